@@ -1,0 +1,42 @@
+# `make help` lists what there is to make.
+
+# The first of these that runs, is new enough and can make an environment; PYTHON=/path/to/python overrides.
+PYTHON ?= $(shell for p in python3.11 python3 python3.14 python3.13 python3.12; do \
+	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install -c constraints.txt
+
+.PHONY: help demo test format clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
+
+demo: .venv/installed  ## fit several likelihoods to the shipped data set and compare them
+	@mkdir -p demo-output
+	$(BIN)/neglog compare src/neglog/datasets/engel.csv "food_expenditure ~ income" --plot demo-output/engel.png
+
+test: .venv/installed-dev  ## lint, types, tests, doctests, examples
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+
+format: .venv/installed-dev  ## rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove all that make made
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-output examples/output
+
+$(BIN)/pip:
+	$(or $(PYTHON),$(error neglog needs Python 3.11 or later: say make PYTHON=/path/to/python)) -m venv .venv
+
+# The stamps say when the environment was last brought up to date.
+.venv/installed: pyproject.toml constraints.txt | $(BIN)/pip
+	$(INSTALL) -e .
+	@touch $@
+
+.venv/installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
+	$(INSTALL) -e ".[dev]"
+	@touch .venv/installed $@

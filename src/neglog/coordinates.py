@@ -1,0 +1,476 @@
+"""Coordinates in which every problem looks alike, whatever the units of its columns and its response.
+
+Each block of linear coefficients (bias and weights) is read through the QR decomposition of its design,
+`[1, x] = Q R` and `z = R theta`: a unit step in z moves the predictor of an average row by about the noise
+of a row, and predictors and gradients are summed through Q, without the cancellation that an ill-conditioned
+design brings. Other parameters keep their unconstrained scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import constraints
+
+from neglog.errors import SingularDesignError
+from neglog.handlers import Model, weighted
+from neglog.kinks import kinked_part, signed, smoothed
+from neglog.objective import Affine, Objective, Site, kinked_sites, rows_of_second_derivatives
+from neglog.predictors import RESPONSE, affine
+
+
+@dataclass(frozen=True)
+class Block:
+    """The coefficients of one linear predictor in both coordinates.
+
+    `places` are their positions in theta, the bias (where it is free) first: ``triangle @ theta[places]``
+    are their positions in z. The predictor is ``design @ z[places] + offset``; `design` `(N, P)` is None
+    where the true design itself depends on parameters, and `offset` is the part that is not free.
+    """
+
+    name: str
+    places: Tensor
+    triangle: Tensor
+    design: Tensor | None
+    offset: Tensor | float
+
+    def solve(self, z: Tensor) -> Tensor:
+        """The coefficients at `z` `(P,)`."""
+        return torch.linalg.solve_triangular(self.triangle, z[:, None], upper=True)[:, 0]
+
+    def solve_transposed(self, gradient: Tensor) -> Tensor:
+        """A gradient `(P, ...)` in the coefficients as one in z."""
+        columns = gradient.reshape(len(gradient), -1)
+        return torch.linalg.solve_triangular(self.triangle.T, columns, upper=False).reshape(gradient.shape)
+
+
+class _InUnits(TorchDistribution):
+    """A prior seen through a linear map: its log-density at z is that of the base at the mapped value.
+
+    There is no Jacobian: under a Delta guide the loss is the density in the model's own coordinates.
+    """
+
+    arg_constraints: Mapping[str, Any] = {}
+    support = constraints.real
+
+    def __init__(self, base: Any, to_value: Callable[[Tensor], Tensor]) -> None:
+        self.base, self.to_value = base, to_value
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+        self.support = base.support
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.base.log_prob(self.to_value(value))
+
+
+class _Rescale(Messenger):
+    """Sample the linear coefficients of a model in z, and hand the model their values."""
+
+    def __init__(self, blocks: tuple[Block, ...]) -> None:
+        super().__init__()
+        self.blocks = {block.name: block for block in blocks}
+        self.weights: dict[str, Tensor] = {}
+
+    def _maps(self, msg: dict[str, Any]) -> Callable[[Tensor], Tensor] | None:
+        name, _, part = msg["name"].rpartition(".")
+        if name not in self.blocks or part not in ("weight", "bias") or msg["is_observed"]:
+            return None
+        triangle = self.blocks[name].triangle
+        size = msg["fn"].event_shape.numel()
+        if part == "weight":
+            corner = triangle[-size:, -size:] if size else triangle[:0, :0]
+            return lambda z: torch.linalg.solve_triangular(corner, z[:, None], upper=True)[:, 0]
+        others = triangle[0, 1:] @ self.weights[name] if len(triangle) > 1 else 0.0
+        return lambda z: (z - others) / triangle[0, 0]
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        to_value = self._maps(msg)
+        if to_value is not None:
+            msg["infer"] = msg["infer"] | {"to_value": to_value}
+            msg["fn"] = _InUnits(msg["fn"], to_value)
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        if "to_value" in msg["infer"]:
+            msg["value"] = msg["infer"]["to_value"](msg["value"])
+            name, _, part = msg["name"].rpartition(".")
+            if part == "weight":
+                self.weights[name] = msg["value"]
+
+
+class Coordinates:
+    """The objective as a problem in z: what a solver sees.
+
+    Implements `neglog.solvers.solution.Kinked` where the only corners are Laplace densities in a linear
+    predictor or of a prior (`polyhedral`), and `Problem` always.
+    """
+
+    def __init__(self, objective: Objective, blocks: tuple[Block, ...], cut: bool) -> None:
+        self.objective, self.blocks, self.cut = objective, blocks, cut
+        self.size, self.rows = objective.size, objective.rows
+
+    # Between the coordinates
+
+    def theta(self, z: Tensor) -> Tensor:
+        """The objective's vector `(K,)` at `z` `(K,)`."""
+        theta = z.clone()
+        for block in self.blocks:
+            theta[block.places] = block.solve(z[block.places])
+        return theta
+
+    def z(self, theta: Tensor) -> Tensor:
+        """The inverse of `theta`."""
+        z = theta.clone()
+        for block in self.blocks:
+            z[block.places] = block.triangle @ theta[block.places]
+        return z
+
+    def _pull_back(self, gradient: Tensor) -> Tensor:
+        """A gradient `(K, ...)` in theta as one in z, along its first dimension."""
+        pulled = gradient.clone()
+        for block in self.blocks:
+            pulled[block.places] = block.solve_transposed(gradient[block.places])
+        return pulled
+
+    # The literal path
+
+    @cached_property
+    def literal(self) -> Model:
+        """What `pyro.infer.SVI` runs: the model itself, with its linear coefficients sampled in z.
+
+        A further first argument is the scale of the log-likelihood of the rows.
+        """
+        model = _Rescale(self.blocks)(self.objective.model)
+        return lambda scale, *args, **kwargs: weighted(model, scale)(*args, **kwargs)
+
+    def literal_arguments(self, index: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of `literal` for the rows of `index`, scaled up to the whole; None is all rows."""
+        data = self.objective.data if index is None else self.objective.data.take(index)
+        scale = torch.ones(()) if data.weights is None else data.weights
+        return (scale * (self.rows / data.rows), data.x, data.y), dict(data.keywords)
+
+    def literal_values(self, z: Tensor) -> dict[str, Tensor]:
+        """The values of the sites of `literal` at `z`."""
+        values = self.objective.params(self.theta(z))
+        for name, place in self._literal_places():
+            values[name] = z[place].reshape(self.objective.sites[name].shape)
+        return values
+
+    def from_literal(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The inverse of `literal_values`."""
+        z = self.objective.theta(values)
+        for name, place in self._literal_places():
+            z[place] = values[name].reshape(-1).to(z)
+        return z
+
+    def _literal_places(self) -> list[tuple[str, slice]]:
+        names = [f"{block.name}.{part}" for block in self.blocks for part in ("bias", "weight")]
+        sites = self.objective.sites
+        return [(name, sites[name].place) for name in names if name in sites and sites[name].is_real]
+
+    # The problem
+
+    def _etas(self, z: Tensor) -> dict[str, Tensor]:
+        etas = {}
+        for block in self.blocks:
+            assert block.design is not None
+            etas[block.name] = block.design @ z[block.places] + block.offset
+        return etas
+
+    def value(self, z: Tensor) -> float:
+        """The loss in nats; infinite where the model cannot be evaluated."""
+        with torch.no_grad():
+            return float(self.objective.trial(self.theta(z), self._etas(z) if self.cut else None))
+
+    def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
+        """The loss and its gradient `(K,)` in z."""
+        theta = self.theta(z).requires_grad_()
+        etas = {name: eta.requires_grad_() for name, eta in self._etas(z).items()} if self.cut else {}
+        loss = self.objective.trial(theta, etas or None)
+        if not loss.requires_grad:
+            return float(loss.detach()), torch.full_like(z, torch.nan)
+        leaves = [theta, *etas.values()]
+        first, *rest = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+        return float(loss.detach()), self._assemble(first, dict(zip(etas, rest, strict=True)))
+
+    def _assemble(self, theta_gradient: Tensor, eta_gradients: Mapping[str, Tensor]) -> Tensor:
+        gradient = self._pull_back(theta_gradient)
+        for block in self.blocks:
+            if block.name in eta_gradients:
+                assert block.design is not None
+                gradient[block.places] += block.design.T @ eta_gradients[block.name]
+        return gradient
+
+    def hessian(self, z: Tensor) -> Tensor:
+        """The Hessian `(K, K)` in z."""
+        if not self.cut:
+            hessian = self._pull_back(self.objective.hessian(self.theta(z)))
+            return self._pull_back(hessian.T)
+        theta = self.theta(z).requires_grad_()
+        etas = {name: eta.requires_grad_() for name, eta in self._etas(z).items()}
+        leaves = [theta, *etas.values()]
+        gradients = torch.autograd.grad(
+            self.objective.trial(theta, etas), leaves, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        hessian = self._pull_back(self._pull_back(rows_of_second_derivatives(gradients[0], theta)).T)
+        rows = dict(zip(etas, gradients[1:], strict=True))
+        for j, block in enumerate(self.blocks):
+            others = self.blocks[: j + 1]
+            inputs = [etas[other.name] for other in others]
+            by_eta = _second(rows[block.name].sum(), inputs)
+            assert block.design is not None
+            for other, curvature in zip(others, by_eta, strict=True):
+                assert other.design is not None
+                part = block.design.T @ (curvature[:, None] * other.design)
+                hessian[block.places[:, None], other.places] += part
+                if other is not block:
+                    hessian[other.places[:, None], block.places] += part.T
+        self._add_cross(hessian, gradients[0], etas)
+        return hessian
+
+    def _add_cross(self, hessian: Tensor, gradient: Tensor, etas: dict[str, Tensor]) -> None:
+        """The derivatives of the parameters' own gradient in the predictors, row by row."""
+        for k, component in enumerate(gradient):
+            for block, by_row in zip(self.blocks, _second(component, list(etas.values())), strict=True):
+                if by_row.any():
+                    assert block.design is not None
+                    cross = torch.zeros_like(gradient)
+                    cross[k] = 1.0
+                    pulled = self._pull_back(cross).detach()
+                    part = (block.design.T @ by_row)[:, None] * pulled
+                    hessian[block.places] += part
+                    hessian[:, block.places] += part.T
+
+    # The corners
+
+    @property
+    def kinked(self) -> bool:
+        """Whether the loss has corners at all."""
+        return self._kinked_predictor is not None or bool(kinked_sites(self.objective))
+
+    @property
+    def polyhedral(self) -> bool:
+        """Whether the loss has corners and `Continuation` can certify an optimum at them."""
+        response = self._kinked_predictor
+        return self.kinked and self.cut and (response is None or response in {b.name for b in self.blocks})
+
+    @cached_property
+    def _kinked_predictor(self) -> str | None:
+        """The predictor that is the location of a Laplace observation; '' if no predictor is; else None."""
+        start = self.objective.initial
+        etas = self._etas(self.z(start)) if self.cut else {}
+        base = kinked_part(self.objective.at(start, etas).sites[RESPONSE]["fn"])
+        if base is None:
+            return None
+        located = (name for name, eta in etas.items() if base.loc.data_ptr() == eta.data_ptr())
+        return next(located, "")
+
+    def _changed(self, handler: Callable[[Model], Model]) -> Coordinates:
+        return Coordinates(self.objective.changed(handler), self.blocks, self.cut)
+
+    def smoothed(self, softness: float) -> Coordinates:
+        """The same problem with its corners rounded off."""
+        return self._changed(lambda model: smoothed(model, softness))
+
+    def signed(self, signs: Tensor) -> Coordinates:
+        """The same problem on one side of each corner; `signs` `(M,)` in the order of `residuals`."""
+        parts, at = {}, 0
+        for name, shape in self._kink_shapes().items():
+            size = shape.numel()
+            parts[name] = signs[at : at + size].reshape(shape)
+            at += size
+        return self._changed(lambda model: signed(model, parts))
+
+    def _kink_shapes(self) -> dict[str, torch.Size]:
+        shapes = {name: self.objective.sites[name].shape for name in kinked_sites(self.objective)}
+        return ({RESPONSE: self.objective.data.y.shape} if self._kinked_predictor else {}) | shapes
+
+    def _bases(self, z: Tensor) -> dict[str, tuple[Tensor, Any]]:
+        with torch.no_grad():
+            run = self.objective.at(self.theta(z), self._etas(z))
+        return {name: (run.sites[name]["value"], kinked_part(run.sites[name]["fn"])) for name in self._kink_shapes()}
+
+    def residuals(self, z: Tensor) -> Tensor:
+        """The distances from the corners in units of their scales, `(M,)`."""
+        return torch.cat([((v - base.loc) / base.scale).reshape(-1) for v, base in self._bases(z).values()])
+
+    def jacobian(self, z: Tensor) -> Tensor:
+        """The derivatives `(M, K)` of the residuals while their scales stand still."""
+        parts = []
+        for name, (value, base) in self._bases(z).items():
+            rows = torch.zeros((value.numel(), self.size), dtype=z.dtype)
+            if name == RESPONSE:
+                block = next(b for b in self.blocks if b.name == self._kinked_predictor)
+                assert block.design is not None
+                rows[:, block.places] = -block.design
+            else:
+                site = self.objective.sites[name]
+                identity = torch.zeros((self.size, site.size), dtype=z.dtype)
+                identity[site.place] = torch.eye(site.size, dtype=z.dtype)
+                rows = self._pull_back(identity).T
+            scale = base.scale.expand(value.shape).reshape(-1)
+            parts.append(rows / scale[:, None])
+        return torch.cat(parts)
+
+    def kink_weights(self) -> Tensor:
+        """What each residual counts for, `(M,)`."""
+        weights = self.objective.data.weights
+        parts = []
+        for name, shape in self._kink_shapes().items():
+            ones = torch.ones(shape.numel(), dtype=self.objective.initial.dtype)
+            parts.append(weights if name == RESPONSE and weights is not None else ones)
+        return torch.cat(parts)
+
+
+def _second(scalar: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    if not scalar.requires_grad:
+        return [torch.zeros_like(i) for i in inputs]
+    found = torch.autograd.grad(scalar, inputs, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return [f.detach() for f in found]
+
+
+def rescaled(objective: Objective, theta: Tensor) -> Coordinates:
+    """Coordinates for `objective` in which its curvature near `theta` `(K,)` is about one a row.
+
+    Raises:
+        SingularDesignError: a design whose coefficients have flat priors lacks full column rank.
+    """
+    calls = objective.at(theta.clone().requires_grad_()).affines
+    names = [call.name for call in calls]
+    cut = bool(calls) and len(set(names)) == len(names) and all(_is_plain(objective, c) for c in calls)
+    noise = _noise(objective, theta)
+    if cut:
+        blocks = [_orthonormal(objective, call, noise[call.name], theta) for call in calls]
+    else:
+        blocks = [_diagonal(objective, call, noise[call.name]) for call in calls if call.name in noise]
+    return Coordinates(objective, tuple(blocks), cut)
+
+
+def _parts(objective: Objective, call: Affine) -> tuple[Site | None, Site | None]:
+    """The sites of a predictor's bias and weight, where they are free and unconstrained."""
+    found = (objective.sites.get(f"{call.name}.{part}") for part in ("bias", "weight"))
+    bias, weight = (site if site is not None and site.is_real else None for site in found)
+    return bias, weight
+
+
+def _is_plain(objective: Objective, call: Affine) -> bool:
+    """Whether a predictor is a fixed design times coefficients that are sites of the model, or constants."""
+    parts = {"bias": call.bias, "weight": call.weight}
+    own = all(
+        objective.sites[name].is_real if (name := f"{call.name}.{part}") in objective.sites else not v.requires_grad
+        for part, v in parts.items()
+    )
+    return own and not call.design.requires_grad and call.design.dim() == 2 and call.weight.dim() == 1
+
+
+def _noise(objective: Objective, theta: Tensor) -> dict[str, float]:
+    """How far each predictor must move to change an average row's density: 1 / sqrt(mean squared score)."""
+    with torch.no_grad():
+        calls = objective.at(theta).affines
+        etas = {call.name: affine(call.design, call.weight, call.bias) for call in calls}
+    if not etas:
+        return {}
+    leaves = {name: eta.detach().requires_grad_() for name, eta in etas.items()}
+    log_likelihood = objective.at(theta, leaves).log_prob(RESPONSE).sum()
+    scores = torch.autograd.grad(
+        log_likelihood, list(leaves.values()), allow_unused=True, materialize_grads=True
+    )
+    sizes = {name: float((score**2).mean()) for name, score in zip(leaves, scores, strict=True)}
+    return {name: size**-0.5 if 0 < size < torch.inf else 1.0 for name, size in sizes.items()}
+
+
+def _places(sites: tuple[Site | None, ...]) -> Tensor:
+    parts = [torch.arange(s.offset, s.offset + s.size) for s in sites if s is not None]
+    return torch.cat(parts) if parts else torch.arange(0)
+
+
+def _diagonal(objective: Objective, call: Affine, noise: float) -> Block:
+    """Where the design depends on parameters, the coefficients are put in units of the noise, no more."""
+    places = _places(_parts(objective, call))
+    return Block(call.name, places, torch.eye(len(places), dtype=objective.initial.dtype) / noise, None, 0.0)
+
+
+def _orthonormal(objective: Objective, call: Affine, noise: float, theta: Tensor) -> Block:
+    """The block of a fixed design: `[1, x] = Q R`, with the curvature of the priors as further rows."""
+    bias, weight = _parts(objective, call)
+    places = _places((bias, weight))
+    columns = _free_columns(call, bias, weight)
+    check_rank(objective, call, columns, bias, weight)
+    prior = noise * _prior_curvature(objective, theta, places).sqrt()
+    floor = torch.where(_masked(bias, weight), 0.0, 1e-8 * columns.norm(dim=0).clamp_min(1e-300))
+    augmented = torch.cat([columns, torch.diag(torch.maximum(prior, floor))])
+    orthonormal, triangle = torch.linalg.qr(augmented)
+    unit = len(columns) ** 0.5 * noise
+    offset = 0.0 if bias is not None and weight is not None else _offset(call, bias, weight)
+    return Block(call.name, places, triangle / unit, orthonormal[: len(columns)] * unit, offset)
+
+
+def _free_columns(call: Affine, bias: Site | None, weight: Site | None) -> Tensor:
+    ones = call.design.new_ones((len(call.design), 1 if bias is not None else 0))
+    return torch.cat([ones, call.design], dim=1) if weight is not None else ones
+
+
+def _masked(bias: Site | None, weight: Site | None) -> Tensor:
+    """Which of the block's coefficients have a flat prior, `(P,)`."""
+    return torch.tensor([site.masked for site in (bias, weight) if site is not None for _ in range(site.size)]).bool()
+
+
+def _offset(call: Affine, bias: Site | None, weight: Site | None) -> Tensor | float:
+    """The part of the predictor that conditioning has fixed."""
+    fixed_bias = call.bias.detach() if bias is None else 0.0
+    return (call.design @ call.weight.detach() if weight is None else 0.0) + fixed_bias
+
+
+def _prior_curvature(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
+    """The second derivatives of minus the log prior, `(P,)`; 0 where there is none or it is not convex."""
+    leaf = theta.detach().requires_grad_()
+    prior = objective.at(leaf).prior()
+    if not isinstance(prior, Tensor) or not prior.requires_grad:
+        return theta.new_zeros(len(places))
+    (gradient,) = torch.autograd.grad(-prior, leaf, create_graph=True)
+    diagonal = theta.new_zeros(len(places))
+    for i, place in enumerate(places.tolist()):
+        if gradient[place].requires_grad:
+            diagonal[i] = torch.autograd.grad(gradient[place], leaf, retain_graph=True)[0][place]
+    return diagonal.nan_to_num(0.0, 0.0, 0.0).clamp_min(0.0)
+
+
+def check_rank(
+    objective: Objective, call: Affine, columns: Tensor, bias: Site | None, weight: Site | None
+) -> None:
+    """Hold the columns whose coefficients have flat priors to full rank.
+
+    Raises:
+        SingularDesignError: names the dependent columns, or says that there are too few rows.
+    """
+    masked = _masked(bias, weight)
+    names = (["Intercept"] if bias is not None else []) + (objective.column_names(call) if weight is not None else [])
+    names = [name for name, flat in zip(names, masked.tolist(), strict=True) if flat]
+    free = columns[:, masked]
+    rows, count = free.shape
+    if count == 0:
+        return
+    if rows < count:
+        raise SingularDesignError(
+            f"`{call.name}` has {count} coefficients ({', '.join(names)}) and the data have {rows} rows; they are "
+            "not identified. Leave columns out, or use `map_estimate` with proper priors."
+        )
+    sizes = free.norm(dim=0)
+    triangle = torch.linalg.qr(free / torch.where(sizes > 0, sizes, 1.0), mode="r").R
+    _, values, right = torch.linalg.svd(triangle)
+    if values[-1] > 4 * torch.finfo(free.dtype).eps * (rows * count) ** 0.5 * values[0]:
+        return
+    vector = right[-1].abs()
+    involved = [name for name, part in zip(names, vector.tolist(), strict=True) if part > 1e-6 * vector.max()]
+    raise SingularDesignError(
+        f"the columns {', '.join(involved)} of `{call.name}` are linearly dependent, so their coefficients are not "
+        "identified. Leave one of them out, or use `map_estimate` with proper priors."
+        if len(involved) > 1
+        else f"the column {involved[0]} of `{call.name}` is 0 in every row, so its coefficient is not identified. "
+        "Leave it out."
+    )

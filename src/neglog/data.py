@@ -1,0 +1,291 @@
+"""Data: arrays, tensors and data frames become validated tensors; outside formats stop here.
+
+Nothing is broadcast, rounded, clipped or dropped in silence. Integer and boolean arrays are refused as
+designs, since as often as not they are category codes; the columns of a data frame may hold integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from neglog.errors import DataError
+from neglog.predictors import Designs, row_count
+
+ALL = ""
+"""The key of the column names of a plain design, which serves every predictor."""
+
+Columns = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Validated data: designs `(N, P)`, response `(N,)` or `(N, D)`, weights `(N,)`, row-wise keywords."""
+
+    x: Designs
+    y: Tensor
+    weights: Tensor | None = None
+    keywords: Mapping[str, Tensor] = field(default_factory=dict)
+    columns: Columns = field(default_factory=dict)
+    integer: bool = False
+    """Whether `y` came as an array of integers, which only a discrete model takes."""
+    index: Tensor | None = None
+    """The row numbers in the user's data, where some rows were left out."""
+
+    @property
+    def rows(self) -> int:
+        return len(self.y)
+
+    @property
+    def count(self) -> float:
+        """The number of observations: the sum of the frequency weights."""
+        return float(self.rows) if self.weights is None else float(self.weights.sum())
+
+    def row(self, i: int) -> int:
+        """The number that row `i` has in the user's data."""
+        return i if self.index is None else int(self.index[i])
+
+    def take(self, index: Tensor) -> Data:
+        """The data of the rows that `index` names."""
+        x = {k: v[index] for k, v in self.x.items()} if isinstance(self.x, Mapping) else self.x[index]
+        weights = None if self.weights is None else self.weights[index]
+        keywords = {key: value[index] for key, value in self.keywords.items()}
+        known = index if self.index is None else self.index[index]
+        return replace(self, x=x, y=self.y[index], weights=weights, keywords=keywords, index=known)
+
+
+def prepare(
+    x: Any, y: Any, *, weights: Any = None, dtype: torch.dtype = torch.float64, **keywords: Any
+) -> Data:
+    """Validate everything that belongs to the rows; rows of weight 0 are left out.
+
+    Raises:
+        DataError: wrong kind, shape or length, no rows, NaN or infinite values, weights that are negative
+            or all 0.
+    """
+    designs, columns = _designs(x, dtype, None)
+    vectors = {key: _vector(key, value, dtype) for key, value in ({"y": y} | keywords).items()}
+    if weights is not None:
+        vectors["weights"] = _vector("weights", weights, dtype)
+    rows = row_count(designs)
+    for key, value in vectors.items():
+        if len(value) != rows:
+            raise DataError(f"`{key}` has {len(value)} rows and `x` has {rows}; they must be the same.")
+    if rows == 0:
+        raise DataError("the data have no rows; there is nothing to fit.")
+    masses = vectors.pop("weights", None)
+    data = Data(designs, vectors.pop("y"), masses, vectors, columns, integer=_is_integer(y))
+    data = data if masses is None else data.take(_positive(masses))
+    _check_finite(data)
+    return data
+
+
+def prepare_designs(
+    x: Any, *, dtype: torch.dtype = torch.float64, columns: Columns | None = None
+) -> tuple[Designs, Columns]:
+    """Designs as tensors, with the names of their columns.
+
+    With `columns`, those that a model was fitted on, the designs must have the same ones: a data frame is
+    read by name, an array by position.
+
+    Raises:
+        DataError: as `prepare`; a predictor or a column that the fit had is missing.
+    """
+    designs, found = _designs(x, dtype, columns)
+    _check_designs(designs, found)
+    return designs, found
+
+
+def _designs(x: Any, dtype: torch.dtype, columns: Columns | None) -> tuple[Designs, Columns]:
+    if columns is not None and (ALL in columns) == isinstance(x, Mapping):
+        came = f"a mapping of {sorted(x)}" if isinstance(x, Mapping) else "one design"
+        needed = "one design" if ALL in columns else f"a mapping with designs for {sorted(columns)}"
+        raise DataError(f"the model was fitted on {needed}; `x` is {came}.")
+    if not isinstance(x, Mapping):
+        tensor, names = _design("x", x, dtype, columns[ALL] if columns else None)
+        return tensor, {ALL: names}
+    if columns is not None and set(x) != set(columns):
+        raise DataError(f"the model was fitted on designs for {sorted(columns)}; `x` has {sorted(x)}.")
+    designs, found = {}, {}
+    for key, value in x.items():
+        designs[key], found[key] = _design(f"x[{key!r}]", value, dtype, columns[key] if columns else None)
+    lengths = {key: len(value) for key, value in designs.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"the designs in `x` have different numbers of rows: {lengths}.")
+    return designs, found
+
+
+def _design(
+    name: str, value: Any, dtype: torch.dtype, expected: tuple[str, ...] | None
+) -> tuple[Tensor, tuple[str, ...]]:
+    if isinstance(value, pd.DataFrame):
+        value = _by_name(name, value, expected)
+        return _frame(name, value, dtype), tuple(map(str, value.columns))
+    tensor = _tensor(name, value, dtype)
+    if tensor.dim() != 2:
+        raise DataError(
+            f"`{name}` needs the shape (rows, columns); it has {tuple(tensor.shape)}. "
+            "For a single column, pass x[:, None]."
+        )
+    if expected is not None and tensor.shape[1] != len(expected):
+        raise DataError(
+            f"`{name}` has {tensor.shape[1]} columns; the model was fitted on {len(expected)}: "
+            f"{', '.join(expected)}."
+        )
+    return tensor, expected or tuple(f"x{j}" for j in range(tensor.shape[1]))
+
+
+def _by_name(name: str, frame: pd.DataFrame, expected: tuple[str, ...] | None) -> pd.DataFrame:
+    """The frame with the expected columns in the expected order."""
+    duplicated = frame.columns[frame.columns.duplicated()]
+    if len(duplicated):
+        raise DataError(f"`{name}` has two columns named {duplicated[0]!r}; give each a name of its own.")
+    if expected is None or tuple(map(str, frame.columns)) == expected:
+        return frame
+    named = {str(column): column for column in frame.columns}
+    missing = [column for column in expected if column not in named]
+    if missing:
+        raise DataError(
+            f"`{name}` lacks {', '.join(map(repr, missing))}, which the model was fitted on; "
+            f"it has {', '.join(map(repr, named))}."
+        )
+    return frame[[named[column] for column in expected]]
+
+
+def _frame(name: str, frame: pd.DataFrame, dtype: torch.dtype) -> Tensor:
+    for column, kind in frame.dtypes.items():
+        if not pd.api.types.is_numeric_dtype(kind):
+            raise DataError(
+                f"column {str(column)!r} of `{name}` holds {kind}, not numbers; encode it, for example with a "
+                "formula such as 'y ~ C(column)'."
+            )
+    return torch.tensor(frame.to_numpy(dtype=np.float64, na_value=np.nan), dtype=dtype)
+
+
+def _vector(name: str, value: Any, dtype: torch.dtype) -> Tensor:
+    """A response, weights or keyword: `(N,)`, or `(N, D)` for a response of many components."""
+    if isinstance(value, pd.DataFrame):
+        tensor = _frame(name, value, dtype)
+    elif isinstance(value, pd.Series):
+        tensor = _frame(name, value.to_frame(name=name), dtype)[:, 0]
+    else:
+        tensor = _tensor(name, value, dtype, integers=True)
+    if tensor.dim() not in ((1, 2) if name == "y" else (1,)):
+        raise DataError(f"`{name}` needs the shape (rows,); it has {tuple(tensor.shape)}.")
+    return tensor
+
+
+def _tensor(name: str, value: Any, dtype: torch.dtype, integers: bool = False) -> Tensor:
+    """A floating tensor of `value`; memory of the right dtype is shared, not copied."""
+    if not isinstance(value, Tensor):
+        array = _array(name, value)
+        odd = not array.flags.writeable or not array.dtype.isnative or min(array.strides, default=0) < 0
+        value = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True) if odd else array)
+    if value.is_complex():
+        raise DataError(f"`{name}` holds complex numbers; pass real ones.")
+    if not (value.is_floating_point() or integers):
+        raise DataError(_integers(name, value.dtype))
+    return value.detach().to(dtype)
+
+
+def _integers(name: str, dtype: Any) -> str:
+    return (
+        f"`{name}` holds {str(dtype).removeprefix('torch.')}, not floating-point numbers. If they are "
+        f"measurements, pass {name}.astype(float) ({name}.double() for a tensor); if they are codes of "
+        "categories, encode them."
+    )
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    if not isinstance(value, np.ndarray | Sequence) or isinstance(value, str):
+        raise DataError(
+            f"`{name}` must be a tensor, a NumPy array or a data frame; it is {type(value).__name__}."
+        )
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"`{name}` is not a rectangular array: {error}.") from error
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        return array.astype(np.int64)
+    if array.dtype.kind not in "fiubc":
+        raise DataError(f"`{name}` holds {array.dtype}, not numbers; convert it with {name}.astype(float).")
+    return array
+
+
+def _is_integer(y: Any) -> bool:
+    """Whether `y` is an array of integers or booleans; a table's column of integers is a table's column."""
+    if isinstance(y, pd.DataFrame | pd.Series):
+        return False
+    return not y.is_floating_point() if isinstance(y, Tensor) else np.asarray(y).dtype.kind in "iub"
+
+
+def check_response(data: Data, support: Any, shape: tuple[int, ...], model: str) -> None:
+    """Hold `y` against what the model draws: its shape, and its support row by row.
+
+    Raises:
+        DataError: another shape, an integer array for a continuous model, a value outside the support.
+    """
+    if tuple(data.y.shape) != shape:
+        raise DataError(
+            f"`{model}` needs `y` of shape {shape}; it has {tuple(data.y.shape)}."
+            + (" Pass y[:, 0]." if data.y.shape == (*shape, 1) else "")
+        )
+    if data.integer and not support.is_discrete:
+        raise DataError(_integers("y", "integers"))
+    inside = support.check(data.y)
+    if not bool(inside.all()):
+        row = int((~inside).reshape(len(data.y), -1).any(1).nonzero()[0])
+        raise DataError(
+            f"`{model}` needs every `y` in {support}; {int((~inside).sum())} of {data.y.numel()} are not: "
+            f"row {data.row(row)} has y = {data.y[row].tolist()}."
+        )
+
+
+def _positive(weights: Tensor) -> Tensor:
+    """The rows of positive weight."""
+    wrong = ~(torch.isfinite(weights) & (weights >= 0))
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise DataError(
+            f"`weights` must be finite and not negative; {int(wrong.sum())} are not: "
+            f"row {row} has {float(weights[row]):g}."
+        )
+    kept = (weights > 0).nonzero()[:, 0]
+    if len(kept) == 0:
+        raise DataError("all `weights` are 0; there is nothing to fit.")
+    return kept
+
+
+def _check_finite(data: Data) -> None:
+    _check_designs(data.x, data.columns, data)
+    for key, value in ({"y": data.y} | dict(data.keywords)).items():
+        wrong = ~torch.isfinite(value)
+        if bool(wrong.any()):
+            row = int(wrong.reshape(len(value), -1).any(1).nonzero()[0])
+            raise DataError(
+                f"`{key}` is NaN or infinite in {int(wrong.sum())} of {value.numel()} places, "
+                f"first in row {data.row(row)}; drop or mend these rows."
+            )
+
+
+def _check_designs(designs: Designs, columns: Columns, data: Data | None = None) -> None:
+    parts = designs if isinstance(designs, Mapping) else {ALL: designs}
+    for key, value in parts.items():
+        if bool(torch.isfinite(value.sum())):  # one pass; a sum that overflows is looked at again below
+            continue
+        wrong = ~torch.isfinite(value)
+        if bool(wrong.any()):
+            row, column = (int(i) for i in wrong.nonzero()[0])
+            name = f"x[{key!r}]" if key else "x"
+            raise DataError(
+                f"`{name}` is NaN or infinite in {int(wrong.sum())} places, first in row "
+                f"{data.row(row) if data else row} of column {columns[key][column]!r}; drop or mend these rows."
+            )

@@ -1,0 +1,29 @@
+"""What can go wrong, by name.
+
+Every failure that neglog foresees is a :class:`NeglogError`, which is a ``ValueError``: its message
+names the argument, says what was needed, what came, and what to do.
+"""
+
+
+class NeglogError(ValueError):
+    """Base of every error that neglog raises on purpose."""
+
+
+class DataError(NeglogError):
+    """The data do not fit the model: NaN, infinite, of the wrong shape, length, kind or support."""
+
+
+class ModelError(NeglogError):
+    """The model cannot be used as asked: an unknown site or predictor, or no observation site ``y``."""
+
+
+class SingularDesignError(NeglogError):
+    """Columns of a design are linearly dependent, so their coefficients are not identified."""
+
+
+class UnboundedLikelihoodError(NeglogError):
+    """The likelihood has no maximum: a perfect fit drives a scale to 0 or a coefficient to infinity."""
+
+
+class ConvergenceWarning(UserWarning):
+    """A solver stopped before it reached an optimum; the fit says ``converged=False`` and why."""

@@ -1,0 +1,276 @@
+"""Fitting: a model and data in, a frozen `Fit` out."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer.autoguide import AutoDelta
+from pyro.infer.autoguide.initialization import init_to_value
+from torch import Tensor
+
+from neglog.coordinates import Coordinates, rescaled
+from neglog.data import Columns, Data, prepare
+from neglog.errors import ConvergenceWarning, DataError, UnboundedLikelihoodError
+from neglog.handlers import Model, flat
+from neglog.objective import Objective
+from neglog.solvers import LBFGS, SVI, Continuation, Newton, Solution
+from neglog.start import starting_point
+
+DENSE = 200
+"""A model of at most so many parameters is solved by Newton's method even without linear predictors."""
+FULL_BATCH = 100_000_000
+"""A network of at most so many parameters times rows is fitted on all rows at once."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The end of a fit. A value: nothing changes it, and everything else is a function of it.
+
+    Attributes:
+        model: what was fitted, ``flat(model)`` for `mle`.
+        params: site name -> estimate, on its own support, in the user's units.
+        nll: minus the log-likelihood of the rows, in nats, with weights and every constant.
+        loss: the SVI loss: `nll` for `mle`, `nll` minus the log prior for `map_estimate`.
+        converged: whether the solver certified an optimum; `status` says how, or why not.
+        steps: steps that the solver took.
+        n: the number of observations, the sum of the weights.
+        k: the number of free parameters.
+        columns: the names of the design columns, by key of `x` (``""`` where `x` is one design for all).
+        history: the loss step by step.
+        objective: the loss as a function of one vector, with the data; None for a fit read from disk.
+        coordinates: the problem that the solver saw; None for a fit read from disk.
+    """
+
+    model: Model = field(repr=False)
+    params: Mapping[str, Tensor]
+    nll: float
+    loss: float
+    converged: bool
+    status: str
+    steps: int
+    n: float
+    k: int
+    columns: Columns = field(default_factory=dict, repr=False)
+    history: tuple[float, ...] = field(default=(), repr=False)
+    objective: Objective | None = field(default=None, repr=False, compare=False)
+    coordinates: Coordinates | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion, 2k + 2 nll."""
+        return 2 * self.k + 2 * self.nll
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's Bayesian information criterion, k log n + 2 nll."""
+        return self.k * math.log(self.n) + 2 * self.nll
+
+    @property
+    def guide(self) -> AutoDelta:
+        """A new `AutoDelta` of `model` at the optimum, for `Trace_ELBO`, `Predictive` and the like."""
+        values = {name: value.clone() for name, value in self.params.items()}
+        guide = AutoDelta(self.model, init_loc_fn=init_to_value(values=values))
+        if self.objective is not None:
+            data = self.objective.data
+            with pyro.get_param_store().scope():
+                guide(data.x, data.y, **data.keywords)
+        return guide
+
+    def __getstate__(self) -> Any:
+        raise TypeError("a Fit is not pickled; save it with neglog.export.save.")
+
+
+def mle(
+    model: Model,
+    x: Any,
+    y: Any,
+    *,
+    weights: Any = None,
+    solver: Any = None,
+    start: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    **keywords: Any,
+) -> Fit:
+    """Maximum likelihood: the model with its priors masked, under a Delta guide.
+
+    Args:
+        model: a Pyro function `(x, y=None)` with an observation site ``y``.
+        x: a design `(N, P)` without an intercept column, or a mapping from predictor name to its own design.
+        y: the response, `(N,)` (`(N, D)` for a vector-valued model).
+        weights: frequency weights `(N,)`, or None: 2 is the row twice, 0 the row absent.
+        solver: one of `neglog.solvers`, or None to choose: `Newton` for linear predictors and for up to
+            200 parameters, `Continuation` where absolute values give the loss its corners, `LBFGS` for a
+            network, and `SVI` with minibatches where parameters times rows pass 10⁸, or where a network's
+            loss has corners.
+        start: site name -> value to start from; what is left out starts at the null model.
+        progress: show a progress bar where the solver takes long.
+        keywords: what else the model takes for each row, such as ``exposure``, `(N,)`.
+
+    Raises:
+        DataError: the data do not fit: NaN, shapes, lengths, kinds, values that the model cannot draw.
+        ModelError: a site, predictor or start that the model does not have.
+        SingularDesignError: coefficients that the design cannot tell apart.
+        UnboundedLikelihoodError: the likelihood has no maximum.
+
+    Warns:
+        ConvergenceWarning: the solver stopped before an optimum was certified.
+
+    >>> import torch
+    >>> from neglog import models
+    >>> x = torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]
+    >>> fit = mle(models.gaussian, x, torch.tensor([1.0, 2.0, 2.5, 4.0, 4.5], dtype=torch.float64))
+    >>> fit.converged, round(fit.params["mean.weight"].item(), 4)
+    (True, 3.6)
+    """
+    return _fit(flat(model), x, y, weights, solver, start, progress, keywords)
+
+
+def map_estimate(
+    model: Model,
+    x: Any,
+    y: Any,
+    *,
+    weights: Any = None,
+    solver: Any = None,
+    start: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    **keywords: Any,
+) -> Fit:
+    """The maximum a posteriori: the model as it stands, under a Delta guide, in constrained space.
+
+    The mode is that of the density in the parameters themselves (``sigma``, not its logarithm), as with
+    `AutoDelta`. Arguments, errors and warnings are those of `mle`. A Normal prior is a ridge penalty and a
+    Laplace prior a lasso penalty (`neglog.losses.ridge_alpha`, `lasso_alpha`).
+
+    >>> import torch
+    >>> from neglog import models
+    >>> x = torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]
+    >>> fit = map_estimate(models.gaussian, x, torch.tensor([1.0, 2.0, 2.5, 4.0, 4.5], dtype=torch.float64))
+    >>> fit.loss > fit.nll
+    True
+    """
+    return _fit(model, x, y, weights, solver, start, progress, keywords)
+
+
+def _fit(
+    model: Model,
+    x: Any,
+    y: Any,
+    weights: Any,
+    solver: Any,
+    start: Mapping[str, Any] | None,
+    progress: bool,
+    keywords: Mapping[str, Any],
+) -> Fit:
+    dtype = getattr(solver, "dtype", torch.float64)
+    data = prepare(x, y, weights=weights, dtype=dtype, **keywords)
+    objective = Objective(model, data)
+    theta = starting_point(objective, start)
+    check_bounded(objective, theta)
+    coordinates = _coordinates(objective, theta, solver)
+    solver = choose(coordinates) if solver is None else solver
+    _check_solver(solver, coordinates)
+    solution = solver.minimise(coordinates, coordinates.z(theta), progress)
+    fit = _finished(objective, coordinates, solution)
+    if not fit.converged:
+        warnings.warn(f"`{objective.name}` did not converge: {fit.status}.", ConvergenceWarning, stacklevel=3)
+    return fit
+
+
+def _coordinates(objective: Objective, theta: Tensor, solver: Any) -> Coordinates:
+    if getattr(solver, "rescale", True):
+        return rescaled(objective, theta)
+    rescaled(objective, theta)  # for its check of the rank
+    return Coordinates(objective, (), cut=False)
+
+
+def choose(coordinates: Coordinates) -> Any:
+    """The solver for a problem, by the rule in `mle`."""
+    if coordinates.polyhedral:
+        return Continuation()
+    if not coordinates.kinked and (coordinates.cut or coordinates.size <= DENSE):
+        return Newton()
+    if coordinates.kinked or coordinates.size * coordinates.rows > FULL_BATCH:
+        return SVI(batch_size=None if coordinates.rows <= 10_000 else 1000)
+    return LBFGS()
+
+
+def _check_solver(solver: Any, coordinates: Coordinates) -> None:
+    if not callable(getattr(solver, "minimise", None)):
+        raise DataError(f"`solver` must be one of neglog.solvers, such as Newton(), or None; it is {solver!r}.")
+    if isinstance(solver, Continuation) and not coordinates.polyhedral:
+        raise DataError(
+            "`Continuation` needs a Laplace density whose location is a linear predictor, or a Laplace prior; this "
+            "model has none. Leave `solver` out."
+        )
+
+
+def _finished(objective: Objective, coordinates: Coordinates, solution: Solution) -> Fit:
+    theta = coordinates.theta(solution.z).detach()
+    if not bool(torch.isfinite(theta).all()):
+        raise UnboundedLikelihoodError(
+            f"`{objective.name}` ran off to infinity: {solution.status}. The likelihood may have no maximum; use "
+            "`map_estimate` with proper priors, or a smaller learning rate."
+        )
+    check_bounded(objective, theta)
+    params = {name: value.detach() for name, value in objective.params(theta).items()}
+    return Fit(
+        model=objective.model,
+        params=MappingProxyType(params),
+        nll=objective.nll(theta),
+        loss=objective.value(theta),
+        converged=solution.converged,
+        status=solution.status,
+        steps=solution.steps,
+        n=objective.data.count,
+        k=objective.size,
+        columns=objective.data.columns,
+        history=solution.history,
+        objective=objective,
+        coordinates=coordinates,
+    )
+
+
+def check_bounded(objective: Objective, theta: Tensor) -> None:
+    """Refuse a fit whose spread has shrunk to the rounding of the data.
+
+    A density of a real `y` that follows some rows exactly can be made as high as one likes there; what stops
+    a solver is only that residuals are rounded at 1e-16 of `y`.
+
+    Raises:
+        UnboundedLikelihoodError: naming the first such row.
+    """
+    response = objective.response(theta)
+    if response.support.is_discrete or response.event_shape:
+        return
+    data = objective.data
+    spread = response.stddev.expand(data.y.shape)
+    resolution = torch.finfo(data.y.dtype).eps * 500 * data.y.abs().max()
+    exact = (spread <= resolution) | ~torch.isfinite(data.y / spread)
+    if not bool(exact.any()):
+        return
+    row, count = int(exact.nonzero()[0]), int(exact.sum())
+    raise UnboundedLikelihoodError(
+        f"`{objective.name}` fits {'every row' if count == len(exact) else f'{count} rows'} exactly (row "
+        f"{data.row(row)}: y = {float(data.y[row]):g}), so its spread goes to 0 and the likelihood has no maximum. "
+        "Use fewer columns or more rows, condition the scale at a known value, or use `map_estimate` with a prior "
+        "that keeps the scale away from 0."
+    )
+
+
+def data_of(fit: Fit) -> Data:
+    """The data of a fit.
+
+    Raises:
+        DataError: the fit was read from disk, which does not keep them.
+    """
+    if fit.objective is None:
+        raise DataError("this fit was read from disk and has no data; fit again to ask this of it.")
+    return fit.objective.data

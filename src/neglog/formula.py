@@ -1,0 +1,237 @@
+"""Formulas: ``y ~ x + C(group)``, learned from one table, applied to others, kept as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from formulaic import Formula, SimpleFormula
+from formulaic.errors import FormulaicError
+from formulaic.formula import StructuredFormula
+
+from neglog.errors import DataError, ModelError
+from neglog.expressions import categorical_column, functions_used
+from neglog.sides import INTERCEPT, Side, Terms, first_text, learn_side, variables
+from neglog.tables import complete_rows, is_number
+
+
+@dataclass(frozen=True)
+class Design:
+    """A formula and its companions, learned: how a table becomes what a model takes.
+
+    `main` describes the location. `others` are the predictors with a formula of their own; those without
+    take `shared`, which is `main` with an intercept.
+    """
+
+    formula: str
+    also: tuple[str, ...]
+    response: Side
+    main: Side
+    shared: Side
+    others: Mapping[str, Side]
+
+    def y(self, table: pd.DataFrame) -> pd.Series | pd.DataFrame:
+        """The response: a series, or a frame if the formula has several (``y1 + y2 ~ x``).
+
+        Raises:
+            DataError: as `Side.design`.
+        """
+        frame = self.response.design(table)
+        return frame.iloc[:, 0] if frame.shape[1] == 1 else frame
+
+    def x(
+        self, table: pd.DataFrame, predictors: Sequence[str], positive: Sequence[str] = ()
+    ) -> pd.DataFrame | dict[str, pd.DataFrame]:
+        """What `mle` takes as `x`, for a model of these predictors, location first, and positive parameters.
+
+        A plain frame where one design serves every predictor, else a mapping from predictor to frame.
+
+        Raises:
+            DataError: as `Side.design`.
+            ModelError: the model has no such predictor as a companion formula names.
+        """
+        sides = self._sides(predictors, positive)
+        if all(side is self.main for side in sides.values()):
+            return self.main.design(table)
+        return {name: side.design(table) for name, side in sides.items()}
+
+    def without_bias(self, predictors: Sequence[str], positive: Sequence[str] = ()) -> tuple[str, ...]:
+        """The sites to hold at zero, because their formula has no intercept: ``("mean.bias",)``.
+
+        Raises:
+            ModelError: as `x`.
+        """
+        sides = self._sides(predictors, positive)
+        names = {name: f"log_{name}" if name in positive else name for name in sides}
+        return tuple(f"{names[name]}.bias" for name, side in sides.items() if not side.intercept)
+
+    def _sides(self, predictors: Sequence[str], positive: Sequence[str]) -> dict[str, Side]:
+        location, *rest = predictors
+        allowed = [*rest, *positive]
+        for name in self.others:
+            if name == location:
+                raise ModelError(
+                    f"`{name}` has two formulas: it is what `{self.formula}` describes. Drop one."
+                )
+            if name not in allowed:
+                known = ", ".join(f"`{other}`" for other in allowed) or "none"
+                raise ModelError(
+                    f"the model has no predictor `{name}` to describe; besides `{location}` it has {known}."
+                )
+        return {location: self.main} | dict.fromkeys(rest, self.shared) | dict(self.others)
+
+    def rows(self, table: pd.DataFrame, *, drop_missing: bool = False) -> tuple[pd.DataFrame, int]:
+        """The inputs of a new table on the rows that have them all, and how many rows were dropped.
+
+        Raises:
+            DataError: as `complete_rows`.
+        """
+        sides = [self.main, *self.others.values()]
+        return complete_rows(
+            table, [name for side in sides for name in side.variables], drop_missing=drop_missing
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The design as plain JSON values, without any row of the data.
+
+        Raises:
+            DataError: a transform keeps a state that cannot be written without pickle.
+        """
+        return {
+            "formula": self.formula,
+            "also": list(self.also),
+            "response": self.response.to_json(),
+            "main": self.main.to_json(),
+            "shared": None if self.shared is self.main else self.shared.to_json(),
+            "others": {name: side.to_json() for name, side in self.others.items()},
+        }
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Design:
+        """The design that `to_json` wrote.
+
+        Raises:
+            DataError: it is damaged, or holds an expression that does what a formula may not do.
+        """
+        try:
+            main = Side.from_json(saved["main"])
+            return cls(
+                formula=saved["formula"],
+                also=tuple(saved["also"]),
+                response=Side.from_json(saved["response"]),
+                main=main,
+                shared=main if saved["shared"] is None else Side.from_json(saved["shared"]),
+                others={name: Side.from_json(side) for name, side in saved["others"].items()},
+            )
+        except DataError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            kind = type(error).__name__
+            raise DataError(
+                f"the saved formula is damaged ({kind}: {error}). Save the model again."
+            ) from None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A design, the columns and rows that it was learned from, and how many rows were dropped."""
+
+    design: Design
+    table: pd.DataFrame
+    dropped: int
+
+
+def learn(
+    formula: str,
+    table: pd.DataFrame,
+    also: Iterable[str] = (),
+    *,
+    keep: Sequence[str] = (),
+    drop_missing: bool = False,
+) -> Learned:
+    """Learn a formula from a table.
+
+    Args:
+        formula: ``response ~ terms``, in the language of formulaic, which is close to R's.
+        table: the data.
+        also: companions for other predictors: ``log_variance ~ x``, ``sigma ~ C(group)``.
+        keep: further columns that must be complete, such as weights. ``.`` leaves them out.
+        drop_missing: drop the rows that have a missing value in any column in use.
+
+    Raises:
+        DataError: a formula cannot be read, names a column that the table lacks, or meets values that it
+            cannot use.
+    """
+    also = tuple(also)
+    names = [str(name) for name in table.columns if name not in keep]
+    left, right = _parse(formula, names)
+    response = variables(left)
+    if not response:
+        raise DataError(f"the formula `{formula}` has no response. Write it as `y ~ x`, with y a column.")
+    companions = _companions(also, [name for name in names if name not in response])
+    inputs = [name for terms in (right, *companions.values()) for name in variables(terms)]
+    rows, dropped = complete_rows(table, [*response, *inputs, *keep], drop_missing=drop_missing)
+    _require_numbers(rows, left)
+    main = learn_side(right, rows)
+    design = Design(
+        formula=formula,
+        also=also,
+        response=learn_side(left, rows),
+        main=main,
+        shared=main if main.intercept else learn_side((INTERCEPT, *right), rows),
+        others={name: learn_side(terms, rows) for name, terms in companions.items()},
+    )
+    return Learned(design, rows, dropped)
+
+
+def _parse(text: str, names: Sequence[str]) -> tuple[Terms, Terms]:
+    """The terms on the left and on the right of ``~``; ``.`` is all of `names` but those on the left."""
+    try:
+        parsed = Formula.from_spec(text, context={"__formulaic_variables_available__": list(names)})
+    except (FormulaicError, SyntaxError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise DataError(
+            f"the formula `{text}` cannot be read: {reason}. Write it as `y ~ x1 + x2`."
+        ) from None
+    sides = parsed._structure if isinstance(parsed, StructuredFormula) else {}
+    if set(sides) != {"lhs", "rhs"} or not all(isinstance(side, SimpleFormula) for side in sides.values()):
+        raise DataError(
+            f"the formula `{text}` needs one response, one ~ and no |. Write it as `y ~ x1 + x2`."
+        )
+    left, right = (
+        tuple(tuple((factor.expr, factor.eval_method.value) for factor in term.factors) for term in side)
+        for side in (sides["lhs"], sides["rhs"])
+    )
+    called = {name for term in (*left, *right) for factor in term for name in functions_used(*factor)}
+    both = called.intersection(variables((*left, *right)))
+    if both:  # formulaic would call the column.
+        raise DataError(f"in `{text}`, `{min(both)}` is both a column and a function. Rename the column.")
+    return left, right
+
+
+def _companions(also: Iterable[str], names: Sequence[str]) -> dict[str, Terms]:
+    """Predictor name to terms."""
+    found: dict[str, Terms] = {}
+    for text in also:
+        left, right = _parse(text, names)
+        if len(left) != 1 or len(left[0]) != 1 or left[0][0][1] != "lookup":
+            raise DataError(f"the formula `{text}` must name one predictor before its ~: `log_variance ~ x`.")
+        name = left[0][0][0]
+        if name in found:
+            raise DataError(f"the predictor `{name}` has two formulas. Join them into one.")
+        found[name] = right
+    return found
+
+
+def _require_numbers(table: pd.DataFrame, left: Terms) -> None:
+    """Raise DataError where the response is text."""
+    for text, how in (expression for term in left for expression in term):
+        name = categorical_column(text, how)
+        if name is not None and not is_number(table[name]):
+            example = table[name].iloc[0]
+            raise DataError(
+                f"the response `{name}` holds text where numbers are needed: {first_text(table[name])}. "
+                f"Correct it, or write the left side of two classes as `{{{name} == {example!r}}}`."
+            )

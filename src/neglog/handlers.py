@@ -1,0 +1,296 @@
+"""Handlers: they change what a model means without editing it.
+
+Each takes a model, a callable `(x, y=None)`, and returns another, so they nest:
+``flat(with_priors(on_features(models.gaussian, trunk), {...}), "mean.bias")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.func import functional_call
+
+from neglog.errors import DataError, ModelError
+from neglog.predictors import RESPONSE, ROWS, Designs
+
+Model = Callable[..., Any]
+
+
+def is_parameter(site: dict[str, Any]) -> bool:
+    """Whether a sample site is a parameter: neither the observation nor anything else inside the rows.
+
+    A parameter that the user conditioned stays one, although Pyro then calls its site observed; the
+    observation stays the observation when no `y` is given, although its site is then latent.
+    """
+    if site["type"] != "sample" or site["name"] == RESPONSE or site_is_subsample(site):
+        return False
+    return all(frame.name != ROWS for frame in site["cond_indep_stack"])
+
+
+class _Sites(Messenger):
+    """A messenger that acts on named parameter sites, and objects to names that no site has."""
+
+    def __init__(self, handler: str, names: frozenset[str]) -> None:
+        super().__init__()
+        self.handler, self.names = handler, names
+        self.seen: list[str] = []
+
+    def __enter__(self) -> _Sites:
+        self.seen = []
+        return super().__enter__()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        super().__exit__(exc_type, exc_value, traceback)
+        unknown = sorted(self.names - set(self.seen))
+        if exc_type is None and unknown:
+            raise ModelError(
+                f"`{self.handler}` was given {', '.join(map(repr, unknown))}, which the model does not sample; "
+                f"its parameter sites are {', '.join(map(repr, self.seen))}."
+            )
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if is_parameter(msg):
+            self.seen.append(msg["name"])
+            if not self.names or msg["name"] in self.names:
+                self.change(msg)
+
+    def change(self, msg: dict[str, Any]) -> None:
+        raise TypeError("a subclass says what changes")
+
+
+class _Flat(_Sites):
+    def change(self, msg: dict[str, Any]) -> None:
+        msg["mask"] = False if msg["mask"] is None else msg["mask"] & False
+
+
+def flat(model: Model, *sites: str) -> Model:
+    """The model with the log-density of its parameters masked: its joint density is its likelihood.
+
+    Maximum likelihood is then the same `pyro.infer.SVI` with a Delta guide that gave the MAP estimate. The
+    sites keep their supports. With site names, only those are made flat.
+
+    Raises:
+        ModelError: when the model runs, if it does not sample a site that was named.
+
+    >>> import torch
+    >>> from neglog import models
+    >>> from pyro import poutine
+    >>> trace = poutine.trace(flat(models.gaussian)).get_trace(torch.zeros(2, 1))
+    >>> float(trace.log_prob_sum(lambda name, site: name != "y"))
+    0.0
+    """
+    return _Flat("flat", frozenset(sites))(model)
+
+
+class _WithPriors(_Sites):
+    def __init__(self, priors: Mapping[str, dist.Distribution]) -> None:
+        super().__init__("with_priors", frozenset(priors))
+        self.priors = dict(priors)
+
+    def change(self, msg: dict[str, Any]) -> None:
+        if msg["name"] in self.priors:
+            msg["fn"] = _fitted(msg["name"], self.priors[msg["name"]], msg["fn"])
+
+
+def _fitted(name: str, prior: dist.Distribution, current: dist.Distribution) -> dist.Distribution:
+    """`prior`, expanded to the shape of the site's `current` distribution."""
+    shape = current.batch_shape + current.event_shape
+    if is_real(prior.support) and not is_real(current.support):
+        raise ModelError(
+            f"the prior for `{name}` lives on the whole real line, but `{name}` does not: it is "
+            f"{current.support}. Use a distribution on that support, such as HalfNormal or LogNormal."
+        )
+    try:
+        if prior.batch_shape + prior.event_shape != shape:
+            prior = prior.expand(shape[: len(shape) - len(prior.event_shape)])
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"the prior for `{name}` has the shape {tuple(prior.batch_shape + prior.event_shape)}, which does "
+            f"not expand to the site's {tuple(shape)}."
+        ) from error
+    return prior.to_event(current.event_dim - prior.event_dim)
+
+
+def is_real(support: constraints.Constraint) -> bool:
+    """Whether a support is all real numbers, or all real vectors."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.real
+
+
+def with_priors(model: Model, priors: Mapping[str, dist.Distribution]) -> Model:
+    """The model with some of its priors swapped: site name -> distribution, expanded to the site's shape.
+
+    Pass parameters as float64 tensors (``dist.Normal(0.0, torch.tensor(0.1, dtype=torch.float64))``) where
+    the last digits matter: a Python float becomes a float32 tensor inside torch.
+
+    Raises:
+        ModelError: a value is not a distribution; when the model runs: a site that the model does not
+            sample, a shape that does not expand, a prior on all reals for a positive parameter.
+
+    >>> import torch, pyro.distributions as dist
+    >>> from neglog import models
+    >>> from pyro import poutine
+    >>> wide = with_priors(models.gaussian, {"mean.weight": dist.Normal(0.0, 100.0)})
+    >>> poutine.trace(wide).get_trace(torch.zeros(2, 3)).nodes["mean.weight"]["fn"].base_dist.scale
+    tensor([100., 100., 100.])
+    """
+    for name, prior in priors.items():
+        if not isinstance(prior, torch.distributions.Distribution):
+            raise ModelError(f"the prior for `{name}` must be a distribution; it is {prior!r}.")
+    return _WithPriors(priors)(model) if priors else model
+
+
+class _Weighted(Messenger):
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if is_parameter(msg) or site_is_subsample(msg):
+            return
+        batch = msg["fn"].batch_shape
+        if self.weights.dim() == 1 and (not batch or batch[-1] != len(self.weights)):
+            raise DataError(
+                f"`weighted` was given {len(self.weights)} weights for "
+                f"{batch[-1] if batch else 1} rows; it needs one for each row."
+            )
+        msg["scale"] = msg["scale"] * self.weights
+
+
+def weighted(model: Model, weights: Tensor | float) -> Model:
+    """The model with the log-likelihood of its rows multiplied by `weights`, `(N,)` or one number.
+
+    Frequency weights: 2 is the row twice, 0 is the row absent. Priors are left alone. One number ``N / B``
+    makes the loss of a minibatch of `B` rows an unbiased estimate of the whole.
+
+    Raises:
+        DataError: a weight is negative, NaN or infinite, or `weights` has two dimensions; when the model
+            runs, a number of weights other than the number of rows.
+    """
+    tensor = torch.as_tensor(weights)
+    if tensor.dim() > 1:
+        raise DataError(f"`weights` needs the shape (rows,); it has {tuple(tensor.shape)}.")
+    wrong = ~(torch.isfinite(tensor) & (tensor >= 0))
+    if bool(wrong.any()):
+        row = int(wrong.reshape(-1).nonzero()[0])
+        value = float(tensor.reshape(-1)[row])
+        raise DataError(f"`weights` must be finite and not negative; row {row} has {value:g}.")
+    return _Weighted(tensor)(model)
+
+
+Module = nn.Module | Mapping[str, nn.Module]
+
+
+def on_features(
+    model: Model,
+    module: Module,
+    *,
+    prior: Callable[[Tensor], dist.Distribution] | None = None,
+    name: str = "trunk",
+) -> Model:
+    """The model run on the features that a network computes from `x`: one trunk, a linear head a parameter.
+
+    ``on_features(models.heteroscedastic, trunk)`` is the two-headed network for mean and log-variance. Every
+    trainable parameter of `module` becomes a sample site ``NAME.PARAMETER`` of its own shape; frozen ones
+    (``requires_grad=False``) and buffers are constants. The module itself is never changed.
+
+    Args:
+        model: any model of `(x, y=None)`.
+        module: `(N, P)` -> `(N, F)`; or a mapping (or `torch.nn.ModuleDict`) from predictor name to a network
+            of its own, for models whose parameters shall not share a trunk.
+        prior: a function from a parameter's value to its prior, of any shape that expands to the
+            parameter's; default Normal(0, 1). Under `flat` the prior does not count.
+        name: the prefix of the sites.
+
+    neglog's own solvers start from the module's values. In raw Pyro say
+    ``AutoDelta(net, init_loc_fn=init_to_value(values=net.start))``.
+
+    Raises:
+        ModelError: `module` is not a module or a mapping of them, or has no trainable parameter.
+        DataError: when the model runs: `x` is a mapping, or the features are not `(N, F)`.
+
+    >>> import torch
+    >>> from neglog import models
+    >>> net = on_features(models.heteroscedastic, torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh()))
+    >>> sorted(net.start)
+    ['trunk.0.bias', 'trunk.0.weight']
+    >>> net(torch.zeros(5, 1)).shape
+    torch.Size([5])
+    """
+    return _OnFeatures(model, module, prior, name)
+
+
+class _OnFeatures:
+    def __init__(
+        self, model: Model, module: Module, prior: Callable[[Tensor], dist.Distribution] | None, name: str
+    ) -> None:
+        if isinstance(module, Mapping) and module:
+            module = nn.ModuleDict(dict(module))
+        if not isinstance(module, nn.Module):
+            raise ModelError(
+                f"`module` must be a torch.nn.Module or a mapping from predictor name to one; it is {module!r}."
+            )
+        self.model, self.module, self.prior, self.name = model, module, prior, name
+        self.trainable = {key: p for key, p in module.named_parameters() if p.requires_grad}
+        if not self.trainable:
+            raise ModelError("`module` has no trainable parameter, so there is nothing to fit in it.")
+
+    @property
+    def start(self) -> dict[str, Tensor]:
+        """Site name -> a copy of the module's own value: where a fit of this model starts."""
+        return {f"{self.name}.{key}": p.detach().clone() for key, p in self.trainable.items()}
+
+    def __call__(self, x: Tensor, y: Tensor | None = None, **kwargs: Any) -> Any:
+        if not isinstance(x, Tensor) or x.dim() != 2:
+            what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise DataError(
+                f"`on_features` needs `x` as one tensor of shape (rows, columns); it came as {what}. "
+                "For a network of its own for each parameter, give `on_features` a mapping of modules."
+            )
+        state = self._constants(x) | {key: self._sample(key, p, x) for key, p in self.trainable.items()}
+        return self.model(self._features(state, x), y, **kwargs)
+
+    def _constants(self, x: Tensor) -> dict[str, Tensor]:
+        """Buffers and frozen parameters in the dtype of `x`, cloned: a module may write to its buffers."""
+        everything = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+        constants = {key: t.detach().clone() for key, t in everything.items() if key not in self.trainable}
+        return {key: t.to(x.dtype) if t.is_floating_point() else t for key, t in constants.items()}
+
+    def _sample(self, key: str, parameter: Tensor, x: Tensor) -> Tensor:
+        value = parameter.detach().to(x)
+        normal = dist.Normal(torch.zeros_like(value), 1.0).to_event(value.dim())
+        site = f"{self.name}.{key}"
+        prior = normal if self.prior is None else _fitted(site, self.prior(value), normal)
+        return pyro.sample(site, prior, infer={"start": value})
+
+    def _features(self, state: dict[str, Tensor], x: Tensor) -> Designs:
+        if not isinstance(self.module, nn.ModuleDict):
+            return self._checked(functional_call(self.module, state, (x,)), x)
+        features = {}
+        for predictor, part in self.module.items():
+            prefix = f"{predictor}."
+            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            features[predictor] = self._checked(functional_call(part, own, (x,)), x)
+        return features
+
+    @staticmethod
+    def _checked(features: Tensor, x: Tensor) -> Tensor:
+        if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != len(x):
+            what = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise DataError(f"`module` must give features of shape ({len(x)}, F); it gave {what}.")
+        return features

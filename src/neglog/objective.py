@@ -1,0 +1,387 @@
+"""The one waist: a model and its data as a function of one unconstrained vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.infer.autoguide.initialization import init_to_median
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import biject_to
+from torch.distributions.transforms import Transform
+
+from neglog.data import ALL, Data, check_response
+from neglog.errors import ModelError
+from neglog.handlers import Model, is_parameter, is_real, weighted
+from neglog.kinks import kinked_part, smoothed
+from neglog.predictors import RESPONSE, Designs
+
+
+@dataclass(frozen=True)
+class Site:
+    """A latent site: where its unconstrained values stand in the vector, and how they get to its support."""
+
+    name: str
+    shape: torch.Size
+    unconstrained: torch.Size
+    transform: Transform
+    offset: int
+    masked: bool
+    started: bool
+    fn: Any = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        return self.unconstrained.numel()
+
+    @property
+    def place(self) -> slice:
+        return slice(self.offset, self.offset + self.size)
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the site is its own unconstrained value."""
+        return is_real(self.fn.support)
+
+
+@dataclass
+class Affine:
+    """A call of the `affine` effect: the predictor's name, its design, and where its coefficients came from."""
+
+    name: str
+    design: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
+class Run(Messenger):
+    """Run a model at given values and keep what it says: its sites, and its linear predictors.
+
+    With `etas` the model is cut: a predictor in it takes the value `(N,)` that is handed in.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Tensor] | None = None,
+        *,
+        etas: Mapping[str, Tensor] | None = None,
+        fill: Callable[[dict[str, Any]], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.values, self.etas, self.fill = values or {}, etas or {}, fill
+        self.sites: dict[str, dict[str, Any]] = {}
+        self.affines: list[Affine] = []
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["is_observed"] or site_is_subsample(msg):
+            return
+        if msg["name"] in self.values:
+            msg["value"] = self.values[msg["name"]]
+            msg["done"] = True
+        elif self.fill is not None and is_parameter(msg):
+            msg["value"] = self.fill(msg)
+            msg["done"] = True
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        if not site_is_subsample(msg):
+            self.sites[msg["name"]] = msg
+
+    def _pyro_affine(self, msg: dict[str, Any]) -> None:
+        self.affines.append(Affine(msg["name"], *msg["args"]))
+        if msg["name"] in self.etas:
+            msg["value"] = self.etas[msg["name"]]
+            msg["done"] = True
+
+    def log_prob(self, site: str) -> Tensor:
+        """The log-density of a site with its weights and mask, in the shape of its batch."""
+        msg = self.sites[site]
+        return scale_and_mask(msg["fn"].log_prob(msg["value"]), msg["scale"], msg["mask"])
+
+    def prior(self) -> Tensor | float:
+        """The summed log-density of all other sites than the observation."""
+        return sum(
+            (
+                self.log_prob(name).sum()
+                for name, msg in self.sites.items()
+                if name != RESPONSE and msg["mask"] is not False
+            ),
+            0.0,
+        )
+
+
+def run(model: Model, data: Data, run: Run, *, response: bool = True) -> Run:
+    """Run the model on data inside the messenger, leaving torch's random state as it was."""
+    with torch.random.fork_rng(devices=[]), run:
+        torch.manual_seed(0)
+        model(data.x, data.y if response else None, **data.keywords)
+    return run
+
+
+def initial_value(msg: dict[str, Any]) -> Tensor:
+    """Where a site starts unless told otherwise: its own `start` (a network's), or its prior's median."""
+    start = msg["infer"].get("start")
+    return init_to_median(msg).detach() if start is None else start
+
+
+class Objective:
+    """The SVI loss of a model on data, as a function of one unconstrained vector `theta` `(K,)`.
+
+    Equal to `pyro.infer.Trace_ELBO` under a Delta guide at `theta`, constants included: minus the
+    log-likelihood, minus the log-density of every site that `flat` has not masked, in *constrained* space,
+    without a Jacobian. Sites stand in `theta` in the order in which the model samples them.
+
+    Raises:
+        ModelError: the model has no observation site ``y``, or no latent site, or ignores a design it got.
+        DataError: `y` has a shape or values that the model does not draw.
+    """
+
+    def __init__(self, model: Model, data: Data) -> None:
+        self.model, self.data = model, data
+        first = _prototype(model, data)
+        self.name = model_name(model)
+        response = first.sites[RESPONSE]["fn"]
+        check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
+        self.weighted = model if data.weights is None else weighted(model, data.weights)
+        self.affines = tuple(first.affines)
+        self.fixed = {n: m["value"] for n, m in first.sites.items() if m["is_observed"] and n != RESPONSE}
+        self.sites = _lay_out(first)
+        self.size = sum(site.size for site in self.sites.values())
+        self.rows = data.rows
+        if not self.sites:
+            raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")
+        initial = {name: first.sites[name]["value"] for name in self.sites}
+        self.initial = self.theta(initial)
+
+    def changed(self, handler: Callable[[Model], Model]) -> Objective:
+        """The same objective with a handler around its model that keeps the sites as they are."""
+        other = copy(self)
+        other.model, other.weighted = handler(self.model), handler(self.weighted)
+        return other
+
+    def softened(self, softness: float) -> Objective:
+        """The same objective with the corners of Laplace densities rounded off; itself if it has none."""
+        return self.changed(lambda model: smoothed(model, softness))
+
+    def column_names(self, call: Affine) -> list[str]:
+        """The names of a predictor's design columns."""
+        known = self.data.columns
+        for key in (call.name, call.name.removeprefix("log_"), ALL):
+            if key in known and len(known[key]) == call.design.shape[1]:
+                return list(known[key])
+        return [f"x{j}" for j in range(call.design.shape[1])]
+
+    def theta(self, params: Mapping[str, Tensor]) -> Tensor:
+        """The vector of a full set of constrained values."""
+        parts = [
+            site.transform.inv(params[name].to(self.data.y.dtype)).reshape(-1)
+            for name, site in self.sites.items()
+        ]
+        return torch.cat(parts).detach()
+
+    def params(self, theta: Tensor) -> dict[str, Tensor]:
+        """Site name -> value on its own support; differentiable in `theta`."""
+        return {
+            name: site.transform(theta[site.place].reshape(site.unconstrained))
+            for name, site in self.sites.items()
+        }
+
+    def at(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Run:
+        """Run the weighted model at `theta`, cut at the predictors in `etas`."""
+        return run(self.weighted, self.data, Run(self.params(theta), etas=etas))
+
+    def loss(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The loss as a differentiable scalar."""
+        at = self.at(theta, etas)
+        return -(at.log_prob(RESPONSE).sum() + at.prior())
+
+    def trial(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The loss; infinite where torch refuses a parameter, such as a scale that overflowed."""
+        try:
+            return self.loss(theta, etas)
+        except ValueError as error:
+            if "to satisfy the constraint" not in str(error):
+                raise
+            return torch.tensor(torch.inf, dtype=theta.dtype)
+
+    def value(self, theta: Tensor) -> float:
+        """The loss in nats."""
+        with torch.no_grad():
+            return float(self.loss(theta))
+
+    def value_and_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
+        """The loss and its gradient `(K,)`."""
+        leaf = theta.detach().requires_grad_()
+        loss = self.loss(leaf)
+        return float(loss.detach()), torch.autograd.grad(loss, leaf)[0]
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        """The gradient `(K,)` of the loss."""
+        return self.value_and_gradient(theta)[1]
+
+    def hessian(self, theta: Tensor) -> Tensor:
+        """The Hessian `(K, K)` of the loss, by differentiating the gradient K times."""
+        leaf = theta.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.loss(leaf), leaf, create_graph=True)
+        return rows_of_second_derivatives(gradient, leaf)
+
+    def nll(self, theta: Tensor) -> float:
+        """Minus the log-likelihood of the rows alone, in nats, with weights and every constant."""
+        with torch.no_grad():
+            return -float(self.at(theta).log_prob(RESPONSE).sum())
+
+    def log_likelihood(self, theta: Tensor) -> Tensor:
+        """The log-likelihood of each row `(N,)`, without weights."""
+        return run(self.model, self.data, Run(self.params(theta))).log_prob(RESPONSE)
+
+    def scores(self, theta: Tensor) -> Tensor:
+        """The gradient of each row's log-likelihood, `(N, K)`, without weights."""
+        leaf = theta.detach().requires_grad_()
+        rows = self.log_likelihood(leaf)
+        out = [torch.autograd.grad(row, leaf, retain_graph=True)[0] for row in rows]
+        return torch.stack(out)
+
+    def response(self, theta: Tensor) -> Any:
+        """The distribution of the observations at `theta`."""
+        with torch.no_grad():
+            return self.at(theta).sites[RESPONSE]["fn"]
+
+
+def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:
+    rows = []
+    for component in gradient:
+        if component.requires_grad:
+            (row,) = torch.autograd.grad(component, leaf, retain_graph=True, allow_unused=True)
+        else:
+            row = None
+        rows.append(torch.zeros_like(leaf) if row is None else row)
+    hessian = torch.stack(rows) if rows else leaf.new_zeros((0, 0))
+    return 0.5 * (hessian + hessian.T)
+
+
+class _Watched(dict[str, Tensor]):
+    """A mapping of designs that remembers which were asked for."""
+
+    def __init__(self, designs: Mapping[str, Tensor]) -> None:
+        super().__init__(designs)
+        self.asked: set[str] = set()
+
+    def __getitem__(self, key: str) -> Tensor:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+
+def _prototype(model: Model, data: Data) -> Run:
+    """The model run without a response, to see its sites."""
+    x: Designs = _Watched(data.x) if isinstance(data.x, Mapping) else data.x
+    watched = Data(x, data.y, None, data.keywords)
+    first = run(model, watched, Run(fill=initial_value), response=False)
+    if RESPONSE not in first.sites:
+        raise ModelError(
+            f"`{model_name(model)}` has no sample site named 'y'; the observation must be "
+            f"pyro.sample('y', ..., obs=y). Its sites are {', '.join(map(repr, first.sites))}."
+        )
+    if isinstance(x, _Watched) and x.asked != set(x):
+        unused = ", ".join(map(repr, sorted(set(x) - x.asked)))
+        names = dict.fromkeys((*predictor_names(model, **data.keywords), *positive_names(model, **data.keywords)))
+        raise ModelError(
+            f"`{model_name(model)}` has no predictor {unused}; it has {', '.join(map(repr, names))}."
+        )
+    return first
+
+
+def _lay_out(first: Run) -> dict[str, Site]:
+    sites, offset = {}, 0
+    for name, msg in first.sites.items():
+        if msg["is_observed"] or name == RESPONSE:
+            continue
+        if not is_parameter(msg):
+            raise ModelError(f"the latent site {name!r} is inside the plate of rows; only 'y' may be there.")
+        transform = biject_to(msg["fn"].support)
+        unconstrained = transform.inv(msg["value"]).shape
+        masked, started = msg["mask"] is False, "start" in msg["infer"]
+        sites[name] = Site(
+            name, msg["value"].shape, unconstrained, transform, offset, masked, started, msg["fn"]
+        )
+        offset += sites[name].size
+    return sites
+
+
+def model_name(model: Model) -> str:
+    """The name of the function inside handlers and partials."""
+    while True:
+        inner = getattr(model, "func", None) or getattr(model, "model", None)
+        if inner is None:
+            return getattr(model, "__name__", type(model).__name__)
+        args = getattr(model, "args", ())
+        model = args[1] if len(args) > 1 and isinstance(args[0], Messenger) else inner
+
+
+def _empty(rows: int = 2) -> Tensor:
+    return torch.zeros((rows, 0), dtype=torch.float64)
+
+
+def _bare(model: Model, x: Designs, keywords: Mapping[str, Tensor]) -> Run:
+    ones = {key: torch.ones(2, dtype=torch.float64) for key in keywords}
+    return run(model, Data(x, torch.zeros(2), None, ones), Run(fill=initial_value), response=False)
+
+
+def predictor_names(model: Model, **keywords: Tensor) -> tuple[str, ...]:
+    """The linear predictors of a model, the location first: ``("mean", "log_variance")``.
+
+    >>> from neglog import models
+    >>> predictor_names(models.heteroscedastic)
+    ('mean', 'log_variance')
+    """
+    return tuple(affine.name for affine in _bare(model, _empty(), keywords).affines)
+
+
+class _Asking(dict[str, Tensor]):
+    """A mapping of designs that holds none, and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__({ALL: _empty()})
+        self.asked: list[str] = []
+
+    def __contains__(self, key: object) -> bool:
+        self.asked.append(str(key))
+        return False
+
+
+def positive_names(model: Model, **keywords: Tensor) -> tuple[str, ...]:
+    """The constants of a model that may be given a design of their own: ``("sigma",)``.
+
+    >>> from neglog import models
+    >>> positive_names(models.laplace)
+    ('scale',)
+    """
+    asking = _Asking()
+    linear = {affine.name for affine in _bare(model, asking, keywords).affines}
+    return tuple(dict.fromkeys(name for name in asking.asked if name not in linear))
+
+
+def admits(model: Model, y: Any) -> bool:
+    """Whether every value of `y` is one that the model can draw.
+
+    >>> import torch
+    >>> from neglog import models
+    >>> admits(models.gaussian, torch.tensor([-1.0, 2.5]))
+    True
+    """
+    values = torch.as_tensor(y)
+    fn = _bare(model, _empty(), {}).sites[RESPONSE]["fn"]
+    shape_fits = values.dim() == 1 + len(fn.event_shape)
+    return shape_fits and bool(fn.support.check(values).all())
+
+
+def kinked_sites(objective: Objective) -> tuple[str, ...]:
+    """The latent sites whose own density has a corner and counts."""
+    return tuple(
+        name for name, site in objective.sites.items() if not site.masked and kinked_part(site.fn) is not None
+    )
+

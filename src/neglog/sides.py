@@ -1,0 +1,226 @@
+"""One side of a formula: terms that learn their levels and transforms from one table and serve any other.
+
+formulaic does the work; a design matrix here comes without its intercept column, since models have
+their own bias, but with categories coded as if it were there.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from formulaic import ModelSpec, SimpleFormula
+from formulaic.errors import DataMismatchWarning, FormulaicError
+from formulaic.parser.types import Factor, Term
+
+from neglog.errors import DataError
+from neglog.expressions import categorical_column, columns_used
+from neglog.tables import is_number, require_columns
+from neglog.tagged import from_json, to_json
+
+#: An expression, and formulaic's word for how to evaluate it: lookup, python or literal.
+Expression = tuple[str, str]
+#: Terms are products of expressions.
+Terms = tuple[tuple[Expression, ...], ...]
+
+INTERCEPT = (("1", "literal"),)
+
+
+@dataclass(frozen=True)
+class Side:
+    """Terms, learned: the state of their transforms and the levels of their categories.
+
+    `texts` are the table's columns that held text, `columns` the names of the design's columns.
+    """
+
+    terms: Terms
+    transforms: Mapping[str, Any]
+    levels: Mapping[str, Sequence[Any]]
+    texts: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    @property
+    def intercept(self) -> bool:
+        """Whether the terms include a constant."""
+        return INTERCEPT in self.terms
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The columns of the table that the terms use."""
+        return variables(self.terms)
+
+    def design(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The design matrix of a table: float64, one column for each of `columns`, the rows' labels kept.
+
+        Raises:
+            DataError: a column is missing from the table, or holds text where it held numbers; a category
+                is new; or a transform gives no finite number.
+        """
+        require_columns(table, self.variables)
+        used = {name: _as_before(table[name], name in self.texts) for name in self.variables}
+        frame = pd.DataFrame(used, index=table.index)
+        _check_levels(frame, self)
+        matrix, _ = _materialize(self.terms, frame, self.transforms, self.levels)
+        design = _numbers(matrix)
+        if tuple(design.columns) != self.columns:
+            raise DataError(f"the table gives the columns {list(design)}; the fit has {list(self.columns)}.")
+        return design
+
+    def to_json(self) -> dict[str, Any]:
+        """The side as plain JSON values, without any row of the data.
+
+        Raises:
+            DataError: a transform keeps a state that cannot be written without pickle.
+        """
+        return {
+            "terms": [[list(expression) for expression in term] for term in self.terms],
+            "transforms": to_json(self.transforms),
+            "levels": to_json(self.levels),
+            "texts": list(self.texts),
+            "columns": list(self.columns),
+        }
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Side:
+        """The side that `to_json` wrote.
+
+        Raises:
+            DataError: a value is damaged, or an expression does what a formula may not do.
+            KeyError, TypeError, ValueError: the structure is not that of a side.
+        """
+        terms = tuple(tuple((str(text), str(how)) for text, how in term) for term in saved["terms"])
+        variables(terms)  # This reads every expression, and refuses those that would run code.
+        state = {key: from_json(saved[key]) for key in ("transforms", "levels")}
+        if not all(isinstance(value, dict) for value in state.values()):
+            raise TypeError("transforms and levels must be dictionaries")
+        return cls(terms, **state, texts=tuple(saved["texts"]), columns=tuple(saved["columns"]))
+
+
+def learn_side(terms: Terms, table: pd.DataFrame) -> Side:
+    """Learn terms from the complete rows of a table.
+
+    Raises:
+        DataError: an expression cannot be evaluated, gives no finite number, or meets a text column that
+            looks like numbers with a mistake.
+    """
+    names = variables(terms)
+    for expression, how in (expression for term in terms for expression in term):
+        if how == "lookup":
+            _refuse_dirty_numbers(table[expression])
+    matrix, spec = _materialize(terms, table[list(names)], {}, {})
+    levels = {
+        expression: list(state["categories"])
+        for expression, (_, state) in spec.encoder_state.items()
+        if "categories" in state
+    }
+    texts = tuple(name for name in names if not is_number(table[name]))
+    return Side(terms, spec.transform_state, levels, texts, tuple(_numbers(matrix).columns))
+
+
+def variables(terms: Terms) -> tuple[str, ...]:
+    """The columns of a table that terms use, in order.
+
+    Raises:
+        DataError: an expression does what a formula may not do.
+    """
+    return tuple(
+        dict.fromkeys(name for term in terms for text, how in term for name in columns_used(text, how))
+    )
+
+
+def first_text(column: pd.Series) -> str:
+    """Where a text column first has something that is no number: ``row 3 has 'n/a'``."""
+    bad = np.flatnonzero(pd.to_numeric(column.astype("str"), errors="coerce").isna())
+    position = bad[0] if len(bad) else 0
+    return f"row {column.index[position]} has {column.iloc[position]!r}"
+
+
+def _materialize(
+    terms: Terms, table: pd.DataFrame, transforms: Mapping[str, Any], levels: Mapping[str, Sequence[Any]]
+) -> tuple[pd.DataFrame, ModelSpec]:
+    """formulaic's model matrix. What columns a term gives follows from the levels: no structure is kept."""
+    known = {text: (Factor.Kind.CATEGORICAL, {"categories": list(found)}) for text, found in levels.items()}
+    products = [Term([Factor(text, eval_method=how) for text, how in term]) for term in terms]
+    spec = ModelSpec(
+        formula=SimpleFormula(products, _ordering="none"),
+        na_action="ignore",  # The rows are complete, and what is not finite is reported below.
+        output="pandas",
+        transform_state=copy.deepcopy(dict(transforms)),  # formulaic writes into this.
+        encoder_state=known,
+    )
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("error", DataMismatchWarning)
+            matrix = spec.get_model_matrix(table)
+    except DataMismatchWarning:
+        texts = ", ".join(f"`{text}`" for term in terms for text, how in term if how == "python")
+        raise DataError(
+            f"a value is not among the levels of {texts}. List its level, or drop its row."
+        ) from None
+    except (FormulaicError, ValueError, TypeError, IndexError, KeyError) as error:
+        reason = str(error).replace("\n", " ").rstrip(".")
+        raise DataError(
+            f"the formula cannot be evaluated: {reason}. Mend the column or the expression."
+        ) from None
+    return pd.DataFrame(matrix), matrix.model_spec
+
+
+def _numbers(matrix: pd.DataFrame) -> pd.DataFrame:
+    """The matrix as finite floats, without its intercept."""
+    design = matrix.drop(columns="Intercept", errors="ignore").astype("float64")
+    bad = np.argwhere(~np.isfinite(design.to_numpy()))
+    if len(bad):
+        row, column = bad[0]
+        value, where = design.to_numpy()[row, column], design.index[row]
+        raise DataError(
+            f"`{design.columns[column]}` is {value} in row {where} and needs to be finite. "
+            "Correct the row, or transform the column otherwise."
+        )
+    return design
+
+
+def _as_before(column: pd.Series, text: bool) -> pd.Series:
+    """The column, as text if it was text when the formula was learned."""
+    if text:  # Of the codes "1", "2" and "x" a new table may have only those that look like numbers.
+        return column.astype("str") if is_number(column) else column
+    if not is_number(column):
+        raise DataError(
+            f"column `{column.name}` holds text where numbers are needed: {first_text(column)}. Correct it."
+        )
+    return column
+
+
+def _refuse_dirty_numbers(column: pd.Series) -> None:
+    """One mistake makes a column of numbers text, and its values hundreds of categories: better to ask."""
+    if is_number(column) or isinstance(column.dtype, pd.CategoricalDtype):
+        return
+    if 2 * pd.to_numeric(column, errors="coerce").notna().sum() > len(column):
+        raise DataError(
+            f"column `{column.name}` holds text where numbers are needed: {first_text(column)}. "
+            f"Correct it, or write C({column.name}) if its values are categories."
+        )
+
+
+def _check_levels(table: pd.DataFrame, side: Side) -> None:
+    """Raise DataError if a category was not there when the formula was learned."""
+    for text, how in dict.fromkeys(expression for term in side.terms for expression in term):
+        name, known = categorical_column(text, how), side.levels.get(text)
+        if name is None or known is None:
+            continue
+        new = ~table[name].isin(list(known))
+        if new.any():
+            unseen = _listed(table[name][new].unique().tolist())
+            raise DataError(
+                f"column `{name}` has levels that the fit has not seen: {unseen} (row {new.idxmax()}). "
+                f"It knows {_listed(known)}. Drop such rows, or fit again with them."
+            )
+
+
+def _listed(values: Sequence[Any], most: int = 10) -> str:
+    shown = [repr(getattr(value, "item", lambda value=value: value)()) for value in list(values)[:most]]
+    return ", ".join(shown) + (f" and {len(values) - most} more" if len(values) > most else "")

@@ -1,0 +1,123 @@
+"""The limited-memory quasi-Newton method of Broyden, Fletcher, Goldfarb and Shanno."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neglog.solvers.newton import EPSILON
+from neglog.solvers.solution import Problem, Solution
+
+Point = tuple[Tensor, float, Tensor]
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """L-BFGS with a strong Wolfe line search, in float64; for many parameters, such as a network's.
+
+    It has converged when the gradient's largest component is below `tolerance` times the number of rows
+    (problems are scaled so that the curvature of a parameter is about the number of rows).
+
+    Args:
+        tolerance: the mean gradient a row to stop at.
+        max_steps: steps after which it gives up.
+        memory: how many pairs of steps and gradient changes it keeps.
+    Source: Liu & Nocedal (1989); Nocedal & Wright (2006), algorithms 3.5, 3.6 and 7.4.
+    """
+
+    tolerance: float = 1e-9
+    max_steps: int = 2000
+    memory: int = 20
+
+    def minimise(self, problem: Problem, start: Tensor, progress: bool = False) -> Solution:
+        """The minimum of `problem`, from `start` `(K,)`."""
+        at: Point = (start, *problem.value_and_gradient(start))
+        pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.memory)
+        history = [at[1]]
+        for step in range(self.max_steps):
+            size = _size(at[2]) / problem.rows
+            if size <= self.tolerance:
+                status = f"optimum: gradient {size:.1e} a row after {step} steps"
+                return Solution(at[0], at[1], True, status, step, tuple(history))
+            direction = _direction(at[2], pairs, problem.rows)
+            new = _wolfe(lambda z: (z, *problem.value_and_gradient(z)), at, direction)
+            if new is None and pairs:
+                pairs.clear()
+                continue
+            if new is None:
+                noise = math.sqrt(64 * EPSILON * (abs(at[1]) + 1) / problem.rows)
+                status = f"no further descent; gradient {size:.1e} a row after {step} steps"
+                return Solution(at[0], at[1], size <= noise, status, step, tuple(history))
+            change, turn = new[0] - at[0], new[2] - at[2]
+            if float(change @ turn) > 1e-12 * float(change.norm() * turn.norm()):
+                pairs.append((change, turn))
+            at = new
+            history.append(at[1])
+        status = f"stopped after {self.max_steps} steps; gradient {_size(at[2]) / problem.rows:.1e} a row"
+        return Solution(at[0], at[1], False, status, self.max_steps, tuple(history))
+
+
+def _size(gradient: Tensor) -> float:
+    return float(gradient.abs().max()) if gradient.numel() else 0.0
+
+
+def _direction(gradient: Tensor, pairs: deque[tuple[Tensor, Tensor]], rows: int) -> Tensor:
+    """The two loops over the remembered pairs; the first step is of the size of one row's information."""
+    direction = -gradient
+    if not pairs:
+        return direction / max(rows, float(gradient.norm()))
+    coefficients = []
+    for change, turn in reversed(pairs):
+        alpha = (change @ direction) / (change @ turn)
+        direction = direction - alpha * turn
+        coefficients.append(alpha)
+    change, turn = pairs[-1]
+    direction = direction * ((change @ turn) / (turn @ turn))
+    for (change, turn), alpha in zip(pairs, reversed(coefficients), strict=True):
+        direction = direction + (alpha - (turn @ direction) / (change @ turn)) * change
+    return direction
+
+
+def _wolfe(function: Callable[[Tensor], Point], start: Point, direction: Tensor) -> Point | None:
+    """A point along `direction` that descends (c₁ = 1e-4) and flattens (c₂ = 0.9), or None.
+
+    First the bracket grows until it must hold such a point, then it shrinks around it. Where the values
+    are equal up to rounding, the slope alone decides (Hager & Zhang 2005).
+    """
+    z, value, gradient = start
+    slope = float(gradient @ direction)
+    if not slope < 0:
+        return None
+    noise = 16 * EPSILON * (abs(value) + 1)
+
+    def descends(point: Point, step: float) -> bool:
+        return math.isfinite(point[1]) and point[1] <= value + 1e-4 * step * slope + noise
+
+    low, low_step = start, 0.0
+    high_step, step = math.inf, 1.0
+    for _ in range(60):
+        point = function(z + step * direction)
+        if not descends(point, step) or (low_step > 0 and point[1] > low[1] + noise):
+            high_step = step
+        else:
+            new_slope = float(point[2] @ direction)
+            if abs(new_slope) <= 0.9 * -slope:
+                return point
+            if new_slope > 0:
+                high_step = step
+            else:
+                low, low_step = point, step
+        step = 2 * step if math.isinf(high_step) else _between(low, low_step, high_step, direction)
+        if not low_step < step < high_step or high_step - low_step < 1e-14 * max(1.0, high_step):
+            break
+    return low if low_step > 0 and low[1] < value else None
+
+
+def _between(low: Point, low_step: float, high_step: float, direction: Tensor) -> float:
+    """A fifth of the way into the bracket: safer than its middle where the far end is infinite."""
+    return low_step + 0.3 * (high_step - low_step)

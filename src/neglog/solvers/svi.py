@@ -1,0 +1,144 @@
+"""The literal path: `pyro.infer.SVI` itself, with `AutoDelta`."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyro
+import torch
+from pyro.infer import Trace_ELBO
+from pyro.infer.autoguide import AutoDelta
+from pyro.infer.autoguide.initialization import init_to_value
+from torch import Tensor
+from tqdm import tqdm
+
+from neglog.solvers.solution import Problem, Solution, newton_direction
+
+CERTIFIABLE = 200
+"""With more parameters than this no Hessian is computed to certify the end point."""
+
+
+class LiteralProblem(Problem, Protocol):
+    """A problem that can also be run as the Pyro model that it came from."""
+
+    @property
+    def kinked(self) -> bool: ...
+
+    @property
+    def literal(self) -> Callable[..., Any]:
+        """The model, with the scale of the log-likelihood of its rows as a further first argument."""
+        ...
+
+    def literal_values(self, z: Tensor) -> dict[str, Tensor]: ...
+
+    def from_literal(self, values: Mapping[str, Tensor]) -> Tensor: ...
+
+    def literal_arguments(self, index: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of `literal` for the rows of `index` (None: all)."""
+        ...
+
+
+@dataclass(frozen=True)
+class SVI:
+    """Stochastic variational inference with a Delta guide: gradient steps on `Trace_ELBO`.
+
+    Args:
+        optim: a `pyro.optim` optimiser or scheduler (schedulers advance once a step; so does an optimiser's
+            own decay), or None for Adam whose learning rate falls from 0.05 to 5e-6 over `steps`.
+            It is copied, so that one instance serves many fits.
+        steps: gradient steps.
+        batch_size: rows a step, or None for all of them. The likelihood of a minibatch is scaled up to the
+            whole and the prior is not, so its gradient is an unbiased estimate. Rows are shuffled each epoch.
+        seed: of the shuffle.
+        patience: stop early when the mean loss of the last `patience` steps is no better, by more than
+            `tolerance` nats a row, than that of the `patience` steps before; None never stops early.
+        tolerance: see `patience`.
+        rescale: whether linear coefficients are optimised in units of the noise on an orthonormal design, so
+            that columns and responses of any size fit alike; False for the model's own coordinates.
+        dtype: in which the data are taken.
+
+    The fit has converged when the gradient and the Hessian of the whole data at the end say that an optimum
+    is less than `certainty` standard errors away. That is not claimed of a loss with corners, nor of more
+    than 200 parameters.
+    """
+
+    optim: Any = None
+    steps: int = 2000
+    batch_size: int | None = None
+    seed: int = 0
+    patience: int | None = None
+    tolerance: float = 1e-6
+    rescale: bool = True
+    certainty: float = 1e-2
+    dtype: torch.dtype = torch.float64
+
+    def minimise(self, problem: LiteralProblem, start: Tensor, progress: bool = False) -> Solution:
+        """Run the steps from `start` `(K,)`."""
+        values = {name: value.clone() for name, value in problem.literal_values(start).items()}
+        optim = self._optimiser()
+        history: list[float] = []
+        with pyro.get_param_store().scope():
+            guide = AutoDelta(problem.literal, init_loc_fn=init_to_value(values=values))
+            svi = pyro.infer.SVI(problem.literal, guide, optim, Trace_ELBO())
+            for index in tqdm(self._batches(problem.rows), "SVI", self.steps, disable=not progress, leave=False):
+                arguments, keywords = problem.literal_arguments(index)
+                history.append(svi.step(*arguments, **keywords))
+                if hasattr(optim, "pt_scheduler_constructor"):
+                    _advance(optim, history[-1])
+                if not math.isfinite(history[-1]) or self._is_flat(history, problem.rows):
+                    break
+            found = {name: value.clone() for name, value in guide.median().items()}
+        return self._solution(problem, problem.from_literal(found), history)
+
+    def _optimiser(self) -> Any:
+        if self.optim is not None:
+            return copy.deepcopy(self.optim)
+        gamma = 1e-4 ** (1 / max(1, self.steps))
+        adam = {"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.05}, "gamma": gamma}
+        return pyro.optim.ExponentialLR(adam)
+
+    def _batches(self, rows: int) -> Iterator[Tensor | None]:
+        if self.batch_size is None or self.batch_size >= rows:
+            yield from (None for _ in range(self.steps))
+            return
+        generator = torch.Generator().manual_seed(self.seed)
+        step = 0
+        while step < self.steps:
+            for index in torch.randperm(rows, generator=generator).split(self.batch_size)[: self.steps - step]:
+                step += 1
+                yield index
+
+    def _is_flat(self, history: list[float], rows: int) -> bool:
+        if self.patience is None or len(history) < 2 * self.patience:
+            return False
+        last, before = history[-self.patience :], history[-2 * self.patience : -self.patience]
+        return sum(before) - sum(last) < self.tolerance * rows * self.patience
+
+    def _solution(self, problem: LiteralProblem, z: Tensor, history: list[float]) -> Solution:
+        value, gradient = problem.value_and_gradient(z)
+        steps = len(history)
+
+        def stopped(converged: bool, status: str) -> Solution:
+            return Solution(z, value, converged, status, steps, tuple(history))
+
+        if not math.isfinite(value):
+            return stopped(False, f"the loss is not finite after {steps} steps; lower the learning rate")
+        if problem.kinked:
+            return stopped(False, f"{steps} steps; a loss with corners has no gradient to certify an optimum by")
+        if problem.size > CERTIFIABLE:
+            size = float(gradient.abs().max()) / problem.rows
+            return stopped(False, f"{steps} steps; gradient {size:.1e} a row, not certified for a model this size")
+        _, decrement, definite = newton_direction(problem.hessian(z), gradient)
+        away = f"{decrement:.1e} standard errors from " + ("an optimum" if definite else "a stationary point")
+        return stopped(definite and decrement <= self.certainty, f"{steps} steps; {away}")
+
+
+def _advance(scheduler: Any, loss: float) -> None:
+    if scheduler.pt_scheduler_constructor is torch.optim.lr_scheduler.ReduceLROnPlateau:
+        scheduler.step(loss)
+    else:
+        scheduler.step()

@@ -1,0 +1,105 @@
+"""Where a solver starts: at the null model, in which no column counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog.errors import ModelError
+from neglog.objective import Objective, rows_of_second_derivatives
+from neglog.solvers import Newton
+
+MOST = 50
+"""With more constants than this the null model is not fitted first."""
+
+
+class _Null:
+    """The objective in some of its coordinates, the others standing still."""
+
+    def __init__(self, objective: Objective, theta: Tensor, places: Tensor) -> None:
+        self.objective, self.still, self.places = objective, theta, places
+        self.size, self.rows = len(places), objective.rows
+
+    def theta(self, z: Tensor) -> Tensor:
+        return self.still.index_copy(0, self.places, z)
+
+    def _loss(self, z: Tensor) -> Tensor:
+        return self.objective.trial(self.theta(z))
+
+    def value(self, z: Tensor) -> float:
+        with torch.no_grad():
+            return float(self._loss(z))
+
+    def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
+        leaf = z.detach().requires_grad_()
+        loss = self._loss(leaf)
+        if not loss.requires_grad:
+            return float(loss.detach()), torch.full_like(z, torch.nan)
+        return float(loss.detach()), torch.autograd.grad(loss, leaf)[0]
+
+    def hessian(self, z: Tensor) -> Tensor:
+        leaf = z.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(self._loss(leaf), leaf, create_graph=True)
+        return rows_of_second_derivatives(gradient, leaf)
+
+
+def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Tensor:
+    """A vector `(K,)` to start from, deterministic.
+
+    Values in `given` (site name -> value) are taken as they are. Otherwise weights start at 0, networks at
+    their own values, and biases and other constants where they are best under that: at the null model. So
+    the start has the location and the scale of `y`, whatever its units.
+
+    Raises:
+        ModelError: `given` names a site that the model does not have, or a value outside its support.
+    """
+    theta = objective.initial.clone()
+    given = dict(given or {})
+    calls = objective.at(theta).affines
+    weights = {f"{call.name}.weight" for call in calls} - set(given)
+    for name, site in objective.sites.items():
+        if name in weights and site.is_real:
+            theta[site.place] = 0.0
+    for name, value in given.items():
+        theta[_site(objective, name).place] = _unconstrained(objective, name, value)
+    free = [
+        site for name, site in objective.sites.items() if name not in weights | set(given) and not site.started
+    ]
+    places = torch.cat([torch.arange(s.offset, s.offset + s.size) for s in free]) if free else torch.arange(0)
+    if not calls or not 0 < len(places) <= MOST:
+        return theta
+    return _null_fit(objective, theta, places)
+
+
+def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
+    null = _Null(objective.softened(1.0), theta, places)
+    if not math.isfinite(null.value(theta[places])):
+        return theta
+    return null.theta(Newton(tolerance=1e-2, max_steps=100).minimise(null, theta[places]).z)
+
+
+def _site(objective: Objective, name: str) -> Any:
+    if name not in objective.sites:
+        raise ModelError(
+            f"`start` names {name!r}, which `{objective.name}` does not sample; its sites are "
+            f"{', '.join(map(repr, objective.sites))}."
+        )
+    return objective.sites[name]
+
+
+def _unconstrained(objective: Objective, name: str, value: Any) -> Tensor:
+    site = _site(objective, name)
+    value = torch.as_tensor(value, dtype=objective.initial.dtype)
+    if value.shape != site.shape:
+        raise ModelError(f"`start` gives {name!r} the shape {tuple(value.shape)}; it needs {tuple(site.shape)}.")
+    if not bool(site.fn.support.check(value).all()):
+        raise ModelError(f"`start` gives {name!r} the value {value.tolist()}, outside {site.fn.support}.")
+    unconstrained = site.transform.inv(value).reshape(-1)
+    if not bool(torch.isfinite(unconstrained).all()):
+        raise ModelError(f"`start` gives {name!r} a value on the border of {site.fn.support}: {value.tolist()}.")
+    return unconstrained
+

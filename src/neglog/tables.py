@@ -1,0 +1,211 @@
+"""Tables: read one from disk, and keep the columns and rows that a formula can use.
+
+Everything that can be wrong with a file or a column is found here, once, in the user's words.
+"""
+
+import difflib
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from neglog.errors import DataError
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+PARQUET = (".parquet", ".pq")
+
+# pandas 3.1 reads every float to the nearest, and deprecates the argument that asks for it.
+_ASK = tuple(int(part) for part in pd.__version__.split(".")[:2]) < (3, 1)
+EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _ASK else {}
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a table: ``.csv`` and ``.tsv`` (also gzipped, ``.csv.gz``), ``.parquet`` and ``.pq``.
+
+    Decimal numbers are read to the nearest float. Rows are numbered from 0.
+
+    Raises:
+        DataError: there is no such file, its kind is unknown, it cannot be read, it has no rows, or two of
+            its columns share a name.
+        OSError: the file cannot be opened, say for want of permission.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder, not a table" if path.is_dir() else "does not exist"
+        raise DataError(f"`{path}` {what}. Give the path of a .csv, .tsv or .parquet file.")
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    kind = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else path.suffix.lower()
+    if kind in SEPARATORS:
+        table = _read_text(path, SEPARATORS[kind])
+    elif kind in PARQUET:
+        table = _read_parquet(path)
+    else:
+        raise DataError(
+            f"`{path}` is not a kind of table that neglog reads. Save it as .csv, .tsv or .parquet."
+        )
+    _check_names(path, [str(name) for name in table.columns])
+    if not len(table):
+        raise DataError(f"`{path}` has column names but no rows. Add the data below the header.")
+    return table.set_axis([str(name) for name in table.columns], axis="columns")
+
+
+def _read_text(path: Path, separator: str) -> pd.DataFrame:
+    try:
+        names = _header(path, separator)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                sep=separator,
+                index_col=False,  # or pandas would take the first of too many fields for row names
+                low_memory=False,  # in one piece, or a column may hold both numbers and text
+                skipinitialspace=True,
+                encoding="utf-8-sig",
+                **EXACT,
+            )
+    except pd.errors.EmptyDataError:
+        raise DataError(
+            f"`{path}` is empty. Put column names in its first line and the data below."
+        ) from None
+    except pd.errors.ParserWarning:
+        many = f"names {len(names)} columns, but its lines have more fields"
+        raise DataError(f"`{path}` {many}. Name every column in the first line.") from None
+    except pd.errors.ParserError as error:
+        detail = str(error).removeprefix("Error tokenizing data. C error: ").strip().rstrip(".")
+        raise DataError(
+            f"`{path}` is not a regular table: {detail}. Give every line as many fields as the header."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"`{path}` is not UTF-8 text (byte {error.start}). Save it in UTF-8.") from None
+    return table
+
+
+def _header(path: Path, separator: str) -> list[str]:
+    """The column names, checked as they are written: pandas would rename the second `x` to `x.1`."""
+    frame = pd.read_csv(
+        path,
+        sep=separator,
+        header=None,
+        nrows=1,
+        dtype=str,
+        keep_default_na=False,
+        skipinitialspace=True,
+        encoding="utf-8-sig",
+    )
+    names = [str(name) for name in frame.iloc[0]]
+    _check_names(path, names)
+    others = [mark for mark in ";\t,|" if mark != separator and len(names) == 1 and mark in names[0]]
+    if others:
+        raise DataError(
+            f"`{path}` seems to be separated by {others[0]!r}: its header is `{names[0]}`. Use {separator!r}."
+        )
+    return names
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(path)
+    except ImportError:
+        raise DataError(
+            f"reading `{path}` needs pyarrow: `pip install pyarrow`, or save the table as .csv."
+        ) from None
+    except ValueError as error:  # pyarrow's ArrowInvalid is one.
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise DataError(f"`{path}` is not a Parquet file: {reason}. Save it again, or as .csv.") from None
+    return table.reset_index(drop=all(name is None for name in table.index.names))
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if name and list(names).count(name) > 1})
+    if twice:
+        raise DataError(f"`{path}` has several columns named {_quoted(twice)}. Give each a name of its own.")
+
+
+def complete_rows(
+    table: pd.DataFrame, columns: Iterable[str], *, drop_missing: bool = False
+) -> tuple[pd.DataFrame, int]:
+    """The named columns on their complete rows, and how many rows were dropped.
+
+    Numbers become plain NumPy numbers, categories lose the levels that no row has. The row labels stay.
+
+    Raises:
+        DataError: a column is missing from the table, or holds neither numbers nor text; a value is missing
+            and `drop_missing` is false; a value is infinite; or no row is left.
+    """
+    columns = list(dict.fromkeys(columns))
+    require_columns(table, columns)
+    used = table[columns]
+    missing = used.isna()
+    incomplete = missing.any(axis="columns")
+    dropped = int(incomplete.sum())
+    if dropped and not drop_missing:
+        counts = ", ".join(f"`{name}` ({count})" for name, count in missing.sum().items() if count)
+        rows = "row" if len(used) == 1 else "rows"
+        raise DataError(
+            f"{dropped} of {len(used)} {rows} have a missing value, in {counts}. "
+            "Fill them in, or drop these rows with --drop-missing (drop_missing=True)."
+        )
+    used = used[~incomplete]
+    if not len(used):
+        raise DataError(f"no row has a value in every one of {_quoted(columns)}: nothing is left to use.")
+    return pd.DataFrame({name: _plain(used[name]) for name in columns}, index=used.index), dropped
+
+
+def require_columns(table: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Raise DataError unless the table has all of the named columns, each of them once."""
+    present = [str(name) for name in table.columns]
+    absent = [name for name in columns if name not in present]
+    if absent:
+        lower = {name.lower(): name for name in present}
+        close = [
+            lower[match] for name in absent for match in difflib.get_close_matches(name.lower(), lower, n=1)
+        ]
+        hint = f" Did you mean {_quoted(dict.fromkeys(close))}?" if close else ""
+        has = f"its columns are {_quoted(present)}" if present else "it has no columns"
+        raise DataError(f"the table has no column {_quoted(absent)}; {has}.{hint}")
+    twice = [name for name in dict.fromkeys(columns) if present.count(name) > 1]
+    if twice:
+        raise DataError(f"the table has several columns named {_quoted(twice)}. Rename them.")
+
+
+def is_number(column: pd.Series) -> bool:
+    """Whether a column holds numbers (or true and false), not text."""
+    return pd.api.types.is_numeric_dtype(column.dtype)
+
+
+def _plain(column: pd.Series) -> pd.Series:
+    """The column as NumPy numbers, booleans, strings or a category without unused levels."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.remove_unused_categories()
+    if column.dtype == object:
+        column = (
+            column.infer_objects()
+        )  # True, False and missing are objects; without the missing they are not.
+    if pd.api.types.is_bool_dtype(column.dtype):
+        return column.astype(bool)
+    if pd.api.types.is_complex_dtype(column.dtype):
+        raise DataError(f"column `{column.name}` holds complex numbers. Use their real part, size or angle.")
+    if is_number(column):
+        if isinstance(column.dtype, pd.api.extensions.ExtensionDtype):
+            column = column.astype("int64" if pd.api.types.is_integer_dtype(column.dtype) else "float64")
+        return _finite(column)
+    if all(isinstance(value, str) for value in column):
+        return column.astype("str")
+    raise DataError(f"column `{column.name}` holds {column.dtype} values. Turn them into numbers or text.")
+
+
+def _finite(column: pd.Series) -> pd.Series:
+    bad = np.flatnonzero(~np.isfinite(column.to_numpy()))
+    if len(bad):
+        where = f"row {column.index[bad[0]]} has {column.iloc[bad[0]]}"
+        raise DataError(
+            f"column `{column.name}` has {len(bad)} infinite value(s); {where}. Correct or remove them."
+        )
+    return column
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

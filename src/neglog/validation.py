@@ -1,0 +1,167 @@
+"""Cross-validation: the log score of every row under a fit that has not seen it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from neglog.errors import DataError, NeglogError
+from neglog.fit import mle
+from neglog.handlers import Model
+from neglog.predict import log_likelihood
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out log scores, in nats: the higher, the better the density that was predicted.
+
+    `scores` `(N,)` are log p(y | x) of each row under the fit to the other folds, `folds` `(N,)` the fold of
+    each row, `weights` `(N,)` how often each row counts. `converged` says whether every fit did.
+    """
+
+    scores: Tensor
+    folds: Tensor
+    weights: Tensor
+    converged: bool
+
+    @property
+    def sum(self) -> float:
+        """The log score of all rows."""
+        return float(self.weights @ self.scores)
+
+    @property
+    def mean(self) -> float:
+        """The log score per row."""
+        return _mean(self.scores, self.weights)
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the mean, rows taken as independent."""
+        return _standard_error(self.scores, self.weights)
+
+    def above(self, other: Validation) -> tuple[float, float]:
+        """How much higher the mean is than another's, with the standard error of the paired difference.
+
+        Raises:
+            DataError: the two are not of the same rows in the same folds.
+        """
+        if not torch.equal(self.folds, other.folds) or not torch.equal(self.weights, other.weights):
+            raise DataError("the two validations differ in their rows, folds or weights. Use the same for both.")
+        difference = self.scores - other.scores
+        return _mean(difference, self.weights), _standard_error(difference, self.weights)
+
+
+def cross_validate(
+    model: Model,
+    x: Any,
+    y: Any,
+    *,
+    weights: Any = None,
+    folds: int = 5,
+    seed: int = 0,
+    solver: Any = None,
+    progress: bool = False,
+    **rows: Any,
+) -> Validation:
+    """Fit `model` by maximum likelihood without each fold in turn, and score the rows left out.
+
+    The rows are dealt into folds of equal size, in an order that `seed` alone decides: torch's random state
+    is neither used nor changed, and two models see the same folds.
+
+    Args:
+        model: a model of `(x, y=None)`.
+        x: the design `(N, P)`, or a mapping from predictor to its own: tensors, arrays or data frames.
+        y: the response.
+        weights: how often each row counts, `(N,)`. A row never stands on both sides of a fold.
+        folds: how many folds, from 2 to the number of rows (then each row is left out alone).
+        seed: decides the folds.
+        solver: as in `mle`.
+        progress: show a bar on stderr.
+        rows: keywords of the model that belong to the rows.
+
+    Raises:
+        DataError: `folds` is below 2 or above the number of rows.
+        NeglogError: the rows outside a fold cannot be fitted; the message names the fold.
+    """
+    y, rows = _column(y), {name: _column(values) for name, values in rows.items()}
+    masses = torch.ones(len(y), dtype=torch.float64) if weights is None else _masses(weights, len(y))
+    dealt = _deal(masses, folds, seed)
+    scores = torch.full((len(y),), math.nan, dtype=torch.float64)
+    converged = True
+    for fold in _watched(range(folds), progress):
+        out = torch.nonzero(dealt == fold)[:, 0]
+        kept = torch.nonzero(dealt != fold)[:, 0]
+        given = {name: _take(values, kept) for name, values in rows.items()}
+        try:
+            counted = None if weights is None else masses[kept]
+            fit = mle(model, _take(x, kept), _take(y, kept), weights=counted, solver=solver, **given)
+            left_out = {name: _take(values, out) for name, values in rows.items()}
+            scores[out] = log_likelihood(fit, _take(x, out), _take(y, out), **left_out)
+        except NeglogError as error:
+            raise type(error)(f"without fold {fold + 1} of {folds}: {error}") from error
+        converged = converged and fit.converged
+    return Validation(scores, dealt, masses, converged)
+
+
+def _deal(masses: Tensor, folds: int, seed: int) -> Tensor:
+    """The fold of each row `(N,)`. Rows of weight 0 are in no fit; they go along with the first fold."""
+    counted = torch.nonzero(masses > 0)[:, 0]
+    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= len(counted):
+        raise DataError(f"`folds` must be a whole number from 2 to the {len(counted)} rows; it is {folds!r}.")
+    generator = torch.Generator().manual_seed(seed)
+    order = counted[torch.randperm(len(counted), generator=generator)]
+    dealt = torch.zeros(len(masses), dtype=torch.int64)
+    dealt[order] = torch.arange(len(counted)) % folds
+    return dealt
+
+
+def _masses(weights: Any, rows: int) -> Tensor:
+    masses = torch.as_tensor(np.asarray(weights), dtype=torch.float64)
+    if masses.shape != (rows,):
+        raise DataError(f"`weights` has the shape {tuple(masses.shape)}; `y` has {rows} rows. Give one for each.")
+    return masses
+
+
+def _column(values: Any) -> Any:
+    return values if isinstance(values, Tensor | np.ndarray | pd.Series | pd.DataFrame) else np.asarray(values)
+
+
+def _take(values: Any, index: Tensor) -> Any:
+    """The rows at `index` of a tensor, an array, a frame, or a mapping of them."""
+    if isinstance(values, Mapping):
+        return {name: _take(value, index) for name, value in values.items()}
+    if isinstance(values, pd.DataFrame | pd.Series):
+        return values.iloc[index.numpy()]
+    if isinstance(values, Tensor):
+        return values[index]
+    return np.asarray(values)[index.numpy()]
+
+
+def _watched(folds: range, progress: bool) -> Iterable[int] | Iterator[int]:
+    if not progress:
+        return folds
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(folds, "folds", console=Console(file=sys.stderr), transient=True)
+
+
+def _mean(values: Tensor, weights: Tensor) -> float:
+    return float(weights @ values / weights.sum())
+
+
+def _standard_error(values: Tensor, weights: Tensor) -> float:
+    # Frequency weights: the sample variance of the rows written out, over how many there are.
+    count = float(weights.sum())
+    if count <= 1:
+        return math.nan
+    squares = float(weights @ (values - _mean(values, weights)).square())
+    return math.sqrt(squares / (count - 1) / count)
