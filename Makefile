@@ -4,7 +4,7 @@
 PYTHON ?= $(shell for p in python3.11 python3 python3.14 python3.13 python3.12; do \
 	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install -c constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
 .PHONY: help demo test format clean
 .DEFAULT_GOAL := help
@@ -34,9 +34,11 @@ $(BIN)/pip:
 
 # The stamps say when the environment was last brought up to date.
 .venv/installed: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing into .venv: some minutes, the first time."
 	$(INSTALL) -e .
 	@touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing into .venv: some minutes, the first time."
 	$(INSTALL) -e ".[dev]"
 	@touch .venv/installed $@

@@ -34,7 +34,7 @@ def test_every_data_set_is_read_to_the_last_digit_and_documented(file):
     assert all(math.isfinite(value) for value in frame.to_numpy().ravel())
 
     documented = README.read_text(encoding="utf-8")
-    assert f"## {file.name}" in documented
+    assert f"## {file.name}\n" in documented
     assert all(f"`{column}`" in documented for column in header)
 
 

@@ -102,8 +102,9 @@ def test_nothing_sums_to_zero(loss, name, scale):
 
 @pytest.mark.parametrize(("loss", "name", "scale"), LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_the_dtype_of_the_data_is_kept(loss, name, scale, dtype):
-    prediction, target = torch.zeros(3, dtype=dtype), torch.ones(3, dtype=dtype)
+@pytest.mark.parametrize("shape", [(), (3,)], ids=str)
+def test_the_dtype_of_the_data_is_kept(loss, name, scale, shape, dtype):
+    prediction, target = torch.zeros(shape, dtype=dtype), torch.ones(shape, dtype=dtype)
     assert call(loss, scale, prediction, target).dtype == dtype
 
 

@@ -46,7 +46,7 @@ def test_a_byte_order_mark_and_spaces_after_commas_are_no_part_of_a_name(tmp_pat
     ("name", "text", "message"),
     [
         ("absent.csv", None, r"absent\.csv` does not exist\. Give the path"),
-        ("x.xlsx", "x", r"x\.xlsx` is not a kind of table that neglog reads\. Save it as \.csv"),
+        ("x.xlsx", "x", r"x\.xlsx` is not a kind of table that neglog knows\. Use \.csv"),
         ("x.csv", "", r"is empty\. Put column names in its first line"),
         ("x.csv", "x,y\n", "has column names but no rows"),
         ("x.csv", "x,y,x\n1,2,3\n", r"has several columns named `x`\. Give each a name of its own"),

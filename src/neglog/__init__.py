@@ -4,9 +4,11 @@ from neglog import losses, models
 from neglog.fit import Fit, map_estimate, mle
 from neglog.handlers import flat, on_features, weighted, with_priors
 from neglog.predict import log_likelihood, predict
+from neglog.uncertainty import covariance, summary
 
 __all__ = [
     "Fit",
+    "covariance",
     "flat",
     "log_likelihood",
     "losses",
@@ -15,6 +17,7 @@ __all__ = [
     "models",
     "on_features",
     "predict",
+    "summary",
     "weighted",
     "with_priors",
 ]

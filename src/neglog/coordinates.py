@@ -76,8 +76,9 @@ class _Rescale(Messenger):
         super().__init__()
         self.blocks = {block.name: block for block in blocks}
         self.weights: dict[str, Tensor] = {}
+        self.to_value: Callable[[Tensor], Tensor] | None = None
 
-    def _maps(self, msg: dict[str, Any]) -> Callable[[Tensor], Tensor] | None:
+    def _map(self, msg: dict[str, Any]) -> Callable[[Tensor], Tensor] | None:
         name, _, part = msg["name"].rpartition(".")
         if name not in self.blocks or part not in ("weight", "bias") or msg["is_observed"]:
             return None
@@ -90,14 +91,13 @@ class _Rescale(Messenger):
         return lambda z: (z - others) / triangle[0, 0]
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        to_value = self._maps(msg)
-        if to_value is not None:
-            msg["infer"] = msg["infer"] | {"to_value": to_value}
-            msg["fn"] = _InUnits(msg["fn"], to_value)
+        self.to_value = self._map(msg)
+        if self.to_value is not None:
+            msg["fn"] = _InUnits(msg["fn"], self.to_value)
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        if "to_value" in msg["infer"]:
-            msg["value"] = msg["infer"]["to_value"](msg["value"])
+        if self.to_value is not None:
+            msg["value"] = self.to_value(msg["value"])
             name, _, part = msg["name"].rpartition(".")
             if part == "weight":
                 self.weights[name] = msg["value"]
@@ -129,6 +129,13 @@ class Coordinates:
         for block in self.blocks:
             z[block.places] = block.triangle @ theta[block.places]
         return z
+
+    def directions(self, z: Tensor) -> Tensor:
+        """The columns of a matrix `(K, M)` of steps in z, as steps in theta."""
+        theta = z.clone()
+        for block in self.blocks:
+            theta[block.places] = torch.linalg.solve_triangular(block.triangle, z[block.places], upper=True)
+        return theta
 
     def _pull_back(self, gradient: Tensor) -> Tensor:
         """A gradient `(K, ...)` in theta as one in z, along its first dimension."""
@@ -215,7 +222,11 @@ class Coordinates:
         etas = {name: eta.requires_grad_() for name, eta in self._etas(z).items()}
         leaves = [theta, *etas.values()]
         gradients = torch.autograd.grad(
-            self.objective.trial(theta, etas), leaves, create_graph=True, allow_unused=True, materialize_grads=True
+            self.objective.trial(theta, etas),
+            leaves,
+            create_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
         )
         hessian = self._pull_back(self._pull_back(rows_of_second_derivatives(gradients[0], theta)).T)
         rows = dict(zip(etas, gradients[1:], strict=True))
@@ -293,7 +304,10 @@ class Coordinates:
     def _bases(self, z: Tensor) -> dict[str, tuple[Tensor, Any]]:
         with torch.no_grad():
             run = self.objective.at(self.theta(z), self._etas(z))
-        return {name: (run.sites[name]["value"], kinked_part(run.sites[name]["fn"])) for name in self._kink_shapes()}
+        return {
+            name: (run.sites[name]["value"], kinked_part(run.sites[name]["fn"]))
+            for name in self._kink_shapes()
+        }
 
     def residuals(self, z: Tensor) -> Tensor:
         """The distances from the corners in units of their scales, `(M,)`."""
@@ -362,7 +376,9 @@ def _is_plain(objective: Objective, call: Affine) -> bool:
     """Whether a predictor is a fixed design times coefficients that are sites of the model, or constants."""
     parts = {"bias": call.bias, "weight": call.weight}
     own = all(
-        objective.sites[name].is_real if (name := f"{call.name}.{part}") in objective.sites else not v.requires_grad
+        objective.sites[name].is_real
+        if (name := f"{call.name}.{part}") in objective.sites
+        else not v.requires_grad
         for part, v in parts.items()
     )
     return own and not call.design.requires_grad and call.design.dim() == 2 and call.weight.dim() == 1
@@ -417,7 +433,9 @@ def _free_columns(call: Affine, bias: Site | None, weight: Site | None) -> Tenso
 
 def _masked(bias: Site | None, weight: Site | None) -> Tensor:
     """Which of the block's coefficients have a flat prior, `(P,)`."""
-    return torch.tensor([site.masked for site in (bias, weight) if site is not None for _ in range(site.size)]).bool()
+    return torch.tensor(
+        [site.masked for site in (bias, weight) if site is not None for _ in range(site.size)]
+    ).bool()
 
 
 def _offset(call: Affine, bias: Site | None, weight: Site | None) -> Tensor | float:
@@ -449,7 +467,9 @@ def check_rank(
         SingularDesignError: names the dependent columns, or says that there are too few rows.
     """
     masked = _masked(bias, weight)
-    names = (["Intercept"] if bias is not None else []) + (objective.column_names(call) if weight is not None else [])
+    names = (["Intercept"] if bias is not None else []) + (
+        objective.column_names(call) if weight is not None else []
+    )
     names = [name for name, flat in zip(names, masked.tolist(), strict=True) if flat]
     free = columns[:, masked]
     rows, count = free.shape

@@ -11,13 +11,13 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer.autoguide import AutoDelta
 from pyro.infer.autoguide.initialization import init_to_value
 from torch import Tensor
 
 from neglog.coordinates import Coordinates, rescaled
-from neglog.data import Columns, Data, prepare
+from neglog.data import ALL, Columns, Data, prepare
 from neglog.errors import ConvergenceWarning, DataError, UnboundedLikelihoodError
+from neglog.guides import Delta
 from neglog.handlers import Model, flat
 from neglog.objective import Objective
 from neglog.solvers import LBFGS, SVI, Continuation, Newton, Solution
@@ -72,11 +72,18 @@ class Fit:
         """Schwarz's Bayesian information criterion, k log n + 2 nll."""
         return self.k * math.log(self.n) + 2 * self.nll
 
+    def terms(self, predictor: str) -> tuple[str, ...] | None:
+        """The names of the columns that a linear predictor of this name has, or None if it has none."""
+        for key in (predictor, predictor.removeprefix("log_"), ALL):
+            if key in self.columns:
+                return self.columns[key]
+        return None
+
     @property
-    def guide(self) -> AutoDelta:
-        """A new `AutoDelta` of `model` at the optimum, for `Trace_ELBO`, `Predictive` and the like."""
+    def guide(self) -> Delta:
+        """A new `AutoDelta` (`neglog.guides.Delta`) of `model` at the optimum, for `Trace_ELBO`, `Predictive` and the like."""
         values = {name: value.clone() for name, value in self.params.items()}
-        guide = AutoDelta(self.model, init_loc_fn=init_to_value(values=values))
+        guide = Delta(self.model, init_loc_fn=init_to_value(values=values))
         if self.objective is not None:
             data = self.objective.data
             with pyro.get_param_store().scope():
@@ -195,7 +202,9 @@ def choose(coordinates: Coordinates) -> Any:
     """The solver for a problem, by the rule in `mle`."""
     if coordinates.polyhedral:
         return Continuation()
-    if not coordinates.kinked and (coordinates.cut or coordinates.size <= DENSE):
+    network = any(site.started for site in coordinates.objective.sites.values())
+    small = coordinates.size <= DENSE and not network
+    if not coordinates.kinked and (coordinates.cut or small):
         return Newton()
     if coordinates.kinked or coordinates.size * coordinates.rows > FULL_BATCH:
         return SVI(batch_size=None if coordinates.rows <= 10_000 else 1000)
@@ -204,7 +213,9 @@ def choose(coordinates: Coordinates) -> Any:
 
 def _check_solver(solver: Any, coordinates: Coordinates) -> None:
     if not callable(getattr(solver, "minimise", None)):
-        raise DataError(f"`solver` must be one of neglog.solvers, such as Newton(), or None; it is {solver!r}.")
+        raise DataError(
+            f"`solver` must be one of neglog.solvers, such as Newton(), or None; it is {solver!r}."
+        )
     if isinstance(solver, Continuation) and not coordinates.polyhedral:
         raise DataError(
             "`Continuation` needs a Laplace density whose location is a linear predictor, or a Laplace prior; this "

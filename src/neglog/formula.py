@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -66,6 +66,11 @@ class Design:
         sides = self._sides(predictors, positive)
         names = {name: f"log_{name}" if name in positive else name for name in sides}
         return tuple(f"{names[name]}.bias" for name, side in sides.items() if not side.intercept)
+
+    def known_to(self, predictors: Sequence[str], positive: Sequence[str] = ()) -> Design:
+        """The design with those companions alone that describe a predictor of this model."""
+        known = {*predictors, *positive}
+        return replace(self, others={name: side for name, side in self.others.items() if name in known})
 
     def _sides(self, predictors: Sequence[str], positive: Sequence[str]) -> dict[str, Side]:
         location, *rest = predictors
@@ -174,6 +179,9 @@ def learn(
     inputs = [name for terms in (right, *companions.values()) for name in variables(terms)]
     rows, dropped = complete_rows(table, [*response, *inputs, *keep], drop_missing=drop_missing)
     _require_numbers(rows, left)
+    for name in keep:
+        if not is_number(rows[name]):
+            raise DataError(f"column `{name}` needs numbers: {first_text(rows[name])}. Correct it.")
     main = learn_side(right, rows)
     design = Design(
         formula=formula,

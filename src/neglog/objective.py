@@ -116,10 +116,14 @@ class Run(Messenger):
 
 
 def run(model: Model, data: Data, run: Run, *, response: bool = True) -> Run:
-    """Run the model on data inside the messenger, leaving torch's random state as it was."""
+    """Run the model on data inside the messenger; without the response it draws one, in private."""
+    if response:
+        with run:
+            model(data.x, data.y, **data.keywords)
+        return run
     with torch.random.fork_rng(devices=[]), run:
-        torch.manual_seed(0)
-        model(data.x, data.y if response else None, **data.keywords)
+        torch.manual_seed(0)  # the state of torch's generator is put back afterwards
+        model(data.x, None, **data.keywords)
     return run
 
 
@@ -288,7 +292,9 @@ def _prototype(model: Model, data: Data) -> Run:
         )
     if isinstance(x, _Watched) and x.asked != set(x):
         unused = ", ".join(map(repr, sorted(set(x) - x.asked)))
-        names = dict.fromkeys((*predictor_names(model, **data.keywords), *positive_names(model, **data.keywords)))
+        names = dict.fromkeys(
+            (*predictor_names(model, **data.keywords), *positive_names(model, **data.keywords))
+        )
         raise ModelError(
             f"`{model_name(model)}` has no predictor {unused}; it has {', '.join(map(repr, names))}."
         )
@@ -384,4 +390,3 @@ def kinked_sites(objective: Objective) -> tuple[str, ...]:
     return tuple(
         name for name, site in objective.sites.items() if not site.masked and kinked_part(site.fn) is not None
     )
-

@@ -36,7 +36,11 @@ def predict(fit: Fit, x: Any, **keywords: Any) -> Any:
     dtype = next(iter(fit.params.values())).dtype
     designs, columns = prepare_designs(x, dtype=dtype, columns=fit.columns or None)
     anything = torch.zeros(row_count(designs), dtype=dtype)
-    data = prepare(x, anything, dtype=dtype, **keywords) if keywords else Data(designs, anything, columns=columns)
+    data = (
+        prepare(x, anything, dtype=dtype, **keywords)
+        if keywords
+        else Data(designs, anything, columns=columns)
+    )
     data = Data(designs, data.y, None, data.keywords, columns)
     with torch.no_grad():
         return run(fit.model, data, Run(fit.params), response=False).sites[RESPONSE]["fn"]

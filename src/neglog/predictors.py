@@ -88,9 +88,7 @@ def linear(name: str, x: Designs) -> Tensor:
     torch.Size([4])
     """
     columns = design(name, x)
-    weight = pyro.sample(
-        f"{name}.weight", dist.Normal(columns.new_zeros(columns.shape[1]), 2.5).to_event(1)
-    )
+    weight = pyro.sample(f"{name}.weight", dist.Normal(columns.new_zeros(columns.shape[1]), 2.5).to_event(1))
     bias = pyro.sample(f"{name}.bias", dist.Normal(columns.new_zeros(()), 5.0))
     return affine(columns, weight, bias, name=name)
 

@@ -67,7 +67,9 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     for name, value in given.items():
         theta[_site(objective, name).place] = _unconstrained(objective, name, value)
     free = [
-        site for name, site in objective.sites.items() if name not in weights | set(given) and not site.started
+        site
+        for name, site in objective.sites.items()
+        if name not in weights | set(given) and not site.started
     ]
     places = torch.cat([torch.arange(s.offset, s.offset + s.size) for s in free]) if free else torch.arange(0)
     if not calls or not 0 < len(places) <= MOST:
@@ -95,11 +97,14 @@ def _unconstrained(objective: Objective, name: str, value: Any) -> Tensor:
     site = _site(objective, name)
     value = torch.as_tensor(value, dtype=objective.initial.dtype)
     if value.shape != site.shape:
-        raise ModelError(f"`start` gives {name!r} the shape {tuple(value.shape)}; it needs {tuple(site.shape)}.")
+        raise ModelError(
+            f"`start` gives {name!r} the shape {tuple(value.shape)}; it needs {tuple(site.shape)}."
+        )
     if not bool(site.fn.support.check(value).all()):
         raise ModelError(f"`start` gives {name!r} the value {value.tolist()}, outside {site.fn.support}.")
     unconstrained = site.transform.inv(value).reshape(-1)
     if not bool(torch.isfinite(unconstrained).all()):
-        raise ModelError(f"`start` gives {name!r} a value on the border of {site.fn.support}: {value.tolist()}.")
+        raise ModelError(
+            f"`start` gives {name!r} a value on the border of {site.fn.support}: {value.tolist()}."
+        )
     return unconstrained
-

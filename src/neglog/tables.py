@@ -36,20 +36,44 @@ def read_table(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         what = "is a folder, not a table" if path.is_dir() else "does not exist"
         raise DataError(f"`{path}` {what}. Give the path of a .csv, .tsv or .parquet file.")
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    kind = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else path.suffix.lower()
-    if kind in SEPARATORS:
-        table = _read_text(path, SEPARATORS[kind])
-    elif kind in PARQUET:
-        table = _read_parquet(path)
-    else:
-        raise DataError(
-            f"`{path}` is not a kind of table that neglog reads. Save it as .csv, .tsv or .parquet."
-        )
+    kind = check_kind(path)
+    table = _read_text(path, SEPARATORS[kind]) if kind in SEPARATORS else _read_parquet(path)
     _check_names(path, [str(name) for name in table.columns])
     if not len(table):
         raise DataError(f"`{path}` has column names but no rows. Add the data below the header.")
     return table.set_axis([str(name) for name in table.columns], axis="columns")
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table, without its row labels, in the kind that the path ends in; folders are made.
+
+    Raises:
+        DataError: the kind is unknown, or needs pyarrow.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    kind = check_kind(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind in SEPARATORS:
+        table.to_csv(path, sep=SEPARATORS[kind], index=False)
+        return
+    try:
+        table.to_parquet(path, index=False)
+    except ImportError:
+        raise DataError(f"writing `{path}` needs pyarrow: `pip install pyarrow`, or write .csv.") from None
+
+
+def check_kind(path: Path) -> str:
+    """The kind of table that a path names, by how it ends: ``.csv``, ``.parquet``.
+
+    Raises:
+        DataError: it is none that neglog knows.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    kind = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else path.suffix.lower()
+    if kind not in SEPARATORS and kind not in PARQUET:
+        raise DataError(f"`{path}` is not a kind of table that neglog knows. Use .csv, .tsv or .parquet.")
+    return kind
 
 
 def _read_text(path: Path, separator: str) -> pd.DataFrame:
@@ -160,15 +184,18 @@ def require_columns(table: pd.DataFrame, columns: Iterable[str]) -> None:
     absent = [name for name in columns if name not in present]
     if absent:
         lower = {name.lower(): name for name in present}
-        close = [
-            lower[match] for name in absent for match in difflib.get_close_matches(name.lower(), lower, n=1)
-        ]
+        close = [lower[match] for name in absent for match in _near(name.lower(), lower)]
         hint = f" Did you mean {_quoted(dict.fromkeys(close))}?" if close else ""
         has = f"its columns are {_quoted(present)}" if present else "it has no columns"
         raise DataError(f"the table has no column {_quoted(absent)}; {has}.{hint}")
     twice = [name for name in dict.fromkeys(columns) if present.count(name) > 1]
     if twice:
         raise DataError(f"the table has several columns named {_quoted(twice)}. Rename them.")
+
+
+def _near(name: str, names: Iterable[str]) -> list[str]:
+    """The names most like this one, or else those that it begins."""
+    return difflib.get_close_matches(name, names, n=1) or [other for other in names if other.startswith(name)]
 
 
 def is_number(column: pd.Series) -> bool:

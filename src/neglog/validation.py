@@ -54,7 +54,9 @@ class Validation:
             DataError: the two are not of the same rows in the same folds.
         """
         if not torch.equal(self.folds, other.folds) or not torch.equal(self.weights, other.weights):
-            raise DataError("the two validations differ in their rows, folds or weights. Use the same for both.")
+            raise DataError(
+                "the two validations differ in their rows, folds or weights. Use the same for both."
+            )
         difference = self.scores - other.scores
         return _mean(difference, self.weights), _standard_error(difference, self.weights)
 
@@ -92,8 +94,8 @@ def cross_validate(
         NeglogError: the rows outside a fold cannot be fitted; the message names the fold.
     """
     y, rows = _column(y), {name: _column(values) for name, values in rows.items()}
-    masses = torch.ones(len(y), dtype=torch.float64) if weights is None else _masses(weights, len(y))
-    dealt = _deal(masses, folds, seed)
+    counts = masses(weights, len(y))
+    dealt = deal(counts, folds, seed)
     scores = torch.full((len(y),), math.nan, dtype=torch.float64)
     converged = True
     for fold in _watched(range(folds), progress):
@@ -101,18 +103,22 @@ def cross_validate(
         kept = torch.nonzero(dealt != fold)[:, 0]
         given = {name: _take(values, kept) for name, values in rows.items()}
         try:
-            counted = None if weights is None else masses[kept]
+            counted = None if weights is None else counts[kept]
             fit = mle(model, _take(x, kept), _take(y, kept), weights=counted, solver=solver, **given)
             left_out = {name: _take(values, out) for name, values in rows.items()}
             scores[out] = log_likelihood(fit, _take(x, out), _take(y, out), **left_out)
         except NeglogError as error:
             raise type(error)(f"without fold {fold + 1} of {folds}: {error}") from error
         converged = converged and fit.converged
-    return Validation(scores, dealt, masses, converged)
+    return Validation(scores, dealt, counts, converged)
 
 
-def _deal(masses: Tensor, folds: int, seed: int) -> Tensor:
-    """The fold of each row `(N,)`. Rows of weight 0 are in no fit; they go along with the first fold."""
+def deal(masses: Tensor, folds: int, seed: int) -> Tensor:
+    """The fold of each row `(N,)`. Rows of weight 0 are in no fit; they go along with the first fold.
+
+    Raises:
+        DataError: `folds` is below 2 or above the number of rows that count.
+    """
     counted = torch.nonzero(masses > 0)[:, 0]
     if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= len(counted):
         raise DataError(f"`folds` must be a whole number from 2 to the {len(counted)} rows; it is {folds!r}.")
@@ -123,15 +129,26 @@ def _deal(masses: Tensor, folds: int, seed: int) -> Tensor:
     return dealt
 
 
-def _masses(weights: Any, rows: int) -> Tensor:
-    masses = torch.as_tensor(np.asarray(weights), dtype=torch.float64)
-    if masses.shape != (rows,):
-        raise DataError(f"`weights` has the shape {tuple(masses.shape)}; `y` has {rows} rows. Give one for each.")
-    return masses
+def masses(weights: Any, rows: int) -> Tensor:
+    """How often each row counts `(N,)`: `weights`, or once.
+
+    Raises:
+        DataError: there are not as many weights as rows.
+    """
+    if weights is None:
+        return torch.ones(rows, dtype=torch.float64)
+    given = weights.double() if isinstance(weights, Tensor) else np.array(weights, dtype=np.float64)
+    if tuple(given.shape) != (rows,):
+        raise DataError(
+            f"`weights` has the shape {tuple(given.shape)}; `y` has {rows} rows. Give one for each."
+        )
+    return torch.as_tensor(given)
 
 
 def _column(values: Any) -> Any:
-    return values if isinstance(values, Tensor | np.ndarray | pd.Series | pd.DataFrame) else np.asarray(values)
+    return (
+        values if isinstance(values, Tensor | np.ndarray | pd.Series | pd.DataFrame) else np.asarray(values)
+    )
 
 
 def _take(values: Any, index: Tensor) -> Any:

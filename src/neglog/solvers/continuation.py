@@ -11,6 +11,9 @@ from torch import Tensor
 from neglog.solvers.newton import EPSILON, Newton
 from neglog.solvers.solution import Kinked, Solution, newton_direction
 
+NOISE = 1e-9
+"""A residual this small beside the largest is zero up to rounding."""
+
 
 @dataclass(frozen=True)
 class Continuation:
@@ -87,6 +90,8 @@ class _Vertex:
         """The optimum on the face, whether the face is flat there, the last decrement, and the steps."""
         for step in range(50):
             z = self._onto_face(z)
+            if not self._is_on_face(z):
+                return None
             basis = _null_space(self._held_jacobian(z))
             value, gradient = self.smooth.value_and_gradient(z)
             if not math.isfinite(value):
@@ -94,8 +99,16 @@ class _Vertex:
             reduced = basis.T @ self.smooth.hessian(z) @ basis
             direction, decrement, definite = newton_direction(reduced, basis.T @ gradient)
             if decrement <= tolerance or (not definite and self._gradient_is_noise(gradient, basis)):
-                return self._onto_face(z + basis @ direction) if definite else z, not definite, decrement, step
-            z = self._descend(z, value, basis @ direction)
+                return (
+                    self._onto_face(z + basis @ direction) if definite else z,
+                    not definite,
+                    decrement,
+                    step,
+                )
+            below = self._descend(z, value, basis @ direction)
+            if below is None:
+                return None
+            z = below
         return None
 
     def _gradient_is_noise(self, gradient: Tensor, basis: Tensor) -> bool:
@@ -109,22 +122,26 @@ class _Vertex:
                 z = z - torch.linalg.pinv(rows, rtol=1e-10) @ self.problem.residuals(z)[self.held]
         return z
 
-    def _descend(self, z: Tensor, value: float, direction: Tensor) -> Tensor:
+    def _is_on_face(self, z: Tensor) -> bool:
+        """Whether all held residuals are zero there; too many of them were held if they cannot be."""
+        residuals = self.problem.residuals(z).abs()
+        held = residuals[self.held]
+        return not len(held) or bool(held.max() <= NOISE * (1 + residuals.max()))
+
+    def _descend(self, z: Tensor, value: float, direction: Tensor) -> Tensor | None:
         step = 1.0
         while step > 1e-6:
             if self.smooth.value(z + step * direction) <= value + 1e-12 * abs(value):
-                break
+                return z + step * direction
             step /= 2
-        return z + step * direction
+        return None
 
     def violation(self, z: Tensor, guess: Tensor) -> float:
         """How far the subgradient condition is from holding at `z`; 0 at an exact optimum."""
         residuals = self.problem.residuals(z)
         free = ~self.held
-        noise = 1e-9 * (1 + residuals.abs().max()) if residuals.numel() else torch.tensor(0.0)
-        if bool((residuals[free] * self.signs[free] < -noise).any()):
-            return math.inf
-        if bool((residuals[self.held].abs() > noise).any()):
+        noise = NOISE * (1 + residuals.abs().max())
+        if not self._is_on_face(z) or bool((residuals[free] * self.signs[free] < -noise).any()):
             return math.inf
         multipliers = self._multipliers(z, guess)
         excess = float((multipliers.abs() - 1).clamp_min(0).max()) if multipliers.numel() else 0.0
@@ -154,4 +171,3 @@ def _null_space(rows: Tensor) -> Tensor:
     _, values, right = torch.linalg.svd(rows, full_matrices=True)
     rank = int((values > 1e-10 * values.max().clamp_min(EPSILON)).sum())
     return right[rank:].T
-

@@ -88,4 +88,3 @@ def newton_direction(hessian: Tensor, gradient: Tensor) -> tuple[Tensor, float, 
 def _well_conditioned(factor: Tensor) -> bool:
     diagonal = factor.diagonal()
     return bool(diagonal.min() > 1e-6 * diagonal.max())
-

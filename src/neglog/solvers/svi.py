@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import pyro
 import torch
 from pyro.infer import Trace_ELBO
-from pyro.infer.autoguide import AutoDelta
 from pyro.infer.autoguide.initialization import init_to_value
 from torch import Tensor
 from tqdm import tqdm
 
+from neglog.guides import Delta
 from neglog.solvers.solution import Problem, Solution, newton_direction
 
 CERTIFIABLE = 200
@@ -82,9 +82,11 @@ class SVI:
         optim = self._optimiser()
         history: list[float] = []
         with pyro.get_param_store().scope():
-            guide = AutoDelta(problem.literal, init_loc_fn=init_to_value(values=values))
+            guide = Delta(problem.literal, init_loc_fn=init_to_value(values=values))
             svi = pyro.infer.SVI(problem.literal, guide, optim, Trace_ELBO())
-            for index in tqdm(self._batches(problem.rows), "SVI", self.steps, disable=not progress, leave=False):
+            for index in tqdm(
+                self._batches(problem.rows), "SVI", self.steps, disable=not progress, leave=False
+            ):
                 arguments, keywords = problem.literal_arguments(index)
                 history.append(svi.step(*arguments, **keywords))
                 if hasattr(optim, "pt_scheduler_constructor"):
@@ -108,7 +110,9 @@ class SVI:
         generator = torch.Generator().manual_seed(self.seed)
         step = 0
         while step < self.steps:
-            for index in torch.randperm(rows, generator=generator).split(self.batch_size)[: self.steps - step]:
+            for index in torch.randperm(rows, generator=generator).split(self.batch_size)[
+                : self.steps - step
+            ]:
                 step += 1
                 yield index
 
@@ -128,10 +132,14 @@ class SVI:
         if not math.isfinite(value):
             return stopped(False, f"the loss is not finite after {steps} steps; lower the learning rate")
         if problem.kinked:
-            return stopped(False, f"{steps} steps; a loss with corners has no gradient to certify an optimum by")
+            return stopped(
+                False, f"{steps} steps; a loss with corners has no gradient to certify an optimum by"
+            )
         if problem.size > CERTIFIABLE:
             size = float(gradient.abs().max()) / problem.rows
-            return stopped(False, f"{steps} steps; gradient {size:.1e} a row, not certified for a model this size")
+            return stopped(
+                False, f"{steps} steps; gradient {size:.1e} a row, not certified for a model this size"
+            )
         _, decrement, definite = newton_direction(problem.hessian(z), gradient)
         away = f"{decrement:.1e} standard errors from " + ("an optimum" if definite else "a stationary point")
         return stopped(definite and decrement <= self.certainty, f"{steps} steps; {away}")

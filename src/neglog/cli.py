@@ -1,0 +1,302 @@
+"""The command line: ``neglog fit``, ``neglog predict``, ``neglog compare``.
+
+Results go to stdout, everything said about them to stderr. Exit codes: 0 for a result, 1 for a fit that did
+not converge, 2 for a request that cannot be met, with one line that says why.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neglog.errors import ConvergenceWarning, DataError, NeglogError
+
+if TYPE_CHECKING:  # Everything else is imported where it is used, or `neglog --help` would wait for torch.
+    import pandas as pd
+
+    from neglog.formula import Learned
+
+EPILOG = "Exit codes: 0 a result; 1 a fit that did not converge; 2 a request that cannot be met."
+
+app = typer.Typer(
+    name="neglog",
+    help="Every regression loss is the negative log of a likelihood: fit it, question it, compare it.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="A table: .csv, .tsv or .parquet.", show_default=False)
+]
+FormulaText = Annotated[
+    str, typer.Argument(metavar="FORMULA", help="As in R: 'y ~ x1 + C(group)'.", show_default=False)
+]
+Also = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also",
+        metavar="FORMULA",
+        help="A formula for another predictor: 'log_variance ~ x1', 'sigma ~ x1'.",
+    ),
+]
+Weights = Annotated[str | None, typer.Option(metavar="COLUMN", help="How often each row counts.")]
+DropMissing = Annotated[
+    bool, typer.Option("--drop-missing", help="Drop rows with a missing value in a column in use.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, with every digit.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="neglog")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"neglog {version('neglog')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def fit(
+    data: Data,
+    formula: FormulaText,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="gaussian, laplace, heteroscedastic, ...", show_default=False)
+    ],
+    also: Also = None,
+    map: Annotated[
+        bool, typer.Option("--map", help="Maximum a posteriori, with the model's priors.")
+    ] = False,
+    weights: Weights = None,
+    drop_missing: DropMissing = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Save the fit here, for `neglog predict`.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit one model and print its estimates."""
+    with _reporting():
+        from neglog import export, map_estimate, mle, reports, summary
+        from neglog.comparison import loss_of, model_named, set_up
+
+        model_named(model)
+        if out is not None:
+            export.check_folder(out)
+        learned = _learn(data, formula, also, weights, drop_missing)
+        design, table = learned.design, learned.table
+        bound, x = set_up(model, design, table)
+        estimate = map_estimate if map else mle
+        counts = None if weights is None else table[weights]
+        result = estimate(bound, x, design.y(table), weights=counts, progress=_shows_progress(as_json))
+        if out is not None:
+            export.save(result, out, formula=design)
+        loss = loss_of(model, design.others) + (" plus a penalty, minus the log of the priors" if map else "")
+        if as_json:
+            asked = {"data": str(data), "formula": formula, "also": also or [], "model": model}
+            more = {"method": "map" if map else "mle", "dropped": learned.dropped, "saved": out and str(out)}
+            _print_json(reports.fit_json(result, summary(result), loss, **asked, **more))
+        else:
+            _print(reports.estimates_table(summary(result)), "", reports.fit_table(result, loss))
+            _say(f"saved in {out}" if out is not None else None)
+    if not result.converged:
+        raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="What `neglog fit --out` made.", show_default=False)
+    ],
+    data: Data,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead of to stdout.")] = None,
+    level: Annotated[
+        float, typer.Option(help="How much of the predicted distribution lower and upper enclose.")
+    ] = 0.9,
+    prefix: Annotated[str, typer.Option(help="What the names of the new columns start with.")] = "",
+    drop_missing: DropMissing = False,
+) -> None:
+    """Predict new rows: their columns, then mean, median, sd, lower and upper.
+
+    The interval is of new observations, at the estimates.
+    """
+    if not 0 < level < 1:
+        raise typer.BadParameter(f"must be between 0 and 1; it is {level}.", param_hint="--level")
+    with _reporting():
+        from neglog import export
+        from neglog.tables import check_kind, read_table, write_table
+
+        if out is not None:
+            check_kind(out)
+        saved = export.load(folder)
+        if saved.formula is None:
+            raise DataError(
+                f"`{folder}` was saved without a formula. Use neglog.export.load and neglog.predict."
+            )
+        table = read_table(data)
+        rows, dropped = saved.formula.rows(table, drop_missing=drop_missing)
+        predicted = _predictions(saved, rows, level).add_prefix(prefix)
+        taken = [name for name in predicted if name in table]
+        if taken:
+            raise DataError(
+                f"`{data}` has a column `{taken[0]}` already. Choose other names: --prefix predicted_"
+            )
+        result = table.loc[rows.index].join(predicted)
+        _say_dropped(dropped, len(table))
+        if out is None:
+            typer.echo(result.to_csv(index=False), nl=False)
+        else:
+            write_table(result, out)
+            _say(f"{len(result)} rows written to {out}")
+
+
+@app.command()
+def compare(
+    data: Data,
+    formula: FormulaText,
+    also: Also = None,
+    folds: Annotated[int, typer.Option(help="Into how many parts the rows are dealt.", min=2)] = 5,
+    seed: Annotated[int, typer.Option(help="Decides which row goes where.")] = 0,
+    weights: Weights = None,
+    drop_missing: DropMissing = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the picture goes. [default: DATA-compare.png here]"),
+    ] = None,
+    no_plot: Annotated[bool, typer.Option("--no-plot", help="Draw no picture.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fit every model that can draw the response, and rank them on rows they have not seen.
+
+    The log score of a row is the log of the density that a fit to the other folds gave it, in nats.
+    """
+    if plot is not None and no_plot:
+        raise typer.BadParameter("say either --plot or --no-plot.", param_hint="--no-plot")
+    with _reporting():
+        from neglog import plots, reports
+        from neglog.comparison import compare_models
+
+        path = None if no_plot else plot or Path(f"{data.name.split('.')[0]}-compare.png")
+        if path is not None:
+            plots.check_format(path)
+        learned = _learn(data, formula, also, weights, drop_missing)
+        watch = _bar if _shows_progress(as_json) else iter
+        comparison = compare_models(learned, weights=weights, folds=folds, seed=seed, watch=watch)
+        if path is not None:
+            fits = {entry.model: entry.fit for entry in comparison.entries if entry.fit is not None}
+            plots.write(plots.picture_of_table(fits, learned.design, learned.table), path)
+        if as_json:
+            asked = {"data": str(data), "formula": formula, "also": also or [], "folds": folds, "seed": seed}
+            more = {"dropped": learned.dropped, "picture": path and str(path)}
+            _print_json(reports.comparison_json(comparison, **asked, **more))
+        else:
+            _print(reports.comparison_table(comparison), "")
+            typer.echo("\n".join([*reports.reasons(comparison), comparison.verdict]))
+            _say(f"picture in {path}" if path is not None else None)
+
+
+def _learn(
+    data: Path, formula: str, also: Sequence[str] | None, weights: str | None, drop_missing: bool
+) -> Learned:
+    from neglog.formula import learn
+    from neglog.tables import read_table
+
+    table = read_table(data)
+    keep = () if weights is None else (weights,)
+    learned = learn(formula, table, also or (), keep=keep, drop_missing=drop_missing)
+    _say_dropped(learned.dropped, len(table))
+    return learned
+
+
+def _predictions(saved: Any, rows: pd.DataFrame, level: float) -> pd.DataFrame:
+    import pandas as pd
+
+    from neglog import predict
+    from neglog.comparison import designs
+
+    distribution = predict(saved, designs(saved, saved.formula, rows))
+    columns = {
+        "mean": distribution.mean,
+        "median": distribution.icdf(distribution.mean.new_tensor(0.5)),
+        "sd": distribution.stddev,
+        "lower": distribution.icdf(distribution.mean.new_tensor(0.5 - level / 2)),
+        "upper": distribution.icdf(distribution.mean.new_tensor(0.5 + level / 2)),
+    }
+    return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=rows.index)
+
+
+@contextmanager
+def _reporting() -> Iterator[None]:
+    """Foreseeable failures and warnings as one line each on stderr; a failure exits with code 2."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
+        _say(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ConvergenceWarning)
+        warnings.showwarning = show
+        try:
+            yield
+        except BrokenPipeError:  # The reader of stdout has seen enough.
+            raise
+        except (NeglogError, OSError) as error:
+            _say(f"error: {' '.join(str(error).split())}")
+            raise typer.Exit(2) from None
+
+
+def _print(*parts: Any) -> None:
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    for part in parts:
+        console.print(part)
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
+
+
+def _say(text: str | None) -> None:
+    if text is not None:
+        typer.echo(f"neglog: {text}", err=True)
+
+
+def _say_dropped(dropped: int, rows: int) -> None:
+    _say(f"dropped {dropped} of {rows} rows, which have a missing value" if dropped else None)
+
+
+def _shows_progress(as_json: bool) -> bool:
+    return sys.stderr.isatty() and not as_json
+
+
+def _bar(names: Sequence[str]) -> Iterable[str]:
+    """The names, with a bar on stderr that shows which one is being fitted."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(names))
+        for name in names:
+            progress.update(task, description=name)
+            yield name
+            progress.advance(task)

@@ -1,0 +1,55 @@
+"""Guides: `AutoDelta`, for every site name."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+from pyro.infer.autoguide import AutoDelta
+from pyro.infer.autoguide.guides import AutoGuide
+from pyro.nn import PyroParam
+from torch import Tensor
+
+
+class Delta(AutoDelta):
+    """`pyro.infer.autoguide.AutoDelta`, but for how it stores its parameters.
+
+    `AutoDelta` keeps the value of the site ``median.weight`` as the attribute ``median.weight`` of the
+    guide, where ``median`` is already a method of the guide (as are ``quantiles``, ``double``, ``type``
+    ...), and fails with an AttributeError. Here dots in a site's name become underscores: the parameter is
+    ``median_weight``. Everything else is `AutoDelta`'s. A model with such names runs under the original
+    too inside `pyro.contrib.autoname.scope`, which puts a prefix before every site.
+
+    >>> import torch
+    >>> from neglog import models
+    >>> guide = Delta(models.laplace)
+    >>> sorted(guide(torch.zeros(3, 1)))
+    ['median.bias', 'median.weight', 'scale']
+    """
+
+    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
+        AutoGuide._setup_prototype(self, *args, **kwargs)
+        for name, site in self.prototype_trace.iter_stochastic_nodes():
+            value = PyroParam(site["value"].detach(), site["fn"].support, site["fn"].event_dim)
+            setattr(self, _attribute(name), value)
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Sample every latent site from a point mass at its parameter."""
+        if self.prototype_trace is None:
+            self._setup_prototype(*args, **kwargs)
+        plates = self._create_plates(*args, **kwargs)
+        values = {}
+        for name, site in self.prototype_trace.iter_stochastic_nodes():
+            with ExitStack() as stack:
+                for frame in site["cond_indep_stack"]:
+                    stack.enter_context(plates[frame.name])
+                point = dist.Delta(getattr(self, _attribute(name)), event_dim=site["fn"].event_dim)
+                values[name] = pyro.sample(name, point)
+        return values
+
+
+def _attribute(name: str) -> str:
+    flat = name.replace(".", "_")
+    return f"{flat}_" if hasattr(AutoDelta, flat) else flat

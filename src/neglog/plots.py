@@ -1,0 +1,239 @@
+"""Pictures of fits: the predicted distribution over one input, or predictions against observations.
+
+Figures are made with matplotlib's object interface on an Agg canvas: no window, no global state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from torch import Tensor
+
+from neglog.comparison import designs
+from neglog.errors import DataError, NeglogError
+from neglog.fit import Fit
+from neglog.formula import Design
+from neglog.predict import predict
+
+__all__ = ["check_format", "picture", "picture_of_table", "write"]
+
+INK, QUIET, RULE = "#22303c", "#7a8793", "#d5dbe0"
+POINT, LINE, BAND = "#4b5862", "#b5462f", "#dd9a83"
+LEVELS = ((0.9, 0.28), (0.5, 0.5))
+GRID = 200
+ACROSS = 3
+MOST = 10_000
+"""Of more rows than this, evenly spaced ones are drawn."""
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """The predicted distribution along one input: its name, its values at the rows, and on a grid."""
+
+    name: str
+    values: np.ndarray
+    grid: np.ndarray
+    predictions: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Scene:
+    fits: Mapping[str, Fit]
+    response: str
+    y: np.ndarray
+    predictions: Mapping[str, Any]
+    curve: _Curve | None
+
+
+def picture(fits: Mapping[str, Fit], x: Any, y: Any, *, names: tuple[str, str] = ("x", "y")) -> Figure:
+    """Draw fits of the same data: one panel each, with shared axes.
+
+    With one input column each panel has the rows, the predicted median, and bands that hold half and nine
+    tenths of new observations. With several it has observed against predicted values and the identity line.
+
+    Args:
+        fits: title to fit.
+        x: the design, as all the fits had it.
+        y: the response `(N,)`.
+        names: what to call the input and the response.
+
+    Raises:
+        DataError: there is no fit, or `x` is not the design of one.
+    """
+    predictions = {name: predict(fit, x) for name, fit in fits.items()}
+    values = (
+        x.to_numpy() if isinstance(x, pd.DataFrame) else None if isinstance(x, Mapping) else np.asarray(x)
+    )
+    curve = None
+    if values is not None and values.shape[1] == 1:
+        grid = _grid(values[:, 0])
+        curve = _Curve(
+            names[0], values[:, 0], grid, {name: predict(fit, grid[:, None]) for name, fit in fits.items()}
+        )
+    return _draw(_Scene(fits, names[1], np.asarray(y, dtype=float), predictions, curve))
+
+
+def picture_of_table(fits: Mapping[str, Fit], design: Design, table: pd.DataFrame) -> Figure:
+    """Draw fits of a formula, as `picture` does: one input is one column of the table, however transformed.
+
+    Raises:
+        DataError: there is no fit, or the table is not one that the formula can use.
+    """
+    y = design.y(table)
+    predictions = {name: predict(fit, designs(fit, design, table)) for name, fit in fits.items()}
+    curve = _curve_of_table(fits, design, table)
+    return _draw(_Scene(fits, str(y.name), y.to_numpy(dtype=float), predictions, curve))
+
+
+def write(figure: Figure, path: str | Path) -> Path:
+    """Write a figure, in the format that the path ends in; folders are made.
+
+    Raises:
+        DataError: matplotlib does not write that format.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    check_format(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def check_format(path: Path) -> None:
+    """Raise DataError unless matplotlib writes the format that the path ends in."""
+    if path.suffix.lower().removeprefix(".") not in FigureCanvasAgg.filetypes:
+        raise DataError(f"a picture cannot be written as `{path}`. End its name in .png, .pdf or .svg.")
+
+
+def _curve_of_table(fits: Mapping[str, Fit], design: Design, table: pd.DataFrame) -> _Curve | None:
+    """The curve over the one column that all the designs use, if it is one, and of numbers."""
+    sides = [design.main, *design.others.values()]
+    used = list(dict.fromkeys(name for side in sides for name in side.variables))
+    if len(used) != 1 or any(side.levels for side in sides):
+        return None
+    (name,) = used
+    values = table[name].to_numpy(dtype=float)
+    grid = _grid(values)
+    try:
+        on_grid = pd.DataFrame({name: grid})
+        predictions = {key: predict(fit, designs(fit, design, on_grid)) for key, fit in fits.items()}
+    except NeglogError:  # Between the rows there may be a place where a transform is not finite: 1 / x at 0.
+        return None
+    return _Curve(name, values, grid, predictions)
+
+
+def _grid(values: np.ndarray) -> np.ndarray:
+    return np.linspace(values.min(), values.max(), GRID)
+
+
+def _draw(scene: _Scene) -> Figure:
+    if not scene.fits:
+        raise DataError("there is no fit to draw. Pass at least one.")
+    across = min(ACROSS, len(scene.fits))
+    down = math.ceil(len(scene.fits) / across)
+    size = (max(3.9 * across, 5.0), 3.7 * down + 0.5)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, wspace=0.02, hspace=0.04)
+    figure = Figure(figsize=size, layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    draw: Callable[[Axes, _Scene, str], None] = _draw_curve if scene.curve else _draw_observed
+    for axes, (name, fit) in zip(panels.flat, scene.fits.items(), strict=False):
+        draw(axes, scene, name)
+        _dress(axes, name, fit)
+    for axes in panels.flat[len(scene.fits) :]:
+        axes.set_visible(False)
+    below = scene.curve.name if scene.curve else f"predicted {scene.response}"
+    beside = scene.response if scene.curve else f"observed {scene.response}"
+    for axes in panels.flat[max(0, len(scene.fits) - across) : len(scene.fits)]:
+        axes.set_xlabel(below, color=INK)
+        axes.tick_params(labelbottom=True)
+    for axes in panels[:, 0]:
+        axes.set_ylabel(beside, color=INK)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=len(labels),
+        frameon=False,
+        labelcolor=INK,
+        fontsize=9,
+    )
+    return figure
+
+
+def _draw_curve(axes: Axes, scene: _Scene, name: str) -> None:
+    curve = scene.curve
+    assert curve is not None
+    rows = _rows(len(scene.y))
+    axes.scatter(curve.values[rows], scene.y[rows], **_points(len(rows)), label="rows")
+    prediction = curve.predictions[name]
+    axes.plot(curve.grid, _middle(prediction), color=LINE, lw=1.8, label="median", zorder=4)
+    for level, alpha in reversed(LEVELS):
+        lower, upper = _quantile(prediction, 0.5 - level / 2), _quantile(prediction, 0.5 + level / 2)
+        if lower is not None and upper is not None:
+            label = f"{100 * level:.0f} % of new rows"
+            axes.fill_between(curve.grid, lower, upper, color=BAND, alpha=alpha, lw=0, label=label, zorder=1)
+    axes.margins(x=0.03)
+    # The rows and the lines decide: a band may run far beyond both.
+    axes.set_ylim(_ends([scene.y, *map(_middle, curve.predictions.values())], 0.08))
+
+
+def _draw_observed(axes: Axes, scene: _Scene, name: str) -> None:
+    rows = _rows(len(scene.y))
+    middle = _middle(scene.predictions[name])
+    axes.scatter(middle[rows], scene.y[rows], **_points(len(rows)), label="rows")
+    ends = _ends([scene.y, *map(_middle, scene.predictions.values())], 0.05)
+    axes.plot(ends, ends, color=LINE, lw=1.3, label="observed = predicted", zorder=1)
+    axes.set(xlim=ends, ylim=ends, aspect="equal")
+
+
+def _dress(axes: Axes, name: str, fit: Fit) -> None:
+    axes.set_title(name, loc="left", fontsize=11, fontweight="bold", color=INK)
+    axes.set_title(f"NLL {fit.nll:.1f}   AIC {fit.aic:.1f}", loc="right", fontsize=9, color=QUIET)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(RULE)
+    axes.tick_params(color=RULE, labelcolor=QUIET, labelsize=8.5)
+    axes.set_axisbelow(True)
+    axes.grid(color=RULE, lw=0.5, alpha=0.6)
+
+
+def _points(rows: int) -> dict[str, Any]:
+    """Smaller and fainter, the more there are."""
+    size = float(np.clip(4000 / rows, 2.5, 16))
+    return {"s": size, "color": POINT, "alpha": float(np.clip(130 / rows, 0.15, 0.7)), "lw": 0, "zorder": 3}
+
+
+def _rows(count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(count, MOST)).round().astype(int))
+
+
+def _ends(values: Sequence[np.ndarray], margin: float) -> tuple[float, float]:
+    low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
+    room = margin * (high - low) or 1.0
+    return low - room, high + room
+
+
+def _middle(prediction: Any) -> np.ndarray:
+    median = _quantile(prediction, 0.5)
+    return np.asarray(prediction.mean if median is None else median)
+
+
+def _quantile(prediction: Any, level: float) -> Tensor | None:
+    """A quantile at every row; None for a distribution that does not have them in closed form."""
+    try:
+        quantile: Tensor = prediction.icdf(torch.tensor(level, dtype=torch.float64))
+    except NotImplementedError:
+        return None
+    return quantile

@@ -1,0 +1,150 @@
+"""Reports: what the command line prints, as tables for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from neglog.comparison import Comparison, Entry
+from neglog.fit import Fit
+
+HEADINGS = {
+    "estimate": "estimate",
+    "std_error": "std. error",
+    "z": "z",
+    "p_value": "p",
+    "lower": "lower",
+    "upper": "upper",
+}
+
+
+def estimates_table(estimates: pd.DataFrame, level: float = 0.95) -> Table:
+    """The table of a fit; a parameter's name stands once."""
+    percent = f"{100 * level:g} %"
+    headings = {**HEADINGS, "lower": f"{percent} from", "upper": "to"}
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("parameter")
+    table.add_column("term")
+    for name in estimates.columns:
+        table.add_column(headings.get(name, name), justify="right")
+    before = None
+    for label, row in estimates.iterrows():
+        parameter, term = cast(tuple[str, str], label)
+        cells = [_cell(name, value) for name, value in row.items()]
+        # Text, since rich would read the brackets of `C(group)[T.b]` as a style.
+        table.add_row("" if parameter == before else parameter, Text(term), *cells)
+        before = parameter
+    return table
+
+
+def fit_table(fit: Fit, loss: str) -> Table:
+    """What a fit comes to, one thing a line."""
+    table = Table.grid(padding=(0, 2))
+    table.add_row("method", "maximum likelihood" if fit.loss == fit.nll else "maximum a posteriori")
+    table.add_row("rows", f"{fit.n:g}")
+    table.add_row("NLL", f"{fit.nll:.4f} nats")
+    table.add_row("AIC", f"{fit.aic:.4f}")
+    table.add_row("BIC", f"{fit.bic:.4f}")
+    table.add_row("replaces", Text(loss))
+    table.add_row("converged", "yes" if fit.converged else "no")
+    table.add_row("status", Text(fit.status))
+    return table
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """One model a row, the best first."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column("model", no_wrap=True)
+    for heading in ("NLL", "AIC", "BIC", "held-out log\nscore per row", "behind\nthe best", "converged"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for entry in comparison.entries:
+        table.add_row(entry.model, *_scores(entry), *_held_out(comparison, entry), _converged(entry))
+    return table
+
+
+def reasons(comparison: Comparison) -> list[str]:
+    """One line for each model that could not be scored."""
+    return [f"{entry.model}: {entry.reason}" for entry in comparison.entries if entry.reason is not None]
+
+
+def fit_json(fit: Fit, estimates: pd.DataFrame, loss: str, **more: Any) -> dict[str, Any]:
+    """A fit as one JSON document, to the last digit; null for what there is not."""
+    rows = [
+        dict(zip(("parameter", "term"), cast(tuple[str, str], label), strict=True))
+        | {str(name): finite(value) for name, value in row.items()}
+        for label, row in estimates.iterrows()
+    ]
+    return {**more, "replaces": loss, "estimates": rows, **_numbers(fit), "loss": finite(fit.loss)}
+
+
+def comparison_json(comparison: Comparison, **more: Any) -> dict[str, Any]:
+    """A comparison as one JSON document, to the last digit; null for what there is not."""
+    entries = [_entry_json(comparison, entry) for entry in comparison.entries]
+    verdict = comparison.verdict if comparison.scored else None
+    return {**more, "models": entries, "verdict": verdict}
+
+
+def finite(value: Any) -> float | None:
+    """A number as JSON has it: neither NaN nor infinity."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _numbers(fit: Fit | None) -> Mapping[str, Any]:
+    if fit is None:
+        return dict.fromkeys(("n", "k", "nll", "aic", "bic", "converged", "status", "steps"))
+    return {
+        **{name: finite(getattr(fit, name)) for name in ("n", "nll", "aic", "bic")},
+        **{name: getattr(fit, name) for name in ("k", "converged", "status", "steps")},
+    }
+
+
+def _entry_json(comparison: Comparison, entry: Entry) -> dict[str, Any]:
+    scores = entry.validation
+    behind = comparison.behind(entry) if scores else (math.nan, math.nan)
+    return {
+        "model": entry.model,
+        "replaces": entry.loss,
+        **_numbers(entry.fit),
+        "converged": entry.converged if scores else _numbers(entry.fit)["converged"],
+        "held_out_mean": finite(scores.mean) if scores else None,
+        "held_out_standard_error": finite(scores.standard_error) if scores else None,
+        "held_out_sum": finite(scores.sum) if scores else None,
+        "behind_the_best": finite(behind[0]),
+        "behind_standard_error": finite(behind[1]),
+        "reason": entry.reason,
+    }
+
+
+def _scores(entry: Entry) -> list[str]:
+    if entry.fit is None:
+        return ["–"] * 3
+    return [f"{value:.1f}" for value in (entry.fit.nll, entry.fit.aic, entry.fit.bic)]
+
+
+def _held_out(comparison: Comparison, entry: Entry) -> list[str]:
+    if entry.validation is None:
+        return ["–", "–"]
+    gap, error = comparison.behind(entry)
+    score = f"{entry.validation.mean:.3f} ± {entry.validation.standard_error:.3f}"
+    return [score, "" if entry is comparison.scored[0] else f"{gap:.3f} ± {error:.3f}"]
+
+
+def _converged(entry: Entry) -> str:
+    if entry.validation is None:
+        return "failed"
+    return "yes" if entry.converged else "no"
+
+
+def _cell(name: object, value: float) -> str:
+    if not math.isfinite(value):
+        return ""
+    if name == "p_value":
+        return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+    return f"{value:.2f}" if name == "z" else f"{value:.5g}"
