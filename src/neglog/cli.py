@@ -62,9 +62,9 @@ def main() -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
+        from neglog import __version__
 
-        typer.echo(f"neglog {version('neglog')}")
+        typer.echo(f"neglog {__version__}")
         raise typer.Exit
 
 
@@ -250,7 +250,7 @@ def _reporting() -> Iterator[None]:
     """Foreseeable failures and warnings as one line each on stderr; a failure exits with code 2."""
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
-        _say(f"warning: {message}")
+        _say(f"warning: {' '.join(str(message).split())}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", ConvergenceWarning)
@@ -286,7 +286,11 @@ def _say_dropped(dropped: int, rows: int) -> None:
 
 
 def _shows_progress(as_json: bool) -> bool:
-    return sys.stderr.isatty() and not as_json
+    return _at_terminal() and not as_json
+
+
+def _at_terminal() -> bool:
+    return sys.stderr.isatty()
 
 
 def _bar(names: Sequence[str]) -> Iterable[str]:

@@ -78,10 +78,10 @@ class Comparison:
         places = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 3  # two digits of the error
         margin = f"{gap:.{places}f} ± {error:.{places}f} nats per row"
         if near:
-            *losses, last = [entry.loss for entry in (best, *near)]
+            *some, last = [entry.loss for entry in (best, *near)]
             names = _listed([entry.model for entry in near])
             return (
-                f"Train with {', '.join(losses)} or {last}: these rows do not tell `{best.model}` from {names} "
+                f"Train with {', '.join(some)} or {last}: these rows do not tell `{best.model}` from {names} "
                 f"({margin}, less than one standard error)."
             )
         doubt = "" if best.converged else " It did not converge, so look at that first."
@@ -123,7 +123,9 @@ def compare_models(
     deal(masses(None if weights is None else learned.table[weights], len(y)), folds, seed)
     entries = [_enter(name, learned, weights, folds, seed) for name in watch(names)]
     if all(entry.fit is None for entry in entries):
-        raise DataError("no model could be fitted. " + " ".join(f"`{e.model}`: {e.reason}" for e in entries))
+        first, *rest = entries
+        more = f" {_listed([entry.model for entry in rest])} fail too." if rest else ""
+        raise DataError(f"no model could be fitted. {first.reason}{more}")
     return Comparison(tuple(sorted(entries, key=_rank)))
 
 

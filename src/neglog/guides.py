@@ -25,7 +25,7 @@ class Delta(AutoDelta):
     >>> import torch
     >>> from neglog import models
     >>> guide = Delta(models.laplace)
-    >>> sorted(guide(torch.zeros(3, 1)))
+    >>> sorted(guide(torch.zeros(3, 1), torch.zeros(3)))
     ['median.bias', 'median.weight', 'scale']
     """
 

@@ -83,41 +83,53 @@ def _direction(gradient: Tensor, pairs: deque[tuple[Tensor, Tensor]], rows: int)
     return direction
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """A step along the direction, the value there and the slope."""
+
+    step: float
+    value: float
+    slope: float
+    point: Point
+
+
 def _wolfe(function: Callable[[Tensor], Point], start: Point, direction: Tensor) -> Point | None:
     """A point along `direction` that descends (c₁ = 1e-4) and flattens (c₂ = 0.9), or None.
 
-    First the bracket grows until it must hold such a point, then it shrinks around it. Where the values
-    are equal up to rounding, the slope alone decides (Hager & Zhang 2005).
+    First the step grows until such a point must lie before it, then the bracket shrinks around it. Where
+    the values are equal up to rounding, the slope alone decides (Hager & Zhang 2005).
     """
-    z, value, gradient = start
-    slope = float(gradient @ direction)
+    slope = float(start[2] @ direction)
     if not slope < 0:
         return None
-    noise = 16 * EPSILON * (abs(value) + 1)
-
-    def descends(point: Point, step: float) -> bool:
-        return math.isfinite(point[1]) and point[1] <= value + 1e-4 * step * slope + noise
-
-    low, low_step = start, 0.0
-    high_step, step = math.inf, 1.0
+    noise = 16 * EPSILON * (abs(start[1]) + 1)
+    low, high, step = _Trial(0.0, start[1], slope, start), None, 1.0
     for _ in range(60):
-        point = function(z + step * direction)
-        if not descends(point, step) or (low_step > 0 and point[1] > low[1] + noise):
-            high_step = step
+        point = function(start[0] + step * direction)
+        trial = _Trial(step, point[1], float(point[2] @ direction), point)
+        descends = math.isfinite(trial.value) and trial.value <= start[1] + 1e-4 * step * slope + noise
+        if descends and abs(trial.slope) <= 0.9 * -slope:
+            return point
+        if not descends or trial.value > low.value + noise or trial.slope >= 0:
+            high = trial
         else:
-            new_slope = float(point[2] @ direction)
-            if abs(new_slope) <= 0.9 * -slope:
-                return point
-            if new_slope > 0:
-                high_step = step
-            else:
-                low, low_step = point, step
-        step = 2 * step if math.isinf(high_step) else _between(low, low_step, high_step, direction)
-        if not low_step < step < high_step or high_step - low_step < 1e-14 * max(1.0, high_step):
+            low = trial
+        step = 4 * step if high is None else _between(low, high)
+        if high is not None and high.step - low.step < 1e-12 * high.step:
             break
-    return low if low_step > 0 and low[1] < value else None
+    return low.point if low.value < start[1] else None
 
 
-def _between(low: Point, low_step: float, high_step: float, direction: Tensor) -> float:
-    """A fifth of the way into the bracket: safer than its middle where the far end is infinite."""
-    return low_step + 0.3 * (high_step - low_step)
+def _between(low: _Trial, high: _Trial) -> float:
+    """The minimiser of the cubic through both ends, kept away from them by a tenth of the bracket."""
+    width = high.step - low.step
+    if not (math.isfinite(high.value) and math.isfinite(high.slope)):
+        return low.step + 0.1 * width
+    bend = low.slope + high.slope - 3 * (high.value - low.value) / width
+    square = bend**2 - low.slope * high.slope
+    if square < 0:
+        return low.step + 0.5 * width
+    root = math.sqrt(square)
+    denominator = high.slope - low.slope + 2 * root
+    part = 1 - (high.slope + root - bend) / denominator if denominator != 0 else 0.5
+    return low.step + min(0.9, max(0.1, part)) * width

@@ -1,0 +1,398 @@
+"""The command line: known numbers, one clear line for every failure, and nothing on stdout but results."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import neglog
+from neglog import datasets, export, predict
+from neglog.cli import app
+from neglog.errors import ConvergenceWarning
+from neglog.tables import read_table
+
+DATA = Path(__file__).parent / "data"
+CARS, AIR, WARP = (str(DATA / f"{name}.csv") for name in ("cars", "airquality", "warpbreaks"))
+ENGEL = str(datasets.path("engel"))
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str) -> Any:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def answer(*arguments: str) -> Any:
+    """What a command says with --json."""
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout, parse_constant=lambda literal: pytest.fail(f"{literal} is not JSON"))
+
+
+def complaint(*arguments: str) -> str:
+    """The one line of a failure."""
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("neglog: error: ")
+    return line
+
+
+# fit
+
+
+def test_fit_prints_what_r_prints() -> None:
+    # R 4: summary(lm(dist ~ speed, cars)) and logLik, AIC, BIC of it.
+    result = run("fit", CARS, "dist ~ speed", "--model", "gaussian")
+    assert result.exit_code == 0
+    for words in (
+        ["mean", "Intercept", "-17.579"],
+        ["speed", "3.9324"],
+        ["NLL", "206.5784 nats"],
+        ["AIC", "419.1569"],
+        ["BIC", "424.8929"],
+        ["rows", "50"],
+        ["replaces", "torch.nn.MSELoss (MSE)"],
+        ["converged", "yes"],
+        ["method", "maximum likelihood"],
+    ):
+        assert any(all(word in line for word in words) for line in result.stdout.splitlines()), words
+    assert result.stderr == ""
+
+
+def test_fit_in_json_has_every_digit() -> None:
+    said = answer("fit", CARS, "dist ~ speed", "-m", "gaussian")
+    estimates = {(row["parameter"], row["term"]): row for row in said["estimates"]}
+    assert estimates["mean", "Intercept"]["estimate"] == pytest.approx(-17.579094890510973, rel=1e-10)
+    assert estimates["mean", "speed"]["estimate"] == pytest.approx(3.932408759124087, rel=1e-12)
+    assert said["nll"] == pytest.approx(206.57844, abs=1e-5)
+    assert (said["n"], said["k"], said["converged"], said["dropped"], said["saved"]) == (50, 3, True, 0, None)
+    assert estimates["sigma", ""]["z"] is None  # which the table has as NaN
+
+
+def test_fit_of_the_median_is_that_of_quantreg() -> None:
+    # R: quantreg::rq(foodexp ~ income, data = engel)
+    said = answer("fit", ENGEL, "food_expenditure ~ income", "-m", "laplace")
+    estimates = {(row["parameter"], row["term"]): row["estimate"] for row in said["estimates"]}
+    assert estimates["median", "Intercept"] == pytest.approx(81.48225, abs=5e-6)
+    assert estimates["median", "income"] == pytest.approx(0.56018, abs=5e-6)
+    assert said["replaces"] == "torch.nn.L1Loss (MAE)"
+
+
+def test_terms_with_brackets_are_printed_whole() -> None:
+    result = run("fit", WARP, "breaks ~ C(tension)", "-m", "gaussian")
+    assert "C(tension)[T.M]" in result.stdout
+
+
+def test_predictors_with_formulas_of_their_own() -> None:
+    said = answer("fit", ENGEL, "food_expenditure ~ income", "-m", "gaussian", "--also", "sigma ~ income")
+    both = answer("fit", ENGEL, "food_expenditure ~ income", "-m", "heteroscedastic")
+    assert said["nll"] == pytest.approx(both["nll"], rel=1e-9)
+    assert [(row["parameter"], row["term"]) for row in said["estimates"]][2:] == [
+        ("log_sigma", "Intercept"),
+        ("log_sigma", "income"),
+    ]
+    assert said["replaces"] == "the negative log-likelihood of `gaussian` with a head for `sigma`"
+
+
+def test_maximum_a_posteriori_says_so() -> None:
+    said = answer("fit", CARS, "dist ~ speed", "-m", "gaussian", "--map")
+    assert said["loss"] > said["nll"] > 206.57844
+    assert said["method"] == "map"
+    assert said["replaces"].endswith("plus a penalty, minus the log of the priors")
+    assert "maximum a posteriori" in run("fit", CARS, "dist ~ speed", "-m", "gaussian", "--map").stdout
+
+
+def test_weights_are_rows_written_out(tmp_path: Path) -> None:
+    table = read_table(CARS)
+    table.assign(w=np.arange(50) % 3).to_csv("weighted.csv", index=False)
+    table.loc[table.index.repeat(np.arange(50) % 3)].to_csv("long.csv", index=False)
+    said = answer("fit", "weighted.csv", "dist ~ speed", "-m", "laplace", "--weights", "w")
+    long = answer("fit", "long.csv", "dist ~ speed", "-m", "laplace")
+    assert (said["n"], said["nll"]) == (long["n"], pytest.approx(long["nll"], rel=1e-9))
+
+
+def test_missing_values_are_dropped_on_request_and_counted() -> None:
+    result = run("fit", AIR, "Ozone ~ Wind", "-m", "gaussian", "--drop-missing")
+    assert result.exit_code == 0
+    assert result.stderr == "neglog: dropped 37 of 153 rows, which have a missing value\n"
+    assert "116" in result.stdout
+
+
+def test_a_fit_that_does_not_converge_is_printed_and_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = neglog.mle
+
+    def stops_early(*arguments: Any, **keywords: Any) -> neglog.Fit:
+        warnings.warn("`gaussian` did not converge:\n3 steps.", ConvergenceWarning, stacklevel=2)
+        return replace(whole(*arguments, **keywords), converged=False, status="stopped after 3 steps")
+
+    monkeypatch.setattr(neglog, "mle", stops_early)
+    result = run("fit", CARS, "dist ~ speed", "-m", "gaussian", "--out", "model")
+    assert result.exit_code == 1
+    assert "stopped after 3 steps" in result.stdout
+    assert result.stderr.splitlines()[0] == "neglog: warning: `gaussian` did not converge: 3 steps."
+    assert not export.load("model").converged
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.csv", "y ~ x", "-m", "gaussian"], "`absent.csv` does not exist"),
+        (
+            [CARS, "dist ~ sped", "-m", "gaussian"],
+            "no column `sped`; its columns are `speed`, `dist`. Did you mean `speed`?",
+        ),
+        (
+            [CARS, "dist ~ speed", "-m", "ols"],
+            "no model `ols`; there are `gaussian`, `heteroscedastic` and `laplace`",
+        ),
+        ([CARS, "dist speed", "-m", "gaussian"], "the formula `dist speed` cannot be read"),
+        ([CARS, "dist ~ speed", "-m", "gaussian", "--weights", "w"], "the table has no column `w`"),
+        (
+            [WARP, "breaks ~ wool", "-m", "gaussian", "--weights", "tension"],
+            "column `tension` needs numbers: row 0 has 'L'",
+        ),
+        (
+            [WARP, "wool ~ tension", "-m", "gaussian"],
+            "the response `wool` holds text where numbers are needed: row 0 has 'A'",
+        ),
+        ([AIR, "Ozone ~ Wind", "-m", "gaussian"], "37 of 153 rows have a missing value, in `Ozone` (37)"),
+        (
+            [CARS, "dist ~ speed", "-m", "gaussian", "--also", "log_variance ~ speed"],
+            "no predictor `log_variance` to describe; besides `mean` it has `sigma`",
+        ),
+        ([CARS, "dist ~ speed + I(2 * speed)", "-m", "gaussian"], "linearly dependent"),
+        ([CARS, "dist ~ speed", "-m", "gaussian", "--out", CARS], "is a file. Name a folder"),
+    ],
+)
+def test_fit_refuses_in_one_line(arguments: list[str], message: str) -> None:
+    assert message in complaint("fit", *arguments)
+
+
+def test_a_file_that_may_not_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*arguments: Any, **keywords: Any) -> None:
+        raise PermissionError(13, "Permission denied", "cars.csv")
+
+    monkeypatch.setattr("neglog.tables.pd.read_csv", forbidden)
+    assert "Permission denied: 'cars.csv'" in complaint("fit", CARS, "dist ~ speed", "-m", "gaussian")
+
+
+# predict
+
+
+@pytest.fixture
+def saved() -> str:
+    assert run("fit", CARS, "dist ~ 0 + poly(speed, 2)", "-m", "laplace", "--out", "model").exit_code == 0
+    return "model"
+
+
+def test_predictions_stand_beside_the_columns_of_the_input(saved: str) -> None:
+    pd.DataFrame({"name": ["a", "b"], "speed": [10, 21.5]}).to_csv("new.csv", index=False)
+    result = run("predict", saved, "new.csv", "--out", "out.csv", "--level", "0.5")
+    assert result.exit_code == 0
+    assert (result.stdout, result.stderr) == ("", "neglog: 2 rows written to out.csv\n")
+    table = read_table("out.csv")
+    assert list(table) == ["name", "speed", "mean", "median", "sd", "lower", "upper"]
+    fit = export.load(saved)
+    assert fit.formula is not None
+    expected = predict(fit, fit.formula.x(table, ("median",), ("scale",)))
+    scale = fit.params["scale"].item()
+    assert np.array_equal(table["mean"], expected.mean)
+    assert np.array_equal(table["median"], table["mean"])
+    assert table["sd"].to_numpy() == pytest.approx(2**0.5 * scale, rel=1e-12)
+    # Half of a Laplace density lies within scale · log 2 of its median.
+    assert (table["upper"] - table["median"]).to_numpy() == pytest.approx(scale * np.log(2), rel=1e-9)
+    assert (table["median"] - table["lower"]).to_numpy() == pytest.approx(scale * np.log(2), rel=1e-9)
+
+
+def test_predictions_go_to_stdout_and_to_every_kind_of_table(saved: str) -> None:
+    result = run("predict", saved, CARS)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0] == "speed,dist,mean,median,sd,lower,upper"
+    run("predict", saved, CARS, "--out", "deep/out.csv")
+    expected = read_table("deep/out.csv")
+    assert Path("deep/out.csv").read_text() == result.stdout
+    for name in ("out.tsv", "out.parquet"):
+        run("predict", saved, CARS, "--out", name)
+        pd.testing.assert_frame_equal(read_table(name), expected, check_exact=True)
+
+
+def test_rows_that_cannot_be_predicted_are_left_out_on_request(saved: str) -> None:
+    pd.DataFrame({"speed": [10, None, 12], "note": [None, "b", "c"]}).to_csv("new.csv", index=False)
+    assert "1 of 3 rows have a missing value, in `speed` (1)" in complaint("predict", saved, "new.csv")
+    result = run("predict", saved, "new.csv", "--drop-missing", "--out", "out.csv")
+    assert result.stderr.splitlines()[0] == "neglog: dropped 1 of 3 rows, which have a missing value"
+    assert read_table("out.csv")["speed"].tolist() == [10, 12]
+
+
+def test_a_column_of_the_input_is_never_overwritten(saved: str) -> None:
+    run("predict", saved, CARS, "--out", "once.csv")
+    assert "`once.csv` has a column `mean` already" in complaint("predict", saved, "once.csv")
+    assert run("predict", saved, "once.csv", "--prefix", "again_", "--out", "twice.csv").exit_code == 0
+    twice = read_table("twice.csv")
+    assert list(twice)[-5:] == ["again_mean", "again_median", "again_sd", "again_lower", "again_upper"]
+    assert np.array_equal(twice["again_lower"], twice["lower"])
+
+
+def test_predict_refuses_in_one_line(saved: str) -> None:
+    assert "holds no saved model" in complaint("predict", ".", CARS)
+    assert "no column `speed`" in complaint("predict", saved, WARP)
+    assert "is not a kind of table" in complaint("predict", saved, CARS, "--out", "x.doc")
+    fit = export.load(saved)
+    export.save(replace(fit, formula=None), "bare")
+    assert "was saved without a formula" in complaint("predict", "bare", CARS)
+    assert run("predict", saved, CARS, "--level", "1").exit_code == 2
+
+
+def test_new_levels_are_named() -> None:
+    run("fit", WARP, "breaks ~ C(tension)", "-m", "gaussian", "--out", "model")
+    pd.DataFrame({"tension": ["L", "X"]}).to_csv("new.csv", index=False)
+    assert "levels that the fit has not seen: 'X' (row 1). It knows 'H', 'L', 'M'" in complaint(
+        "predict", "model", "new.csv"
+    )
+
+
+# compare
+
+
+def test_compare_ranks_and_draws() -> None:
+    result = run("compare", ENGEL, "food_expenditure ~ income")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    first = [line.split()[0] for line in lines if line and line.split()[0] in neglog.models.__all__]
+    assert first == ["heteroscedastic", "laplace", "gaussian"]
+    assert lines[-1].startswith("Train with torch.nn.GaussianNLLLoss")
+    assert result.stderr == "neglog: picture in engel-compare.png\n"
+    assert Path("engel-compare.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_compare_in_json_has_every_digit() -> None:
+    said = answer("compare", CARS, "dist ~ speed", "--folds", "10", "--no-plot")
+    by_name = {entry["model"]: entry for entry in said["models"]}
+    assert by_name["gaussian"]["nll"] == pytest.approx(206.57844, abs=1e-5)
+    assert by_name["gaussian"]["replaces"] == "torch.nn.MSELoss (MSE)"
+    assert said["models"][0]["behind_the_best"] == 0
+    for entry in said["models"]:
+        assert entry["held_out_sum"] == pytest.approx(50 * entry["held_out_mean"], rel=1e-12)
+        assert entry["reason"] is None
+    assert said["verdict"].startswith("Train with ")
+    assert said["picture"] is None
+    assert not list(Path.cwd().iterdir())
+
+
+def test_the_seed_decides_the_folds() -> None:
+    first, again, other = (
+        answer("compare", CARS, "dist ~ speed", "--no-plot", "--seed", seed) for seed in ("1", "1", "2")
+    )
+    assert first == again
+    assert first["models"] != other["models"]
+
+
+def test_a_model_that_fails_is_listed_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = neglog.mle
+
+    def fails(model: Any, *arguments: Any, **keywords: Any) -> Any:
+        if model is neglog.models.laplace:
+            raise neglog.errors.UnboundedLikelihoodError("no maximum")
+        return whole(model, *arguments, **keywords)
+
+    monkeypatch.setattr("neglog.comparison.mle", fails)
+    result = run("compare", CARS, "dist ~ speed", "--plot", "deep/cars.png")
+    assert result.exit_code == 0
+    assert "laplace: no maximum" in result.stdout.splitlines()
+    assert any(line.startswith("laplace") and line.endswith("failed") for line in result.stdout.splitlines())
+    assert Path("deep/cars.png").exists()
+
+
+def test_compare_refuses_in_one_line() -> None:
+    pd.DataFrame({"x": range(6), "y": range(6)}).to_csv("line.csv", index=False)
+    assert "no model could be fitted" in complaint("compare", "line.csv", "y ~ x")
+    assert "`folds` must be a whole number" in complaint("compare", CARS, "dist ~ speed", "--folds", "51")
+    assert "cannot be written as `x.doc`" in complaint("compare", CARS, "dist ~ speed", "--plot", "x.doc")
+    assert "no model here has a predictor `rate`" in complaint(
+        "compare", CARS, "dist ~ speed", "--also", "rate ~ 1"
+    )
+    assert run("compare", CARS, "dist ~ speed", "--plot", "x.png", "--no-plot").exit_code == 2
+    assert not Path("x.png").exists()
+
+
+def test_bars_are_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = []
+
+    def bar(names: Any) -> Any:
+        watched.extend(names)
+        return iter(names)
+
+    monkeypatch.setattr("neglog.cli._bar", bar)
+    run("compare", CARS, "dist ~ speed", "--no-plot")
+    assert watched == []  # stderr is no terminal
+    monkeypatch.setattr("neglog.cli._at_terminal", lambda: True)
+    run("compare", CARS, "dist ~ speed", "--no-plot", "--json")
+    assert watched == []
+    run("compare", CARS, "dist ~ speed", "--no-plot")
+    assert watched == list(neglog.models.__all__)
+
+
+def test_the_bar_shows_each_name_once(capsys: pytest.CaptureFixture[str]) -> None:
+    from neglog.cli import _bar
+
+    assert list(_bar(["a", "b"])) == ["a", "b"]
+    assert capsys.readouterr().out == ""
+
+
+# The program
+
+
+def test_the_program_itself() -> None:
+    command = [sys.executable, "-c", "from neglog.cli import main; main()"]
+    done = subprocess.run(
+        [*command, "fit", CARS, "dist ~ speed", "-m", "gaussian", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["nll"] == pytest.approx(206.57844, abs=1e-5)
+    assert done.stderr == ""
+    failed = subprocess.run(
+        [*command, "fit", "absent.csv", "y ~ x", "-m", "gaussian"], capture_output=True, text=True
+    )
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert failed.stderr.splitlines() == [
+        "neglog: error: `absent.csv` does not exist. Give the path of a .csv, .tsv or .parquet file."
+    ]
+
+
+def test_help_and_version() -> None:
+    for arguments in ([], ["fit"], ["predict"], ["compare"]):
+        result = run(*arguments, "--help")
+        assert result.exit_code == 0
+        assert "Usage: " in result.stdout
+    assert run("--version").stdout == f"neglog {neglog.__version__}\n"
+    assert run("fit", CARS).exit_code == 2
+
+
+def test_help_does_not_wait_for_the_libraries() -> None:
+    # The package's own `__init__` is left out: what it imports is not the command line's doing.
+    code = """if True:
+        import sys, types
+        sys.modules["neglog"] = package = types.ModuleType("neglog")
+        package.__path__ = [sys.argv[1]]
+        import neglog.cli
+        sys.exit(bool({"torch", "pandas", "matplotlib", "formulaic"} & set(sys.modules)))
+    """
+    subprocess.run([sys.executable, "-c", code, os.fspath(Path(neglog.__file__).parent)], check=True)

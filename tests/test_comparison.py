@@ -1,0 +1,187 @@
+"""Comparison: the ranking is that of the held-out scores, and the verdict no bolder than they are."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from neglog import Fit, datasets, mle, models
+from neglog.comparison import Comparison, Entry, compare_models, loss_of, model_named, set_up
+from neglog.errors import DataError, ModelError, UnboundedLikelihoodError
+from neglog.formula import Learned, learn
+from neglog.tables import read_table
+from neglog.validation import Validation, cross_validate
+
+DATA = Path(__file__).parent / "data"
+FIT = Fit(models.gaussian, {}, nll=0.0, loss=0.0, converged=True, status="", steps=0, n=2.0, k=0)
+
+
+@pytest.fixture(scope="module")
+def engel() -> Learned:
+    return learn("food_expenditure ~ income", datasets.load("engel"))
+
+
+@pytest.fixture(scope="module")
+def comparison(engel: Learned) -> Comparison:
+    return compare_models(engel, seed=4)
+
+
+def test_entries_are_the_fits_and_scores_of_their_models(engel: Learned, comparison: Comparison) -> None:
+    assert sorted(entry.model for entry in comparison.entries) == sorted(models.__all__)
+    x, y = engel.table[["income"]], engel.table["food_expenditure"]
+    for entry in comparison.entries:
+        model = getattr(models, entry.model)
+        assert entry.fit is not None
+        assert entry.validation is not None
+        assert entry.fit.nll == mle(model, x, y).nll
+        assert torch.equal(entry.validation.scores, cross_validate(model, x, y, seed=4).scores)
+        assert entry.converged
+
+
+def test_the_best_score_comes_first_and_the_noise_of_engel_grows(comparison: Comparison) -> None:
+    scores = [entry.validation.mean for entry in comparison.entries if entry.validation]
+    assert scores == sorted(scores, reverse=True)
+    assert [entry.model for entry in comparison.entries] == ["heteroscedastic", "laplace", "gaussian"]
+    assert comparison.tied == comparison.entries[:1]
+    assert comparison.verdict.startswith(
+        "Train with torch.nn.GaussianNLLLoss (Gaussian NLL with a variance head): `heteroscedastic` predicts "
+        "unseen rows best, 0.2"
+    )
+    assert comparison.verdict.endswith(" nats per row ahead of `laplace`.")
+
+
+def validation(scores: list[float], converged: bool = True) -> Validation:
+    rows = len(scores)
+    values = torch.tensor(scores, dtype=torch.float64)
+    return Validation(values, torch.arange(rows), torch.ones(rows, dtype=torch.float64), converged)
+
+
+@pytest.mark.parametrize(
+    ("others", "verdict"),
+    [
+        ([], "Only `a` could be scored, so there is nothing to compare A with."),
+        # The paired differences 0.5 and 1.5 have the mean 1 and the standard error 0.5.
+        (
+            [[0.5, 0.5]],
+            "Train with A: `a` predicts unseen rows best, 1.00 ± 0.50 nats per row ahead of `b`.",
+        ),
+        (
+            [[-1.0, 2.5]],  # 2 and -0.5: 0.75 ± 1.25
+            "Train with A or B: these rows do not tell `a` from `b` (0.8 ± 1.2 nats per row, less than one "
+            "standard error).",
+        ),
+        (
+            [[-1.0, 2.5], [-2.0, 3.0]],
+            "Train with A, B or C: these rows do not tell `a` from `b` and `c` (0.8 ± 1.2 nats per row, less "
+            "than one standard error).",
+        ),
+    ],
+)
+def test_the_verdict_is_hedged_within_one_standard_error(others: list[list[float]], verdict: str) -> None:
+    first = Entry("a", "A", FIT, validation([1.0, 2.0]))
+    rest = [Entry(name, name.upper(), FIT, validation(s)) for name, s in zip("bcd", others, strict=False)]
+    assert Comparison((first, *rest)).verdict == verdict
+
+
+def test_the_verdict_doubts_a_best_model_that_did_not_converge() -> None:
+    best = Entry("a", "A", FIT, validation([1.0, 2.0], converged=False))
+    other = Entry("b", "B", FIT, validation([0.0, 0.5]))
+    assert Comparison((best, other)).verdict.endswith(
+        "ahead of `b`. It did not converge, so look at that first."
+    )
+    failed = Entry("a", "A", reason="why")
+    assert Comparison((failed,)).verdict == "No model could be scored on rows it has not seen."
+
+
+def test_a_model_that_fails_stands_last_with_its_reason(
+    engel: Learned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(model: object, *args: object, **kwargs: object) -> object:
+        if model is models.heteroscedastic:
+            raise UnboundedLikelihoodError("no maximum")
+        return mle(model, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("neglog.comparison.mle", fails)
+    comparison = compare_models(engel)
+    assert [entry.model for entry in comparison.entries] == ["laplace", "gaussian", "heteroscedastic"]
+    last = comparison.entries[-1]
+    assert (last.fit, last.validation, last.reason, last.converged) == (None, None, "no maximum", False)
+
+
+def test_a_fit_without_scores_stands_after_those_with(engel: Learned) -> None:
+    table = engel.table.assign(rare=[1.0] + [0.0] * (len(engel.table) - 1))
+    *fitted, last = compare_models(learn("food_expenditure ~ income + rare", table)).entries
+    assert {entry.model for entry in fitted} == {"gaussian", "laplace"}
+    for entry in fitted:
+        assert entry.fit is not None
+        assert entry.validation is None
+        assert str(entry.reason).startswith("without fold ")
+    assert (last.model, last.fit) == ("heteroscedastic", None)  # The rare row is fitted exactly.
+
+
+def test_if_all_fail_it_is_an_error() -> None:
+    line = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0, 5.0], "y": [1.0, 2.0, 3.0, 4.0, 5.0]})
+    with pytest.raises(
+        DataError, match=r"^no model could be fitted\. `gaussian` fits .*and `laplace` fail too\.$"
+    ):
+        compare_models(learn("y ~ x", line))
+
+
+def test_folds_are_checked_before_anything_is_fitted(engel: Learned) -> None:
+    with pytest.raises(DataError, match="`folds` must be a whole number from 2 to the 235 rows; it is 236"):
+        compare_models(engel, folds=236)
+    weights = np.r_[np.ones(3), np.zeros(232)]
+    weighted = replace(engel, table=engel.table.assign(w=weights))
+    with pytest.raises(DataError, match="from 2 to the 3 rows; it is 4"):
+        compare_models(weighted, weights="w", folds=4)
+
+
+def test_weights_are_rows_written_out(engel: Learned) -> None:
+    twice = learn("food_expenditure ~ income", engel.table.assign(w=2), keep=["w"])
+    once = compare_models(engel)
+    for entry in compare_models(twice, weights="w").entries:
+        (same,) = (other for other in once.entries if other.model == entry.model)
+        assert entry.fit is not None
+        assert same.fit is not None
+        assert entry.fit.nll == pytest.approx(2 * same.fit.nll, rel=1e-9)
+        assert entry.fit.n == 470
+
+
+def test_each_model_takes_the_companions_that_it_knows(engel: Learned) -> None:
+    learned = learn("food_expenditure ~ income", engel.table, also=["sigma ~ income", "log_variance ~ 1"])
+    fits = {entry.model: entry for entry in compare_models(learned).entries}
+    assert {name: set(entry.fit.params) for name, entry in fits.items() if entry.fit} == {
+        "gaussian": {"mean.weight", "mean.bias", "log_sigma.weight", "log_sigma.bias"},
+        "laplace": {"median.weight", "median.bias", "scale"},
+        "heteroscedastic": {"mean.weight", "mean.bias", "log_variance.weight", "log_variance.bias"},
+    }
+    assert fits["gaussian"].loss == "the negative log-likelihood of `gaussian` with a head for `sigma`"
+    assert fits["laplace"].loss == "torch.nn.L1Loss (MAE)"
+    with pytest.raises(
+        ModelError, match="no model here has a predictor `nope` to describe; there are `sigma`"
+    ):
+        compare_models(learn("food_expenditure ~ income", engel.table, also=["nope ~ 1"]))
+
+
+def test_no_intercept_is_a_bias_held_at_zero() -> None:
+    learned = learn("dist ~ 0 + speed", read_table(DATA / "cars.csv"))
+    model, x = set_up("gaussian", learned.design, learned.table)
+    fit = mle(model, x, learned.design.y(learned.table))
+    speed, dist = learned.table["speed"], learned.table["dist"]
+    assert set(fit.params) == {"mean.weight", "sigma"}
+    assert fit.params["mean.weight"].item() == pytest.approx((speed @ dist) / (speed @ speed), rel=1e-12)
+
+
+def test_an_unknown_model_is_refused_with_those_there_are() -> None:
+    with pytest.raises(
+        ModelError, match="no model `ols`; there are `gaussian`, `heteroscedastic` and `laplace`"
+    ):
+        model_named("ols")
+
+
+def test_a_model_without_a_loss_of_its_own_has_its_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neglog.losses.TABLE", {})
+    assert loss_of("gaussian", ()) == "the negative log-likelihood of `gaussian`"
