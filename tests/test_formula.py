@@ -84,6 +84,13 @@ def test_json_keeps_the_design_exactly_on_any_rows(table: pd.DataFrame, right: s
         pd.testing.assert_frame_equal(again.main.design(rows), whole.loc[rows.index], check_exact=True)
 
 
+def test_applying_a_design_learns_nothing(table: pd.DataFrame) -> None:
+    design = learn("y ~ scale(x) + C(group) + bs(x, df=5, extrapolation='clip')", table).design
+    before = json.dumps(design.to_json())
+    design.main.design(table.iloc[:5].assign(x=[-9.0, 0.0, 9.0, 99.0, 999.0]))
+    assert json.dumps(design.to_json()) == before
+
+
 def test_json_holds_no_rows_of_the_data(table: pd.DataFrame) -> None:
     short, long = (
         learn("y ~ scale(x) + C(group) + bs(x, df=5)", rows) for rows in (table, pd.concat([table] * 50))

@@ -194,6 +194,14 @@ class Coordinates:
         with torch.no_grad():
             return float(self.objective.trial(self.theta(z), self._etas(z) if self.cut else None))
 
+    def check(self, z: Tensor) -> None:
+        """Refuse a place from which the loss falls without end.
+
+        Raises:
+            UnboundedLikelihoodError: see `Objective.check_bounded`.
+        """
+        self.objective.check_bounded(self.theta(z))
+
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
         """The loss and its gradient `(K,)` in z."""
         theta = self.theta(z).requires_grad_()

@@ -180,7 +180,7 @@ def _fit(
     data = prepare(x, y, weights=weights, dtype=dtype, **keywords)
     objective = Objective(model, data)
     theta = starting_point(objective, start)
-    check_bounded(objective, theta)
+    objective.check_bounded(theta)
     coordinates = _coordinates(objective, theta, solver)
     solver = choose(coordinates) if solver is None else solver
     _check_solver(solver, coordinates)
@@ -230,7 +230,7 @@ def _finished(objective: Objective, coordinates: Coordinates, solution: Solution
             f"`{objective.name}` ran off to infinity: {solution.status}. The likelihood may have no maximum; use "
             "`map_estimate` with proper priors, or a smaller learning rate."
         )
-    check_bounded(objective, theta)
+    objective.check_bounded(theta)
     params = {name: value.detach() for name, value in objective.params(theta).items()}
     return Fit(
         model=objective.model,
@@ -246,33 +246,6 @@ def _finished(objective: Objective, coordinates: Coordinates, solution: Solution
         history=solution.history,
         objective=objective,
         coordinates=coordinates,
-    )
-
-
-def check_bounded(objective: Objective, theta: Tensor) -> None:
-    """Refuse a fit whose spread has shrunk to the rounding of the data.
-
-    A density of a real `y` that follows some rows exactly can be made as high as one likes there; what stops
-    a solver is only that residuals are rounded at 1e-16 of `y`.
-
-    Raises:
-        UnboundedLikelihoodError: naming the first such row.
-    """
-    response = objective.response(theta)
-    if response.support.is_discrete or response.event_shape:
-        return
-    data = objective.data
-    spread = response.stddev.expand(data.y.shape)
-    resolution = torch.finfo(data.y.dtype).eps * 500 * data.y.abs().max()
-    exact = (spread <= resolution) | ~torch.isfinite(data.y / spread)
-    if not bool(exact.any()):
-        return
-    row, count = int(exact.nonzero()[0]), int(exact.sum())
-    raise UnboundedLikelihoodError(
-        f"`{objective.name}` fits {'every row' if count == len(exact) else f'{count} rows'} exactly (row "
-        f"{data.row(row)}: y = {float(data.y[row]):g}), so its spread goes to 0 and the likelihood has no maximum. "
-        "Use fewer columns or more rows, condition the scale at a known value, or use `map_estimate` with a prior "
-        "that keeps the scale away from 0."
     )
 
 

@@ -38,6 +38,10 @@ class _Relaxed(TorchDistribution):
         self.base = base
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
+    @property
+    def variance(self) -> Tensor:
+        return self.base.variance
+
     def size(self, r: Tensor) -> Tensor:
         raise TypeError("a subclass says what stands in for |r|")
 

@@ -17,7 +17,7 @@ from torch.distributions import biject_to
 from torch.distributions.transforms import Transform
 
 from neglog.data import ALL, Data, check_response
-from neglog.errors import ModelError
+from neglog.errors import ModelError, UnboundedLikelihoodError
 from neglog.handlers import Model, is_parameter, is_real, weighted
 from neglog.kinks import kinked_part, smoothed
 from neglog.predictors import RESPONSE, Designs
@@ -254,6 +254,33 @@ class Objective:
         """The distribution of the observations at `theta`."""
         with torch.no_grad():
             return self.at(theta).sites[RESPONSE]["fn"]
+
+    def check_bounded(self, theta: Tensor) -> None:
+        """Refuse a place where the spread has shrunk to the rounding of the data.
+
+        A density of a real `y` that follows some rows exactly can be made as high as one likes there; all
+        that stops a solver is that residuals are rounded at 1e-16 of `y`.
+
+        Raises:
+            UnboundedLikelihoodError: naming the first such row.
+        """
+        response, y = self.response(theta), self.data.y
+        if response.support.is_discrete or response.event_shape:
+            return
+        try:
+            spread = response.stddev.expand(y.shape)
+        except NotImplementedError:  # a distribution of the user's own, without a variance
+            return
+        exact = spread <= torch.finfo(y.dtype).eps * 500 * y.abs().max()
+        if not bool(exact.any()):
+            return
+        row, count = int(exact.nonzero()[0]), int(exact.sum())
+        which = "every row" if count == len(exact) else f"{count} of {len(exact)} rows"
+        raise UnboundedLikelihoodError(
+            f"`{self.name}` fits {which} exactly (row {self.data.row(row)}: y = {float(y[row]):g}), so its spread "
+            "goes to 0 and the likelihood has no maximum. Use fewer columns or more rows, condition the scale at "
+            "a known value, or use `map_estimate` with a prior that keeps the scale away from 0."
+        )
 
 
 def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:

@@ -50,7 +50,8 @@ def design(name: str, x: Designs) -> Tensor:
         DataError: the design has not two dimensions.
     """
     if isinstance(x, Mapping):
-        found = x[name] if name in x else next(iter(x.values())).new_empty((row_count(x), 0))
+        rows = row_count(x)
+        found = x[name] if name in x else next(iter(x.values())).new_empty((rows, 0))
     else:
         found = x
     if found.dim() != 2:
@@ -66,8 +67,9 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`x @ weight + bias`, as an effect: a handler may stand in for it and hand in the predictor's values.
 
     Shapes: `x` is `(N, P)`; `weight` is `(P,)`, or `(*S, 1, P)` under a vectorising plate of shape `S`;
-    the value is `(N,)`, or `(*S, N)`.
+    the value is `(N,)`, or `(*S, N)`. A weight drawn from a float32 prior takes the dtype of `x`.
     """
+    weight = weight.to(x.dtype)
     if weight.dim() == 1:
         return x @ weight + bias
     return (x @ weight.transpose(-1, -2)).squeeze(-1) + bias

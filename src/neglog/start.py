@@ -34,6 +34,9 @@ class _Null:
         with torch.no_grad():
             return float(self._loss(z))
 
+    def check(self, z: Tensor) -> None:
+        self.objective.check_bounded(self.theta(z))
+
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
         leaf = z.detach().requires_grad_()
         loss = self._loss(leaf)

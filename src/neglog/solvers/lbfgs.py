@@ -40,6 +40,8 @@ class LBFGS:
         pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.memory)
         history = [at[1]]
         for step in range(self.max_steps):
+            if step % 20 == 19:
+                problem.check(at[0])
             size = _size(at[2]) / problem.rows
             if size <= self.tolerance:
                 status = f"optimum: gradient {size:.1e} a row after {step} steps"

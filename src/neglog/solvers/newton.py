@@ -34,7 +34,13 @@ class Newton:
         history = [value]
         definite, decrement = False, math.inf
         for step in range(self.max_steps):
-            direction, decrement, definite = newton_direction(problem.hessian(z), gradient)
+            if step % 5 == 4:
+                problem.check(z)
+            hessian = problem.hessian(z)
+            if not bool(torch.isfinite(hessian).all()):
+                status = f"the curvature is not finite after {step} steps"
+                return Solution(z, value, False, status, step, tuple(history))
+            direction, decrement, definite = newton_direction(hessian, gradient)
             noise = 64 * EPSILON * (abs(value) + math.sqrt(problem.rows))
             if decrement <= self.tolerance:
                 z, value = _last_step(problem, z, value, direction, noise)

@@ -21,6 +21,10 @@ class Problem(Protocol):
 
     def hessian(self, z: Tensor) -> Tensor: ...
 
+    def check(self, z: Tensor) -> None:
+        """Raise if the function falls without end from `z`; solvers ask now and then."""
+        ...
+
 
 class Kinked(Problem, Protocol):
     """A function of one vector that is smooth but for a sum of weighted absolute values |r(z)|, r linear."""

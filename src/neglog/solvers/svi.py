@@ -15,6 +15,7 @@ from pyro.infer.autoguide.initialization import init_to_value
 from torch import Tensor
 from tqdm import tqdm
 
+from neglog.errors import DataError
 from neglog.guides import Delta
 from neglog.solvers.solution import Problem, Solution, newton_direction
 
@@ -75,6 +76,15 @@ class SVI:
     rescale: bool = True
     certainty: float = 1e-2
     dtype: torch.dtype = torch.float64
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or (self.batch_size is not None and self.batch_size < 1):
+            raise DataError(
+                f"`SVI` needs at least one step, and one row a batch; it has steps={self.steps}, "
+                f"batch_size={self.batch_size}."
+            )
+        if self.optim is not None and not isinstance(self.optim, pyro.optim.PyroOptim):
+            raise DataError(f"`optim` must be a pyro.optim optimiser or scheduler; it is {self.optim!r}.")
 
     def minimise(self, problem: LiteralProblem, start: Tensor, progress: bool = False) -> Solution:
         """Run the steps from `start` `(K,)`."""

@@ -1,0 +1,253 @@
+"""Laws of every model: it is a plain Pyro function, and raw Pyro works on it as it stands."""
+
+import copy
+import inspect
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from pyro.contrib.autoname import scope
+from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
+from pyro.infer.autoguide import AutoDelta
+from table import TABLE, random_params, sample
+
+from neglog import losses, models
+from neglog.errors import DataError, ModelError
+from neglog.guides import Delta
+from neglog.predictors import linear, positive, rows
+
+LAW = pytest.mark.parametrize("name", TABLE)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    with torch.random.fork_rng():
+        pyro.set_rng_seed(0)
+        pyro.clear_param_store()
+        yield
+        pyro.clear_param_store()
+
+
+def trace_of(name, x, y=None, **values):
+    return poutine.trace(pyro.condition(TABLE[name].model, values)).get_trace(x, y)
+
+
+def latent(trace):
+    sites = {n: site for n, site in trace.nodes.items() if site["type"] == "sample" and n not in ("y", "rows")}
+    return [n for n, site in sites.items() if not site["is_observed"]]
+
+
+def test_every_model_has_a_row_in_the_table_and_a_loss():
+    assert set(TABLE) == set(models.__all__) == set(losses.TABLE)
+
+
+@LAW
+def test_is_a_function_of_x_and_y(name):
+    assert inspect.isfunction(TABLE[name].model)
+    assert list(inspect.signature(TABLE[name].model).parameters)[:2] == ["x", "y"]
+
+
+@LAW
+def test_has_one_plate_and_one_observation(name):
+    x, y = sample()
+    trace = trace_of(name, x, y)
+    observed = [n for n, s in trace.nodes.items() if s["type"] == "sample" and s["is_observed"]]
+    assert [n for n in observed if n != "rows"] == ["y"]
+    assert [frame.name for frame in trace.nodes["y"]["cond_indep_stack"]] == ["rows"]
+
+
+@LAW
+def test_parameters_do_not_grow_with_the_rows(name):
+    few, many = trace_of(name, sample(10)[0]), trace_of(name, sample(50)[0])
+    shapes = [{n: t.nodes[n]["value"].shape for n in latent(t)} for t in (few, many)]
+    assert shapes[0] == shapes[1]
+    assert all(not few.nodes[n]["cond_indep_stack"] for n in latent(few))
+
+
+@LAW
+def test_sites_are_those_of_the_table(name):
+    model = TABLE[name]
+    trace = trace_of(name, sample()[0])
+    assert set(latent(trace)) == set(random_params(model))
+    assert trace.nodes[f"{model.location}.weight"]["value"].shape == (3,)
+    assert trace.nodes[f"{model.location}.bias"]["value"].shape == ()
+
+
+@LAW
+def test_priors_are_proper(name):
+    # A proper prior gives samples, and a finite density at them.
+    trace = trace_of(name, sample()[0])
+    for site in latent(trace):
+        node = trace.nodes[site]
+        assert torch.isfinite(node["fn"].log_prob(node["value"])).all()
+
+
+@LAW
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_follows_the_dtype_of_x(name, dtype):
+    x = sample()[0].to(dtype)
+    trace = trace_of(name, x)
+    assert {trace.nodes[n]["value"].dtype for n in [*latent(trace), "y"]} == {dtype}
+
+
+@LAW
+def test_row_order_does_not_matter(name):
+    x, y = sample()
+    params = random_params(TABLE[name])
+    order = torch.randperm(len(y))
+    there, back = (trace_of(name, *data, **params).log_prob_sum() for data in ((x, y), (x[order], y[order])))
+    torch.testing.assert_close(there, back, rtol=1e-12, atol=0)
+
+
+@LAW
+def test_runs_under_raw_svi(name):
+    x, y = sample()
+    model = TABLE[name].model
+    guide = Delta(model)
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
+    history = [svi.step(x, y) for _ in range(200)]
+    assert np.mean(history[-10:]) < np.mean(history[:10])
+
+
+@pytest.mark.parametrize("name", ["gaussian", "heteroscedastic"])
+def test_runs_under_pyros_own_autodelta(name):
+    x, y = sample()
+    model = TABLE[name].model
+    svi = SVI(model, AutoDelta(model), pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
+    history = [svi.step(x, y) for _ in range(200)]
+    assert np.mean(history[-10:]) < np.mean(history[:10])
+
+
+def test_autodelta_has_a_method_named_median_and_a_scope_steps_aside():
+    # Pyro 1.9 keeps the value of the site `median.weight` as an attribute of the guide, under `median`.
+    x, y = sample()
+    with pytest.raises(AttributeError, match="weight"):
+        AutoDelta(models.laplace)(x, y)
+    model = scope(models.laplace, prefix="laplace")
+    svi = SVI(model, AutoDelta(model), pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
+    history = [svi.step(x, y) for _ in range(200)]
+    assert np.mean(history[-10:]) < np.mean(history[:10])
+
+
+@pytest.mark.parametrize("name", ["gaussian", "heteroscedastic"])
+def test_delta_is_autodelta(name):
+    x, y = sample()
+    model = TABLE[name].model
+    params = random_params(TABLE[name])
+    start = pyro.infer.autoguide.initialization.init_to_value(values=params)
+    ours = Trace_ELBO().loss(model, Delta(model, init_loc_fn=start), x, y)
+    theirs = Trace_ELBO().loss(model, AutoDelta(model, init_loc_fn=start), x, y)
+    assert ours == theirs
+
+
+def test_delta_takes_sites_inside_plates():
+    def model(x, y=None):
+        with pyro.plate("columns", x.shape[1]):
+            weight = pyro.sample("weight", pyro.distributions.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("rows", len(x)):
+            return pyro.sample("y", pyro.distributions.Normal(x @ weight, 1.0), obs=y)
+
+    x, y = sample()
+    start = pyro.infer.autoguide.initialization.init_to_value(values={"weight": torch.ones(3).double()})
+    ours = Trace_ELBO().loss(model, Delta(model, init_loc_fn=start), x, y)
+    pyro.clear_param_store()
+    assert ours == Trace_ELBO().loss(model, AutoDelta(model, init_loc_fn=start), x, y)
+
+
+@LAW
+def test_runs_under_raw_nuts(name):
+    x, y = sample(30, 1)
+    mcmc = MCMC(NUTS(TABLE[name].model), num_samples=20, warmup_steps=30, disable_progbar=True)
+    mcmc.run(x, y)
+    draws = mcmc.get_samples()
+    assert set(draws) == set(random_params(TABLE[name], columns=1))
+    assert all(torch.isfinite(d).all() for d in draws.values())
+
+
+@LAW
+@pytest.mark.parametrize("parallel", [False, True])
+def test_runs_under_raw_predictive(name, parallel):
+    x, _ = sample()
+    draws = Predictive(TABLE[name].model, num_samples=7, parallel=parallel)(x)
+    assert draws["y"].shape == (7, len(x))
+    assert torch.isfinite(draws["y"]).all()
+
+
+@LAW
+def test_parallel_prediction_matches_one_by_one(name):
+    x, _ = sample(5)
+    many = [random_params(TABLE[name], seed=s) for s in range(4)]
+    draws = {site: torch.stack([p[site] for p in many]) for site in many[0]}
+    model = TABLE[name].model
+    locations = []
+    for params in many:
+        locations.append(trace_of(name, x, None, **params).nodes["y"]["fn"].mean)
+    with poutine.trace() as together:
+        batched = {n: v.reshape(4, 1, *v.shape[1:]) for n, v in draws.items()}
+        pyro.condition(model, batched)(x)
+    torch.testing.assert_close(together.trace.nodes["y"]["fn"].mean, torch.stack(locations))
+
+
+@LAW
+def test_can_be_drawn(name):
+    x, y = sample()
+    graph = pyro.render_model(TABLE[name].model, model_args=(x, y))
+    assert TABLE[name].location in graph.source
+    assert "rows" in graph.source
+
+
+@LAW
+def test_designs_by_name_and_designs_without_columns(name):
+    model, (x, y) = TABLE[name], sample()
+    empty = x[:, :0]
+    trace = trace_of(name, {model.location: x, model.scale: empty}, y)
+    assert trace.nodes[f"{model.location}.weight"]["value"].shape == (3,)
+    scale = model.scale if model.scale.startswith("log_") else f"log_{model.scale}"
+    assert trace.nodes[f"{scale}.weight"]["value"].shape == (0,)
+    assert trace.nodes[f"{scale}.bias"]["value"].shape == ()
+
+
+@LAW
+def test_a_predictor_without_a_design_is_a_constant(name):
+    model, (x, _) = TABLE[name], sample()
+    trace = trace_of(name, {model.location: x})
+    scale = trace.nodes["y"]["fn"].stddev
+    assert torch.all(scale == scale[0])
+
+
+@LAW
+def test_densities_integrate_to_one(name):
+    x = sample(1)[0]
+    fn = trace_of(name, x, None, **random_params(TABLE[name])).nodes["y"]["fn"]
+    grid = fn.mean + fn.stddev * torch.linspace(-60, 60, 400_001, dtype=torch.float64)
+    density = fn.log_prob(grid[:, None]).exp()[:, 0]
+    # The trapezoid rule errs by h² / 12 times the jump of the slope: 3e-4² / 12 · 2 √2 ≈ 2e-8 for Laplace.
+    assert torch.trapezoid(density, grid).item() == pytest.approx(1.0, abs=3e-8)
+
+
+def test_a_column_vector_is_asked_for():
+    with pytest.raises(DataError, match=r"shape \(rows, columns\).*x\[:, None\]"):
+        models.gaussian(torch.zeros(5))
+
+
+def test_an_empty_mapping_has_no_rows():
+    with pytest.raises(ModelError, match="empty mapping"):
+        models.gaussian({})
+
+
+def test_models_are_not_changed_by_use():
+    before = copy.copy(models.gaussian.__dict__)
+    Predictive(models.gaussian, num_samples=2)(sample()[0])
+    assert models.gaussian.__dict__ == before
+
+
+def test_predictors_serve_models_of_ones_own():
+    def own(x, y=None):
+        location, rate = linear("location", x), positive("rate", x)
+        with rows(x):
+            return pyro.sample("y", pyro.distributions.Normal(location, 1 / rate), obs=y)
+
+    trace = poutine.trace(own).get_trace({"location": sample()[0], "rate": sample()[0][:, :1]})
+    assert {"location.weight", "location.bias", "log_rate.weight", "log_rate.bias"} <= set(trace.nodes)
