@@ -95,8 +95,10 @@ def test_fit_of_the_median_is_that_of_quantreg() -> None:
 
 
 def test_terms_with_brackets_are_printed_whole() -> None:
-    result = run("fit", WARP, "breaks ~ C(tension)", "-m", "gaussian")
-    assert "C(tension)[T.M]" in result.stdout
+    Path("colours.csv").write_text("y,colour\n1,red\n2,red\n4,blue\n7,blue\n")  # [red] is a style of rich
+    result = run("fit", "colours.csv", "y ~ 0 + colour", "-m", "gaussian")
+    assert "colour[blue]" in result.stdout
+    assert "colour[red]" in result.stdout
 
 
 def test_predictors_with_formulas_of_their_own() -> None:

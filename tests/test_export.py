@@ -153,6 +153,12 @@ def test_only_models_of_neglog_can_be_saved(tmp_path: Path, x: Tensor, y: Tensor
         ModelError, match=r"only models of neglog\.models can be saved, and `my_model` is not one"
     ):
         export.save(mle(my_model, x, y), tmp_path / "a")
+
+    def gaussian(x: Tensor, y: Tensor | None = None) -> Tensor:  # by the name of one of ours
+        return my_model(x, y)
+
+    with pytest.raises(ModelError, match=r"only models of neglog\.models can be saved"):
+        export.save(mle(gaussian, x, y), tmp_path / "a")
     prior = {"mean.weight": dist.Normal(torch.tensor(0.0, dtype=torch.float64), 1.0)}
     with pytest.raises(ModelError, match="inside the handler WithPriors cannot be saved"):
         export.save(map_estimate(with_priors(models.gaussian, prior), x, y), tmp_path / "a")

@@ -78,7 +78,10 @@ def test_one_input_has_the_rows_the_median_and_its_bands(engel: Learned, fits: d
 
 def test_panels_share_their_axes(engel: Learned, fits: dict[str, Fit]) -> None:
     figure = picture_of_table(fits, engel.design, engel.table)
-    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in panels(figure)}) == 1
+    first, *rest = panels(figure)
+    for axes in rest:
+        assert first.get_shared_x_axes().joined(first, axes)
+        assert first.get_shared_y_axes().joined(first, axes)
 
 
 def test_a_transformed_input_is_still_one_input(engel: Learned) -> None:
@@ -106,6 +109,12 @@ def test_anything_else_has_observed_against_predicted(right: str) -> None:
     assert np.array_equal(drawn[:, 1], learned.table["Ozone"])
     (line,) = axes.lines
     assert np.array_equal(line.get_xdata(), line.get_ydata())
+
+
+def test_text_has_observed_against_predicted() -> None:
+    learned = learn("breaks ~ tension", read_table(DATA / "warpbreaks.csv"))
+    (axes,) = panels(picture_of_table({"laplace": fitted(learned)["laplace"]}, learned.design, learned.table))
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted breaks", "observed breaks")
 
 
 def test_arrays_are_drawn_as_tables_are(engel: Learned, fits: dict[str, Fit]) -> None:

@@ -202,6 +202,7 @@ class Coordinates:
         """
         self.objective.check_bounded(self.theta(z))
 
+    @torch.enable_grad()
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
         """The loss and its gradient `(K,)` in z."""
         theta = self.theta(z).requires_grad_()
@@ -221,6 +222,7 @@ class Coordinates:
                 gradient[block.places] += block.design.T @ eta_gradients[block.name]
         return gradient
 
+    @torch.enable_grad()
     def hessian(self, z: Tensor) -> Tensor:
         """The Hessian `(K, K)` in z."""
         if not self.cut:
@@ -356,6 +358,7 @@ def _second(scalar: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     return [f.detach() for f in found]
 
 
+@torch.enable_grad()
 def rescaled(objective: Objective, theta: Tensor) -> Coordinates:
     """Coordinates for `objective` in which its curvature near `theta` `(K,)` is about one a row.
 

@@ -128,9 +128,21 @@ def run(model: Model, data: Data, run: Run, *, response: bool = True) -> Run:
 
 
 def initial_value(msg: dict[str, Any]) -> Tensor:
-    """Where a site starts unless told otherwise: its own `start` (a network's), or its prior's median."""
-    start = msg["infer"].get("start")
-    return init_to_median(msg).detach() if start is None else start
+    """Where a site starts unless told otherwise, deterministic given torch's random state.
+
+    A network's own value; the prior's mean where all real numbers are allowed, so that linear predictors are
+    small however large the columns; else the prior's median.
+    """
+    if "start" in msg["infer"]:
+        return msg["infer"]["start"]
+    if is_real(msg["fn"].support):
+        try:
+            mean = msg["fn"].mean.detach()
+        except NotImplementedError:
+            mean = torch.tensor(torch.nan)
+        zero = torch.zeros(msg["fn"].shape(), dtype=mean.dtype)
+        return torch.where(torch.isfinite(mean), mean, zero)
+    return init_to_median(msg).detach()
 
 
 class Objective:
@@ -218,6 +230,7 @@ class Objective:
         with torch.no_grad():
             return float(self.loss(theta))
 
+    @torch.enable_grad()
     def value_and_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
         """The loss and its gradient `(K,)`."""
         leaf = theta.detach().requires_grad_()
@@ -228,6 +241,7 @@ class Objective:
         """The gradient `(K,)` of the loss."""
         return self.value_and_gradient(theta)[1]
 
+    @torch.enable_grad()
     def hessian(self, theta: Tensor) -> Tensor:
         """The Hessian `(K, K)` of the loss, by differentiating the gradient K times."""
         leaf = theta.detach().requires_grad_()
@@ -242,13 +256,6 @@ class Objective:
     def log_likelihood(self, theta: Tensor) -> Tensor:
         """The log-likelihood of each row `(N,)`, without weights."""
         return run(self.model, self.data, Run(self.params(theta))).log_prob(RESPONSE)
-
-    def scores(self, theta: Tensor) -> Tensor:
-        """The gradient of each row's log-likelihood, `(N, K)`, without weights."""
-        leaf = theta.detach().requires_grad_()
-        rows = self.log_likelihood(leaf)
-        out = [torch.autograd.grad(row, leaf, retain_graph=True)[0] for row in rows]
-        return torch.stack(out)
 
     def response(self, theta: Tensor) -> Any:
         """The distribution of the observations at `theta`."""

@@ -37,6 +37,7 @@ class _Null:
     def check(self, z: Tensor) -> None:
         self.objective.check_bounded(self.theta(z))
 
+    @torch.enable_grad()
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
         leaf = z.detach().requires_grad_()
         loss = self._loss(leaf)
@@ -44,6 +45,7 @@ class _Null:
             return float(loss.detach()), torch.full_like(z, torch.nan)
         return float(loss.detach()), torch.autograd.grad(loss, leaf)[0]
 
+    @torch.enable_grad()
     def hessian(self, z: Tensor) -> Tensor:
         leaf = z.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(self._loss(leaf), leaf, create_graph=True)
@@ -84,7 +86,7 @@ def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
     null = _Null(objective.softened(1.0), theta, places)
     if not math.isfinite(null.value(theta[places])):
         return theta
-    return null.theta(Newton(tolerance=1e-2, max_steps=100).minimise(null, theta[places]).z)
+    return null.theta(Newton(tolerance=1e-6, max_steps=100).minimise(null, theta[places]).z)
 
 
 def _site(objective: Objective, name: str) -> Any:

@@ -136,6 +136,7 @@ def _flat(objective: Objective, theta: Tensor) -> Tensor:
     return torch.cat([value.reshape(-1) for value in objective.params(theta).values()])
 
 
+@torch.enable_grad()
 def _jacobian(objective: Objective, theta: Tensor) -> Tensor:
     """The derivatives of the parameters in theta."""
     return torch.autograd.functional.jacobian(lambda t: _flat(objective, t), theta)

@@ -97,6 +97,8 @@ class _Vertex:
             if not math.isfinite(value):
                 return None
             reduced = basis.T @ self.smooth.hessian(z) @ basis
+            if not bool(torch.isfinite(reduced).all()):
+                return None
             direction, decrement, definite = newton_direction(reduced, basis.T @ gradient)
             if decrement <= tolerance or (not definite and self._gradient_is_noise(gradient, basis)):
                 return (

@@ -86,6 +86,7 @@ class SVI:
         if self.optim is not None and not isinstance(self.optim, pyro.optim.PyroOptim):
             raise DataError(f"`optim` must be a pyro.optim optimiser or scheduler; it is {self.optim!r}.")
 
+    @torch.enable_grad()
     def minimise(self, problem: LiteralProblem, start: Tensor, progress: bool = False) -> Solution:
         """Run the steps from `start` `(K,)`."""
         values = {name: value.clone() for name, value in problem.literal_values(start).items()}

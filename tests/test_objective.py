@@ -1,0 +1,202 @@
+"""The waist: one vector, its loss, and derivatives that are checked as numbers."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from table import TABLE, random_params, sample
+from torch import nn
+
+from neglog import flat, models, on_features, with_priors
+from neglog.coordinates import Coordinates, rescaled
+from neglog.data import prepare
+from neglog.errors import ModelError
+from neglog.objective import Objective, admits, positive_names, predictor_names
+from neglog.solvers import Newton
+from neglog.start import starting_point
+
+LAW = pytest.mark.parametrize("name", TABLE)
+SMOOTH = pytest.mark.parametrize("name", [name for name, model in TABLE.items() if model.smooth])
+
+
+def number(value):
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def make(name, handler=lambda model: model, **keywords):
+    x, y = sample()
+    return Objective(handler(TABLE[name].model), prepare(x, y, **keywords))
+
+
+def differences(function, at, step=1e-5):
+    """Central differences: the error is step² plus rounding over step, 1e-9 or so of the third derivative."""
+    moves = step * torch.eye(len(at), dtype=at.dtype)
+    return torch.stack([(function(at + m) - function(at - m)) / (2 * step) for m in moves])
+
+
+@LAW
+def test_vector_and_sites_are_two_names_of_one_thing(name):
+    objective, params = make(name), random_params(TABLE[name])
+    theta = objective.theta(params)
+    assert theta.shape == (objective.size,)
+    back = objective.params(theta)
+    assert list(back) == list(objective.sites)
+    for site, value in params.items():
+        torch.testing.assert_close(back[site], value, rtol=1e-14, atol=0)
+
+
+@LAW
+@pytest.mark.parametrize("handler", [flat, lambda model: model], ids=["mle", "map"])
+def test_gradient_is_that_of_differences(name, handler):
+    objective = make(name, handler)
+    theta = objective.theta(random_params(TABLE[name]))
+    expected = differences(lambda t: number(objective.value(t)), theta)
+    torch.testing.assert_close(objective.gradient(theta), expected, rtol=1e-6, atol=1e-5)
+
+
+@LAW
+@pytest.mark.parametrize("handler", [flat, lambda model: model], ids=["mle", "map"])
+def test_hessian_is_that_of_differences(name, handler):
+    objective = make(name, handler)
+    theta = objective.theta(random_params(TABLE[name]))
+    expected = differences(objective.gradient, theta)
+    torch.testing.assert_close(objective.hessian(theta), expected, rtol=1e-5, atol=1e-4)
+
+
+@LAW
+def test_row_log_likelihoods_add_up(name):
+    objective = make(name, weights=torch.arange(60.0))
+    theta = objective.theta(random_params(TABLE[name]))
+    rows = objective.log_likelihood(theta)
+    assert rows.shape == (objective.rows,) == (59,)  # the row of weight 0 is absent
+    assert objective.nll(theta) == pytest.approx(-(rows * objective.data.weights).sum().item(), rel=1e-12)
+
+
+# In the coordinates of a solver nothing but the coordinates changes.
+
+HANDLERS = {
+    "mle": flat,
+    "map": lambda model: model,
+    "bias fixed": lambda model: flat(pyro.condition(model, {f"{_location(model)}.bias": number(0.5)})),
+    "weights fixed": lambda model: flat(
+        pyro.condition(model, {f"{_location(model)}.weight": torch.ones(3, dtype=torch.float64)})
+    ),
+    "half flat": lambda model: flat(model, f"{_location(model)}.bias"),
+}
+
+
+def _location(model):
+    return next(entry.location for entry in TABLE.values() if entry.model is model)
+
+
+@LAW
+@pytest.mark.parametrize("handler", HANDLERS.values(), ids=HANDLERS)
+def test_coordinates_change_the_scale_and_not_the_loss(name, handler):
+    objective = make(name, handler, weights=torch.linspace(0.5, 2, 60))
+    coordinates = rescaled(objective, starting_point(objective, None))
+    assert coordinates.cut
+    theta = objective.initial + torch.linspace(-0.3, 0.4, objective.size, dtype=torch.float64)
+    z = coordinates.z(theta)
+    torch.testing.assert_close(coordinates.theta(z), theta, rtol=1e-12, atol=1e-13)
+    assert coordinates.value(z) == pytest.approx(objective.value(theta), rel=1e-12)
+    map_ = coordinates.directions(torch.eye(objective.size, dtype=torch.float64))
+    value, gradient = coordinates.value_and_gradient(z)
+    assert value == pytest.approx(objective.value(theta), rel=1e-12)
+    torch.testing.assert_close(gradient, map_.T @ objective.gradient(theta), rtol=1e-10, atol=1e-10)
+    expected = map_.T @ objective.hessian(theta) @ map_
+    torch.testing.assert_close(coordinates.hessian(z), expected, rtol=1e-10, atol=1e-10)
+
+
+@SMOOTH
+def test_curvature_is_about_one_a_row_whatever_the_units(name):
+    x, y = sample()
+    x = x * torch.tensor([1e8, 1.0, 1e-8], dtype=torch.float64)
+    objective = Objective(flat(TABLE[name].model), prepare(x, y * 1e6))
+    coordinates = rescaled(objective, starting_point(objective, None))
+    optimum = Newton().minimise(coordinates, coordinates.z(starting_point(objective, None)))
+    eigenvalues = torch.linalg.eigvalsh(coordinates.hessian(optimum.z)) / objective.rows
+    # The noise at the null model, which sets the units, is up to ten times that at the optimum.
+    assert 0.1 < eigenvalues.min() < eigenvalues.max() < 100
+
+
+@LAW
+def test_literal_model_has_the_same_loss(name):
+    objective = make(name)
+    coordinates = rescaled(objective, starting_point(objective, None))
+    z = coordinates.z(objective.theta(random_params(TABLE[name])))
+    arguments, keywords = coordinates.literal_arguments(None)
+    values = coordinates.literal_values(z)
+    trace = pyro.poutine.trace(pyro.condition(coordinates.literal, values)).get_trace(*arguments, **keywords)
+    assert -trace.log_prob_sum().item() == pytest.approx(coordinates.value(z), rel=1e-12)
+    torch.testing.assert_close(coordinates.from_literal(values), z, rtol=1e-12, atol=1e-12)
+
+
+def test_hierarchical_priors_are_part_of_the_hessian():
+    def model(x, y=None):
+        spread = pyro.sample("spread", dist.LogNormal(x.new_zeros(()), 1.0))
+        shrunk = with_priors(models.gaussian, {"mean.weight": dist.Normal(x.new_zeros(()), spread)})
+        return shrunk(x, y)
+
+    x, y = sample()
+    objective = Objective(model, prepare(x, y))
+    coordinates = rescaled(objective, starting_point(objective, None))
+    z = coordinates.z(objective.initial + 0.2)
+    whole = Coordinates(objective, coordinates.blocks, cut=False)
+    torch.testing.assert_close(coordinates.hessian(z), whole.hessian(z), rtol=1e-10, atol=1e-10)
+
+
+def test_a_network_is_not_cut():
+    x, y = sample()
+    net = on_features(models.gaussian, nn.Linear(3, 2))
+    objective = Objective(flat(net), prepare(x, y))
+    coordinates = rescaled(objective, starting_point(objective, None))
+    assert not coordinates.cut
+    z = coordinates.z(starting_point(objective, None))
+    expected = differences(lambda t: number(coordinates.value(t)), z)
+    torch.testing.assert_close(coordinates.value_and_gradient(z)[1], expected, rtol=1e-6, atol=1e-5)
+
+
+# What a model says of itself.
+
+
+def test_names_are_read_from_the_model():
+    assert {name: predictor_names(entry.model) for name, entry in TABLE.items()} == {
+        "gaussian": ("mean",),
+        "laplace": ("median",),
+        "heteroscedastic": ("mean", "log_variance"),
+    }
+    assert {name: positive_names(entry.model) for name, entry in TABLE.items()} == {
+        "gaussian": ("sigma",),
+        "laplace": ("scale",),
+        "heteroscedastic": (),
+    }
+
+
+@LAW
+def test_real_models_admit_real_responses(name):
+    assert admits(TABLE[name].model, torch.tensor([-1.0, 0.0, 2.5]))
+    assert not admits(TABLE[name].model, torch.zeros(3, 2))
+
+
+def test_a_model_needs_an_observation():
+    def model(x, y=None):
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ModelError, match="no sample site named 'y'.*Its sites are 'z'"):
+        Objective(model, prepare(*sample()))
+
+
+def test_a_latent_site_inside_the_plate_is_refused():
+    def model(x, y=None):
+        with pyro.plate("rows", len(x)):
+            noise = pyro.sample("noise", dist.Normal(x.new_zeros(()), 1.0))
+            return pyro.sample("y", dist.Normal(noise, 1.0), obs=y)
+
+    with pytest.raises(ModelError, match="'noise' is inside the plate of rows"):
+        Objective(model, prepare(*sample()))
+
+
+def test_a_model_without_parameters_has_nothing_to_estimate():
+    fixed = pyro.condition(models.gaussian, random_params(TABLE["gaussian"]))
+    with pytest.raises(ModelError, match="no latent site"):
+        Objective(fixed, prepare(*sample()))

@@ -1,0 +1,136 @@
+"""The literal path: minibatches, schedules, early stopping."""
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from table import TABLE, sample
+
+from neglog import flat, mle, models
+from neglog.coordinates import rescaled
+from neglog.data import prepare
+from neglog.errors import ConvergenceWarning, DataError
+from neglog.objective import Objective
+from neglog.solvers import SVI
+from neglog.start import starting_point
+
+
+def test_settings_that_make_no_sense_are_refused():
+    with pytest.raises(DataError, match="steps=0"):
+        SVI(steps=0)
+    with pytest.raises(DataError, match="batch_size=0"):
+        SVI(batch_size=0)
+    with pytest.raises(DataError, match=r"must be a pyro.optim"):
+        SVI(optim=torch.optim.Adam)
+
+
+@pytest.mark.parametrize("handler", [flat, lambda model: model], ids=["mle", "map"])
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_minibatch_gradient_is_an_unbiased_estimate(name, handler, weighted):
+    # Over a partition into batches of one size, each row comes equally often: the mean is the expectation.
+    x, y = sample()
+    weights = torch.linspace(0.5, 2, len(y)) if weighted else None
+    objective = Objective(handler(TABLE[name].model), prepare(x, y, weights=weights))
+    coordinates = rescaled(objective, starting_point(objective, None))
+    z = coordinates.z(starting_point(objective, None)) + 0.1
+
+    def gradient(index):
+        values = {k: v.requires_grad_() for k, v in coordinates.literal_values(z).items()}
+        arguments, keywords = coordinates.literal_arguments(index)
+        conditioned = pyro.condition(coordinates.literal, values)
+        loss = -pyro.poutine.trace(conditioned).get_trace(*arguments, **keywords).log_prob_sum()
+        found = torch.autograd.grad(loss, list(values.values()))
+        return torch.cat([g.reshape(-1) for g in found]), loss.detach()
+
+    batches = [gradient(index) for index in torch.randperm(len(y), generator=torch.Generator().manual_seed(0)).split(12)]
+    whole = gradient(None)
+    torch.testing.assert_close(torch.stack([g for g, _ in batches]).mean(0), whole[0], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(torch.stack([v for _, v in batches]).mean(), whole[1], rtol=1e-12, atol=0)
+    assert not torch.allclose(batches[0][0], whole[0])
+
+
+def test_minibatches_come_near_the_optimum():
+    x, y = sample(400)
+    exact = mle(models.gaussian, x, y)
+    with pytest.warns(ConvergenceWarning):
+        fit = mle(models.gaussian, x, y, solver=SVI(steps=2000, batch_size=50, certainty=1e-9))
+    assert fit.nll - exact.nll < 0.1
+
+
+def test_the_seed_decides_the_batches():
+    x, y = sample(100)
+    runs = []
+    for seed in (0, 0, 1):
+        with pytest.warns(ConvergenceWarning):
+            runs.append(mle(models.gaussian, x, y, solver=SVI(steps=50, batch_size=10, seed=seed)).history)
+    assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize(
+    "optim",
+    [
+        pyro.optim.Adam({"lr": 0.05}),
+        pyro.optim.ClippedAdam({"lr": 0.05, "lrd": 0.995}),
+        pyro.optim.ExponentialLR({"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.1}, "gamma": 0.99}),
+        pyro.optim.ReduceLROnPlateau({"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.1}, "patience": 20}),
+    ],
+    ids=lambda optim: type(optim).__name__,
+)
+def test_any_optimiser_or_schedule_serves(optim):
+    x, y = sample()
+    fit = mle(models.gaussian, x, y, solver=SVI(optim=optim, steps=1200))
+    assert fit.converged
+    assert fit.nll == pytest.approx(mle(models.gaussian, x, y).nll, abs=1e-3)
+
+
+def test_an_optimiser_serves_many_fits_and_keeps_no_state():
+    x, y = sample()
+    solver = SVI(optim=pyro.optim.Adam({"lr": 0.05}), steps=400, certainty=10.0)
+    first, second = (mle(models.gaussian, x, y, solver=solver) for _ in range(2))
+    assert first.history == second.history
+    assert not solver.optim.optim_objs
+
+
+def test_history_is_the_loss_step_by_step():
+    x, y = sample()
+    fit = mle(models.gaussian, x, y, solver=SVI(steps=1000))
+    assert len(fit.history) == fit.steps == 1000
+    assert fit.history[-1] == pytest.approx(fit.loss, rel=1e-9)
+    assert fit.history[0] > fit.history[-1]
+
+
+def test_early_stopping():
+    x, y = sample()
+    fit = mle(models.gaussian, x, y, solver=SVI(steps=3000, patience=50))
+    assert fit.steps < 3000
+    assert fit.nll == pytest.approx(mle(models.gaussian, x, y).nll, abs=1e-2)
+
+
+def test_the_models_own_coordinates_serve_well_scaled_data():
+    x, y = sample()
+    fit = mle(models.gaussian, x, y, solver=SVI(steps=2000, rescale=False))
+    assert fit.nll == pytest.approx(mle(models.gaussian, x, y).nll, abs=1e-4)
+
+
+def test_a_learning_rate_that_is_too_large_is_told():
+    x, y = sample()
+    with pytest.warns(ConvergenceWarning, match="did not converge"):
+        fit = mle(models.gaussian, x, y, solver=SVI(optim=pyro.optim.SGD({"lr": 0.02}), steps=100))
+    assert not fit.converged
+
+
+def test_progress_goes_to_the_terminal(capsys):
+    x, y = sample()
+    mle(models.gaussian, x, y, solver=SVI(steps=1000), progress=True)
+    out, err = capsys.readouterr()
+    assert "SVI" in err
+    assert out == ""
+
+
+def test_single_precision_is_a_choice():
+    x, y = sample()
+    fit = mle(models.gaussian, x, y, solver=SVI(steps=1500, dtype=torch.float32))
+    assert {value.dtype for value in fit.params.values()} == {torch.float32}
+    exact = mle(models.gaussian, x, y)
+    np.testing.assert_allclose(fit.params["mean.weight"], exact.params["mean.weight"], atol=1e-3)
