@@ -115,7 +115,10 @@ def draw_gradients(axes: Axes, gradients: dict[float, tuple[Tensor, Tensor]]) ->
 
 
 def draw_paths(axes: Axes, x: Tensor, y: Tensor, paths: dict[str, Tensor]) -> None:
-    sides = torch.linspace(-2, 3.2, 80, dtype=torch.float64), torch.linspace(-0.2, 3.4, 80, dtype=torch.float64)
+    sides = (
+        torch.linspace(-2, 3.2, 80, dtype=torch.float64),
+        torch.linspace(-0.2, 3.4, 80, dtype=torch.float64),
+    )
     weight, bias = torch.meshgrid(*sides, indexing="ij")
     surface = (y[:, None] - x * weight.reshape(1, -1) - bias.reshape(1, -1)).square().mean(0)
     levels = surface.min() + torch.logspace(-1.5, 1.3, 8)
@@ -123,7 +126,11 @@ def draw_paths(axes: Axes, x: Tensor, y: Tensor, paths: dict[str, Tensor]) -> No
     axes.plot(*paths["MSE"].T, color=RED, lw=7, alpha=0.3, solid_capstyle="round")
     axes.plot(*paths["NLL"].T, color=INK, lw=1)
     axes.plot(*paths["SVI"].T, "o", color=BLUE, ms=3.4)
-    for text, height, colour in (("MSE", 3.15, RED), ("Gaussian NLL", 2.95, INK), ("pyro.infer.SVI", 2.75, BLUE)):
+    for text, height, colour in (
+        ("MSE", 3.15, RED),
+        ("Gaussian NLL", 2.95, INK),
+        ("pyro.infer.SVI", 2.75, BLUE),
+    ):
         say(axes, text, (1.6, height), colour)
     say(axes, "start", (START[0], START[1] + 0.17), QUIET, ha="center")
     dress(axes, "Three descents, one path", "weight", "bias")
@@ -176,7 +183,9 @@ def main() -> None:
             )
         ],
     )
-    print(f"\nleft free, sigma² = {optimum.params['sigma'].item() ** 2:.6f}; the smallest MSE = {smallest_mse:.6f}")
+    print(
+        f"\nleft free, sigma² = {optimum.params['sigma'].item() ** 2:.6f}; the smallest MSE = {smallest_mse:.6f}"
+    )
     draw(x, y, gradients, paths, options.picture)
     check(gradients, paths, optimum, smallest_mse)
 

@@ -53,7 +53,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         print("  ".join(cells))
 
 
-def figure(columns: int, *, rows: int = 1, size: tuple[float, float] = (4.6, 4.1)) -> tuple[Figure, list[Axes]]:
+def figure(
+    columns: int, *, rows: int = 1, size: tuple[float, float] = (4.6, 4.1)
+) -> tuple[Figure, list[Axes]]:
     """A figure with a row of panels; `size` is that of one panel, in inches."""
     canvas = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained", facecolor="white")
     FigureCanvasAgg(canvas)

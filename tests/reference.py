@@ -15,7 +15,9 @@ import torch
 from neglog import Fit, flat, map_estimate, mle, models, with_priors
 
 FOLDER = Path(__file__).parent / "cases"
-CASES = {case["id"]: case for case in json.loads((FOLDER / "cases.json").read_text(encoding="utf-8"))["cases"]}
+CASES = {
+    case["id"]: case for case in json.loads((FOLDER / "cases.json").read_text(encoding="utf-8"))["cases"]
+}
 MODELS = {"gaussian": models.gaussian, "laplace": models.laplace, "gaussian_hetero": models.heteroscedastic}
 LOCATION = {"gaussian": "mean", "laplace": "median", "gaussian_hetero": "mean"}
 
@@ -41,7 +43,9 @@ class Problem:
 
     def fit(self, **keywords: Any) -> Fit:
         penalised = "penalty" in self.case["model"]
-        return (map_estimate if penalised else mle)(self.model, self.x, self.y, weights=self.weights, **keywords)
+        return (map_estimate if penalised else mle)(
+            self.model, self.x, self.y, weights=self.weights, **keywords
+        )
 
 
 def problem(name: str) -> Problem:

@@ -6,7 +6,13 @@ import torch
 from reference import CASES, LOCATION, estimates, problem, table
 
 from neglog import covariance, log_likelihood, map_estimate, mle, models, on_features
-from neglog.errors import ConvergenceWarning, DataError, NeglogError, SingularDesignError, UnboundedLikelihoodError
+from neglog.errors import (
+    ConvergenceWarning,
+    DataError,
+    NeglogError,
+    SingularDesignError,
+    UnboundedLikelihoodError,
+)
 from neglog.solvers import LBFGS, SVI
 
 IN_STANDARD_ERRORS = 1e-4
@@ -15,7 +21,9 @@ STANDARD_ERROR = 1e-4
 
 UNIQUE = [name for name, case in CASES.items() if "params" in case and case.get("unique_optimum", True)]
 UNIQUE.remove("nasty_nan_gauss_airquality")
-SMOOTH = [name for name in UNIQUE if CASES[name]["family"] != "laplace" and CASES[name]["kind"] != "map_lasso"]
+SMOOTH = [
+    name for name in UNIQUE if CASES[name]["family"] != "laplace" and CASES[name]["kind"] != "map_lasso"
+]
 REFUSED = {
     "nasty_collinear_gauss_cars": (SingularDesignError, "speed, speed2"),
     "nasty_perfect_gauss_line": (UnboundedLikelihoodError, "no maximum"),
@@ -43,7 +51,13 @@ def check(fit, case):
 
 
 def test_every_case_has_a_test():
-    tested = {*UNIQUE, *REFUSED, "nasty_nan_gauss_airquality", "nasty_nonunique_lad_median", "oracle_neural_hetero_public"}
+    tested = {
+        *UNIQUE,
+        *REFUSED,
+        "nasty_nan_gauss_airquality",
+        "nasty_nonunique_lad_median",
+        "oracle_neural_hetero_public",
+    }
     assert tested == set(CASES)
 
 
@@ -64,7 +78,9 @@ def test_lbfgs_meets_the_reference(name):
     check(problem_.fit(solver=LBFGS()), problem_.case)
 
 
-@pytest.mark.parametrize("name", ["gauss_cars", "hetero_engel", "nist_longley", "nasty_scale_y_gauss_stackloss"])
+@pytest.mark.parametrize(
+    "name", ["gauss_cars", "hetero_engel", "nist_longley", "nasty_scale_y_gauss_stackloss"]
+)
 def test_svi_meets_the_reference(name):
     problem_ = problem(name)
     fit = problem_.fit(solver=SVI(steps=2000))
@@ -154,7 +170,29 @@ def test_filip_certified_to_seven_digits():
     np.testing.assert_allclose(coefficients(fit), FILIP, rtol=1e-7)
 
 
-DELTA = [759, -2048, 2048, -2048, 2523, -2048, 2048, -2048, 1838, -2048, 2048, -2048, 1838, -2048, 2048, -2048, 2523, -2048, 2048, -2048, 759]
+DELTA = [
+    759,
+    -2048,
+    2048,
+    -2048,
+    2523,
+    -2048,
+    2048,
+    -2048,
+    1838,
+    -2048,
+    2048,
+    -2048,
+    1838,
+    -2048,
+    2048,
+    -2048,
+    2523,
+    -2048,
+    2048,
+    -2048,
+    759,
+]
 
 
 @pytest.mark.parametrize(("noise", "digits"), [(1, 1e-8), (100, 1e-6)], ids=["wampler4", "wampler5"])
@@ -177,7 +215,9 @@ def test_network_comes_near_the_oracle():
     case, data = CASES["oracle_neural_hetero_public"], table("oracle_public")
     train, test = data[data["is_test"] == 0], data[data["is_test"] == 1]
     torch.manual_seed(0)
-    trunk = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 8), torch.nn.Tanh())
+    trunk = torch.nn.Sequential(
+        torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 8), torch.nn.Tanh()
+    )
     net = on_features(models.heteroscedastic, trunk)
     with pytest.warns(ConvergenceWarning, match="did not converge"):
         fit = map_estimate(net, 4 * train[["x"]] - 2, train["y"], solver=LBFGS(max_steps=500))

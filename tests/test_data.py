@@ -1,4 +1,4 @@
-"""Bad input: each kind is an error of `neglog.errors` that says what to do, and nothing is changed in silence."""
+"""Bad input: each kind is an error of `neglog.errors` that says what to do; nothing is changed in silence."""
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,19 @@ def changed(array, place, value):
 
 
 BAD = {
-    "nan in x": (changed(X, (3, 1), np.nan), Y, DataError, r"`x` is NaN or infinite in 1 .*row 3 of column 'x1'"),
+    "nan in x": (
+        changed(X, (3, 1), np.nan),
+        Y,
+        DataError,
+        r"`x` is NaN or infinite in 1 .*row 3 of column 'x1'",
+    ),
     "infinite x": (changed(X, (0, 0), np.inf), Y, DataError, "row 0 of column 'x0'; drop or mend"),
-    "nan in y": (X, changed(Y, 2, np.nan), DataError, "`y` is NaN or infinite in 1 of 8 places, first in row 2"),
+    "nan in y": (
+        X,
+        changed(Y, 2, np.nan),
+        DataError,
+        "`y` is NaN or infinite in 1 of 8 places, first in row 2",
+    ),
     "infinite y": (X, changed(Y, 2, -np.inf), DataError, "first in row 2"),
     "lengths": (X, Y[:-1], DataError, "`y` has 7 rows and `x` has 8"),
     "x of one dimension": (X[:, 0], Y, DataError, r"shape \(rows, columns\); it has \(8,\).*x\[:, None\]"),
@@ -44,10 +54,20 @@ BAD = {
     "perfect fit": (X, 1 + X @ [2.0, -3.0], UnboundedLikelihoodError, "likelihood has no maximum. Use fewer"),
     "duplicate columns": (X[:, [0, 0]], Y, SingularDesignError, "x0, x1 of `mean` are linearly dependent"),
     "a constant column": (changed(X, (slice(None), 0), 3.0), Y, SingularDesignError, "Intercept, x0"),
-    "a column of zeros": (changed(X, (slice(None), 1), 0.0), Y, SingularDesignError, "x1 of `mean` is 0 in every row"),
+    "a column of zeros": (
+        changed(X, (slice(None), 1), 0.0),
+        Y,
+        SingularDesignError,
+        "x1 of `mean` is 0 in every row",
+    ),
     "fewer rows than parameters": (X[:2], Y[:2], SingularDesignError, "3 coefficients .* 2 rows"),
     "as many rows as parameters": (X[:3], Y[:3], UnboundedLikelihoodError, "no maximum"),
-    "unknown predictor": ({"mean": X, "sgima": X}, Y, ModelError, "no predictor 'sgima'; it has 'mean', 'sigma'"),
+    "unknown predictor": (
+        {"mean": X, "sgima": X},
+        Y,
+        ModelError,
+        "no predictor 'sgima'; it has 'mean', 'sigma'",
+    ),
     "designs of different lengths": ({"mean": X, "sigma": X[:5]}, Y, DataError, "different numbers of rows"),
     "empty mapping": ({}, Y, ModelError, "empty mapping"),
 }
@@ -126,7 +146,7 @@ def test_integer_weights_are_numbers():
 
 def test_text_columns_are_refused_by_name():
     frame = pd.DataFrame({"a": Y, "b": list("abababab")})
-    with pytest.raises(DataError, match="column 'b' of `x` holds .*C\\(column\\)"):
+    with pytest.raises(DataError, match=r"column 'b' of `x` holds .*C\(column\)"):
         mle(models.gaussian, frame, Y)
 
 

@@ -31,7 +31,9 @@ def number(value):
 def same(first, second, rtol=1e-7, atol=1e-9):
     assert first.keys() == second.keys()
     for site, value in first.items():
-        torch.testing.assert_close(value, second[site], rtol=rtol, atol=atol, msg=lambda m, s=site: f"{s}: {m}")
+        torch.testing.assert_close(
+            value, second[site], rtol=rtol, atol=atol, msg=lambda m, s=site: f"{s}: {m}"
+        )
 
 
 # The roads meet.
@@ -106,11 +108,9 @@ def test_least_absolute_deviations_is_the_linear_programme(rows_, columns, seed,
     if ties:  # whole numbers make many residuals vanish together
         x, y = np.round(2 * x), np.clip(np.round(3 * y), -50, 50)
     weights = generator.integers(1, 4, rows_).astype(float) if weighted else np.ones(rows_)
-    try:
-        fit = mle(models.laplace, x, y, weights=weights)
-    except ValueError as error:  # rounding may make columns equal, or the fit perfect
-        assert ties, error
-        return
+    if ties and np.linalg.matrix_rank(np.column_stack([np.ones(rows_), x])) <= columns:
+        return  # rounding has made columns equal; that they are refused is tested elsewhere
+    fit = mle(models.laplace, x, y, weights=weights)
     residuals = np.abs(y - predict(fit, x).mean.numpy())
     optimum = lad_by_linear_programme(x, y, weights)
     assert fit.converged, fit.status
@@ -156,9 +156,13 @@ def test_units_do_not_matter(name, estimates):
     assert scaled.converged
     assert scaled.nll == pytest.approx(plain.nll + len(y) * np.log(size), rel=1e-10)
     location = f"{entry.location}.weight"
-    torch.testing.assert_close(scaled.params[location] * factor, plain.params[location] * size, rtol=rtol, atol=0)
+    torch.testing.assert_close(
+        scaled.params[location] * factor, plain.params[location] * size, rtol=rtol, atol=0
+    )
     if entry.scale in plain.params:
-        assert scaled.params[entry.scale].item() == pytest.approx(plain.params[entry.scale].item() * size, rel=rtol)
+        assert scaled.params[entry.scale].item() == pytest.approx(
+            plain.params[entry.scale].item() * size, rel=rtol
+        )
 
 
 @LAW
@@ -166,7 +170,10 @@ def test_a_shift_of_a_column_moves_the_intercept_alone(name):
     entry, (x, y) = TABLE[name], sample(80)
     plain, moved = mle(entry.model, x, y), mle(entry.model, x + 1e4, y)
     torch.testing.assert_close(
-        moved.params[f"{entry.location}.weight"], plain.params[f"{entry.location}.weight"], rtol=1e-8, atol=1e-10
+        moved.params[f"{entry.location}.weight"],
+        plain.params[f"{entry.location}.weight"],
+        rtol=1e-8,
+        atol=1e-10,
     )
     assert moved.nll == pytest.approx(plain.nll, rel=1e-12)
 
@@ -180,7 +187,10 @@ def test_weight_two_is_the_row_twice(name, estimate):
     entry, (x, y) = TABLE[name], sample()
     weights = torch.arange(len(y)) % 3
     index = torch.repeat_interleave(torch.arange(len(y)), weights)
-    weighted, repeated = estimate(entry.model, x, y, weights=weights), estimate(entry.model, x[index], y[index])
+    weighted, repeated = (
+        estimate(entry.model, x, y, weights=weights),
+        estimate(entry.model, x[index], y[index]),
+    )
     same(weighted.params, repeated.params)
     for number_ in ("nll", "loss", "aic", "bic", "n", "k"):
         assert getattr(weighted, number_) == pytest.approx(getattr(repeated, number_), rel=1e-10), number_
@@ -223,7 +233,9 @@ def test_a_scale_with_a_design_is_the_heteroscedastic_model():
     by_sigma = mle(models.gaussian, {"mean": x, "sigma": x}, y)
     by_variance = mle(models.heteroscedastic, x, y)
     assert by_sigma.nll == pytest.approx(by_variance.nll, rel=1e-12)
-    torch.testing.assert_close(2 * by_sigma.params["log_sigma.weight"], by_variance.params["log_variance.weight"])
+    torch.testing.assert_close(
+        2 * by_sigma.params["log_sigma.weight"], by_variance.params["log_variance.weight"]
+    )
 
 
 def test_a_model_of_ones_own_with_linear_predictors():
@@ -387,7 +399,7 @@ def test_fits_under_no_grad():
 
 
 def test_what_is_no_solver_is_refused():
-    with pytest.raises(DataError, match="`solver` must be one of neglog.solvers"):
+    with pytest.raises(DataError, match="`solver` must be one of"):
         mle(models.gaussian, *sample(), solver="newton")
 
 

@@ -91,7 +91,9 @@ def test_flat_names_the_sites_when_one_is_unknown():
 
 def test_priors_are_swapped_and_expanded():
     x, _ = sample()
-    wide = with_priors(models.gaussian, {"mean.weight": dist.Normal(0.0, 100.0), "sigma": dist.HalfNormal(3.0)})
+    wide = with_priors(
+        models.gaussian, {"mean.weight": dist.Normal(0.0, 100.0), "sigma": dist.HalfNormal(3.0)}
+    )
     trace = poutine.trace(wide).get_trace(x)
     assert trace.nodes["mean.weight"]["fn"].event_shape == (3,)
     assert trace.nodes["mean.weight"]["fn"].base_dist.scale.tolist() == [100.0] * 3
@@ -100,7 +102,9 @@ def test_priors_are_swapped_and_expanded():
 
 def test_a_prior_for_each_column():
     scales = torch.tensor([1.0, 2.0, 3.0])
-    trace = poutine.trace(with_priors(models.gaussian, {"mean.weight": dist.Normal(0.0, scales)})).get_trace(sample()[0])
+    trace = poutine.trace(with_priors(models.gaussian, {"mean.weight": dist.Normal(0.0, scales)})).get_trace(
+        sample()[0]
+    )
     assert trace.nodes["mean.weight"]["fn"].base_dist.scale.tolist() == [1.0, 2.0, 3.0]
 
 
@@ -167,7 +171,9 @@ def test_two_headed_network_is_exactly_that():
     for name, head in (("mean", mean), ("log_variance", log_variance)):
         params |= {f"{name}.weight": head.weight[0], f"{name}.bias": head.bias[0]}
     net = on_features(models.heteroscedastic, shared)
-    torch.testing.assert_close(-log_prob(flat(pyro.condition(net, params)), x, y), by_hand, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        -log_prob(flat(pyro.condition(net, params)), x, y), by_hand, rtol=1e-12, atol=0
+    )
 
 
 def test_parameters_become_sites_with_priors():
@@ -239,7 +245,11 @@ def test_priors_of_ones_own():
 
 @pytest.mark.parametrize(
     ("module", "message"),
-    [(3, "must be a torch.nn.Module"), (nn.Tanh(), "no trainable parameter"), ({}, "must be a torch.nn.Module")],
+    [
+        (3, "must be a torch.nn.Module"),
+        (nn.Tanh(), "no trainable parameter"),
+        ({}, "must be a torch.nn.Module"),
+    ],
 )
 def test_what_is_no_network_is_refused(module, message):
     with pytest.raises(ModelError, match=message):

@@ -121,7 +121,7 @@ def test_gradient_of_the_mae_is_b_times_that_of_the_likelihood(make, scale):
 @pytest.mark.parametrize("deep", [False, True], ids=["linear", "network"])
 def test_gradient_of_the_svi_loss_is_that_of_the_classical_loss(model, loss, factor, deep):
     x, y = sample()
-    scale, name = (("sigma", "mean") if model is models.gaussian else ("scale", "median"))
+    scale, name = ("sigma", "mean") if model is models.gaussian else ("scale", "median")
     module = network()
     full = on_features(model, module) if deep else model
     objective = Objective(flat(pyro.condition(full, {scale: number(0.7)})), prepare(x, y))
@@ -210,7 +210,9 @@ def test_laplace_scale_is_the_mean_absolute_residual():
     # d/db [n log(2b) + Σ|r| / b] = 0 gives b = mean |r|.
     x, y = sample()
     fit = mle(models.laplace, x, y)
-    assert fit.params["scale"].item() == pytest.approx((y - predict(fit, x).mean).abs().mean().item(), rel=1e-12)
+    assert fit.params["scale"].item() == pytest.approx(
+        (y - predict(fit, x).mean).abs().mean().item(), rel=1e-12
+    )
 
 
 def test_heteroscedastic_variance_by_group_is_each_groups_own():

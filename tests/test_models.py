@@ -35,7 +35,9 @@ def trace_of(name, x, y=None, **values):
 
 
 def latent(trace):
-    sites = {n: site for n, site in trace.nodes.items() if site["type"] == "sample" and n not in ("y", "rows")}
+    sites = {
+        n: site for n, site in trace.nodes.items() if site["type"] == "sample" and n not in ("y", "rows")
+    }
     return [n for n, site in sites.items() if not site["is_observed"]]
 
 

@@ -182,7 +182,7 @@ def test_a_model_needs_an_observation():
     def model(x, y=None):
         pyro.sample("z", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(ModelError, match="no sample site named 'y'.*Its sites are 'z'"):
+    with pytest.raises(ModelError, match=r"no sample site named 'y'.*Its sites are 'z'"):
         Objective(model, prepare(*sample()))
 
 

@@ -43,7 +43,10 @@ def test_a_minibatch_gradient_is_an_unbiased_estimate(name, handler, weighted):
         found = torch.autograd.grad(loss, list(values.values()))
         return torch.cat([g.reshape(-1) for g in found]), loss.detach()
 
-    batches = [gradient(index) for index in torch.randperm(len(y), generator=torch.Generator().manual_seed(0)).split(12)]
+    batches = [
+        gradient(index)
+        for index in torch.randperm(len(y), generator=torch.Generator().manual_seed(0)).split(12)
+    ]
     whole = gradient(None)
     torch.testing.assert_close(torch.stack([g for g, _ in batches]).mean(0), whole[0], rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(torch.stack([v for _, v in batches]).mean(), whole[1], rtol=1e-12, atol=0)
@@ -73,7 +76,9 @@ def test_the_seed_decides_the_batches():
         pyro.optim.Adam({"lr": 0.05}),
         pyro.optim.ClippedAdam({"lr": 0.05, "lrd": 0.995}),
         pyro.optim.ExponentialLR({"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.1}, "gamma": 0.99}),
-        pyro.optim.ReduceLROnPlateau({"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.1}, "patience": 20}),
+        pyro.optim.ReduceLROnPlateau(
+            {"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.1}, "patience": 20}
+        ),
     ],
     ids=lambda optim: type(optim).__name__,
 )

@@ -488,8 +488,8 @@ def check_rank(
         return
     if rows < count:
         raise SingularDesignError(
-            f"`{call.name}` has {count} coefficients ({', '.join(names)}) and the data have {rows} rows; they are "
-            "not identified. Leave columns out, or use `map_estimate` with proper priors."
+            f"`{call.name}` has {count} coefficients ({', '.join(names)}) and the data have {rows} rows; "
+            "they are not identified. Leave columns out, or use `map_estimate` with proper priors."
         )
     sizes = free.norm(dim=0)
     triangle = torch.linalg.qr(free / torch.where(sizes > 0, sizes, 1.0), mode="r").R
@@ -499,9 +499,9 @@ def check_rank(
     vector = right[-1].abs()
     involved = [name for name, part in zip(names, vector.tolist(), strict=True) if part > 1e-6 * vector.max()]
     raise SingularDesignError(
-        f"the columns {', '.join(involved)} of `{call.name}` are linearly dependent, so their coefficients are not "
-        "identified. Leave one of them out, or use `map_estimate` with proper priors."
+        f"the columns {', '.join(involved)} of `{call.name}` are linearly dependent, so their coefficients "
+        "are not identified. Leave one of them out, or use `map_estimate` with proper priors."
         if len(involved) > 1
-        else f"the column {involved[0]} of `{call.name}` is 0 in every row, so its coefficient is not identified. "
-        "Leave it out."
+        else f"the column {involved[0]} of `{call.name}` is 0 in every row, so its coefficient is not "
+        "identified. Leave it out."
     )

@@ -162,8 +162,8 @@ def _frame(name: str, frame: pd.DataFrame, dtype: torch.dtype) -> Tensor:
     for column, kind in frame.dtypes.items():
         if not pd.api.types.is_numeric_dtype(kind):
             raise DataError(
-                f"column {str(column)!r} of `{name}` holds {kind}, not numbers; encode it, for example with a "
-                "formula such as 'y ~ C(column)'."
+                f"column {str(column)!r} of `{name}` holds {kind}, not numbers; encode it, for example with "
+                "a formula such as 'y ~ C(column)'."
             )
     return torch.tensor(frame.to_numpy(dtype=np.float64, na_value=np.nan), dtype=dtype)
 
@@ -287,5 +287,6 @@ def _check_designs(designs: Designs, columns: Columns, data: Data | None = None)
             name = f"x[{key!r}]" if key else "x"
             raise DataError(
                 f"`{name}` is NaN or infinite in {int(wrong.sum())} places, first in row "
-                f"{data.row(row) if data else row} of column {columns[key][column]!r}; drop or mend these rows."
+                f"{data.row(row) if data else row} of column {columns[key][column]!r}; "
+                "drop or mend these rows."
             )

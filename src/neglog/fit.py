@@ -81,7 +81,7 @@ class Fit:
 
     @property
     def guide(self) -> Delta:
-        """A new `AutoDelta` (`neglog.guides.Delta`) of `model` at the optimum, for `Trace_ELBO`, `Predictive` and the like."""
+        """A new `AutoDelta` (`neglog.guides.Delta`) of `model` at the optimum."""
         values = {name: value.clone() for name, value in self.params.items()}
         guide = Delta(self.model, init_loc_fn=init_to_value(values=values))
         if self.objective is not None:
@@ -218,8 +218,8 @@ def _check_solver(solver: Any, coordinates: Coordinates) -> None:
         )
     if isinstance(solver, Continuation) and not coordinates.polyhedral:
         raise DataError(
-            "`Continuation` needs a Laplace density whose location is a linear predictor, or a Laplace prior; this "
-            "model has none. Leave `solver` out."
+            "`Continuation` needs a Laplace density whose location is a linear predictor, or a Laplace "
+            "prior; this model has none. Leave `solver` out."
         )
 
 
@@ -227,8 +227,8 @@ def _finished(objective: Objective, coordinates: Coordinates, solution: Solution
     theta = coordinates.theta(solution.z).detach()
     if not bool(torch.isfinite(theta).all()):
         raise UnboundedLikelihoodError(
-            f"`{objective.name}` ran off to infinity: {solution.status}. The likelihood may have no maximum; use "
-            "`map_estimate` with proper priors, or a smaller learning rate."
+            f"`{objective.name}` ran off to infinity: {solution.status}. The likelihood may have no maximum; "
+            "use `map_estimate` with proper priors, or a smaller learning rate."
         )
     objective.check_bounded(theta)
     params = {name: value.detach() for name, value in objective.params(theta).items()}

@@ -58,8 +58,8 @@ class _Sites(Messenger):
         unknown = sorted(self.names - set(self.seen))
         if exc_type is None and unknown:
             raise ModelError(
-                f"`{self.handler}` was given {', '.join(map(repr, unknown))}, which the model does not sample; "
-                f"its parameter sites are {', '.join(map(repr, self.seen))}."
+                f"`{self.handler}` was given {', '.join(map(repr, unknown))}, which the model does not "
+                f"sample; its parameter sites are {', '.join(map(repr, self.seen))}."
             )
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
@@ -119,8 +119,8 @@ def _fitted(name: str, prior: dist.Distribution, current: dist.Distribution) -> 
             prior = prior.expand(shape[: len(shape) - len(prior.event_shape)])
     except (RuntimeError, ValueError) as error:
         raise ModelError(
-            f"the prior for `{name}` has the shape {tuple(prior.batch_shape + prior.event_shape)}, which does "
-            f"not expand to the site's {tuple(shape)}."
+            f"the prior for `{name}` has the shape {tuple(prior.batch_shape + prior.event_shape)}, which "
+            f"does not expand to the site's {tuple(shape)}."
         ) from error
     return prior.to_event(current.event_dim - prior.event_dim)
 
@@ -243,7 +243,8 @@ class _OnFeatures:
             module = nn.ModuleDict(dict(module))
         if not isinstance(module, nn.Module):
             raise ModelError(
-                f"`module` must be a torch.nn.Module or a mapping from predictor name to one; it is {module!r}."
+                f"`module` must be a torch.nn.Module or a mapping from predictor name to one; it "
+                f"is {module!r}."
             )
         self.model, self.module, self.prior, self.name = model, module, prior, name
         self.trainable = {key: p for key, p in module.named_parameters() if p.requires_grad}

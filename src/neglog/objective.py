@@ -52,7 +52,7 @@ class Site:
 
 @dataclass
 class Affine:
-    """A call of the `affine` effect: the predictor's name, its design, and where its coefficients came from."""
+    """A call of the `affine` effect: the predictor's name, its design and its coefficients."""
 
     name: str
     design: Tensor
@@ -284,9 +284,9 @@ class Objective:
         row, count = int(exact.nonzero()[0]), int(exact.sum())
         which = "every row" if count == len(exact) else f"{count} of {len(exact)} rows"
         raise UnboundedLikelihoodError(
-            f"`{self.name}` fits {which} exactly (row {self.data.row(row)}: y = {float(y[row]):g}), so its spread "
-            "goes to 0 and the likelihood has no maximum. Use fewer columns or more rows, condition the scale at "
-            "a known value, or use `map_estimate` with a prior that keeps the scale away from 0."
+            f"`{self.name}` fits {which} exactly (row {self.data.row(row)}: y = {float(y[row]):g}), so its "
+            "spread goes to 0 and the likelihood has no maximum. Use fewer columns or more rows, condition "
+            "the scale at a known value, or use `map_estimate` with a prior that keeps the scale away from 0."
         )
 
 
@@ -358,7 +358,7 @@ def model_name(model: Model) -> str:
         inner = getattr(model, "func", None) or getattr(model, "model", None)
         if inner is None:
             return getattr(model, "__name__", type(model).__name__)
-        args = getattr(model, "args", ())
+        args: tuple[Any, ...] = getattr(model, "args", ())
         model = args[1] if len(args) > 1 and isinstance(args[0], Messenger) else inner
 
 

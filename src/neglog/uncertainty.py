@@ -145,7 +145,8 @@ def _jacobian(objective: Objective, theta: Tensor) -> Tensor:
 def _unconstrained_covariance(fit: Fit) -> tuple[Objective, Tensor]:
     """The covariance in theta, by way of the coordinates in which the information is well conditioned."""
     data_of(fit)
-    assert fit.objective is not None and fit.coordinates is not None
+    assert fit.objective is not None
+    assert fit.coordinates is not None
     coordinates = fit.coordinates
     if not fit.converged:
         raise ModelError(f"there are no standard errors without an optimum: {fit.status}.")
