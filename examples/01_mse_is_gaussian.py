@@ -1,6 +1,6 @@
 """The mean squared error is a Gaussian likelihood: same gradients, same path, same optimum.
 
-For residuals r = y - prediction and any fixed sigma the mean negative log-likelihood of a Normal is
+For residuals r = y - prediction and any fixed sigma, the mean negative log-likelihood of a Normal is
 
     mean NLL  =  MSE / (2 sigma²)  +  log sigma  +  log(2 pi) / 2 ,
 
@@ -10,8 +10,8 @@ descent on the mean NLL with rate 2 sigma² eta. The choice of sigma does not be
 
 Here the path is walked three times: by hand on the MSE, by hand on the NLL, and by `pyro.infer.SVI` on the
 model itself, its priors made flat and its sigma conditioned. (SVI sums over the rows where the other two
-take the mean, so that its rate is divided by their number.) Left free, sigma then adds the one thing that
-the MSE lacks, the spread of the noise: at the optimum sigma² = MSE.
+take the mean, so its rate is divided by their number.) Left free, sigma then adds the one thing that the
+MSE lacks, the spread of the noise: at the optimum sigma² = MSE.
 """
 
 from __future__ import annotations
@@ -29,32 +29,30 @@ from torch import Tensor
 from neglog import Fit, flat, losses, mle, models, predict
 from neglog.guides import Delta
 
-SIGMAS = (0.5, 1.0, 1.5)
-SIGMA = 0.7  # of the descent; any other gives the same path
+SIGMAS = (0.4, 0.7, 1.2)
+SIGMA = 0.7  # of the descents; any other gives the same path
 RATE = 0.1
-START = (-1.5, 3.0)  # weight, bias
+STEPS = 60
+START = torch.tensor([-1.5, 3.0], dtype=torch.float64)  # weight, bias
 
 Loss = Callable[[Tensor], Tensor]
 
 
-def data(rows: int) -> tuple[Tensor, Tensor]:
+def draw_rows(rows: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(rows, 1, generator=generator, dtype=torch.float64) + 0.5
     noise = torch.randn(rows, generator=generator, dtype=torch.float64)
     return x, 1.0 + 2.0 * x[:, 0] + 0.8 * noise
 
 
-def prediction(theta: Tensor, x: Tensor) -> Tensor:
-    """A line; `theta` is (weight, bias)."""
-    return x[:, 0] * theta[0] + theta[1]
-
-
 def mse(x: Tensor, y: Tensor) -> Loss:
-    return lambda theta: losses.mse(prediction(theta, x), y)
+    """The MSE of a line as a function of (weight, bias)."""
+    return lambda theta: losses.mse(x[:, 0] * theta[0] + theta[1], y)
 
 
 def nll(x: Tensor, y: Tensor, sigma: float) -> Loss:
-    return lambda theta: losses.gaussian_nll(prediction(theta, x), y, sigma)
+    """The mean Gaussian NLL of a line as a function of (weight, bias)."""
+    return lambda theta: losses.gaussian_nll(x[:, 0] * theta[0] + theta[1], y, sigma)
 
 
 def gradient(loss: Loss, theta: Tensor) -> Tensor:
@@ -69,125 +67,127 @@ def random_gradients(x: Tensor, y: Tensor) -> dict[float, tuple[Tensor, Tensor]]
     return {s: (torch.stack([gradient(nll(x, y, s), theta) for theta in thetas]), of_mse) for s in SIGMAS}
 
 
-def descend(loss: Loss, rate: float, steps: int) -> Tensor:
-    """The path `(steps + 1, 2)` of plain gradient descent."""
-    path = [torch.tensor(START, dtype=torch.float64)]
-    for _ in range(steps):
+def descend(loss: Loss, rate: float) -> Tensor:
+    """The path `(STEPS + 1, 2)` of plain gradient descent."""
+    path = [START]
+    for _ in range(STEPS):
         path.append(path[-1] - rate * gradient(loss, path[-1]))
     return torch.stack(path)
 
 
-def descend_by_svi(x: Tensor, y: Tensor, rate: float, steps: int) -> Tensor:
-    """The same path, walked by Pyro itself: `SVI` with a Delta guide on the model."""
+def descend_by_svi(x: Tensor, y: Tensor, rate: float) -> Tensor:
+    """The path `(STEPS + 1, 2)` of `pyro.infer.SVI`, with a Delta guide, on the model itself."""
     sigma = torch.tensor(SIGMA, dtype=torch.float64)
     model = flat(pyro.condition(models.gaussian, {"sigma": sigma}))
-    weight, bias = torch.tensor(START, dtype=torch.float64)
-    start = {"mean.weight": weight[None], "mean.bias": bias}
+    start = {"mean.weight": START[:1], "mean.bias": START[1]}
+    path = [START]
     with pyro.get_param_store().scope():  # leaves Pyro's global store of parameters as it was
         guide = Delta(model, init_loc_fn=init_to_value(values=start))
         svi = pyro.infer.SVI(model, guide, pyro.optim.SGD({"lr": rate}), pyro.infer.Trace_ELBO())
-        path = [torch.tensor(START, dtype=torch.float64)]
-        for _ in range(steps):
+        for _ in range(STEPS):
             svi.step(x, y)
             now = guide.median()
-            path.append(torch.stack([now["mean.weight"][0], now["mean.bias"]]).detach().clone())
+            path.append(torch.cat([now["mean.weight"], now["mean.bias"][None]]).detach().clone())
     return torch.stack(path)
 
 
-def draw(
-    x: Tensor, y: Tensor, gradients: dict[float, tuple[Tensor, Tensor]], paths: dict[str, Tensor], to: Path
-) -> None:
-    canvas, (left, middle, right) = figure(3)
-    draw_gradients(left, gradients)
-    draw_paths(middle, x, y, paths)
-    draw_distances(right, paths)
-    save(canvas, to)
-
-
 def draw_gradients(axes: Axes, gradients: dict[float, tuple[Tensor, Tensor]]) -> None:
-    ends = torch.tensor([-15.0, 15.0])
+    ends = torch.tensor([-16.0, 16.0])
     for (sigma, (of_nll, of_mse)), colour in zip(gradients.items(), (BLUE, OCHRE, RED), strict=True):
         axes.plot(ends / (2 * sigma**2), ends, color=colour, lw=1, alpha=0.6)
         axes.scatter(of_nll, of_mse, s=13, color=colour, lw=0, zorder=3)
-        say(axes, f"σ = {sigma}", (15 / (2 * sigma**2), 16.5), colour, ha="center")
-    axes.set(xlim=(-30, 33), ylim=(-16, 18))
-    dress(axes, "The gradients differ by 2σ²", "gradient of the mean NLL", "gradient of the MSE")
+    say(axes, "σ = 0.4", (24.5, 9.3), BLUE, ha="right", va="bottom", rotation=14)
+    say(axes, "σ = 0.7", (15.5, 16.8), OCHRE, ha="center")
+    say(axes, "σ = 1.2", (5.5, 16.8), RED, ha="center")
+    axes.set(xlim=(-26, 26), ylim=(-17, 18))
+    dress(axes, "Gradients differ by the factor 2σ²", "gradient of the mean Gaussian NLL", "gradient of the MSE")
 
 
 def draw_paths(axes: Axes, x: Tensor, y: Tensor, paths: dict[str, Tensor]) -> None:
-    sides = (
-        torch.linspace(-2, 3.2, 80, dtype=torch.float64),
-        torch.linspace(-0.2, 3.4, 80, dtype=torch.float64),
-    )
+    sides = (torch.linspace(low, high, 80, dtype=torch.float64) for low, high in ((-2, 3.2), (-0.2, 3.4)))
     weight, bias = torch.meshgrid(*sides, indexing="ij")
     surface = (y[:, None] - x * weight.reshape(1, -1) - bias.reshape(1, -1)).square().mean(0)
     levels = surface.min() + torch.logspace(-1.5, 1.3, 8)
     axes.contour(weight, bias, surface.reshape(weight.shape), levels, colors=RULE, linewidths=0.9)
-    axes.plot(*paths["MSE"].T, color=RED, lw=7, alpha=0.3, solid_capstyle="round")
-    axes.plot(*paths["NLL"].T, color=INK, lw=1)
+    axes.plot(*paths["MSE"].T, color=RED, lw=8, alpha=0.3, solid_capstyle="round")
+    axes.plot(*paths["NLL"].T, color=INK, lw=1.2)
     axes.plot(*paths["SVI"].T, "o", color=BLUE, ms=3.4)
-    for text, height, colour in (
-        ("MSE", 3.15, RED),
-        ("Gaussian NLL", 2.95, INK),
-        ("pyro.infer.SVI", 2.75, BLUE),
-    ):
-        say(axes, text, (1.6, height), colour)
-    say(axes, "start", (START[0], START[1] + 0.17), QUIET, ha="center")
+    at = paths["MSE"][5].tolist()
+    for i, (text, colour) in enumerate((("MSE", RED), ("Gaussian NLL", INK), ("pyro.infer.SVI", BLUE))):
+        say(axes, text, (at[0] + 0.2, at[1] + 0.62 - 0.17 * i), colour)
+    say(axes, "start", (START[0].item(), START[1].item() + 0.2), QUIET, ha="center")
     dress(axes, "Three descents, one path", "weight", "bias")
 
 
-def draw_distances(axes: Axes, paths: dict[str, Tensor]) -> None:
-    steps = len(paths["MSE"])
-    for name, colour, place in (("NLL", INK, "Gaussian NLL to MSE"), ("SVI", BLUE, "SVI to MSE")):
+def draw_distances(axes: Axes, paths: dict[str, Tensor], optimum: Tensor) -> None:
+    axes.semilogy((paths["MSE"] - optimum).abs().amax(1), color=RED, lw=1.6)
+    say(axes, "from the optimum", (26, 0.5), RED)
+    for name, colour, height in (("NLL", INK, 1e-13), ("SVI", BLUE, 1e-14)):
         distance = (paths[name] - paths["MSE"]).abs().amax(1)
-        axes.semilogy(distance.clamp_min(1e-17), color=colour, lw=1.4)
-        del place
-    axes.set_ylim(1e-17, 10)
-    dress(axes, "They part by rounding alone", "step", "largest distance of a parameter")
-    del steps
+        axes.semilogy(distance.clamp_min(1e-17), "o", color=colour, ms=3)
+        say(axes, f"{name}'s path from the MSE's", (26, height), colour)
+    axes.set_ylim(3e-18, 10)
+    dress(axes, "They part by rounding alone", "step", "largest distance in a parameter")
+
+
+def draw(
+    x: Tensor,
+    y: Tensor,
+    gradients: dict[float, tuple[Tensor, Tensor]],
+    paths: dict[str, Tensor],
+    optimum: Tensor,
+    to: Path,
+) -> None:
+    canvas, (left, middle, right) = figure(3)
+    draw_gradients(left, gradients)
+    draw_paths(middle, x, y, paths)
+    draw_distances(right, paths, optimum)
+    save(canvas, to)
 
 
 def check(
-    gradients: dict[float, tuple[Tensor, Tensor]], paths: dict[str, Tensor], optimum: Fit, smallest_mse: float
+    gradients: dict[float, tuple[Tensor, Tensor]], paths: dict[str, Tensor], fit: Fit, smallest_mse: float
 ) -> None:
-    # Both gradients are sums of as many float64 products, so they agree to rounding: about 1e-15 of their size.
+    # Two float64 sums over the same rows: they differ by rounding, some 1e-15 of their size.
     for sigma, (of_nll, of_mse) in gradients.items():
-        assert torch.allclose(of_mse, 2 * sigma**2 * of_nll, rtol=1e-12, atol=1e-12)
-    # Gradient descent on a convex loss forgets rounding errors, so that they don't grow with the steps.
-    assert (paths["NLL"] - paths["MSE"]).abs().max() < 1e-12
-    assert (paths["SVI"] - paths["MSE"]).abs().max() < 1e-12
-    # What is left of the way to the optimum shrinks by a constant factor a step: below 1e-3 after 60.
-    end = torch.stack([optimum.params["mean.weight"][0], optimum.params["mean.bias"]])
-    assert torch.allclose(paths["MSE"][-1], end, atol=1e-3)
-    assert abs(optimum.params["sigma"].item() ** 2 - smallest_mse) < 1e-10
+        assert torch.allclose(of_mse, 2 * sigma**2 * of_nll, rtol=1e-11, atol=1e-11)
+    # Descent on a convex loss contracts, so a rounding error of 1e-16 a step does not grow with the steps.
+    assert (paths["NLL"] - paths["MSE"]).abs().max() < 1e-11
+    assert (paths["SVI"] - paths["MSE"]).abs().max() < 1e-11
+    # At this rate 60 steps take off all but 1e-4 of the 3.5 that lie between the start and the optimum.
+    assert (paths["MSE"][-1] - line(fit)).abs().max() < 0.01
+    # Newton's method ends within about 1e-8 of an optimum.
+    assert abs(fit.params["sigma"].item() ** 2 - smallest_mse) < 1e-8
+
+
+def line(fit: Fit) -> Tensor:
+    """(weight, bias) of a fit."""
+    return torch.cat([fit.params["mean.weight"], fit.params["mean.bias"][None]])
 
 
 def main() -> None:
     options = arguments(__file__, __doc__)
-    rows, steps = (60, 60) if options.small else (200, 60)
-    x, y = data(rows)
-    gradients = random_gradients(x, y)
+    x, y = draw_rows(60 if options.small else 200)
+    rates = {"MSE": RATE, "NLL": 2 * SIGMA**2 * RATE, "SVI": 2 * SIGMA**2 * RATE / len(y)}
     paths = {
-        "MSE": descend(mse(x, y), RATE, steps),
-        "NLL": descend(nll(x, y, SIGMA), 2 * SIGMA**2 * RATE, steps),
-        "SVI": descend_by_svi(x, y, 2 * SIGMA**2 * RATE / rows, steps),
+        "MSE": descend(mse(x, y), rates["MSE"]),
+        "NLL": descend(nll(x, y, SIGMA), rates["NLL"]),
+        "SVI": descend_by_svi(x, y, rates["SVI"]),
     }
-    optimum = mle(models.gaussian, x, y)
-    smallest_mse = losses.mse(predict(optimum, x).mean, y).item()
-    table(
-        ("descent on", "rate", "weight", "bias", "off the MSE's path"),
-        [
-            (name, rate, *path[-1].tolist(), (path - paths["MSE"]).abs().max().item())
-            for (name, path), rate in zip(
-                paths.items(), (RATE, 2 * SIGMA**2 * RATE, 2 * SIGMA**2 * RATE / rows), strict=True
-            )
-        ],
-    )
-    print(
-        f"\nleft free, sigma² = {optimum.params['sigma'].item() ** 2:.6f}; the smallest MSE = {smallest_mse:.6f}"
-    )
-    draw(x, y, gradients, paths, options.picture)
-    check(gradients, paths, optimum, smallest_mse)
+    gradients = random_gradients(x, y)
+    fit = mle(models.gaussian, x, y)
+    smallest_mse = losses.mse(predict(fit, x).mean, y).item()
+
+    rows = [(name, rates[name], *path[-1].tolist(), far(path, paths["MSE"])) for name, path in paths.items()]
+    rows += [("mle(models.gaussian)", "", *line(fit).tolist(), "")]
+    table(("descent on", "rate", "weight", "bias", "off the MSE's path"), rows)
+    print(f"\nleft free, sigma² = {fit.params['sigma'].item() ** 2:.8f}; the smallest MSE = {smallest_mse:.8f}")
+    draw(x, y, gradients, paths, line(fit), options.picture)
+    check(gradients, paths, fit, smallest_mse)
+
+
+def far(path: Tensor, other: Tensor) -> float:
+    return (path - other).abs().max().item()
 
 
 if __name__ == "__main__":

@@ -186,6 +186,11 @@ def test_fit_refuses_in_one_line(arguments: list[str], message: str) -> None:
     assert message in complaint("fit", *arguments)
 
 
+def test_where_to_save_is_checked_before_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neglog, "mle", lambda *arguments, **keywords: pytest.fail("fitted in vain"))
+    assert "is a file" in complaint("fit", CARS, "dist ~ speed", "-m", "gaussian", "--out", CARS)
+
+
 def test_a_file_that_may_not_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*arguments: Any, **keywords: Any) -> None:
         raise PermissionError(13, "Permission denied", "cars.csv")

@@ -155,7 +155,7 @@ def _describe_handler(messenger: Messenger) -> dict[str, Any]:
         values = {name: torch.as_tensor(value).cpu().numpy() for name, value in messenger.data.items()}
         return {"condition": to_json(values)}
     if kind == "Flat":
-        return {"flat": sorted(messenger.names)}  # type: ignore[attr-defined]
+        return {"flat": sorted(messenger.names)}
     raise ModelError(
         f"a model inside the handler {kind} cannot be saved. Save its `params` with safetensors instead."
     )

@@ -1,0 +1,130 @@
+"""The structure, held true: imports go one way, and importing costs and changes nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import neglog
+
+SOURCE = Path(neglog.__file__).parent
+
+# Each module and those it may import; the order is the order of the picture in docs/design.md.
+MAY_IMPORT = {
+    "errors": set(),
+    "losses": {"errors"},
+    "datasets": {"errors"},
+    "predictors": {"errors"},
+    "models": {"predictors"},
+    "handlers": {"errors", "predictors"},
+    "guides": set(),
+    "kinks": {"handlers"},
+    "data": {"errors", "predictors"},
+    "solvers": {"errors", "guides"},
+    "objective": {"data", "errors", "handlers", "kinks", "predictors"},
+    "coordinates": {"errors", "handlers", "kinks", "objective", "predictors"},
+    "start": {"errors", "objective", "solvers"},
+    "fit": {"coordinates", "data", "errors", "guides", "handlers", "objective", "solvers", "start"},
+    "predict": {"data", "fit", "objective", "predictors"},
+    "uncertainty": {"coordinates", "errors", "fit", "objective", "solvers"},
+    "validation": {"data", "errors", "fit", "handlers", "predict"},
+}
+ABOVE = set(MAY_IMPORT)
+"""What stands above the core (the command line and what serves it) may import anything below it."""
+
+
+def modules():
+    names = {path.stem for path in SOURCE.glob("*.py")} | {p.parent.name for p in SOURCE.glob("*/__init__.py")}
+    return sorted(names - {"__init__"})
+
+
+def imports(name):
+    """The modules of neglog that a module or a package imports, in or out of functions."""
+    package = SOURCE / name
+    files = list(package.rglob("*.py")) if package.is_dir() else [SOURCE / f"{name}.py"]
+    found = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{file}: relative import"
+                parts = (node.module or "").split(".")
+                if parts[0] == "neglog":
+                    found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            elif isinstance(node, ast.Import):
+                found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("neglog.")}
+    return found - {name}
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_imports_go_one_way(name):
+    assert imports(name) <= MAY_IMPORT[name]
+
+
+def test_the_core_never_imports_what_stands_above_it():
+    above = set(modules()) - ABOVE
+    assert {"cli", "plots", "export"} <= above
+    for name in MAY_IMPORT:
+        assert not imports(name) & above
+
+
+def test_the_order_of_the_picture_has_no_cycle():
+    seen = set()
+    for name, allowed in MAY_IMPORT.items():
+        assert allowed <= seen, name
+        seen.add(name)
+
+
+@pytest.mark.parametrize("name", ["models", "predictors", "losses"])
+def test_models_and_losses_stand_alone(name):
+    assert not imports(name) & {"solvers", "objective", "coordinates", "fit"}
+
+
+def test_losses_have_no_pyro_inside():
+    assert "import pyro" not in (SOURCE / "losses.py").read_text(encoding="utf-8")
+
+
+def test_solvers_know_no_site():
+    for file in (SOURCE / "solvers").glob("*.py"):
+        assert "pyro.sample" not in file.read_text(encoding="utf-8"), file
+
+
+def test_nothing_is_pickled_or_evaluated():
+    for file in SOURCE.rglob("*.py"):
+        calls = {
+            node.func.id
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert not calls & {"eval", "exec"}, file
+        assert "pickle.load" not in file.read_text(encoding="utf-8"), file
+        assert "torch.load" not in file.read_text(encoding="utf-8"), file
+
+
+def test_public_names_are_sorted_and_documented():
+    assert neglog.__all__ == sorted(neglog.__all__)
+    for name in neglog.__all__:
+        assert getattr(neglog, name).__doc__, name
+
+
+@pytest.mark.parametrize("module", ["errors", "models", "handlers", "fit", "predict", "solvers", "losses"])
+def test_public_functions_have_docstrings(module):
+    tree_files = (SOURCE / module).rglob("*.py") if (SOURCE / module).is_dir() else [SOURCE / f"{module}.py"]
+    for file in tree_files:
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{file.name}: {node.name}"
+
+
+def test_importing_is_light_and_changes_nothing():
+    code = (
+        "import sys, warnings, torch, pyro; filters = list(warnings.filters); dtype = torch.get_default_dtype();"
+        "validating = torch.distributions.Distribution._validate_args;"
+        "import neglog;"
+        "assert not {'matplotlib', 'arviz', 'formulaic', 'typer', 'sklearn'} & set(sys.modules), sorted(sys.modules);"
+        "assert filters == list(warnings.filters); assert dtype == torch.get_default_dtype();"
+        "assert validating == torch.distributions.Distribution._validate_args;"
+        "assert not list(pyro.get_param_store().keys())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
