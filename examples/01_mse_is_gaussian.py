@@ -79,7 +79,8 @@ def descend_by_svi(x: Tensor, y: Tensor, rate: float) -> Tensor:
     """The path `(STEPS + 1, 2)` of `pyro.infer.SVI`, with a Delta guide, on the model itself."""
     sigma = torch.tensor(SIGMA, dtype=torch.float64)
     model = flat(pyro.condition(models.gaussian, {"sigma": sigma}))
-    start = {"mean.weight": START[:1], "mean.bias": START[1]}
+    # Copies, because a guide's parameters share memory with the values that they start from.
+    start = {"mean.weight": START[:1].clone(), "mean.bias": START[1].clone()}
     path = [START]
     with pyro.get_param_store().scope():  # leaves Pyro's global store of parameters as it was
         guide = Delta(model, init_loc_fn=init_to_value(values=start))
@@ -96,7 +97,7 @@ def draw_gradients(axes: Axes, gradients: dict[float, tuple[Tensor, Tensor]]) ->
     for (sigma, (of_nll, of_mse)), colour in zip(gradients.items(), (BLUE, OCHRE, RED), strict=True):
         axes.plot(ends / (2 * sigma**2), ends, color=colour, lw=1, alpha=0.6)
         axes.scatter(of_nll, of_mse, s=13, color=colour, lw=0, zorder=3)
-    say(axes, "σ = 0.4", (24.5, 9.3), BLUE, ha="right", va="bottom", rotation=14)
+    say(axes, "σ = 0.4", (25, 8.6), BLUE, ha="right", va="bottom")
     say(axes, "σ = 0.7", (15.5, 16.8), OCHRE, ha="center")
     say(axes, "σ = 1.2", (5.5, 16.8), RED, ha="center")
     axes.set(xlim=(-26, 26), ylim=(-17, 18))
@@ -126,7 +127,8 @@ def draw_distances(axes: Axes, paths: dict[str, Tensor], optimum: Tensor) -> Non
         distance = (paths[name] - paths["MSE"]).abs().amax(1)
         axes.semilogy(distance.clamp_min(1e-17), "o", color=colour, ms=3)
         say(axes, f"{name}'s path from the MSE's", (26, height), colour)
-    axes.set_ylim(3e-18, 10)
+    say(axes, "at the bottom: equal to the last bit", (60, 4e-18), QUIET, ha="right")
+    axes.set_ylim(1e-18, 10)
     dress(axes, "They part by rounding alone", "step", "largest distance in a parameter")
 
 

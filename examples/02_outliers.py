@@ -16,6 +16,7 @@ The Gaussian is not wrong, it answers another question: it estimates the mean, t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ MODELS = {"gaussian": ("mean", RED), "laplace": ("median", BLUE)}
 
 def draw_rows() -> tuple[Tensor, Tensor, Tensor]:
     """x `(100, 1)`, y without outliers `(100,)`, and which rows are to become outliers."""
-    generator = torch.Generator().manual_seed(5)
+    generator = torch.Generator().manual_seed(3)
     x = 10 * torch.rand(ROWS, generator=generator, dtype=torch.float64)
     y = INTERCEPT + SLOPE * x + torch.randn(ROWS, generator=generator, dtype=torch.float64)
     far_right = (x > 7).nonzero()[:, 0]
@@ -55,17 +56,18 @@ def pulls(residuals: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _score(loss, residuals: Tensor) -> Tensor:
+def _score(loss: Callable[..., Tensor], residuals: Tensor) -> Tensor:
     prediction = torch.zeros_like(residuals).requires_grad_()
     return -torch.autograd.grad(loss(prediction, residuals, 3.0, reduction="sum"), prediction)[0]
 
 
 def slopes_by_shift(x: Tensor, y: Tensor, outlying: Tensor, shifts: Tensor) -> dict[str, Tensor]:
     """The slope that each model finds, for each distance of the outliers."""
-    return {
-        name: torch.tensor([line(mle(getattr(models, name), x, y + s * outlying))[0] for s in shifts])
-        for name in MODELS
-    }
+    slopes = {}
+    for name in MODELS:
+        fits = [mle(getattr(models, name), x, y + shift * outlying) for shift in shifts]
+        slopes[name] = torch.tensor([line(fit)[0] for fit in fits], dtype=torch.float64)
+    return slopes
 
 
 def draw(
@@ -87,8 +89,7 @@ def draw_lines(axes: Axes, x: Tensor, y: Tensor, outlying: Tensor, fits: dict[st
     for name, (_, colour) in MODELS.items():
         slope, intercept = line(fits[name])
         axes.plot(ends, intercept + slope * ends, color=colour, lw=2, zorder=3)
-    say(axes, "MSE", (10.15, sum(w * v for w, v in zip(line(fits["gaussian"]), (10, 1), strict=True))), RED)
-    say(axes, "MAE", (10.15, sum(w * v for w, v in zip(line(fits["laplace"]), (10, 1), strict=True)) + 0.5), BLUE)
+        say(axes, {"gaussian": "MSE", "laplace": "MAE"}[name], (10.15, intercept + 10.1 * slope + 0.3), colour)
     say(axes, "truth", (10.15, INTERCEPT + 10 * SLOPE - 1.0), INK)
     axes.set_xlim(-0.3, 11.4)
     dress(axes, "What the two losses recover", "x", "y")
@@ -99,10 +100,9 @@ def draw_pulls(axes: Axes) -> None:
     for name, pull in pulls(residuals).items():
         axes.plot(residuals, pull, color=MODELS[name][1], lw=2)
     at = pulls(torch.tensor([SHIFT], dtype=torch.float64))
-    for name, pull in at.items():
+    for pull in at.values():
         axes.plot([SHIFT], pull, "o", color=INK, ms=5, zorder=5)
         say(axes, f"{pull.item():.0f}", (SHIFT + 0.5, pull.item() - 0.9), INK)
-        del name
     say(axes, "Normal: r / σ²", (9.3, 11.2), RED, ha="right")
     say(axes, "Laplace: sign(r) / scale", (9.3, 2.0), BLUE, ha="center")
     axes.axhline(0, color=RULE, lw=0.8, zorder=0)
@@ -124,12 +124,15 @@ def draw_slopes(axes: Axes, shifts: Tensor, slopes: dict[str, Tensor]) -> None:
 def check(
     x: Tensor, outlying: Tensor, fits: dict[str, Fit], shifts: Tensor, slopes: dict[str, Tensor]
 ) -> None:
-    # Clean, a slope has the standard error 1 / sqrt(sum (x - mean x)²) = 0.03 by MSE and 0.04 by MAE; five
-    # rows of 105 on one side move the median by less than two of these.
+    # Without outliers the slope has the standard error sigma / sqrt(sum (x - mean x)²) = 0.035 by MSE and, the
+    # noise being Normal, sqrt(pi / 2) times that by MAE; the intercept's are 0.2 and 0.25. Five rows on one
+    # side of 100 move a median by a fraction of sigma, a mean by 0.75.
     slope, intercept = line(fits["laplace"])
-    assert abs(slope - SLOPE) < 0.12
-    assert abs(intercept - INTERCEPT) < 0.5
-    assert abs(line(fits["gaussian"])[0] - SLOPE) > 3 * abs(slope - SLOPE)
+    assert abs(slope - SLOPE) < 0.1
+    assert abs(intercept - INTERCEPT) < 0.3
+    slope, intercept = line(fits["gaussian"])
+    assert slope - SLOPE > 0.25
+    assert INTERCEPT - intercept > 0.5
     # The derivation above; the optimum of each fit is good to about 1e-8.
     centred = x[:, 0] - x.mean()
     per_unit = (centred[outlying].sum() / centred.square().sum()).item()

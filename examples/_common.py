@@ -11,6 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 INK, QUIET, RULE = "#22303c", "#7a8793", "#d5dbe0"
 RED, BLUE, OCHRE = "#b5462f", "#2f6690", "#c8963e"
@@ -75,7 +76,8 @@ def dress(axes: Axes, title: str, x: str, y: str) -> None:
 
 def say(axes: Axes, text: str, at: tuple[float, float], colour: str, **options: object) -> None:
     """Write a label straight into a panel, at a place in the units of the data."""
-    axes.text(*at, text, **{"color": colour, "fontsize": 9, "va": "center", "zorder": 6} | options)
+    halo = [withStroke(linewidth=3, foreground="white")]
+    axes.text(*at, text, **{"color": colour, "fontsize": 9, "va": "center", "zorder": 6, "path_effects": halo} | options)
 
 
 def save(canvas: Figure, path: Path) -> None:

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from neglog.errors import DataError, ModelError
-from neglog.expressions import columns_used
 from neglog.formula import Design, Learned, learn
+from neglog.formula.expressions import columns_used
+from neglog.formula.tagged import from_json, to_json
 from neglog.tables import read_table
-from neglog.tagged import from_json, to_json
 
 DATA = Path(__file__).parent / "data"
 N = 40

@@ -11,9 +11,10 @@ from neglog import flat, models, on_features, with_priors
 from neglog.coordinates import Coordinates, rescaled
 from neglog.data import prepare
 from neglog.errors import ModelError
-from neglog.objective import Objective, admits, positive_names, predictor_names
+from neglog.objective import Objective
 from neglog.solvers import Newton
 from neglog.start import starting_point
+from neglog.tracing import admits, positive_names, predictor_names
 
 LAW = pytest.mark.parametrize("name", TABLE)
 SMOOTH = pytest.mark.parametrize("name", [name for name, model in TABLE.items() if model.smooth])

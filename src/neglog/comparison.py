@@ -17,7 +17,7 @@ from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError
 from neglog.fit import Fit, mle
 from neglog.formula import Design, Learned
 from neglog.handlers import Model
-from neglog.objective import admits, positive_names, predictor_names
+from neglog.tracing import admits, positive_names, predictor_names
 from neglog.validation import Validation, cross_validate, deal, masses
 
 __all__ = ["Comparison", "Entry", "compare_models", "designs", "loss_of", "model_named", "set_up"]

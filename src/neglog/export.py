@@ -23,10 +23,10 @@ from neglog.data import Data
 from neglog.errors import DataError, ModelError, NeglogError
 from neglog.fit import Fit
 from neglog.formula import Design
+from neglog.formula.tagged import from_json, to_json
 from neglog.handlers import Model, flat
-from neglog.objective import Run, initial_value, model_name, run
 from neglog.predictors import RESPONSE
-from neglog.tagged import from_json, to_json
+from neglog.tracing import Run, initial_value, model_name, run
 
 __all__ = ["Saved", "check_folder", "load", "save"]
 

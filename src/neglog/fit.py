@@ -20,7 +20,7 @@ from neglog.errors import ConvergenceWarning, DataError, UnboundedLikelihoodErro
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
 from neglog.objective import Objective
-from neglog.solvers import LBFGS, SVI, Continuation, Newton, Solution
+from neglog.solvers import LBFGS, SVI, Chain, Continuation, Newton, Solution
 from neglog.start import starting_point
 
 DENSE = 200
@@ -114,8 +114,8 @@ def mle(
         weights: frequency weights `(N,)`, or None: 2 is the row twice, 0 the row absent.
         solver: one of `neglog.solvers`, or None to choose: `Newton` for linear predictors and for up to
             200 parameters, `Continuation` where absolute values give the loss its corners, `LBFGS` for a
-            network, and `SVI` with minibatches where parameters times rows pass 10⁸, or where a network's
-            loss has corners.
+            network (finished by `Newton` where priors hold up to 200 parameters), and `SVI` where parameters
+            times rows pass 10⁸ or a network's loss has corners.
         start: site name -> value to start from; what is left out starts at the null model.
         progress: show a progress bar where the solver takes long.
         keywords: what else the model takes for each row, such as ``exposure``, `(N,)`.
@@ -202,13 +202,15 @@ def choose(coordinates: Coordinates) -> Any:
     """The solver for a problem, by the rule in `mle`."""
     if coordinates.polyhedral:
         return Continuation()
-    network = any(site.started for site in coordinates.objective.sites.values())
-    small = coordinates.size <= DENSE and not network
-    if not coordinates.kinked and (coordinates.cut or small):
+    sites = coordinates.objective.sites.values()
+    small, network = coordinates.size <= DENSE, any(site.started for site in sites)
+    if not coordinates.kinked and (coordinates.cut or (small and not network)):
         return Newton()
     if coordinates.kinked or coordinates.size * coordinates.rows > FULL_BATCH:
         return SVI(batch_size=None if coordinates.rows <= 10_000 else 1000)
-    return LBFGS()
+    if small and not any(site.masked for site in sites):
+        return Chain((LBFGS(max_steps=500), Newton()))
+    return LBFGS()  # a network's likelihood often has its maximum at infinity; priors bring it back
 
 
 def _check_solver(solver: Any, coordinates: Coordinates) -> None:

@@ -8,10 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from pyro.distributions.util import scale_and_mask
-from pyro.infer.autoguide.initialization import init_to_median
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.transforms import Transform
@@ -20,7 +16,8 @@ from neglog.data import ALL, Data, check_response
 from neglog.errors import ModelError, UnboundedLikelihoodError
 from neglog.handlers import Model, is_parameter, is_real, weighted
 from neglog.kinks import kinked_part, smoothed
-from neglog.predictors import RESPONSE, Designs
+from neglog.predictors import RESPONSE
+from neglog.tracing import Affine, Run, model_name, prototype, run
 
 
 @dataclass(frozen=True)
@@ -50,101 +47,6 @@ class Site:
         return is_real(self.fn.support)
 
 
-@dataclass
-class Affine:
-    """A call of the `affine` effect: the predictor's name, its design and its coefficients."""
-
-    name: str
-    design: Tensor
-    weight: Tensor
-    bias: Tensor
-
-
-class Run(Messenger):
-    """Run a model at given values and keep what it says: its sites, and its linear predictors.
-
-    With `etas` the model is cut: a predictor in it takes the value `(N,)` that is handed in.
-    """
-
-    def __init__(
-        self,
-        values: Mapping[str, Tensor] | None = None,
-        *,
-        etas: Mapping[str, Tensor] | None = None,
-        fill: Callable[[dict[str, Any]], Tensor] | None = None,
-    ) -> None:
-        super().__init__()
-        self.values, self.etas, self.fill = values or {}, etas or {}, fill
-        self.sites: dict[str, dict[str, Any]] = {}
-        self.affines: list[Affine] = []
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["is_observed"] or site_is_subsample(msg):
-            return
-        if msg["name"] in self.values:
-            msg["value"] = self.values[msg["name"]]
-            msg["done"] = True
-        elif self.fill is not None and is_parameter(msg):
-            msg["value"] = self.fill(msg)
-            msg["done"] = True
-
-    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        if not site_is_subsample(msg):
-            self.sites[msg["name"]] = msg
-
-    def _pyro_affine(self, msg: dict[str, Any]) -> None:
-        self.affines.append(Affine(msg["name"], *msg["args"]))
-        if msg["name"] in self.etas:
-            msg["value"] = self.etas[msg["name"]]
-            msg["done"] = True
-
-    def log_prob(self, site: str) -> Tensor:
-        """The log-density of a site with its weights and mask, in the shape of its batch."""
-        msg = self.sites[site]
-        return scale_and_mask(msg["fn"].log_prob(msg["value"]), msg["scale"], msg["mask"])
-
-    def prior(self) -> Tensor | float:
-        """The summed log-density of all other sites than the observation."""
-        return sum(
-            (
-                self.log_prob(name).sum()
-                for name, msg in self.sites.items()
-                if name != RESPONSE and msg["mask"] is not False
-            ),
-            0.0,
-        )
-
-
-def run(model: Model, data: Data, run: Run, *, response: bool = True) -> Run:
-    """Run the model on data inside the messenger; without the response it draws one, in private."""
-    if response:
-        with run:
-            model(data.x, data.y, **data.keywords)
-        return run
-    with torch.random.fork_rng(devices=[]), run:
-        torch.manual_seed(0)  # the state of torch's generator is put back afterwards
-        model(data.x, None, **data.keywords)
-    return run
-
-
-def initial_value(msg: dict[str, Any]) -> Tensor:
-    """Where a site starts unless told otherwise, deterministic given torch's random state.
-
-    A network's own value; the prior's mean where all real numbers are allowed, so that linear predictors are
-    small however large the columns; else the prior's median.
-    """
-    if "start" in msg["infer"]:
-        return msg["infer"]["start"]
-    if is_real(msg["fn"].support):
-        try:
-            mean = msg["fn"].mean.detach()
-        except NotImplementedError:
-            mean = torch.tensor(torch.nan)
-        zero = torch.zeros(msg["fn"].shape(), dtype=mean.dtype)
-        return torch.where(torch.isfinite(mean), mean, zero)
-    return init_to_median(msg).detach()
-
-
 class Objective:
     """The SVI loss of a model on data, as a function of one unconstrained vector `theta` `(K,)`.
 
@@ -159,7 +61,7 @@ class Objective:
 
     def __init__(self, model: Model, data: Data) -> None:
         self.model, self.data = model, data
-        first = _prototype(model, data)
+        first = prototype(model, data)
         self.name = model_name(model)
         response = first.sites[RESPONSE]["fn"]
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
@@ -302,39 +204,6 @@ def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:
     return 0.5 * (hessian + hessian.T)
 
 
-class _Watched(dict[str, Tensor]):
-    """A mapping of designs that remembers which were asked for."""
-
-    def __init__(self, designs: Mapping[str, Tensor]) -> None:
-        super().__init__(designs)
-        self.asked: set[str] = set()
-
-    def __getitem__(self, key: str) -> Tensor:
-        self.asked.add(key)
-        return super().__getitem__(key)
-
-
-def _prototype(model: Model, data: Data) -> Run:
-    """The model run without a response, to see its sites."""
-    x: Designs = _Watched(data.x) if isinstance(data.x, Mapping) else data.x
-    watched = Data(x, data.y, None, data.keywords)
-    first = run(model, watched, Run(fill=initial_value), response=False)
-    if RESPONSE not in first.sites:
-        raise ModelError(
-            f"`{model_name(model)}` has no sample site named 'y'; the observation must be "
-            f"pyro.sample('y', ..., obs=y). Its sites are {', '.join(map(repr, first.sites))}."
-        )
-    if isinstance(x, _Watched) and x.asked != set(x):
-        unused = ", ".join(map(repr, sorted(set(x) - x.asked)))
-        names = dict.fromkeys(
-            (*predictor_names(model, **data.keywords), *positive_names(model, **data.keywords))
-        )
-        raise ModelError(
-            f"`{model_name(model)}` has no predictor {unused}; it has {', '.join(map(repr, names))}."
-        )
-    return first
-
-
 def _lay_out(first: Run) -> dict[str, Site]:
     sites, offset = {}, 0
     for name, msg in first.sites.items():
@@ -350,73 +219,6 @@ def _lay_out(first: Run) -> dict[str, Site]:
         )
         offset += sites[name].size
     return sites
-
-
-def model_name(model: Model) -> str:
-    """The name of the function inside handlers and partials."""
-    while True:
-        inner = getattr(model, "func", None) or getattr(model, "model", None)
-        if inner is None:
-            return getattr(model, "__name__", type(model).__name__)
-        args: tuple[Any, ...] = getattr(model, "args", ())
-        model = args[1] if len(args) > 1 and isinstance(args[0], Messenger) else inner
-
-
-def _empty(rows: int = 2) -> Tensor:
-    return torch.zeros((rows, 0), dtype=torch.float64)
-
-
-def _bare(model: Model, x: Designs, keywords: Mapping[str, Tensor]) -> Run:
-    ones = {key: torch.ones(2, dtype=torch.float64) for key in keywords}
-    return run(model, Data(x, torch.zeros(2), None, ones), Run(fill=initial_value), response=False)
-
-
-def predictor_names(model: Model, **keywords: Tensor) -> tuple[str, ...]:
-    """The linear predictors of a model, the location first: ``("mean", "log_variance")``.
-
-    >>> from neglog import models
-    >>> predictor_names(models.heteroscedastic)
-    ('mean', 'log_variance')
-    """
-    return tuple(affine.name for affine in _bare(model, _empty(), keywords).affines)
-
-
-class _Asking(dict[str, Tensor]):
-    """A mapping of designs that holds none, and remembers what it was asked for."""
-
-    def __init__(self) -> None:
-        super().__init__({ALL: _empty()})
-        self.asked: list[str] = []
-
-    def __contains__(self, key: object) -> bool:
-        self.asked.append(str(key))
-        return False
-
-
-def positive_names(model: Model, **keywords: Tensor) -> tuple[str, ...]:
-    """The constants of a model that may be given a design of their own: ``("sigma",)``.
-
-    >>> from neglog import models
-    >>> positive_names(models.laplace)
-    ('scale',)
-    """
-    asking = _Asking()
-    linear = {affine.name for affine in _bare(model, asking, keywords).affines}
-    return tuple(dict.fromkeys(name for name in asking.asked if name not in linear))
-
-
-def admits(model: Model, y: Any) -> bool:
-    """Whether every value of `y` is one that the model can draw.
-
-    >>> import torch
-    >>> from neglog import models
-    >>> admits(models.gaussian, torch.tensor([-1.0, 2.5]))
-    True
-    """
-    values = torch.as_tensor(y)
-    fn = _bare(model, _empty(), {}).sites[RESPONSE]["fn"]
-    shape_fits = values.dim() == 1 + len(fn.event_shape)
-    return shape_fits and bool(fn.support.check(values).all())
 
 
 def kinked_sites(objective: Objective) -> tuple[str, ...]:

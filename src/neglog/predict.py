@@ -9,8 +9,8 @@ from torch import Tensor
 
 from neglog.data import Data, check_response, prepare, prepare_designs
 from neglog.fit import Fit
-from neglog.objective import Run, model_name, run
 from neglog.predictors import RESPONSE, row_count
+from neglog.tracing import Run, model_name, run
 
 
 def predict(fit: Fit, x: Any, **keywords: Any) -> Any:

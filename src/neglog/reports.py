@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pandas as pd
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -58,13 +59,15 @@ def fit_table(fit: Fit, loss: str) -> Table:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One model a row, the best first."""
+    """One model a row, the best first, with the loss that it replaces below its name."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    table.add_column("model", no_wrap=True)
+    table.add_column("model")
     for heading in ("NLL", "AIC", "BIC", "held-out log\nscore per row", "behind\nthe best", "converged"):
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in comparison.entries:
-        table.add_row(entry.model, *_scores(entry), *_held_out(comparison, entry), _converged(entry))
+        scores = (*_scores(entry), *_held_out(comparison, entry), _converged(entry))
+        loss = Text(entry.loss.partition(" (")[0], style="dim")
+        table.add_row(Group(entry.model, loss), *scores)
     return table
 
 

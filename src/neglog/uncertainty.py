@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from neglog.coordinates import Coordinates
-from neglog.errors import ModelError
+from neglog.errors import DataError, ModelError
 from neglog.fit import DENSE, Fit, data_of
 from neglog.objective import Objective, kinked_sites
 from neglog.solvers.solution import scaled_eigen
@@ -68,7 +68,7 @@ def summary(fit: Fit, *, level: float = 0.95) -> pd.DataFrame:
     table = pd.DataFrame({"estimate": [value for _, value in rows]}, index=index)
     try:
         return _with_errors(fit, table, level).loc[_display_order(table)]
-    except ModelError:
+    except (DataError, ModelError):
         return table.loc[_display_order(table)]
 
 

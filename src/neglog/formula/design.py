@@ -1,4 +1,4 @@
-"""Formulas: ``y ~ x + C(group)``, learned from one table, applied to others, kept as JSON."""
+"""A formula and its companions, as one learned thing that turns tables into designs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from formulaic.errors import FormulaicError
 from formulaic.formula import StructuredFormula
 
 from neglog.errors import DataError, ModelError
-from neglog.expressions import categorical_column, functions_used
-from neglog.sides import INTERCEPT, Side, Terms, first_text, learn_side, variables
+from neglog.formula.expressions import categorical_column, functions_used
+from neglog.formula.sides import INTERCEPT, Side, Terms, first_text, learn_side, variables
 from neglog.tables import complete_rows, is_number
 
 

@@ -19,9 +19,9 @@ from formulaic.errors import DataMismatchWarning, FormulaicError
 from formulaic.parser.types import Factor, Term
 
 from neglog.errors import DataError
-from neglog.expressions import categorical_column, columns_used
+from neglog.formula.expressions import categorical_column, columns_used
+from neglog.formula.tagged import from_json, to_json
 from neglog.tables import is_number, require_columns
-from neglog.tagged import from_json, to_json
 
 #: An expression, and formulaic's word for how to evaluate it: lookup, python or literal.
 Expression = tuple[str, str]

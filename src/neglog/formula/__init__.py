@@ -1,0 +1,5 @@
+"""Formulas: ``y ~ x + C(group)``, learned from one table, applied to others, kept as JSON."""
+
+from neglog.formula.design import Design, Learned, learn
+
+__all__ = ["Design", "Learned", "learn"]
