@@ -101,7 +101,9 @@ def draw_gradients(axes: Axes, gradients: dict[float, tuple[Tensor, Tensor]]) ->
     say(axes, "σ = 0.7", (15.5, 16.8), OCHRE, ha="center")
     say(axes, "σ = 1.2", (5.5, 16.8), RED, ha="center")
     axes.set(xlim=(-26, 26), ylim=(-17, 18))
-    dress(axes, "Gradients differ by the factor 2σ²", "gradient of the mean Gaussian NLL", "gradient of the MSE")
+    dress(
+        axes, "Gradients differ by the factor 2σ²", "gradient of the mean Gaussian NLL", "gradient of the MSE"
+    )
 
 
 def draw_paths(axes: Axes, x: Tensor, y: Tensor, paths: dict[str, Tensor]) -> None:
@@ -183,7 +185,9 @@ def main() -> None:
     rows = [(name, rates[name], *path[-1].tolist(), far(path, paths["MSE"])) for name, path in paths.items()]
     rows += [("mle(models.gaussian)", "", *line(fit).tolist(), "")]
     table(("descent on", "rate", "weight", "bias", "off the MSE's path"), rows)
-    print(f"\nleft free, sigma² = {fit.params['sigma'].item() ** 2:.8f}; the smallest MSE = {smallest_mse:.8f}")
+    print(
+        f"\nleft free, sigma² = {fit.params['sigma'].item() ** 2:.8f}; the smallest MSE = {smallest_mse:.8f}"
+    )
     draw(x, y, gradients, paths, line(fit), options.picture)
     check(gradients, paths, fit, smallest_mse)
 

@@ -71,7 +71,13 @@ def slopes_by_shift(x: Tensor, y: Tensor, outlying: Tensor, shifts: Tensor) -> d
 
 
 def draw(
-    x: Tensor, y: Tensor, outlying: Tensor, fits: dict[str, Fit], shifts: Tensor, slopes: dict[str, Tensor], to: Path
+    x: Tensor,
+    y: Tensor,
+    outlying: Tensor,
+    fits: dict[str, Fit],
+    shifts: Tensor,
+    slopes: dict[str, Tensor],
+    to: Path,
 ) -> None:
     canvas, (left, middle, right) = figure(3)
     draw_lines(left, x, y, outlying, fits)
@@ -89,7 +95,9 @@ def draw_lines(axes: Axes, x: Tensor, y: Tensor, outlying: Tensor, fits: dict[st
     for name, (_, colour) in MODELS.items():
         slope, intercept = line(fits[name])
         axes.plot(ends, intercept + slope * ends, color=colour, lw=2, zorder=3)
-        say(axes, {"gaussian": "MSE", "laplace": "MAE"}[name], (10.15, intercept + 10.1 * slope + 0.3), colour)
+        say(
+            axes, {"gaussian": "MSE", "laplace": "MAE"}[name], (10.15, intercept + 10.1 * slope + 0.3), colour
+        )
     say(axes, "truth", (10.15, INTERCEPT + 10 * SLOPE - 1.0), INK)
     axes.set_xlim(-0.3, 11.4)
     dress(axes, "What the two losses recover", "x", "y")

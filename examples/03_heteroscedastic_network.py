@@ -97,9 +97,17 @@ def draw_coverage(axes: Axes, covered: Tensor) -> None:
     axes.plot(LEVELS, covered, "o", color=BLUE, ms=5)
     for level in (0.5, 0.9):
         found = covered[(LEVELS - level).abs().argmin()].item()
-        say(axes, f"{100 * level:.0f} % band: {100 * found:.1f} %", (level - 0.04, found + 0.035), BLUE, ha="right")
+        say(
+            axes,
+            f"{100 * level:.0f} % band: {100 * found:.1f} %",
+            (level - 0.04, found + 0.035),
+            BLUE,
+            ha="right",
+        )
     axes.set(xlim=(0, 1), ylim=(0, 1.04))
-    dress(axes, "Promise and delivery on fresh rows", "share that the band should hold", "share that it holds")
+    dress(
+        axes, "Promise and delivery on fresh rows", "share that the band should hold", "share that it holds"
+    )
 
 
 def check(mean_error: float, sd_error: float, covered: Tensor, rows: int) -> None:
@@ -129,7 +137,9 @@ def main() -> None:
     columns = [grid[at, 0], mean[at], prediction.mean[at], sd[at], prediction.stddev[at]]
     table(("x", "mean", "learned", "sd", "learned"), zip(*(c.tolist() for c in columns), strict=True))
     print(f"\nRMSE over x: {mean_error:.3f} of the mean, {sd_error:.3f} of the standard deviation")
-    print(f"fresh rows inside the 50 % band: {100 * covered[5]:.1f} %; inside the 90 % band: {100 * covered[9]:.1f} %")
+    print(
+        f"fresh rows inside the 50 % band: {100 * covered[5]:.1f} %; inside the 90 % band: {100 * covered[9]:.1f} %"
+    )
     draw(x, y, grid, prediction, covered, options.picture)
     check(mean_error, sd_error, covered, len(y))
 

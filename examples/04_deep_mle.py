@@ -52,7 +52,9 @@ def draw_rows(rows: int, seed: int) -> tuple[Tensor, Tensor]:
     """Inputs `(rows, 5)`, moved to [-1, 1] for the network's sake, and responses `(rows,)`."""
     generator = torch.Generator().manual_seed(seed)
     u = torch.rand(rows, 5, generator=generator, dtype=torch.float64)
-    mean = 10 * torch.sin(math.pi * u[:, 0] * u[:, 1]) + 20 * (u[:, 2] - 0.5) ** 2 + 10 * u[:, 3] + 5 * u[:, 4]
+    mean = (
+        10 * torch.sin(math.pi * u[:, 0] * u[:, 1]) + 20 * (u[:, 2] - 0.5) ** 2 + 10 * u[:, 3] + 5 * u[:, 4]
+    )
     return 2 * u - 1, mean + SIGMA * torch.randn(rows, generator=generator, dtype=torch.float64)
 
 
@@ -80,7 +82,9 @@ def train(x: Tensor, y: Tensor, epochs: int, batch: int) -> Epochs:
     return Epochs(*torch.tensor(read, dtype=torch.float64).T)
 
 
-def look(model: Any, guide: Delta, x: Tensor, y: Tensor, fresh_x: Tensor, fresh_y: Tensor) -> tuple[float, ...]:
+def look(
+    model: Any, guide: Delta, x: Tensor, y: Tensor, fresh_x: Tensor, fresh_y: Tensor
+) -> tuple[float, ...]:
     """sigma, training RMSE, RMSE on fresh rows, and the mean NLL of the training rows."""
     now = {name: value.detach() for name, value in guide.median().items()}
     at = pyro.condition(model, now)
@@ -136,7 +140,12 @@ def draw_loss(axes: Axes, runs: dict[int, Epochs]) -> None:
     axes.set_xticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
     axes.minorticks_off()
     axes.invert_xaxis()
-    dress(axes, "The loss is log RMSE, plus a constant", "training RMSE, epoch by epoch", "mean NLL, nats per row")
+    dress(
+        axes,
+        "The loss is log RMSE, plus a constant",
+        "training RMSE, epoch by epoch",
+        "mean NLL, nats per row",
+    )
 
 
 def check(enough: Epochs, overfitted: Epochs, rows: int) -> None:
@@ -168,7 +177,11 @@ def main() -> None:
         at = [0, 1, 3, 10, 30, len(run.sigma) - 1]
         table(
             ("epoch", "sigma", "train RMSE", "fresh RMSE", "mean NLL", "least NLL"),
-            zip(at, *(c[at].tolist() for c in (run.sigma, run.train, run.fresh, run.nll, least_nll(run.train))), strict=True),
+            zip(
+                at,
+                *(c[at].tolist() for c in (run.sigma, run.train, run.fresh, run.nll, least_nll(run.train))),
+                strict=True,
+            ),
         )
     draw(runs, options.picture)
     check(runs[many], runs[few], many)

@@ -21,12 +21,14 @@ The data are those of Tibshirani (1996), example 1: eight inputs with the correl
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
-from _common import BLUE, INK, QUIET, RED, RULE, arguments, dress, figure, save, say, table
+from _common import BLUE, INK, OCHRE, QUIET, RED, RULE, arguments, dress, figure, save, say, table
 from matplotlib.axes import Axes
 from sklearn.linear_model import Lasso, Ridge
 from torch import Tensor
@@ -36,6 +38,7 @@ from neglog import flat, losses, map_estimate, mle, models, with_priors
 SIGMA, BIAS = 3.0, 1.0
 WEIGHT = torch.tensor([3.0, 1.5, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0], dtype=torch.float64)
 PATH_ROWS = 60
+COUNTS = [20, 63, 200, 632, 2000]
 PRIORS = {"ridge": dist.Normal, "lasso": dist.Laplace}
 ZERO = 1e-9  # neglog's coordinates may leave a rounding error of a coefficient that the optimum has at 0
 
@@ -50,7 +53,7 @@ def draw_rows(rows: int) -> tuple[Tensor, Tensor]:
     return torch.stack(x, 1), BIAS + torch.stack(x, 1) @ WEIGHT + SIGMA * noise
 
 
-def posterior(penalty: str, scale: float):
+def posterior(penalty: str, scale: float) -> Any:
     """The model whose MAP estimate is the penalised fit."""
     known = pyro.condition(models.gaussian, {"sigma": torch.tensor(SIGMA, dtype=torch.float64)})
     prior = PRIORS[penalty](0.0, torch.tensor(scale, dtype=torch.float64))
@@ -106,6 +109,7 @@ def draw(
 ) -> None:
     canvas, (left, middle, right) = figure(3)
     draw_path(left, "Normal prior: ridge", scales, *found["ridge"], best)
+    say(left, "lines: neglog\ncircles: scikit-learn", (scales[0].item(), 3.1), QUIET)
     draw_path(middle, "Laplace prior: lasso", scales, *found["lasso"], best)
     middle.sharey(left)
     draw_gaps(right, counts, distance)
@@ -131,7 +135,47 @@ def draw_path(axes: Axes, title: str, scales: Tensor, ours: Tensor, theirs: Tens
 
 
 def draw_gaps(axes: Axes, counts: list[int], distance: dict[str, Tensor]) -> None:
-    del axes, counts, distance
+    for name, colour, text in (
+        ("truth", INK, "MLE to truth"),
+        ("lasso", OCHRE, "lasso to MLE"),
+        ("ridge", BLUE, "ridge to MLE"),
+    ):
+        axes.loglog(counts, distance[name], "o-", color=colour, lw=1.6, ms=4)
+        lift = {"lasso": 1.15, "ridge": 0.83}.get(name, 1.0)
+        say(axes, text, (1.15 * counts[-1], distance[name][-1].item() * lift), colour)
+    n = torch.tensor(counts, dtype=torch.float64)
+    for slope, height, text in ((-0.5, 14.0, "1 / √n"), (-1.0, 25.0, "1 / n")):
+        axes.loglog(n, height * n**slope, color=QUIET, lw=0.9, ls=(0, (2, 3)), zorder=0)
+        say(axes, text, (260, height * 260**slope * (1.25 if slope > -1 else 0.72)), QUIET, ha="center")
+    axes.set_xlim(15, 14_000)
+    axes.set_xticks([20, 200, 2000], ["20", "200", "2000"])
+    axes.set_yticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
+    axes.minorticks_off()
+    dress(axes, "The data outweigh a prior of scale 1", "rows", "distance between vectors of weights")
+
+
+def check(
+    found: dict[str, tuple[Tensor, Tensor]], best: Tensor, counts: list[int], distance: dict[str, Tensor]
+) -> None:
+    (ridge, sklearn_ridge), (lasso, sklearn_lasso) = found["ridge"], found["lasso"]
+    # Ridge is one linear solve on either side; Lasso's coordinate descent stops at a duality gap of 1e-12 of
+    # the sum of squares, which leaves about its root in a weight.
+    assert (ridge - sklearn_ridge).abs().max() < 1e-9
+    assert (lasso - sklearn_lasso).abs().max() < 1e-5
+    assert torch.equal(lasso.abs() < ZERO, sklearn_lasso == 0)
+    assert (lasso[0].abs() < ZERO).all()
+    assert (ridge.abs() > ZERO).all()
+    # The derivation above at n = 60: (X'X)⁻¹ sigma² is about 0.2, the gradients are w / 100 and 1 / 10.
+    assert (ridge[-1] - best).abs().max() < 0.05
+    assert (lasso[-1] - best).abs().max() < 0.2
+    # MAP - MLE is O(1 / n), up to the sampling of X'X / n, some 30 % at n = 20; over a factor 100 in n that
+    # moves the exponent by log(1.3) / log(100) = 0.06.
+    for penalty in PRIORS:
+        exponent = torch.log(distance[penalty][-1] / distance[penalty][0]).item() / math.log(
+            counts[-1] / counts[0]
+        )
+        assert abs(exponent + 1) < 0.15
+        assert distance[penalty][-1] < 0.2 * distance["truth"][-1]
 
 
 def main() -> None:
@@ -139,12 +183,21 @@ def main() -> None:
     x, y = draw_rows(PATH_ROWS)
     scales = torch.logspace(-2, 1, 7 if options.small else 25, dtype=torch.float64)
     found, best = paths(scales, x, y), weights_by_mle(x, y)
-    counts = [20, 63, 200, 632, 2000]
-    distance = gaps(counts, scale=1.0)
-    print(distance)
-    draw(scales, found, best, counts, distance, options.picture)
-    for k, (a, b) in found.items():
-        print(k, (a - b).abs().max())
+    distance = gaps(COUNTS, scale=1.0)
+
+    rows = []
+    for i in range(0, len(scales), (len(scales) - 1) // 6):
+        first = [round(ours[i, 0].item(), 6) for ours, _ in found.values()]
+        off = [(ours[i] - theirs[i]).abs().max().item() for ours, theirs in found.values()]
+        zeros = [int((found["lasso"][k][i].abs() < ZERO).sum()) for k in (0, 1)]
+        rows.append((scales[i].item(), first[0], off[0], first[1], off[1], *zeros))
+    header = ("prior scale", "ridge w1", "off sklearn", "lasso w1", "off sklearn", "zeros", "sklearn's")
+    table(header, rows)
+    print(f"{'MLE':11}  {best[0].item():8.4g}\n")
+    columns = [distance[name].tolist() for name in ("ridge", "lasso", "truth")]
+    table(("rows", "ridge to MLE", "lasso to MLE", "MLE to truth"), zip(COUNTS, *columns, strict=True))
+    draw(scales, found, best, COUNTS, distance, options.picture)
+    check(found, best, COUNTS, distance)
 
 
 if __name__ == "__main__":

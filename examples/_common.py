@@ -77,7 +77,11 @@ def dress(axes: Axes, title: str, x: str, y: str) -> None:
 def say(axes: Axes, text: str, at: tuple[float, float], colour: str, **options: object) -> None:
     """Write a label straight into a panel, at a place in the units of the data."""
     halo = [withStroke(linewidth=3, foreground="white")]
-    axes.text(*at, text, **{"color": colour, "fontsize": 9, "va": "center", "zorder": 6, "path_effects": halo} | options)
+    axes.text(
+        *at,
+        text,
+        **{"color": colour, "fontsize": 9, "va": "center", "zorder": 6, "path_effects": halo} | options,
+    )
 
 
 def save(canvas: Figure, path: Path) -> None:

@@ -54,6 +54,17 @@ def test_flat_leaves_an_observation_alone_that_is_not_given(name):
     assert trace.log_prob_sum(lambda n, s: n == "y") != 0.0
 
 
+def test_the_observation_is_known_by_its_name_whatever_its_plate():
+    def model(x, y=None):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            return pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    trace = poutine.trace(flat(model)).get_trace(*sample())
+    assert trace.nodes["y"]["mask"] is None
+    assert trace.nodes["mean"]["mask"] is False
+
+
 def test_flat_by_name_counts_the_other_priors():
     x, y = sample()
     params = random_params(TABLE["gaussian"])

@@ -55,9 +55,10 @@ class _Null:
 def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Tensor:
     """A vector `(K,)` to start from, deterministic.
 
-    Values in `given` (site name -> value) are taken as they are. Otherwise weights start at 0, networks at
-    their own values, and biases and other constants where they are best under that: at the null model. So
-    the start has the location and the scale of `y`, whatever its units.
+    Values in `given` (site name -> value) are taken as they are. Otherwise weights start at their prior's
+    mean, which is 0 unless a prior says otherwise, networks at their own values, and biases and other
+    constants where they are best under that: at the null model. So the start has the location and the
+    scale of `y`, whatever its units.
 
     Raises:
         ModelError: `given` names a site that the model does not have, or a value outside its support.
@@ -66,9 +67,6 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     given = dict(given or {})
     calls = objective.at(theta).affines
     weights = {f"{call.name}.weight" for call in calls} - set(given)
-    for name, site in objective.sites.items():
-        if name in weights and site.is_real:
-            theta[site.place] = 0.0
     for name, value in given.items():
         theta[_site(objective, name).place] = _unconstrained(objective, name, value)
     free = [

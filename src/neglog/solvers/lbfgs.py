@@ -51,6 +51,7 @@ class LBFGS:
                 pairs.clear()
                 continue
             if new is None:
+                problem.check(at[0])
                 noise = math.sqrt(64 * EPSILON * (abs(at[1]) + 1) / problem.rows)
                 status = f"no further descent; gradient {size:.1e} a row after {step} steps"
                 return Solution(at[0], at[1], size <= noise, status, step, tuple(history))

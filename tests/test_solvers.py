@@ -1,0 +1,185 @@
+"""Solvers on functions whose minima are known; they see one vector and nothing else."""
+
+import math
+
+import pytest
+import torch
+from table import sample
+
+from neglog import flat, models
+from neglog.coordinates import rescaled
+from neglog.data import prepare
+from neglog.errors import UnboundedLikelihoodError
+from neglog.objective import Objective
+from neglog.solvers import LBFGS, Chain, Continuation, Newton
+from neglog.solvers.continuation import _Vertex
+from neglog.start import starting_point
+
+
+def vector(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+class Function:
+    """A function of one vector as a problem, differentiated by autograd; `rows` sets the scale of the noise."""
+
+    rows = 1
+
+    def __init__(self, function, size):
+        self.function, self.size, self.evaluations = function, size, 0
+
+    def value(self, z):
+        return float(self.function(z))
+
+    def value_and_gradient(self, z):
+        self.evaluations += 1
+        leaf = z.clone().requires_grad_()
+        value = self.function(leaf)
+        return float(value.detach()), torch.autograd.grad(value, leaf)[0]
+
+    def hessian(self, z):
+        return torch.autograd.functional.hessian(self.function, z)
+
+    def check(self, z):
+        if self.value(z) < -1e6:
+            raise UnboundedLikelihoodError("it falls without end.")
+
+
+def rosenbrock(z):
+    return (100 * (z[1:] - z[:-1] ** 2) ** 2 + (1 - z[:-1]) ** 2).sum()
+
+
+SOLVERS = pytest.mark.parametrize("solver", [Newton(), LBFGS()], ids=lambda solver: type(solver).__name__)
+
+
+@SOLVERS
+@pytest.mark.parametrize("start", [(-1.2, 1.0), (0.0,) * 10], ids=len)
+def test_rosenbrocks_valley(solver, start):
+    found = solver.minimise(Function(rosenbrock, len(start)), vector(*start))
+    assert found.converged
+    torch.testing.assert_close(found.z, torch.ones(len(start), dtype=torch.float64), rtol=1e-6, atol=1e-6)
+
+
+def test_newton_solves_a_quadratic_in_one_step():
+    matrix = torch.diag(vector(1e-6, 1.0, 1e6))
+    found = Newton().minimise(Function(lambda z: 0.5 * z @ matrix @ z - z.sum(), 3), vector(0, 0, 0))
+    assert found.converged
+    assert found.steps == 1
+    torch.testing.assert_close(found.z, vector(1e6, 1.0, 1e-6), rtol=1e-12, atol=0)
+
+
+@SOLVERS
+def test_history_never_climbs(solver):
+    found = solver.minimise(Function(rosenbrock, 4), vector(-1.2, 1.0, -1.0, 2.0))
+    assert all(later <= earlier for earlier, later in zip(found.history, found.history[1:], strict=False))
+
+
+def test_newton_leaves_a_saddle_that_it_can_see_and_claims_none():
+    def saddle(z):
+        return z[0] ** 2 - z[1] ** 2 + 0.25 * z[1] ** 4
+
+    # At z[1] = 0 the gradient does not show the way down; the Hessian shows that it is no minimum.
+    stuck = Newton().minimise(Function(saddle, 2), vector(1.0, 0.0))
+    assert not stuck.converged
+    assert "not positive definite" in stuck.status
+    found = Newton().minimise(Function(saddle, 2), vector(1.0, 0.1))
+    assert found.converged
+    assert found.z[1].item() == pytest.approx(math.sqrt(2))
+
+
+@SOLVERS
+def test_a_function_that_falls_without_end_is_told(solver):
+    with pytest.raises(UnboundedLikelihoodError, match="without end"):
+        solver.minimise(Function(lambda z: -torch.exp(z).sum(), 2), vector(0.0, 0.0))
+
+
+@SOLVERS
+def test_a_trial_beyond_the_domain_is_a_step_too_far(solver):
+    # The first full step leaves x > 0, where the function is NaN.
+    found = solver.minimise(Function(lambda z: (z - 3 * torch.log(z)).sum(), 1), vector(20.0))
+    assert found.converged
+    assert found.z.item() == pytest.approx(3.0, rel=1e-7)
+
+
+@SOLVERS
+def test_steps_are_counted_and_limited(solver):
+    limited = type(solver)(max_steps=3)
+    found = limited.minimise(Function(rosenbrock, 2), vector(-1.2, 1.0))
+    assert not found.converged
+    assert found.steps == 3
+
+
+def test_the_line_search_of_lbfgs_is_frugal():
+    problem = Function(rosenbrock, 10)
+    found = LBFGS().minimise(problem, torch.zeros(10, dtype=torch.float64))
+    assert problem.evaluations < 1.5 * found.steps + 10
+
+
+def test_a_chain_goes_on_where_the_solver_before_stopped():
+    problem = Function(rosenbrock, 4)
+    start = vector(-1.2, 1.0, 1.0, 1.0)
+    found = Chain((LBFGS(max_steps=3), Newton())).minimise(problem, start)
+    assert found.converged
+    assert found.steps > 3
+    assert len(found.history) > 4
+    alone = LBFGS(max_steps=3).minimise(problem, start)
+    assert found.history[:4] == alone.history
+    assert (
+        Chain((LBFGS(), Newton())).minimise(problem, start).status == LBFGS().minimise(problem, start).status
+    )
+
+
+# The certificate of a vertex.
+
+
+def lad(rows=30):
+    x, y = sample(rows, 2)
+    objective = Objective(flat(models.laplace), prepare(x, y))
+    coordinates = rescaled(objective, starting_point(objective, None))
+    return coordinates, coordinates.z(starting_point(objective, None))
+
+
+def test_a_vertex_that_is_not_the_optimum_gets_no_certificate():
+    coordinates, start = lad()
+    optimum = Continuation().minimise(coordinates, start)
+    held = coordinates.residuals(optimum.z).abs() < 1e-9
+    assert optimum.converged
+    assert held.sum() == 3
+    right = _Vertex(coordinates, held, torch.where(held, 0.0, coordinates.residuals(optimum.z).sign()))
+    assert right.violation(optimum.z, torch.zeros(30).double()) < 1e-9
+    wrong_vertices = 0
+    for first in range(27):
+        other = torch.zeros(30, dtype=torch.bool)
+        other[first : first + 3] = True
+        if torch.equal(other, held):
+            continue
+        signs = torch.where(other, 0.0, coordinates.residuals(optimum.z).sign())
+        point = _Vertex(coordinates, other, signs).solve(optimum.z, 1e-8)
+        if point is None:
+            continue
+        z = point[0]
+        signs = torch.where(other, 0.0, coordinates.residuals(z).sign())
+        assert _Vertex(coordinates, other, signs).violation(z, torch.zeros(30).double()) > 1e-3
+        wrong_vertices += 1
+    assert wrong_vertices > 5
+
+
+def test_a_multiplier_beyond_one_is_a_violation():
+    # The median of five numbers, held at the second of them: three signs pull one way and one the other.
+    objective = Objective(flat(models.laplace), prepare(torch.empty(5, 0).double(), vector(0, 1, 2, 3, 4)))
+    coordinates = rescaled(objective, starting_point(objective, None))
+    theta = starting_point(objective, None)
+    theta[objective.sites["median.bias"].place] = 1.0
+    theta[objective.sites["scale"].place] = math.log(7 / 5)  # mean |r| at 1
+    z = coordinates.z(theta)
+    held = torch.tensor([False, True, False, False, False])
+    vertex = _Vertex(coordinates, held, torch.where(held, 0.0, coordinates.residuals(z).sign()))
+    assert vertex.violation(z, torch.zeros(5).double()) == pytest.approx(1.0, abs=1e-9)  # it needs 2
+
+
+def test_continuation_without_a_certificate_does_not_converge(monkeypatch):
+    coordinates, start = lad()
+    monkeypatch.setattr(_Vertex, "violation", lambda *_: 1e-6)
+    found = Continuation().minimise(coordinates, start)
+    assert not found.converged
+    assert "no certified optimum" in found.status
