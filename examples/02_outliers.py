@@ -132,9 +132,9 @@ def draw_slopes(axes: Axes, shifts: Tensor, slopes: dict[str, Tensor]) -> None:
 def check(
     x: Tensor, outlying: Tensor, fits: dict[str, Fit], shifts: Tensor, slopes: dict[str, Tensor]
 ) -> None:
-    # Without outliers the slope has the standard error sigma / sqrt(sum (x - mean x)²) = 0.035 by MSE and, the
-    # noise being Normal, sqrt(pi / 2) times that by MAE; the intercept's are 0.2 and 0.25. Five rows on one
-    # side of 100 move a median by a fraction of sigma, a mean by 0.75.
+    # Without outliers the slope has the standard error sigma / sqrt(sum (x - mean x)²) = 0.035 by MSE and,
+    # the noise being Normal, sqrt(pi / 2) times that by MAE; the intercept's are 0.2 and 0.25. Five rows of
+    # 100 on one side move a median by a fraction of sigma, and 15 of it a mean by 0.75.
     slope, intercept = line(fits["laplace"])
     assert abs(slope - SLOPE) < 0.1
     assert abs(intercept - INTERCEPT) < 0.3

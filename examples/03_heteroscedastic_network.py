@@ -137,9 +137,8 @@ def main() -> None:
     columns = [grid[at, 0], mean[at], prediction.mean[at], sd[at], prediction.stddev[at]]
     table(("x", "mean", "learned", "sd", "learned"), zip(*(c.tolist() for c in columns), strict=True))
     print(f"\nRMSE over x: {mean_error:.3f} of the mean, {sd_error:.3f} of the standard deviation")
-    print(
-        f"fresh rows inside the 50 % band: {100 * covered[5]:.1f} %; inside the 90 % band: {100 * covered[9]:.1f} %"
-    )
+    half, most = (100 * covered[(LEVELS - level).abs().argmin()].item() for level in (0.5, 0.9))
+    print(f"fresh rows inside the 50 % band: {half:.1f} %; inside the 90 % band: {most:.1f} %")
     draw(x, y, grid, prediction, covered, options.picture)
     check(mean_error, sd_error, covered, len(y))
 

@@ -4,10 +4,11 @@ The model is y ~ Normal(bias + x @ weight, sigma) with a known sigma and a flat 
 the weights adds its own negative logarithm to the loss:
 
     Normal(0, s):   RSS / (2 sigma²)  +  sum w² / (2 s²)      ridge, alpha = sigma² / s²
-    Laplace(0, s):  RSS / (2 sigma²)  +  sum |w| / s          lasso, alpha = sigma² / (n s) as scikit-learn counts
+    Laplace(0, s):  RSS / (2 sigma²)  +  sum |w| / s          lasso, alpha = sigma² / (n s)
 
-A wide prior leaves the maximum of the likelihood (MLE), a narrow one pulls all weights to 0: the Normal
-smoothly, the Laplace, whose density has a corner at 0, until some weights are exactly 0.
+with the alphas that scikit-learn takes (`losses.ridge_alpha`, `losses.lasso_alpha`). A wide prior leaves the
+maximum of the likelihood (MLE), a narrow one pulls all weights to 0: the Normal smoothly, the Laplace, whose
+density has a corner at 0, until some weights are exactly 0.
 
 The likelihood grows with the rows and the prior does not. Expanding the optimum in 1 / n,
 

@@ -14,12 +14,15 @@ standard deviation and as the variance; here it is the standard deviation.) Chos
 10 000 fresh ones, a trunk of two layers of 16 tanh units with a linear head for either output, all weights
 fitted together by L-BFGS for a fixed number of steps, and the seeds.
 
-Two caveats, and the picture shows both. (1) The gradient in the mean is r / variance: where the network has
-once called the data noisy, it barely learns their mean any more, and so it goes on calling them noisy (Seitzer
-et al. 2022). Here Adam falls into this trap, and L-BFGS, which uses the curvature, gets out from the same start.
-Nix & Weigend fit the mean first. (2) On few rows the likelihood rewards small error bars around the rows it knows,
-without limit. Sixty rows, and the score promised in training is not the score delivered. So the likelihood of
-a network has no maximum worth finding, no solver certifies one, and stopping early is part of the method.
+Two caveats, and the picture shows both.
+
+1. The gradient in the mean is r / variance. Where the network has once called the data noisy, it hardly
+   learns their mean any more, and so goes on calling them noisy (Seitzer et al. 2022). Here Adam falls into
+   this trap, and L-BFGS, which uses the curvature, gets out from the same start. Nix & Weigend fit the mean
+   first.
+2. On few rows the likelihood rewards small error bars around the rows that it knows, without limit: the
+   score promised in training is not the score delivered. So the likelihood of such a network has no maximum
+   worth finding, no solver certifies one, and stopping early is part of the method.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def arguments(script: str, description: str | None) -> argparse.Namespace:
 
 
 def network(*widths: int, seed: int) -> torch.nn.Sequential:
-    """Layers of tanh units of these widths, the first being that of the input; drawn by Glorot & Bengio's rule."""
+    """Layers of tanh units, the first width being the inputs'; weights by Glorot & Bengio's rule."""
     generator = torch.Generator().manual_seed(seed)
     layers: list[torch.nn.Module] = []
     for inputs, outputs in pairwise(widths):

@@ -21,7 +21,7 @@ def vector(*values):
 
 
 class Function:
-    """A function of one vector as a problem, differentiated by autograd; `rows` sets the scale of the noise."""
+    """A function of one vector as a problem, differentiated by autograd."""
 
     rows = 1
 
