@@ -129,8 +129,8 @@ def draw_distances(axes: Axes, paths: dict[str, Tensor], optimum: Tensor) -> Non
         distance = (paths[name] - paths["MSE"]).abs().amax(1)
         axes.semilogy(distance.clamp_min(1e-17), "o", color=colour, ms=3)
         say(axes, f"{name}'s path from the MSE's", (26, height), colour)
-    say(axes, "at the bottom: equal to the last bit", (60, 4e-18), QUIET, ha="right")
-    axes.set_ylim(1e-18, 10)
+    say(axes, "at the bottom: equal to the last bit", (60, 4e-19), QUIET, ha="right")
+    axes.set_ylim(3e-20, 10)
     dress(axes, "They part by rounding alone", "step", "largest distance in a parameter")
 
 

@@ -14,7 +14,7 @@ import pyro
 import pytest
 
 ROOT = Path(__file__).parent.parent
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
 DOCUMENTS = [*ROOT.glob("README.md"), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -28,8 +28,9 @@ def _as_in_a_fresh_session(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
-def test_example_runs(script, monkeypatch):
-    monkeypatch.setattr(sys, "argv", [str(script), "--small"])
+def test_example_runs(script, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(script.parent))  # as `python SCRIPT` does, for what examples share
+    monkeypatch.setattr(sys, "argv", [str(script), "--small", "--output", str(tmp_path)])
     runpy.run_path(str(script), run_name="__main__")
 
 

@@ -32,7 +32,7 @@ class Delta(AutoDelta):
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         AutoGuide._setup_prototype(self, *args, **kwargs)
         for name, site in self.prototype_trace.iter_stochastic_nodes():
-            value = PyroParam(site["value"].detach(), site["fn"].support, site["fn"].event_dim)
+            value = PyroParam(site["value"].detach().clone(), site["fn"].support, site["fn"].event_dim)
             setattr(self, _attribute(name), value)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
