@@ -4,73 +4,140 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
+import pyro
+import scipy.special
 import scipy.stats
 import torch
 from torch import Tensor
 
 from neglog import losses, models
 
+Params = Mapping[str, Tensor]
+
 
 @dataclass(frozen=True)
 class Model:
-    """A model, its hand-written NLL and SciPy's, both functions of the constrained sites and the data.
+    """A model, its hand-written NLL and SciPy's, both functions of predictors, constants and the response.
 
-    `smooth` says whether the loss has a second derivative everywhere.
+    `constants` are its positive constants, at the values that samples are drawn with; `second` is a second
+    predictor. `smooth` says whether the loss has a second derivative everywhere, `real` whether the response
+    is a real number with a location and a scale.
     """
 
     name: str
     model: Callable[..., Any]
-    nll: Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
-    logpdf: Callable[[Mapping[str, Tensor], Tensor, Tensor], Any]
+    nll: Callable[..., Tensor]
+    logpdf: Callable[..., Any]
     location: str
-    scale: str
+    constants: Mapping[str, float]
+    second: str | None = None
     smooth: bool = True
+    real: bool = True
+    row_keyword: str | None = None
+
+    @property
+    def scale(self) -> str:
+        """The predictor or constant of the spread."""
+        return self.second or next(iter(self.constants))
+
+    def keywords(self, rows: int = 60) -> dict[str, Tensor]:
+        numbers = 1.0 + torch.arange(rows, dtype=torch.float64) % 5
+        return {} if self.row_keyword is None else {self.row_keyword: numbers}
+
+    def sample(self, rows: int = 60, columns: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """A design with columns of order one, and a response that the model draws."""
+        x, y = sample(rows, columns, seed)
+        if self.real:
+            return x, y
+        params = random_params(self, columns, seed, size=0.3) | {
+            k: number(v) for k, v in self.constants.items()
+        }
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return x, pyro.condition(self.model, params)(x, **self.keywords(rows))
+
+    def hand_written(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        """The summed hand-written NLL."""
+        return self.nll(*self._arguments(params, x, y), **self.keywords(len(y)), reduction="sum")
+
+    def scipy(self, params: Params, x: Tensor, y: Tensor) -> Any:
+        """SciPy's log-density of each row."""
+        keywords = {key: value.numpy() for key, value in self.keywords(len(y)).items()}
+        return self.logpdf(*(a.numpy() for a in self._arguments(params, x, y)), **keywords)
+
+    def _arguments(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        second = (eta(self.second, params, x),) if self.second else ()
+        return eta(self.location, params, x), y, *second, *(params[name] for name in self.constants)
 
 
-def eta(name: str, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+def number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def eta(name: str, params: Params, x: Tensor) -> Tensor:
     return x @ params[f"{name}.weight"] + params[f"{name}.bias"]
 
 
+def _huber(location: Any, y: Any, scale: Any) -> Any:
+    u, delta = abs((y - location) / scale), 1.345
+    rho = np.where(u <= delta, u**2 / 2, delta * (u - delta / 2))
+    core = scipy.stats.norm.cdf(delta) - scipy.stats.norm.cdf(-delta)
+    z = np.sqrt(2 * np.pi) * core + 2 * np.exp(-(delta**2) / 2) / delta
+    return -rho - np.log(scale) - np.log(z)
+
+
+def _negative_binomial(log_mean: Any, y: Any, dispersion: Any, exposure: Any) -> Any:
+    mean = np.exp(log_mean) * exposure
+    return scipy.stats.nbinom.logpmf(y, 1 / dispersion, 1 / (1 + dispersion * mean))
+
+
+def _beta(logit: Any, y: Any, precision: Any) -> Any:
+    mean = scipy.special.expit(logit)
+    return scipy.stats.beta.logpdf(y, mean * precision, scipy.special.expit(-logit) * precision)
+
+
+STATS = scipy.stats
 TABLE = {
     model.name: model
     for model in (
-        Model(
-            "gaussian",
-            models.gaussian,
-            lambda p, x, y: losses.gaussian_nll(eta("mean", p, x), y, p["sigma"], reduction="sum"),
-            lambda p, x, y: scipy.stats.norm.logpdf(y, eta("mean", p, x), p["sigma"]),
-            "mean",
-            "sigma",
-        ),
-        Model(
-            "laplace",
-            models.laplace,
-            lambda p, x, y: losses.laplace_nll(eta("median", p, x), y, p["scale"], reduction="sum"),
-            lambda p, x, y: scipy.stats.laplace.logpdf(y, eta("median", p, x), p["scale"]),
-            "median",
-            "scale",
-            smooth=False,
-        ),
-        Model(
-            "heteroscedastic",
-            models.heteroscedastic,
-            lambda p, x, y: losses.heteroscedastic_nll(
-                eta("mean", p, x), y, eta("log_variance", p, x), reduction="sum"
-            ),
-            lambda p, x, y: scipy.stats.norm.logpdf(
-                y, eta("mean", p, x), torch.exp(eta("log_variance", p, x) / 2)
-            ),
-            "mean",
-            "log_variance",
-        ),
+        Model("gaussian", models.gaussian, losses.gaussian_nll, lambda m, y, s: STATS.norm.logpdf(y, m, s),
+              "mean", {"sigma": 1.0}),
+        Model("laplace", models.laplace, losses.laplace_nll, lambda m, y, b: STATS.laplace.logpdf(y, m, b),
+              "median", {"scale": 1.0}, smooth=False),
+        Model("heteroscedastic", models.heteroscedastic, losses.heteroscedastic_nll,
+              lambda m, y, v: STATS.norm.logpdf(y, m, np.exp(v / 2)), "mean", {}, second="log_variance"),
+        Model("huber", models.huber, losses.huber_nll, _huber, "location", {"scale": 1.0}),
+        Model("student_t", partial(models.student_t, df=4.0), partial(losses.student_t_nll, df=4.0),
+              lambda m, y, s: STATS.t.logpdf(y, 4.0, m, s), "location", {"scale": 1.0}),
+        Model("quantile", partial(models.quantile, tau=0.7), partial(losses.quantile_nll, tau=0.7),
+              lambda q, y, s: STATS.laplace_asymmetric.logpdf(
+                  y, np.sqrt(0.7 / 0.3), q, s / np.sqrt(0.7 * 0.3)),
+              "quantile", {"scale": 1.0}, smooth=False),
+        Model("poisson", models.poisson, losses.poisson_nll,
+              lambda e, y, exposure: STATS.poisson.logpmf(y, np.exp(e) * exposure),
+              "log_rate", {}, real=False, row_keyword="exposure"),
+        Model("negative_binomial", models.negative_binomial, losses.negative_binomial_nll, _negative_binomial,
+              "log_mean", {"dispersion": 0.7}, real=False, row_keyword="exposure"),
+        Model("gamma", models.gamma, losses.gamma_nll,
+              lambda e, y, k: STATS.gamma.logpdf(y, k, scale=np.exp(e) / k), "log_mean", {"shape": 3.0},
+              real=False),
+        Model("beta", models.beta, losses.beta_nll, _beta, "logit_mean", {"precision": 8.0}, real=False),
+        Model("bernoulli", models.bernoulli, losses.bernoulli_nll,
+              lambda e, y: STATS.bernoulli.logpmf(y, scipy.special.expit(e)), "logit", {}, real=False),
+        Model("binomial", models.binomial, losses.binomial_nll,
+              lambda e, y, trials: STATS.binom.logpmf(y, trials, scipy.special.expit(e)),
+              "logit", {}, real=False, row_keyword="trials"),
     )
-}
+}  # fmt: skip
+REAL = {name: model for name, model in TABLE.items() if model.real}
 
 
 def sample(rows: int = 60, columns: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """A design with columns of order one, and a response that depends on it with noise that grows."""
+    """A design with columns of order one, and a real response that depends on it with noise that grows."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
     noise = torch.randn(rows, generator=generator, dtype=torch.float64)
@@ -78,14 +145,14 @@ def sample(rows: int = 60, columns: int = 3, seed: int = 0) -> tuple[Tensor, Ten
     return x, 1.5 + x @ slopes + torch.exp(0.3 * x[:, 0]) * noise
 
 
-def random_params(model: Model, columns: int = 3, seed: int = 0) -> dict[str, Tensor]:
+def random_params(model: Model, columns: int = 3, seed: int = 0, size: float = 1.0) -> dict[str, Tensor]:
     """Values for every site, on their supports."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    params = {f"{model.location}.weight": normal(columns), f"{model.location}.bias": normal()}
-    if model.scale == "log_variance":
-        return params | {"log_variance.weight": 0.3 * normal(columns), "log_variance.bias": normal()}
-    return params | {model.scale: normal().exp()}
+    params = {f"{model.location}.weight": size * normal(columns), f"{model.location}.bias": size * normal()}
+    if model.second:
+        return params | {f"{model.second}.weight": 0.3 * normal(columns), f"{model.second}.bias": normal()}
+    return params | {name: (0.5 * normal()).exp() * value for name, value in model.constants.items()}

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyro.infer import Predictive
-from table import TABLE, sample
+from table import REAL, TABLE, sample
 from torch import nn
 
 from neglog import log_likelihood, map_estimate, mle, models, on_features, predict, with_priors
@@ -21,7 +21,10 @@ from neglog.predictors import linear, positive, rows
 from neglog.solvers import LBFGS, SVI, Continuation, Newton
 
 LAW = pytest.mark.parametrize("name", TABLE)
-SMOOTH = pytest.mark.parametrize("name", [name for name, model in TABLE.items() if model.smooth])
+REALS = pytest.mark.parametrize("name", REAL)
+SMOOTH = [name for name, model in TABLE.items() if model.smooth]
+LITERAL = ["gaussian", "heteroscedastic", "poisson", "beta"]
+"""The models that the literal path is run on; it takes its thousand steps for each."""
 
 
 def number(value):
@@ -39,17 +42,22 @@ def same(first, second, rtol=1e-7, atol=1e-9):
 # The roads meet.
 
 
-@SMOOTH
+ROADS = [(name, LBFGS()) for name in SMOOTH] + [(name, SVI(steps=1500)) for name in LITERAL]
+
+
 @pytest.mark.parametrize("estimate", [mle, map_estimate])
-@pytest.mark.parametrize("solver", [LBFGS(), SVI(steps=1500)], ids=["LBFGS", "SVI"])
+@pytest.mark.parametrize(("name", "solver"), ROADS, ids=[f"{n}-{type(s).__name__}" for n, s in ROADS])
 def test_three_roads_one_optimum(name, estimate, solver):
-    x, y = sample()
-    newton = estimate(TABLE[name].model, x, y, solver=Newton())
-    other = estimate(TABLE[name].model, x, y, solver=solver)
+    model, keywords = TABLE[name].model, TABLE[name].keywords()
+    x, y = TABLE[name].sample()
+    newton = estimate(model, x, y, solver=Newton(), **keywords)
+    other = estimate(model, x, y, solver=solver, **keywords)
     assert newton.converged
     assert other.converged
-    assert other.loss == pytest.approx(newton.loss, rel=1e-10)
-    same(other.params, newton.params, rtol=1e-4, atol=1e-5)
+    # SVI claims to be within a hundredth of a standard error, where the loss is ½ · 0.01² above its minimum.
+    close = {"abs": 5e-5} if isinstance(solver, SVI) else {"rel": 1e-10}
+    assert other.loss == pytest.approx(newton.loss, **close)
+    same(other.params, newton.params, rtol=1e-4, atol=1e-4)
 
 
 def test_svi_meets_the_exact_least_absolute_deviations():
@@ -143,12 +151,16 @@ def test_ridge_on_absolute_deviations_is_certified():
 # Units.
 
 
-@LAW
-@pytest.mark.parametrize("estimates", [None, SVI(steps=1500)], ids=["exact", "SVI"])
+UNITS = [(name, None) for name in REAL] + [
+    (name, SVI(steps=1500)) for name in ("gaussian", "heteroscedastic")
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "estimates"), UNITS, ids=[f"{n}-{'SVI' if s else 'exact'}" for n, s in UNITS]
+)
 def test_units_do_not_matter(name, estimates):
     entry, (x, y) = TABLE[name], sample(80)
-    if estimates is not None and not entry.smooth:
-        pytest.skip("SVI does not certify a loss with corners; its distance is tested elsewhere")
     factor, size = torch.tensor([1e8, 1.0, 1e-8], dtype=torch.float64), 1e6
     plain = mle(entry.model, x, y, solver=estimates)
     scaled = mle(entry.model, x * factor, y * size, solver=estimates)
@@ -167,8 +179,8 @@ def test_units_do_not_matter(name, estimates):
 
 @LAW
 def test_a_shift_of_a_column_moves_the_intercept_alone(name):
-    entry, (x, y) = TABLE[name], sample(80)
-    plain, moved = mle(entry.model, x, y), mle(entry.model, x + 1e4, y)
+    entry, (x, y), keywords = TABLE[name], TABLE[name].sample(80), TABLE[name].keywords(80)
+    plain, moved = mle(entry.model, x, y, **keywords), mle(entry.model, x + 1e4, y, **keywords)
     torch.testing.assert_close(
         moved.params[f"{entry.location}.weight"],
         plain.params[f"{entry.location}.weight"],
@@ -184,13 +196,12 @@ def test_a_shift_of_a_column_moves_the_intercept_alone(name):
 @LAW
 @pytest.mark.parametrize("estimate", [mle, map_estimate])
 def test_weight_two_is_the_row_twice(name, estimate):
-    entry, (x, y) = TABLE[name], sample()
+    entry, (x, y), keywords = TABLE[name], TABLE[name].sample(), TABLE[name].keywords()
     weights = torch.arange(len(y)) % 3
     index = torch.repeat_interleave(torch.arange(len(y)), weights)
-    weighted, repeated = (
-        estimate(entry.model, x, y, weights=weights),
-        estimate(entry.model, x[index], y[index]),
-    )
+    again = {key: value[index] for key, value in keywords.items()}
+    weighted = estimate(entry.model, x, y, weights=weights, **keywords)
+    repeated = estimate(entry.model, x[index], y[index], **again)
     same(weighted.params, repeated.params)
     for number_ in ("nll", "loss", "aic", "bic", "n", "k"):
         assert getattr(weighted, number_) == pytest.approx(getattr(repeated, number_), rel=1e-10), number_
@@ -201,24 +212,25 @@ def test_weight_two_is_the_row_twice(name, estimate):
 
 @LAW
 def test_no_intercept_is_a_bias_conditioned_at_zero(name):
-    entry, (x, y) = TABLE[name], sample()
+    entry, (x, y), keywords = TABLE[name], TABLE[name].sample(), TABLE[name].keywords()
     through = pyro.condition(entry.model, {f"{entry.location}.bias": number(0.0)})
-    fit = mle(through, x, y)
+    fit, free = mle(through, x, y, **keywords), mle(entry.model, x, y, **keywords)
     assert f"{entry.location}.bias" not in fit.params
-    assert fit.k == mle(entry.model, x, y).k - 1
-    assert predict(fit, torch.zeros(1, 3).double()).mean.item() == 0.0
-    assert fit.loss == fit.nll
+    assert fit.k == free.k - 1
+    assert fit.loss == fit.nll >= free.nll
+    if entry.real and name != "quantile":
+        assert predict(fit, torch.zeros(1, 3).double()).mean.item() == 0.0
 
 
 @LAW
 def test_one_design_is_the_same_as_that_design_for_each_predictor(name):
-    entry, (x, y) = TABLE[name], sample()
-    whole = mle(entry.model, x, y)
-    each = {entry.location: x} | ({"log_variance": x} if name == "heteroscedastic" else {})
-    same(mle(entry.model, each, y).params, whole.params, rtol=1e-12)
+    entry, (x, y), keywords = TABLE[name], TABLE[name].sample(), TABLE[name].keywords()
+    whole = mle(entry.model, x, y, **keywords)
+    each = {entry.location: x} | ({entry.second: x} if entry.second else {})
+    same(mle(entry.model, each, y, **keywords).params, whole.params, rtol=1e-12)
 
 
-@LAW
+@pytest.mark.parametrize("name", ["gaussian", "laplace", "heteroscedastic"])
 def test_a_design_without_columns_is_an_intercept(name):
     entry, (x, y) = TABLE[name], sample()
     fit = mle(entry.model, x[:, :0], y)
@@ -301,7 +313,7 @@ def test_a_networks_units_do_not_matter_in_the_response():
 # A start.
 
 
-@LAW
+@REALS
 def test_a_start_does_not_move_the_optimum(name):
     entry, (x, y) = TABLE[name], sample()
     start = {f"{entry.location}.weight": torch.tensor([5.0, -5.0, 5.0]), f"{entry.location}.bias": 30.0}
@@ -346,29 +358,30 @@ def test_information_criteria():
 
 @LAW
 def test_the_guide_stands_at_the_optimum(name):
-    x, y = sample()
-    fit = mle(TABLE[name].model, x, y)
+    (x, y), keywords = TABLE[name].sample(), TABLE[name].keywords()
+    fit = mle(TABLE[name].model, x, y, **keywords)
     with pyro.get_param_store().scope():
-        same(fit.guide(x, y), dict(fit.params), rtol=1e-14)
-        draws = Predictive(fit.model, guide=fit.guide, num_samples=3)(x)
+        same(fit.guide(x, y, **keywords), dict(fit.params), rtol=1e-14)
+        draws = Predictive(fit.model, guide=fit.guide, num_samples=3)(x, **keywords)
     assert draws["y"].shape[0] == 3
 
 
 @LAW
 def test_prediction_is_a_distribution_of_each_row(name):
-    x, y = sample()
-    fit = mle(TABLE[name].model, x, y)
-    response = predict(fit, x)
+    (x, y), keywords = TABLE[name].sample(), TABLE[name].keywords()
+    fit = mle(TABLE[name].model, x, y, **keywords)
+    response = predict(fit, x, **keywords)
     assert response.batch_shape == (60,)
     assert isinstance(response, torch.distributions.Distribution)
-    torch.testing.assert_close(log_likelihood(fit, x, y), response.log_prob(y))
-    assert -log_likelihood(fit, x, y).sum().item() == pytest.approx(fit.nll, rel=1e-12)
+    rows_ = log_likelihood(fit, x, y, **keywords)
+    torch.testing.assert_close(rows_, response.log_prob(y))
+    assert -rows_.sum().item() == pytest.approx(fit.nll, rel=1e-12)
 
 
 @LAW
 def test_the_same_call_gives_the_same_digits(name):
-    x, y = sample()
-    first, second = (mle(TABLE[name].model, x, y) for _ in range(2))
+    (x, y), keywords = TABLE[name].sample(), TABLE[name].keywords()
+    first, second = (mle(TABLE[name].model, x, y, **keywords) for _ in range(2))
     same(first.params, second.params, rtol=0, atol=0)
 
 
@@ -412,3 +425,55 @@ def test_priors_can_be_swapped_for_a_map_estimate():
     x, y = sample()
     tight = with_priors(models.gaussian, {"mean.weight": dist.Normal(number(0.0), number(1e-4))})
     assert map_estimate(tight, x, y).params["mean.weight"].abs().max() < 1e-3
+
+
+# What else belongs to the rows.
+
+
+def test_rows_keep_what_belongs_to_them():
+    x, y = TABLE["poisson"].sample()
+    exposure = TABLE["poisson"].keywords()["exposure"]
+    fit = mle(models.poisson, x, y, exposure=exposure)
+    assert fit.keywords == ("exposure",)
+    torch.testing.assert_close(
+        predict(fit, x, exposure=2 * exposure).mean, 2 * predict(fit, x, exposure=exposure).mean
+    )
+    with pytest.raises(DataError, match=r"the fit had these for each row: \['exposure'\]; given are none"):
+        predict(fit, x)
+    with pytest.raises(DataError, match="`exposure` has 59 rows"):
+        mle(models.poisson, x, y, exposure=exposure[:-1])
+
+
+def test_a_rate_is_that_of_the_counts_over_the_exposure():
+    # With an intercept alone the maximum of Σ y log(e m) - e m is m = Σ y / Σ e.
+    y, exposure = torch.tensor([3.0, 0.0, 5.0]), torch.tensor([1.0, 2.0, 4.0])
+    fit = mle(models.poisson, torch.empty(3, 0), y, exposure=exposure)
+    assert fit.params["log_rate.bias"].exp().item() == pytest.approx(8 / 7, rel=1e-12)
+
+
+def test_two_quantiles_of_a_sample_are_order_statistics():
+    from functools import partial
+
+    y = torch.arange(101, dtype=torch.float64) ** 2
+    for tau, rank in ((0.25, 25), (0.9, 90)):
+        fit = mle(partial(models.quantile, tau=tau), torch.empty(101, 0).double(), y)
+        assert fit.params["quantile.bias"].item() == pytest.approx(rank**2, rel=1e-12)
+
+
+def test_constants_of_a_model_are_bound_and_not_given_by_row():
+    with pytest.raises(DataError, match="`delta` must be a tensor"):
+        mle(models.huber, *sample(), delta=2.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda x, y=None: models.huber(x, y, delta=0.0), "`delta` must be positive"),
+        (lambda x, y=None: models.student_t(x, y, df=-1.0), "`df` must be positive"),
+        (lambda x, y=None: models.quantile(x, y, tau=1.0), "`tau` must be between 0 and 1"),
+        (models.binomial, "`binomial` needs the number of trials"),
+    ],
+)
+def test_constants_beyond_their_range_are_refused(model, message):
+    with pytest.raises(ModelError, match=message):
+        mle(model, *sample())

@@ -1,5 +1,7 @@
 """Handlers change what a model means, and only that."""
 
+from functools import partial
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -41,15 +43,15 @@ def trunk(inputs=3, hidden=4):
 
 @LAW
 def test_flat_leaves_the_likelihood_alone(name):
-    model, (x, y) = TABLE[name], sample()
-    given = pyro.condition(model.model, random_params(model))
+    model, (x, y) = TABLE[name], TABLE[name].sample()
+    given = partial(pyro.condition(model.model, random_params(model)), **model.keywords())
     assert log_prob(flat(given), x, y) == log_prob(given, x, y, sites=lambda n, s: n == "y")
 
 
 @LAW
 def test_flat_leaves_an_observation_alone_that_is_not_given(name):
     x, _ = sample()
-    trace = poutine.trace(flat(TABLE[name].model)).get_trace(x)
+    trace = poutine.trace(flat(TABLE[name].model)).get_trace(x, **TABLE[name].keywords())
     assert trace.nodes["y"]["mask"] is None
     assert trace.log_prob_sum(lambda n, s: n == "y") != 0.0
 
@@ -142,8 +144,8 @@ def test_a_prior_must_be_a_distribution():
 
 @LAW
 def test_weights_multiply_the_likelihood_and_not_the_prior(name):
-    model, (x, y) = TABLE[name], sample()
-    given = pyro.condition(model.model, random_params(model))
+    model, (x, y) = TABLE[name], TABLE[name].sample()
+    given = partial(pyro.condition(model.model, random_params(model)), **model.keywords())
     prior = log_prob(given, x, y, sites=lambda n, s: n != "y")
     likelihood = log_prob(given, x, y) - prior
     torch.testing.assert_close(log_prob(weighted(given, 3.0), x, y), prior + 3 * likelihood)

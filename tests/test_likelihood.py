@@ -24,54 +24,61 @@ def number(value):
     return torch.tensor(value, dtype=torch.float64)
 
 
-def svi_loss(model, params, *data):
+def svi_loss(model, params, *data, **keywords):
     guide = Delta(model, init_loc_fn=init_to_value(values=params))
     with pyro.get_param_store().scope():
-        return Trace_ELBO().loss(model, guide, *data)
+        return Trace_ELBO().loss(model, guide, *data, **keywords)
 
 
 @LAW
 @pytest.mark.parametrize("seed", range(3))
 def test_svi_loss_is_the_nll_at_random_parameters(name, seed):
-    model, (x, y) = TABLE[name], sample(seed=seed)
-    params = random_params(model, seed=seed)
-    nll = model.nll(params, x, y).item()
-    assert svi_loss(flat(model.model), params, x, y) == pytest.approx(nll, rel=EXACT)
-    assert -model.logpdf(params, x, y).sum() == pytest.approx(nll, rel=EXACT)
-    objective = Objective(flat(model.model), prepare(x, y))
+    model = TABLE[name]
+    (x, y), params = model.sample(seed=seed), random_params(model, seed=seed)
+    nll = model.hand_written(params, x, y).item()
+    assert svi_loss(flat(model.model), params, x, y, **model.keywords()) == pytest.approx(nll, rel=EXACT)
+    assert -model.scipy(params, x, y).sum() == pytest.approx(nll, rel=EXACT)
+    objective = Objective(flat(model.model), prepare(x, y, **model.keywords()))
     assert objective.value(objective.theta(params)) == pytest.approx(nll, rel=EXACT)
 
 
 @LAW
 def test_svi_loss_is_the_nll_at_the_optimum(name):
-    model, (x, y) = TABLE[name], sample()
-    fit = mle(model.model, x, y)
-    assert fit.nll == pytest.approx(model.nll(fit.params, x, y).item(), rel=EXACT)
-    assert fit.nll == pytest.approx(-model.logpdf(fit.params, x, y).sum(), rel=EXACT)
+    model, (x, y) = TABLE[name], TABLE[name].sample()
+    fit = mle(model.model, x, y, **model.keywords())
+    assert fit.nll == pytest.approx(model.hand_written(fit.params, x, y).item(), rel=EXACT)
+    assert fit.nll == pytest.approx(-model.scipy(fit.params, x, y).sum(), rel=EXACT)
     assert fit.loss == fit.nll
     with pyro.get_param_store().scope():
-        assert Trace_ELBO().loss(fit.model, fit.guide, x, y) == pytest.approx(fit.loss, rel=EXACT)
+        assert Trace_ELBO().loss(fit.model, fit.guide, x, y, **model.keywords()) == pytest.approx(
+            fit.loss, rel=EXACT
+        )
 
 
 @LAW
 def test_map_loss_is_the_nll_minus_the_log_prior(name):
-    model, (x, y) = TABLE[name], sample()
-    fit = map_estimate(model.model, x, y)
-    trace = pyro.poutine.trace(pyro.condition(model.model, dict(fit.params))).get_trace(x, y)
+    model, (x, y) = TABLE[name], TABLE[name].sample()
+    fit = map_estimate(model.model, x, y, **model.keywords())
+    given = pyro.condition(model.model, dict(fit.params))
+    trace = pyro.poutine.trace(given).get_trace(x, y, **model.keywords())
     log_prior = trace.log_prob_sum(lambda site, _: site in fit.params).item()
-    assert fit.nll == pytest.approx(model.nll(fit.params, x, y).item(), rel=EXACT)
+    assert fit.nll == pytest.approx(model.hand_written(fit.params, x, y).item(), rel=EXACT)
     assert fit.loss == pytest.approx(fit.nll - log_prior, rel=EXACT)
-    assert svi_loss(model.model, dict(fit.params), x, y) == pytest.approx(fit.loss, rel=EXACT)
+    assert svi_loss(model.model, dict(fit.params), x, y, **model.keywords()) == pytest.approx(
+        fit.loss, rel=EXACT
+    )
 
 
 @LAW
 def test_weights_enter_the_loss_as_repeated_rows(name):
-    model, (x, y) = TABLE[name], sample()
-    params = random_params(model)
+    model, (x, y) = TABLE[name], TABLE[name].sample()
+    params, keywords = random_params(model), model.keywords()
     weights = torch.arange(len(y), dtype=torch.float64) % 3
     index = torch.repeat_interleave(torch.arange(len(y)), weights.long())
-    once = svi_loss(flat(weighted(model.model, weights)), params, x, y)
-    assert once == pytest.approx(model.nll(params, x[index], y[index]).item(), rel=EXACT)
+    repeated = {key: value[index] for key, value in keywords.items()}
+    once = svi_loss(flat(weighted(model.model, weights)), params, x, y, **keywords)
+    twice = svi_loss(flat(model.model), params, x[index], y[index], **repeated)
+    assert once == pytest.approx(twice, rel=EXACT)
 
 
 # Gradients: the loss and the likelihood point the same way.

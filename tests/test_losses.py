@@ -257,21 +257,39 @@ def test_lasso_is_the_map_estimate_under_a_laplace_prior():
 # --- The table ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", losses.TABLE)
+@pytest.mark.parametrize(
+    "model", [m for m, loss in losses.TABLE.items() if loss.torch_loss.startswith("torch.")]
+)
 def test_the_table_names_classes_that_torch_has(model):
-    module, _, name = losses.TABLE[model].torch_loss.rpartition(".")
+    module, _, name = losses.TABLE[model].torch_loss.partition(",")[0].rpartition(".")
     assert issubclass(getattr(importlib.import_module(module), name), torch.nn.Module)
 
 
-def test_the_table_pairs_each_model_with_the_loss_that_it_is_proportional_to():
-    assert {model: entry.name for model, entry in losses.TABLE.items()} == {
-        "gaussian": "MSE",
-        "laplace": "MAE",
-        "heteroscedastic": "Gaussian NLL with a variance head",
-    }
+def test_the_losses_are_torchs():
     prediction, target = numbers(20), numbers(20, seed=1)
     close(torch.nn.MSELoss()(prediction, target), losses.mse(prediction, target))
     close(torch.nn.L1Loss()(prediction, target), losses.mae(prediction, target))
+    close(torch.nn.HuberLoss(delta=0.7)(prediction, target), losses.huber(prediction, target, 0.7))
+    yes = (target > 0).to(target.dtype)
+    close(torch.nn.BCEWithLogitsLoss()(prediction, yes), losses.bernoulli_nll(prediction, yes))
+    counts = torch.arange(20, dtype=target.dtype) % 4
+    rate = torch.nn.PoissonNLLLoss(log_input=True, full=False)(prediction, counts)
+    close(rate + torch.lgamma(counts + 1).mean(), losses.poisson_nll(prediction, counts))
+
+
+def test_the_pinball_loss_is_scikit_learns():
+    from sklearn.metrics import mean_pinball_loss
+
+    prediction, target = numbers(20), numbers(20, seed=1)
+    for tau in (0.1, 0.5, 0.9):
+        expected = mean_pinball_loss(target, prediction, alpha=tau)
+        assert losses.pinball(prediction, target, tau).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("tau", [0.0, 1.0, -0.1, float("nan")])
+def test_a_tau_beyond_its_range_is_refused(tau):
+    with pytest.raises(DataError, match="`tau` must be"):
+        losses.pinball(numbers(3), numbers(3), tau)
 
 
 def test_the_table_is_frozen():

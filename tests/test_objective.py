@@ -4,7 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from table import TABLE, random_params, sample
+from table import REAL, TABLE, random_params, sample
 from torch import nn
 
 from neglog import flat, models, on_features, with_priors
@@ -17,7 +17,7 @@ from neglog.start import starting_point
 from neglog.tracing import admits, positive_names, predictor_names
 
 LAW = pytest.mark.parametrize("name", TABLE)
-SMOOTH = pytest.mark.parametrize("name", [name for name, model in TABLE.items() if model.smooth])
+SMOOTH = pytest.mark.parametrize("name", [name for name, model in REAL.items() if model.smooth])
 
 
 def number(value):
@@ -25,8 +25,9 @@ def number(value):
 
 
 def make(name, handler=lambda model: model, **keywords):
-    x, y = sample()
-    return Objective(handler(TABLE[name].model), prepare(x, y, **keywords))
+    entry = TABLE[name]
+    x, y = entry.sample()
+    return Objective(handler(entry.model), prepare(x, y, **entry.keywords(), **keywords))
 
 
 def differences(function, at, step=1e-5):
@@ -160,23 +161,20 @@ def test_a_network_is_not_cut():
 # What a model says of itself.
 
 
-def test_names_are_read_from_the_model():
-    assert {name: predictor_names(entry.model) for name, entry in TABLE.items()} == {
-        "gaussian": ("mean",),
-        "laplace": ("median",),
-        "heteroscedastic": ("mean", "log_variance"),
-    }
-    assert {name: positive_names(entry.model) for name, entry in TABLE.items()} == {
-        "gaussian": ("sigma",),
-        "laplace": ("scale",),
-        "heteroscedastic": (),
-    }
+@LAW
+def test_names_are_read_from_the_model(name):
+    entry = TABLE[name]
+    predictors = (entry.location, entry.second) if entry.second else (entry.location,)
+    assert predictor_names(entry.model, **entry.keywords()) == predictors
+    assert positive_names(entry.model, **entry.keywords()) == tuple(entry.constants)
 
 
 @LAW
-def test_real_models_admit_real_responses(name):
-    assert admits(TABLE[name].model, torch.tensor([-1.0, 0.0, 2.5]))
+def test_models_admit_what_they_draw(name):
+    assert admits(TABLE[name].model, torch.tensor([-1.0, 0.0, 2.5])) == (name in REAL)
     assert not admits(TABLE[name].model, torch.zeros(3, 2))
+    if TABLE[name].row_keyword != "trials":
+        assert admits(TABLE[name].model, TABLE[name].sample()[1])
 
 
 def test_a_model_needs_an_observation():

@@ -29,9 +29,10 @@ def test_settings_that_make_no_sense_are_refused():
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_minibatch_gradient_is_an_unbiased_estimate(name, handler, weighted):
     # Over a partition into batches of one size, each row comes equally often: the mean is the expectation.
-    x, y = sample()
+    x, y = TABLE[name].sample()
     weights = torch.linspace(0.5, 2, len(y)) if weighted else None
-    objective = Objective(handler(TABLE[name].model), prepare(x, y, weights=weights))
+    data = prepare(x, y, weights=weights, **TABLE[name].keywords())
+    objective = Objective(handler(TABLE[name].model), data)
     coordinates = rescaled(objective, starting_point(objective, None))
     z = coordinates.z(starting_point(objective, None)) + 0.1
 

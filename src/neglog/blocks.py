@@ -76,7 +76,11 @@ def _is_plain(objective: Objective, call: Affine) -> bool:
 
 
 def _noise(objective: Objective, theta: Tensor) -> dict[str, float]:
-    """How far each predictor must move to change an average row's density: 1 / sqrt(mean squared score)."""
+    """How far each predictor must move to change an average row's density: 1 / sqrt(mean squared score).
+
+    At most the size of the predictor and the response together: where every density is at its best, as at
+    counts that are all 0, scores say nothing.
+    """
     with torch.no_grad():
         calls = objective.at(theta).affines
         etas = {call.name: affine(call.design, call.weight, call.bias) for call in calls}
@@ -87,8 +91,9 @@ def _noise(objective: Objective, theta: Tensor) -> dict[str, float]:
     scores = torch.autograd.grad(
         log_likelihood, list(leaves.values()), allow_unused=True, materialize_grads=True
     )
-    sizes = {name: float((score**2).mean()) for name, score in zip(leaves, scores, strict=True)}
-    return {name: size**-0.5 if 0 < size < torch.inf else 1.0 for name, size in sizes.items()}
+    sizes = {name: float(score.square().mean()) for name, score in zip(leaves, scores, strict=True)}
+    most = 1 + max(float(value.abs().max()) for value in (objective.data.y, *etas.values()))
+    return {name: min(size**-0.5, most) if 0 < size < torch.inf else 1.0 for name, size in sizes.items()}
 
 
 def _places(sites: tuple[Site | None, ...]) -> Tensor:

@@ -22,6 +22,9 @@ from neglog.validation import Validation, cross_validate, deal, masses
 
 __all__ = ["Comparison", "Entry", "compare_models", "designs", "loss_of", "model_named", "set_up"]
 
+ASKED = {"quantile"}
+"""Models that answer a question and do not describe the noise; at its default this one is `laplace`."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -114,7 +117,7 @@ def compare_models(
         ModelError: no model has a predictor that a companion formula describes.
     """
     y = torch.tensor(learned.design.y(learned.table).to_numpy())
-    names = [name for name in models.__all__ if admits(getattr(models, name), y)]
+    names = [name for name in models.__all__ if name not in ASKED and admits(getattr(models, name), y)]
     if not names:
         raise DataError(
             "no model of neglog.models can draw such a response. See `neglog fit --help` for the models."

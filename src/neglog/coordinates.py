@@ -17,7 +17,7 @@ from torch import Tensor
 
 from neglog.blocks import Block, linear_blocks
 from neglog.handlers import Model, weighted
-from neglog.kinks import kinked_part, signed, smoothed
+from neglog.kinks import Corner, corner, signed, smoothed
 from neglog.literal import in_units
 from neglog.objective import Objective, kinked_sites, rows_of_second_derivatives
 from neglog.predictors import RESPONSE
@@ -35,6 +35,18 @@ class Coordinates:
         self.size, self.rows = objective.size, objective.rows
 
     # Between the coordinates
+
+    def landed(self, theta: Tensor) -> Tensor:
+        """`theta` with the coefficients that a lasso prior holds at its corner exactly there."""
+        theta = theta.clone()
+        for name in kinked_sites(self.objective):
+            site = self.objective.sites[name]
+            at = corner(site.fn)
+            assert at is not None
+            value, loc = theta[site.place], at.loc.expand(site.shape).reshape(-1).to(theta)
+            close = (value - loc).abs() <= 1e-12 * at.scale.expand(site.shape).reshape(-1)
+            theta[site.place] = torch.where(close, loc, value)
+        return theta
 
     def theta(self, z: Tensor) -> Tensor:
         """The objective's vector `(K,)` at `z` `(K,)`."""
@@ -202,10 +214,10 @@ class Coordinates:
 
     @cached_property
     def _kinked_predictor(self) -> str | None:
-        """The predictor that is the location of a Laplace observation; '' if no predictor is; else None."""
+        """The predictor that the observation's corner is at; '' if at none; None if there is no corner."""
         start = self.objective.initial
         etas = self._etas(self.z(start)) if self.cut else {}
-        base = kinked_part(self.objective.at(start, etas).sites[RESPONSE]["fn"])
+        base = corner(self.objective.at(start, etas).sites[RESPONSE]["fn"])
         if base is None:
             return None
         located = (name for name, eta in etas.items() if base.loc.data_ptr() == eta.data_ptr())
@@ -231,22 +243,25 @@ class Coordinates:
         shapes = {name: self.objective.sites[name].shape for name in kinked_sites(self.objective)}
         return ({RESPONSE: self.objective.data.y.shape} if self._kinked_predictor else {}) | shapes
 
-    def _bases(self, z: Tensor) -> dict[str, tuple[Tensor, Any]]:
+    def _corners(self, z: Tensor) -> dict[str, tuple[Tensor, Corner]]:
+        """The value and the corner of each site that has one."""
         with torch.no_grad():
             run = self.objective.at(self.theta(z), self._etas(z))
-        return {
-            name: (run.sites[name]["value"], kinked_part(run.sites[name]["fn"]))
-            for name in self._kink_shapes()
-        }
+        found = {}
+        for name in self._kink_shapes():
+            at = corner(run.sites[name]["fn"])
+            assert at is not None
+            found[name] = (run.sites[name]["value"], at)
+        return found
 
     def residuals(self, z: Tensor) -> Tensor:
         """The distances from the corners in units of their scales, `(M,)`."""
-        return torch.cat([((v - base.loc) / base.scale).reshape(-1) for v, base in self._bases(z).values()])
+        return torch.cat([((v - at.loc) / at.scale).reshape(-1) for v, at in self._corners(z).values()])
 
     def jacobian(self, z: Tensor) -> Tensor:
         """The derivatives `(M, K)` of the residuals while their scales stand still."""
         parts = []
-        for name, (value, base) in self._bases(z).items():
+        for name, (value, at) in self._corners(z).items():
             rows = torch.zeros((value.numel(), self.size), dtype=z.dtype)
             if name == RESPONSE:
                 block = next(b for b in self.blocks if b.name == self._kinked_predictor)
@@ -257,17 +272,23 @@ class Coordinates:
                 identity = torch.zeros((self.size, site.size), dtype=z.dtype)
                 identity[site.place] = torch.eye(site.size, dtype=z.dtype)
                 rows = self._pull_back(identity).T
-            scale = base.scale.expand(value.shape).reshape(-1)
+            scale = at.scale.expand(value.shape).reshape(-1)
             parts.append(rows / scale[:, None])
         return torch.cat(parts)
 
     def kink_weights(self) -> Tensor:
-        """What each residual counts for, `(M,)`."""
-        weights = self.objective.data.weights
-        parts = []
-        for name, shape in self._kink_shapes().items():
-            ones = torch.ones(shape.numel(), dtype=self.objective.initial.dtype)
-            parts.append(weights if name == RESPONSE and weights is not None else ones)
+        """What each |residual| counts for, `(M,)`."""
+        return self._each_row(lambda at: at.steepness)
+
+    def kink_information(self) -> Tensor:
+        """The information that each residual is expected to carry on its location, `(M,)`, in its units."""
+        return self._each_row(lambda at: at.information)
+
+    def _each_row(self, number: Callable[[Corner], float | Tensor]) -> Tensor:
+        weights, parts = self.objective.data.weights, []
+        for name, (value, at) in self._corners(self.z(self.objective.initial)).items():
+            each = torch.as_tensor(number(at)).to(value).expand(value.shape).reshape(-1)
+            parts.append(each * weights if name == RESPONSE and weights is not None else each)
         return torch.cat(parts)
 
 

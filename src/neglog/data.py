@@ -242,11 +242,40 @@ def check_response(data: Data, support: Any, shape: tuple[int, ...], model: str)
         raise DataError(_integers("y", "integers"))
     inside = support.check(data.y)
     if not bool(inside.all()):
-        row = int((~inside).reshape(len(data.y), -1).any(1).nonzero()[0])
+        raise DataError(f"`{model}` needs every `y` to be {_in_words(support)}; {_outside(data, ~inside)}")
+
+
+def check_density(data: Data, log_prob: Tensor, model: str) -> None:
+    """Hold the density of each row, at some parameters, to be positive and finite.
+
+    Raises:
+        DataError: it is not, as on the border of a support (a share of 0 or 1) or at an exposure of 0.
+    """
+    wrong = ~torch.isfinite(log_prob)
+    if bool(wrong.any()):
         raise DataError(
-            f"`{model}` needs every `y` in {support}; {int((~inside).sum())} of {data.y.numel()} are not: "
-            f"row {data.row(row)} has y = {data.y[row].tolist()}."
+            f"`{model}` needs every `y` to have a density that is neither 0 nor infinite; "
+            f"{_outside(data, wrong)} Look at these rows; model what is on the border of the possible apart."
         )
+
+
+def _outside(data: Data, wrong: Tensor) -> str:
+    row = int(wrong.reshape(len(data.y), -1).any(1).nonzero()[0])
+    keywords = "".join(f", {key} = {float(value[row]):g}" for key, value in data.keywords.items())
+    count = int(wrong.sum())
+    return f"{count} of {wrong.numel()} do not: row {data.row(row)} has y = {data.y[row].tolist()}{keywords}."
+
+
+def _in_words(support: Any) -> str:
+    words = {
+        "Boolean": "0 or 1",
+        "IntegerGreaterThan": "a whole number, not negative",
+        "IntegerInterval": "a whole number between 0 and the number of trials",
+        "Interval": "between 0 and 1",
+        "GreaterThan": "positive",
+        "GreaterThanEq": "not negative",
+    }
+    return words.get(type(support).__name__.lstrip("_"), f"in {support}")
 
 
 def _positive(weights: Tensor) -> Tensor:

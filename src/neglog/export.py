@@ -71,6 +71,7 @@ def save(fit: Fit, folder: str | Path, *, formula: Design | None = None) -> Path
         "model": _describe(fit.model),
         **{name: to_json(getattr(fit, name)) for name in _NUMBERS},
         "columns": {key: list(names) for key, names in fit.columns.items()},
+        "row_keywords": list(fit.keywords),
         "formula": None if formula is None else formula.to_json(),
     }
     text = json.dumps(described, indent=1, allow_nan=False, ensure_ascii=False)
@@ -104,7 +105,8 @@ def load(folder: str | Path) -> Saved:
         model = _build(described["model"])
         columns = {key: tuple(names) for key, names in described["columns"].items()}
         formula = None if described["formula"] is None else Design.from_json(described["formula"])
-        _check_params(model, columns, params)
+        keywords = tuple(described["row_keywords"])
+        _check_params(model, columns, params, keywords)
         numbers = {name: from_json(described[name]) for name in _NUMBERS}
     except NeglogError as error:
         raise DataError(f"`{folder}` cannot be used: {error}") from error
@@ -120,7 +122,7 @@ def load(folder: str | Path) -> Saved:
         raise DataError(
             f"`{folder}` is damaged ({type(error).__name__}: {error}). Fit again with `neglog fit --out`."
         ) from error
-    return Saved(model=model, params=params, columns=columns, formula=formula, **numbers)
+    return Saved(model=model, params=params, keywords=keywords, columns=columns, formula=formula, **numbers)
 
 
 def _describe(model: Model) -> dict[str, Any]:
@@ -190,11 +192,17 @@ def _check_format(described: Any, path: Path) -> None:
         )
 
 
-def _check_params(model: Model, columns: Mapping[str, tuple[str, ...]], params: Mapping[str, Tensor]) -> None:
+def _check_params(
+    model: Model,
+    columns: Mapping[str, tuple[str, ...]],
+    params: Mapping[str, Tensor],
+    keywords: tuple[str, ...],
+) -> None:
     """Run the model on a row of zeros, and hold the shapes of its sites against those of the estimates."""
     designs = {key: torch.zeros((1, len(names)), dtype=torch.float64) for key, names in columns.items()}
     x = designs[""] if set(designs) == {""} else designs
-    bare = run(model, Data(x, torch.zeros(1)), Run(fill=initial_value), response=False)
+    ones = {key: torch.ones(1, dtype=torch.float64) for key in keywords}
+    bare = run(model, Data(x, torch.zeros(1), None, ones), Run(fill=initial_value), response=False)
     latent = {name: site for name, site in bare.sites.items() if name != RESPONSE and not site["is_observed"]}
     needed = {name: tuple(site["value"].shape) for name, site in latent.items()}
     found = {name: tuple(value.shape) for name, value in params.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from neglog.coordinates import Coordinates, rescaled
 from neglog.data import ALL, Columns, Data, prepare
 from neglog.errors import ConvergenceWarning, DataError, UnboundedLikelihoodError
+from neglog.existence import recession
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
 from neglog.objective import Objective
@@ -42,6 +43,7 @@ class Fit:
         steps: steps that the solver took.
         n: the number of observations, the sum of the weights.
         k: the number of free parameters.
+        keywords: what else each row had, such as ``("exposure",)``.
         columns: the names of the design columns, by key of `x` (``""`` where `x` is one design for all).
         history: the loss step by step.
         objective: the loss as a function of one vector, with the data; None for a fit read from disk.
@@ -57,6 +59,7 @@ class Fit:
     steps: int
     n: float
     k: int
+    keywords: tuple[str, ...] = ()
     columns: Columns = field(default_factory=dict, repr=False)
     history: tuple[float, ...] = field(default=(), repr=False)
     objective: Objective | None = field(default=None, repr=False, compare=False)
@@ -185,6 +188,7 @@ def _fit(
     solver = choose(coordinates) if solver is None else solver
     _check_solver(solver, coordinates)
     solution = solver.minimise(coordinates, coordinates.z(theta), progress)
+    solution = _existing(coordinates, solution)
     fit = _finished(objective, coordinates, solution)
     if not fit.converged:
         warnings.warn(f"`{objective.name}` did not converge: {fit.status}.", ConvergenceWarning, stacklevel=3)
@@ -225,15 +229,38 @@ def _check_solver(solver: Any, coordinates: Coordinates) -> None:
         )
 
 
+def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
+    """The solution, unless the loss still falls from it towards a border.
+
+    Raises:
+        UnboundedLikelihoodError: a coefficient runs to infinity, such as where classes are separated.
+    """
+    network = any(site.started for site in coordinates.objective.sites.values())
+    if coordinates.kinked or network or coordinates.size > DENSE or not math.isfinite(solution.value):
+        return solution
+    runaway = recession(coordinates, solution.z)
+    if runaway is None:
+        return solution
+    name = coordinates.objective.name
+    if runaway.coefficients:
+        raise UnboundedLikelihoodError(
+            f"`{name}` has no maximum: the likelihood never falls as {runaway}. The column, or a combination "
+            "of columns, separates the responses perfectly, or these are all alike. Leave it out, or use "
+            "`map_estimate` with proper priors."
+        )
+    status = f"the likelihood is largest at the border: it never falls as {runaway}"
+    return replace(solution, converged=False, status=status)
+
+
 def _finished(objective: Objective, coordinates: Coordinates, solution: Solution) -> Fit:
-    theta = coordinates.theta(solution.z).detach()
-    if not bool(torch.isfinite(theta).all()):
+    theta = coordinates.landed(coordinates.theta(solution.z)).detach()
+    params = {name: value.detach() for name, value in objective.params(theta).items()}
+    if not all(bool(torch.isfinite(value).all()) for value in params.values()):
         raise UnboundedLikelihoodError(
             f"`{objective.name}` ran off to infinity: {solution.status}. The likelihood may have no maximum; "
             "use `map_estimate` with proper priors, or a smaller learning rate."
         )
     objective.check_bounded(theta)
-    params = {name: value.detach() for name, value in objective.params(theta).items()}
     return Fit(
         model=objective.model,
         params=MappingProxyType(params),
@@ -244,6 +271,7 @@ def _finished(objective: Objective, coordinates: Coordinates, solution: Solution
         steps=solution.steps,
         n=objective.data.count,
         k=objective.size,
+        keywords=tuple(objective.data.keywords),
         columns=objective.data.columns,
         history=solution.history,
         objective=objective,

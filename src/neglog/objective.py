@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.transforms import Transform
 
-from neglog.data import ALL, Data, check_response
+from neglog.data import ALL, Data, check_density, check_response
 from neglog.errors import ModelError, UnboundedLikelihoodError
 from neglog.handlers import Model, is_parameter, is_real, weighted
-from neglog.kinks import kinked_part, smoothed
+from neglog.kinks import corner, smoothed
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine, Run, model_name, prototype, run
 
@@ -65,6 +65,7 @@ class Objective:
         self.name = model_name(model)
         response = first.sites[RESPONSE]["fn"]
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
+        check_density(data, run(model, data, Run(values_of(first))).log_prob(RESPONSE), self.name)
         self.weighted = model if data.weights is None else weighted(model, data.weights)
         self.affines = tuple(first.affines)
         self.fixed = {n: m["value"] for n, m in first.sites.items() if m["is_observed"] and n != RESPONSE}
@@ -204,6 +205,12 @@ def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:
     return 0.5 * (hessian + hessian.T)
 
 
+def values_of(first: Run) -> dict[str, Tensor]:
+    """The values of the latent parameters of a run."""
+    sites = {name: msg for name, msg in first.sites.items() if name != RESPONSE and not msg["is_observed"]}
+    return {name: msg["value"] for name, msg in sites.items()}
+
+
 def _lay_out(first: Run) -> dict[str, Site]:
     sites, offset = {}, 0
     for name, msg in first.sites.items():
@@ -224,5 +231,5 @@ def _lay_out(first: Run) -> dict[str, Site]:
 def kinked_sites(objective: Objective) -> tuple[str, ...]:
     """The latent sites whose own density has a corner and counts."""
     return tuple(
-        name for name, site in objective.sites.items() if not site.masked and kinked_part(site.fn) is not None
+        name for name, site in objective.sites.items() if not site.masked and corner(site.fn) is not None
     )

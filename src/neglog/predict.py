@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from neglog.data import Data, check_response, prepare, prepare_designs
+from neglog.errors import DataError
 from neglog.fit import Fit
 from neglog.predictors import RESPONSE, row_count
 from neglog.tracing import Run, model_name, run
@@ -33,6 +34,9 @@ def predict(fit: Fit, x: Any, **keywords: Any) -> Any:
     >>> predict(fit, x).mean
     tensor([0.5000, 3.0000, 5.5000], dtype=torch.float64)
     """
+    if set(keywords) != set(fit.keywords):
+        given, needed = sorted(keywords) or "none", sorted(fit.keywords) or "none"
+        raise DataError(f"the fit had these for each row: {needed}; given are {given}. Give the same.")
     dtype = next(iter(fit.params.values())).dtype
     designs, columns = prepare_designs(x, dtype=dtype, columns=fit.columns or None)
     anything = torch.zeros(row_count(designs), dtype=dtype)

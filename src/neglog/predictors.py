@@ -95,13 +95,13 @@ def linear(name: str, x: Designs) -> Tensor:
     return affine(columns, weight, bias, name=name)
 
 
-def positive(name: str, x: Designs) -> Tensor:
+def positive(name: str, x: Designs, rate: float = 1.0) -> Tensor:
     """A positive parameter: a constant, or ``exp`` of a linear predictor where `x` has a design for it.
 
-    As a constant it is one site ``NAME`` of shape `()` with the prior Exponential(1). With a design, its
+    As a constant it is one site ``NAME`` of shape `()` with the prior Exponential(rate). With a design, its
     linear predictor lives on the log scale and the sites say so: ``log_NAME.weight``, ``log_NAME.bias``.
     """
     if isinstance(x, Mapping) and name in x:
         return torch.exp(linear(f"log_{name}", x[name]))
     like = next(iter(x.values())) if isinstance(x, Mapping) else x
-    return pyro.sample(name, dist.Exponential(like.new_ones(())))
+    return pyro.sample(name, dist.Exponential(like.new_full((), rate)))

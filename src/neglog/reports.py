@@ -66,9 +66,14 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in comparison.entries:
         scores = (*_scores(entry), *_held_out(comparison, entry), _converged(entry))
-        loss = Text(entry.loss.partition(" (")[0], style="dim")
-        table.add_row(Group(entry.model, loss), *scores)
+        table.add_row(Group(entry.model, Text(_short(entry.loss), style="dim")), *scores)
     return table
+
+
+def _short(loss: str) -> str:
+    """PyTorch's class, or that it has none."""
+    name = loss.partition(" (")[0]
+    return name if name.startswith("torch.") else "its own likelihood"
 
 
 def reasons(comparison: Comparison) -> list[str]:

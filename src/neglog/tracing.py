@@ -209,6 +209,9 @@ def admits(model: Model, y: Any) -> bool:
     True
     """
     values = torch.as_tensor(y)
-    fn = _bare(model, _empty(), {}).sites[RESPONSE]["fn"]
+    try:
+        fn = _bare(model, _empty(), {}).sites[RESPONSE]["fn"]
+    except ModelError:  # it needs more of each row than a response, such as a number of trials
+        return False
     shape_fits = values.dim() == 1 + len(fn.event_shape)
     return shape_fits and bool(fn.support.check(values).all())

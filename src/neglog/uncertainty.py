@@ -176,4 +176,4 @@ def _kinked_information(coordinates: Coordinates, z: Tensor) -> Tensor:
     located = (jacobian != 0).any(dim=0)
     information[located] = 0.0
     information[:, located] = 0.0
-    return information + jacobian.T @ (coordinates.kink_weights()[:, None] * jacobian)
+    return information + jacobian.T @ (coordinates.kink_information()[:, None] * jacobian)

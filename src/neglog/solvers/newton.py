@@ -40,7 +40,7 @@ class Newton:
             if not bool(torch.isfinite(hessian).all()):
                 status = f"the curvature is not finite after {step} steps"
                 return Solution(z, value, False, status, step, tuple(history))
-            direction, decrement, definite = newton_direction(hessian, gradient)
+            direction, decrement, definite = newton_direction(hessian, gradient, problem.rows)
             noise = 64 * EPSILON * (abs(value) + math.sqrt(problem.rows))
             if decrement <= self.tolerance:
                 z, value = _last_step(problem, z, value, direction, noise)

@@ -70,11 +70,12 @@ def scaled_eigen(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return values, vectors, scale
 
 
-def newton_direction(hessian: Tensor, gradient: Tensor) -> tuple[Tensor, float, bool]:
+def newton_direction(hessian: Tensor, gradient: Tensor, rows: int = 1) -> tuple[Tensor, float, bool]:
     """A descent direction, its decrement sqrt(gᵀ H⁻¹ g), and whether H is positive definite.
 
     Where the log-likelihood is concave the decrement is the distance to the optimum in standard errors.
-    Negative curvature counts by its size (Dauphin et al. 2014), and none at all as a little.
+    Negative curvature counts by its size (Dauphin et al. 2014). Where there is none, as where all rows are in
+    the linear part of Huber's loss, it counts as one a row, which is what coordinates are scaled to.
     """
     if gradient.numel() == 0:
         return gradient, 0.0, True
@@ -82,11 +83,13 @@ def newton_direction(hessian: Tensor, gradient: Tensor) -> tuple[Tensor, float, 
     if not failed and _well_conditioned(factor):
         direction = -torch.cholesky_solve(gradient[:, None], factor)[:, 0]
         return direction, float((-gradient @ direction).clamp_min(0).sqrt()), True
-    values, vectors, scale = scaled_eigen(hessian)
-    floor = 1e-10 * values.abs().max().clamp_min(1e-300)
+    bare = hessian.diagonal() == 0
+    values, vectors, scale = scaled_eigen(hessian + torch.diag(bare * float(rows)))
+    curved = values.abs() > 1e-10 * values.abs().max()
     along = vectors.T @ (scale * gradient)
-    direction = -scale * (vectors @ (along / values.abs().clamp_min(floor)))
-    return direction, float((-gradient @ direction).clamp_min(0).sqrt()), bool(values.min() > floor)
+    direction = -scale * (vectors @ (along / torch.where(curved, values.abs(), 1.0)))
+    definite = not bool(bare.any()) and bool((curved & (values > 0)).all())
+    return direction, float((-gradient @ direction).clamp_min(0).sqrt()), definite
 
 
 def _well_conditioned(factor: Tensor) -> bool:

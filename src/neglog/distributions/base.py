@@ -1,0 +1,95 @@
+"""What the families share: parameters kept in the shape they were given, and one frame for `log_prob`.
+
+torch broadcasts the parameters of a distribution against each other. A scalar dispersion then costs as many
+evaluations of the log-gamma function, and of its derivatives, as there are rows. Here the attributes are
+broadcast, as torch's are, while densities are computed from the parameters as they came.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions.utils import broadcast_all
+
+Parameter = Tensor | float
+
+
+def as_tensors(*values: Parameter) -> tuple[Tensor, ...]:
+    """Numbers as tensors without dimensions, of the floating type and device of the tensors among them."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if not tensors:
+        return tuple(torch.tensor(value, dtype=torch.get_default_dtype()) for value in values)
+    dtype, device = tensors[0].dtype, tensors[0].device
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(v if isinstance(v, Tensor) else torch.tensor(v, dtype=dtype, device=device) for v in values)
+
+
+class Given:
+    """Mixed into a distribution of Pyro's: it remembers its parameters as given, through `expand` too."""
+
+    _given: tuple[Tensor, ...]
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """The same distribution with a larger batch shape."""
+        instance = type(self).__new__(type(self)) if _instance is None else _instance
+        new: Any = super().expand(batch_shape, _instance=instance)  # type: ignore[misc]
+        new._given = self._given
+        return new
+
+    def log_prob(self: Any, value: Tensor) -> Tensor:
+        """The log-density at `value`, every constant included."""
+        return self._framed(self._log_prob, value)
+
+    def cdf(self: Any, value: Tensor) -> Tensor:
+        """The probability of at most `value`, with relative accuracy in the lower tail; any real value."""
+        return self._broadcast(self._tails(value)[0], value)
+
+    def sf(self: Any, value: Tensor) -> Tensor:
+        """The probability of more than `value`, with relative accuracy in the upper tail; any real value."""
+        return self._broadcast(self._tails(value)[1], value)
+
+    def icdf(self: Any, value: Tensor) -> Tensor:
+        """The quantile: the smallest number in the support whose `cdf` is at least `value`.
+
+        Raises ``ValueError`` for a `value` outside 0 ≤ value ≤ 1, unless validation is off.
+        """
+        if self._validate_args and not bool(((value >= 0) & (value <= 1)).all()):
+            raise ValueError(f"`icdf` needs probabilities between 0 and 1; it was given {value}.")
+        return self._broadcast(self._quantile(value), value)
+
+    def _framed(self: Any, function: Any, value: Tensor) -> Tensor:
+        """`function(value)` after the checks of the value."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return self._broadcast(function(value), value)
+
+    def _broadcast(self: Any, result: Tensor, value: Tensor) -> Tensor:
+        """`result` in the shape of the value against the batch, which may be larger than what was given."""
+        shape = torch.broadcast_shapes(value.shape, self.batch_shape)
+        return result if result.shape == shape else result.expand(shape)
+
+
+class Family(Given, TorchDistribution):
+    """A univariate family: a subclass names its parameters in `arg_constraints`, in the order given."""
+
+    def __init__(self, *parameters: Parameter, validate_args: bool | None = None) -> None:
+        self._given = as_tensors(*parameters)
+        full = broadcast_all(*self._given)
+        for name, value in zip(self.arg_constraints, full, strict=True):
+            setattr(self, name, value)
+        super().__init__(full[0].shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """The same distribution with a larger batch shape."""
+        new = self._get_checked_instance(type(self), _instance)
+        batch_shape = torch.Size(batch_shape)
+        new._given = self._given
+        for name in self.arg_constraints:
+            setattr(new, name, getattr(self, name).expand(batch_shape))
+        super(Family, new).__init__(batch_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new

@@ -1,0 +1,152 @@
+"""Huber's density: a Normal in the middle, exponential tails beyond, and Huber's loss as its minus log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from neglog.distributions.base import Family, Parameter, as_tensors
+from neglog.distributions.quantiles import at_ends, interior
+from neglog.distributions.special import ndtr
+
+_ROOT_TWO_PI = math.sqrt(2 * math.pi)
+
+
+def _masses(delta: Tensor) -> tuple[Tensor, Tensor]:
+    """The integrals of exp(-ρ) over the core |u| < δ and over both tails."""
+    core = _ROOT_TWO_PI * torch.erf(delta / math.sqrt(2))
+    return core, 2 * torch.exp(-0.5 * delta * delta) / delta
+
+
+def mixture_weights(delta: Parameter) -> tuple[Tensor, Tensor]:
+    """The probabilities of the Normal core and of the exponential tails of Huber's density: they sum to 1.
+
+    In units of the scale the density is exp(-ρ(u)) / Z. Within ±δ it is exp(-u² / 2), a Normal density cut
+    off at ±δ, of mass √(2π) (2Φ(δ) - 1). Beyond, with |u| = δ + e, it is exp(-δ² / 2) exp(-δ e): on each side
+    an exponential excess e of rate δ, of mass exp(-δ² / 2) / δ. So a draw is, with probability
+
+        √(2π) (2Φ(δ) - 1) / (√(2π) (2Φ(δ) - 1) + 2 exp(-δ² / 2) / δ),
+
+    a truncated Normal one, and else ±(δ + e), the sign by a fair coin. As δ → ∞ the core takes all: the
+    Normal density with this scale. As δ → 0 the tails take all: Laplace's, with scale / δ for its scale.
+
+    Shapes: those of `delta`. Source: Huber (1964), Robust estimation of a location parameter, whose least
+    favourable distribution this is: a Normal one with a share of contamination that depends on δ.
+
+    >>> core, tails = mixture_weights(1.345)
+    >>> round(core.item(), 4), round(tails.item(), 4)
+    (0.7738, 0.2262)
+    """
+    (delta,) = as_tensors(delta)
+    core, tails = _masses(delta)
+    return core / (core + tails), tails / (core + tails)
+
+
+class Huber(Family):
+    """Huber(location, scale, delta): minus its log is Huber's loss.
+
+    Density: exp(-ρ((y - location) / scale)) / Z with ρ(u) = u² / 2 for |u| ≤ δ and δ (|u| - δ / 2) beyond,
+    Z = scale (√(2π) (2Φ(δ) - 1) + 2 exp(-δ² / 2) / δ).
+    Shapes: any that broadcast; `location` and `scale` in units of y, `delta` in units of the scale.
+    Estimates: a location between the mean (δ → ∞) and the median (δ → 0), and a scale that is the standard
+    deviation only in the first of these limits.
+    Source: Huber (1964), Robust estimation of a location parameter.
+    `cdf` and `icdf` in closed form; `rsample` goes through `icdf`. :func:`mixture_weights` derives the parts.
+    Raises ``ValueError`` for a scale or a delta that is not positive.
+
+    >>> import torch
+    >>> huber = Huber(0.0, 1.0, 1.345)
+    >>> huber.log_prob(torch.tensor([0.0, 1.0])) - huber.log_prob(torch.tensor(0.0))
+    tensor([ 0.0000, -0.5000])
+    """
+
+    arg_constraints: Mapping[str, Any] = {
+        "location": constraints.real,
+        "scale": constraints.positive,
+        "delta": constraints.positive,
+    }
+    support = constraints.real
+    has_rsample = True
+
+    location: Tensor
+    scale: Tensor
+    delta: Tensor
+
+    def __init__(
+        self, location: Parameter, scale: Parameter, delta: Parameter, *, validate_args: bool | None = None
+    ) -> None:
+        super().__init__(location, scale, delta, validate_args=validate_args)
+
+    @property
+    def loc(self) -> Tensor:
+        """The location under torch's name."""
+        return self.location
+
+    def _log_prob(self, value: Tensor) -> Tensor:
+        location, scale, delta = self._given
+        u = (value - location) / scale
+        # With c = u clipped to ±δ both branches of Huber's loss are c u - c² / 2, without a corner in |u|.
+        clipped = torch.where(u.abs() <= delta, u, delta * torch.sign(u))
+        core, tails = _masses(delta)
+        return 0.5 * clipped * clipped - clipped * u - torch.log(core + tails) - torch.log(scale)
+
+    def _lower(self, u: Tensor) -> Tensor:
+        """The probability below u ≤ 0, in units of the scale."""
+        delta = self._given[2]
+        total = sum(_masses(delta))
+        edge = torch.exp(-0.5 * delta * delta) / delta
+        tail = torch.exp(delta * torch.minimum(u + delta, torch.zeros_like(u))) * edge
+        core = edge + _ROOT_TWO_PI * (ndtr(u) - ndtr(-delta))
+        return torch.where(u < -delta, tail, core) / total
+
+    def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        location, scale, _ = self._given
+        u = (value - location) / scale
+        below, above = self._lower(u.clamp(max=0)), self._lower(-u.clamp(min=0))
+        return torch.where(u < 0, below, 1 - above), torch.where(u < 0, 1 - below, above)
+
+    def _quantile(self, q: Tensor) -> Tensor:
+        location, scale, delta = self._given
+        inner = interior(q)
+        below = inner < 0.5
+        p = torch.where(below, inner, 1 - inner)
+        total = sum(_masses(delta))
+        edge = torch.exp(-0.5 * delta * delta) / delta
+        mass = p * total
+        outside = mass < edge
+        tail = torch.log(torch.where(outside, mass / edge, 1)) / delta - delta
+        rank = (mass - edge) / _ROOT_TWO_PI + ndtr(-delta)
+        u = torch.where(outside, tail, torch.special.ndtri(torch.where(outside, 0.5, rank)))
+        return location + scale * at_ends(q, torch.where(below, u, -u), -math.inf, math.inf)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws through the quantile function, so that they have derivatives in all three parameters."""
+        shape = self._extended_shape(sample_shape)
+        tiny = torch.finfo(self.location.dtype).tiny
+        uniform = torch.rand(shape, dtype=self.location.dtype, device=self.location.device)
+        return self._quantile(uniform.clamp(min=tiny))
+
+    @property
+    def mixture_weights(self) -> tuple[Tensor, Tensor]:
+        """The probabilities of the Normal core and of the two tails: see :func:`mixture_weights`."""
+        return mixture_weights(self.delta)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.location
+
+    @property
+    def variance(self) -> Tensor:
+        # ∫u² over the core is its mass less 2δ exp(-δ²/2); over the tails 2 exp(-δ²/2) (δ + 2/δ + 2/δ³).
+        core, tails = _masses(self.delta)
+        return self.scale**2 * (core + tails * (2 + 2 / self.delta**2)) / (core + tails)
+
+    def entropy(self) -> Tensor:
+        # log Z + E ρ; over the core ∫ρ is half of ∫u², over the tails exp(-δ²/2) (δ + 2/δ).
+        core, tails = _masses(self.delta)
+        return torch.log(self.scale * (core + tails)) + (0.5 * core + tails) / (core + tails)

@@ -1,0 +1,172 @@
+"""The regularised incomplete gamma and beta functions, to all orders differentiable in every argument.
+
+Both are integrals of a log-concave density. Seen from the argument outwards, over the logarithm of the
+variable (of the odds, for beta), the integrand is exp(-h(v)) with h convex and increasing from h(0) = 0, on
+whichever side of the mode the smaller tail lies. One Gauss-Legendre rule on [0, V] with h(V) = 37 then has
+full accuracy everywhere, relative accuracy in the tail, and derivatives by autograd, since the nodes need not
+move with the parameters. Exponents below 8 are raised by the recurrences first, whose terms are all positive
+(Abramowitz & Stegun 1964, 6.5.21 and 26.5.16): they would make a long exponential tail of the integrand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from neglog.distributions.special import HALF_LOG_TWO_PI, log1p_ratio, log_ratio, stirling_remainder
+
+_NODES = 40
+_RAISED = 8
+_DEPTH = 37.0  # exp(-37) is below the rounding of what is summed
+
+
+@lru_cache(maxsize=1)
+def _rule() -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Nodes and weights on [0, 1], as the eigenvalues of the Jacobi matrix (Golub & Welsch 1969)."""
+    k = torch.arange(1, _NODES, dtype=torch.float64)
+    off = k / torch.sqrt(4 * k * k - 1)
+    nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
+    return tuple((0.5 * (nodes + 1)).tolist()), tuple((vectors[0] ** 2).tolist())
+
+
+def _decay_integral(
+    exponent: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor], curvature: Tensor
+) -> Tensor:
+    """The integral of exp(-h) over the positive half-line, for h convex, h(0) = 0, h'(0) > 0.
+
+    `exponent` is h, `slope` its derivative, `curvature` its second derivative at 0, for a first guess.
+    """
+    with torch.no_grad():
+        first = slope(torch.zeros_like(curvature))
+        end = 2 * _DEPTH / (first + torch.sqrt(first * first + 2 * _DEPTH * curvature))
+        for _ in range(6):  # Newton on a convex function comes from the right after its first step
+            end = end - (exponent(end) - _DEPTH) / slope(end)
+    nodes, weights = (torch.tensor(part, dtype=end.dtype, device=end.device) for part in _rule())
+    v = end.unsqueeze(-1) * nodes
+    return end * (torch.exp(-exponent(v)) * weights).sum(-1)
+
+
+def log_gamma_kernel(a: Tensor, x: Tensor) -> Tensor:
+    """log(x^a exp(-x) / Γ(a)) with all its digits at large a."""
+    fit = a * log_ratio(x - a, x, a) - (x - a)
+    return fit + 0.5 * torch.log(a) - HALF_LOG_TWO_PI - stirling_remainder(1 / a)
+
+
+def regularised_gamma(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """P(a, x) and Q(a, x) = 1 - P(a, x), the smaller of them to full relative accuracy.
+
+    For `a` below 1 that holds of P alone, and of Q where x > a + 1.
+
+    >>> import torch
+    >>> lower, upper = regularised_gamma(torch.tensor(1.0), torch.tensor(2.0))  # 1 - exp(-2), exp(-2)
+    >>> round(lower.item(), 4), round(upper.item(), 4)
+    (0.8647, 0.1353)
+    """
+    a, x = torch.broadcast_tensors(a, x)
+    x = x.clamp(min=torch.finfo(x.dtype).tiny)
+    below = x < a + 1
+    sign = torch.where(below, -1.0, 1.0).to(x.dtype)
+    raised = torch.where(below, a + _RAISED, a)
+
+    def exponent(v: Tensor) -> Tensor:
+        s, r, y = (t.reshape(t.shape + (1,) * (v.dim() - t.dim())) for t in (sign, raised, x))
+        return y * torch.expm1(s * v) - s * r * v
+
+    def slope(v: Tensor) -> Tensor:
+        return sign * (x * torch.exp(sign * v) - raised)
+
+    integral = _decay_integral(exponent, slope, x)
+    total, term = torch.zeros_like(x), torch.ones_like(x)
+    at = torch.where(
+        below, x, a
+    )  # the recurrence serves the lower side alone; elsewhere it must not overflow
+    for j in range(_RAISED):
+        total = total + term / (a + j)
+        term = term * at / (a + j)
+    part = torch.exp(log_gamma_kernel(a, x)) * torch.where(below, total + term * integral, integral)
+    return torch.where(below, part, 1 - part), torch.where(below, 1 - part, part)
+
+
+def beta_factor(
+    a: Tensor, inverse_a: Tensor, b: Tensor, x: Tensor, y: Tensor, bx: Tensor, ay: Tensor
+) -> Tensor:
+    """C in I_x(a, b) = C · x^a y^b / B(a, b), for y = 1 - x and x at most about the mean a / (a + b).
+
+    The products b x and a y are arguments of their own, and so is 1 / a: where `a` or `b` is huge and
+    stands for a limit, as 1 / dispersion does for the Poisson limit, they are what stays smooth.
+    """
+    total, term = torch.zeros_like(x), torch.ones_like(x)
+    for j in range(_RAISED):
+        grown = 1 + j * inverse_a
+        total = total + term * inverse_a / grown
+        term = term * (inverse_a * bx + x * grown) / grown
+    # Over the log-odds h(v) = (a + 8) v + (a + b + 8) log(1 + x (exp(-v) - 1)) where x is the smaller, or
+    # with y for x, h(v) = -b v + (a + b + 8) log(1 + y (exp(v) - 1)): the same, without large differences.
+    first = x <= y
+    sign = torch.where(first, -1.0, 1.0).to(x.dtype)
+    linear = torch.where(first, -(a + _RAISED), b)
+    small = torch.where(first, x, y)
+    weight = torch.where(first, (a + _RAISED) * x + bx, (b + _RAISED) * y + ay)
+
+    def exponent(v: Tensor) -> Tensor:
+        more = (1,) * (v.dim() - x.dim())
+        s, c, z, w = (t.reshape(t.shape + more) for t in (sign, linear, small, weight))
+        odds = torch.expm1(s * v)
+        return w * odds * log1p_ratio(z * odds) - c * v
+
+    def slope(v: Tensor) -> Tensor:
+        growth = torch.exp(sign * v)
+        return sign * weight * growth / (1 + small * torch.expm1(sign * v)) - linear
+
+    return total + term * _decay_integral(exponent, slope, weight * (1 - small))
+
+
+def log_beta_kernel(a: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """log(x^a y^b / B(a, b)) for y = 1 - x, with all its digits at large a and b."""
+    n = a + b
+    difference = b * x - a * y
+    fit = a * log_ratio(difference, n * x, a) + b * log_ratio(-difference, n * y, b)
+    stirling = stirling_remainder(1 / n) - stirling_remainder(1 / a) - stirling_remainder(1 / b)
+    return fit + 0.5 * torch.log(a / n * b) - HALF_LOG_TWO_PI + stirling
+
+
+def regularised_beta(
+    a: Tensor,
+    b: Tensor,
+    x: Tensor,
+    y: Tensor,
+    *,
+    log_kernel: Tensor | None = None,
+    inverse_a: Tensor | None = None,
+    bx: Tensor | None = None,
+    ay: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """I_x(a, b) and 1 - I_x(a, b) = I_y(b, a) for y = 1 - x, the smaller of them to full relative accuracy.
+
+    `log_kernel` is log(x^a y^b / B(a, b)); like `inverse_a` and the products `bx` and `ay` it may be given
+    where the caller knows it more accurately.
+
+    >>> import torch
+    >>> lower, upper = regularised_beta(*torch.tensor([1.0, 2.0, 0.25, 0.75]))  # 1 - 0.75², 0.75²
+    >>> round(lower.item(), 4), round(upper.item(), 4)
+    (0.4375, 0.5625)
+    """
+    kernel = log_beta_kernel(a, b, x, y) if log_kernel is None else log_kernel
+    a, inverse_a, b, x, y, bx, ay, kernel = torch.broadcast_tensors(
+        a, 1 / a if inverse_a is None else inverse_a, b, x, y,
+        b * x if bx is None else bx, a * y if ay is None else ay, kernel,
+    )  # fmt: skip
+    below = bx + x <= ay + y
+    part = torch.exp(kernel) * beta_factor(
+        torch.where(below, a, b),
+        torch.where(below, inverse_a, 1 / b),
+        torch.where(below, b, a),
+        torch.where(below, x, y),
+        torch.where(below, y, x),
+        torch.where(below, bx, ay),
+        torch.where(below, ay, bx),
+    )
+    return torch.where(below, part, 1 - part), torch.where(below, 1 - part, part)

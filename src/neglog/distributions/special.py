@@ -1,0 +1,96 @@
+"""Functions that keep their digits where the textbook formula loses them, derivatives included.
+
+All are plain torch operations without branches on data, so autograd differentiates them as often as is
+wanted and a tracer can record them.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+# B_2k / (2k (2k - 1)), k = 1..8: the coefficients of Stirling's series in powers 1/z, 1/z³, ...
+_STIRLING = (
+    1 / 12,
+    -1 / 360,
+    1 / 1260,
+    -1 / 1680,
+    1 / 1188,
+    -691 / 360360,
+    1 / 156,
+    -3617 / 122400,
+)
+_SHIFT = 10
+_TABLE = 16
+
+
+def _horner(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
+    total = torch.full_like(x, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        total = total * x + coefficient
+    return total
+
+
+def log1p_ratio(u: Tensor) -> Tensor:
+    """log(1 + u) / u for u > -1, with the value 1 at u = 0, smooth there.
+
+    Near 0 by log(1 + u) = 2 artanh(t) with t = u / (2 + u), whose series is in powers of t².
+    """
+    near = u.abs() < 0.25
+    small = torch.where(near, u, 0)
+    t = small / (2 + small)
+    series = 2 / (2 + small) * _horner(tuple(1 / (2 * k + 1) for k in range(9)), t * t)
+    large = torch.where(near, 1, u)
+    return torch.where(near, series, torch.log1p(large) / large)
+
+
+def log_ratio(difference: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """log(a / b) for positive a and b with the given `difference` a - b; exact to rounding near a = b."""
+    near = difference.abs() < 0.5 * b
+    u = torch.where(near, difference, 0) / b
+    return torch.where(near, torch.log1p(u), torch.log(torch.where(near, 1, a / b)))
+
+
+def log_expit(logit: Tensor) -> Tensor:
+    """log(1 / (1 + exp(-logit))), whose derivatives keep their relative accuracy on both sides."""
+    return -torch.logaddexp(torch.zeros_like(logit), -logit)
+
+
+def stirling_remainder(w: Tensor) -> Tensor:
+    """S(z) in log Γ(z) = (z - ½) log z - z + ½ log 2π + S(z), as a function of w = 1 / z > 0.
+
+    In w it is smooth down to 0, where S ≈ w / 12, while its second derivative in z, taken through z = 1 / w,
+    would lose all digits. For z below 10 by Γ(z + 10) = z (z + 1) ⋯ (z + 9) Γ(z).
+    """
+    near = w < 1 / _SHIFT
+    small = torch.where(near, w, w / (1 + _SHIFT * w))
+    series = small * _horner(_STIRLING, small * small)
+    z = 1 / torch.where(near, 1, w)
+    q = z * (z + 9)
+    product = q * (q + 8) * (q + 14) * (q + 18) * (q + 20)  # z (z + 9) times (z + 1) (z + 8) and so on
+    shifted = (z + (_SHIFT - 0.5)) * torch.log(z + _SHIFT) - _SHIFT - torch.log(product)
+    return series + torch.where(near, 0, shifted - (z - 0.5) * torch.log(z))
+
+
+@lru_cache(maxsize=1)
+def _factorial_rests() -> tuple[float, ...]:
+    return tuple(math.lgamma(y + 1) - (y * math.log(y) - y if y else 0) for y in range(_TABLE))
+
+
+def log_factorial_rest(y: Tensor) -> Tensor:
+    """log y! - y log y + y for whole y ≥ 0: a table, and from 16 on ½ log 2πy + S(y). No derivative in y."""
+    table = torch.tensor(_factorial_rests(), dtype=y.dtype, device=y.device)
+    large = y.clamp(min=_TABLE)
+    w = 1 / large
+    series = HALF_LOG_TWO_PI + 0.5 * torch.log(large) + w * _horner(_STIRLING[:5], w * w)
+    return torch.where(y < _TABLE, torch.take(table, y.clamp(0, _TABLE - 1).to(torch.int64)), series)
+
+
+def ndtr(z: Tensor) -> Tensor:
+    """The Normal distribution function; `torch.special.ndtr` has no digits left in the lower tail."""
+    return 0.5 * torch.erfc(z * -math.sqrt(0.5))

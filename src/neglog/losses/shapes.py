@@ -1,0 +1,95 @@
+"""What every loss holds its arguments to: shapes that are never broadcast, and scales that are scales."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from neglog.errors import DataError
+
+Reduction = Literal["none", "mean", "sum"]
+
+NUMBER_OR_TENSOR = "a finite number or a torch.Tensor"
+
+
+def check_pair(name: str, prediction: Tensor, target: Tensor) -> None:
+    """Refuse a prediction and a target that are not two floating tensors of one shape."""
+    for argument, value in ((name, prediction), ("target", target)):
+        check_tensor(argument, value)
+    if prediction.shape != target.shape:
+        raise DataError(
+            f"`{name}` has shape {tuple(prediction.shape)} and `target` has shape {tuple(target.shape)}, "
+            f"but they must be the same: nothing is broadcast. {_remedy(name, prediction, target)}"
+        )
+
+
+def _remedy(name: str, prediction: Tensor, target: Tensor) -> str:
+    if prediction.shape == (*target.shape, 1):
+        return f"Pass `{name}.squeeze(-1)`."
+    if target.shape == (*prediction.shape, 1):
+        return "Pass `target.squeeze(-1)`."
+    return f"Give one value of `{name}` for each value of `target`."
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Refuse what is not a floating-point tensor."""
+    if not isinstance(value, Tensor):
+        raise DataError(
+            f"`{name}` must be a torch.Tensor, not {type(value).__name__}. Wrap it in torch.as_tensor."
+        )
+    if not value.is_floating_point():
+        raise DataError(
+            f"`{name}` must be of a floating-point dtype, not {value.dtype}. Call .double() on it."
+        )
+
+
+def check_scale(name: str, value: Tensor, target: Tensor) -> None:
+    """Refuse a scale that is neither a scalar nor of the shape of the target."""
+    check_tensor(name, value)
+    if value.dim() > 0 and value.shape != target.shape:
+        raise DataError(
+            f"`{name}` has shape {tuple(value.shape)} and `target` has shape {tuple(target.shape)}: `{name}` "
+            f"must be a scalar or of the shape of `target`. {_remedy(name, value, target)}"
+        )
+
+
+def log_scale(name: str, value: Tensor | float, target: Tensor) -> Tensor | float:
+    """The logarithm of a scale, a tensor or a positive number."""
+    if isinstance(value, Tensor):
+        check_scale(name, value, target)
+        return value.log()
+    return math.log(positive(name, value, NUMBER_OR_TENSOR))
+
+
+def positive(name: str, value: object, needed: str = "a finite number") -> float:
+    """A number, refused unless positive and finite."""
+    number = finite(name, value, needed)
+    if number <= 0:
+        raise DataError(f"`{name}` must be above 0, not {number:g}. It is a scale: give its size.")
+    return number
+
+
+def finite(name: str, value: object, needed: str = "a finite number") -> float:
+    """A number, refused unless finite."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise DataError(f"`{name}` must be {needed}, not {type(value).__name__}. Convert it first.")
+    if not math.isfinite(value):
+        raise DataError(f"`{name}` must be {needed}, not {value}. Look for what made it so.")
+    return float(value)
+
+
+def reduce(values: Tensor, reduction: Reduction) -> Tensor:
+    """The values, their sum or their mean."""
+    if reduction == "none":
+        return values
+    if reduction == "sum":
+        return values.sum()
+    if reduction == "mean":
+        if values.numel() == 0:
+            raise DataError("`target` is empty, and nothing has no mean. Pass at least one row.")
+        return values.mean()
+    choices = ", ".join(f'"{choice}"' for choice in get_args(Reduction))
+    raise DataError(f"`reduction` must be one of {choices}, not {reduction!r}. Choose one of them.")

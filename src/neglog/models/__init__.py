@@ -1,0 +1,31 @@
+"""Regression models: plain Pyro functions of `(x, y=None)`, each the likelihood behind a loss.
+
+Every model keeps one form. `x` is a design `(N, P)`, or a mapping from predictor name to its own design;
+`y` has shape `(N,)`, and without it the model draws one. Parameters are sampled above the plate ``rows``
+with proper, weakly informative priors; the one observation site is ``y``. The functions need nothing else
+from neglog: they run under `pyro.infer.SVI`, `NUTS` and `Predictive` as they stand.
+
+A positive parameter is a constant site, or, where `x` has a design for it, ``exp`` of a linear predictor
+with the sites ``log_NAME.weight`` and ``log_NAME.bias``. What else belongs to the rows (``exposure``,
+``trials``) is a keyword of shape `(N,)`; other keywords are bound with `functools.partial`.
+"""
+
+from neglog.models.bounded import bernoulli, beta, binomial
+from neglog.models.counts import negative_binomial, poisson
+from neglog.models.location import gaussian, heteroscedastic, huber, laplace, quantile, student_t
+from neglog.models.skewed import gamma
+
+__all__ = [
+    "bernoulli",
+    "beta",
+    "binomial",
+    "gamma",
+    "gaussian",
+    "heteroscedastic",
+    "huber",
+    "laplace",
+    "negative_binomial",
+    "poisson",
+    "quantile",
+    "student_t",
+]

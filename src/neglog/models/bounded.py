@@ -1,0 +1,75 @@
+"""Models of a bounded response: yes or no, shares, successes in trials."""
+
+from __future__ import annotations
+
+import pyro
+import torch
+from torch import Tensor
+
+from neglog.distributions import Bernoulli, Beta, Binomial
+from neglog.errors import ModelError
+from neglog.predictors import RESPONSE, Designs, linear, positive, rows
+
+
+def bernoulli(x: Designs, y: Tensor | None = None) -> Tensor:
+    """Yes or no: y ~ Bernoulli(logits=logit); logistic regression, the binary cross-entropy.
+
+    Density: p^y (1 - p)^(1 - y), p = 1 / (1 + exp(-logit)).
+    Sites: ``logit.weight`` `(P,)`, ``logit.bias`` `()`.
+    Estimates: the log-odds of y = 1.
+    Source: Cox (1958), The regression analysis of binary sequences.
+
+    >>> import torch
+    >>> from neglog import mle
+    >>> fit = mle(bernoulli, torch.empty((4, 0)), torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    >>> round(fit.params["logit.bias"].sigmoid().item(), 6)
+    0.75
+    """
+    logit = linear("logit", x)
+    with rows(x):
+        return pyro.sample(RESPONSE, Bernoulli(logits=logit), obs=y)
+
+
+def binomial(x: Designs, y: Tensor | None = None, trials: Tensor | None = None) -> Tensor:
+    """Successes in trials: y ~ Binomial(trials, logits=logit).
+
+    Density: C(trials, y) p^y (1 - p)^(trials - y), p = 1 / (1 + exp(-logit)); the binomial coefficient is
+    counted.
+    Sites: ``logit.weight`` `(P,)`, ``logit.bias`` `()`. `trials` `(N,)` belongs to the rows.
+    Estimates: the log-odds of a success.
+    Source: Cox (1958), The regression analysis of binary sequences.
+
+    >>> import torch
+    >>> from neglog import mle
+    >>> fit = mle(binomial, torch.empty((2, 0)), torch.tensor([1.0, 5.0]), trials=torch.tensor([2.0, 6.0]))
+    >>> round(fit.params["logit.bias"].sigmoid().item(), 6)
+    0.75
+    """
+    if trials is None:
+        raise ModelError("`binomial` needs the number of trials of each row: trials=n, of shape (rows,).")
+    logit = linear("logit", x)
+    with rows(x):
+        return pyro.sample(RESPONSE, Binomial(trials, logits=logit), obs=y)
+
+
+def beta(x: Designs, y: Tensor | None = None) -> Tensor:
+    """Shares strictly between 0 and 1: y ~ Beta(mean · precision, (1 - mean) · precision).
+
+    Density: y^(a-1) (1-y)^(b-1) Γ(a + b) / (Γ(a) Γ(b)), a = mean · precision, b = (1 - mean) · precision,
+    mean = 1 / (1 + exp(-logit_mean)).
+    Sites: ``logit_mean.weight`` `(P,)`, ``logit_mean.bias`` `()`, ``precision`` `()`.
+    Estimates: the log-odds of the conditional mean; the variance is mean (1 - mean) / (1 + precision).
+    Source: Ferrari & Cribari-Neto (2004), Beta regression for modelling rates and proportions.
+
+    >>> import torch
+    >>> from neglog import mle
+    >>> fit = mle(beta, torch.empty((4, 0)), torch.tensor([0.2, 0.4, 0.6, 0.8]))
+    >>> round(fit.params["logit_mean.bias"].sigmoid().item(), 6)
+    0.5
+    """
+    logit = linear("logit_mean", x)
+    precision = positive("precision", x, rate=0.1)
+    with rows(x):
+        # sigmoid(-logit), not 1 - sigmoid(logit): it keeps its digits where the mean is near 1.
+        a, b = torch.sigmoid(logit) * precision, torch.sigmoid(-logit) * precision
+        return pyro.sample(RESPONSE, Beta(a, b), obs=y)
