@@ -6,7 +6,7 @@ Figures are made with matplotlib's object interface on an Agg canvas: no window,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,15 +186,15 @@ def _draw_curve(axes: Axes, scene: _Scene, name: str) -> None:
             label = f"{100 * level:.0f} % of new rows"
             axes.fill_between(curve.grid, lower, upper, color=BAND, alpha=alpha, lw=0, label=label, zorder=1)
     axes.margins(x=0.03)
-    # The rows and the lines decide: a band may run far beyond both.
-    axes.set_ylim(_ends([scene.y, *map(_middle, curve.predictions.values())], 0.08))
+    # The rows and the lines decide: a band may run far beyond both, and one line far beyond the rows.
+    axes.set_ylim(_ends(scene.y, map(_middle, curve.predictions.values()), 0.08))
 
 
 def _draw_observed(axes: Axes, scene: _Scene, name: str) -> None:
     rows = _rows(len(scene.y))
     middle = _middle(scene.predictions[name])
     axes.scatter(middle[rows], scene.y[rows], **_points(len(rows)), label="rows")
-    ends = _ends([scene.y, *map(_middle, scene.predictions.values())], 0.05)
+    ends = _ends(scene.y, map(_middle, scene.predictions.values()), 0.05)
     axes.plot(ends, ends, color=LINE, lw=1.3, label="observed = predicted", zorder=1)
     axes.set(xlim=ends, ylim=ends, aspect="equal")
 
@@ -219,8 +219,12 @@ def _rows(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, MOST)).round().astype(int))
 
 
-def _ends(values: Sequence[np.ndarray], margin: float) -> tuple[float, float]:
-    low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
+def _ends(rows: np.ndarray, lines: Iterable[np.ndarray], margin: float) -> tuple[float, float]:
+    """An axis that holds the rows, and the lines as far as they go half the rows' range beyond them."""
+    low, high = float(rows.min()), float(rows.max())
+    most = 0.5 * (high - low)
+    shown = [np.clip(line, low - most, high + most) for line in lines]
+    low, high = min(low, *(line.min() for line in shown)), max(high, *(line.max() for line in shown))
     room = margin * (high - low) or 1.0
     return low - room, high + room
 
