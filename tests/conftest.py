@@ -1,6 +1,19 @@
 """What every test shares: the same examples on every run, and no clock that a slow machine could trip."""
 
+import pyro
+import pytest
+import torch
 from hypothesis import settings
 
 settings.register_profile("neglog", deadline=None, derandomize=True, database=None)
 settings.load_profile("neglog")
+
+
+@pytest.fixture
+def seeded():
+    """Raw Pyro draws from torch's generator and writes to the global parameter store: start both afresh."""
+    with torch.random.fork_rng():
+        pyro.set_rng_seed(0)
+        pyro.clear_param_store()
+        yield
+        pyro.clear_param_store()

@@ -20,13 +20,7 @@ from neglog.solvers import SVI as Literal
 LAW = pytest.mark.parametrize("name", TABLE)
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    with torch.random.fork_rng():
-        pyro.set_rng_seed(0)
-        pyro.clear_param_store()
-        yield
-        pyro.clear_param_store()
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def log_prob(model, *data, sites=lambda name, site: True):

@@ -21,13 +21,7 @@ from neglog.predictors import linear, positive, rows
 LAW = pytest.mark.parametrize("name", TABLE)
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    with torch.random.fork_rng():
-        pyro.set_rng_seed(0)
-        pyro.clear_param_store()
-        yield
-        pyro.clear_param_store()
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def trace_of(name, x, y=None, **values):
