@@ -188,3 +188,8 @@ def test_an_unknown_model_is_refused_with_those_there_are() -> None:
 def test_a_model_without_a_loss_of_its_own_has_its_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("neglog.losses.TABLE", {})
     assert loss_of("gaussian", ()) == "the negative log-likelihood of `gaussian`"
+
+
+def test_a_loss_without_a_class_in_torch_is_named_once() -> None:
+    assert loss_of("gamma", ()) == "the Gamma deviance"
+    assert loss_of("poisson", ()) == "torch.nn.PoissonNLLLoss (Poisson deviance)"

@@ -178,7 +178,7 @@ def loss_of(name: str, companions: Iterable[str]) -> str:
     heads = [other for other in companions if other in positive_names(model_named(name))]
     if heads:  # A constant scale is what makes MSE of a Normal and MAE of a Laplace.
         return f"the negative log-likelihood of `{name}` with a head for {_listed(heads)}"
-    return f"{loss.torch_loss} ({loss.name})"
+    return f"{loss.torch_loss} ({loss.name})" if loss.torch_loss.startswith("torch.") else loss.torch_loss
 
 
 def _enter(name: str, learned: Learned, weights: str | None, folds: int, seed: int) -> Entry:
