@@ -11,7 +11,7 @@ import scipy.optimize
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyro.infer import Predictive
+from pyro.infer import Predictive, Trace_ELBO
 from table import REAL, TABLE, sample
 from torch import nn
 
@@ -364,6 +364,16 @@ def test_the_guide_stands_at_the_optimum(name):
         same(fit.guide(x, y, **keywords), dict(fit.params), rtol=1e-14)
         draws = Predictive(fit.model, guide=fit.guide, num_samples=3)(x, **keywords)
     assert draws["y"].shape[0] == 3
+
+
+def test_guides_of_two_fits_do_not_read_each_others_values():
+    x, y = sample()
+    fits = [
+        mle(model, x, y * size) for size in (1.0, 5.0) for model in (models.gaussian, models.heteroscedastic)
+    ]
+    with pyro.get_param_store().scope():
+        for fit in fits:
+            assert Trace_ELBO().loss(fit.model, fit.guide, x, fit.objective.data.y) == pytest.approx(fit.loss)
 
 
 @LAW

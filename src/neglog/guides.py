@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from typing import Any
+from uuid import uuid4
 
 import pyro
 import pyro.distributions as dist
 from pyro.infer.autoguide import AutoDelta
 from pyro.infer.autoguide.guides import AutoGuide
+from pyro.infer.autoguide.initialization import init_to_median
 from pyro.nn import PyroParam
 from torch import Tensor
 
@@ -19,7 +21,8 @@ class Delta(AutoDelta):
     `AutoDelta` keeps the value of the site ``median.weight`` as the attribute ``median.weight`` of the
     guide, where ``median`` is already a method of the guide (as are ``quantiles``, ``double``, ``type``
     ...), and fails with an AttributeError. Here dots in a site's name become underscores: the parameter is
-    ``median_weight``. Everything else is `AutoDelta`'s. A model with such names runs under the original
+    ``median_weight``. In Pyro's parameter store each guide has a name of its own, so that two of them never
+    read each other's values. Everything else is `AutoDelta`'s. A model with such names runs under the original
     too inside `pyro.contrib.autoname.scope`, which puts a prefix before every site.
 
     >>> import torch
@@ -28,6 +31,12 @@ class Delta(AutoDelta):
     >>> sorted(guide(torch.zeros(3, 1), torch.zeros(3)))
     ['median.bias', 'median.weight', 'scale']
     """
+
+    def __init__(self, model: Any, init_loc_fn: Any = init_to_median, *, create_plates: Any = None) -> None:
+        super().__init__(model, init_loc_fn, create_plates=create_plates)
+        # Pyro reads a module's parameters back from its global store by name: two guides of one name would
+        # take each other's values.
+        self._pyro_name = f"Delta.{uuid4().hex}"
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         AutoGuide._setup_prototype(self, *args, **kwargs)
