@@ -22,8 +22,8 @@ class Delta(AutoDelta):
     guide, where ``median`` is already a method of the guide (as are ``quantiles``, ``double``, ``type``
     ...), and fails with an AttributeError. Here dots in a site's name become underscores: the parameter is
     ``median_weight``. In Pyro's parameter store each guide has a name of its own, so that two of them never
-    read each other's values. Everything else is `AutoDelta`'s. A model with such names runs under the original
-    too inside `pyro.contrib.autoname.scope`, which puts a prefix before every site.
+    read each other's values. Everything else is `AutoDelta`'s. A model with such names runs under the
+    original too inside `pyro.contrib.autoname.scope`, which puts a prefix before every site.
 
     >>> import torch
     >>> from neglog import models
