@@ -53,15 +53,15 @@ def _named(coordinates: Coordinates, direction: Tensor) -> Recession:
     objective = coordinates.objective
     coefficients: dict[str, float] = {}
     constants: dict[str, float] = {}
-    sizes = {call.name: _column_sizes(call.design) for call in objective.at(objective.initial).affines}
+    calls = {call.name: call for call in objective.at(objective.initial).affines}
     for name, site in objective.sites.items():
         parameter, _, part = name.rpartition(".")
         moves = direction[site.place]
-        if part == "weight" and parameter in sizes:
-            call = next(c for c in objective.at(objective.initial).affines if c.name == parameter)
+        if part == "weight" and parameter in calls:
+            call = calls[parameter]
             labels = [f"`{parameter}` of {column}" for column in objective.column_names(call)]
-            coefficients |= _arrows(labels, moves * sizes[parameter])
-        elif part == "bias" and parameter in sizes:
+            coefficients |= _arrows(labels, moves * call.design.square().mean(dim=0).sqrt())
+        elif part == "bias" and parameter in calls:
             coefficients |= _arrows([f"`{parameter}` of Intercept"], moves)
         else:
             constants |= _arrows([f"`{name}`"] * site.size, moves, ends=site.fn.support)
@@ -70,10 +70,6 @@ def _named(coordinates: Coordinates, direction: Tensor) -> Recession:
         tuple(label for label, move in coefficients.items() if abs(move) > 1e-2 * most),
         tuple(label for label, move in constants.items() if abs(move) > 1e-2 * most),
     )
-
-
-def _column_sizes(design: Tensor) -> Tensor:
-    return design.square().mean(dim=0).sqrt()
 
 
 def _arrows(labels: list[str], moves: Tensor, ends: object = None) -> dict[str, float]:

@@ -67,8 +67,6 @@ class Objective:
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
         check_density(data, run(model, data, Run(values_of(first))).log_prob(RESPONSE), self.name)
         self.weighted = model if data.weights is None else weighted(model, data.weights)
-        self.affines = tuple(first.affines)
-        self.fixed = {n: m["value"] for n, m in first.sites.items() if m["is_observed"] and n != RESPONSE}
         self.sites = _lay_out(first)
         self.size = sum(site.size for site in self.sites.values())
         self.rows = data.rows
