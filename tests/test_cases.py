@@ -190,6 +190,15 @@ def coefficients(fit):
     return np.array([fit.params["mean.bias"].item(), *fit.params["mean.weight"].tolist()])
 
 
+def test_longley_certified_to_ten_digits():
+    case = CASES["nist_longley"]
+    found = estimates(problem("nist_longley").fit(), case)
+    columns = case["model"]["blocks"][0]["columns"]
+    np.testing.assert_allclose(
+        [found[f"location.{c}"] for c in columns], case["certified"]["coef"], rtol=1e-10
+    )
+
+
 def test_filip_certified_to_seven_digits():
     data = table("filip")
     fit = mle(models.gaussian, polynomial(data["x"].to_numpy(), 10), data["y"])
