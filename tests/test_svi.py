@@ -87,7 +87,8 @@ def test_any_optimiser_or_schedule_serves(optim):
     x, y = sample()
     fit = mle(models.gaussian, x, y, solver=SVI(optim=optim, steps=1200, certainty=0.1))
     assert fit.converged
-    assert fit.nll == pytest.approx(mle(models.gaussian, x, y).nll, abs=0.01)
+    # Within a tenth of a standard error, which constant rates circle, the loss is ½ · 0.1² above its minimum.
+    assert fit.nll == pytest.approx(mle(models.gaussian, x, y).nll, abs=5e-3)
 
 
 def test_an_optimiser_serves_many_fits_and_keeps_no_state():

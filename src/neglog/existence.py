@@ -43,7 +43,8 @@ def recession(coordinates: Coordinates, z: Tensor) -> Recession | None:
         downhill = -1.0 if float(gradient @ vectors[:, i]) > 0 else 1.0
         for sign in (downhill, -downhill):
             direction = sign * vectors[:, i]
-            if not any(coordinates.value(z + far * direction) > value + RISE for far in FAR):
+            # A loss that is not a number there shows nothing, so it does not count as flat.
+            if all(coordinates.value(z + far * direction) <= value + RISE for far in FAR):
                 return _named(coordinates, coordinates.directions(direction[:, None])[:, 0])
     return None
 
