@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import scipy.special
 import scipy.stats
 import torch
 from torch import Tensor
+from torch.distributions import biject_to
 
 from neglog import losses, models
 
@@ -23,9 +24,11 @@ Params = Mapping[str, Tensor]
 class Model:
     """A model, its hand-written NLL and SciPy's, both functions of predictors, constants and the response.
 
-    `constants` are its positive constants, at the values that samples are drawn with; `second` is a second
-    predictor. `smooth` says whether the loss has a second derivative everywhere, `real` whether the response
-    is a real number with a location and a scale.
+    `constants` are its constants, at the values that samples are drawn with, those that may have a design of
+    their own first; `others` are further predictors, and `outputs` says which predictors have many.
+    `intercept` says whether the location has one, `smooth` whether the loss has a second derivative
+    everywhere, `real` whether the response is a real number with a location and a scale, `fixed` how many
+    constants cannot have a design.
     """
 
     name: str
@@ -33,16 +36,24 @@ class Model:
     nll: Callable[..., Tensor]
     logpdf: Callable[..., Any]
     location: str
-    constants: Mapping[str, float]
-    second: str | None = None
+    constants: Mapping[str, Any]
+    others: tuple[str, ...] = ()
+    outputs: Mapping[str, int] = field(default_factory=dict)
+    fixed: int = 0
+    intercept: bool = True
     smooth: bool = True
     real: bool = True
     row_keyword: str | None = None
 
     @property
     def scale(self) -> str:
-        """The predictor or constant of the spread."""
-        return self.second or next(iter(self.constants))
+        """The predictor or constant of the spread, or whatever else may have a design of its own."""
+        return (*self.others, *self.constants)[0]
+
+    @property
+    def designed(self) -> tuple[str, ...]:
+        """The constants that may have a design of their own."""
+        return tuple(self.constants)[: len(self.constants) - self.fixed]
 
     def keywords(self, rows: int = 60) -> dict[str, Tensor]:
         numbers = 1.0 + torch.arange(rows, dtype=torch.float64) % 5
@@ -54,10 +65,10 @@ class Model:
         if self.real:
             return x, y
         params = random_params(self, columns, seed, size=0.3) | {
-            k: number(v) for k, v in self.constants.items()
+            k: torch.as_tensor(v, dtype=torch.float64) for k, v in self.constants.items()
         }
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
+            torch.manual_seed(seed + 1000)  # not the numbers that x has
             return x, pyro.condition(self.model, params)(x, **self.keywords(rows))
 
     def hand_written(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
@@ -70,8 +81,8 @@ class Model:
         return self.logpdf(*(a.numpy() for a in self._arguments(params, x, y)), **keywords)
 
     def _arguments(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        second = (eta(self.second, params, x),) if self.second else ()
-        return eta(self.location, params, x), y, *second, *(params[name] for name in self.constants)
+        others = (eta(name, params, x) for name in self.others)
+        return eta(self.location, params, x), y, *others, *(params[name] for name in self.constants)
 
 
 def number(value: float) -> Tensor:
@@ -79,7 +90,8 @@ def number(value: float) -> Tensor:
 
 
 def eta(name: str, params: Params, x: Tensor) -> Tensor:
-    return x @ params[f"{name}.weight"] + params[f"{name}.bias"]
+    weight = params[f"{name}.weight"]
+    return x @ (weight if weight.dim() == 1 else weight.mT) + params.get(f"{name}.bias", 0.0)
 
 
 def _huber(location: Any, y: Any, scale: Any) -> Any:
@@ -100,6 +112,20 @@ def _beta(logit: Any, y: Any, precision: Any) -> Any:
     return scipy.stats.beta.logpdf(y, mean * precision, scipy.special.expit(-logit) * precision)
 
 
+def _covariance(log_scale: Any, partial: Any) -> Any:
+    """Covariances of three components from their log standard deviations and partial correlations."""
+    r10, r20, r21 = np.tanh(partial).T
+    r = r10 * r20 + r21 * np.sqrt((1 - r10**2) * (1 - r20**2))  # the definition of a partial correlation
+    one = np.ones_like(r)
+    correlation = np.array([[one, r10, r20], [r10, one, r], [r20, r, one]])
+    return np.einsum("ni,ijn,nj->nij", np.exp(log_scale), correlation, np.exp(log_scale))
+
+
+def _each(mean: Any, y: Any, covariance: Any) -> Any:
+    rows = zip(y, mean, covariance, strict=True)
+    return np.array([STATS.multivariate_normal.logpdf(*row) for row in rows])
+
+
 STATS = scipy.stats
 TABLE = {
     model.name: model
@@ -109,10 +135,12 @@ TABLE = {
         Model("laplace", models.laplace, losses.laplace_nll, lambda m, y, b: STATS.laplace.logpdf(y, m, b),
               "median", {"scale": 1.0}, smooth=False),
         Model("heteroscedastic", models.heteroscedastic, losses.heteroscedastic_nll,
-              lambda m, y, v: STATS.norm.logpdf(y, m, np.exp(v / 2)), "mean", {}, second="log_variance"),
+              lambda m, y, v: STATS.norm.logpdf(y, m, np.exp(v / 2)), "mean", {}, others=("log_variance",)),
         Model("huber", models.huber, losses.huber_nll, _huber, "location", {"scale": 1.0}),
         Model("student_t", partial(models.student_t, df=4.0), partial(losses.student_t_nll, df=4.0),
               lambda m, y, s: STATS.t.logpdf(y, 4.0, m, s), "location", {"scale": 1.0}),
+        Model("logistic", models.logistic, losses.logistic_nll,
+              lambda m, y, s: STATS.logistic.logpdf(y, m, s), "location", {"scale": 1.0}),
         Model("quantile", partial(models.quantile, tau=0.7), partial(losses.quantile_nll, tau=0.7),
               lambda q, y, s: STATS.laplace_asymmetric.logpdf(
                   y, np.sqrt(0.7 / 0.3), q, s / np.sqrt(0.7 * 0.3)),
@@ -125,12 +153,31 @@ TABLE = {
         Model("gamma", models.gamma, losses.gamma_nll,
               lambda e, y, k: STATS.gamma.logpdf(y, k, scale=np.exp(e) / k), "log_mean", {"shape": 3.0},
               real=False),
+        Model("lognormal", models.lognormal, losses.lognormal_nll,
+              lambda e, y, s: STATS.lognorm.logpdf(y, s, scale=np.exp(e)), "log_median", {"sigma": 0.8},
+              real=False),
+        Model("weibull", models.weibull, losses.weibull_nll,
+              lambda e, y, k: STATS.weibull_min.logpdf(y, k, scale=np.exp(e)), "log_scale", {"shape": 1.5},
+              real=False),
+        Model("inverse_gaussian", models.inverse_gaussian, losses.inverse_gaussian_nll,
+              lambda e, y, d: STATS.invgauss.logpdf(y, np.exp(e) * d, scale=1 / d), "log_mean",
+              {"dispersion": 0.5}, real=False),
         Model("beta", models.beta, losses.beta_nll, _beta, "logit_mean", {"precision": 8.0}, real=False),
         Model("bernoulli", models.bernoulli, losses.bernoulli_nll,
               lambda e, y: STATS.bernoulli.logpmf(y, scipy.special.expit(e)), "logit", {}, real=False),
         Model("binomial", models.binomial, losses.binomial_nll,
               lambda e, y, trials: STATS.binom.logpmf(y, trials, scipy.special.expit(e)),
               "logit", {}, real=False, row_keyword="trials"),
+        Model("multivariate_gaussian", partial(models.multivariate_gaussian, dimensions=3),
+              lambda m, y, s, c, **k: losses.multivariate_gaussian_nll(m, y, s[:, None] * c, **k),
+              lambda m, y, s, c: STATS.multivariate_normal.logpdf(y - m, cov=(s * (c @ c.T).T).T * s),
+              "mean", {"scale": [1.0, 2.0, 0.5],
+                       "correlation_cholesky": [[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [-0.5, 0.5, 0.5**0.5]]},
+              outputs={"mean": 3, "scale": 3}, fixed=1, real=False),
+        Model("multivariate_heteroscedastic", partial(models.multivariate_heteroscedastic, dimensions=3),
+              losses.multivariate_heteroscedastic_nll,
+              lambda m, y, s, p: _each(m, y, _covariance(s, p)), "mean", {}, others=("log_scale", "partial"),
+              outputs={"mean": 3, "log_scale": 3, "partial": 3}, real=False),
     )
 }  # fmt: skip
 REAL = {name: model for name, model in TABLE.items() if model.real}
@@ -152,7 +199,21 @@ def random_params(model: Model, columns: int = 3, seed: int = 0, size: float = 1
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    params = {f"{model.location}.weight": size * normal(columns), f"{model.location}.bias": size * normal()}
-    if model.second:
-        return params | {f"{model.second}.weight": 0.3 * normal(columns), f"{model.second}.bias": normal()}
-    return params | {name: (0.5 * normal()).exp() * value for name, value in model.constants.items()}
+    params = {}
+    for name in (model.location, *model.others):
+        many = (model.outputs[name],) if name in model.outputs else ()
+        slope = size if name == model.location else 0.3
+        params[f"{name}.weight"] = slope * normal(*many, columns)
+        if model.intercept or name != model.location:
+            params[f"{name}.bias"] = (size if name == model.location else 1.0) * normal(*many)
+    return params | {name: _near(model, name, value, normal) for name, value in model.constants.items()}
+
+
+def _near(model: Model, name: str, value: Any, normal: Callable[..., Tensor]) -> Tensor:
+    """A value on the support of a site, about half a unit from `value` on the unconstrained scale."""
+    x = torch.zeros((2, 1), dtype=torch.float64)
+    transform = biject_to(
+        pyro.poutine.trace(model.model).get_trace(x, **model.keywords(2)).nodes[name]["fn"].support
+    )
+    at = transform.inv(torch.as_tensor(value, dtype=torch.float64))
+    return transform(at + 0.5 * normal(*at.shape))

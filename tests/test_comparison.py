@@ -17,7 +17,8 @@ from neglog.validation import Validation, cross_validate
 
 DATA = Path(__file__).parent / "data"
 FIT = Fit(models.gaussian, {}, nll=0.0, loss=0.0, converged=True, status="", steps=0, n=2.0, k=0)
-REAL_OR_POSITIVE = {"gaussian", "laplace", "heteroscedastic", "huber", "student_t", "gamma"}
+REAL = {"gaussian", "heteroscedastic", "huber", "laplace", "logistic", "student_t"}
+REAL_OR_POSITIVE = REAL | {"gamma", "inverse_gaussian", "lognormal", "weibull"}
 """What a positive response that is no whole number is compared under."""
 
 
@@ -181,7 +182,7 @@ def test_no_intercept_is_a_bias_held_at_zero() -> None:
 
 
 def test_an_unknown_model_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ModelError, match=r"no model `ols`; there are `bernoulli`, .* and `student_t`"):
+    with pytest.raises(ModelError, match=r"no model `ols`; there are `bernoulli`, .*`student_t`"):
         model_named("ols")
 
 
@@ -192,4 +193,5 @@ def test_a_model_without_a_loss_of_its_own_has_its_likelihood(monkeypatch: pytes
 
 def test_a_loss_without_a_class_in_torch_is_named_once() -> None:
     assert loss_of("gamma", ()) == "the Gamma deviance"
+    assert loss_of("lognormal", ()) == "torch.nn.MSELoss, on log y (squared log error)"
     assert loss_of("poisson", ()) == "torch.nn.PoissonNLLLoss (Poisson deviance)"

@@ -55,8 +55,8 @@ def equal(first: Any, second: Any) -> bool:
 @pytest.mark.parametrize("name", models.__all__)
 @pytest.mark.parametrize("how", [mle, map_estimate])
 def test_every_model_comes_back_to_the_last_bit(tmp_path: Path, name: str, how: Any) -> None:
-    x, y = TABLE[name].sample(25, 2)
-    keywords = TABLE[name].keywords(25)
+    x, y = TABLE[name].sample(60, 2)
+    keywords = TABLE[name].keywords(60)
     fit = how(TABLE[name].model, x, y, **keywords)
     again = export.load(export.save(fit, tmp_path / "deep" / "model"))
     assert isinstance(again, Fit)

@@ -226,7 +226,7 @@ def test_no_intercept_is_a_bias_conditioned_at_zero(name):
 def test_one_design_is_the_same_as_that_design_for_each_predictor(name):
     entry, (x, y), keywords = TABLE[name], TABLE[name].sample(), TABLE[name].keywords()
     whole = mle(entry.model, x, y, **keywords)
-    each = {entry.location: x} | ({entry.second: x} if entry.second else {})
+    each = {entry.location: x} | dict.fromkeys(entry.others, x)
     same(mle(entry.model, each, y, **keywords).params, whole.params, rtol=1e-12)
 
 

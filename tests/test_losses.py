@@ -24,6 +24,7 @@ LOSSES = [
     pytest.param(losses.gaussian_nll, "mean", "sigma", id="gaussian_nll"),
     pytest.param(losses.laplace_nll, "median", "scale", id="laplace_nll"),
     pytest.param(losses.heteroscedastic_nll, "mean", "log_variance", id="heteroscedastic_nll"),
+    pytest.param(losses.logistic_nll, "location", "scale", id="logistic_nll"),
 ]
 WITH_SCALE = [case for case in LOSSES if case.values[2]]
 
@@ -126,6 +127,52 @@ def test_heteroscedastic_is_gaussian_at_its_own_sigma():
             losses.heteroscedastic_nll(mean, target, log_variance, reduction=reduction),
             losses.gaussian_nll(mean, target, (log_variance / 2).exp(), reduction=reduction),
         )
+
+
+POSITIVE = pytest.mark.parametrize(
+    ("loss", "name", "scale", "logpdf"),
+    [
+        (losses.lognormal_nll, "log_median", "sigma",
+         lambda e, y, s: stats.lognorm.logpdf(y, s, scale=np.exp(e))),
+        (losses.weibull_nll, "log_scale", "shape",
+         lambda e, y, k: stats.weibull_min.logpdf(y, k, scale=np.exp(e))),
+        (losses.inverse_gaussian_nll, "log_mean", "dispersion",
+         lambda e, y, d: stats.invgauss.logpdf(y, np.exp(e) * d, scale=1 / np.asarray(d))),
+    ],
+    ids=["lognormal_nll", "weibull_nll", "inverse_gaussian_nll"],
+)  # fmt: skip
+
+
+@POSITIVE
+@pytest.mark.parametrize("shape", [(), (7,), (3, 4)], ids=str)
+@pytest.mark.parametrize("width", SCALE_SHAPES.values(), ids=SCALE_SHAPES.keys())
+def test_likelihoods_of_positive_targets_are_those_of_scipy(loss, name, scale, logpdf, shape, width):
+    prediction, target, width = numbers(*shape), numbers(*shape, seed=1).exp(), width(shape)
+    expected = torch.as_tensor(-logpdf(prediction.numpy(), target.numpy(), np.asarray(width)))
+    each = loss(prediction, target, width, reduction="none")
+    close(each, expected)
+    assert each.shape == target.shape
+    close(loss(prediction, target, width), each.mean())
+    assert loss(prediction.float(), target.float(), 0.7).dtype == torch.float32
+
+
+@POSITIVE
+def test_losses_of_positive_targets_broadcast_nothing(loss, name, scale, logpdf):
+    with pytest.raises(DataError, match=rf"`{name}` has shape \(5, 1\).*Pass `{name}\.squeeze\(-1\)`"):
+        loss(torch.zeros(5, 1), torch.ones(5), 1.0)
+    with pytest.raises(DataError, match=rf"`{scale}` has shape \(1,\) and `target` has shape \(5,\)"):
+        loss(torch.zeros(5), torch.ones(5), torch.ones(1))
+    with pytest.raises(DataError, match=rf"`{scale}` must be above 0, not -1"):
+        loss(torch.zeros(5), torch.ones(5), -1.0)
+
+
+def test_the_ends_of_what_a_float_holds():
+    far = torch.tensor([-1e300, 1e300], dtype=torch.float64)
+    close(losses.logistic_nll(torch.zeros_like(far), far, 1.0, reduction="none"), far.abs())
+    # At the mean (target / mean - 1)² is 0 whatever their size, though mean² is no number.
+    log_mean = torch.tensor([-600.0, 600.0], dtype=torch.float64)
+    expected = 1.5 * log_mean + 0.5 * math.log(2 * math.pi)
+    close(losses.inverse_gaussian_nll(log_mean, log_mean.exp(), 1.0, reduction="none"), expected)
 
 
 def test_gaussian_nll_is_that_of_torch_with_its_constant():

@@ -70,8 +70,10 @@ def test_sites_are_those_of_the_table(name):
     model = TABLE[name]
     trace = trace_of(name, sample()[0])
     assert set(latent(trace)) == set(random_params(model))
-    assert trace.nodes[f"{model.location}.weight"]["value"].shape == (3,)
-    assert trace.nodes[f"{model.location}.bias"]["value"].shape == ()
+    many = (model.outputs[model.location],) if model.location in model.outputs else ()
+    assert trace.nodes[f"{model.location}.weight"]["value"].shape == (*many, 3)
+    if model.intercept:
+        assert trace.nodes[f"{model.location}.bias"]["value"].shape == many
 
 
 @LAW
@@ -171,7 +173,7 @@ def test_runs_under_raw_nuts(name):
 def test_runs_under_raw_predictive(name, parallel):
     x, _ = sample()
     draws = Predictive(TABLE[name].model, num_samples=7, parallel=parallel)(x, **TABLE[name].keywords())
-    assert draws["y"].shape == (7, len(x))
+    assert draws["y"].shape == (7, *TABLE[name].sample()[1].shape)
     assert torch.isfinite(draws["y"]).all()
 
 
@@ -199,15 +201,19 @@ def test_can_be_drawn(name):
     assert "rows" in graph.source
 
 
-@pytest.mark.parametrize("name", [name for name, entry in TABLE.items() if entry.second or entry.constants])
+@pytest.mark.parametrize("name", [name for name, entry in TABLE.items() if entry.others or entry.designed])
 def test_designs_by_name_and_designs_without_columns(name):
     model, (x, y) = TABLE[name], TABLE[name].sample()
     empty = x[:, :0]
     trace = trace_of(name, {model.location: x, model.scale: empty}, y)
-    assert trace.nodes[f"{model.location}.weight"]["value"].shape == (3,)
-    scale = model.scale if model.scale.startswith("log_") else f"log_{model.scale}"
-    assert trace.nodes[f"{scale}.weight"]["value"].shape == (0,)
-    assert trace.nodes[f"{scale}.bias"]["value"].shape == ()
+    assert trace.nodes[f"{model.location}.weight"]["value"].shape[-1] == 3
+    scale = (
+        model.scale if model.others else next(s for s in trace.nodes if s.endswith(f"_{model.scale}.bias"))
+    )
+    scale = scale.removesuffix(".bias")
+    many = (model.outputs[model.scale],) if model.scale in model.outputs else ()
+    assert trace.nodes[f"{scale}.weight"]["value"].shape == (*many, 0)
+    assert trace.nodes[f"{scale}.bias"]["value"].shape == many
 
 
 @pytest.mark.parametrize("name", REAL)

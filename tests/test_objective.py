@@ -79,16 +79,19 @@ def test_row_log_likelihoods_add_up(name):
 HANDLERS = {
     "mle": flat,
     "map": lambda model: model,
-    "bias fixed": lambda model: flat(pyro.condition(model, {f"{_location(model)}.bias": number(0.5)})),
-    "weights fixed": lambda model: flat(
-        pyro.condition(model, {f"{_location(model)}.weight": torch.ones(3, dtype=torch.float64)})
-    ),
-    "half flat": lambda model: flat(model, f"{_location(model)}.bias"),
+    "bias fixed": lambda model: flat(_fixed(model, "bias")),
+    "weights fixed": lambda model: flat(_fixed(model, "weight")),
+    "half flat": lambda model: flat(model, f"{_entry(model).location}.weight"),
 }
 
 
-def _location(model):
-    return next(entry.location for entry in TABLE.values() if entry.model is model)
+def _entry(model):
+    return next(entry for entry in TABLE.values() if entry.model is model)
+
+
+def _fixed(model, part):
+    site, params = f"{_entry(model).location}.{part}", random_params(_entry(model))
+    return pyro.condition(model, {site: torch.full_like(params[site], 0.5)} if site in params else {})
 
 
 @LAW
@@ -164,9 +167,8 @@ def test_a_network_is_not_cut():
 @LAW
 def test_names_are_read_from_the_model(name):
     entry = TABLE[name]
-    predictors = (entry.location, entry.second) if entry.second else (entry.location,)
-    assert predictor_names(entry.model, **entry.keywords()) == predictors
-    assert positive_names(entry.model, **entry.keywords()) == tuple(entry.constants)
+    assert predictor_names(entry.model, **entry.keywords()) == (entry.location, *entry.others)
+    assert positive_names(entry.model, **entry.keywords()) == entry.designed
 
 
 @LAW

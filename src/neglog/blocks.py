@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,24 +10,32 @@ from torch import Tensor
 
 from neglog.errors import SingularDesignError
 from neglog.objective import Objective, Site
-from neglog.predictors import RESPONSE, affine
+from neglog.predictors import RESPONSE
 from neglog.tracing import Affine
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Block:
-    """The coefficients of one linear predictor in both coordinates.
+    """The coefficients of one linear predictor, or of one output of it, in both coordinates.
 
     `places` are their positions in theta, the bias (where it is free) first: ``triangle @ theta[places]``
-    are their positions in z. The predictor is ``design @ z[places] + offset``; `design` `(N, P)` is None
-    where the true design itself depends on parameters, and `offset` is the part that is not free.
+    are their positions in z. The predictor is ``unit * design @ z[places] + offset``; `design` `(N, P)`,
+    which the outputs of a predictor share, is None where the true design itself depends on parameters, and
+    `offset` is the part that is not free.
     """
 
-    name: str
+    predictor: str
+    output: int | None
     places: Tensor
     triangle: Tensor
     design: Tensor | None
+    unit: float
     offset: Tensor | float
+
+    @property
+    def name(self) -> str:
+        """The predictor, with the position of the output where it has many."""
+        return self.predictor if self.output is None else f"{self.predictor}[{self.output}]"
 
     def solve(self, z: Tensor) -> Tensor:
         """The coefficients at `z` `(P,)`."""
@@ -34,8 +43,33 @@ class Block:
 
     def solve_transposed(self, gradient: Tensor) -> Tensor:
         """A gradient `(P, ...)` in the coefficients as one in z."""
-        columns = gradient.reshape(len(gradient), -1)
+        columns = gradient[:, None] if gradient.dim() == 1 else gradient
         return torch.linalg.solve_triangular(self.triangle.T, columns, upper=False).reshape(gradient.shape)
+
+    def eta(self, z: Tensor) -> Tensor:
+        """The predictor `(N,)` at `z` `(P,)`."""
+        assert self.design is not None
+        return self.design @ (self.unit * z) + self.offset
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """A gradient `(N,)` in the predictor as one `(P,)` in z."""
+        assert self.design is not None
+        return self.unit * (self.design.T @ rows)
+
+    def cross(self, rows: Tensor, other: Block) -> Tensor:
+        """Second derivatives `(N,)` in two predictors as those `(P, Q)` in their z."""
+        assert self.design is not None
+        assert other.design is not None
+        return (self.unit * other.unit) * (self.design.T @ (rows[:, None] * other.design))
+
+
+def joined(values: Mapping[Block, Tensor]) -> dict[str, Tensor]:
+    """Predictor -> its values, `(N,)`, or `(N, D)` where it has many outputs; blocks come in their order."""
+    parts: dict[str, list[Tensor]] = {}
+    for block, value in values.items():
+        parts.setdefault(block.predictor, []).append(value)
+    single = {block.predictor for block in values if block.output is None}
+    return {name: found[0] if name in single else torch.stack(found, dim=-1) for name, found in parts.items()}
 
 
 @torch.enable_grad()
@@ -51,9 +85,8 @@ def linear_blocks(objective: Objective, theta: Tensor) -> tuple[tuple[Block, ...
     names = [call.name for call in calls]
     cut = bool(calls) and len(set(names)) == len(names) and all(_is_plain(objective, c) for c in calls)
     noise = _noise(objective, theta)
-    if cut:
-        return tuple(_orthonormal(objective, call, noise[call.name], theta) for call in calls), True
-    return tuple(_diagonal(objective, call, noise[call.name]) for call in calls), False
+    lay: Callable[..., tuple[Block, ...]] = _orthonormal if cut else _diagonal
+    return tuple(block for call in calls for block in lay(objective, call, noise[call.name], theta)), cut
 
 
 def _parts(objective: Objective, call: Affine) -> tuple[Site | None, Site | None]:
@@ -72,18 +105,19 @@ def _is_plain(objective: Objective, call: Affine) -> bool:
         else not v.requires_grad
         for part, v in parts.items()
     )
-    return own and not call.design.requires_grad and call.design.dim() == 2 and call.weight.dim() == 1
+    dimensions = 1 if call.outputs is None else 2
+    plain = call.design.dim() == 2 and call.weight.dim() == dimensions
+    return own and not call.design.requires_grad and plain and (call.outputs is None or len(call.outputs) > 0)
 
 
-def _noise(objective: Objective, theta: Tensor) -> dict[str, float]:
+def _noise(objective: Objective, theta: Tensor) -> dict[str, Tensor]:
     """How far each predictor must move to change an average row's density: 1 / sqrt(mean squared score).
 
     At most the size of the predictor and the response together: where every density is at its best, as at
-    counts that are all 0, scores say nothing.
+    counts that are all 0, scores say nothing. The value of a predictor is `()`, or `(D,)` for D outputs.
     """
     with torch.no_grad():
-        calls = objective.at(theta).affines
-        etas = {call.name: affine(call.design, call.weight, call.bias) for call in calls}
+        etas = {call.name: call.value for call in objective.at(theta).affines}
     if not etas:
         return {}
     leaves = {name: eta.detach().requires_grad_() for name, eta in etas.items()}
@@ -91,35 +125,63 @@ def _noise(objective: Objective, theta: Tensor) -> dict[str, float]:
     scores = torch.autograd.grad(
         log_likelihood, list(leaves.values()), allow_unused=True, materialize_grads=True
     )
-    sizes = {name: float(score.square().mean()) for name, score in zip(leaves, scores, strict=True)}
-    most = 1 + max(float(value.abs().max()) for value in (objective.data.y, *etas.values()))
-    return {name: min(size**-0.5, most) if 0 < size < torch.inf else 1.0 for name, size in sizes.items()}
+    y = objective.data.y.nan_to_num(nan=0.0)
+    most = 1 + max(float(value.abs().max()) for value in (y, *etas.values()) if value.numel())
+    sizes = {name: score.square().mean(dim=0) for name, score in zip(leaves, scores, strict=True)}
+    known = {name: (size > 0) & torch.isfinite(size) for name, size in sizes.items()}
+    return {name: torch.where(known[name], size.rsqrt().clamp(max=most), 1.0) for name, size in sizes.items()}
 
 
-def _places(sites: tuple[Site | None, ...]) -> Tensor:
-    parts = [torch.arange(s.offset, s.offset + s.size) for s in sites if s is not None]
-    return torch.cat(parts) if parts else torch.arange(0)
+def _outputs(call: Affine) -> list[int | None]:
+    return [None] if call.outputs is None else list(range(len(call.outputs)))
 
 
-def _diagonal(objective: Objective, call: Affine, noise: float) -> Block:
+def _places(site: Site | None, output: int | None) -> Tensor:
+    """Where the coefficients of an output stand in theta."""
+    if site is None:
+        return torch.arange(0)
+    places = torch.arange(site.offset, site.offset + site.size)
+    return places if output is None else places.reshape(site.shape)[output].reshape(-1)
+
+
+def _block_places(bias: Site | None, weight: Site | None, output: int | None) -> Tensor:
+    return torch.cat([_places(bias, output), _places(weight, output)])
+
+
+def _diagonal(objective: Objective, call: Affine, noise: Tensor, theta: Tensor) -> tuple[Block, ...]:
     """Where the design depends on parameters, the coefficients are put in units of the noise, no more."""
-    places = _places(_parts(objective, call))
-    return Block(call.name, places, torch.eye(len(places), dtype=objective.initial.dtype) / noise, None, 0.0)
+    blocks = []
+    for output, unit in zip(_outputs(call), noise.reshape(-1).tolist(), strict=True):
+        places = _block_places(*_parts(objective, call), output)
+        triangle = torch.eye(len(places), dtype=theta.dtype) / unit
+        blocks.append(Block(call.name, output, places, triangle, None, 1.0, 0.0))
+    return tuple(blocks)
 
 
-def _orthonormal(objective: Objective, call: Affine, noise: float, theta: Tensor) -> Block:
-    """The block of a fixed design: `[1, x] = Q R`, with the curvature of the priors as further rows."""
+def _orthonormal(objective: Objective, call: Affine, noise: Tensor, theta: Tensor) -> tuple[Block, ...]:
+    """The blocks of a fixed design: `[1, x] = Q R`, with the curvature of the priors as further rows."""
     bias, weight = _parts(objective, call)
-    places = _places((bias, weight))
     columns = _free_columns(call, bias, weight)
-    check_rank(objective, call, columns, bias, weight)
-    prior = noise * _prior_curvature(objective, theta, places).sqrt()
-    floor = torch.where(_masked(bias, weight), 0.0, 1e-8 * columns.norm(dim=0).clamp_min(1e-300))
-    augmented = torch.cat([columns, torch.diag(torch.maximum(prior, floor))])
-    orthonormal, triangle = torch.linalg.qr(augmented)
-    unit = len(columns) ** 0.5 * noise
-    offset = 0.0 if bias is not None and weight is not None else _offset(call, bias, weight)
-    return Block(call.name, places, triangle / unit, orthonormal[: len(columns)] * unit, offset)
+    masked = _masked(columns, bias, weight)
+    check_rank(objective, call, columns[:, masked], bias, weight)
+    floor = torch.where(masked, 0.0, 1e-8 * columns.norm(dim=0).clamp_min(1e-300))
+    fixed = _offset(call, bias, weight)
+    shared = torch.linalg.qr(columns) if bool(masked.all()) else None
+    blocks = []
+    for output, size in zip(_outputs(call), noise.reshape(-1).tolist(), strict=True):
+        places = _block_places(bias, weight, output)
+        if shared is None:
+            prior = size * _prior_curvature(objective, theta, places).sqrt()
+            orthonormal, triangle = torch.linalg.qr(
+                torch.cat([columns, torch.diag(torch.maximum(prior, floor))])
+            )
+        else:
+            orthonormal, triangle = shared
+        unit = len(columns) ** 0.5 * size
+        design = orthonormal[: len(columns)]
+        offset = fixed[:, output] if isinstance(fixed, Tensor) and output is not None else fixed
+        blocks.append(Block(call.name, output, places, triangle / unit, design, unit, offset))
+    return tuple(blocks)
 
 
 def _free_columns(call: Affine, bias: Site | None, weight: Site | None) -> Tensor:
@@ -127,17 +189,20 @@ def _free_columns(call: Affine, bias: Site | None, weight: Site | None) -> Tenso
     return torch.cat([ones, call.design], dim=1) if weight is not None else ones
 
 
-def _masked(bias: Site | None, weight: Site | None) -> Tensor:
-    """Which of the block's coefficients have a flat prior, `(P,)`."""
-    return torch.tensor(
-        [site.masked for site in (bias, weight) if site is not None for _ in range(site.size)]
-    ).bool()
+def _masked(columns: Tensor, bias: Site | None, weight: Site | None) -> Tensor:
+    """Which of a block's coefficients have a flat prior, `(P,)`."""
+    slopes = columns.shape[1] - (bias is not None)
+    parts = ([bias.masked] if bias is not None else []) + ([weight.masked] * slopes if weight else [])
+    return torch.tensor(parts).bool()
 
 
 def _offset(call: Affine, bias: Site | None, weight: Site | None) -> Tensor | float:
-    """The part of the predictor that conditioning has fixed."""
-    fixed_bias = call.bias.detach() if bias is None else 0.0
-    return (call.design @ call.weight.detach() if weight is None else 0.0) + fixed_bias
+    """The part of the predictor that conditioning has fixed, in the predictor's shape, or 0."""
+    if bias is not None and weight is not None:
+        return 0.0
+    still_bias = call.bias.detach() if bias is None else torch.zeros_like(call.bias)
+    still_weight = call.weight.detach() if weight is None else torch.zeros_like(call.weight)
+    return Affine(call.name, call.design, still_weight, still_bias, call.outputs).value.detach()
 
 
 def _prior_curvature(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
@@ -155,19 +220,15 @@ def _prior_curvature(objective: Objective, theta: Tensor, places: Tensor) -> Ten
 
 
 def check_rank(
-    objective: Objective, call: Affine, columns: Tensor, bias: Site | None, weight: Site | None
+    objective: Objective, call: Affine, free: Tensor, bias: Site | None, weight: Site | None
 ) -> None:
-    """Hold the columns whose coefficients have flat priors to full rank.
+    """Hold the columns `free` `(N, F)`, those whose coefficients have flat priors, to full rank.
 
     Raises:
         SingularDesignError: names the dependent columns, or says that there are too few rows.
     """
-    masked = _masked(bias, weight)
-    names = (["Intercept"] if bias is not None else []) + (
-        objective.column_names(call) if weight is not None else []
-    )
-    names = [name for name, flat in zip(names, masked.tolist(), strict=True) if flat]
-    free = columns[:, masked]
+    names = ["Intercept"] if bias is not None and bias.masked else []
+    names += objective.column_names(call) if weight is not None and weight.masked else []
     rows, count = free.shape
     if count == 0:
         return

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neglog.blocks import Block, linear_blocks
+from neglog.blocks import Block, joined, linear_blocks
+from neglog.distributions import Truncated
 from neglog.handlers import Model, weighted
-from neglog.kinks import Corner, corner, signed, smoothed
+from neglog.kinks import Corner, corner, cornered, signed, smoothed
 from neglog.literal import in_units
 from neglog.objective import Objective, kinked_sites, rows_of_second_derivatives
 from neglog.predictors import RESPONSE
@@ -108,23 +109,21 @@ class Coordinates:
         return z
 
     def _literal_places(self) -> list[tuple[str, slice]]:
-        names = [f"{block.name}.{part}" for block in self.blocks for part in ("bias", "weight")]
+        predictors = dict.fromkeys(block.predictor for block in self.blocks)
+        names = [f"{name}.{part}" for name in predictors for part in ("bias", "weight")]
         sites = self.objective.sites
         return [(name, sites[name].place) for name in names if name in sites and sites[name].is_real]
 
     # The problem
 
-    def _etas(self, z: Tensor) -> dict[str, Tensor]:
-        etas = {}
-        for block in self.blocks:
-            assert block.design is not None
-            etas[block.name] = block.design @ z[block.places] + block.offset
-        return etas
+    def _etas(self, z: Tensor) -> dict[Block, Tensor]:
+        """The value of each block where the model is cut; none where it is not."""
+        return {block: block.eta(z[block.places]) for block in self.blocks} if self.cut else {}
 
     def value(self, z: Tensor) -> float:
         """The loss in nats; infinite where the model cannot be evaluated."""
         with torch.no_grad():
-            return float(self.objective.trial(self.theta(z), self._etas(z) if self.cut else None))
+            return float(self.objective.trial(self.theta(z), joined(self._etas(z))))
 
     def check(self, z: Tensor) -> None:
         """Refuse a place from which the loss falls without end.
@@ -138,20 +137,18 @@ class Coordinates:
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
         """The loss and its gradient `(K,)` in z."""
         theta = self.theta(z).requires_grad_()
-        etas = {name: eta.requires_grad_() for name, eta in self._etas(z).items()} if self.cut else {}
-        loss = self.objective.trial(theta, etas or None)
+        etas = {block: eta.requires_grad_() for block, eta in self._etas(z).items()}
+        loss = self.objective.trial(theta, joined(etas))
         if not loss.requires_grad:
             return float(loss.detach()), torch.full_like(z, torch.nan)
         leaves = [theta, *etas.values()]
         first, *rest = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
         return float(loss.detach()), self._assemble(first, dict(zip(etas, rest, strict=True)))
 
-    def _assemble(self, theta_gradient: Tensor, eta_gradients: Mapping[str, Tensor]) -> Tensor:
+    def _assemble(self, theta_gradient: Tensor, eta_gradients: Mapping[Block, Tensor]) -> Tensor:
         gradient = self._pull_back(theta_gradient)
-        for block in self.blocks:
-            if block.name in eta_gradients:
-                assert block.design is not None
-                gradient[block.places] += block.design.T @ eta_gradients[block.name]
+        for block, rows in eta_gradients.items():
+            gradient[block.places] += block.gather(rows)
         return gradient
 
     @torch.enable_grad()
@@ -161,10 +158,10 @@ class Coordinates:
             hessian = self._pull_back(self.objective.hessian(self.theta(z)))
             return self._pull_back(hessian.T)
         theta = self.theta(z).requires_grad_()
-        etas = {name: eta.requires_grad_() for name, eta in self._etas(z).items()}
+        etas = {block: eta.requires_grad_() for block, eta in self._etas(z).items()}
         leaves = [theta, *etas.values()]
         gradients = torch.autograd.grad(
-            self.objective.trial(theta, etas),
+            self.objective.trial(theta, joined(etas)),
             leaves,
             create_graph=True,
             allow_unused=True,
@@ -174,28 +171,24 @@ class Coordinates:
         rows = dict(zip(etas, gradients[1:], strict=True))
         for j, block in enumerate(self.blocks):
             others = self.blocks[: j + 1]
-            inputs = [etas[other.name] for other in others]
-            by_eta = _second(rows[block.name].sum(), inputs)
-            assert block.design is not None
+            by_eta = _second(rows[block].sum(), [etas[other] for other in others])
             for other, curvature in zip(others, by_eta, strict=True):
-                assert other.design is not None
-                part = block.design.T @ (curvature[:, None] * other.design)
+                part = block.cross(curvature, other)
                 hessian[block.places[:, None], other.places] += part
                 if other is not block:
                     hessian[other.places[:, None], block.places] += part.T
         self._add_cross(hessian, gradients[0], etas)
         return hessian
 
-    def _add_cross(self, hessian: Tensor, gradient: Tensor, etas: dict[str, Tensor]) -> None:
+    def _add_cross(self, hessian: Tensor, gradient: Tensor, etas: dict[Block, Tensor]) -> None:
         """The derivatives of the parameters' own gradient in the predictors, row by row."""
         for k, component in enumerate(gradient):
             for block, by_row in zip(self.blocks, _second(component, list(etas.values())), strict=True):
                 if by_row.any():
-                    assert block.design is not None
                     cross = torch.zeros_like(gradient)
                     cross[k] = 1.0
                     pulled = self._pull_back(cross).detach()
-                    part = (block.design.T @ by_row)[:, None] * pulled
+                    part = block.gather(by_row)[:, None] * pulled
                     hessian[block.places] += part
                     hessian[:, block.places] += part.T
 
@@ -208,15 +201,24 @@ class Coordinates:
 
     @property
     def polyhedral(self) -> bool:
-        """Whether the loss has corners and `Continuation` can certify an optimum at them."""
-        response = self._kinked_predictor
-        return self.kinked and self.cut and (response is None or response in {b.name for b in self.blocks})
+        """Whether the loss has corners and `Continuation` can certify an optimum at them.
+
+        Not where the response was truncated: beyond the bounds such a loss is flat, and no optimum.
+        """
+        response, at = self._kinked_predictor, self.response_corner
+        placed = response is None or response in {block.name for block in self.blocks}
+        return self.kinked and self.cut and placed and not (at is not None and Truncated in at.bounds)
+
+    @property
+    def response_corner(self) -> Corner | None:
+        """The corner of the observation's density, at the first values."""
+        return corner(self.objective.at(self.objective.initial).sites[RESPONSE]["fn"])
 
     @cached_property
     def _kinked_predictor(self) -> str | None:
         """The predictor that the observation's corner is at; '' if at none; None if there is no corner."""
         start = self.objective.initial
-        etas = self._etas(self.z(start)) if self.cut else {}
+        etas = joined(self._etas(self.z(start)))
         base = corner(self.objective.at(start, etas).sites[RESPONSE]["fn"])
         if base is None:
             return None
@@ -233,22 +235,25 @@ class Coordinates:
     def signed(self, signs: Tensor) -> Coordinates:
         """The same problem on one side of each corner; `signs` `(M,)` in the order of `residuals`."""
         parts, at = {}, 0
-        for name, shape in self._kink_shapes().items():
-            size = shape.numel()
-            parts[name] = signs[at : at + size].reshape(shape)
+        for name, own in self._kinks.items():
+            size = int(own.sum())
+            parts[name] = signs.new_ones(own.shape).masked_scatter(own, signs[at : at + size])
             at += size
         return self._changed(lambda model: signed(model, parts))
 
-    def _kink_shapes(self) -> dict[str, torch.Size]:
-        shapes = {name: self.objective.sites[name].shape for name in kinked_sites(self.objective)}
-        return ({RESPONSE: self.objective.data.y.shape} if self._kinked_predictor else {}) | shapes
+    @cached_property
+    def _kinks(self) -> dict[str, Tensor]:
+        """Which entries of the sites with corners have one, the observation first."""
+        sites = self.objective.at(self.objective.initial).sites
+        names = ([RESPONSE] if self._kinked_predictor else []) + list(kinked_sites(self.objective))
+        return {name: cornered(sites[name]["fn"], sites[name]["value"]) for name in names}
 
     def _corners(self, z: Tensor) -> dict[str, tuple[Tensor, Corner]]:
         """The value and the corner of each site that has one."""
         with torch.no_grad():
-            run = self.objective.at(self.theta(z), self._etas(z))
+            run = self.objective.at(self.theta(z), joined(self._etas(z)))
         found = {}
-        for name in self._kink_shapes():
+        for name in self._kinks:
             at = corner(run.sites[name]["fn"])
             assert at is not None
             found[name] = (run.sites[name]["value"], at)
@@ -256,7 +261,9 @@ class Coordinates:
 
     def residuals(self, z: Tensor) -> Tensor:
         """The distances from the corners in units of their scales, `(M,)`."""
-        return torch.cat([((v - at.loc) / at.scale).reshape(-1) for v, at in self._corners(z).values()])
+        return torch.cat(
+            [((v - at.loc) / at.scale)[self._kinks[n]] for n, (v, at) in self._corners(z).items()]
+        )
 
     def jacobian(self, z: Tensor) -> Tensor:
         """The derivatives `(M, K)` of the residuals while their scales stand still."""
@@ -266,14 +273,14 @@ class Coordinates:
             if name == RESPONSE:
                 block = next(b for b in self.blocks if b.name == self._kinked_predictor)
                 assert block.design is not None
-                rows[:, block.places] = -block.design
+                rows[:, block.places] = -block.unit * block.design
             else:
                 site = self.objective.sites[name]
                 identity = torch.zeros((self.size, site.size), dtype=z.dtype)
                 identity[site.place] = torch.eye(site.size, dtype=z.dtype)
                 rows = self._pull_back(identity).T
             scale = at.scale.expand(value.shape).reshape(-1)
-            parts.append(rows / scale[:, None])
+            parts.append((rows / scale[:, None])[self._kinks[name].reshape(-1)])
         return torch.cat(parts)
 
     def kink_weights(self) -> Tensor:
@@ -288,7 +295,8 @@ class Coordinates:
         weights, parts = self.objective.data.weights, []
         for name, (value, at) in self._corners(self.z(self.objective.initial)).items():
             each = torch.as_tensor(number(at)).to(value).expand(value.shape).reshape(-1)
-            parts.append(each * weights if name == RESPONSE and weights is not None else each)
+            each = each * weights if name == RESPONSE and weights is not None else each
+            parts.append(each[self._kinks[name].reshape(-1)])
         return torch.cat(parts)
 
 

@@ -6,7 +6,7 @@ designs, since as often as not they are category codes; the columns of a data fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from neglog.distributions.supports import filled
 from neglog.errors import DataError
 from neglog.predictors import Designs, row_count
 
@@ -33,6 +34,8 @@ class Data:
     weights: Tensor | None = None
     keywords: Mapping[str, Tensor] = field(default_factory=dict)
     columns: Columns = field(default_factory=dict)
+    responses: tuple[str, ...] = ()
+    """The names of the columns of a `y` with many, where it has them."""
     integer: bool = False
     """Whether `y` came as an array of integers, which only a discrete model takes."""
     index: Tensor | None = None
@@ -61,9 +64,17 @@ class Data:
 
 
 def prepare(
-    x: Any, y: Any, *, weights: Any = None, dtype: torch.dtype = torch.float64, **keywords: Any
+    x: Any,
+    y: Any,
+    *,
+    weights: Any = None,
+    dtype: torch.dtype = torch.float64,
+    row_bounds: Collection[str] = (),
+    **keywords: Any,
 ) -> Data:
     """Validate everything that belongs to the rows; rows of weight 0 are left out.
+
+    Keywords in `row_bounds` may be infinite. What of `y` is NaN is missing, which `observed` looks at.
 
     Raises:
         DataError: wrong kind, shape or length, no rows, NaN or infinite values, weights that are negative
@@ -80,10 +91,29 @@ def prepare(
     if rows == 0:
         raise DataError("the data have no rows; there is nothing to fit.")
     masses = vectors.pop("weights", None)
-    data = Data(designs, vectors.pop("y"), masses, vectors, columns, integer=_is_integer(y))
+    responses = tuple(map(str, y.columns)) if isinstance(y, pd.DataFrame) else ()
+    data = Data(designs, vectors.pop("y"), masses, vectors, columns, responses, is_integer(y))
     data = data if masses is None else data.take(_positive(masses))
-    _check_finite(data)
+    _check_finite(data, row_bounds)
     return data
+
+
+def observed(data: Data, missing: bool) -> Data:
+    """The data of the rows in which something of `y` is known.
+
+    Raises:
+        DataError: something is not, and `missing` values are not admitted; or nothing is.
+    """
+    unknown = torch.isnan(data.y)
+    if not bool(unknown.any()):
+        return data
+    if not missing:
+        remedy = "drop or mend these rows, or fit `masked(model)`, which leaves out what is missing"
+        raise DataError(_not_finite("y", data, unknown, remedy))
+    kept = (~unknown).reshape(len(data.y), -1).any(1)
+    if not bool(kept.any()):
+        raise DataError("`y` is missing in every row; there is nothing to fit.")
+    return data if bool(kept.all()) else data.take(kept.nonzero()[:, 0])
 
 
 def prepare_designs(
@@ -181,6 +211,23 @@ def _vector(name: str, value: Any, dtype: torch.dtype) -> Tensor:
     return tensor
 
 
+def prepare_array(name: str, value: Any, dims: tuple[int, ...], *, integers: bool = False) -> Tensor:
+    """A float64 tensor of an array with one of these numbers of dimensions; it may hold NaN.
+
+    Raises:
+        DataError: another shape or kind; integers, unless they are allowed.
+    """
+    if isinstance(value, pd.Series):
+        return _vector(name, value, torch.float64)
+    tensor = _tensor(name, value, torch.float64, integers)
+    if tensor.dim() not in dims:
+        needed = " or ".join(
+            {1: "(rows,)", 2: "(data sets, rows)", 3: "(data sets, rows, columns)"}[d] for d in dims
+        )
+        raise DataError(f"`{name}` needs the shape {needed}; it has {tuple(tensor.shape)}.")
+    return tensor
+
+
 def _tensor(name: str, value: Any, dtype: torch.dtype, integers: bool = False) -> Tensor:
     """A floating tensor of `value`; memory of the right dtype is shared, not copied."""
     if not isinstance(value, Tensor):
@@ -220,7 +267,7 @@ def _array(name: str, value: Any) -> np.ndarray:
     return array
 
 
-def _is_integer(y: Any) -> bool:
+def is_integer(y: Any) -> bool:
     """Whether `y` is an array of integers or booleans; a table's column of integers is a table's column."""
     if isinstance(y, pd.DataFrame | pd.Series):
         return False
@@ -240,7 +287,7 @@ def check_response(data: Data, support: Any, shape: tuple[int, ...], model: str)
         )
     if data.integer and not support.is_discrete:
         raise DataError(_integers("y", "integers"))
-    inside = support.check(data.y)
+    inside = support.check(filled(data.y, ~torch.isnan(data.y), support))
     if not bool(inside.all()):
         raise DataError(f"`{model}` needs every `y` to be {_in_words(support)}; {_outside(data, ~inside)}")
 
@@ -267,6 +314,8 @@ def _outside(data: Data, wrong: Tensor) -> str:
 
 
 def _in_words(support: Any) -> str:
+    if isinstance(getattr(support, "upper_bound", None), int):
+        return f"a whole number from {support.lower_bound} to {support.upper_bound}"
     words = {
         "Boolean": "0 or 1",
         "IntegerGreaterThan": "a whole number, not negative",
@@ -293,16 +342,24 @@ def _positive(weights: Tensor) -> Tensor:
     return kept
 
 
-def _check_finite(data: Data) -> None:
+def _check_finite(data: Data, row_bounds: Collection[str]) -> None:
     _check_designs(data.x, data.columns, data)
     for key, value in ({"y": data.y} | dict(data.keywords)).items():
-        wrong = ~torch.isfinite(value)
+        wrong = {"y": torch.isinf}.get(key, torch.isnan if key in row_bounds else _not_a_number)(value)
         if bool(wrong.any()):
-            row = int(wrong.reshape(len(value), -1).any(1).nonzero()[0])
-            raise DataError(
-                f"`{key}` is NaN or infinite in {int(wrong.sum())} of {value.numel()} places, "
-                f"first in row {data.row(row)}; drop or mend these rows."
-            )
+            raise DataError(_not_finite(key, data, wrong, "drop or mend these rows"))
+
+
+def _not_a_number(value: Tensor) -> Tensor:
+    return ~torch.isfinite(value)
+
+
+def _not_finite(key: str, data: Data, wrong: Tensor, remedy: str) -> str:
+    row = int(wrong.reshape(len(wrong), -1).any(1).nonzero()[0])
+    return (
+        f"`{key}` is NaN or infinite in {int(wrong.sum())} of {wrong.numel()} places, "
+        f"first in row {data.row(row)}; {remedy}."
+    )
 
 
 def _check_designs(designs: Designs, columns: Columns, data: Data | None = None) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
+from pyro.distributions.constraints import ordered_vector
 from torch import Tensor
+from torch.distributions import constraints
 
 from neglog.coordinates import Coordinates
+from neglog.errors import UnboundedLikelihoodError
+from neglog.objective import Site
 
 FLAT = 1e-5
 """A curvature a row below this, in units of that at the start, is looked at."""
@@ -15,6 +20,46 @@ FAR = (1.0, 4.0, 16.0, 64.0)
 """How far to look along a flat direction, in units of the noise of a row."""
 RISE = 1e-7
 """A rise of the loss in nats that shows a minimum."""
+Ends = tuple[str, str]
+REAL: Ends = ("-∞", "+∞")
+"""The ends of the real line."""
+
+
+def check_covariance(coordinates: Coordinates) -> None:
+    """Refuse a vector-valued response with a combination of components that the designs follow exactly.
+
+    Its variance goes to 0, and the likelihood of a full covariance to infinity.
+
+    Raises:
+        UnboundedLikelihoodError: naming the components.
+    """
+    objective = coordinates.objective
+    y = objective.data.y
+    if y.dim() != 2 or bool(y.isnan().any()):
+        return
+    if not hasattr(objective.response(objective.initial), "covariance_matrix"):
+        return
+    designs = [block.design for block in coordinates.blocks if block.output is not None]
+    columns = designs[0] if designs and designs[0] is not None else torch.ones_like(y[:, :1])
+    spread, _ = torch.linalg.qr(columns)
+    sizes = y.norm(dim=0).clamp_min(1e-300)
+    residual = y / sizes - spread @ (spread.T @ (y / sizes))
+    _, values, right = torch.linalg.svd(residual, full_matrices=False)
+    short = len(y) < y.shape[1] + columns.shape[1]
+    if not short and values[-1] > 8 * torch.finfo(y.dtype).eps * len(y) ** 0.5:
+        return
+    names = objective.data.responses or tuple(f"y[{d}]" for d in range(y.shape[1]))
+    vector = right[-1].abs()
+    involved = [name for name, part in zip(names, vector.tolist(), strict=True) if part > 1e-6 * vector.max()]
+    raise UnboundedLikelihoodError(
+        f"`{objective.name}` has no maximum: "
+        + (
+            f"{len(y)} rows are too few for {y.shape[1]} components and {columns.shape[1]} coefficients each"
+            if short
+            else f"the components {', '.join(involved)} of `y` are linearly dependent given `x`"
+        )
+        + ", so their covariance becomes singular. Leave a component out, or model what it says by itself."
+    )
 
 
 @dataclass(frozen=True)
@@ -58,14 +103,17 @@ def _named(coordinates: Coordinates, direction: Tensor) -> Recession:
     for name, site in objective.sites.items():
         parameter, _, part = name.rpartition(".")
         moves = direction[site.place]
-        if part == "weight" and parameter in calls:
+        if part in ("weight", "bias") and parameter in calls:
             call = calls[parameter]
-            labels = [f"`{parameter}` of {column}" for column in objective.column_names(call)]
-            coefficients |= _arrows(labels, moves * call.design.square().mean(dim=0).sqrt())
-        elif part == "bias" and parameter in calls:
-            coefficients |= _arrows([f"`{parameter}` of Intercept"], moves)
+            columns = objective.column_names(call) if part == "weight" else ["Intercept"]
+            sizes = call.design.square().mean(dim=0).sqrt() if part == "weight" else torch.ones(1)
+            outputs = objective.output_names(call)
+            labels = [f"`{output}` of {column}" for output in outputs for column in columns]
+            coefficients |= _arrows(
+                labels, [REAL] * len(labels), (moves.reshape(len(outputs), -1) * sizes).reshape(-1)
+            )
         else:
-            constants |= _arrows([f"`{name}`"] * site.size, moves, ends=site.fn.support)
+            constants |= _arrows(*_constants(site), moves)
     most = max(map(abs, [*coefficients.values(), *constants.values()]))
     return Recession(
         tuple(label for label, move in coefficients.items() if abs(move) > 1e-2 * most),
@@ -73,10 +121,27 @@ def _named(coordinates: Coordinates, direction: Tensor) -> Recession:
     )
 
 
-def _arrows(labels: list[str], moves: Tensor, ends: object = None) -> dict[str, float]:
+def _constants(site: Site) -> tuple[list[str], list[Ends]]:
+    """What the unconstrained values of a site are called, and the ends that each of them runs to."""
+    support = site.fn.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    names = [f"`{site.name}[{i}]`" for i in range(site.size)] if site.size > 1 else [f"`{site.name}`"]
+    if support is ordered_vector:  # all but the first are logs of the distance to the one before
+        steps = [f"the distance of {name} from the one below" for name in names[1:]]
+        return names[:1] + steps, [REAL] + [("0", "+∞")] * len(steps)
+    low, high = getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
+    ends = (0.0, 1.0) if support is constraints.simplex else (float(low), float(high))
+    return names, [(_end(ends[0]), _end(ends[1]))] * site.size
+
+
+def _end(value: float) -> str:
+    return f"{value:g}" if math.isfinite(value) else REAL[value > 0]
+
+
+def _arrows(labels: list[str], ends: list[Ends], moves: Tensor) -> dict[str, float]:
     """Label with the end that it runs to -> how fast."""
-    found = {}
-    for label, move in zip(labels, moves.tolist(), strict=True):
-        low = "-∞" if ends is None else "0"
-        found[f"{label} → {'+∞' if move > 0 else low}"] = move
-    return found
+    return {
+        f"{label} → {to[move > 0]}": move
+        for label, to, move in zip(labels, ends, moves.tolist(), strict=True)
+    }

@@ -24,9 +24,9 @@ from neglog.errors import DataError, ModelError, NeglogError
 from neglog.fit import Fit
 from neglog.formula import Design
 from neglog.formula.tagged import from_json, to_json
-from neglog.handlers import Model, flat
+from neglog.handlers import Model, censored, flat, masked, truncated
 from neglog.predictors import RESPONSE
-from neglog.tracing import Run, initial_value, model_name, run
+from neglog.tracing import Run, initial_value, layers, model_name, run
 
 __all__ = ["Saved", "check_folder", "load", "save"]
 
@@ -46,7 +46,8 @@ def save(fit: Fit, folder: str | Path, *, formula: Design | None = None) -> Path
     """Write a fit into a folder, which is made if need be; an earlier model there is replaced.
 
     Args:
-        fit: the fit of a model in `neglog.models`, with whatever of it `pyro.condition` holds fixed.
+        fit: the fit of a model in `neglog.models`, with whatever of it `pyro.condition` holds fixed, inside
+            `masked`, `censored` and `truncated`.
         folder: where to.
         formula: how tables become designs, for `neglog predict`.
 
@@ -71,6 +72,8 @@ def save(fit: Fit, folder: str | Path, *, formula: Design | None = None) -> Path
         "model": _describe(fit.model),
         **{name: to_json(getattr(fit, name)) for name in _NUMBERS},
         "columns": {key: list(names) for key, names in fit.columns.items()},
+        "outputs": {key: list(names) for key, names in fit.outputs.items()},
+        "responses": list(fit.responses),
         "row_keywords": list(fit.keywords),
         "formula": None if formula is None else formula.to_json(),
     }
@@ -104,9 +107,10 @@ def load(folder: str | Path) -> Saved:
         params = load_file(folder / PARAMS)
         model = _build(described["model"])
         columns = {key: tuple(names) for key, names in described["columns"].items()}
+        outputs = {key: tuple(names) for key, names in described.get("outputs", {}).items()}
         formula = None if described["formula"] is None else Design.from_json(described["formula"])
         keywords = tuple(described["row_keywords"])
-        _check_params(model, columns, params, keywords)
+        params = _checked_params(model, columns, params, keywords)
         numbers = {name: from_json(described[name]) for name in _NUMBERS}
     except NeglogError as error:
         raise DataError(f"`{folder}` cannot be used: {error}") from error
@@ -122,20 +126,37 @@ def load(folder: str | Path) -> Saved:
         raise DataError(
             f"`{folder}` is damaged ({type(error).__name__}: {error}). Fit again with `neglog fit --out`."
         ) from error
-    return Saved(model=model, params=params, keywords=keywords, columns=columns, formula=formula, **numbers)
+    return Saved(
+        model=model,
+        params=params,
+        keywords=keywords,
+        columns=columns,
+        outputs=outputs,
+        responses=tuple(described.get("responses", ())),
+        formula=formula,
+        **numbers,
+    )
 
 
 def _describe(model: Model) -> dict[str, Any]:
     """A model as its name, its keywords, and the handlers around it from the inside out."""
     handlers: list[dict[str, Any]] = []
     keywords: dict[str, Any] = {}
-    while isinstance(model, partial):
+    while isinstance(model, partial) or hasattr(model, "description"):
+        if not isinstance(model, partial):
+            _check_bounds(model, keywords)
+            handlers.insert(0, to_json(getattr(model, "description", None)))
+            _, model, *_ = layers(model)
+            continue
         messenger = model.args[0] if model.args else None
+        keywords = {
+            **model.keywords,
+            **keywords,
+        }  # Python makes one partial of two, a handler's and a size's.
         if isinstance(messenger, Messenger):
             handlers.insert(0, _describe_handler(messenger))
             model = model.args[1]
         elif isinstance(inner := model.func, partial) or not model.args:  # Pyro wraps its partials once more.
-            keywords = {**getattr(model, "keywords", {}), **keywords}
             model = inner
         else:
             raise ModelError(
@@ -149,6 +170,14 @@ def _describe(model: Model) -> dict[str, Any]:
             "Save its `params` with safetensors instead."
         )
     return {"name": name, "keywords": to_json(keywords), "handlers": handlers}
+
+
+def _check_bounds(handler: Any, keywords: Mapping[str, Any]) -> None:
+    for name in sorted(set(keywords) & getattr(handler, "row_bounds", set())):
+        raise ModelError(
+            f"the bound `{name}` is bound with `partial`, and a file cannot tell it from a keyword of the "
+            f"model. Give it to the handler: {handler.name}(model, {name}=...)."
+        )
 
 
 def _describe_handler(messenger: Messenger) -> dict[str, Any]:
@@ -178,6 +207,12 @@ def _build(described: Mapping[str, Any]) -> Model:
             case {"condition": values}:
                 fixed = {site: torch.from_numpy(value.copy()) for site, value in from_json(values).items()}
                 model = pyro.condition(model, data=fixed)
+            case {"masked": _}:
+                model = masked(model)
+            case {"censored": limits}:
+                model = censored(model, **from_json(limits))
+            case {"truncated": limits}:
+                model = truncated(model, **from_json(limits))
             case _:
                 raise DataError(f"the handler {handler!r} is unknown. Upgrade neglog, or fit again.")
     return model
@@ -192,13 +227,13 @@ def _check_format(described: Any, path: Path) -> None:
         )
 
 
-def _check_params(
+def _checked_params(
     model: Model,
     columns: Mapping[str, tuple[str, ...]],
     params: Mapping[str, Tensor],
     keywords: tuple[str, ...],
-) -> None:
-    """Run the model on a row of zeros, and hold the shapes of its sites against those of the estimates."""
+) -> dict[str, Tensor]:
+    """The estimates in the order of the model's sites, their shapes held against those on a row of zeros."""
     designs = {key: torch.zeros((1, len(names)), dtype=torch.float64) for key, names in columns.items()}
     x = designs[""] if set(designs) == {""} else designs
     ones = {key: torch.ones(1, dtype=torch.float64) for key in keywords}
@@ -213,6 +248,7 @@ def _check_params(
     ]
     if wrong:
         raise DataError(f"the estimate of `{wrong[0]}` is outside its support. Fit again.")
+    return {name: params[name] for name in latent}
 
 
 def check_folder(folder: Path) -> None:

@@ -17,12 +17,14 @@ from torch import Tensor
 from neglog.coordinates import Coordinates, rescaled
 from neglog.data import ALL, Columns, Data, prepare
 from neglog.errors import ConvergenceWarning, DataError, UnboundedLikelihoodError
-from neglog.existence import recession
+from neglog.existence import check_covariance, recession
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
 from neglog.objective import Objective
+from neglog.predictors import design_keys
 from neglog.solvers import LBFGS, SVI, Chain, Continuation, Newton, Solution
 from neglog.start import starting_point
+from neglog.tracing import row_bounds
 
 DENSE = 200
 """A model of at most so many parameters is solved by Newton's method even without linear predictors."""
@@ -45,6 +47,8 @@ class Fit:
         k: the number of free parameters.
         keywords: what else each row had, such as ``("exposure",)``.
         columns: the names of the design columns, by key of `x` (``""`` where `x` is one design for all).
+        outputs: predictor -> the names of its outputs, where it has many: ``("mean[a]", "mean[b]")``.
+        responses: the names of the columns of `y`, where it has many and they have names.
         history: the loss step by step.
         objective: the loss as a function of one vector, with the data; None for a fit read from disk.
         coordinates: the problem that the solver saw; None for a fit read from disk.
@@ -61,6 +65,8 @@ class Fit:
     k: int
     keywords: tuple[str, ...] = ()
     columns: Columns = field(default_factory=dict, repr=False)
+    outputs: Columns = field(default_factory=dict, repr=False)
+    responses: tuple[str, ...] = ()
     history: tuple[float, ...] = field(default=(), repr=False)
     objective: Objective | None = field(default=None, repr=False, compare=False)
     coordinates: Coordinates | None = field(default=None, repr=False, compare=False)
@@ -77,7 +83,7 @@ class Fit:
 
     def terms(self, predictor: str) -> tuple[str, ...] | None:
         """The names of the columns that a linear predictor of this name has, or None if it has none."""
-        for key in (predictor, predictor.removeprefix("log_"), ALL):
+        for key in (*design_keys(predictor), ALL):
             if key in self.columns:
                 return self.columns[key]
         return None
@@ -180,11 +186,12 @@ def _fit(
     keywords: Mapping[str, Any],
 ) -> Fit:
     dtype = getattr(solver, "dtype", torch.float64)
-    data = prepare(x, y, weights=weights, dtype=dtype, **keywords)
+    data = prepare(x, y, weights=weights, dtype=dtype, row_bounds=row_bounds(model), **keywords)
     objective = Objective(model, data)
     theta = starting_point(objective, start)
     objective.check_bounded(theta)
     coordinates = _coordinates(objective, theta, solver)
+    check_covariance(coordinates)
     solver = choose(coordinates) if solver is None else solver
     _check_solver(solver, coordinates)
     solution = solver.minimise(coordinates, coordinates.z(theta), progress)
@@ -224,8 +231,8 @@ def _check_solver(solver: Any, coordinates: Coordinates) -> None:
         )
     if isinstance(solver, Continuation) and not coordinates.polyhedral:
         raise DataError(
-            "`Continuation` needs a Laplace density whose location is a linear predictor, or a Laplace "
-            "prior; this model has none. Leave `solver` out."
+            "`Continuation` needs a Laplace density, not truncated, whose location is a linear predictor, or "
+            "a Laplace prior; this model has none. Leave `solver` out."
         )
 
 
@@ -261,6 +268,7 @@ def _finished(objective: Objective, coordinates: Coordinates, solution: Solution
             "use `map_estimate` with proper priors, or a smaller learning rate."
         )
     objective.check_bounded(theta)
+    calls = objective.at(theta).affines
     return Fit(
         model=objective.model,
         params=MappingProxyType(params),
@@ -273,6 +281,8 @@ def _finished(objective: Objective, coordinates: Coordinates, solution: Solution
         k=objective.size,
         keywords=tuple(objective.data.keywords),
         columns=objective.data.columns,
+        outputs={call.name: objective.output_names(call) for call in calls if call.outputs is not None},
+        responses=objective.data.responses,
         history=solution.history,
         objective=objective,
         coordinates=coordinates,

@@ -20,7 +20,21 @@ from torch.distributions import constraints
 from torch.func import functional_call
 
 from neglog.errors import DataError, ModelError
+from neglog.observation import censored, masked, truncated
 from neglog.predictors import RESPONSE, ROWS, Designs
+
+__all__ = [
+    "Model",
+    "censored",
+    "flat",
+    "is_parameter",
+    "is_real",
+    "masked",
+    "on_features",
+    "truncated",
+    "weighted",
+    "with_priors",
+]
 
 Model = Callable[..., Any]
 

@@ -1,13 +1,14 @@
 """Kinks: where a log-density has a corner, and handlers that round it off or take one side of it.
 
 A Laplace density, of the observation or of a prior, has its corner where the value meets the location; so
-has the asymmetric one. With u = (value - location) / scale both are exp(-a |u| - b u) over a constant.
+have the asymmetric one and one made from a loss with a corner at 0. With u = (value - location) / scale each
+is exp(-a |u| - s(u)) over a constant, with s smooth at 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,38 +17,95 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent, constraints
 
-from neglog.distributions import AsymmetricLaplace
+from neglog.distributions import AsymmetricLaplace, Censored, FromLoss, Truncated
+from neglog.errors import ModelError
 from neglog.handlers import Model
 
 
 @dataclass(frozen=True)
 class Corner:
-    """A log-density -`steepness` · |u| - `tilt` · u + `constant` in u = (value - `loc`) / `scale`."""
+    """A log-density -`steepness` · |u| - `smooth(u)` + `constant` in u = (value - `loc`) / `scale`.
+
+    `expected` is the expected squared score in the location, in units of 1 / scale²; `skew` that of both
+    scores' product in location and scale.
+    """
 
     base: Any
     loc: Tensor
     scale: Tensor
     steepness: float | Tensor
-    tilt: float | Tensor
+    smooth: Callable[[Tensor], Tensor | float]
     constant: Tensor
+    expected: float | Tensor
+    skew: float = 0.0
+    bounds: tuple[type, ...] = ()
+    """The bounds around it, `Censored` or `Truncated`, which leave only a part of it."""
 
     @property
     def information(self) -> float | Tensor:
-        """The expected squared score in the location, in units of 1 / scale²."""
-        return self.steepness**2 - self.tilt**2
+        """What a row is expected to tell of its location, in units of 1 / scale².
+
+        Raises:
+            ModelError: it tells of the scale too, and the two cannot be taken apart.
+        """
+        if abs(self.skew) > 1e-8:
+            raise ModelError(
+                "an asymmetric loss with a corner has no standard errors by curvature; bootstrap the rows."
+            )
+        return self.expected
 
 
 def corner(fn: Any) -> Corner | None:
-    """The corner of a density, looking through what only reshapes it; None if it is smooth."""
-    while isinstance(fn, Independent | MaskedDistribution):
+    """The corner of a density, looking through what reshapes or bounds it; None if it is smooth."""
+    bounds: tuple[type, ...] = ()
+    while isinstance(fn, Independent | MaskedDistribution | Censored | Truncated):
+        bounds = (*bounds, type(fn)) if isinstance(fn, Censored | Truncated) else bounds
         fn = fn.base_dist
+    found = _corner(fn)
+    return None if found is None else replace(found, bounds=bounds)
+
+
+def cornered(fn: Any, value: Tensor) -> Tensor:
+    """Which entries of a value the corner acts on: those that were not censored."""
+    seen = torch.ones_like(value, dtype=torch.bool)
+    while isinstance(fn, Independent | MaskedDistribution | Censored | Truncated):
+        seen = seen & fn.within(value) if isinstance(fn, Censored) else seen
+        fn = fn.base_dist
+    return seen
+
+
+def _corner(fn: Any) -> Corner | None:
     if isinstance(fn, torch.distributions.Laplace):
-        return Corner(fn, fn.loc, fn.scale, 1.0, 0.0, -torch.log(2 * fn.scale))
+        return Corner(fn, fn.loc, fn.scale, 1.0, lambda u: 0.0, -torch.log(2 * fn.scale), 1.0)
     if isinstance(fn, AsymmetricLaplace):
         # pinball(u) = u (tau - 1[u < 0]) = |u| / 2 + (tau - 1/2) u
         constant = torch.log(fn.tau) + torch.log1p(-fn.tau) - torch.log(fn.scale)
-        return Corner(fn, fn.loc, fn.scale, 0.5, fn.tau - 0.5, constant)
+        tilt = fn.tau - 0.5
+        return Corner(fn, fn.loc, fn.scale, 0.5, lambda u: tilt * u, constant, fn.tau * (1 - fn.tau))
+    if isinstance(fn, FromLoss) and fn.density.steepness:
+        return _corner_of_loss(fn)
     return None
+
+
+def _corner_of_loss(fn: FromLoss) -> Corner:
+    density = fn.density
+
+    def smooth(u: Tensor) -> Tensor:
+        # Exactly at 0 autograd takes whichever slope the loss was written with; beside it there is but one.
+        beside = u + torch.where(u == 0, torch.finfo(u.dtype).tiny, 0.0)
+        return density.rho(beside) - density.steepness * beside.abs()
+
+    constant = -torch.log(fn.scale) - density.log_z
+    return Corner(
+        fn,
+        fn.location,
+        fn.scale,
+        density.steepness,
+        smooth,
+        constant,
+        density.information,
+        density.skew_information,
+    )
 
 
 class _Relaxed(TorchDistribution):
@@ -73,7 +131,7 @@ class _Relaxed(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         c = self.corner
         u = (value - c.loc) / c.scale
-        return c.constant - c.steepness * self.size(u) - c.tilt * u
+        return c.constant - c.steepness * self.size(u) - c.smooth(u)
 
 
 class _Soft(_Relaxed):
@@ -109,7 +167,14 @@ class _Relax(Messenger):
             relaxed = _Signed(found, self.signs[msg["name"]])
         else:
             return
-        msg["fn"] = relaxed.to_event(len(msg["fn"].event_shape))
+        msg["fn"] = _around(msg["fn"], relaxed)
+
+
+def _around(fn: Any, relaxed: _Relaxed) -> Any:
+    """The relaxed density with the bounds and the dimensions of the one that it stands in for."""
+    if isinstance(fn, Censored | Truncated):
+        return fn.around(_around(fn.base_dist, relaxed))
+    return relaxed.to_event(len(fn.event_shape))
 
 
 def smoothed(model: Model, softness: float) -> Model:

@@ -43,7 +43,9 @@ class _Rescale(Messenger):
 
     def __init__(self, blocks: tuple[Block, ...]) -> None:
         super().__init__()
-        self.blocks = {block.name: block for block in blocks}
+        self.blocks: dict[str, list[Block]] = {}
+        for block in blocks:
+            self.blocks.setdefault(block.predictor, []).append(block)
         self.weights: dict[str, Tensor] = {}
         self.to_value: Callable[[Tensor], Tensor] | None = None
 
@@ -51,13 +53,17 @@ class _Rescale(Messenger):
         name, _, part = msg["name"].rpartition(".")
         if name not in self.blocks or part not in ("weight", "bias") or msg["is_observed"]:
             return None
-        triangle = self.blocks[name].triangle
-        size = msg["fn"].event_shape.numel()
+        blocks, shape = self.blocks[name], msg["fn"].event_shape
+        each = shape.numel() // len(blocks)
         if part == "weight":
-            corner = triangle[-size:, -size:] if size else triangle[:0, :0]
-            return lambda z: torch.linalg.solve_triangular(corner, z[:, None], upper=True)[:, 0]
-        others = triangle[0, 1:] @ self.weights[name] if len(triangle) > 1 else 0.0
-        return lambda z: (z - others) / triangle[0, 0]
+            return lambda z: torch.cat(
+                [_slopes(b, part, each) for b, part in zip(blocks, z.reshape(-1, each), strict=True)]
+            ).reshape(shape)
+        weights = self.weights.get(name)
+        slopes = [None] * len(blocks) if weights is None else list(weights.reshape(len(blocks), -1))
+        return lambda z: torch.stack(
+            [_bias(*three) for three in zip(blocks, z.reshape(-1), slopes, strict=True)]
+        ).reshape(shape)
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         self.to_value = self._map(msg)
@@ -70,3 +76,15 @@ class _Rescale(Messenger):
             name, _, part = msg["name"].rpartition(".")
             if part == "weight":
                 self.weights[name] = msg["value"]
+
+
+def _slopes(block: Block, z: Tensor, size: int) -> Tensor:
+    """The weights `(P,)` of an output at their `z`."""
+    corner = block.triangle[-size:, -size:] if size else block.triangle[:0, :0]
+    return torch.linalg.solve_triangular(corner, z[:, None], upper=True)[:, 0]
+
+
+def _bias(block: Block, z: Tensor, weights: Tensor | None) -> Tensor:
+    """The bias of an output at its `z`, given its weights where they are free."""
+    moved = block.triangle[0, 1:] @ weights if len(block.triangle) > 1 and weights is not None else 0.0
+    return (z - moved) / block.triangle[0, 0]

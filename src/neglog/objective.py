@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.transforms import Transform
 
-from neglog.data import ALL, Data, check_density, check_response
+from neglog.data import ALL, Data, check_density, check_response, observed
+from neglog.distributions.observed import latent
 from neglog.errors import ModelError, UnboundedLikelihoodError
 from neglog.handlers import Model, is_parameter, is_real, weighted
 from neglog.kinks import corner, smoothed
-from neglog.predictors import RESPONSE
-from neglog.tracing import Affine, Run, model_name, prototype, run
+from neglog.predictors import RESPONSE, design_keys
+from neglog.tracing import Affine, Run, model_name, prototype, run, takes_missing, with_sizes
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Site:
     offset: int
     masked: bool
     started: bool
+    begun: bool
     fn: Any = field(repr=False)
 
     @property
@@ -60,6 +62,8 @@ class Objective:
     """
 
     def __init__(self, model: Model, data: Data) -> None:
+        data = observed(data, takes_missing(model))
+        model = with_sizes(model, data.y)
         self.model, self.data = model, data
         first = prototype(model, data)
         self.name = model_name(model)
@@ -88,10 +92,21 @@ class Objective:
     def column_names(self, call: Affine) -> list[str]:
         """The names of a predictor's design columns."""
         known = self.data.columns
-        for key in (call.name, call.name.removeprefix("log_"), ALL):
+        for key in (*design_keys(call.name), ALL):
             if key in known and len(known[key]) == call.design.shape[1]:
                 return list(known[key])
         return [f"x{j}" for j in range(call.design.shape[1])]
+
+    def output_names(self, call: Affine) -> tuple[str, ...]:
+        """The names of a predictor's outputs: `mean`, or `mean[height]`, `mean[weight]` where it has many.
+
+        Those that are numbered like the columns of the response are called after them.
+        """
+        if call.outputs is None:
+            return (call.name,)
+        responses = self.data.responses
+        names = responses if call.outputs == range(len(responses)) else call.outputs
+        return tuple(f"{call.name}[{name}]" for name in names)
 
     def theta(self, params: Mapping[str, Tensor]) -> Tensor:
         """The vector of a full set of constrained values."""
@@ -172,14 +187,8 @@ class Objective:
         Raises:
             UnboundedLikelihoodError: naming the first such row.
         """
-        response, y = self.response(theta), self.data.y
-        if response.support.is_discrete or response.event_shape:
-            return
-        try:
-            spread = response.stddev.expand(y.shape)
-        except NotImplementedError:  # a distribution of the user's own, without a variance
-            return
-        exact = spread <= torch.finfo(y.dtype).eps * 500 * y.abs().max()
+        y = self.data.y
+        exact = exact_rows(self.response(theta), y)
         if not bool(exact.any()):
             return
         row, count = int(exact.nonzero()[0]), int(exact.sum())
@@ -189,6 +198,24 @@ class Objective:
             "spread goes to 0 and the likelihood has no maximum. Use fewer columns or more rows, condition "
             "the scale at a known value, or use `map_estimate` with a prior that keeps the scale away from 0."
         )
+
+
+def exact_rows(response: Any, y: Tensor) -> Tensor:
+    """Where the spread of the response is no more than the rounding of `y`, `(N,)` or `(S, N)`."""
+    nowhere = torch.zeros((), dtype=torch.bool)
+    response = latent(response)  # a spread that bounds hold up may still go to 0
+    if response.support.is_discrete or response.event_shape:
+        return nowhere
+    try:
+        # A component of a mixture may follow its rows exactly while the others keep the whole wide.
+        spread_at = getattr(response, "spread_at", None)
+        spread = response.stddev if spread_at is None else spread_at(y)
+    except NotImplementedError:  # a distribution of the user's own, without a variance
+        return nowhere
+    # A y that starts at 0 is as exact as its own row, as log y is; a real y as the largest of them.
+    own = getattr(response.support, "lower_bound", None) == 0
+    exact = spread <= torch.finfo(y.dtype).eps * 500 * (y.abs() if own else y.abs().amax(-1, keepdim=True))
+    return exact.expand(torch.broadcast_shapes(exact.shape, y.shape))
 
 
 def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:
@@ -218,10 +245,8 @@ def _lay_out(first: Run) -> dict[str, Site]:
             raise ModelError(f"the latent site {name!r} is inside the plate of rows; only 'y' may be there.")
         transform = biject_to(msg["fn"].support)
         unconstrained = transform.inv(msg["value"]).shape
-        masked, started = msg["mask"] is False, "start" in msg["infer"]
-        sites[name] = Site(
-            name, msg["value"].shape, unconstrained, transform, offset, masked, started, msg["fn"]
-        )
+        flags = msg["mask"] is False, "start" in msg["infer"], "begin" in msg["infer"]
+        sites[name] = Site(name, msg["value"].shape, unconstrained, transform, offset, *flags, msg["fn"])
         offset += sites[name].size
     return sites
 

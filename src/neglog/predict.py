@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neglog.data import Data, check_response, prepare, prepare_designs
+from neglog.data import Data, check_response, observed, prepare, prepare_designs
 from neglog.errors import DataError
 from neglog.fit import Fit
 from neglog.predictors import RESPONSE, row_count
-from neglog.tracing import Run, model_name, run
+from neglog.tracing import Run, model_name, row_bounds, run, takes_missing
 
 
 def predict(fit: Fit, x: Any, **keywords: Any) -> Any:
@@ -41,7 +41,7 @@ def predict(fit: Fit, x: Any, **keywords: Any) -> Any:
     designs, columns = prepare_designs(x, dtype=dtype, columns=fit.columns or None)
     anything = torch.zeros(row_count(designs), dtype=dtype)
     data = (
-        prepare(x, anything, dtype=dtype, **keywords)
+        prepare(x, anything, dtype=dtype, row_bounds=row_bounds(fit.model), **keywords)
         if keywords
         else Data(designs, anything, columns=columns)
     )
@@ -52,6 +52,8 @@ def predict(fit: Fit, x: Any, **keywords: Any) -> Any:
 
 def log_likelihood(fit: Fit, x: Any, y: Any, **keywords: Any) -> Tensor:
     """The log-density of each `y` given `x` at the estimates, `(N,)`, in nats.
+
+    Under `masked` it is that of what is known of a row, and 0 where nothing is.
 
     Raises:
         DataError: as `predict`; a `y` of another shape or length, or outside the model's support.
@@ -65,8 +67,15 @@ def log_likelihood(fit: Fit, x: Any, y: Any, **keywords: Any) -> Tensor:
     True
     """
     dtype = next(iter(fit.params.values())).dtype
-    data = prepare(x, y, dtype=dtype, **keywords)
+    every = prepare(x, y, dtype=dtype, row_bounds=row_bounds(fit.model), **keywords)
     response = predict(fit, x, **keywords)
     shape = tuple(response.batch_shape + response.event_shape)
-    check_response(data, response.support, shape, model_name(fit.model))
-    return response.log_prob(data.y)
+    check_response(every, response.support, shape, model_name(fit.model))
+    some = (~torch.isnan(every.y)).reshape(every.rows, -1).any(1).nonzero()[:, 0]
+    known = torch.zeros(every.rows, dtype=dtype)
+    if not len(some) and takes_missing(fit.model):
+        return known
+    data = observed(every, takes_missing(fit.model))
+    with torch.no_grad():
+        site = run(fit.model, data, Run(fit.params)).sites[RESPONSE]
+        return known.index_copy(0, some, site["fn"].log_prob(site["value"]).to(dtype))

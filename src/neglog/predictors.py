@@ -7,7 +7,9 @@ weakly informative for columns and a response of order one: Normal(0, 2.5) and N
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -63,23 +65,40 @@ def design(name: str, x: Designs) -> Tensor:
 
 
 @effectful(type="affine")
-def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def affine(x: Tensor, weight: Tensor, bias: Tensor, outputs: Sequence[Any] | None = None) -> Tensor:
     """`x @ weight + bias`, as an effect: a handler may stand in for it and hand in the predictor's values.
 
     Shapes: `x` is `(N, P)`; `weight` is `(P,)`, or `(*S, 1, P)` under a vectorising plate of shape `S`;
-    the value is `(N,)`, or `(*S, N)`. A weight drawn from a float32 prior takes the dtype of `x`.
+    the value is `(N,)`, or `(*S, N)`. With `outputs`, D names or numbers, `weight` is `(D, P)` or
+    `(*S, 1, D, P)`, `bias` `(D,)` or `(*S, 1, D)`, and the value `(N, D)` or `(*S, N, D)`. A weight drawn
+    from a float32 prior takes the dtype of `x`.
     """
     weight = weight.to(x.dtype)
+    if outputs is not None:
+        matrix = weight if weight.dim() == 2 else weight.squeeze(-3)
+        return x @ matrix.transpose(-1, -2) + bias
     if weight.dim() == 1:
         return x @ weight + bias
     return (x @ weight.transpose(-1, -2)).squeeze(-1) + bias
 
 
-def linear(name: str, x: Designs) -> Tensor:
+def linear(
+    name: str,
+    x: Designs,
+    outputs: int | Sequence[Any] | None = None,
+    *,
+    bias: bool | dist.Distribution = True,
+) -> Tensor:
     """A linear predictor with sites ``NAME.weight`` `(P,)` and ``NAME.bias`` `()`; its value is `(N,)`.
 
-    A mapping `x` that has no design for `name` makes the predictor a constant (`P = 0`).
-    To leave the intercept out, condition it: ``pyro.condition(model, {"NAME.bias": torch.tensor(0.0)})``.
+    With `outputs` D there are D of them on one design: ``NAME.weight`` `(D, P)`, ``NAME.bias`` `(D,)`, and
+    the value is `(N, D)`. They are called after the columns of the response, or by their numbers; a
+    sequence instead of D says what they are called.
+
+    A mapping `x` that has no design for `name` makes the predictor a constant (`P = 0`). A distribution for
+    `bias` is its prior; with ``bias=False`` there is no intercept, where another parameter does its work. To
+    leave it out of a model, condition it:
+    ``pyro.condition(model, {"NAME.bias": torch.tensor(0.0)})``.
 
     >>> import torch
     >>> def median_model(x, y=None):
@@ -90,18 +109,98 @@ def linear(name: str, x: Designs) -> Tensor:
     torch.Size([4])
     """
     columns = design(name, x)
-    weight = pyro.sample(f"{name}.weight", dist.Normal(columns.new_zeros(columns.shape[1]), 2.5).to_event(1))
-    bias = pyro.sample(f"{name}.bias", dist.Normal(columns.new_zeros(()), 5.0))
-    return affine(columns, weight, bias, name=name)
+    outputs = range(outputs) if isinstance(outputs, int) else outputs
+    shape = () if outputs is None else (len(outputs),)
+    weights, zeros = columns.new_zeros((*shape, columns.shape[1])), columns.new_zeros(shape)
+    weight = pyro.sample(f"{name}.weight", dist.Normal(weights, 2.5).to_event(weights.dim()))
+    if bias is False:
+        return affine(columns, weight, zeros, outputs, name=name)
+    prior = dist.Normal(zeros, 5.0).to_event(zeros.dim()) if bias is True else bias
+    return affine(columns, weight, pyro.sample(f"{name}.bias", prior), outputs, name=name)
 
 
-def positive(name: str, x: Designs, rate: float = 1.0) -> Tensor:
+def positive(name: str, x: Designs, rate: float = 1.0, outputs: int | None = None) -> Tensor:
     """A positive parameter: a constant, or ``exp`` of a linear predictor where `x` has a design for it.
 
-    As a constant it is one site ``NAME`` of shape `()` with the prior Exponential(rate). With a design, its
-    linear predictor lives on the log scale and the sites say so: ``log_NAME.weight``, ``log_NAME.bias``.
+    As a constant it is one site ``NAME`` of shape `()` (`(D,)` with `outputs` D) with the prior
+    Exponential(rate). With a design, its linear predictor lives on the log scale and the sites say so:
+    ``log_NAME.weight``, ``log_NAME.bias``.
     """
     if isinstance(x, Mapping) and name in x:
-        return torch.exp(linear(f"log_{name}", x[name]))
-    like = next(iter(x.values())) if isinstance(x, Mapping) else x
-    return pyro.sample(name, dist.Exponential(like.new_full((), rate)))
+        return torch.exp(linear(f"log_{name}", x[name], outputs))
+    rates = _like(x).new_full(() if outputs is None else (outputs,), rate)
+    return pyro.sample(name, dist.Exponential(rates).to_event(rates.dim()))
+
+
+def probability(name: str, x: Designs) -> Tensor:
+    """A probability, as its log-odds: a constant, or a linear predictor where `x` has a design for it.
+
+    As a constant it is one site ``NAME`` of shape `()` with the prior Uniform(0, 1). With a design, its
+    linear predictor is the log-odds and the sites say so: ``logit_NAME.weight``, ``logit_NAME.bias``.
+    """
+    if isinstance(x, Mapping) and name in x:
+        return linear(f"logit_{name}", x[name])
+    one = _like(x).new_ones(())
+    return torch.logit(pyro.sample(name, dist.Beta(one, one)))
+
+
+def simplex(name: str, x: Designs, outputs: int) -> Tensor:
+    """Shares of a whole, as their logits: constants, or linear predictors where `x` has a design for them.
+
+    As constants, `(D,)` for `outputs` D, they are one site ``NAME`` with the prior Dirichlet(1, ..., 1). With
+    a design, the linear predictors are the log-odds of all but the first against the first, and the sites
+    say so: ``logit_NAME.weight`` `(D - 1, P)`, ``logit_NAME.bias`` `(D - 1,)`; the value is `(N, D)`.
+    """
+    if isinstance(x, Mapping) and name in x:
+        return against_first(linear(f"logit_{name}", x[name], range(1, outputs)))
+    return torch.log(pyro.sample(name, dist.Dirichlet(_like(x).new_ones(outputs))))
+
+
+def against_first(logits: Tensor) -> Tensor:
+    """The logits `(..., D)` of D classes from those `(..., D - 1)` of all but the first, whose own is 0."""
+    return torch.cat([torch.zeros_like(logits[..., :1]), logits], -1)
+
+
+def design_keys(predictor: str) -> tuple[str, ...]:
+    """The keys under which a mapping of designs may hold the one of a predictor, such as ``log_scale``."""
+    return tuple(dict.fromkeys((predictor, predictor.removeprefix("log_"), predictor.removeprefix("logit_"))))
+
+
+def _like(x: Designs) -> Tensor:
+    return next(iter(x.values())) if isinstance(x, Mapping) else x
+
+
+def sized(**sizes: Callable[[Tensor], int]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a model whose sizes (classes, dimensions) are read from the response: keyword -> reader.
+
+    A keyword that is given wins. The readers stay on the model as ``sizes``, so that a fit can bind what it
+    has read, for predictions.
+
+    Raises:
+        ModelError: when the model runs, if it has neither the keyword nor a response.
+
+    >>> import torch
+    >>> @sized(columns=lambda y: y.shape[1])
+    ... def widths(x, y=None, columns=None):
+    ...     return columns
+    >>> widths(torch.zeros(3, 1), torch.zeros(3, 2)), widths(torch.zeros(3, 1), columns=4)
+    (2, 4)
+    """
+
+    def decorate(model: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(model)
+        def filled(x: Designs, y: Tensor | None = None, **keywords: Any) -> Any:
+            for name, read in sizes.items():
+                if keywords.get(name) is None:
+                    if y is None:
+                        raise ModelError(
+                            f"`{model.__name__}` has no `y` to read `{name}` from; bind it, as in "
+                            f"functools.partial({model.__name__}, {name}=3)."
+                        )
+                    keywords[name] = read(y)
+            return model(x, y, **keywords)
+
+        filled.sizes = sizes  # type: ignore[attr-defined]
+        return filled
+
+    return decorate

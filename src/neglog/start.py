@@ -56,9 +56,10 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     """A vector `(K,)` to start from, deterministic.
 
     Values in `given` (site name -> value) are taken as they are. Otherwise weights start at their prior's
-    mean, which is 0 unless a prior says otherwise, networks at their own values, and biases and other
-    constants where they are best under that: at the null model. So the start has the location and the
-    scale of `y`, whatever its units.
+    mean, which is 0 unless a prior says otherwise, networks at their own values, sites that read their
+    beginning from `y` there (`neglog.tracing.initial_value`), and biases and other constants where they are
+    best under that: at the null model. So the start has the location and the scale of `y`, whatever its
+    units.
 
     Raises:
         ModelError: `given` names a site that the model does not have, or a value outside its support.
@@ -72,7 +73,7 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     free = [
         site
         for name, site in objective.sites.items()
-        if name not in weights | set(given) and not site.started
+        if name not in weights | set(given) and not (site.started or site.begun)
     ]
     places = torch.cat([torch.arange(s.offset, s.offset + s.size) for s in free]) if free else torch.arange(0)
     if not calls or not 0 < len(places) <= MOST:

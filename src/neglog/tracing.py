@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from neglog.data import ALL, Data
 from neglog.errors import ModelError
 from neglog.handlers import Model, is_parameter, is_real
-from neglog.predictors import RESPONSE, Designs
+from neglog.predictors import RESPONSE, Designs, affine
 
 
 @dataclass
@@ -27,12 +28,18 @@ class Affine:
     design: Tensor
     weight: Tensor
     bias: Tensor
+    outputs: Sequence[Any] | None = None
+
+    @property
+    def value(self) -> Tensor:
+        """The predictor, `(N,)` or `(N, D)`."""
+        return affine(self.design, self.weight, self.bias, self.outputs)
 
 
 class Run(Messenger):
     """Run a model at given values and keep what it says: its sites, and its linear predictors.
 
-    With `etas` the model is cut: a predictor in it takes the value `(N,)` that is handed in.
+    With `etas` the model is cut: a predictor in it takes the value `(N,)` or `(N, D)` that is handed in.
     """
 
     def __init__(
@@ -96,14 +103,17 @@ def run(model: Model, data: Data, run: Run, *, response: bool = True) -> Run:
     return run
 
 
-def initial_value(msg: dict[str, Any]) -> Tensor:
+def initial_value(msg: dict[str, Any], y: Tensor | None = None) -> Tensor:
     """Where a site starts unless told otherwise, deterministic given torch's random state.
 
-    A network's own value; the prior's mean where all real numbers are allowed, so that linear predictors are
-    small however large the columns; else the prior's median.
+    A network's own value (`infer={"start": value}`); what the site reads from the response, if there is one
+    (`infer={"begin": function of y and the shape}`); the prior's mean where all real numbers are allowed, so
+    that linear predictors are small however large the columns; else the prior's median.
     """
     if "start" in msg["infer"]:
         return msg["infer"]["start"]
+    if "begin" in msg["infer"] and y is not None:
+        return msg["infer"]["begin"](y, msg["fn"].shape())
     if is_real(msg["fn"].support):
         try:
             mean = msg["fn"].mean.detach()
@@ -130,7 +140,7 @@ def prototype(model: Model, data: Data) -> Run:
     """The model run without a response, to see its sites."""
     x: Designs = _Watched(data.x) if isinstance(data.x, Mapping) else data.x
     watched = Data(x, data.y, None, data.keywords)
-    first = run(model, watched, Run(fill=initial_value), response=False)
+    first = run(model, watched, Run(fill=partial(initial_value, y=data.y)), response=False)
     if RESPONSE not in first.sites:
         raise ModelError(
             f"`{model_name(model)}` has no sample site named 'y'; the observation must be "
@@ -147,14 +157,45 @@ def prototype(model: Model, data: Data) -> Run:
     return first
 
 
+def layers(model: Model) -> Iterator[Any]:
+    """The model, and what is inside its handlers and partials, from the outside in."""
+    inner: Any = model
+    while inner is not None:
+        yield inner
+        args: tuple[Any, ...] = getattr(inner, "args", ())
+        inside = getattr(inner, "func", None) or getattr(inner, "model", None)
+        inner = args[1] if len(args) > 1 and isinstance(args[0], Messenger) else inside
+
+
+def takes_missing(model: Model) -> bool:
+    """Whether the model is inside `masked`."""
+    return any(getattr(layer, "missing", False) for layer in layers(model))
+
+
+def row_bounds(model: Model) -> frozenset[str]:
+    """The keywords that `censored` and `truncated` read as bounds of the rows, which may be infinite."""
+    return frozenset().union(*(getattr(layer, "row_bounds", ()) for layer in layers(model)))
+
+
 def model_name(model: Model) -> str:
     """The name of the function inside handlers and partials."""
-    while True:
-        inner = getattr(model, "func", None) or getattr(model, "model", None)
-        if inner is None:
-            return getattr(model, "__name__", type(model).__name__)
-        args: tuple[Any, ...] = getattr(model, "args", ())
-        model = args[1] if len(args) > 1 and isinstance(args[0], Messenger) else inner
+    *_, inner = layers(model)
+    return getattr(inner, "__name__", type(inner).__name__)
+
+
+def with_sizes(model: Model, y: Tensor) -> Model:
+    """The model with the sizes that it reads from a response (`neglog.predictors.sized`) bound."""
+    given: set[str] = set()
+    for layer in layers(model):
+        given |= set(getattr(layer, "keywords", ()))
+        if hasattr(layer, "sizes"):
+            sizes = {name: read(y) for name, read in layer.sizes.items() if name not in given}
+            return partial(model, **sizes) if sizes else model
+    return model
+
+
+TWO = torch.eye(2, dtype=torch.float64)
+"""A response of two columns, or of two classes: where only names are asked for, any sizes will do."""
 
 
 def _empty(rows: int = 2) -> Tensor:
@@ -173,7 +214,8 @@ def predictor_names(model: Model, **keywords: Tensor) -> tuple[str, ...]:
     >>> predictor_names(models.heteroscedastic)
     ('mean', 'log_variance')
     """
-    return tuple(affine.name for affine in _bare(model, _empty(), keywords).affines)
+    bare = _bare(with_sizes(model, TWO), _empty(), keywords)
+    return tuple(dict.fromkeys(affine.name for affine in bare.affines))
 
 
 class _Asking(dict[str, Tensor]):
@@ -196,7 +238,7 @@ def positive_names(model: Model, **keywords: Tensor) -> tuple[str, ...]:
     ('scale',)
     """
     asking = _Asking()
-    linear = {affine.name for affine in _bare(model, asking, keywords).affines}
+    linear = {affine.name for affine in _bare(with_sizes(model, TWO), asking, keywords).affines}
     return tuple(dict.fromkeys(name for name in asking.asked if name not in linear))
 
 
@@ -213,5 +255,4 @@ def admits(model: Model, y: Any) -> bool:
         fn = _bare(model, _empty(), {}).sites[RESPONSE]["fn"]
     except ModelError:  # it needs more of each row than a response, such as a number of trials
         return False
-    shape_fits = values.dim() == 1 + len(fn.event_shape)
-    return shape_fits and bool(fn.support.check(values).all())
+    return values.dim() > 0 and values.shape[1:] == fn.event_shape and bool(fn.support.check(values).all())

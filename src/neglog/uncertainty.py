@@ -5,12 +5,16 @@ from __future__ import annotations
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.distributions.transforms import IndependentTransform
 
 from neglog.coordinates import Coordinates
 from neglog.errors import DataError, ModelError
 from neglog.fit import DENSE, Fit, data_of
 from neglog.objective import Objective, kinked_sites
 from neglog.solvers.solution import scaled_eigen
+
+CHOLESKY = "_cholesky"
+"""A site of this ending is the factor of a correlation matrix; tables show the correlations."""
 
 
 def covariance(fit: Fit) -> pd.DataFrame:
@@ -50,7 +54,7 @@ def summary(fit: Fit, *, level: float = 0.95) -> pd.DataFrame:
     Columns: estimate, std_error, z, p_value (two-sided, of the hypothesis that the parameter is 0), lower,
     upper (Wald interval at `level`). Terms are ``Intercept``, the columns' names, or empty for a scalar. A
     positive parameter has an interval that is symmetric on the log scale, and no z or p_value, since it
-    cannot be 0. Where `covariance` refuses the fit, the estimates stand alone.
+    cannot be 0; a correlation has Fisher's. Where `covariance` refuses the fit, the estimates stand alone.
 
     >>> import torch
     >>> from neglog import mle, models
@@ -80,22 +84,35 @@ def _with_errors(fit: Fit, table: pd.DataFrame, level: float) -> pd.DataFrame:
     error = (jacobian @ unconstrained @ jacobian.T).diagonal().sqrt()
     reach = torch.special.ndtri(torch.tensor(0.5 + level / 2, dtype=theta.dtype))
     spread = reach * unconstrained.diagonal().sqrt()
-    simple = torch.cat([torch.full((s.shape.numel(),), s.is_real) for s in objective.sites.values()])
-    wald = estimate - reach * error, estimate + reach * error
-    if all(site.size == site.shape.numel() for site in objective.sites.values()):
-        ends = [_flat(objective, theta - spread), _flat(objective, theta + spread)]
-        lower, upper = torch.minimum(*ends), torch.maximum(*ends)
-    else:
-        lower, upper = wald
-    z = torch.where(simple, estimate / error, torch.nan)
+    real, correlation, bounded = _kinds(fit, objective)
+    lower, upper = estimate - reach * error, estimate + reach * error
+    ends = [_flat(objective, theta - spread), _flat(objective, theta + spread)]
+    lower[bounded], upper[bounded] = torch.minimum(*ends)[bounded], torch.maximum(*ends)[bounded]
+    r, fisher = estimate[correlation], error[correlation] * reach / (1 - estimate[correlation].square())
+    lower[correlation], upper[correlation] = (r.atanh() - fisher).tanh(), (r.atanh() + fisher).tanh()
+    z = torch.where(real | correlation, estimate / error, torch.nan)
     columns = {
         "std_error": error,
         "z": z,
         "p_value": torch.special.erfc(z.abs() / 2**0.5),
-        "lower": torch.where(simple, wald[0], lower),
-        "upper": torch.where(simple, wald[1], upper),
+        "lower": lower,
+        "upper": upper,
     }
     return table.assign(**{name: values.numpy() for name, values in columns.items()})
+
+
+def _kinds(fit: Fit, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
+    """Which entries of the table are real numbers, correlations, or bounded each by itself, `(K,)` each."""
+    parts = []
+    for (name, site), labels in zip(objective.sites.items(), _labels(fit).values(), strict=True):
+        transform = site.transform
+        while isinstance(transform, IndependentTransform):
+            transform = transform.base_transform
+        alone = not site.is_real and transform.domain.event_dim == 0
+        kinds = torch.tensor([site.is_real, name.endswith(CHOLESKY), alone])
+        parts.append(kinds.expand(len(labels), 3))
+    real, correlation, bounded = torch.cat(parts).T
+    return real, correlation, bounded
 
 
 def _display_order(table: pd.DataFrame) -> list[tuple[str, str]]:
@@ -108,13 +125,23 @@ def _labels(fit: Fit) -> dict[str, list[tuple[str, str]]]:
     labels = {}
     for site, value in fit.params.items():
         parameter, _, part = site.rpartition(".")
-        names = fit.terms(parameter)
-        if part == "bias" and value.dim() == 0:
-            labels[site] = [(parameter, "Intercept")]
-        elif part == "weight" and names is not None and tuple(value.shape) == (len(names),):
-            labels[site] = [(parameter, name) for name in names]
+        names, outputs = fit.terms(parameter), fit.outputs.get(parameter, (parameter,))
+        many = (len(outputs),) if parameter in fit.outputs else ()
+        named = value.dim() == 1 and len(value) == len(fit.responses)
+        if part == "bias" and tuple(value.shape) == many:
+            labels[site] = [(output, "Intercept") for output in outputs]
+        elif part == "weight" and names is not None and tuple(value.shape) == (*many, len(names)):
+            labels[site] = [(output, name) for output in outputs for name in names]
         elif value.dim() == 0:
             labels[site] = [(site, "")]
+        elif named:
+            labels[site] = [(site, response) for response in fit.responses]
+        elif site.endswith(CHOLESKY):
+            components = fit.responses or tuple(map(str, range(len(value))))
+            pairs = zip(*_below(value), strict=True)
+            labels[site] = [
+                (site.removesuffix(CHOLESKY), f"{components[i]},{components[j]}") for i, j in pairs
+            ]
         else:
             places = torch.cartesian_prod(*map(torch.arange, value.shape)).reshape(value.numel(), -1)
             labels[site] = [(site, ",".join(map(str, place))) for place in places.tolist()]
@@ -122,7 +149,18 @@ def _labels(fit: Fit) -> dict[str, list[tuple[str, str]]]:
 
 
 def _values(fit: Fit, site: str, labels: list[tuple[str, str]]) -> list[tuple[tuple[str, str], float]]:
-    return list(zip(labels, fit.params[site].reshape(-1).tolist(), strict=True))
+    return list(zip(labels, _shown(site, fit.params[site]).tolist(), strict=True))
+
+
+def _below(matrix: Tensor) -> tuple[list[int], list[int]]:
+    """The rows and columns of the entries below the diagonal."""
+    rows, columns = torch.tril_indices(*matrix.shape[-2:], offset=-1).tolist()
+    return rows, columns
+
+
+def _shown(site: str, value: Tensor) -> Tensor:
+    """What a table shows of a site: its values, or of the factor of a matrix what the matrix holds."""
+    return (value @ value.mT)[_below(value)] if site.endswith(CHOLESKY) else value.reshape(-1)
 
 
 def _index(fit: Fit, objective: Objective) -> pd.MultiIndex:
@@ -133,7 +171,7 @@ def _index(fit: Fit, objective: Objective) -> pd.MultiIndex:
 
 
 def _flat(objective: Objective, theta: Tensor) -> Tensor:
-    return torch.cat([value.reshape(-1) for value in objective.params(theta).values()])
+    return torch.cat([_shown(name, value) for name, value in objective.params(theta).items()])
 
 
 @torch.enable_grad()
@@ -171,6 +209,8 @@ def _kinked_information(coordinates: Coordinates, z: Tensor) -> Tensor:
         raise ModelError(
             "the loss has corners that are not in a linear predictor, so there are no standard errors."
         )
+    if coordinates.response_corner is not None and coordinates.response_corner.bounds:
+        raise ModelError("a censored response with corners has no information of its own; bootstrap it.")
     information = coordinates.signed(coordinates.residuals(z).sign()).hessian(z)
     jacobian = coordinates.jacobian(z)
     located = (jacobian != 0).any(dim=0)

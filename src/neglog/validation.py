@@ -17,6 +17,7 @@ from neglog.errors import DataError, NeglogError
 from neglog.fit import mle
 from neglog.handlers import Model
 from neglog.predict import log_likelihood
+from neglog.tracing import takes_missing
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def cross_validate(
     Args:
         model: a model of `(x, y=None)`.
         x: the design `(N, P)`, or a mapping from predictor to its own: tensors, arrays or data frames.
-        y: the response.
+        y: the response. Under `masked`, rows of which nothing is known do not count.
         weights: how often each row counts, `(N,)`. A row never stands on both sides of a fold.
         folds: how many folds, from 2 to the number of rows (then each row is left out alone).
         seed: decides the folds.
@@ -95,6 +96,7 @@ def cross_validate(
     """
     y, rows = _column(y), {name: _column(values) for name, values in rows.items()}
     counts = masses(weights, len(y))
+    counts = torch.where(_unknown(y), 0.0, counts) if takes_missing(model) else counts
     dealt = deal(counts, folds, seed)
     scores = torch.full((len(y),), math.nan, dtype=torch.float64)
     converged = True
@@ -143,6 +145,14 @@ def masses(weights: Any, rows: int) -> Tensor:
             f"`weights` has the shape {tuple(given.shape)}; `y` has {rows} rows. Give one for each."
         )
     return torch.as_tensor(given)
+
+
+def _unknown(y: Any) -> Tensor:
+    """The rows of a response of which nothing is known, `(N,)`."""
+    values = (
+        y if isinstance(y, Tensor) else torch.tensor(pd.DataFrame(y).to_numpy(np.float64, na_value=np.nan))
+    )
+    return torch.isnan(values).reshape(len(values), -1).all(1)
 
 
 def _column(values: Any) -> Any:

@@ -14,6 +14,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions.utils import broadcast_all
 
+from neglog.distributions.special import log_of
+
 Parameter = Tensor | float
 
 
@@ -51,6 +53,19 @@ class Given:
     def sf(self: Any, value: Tensor) -> Tensor:
         """The probability of more than `value`, with relative accuracy in the upper tail; any real value."""
         return self._broadcast(self._tails(value)[1], value)
+
+    def log_cdf(self, value: Tensor) -> Tensor:
+        """The log of `cdf`, with all its digits and derivatives where `cdf` is too small for a float."""
+        return self._broadcast(self._log_tails(value)[0], value)
+
+    def log_sf(self, value: Tensor) -> Tensor:
+        """The log of `sf`, with all its digits and derivatives where `sf` is too small for a float."""
+        return self._broadcast(self._log_tails(value)[1], value)
+
+    def _log_tails(self: Any, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The logs of both tails; a family whose tails can be too small for a float says how to take them."""
+        lower, upper = self._tails(value)
+        return log_of(lower), log_of(upper)
 
     def icdf(self: Any, value: Tensor) -> Tensor:
         """The quantile: the smallest number in the support whose `cdf` is at least `value`.
@@ -91,5 +106,27 @@ class Family(Given, TorchDistribution):
         for name in self.arg_constraints:
             setattr(new, name, getattr(self, name).expand(batch_shape))
         super(Family, new).__init__(batch_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+
+class Compound(Given, TorchDistribution):
+    """A family whose parameters have shapes of their own, or are distributions: all stay as they were given.
+
+    A subclass sets them, names them in `_kept`, and passes the batch shape on. Its log-densities and tails
+    are broadcast to the batch, and the parameters are not.
+    """
+
+    _kept: tuple[str, ...] = ()
+
+    def __init__(self, batch_shape: torch.Size, *, validate_args: bool | None = None) -> None:
+        super().__init__(batch_shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """The same distribution with a larger batch shape."""
+        new = self._get_checked_instance(type(self), _instance)
+        for name in self._kept:
+            setattr(new, name, getattr(self, name))
+        super(Given, new).__init__(torch.Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
         return new

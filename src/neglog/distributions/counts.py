@@ -18,7 +18,12 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
 from neglog.distributions.base import Family, Given, Parameter, as_tensors
-from neglog.distributions.incomplete import regularised_beta, regularised_gamma
+from neglog.distributions.incomplete import (
+    log_regularised_beta,
+    log_regularised_gamma,
+    regularised_beta,
+    regularised_gamma,
+)
 from neglog.distributions.quantiles import at_ends, interior, search_quantile
 from neglog.distributions.special import (
     log1p_ratio,
@@ -28,7 +33,7 @@ from neglog.distributions.special import (
 )
 
 
-class _Counts(Given):
+class Counts(Given):
     """A family of counts: its quantiles are searched, from the Normal approximation on."""
 
     def _quantile(self: Any, q: Tensor) -> Tensor:
@@ -41,17 +46,22 @@ class _Counts(Given):
         """The largest possible count."""
         return math.inf
 
-    def _outside(self: Any, value: Tensor, tails: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _outside(
+        self: Any, value: Tensor, tails: tuple[Tensor, Tensor], sure: float = 1.0, never: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """The tails with no probability below 0 and none above the largest count."""
         low, high = value < 0, value >= self._most()
-        lower, upper = (
-            torch.where(low, 1.0 - end, torch.where(high, end * 1.0, tail))
-            for end, tail in zip((1, 0), tails, strict=True)
+        lower, upper = tails
+        return (
+            torch.where(low, never, torch.where(high, sure, lower)),
+            torch.where(low, sure, torch.where(high, never, upper)),
         )
-        return lower, upper
+
+    def _log_outside(self, value: Tensor, tails: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return self._outside(value, tails, 0.0, -math.inf)
 
 
-class Bernoulli(_Counts, dist.Bernoulli):
+class Bernoulli(Counts, dist.Bernoulli):
     """Pyro's Bernoulli(probs) or Bernoulli(logits=...): minus its log is the binary cross-entropy.
 
     Density: p^y (1 - p)^(1 - y) for y in {0, 1}.
@@ -88,11 +98,16 @@ class Bernoulli(_Counts, dist.Bernoulli):
         hit, miss = (torch.sigmoid(p), torch.sigmoid(-p)) if self._by_logits else (p, 1 - p)
         return self._outside(value, (miss, hit))
 
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        p = self._given[0]
+        hit, miss = (log_expit(p), log_expit(-p)) if self._by_logits else (torch.log(p), torch.log1p(-p))
+        return self._log_outside(value, (miss, hit))
+
     def _most(self) -> Tensor | float:
         return 1.0
 
 
-class Poisson(_Counts, dist.Poisson):
+class Poisson(Counts, dist.Poisson):
     """Pyro's Poisson(rate): minus its log is half the Poisson deviance, up to a constant of y.
 
     Density: rate^y exp(-rate) / y!.
@@ -119,8 +134,12 @@ class Poisson(_Counts, dist.Poisson):
         lower, upper = regularised_gamma(torch.floor(value).clamp(min=0) + 1, self._given[0])
         return self._outside(value, (upper, lower))
 
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        lower, upper = log_regularised_gamma(torch.floor(value).clamp(min=0) + 1, self._given[0])
+        return self._log_outside(value, (upper, lower))
 
-class Binomial(_Counts, dist.Binomial):
+
+class Binomial(Counts, dist.Binomial):
     """Pyro's Binomial(total_count, probs) or Binomial(total_count, logits=...).
 
     Density: n! / (y! (n - y)!) · p^y (1 - p)^(n - y).
@@ -165,16 +184,23 @@ class Binomial(_Counts, dist.Binomial):
         return hits + misses + constant
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        return self._outside(value, regularised_beta(*self._waiting(value)))
+
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        return self._log_outside(value, log_regularised_beta(*self._waiting(value)))
+
+    def _waiting(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The arguments of the incomplete beta function whose value is the probability of at most `value`."""
         n, p = self._given
         hit, miss = (torch.sigmoid(p), torch.sigmoid(-p)) if self._by_logits else (p, 1 - p)
         k = torch.minimum(torch.floor(value), n - 1).clamp(min=0)
-        return self._outside(value, regularised_beta((n - k).clamp(min=1), k + 1, miss, hit))
+        return (n - k).clamp(min=1), k + 1, miss, hit
 
     def _most(self) -> Tensor | float:
         return self._given[0]
 
 
-class NegativeBinomial2(_Counts, Family):
+class NegativeBinomial2(Counts, Family):
     """NegativeBinomial2(mean, dispersion): counts with variance mean + dispersion · mean².
 
     Density: Γ(y + r) / (y! Γ(r)) · (r / (r + mean))^r (mean / (r + mean))^y with r = 1 / dispersion.
@@ -233,6 +259,14 @@ class NegativeBinomial2(_Counts, Family):
         return first + second - 0.5 * log_grown + stirling - log_factorial_rest(value)
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        arguments, more = self._waiting(value)
+        return self._outside(value, regularised_beta(*arguments, **more))
+
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        arguments, more = self._waiting(value)
+        return self._log_outside(value, log_regularised_beta(*arguments, **more))
+
+    def _waiting(self, value: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         # I_p(1 / α, k + 1) with p = 1 / (1 + αμ); every argument is written so that it stays smooth at α = 0.
         mean, dispersion = self._given
         k = torch.floor(value).clamp(min=0)
@@ -240,17 +274,8 @@ class NegativeBinomial2(_Counts, Family):
         last = (
             self._log_prob(k) + torch.log(mean) + torch.log1p(dispersion * k) - torch.log1p(dispersion * mean)
         )
-        tails = regularised_beta(
-            1 / dispersion,
-            k + 1,
-            1 / shrunk,
-            dispersion * mean / shrunk,
-            log_kernel=last,
-            inverse_a=dispersion,
-            bx=(k + 1) / shrunk,
-            ay=mean / shrunk,
-        )
-        return self._outside(value, tails)
+        more = {"log_kernel": last, "inverse_a": dispersion, "bx": (k + 1) / shrunk, "ay": mean / shrunk}
+        return (1 / dispersion, k + 1, 1 / shrunk, dispersion * mean / shrunk), more
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         shape = self._extended_shape(sample_shape)

@@ -12,7 +12,7 @@ from torch.distributions import constraints
 
 from neglog.distributions.base import Family, Parameter, as_tensors
 from neglog.distributions.quantiles import at_ends, interior
-from neglog.distributions.special import ndtr
+from neglog.distributions.special import log1m_exp, ndtr
 
 _ROOT_TWO_PI = math.sqrt(2 * math.pi)
 
@@ -109,6 +109,18 @@ class Huber(Family):
         u = (value - location) / scale
         below, above = self._lower(u.clamp(max=0)), self._lower(-u.clamp(min=0))
         return torch.where(u < 0, below, 1 - above), torch.where(u < 0, 1 - below, above)
+
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        location, scale, delta = self._given
+        u = (value - location) / scale
+        outside = u.abs() > delta
+        excess = torch.where(outside, u.abs() - delta, 0.0)
+        tail = -delta * excess - 0.5 * delta * delta - torch.log(delta * sum(_masses(delta)))
+        inner = torch.where(outside, 0.0, u)
+        near, mirrored = torch.log(self._lower(-inner.abs())), torch.log1p(-self._lower(-inner.abs()))
+        smaller, larger = torch.where(outside, tail, near), torch.where(outside, log1m_exp(-tail), mirrored)
+        below = u < 0
+        return torch.where(below, smaller, larger), torch.where(below, larger, smaller)
 
     def _quantile(self, q: Tensor) -> Tensor:
         location, scale, delta = self._given

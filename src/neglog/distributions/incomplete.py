@@ -16,7 +16,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from neglog.distributions.special import HALF_LOG_TWO_PI, log1p_ratio, log_ratio, stirling_remainder
+from neglog.distributions.special import (
+    HALF_LOG_TWO_PI,
+    log1m_exp,
+    log1p_ratio,
+    log_ratio,
+    stirling_remainder,
+)
 
 _NODES = 40
 _RAISED = 8
@@ -55,16 +61,8 @@ def log_gamma_kernel(a: Tensor, x: Tensor) -> Tensor:
     return fit + 0.5 * torch.log(a) - HALF_LOG_TWO_PI - stirling_remainder(1 / a)
 
 
-def regularised_gamma(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """P(a, x) and Q(a, x) = 1 - P(a, x), the smaller of them to full relative accuracy.
-
-    For `a` below 1 that holds of P alone, and of Q where x > a + 1.
-
-    >>> import torch
-    >>> lower, upper = regularised_gamma(torch.tensor(1.0), torch.tensor(2.0))  # 1 - exp(-2), exp(-2)
-    >>> round(lower.item(), 4), round(upper.item(), 4)
-    (0.8647, 0.1353)
-    """
+def _gamma_parts(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether the smaller tail is the lower one, and that tail as the exp of a number times a factor."""
     a, x = torch.broadcast_tensors(a, x)
     x = x.clamp(min=torch.finfo(x.dtype).tiny)
     below = x < a + 1
@@ -86,8 +84,36 @@ def regularised_gamma(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     for j in range(_RAISED):
         total = total + term / (a + j)
         term = term * at / (a + j)
-    part = torch.exp(log_gamma_kernel(a, x)) * torch.where(below, total + term * integral, integral)
+    return below, log_gamma_kernel(a, x), torch.where(below, total + term * integral, integral)
+
+
+def _tails(below: Tensor, log_kernel: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    part = torch.exp(log_kernel) * factor
     return torch.where(below, part, 1 - part), torch.where(below, 1 - part, part)
+
+
+def _log_tails(below: Tensor, log_kernel: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    part = log_kernel + torch.log(factor)
+    rest = log1m_exp((-part).clamp(min=torch.finfo(part.dtype).tiny))
+    return torch.where(below, part, rest), torch.where(below, rest, part)
+
+
+def log_regularised_gamma(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The logs of `regularised_gamma`, which keep their digits where it is too small for a float."""
+    return _log_tails(*_gamma_parts(a, x))
+
+
+def regularised_gamma(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """P(a, x) and Q(a, x) = 1 - P(a, x), the smaller of them to full relative accuracy.
+
+    For `a` below 1 that holds of P alone, and of Q where x > a + 1.
+
+    >>> import torch
+    >>> lower, upper = regularised_gamma(torch.tensor(1.0), torch.tensor(2.0))  # 1 - exp(-2), exp(-2)
+    >>> round(lower.item(), 4), round(upper.item(), 4)
+    (0.8647, 0.1353)
+    """
+    return _tails(*_gamma_parts(a, x))
 
 
 def beta_factor(
@@ -154,13 +180,42 @@ def regularised_beta(
     >>> round(lower.item(), 4), round(upper.item(), 4)
     (0.4375, 0.5625)
     """
+    return _tails(*_beta_parts(a, b, x, y, log_kernel, inverse_a, bx, ay))
+
+
+def log_regularised_beta(
+    a: Tensor,
+    b: Tensor,
+    x: Tensor,
+    y: Tensor,
+    *,
+    log_kernel: Tensor | None = None,
+    inverse_a: Tensor | None = None,
+    bx: Tensor | None = None,
+    ay: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The logs of `regularised_beta`, which keep their digits where it is too small for a float."""
+    return _log_tails(*_beta_parts(a, b, x, y, log_kernel, inverse_a, bx, ay))
+
+
+def _beta_parts(
+    a: Tensor,
+    b: Tensor,
+    x: Tensor,
+    y: Tensor,
+    log_kernel: Tensor | None,
+    inverse_a: Tensor | None,
+    bx: Tensor | None,
+    ay: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether the smaller tail is the lower one, and that tail as the exp of a number times a factor."""
     kernel = log_beta_kernel(a, b, x, y) if log_kernel is None else log_kernel
     a, inverse_a, b, x, y, bx, ay, kernel = torch.broadcast_tensors(
         a, 1 / a if inverse_a is None else inverse_a, b, x, y,
         b * x if bx is None else bx, a * y if ay is None else ay, kernel,
     )  # fmt: skip
     below = bx + x <= ay + y
-    part = torch.exp(kernel) * beta_factor(
+    factor = beta_factor(
         torch.where(below, a, b),
         torch.where(below, inverse_a, 1 / b),
         torch.where(below, b, a),
@@ -169,4 +224,4 @@ def regularised_beta(
         torch.where(below, bx, ay),
         torch.where(below, ay, bx),
     )
-    return torch.where(below, part, 1 - part), torch.where(below, 1 - part, part)
+    return below, kernel, factor

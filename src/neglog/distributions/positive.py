@@ -17,14 +17,33 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.distributions.base import Family, Given, Parameter, as_tensors
-from neglog.distributions.incomplete import log_beta_kernel, regularised_beta, regularised_gamma
+from neglog.distributions.incomplete import (
+    log_beta_kernel,
+    log_regularised_beta,
+    log_regularised_gamma,
+    regularised_beta,
+    regularised_gamma,
+)
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
-from neglog.distributions.special import HALF_LOG_TWO_PI, log_ratio, ndtr, stirling_remainder
+from neglog.distributions.special import (
+    HALF_LOG_TWO_PI,
+    log1m_exp,
+    log_gamma_spread,
+    log_ndtr,
+    log_of,
+    log_ratio,
+    ndtr,
+    stirling_remainder,
+)
 
 
 def _from_zero(value: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """The tails with all probability above 0."""
     return torch.where(value > 0, lower, 0.0), torch.where(value > 0, upper, 1.0)
+
+
+def _log_from_zero(value: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.where(value > 0, lower, -math.inf), torch.where(value > 0, upper, 0.0)
 
 
 class _Positive(Given):
@@ -65,10 +84,17 @@ class LogNormal(Given, dist.LogNormal):
         log = torch.log(value)
         return -0.5 * ((log - loc) / scale) ** 2 - log - torch.log(scale) - HALF_LOG_TWO_PI
 
-    def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+    def _standard(self, value: Tensor) -> Tensor:
         loc, scale = self._given
-        z = (torch.log(value.clamp(min=torch.finfo(value.dtype).tiny)) - loc) / scale
+        return (torch.log(value.clamp(min=torch.finfo(value.dtype).tiny)) - loc) / scale
+
+    def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        z = self._standard(value)
         return _from_zero(value, ndtr(z), ndtr(-z))
+
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        z = self._standard(value)
+        return _log_from_zero(value, log_ndtr(z), log_ndtr(-z))
 
     def _quantile(self, q: Tensor) -> Tensor:
         loc, scale = self._given
@@ -109,6 +135,10 @@ class Gamma(_Positive, dist.Gamma):
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         a, rate = self._given
         return _from_zero(value, *regularised_gamma(a, rate * value))
+
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        a, rate = self._given
+        return _log_from_zero(value, *log_regularised_gamma(a, rate * value))
 
     def _start(self, q: Tensor, z: Tensor) -> Tensor:
         # Wilson & Hilferty (1931), or the first term of the power series where that leaves the support.
@@ -156,10 +186,7 @@ class InverseGaussian(_Positive, Family):
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         # Shuster (1968): Φ(a) + exp(2 shape / mean) Φ(-b), where b² = a² + 4 shape / mean turns the product
         # of a huge and a tiny number into exp(-a² / 2) erfcx(b / √2) / 2.
-        mean, shape = self._given
-        x = value.clamp(min=torch.finfo(value.dtype).tiny)
-        root = torch.sqrt(shape / x)
-        a, b = root * ((x - mean) / mean), root * ((x + mean) / mean)
+        a, b = self._distances(value)
         height = 0.5 * torch.exp(-0.5 * a * a)
         second = height * torch.special.erfcx(b / math.sqrt(2))
         above = torch.where(a > 0, a, 0)
@@ -169,6 +196,27 @@ class InverseGaussian(_Positive, Family):
             ndtr(-a) - second,
         )
         return _from_zero(value, ndtr(a) + second, upper)
+
+    def _distances(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        mean, shape = self._given
+        x = torch.where(value > 0, value, 1.0)
+        root = torch.sqrt(shape / x)
+        return root * ((x - mean) / mean), root * ((x + mean) / mean)
+
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        # Both terms as exp(-a² / 2) times a Mills ratio, on the side where the tail is small.
+        a, b = self._distances(value)
+        below, half = a < 0, -0.5 * a * a
+        first = torch.special.erfcx(a.abs() / math.sqrt(2))
+        second = torch.special.erfcx(b / math.sqrt(2))
+        lower = half + torch.log(0.5 * (first + second))
+        difference = torch.where(below, 1.0, first - second)
+        upper = torch.where(below, -1.0, half) + log_of(0.5 * difference)
+        return _log_from_zero(
+            value,
+            torch.where(below, lower, log1m_exp((-upper).clamp(min=torch.finfo(upper.dtype).tiny))),
+            torch.where(below, log1m_exp(torch.where(below, -lower, 1.0)), upper),
+        )
 
     def _start(self, q: Tensor, z: Tensor) -> Tensor:
         # The log-normal distribution of the same mean and variance.
@@ -204,6 +252,13 @@ class Weibull(Given, dist.Weibull):
         self._given = as_tensors(scale, concentration)
         super().__init__(*self._given, validate_args=validate_args)
 
+    @property
+    def variance(self) -> Tensor:
+        # Γ(1 + 2a) - Γ(1 + a)² with a = 1 / k, without the difference of near numbers.
+        a = self.concentration_reciprocal
+        root = self.scale * torch.exp(torch.lgamma(1 + a))
+        return root * root * torch.expm1(log_gamma_spread(a))
+
     def _log_prob(self, value: Tensor) -> Tensor:
         scale, k = self._given
         log_q = torch.log(value / scale)
@@ -214,6 +269,15 @@ class Weibull(Given, dist.Weibull):
         x = value.clamp(min=torch.finfo(value.dtype).tiny)
         hazard = torch.exp(k * torch.log(x / scale))
         return _from_zero(value, -torch.expm1(-hazard), torch.exp(-hazard))
+
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        scale, k = self._given
+        x = value.clamp(min=torch.finfo(value.dtype).tiny)
+        log_hazard = k * torch.log(x / scale)
+        hazard = torch.exp(log_hazard)
+        small = hazard < torch.finfo(hazard.dtype).eps
+        lower = torch.where(small, log_hazard, log1m_exp(torch.where(small, 1.0, hazard)))
+        return _log_from_zero(value, lower, -hazard)
 
     def _quantile(self, q: Tensor) -> Tensor:
         scale, k = self._given
@@ -255,12 +319,23 @@ class Beta(Given, dist.Beta):
         return fit + edge - HALF_LOG_TWO_PI + stirling
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        inside, x = self._inside(value)
         a, b = self._given
-        inside = (value > 0) & (value < 1)
-        x = torch.where(inside, value, 0.5)
         lower, upper = regularised_beta(a, b, x, 1 - x)
         above = (value >= 1).to(value.dtype)
         return torch.where(inside, lower, above), torch.where(inside, upper, 1 - above)
+
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        inside, x = self._inside(value)
+        a, b = self._given
+        lower, upper = log_regularised_beta(a, b, x, 1 - x)
+        none, above = x.new_tensor(-math.inf), value >= 1
+        low, high = torch.where(above, 0.0, none), torch.where(above, none, 0.0)
+        return torch.where(inside, lower, low), torch.where(inside, upper, high)
+
+    def _inside(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        inside = (value > 0) & (value < 1)
+        return inside, torch.where(inside, value, 0.5)
 
     def _quantile(self, q: Tensor) -> Tensor:
         a, b = self._given

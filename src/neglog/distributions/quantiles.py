@@ -35,11 +35,18 @@ def _gap(q: Tensor, tails: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def solve_quantile(q: Tensor, tails: Tails, density: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
+def solve_quantile(
+    q: Tensor,
+    tails: Tails,
+    density: Callable[[Tensor], Tensor],
+    start: Tensor,
+    noise: Tensor | float = 1.0,
+) -> Tensor:
     """The s with F(s) = q, for F increasing on the whole line: `tails` gives F and 1 - F, `density` F'.
 
     Newton's method on log F (on log(1 - F) above the median), which is nearly straight in the tails, inside
-    a bracket; a step that leaves the bracket is replaced by its middle.
+    a bracket; a step that leaves the bracket is replaced by its middle. `noise` is how well F is known, in
+    units of rounding.
     """
     q, s = torch.broadcast_tensors(q, start)
     s = torch.where(torch.isfinite(s), s, 0)
@@ -57,7 +64,7 @@ def solve_quantile(q: Tensor, tails: Tails, density: Callable[[Tensor], Tensor],
         moved = s - gap * tail / density(s)
         inside = (moved >= low) & (moved <= high)
         moved = torch.where(inside, moved, 0.5 * (low + high))
-        done = (moved - s).abs() <= 8 * eps * (1 + s.abs())
+        done = (moved - s).abs() <= 8 * eps * noise * (1 + s.abs())
         s = moved
         if done.all():
             break

@@ -14,7 +14,15 @@ from torch.distributions import constraints
 from neglog.distributions.base import Family, Given, Parameter, as_tensors
 from neglog.distributions.incomplete import beta_factor
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
-from neglog.distributions.special import HALF_LOG_TWO_PI, log1p_ratio, log_expit, ndtr, stirling_remainder
+from neglog.distributions.special import (
+    HALF_LOG_TWO_PI,
+    log1m_exp,
+    log1p_ratio,
+    log_expit,
+    log_ndtr,
+    ndtr,
+    stirling_remainder,
+)
 
 
 def _two_exponentials(u: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,6 +30,16 @@ def _two_exponentials(u: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
     lower = tau * torch.exp((1 - tau) * u.clamp(max=0))
     upper = (1 - tau) * torch.exp(-tau * u.clamp(min=0))
     return torch.where(u < 0, lower, 1 - upper), torch.where(u < 0, 1 - lower, upper)
+
+
+def _log_two_exponentials(u: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+    lower = torch.log(tau) + (1 - tau) * u.clamp(max=0)
+    upper = torch.log1p(-tau) - tau * u.clamp(min=0)
+    below = u < 0
+    return (
+        torch.where(below, lower, torch.log1p(-torch.exp(upper))),
+        torch.where(below, torch.log1p(-torch.exp(lower)), upper),
+    )
 
 
 def _two_exponentials_quantile(q: Tensor, tau: Tensor) -> Tensor:
@@ -58,6 +76,11 @@ class Normal(Given, dist.Normal):
         z = (value - loc) / scale
         return ndtr(z), ndtr(-z)
 
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        loc, scale = self._given
+        z = (value - loc) / scale
+        return log_ndtr(z), log_ndtr(-z)
+
     def _quantile(self, q: Tensor) -> Tensor:
         loc, scale = self._given
         return loc + scale * torch.special.ndtri(q)
@@ -86,6 +109,10 @@ class Laplace(Given, dist.Laplace):
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         loc, scale = self._given
         return _two_exponentials(2 * (value - loc) / scale, torch.full_like(scale, 0.5))
+
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        loc, scale = self._given
+        return _log_two_exponentials(2 * (value - loc) / scale, torch.full_like(scale, 0.5))
 
     def _quantile(self, q: Tensor) -> Tensor:
         loc, scale = self._given
@@ -123,9 +150,15 @@ class StudentT(Given, dist.StudentT):
         return _log_student((value - loc) / scale, df) - torch.log(scale)
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        df, loc, scale = self._given
+        return _student_tails(self._standard(value), self._given[0])
+
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        return _log_student_tails(self._standard(value), self._given[0])
+
+    def _standard(self, value: Tensor) -> Tensor:
+        _, loc, scale = self._given
         limit = torch.finfo(value.dtype).max ** 0.45  # its square is still a number
-        return _student_tails(((value - loc) / scale).clamp(-limit, limit), df)
+        return ((value - loc) / scale).clamp(-limit, limit)
 
     def _quantile(self, q: Tensor) -> Tensor:
         df, loc, scale = self._given
@@ -152,15 +185,19 @@ def _log_student(z: Tensor, df: Tensor) -> Tensor:
     return gammas - HALF_LOG_TWO_PI - 0.5 * (z * z * log1p_ratio(s) + torch.log1p(s))
 
 
-def _student_tails(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
-    """The tails of the standard t distribution: ½ I_x(ν/2, ½) at x = ν / (ν + z²), and its mirror image."""
+def _student_factor(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether z is far from 0, and the factor by which ½ |z| times the density is the tail beyond z there.
+
+    The tails are ½ I_x(ν/2, ½) at x = ν / (ν + z²), and its mirror image; nearer to 0 the factor is that of
+    the probability between 0 and z. x^(ν/2) y^½ / B(ν/2, ½) is |z| times the density.
+    """
     z, df = torch.broadcast_tensors(z, df)
     s = z * z / df
     x = 1 / (1 + s)
     y = torch.where(s < 1, s * x, 1 - x)
     a, b, ay, bx = 0.5 * df, torch.full_like(x, 0.5), 0.5 * z * z * x, 0.5 * x
     far = bx + x <= ay + y
-    factor = beta_factor(
+    return far, beta_factor(
         torch.where(far, a, b),
         torch.where(far, 2 / df, 2),
         torch.where(far, b, a),
@@ -169,12 +206,29 @@ def _student_tails(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
         torch.where(far, bx, ay),
         torch.where(far, ay, bx),
     )
-    # x^(ν/2) y^½ / B(ν/2, ½) is |z| times the density.
+
+
+def _student_tails(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
+    """The tails of the standard t distribution."""
+    far, factor = _student_factor(z, df)
     part = 0.5 * z * torch.exp(_log_student(z, df)) * factor
     outside, inside = part.abs(), 0.5 + part
     lower = torch.where(far, torch.where(z < 0, outside, 1 - outside), inside)
     upper = torch.where(far, torch.where(z < 0, 1 - outside, outside), 0.5 - part)
     return lower, upper
+
+
+def _log_student_tails(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
+    far, factor = _student_factor(z, df)
+    log_density = _log_student(z, df)
+    away = torch.where(far, z.abs(), 1.0)
+    outside = torch.where(far, torch.log(0.5 * away) + log_density + torch.log(factor), -1.0)
+    inside = torch.where(far, 0.0, 0.5 * z * torch.exp(log_density) * factor)
+    below, rest = z < 0, log1m_exp(-outside)
+    return (
+        torch.where(far, torch.where(below, outside, rest), torch.log(0.5 + inside)),
+        torch.where(far, torch.where(below, rest, outside), torch.log(0.5 - inside)),
+    )
 
 
 class Logistic(Family):
@@ -201,15 +255,28 @@ class Logistic(Family):
     def __init__(self, location: Parameter, scale: Parameter, *, validate_args: bool | None = None) -> None:
         super().__init__(location, scale, validate_args=validate_args)
 
+    @property
+    def loc(self) -> Tensor:
+        """The location under torch's name."""
+        return self.location
+
     def _log_prob(self, value: Tensor) -> Tensor:
         location, scale = self._given
         z = (value - location) / scale
-        return log_expit(z) + log_expit(-z) - torch.log(scale)
+        # Beyond 40 scales it is a line to the last digit. A curvature of exp(-40) or less has no meaning, and
+        # where all rows are that far, as where a fit starts, it would send Newton's method anywhere.
+        near = z.clamp(-40, 40)
+        return log_expit(near) + log_expit(-near) - (z - near).abs() - torch.log(scale)
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         location, scale = self._given
         z = (value - location) / scale
         return torch.sigmoid(z), torch.sigmoid(-z)
+
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        location, scale = self._given
+        z = (value - location) / scale
+        return log_expit(z), log_expit(-z)
 
     def _quantile(self, q: Tensor) -> Tensor:
         location, scale = self._given
@@ -280,6 +347,10 @@ class AsymmetricLaplace(Family):
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         location, scale, tau = self._given
         return _two_exponentials((value - location) / scale, tau)
+
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        location, scale, tau = self._given
+        return _log_two_exponentials((value - location) / scale, tau)
 
     def _quantile(self, q: Tensor) -> Tensor:
         location, scale, tau = self._given

@@ -56,6 +56,25 @@ def check_scale(name: str, value: Tensor, target: Tensor) -> None:
         )
 
 
+def check_outputs(name: str, value: Tensor, target: Tensor, *, shared: bool = True) -> None:
+    """Refuse what has not the shape of the target with at least one output behind it.
+
+    Where it may be `shared` by all rows, the outputs alone are as good.
+    """
+    check_tensor(name, value)
+    if not isinstance(target, Tensor):
+        check_tensor("target", target)
+    rows = tuple(target.shape)
+    some = value.dim() > 0 and value.shape[-1] > 0
+    if some and (value.shape[:-1] == rows or (shared and value.dim() == 1)):
+        return
+    needed = ", ".join([*map(str, rows), "K"])
+    raise DataError(
+        f"`{name}` has shape {tuple(value.shape)} and `target` has shape {rows}, but `{name}` must have the "
+        f"shape ({needed}){' or (K,)' if shared and rows else ''}, K at least 1: nothing is broadcast."
+    )
+
+
 def log_scale(name: str, value: Tensor | float, target: Tensor) -> Tensor | float:
     """The logarithm of a scale, a tensor or a positive number."""
     if isinstance(value, Tensor):

@@ -11,21 +11,40 @@ with the sites ``log_NAME.weight`` and ``log_NAME.bias``. What else belongs to t
 """
 
 from neglog.models.bounded import bernoulli, beta, binomial
-from neglog.models.counts import negative_binomial, poisson
-from neglog.models.location import gaussian, heteroscedastic, huber, laplace, quantile, student_t
-from neglog.models.skewed import gamma
+from neglog.models.classes import categorical, ordinal
+from neglog.models.counts import (
+    negative_binomial,
+    poisson,
+    zero_inflated_negative_binomial,
+    zero_inflated_poisson,
+)
+from neglog.models.location import gaussian, heteroscedastic, huber, laplace, logistic, quantile, student_t
+from neglog.models.mixtures import gaussian_mixture
+from neglog.models.skewed import gamma, inverse_gaussian, lognormal, weibull
+from neglog.models.vectors import multivariate_gaussian, multivariate_heteroscedastic
 
 __all__ = [
     "bernoulli",
     "beta",
     "binomial",
+    "categorical",
     "gamma",
     "gaussian",
+    "gaussian_mixture",
     "heteroscedastic",
     "huber",
+    "inverse_gaussian",
     "laplace",
+    "logistic",
+    "lognormal",
+    "multivariate_gaussian",
+    "multivariate_heteroscedastic",
     "negative_binomial",
+    "ordinal",
     "poisson",
     "quantile",
     "student_t",
+    "weibull",
+    "zero_inflated_negative_binomial",
+    "zero_inflated_poisson",
 ]

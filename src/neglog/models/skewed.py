@@ -6,7 +6,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from neglog.distributions import Gamma
+from neglog.distributions import Gamma, InverseGaussian, LogNormal, Weibull
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows
 
 
@@ -28,3 +28,70 @@ def gamma(x: Designs, y: Tensor | None = None) -> Tensor:
     shape = positive("shape", x, rate=0.1)
     with rows(x):
         return pyro.sample(RESPONSE, Gamma(shape, shape / mean), obs=y)
+
+
+def lognormal(x: Designs, y: Tensor | None = None) -> Tensor:
+    """Least squares of log y: log y ~ Normal(log_median, sigma).
+
+    Density: exp(-(log y - log_median)² / (2 sigma²)) / (y sigma √(2π)).
+    Sites: ``log_median.weight`` `(P,)`, ``log_median.bias`` `()`, ``sigma`` `()` in units of log y
+    (``log_sigma.*`` if `x` has a design for ``sigma``).
+    Estimates: the log of the conditional median, and sigma² = RSS / n of log y. The conditional mean is
+    exp(log_median + sigma² / 2).
+    Source: Galton (1879), The geometric mean, in vital and social statistics.
+
+    >>> import torch
+    >>> from neglog import mle
+    >>> fit = mle(lognormal, torch.empty((3, 0)), torch.tensor([1.0, 2.0, 4.0]))
+    >>> round(fit.params["log_median.bias"].exp().item(), 6)
+    2.0
+    """
+    log_median = linear("log_median", x)
+    sigma = positive("sigma", x)
+    with rows(x):
+        return pyro.sample(RESPONSE, LogNormal(log_median, sigma), obs=y)
+
+
+def weibull(x: Designs, y: Tensor | None = None) -> Tensor:
+    """Lifetimes whose hazard is a power of age: y ~ Weibull(exp(log_scale), shape).
+
+    Density: shape / scale · (y / scale)^(shape - 1) exp(-(y / scale)^shape), scale = exp(log_scale).
+    Sites: ``log_scale.weight`` `(P,)`, ``log_scale.bias`` `()`, ``shape`` `()`; the hazard rises with age
+    where shape > 1, and shape = 1 is the Exponential (``log_shape.*`` if `x` has a design for ``shape``).
+    Estimates: how a column stretches time, of every quantile alike: exp(log_scale) is the one at 1 - 1 / e.
+    The log of the hazard ratio of a column is -shape times its weight. R's `survreg` reports these
+    coefficients, and 1 / shape as its scale.
+    Source: Weibull (1951); Kalbfleisch & Prentice (2002), The Statistical Analysis of Failure Time Data.
+
+    >>> import torch
+    >>> from neglog import mle
+    >>> fit = mle(weibull, torch.empty((4, 0)), torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    >>> fit.params["shape"].item() > 1
+    True
+    """
+    scale = torch.exp(linear("log_scale", x))
+    shape = positive("shape", x, rate=0.1)
+    with rows(x):
+        return pyro.sample(RESPONSE, Weibull(scale, shape), obs=y)
+
+
+def inverse_gaussian(x: Designs, y: Tensor | None = None) -> Tensor:
+    """Positive with a long tail: y ~ InverseGaussian(mean, 1 / dispersion); the inverse Gaussian deviance.
+
+    Density: exp(-(y - mean)² / (2 dispersion mean² y)) / √(2π dispersion y³), mean = exp(log_mean).
+    Sites: ``log_mean.weight`` `(P,)`, ``log_mean.bias`` `()`, ``dispersion`` `()` in 1 / units of y, with
+    which the variance is dispersion · mean³ (``log_dispersion.*`` if `x` has a design for ``dispersion``).
+    Estimates: the log of the conditional mean, and dispersion = deviance / n (R's `glm` reports Pearson's
+    statistic over n - p).
+    Source: McCullagh & Nelder (1989), Generalized Linear Models, chapter 2.
+
+    >>> import torch
+    >>> from neglog import mle
+    >>> fit = mle(inverse_gaussian, torch.empty((3, 0)), torch.tensor([1.0, 2.0, 6.0]))
+    >>> round(fit.params["log_mean.bias"].exp().item(), 6)
+    3.0
+    """
+    mean = torch.exp(linear("log_mean", x))
+    dispersion = positive("dispersion", x)
+    with rows(x):
+        return pyro.sample(RESPONSE, InverseGaussian(mean, 1 / dispersion), obs=y)

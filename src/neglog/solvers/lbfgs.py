@@ -52,7 +52,8 @@ class LBFGS:
                 continue
             if new is None:
                 problem.check(at[0])
-                noise = math.sqrt(64 * EPSILON * (abs(at[1]) + 1) / problem.rows)
+                # Each row's terms are of the order of a nat, however well they cancel in the sum.
+                noise = math.sqrt(64 * EPSILON * (abs(at[1]) / problem.rows + 1))
                 status = f"no further descent; gradient {size:.1e} a row after {step} steps"
                 return Solution(at[0], at[1], size <= noise, status, step, tuple(history))
             change, turn = new[0] - at[0], new[2] - at[2]

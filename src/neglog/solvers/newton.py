@@ -11,6 +11,8 @@ from torch import Tensor
 from neglog.solvers.solution import Problem, Solution, newton_direction
 
 EPSILON = torch.finfo(torch.float64).eps
+ROUGH = 64
+"""Log-gamma functions round so many times as much as sums do."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Newton:
             if moved is None:
                 # The promised descent is lost in the rounding of the sum over rows.
                 close = definite and decrement**2 <= noise
+                if close:
+                    z, value = _last_step(problem, z, value, direction, ROUGH * noise)
                 return Solution(z, value, close, _status(decrement, step, definite), step, tuple(history))
             z, value, gradient = moved
             history.append(value)

@@ -63,35 +63,52 @@ class Solution:
 
 
 def scaled_eigen(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Eigenvalues and vectors of a Hessian that was scaled to a unit diagonal, with the scale `(K,)`."""
-    diagonal = hessian.diagonal().abs()
+    """Eigenvalues and vectors of a Hessian `(..., K, K)` scaled to a unit diagonal; the scale `(..., K)`."""
+    diagonal = hessian.diagonal(dim1=-2, dim2=-1).abs()
     scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
-    values, vectors = torch.linalg.eigh(scale[:, None] * hessian * scale)
+    values, vectors = torch.linalg.eigh(scale[..., :, None] * hessian * scale[..., None, :])
     return values, vectors, scale
 
 
 def newton_direction(hessian: Tensor, gradient: Tensor, rows: int = 1) -> tuple[Tensor, float, bool]:
-    """A descent direction, its decrement sqrt(gᵀ H⁻¹ g), and whether H is positive definite.
+    """`newton_directions` of one problem."""
+    number = gradient.new_full((1,), rows)
+    direction, decrement, definite = newton_directions(hessian[None], gradient[None], number)
+    return direction[0], float(decrement), bool(definite)
+
+
+def newton_directions(hessian: Tensor, gradient: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """For each problem a descent direction, its decrement sqrt(gᵀ H⁻¹ g), whether H is positive definite.
 
     Where the log-likelihood is concave the decrement is the distance to the optimum in standard errors.
     Negative curvature counts by its size (Dauphin et al. 2014). Where there is none, as where all rows are in
     the linear part of Huber's loss, it counts as one a row, which is what coordinates are scaled to.
+
+    Shapes: `hessian` `(S, K, K)`, `gradient` `(S, K)`, `rows` `(S,)`; `(S, K)`, `(S,)` and `(S,)` come back.
     """
-    if gradient.numel() == 0:
-        return gradient, 0.0, True
+    if gradient.shape[-1] == 0:
+        return gradient, torch.zeros_like(rows), torch.ones_like(rows, dtype=torch.bool)
     factor, failed = torch.linalg.cholesky_ex(hessian)
-    if not failed and _well_conditioned(factor):
-        direction = -torch.cholesky_solve(gradient[:, None], factor)[:, 0]
-        return direction, float((-gradient @ direction).clamp_min(0).sqrt()), True
-    bare = hessian.diagonal() == 0
-    values, vectors, scale = scaled_eigen(hessian + torch.diag(bare * float(rows)))
-    curved = values.abs() > 1e-10 * values.abs().max()
-    along = vectors.T @ (scale * gradient)
-    direction = -scale * (vectors @ (along / torch.where(curved, values.abs(), 1.0)))
-    definite = not bool(bare.any()) and bool((curved & (values > 0)).all())
-    return direction, float((-gradient @ direction).clamp_min(0).sqrt()), definite
+    definite = (failed == 0) & _well_conditioned(factor)
+    identity = torch.eye(gradient.shape[-1], dtype=gradient.dtype)
+    factor = torch.where(definite[:, None, None], factor, identity)
+    direction = -torch.cholesky_solve(gradient[..., None], factor)[..., 0]
+    if not bool(definite.all()):
+        rest = (~definite).nonzero()[:, 0]
+        direction[rest], definite[rest] = _eigen_directions(hessian[rest], gradient[rest], rows[rest])
+    decrement = -(gradient * direction).sum(-1)
+    return direction, decrement.clamp_min(0).sqrt(), definite
 
 
-def _well_conditioned(factor: Tensor) -> bool:
-    diagonal = factor.diagonal()
-    return bool(diagonal.min() > 1e-6 * diagonal.max())
+def _eigen_directions(hessian: Tensor, gradient: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    bare = hessian.diagonal(dim1=-2, dim2=-1) == 0
+    values, vectors, scale = scaled_eigen(hessian + torch.diag_embed(bare * rows[:, None]))
+    curved = values.abs() > 1e-10 * values.abs().amax(-1, keepdim=True)
+    along = (vectors.mT @ (scale * gradient)[..., None])[..., 0] / torch.where(curved, values.abs(), 1.0)
+    direction = -scale * (vectors @ along[..., None])[..., 0]
+    return direction, ~bare.any(-1) & (curved & (values > 0)).all(-1)
+
+
+def _well_conditioned(factor: Tensor) -> Tensor:
+    diagonal = factor.diagonal(dim1=-2, dim2=-1)
+    return diagonal.amin(-1) > 1e-6 * diagonal.amax(-1)

@@ -1,0 +1,223 @@
+"""From a likelihood to a loss to train with: a module of torch.nn."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from numbers import Real
+from typing import Any
+
+import torch
+from pyro.poutine.condition_messenger import ConditionMessenger
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from neglog import losses, models
+from neglog.dictionary.residuals import ResidualModel
+from neglog.errors import DataError, ModelError
+from neglog.losses import Reduction
+from neglog.tracing import layers, positive_names
+
+Model = Callable[..., Any]
+
+
+class LikelihoodLoss(nn.Module):
+    """A negative log-likelihood as a training loss: see :func:`loss_of`, which makes it.
+
+    Call it with the prediction, the target, and then what is neither fixed nor learned, in the order of
+    `asks`. What it learns are parameters of its own, ``log_NAME``, for the optimiser to be given too.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        nll: Callable[..., Tensor],
+        asks: tuple[str, ...],
+        fixed: Mapping[str, float],
+        learned: Mapping[str, float],
+        reduction: Reduction,
+    ) -> None:
+        super().__init__()
+        self.name, self.nll, self.asks, self.fixed, self.reduction = name, nll, asks, dict(fixed), reduction
+        self.learned = tuple(learned)
+        for key, value in learned.items():
+            self.register_parameter(f"log_{key}", nn.Parameter(torch.tensor(math.log(value))))
+
+    @property
+    def constants(self) -> dict[str, float | Tensor]:
+        """What is not predicted, by name: numbers that are fixed, and the present values of those learned."""
+        return self.fixed | {key: torch.exp(self.get_parameter(f"log_{key}")) for key in self.learned}
+
+    def forward(self, prediction: Tensor, target: Tensor, *rest: Any, **named: Any) -> Tensor:
+        """The loss, in nats.
+
+        Raises:
+            DataError: shapes that differ, since nothing is broadcast; something missing, or too much.
+        """
+        given = dict(zip(self.asks, rest, strict=False)) | named
+        if (
+            len(rest) > len(self.asks)
+            or len(given) != len(rest) + len(named)
+            or not set(given) <= set(self.asks)
+        ):
+            raise DataError(
+                f"{self!r} was given {len(rest)} more arguments and {sorted(named)}. {self._usage()}"
+            )
+        try:
+            return self.nll(prediction, target, **given, **self.constants, reduction=self.reduction)
+        except TypeError as error:
+            if "missing" not in str(error):
+                raise
+            raise DataError(f"{self!r} was given too little. {self._usage()}") from error
+
+    def _usage(self) -> str:
+        return f"Call loss({', '.join(('prediction', 'target', *self.asks))})."
+
+    def extra_repr(self) -> str:
+        parts = [self.name, *(f"{key}={value:g}" for key, value in self.fixed.items())]
+        return ", ".join(
+            [*parts, *(f"learn={key!r}" for key in self.learned), f"reduction={self.reduction!r}"]
+        )
+
+
+def loss_of(
+    model: Model | str,
+    *,
+    learn: str | Iterable[str] = (),
+    reduction: Reduction = "mean",
+    **fixed: float,
+) -> LikelihoodLoss:
+    """The negative log-likelihood of a model as a `torch.nn.Module`, to train a network of one's own with.
+
+    It is the hand-written function `neglog.losses.NAME_nll`: every constant included, strict about shapes,
+    and nothing clamped.
+
+    Args:
+        model: a model of `neglog.models`, its name, ``functools.partial(models.huber, delta=2.0)``, or one of
+            `losses.as_likelihood`. Priors that handlers set do not count; a condition fixes a constant.
+        learn: the positive constants to train along, such as ``"sigma"``: each is a `torch.nn.Parameter`
+            ``log_NAME``, which starts at the log of what `fixed` says of it, or at 0.
+        reduction: "mean", "sum" or "none".
+        fixed: constants that stay as they are, as numbers: ``sigma=2.0``.
+
+    The loss is called as ``loss(prediction, target, ...)``, with what is neither learned nor fixed behind the
+    target, a number or a tensor, in the order of `LikelihoodLoss.asks`: ``loss_of(models.heteroscedastic)``
+    as ``loss(mean, target, log_variance)``, ``loss_of(models.gaussian)`` as ``loss(mean, target, sigma)``.
+
+    Raises:
+        ModelError: there is no hand-written loss of the model, it has no such constant, or it is inside a
+            handler that changes its likelihood.
+
+    >>> import torch
+    >>> from neglog import models
+    >>> loss = loss_of(models.gaussian, learn="sigma")
+    >>> loss
+    LikelihoodLoss(gaussian, learn='sigma', reduction='mean')
+    >>> loss(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 5.0]))
+    tensor(3.1689, grad_fn=<MeanBackward0>)
+    >>> list(loss.state_dict())
+    ['log_sigma']
+    """
+    model = _named(model) if isinstance(model, str) else model
+    name, nll, bound = _resolved(model)
+    parameters = dict(list(inspect.signature(nll).parameters.items())[2:])
+    names = [key for key, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    learned = (learn,) if isinstance(learn, str) else tuple(learn)
+    settings = bound | fixed
+    _check_names(name, names, settings)
+    if learned:
+        _check_learnable(name, model, parameters, learned)
+    starts = {key: _start(key, settings.pop(key, 1.0)) for key in learned}
+    for key, value in settings.items():
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise ModelError(
+                f"`{key}` must be a number to be fixed, not {type(value).__name__}. Pass a tensor with each "
+                "call."
+            )
+    # Tuning constants of the loss itself, such as delta, keep their defaults and are not asked for.
+    asks = tuple(
+        key
+        for key in names
+        if key not in settings and key not in starts and parameters[key].annotation != "float"
+    )
+    return LikelihoodLoss(name, nll, asks, settings, starts, reduction)
+
+
+def _named(name: str) -> Model:
+    if name not in models.__all__:
+        raise ModelError(f"there is no model `{name}`; there are {', '.join(models.__all__)}.")
+    model: Model = getattr(models, name)
+    return model
+
+
+def _resolved(model: Model) -> tuple[str, Callable[..., Tensor], dict[str, Any]]:
+    """A model's name, its hand-written loss and the constants that are bound to it."""
+    bound: dict[str, Any] = {}
+    inner: Any = model
+    for inner in layers(model):
+        inside = [part for part in getattr(inner, "args", ()) if isinstance(part, Messenger)]
+        for messenger in inside:
+            bound = _condition(messenger) | bound
+        if isinstance(inner, partial) and not inside:
+            bound = {key: value for key, value in inner.keywords.items() if value is not None} | bound
+    if isinstance(inner, ResidualModel):
+        return inner.__name__, inner.nll, bound
+    name = getattr(inner, "__name__", type(inner).__name__)
+    nll = getattr(losses, f"{name}_nll", None)
+    if nll is None or getattr(models, name, None) is not inner:
+        raise ModelError(
+            f"`{name}` has no hand-written loss; `loss_of` knows the models of neglog.models and those of "
+            "losses.as_likelihood. For another model, train with minus its log_prob."
+        )
+    return name, nll, {key: value for key, value in bound.items() if key not in getattr(inner, "sizes", ())}
+
+
+def _condition(messenger: Messenger) -> dict[str, Any]:
+    """What a handler fixes: a condition its values, a prior nothing.
+
+    Raises:
+        ModelError: it changes more than priors and constants.
+    """
+    if isinstance(messenger, ConditionMessenger):
+        return {key: value.item() if value.numel() == 1 else value for key, value in messenger.data.items()}
+    if type(messenger).__name__ in ("_Flat", "_WithPriors"):
+        return {}
+    kind = type(messenger).__name__.removeprefix("_")
+    raise ModelError(f"a model inside the handler {kind} has another likelihood. Give the model itself.")
+
+
+def _check_names(name: str, names: list[str], settings: Mapping[str, Any]) -> None:
+    unknown = sorted(set(settings) - set(names))
+    if unknown:
+        raise ModelError(
+            f"the loss of `{name}` has no constant {', '.join(map(repr, unknown))}; it has "
+            f"{', '.join(map(repr, names)) or 'none'}."
+        )
+
+
+def _check_learnable(
+    name: str, model: Model, parameters: Mapping[str, inspect.Parameter], learned: tuple[str, ...]
+) -> None:
+    """Refuse what is not a positive number of the model."""
+    own = {inspect.unwrap(layer) for layer in layers(model) if inspect.isfunction(layer)}
+    taken = {key for fn in own for key in inspect.signature(fn).parameters}
+    by_row = {key: torch.ones(2) for key in ("exposure", "trials") if key in taken}
+    positive = [
+        key
+        for key in positive_names(model, **by_row)
+        if key in parameters and parameters[key].annotation == "Tensor | float"
+    ]
+    for key in learned:
+        if key not in positive:
+            raise ModelError(
+                f"`{name}` has no positive number {key!r} to learn; it has "
+                f"{', '.join(map(repr, positive)) or 'none'}."
+            )
+
+
+def _start(name: str, value: Any) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
+        raise ModelError(f"`{name}` must start at a positive, finite number to be learned; it is {value!r}.")
+    return float(value)

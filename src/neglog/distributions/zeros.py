@@ -1,0 +1,87 @@
+"""Counts with more zeros than their law explains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from neglog.distributions.base import Compound, Parameter, as_tensors
+from neglog.distributions.counts import Counts
+from neglog.distributions.special import log_expit, log_sum
+
+
+class ZeroInflated(Counts, Compound):
+    """ZeroInflated(base, logit_zero): a count of `base`, or, with probability π, a 0 whatever the count.
+
+    Density: π + (1 - π) p(0) at 0 and (1 - π) p(y) elsewhere, with p that of `base`, a family of counts of
+    neglog, and π = 1 / (1 + exp(-logit_zero)).
+    Shapes: any `logit_zero` that broadcasts with the batch of `base`.
+    Estimates: the law of the counts among those who count at all, and the share of those who do not.
+    Source: Lambert (1992), Zero-inflated Poisson regression.
+    `log_prob` keeps its digits, and finite derivatives, for π near 0 and near 1.
+
+    >>> import torch
+    >>> from neglog.distributions import Poisson
+    >>> ZeroInflated(Poisson(torch.tensor(2.0)), 0.0).cdf(torch.tensor(0.0))  # ½ + ½ exp(-2)
+    tensor(0.5677)
+    """
+
+    arg_constraints: Mapping[str, Any] = {"logit_zero": constraints.real}
+    _kept = ("base", "logit_zero")
+
+    base: Any
+    logit_zero: Tensor
+
+    def __init__(self, base: Any, logit_zero: Parameter, *, validate_args: bool | None = None) -> None:
+        self.base, (self.logit_zero,) = base, as_tensors(logit_zero)
+        shape = torch.broadcast_shapes(base.batch_shape, self.logit_zero.shape)
+        super().__init__(shape, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self) -> Any:
+        return self.base.support
+
+    @property
+    def zero(self) -> Tensor:
+        """The probability π of a 0 whatever the count."""
+        return torch.sigmoid(self.logit_zero).expand(self.batch_shape)
+
+    @property
+    def mean(self) -> Tensor:
+        return (torch.sigmoid(-self.logit_zero) * self.base.mean).expand(self.batch_shape)
+
+    @property
+    def variance(self) -> Tensor:
+        inflation = torch.sigmoid(self.logit_zero) * self.base.mean**2
+        return (torch.sigmoid(-self.logit_zero) * (self.base.variance + inflation)).expand(self.batch_shape)
+
+    def _log_prob(self, value: Tensor) -> Tensor:
+        count, zero = torch.broadcast_tensors(self.base.log_prob(value), self.logit_zero)
+        counted = log_expit(-zero) + count
+        # Of the two forms of log P(0) each has all its digits where it is used: P(0) above ½, and below.
+        short = torch.sigmoid(-zero) * torch.expm1(torch.where(value == 0, count, 0.0))
+        likely = torch.log1p(short.clamp(min=-0.5))
+        unlikely = log_expit(-zero) + log_sum(zero, count)
+        either = torch.where(short > -0.5, likely, unlikely)
+        return torch.where(value == 0, either, counted)
+
+    def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        zero, rest = torch.sigmoid(self.logit_zero), torch.sigmoid(-self.logit_zero)
+        return self._outside(value, (zero + rest * self.base.cdf(value), rest * self.base.sf(value)))
+
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        zero, rest = log_expit(self.logit_zero), log_expit(-self.logit_zero)
+        tails = log_sum(zero, rest + self.base.log_cdf(value)), rest + self.base.log_sf(value)
+        return self._log_outside(value, tails)
+
+    def _most(self) -> Tensor | float:
+        return self.base._most()
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        with torch.no_grad():
+            counts = self.base.expand(self.batch_shape).sample(sample_shape)
+            return counts * (torch.rand(counts.shape, dtype=counts.dtype) >= self.zero)

@@ -1,0 +1,72 @@
+"""Models of a real response that comes in several kinds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from neglog.distributions import NormalMixture
+from neglog.errors import ModelError
+from neglog.predictors import RESPONSE, Designs, linear, positive, rows, simplex
+
+
+def _quantiles(y: Tensor, shape: torch.Size) -> Tensor:
+    """Quantiles of y, as many as components, at the middles of equal shares."""
+    shares = (torch.arange(shape.numel(), dtype=y.dtype) + 0.5) / shape.numel()
+    return torch.nanquantile(y, shares).reshape(shape)
+
+
+def _share_of_spread(y: Tensor, shape: torch.Size) -> Tensor:
+    spread = y[~y.isnan()].std(correction=0) / shape.numel()
+    return torch.where(spread > 0, spread, 1.0).expand(shape)
+
+
+_BEGIN = {
+    "mean.bias": _quantiles,
+    "sigma": _share_of_spread,
+    "log_sigma.bias": lambda y, shape: _share_of_spread(y, shape).log(),
+}
+
+
+def _apart(site: Any) -> dict[str, Any]:
+    """Where a solver begins. Components that are alike stay alike: that is a saddle, whatever the data."""
+    return {"begin": _BEGIN[site["name"]]} if site["name"] in _BEGIN else {}
+
+
+def gaussian_mixture(x: Designs, y: Tensor | None = None, components: int = 2) -> Tensor:
+    """Several kinds of rows: y ~ Σ weight · Normal(mean, sigma), the law of a mixture density network.
+
+    Density: Σ_k weight[k] exp(-(y - mean[k])² / (2 sigma[k]²)) / (sigma[k] √(2π)).
+    Sites, for K components: ``mean.weight`` `(K, P)`, ``mean.bias`` `(K,)`, ``sigma`` `(K,)` in units of y,
+    ``weight`` `(K,)`, which add up to 1. With designs of their own: ``log_sigma.*`` for ``sigma``; for
+    ``weight`` ``logit_weight.weight`` `(K - 1, Q)` and ``logit_weight.bias`` `(K - 1,)`, the log-odds of the
+    components 1, ..., K - 1 against component 0.
+    Estimates: the conditional density, of a local optimum: the likelihood has no maximum, since a component
+    on a single row has any height as its sigma goes to 0, and it has many local ones. Which one is found
+    depends on the start: by default the means begin at the quantiles of y, the lowest first, so that the
+    order of the components is settled too; `start` says otherwise, such as ``start={"mean.weight": ...}``
+    where lines cross. A prior that vanishes at 0, such as a LogNormal for ``sigma``, gives `map_estimate` a
+    maximum.
+    Source: Pearson (1894); Quandt & Ramsey (1978); Bishop (1994), Mixture density networks.
+
+    >>> import torch
+    >>> from neglog import mle
+    >>> y = torch.tensor([-1.0, 0.0, 1.0, 98.0, 100.0, 102.0, 100.0], dtype=torch.float64)
+    >>> fit = mle(gaussian_mixture, torch.empty((7, 0), dtype=torch.float64), y)
+    >>> fit.params["mean.bias"].round(decimals=6).abs(), fit.params["weight"]
+    (tensor([  0., 100.], dtype=torch.float64), tensor([0.4286, 0.5714], dtype=torch.float64))
+    """
+    if not isinstance(components, int) or components < 2:
+        raise ModelError(
+            f"`components` must be a whole number, at least 2; it is {components!r}. One is `gaussian`."
+        )
+    with poutine.infer_config(config_fn=_apart):
+        mean = linear("mean", x, components)
+        sigma = positive("sigma", x, outputs=components)
+    logits = simplex("weight", x, components)
+    with rows(x):
+        return pyro.sample(RESPONSE, NormalMixture(logits, mean, sigma), obs=y)

@@ -1,0 +1,188 @@
+"""Many data sets as one stack of tensors, validated as single ones are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog.data import ALL, Columns, Data, is_integer, prepare_array, prepare_designs
+from neglog.errors import DataError
+from neglog.predictors import Designs
+
+
+@dataclass(frozen=True)
+class Stack:
+    """S data sets of N rows. What all of them share has one dimension less.
+
+    `x` is a design `(N, P)` or `(S, N, P)`, or a mapping of them; `y`, `weights` and each keyword are `(N,)`
+    or `(S, N)`. Rows of weight 0 hold the values of one that counts.
+    """
+
+    count: int
+    rows: int
+    x: Designs
+    y: Tensor
+    weights: Tensor | None = None
+    keywords: Mapping[str, Tensor] = field(default_factory=dict)
+    columns: Columns = field(default_factory=dict)
+    integer: bool = False
+
+    def one(self, s: int) -> Data:
+        """Data set `s`, without its weights and with all of its rows."""
+        x = {k: _one(v, s, 3) for k, v in self.x.items()} if isinstance(self.x, Mapping) else self.x
+        x = _one(x, s, 3) if isinstance(x, Tensor) else x
+        keywords = {key: _one(value, s, 2) for key, value in self.keywords.items()}
+        return Data(x, _one(self.y, s, 2), None, keywords, self.columns, integer=self.integer)
+
+    def blank(self) -> Designs:
+        """Designs `(N, P)` as a model expects them: those that are shared, and NaN for a data set's own."""
+
+        def blanked(value: Tensor) -> Tensor:
+            return value if value.dim() == 2 else value.new_full(value.shape[1:], torch.nan)
+
+        if isinstance(self.x, Mapping):
+            return {key: blanked(value) for key, value in self.x.items()}
+        return blanked(self.x)
+
+    def take(self, index: Tensor) -> Stack:
+        """The data sets that `index` names."""
+
+        def part(value: Tensor, stacked: int) -> Tensor:
+            return value[index] if value.dim() == stacked else value
+
+        x = {k: part(v, 3) for k, v in self.x.items()} if isinstance(self.x, Mapping) else part(self.x, 3)
+        weights = None if self.weights is None else part(self.weights, 2)
+        keywords = {key: part(value, 2) for key, value in self.keywords.items()}
+        return replace(self, count=len(index), x=x, y=part(self.y, 2), weights=weights, keywords=keywords)
+
+    @cached_property
+    def counted(self) -> Tensor | None:
+        """Which rows have a weight above 0, `(N,)` or `(S, N)`; None if all have."""
+        if self.weights is None or bool((self.weights > 0).all()):
+            return None
+        return self.weights > 0
+
+    @property
+    def shared_designs(self) -> bool:
+        """Whether all data sets have the same designs."""
+        parts = self.x.values() if isinstance(self.x, Mapping) else [self.x]
+        return all(part.dim() == 2 for part in parts)
+
+
+def _one(value: Tensor, s: int, stacked: int) -> Tensor:
+    return value[s] if value.dim() == stacked else value
+
+
+def prepare_stack(x: Any, y: Any, *, weights: Any = None, **keywords: Any) -> Stack:
+    """Validate S data sets; at least one of the arguments has a dimension for them, which comes first.
+
+    Raises:
+        DataError: wrong kinds, shapes or lengths, no data sets or rows, NaN or infinite values (rows of
+            weight 0 may hold them, in what is not shared), weights that are negative or all 0 in a data set.
+    """
+    designs, columns = _designs(x)
+    given = {"y": y} | ({} if weights is None else {"weights": weights}) | keywords
+    vectors = {key: prepare_array(key, value, (1, 2), integers=True) for key, value in given.items()}
+    stacked = {f"x[{key!r}]" if key else "x": v.shape[:2] for key, v in designs.items() if v.dim() == 3}
+    stacked |= {key: value.shape for key, value in vectors.items() if value.dim() == 2}
+    count = _agreed("data sets", {key: shape[0] for key, shape in stacked.items()})
+    lengths = {f"x[{key!r}]" if key else "x": value.shape[-2] for key, value in designs.items()}
+    rows = _agreed("rows", lengths | {key: value.shape[-1] for key, value in vectors.items()})
+    masses = vectors.pop("weights", None)
+    if masses is not None:
+        designs, vectors = _mended(_checked(masses), designs, vectors)
+    for key, value in designs.items():
+        _check_finite(f"x[{key!r}]" if key else "x", value.flatten(-2), value.shape[-1])
+    for key, value in vectors.items():
+        _check_finite(key, value, 1)
+    plain: Designs = designs if isinstance(x, Mapping) else designs[ALL]
+    return Stack(count, rows, plain, vectors.pop("y"), masses, vectors, columns, is_integer(y))
+
+
+def _designs(x: Any) -> tuple[dict[str, Tensor], Columns]:
+    """The designs by key, and the names of the columns where all data sets share them."""
+    parts = x if isinstance(x, Mapping) else {ALL: x}
+    if not parts:
+        raise DataError("`x` is an empty mapping; give at least one predictor a design.")
+    designs: dict[str, Tensor] = {}
+    columns: dict[str, tuple[str, ...]] = {}
+    for key, value in parts.items():
+        name = f"x[{key!r}]" if key else "x"
+        if getattr(value, "ndim", 2) == 3:
+            designs[key] = prepare_array(name, value, (3,))
+            columns[key] = tuple(f"x{j}" for j in range(designs[key].shape[-1]))
+        else:
+            found, names = prepare_designs({key: value} if key else value)
+            designs[key] = found[key] if isinstance(found, Mapping) else found
+            columns[key] = names[key]
+    return designs, columns
+
+
+def _agreed(what: str, lengths: Mapping[str, int]) -> int:
+    if not lengths:
+        raise DataError(
+            "none of `x`, `y`, `weights` has a dimension for many data sets: one must be (data sets, rows), "
+            "or (data sets, rows, columns) for `x`. For a single data set, use `mle`."
+        )
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"the arguments have different numbers of {what}: {dict(lengths)}.")
+    if next(iter(lengths.values())) == 0:
+        raise DataError(f"there are no {what}; there is nothing to fit.")
+    return next(iter(lengths.values()))
+
+
+def _checked(weights: Tensor) -> Tensor:
+    wrong = ~(torch.isfinite(weights) & (weights >= 0))
+    if bool(wrong.any()):
+        value = float(weights[wrong][0])
+        raise DataError(f"`weights` must be finite and not negative; {_where(wrong)} has {value:g}.")
+    empty = (weights == 0).all(-1)
+    if bool(empty.any()):
+        which = f" in data set {int(empty.nonzero()[0])}" if weights.dim() == 2 else ""
+        raise DataError(f"all `weights` are 0{which}; there is nothing to fit.")
+    return weights
+
+
+def _mended(
+    weights: Tensor, designs: dict[str, Tensor], vectors: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What belongs to rows of weight 0 replaced by what a row that counts has: it may be anything."""
+    absent = weights == 0
+    if not bool(absent.any()):
+        return designs, vectors
+    first = (weights > 0).to(torch.int8).argmax(-1, keepdim=True)
+
+    def row(value: Tensor) -> Tensor:
+        value, gone = torch.broadcast_tensors(value, absent)
+        return torch.where(gone, value.gather(-1, first.expand(*value.shape[:-1], 1)), value)
+
+    def row_of(design: Tensor) -> Tensor:
+        if design.dim() == 2:
+            return design
+        index = first[..., None].expand(len(design), 1, design.shape[-1])
+        return torch.where(absent[..., None], design.gather(1, index), design)
+
+    shared = all(v.dim() < weights.dim() and bool(torch.isfinite(v).all()) for v in vectors.values())
+    mended = vectors if shared else {key: row(value) for key, value in vectors.items()}
+    return {key: row_of(design) for key, design in designs.items()}, mended
+
+
+def _check_finite(name: str, value: Tensor, columns: int) -> None:
+    wrong = ~torch.isfinite(value)
+    if bool(wrong.any()):
+        wrong = wrong.unflatten(-1, (-1, columns)).any(-1)
+        raise DataError(
+            f"`{name}` is NaN or infinite in {int(wrong.sum())} rows, first in {_where(wrong)}; "
+            "drop or mend these rows, or give them the weight 0."
+        )
+
+
+def _where(wrong: Tensor) -> str:
+    """The first place in `wrong` `(N,)` or `(S, N)`, in words."""
+    *data_set, row = wrong.nonzero()[0].tolist()
+    return f"row {row} of data set {data_set[0]}" if data_set else f"row {row}"
