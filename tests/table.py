@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from neglog import losses, models
+from neglog.predictors import against_first
 
 Params = Mapping[str, Tensor]
 
@@ -26,6 +27,7 @@ class Model:
 
     `constants` are its constants, at the values that samples are drawn with, those that may have a design of
     their own first; `others` are further predictors, and `outputs` says which predictors have many.
+    `drawn` has other sites, at the values that samples are drawn with, where random ones will not do.
     `intercept` says whether the location has one, `smooth` whether the loss has a second derivative
     everywhere, `real` whether the response is a real number with a location and a scale, `fixed` how many
     constants cannot have a design.
@@ -39,6 +41,7 @@ class Model:
     constants: Mapping[str, Any]
     others: tuple[str, ...] = ()
     outputs: Mapping[str, int] = field(default_factory=dict)
+    drawn: Mapping[str, Any] = field(default_factory=dict)
     fixed: int = 0
     intercept: bool = True
     smooth: bool = True
@@ -65,7 +68,7 @@ class Model:
         if self.real:
             return x, y
         params = random_params(self, columns, seed, size=0.3) | {
-            k: torch.as_tensor(v, dtype=torch.float64) for k, v in self.constants.items()
+            k: torch.as_tensor(v, dtype=torch.float64) for k, v in {**self.constants, **self.drawn}.items()
         }
         with torch.random.fork_rng():
             torch.manual_seed(seed + 1000)  # not the numbers that x has
@@ -105,6 +108,26 @@ def _huber(location: Any, y: Any, scale: Any) -> Any:
 def _negative_binomial(log_mean: Any, y: Any, dispersion: Any, exposure: Any) -> Any:
     mean = np.exp(log_mean) * exposure
     return scipy.stats.nbinom.logpmf(y, 1 / dispersion, 1 / (1 + dispersion * mean))
+
+
+def _zero_inflated(log_count: Any, y: Any, zero: Any) -> Any:
+    return np.log(zero * (y == 0) + (1 - zero) * np.exp(log_count))
+
+
+def _classes(logit: Any, y: Any) -> Any:
+    logits = np.column_stack([np.zeros(len(y)), logit])
+    return np.take_along_axis(scipy.special.log_softmax(logits, axis=1), y[:, None].astype(int), 1)[:, 0]
+
+
+def _ordered(location: Any, y: Any, cutpoints: Any) -> Any:
+    cuts = np.array([-np.inf, *cutpoints, np.inf])
+    k = y.astype(int)
+    upper, lower = (STATS.logistic.cdf(cuts[k + side] - location) for side in (1, 0))
+    return np.log(upper - lower)
+
+
+def _mixture(mean: Any, y: Any, sigma: Any, weight: Any) -> Any:
+    return scipy.special.logsumexp(STATS.norm.logpdf(y[:, None], mean, sigma), axis=1, b=weight)
 
 
 def _beta(logit: Any, y: Any, precision: Any) -> Any:
@@ -150,6 +173,16 @@ TABLE = {
               "log_rate", {}, real=False, row_keyword="exposure"),
         Model("negative_binomial", models.negative_binomial, losses.negative_binomial_nll, _negative_binomial,
               "log_mean", {"dispersion": 0.7}, real=False, row_keyword="exposure"),
+        Model("zero_inflated_poisson", models.zero_inflated_poisson,
+              lambda e, y, z, **k: losses.zero_inflated_poisson_nll(e, y, torch.logit(z), **k),
+              lambda e, y, z, exposure: _zero_inflated(STATS.poisson.logpmf(y, np.exp(e) * exposure), y, z),
+              "log_rate", {"zero": 0.3}, real=False, row_keyword="exposure"),
+        Model("zero_inflated_negative_binomial", models.zero_inflated_negative_binomial,
+              lambda e, y, a, z, **k: losses.zero_inflated_negative_binomial_nll(
+                  e, y, a, torch.logit(z), **k),
+              lambda e, y, a, z, exposure: _zero_inflated(_negative_binomial(e, y, a, exposure), y, z),
+              "log_mean", {"dispersion": 0.3, "zero": 0.3}, drawn={"log_mean.bias": 2.0},
+              real=False, row_keyword="exposure"),
         Model("gamma", models.gamma, losses.gamma_nll,
               lambda e, y, k: STATS.gamma.logpdf(y, k, scale=np.exp(e) / k), "log_mean", {"shape": 3.0},
               real=False),
@@ -168,6 +201,15 @@ TABLE = {
         Model("binomial", models.binomial, losses.binomial_nll,
               lambda e, y, trials: STATS.binom.logpmf(y, trials, scipy.special.expit(e)),
               "logit", {}, real=False, row_keyword="trials"),
+        Model("categorical", partial(models.categorical, classes=3),
+              lambda e, y, **k: losses.categorical_nll(against_first(e), y, **k), _classes,
+              "logit", {}, outputs={"logit": 2}, real=False),
+        Model("ordinal", partial(models.ordinal, classes=4), losses.ordinal_nll, _ordered,
+              "location", {"cutpoints": [-1.0, 0.2, 1.5]}, fixed=1, intercept=False, real=False),
+        Model("gaussian_mixture", models.gaussian_mixture,
+              lambda m, y, s, w, **k: losses.gaussian_mixture_nll(m, y, torch.log(w), s, **k), _mixture,
+              "mean", {"sigma": [0.5, 1.0], "weight": [0.4, 0.6]}, outputs={"mean": 2, "sigma": 2},
+              drawn={"mean.bias": [-3.0, 3.0]}, real=False),
         Model("multivariate_gaussian", partial(models.multivariate_gaussian, dimensions=3),
               lambda m, y, s, c, **k: losses.multivariate_gaussian_nll(m, y, s[:, None] * c, **k),
               lambda m, y, s, c: STATS.multivariate_normal.logpdf(y - m, cov=(s * (c @ c.T).T).T * s),

@@ -30,7 +30,16 @@ MAY_IMPORT = {
     "objective": {"data", "distributions", "errors", "handlers", "kinks", "predictors", "tracing"},
     "blocks": {"errors", "objective", "predictors", "tracing"},
     "literal": {"blocks", "handlers"},
-    "coordinates": {"blocks", "distributions", "handlers", "kinks", "literal", "objective", "predictors"},
+    "coordinates": {
+        "blocks",
+        "distributions",
+        "handlers",
+        "kinks",
+        "literal",
+        "objective",
+        "predictors",
+        "tracing",
+    },
     "start": {"errors", "objective", "solvers"},
     "existence": {"coordinates", "errors", "objective"},
     "fit": {

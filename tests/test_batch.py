@@ -1,6 +1,7 @@
 """Many data sets at once: each as if it were alone, exact, and told apart from those without an answer."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -72,6 +73,8 @@ def test_every_data_set_is_fitted_as_if_it_were_alone(name, bootstrap):
     for s in range(SETS):
         alone = mle(case.model, x[s], y[s], weights=None if weights is None else weights[s], **keywords)
         assert_alike(fit, s, alone)
+        if case.smooth and not bootstrap:  # from the same null model, by the same steps
+            assert abs(int(fit.steps[s]) - alone.steps) <= 1
 
 
 @pytest.mark.parametrize("name", [name for name, case in TABLE.items() if not case.outputs])
@@ -323,6 +326,18 @@ def test_a_data_set_without_an_answer_is_told(build):
         assert_alike(fit, s, mle(model, x[s], y[s]))
 
 
+def test_a_spread_of_nothing_is_told_wherever_the_solver_stopped(monkeypatch):
+    def sure_of_itself(*arguments, **settings):
+        found = newton_together(*arguments, **settings)
+        return replace(found, converged=torch.ones_like(found.converged))
+
+    monkeypatch.setattr(batch, "newton_together", sure_of_itself)
+    monkeypatch.setattr(batch, "_runs_away", lambda problems, found: torch.zeros(4, dtype=torch.bool))
+    model, x, y = all_alike()
+    with pytest.warns(ConvergenceWarning, match="1 of 4 data sets, the first of them 0"):
+        mle_batch(model, x, y)
+
+
 def test_at_a_border_the_coefficients_are_those_of_the_limit():
     model, x, y = underdispersed()
     with pytest.warns(ConvergenceWarning, match="1 of 4"):
@@ -506,6 +521,9 @@ def test_a_problem_without_a_minimum_does_not_disturb_the_others():
     assert found.converged.tolist() == [False, True, False]
     torch.testing.assert_close(found.z[1], torch.ones(2, dtype=torch.float64), rtol=1e-8, atol=0)
     assert torch.equal(found.z[2], start[2])
+    assert found.steps.tolist()[::2] == [4, 0]  # the fifth step asks whether there is an end
+    on_the_saddle = newton_together(Functions([saddle]), torch.zeros(1, 2, dtype=torch.float64))
+    assert not on_the_saddle.converged.any()
 
 
 def test_steps_that_run_out_claim_nothing():

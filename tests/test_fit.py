@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyro.infer import Predictive, Trace_ELBO
-from table import REAL, TABLE, sample
+from table import REAL, TABLE, random_params, sample
 from torch import nn
 
 from neglog import log_likelihood, map_estimate, mle, models, on_features, predict, with_priors
@@ -210,13 +210,15 @@ def test_weight_two_is_the_row_twice(name, estimate):
 # Forms of a model.
 
 
-@LAW
+# Rows that are drawn with an intercept far from 0 may have no fit without one.
+@pytest.mark.parametrize("name", [name for name, e in TABLE.items() if e.intercept and not e.drawn])
 def test_no_intercept_is_a_bias_conditioned_at_zero(name):
     entry, (x, y), keywords = TABLE[name], TABLE[name].sample(), TABLE[name].keywords()
-    through = pyro.condition(entry.model, {f"{entry.location}.bias": number(0.0)})
+    bias = f"{entry.location}.bias"
+    through = pyro.condition(entry.model, {bias: torch.zeros_like(random_params(entry)[bias])})
     fit, free = mle(through, x, y, **keywords), mle(entry.model, x, y, **keywords)
-    assert f"{entry.location}.bias" not in fit.params
-    assert fit.k == free.k - 1
+    assert bias not in fit.params
+    assert fit.k == free.k - free.params[bias].numel()
     assert fit.loss == fit.nll >= free.nll
     if entry.real and name != "quantile":
         assert predict(fit, torch.zeros(1, 3).double()).mean.item() == 0.0

@@ -19,6 +19,17 @@ from neglog.guides import Delta
 from neglog.predictors import linear, positive, rows
 
 LAW = pytest.mark.parametrize("name", TABLE)
+COUNTED = {
+    "poisson": 400,
+    "negative_binomial": 400,
+    "zero_inflated_poisson": 400,
+    "zero_inflated_negative_binomial": 400,
+    "bernoulli": 2,
+    "binomial": 2,  # the first row has one trial
+    "categorical": 3,
+    "ordinal": 4,
+}
+"""How many counts have a probability worth summing."""
 
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -179,17 +190,15 @@ def test_runs_under_raw_predictive(name, parallel):
 
 @LAW
 def test_parallel_prediction_matches_one_by_one(name):
-    x, _ = sample(5)
+    x, y = TABLE[name].sample(5)
     many = [random_params(TABLE[name], seed=s) for s in range(4)]
     draws = {site: torch.stack([p[site] for p in many]) for site in many[0]}
     model = TABLE[name].model
-    locations = []
-    for params in many:
-        locations.append(trace_of(name, x, None, **params).nodes["y"]["fn"].mean)
+    alone = [trace_of(name, x, None, **params).nodes["y"]["fn"].log_prob(y) for params in many]
     with poutine.trace() as together:
         batched = {n: v.reshape(4, 1, *v.shape[1:]) for n, v in draws.items()}
         pyro.condition(model, batched)(x, **TABLE[name].keywords(5))
-    torch.testing.assert_close(together.trace.nodes["y"]["fn"].mean, torch.stack(locations))
+    torch.testing.assert_close(together.trace.nodes["y"]["fn"].log_prob(y), torch.stack(alone))
 
 
 @LAW
@@ -236,12 +245,11 @@ def test_real_densities_integrate_to_one(name):
     assert torch.trapezoid(density, s).item() == pytest.approx(1.0, abs=1e-8)
 
 
-@pytest.mark.parametrize("name", ["poisson", "negative_binomial", "bernoulli", "binomial"])
+@pytest.mark.parametrize("name", COUNTED)
 def test_counted_probabilities_add_up_to_one(name):
     x = sample(1)[0]
     fn = trace_of(name, x, None, **random_params(TABLE[name], size=0.3)).nodes["y"]["fn"]
-    most = {"bernoulli": 2, "binomial": 2}.get(name, 400)  # the first row has one trial
-    counts = torch.arange(most, dtype=torch.float64)
+    counts = torch.arange(COUNTED[name], dtype=torch.float64)
     assert fn.log_prob(counts[:, None]).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
 
 

@@ -163,18 +163,17 @@ def _orthonormal(objective: Objective, call: Affine, noise: Tensor, theta: Tenso
     bias, weight = _parts(objective, call)
     columns = _free_columns(call, bias, weight)
     masked = _masked(columns, bias, weight)
-    check_rank(objective, call, columns[:, masked], bias, weight)
-    floor = torch.where(masked, 0.0, 1e-8 * columns.norm(dim=0).clamp_min(1e-300))
+    shared = torch.linalg.qr(columns) if bool(masked.all()) and len(columns) >= columns.shape[1] else None
+    check_rank(objective, call, columns[:, masked] if shared is None else shared[1], bias, weight)
+    floor = 0.0 if shared else torch.where(masked, 0.0, 1e-8 * columns.norm(dim=0).clamp_min(1e-300))
     fixed = _offset(call, bias, weight)
-    shared = torch.linalg.qr(columns) if bool(masked.all()) else None
     blocks = []
     for output, size in zip(_outputs(call), noise.reshape(-1).tolist(), strict=True):
         places = _block_places(bias, weight, output)
         if shared is None:
             prior = size * _prior_curvature(objective, theta, places).sqrt()
-            orthonormal, triangle = torch.linalg.qr(
-                torch.cat([columns, torch.diag(torch.maximum(prior, floor))])
-            )
+            further = torch.diag(torch.maximum(prior, torch.as_tensor(floor)))
+            orthonormal, triangle = torch.linalg.qr(torch.cat([columns, further]))
         else:
             orthonormal, triangle = shared
         unit = len(columns) ** 0.5 * size
@@ -222,14 +221,14 @@ def _prior_curvature(objective: Objective, theta: Tensor, places: Tensor) -> Ten
 def check_rank(
     objective: Objective, call: Affine, free: Tensor, bias: Site | None, weight: Site | None
 ) -> None:
-    """Hold the columns `free` `(N, F)`, those whose coefficients have flat priors, to full rank.
+    """Hold the columns whose coefficients have flat priors to full rank: `free` `(N, F)`, or their triangle.
 
     Raises:
         SingularDesignError: names the dependent columns, or says that there are too few rows.
     """
     names = ["Intercept"] if bias is not None and bias.masked else []
     names += objective.column_names(call) if weight is not None and weight.masked else []
-    rows, count = free.shape
+    rows, count = objective.rows, free.shape[1]
     if count == 0:
         return
     if rows < count:

@@ -22,6 +22,7 @@ from neglog.kinks import Corner, corner, cornered, signed, smoothed
 from neglog.literal import in_units
 from neglog.objective import Objective, kinked_sites, rows_of_second_derivatives
 from neglog.predictors import RESPONSE
+from neglog.tracing import Run, run
 
 
 class Coordinates:
@@ -160,37 +161,58 @@ class Coordinates:
         theta = self.theta(z).requires_grad_()
         etas = {block: eta.requires_grad_() for block, eta in self._etas(z).items()}
         leaves = [theta, *etas.values()]
-        gradients = torch.autograd.grad(
-            self.objective.trial(theta, joined(etas)),
-            leaves,
-            create_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
+        nll, prior = self.objective.terms(theta, joined(etas))
+        hessian = torch.zeros((self.size, self.size), dtype=theta.dtype)
+        if isinstance(prior, Tensor) and prior.requires_grad:
+            (slope,) = torch.autograd.grad(prior, theta, create_graph=True, retain_graph=True)
+            hessian += rows_of_second_derivatives(slope, theta)
+        gradient, *by_eta = torch.autograd.grad(
+            nll, leaves, create_graph=True, allow_unused=True, materialize_grads=True
         )
-        hessian = self._pull_back(self._pull_back(rows_of_second_derivatives(gradients[0], theta)).T)
-        rows = dict(zip(etas, gradients[1:], strict=True))
-        for j, block in enumerate(self.blocks):
+        crosses = []
+        for place in self._constants:
+            row, *cross = _second(gradient[place], leaves)
+            hessian[place] += row
+            crosses.append((place, cross))
+        hessian = self._pull_back(self._pull_back(hessian).T)
+        for j, (block, rows) in enumerate(zip(self.blocks, by_eta, strict=True)):
             others = self.blocks[: j + 1]
-            by_eta = _second(rows[block].sum(), [etas[other] for other in others])
-            for other, curvature in zip(others, by_eta, strict=True):
+            for other, curvature in zip(others, _second(rows.sum(), leaves[1 : j + 2]), strict=True):
                 part = block.cross(curvature, other)
                 hessian[block.places[:, None], other.places] += part
                 if other is not block:
                     hessian[other.places[:, None], block.places] += part.T
-        self._add_cross(hessian, gradients[0], etas)
+        for place, cross in crosses:
+            self._add_cross(hessian, place, cross)
         return hessian
 
-    def _add_cross(self, hessian: Tensor, gradient: Tensor, etas: dict[Block, Tensor]) -> None:
-        """The derivatives of the parameters' own gradient in the predictors, row by row."""
-        for k, component in enumerate(gradient):
-            for block, by_row in zip(self.blocks, _second(component, list(etas.values())), strict=True):
-                if by_row.any():
-                    cross = torch.zeros_like(gradient)
-                    cross[k] = 1.0
-                    pulled = self._pull_back(cross).detach()
-                    part = block.gather(by_row)[:, None] * pulled
-                    hessian[block.places] += part
-                    hessian[:, block.places] += part.T
+    def _add_cross(self, hessian: Tensor, place: int, rows: list[Tensor]) -> None:
+        """The derivatives of the gradient in one parameter in the predictors, row by row."""
+        unit = torch.zeros(self.size, dtype=hessian.dtype)
+        unit[place] = 1.0
+        pulled = self._pull_back(unit)
+        for block, by_row in zip(self.blocks, rows, strict=True):
+            part = block.gather(by_row)[:, None] * pulled
+            hessian[block.places] += part
+            hessian[:, block.places] += part.T
+
+    @cached_property
+    def _constants(self) -> list[int]:
+        """The places in theta of what enters the likelihood of the rows by itself, beside the predictors."""
+        start = self.objective.initial
+        values = {
+            name: value.detach().requires_grad_() for name, value in self.objective.params(start).items()
+        }
+        with torch.no_grad():
+            etas = joined(self._etas(self.z(start)))
+        cut = run(self.objective.weighted, self.objective.data, Run(values, etas=etas))
+        likelihood = cut.log_prob(RESPONSE).sum()
+        if not likelihood.requires_grad:
+            return []
+        found = torch.autograd.grad(likelihood, list(values.values()), allow_unused=True)
+        used = [name for name, part in zip(values, found, strict=True) if part is not None]
+        sites = self.objective.sites
+        return [place for name in used for place in range(sites[name].place.start, sites[name].place.stop)]
 
     # The corners
 

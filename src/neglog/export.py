@@ -145,7 +145,8 @@ def _describe(model: Model) -> dict[str, Any]:
     while isinstance(model, partial) or hasattr(model, "description"):
         if not isinstance(model, partial):
             _check_bounds(model, keywords)
-            handlers.insert(0, to_json(getattr(model, "description", None)))
+            described: dict[str, Any] = getattr(model, "description", {})
+            handlers.insert(0, {name: to_json(settings) for name, settings in described.items()})
             _, model, *_ = layers(model)
             continue
         messenger = model.args[0] if model.args else None

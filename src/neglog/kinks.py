@@ -82,17 +82,22 @@ def _corner(fn: Any) -> Corner | None:
         constant = torch.log(fn.tau) + torch.log1p(-fn.tau) - torch.log(fn.scale)
         tilt = fn.tau - 0.5
         return Corner(fn, fn.loc, fn.scale, 0.5, lambda u: tilt * u, constant, fn.tau * (1 - fn.tau))
-    if isinstance(fn, FromLoss) and fn.density.steepness:
+    if isinstance(fn, FromLoss) and (fn.density.steepness or fn.density.cornered):
         return _corner_of_loss(fn)
     return None
 
 
 def _corner_of_loss(fn: FromLoss) -> Corner:
     density = fn.density
+    if (
+        density.cornered
+    ):  # A location of its own says that the corner is at no predictor: nothing certifies it.
+        constant, own = -torch.log(fn.scale) - density.log_z, fn.location.clone()
+        return Corner(fn, own, fn.scale, 0.0, density.rho, constant, density.information)
 
     def smooth(u: Tensor) -> Tensor:
         # Exactly at 0 autograd takes whichever slope the loss was written with; beside it there is but one.
-        beside = u + torch.where(u == 0, torch.finfo(u.dtype).tiny, 0.0)
+        beside = torch.where(u == 0, u + torch.finfo(u.dtype).tiny, u)
         return density.rho(beside) - density.steepness * beside.abs()
 
     constant = -torch.log(fn.scale) - density.log_z

@@ -127,10 +127,17 @@ class Objective:
         """Run the weighted model at `theta`, cut at the predictors in `etas`."""
         return run(self.weighted, self.data, Run(self.params(theta), etas=etas))
 
+    def terms(
+        self, theta: Tensor, etas: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | float]:
+        """Minus the log-likelihood of the rows, and minus the log prior."""
+        at = self.at(theta, etas)
+        return -at.log_prob(RESPONSE).sum(), -at.prior()
+
     def loss(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Tensor:
         """The loss as a differentiable scalar."""
-        at = self.at(theta, etas)
-        return -(at.log_prob(RESPONSE).sum() + at.prior())
+        nll, prior = self.terms(theta, etas)
+        return nll + prior
 
     def trial(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Tensor:
         """The loss; infinite where torch refuses a parameter, such as a scale that overflowed."""

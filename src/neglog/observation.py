@@ -84,7 +84,8 @@ class _Masked:
     """A fit may leave rows out of which nothing is known."""
 
     def __init__(self, model: Model) -> None:
-        self.model, self.description = model, {"masked": {}}
+        self.model = model
+        self.description: dict[str, dict[str, Any]] = {"masked": {}}
 
     def __call__(self, x: Any, y: Tensor | None = None, **keywords: Any) -> Any:
         with _Masking():

@@ -103,17 +103,19 @@ def run(model: Model, data: Data, run: Run, *, response: bool = True) -> Run:
     return run
 
 
-def initial_value(msg: dict[str, Any], y: Tensor | None = None) -> Tensor:
+def initial_value(msg: dict[str, Any], data: Data | None = None) -> Tensor:
     """Where a site starts unless told otherwise, deterministic given torch's random state.
 
-    A network's own value (`infer={"start": value}`); what the site reads from the response, if there is one
-    (`infer={"begin": function of y and the shape}`); the prior's mean where all real numbers are allowed, so
-    that linear predictors are small however large the columns; else the prior's median.
+    A network's own value (`infer={"start": value}`); what the site reads from the data, where there are any
+    (`infer={"begin": function of y, the weights of its rows and the shape}`); the prior's mean where all real
+    numbers are allowed, so that linear predictors are small however large the columns; else the prior's
+    median.
     """
     if "start" in msg["infer"]:
         return msg["infer"]["start"]
-    if "begin" in msg["infer"] and y is not None:
-        return msg["infer"]["begin"](y, msg["fn"].shape())
+    if "begin" in msg["infer"] and data is not None:
+        weights = data.y.new_ones(data.rows) if data.weights is None else data.weights
+        return msg["infer"]["begin"](data.y, weights, msg["fn"].shape())
     if is_real(msg["fn"].support):
         try:
             mean = msg["fn"].mean.detach()
@@ -140,7 +142,7 @@ def prototype(model: Model, data: Data) -> Run:
     """The model run without a response, to see its sites."""
     x: Designs = _Watched(data.x) if isinstance(data.x, Mapping) else data.x
     watched = Data(x, data.y, None, data.keywords)
-    first = run(model, watched, Run(fill=partial(initial_value, y=data.y)), response=False)
+    first = run(model, watched, Run(fill=partial(initial_value, data=data)), response=False)
     if RESPONSE not in first.sites:
         raise ModelError(
             f"`{model_name(model)}` has no sample site named 'y'; the observation must be "

@@ -154,7 +154,7 @@ def _values(fit: Fit, site: str, labels: list[tuple[str, str]]) -> list[tuple[tu
 
 def _below(matrix: Tensor) -> tuple[list[int], list[int]]:
     """The rows and columns of the entries below the diagonal."""
-    rows, columns = torch.tril_indices(*matrix.shape[-2:], offset=-1).tolist()
+    rows, columns = torch.tril_indices(len(matrix), len(matrix), offset=-1).tolist()
     return rows, columns
 
 

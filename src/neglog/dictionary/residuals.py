@@ -56,7 +56,8 @@ def as_likelihood(rho: Rho) -> ResidualModel:
     Source: Huber (1964), Robust estimation of a location parameter.
 
     A loss with a corner at r = 0, such as |r|, is fitted and certified as least absolute deviations are.
-    Where it has corners elsewhere no optimum at them can be certified: `mle` then says ``converged=False``.
+    Where it has corners elsewhere no optimum at them can be certified: `mle` then runs `SVI` and says
+    ``converged=False``.
 
     Args:
         rho: a function of a tensor of residuals that gives the loss of each, differentiable by torch.
@@ -70,6 +71,6 @@ def as_likelihood(rho: Rho) -> ResidualModel:
     >>> y = torch.tensor([1.0, 2.0, 3.0, 4.0, 100.0], dtype=torch.float64)
     >>> fit = mle(as_likelihood(lambda r: torch.log1p(r**2)), torch.empty((5, 0)), y)  # Cauchy's
     >>> round(fit.params["location.bias"].item(), 3), fit.converged
-    (2.447, True)
+    (2.514, True)
     """
     return ResidualModel(normalised(rho))

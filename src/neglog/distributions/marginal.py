@@ -56,7 +56,8 @@ class MarginalNormal(TorchDistribution):
         root = torch.linalg.cholesky(factor @ factor.mT + unknown)
         residual = torch.where(self.known, value - self.base_dist.loc, 0.0)
         whitened = torch.linalg.solve_triangular(root, residual.unsqueeze(-1), upper=False)[..., 0]
-        constants = root.diagonal(dim1=-2, dim2=-1).log().sum(-1) + HALF_LOG_TWO_PI * self.known.sum(-1)
+        count = self.known.to(value.dtype).sum(-1)
+        constants = root.diagonal(dim1=-2, dim2=-1).log().sum(-1) + HALF_LOG_TWO_PI * count
         some = -0.5 * whitened.square().sum(-1) - constants
         return torch.where(self.known.all(-1), self.base_dist.log_prob(value), some)
 

@@ -47,7 +47,8 @@ class LossDensity:
         name: what it is called.
         log_z: the log of the integral of exp(-ρ).
         mean, variance: those of u; NaN where the tails are too heavy for them.
-        steepness: half the jump of ρ' at u = 0 where that is a corner, pointing down, and 0 elsewhere.
+        steepness: half the jump of ρ' at u = 0 where that is a corner, pointing down; else 0.
+        cornered: whether ρ' jumps anywhere else.
         information: E ρ'(u)², the information of a row on its location in units of the scale.
         skew_information: E u ρ'(u)², that on location and scale together; 0 for a symmetric loss.
     """
@@ -58,6 +59,7 @@ class LossDensity:
     mean: float
     variance: float
     steepness: float
+    cornered: bool
     information: float
     skew_information: float
     centre: float = field(repr=False)
@@ -264,6 +266,7 @@ def normalised(rho: Rho) -> LossDensity:
         mean=moments.mean if all(end.has_moment(1, total) for end in ends) else math.nan,
         variance=moments.variance if all(end.has_moment(2, total) for end in ends) else math.nan,
         steepness=_steepness(rho, total),
+        cornered=_is_cornered(rho, centre, peak, total, panels),
         information=moments.information,
         skew_information=moments.skew_information,
         centre=centre,
@@ -477,3 +480,19 @@ def _steepness(rho: Rho, width: float) -> float:
     left, right = _gradient(rho, torch.tensor([-1e-20, 1e-20], dtype=torch.float64) * width).tolist()
     jump = 0.5 * (right - left)
     return jump if jump * width > 1e-6 else 0.0
+
+
+def _is_cornered(rho: Rho, centre: float, peak: float, width: float, panels: Tensor) -> bool:
+    """Whether the slope jumps at a residual other than 0 where the density counts.
+
+    It does if it changes across a panel that is far narrower than a smooth density needs, or at an edge.
+    """
+    u = _residual(centre, panels)
+    with torch.no_grad():
+        counts = rho(u) - peak < 50
+    beside = 1e-7 * (u - centre)
+    before, after = _gradient(rho, u - beside), _gradient(rho, u + beside)
+    at_edge = (after - before).abs()[counts & (u.abs() > 1e-6 * width)]
+    inside = (u[:-1] * u[1:] > 0) & counts[:-1] & counts[1:] & (panels.diff() < 1e-4)
+    across = (before[1:] - after[:-1]).abs()[inside]
+    return bool((torch.cat([at_edge, across]) * width > 1e-2).any())

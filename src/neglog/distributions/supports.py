@@ -21,6 +21,8 @@ def ends(support: Any) -> tuple[Bound, Bound]:
 
 def anywhere(support: Any, like: Tensor) -> Tensor:
     """A value of the shape of `like` well inside the support: 0, or 1 from its end, or midway between two."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
     if support.event_dim:
         transform = biject_to(support)
         return transform(like.new_zeros(transform.inverse_shape(like.shape)))
@@ -41,6 +43,8 @@ def filled(value: Tensor, known: Tensor, support: Any) -> Tensor:
 
     `known` has the shape of `value`. What is computed with the rest is finite, and so are its derivatives.
     """
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
     some = value[known]
     typical = (some.median() if some.numel() else value.new_tensor(math.nan)).expand(value.shape)
     if support.event_dim:

@@ -14,21 +14,32 @@ from neglog.errors import ModelError
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows, simplex
 
 
-def _quantiles(y: Tensor, shape: torch.Size) -> Tensor:
+def _seen(y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The response in increasing order, with the weights of its rows; NaN comes last, and counts for 0."""
+    ordered, order = y.reshape(len(y), -1)[:, 0].sort()
+    return ordered, torch.where(ordered.isnan(), 0, weights[order])
+
+
+def _quantiles(y: Tensor, weights: Tensor, shape: torch.Size) -> Tensor:
     """Quantiles of y, as many as components, at the middles of equal shares."""
+    ordered, mass = _seen(y, weights)
+    reached = mass.cumsum(0)
     shares = (torch.arange(shape.numel(), dtype=y.dtype) + 0.5) / shape.numel()
-    return torch.nanquantile(y, shares).reshape(shape)
+    return ordered[torch.searchsorted(reached, shares * reached[-1])].reshape(shape)
 
 
-def _share_of_spread(y: Tensor, shape: torch.Size) -> Tensor:
-    spread = y[~y.isnan()].std(correction=0) / shape.numel()
-    return torch.where(spread > 0, spread, 1.0).expand(shape)
+def _share_of_spread(y: Tensor, weights: Tensor, shape: torch.Size) -> Tensor:
+    ordered, mass = _seen(y, weights)
+    values, share = ordered.nan_to_num(), mass / mass.sum()
+    spread = (share @ (values - share @ values) ** 2).sqrt() / shape.numel()
+    # Not quite alike, for components whose means cannot be apart at the start, such as lines through 0.
+    return torch.where(spread > 0, spread, 1.0) * torch.linspace(1.0, 1.1, shape.numel(), dtype=y.dtype)
 
 
 _BEGIN = {
     "mean.bias": _quantiles,
     "sigma": _share_of_spread,
-    "log_sigma.bias": lambda y, shape: _share_of_spread(y, shape).log(),
+    "log_sigma.bias": lambda *data: _share_of_spread(*data).log(),
 }
 
 

@@ -31,41 +31,45 @@ class _Begin:
         columns = design("mean", x)
         self.columns = torch.cat([columns.new_ones((len(columns), 1)), columns.detach()], dim=1)
         self.sites = {
-            "mean.bias": lambda y, shape: self.coefficients(y)[0],
-            "mean.weight": lambda y, shape: self.coefficients(y)[1:].T,
-            "scale": lambda y, shape: self.scale(y),
-            "log_scale.bias": lambda y, shape: self.scale(y).log(),
-            "correlation_cholesky": lambda y, shape: self.factor(y),
-            "partial.bias": lambda y, shape: self.partial(y),
+            "mean.bias": lambda y, w, shape: self.coefficients(y, w)[0],
+            "mean.weight": lambda y, w, shape: self.coefficients(y, w)[1:].T,
+            "scale": lambda y, w, shape: self.scale(y, w),
+            "log_scale.bias": lambda y, w, shape: self.scale(y, w).log(),
+            "correlation_cholesky": lambda y, w, shape: self.factor(y, w),
+            "partial.bias": lambda y, w, shape: self.partial(y, w),
         }
 
     def __call__(self, site: Any) -> dict[str, Any]:
         return {"begin": self.sites[site["name"]]} if site["name"] in self.sites else {}
 
-    def coefficients(self, y: Tensor) -> Tensor:
+    def coefficients(self, y: Tensor, weights: Tensor) -> Tensor:
         whole = ~y.isnan().any(dim=1)
-        return torch.linalg.lstsq(self.columns[whole], y[whole], driver="gelsd").solution
+        root = weights[whole].sqrt().unsqueeze(1)
+        return torch.linalg.lstsq(root * self.columns[whole], root * y[whole], driver="gelsd").solution
 
-    def residuals(self, y: Tensor) -> Tensor:
+    def residuals(self, y: Tensor, weights: Tensor) -> Tensor:
+        """Those of the complete rows, whose sum of squares is the weighted mean."""
         whole = ~y.isnan().any(dim=1)
-        return y[whole] - self.columns[whole] @ self.coefficients(y)
+        share = weights[whole] / weights[whole].sum()
+        found = y[whole] - self.columns[whole] @ self.coefficients(y, weights)
+        return share.sqrt().unsqueeze(1) * found
 
-    def scale(self, y: Tensor) -> Tensor:
-        spread = self.residuals(y).square().mean(dim=0).sqrt()
+    def scale(self, y: Tensor, weights: Tensor) -> Tensor:
+        spread = self.residuals(y, weights).norm(dim=0)
         return torch.where(spread > 0, spread, 1.0)
 
-    def factor(self, y: Tensor) -> Tensor:
+    def factor(self, y: Tensor, weights: Tensor) -> Tensor:
         """The Cholesky factor of the residuals' correlations; 1 where they are singular."""
-        residuals = self.residuals(y)
+        residuals = self.residuals(y, weights)
         units = residuals / residuals.norm(dim=0)
         factor, failed = torch.linalg.cholesky_ex(units.T @ units)
         sure = not failed and bool((factor.diagonal() > 1e-6).all())
         return factor if sure else torch.eye(y.shape[1], dtype=y.dtype)
 
-    def partial(self, y: Tensor) -> Tensor:
+    def partial(self, y: Tensor, weights: Tensor) -> Tensor:
         """atanh of the partial correlations that the factor holds, row by row."""
-        factor = self.factor(y)
-        row, column = torch.tril_indices(*factor.shape, offset=-1)
+        factor = self.factor(y, weights)
+        row, column = torch.tril_indices(len(factor), len(factor), offset=-1)
         left = 1 - (torch.cumsum(factor.square(), dim=1) - factor.square())
         return torch.atanh((factor / left.sqrt())[row, column])
 
