@@ -88,12 +88,14 @@ def draw_shares(axes: Axes, x: pd.DataFrame, answer: pd.Series, count: pd.Series
 
 def draw_latent(axes: Axes, fit: Fit) -> None:
     weight, cuts = summary(fit)["estimate"]["location"], fit.params["cutpoints"].tolist()
-    kinds = {"terraced house, low influence": weight["terrace"]}
-    kinds["tower block, high influence"] = weight["influence_high"]
-    for (name, location), level in zip(kinds.items(), (0.36, 0.0), strict=True):
+    kinds = (
+        ("terraced house,\nlow influence", weight["terrace"], 0.36, 1.6),
+        ("tower block,\nhigh influence", weight["influence_high"], 0.0, -5.0),
+    )
+    for name, location, level, left in kinds:
         below = [0.0, *(1 / (1 + math.exp(location - cut)) for cut in cuts), 1.0]
         parts = zip(
-            pairwise([-6, *cuts, 6]), pairwise(below), (-3.4, 0.1, 3.4), ANSWERS.values(), strict=True
+            pairwise([-6, *cuts, 6]), pairwise(below), (-2.1, 0.1, 2.3), ANSWERS.values(), strict=True
         )
         for (low, high), (before, after), place, colour in parts:
             grid = np.linspace(low, high, 201)
@@ -101,7 +103,7 @@ def draw_latent(axes: Axes, fit: Fit) -> None:
             axes.fill_between(grid, level, top, color=colour, alpha=0.45, lw=0)
             axes.plot(grid, top, color=INK, lw=1.2)
             say(axes, f"{100 * (after - before):.0f} %", (place, level + 0.06), INK, ha="center")
-        say(axes, name, (-5.8, level + 0.27), INK, fontsize=8.5)
+        say(axes, name, (left, level + 0.2), INK)
     for cut in cuts:
         axes.axvline(cut, color=INK, lw=0.8, ls=(0, (3, 2)))
     say(axes, "low | medium", (cuts[0] - 0.15, 0.675), QUIET, ha="right", fontsize=8.5)

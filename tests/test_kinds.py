@@ -624,6 +624,17 @@ def test_components_begin_apart_in_the_units_of_y():
     assert torch.linalg.eigvalsh(saddle.hessian(theta))[0] < 1e-8
 
 
+def test_weights_count_where_components_begin():
+    x, y = design(90, 1), normal(90)
+    weights = torch.arange(90) % 3
+    index = torch.repeat_interleave(torch.arange(90), weights)
+    model = flat(partial(models.gaussian_mixture, components=3))
+    weighted = Objective(model, prepare(x, y, weights=weights))
+    repeated, plain = Objective(model, prepare(x[index], y[index])), Objective(model, prepare(x, y))
+    torch.testing.assert_close(weighted.initial, repeated.initial, rtol=1e-12, atol=1e-12)
+    assert (weighted.initial - plain.initial).abs().max() > 0.01
+
+
 def test_a_start_decides_which_optimum_and_which_order():
     y = table("iris")["Petal_Length"]
     x = np.empty((len(y), 0))

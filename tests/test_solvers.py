@@ -6,10 +6,10 @@ import pytest
 import torch
 from table import sample
 
-from neglog import flat, models
+from neglog import flat, mle, models
 from neglog.coordinates import rescaled
 from neglog.data import prepare
-from neglog.errors import UnboundedLikelihoodError
+from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError
 from neglog.objective import Objective
 from neglog.solvers import LBFGS, Chain, Continuation, Newton
 from neglog.solvers.continuation import _Vertex
@@ -183,3 +183,12 @@ def test_continuation_without_a_certificate_does_not_converge(monkeypatch):
     found = Continuation().minimise(coordinates, start)
     assert not found.converged
     assert "no certified optimum" in found.status
+
+
+def test_a_run_cut_short_on_a_slope_is_not_called_a_runaway():
+    x, y = sample()
+    counts = torch.exp(0.3 * y).round()
+    far = {"log_rate.bias": counts.mean().log() + 10.0}
+    with pytest.warns(ConvergenceWarning, match="stopped after 1 steps"):
+        fit = mle(models.poisson, x, counts, start=far, solver=Newton(max_steps=1))
+    assert not fit.converged

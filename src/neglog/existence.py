@@ -18,6 +18,8 @@ FLAT = 1e-5
 """A curvature a row below this, in units of that at the start, is looked at."""
 FAR = (1.0, 4.0, 16.0, 64.0)
 """How far to look along a flat direction, in units of the noise of a row."""
+FALL = 1.0
+"""A fall of the loss in nats that shows a slope, where a solver has not arrived."""
 RISE = 1e-7
 """A rise of the loss in nats that shows a minimum."""
 Ends = tuple[str, str]
@@ -88,8 +90,9 @@ def recession(coordinates: Coordinates, z: Tensor) -> Recession | None:
         downhill = -1.0 if float(gradient @ vectors[:, i]) > 0 else 1.0
         for sign in (downhill, -downhill):
             direction = sign * vectors[:, i]
-            # A loss that is not a number there shows nothing, so it does not count as flat.
-            if all(coordinates.value(z + far * direction) <= value + RISE for far in FAR):
+            # A loss that is not a number there shows nothing, so it does not count as flat; nor does one that
+            # falls by much, since the solver then stopped on a slope.
+            if all(value - FALL <= coordinates.value(z + far * direction) <= value + RISE for far in FAR):
                 return _named(coordinates, coordinates.directions(direction[:, None])[:, 0])
     return None
 

@@ -485,14 +485,18 @@ def _steepness(rho: Rho, width: float) -> float:
 def _is_cornered(rho: Rho, centre: float, peak: float, width: float, panels: Tensor) -> bool:
     """Whether the slope jumps at a residual other than 0 where the density counts.
 
-    It does if it changes across a panel that is far narrower than a smooth density needs, or at an edge.
+    Every panel is halved towards where the slope changes most: a change that does not shrink is a jump.
     """
-    u = _residual(centre, panels)
+    edges = _residual(centre, panels)
     with torch.no_grad():
-        counts = rho(u) - peak < 50
-    beside = 1e-7 * (u - centre)
-    before, after = _gradient(rho, u - beside), _gradient(rho, u + beside)
-    at_edge = (after - before).abs()[counts & (u.abs() > 1e-6 * width)]
-    inside = (u[:-1] * u[1:] > 0) & counts[:-1] & counts[1:] & (panels.diff() < 1e-4)
-    across = (before[1:] - after[:-1]).abs()[inside]
-    return bool((torch.cat([at_edge, across]) * width > 1e-2).any())
+        edges = edges[rho(edges) - peak < 50]
+    low, high = edges[:-1], edges[1:]
+    at_low, at_high = _gradient(rho, low), _gradient(rho, high)
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        slope = _gradient(rho, middle)
+        left = (slope - at_low).abs() >= (at_high - slope).abs()
+        low, at_low = torch.where(left, low, middle), torch.where(left, at_low, slope)
+        high, at_high = torch.where(left, middle, high), torch.where(left, slope, at_high)
+    jump = (at_high - at_low).abs() * width
+    return bool(((jump > 1e-4) & (high.abs() > 1e-9 * width)).any())
