@@ -10,8 +10,8 @@ Ozone in New York has a spread that grows with its mean, and a column multiplies
 and their coefficients are alike where their levels are not: exp of a fit to log y is a median. Summed up over
 the days it lacks a tenth of the ozone; the factor exp(sigma² / 2) brings back the mean.
 
-Weeks until a leukaemia comes back are known for 30 patients of 42; for twelve the study ended before. Their rows
-say that the time is longer than this, and a likelihood takes that as it is: P(y > the week of the last visit).
+Weeks until a leukaemia comes back are known for 30 patients of 42; for twelve the study ended before. Their
+rows say that the time is longer than this, and a likelihood takes that as it is: P(y > last week seen).
 
 Asserted: the estimates of R's `lm`, `glm` and `survreg` for these data, and the score equations.
 """
@@ -120,8 +120,8 @@ def draw_survival(axes: Axes) -> None:
     axes.plot(weeks, survival(fits["as if relapsed"], 1.0, weeks), color=BLUE, lw=1.2, ls=(0, (4, 2)))
     axes.plot(weeks, survival(fits["left out"], 1.0, weeks), color=BLUE, lw=1.2, ls=(0, (1, 1.5)))
     say(axes, "treated", (13.5, 0.86), BLUE)
-    say(axes, "as if relapsed", (23.3, 0.40), BLUE, fontsize=8)
-    say(axes, "left out", (15.2, 0.27), BLUE, fontsize=8, ha="right")
+    say(axes, "as if relapsed", (24.3, 0.27), BLUE, fontsize=8)
+    say(axes, "left out", (20.2, 0.175), BLUE, fontsize=8)
     say(axes, "placebo", (1.2, 0.32), RED)
     axes.set(xlim=(0, 35), ylim=(0, 1.02))
     dress(axes, "In remission, 42 patients", "weeks", "share in remission")

@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "tracing": {"data", "errors", "handlers", "predictors"},
     "dictionary": {"distributions", "errors", "losses", "models", "predictors", "tracing"},
     "objective": {"data", "distributions", "errors", "handlers", "kinks", "predictors", "tracing"},
-    "blocks": {"errors", "objective", "predictors", "tracing"},
+    "basis": set(),
+    "blocks": {"basis", "errors", "objective", "predictors", "tracing"},
     "literal": {"blocks", "handlers"},
     "coordinates": {
         "blocks",

@@ -513,6 +513,7 @@ def test_the_loss_of_a_loss_of_ones_own():
         (lambda: losses.loss_of(models.poisson, learn="exposure"), "no positive number 'exposure'.*none"),
         (lambda: losses.loss_of(models.binomial, learn="trials"), "no positive number 'trials' to learn"),
         (lambda: losses.loss_of(models.heteroscedastic, learn="log_variance"), "no positive number"),
+        (lambda: losses.loss_of(models.gaussian_mixture, learn="sigma"), "no positive number 'sigma'.*none"),
         (lambda: losses.loss_of(models.huber, learn="delta"), "no positive number 'delta' to learn.*'scale'"),
         (
             lambda: losses.loss_of(models.gaussian, learn="sigma", sigma=0.0),
@@ -652,6 +653,7 @@ def test_the_tails_and_the_quantiles_are_those_of_scipy(name):
 def test_mean_and_variance_exist_or_are_nan(name):
     rho, _, known = RHOS[name]
     ours = FromLoss(torch.tensor(2.0, dtype=torch.float64), 3.0, normalised(rho))
+    assert ours.median.item() == pytest.approx(2 + 3 * float(known.median()), rel=1e-9, abs=1e-9)
     mean, variance_ = known.stats(moments="mv")
     if np.isfinite(mean):
         assert ours.mean.item() == pytest.approx(2 + 3 * float(mean), rel=1e-9, abs=1e-9)
@@ -895,6 +897,7 @@ REFUSED = {
     "a vertical slope": (lambda r: r.abs().sqrt(), "not differentiable at r = 0.*vertical slope"),
     "a root of a square": (lambda r: (r * r).sqrt(), r"not differentiable at r = 0.*r\.abs\(\)"),
     "a jump": (lambda r: r**2 / 2 + (r > 1), "is not differentiable: it jumps"),
+    "steps": (lambda r: torch.floor(r.abs()) + 0 * r, "two quadratures give"),
     "a part detached": (lambda r: r.abs() * r.abs().detach(), "its gradient is not its derivative"),
     "numpy": (lambda r: torch.tensor(np.square(r.detach().numpy())), "`rho` has no gradient"),
     "reduced": (lambda r: (r**2).mean(), r"it gives float64 of shape \(\)"),

@@ -126,7 +126,7 @@ def inside(fn):
 
 
 def panels(low, high):
-    """Nodes and weights of Gauss's rule on panels that are short at the ends and at 0.3, where corners are."""
+    """Nodes and weights of Gauss's rule on panels short at the ends and at 0.3, where a corner is."""
     steps = np.concatenate([[0.0], np.geomspace(1e-8, 4000.0, 300)])
     edges = np.concatenate([0.3 - steps, 0.3 + steps, low + steps, high - steps])
     edges = np.unique(np.clip(edges, low, high))
@@ -431,6 +431,17 @@ def test_a_censored_row_has_the_probability_of_its_side(name):
         assert torch.equal(seen.log_prob(beyond), seen.log_prob(at))
 
 
+def test_a_bound_need_not_be_a_value_that_can_be_drawn():
+    rate = number(3.5).requires_grad_()
+    between = Censored(own.Poisson(rate), 2.5, 7.5).log_prob(tensor(2.5, 7.5, 0.0))
+    close(between.exp(), scipy.stats.poisson(3.5).cdf([2, 7, 2]) * [1, -1, 1] + [0, 1, 0])
+    assert bool(torch.isfinite(torch.autograd.grad(between.sum(), rate)[0]))
+    shape = number(2.5).requires_grad_()
+    at_ends = Censored(own.Beta(shape, number(1.5)), 0.0, 1.0).log_prob(tensor(0.5, 0.0, 1.0))
+    assert at_ends[1:].tolist() == [-INF, -INF]
+    assert bool(torch.isfinite(torch.autograd.grad(at_ends[0], shape)[0]))
+
+
 @EVERY
 def test_tails_follow_from_each_other(name):
     fn = FAMILIES[name]
@@ -509,7 +520,7 @@ def test_a_thousand_scales_away_numbers_are_finite(name, side):
     family._given = tuple(parameters)
     bound = {"Beta": 0.5 + side * (0.5 - 1e-9), "Bernoulli": 0.5 + side * 0.5}.get(name)
     if bound is None:
-        bound = side * 1e3 if side > 0 or fn.support is dist.constraints.real else 1e-9
+        bound = side * 1e3 if side > 0 or fn.support is dist.constraints.real else 1e-100
     bound = 9.0 if name == "Binomial" and side > 0 else math.ceil(bound) if fn.support.is_discrete else bound
     one = Censored(family, -INF, bound) if side > 0 else Censored(family, bound, INF)
     edge = one.log_prob(number(bound))
@@ -542,6 +553,14 @@ def test_log_tails_are_scipys_far_out(ours, theirs):
     at = tensor(-600.0, -40.0, -5.0, -0.5, 0.0, 0.5, 5.0, 30.0)
     close(ours.log_cdf(at), theirs.logcdf(at.numpy()), rtol=1e-12)
     close(ours.log_sf(at), theirs.logsf(at.numpy()), rtol=1e-12)
+
+
+def test_a_hazard_too_small_for_a_float_has_a_log():
+    scale, shape = number(1.5).requires_grad_(), number(40.0).requires_grad_()
+    value = own.Weibull(scale, shape).log_cdf(number(1e-10))
+    close(value, 40 * math.log(1e-10 / 1.5))
+    first = torch.autograd.grad(value, (scale, shape))
+    close(torch.stack(first), [-40 / 1.5, math.log(1e-10 / 1.5)])
 
 
 def test_derivatives_of_the_log_of_a_tiny_probability():
@@ -816,6 +835,14 @@ def test_a_perfect_fit_of_what_was_seen_is_told():
         mle(censored(models.gaussian, lower=3.0), x, (2 * x[:, 0]).clamp(min=3.0))
 
 
+def test_rows_that_are_surely_censored_are_no_perfect_fit():
+    x = torch.cat([torch.zeros(30), torch.full((5,), -100.0)]).double()[:, None]
+    y = (3 + x[:, 0] + torch.randn(35, dtype=torch.float64)).clamp(min=0.0)
+    fit = mle(censored(pyro.condition(models.gaussian, {"mean.weight": tensor(1.0)}), lower=0.0), x, y)
+    assert fit.converged
+    assert predict(fit, x).stddev[-1] < 1e-15
+
+
 # Corners
 
 
@@ -825,6 +852,9 @@ def test_censored_absolute_values_have_a_certified_optimum(model):
     fit = mle(censored(model, lower=0.4, upper=0.8), x, np.clip(y, 0.4, 0.8))
     assert fit.converged
     assert "residuals exactly 0" in fit.status
+    # A censored row has no corner, wherever its bound is.
+    z = fit.coordinates.z(fit.objective.theta(fit.params))
+    assert len(fit.coordinates.residuals(z)) == ((y > 0.4) & (y < 0.8)).sum()
     predictor = "median" if model is models.laplace else "quantile"
     theta = [fit.params[f"{predictor}.bias"], fit.params[f"{predictor}.weight"][0], fit.params["scale"].log()]
     bounded = [

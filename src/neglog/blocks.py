@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from neglog.basis import Basis, triangle_of
 from neglog.errors import SingularDesignError
 from neglog.objective import Objective, Site
 from neglog.predictors import RESPONSE
@@ -19,17 +20,15 @@ class Block:
     """The coefficients of one linear predictor, or of one output of it, in both coordinates.
 
     `places` are their positions in theta, the bias (where it is free) first: ``triangle @ theta[places]``
-    are their positions in z. The predictor is ``unit * design @ z[places] + offset``; `design` `(N, P)`,
-    which the outputs of a predictor share, is None where the true design itself depends on parameters, and
-    `offset` is the part that is not free.
+    are their positions in z. The predictor is ``basis.at(z[places]) + offset``; `basis` is None where the
+    true design itself depends on parameters, and `offset` is the part that is not free.
     """
 
     predictor: str
     output: int | None
     places: Tensor
     triangle: Tensor
-    design: Tensor | None
-    unit: float
+    basis: Basis | None
     offset: Tensor | float
 
     @property
@@ -48,19 +47,19 @@ class Block:
 
     def eta(self, z: Tensor) -> Tensor:
         """The predictor `(N,)` at `z` `(P,)`."""
-        assert self.design is not None
-        return self.design @ (self.unit * z) + self.offset
+        assert self.basis is not None
+        return self.basis.at(z) + self.offset
 
     def gather(self, rows: Tensor) -> Tensor:
         """A gradient `(N,)` in the predictor as one `(P,)` in z."""
-        assert self.design is not None
-        return self.unit * (self.design.T @ rows)
+        assert self.basis is not None
+        return self.basis.gather(rows)
 
     def cross(self, rows: Tensor, other: Block) -> Tensor:
         """Second derivatives `(N,)` in two predictors as those `(P, Q)` in their z."""
-        assert self.design is not None
-        assert other.design is not None
-        return (self.unit * other.unit) * (self.design.T @ (rows[:, None] * other.design))
+        assert self.basis is not None
+        assert other.basis is not None
+        return self.basis.cross(rows, other.basis)
 
 
 def joined(values: Mapping[Block, Tensor]) -> dict[str, Tensor]:
@@ -154,43 +153,55 @@ def _diagonal(objective: Objective, call: Affine, noise: Tensor, theta: Tensor) 
     for output, unit in zip(_outputs(call), noise.reshape(-1).tolist(), strict=True):
         places = _block_places(*_parts(objective, call), output)
         triangle = torch.eye(len(places), dtype=theta.dtype) / unit
-        blocks.append(Block(call.name, output, places, triangle, None, 1.0, 0.0))
+        blocks.append(Block(call.name, output, places, triangle, None, 0.0))
     return tuple(blocks)
 
 
 def _orthonormal(objective: Objective, call: Affine, noise: Tensor, theta: Tensor) -> tuple[Block, ...]:
     """The blocks of a fixed design: `[1, x] = Q R`, with the curvature of the priors as further rows."""
     bias, weight = _parts(objective, call)
-    columns = _free_columns(call, bias, weight)
-    masked = _masked(columns, bias, weight)
-    shared = torch.linalg.qr(columns) if bool(masked.all()) and len(columns) >= columns.shape[1] else None
-    check_rank(objective, call, columns[:, masked] if shared is None else shared[1], bias, weight)
-    floor = 0.0 if shared else torch.where(masked, 0.0, 1e-8 * columns.norm(dim=0).clamp_min(1e-300))
+    columns, one = call.design if weight is not None else call.design[:, :0], bias is not None
+    masked = _masked(columns.shape[1] + one, bias, weight)
+    shared = _decomposed(columns, one) if bool(masked.all()) and objective.rows >= len(masked) else None
+    free = _with_one(columns, one)[:, masked] if shared is None else shared[0]
+    check_rank(objective, call, free, bias, weight)
     fixed = _offset(call, bias, weight)
     blocks = []
     for output, size in zip(_outputs(call), noise.reshape(-1).tolist(), strict=True):
         places = _block_places(bias, weight, output)
         if shared is None:
             prior = size * _prior_curvature(objective, theta, places).sqrt()
-            further = torch.diag(torch.maximum(prior, torch.as_tensor(floor)))
-            orthonormal, triangle = torch.linalg.qr(torch.cat([columns, further]))
+            floor = torch.where(masked, 0.0, 1e-8 * _with_one(columns, one).norm(dim=0).clamp_min(1e-300))
+            triangle, basis = _decomposed(columns, one, torch.maximum(prior, floor))
         else:
-            orthonormal, triangle = shared
-        unit = len(columns) ** 0.5 * size
-        design = orthonormal[: len(columns)]
+            triangle, basis = shared
+        unit = objective.rows**0.5 * size
+        scaled = replace(basis, transform=basis.transform * unit)
         offset = fixed[:, output] if isinstance(fixed, Tensor) and output is not None else fixed
-        blocks.append(Block(call.name, output, places, triangle / unit, design, unit, offset))
+        blocks.append(Block(call.name, output, places, triangle / unit, scaled, offset))
     return tuple(blocks)
 
 
-def _free_columns(call: Affine, bias: Site | None, weight: Site | None) -> Tensor:
-    ones = call.design.new_ones((len(call.design), 1 if bias is not None else 0))
-    return torch.cat([ones, call.design], dim=1) if weight is not None else ones
+def _decomposed(columns: Tensor, one: bool, further: Tensor | None = None) -> tuple[Tensor, Basis]:
+    """R and Q of ``[1, columns]`` with a diagonal of `further` rows `(P,)` below it."""
+    triangle = triangle_of(columns, one, further)
+    if triangle is not None:
+        identity = torch.eye(len(triangle), dtype=triangle.dtype)
+        return triangle, Basis(columns, one, torch.linalg.solve_triangular(triangle, identity, upper=True))
+    whole = _with_one(columns, one)
+    rows = whole if further is None else torch.cat([whole, torch.diag(further)])
+    orthonormal, triangle = torch.linalg.qr(rows)
+    identity = torch.eye(orthonormal.shape[1], dtype=columns.dtype)
+    return triangle, Basis(orthonormal[: len(columns)], False, identity)
 
 
-def _masked(columns: Tensor, bias: Site | None, weight: Site | None) -> Tensor:
-    """Which of a block's coefficients have a flat prior, `(P,)`."""
-    slopes = columns.shape[1] - (bias is not None)
+def _with_one(columns: Tensor, one: bool) -> Tensor:
+    return torch.cat([columns.new_ones((len(columns), 1)), columns], dim=1) if one else columns
+
+
+def _masked(count: int, bias: Site | None, weight: Site | None) -> Tensor:
+    """Which of the `count` coefficients of a block have a flat prior, `(P,)`."""
+    slopes = count - (bias is not None)
     parts = ([bias.masked] if bias is not None else []) + ([weight.masked] * slopes if weight else [])
     return torch.tensor(parts).bool()
 

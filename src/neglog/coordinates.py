@@ -294,8 +294,8 @@ class Coordinates:
             rows = torch.zeros((value.numel(), self.size), dtype=z.dtype)
             if name == RESPONSE:
                 block = next(b for b in self.blocks if b.name == self._kinked_predictor)
-                assert block.design is not None
-                rows[:, block.places] = -block.unit * block.design
+                assert block.basis is not None
+                rows[:, block.places] = -block.basis.dense()
             else:
                 site = self.objective.sites[name]
                 identity = torch.zeros((self.size, site.size), dtype=z.dtype)

@@ -41,8 +41,9 @@ def check_covariance(coordinates: Coordinates) -> None:
         return
     if not hasattr(objective.response(objective.initial), "covariance_matrix"):
         return
-    designs = [block.design for block in coordinates.blocks if block.output is not None]
-    columns = designs[0] if designs and designs[0] is not None else torch.ones_like(y[:, :1])
+    found = (block.basis for block in coordinates.blocks if block.output is not None)
+    basis = next(found, None)
+    columns = torch.ones_like(y[:, :1]) if basis is None else basis.dense()
     spread, _ = torch.linalg.qr(columns)
     sizes = y.norm(dim=0).clamp_min(1e-300)
     residual = y / sizes - spread @ (spread.T @ (y / sizes))
@@ -86,15 +87,27 @@ def recession(coordinates: Coordinates, z: Tensor) -> Recession | None:
         return None
     values, vectors = torch.linalg.eigh(hessian)
     value, gradient = coordinates.value_and_gradient(z)
-    for i in (values < FLAT).nonzero()[:, 0].tolist():
-        downhill = -1.0 if float(gradient @ vectors[:, i]) > 0 else 1.0
+    flat = vectors[:, values < FLAT].T
+    for way in torch.cat([_intercepts(coordinates, z), flat]) if len(flat) else flat:
+        downhill = -1.0 if float(gradient @ way) > 0 else 1.0
         for sign in (downhill, -downhill):
-            direction = sign * vectors[:, i]
+            direction = sign * way
             # A loss that is not a number there shows nothing, so it does not count as flat; nor does one that
             # falls by much, since the solver then stopped on a slope.
             if all(value - FALL <= coordinates.value(z + far * direction) <= value + RISE for far in FAR):
                 return _named(coordinates, coordinates.directions(direction[:, None])[:, 0])
     return None
+
+
+def _intercepts(coordinates: Coordinates, z: Tensor) -> Tensor:
+    """The directions of the intercepts alone: where responses are all alike, nothing else needs to move."""
+    found = []
+    for block in coordinates.blocks:
+        if f"{block.predictor}.bias" in coordinates.objective.sites and block.output is None:
+            direction = torch.zeros_like(z)
+            direction[block.places] = block.triangle[:, 0] / block.triangle[:, 0].norm()
+            found.append(direction)
+    return torch.stack(found) if found else z.new_zeros((0, len(z)))
 
 
 def _named(coordinates: Coordinates, direction: Tensor) -> Recession:

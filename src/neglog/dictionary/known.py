@@ -283,7 +283,7 @@ def _cross_entropy(loss: Any) -> Likelihood:
     def weights(target: Tensor) -> Tensor:
         code = target.long()
         each = torch.ones_like(code, dtype=torch.get_default_dtype()) if weight is None else weight[code]
-        return each
+        return torch.where(code == ignored, 0.0, each)
 
     return replace(
         likelihood,

@@ -150,7 +150,7 @@ class FromLoss(Family):
     Estimates: whatever residual 0 stands for in the loss; the scale is that in which the loss takes them.
     Source: Huber (1964), who reads a loss as minus the log of a density up to its scale.
     `cdf`, `sf` and `icdf` by the same quadrature, with relative accuracy in both tails; `rsample` goes
-    through `icdf`. `mean` and `variance` are NaN where they do not exist.
+    through `icdf`. `mean` and `variance` are NaN where they do not exist; there always is a `median`.
     Raises ``ValueError`` for a scale that is not positive.
 
     >>> import torch
@@ -212,6 +212,10 @@ class FromLoss(Family):
     def spread_at(self, value: Tensor) -> Tensor:
         """The scale, which shrinks on a perfect fit whether or not there is a variance."""
         return self.scale
+
+    @property
+    def median(self) -> Tensor:
+        return self.location + self.scale * self.density.quantile(self.location.new_tensor(0.5))
 
     @property
     def mean(self) -> Tensor:

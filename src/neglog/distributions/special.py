@@ -154,7 +154,7 @@ def log_ndtr(z: Tensor) -> Tensor:
 
     From -30 down by the asymptotic series: the second derivative of `erfcx` loses z² times the rounding.
     """
-    far, high = z < -1e9, z > -1
+    far, high = z < -_FAR, z > -1
     deep, middle, top = (
         torch.where(far, z, -_FAR),
         torch.where(far | high, -1.0, z),
