@@ -136,11 +136,9 @@ def _beta(logit: Any, y: Any, precision: Any) -> Any:
 
 
 def _covariance(log_scale: Any, partial: Any) -> Any:
-    """Covariances of three components from their log standard deviations and partial correlations."""
-    r10, r20, r21 = np.tanh(partial).T
-    r = r10 * r20 + r21 * np.sqrt((1 - r10**2) * (1 - r20**2))  # the definition of a partial correlation
-    one = np.ones_like(r)
-    correlation = np.array([[one, r10, r20], [r10, one, r], [r20, r, one]])
+    """Covariances of two components from their log standard deviations and atanh of their correlation."""
+    r = np.tanh(partial[:, 0])
+    correlation = np.array([[np.ones_like(r), r], [r, np.ones_like(r)]])
     return np.einsum("ni,ijn,nj->nij", np.exp(log_scale), correlation, np.exp(log_scale))
 
 
@@ -216,10 +214,10 @@ TABLE = {
               "mean", {"scale": [1.0, 2.0, 0.5],
                        "correlation_cholesky": [[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [-0.5, 0.5, 0.5**0.5]]},
               outputs={"mean": 3, "scale": 3}, fixed=1, real=False),
-        Model("multivariate_heteroscedastic", partial(models.multivariate_heteroscedastic, dimensions=3),
+        Model("multivariate_heteroscedastic", partial(models.multivariate_heteroscedastic, dimensions=2),
               losses.multivariate_heteroscedastic_nll,
               lambda m, y, s, p: _each(m, y, _covariance(s, p)), "mean", {}, others=("log_scale", "partial"),
-              outputs={"mean": 3, "log_scale": 3, "partial": 3}, real=False),
+              outputs={"mean": 2, "log_scale": 2, "partial": 1}, real=False),
     )
 }  # fmt: skip
 REAL = {name: model for name, model in TABLE.items() if model.real}

@@ -96,6 +96,7 @@ ELSEWHERE = {
     "FromLoss",
     "LossDensity",
     "MarginalNormal",
+    "MultivariateNormal",
     "NormalMixture",
     "Ordered",
     "Truncated",

@@ -8,7 +8,17 @@ import scipy.stats
 import torch
 from reference import CASES, table
 
-from neglog import covariance, log_likelihood, map_estimate, mle, models, on_features, predict, summary
+from neglog import (
+    covariance,
+    log_likelihood,
+    losses,
+    map_estimate,
+    mle,
+    models,
+    on_features,
+    predict,
+    summary,
+)
 from neglog.distributions import MultivariateNormal, correlation_cholesky
 from neglog.errors import DataError, ModelError, UnboundedLikelihoodError
 from neglog.export import load, save
@@ -340,3 +350,20 @@ def test_density_is_scipys():
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
     many = MultivariateNormal(torch.zeros(6, 3).double(), scale_tril=factor.expand(6, 3, 3).clone())
     np.testing.assert_allclose(many.log_prob(value), theirs, rtol=1e-12)
+
+
+def test_the_loss_by_hand_is_the_density_with_three_components():
+    generator = torch.Generator().manual_seed(4)
+    mean, y, log_scale, partial = torch.randn((4, 5, 3), generator=generator, dtype=torch.float64)
+    r10, r20, r21 = torch.tanh(partial).T
+    r = r10 * r20 + r21 * ((1 - r10**2) * (1 - r20**2)).sqrt()  # the definition of a partial correlation
+    one = torch.ones_like(r)
+    correlation = torch.stack([one, r10, r20, r10, one, r, r20, r, one], dim=-1).reshape(5, 3, 3)
+    scale = log_scale.exp()
+    covariance_ = scale[:, :, None] * correlation * scale[:, None, :]
+    expected = [
+        -scipy.stats.multivariate_normal.logpdf(*row)
+        for row in zip(y.numpy(), mean.numpy(), covariance_.numpy(), strict=True)
+    ]
+    found = losses.multivariate_heteroscedastic_nll(mean, y, log_scale, partial, reduction="none")
+    np.testing.assert_allclose(found, expected, rtol=1e-10)

@@ -21,7 +21,7 @@ from neglog.existence import check_covariance, recession
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
 from neglog.objective import Objective
-from neglog.predictors import design_keys
+from neglog.predictors import RESPONSE, design_keys
 from neglog.solvers import LBFGS, SVI, Chain, Continuation, Newton, Solution
 from neglog.start import starting_point
 from neglog.tracing import row_bounds
@@ -267,13 +267,16 @@ def _finished(objective: Objective, coordinates: Coordinates, solution: Solution
             f"`{objective.name}` ran off to infinity: {solution.status}. The likelihood may have no maximum; "
             "use `map_estimate` with proper priors, or a smaller learning rate."
         )
-    objective.check_bounded(theta)
-    calls = objective.at(theta).affines
+    with torch.no_grad():
+        end = objective.at(theta)
+        objective.check_spread(end.sites[RESPONSE]["fn"])
+        nll = -float(end.log_prob(RESPONSE).sum())
+        loss = nll - float(end.prior())
     return Fit(
         model=objective.model,
         params=MappingProxyType(params),
-        nll=objective.nll(theta),
-        loss=objective.value(theta),
+        nll=nll,
+        loss=loss,
         converged=solution.converged,
         status=solution.status,
         steps=solution.steps,
@@ -281,7 +284,7 @@ def _finished(objective: Objective, coordinates: Coordinates, solution: Solution
         k=objective.size,
         keywords=tuple(objective.data.keywords),
         columns=objective.data.columns,
-        outputs={call.name: objective.output_names(call) for call in calls if call.outputs is not None},
+        outputs={call.name: objective.output_names(call) for call in end.affines if call.outputs is not None},
         responses=objective.data.responses,
         history=solution.history,
         objective=objective,

@@ -194,8 +194,12 @@ class Objective:
         Raises:
             UnboundedLikelihoodError: naming the first such row.
         """
+        self.check_spread(self.response(theta))
+
+    def check_spread(self, response: Any) -> None:
+        """As `check_bounded`, of the distribution of the observations."""
         y = self.data.y
-        exact = exact_rows(self.response(theta), y)
+        exact = exact_rows(response, y)
         if not bool(exact.any()):
             return
         row, count = int(exact.nonzero()[0]), int(exact.sum())

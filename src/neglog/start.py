@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,12 +24,27 @@ class _Null:
     def __init__(self, objective: Objective, theta: Tensor, places: Tensor) -> None:
         self.objective, self.still, self.places = objective, theta, places
         self.size, self.rows = len(places), objective.rows
+        self.fixed = self._fixed()
 
     def theta(self, z: Tensor) -> Tensor:
         return self.still.index_copy(0, self.places, z)
 
+    @torch.enable_grad()
+    def _fixed(self) -> dict[str, Tensor]:
+        """Predictor -> what its columns add to it, where only its bias moves."""
+        leaf = self.still[self.places].requires_grad_()
+        return {
+            call.name: replace(call, bias=torch.zeros_like(call.bias)).value.detach()
+            for call in self.objective.at(self.theta(leaf)).affines
+            if f"{call.name}.bias" in self.objective.sites
+            and not (call.weight.requires_grad or call.design.requires_grad)
+        }
+
     def _loss(self, z: Tensor) -> Tensor:
-        return self.objective.trial(self.theta(z))
+        theta = self.theta(z)
+        params = self.objective.params(theta)
+        etas = {name: still + params[f"{name}.bias"] for name, still in self.fixed.items()}
+        return self.objective.trial(theta, etas)
 
     def value(self, z: Tensor) -> float:
         with torch.no_grad():
