@@ -187,7 +187,8 @@ def test_a_shift_of_a_column_moves_the_intercept_alone(name):
         rtol=1e-8,
         atol=1e-10,
     )
-    assert moved.nll == pytest.approx(plain.nll, rel=1e-12)
+    # Shifted columns are rounded at 1e4 · 2e-16, and scores are of order one for each number in y.
+    assert moved.nll == pytest.approx(plain.nll, abs=2e-12 * y.numel())
 
 
 # Weights.

@@ -174,7 +174,7 @@ def test_names_are_read_from_the_model(name):
 @LAW
 def test_models_admit_what_they_draw(name):
     assert admits(TABLE[name].model, torch.tensor([-1.0, 0.0, 2.5])) == (name in {*REAL, "gaussian_mixture"})
-    assert not admits(TABLE[name].model, torch.zeros(3, 2))
+    assert not admits(TABLE[name].model, torch.zeros(3, 7))
     if TABLE[name].row_keyword != "trials":
         assert admits(TABLE[name].model, TABLE[name].sample()[1])
 

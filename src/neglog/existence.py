@@ -37,9 +37,7 @@ def check_covariance(coordinates: Coordinates) -> None:
     """
     objective = coordinates.objective
     y = objective.data.y
-    if y.dim() != 2 or bool(y.isnan().any()):
-        return
-    if not hasattr(objective.response(objective.initial), "covariance_matrix"):
+    if y.dim() != 2 or not hasattr(objective.response(objective.initial), "covariance_matrix"):
         return
     found = (block.basis for block in coordinates.blocks if block.output is not None)
     basis = next(found, None)

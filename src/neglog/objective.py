@@ -127,9 +127,7 @@ class Objective:
         """Run the weighted model at `theta`, cut at the predictors in `etas`."""
         return run(self.weighted, self.data, Run(self.params(theta), etas=etas))
 
-    def terms(
-        self, theta: Tensor, etas: Mapping[str, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor | float]:
+    def terms(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | float]:
         """Minus the log-likelihood of the rows, and minus the log prior."""
         at = self.at(theta, etas)
         return -at.log_prob(RESPONSE).sum(), -at.prior()
