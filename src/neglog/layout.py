@@ -151,7 +151,7 @@ def _kink(layout: Layout, ends: Likelihoods) -> Kink | None:
     tilts, steepness = torch.as_tensor(at.smooth(u) / u), torch.as_tensor(at.steepness)
     tilt = tilts.reshape(-1)[0]
     straight = bool(((tilts - tilt).abs() < 1e-12).all()) and len(steepness.unique()) == 1 and not at.bounds
-    if at.bounds or list(etas) != located or not (list(params) == scales or fixed) or not straight:
+    if list(etas) != located or not (list(params) == scales or fixed) or not straight:
         raise _unfit(layout, "its absolute values need one linear predictor, one scale and nothing else")
     return Kink(float(steepness.reshape(-1)[0]), float(tilt), None if fixed else scales[0])
 

@@ -59,6 +59,9 @@ class _Bounded(TorchDistribution):
         shape = torch.broadcast_shapes(base_dist.batch_shape, self.lower.shape, self.upper.shape)
         super().__init__(shape, validate_args=validate_args)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_dist}, {_shown(self.lower)}, {_shown(self.upper)})"
+
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """The same distribution with a larger batch shape."""
         new = self._get_checked_instance(type(self), _instance)
@@ -145,6 +148,10 @@ def _dtype(fn: Any) -> torch.dtype:
     return reduce(torch.promote_types, dtypes) if dtypes else torch.float64
 
 
+def _shown(bound: Tensor) -> str:
+    return f"{float(bound):g}" if bound.dim() == 0 else "a bound of each row"
+
+
 def latent(fn: Any) -> Any:
     """The distribution behind the bounds, or `fn` itself."""
     while isinstance(fn, _Bounded):
@@ -160,8 +167,7 @@ class _Support(constraints.Constraint):
         self.is_discrete, self.event_dim = self.base.is_discrete, 0
 
     def __repr__(self) -> str:
-        bounds = [f"{float(b):g}" if b.dim() == 0 else "a bound of its row" for b in (self.lower, self.upper)]
-        return f"{self.base} between {bounds[0]} and {bounds[1]}"
+        return f"{self.base} between {_shown(self.lower)} and {_shown(self.upper)}"
 
 
 class _Reaching(_Support):
