@@ -15,9 +15,11 @@ from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 from pyro.infer.autoguide import AutoDelta
 from reference import table
 from sklearn.mixture import GaussianMixture
+from table import TABLE
 
 from neglog import (
     covariance,
+    datasets,
     flat,
     log_likelihood,
     losses,
@@ -30,7 +32,13 @@ from neglog import (
     with_priors,
 )
 from neglog.data import prepare
-from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError
+from neglog.errors import (
+    ConvergenceWarning,
+    DataError,
+    ModelError,
+    SingularDesignError,
+    UnboundedLikelihoodError,
+)
 from neglog.export import load, save
 from neglog.guides import Delta
 from neglog.objective import Objective
@@ -777,3 +785,20 @@ def test_data_frames_and_integers_serve_as_classes():
     fit = mle(models.categorical, np.empty((4, 0)), y)
     same = mle(models.categorical, np.empty((4, 0)), pd.Series(y))
     assert fit.nll == same.nll == pytest.approx(6 * math.log(2), rel=1e-12)
+
+
+def test_partial_separation_of_classes_is_told():
+    # Setosa's petals are apart from all others; the two other kinds overlap.
+    iris = datasets.load("iris")
+    kind = iris["versicolor"] + 2 * iris["virginica"]
+    with pytest.raises(UnboundedLikelihoodError, match=r"`logit\[1\]` of petal_width → \+∞"):
+        mle(models.categorical, iris[["petal_length", "petal_width"]], kind)
+
+
+def test_a_constant_column_cannot_be_told_from_the_cutpoints():
+    x, y = TABLE["ordinal"].sample()
+    x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+    with pytest.raises(
+        SingularDesignError, match=r"`location` of x3 .*cutpoints.*one that is constant"
+    ):
+        mle(models.ordinal, x, y)

@@ -69,6 +69,8 @@ class Recession:
 
     coefficients: tuple[str, ...]
     constants: tuple[str, ...]
+    both: bool
+    """Whether the loss is level the other way too: the parameters are not identified."""
 
     def __str__(self) -> str:
         return " and ".join(self.coefficients + self.constants)
@@ -86,15 +88,29 @@ def recession(coordinates: Coordinates, z: Tensor) -> Recession | None:
     values, vectors = torch.linalg.eigh(hessian)
     value, gradient = coordinates.value_and_gradient(z)
     flat = vectors[:, values < FLAT].T
-    for way in torch.cat([_intercepts(coordinates, z), flat]) if len(flat) else flat:
+    if not len(flat):
+        return None
+    # Where many directions are flat, that in which the solver has run is the one to look along.
+    ran = flat.T @ (flat @ z)
+    for way in torch.cat([_intercepts(coordinates, z), ran[None] / ran.norm().clamp_min(1e-300), flat]):
         downhill = -1.0 if float(gradient @ way) > 0 else 1.0
         for sign in (downhill, -downhill):
             direction = sign * way
-            # A loss that is not a number there shows nothing, so it does not count as flat; nor does one that
-            # falls by much, since the solver then stopped on a slope.
-            if all(value - FALL <= coordinates.value(z + far * direction) <= value + RISE for far in FAR):
-                return _named(coordinates, coordinates.directions(direction[:, None])[:, 0])
+            if _is_level(coordinates, z, value, direction, FAR):
+                back = (*FAR, 2 * float((z @ way).abs()))  # as far as where the solver came from, and beyond
+                both = _is_level(coordinates, z, value, -direction, back)
+                return _named(coordinates, coordinates.directions(direction[:, None])[:, 0], both)
     return None
+
+
+def _is_level(
+    coordinates: Coordinates, z: Tensor, value: float, direction: Tensor, distances: tuple[float, ...]
+) -> bool:
+    """Whether the loss does not rise along a direction, nor falls by much, as it does on a slope.
+
+    A loss that is not a number there shows nothing, so it does not count.
+    """
+    return all(value - FALL <= coordinates.value(z + far * direction) <= value + RISE for far in distances)
 
 
 def _intercepts(coordinates: Coordinates, z: Tensor) -> Tensor:
@@ -108,7 +124,7 @@ def _intercepts(coordinates: Coordinates, z: Tensor) -> Tensor:
     return torch.stack(found) if found else z.new_zeros((0, len(z)))
 
 
-def _named(coordinates: Coordinates, direction: Tensor) -> Recession:
+def _named(coordinates: Coordinates, direction: Tensor, both: bool) -> Recession:
     """The coefficients and constants that a direction moves, by how much they move the predictors."""
     objective = coordinates.objective
     coefficients: dict[str, float] = {}
@@ -132,6 +148,7 @@ def _named(coordinates: Coordinates, direction: Tensor) -> Recession:
     return Recession(
         tuple(label for label, move in coefficients.items() if abs(move) > 1e-2 * most),
         tuple(label for label, move in constants.items() if abs(move) > 1e-2 * most),
+        both,
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neglog.coordinates import Coordinates, rescaled
 from neglog.data import ALL, Columns, Data, prepare
-from neglog.errors import ConvergenceWarning, DataError, UnboundedLikelihoodError
+from neglog.errors import ConvergenceWarning, DataError, SingularDesignError, UnboundedLikelihoodError
 from neglog.existence import check_covariance, recession
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
@@ -249,6 +249,11 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
     if runaway is None:
         return solution
     name = coordinates.objective.name
+    if runaway.coefficients and runaway.both:
+        raise SingularDesignError(
+            f"`{name}` cannot tell its parameters apart: the likelihood is the same as {runaway}, and the "
+            "other way. Leave a column out, such as one that is constant, or use `map_estimate`."
+        )
     if runaway.coefficients:
         raise UnboundedLikelihoodError(
             f"`{name}` has no maximum: the likelihood never falls as {runaway}. The column, or a combination "
