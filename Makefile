@@ -20,7 +20,7 @@ test: .venv/installed-dev  ## lint, types, tests, doctests, examples
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 format: .venv/installed-dev  ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .

@@ -290,7 +290,7 @@ def test_compare_ranks_and_draws() -> None:
 
 
 def test_compare_in_json_has_every_digit() -> None:
-    said = answer("compare", CARS, "dist ~ speed", "--folds", "10", "--no-plot")
+    said = answer("compare", CARS, "dist ~ speed", "--folds", "3", "--no-plot")
     by_name = {entry["model"]: entry for entry in said["models"]}
     assert by_name["gaussian"]["nll"] == pytest.approx(206.57844, abs=1e-5)
     assert by_name["gaussian"]["replaces"] == "torch.nn.MSELoss (MSE)"
@@ -305,7 +305,8 @@ def test_compare_in_json_has_every_digit() -> None:
 
 def test_the_seed_decides_the_folds() -> None:
     first, again, other = (
-        answer("compare", CARS, "dist ~ speed", "--no-plot", "--seed", seed) for seed in ("1", "1", "2")
+        answer("compare", CARS, "dist ~ speed", "--no-plot", "--folds", "2", "--seed", seed)
+        for seed in ("1", "1", "2")
     )
     assert first == again
     assert first["models"] != other["models"]
@@ -347,12 +348,12 @@ def test_bars_are_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
         return iter(names)
 
     monkeypatch.setattr("neglog.cli._bar", bar)
-    run("compare", CARS, "dist ~ speed", "--no-plot")
+    run("compare", CARS, "dist ~ speed", "--no-plot", "--folds", "2")
     assert watched == []  # stderr is no terminal
     monkeypatch.setattr("neglog.cli._at_terminal", lambda: True)
-    run("compare", CARS, "dist ~ speed", "--no-plot", "--json")
+    run("compare", CARS, "dist ~ speed", "--no-plot", "--folds", "2", "--json")
     assert watched == []
-    run("compare", CARS, "dist ~ speed", "--no-plot")
+    run("compare", CARS, "dist ~ speed", "--no-plot", "--folds", "2")
     left_out = {"bernoulli", "beta", "binomial", "categorical", "gaussian_mixture", "ordinal", "quantile"}
     left_out |= {"multivariate_gaussian", "multivariate_heteroscedastic"}
     assert watched == [name for name in neglog.models.__all__ if name not in left_out]

@@ -286,3 +286,23 @@ def test_features_must_keep_the_rows():
 
     with pytest.raises(DataError, match=r"features of shape \(60, F\); it gave \(3,\)"):
         on_features(models.gaussian, Pooled())(sample()[0])
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["one network", "one layer of two networks"])
+def test_predictors_may_share_a_network(deep):
+    torch.manual_seed(0)
+    shared = torch.nn.Linear(1, 2).double()
+    first = torch.nn.Sequential(shared, torch.nn.Tanh())
+    second = torch.nn.Sequential(shared, torch.nn.Sigmoid()) if deep else first
+    net = on_features(models.gaussian, {"mean": first, "sigma": second})
+    x = torch.linspace(-1, 1, 3, dtype=torch.float64)[:, None]
+    assert set(net.start) == {"trunk.mean.0.weight", "trunk.mean.0.bias"}
+    head = {"mean.weight": torch.ones(2), "mean.bias": torch.zeros(()), "log_sigma.bias": torch.zeros(())}
+    values = head | {"log_sigma.weight": torch.ones(2), "trunk.mean.0.bias": torch.zeros(2)}
+    for weight in (torch.ones(2, 1), torch.tensor([[2.0], [-3.0]])):
+        given = {k: v.double() for k, v in (values | {"trunk.mean.0.weight": weight}).items()}
+        response = poutine.trace(pyro.condition(net, given)).get_trace(x).nodes["y"]["fn"]
+        inside = x @ weight.double().T
+        torch.testing.assert_close(response.mean, torch.tanh(inside).sum(1))
+        squash = torch.sigmoid if deep else torch.tanh
+        torch.testing.assert_close(response.stddev, squash(inside).sum(1).exp())

@@ -225,8 +225,10 @@ def on_features(
 
     Args:
         model: any model of `(x, y=None)`.
-        module: `(N, P)` -> `(N, F)`; or a mapping (or `torch.nn.ModuleDict`) from predictor name to a network
-            of its own, for models whose parameters shall not share a trunk.
+        module: `(N, P)` -> `(N, F)`; or a mapping (or `torch.nn.ModuleDict`) from predictor name to a
+            network. They may be networks of their own; or one and the same, so that constants such as
+            ``sigma`` get a head too: ``dict.fromkeys(("mean", "sigma"), trunk)``. What they share is one
+            set of sites, called after the first.
         prior: a function from a parameter's value to its prior, of any shape that expands to the
             parameter's; default Normal(0, 1). Under `flat` the prior does not count.
         name: the prefix of the sites.
@@ -296,12 +298,24 @@ class _OnFeatures:
     def _features(self, state: dict[str, Tensor], x: Tensor) -> Designs:
         if not isinstance(self.module, nn.ModuleDict):
             return self._checked(functional_call(self.module, state, (x,)), x)
-        features = {}
+        found: dict[nn.Module, Tensor] = {}
         for predictor, part in self.module.items():
-            prefix = f"{predictor}."
-            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            features[predictor] = self._checked(functional_call(part, own, (x,)), x)
-        return features
+            if part not in found:
+                prefix = f"{predictor}."
+                own = {k.removeprefix(prefix): state[v] for k, v in self._names() if k.startswith(prefix)}
+                found[part] = self._checked(functional_call(part, own, (x,)), x)
+        return {predictor: found[part] for predictor, part in self.module.items()}
+
+    def _names(self) -> list[tuple[str, str]]:
+        """Each name of a parameter or buffer of the module, and the one under which its value is kept.
+
+        They differ where predictors share a network, or layers of it.
+        """
+        pairs: list[tuple[str, str]] = []
+        for kind in (self.module.named_parameters, self.module.named_buffers):
+            kept = {id(value): name for name, value in kind()}
+            pairs += [(name, kept[id(value)]) for name, value in kind(remove_duplicate=False)]
+        return pairs
 
     @staticmethod
     def _checked(features: Tensor, x: Tensor) -> Tensor:
