@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.14 python3.13 python3.12; 
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: help demo test format clean
+.PHONY: help demo test bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -22,12 +22,15 @@ test: .venv/installed-dev  ## lint, types, tests, doctests, examples
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
+bench: .venv-bench/installed  ## time neglog beside its peers and write docs/benchmarks.md: half an hour
+	.venv-bench/bin/python tests/benchmarks/bench.py
+
 format: .venv/installed-dev  ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## remove all that make made
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-output examples/output
+	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-output examples/output
 
 $(BIN)/pip:
 	$(or $(PYTHON),$(error neglog needs Python 3.11 or later: say make PYTHON=/path/to/python)) -m venv .venv
@@ -42,3 +45,8 @@ $(BIN)/pip:
 	@echo "Installing into .venv: some minutes, the first time."
 	$(INSTALL) -e ".[dev]"
 	@touch .venv/installed $@
+
+.venv-bench/installed: pyproject.toml constraints.txt
+	$(or $(PYTHON),$(error neglog needs Python 3.11 or later: say make PYTHON=/path/to/python)) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet -c constraints.txt -e ".[dev]" statsmodels glum
+	@touch $@
