@@ -1,8 +1,8 @@
 """Time neglog beside the packages that were written for one model each, and write what was found.
 
-``make bench`` runs this in an environment of its own. Each contender fits the same data in interleaved runs. A
-table shows the median time of neglog over that of each peer, with the spread over the repeats, and how far each
-ends above the best optimum that any of them found. A number above 1 means that the peer was faster.
+``make bench`` runs this in an environment of its own. Each contender fits the same data in interleaved runs.
+A table shows the median time of neglog over that of each peer, with the spread over the repeats, and how far
+each ends above the best optimum that any of them found. A number above 1 means that the peer was faster.
 """
 
 from __future__ import annotations
