@@ -1,7 +1,10 @@
 """Solvers on functions whose minima are known; they see one vector and nothing else."""
 
 import math
+import warnings
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from table import sample
@@ -11,6 +14,7 @@ from neglog.coordinates import rescaled
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError
 from neglog.objective import Objective
+from neglog.predictors import linear, rows
 from neglog.solvers import LBFGS, Chain, Continuation, Newton
 from neglog.solvers.continuation import _Vertex
 from neglog.start import starting_point
@@ -192,3 +196,17 @@ def test_a_run_cut_short_on_a_slope_is_not_called_a_runaway():
     with pytest.warns(ConvergenceWarning, match="stopped after 1 steps"):
         fit = mle(models.poisson, x, counts, start=far, solver=Newton(max_steps=1))
     assert not fit.converged
+
+
+def test_a_flat_bottom_where_the_solver_stood_all_along_is_no_border():
+    def model(x, y=None):
+        root = linear("root", x)
+        with rows(x):
+            return pyro.sample("y", dist.Normal(root**2, 1.0), obs=y)
+
+    # The loss is root⁴ / 2 a row: no curvature at 0, where it starts, and a minimum all the same.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fit = mle(model, torch.empty((5, 0)), torch.zeros(5))
+    assert "border" not in fit.status
+    assert fit.params["root.bias"] == 0

@@ -91,8 +91,9 @@ def recession(coordinates: Coordinates, z: Tensor) -> Recession | None:
     if not len(flat):
         return None
     # Where many directions are flat, that in which the solver has run is the one to look along.
-    ran = flat.T @ (flat @ z)
-    for way in torch.cat([_intercepts(coordinates, z), ran[None] / ran.norm().clamp_min(1e-300), flat]):
+    ran = (flat.T @ (flat @ z))[None]
+    ran = ran / ran.norm() if ran.norm() > 1 else ran[:0]
+    for way in torch.cat([_intercepts(coordinates, z), ran, flat]):
         downhill = -1.0 if float(gradient @ way) > 0 else 1.0
         for sign in (downhill, -downhill):
             direction = sign * way
