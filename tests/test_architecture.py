@@ -27,11 +27,12 @@ MAY_IMPORT = {
     "solvers": {"errors", "guides"},
     "tracing": {"data", "errors", "handlers", "predictors"},
     "dictionary": {"distributions", "errors", "losses", "models", "predictors", "tracing"},
-    "objective": {"data", "distributions", "errors", "handlers", "kinks", "predictors", "tracing"},
     "basis": set(),
+    "objective": {"basis", "data", "distributions", "errors", "handlers", "kinks", "predictors", "tracing"},
     "blocks": {"basis", "errors", "objective", "predictors", "tracing"},
     "literal": {"blocks", "handlers"},
     "coordinates": {
+        "basis",
         "blocks",
         "distributions",
         "handlers",

@@ -479,6 +479,12 @@ class One:
     def hessian(self, z):
         return torch.autograd.functional.hessian(self.function, z)
 
+    def derivatives(self, z):
+        return *self.value_and_gradient(z), self.hessian(z)
+
+    def sample(self):
+        return None
+
     def check(self, z):
         return None
 

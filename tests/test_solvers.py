@@ -44,6 +44,12 @@ class Function:
     def hessian(self, z):
         return torch.autograd.functional.hessian(self.function, z)
 
+    def derivatives(self, z):
+        return *self.value_and_gradient(z), self.hessian(z)
+
+    def sample(self):
+        return None
+
     def check(self, z):
         if self.value(z) < -1e6:
             raise UnboundedLikelihoodError("it falls without end.")

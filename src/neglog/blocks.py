@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from neglog.basis import Basis, triangle_of
+from neglog.basis import ALL_ROWS, Basis, triangle_of
 from neglog.errors import SingularDesignError
 from neglog.objective import Objective, Site
 from neglog.predictors import RESPONSE
@@ -45,21 +45,29 @@ class Block:
         columns = gradient[:, None] if gradient.dim() == 1 else gradient
         return torch.linalg.solve_triangular(self.triangle.T, columns, upper=False).reshape(gradient.shape)
 
-    def eta(self, z: Tensor) -> Tensor:
-        """The predictor `(N,)` at `z` `(P,)`."""
+    def take(self, index: Tensor) -> Block:
+        """The block in the rows that `index` names."""
         assert self.basis is not None
-        return self.basis.at(z) + self.offset
+        offset = self.offset[index] if isinstance(self.offset, Tensor) else self.offset
+        return replace(self, basis=self.basis.take(index), offset=offset)
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def eta(self, z: Tensor, rows: slice = ALL_ROWS) -> Tensor:
+        """The predictor `(N,)` at `z` `(P,)`, in some rows."""
+        assert self.basis is not None
+        return self.basis.at(z, rows) + (
+            self.offset[rows] if isinstance(self.offset, Tensor) else self.offset
+        )
+
+    def gather(self, values: Tensor, rows: slice = ALL_ROWS) -> Tensor:
         """A gradient `(N,)` in the predictor as one `(P,)` in z."""
         assert self.basis is not None
-        return self.basis.gather(rows)
+        return self.basis.gather(values, rows)
 
-    def cross(self, rows: Tensor, other: Block) -> Tensor:
+    def cross(self, values: Tensor, other: Block, rows: slice = ALL_ROWS) -> Tensor:
         """Second derivatives `(N,)` in two predictors as those `(P, Q)` in their z."""
         assert self.basis is not None
         assert other.basis is not None
-        return self.basis.cross(rows, other.basis)
+        return self.basis.cross(values, other.basis, rows)
 
 
 def joined(values: Mapping[Block, Tensor]) -> dict[str, Tensor]:
@@ -80,10 +88,11 @@ def linear_blocks(objective: Objective, theta: Tensor) -> tuple[tuple[Block, ...
     Raises:
         SingularDesignError: a design whose coefficients have flat priors lacks full column rank.
     """
-    calls = objective.at(theta.clone().requires_grad_()).affines
+    calls = objective.calls
+    few = objective.sample.at(theta.clone().requires_grad_()).affines
     names = [call.name for call in calls]
-    cut = bool(calls) and len(set(names)) == len(names) and all(_is_plain(objective, c) for c in calls)
-    noise = _noise(objective, theta)
+    cut = bool(calls) and len(set(names)) == len(names) and all(_is_plain(objective, c) for c in few)
+    noise = _noise(objective.sample, theta, {call.name: call.value.detach() for call in few})
     lay: Callable[..., tuple[Block, ...]] = _orthonormal if cut else _diagonal
     return tuple(block for call in calls for block in lay(objective, call, noise[call.name], theta)), cut
 
@@ -109,17 +118,15 @@ def _is_plain(objective: Objective, call: Affine) -> bool:
     return own and not call.design.requires_grad and plain and (call.outputs is None or len(call.outputs) > 0)
 
 
-def _noise(objective: Objective, theta: Tensor) -> dict[str, Tensor]:
+def _noise(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> dict[str, Tensor]:
     """How far each predictor must move to change an average row's density: 1 / sqrt(mean squared score).
 
     At most the size of the predictor and the response together: where every density is at its best, as at
     counts that are all 0, scores say nothing. The value of a predictor is `()`, or `(D,)` for D outputs.
     """
-    with torch.no_grad():
-        etas = {call.name: call.value for call in objective.at(theta).affines}
     if not etas:
         return {}
-    leaves = {name: eta.detach().requires_grad_() for name, eta in etas.items()}
+    leaves = {name: eta.clone().requires_grad_() for name, eta in etas.items()}
     log_likelihood = objective.at(theta, leaves).log_prob(RESPONSE).sum()
     scores = torch.autograd.grad(
         log_likelihood, list(leaves.values()), allow_unused=True, materialize_grads=True
@@ -212,13 +219,14 @@ def _offset(call: Affine, bias: Site | None, weight: Site | None) -> Tensor | fl
         return 0.0
     still_bias = call.bias.detach() if bias is None else torch.zeros_like(call.bias)
     still_weight = call.weight.detach() if weight is None else torch.zeros_like(call.weight)
-    return Affine(call.name, call.design, still_weight, still_bias, call.outputs).value.detach()
+    still = Affine(call.name, call.design, still_weight, still_bias, call.outputs)
+    return (still.value if bool(still_weight.any()) else still.constant(len(call.design))).detach()
 
 
 def _prior_curvature(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
     """The second derivatives of minus the log prior, `(P,)`; 0 where there is none or it is not convex."""
     leaf = theta.detach().requires_grad_()
-    prior = objective.at(leaf).prior()
+    prior = objective.sample.at(leaf).prior()
     if not isinstance(prior, Tensor) or not prior.requires_grad:
         return theta.new_zeros(len(places))
     (gradient,) = torch.autograd.grad(-prior, leaf, create_graph=True)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neglog.basis import ALL_ROWS, sample_of
 from neglog.blocks import Block, joined, linear_blocks
 from neglog.distributions import Truncated
 from neglog.handlers import Model, weighted
@@ -23,6 +24,9 @@ from neglog.literal import in_units
 from neglog.objective import Objective, kinked_sites, rows_of_second_derivatives
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
+
+MANY = 50_000
+"""With more rows than this a solver starts on a tenth of them."""
 
 
 class Coordinates:
@@ -35,6 +39,9 @@ class Coordinates:
     def __init__(self, objective: Objective, blocks: tuple[Block, ...], cut: bool) -> None:
         self.objective, self.blocks, self.cut = objective, blocks, cut
         self.size, self.rows = objective.size, objective.rows
+
+    def zeros(self, *shape: int) -> Tensor:
+        return self.objective.initial.new_zeros(shape)
 
     # Between the coordinates
 
@@ -71,7 +78,7 @@ class Coordinates:
             theta[block.places] = torch.linalg.solve_triangular(block.triangle, z[block.places], upper=True)
         return theta
 
-    def _pull_back(self, gradient: Tensor) -> Tensor:
+    def pull_back(self, gradient: Tensor) -> Tensor:
         """A gradient `(K, ...)` in theta as one in z, along its first dimension."""
         pulled = gradient.clone()
         for block in self.blocks:
@@ -117,14 +124,31 @@ class Coordinates:
 
     # The problem
 
-    def _etas(self, z: Tensor) -> dict[Block, Tensor]:
+    def _etas(self, z: Tensor, rows: slice = ALL_ROWS) -> dict[Block, Tensor]:
         """The value of each block where the model is cut; none where it is not."""
-        return {block: block.eta(z[block.places]) for block in self.blocks} if self.cut else {}
+        return {block: block.eta(z[block.places], rows) for block in self.blocks} if self.cut else {}
+
+    @property
+    def _parts(self) -> tuple[tuple[slice, Objective], ...]:
+        """The objective in blocks of rows; whole where it is not cut."""
+        return self.objective.parts if self.cut else ((ALL_ROWS, self.objective),)
+
+    def sample(self) -> Coordinates | None:
+        """The problem of a tenth of the rows, where these are very many: its optimum is near the whole's."""
+        if self.rows < MANY or not self.cut or not self.objective.separable:
+            return None
+        index = sample_of(self.rows, self.rows // 10)
+        blocks = tuple(block.take(index) for block in self.blocks)
+        return Coordinates(self.objective.take(index), blocks, self.cut)
 
     def value(self, z: Tensor) -> float:
         """The loss in nats; infinite where the model cannot be evaluated."""
+        theta, total = self.theta(z), 0.0
         with torch.no_grad():
-            return float(self.objective.trial(self.theta(z), joined(self._etas(z))))
+            for rows, part in self._parts:
+                nll, prior = part.trial(theta, joined(self._etas(z, rows)))
+                total += float(nll if rows.start else nll + prior)
+        return total
 
     def check(self, z: Tensor) -> None:
         """Refuse a place from which the loss falls without end.
@@ -137,64 +161,48 @@ class Coordinates:
     @torch.enable_grad()
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
         """The loss and its gradient `(K,)` in z."""
-        theta = self.theta(z).requires_grad_()
-        etas = {block: eta.requires_grad_() for block, eta in self._etas(z).items()}
-        loss = self.objective.trial(theta, joined(etas))
-        if not loss.requires_grad:
-            return float(loss.detach()), torch.full_like(z, torch.nan)
-        leaves = [theta, *etas.values()]
-        first, *rest = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-        return float(loss.detach()), self._assemble(first, dict(zip(etas, rest, strict=True)))
+        theta, total, gradient = self.theta(z).requires_grad_(), 0.0, torch.zeros_like(z)
+        own = torch.zeros_like(z)
+        for rows, part in self._parts:
+            etas = {block: eta.requires_grad_() for block, eta in self._etas(z, rows).items()}
+            nll, prior = part.trial(theta, joined(etas))
+            loss = nll if rows.start else nll + prior
+            total += float(loss.detach())
+            if not loss.requires_grad:
+                return total, torch.full_like(z, torch.nan)
+            found = torch.autograd.grad(
+                loss, [theta, *etas.values()], allow_unused=True, materialize_grads=True
+            )
+            own += found[0]
+            for block, values in zip(etas, found[1:], strict=True):
+                gradient[block.places] += block.gather(values, rows)
+        return total, gradient + self.pull_back(own)
 
-    def _assemble(self, theta_gradient: Tensor, eta_gradients: Mapping[Block, Tensor]) -> Tensor:
-        gradient = self._pull_back(theta_gradient)
-        for block, rows in eta_gradients.items():
-            gradient[block.places] += block.gather(rows)
-        return gradient
-
-    @torch.enable_grad()
     def hessian(self, z: Tensor) -> Tensor:
         """The Hessian `(K, K)` in z."""
-        if not self.cut:
-            hessian = self._pull_back(self.objective.hessian(self.theta(z)))
-            return self._pull_back(hessian.T)
-        theta = self.theta(z).requires_grad_()
-        etas = {block: eta.requires_grad_() for block, eta in self._etas(z).items()}
-        leaves = [theta, *etas.values()]
-        nll, prior = self.objective.terms(theta, joined(etas))
-        hessian = torch.zeros((self.size, self.size), dtype=theta.dtype)
-        if isinstance(prior, Tensor) and prior.requires_grad:
-            (slope,) = torch.autograd.grad(prior, theta, create_graph=True, retain_graph=True)
-            hessian += rows_of_second_derivatives(slope, theta)
-        gradient, *by_eta = torch.autograd.grad(
-            nll, leaves, create_graph=True, allow_unused=True, materialize_grads=True
-        )
-        crosses = []
-        for place in self._constants:
-            row, *cross = _second(gradient[place], leaves)
-            hessian[place] += row
-            crosses.append((place, cross))
-        hessian = self._pull_back(self._pull_back(hessian).T)
-        for j, (block, rows) in enumerate(zip(self.blocks, by_eta, strict=True)):
-            others = self.blocks[: j + 1]
-            for other, curvature in zip(others, _second(rows.sum(), leaves[1 : j + 2]), strict=True):
-                part = block.cross(curvature, other)
-                hessian[block.places[:, None], other.places] += part
-                if other is not block:
-                    hessian[other.places[:, None], block.places] += part.T
-        for place, cross in crosses:
-            self._add_cross(hessian, place, cross)
-        return hessian
+        return self.derivatives(z)[2]
 
-    def _add_cross(self, hessian: Tensor, place: int, rows: list[Tensor]) -> None:
-        """The derivatives of the gradient in one parameter in the predictors, row by row."""
-        unit = torch.zeros(self.size, dtype=hessian.dtype)
-        unit[place] = 1.0
-        pulled = self._pull_back(unit)
-        for block, by_row in zip(self.blocks, rows, strict=True):
-            part = block.gather(by_row)[:, None] * pulled
-            hessian[block.places] += part
-            hessian[:, block.places] += part.T
+    @torch.enable_grad()
+    def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
+        """The loss, its gradient `(K,)` and its Hessian `(K, K)` in z; NaN where the loss is not finite."""
+        if not self.cut:
+            hessian = self.pull_back(self.objective.hessian(self.theta(z)))
+            return *self.value_and_gradient(z), self.pull_back(hessian.T)
+        theta, sums = self.theta(z).requires_grad_(), _Sums(self)
+        for rows, part in self._parts:
+            etas = {block: eta.requires_grad_() for block, eta in self._etas(z, rows).items()}
+            nll, prior = part.trial(theta, joined(etas))
+            sums.value += float(nll.detach() if rows.start else (nll + prior).detach())
+            if not nll.requires_grad:
+                return (
+                    sums.value,
+                    torch.full_like(z, torch.nan),
+                    z.new_full((self.size, self.size), torch.nan),
+                )
+            if not rows.start:
+                sums.add_prior(prior, theta)
+            sums.add_rows(nll, theta, etas, rows)
+        return sums.value, *sums.assembled()
 
     @cached_property
     def _constants(self) -> list[int]:
@@ -203,9 +211,9 @@ class Coordinates:
         values = {
             name: value.detach().requires_grad_() for name, value in self.objective.params(start).items()
         }
-        with torch.no_grad():
-            etas = joined(self._etas(self.z(start)))
-        cut = run(self.objective.weighted, self.objective.data, Run(values, etas=etas))
+        few = self.objective.sample
+        etas = {call.name: call.constant(few.rows) for call in self.objective.calls}
+        cut = run(few.weighted, few.data, Run(values, etas=etas))
         likelihood = cut.log_prob(RESPONSE).sum()
         if not likelihood.requires_grad:
             return []
@@ -234,16 +242,17 @@ class Coordinates:
     @property
     def response_corner(self) -> Corner | None:
         """The corner of the observation's density, at the first values."""
-        return corner(self.objective.at(self.objective.initial).sites[RESPONSE]["fn"])
+        return self.objective.corner
 
     @cached_property
     def _kinked_predictor(self) -> str | None:
         """The predictor that the observation's corner is at; '' if at none; None if there is no corner."""
-        start = self.objective.initial
-        etas = joined(self._etas(self.z(start)))
-        base = corner(self.objective.at(start, etas).sites[RESPONSE]["fn"])
-        if base is None:
+        if self.objective.corner is None:
             return None
+        start, few = self.objective.initial, self.objective.sample
+        etas = {call.name: call.value for call in few.at(start).affines}
+        base = corner(few.at(start, etas).sites[RESPONSE]["fn"])
+        assert base is not None
         located = (name for name, eta in etas.items() if base.loc.data_ptr() == eta.data_ptr())
         return next(located, "")
 
@@ -300,7 +309,7 @@ class Coordinates:
                 site = self.objective.sites[name]
                 identity = torch.zeros((self.size, site.size), dtype=z.dtype)
                 identity[site.place] = torch.eye(site.size, dtype=z.dtype)
-                rows = self._pull_back(identity).T
+                rows = self.pull_back(identity).T
             scale = at.scale.expand(value.shape).reshape(-1)
             parts.append((rows / scale[:, None])[self._kinks[name].reshape(-1)])
         return torch.cat(parts)
@@ -320,6 +329,57 @@ class Coordinates:
             each = each * weights if name == RESPONSE and weights is not None else each
             parts.append(each[self._kinks[name].reshape(-1)])
         return torch.cat(parts)
+
+
+class _Sums:
+    """The sums over rows that make a value, a gradient and a Hessian, while the blocks of rows come in."""
+
+    def __init__(self, coordinates: Coordinates) -> None:
+        self.coordinates, size = coordinates, coordinates.size
+        self.value = 0.0
+        self.gradient, self.hessian = coordinates.zeros(size), coordinates.zeros(size, size)
+        self.own, self.own_second = coordinates.zeros(size), coordinates.zeros(size, size)
+        self.crosses = {place: coordinates.zeros(size) for place in coordinates._constants}
+
+    def add_prior(self, prior: Tensor | float, theta: Tensor) -> None:
+        """Add the derivatives of minus the log prior."""
+        if not isinstance(prior, Tensor) or not prior.requires_grad:
+            return
+        (slope,) = torch.autograd.grad(prior, theta, create_graph=True, retain_graph=True)
+        self.own += slope.detach()
+        self.own_second += rows_of_second_derivatives(slope, theta)
+
+    def add_rows(self, nll: Tensor, theta: Tensor, etas: Mapping[Block, Tensor], rows: slice) -> None:
+        """Add the derivatives of the loss of some rows, through predictors and constants."""
+        leaves, blocks = [theta, *etas.values()], list(etas)
+        own, *by_eta = torch.autograd.grad(
+            nll, leaves, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        self.own += own.detach()
+        for place, cross in self.crosses.items():
+            row, *across = _second(own[place], leaves)
+            self.own_second[place] += row
+            for block, values in zip(blocks, across, strict=True):
+                cross[block.places] += block.gather(values, rows)
+        for j, (block, values) in enumerate(zip(blocks, by_eta, strict=True)):
+            self.gradient[block.places] += block.gather(values.detach(), rows)
+            curvatures = _second(values.sum(), leaves[1 : j + 2])
+            for other, curvature in zip(blocks[: j + 1], curvatures, strict=True):
+                part = block.cross(curvature, other, rows)
+                self.hessian[block.places[:, None], other.places] += part
+                if other is not block:
+                    self.hessian[other.places[:, None], block.places] += part.T
+
+    def assembled(self) -> tuple[Tensor, Tensor]:
+        """The gradient `(K,)` and the Hessian `(K, K)`."""
+        pull_back = self.coordinates.pull_back
+        hessian = self.hessian + pull_back(pull_back(self.own_second).T)
+        for place, cross in self.crosses.items():
+            unit = torch.zeros_like(cross)
+            unit[place] = 1.0
+            part = cross[:, None] * pull_back(unit)
+            hessian += part + part.T
+        return self.gradient + pull_back(self.own), hessian
 
 
 def _second(scalar: Tensor, inputs: list[Tensor]) -> list[Tensor]:

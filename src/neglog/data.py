@@ -54,13 +54,18 @@ class Data:
         """The number that row `i` has in the user's data."""
         return i if self.index is None else int(self.index[i])
 
-    def take(self, index: Tensor) -> Data:
-        """The data of the rows that `index` names."""
-        x = {k: v[index] for k, v in self.x.items()} if isinstance(self.x, Mapping) else self.x[index]
-        weights = None if self.weights is None else self.weights[index]
-        keywords = {key: value[index] for key, value in self.keywords.items()}
-        known = index if self.index is None else self.index[index]
-        return replace(self, x=x, y=self.y[index], weights=weights, keywords=keywords, index=known)
+    def take(self, index: Tensor | slice) -> Data:
+        """The data of the rows that `index` names; those of a slice share their memory."""
+
+        def of(value: Tensor) -> Tensor:
+            return value[index] if isinstance(index, slice) else value.index_select(0, index)
+
+        x = {key: of(value) for key, value in self.x.items()} if isinstance(self.x, Mapping) else of(self.x)
+        weights = None if self.weights is None else of(self.weights)
+        keywords = {key: of(value) for key, value in self.keywords.items()}
+        numbers = torch.arange(*index.indices(self.rows)) if isinstance(index, slice) else index
+        numbers = numbers if self.index is None else self.index[numbers]
+        return replace(self, x=x, y=of(self.y), weights=weights, keywords=keywords, index=numbers)
 
 
 def prepare(
@@ -287,7 +292,8 @@ def check_response(data: Data, support: Any, shape: tuple[int, ...], model: str)
         )
     if data.integer and not support.is_discrete:
         raise DataError(_integers("y", "integers"))
-    inside = support.check(filled(data.y, ~torch.isnan(data.y), support))
+    unknown = torch.isnan(data.y)
+    inside = support.check(filled(data.y, ~unknown, support) if bool(unknown.any()) else data.y)
     if not bool(inside.all()):
         raise DataError(f"`{model}` needs every `y` to be {_in_words(support)}; {_outside(data, ~inside)}")
 

@@ -76,20 +76,21 @@ class Recession:
         return " and ".join(self.coefficients + self.constants)
 
 
-def recession(coordinates: Coordinates, z: Tensor) -> Recession | None:
+def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None) -> Recession | None:
     """What runs away from `z` `(K,)` without making the loss rise; None if the curvature holds everything.
 
     Separated classes, counts that are all 0 and a dispersion of 0 have their supremum at infinity. A solver
-    stops there all the same, where the rest of the fall is lost in rounding.
+    stops there all the same, where the rest of the fall is lost in rounding. `hessian` is the one next to z,
+    where it is known.
     """
-    hessian = coordinates.hessian(z) / coordinates.rows
+    hessian = (coordinates.hessian(z) if hessian is None else hessian) / coordinates.rows
     if not bool(torch.isfinite(hessian).all()):
         return None
     values, vectors = torch.linalg.eigh(hessian)
-    value, gradient = coordinates.value_and_gradient(z)
     flat = vectors[:, values < FLAT].T
     if not len(flat):
         return None
+    value, gradient = coordinates.value_and_gradient(z)
     # Where many directions are flat, that in which the solver has run is the one to look along.
     ran = (flat.T @ (flat @ z))[None]
     ran = ran / ran.norm() if ran.norm() > 1 else ran[:0]
@@ -130,7 +131,7 @@ def _named(coordinates: Coordinates, direction: Tensor, both: bool) -> Recession
     objective = coordinates.objective
     coefficients: dict[str, float] = {}
     constants: dict[str, float] = {}
-    calls = {call.name: call for call in objective.at(objective.initial).affines}
+    calls = {call.name: call for call in objective.calls}
     for name, site in objective.sites.items():
         parameter, _, part = name.rpartition(".")
         moves = direction[site.place]

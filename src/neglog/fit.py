@@ -21,7 +21,7 @@ from neglog.existence import check_covariance, recession
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
 from neglog.objective import Objective
-from neglog.predictors import RESPONSE, design_keys
+from neglog.predictors import design_keys
 from neglog.solvers import LBFGS, SVI, Chain, Continuation, Newton, Solution
 from neglog.start import starting_point
 from neglog.tracing import row_bounds
@@ -189,7 +189,7 @@ def _fit(
     data = prepare(x, y, weights=weights, dtype=dtype, row_bounds=row_bounds(model), **keywords)
     objective = Objective(model, data)
     theta = starting_point(objective, start)
-    objective.check_bounded(theta)
+    objective.sample.check_bounded(theta)
     coordinates = _coordinates(objective, theta, solver)
     check_covariance(coordinates)
     solver = choose(coordinates) if solver is None else solver
@@ -245,7 +245,7 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
     network = any(site.started for site in coordinates.objective.sites.values())
     if coordinates.kinked or network or coordinates.size > DENSE or not math.isfinite(solution.value):
         return solution
-    runaway = recession(coordinates, solution.z)
+    runaway = recession(coordinates, solution.z, solution.hessian)
     if runaway is None:
         return solution
     name = coordinates.objective.name
@@ -272,16 +272,12 @@ def _finished(objective: Objective, coordinates: Coordinates, solution: Solution
             f"`{objective.name}` ran off to infinity: {solution.status}. The likelihood may have no maximum; "
             "use `map_estimate` with proper priors, or a smaller learning rate."
         )
-    with torch.no_grad():
-        end = objective.at(theta)
-        objective.check_spread(end.sites[RESPONSE]["fn"])
-        nll = -float(end.log_prob(RESPONSE).sum())
-        loss = nll - float(end.prior())
+    nll, prior = objective.end(theta)
     return Fit(
         model=objective.model,
         params=MappingProxyType(params),
         nll=nll,
-        loss=loss,
+        loss=nll + prior,
         converged=solution.converged,
         status=solution.status,
         steps=solution.steps,
@@ -289,7 +285,9 @@ def _finished(objective: Objective, coordinates: Coordinates, solution: Solution
         k=objective.size,
         keywords=tuple(objective.data.keywords),
         columns=objective.data.columns,
-        outputs={call.name: objective.output_names(call) for call in end.affines if call.outputs is not None},
+        outputs={
+            call.name: objective.output_names(call) for call in objective.calls if call.outputs is not None
+        },
         responses=objective.data.responses,
         history=solution.history,
         objective=objective,

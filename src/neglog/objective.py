@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.transforms import Transform
 
+from neglog.basis import sample_of
 from neglog.data import ALL, Data, check_density, check_response, observed
 from neglog.distributions.observed import latent
 from neglog.errors import ModelError, UnboundedLikelihoodError
@@ -19,6 +22,11 @@ from neglog.handlers import Model, is_parameter, is_real, weighted
 from neglog.kinks import corner, smoothed
 from neglog.predictors import RESPONSE, design_keys
 from neglog.tracing import Affine, Run, model_name, prototype, run, takes_missing, with_sizes
+
+PART = 131_072
+"""So many rows are worked on at a time: their numbers stay in the cache, and the model is seldom run."""
+SAMPLE = 10_000
+"""So many rows say where a solver starts."""
 
 
 @dataclass(frozen=True)
@@ -69,21 +77,74 @@ class Objective:
         self.name = model_name(model)
         response = first.sites[RESPONSE]["fn"]
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
-        check_density(data, run(model, data, Run(values_of(first))).log_prob(RESPONSE), self.name)
-        self.weighted = model if data.weights is None else weighted(model, data.weights)
+        check_density(data, first.log_prob(RESPONSE), self.name)
         self.sites = _lay_out(first)
+        self.calls = tuple(first.affines)
+        self.corner = corner(response)
         self.size = sum(site.size for site in self.sites.values())
-        self.rows = data.rows
         if not self.sites:
             raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")
         initial = {name: first.sites[name]["value"] for name in self.sites}
         self.initial = self.theta(initial)
 
+    @property
+    def rows(self) -> int:
+        return self.data.rows
+
+    @property
+    def weighted(self) -> Model:
+        """The model with the weights of its rows."""
+        weights = self.data.weights
+        return self.model if weights is None else weighted(self.model, weights)
+
     def changed(self, handler: Callable[[Model], Model]) -> Objective:
         """The same objective with a handler around its model that keeps the sites as they are."""
+        return self._with(model=handler(self.model))
+
+    def take(self, index: Tensor | slice) -> Objective:
+        """The same objective summed over the rows that `index` names, where it is `separable`."""
+        return self._with(data=self.data.take(index))
+
+    def _with(self, **changes: Any) -> Objective:
         other = copy(self)
-        other.model, other.weighted = handler(self.model), handler(self.weighted)
+        for name in ("separable", "parts", "sample"):
+            other.__dict__.pop(name, None)
+        other.__dict__.update(changes)
         return other
+
+    @cached_property
+    def separable(self) -> bool:
+        """Whether the loss is a sum over rows, each of which needs no more than its own data.
+
+        It is not where a model binds something of its own to all rows; then they cannot be taken apart.
+        """
+        index = torch.arange(min(self.rows, 8))
+        half = len(index) // 2
+        theta = self.initial.clone()
+        for call in self.calls:
+            site = self.sites.get(f"{call.name}.weight")
+            if site is not None and site.size:
+                theta[site.place] += 0.1 / (site.size * (1 + float(call.design[index].detach().abs().max())))
+        try:
+            with torch.no_grad():
+                whole, *halves = (self.take(i).terms(theta) for i in (index, index[:half], index[half:]))
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return False
+        nll, priors = halves[0][0] + halves[1][0], [float(part[1]) for part in (whole, *halves)]
+        return bool(torch.isclose(whole[0], nll, rtol=1e-10)) and len(set(priors)) == 1
+
+    @cached_property
+    def parts(self) -> tuple[tuple[slice, Objective], ...]:
+        """The objective as a sum over blocks of rows: which rows, and the objective of them."""
+        if self.rows <= PART or not self.separable:
+            return ((slice(None), self),)
+        ends = [*range(0, self.rows - PART // 2, PART), self.rows]
+        return tuple((slice(*rows), self.take(slice(*rows))) for rows in pairwise(ends))
+
+    @cached_property
+    def sample(self) -> Objective:
+        """The objective of a few thousand rows, which says where to start; itself where they are no more."""
+        return self.take(sample_of(self.rows, SAMPLE)) if self.rows > SAMPLE and self.separable else self
 
     def softened(self, softness: float) -> Objective:
         """The same objective with the corners of Laplace densities rounded off; itself if it has none."""
@@ -124,7 +185,7 @@ class Objective:
         }
 
     def at(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Run:
-        """Run the weighted model at `theta`, cut at the predictors in `etas`."""
+        """Run the weighted model on all rows at `theta`, cut at the predictors in `etas`."""
         return run(self.weighted, self.data, Run(self.params(theta), etas=etas))
 
     def terms(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | float]:
@@ -137,14 +198,14 @@ class Objective:
         nll, prior = self.terms(theta, etas)
         return nll + prior
 
-    def trial(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The loss; infinite where torch refuses a parameter, such as a scale that overflowed."""
+    def trial(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | float]:
+        """As `terms`; infinite where torch refuses a parameter, such as a scale that overflowed."""
         try:
-            return self.loss(theta, etas)
+            return self.terms(theta, etas)
         except ValueError as error:
             if "to satisfy the constraint" not in str(error):
                 raise
-            return torch.tensor(torch.inf, dtype=theta.dtype)
+            return torch.tensor(torch.inf, dtype=theta.dtype), 0.0
 
     def value(self, theta: Tensor) -> float:
         """The loss in nats."""
@@ -192,7 +253,19 @@ class Objective:
         Raises:
             UnboundedLikelihoodError: naming the first such row.
         """
-        self.check_spread(self.response(theta))
+        for _, part in self.parts:
+            part.check_spread(part.response(theta))
+
+    def end(self, theta: Tensor) -> tuple[float, float]:
+        """Minus the log-likelihood of the rows and the log prior, after the check of `check_bounded`."""
+        nll, prior = 0.0, 0.0
+        with torch.no_grad():
+            for rows, part in self.parts:
+                at = part.at(theta)
+                part.check_spread(at.sites[RESPONSE]["fn"])
+                nll -= float(at.log_prob(RESPONSE).sum())
+                prior = prior if rows.start else -float(at.prior())
+        return nll, prior
 
     def check_spread(self, response: Any) -> None:
         """As `check_bounded`, of the distribution of the observations."""
@@ -237,12 +310,6 @@ def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:
         rows.append(torch.zeros_like(leaf) if row is None else row)
     hessian = torch.stack(rows) if rows else leaf.new_zeros((0, 0))
     return 0.5 * (hessian + hessian.T)
-
-
-def values_of(first: Run) -> dict[str, Tensor]:
-    """The values of the latent parameters of a run."""
-    sites = {name: msg for name, msg in first.sites.items() if name != RESPONSE and not msg["is_observed"]}
-    return {name: msg["value"] for name, msg in sites.items()}
 
 
 def _lay_out(first: Run) -> dict[str, Site]:

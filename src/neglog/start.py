@@ -44,7 +44,8 @@ class _Null:
         theta = self.theta(z)
         params = self.objective.params(theta)
         etas = {name: still + params[f"{name}.bias"] for name, still in self.fixed.items()}
-        return self.objective.trial(theta, etas)
+        nll, prior = self.objective.trial(theta, etas)
+        return nll + prior
 
     def value(self, z: Tensor) -> float:
         with torch.no_grad():
@@ -61,11 +62,20 @@ class _Null:
             return float(loss.detach()), torch.full_like(z, torch.nan)
         return float(loss.detach()), torch.autograd.grad(loss, leaf)[0]
 
-    @torch.enable_grad()
     def hessian(self, z: Tensor) -> Tensor:
+        return self.derivatives(z)[2]
+
+    @torch.enable_grad()
+    def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
         leaf = z.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(self._loss(leaf), leaf, create_graph=True)
-        return rows_of_second_derivatives(gradient, leaf)
+        loss = self._loss(leaf)
+        if not loss.requires_grad:
+            return float(loss), torch.full_like(z, torch.nan), z.new_full((self.size, self.size), torch.nan)
+        (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
+        return float(loss.detach()), gradient.detach(), rows_of_second_derivatives(gradient, leaf)
+
+    def sample(self) -> None:
+        """None: the null model is fitted on few rows as it is."""
 
 
 def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Tensor:
@@ -82,7 +92,7 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     """
     theta = objective.initial.clone()
     given = dict(given or {})
-    calls = objective.at(theta).affines
+    calls = objective.calls
     weights = {f"{call.name}.weight" for call in calls} - set(given)
     for name, value in given.items():
         theta[_site(objective, name).place] = _unconstrained(objective, name, value)
@@ -98,7 +108,7 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
 
 
 def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
-    null = _Null(objective.softened(1.0), theta, places)
+    null = _Null(objective.sample.softened(1.0), theta, places)
     if not math.isfinite(null.value(theta[places])):
         return theta
     return null.theta(Newton(tolerance=1e-6, max_steps=100).minimise(null, theta[places]).z)

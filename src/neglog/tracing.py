@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,6 +36,10 @@ class Affine:
     def value(self) -> Tensor:
         """The predictor, `(N,)` or `(N, D)`."""
         return affine(self.design, self.weight, self.bias, self.outputs)
+
+    def constant(self, rows: int) -> Tensor:
+        """The predictor in so many rows where all weights are 0."""
+        return self.bias.to(self.design.dtype).expand(rows, *self.bias.shape)
 
 
 class Run(Messenger):
@@ -69,15 +75,20 @@ class Run(Messenger):
             self.sites[msg["name"]] = msg
 
     def _pyro_affine(self, msg: dict[str, Any]) -> None:
-        self.affines.append(Affine(msg["name"], *msg["args"]))
+        call = Affine(msg["name"], *msg["args"])
+        self.affines.append(call)
         if msg["name"] in self.etas:
             msg["value"] = self.etas[msg["name"]]
+            msg["done"] = True
+        elif self.fill is not None and call.weight.dim() <= 2 and not bool(call.weight.any()):
+            msg["value"] = call.constant(len(call.design))  # where weights start, no design is read
             msg["done"] = True
 
     def log_prob(self, site: str) -> Tensor:
         """The log-density of a site with its weights and mask, in the shape of its batch."""
         msg = self.sites[site]
-        return scale_and_mask(msg["fn"].log_prob(msg["value"]), msg["scale"], msg["mask"])
+        fn = _unchecked(msg["fn"]) if site == RESPONSE else msg["fn"]
+        return scale_and_mask(fn.log_prob(msg["value"]), msg["scale"], msg["mask"])
 
     def prior(self) -> Tensor | float:
         """The summed log-density of all other sites than the observation."""
@@ -91,16 +102,35 @@ class Run(Messenger):
         )
 
 
+def _unchecked(fn: Any) -> Any:
+    """The distribution without the check of its values, where the support is known to be the same always.
+
+    The data are held against it once, before any fit.
+    """
+    if isinstance(type(fn).support, property):
+        return fn
+    other = copy(fn)
+    other._validate_args = False
+    return other
+
+
 def run(model: Model, data: Data, run: Run, *, response: bool = True) -> Run:
     """Run the model on data inside the messenger; without the response it draws one, in private."""
     if response:
         with run:
             model(data.x, data.y, **data.keywords)
         return run
-    with torch.random.fork_rng(devices=[]), run:
-        torch.manual_seed(0)  # the state of torch's generator is put back afterwards
+    with seeded(), run:
         model(data.x, None, **data.keywords)
     return run
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Random numbers in private: the state of torch's generator is put back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def initial_value(msg: dict[str, Any], data: Data | None = None) -> Tensor:
@@ -139,10 +169,11 @@ class _Watched(dict[str, Tensor]):
 
 
 def prototype(model: Model, data: Data) -> Run:
-    """The model run without a response, to see its sites."""
+    """The model run where its parameters start, to see its sites."""
     x: Designs = _Watched(data.x) if isinstance(data.x, Mapping) else data.x
     watched = Data(x, data.y, None, data.keywords)
-    first = run(model, watched, Run(fill=partial(initial_value, data=data)), response=False)
+    with torch.no_grad(), seeded():  # some priors know their median by sampling alone
+        first = run(model, watched, Run(fill=partial(initial_value, data=data)))
     if RESPONSE not in first.sites:
         raise ModelError(
             f"`{model_name(model)}` has no sample site named 'y'; the observation must be "

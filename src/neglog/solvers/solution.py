@@ -21,6 +21,14 @@ class Problem(Protocol):
 
     def hessian(self, z: Tensor) -> Tensor: ...
 
+    def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
+        """The value, the gradient `(K,)` and the Hessian `(K, K)`, of one walk over the rows."""
+        ...
+
+    def sample(self) -> Problem | None:
+        """The same of a part of the rows, in the same coordinates, where these are very many; else None."""
+        ...
+
     def check(self, z: Tensor) -> None:
         """Raise if the function falls without end from `z`; solvers ask now and then."""
         ...
@@ -60,6 +68,8 @@ class Solution:
     status: str
     steps: int
     history: tuple[float, ...] = ()
+    hessian: Tensor | None = None
+    """The Hessian `(K, K)` next to `z`, where the solver knows it."""
 
 
 def scaled_eigen(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:

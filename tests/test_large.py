@@ -1,0 +1,227 @@
+"""Many rows: walked in blocks, begun on a sample, read in place; thresholds are lowered to see it happen."""
+
+from functools import partial
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from neglog import flat, map_estimate, mle, models
+from neglog.basis import Basis, triangle_of
+from neglog.coordinates import rescaled
+from neglog.data import prepare
+from neglog.errors import UnboundedLikelihoodError
+from neglog.objective import Objective
+from neglog.predictors import linear, rows
+from neglog.solvers import Newton
+from neglog.start import starting_point
+
+N = 3000
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """Few rows are treated as very many."""
+    monkeypatch.setattr("neglog.objective.PART", 700)
+    monkeypatch.setattr("neglog.objective.SAMPLE", 300)
+    monkeypatch.setattr("neglog.coordinates.MANY", 1000)
+    monkeypatch.setattr("neglog.basis.LARGE", 1000)
+    monkeypatch.setattr("neglog.basis.SAMPLED", 400)
+
+
+def drawn(name, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(N, 4))
+    eta = 0.5 + x @ [0.3, -0.2, 0.1, 0.0]
+    y = {
+        "gaussian": lambda: eta + 0.7 * rng.normal(size=N),
+        "heteroscedastic": lambda: eta + np.exp(0.3 * x[:, 0]) * rng.normal(size=N),
+        "poisson": lambda: rng.poisson(np.exp(eta)).astype(float),
+        "negative_binomial": lambda: rng.poisson(np.exp(eta) * rng.gamma(2, 0.5, N)).astype(float),
+        "bernoulli": lambda: (rng.random(N) < 1 / (1 + np.exp(-eta))).astype(float),
+        "gamma": lambda: np.exp(eta) * rng.gamma(3, 1 / 3, N),
+        "student_t": lambda: eta + rng.standard_t(4, N),
+    }[name]()
+    return x, y
+
+
+NAMES = ("gaussian", "heteroscedastic", "poisson", "negative_binomial", "bernoulli", "gamma", "student_t")
+
+
+def problem(name, x, y, **keywords):
+    model = flat(getattr(models, name))
+    objective = Objective(model, prepare(x, y, **keywords))
+    theta = starting_point(objective, None)
+    coordinates = rescaled(objective, theta)
+    return coordinates, coordinates.z(theta)
+
+
+def same_fit(first, second):
+    assert first.converged
+    assert second.converged
+    for site, value in first.params.items():
+        torch.testing.assert_close(value, second.params[site], rtol=1e-7, atol=1e-9)
+    assert first.nll == pytest.approx(second.nll, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_of_rows_add_up_to_the_whole(name, monkeypatch):
+    x, y = drawn(name)
+    weights = np.random.default_rng(1).integers(0, 3, N).astype(float)
+    whole, z = problem(name, x, y, weights=weights)
+    value, gradient, hessian = whole.derivatives(z + 0.1)
+    monkeypatch.setattr("neglog.objective.PART", 700)
+    blocks, _ = problem(name, x, y, weights=weights)
+    assert len(blocks.objective.parts) > 2
+    assert sum(part.rows for _, part in blocks.objective.parts) == int((weights > 0).sum())
+    walked = blocks.derivatives(z + 0.1)
+    assert walked[0] == pytest.approx(value, rel=1e-13)
+    assert blocks.value(z + 0.1) == pytest.approx(value, rel=1e-13)
+    torch.testing.assert_close(walked[1], gradient, rtol=1e-10, atol=1e-9)
+    torch.testing.assert_close(blocks.value_and_gradient(z + 0.1)[1], gradient, rtol=1e-10, atol=1e-9)
+    torch.testing.assert_close(walked[2], hessian, rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_very_many_rows_end_where_few_would(name, many, monkeypatch):
+    x, y = drawn(name)
+    found = mle(getattr(models, name), x, y)
+    monkeypatch.undo()
+    same_fit(mle(getattr(models, name), x, y), found)
+
+
+def test_priors_count_once_however_many_blocks_there_are(many, monkeypatch):
+    x, y = drawn("poisson")
+    found = map_estimate(models.poisson, x, y)
+    monkeypatch.undo()
+    expected = map_estimate(models.poisson, x, y)
+    same_fit(expected, found)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-12)
+
+
+def test_keywords_and_designs_are_taken_apart_with_the_rows(many, monkeypatch):
+    x, y = drawn("negative_binomial")
+    exposure = np.random.default_rng(2).uniform(0.5, 2.0, N)
+    fit = partial(
+        mle, models.negative_binomial, {"log_mean": x, "dispersion": x[:, :1]}, y, exposure=exposure
+    )
+    found = fit()
+    monkeypatch.undo()
+    same_fit(fit(), found)
+
+
+def test_a_model_that_holds_something_of_all_rows_is_not_taken_apart(many):
+    x, y = drawn("poisson")
+    exposure = torch.linspace(0.5, 2.0, N, dtype=torch.float64)
+
+    def bound(x, y=None):
+        rate = torch.exp(linear("log_rate", x)) * exposure
+        with rows(x):
+            return pyro.sample("y", dist.Poisson(rate), obs=y)
+
+    found = mle(bound, x, y)
+    assert not found.objective.separable
+    assert len(found.objective.parts) == 1
+    same_fit(mle(models.poisson, x, y, exposure=exposure), found)
+
+
+def test_a_model_that_centres_its_columns_is_not_taken_apart(many, monkeypatch):
+    x, y = drawn("gaussian")
+
+    def centred(x, y=None):
+        mean = linear("mean", x - x.mean(0))
+        with rows(x):
+            return pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    found = mle(centred, x + 3, y)
+    assert not found.objective.separable
+    torch.testing.assert_close(
+        found.params["mean.weight"], mle(models.gaussian, x, y).params["mean.weight"], rtol=1e-7, atol=1e-9
+    )
+
+
+def test_what_the_sample_does_not_see_is_estimated_all_the_same(many, monkeypatch):
+    # Two rows in which a column is not 0, and which no sample here holds.
+    x, y = drawn("poisson")
+    x[:, 3] = 0.0
+    x[[0, 1], 3] = 1.0
+    y[[0, 1]] = 4.0, 9.0
+    found = mle(models.poisson, x, y)
+    monkeypatch.undo()
+    same_fit(mle(models.poisson, x, y), found)
+
+
+def test_rare_events_are_found(many, monkeypatch):
+    x, _ = drawn("bernoulli")
+    y = np.zeros(N)
+    y[[5, 900, 1700, 2100]] = 1.0
+    found = mle(models.bernoulli, x[:, :1], y)
+    monkeypatch.undo()
+    same_fit(mle(models.bernoulli, x[:, :1], y), found)
+
+
+def test_separated_classes_are_named_among_very_many_rows(many):
+    x, _ = drawn("bernoulli")
+    with pytest.raises(UnboundedLikelihoodError, match="x0"):
+        mle(models.bernoulli, x, (x[:, 0] > 1).astype(float))
+
+
+def test_a_sample_judges_columns_only_where_their_sizes_agree():
+    x = torch.randn((30_000, 5), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert triangle_of(x, True) is not None
+    products = torch.cat([torch.ones_like(x[:, :1]), x], 1)
+    products = products.T @ products
+
+    def distance(triangle):
+        inverse = torch.linalg.solve_triangular(triangle, torch.eye(6, dtype=x.dtype), upper=True)
+        return float((inverse.T @ products @ inverse - torch.eye(6, dtype=x.dtype)).abs().max())
+
+    assert distance(triangle_of(x, True)) < 1e-12
+
+
+def test_an_outlier_beside_the_sample_is_not_overlooked(monkeypatch):
+    monkeypatch.setattr("neglog.basis.SAMPLED", 2000)
+    x = torch.randn((30_000, 5), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    even = triangle_of(x, True)
+    assert float((even.T @ even / 30_000 - torch.eye(6, dtype=x.dtype)).abs().max()) < 0.1
+    exact = x.T @ x
+    assert float((even.T @ even)[1:, 1:].sub(exact).abs().max()) > 1.0  # it was a sample
+    x[0, 2] = 1e6
+    seen = triangle_of(x, True)
+    torch.testing.assert_close((seen.T @ seen)[1:, 1:], x.T @ x, rtol=1e-9, atol=1e-6)
+
+
+def test_products_are_those_of_the_columns():
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn((5000, p), generator=generator, dtype=torch.float64) for p in (3, 20))
+    values = torch.randn(5000, generator=generator, dtype=torch.float64)
+    ones = torch.ones((5000, 1), dtype=torch.float64)
+    for one in (True, False):
+        for other in (True, False):
+            whole = [torch.cat([ones, c], 1) if o else c for c, o in ((left, one), (right, other))]
+            bases = [
+                Basis(c, o, torch.eye(c.shape[1] + o, dtype=c.dtype))
+                for c, o in ((left, one), (right, other))
+            ]
+            expected = whole[0].T @ (values[:, None] * whole[1])
+            torch.testing.assert_close(bases[0].cross(values, bases[1]), expected, rtol=1e-12, atol=1e-10)
+            part = slice(100, 4000)
+            expected = whole[0][part].T @ (values[part, None] * whole[1][part])
+            found = bases[0].cross(values[part], bases[1], part)
+            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-10)
+
+
+def test_hessians_are_taken_anew_only_where_they_change(many):
+    coordinates, z = problem("poisson", *drawn("poisson"))
+    calls = []
+    derivatives = coordinates.derivatives
+    coordinates.derivatives = lambda at: calls.append(at) or derivatives(at)
+    found = Newton().minimise(coordinates, z)
+    assert found.converged
+    assert found.steps > len(calls)
+    exact = coordinates.hessian(found.z)
+    assert float((found.hessian - exact).abs().max()) < 0.2 * float(exact.diagonal().max())
+    gradient = coordinates.value_and_gradient(found.z)[1]
+    assert float(gradient @ torch.linalg.solve(exact, gradient)) ** 0.5 < 1e-8
