@@ -22,8 +22,8 @@ test: .venv/installed-dev  ## lint, types, tests, doctests, examples
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
-bench: .venv-bench/installed  ## time neglog beside its peers and write docs/benchmarks.md: half an hour
-	.venv-bench/bin/python tests/benchmarks/bench.py
+bench: .venv-bench/installed  ## time neglog beside its peers and write docs/benchmarks.md: hours
+	.venv-bench/bin/python tests/benchmarks/bench.py $(BENCH)
 
 format: .venv/installed-dev  ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
@@ -46,7 +46,7 @@ $(BIN)/pip:
 	$(INSTALL) -e ".[dev]"
 	@touch .venv/installed $@
 
-.venv-bench/installed: pyproject.toml constraints.txt
+.venv-bench/installed: pyproject.toml constraints.txt tests/benchmarks/requirements.txt
 	$(or $(PYTHON),$(error neglog needs Python 3.11 or later: say make PYTHON=/path/to/python)) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet -c constraints.txt -e ".[dev]" statsmodels glum
+	.venv-bench/bin/python -m pip install --quiet -c constraints.txt -e ".[dev]" -r tests/benchmarks/requirements.txt
 	@touch $@

@@ -46,6 +46,16 @@ def huber_integral(function, delta):
     return sum(value for value, _ in parts)
 
 
+def elastic_net_integral(function, l1, l2):
+    """The integral over the line of function(|d|) exp(-l1 |d| - l2 d² / 2), by quadrature alone."""
+    unit = 1 / max(l1, l2**0.5)
+
+    def integrand(t):
+        return 2 * unit * function(unit * t) * math.exp(-l1 * unit * t - l2 * (unit * t) ** 2 / 2)
+
+    return sum(scipy.integrate.quad(integrand, a, b)[0] for a, b in pairwise((0, 1, 4, 12, 60)))
+
+
 # Family, its grid of parameters, the same distribution of SciPy.
 REFERENCES = {
     "Normal": (([-3.0, 0.5], [0.1, 2.0]), st.norm),
@@ -85,6 +95,7 @@ SMALL = {
     "StudentT": (5.0, 0.3, 1.2),
     "AsymmetricLaplace": (0.3, 1.2, 0.3),
     "Huber": (0.3, 1.2, 1.345),
+    "ElasticNet": (0.3, 1.2, 0.7),
     "Poisson": (3.5,),
     "NegativeBinomial2": (3.5, 0.6),
     "Binomial": (9.0, 0.3),
@@ -127,7 +138,7 @@ def points(name, reference):
 
 def test_every_family_is_in_the_table():
     families = {name for name in dist.__all__ if isinstance(getattr(dist, name), type)}
-    assert families - ELSEWHERE == {*REFERENCES, "Huber"} == set(SMALL)
+    assert families - ELSEWHERE == {*REFERENCES, "ElasticNet", "Huber"} == set(SMALL)
     assert dist.__all__ == sorted(dist.__all__)
 
 
@@ -215,6 +226,12 @@ def mp_huber(x, m, s, d):
     return -loss - mp.log(s * (mp.sqrt(2 * mp.pi) * mp.erf(d / mp.sqrt(2)) + 2 * mp.exp(-d * d / 2) / d))
 
 
+def mp_elastic_net(x, m, l1, l2):
+    ratio = l1 / mp.sqrt(2 * l2)
+    z = mp.sqrt(2 * mp.pi / l2) * mp.exp(ratio**2) * mp.erfc(ratio)
+    return -l1 * abs(x - m) - l2 * (x - m) ** 2 / 2 - mp.log(z)
+
+
 def mp_beta(x, a, b):
     return (a - 1) * mp.log(x) + (b - 1) * mp.log1p(-x) - mp.loggamma(a) - mp.loggamma(b) + mp.loggamma(a + b)
 
@@ -233,6 +250,7 @@ MP_LOG_DENSITY = {
     "StudentT": mp_student,
     "AsymmetricLaplace": lambda x, m, s, t: mp.log(t * (1 - t) / s) - (x - m) / s * (t - (x < m)),
     "Huber": mp_huber,
+    "ElasticNet": mp_elastic_net,
     "Poisson": lambda y, m: y * mp.log(m) - m - mp.loggamma(y + 1),
     "NegativeBinomial2": mp_negative_binomial,
     "Binomial": lambda y, n, p: mp.log(mp.binomial(n, y)) + y * mp.log(p) + (n - y) * mp.log1p(-p),
@@ -250,6 +268,12 @@ WIDE = {
     "StudentT": [(-5.0, 0.1, 0.3, 1.0), (1e6, 3.3, 0.3, 1.0), (4.0, 19.9, 0.3, 0.2), (4.0, 1e10, 0.3, 3.0)],
     "AsymmetricLaplace": [(-3.0, 0.5, 2.0, 0.01), (3.0, 0.5, 0.1, 0.7)],
     "Huber": [(0.5, 0.3, 2.0, 1.345), (-30.0, 0.3, 0.1, 1.345), (7.0, 0.3, 1.0, 60.0), (7.0, 0.3, 1.0, 1e-4)],
+    "ElasticNet": [
+        (0.9, 0.3, 1.2, 0.7),
+        (-30.0, 0.3, 0.1, 9.0),
+        (2.0, 0.3, 7.0, 1e-9),
+        (2.0, 0.3, 31.0, 1.0),
+    ],
     "Poisson": [(0.0, 1e-6), (15.0, 9.0), (16.0, 9.0), (1e4, 1.01e4), (1e6, 1.0001e6), (3.0, 1e3)],
     "NegativeBinomial2": [
         (y, m, a)
@@ -429,7 +453,11 @@ def test_icdf_of_counts_is_the_smallest_that_reaches_q(name):
 @pytest.mark.parametrize("name", ALL)
 def test_the_ends_of_the_support(name):
     ours = build(name, SMALL[name])
-    ends = (-math.inf, math.inf) if name == "Huber" else REFERENCES[name][1](*SMALL[name]).support()
+    ends = (
+        (-math.inf, math.inf)
+        if name in {"ElasticNet", "Huber"}
+        else REFERENCES[name][1](*SMALL[name]).support()
+    )
     low, high = (0.0, ends[1]) if name in DISCRETE else ends
     assert ours.icdf(tensor([0.0, 1.0])).tolist() == [low, high]
     far = tensor([-1e30, 1e30])
@@ -461,13 +489,16 @@ def test_probabilities_sum_to_one(name):
 @pytest.mark.parametrize("name", ALL)
 def test_mean_variance_and_entropy_are_scipys(name):
     ours = build(name, SMALL[name])
-    if name == "Huber":
+    if name == "ElasticNet":
+        second, mass = (elastic_net_integral(lambda d, k=k: d**k, 1.2, 0.7) for k in (2, 0))
+        mean, variance = 0.3, second / mass
+    elif name == "Huber":
         mean, variance = 0.3, 1.2**2 * 2 * huber_integral(lambda u: u * u, 1.345)
     else:
         mean, variance = REFERENCES[name][1](*SMALL[name]).stats()
     assert ours.mean.item() == pytest.approx(float(mean), rel=1e-9)
     assert ours.variance.item() == pytest.approx(float(variance), rel=1e-7)
-    if name in {"Huber", "AsymmetricLaplace", "Logistic"}:
+    if name in {"ElasticNet", "Huber", "AsymmetricLaplace", "Logistic"}:
         q = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
         assert ours.entropy().item() == pytest.approx(-ours.log_prob(ours.icdf(q)).mean().item(), abs=1e-4)
 
@@ -661,6 +692,21 @@ def test_huber_between_normal_and_laplace():
     )
 
 
+@pytest.mark.parametrize("l1", [1e-4, 0.3, 5.0, 200.0])
+@pytest.mark.parametrize("l2", [0.0, 1e-8, 1e-3, 2.0, 1e4])
+def test_the_elastic_net_is_laplace_times_normal_normalised(l1, l2):
+    ours = dist.ElasticNet(tensor(0.5), l1, l2)
+    second, mass = (elastic_net_integral(lambda d, k=k: d**k, l1, l2) for k in (2, 0))
+    assert ours.variance.item() == pytest.approx(second / mass, rel=1e-9)
+    distance = ours.stddev * tensor([-3.0, -0.1, 0.0, 0.2, 4.0])
+    y = 0.5 + distance
+    expected = -l1 * distance.abs() - 0.5 * l2 * distance**2 - math.log(mass)
+    torch.testing.assert_close(ours.log_prob(y), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ours.icdf(ours.cdf(y)), y, rtol=1e-9, atol=1e-12 * ours.stddev.item())
+    if l2 == 0:
+        torch.testing.assert_close(ours.log_prob(y), dist.Laplace(tensor(0.5), 1 / l1).log_prob(y))
+
+
 def test_hubers_core_has_its_weight():
     ours = dist.Huber(tensor([1.0, -2.0]), tensor([2.0, 0.5]), tensor([0.7, 1.345]))
     reach = ours.scale * ours.delta
@@ -708,6 +754,8 @@ def test_the_location_of_an_asymmetric_laplace_is_its_quantile():
     [
         ("Huber", (0.0, -1.0, 1.0)),
         ("Huber", (0.0, 1.0, 0.0)),
+        ("ElasticNet", (0.0, 0.0, 1.0)),
+        ("ElasticNet", (0.0, 1.0, -1.0)),
         ("AsymmetricLaplace", (0.0, 1.0, 1.5)),
         ("AsymmetricLaplace", (0.0, 0.0, 0.5)),
         ("NegativeBinomial2", (-1.0, 1.0)),

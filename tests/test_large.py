@@ -1,5 +1,7 @@
 """Many rows: walked in blocks, begun on a sample, read in place; thresholds are lowered to see it happen."""
 
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from neglog import flat, map_estimate, mle, models
-from neglog.basis import Basis, triangle_of
+from neglog.basis import Basis, sample_of, triangle_of
 from neglog.coordinates import rescaled
 from neglog.data import prepare
 from neglog.errors import UnboundedLikelihoodError
@@ -56,6 +58,11 @@ def problem(name, x, y, **keywords):
     theta = starting_point(objective, None)
     coordinates = rescaled(objective, theta)
     return coordinates, coordinates.z(theta)
+
+
+def unseen(count):
+    """Rows that the sample of where to begin does not hold."""
+    return sorted(set(range(N)) - set(sample_of(N, 300).tolist()))[:count]
 
 
 def same_fit(first, second):
@@ -143,11 +150,10 @@ def test_a_model_that_centres_its_columns_is_not_taken_apart(many, monkeypatch):
 
 
 def test_what_the_sample_does_not_see_is_estimated_all_the_same(many, monkeypatch):
-    # Two rows in which a column is not 0, and which no sample here holds.
     x, y = drawn("poisson")
     x[:, 3] = 0.0
-    x[[0, 1], 3] = 1.0
-    y[[0, 1]] = 4.0, 9.0
+    x[unseen(2), 3] = 1.0
+    y[unseen(2)] = 4.0, 9.0
     found = mle(models.poisson, x, y)
     monkeypatch.undo()
     same_fit(mle(models.poisson, x, y), found)
@@ -160,6 +166,15 @@ def test_rare_events_are_found(many, monkeypatch):
     found = mle(models.bernoulli, x[:, :1], y)
     monkeypatch.undo()
     same_fit(mle(models.bernoulli, x[:, :1], y), found)
+
+
+def test_a_response_that_hardly_ever_moves_has_a_spread(many, monkeypatch):
+    x, _ = drawn("gaussian")
+    y = np.zeros(N)
+    y[unseen(3)] = 1.0, -2.0, 4.0
+    found = mle(models.gaussian, x, y)
+    monkeypatch.undo()
+    same_fit(mle(models.gaussian, x, y), found)
 
 
 def test_separated_classes_are_named_among_very_many_rows(many):
@@ -211,6 +226,24 @@ def test_products_are_those_of_the_columns():
             expected = whole[0][part].T @ (values[part, None] * whole[1][part])
             found = bases[0].cross(values[part], bases[1], part)
             torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-10)
+
+
+MEMORY = """
+import resource, torch
+from neglog import mle, models
+x = torch.randn((400_000, 50), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+y = torch.poisson(torch.exp(0.1 * x[:, 0]), generator=torch.Generator().manual_seed(0))
+mle(models.poisson, x[:5000], y[:5000])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert mle(models.poisson, x, y).converged
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (8 * x.numel()))
+"""
+
+
+def test_no_copy_of_the_design_is_made():
+    pytest.importorskip("resource")
+    ran = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
+    assert float(ran.stdout) < 0.7  # samples of a tenth, and some numbers for each row
 
 
 def test_hessians_are_taken_anew_only_where_they_change(many):

@@ -924,7 +924,7 @@ def test_bounds_that_make_no_sense_are_refused(handler, bounds, message):
         (
             {"lower": tensor(1.0, 2.0, 5.0), "upper": tensor(3.0, 2.0, 4.0)},
             DataError,
-            "1 of 3 rows do not: one has 5 and 4",
+            "2 of 3 rows do not: one has 2 and 2",
         ),
         (
             {"lower": tensor(1.0, 2.0, 5.0), "upper": tensor(3.0, 2.0, 6.0)},

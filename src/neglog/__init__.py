@@ -2,17 +2,36 @@
 
 from neglog import losses, models
 from neglog.batch import BatchFit, mle_batch
+from neglog.bootstrap import Bootstrap, bootstrap
+from neglog.covariances import covariance
 from neglog.fit import Fit, map_estimate, mle
 from neglog.handlers import censored, flat, masked, on_features, truncated, weighted, with_priors
+from neglog.hypotheses import HypothesisTest, likelihood_ratio_test, score_test, vuong_test, wald_test
+from neglog.inference_data import from_pyro, to_arviz
+from neglog.lasso import LassoPath, lasso_path
+from neglog.posterior import Posterior, posterior
 from neglog.predict import log_likelihood, predict
-from neglog.uncertainty import covariance, summary
+from neglog.predictive import PriorDraws, posterior_predictive, prior_predictive
+from neglog.priors import priors_for
+from neglog.quantiles import Quantiles, quantiles
+from neglog.summaries import summary
 
 __all__ = [
     "BatchFit",
+    "Bootstrap",
     "Fit",
+    "HypothesisTest",
+    "LassoPath",
+    "Posterior",
+    "PriorDraws",
+    "Quantiles",
+    "bootstrap",
     "censored",
     "covariance",
     "flat",
+    "from_pyro",
+    "lasso_path",
+    "likelihood_ratio_test",
     "log_likelihood",
     "losses",
     "map_estimate",
@@ -21,9 +40,18 @@ __all__ = [
     "mle_batch",
     "models",
     "on_features",
+    "posterior",
+    "posterior_predictive",
     "predict",
+    "prior_predictive",
+    "priors_for",
+    "quantiles",
+    "score_test",
     "summary",
+    "to_arviz",
     "truncated",
+    "vuong_test",
+    "wald_test",
     "weighted",
     "with_priors",
 ]

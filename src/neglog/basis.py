@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +28,12 @@ class Basis:
     columns: Tensor
     one: bool
     transform: Tensor
+    known: dict[Any, tuple[Tensor, np.ndarray]] = field(default_factory=dict, repr=False)
+    """Products of all columns, by what they were asked with."""
 
     def take(self, index: Tensor) -> Basis:
         """The basis of the rows that `index` names."""
-        return replace(self, columns=self.columns.index_select(0, index))
+        return replace(self, columns=self.columns.index_select(0, index), known={})
 
     def at(self, z: Tensor, rows: slice = ALL_ROWS) -> Tensor:
         """The combination `(N,)` of the columns that `z` `(P,)` says, in some rows."""
@@ -45,10 +48,25 @@ class Basis:
 
     def cross(self, values: Tensor, other: Basis, rows: slice = ALL_ROWS) -> Tensor:
         """The products `(P, Q)` of the columns with those of another, with the weights `values` `(N,)`."""
-        left, right = self.columns[rows].numpy(), other.columns[rows].numpy()
         with np.errstate(all="ignore"):  # solvers look at what is not finite
-            total = _products(left, values.numpy(), right, self.one, other.one)
+            if len(values) and bool((values == values[0]).all()):
+                total = float(values[0]) * self._plain(other, rows)
+            else:
+                total = self._weighted(values.numpy(), other, rows)
             return torch.from_numpy(self.transform.numpy().T @ total @ other.transform.numpy())
+
+    def _weighted(self, values: np.ndarray, other: Basis, rows: slice) -> np.ndarray:
+        left, right = self.columns[rows].numpy(), other.columns[rows].numpy()
+        return _products(left, values, right, self.one, other.one)
+
+    def _plain(self, other: Basis, rows: slice) -> np.ndarray:
+        """The products without weights: least squares asks for the same ones at every step."""
+        key = id(other.columns), other.one, rows.start
+        if key not in self.known:
+            count = len(self.columns[rows])
+            # The columns are kept beside their products, so that no others come to have their `id`.
+            self.known[key] = other.columns, self._weighted(np.ones(count), other, rows)
+        return self.known[key][1]
 
     def dense(self) -> Tensor:
         """The basis itself, `(N, P)`."""

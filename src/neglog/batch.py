@@ -16,8 +16,17 @@ from neglog.coordinates import rescaled
 from neglog.errors import ConvergenceWarning, ModelError, NeglogError
 from neglog.existence import FAR, FLAT, RISE
 from neglog.handlers import Model, flat
-from neglog.layout import Kink, Layout, in_theta, lay_out, likelihoods_of, single_objective, site_places
-from neglog.likelihoods import Likelihoods
+from neglog.layout import (
+    Kink,
+    Layout,
+    Square,
+    in_theta,
+    lay_out,
+    likelihoods_of,
+    single_objective,
+    site_places,
+)
+from neglog.likelihoods import Columns, Likelihoods
 from neglog.objective import Objective, Site
 from neglog.solvers import Continuation
 from neglog.solvers.interior import quantile_regressions
@@ -26,8 +35,8 @@ from neglog.stack import Stack, prepare_stack
 from neglog.start import starting_point
 from neglog.tracing import model_name, with_sizes
 
-CHUNK = 500_000
-"""So many numbers, data sets times rows times columns, are worked on at a time: they stay in the cache."""
+CHUNK = 20_000_000
+"""So many numbers, data sets times rows times columns, are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,15 @@ class BatchFit:
         raise TypeError("a BatchFit is not pickled; save its tensors.")
 
 
-def mle_batch(model: Model, x: Any, y: Any, *, weights: Any = None, **keywords: Any) -> BatchFit:
+def mle_batch(
+    model: Model,
+    x: Any,
+    y: Any,
+    *,
+    weights: Any = None,
+    start: Mapping[str, Any] | None = None,
+    **keywords: Any,
+) -> BatchFit:
     """Maximum likelihood of one model on S data sets of N rows: what `mle` says of each, much faster.
 
     The model runs once for all of them, cut at its linear predictors, and Newton's method takes each to its
@@ -70,6 +87,8 @@ def mle_batch(model: Model, x: Any, y: Any, *, weights: Any = None, **keywords: 
         y: the responses `(S, N)`, or `(N,)` where all share them, as in a bootstrap by weights.
         weights: frequency weights `(S, N)` or `(N,)`, or None. In rows of weight 0 whatever belongs to one
             data set alone may hold anything.
+        start: site name -> value that all start from, as in `mle`; without it they start at their null
+            models, or, where they differ in their weights alone, at the optimum for the mean weights.
         keywords: what else the model takes for each row, such as ``exposure``, `(N,)` or `(S, N)`.
 
     Raises:
@@ -96,10 +115,11 @@ def mle_batch(model: Model, x: Any, y: Any, *, weights: Any = None, **keywords: 
             "fitted to many data sets at once. Loop over `mle`."
         )
     stack = prepare_stack(x, y, weights=weights, **keywords)
-    layout, kink = lay_out(with_sizes(flat(model), stack.y.reshape(-1)), stack)
+    layout, shape = lay_out(with_sizes(flat(model), stack.y.reshape(-1)), stack)
     width = 1 if stack.shared_designs else 1 + max(call.design.shape[1] for call in layout.calls)
     parts = torch.arange(stack.count).split(max(1, CHUNK // (stack.rows * width)))
-    found = [_fitted(layout, kink, stack, index) for index in parts]
+    begin = None if start is None else starting_point(layout.objective, start)
+    found = [_fitted(layout, shape, stack, index, begin) for index in parts]
     theta, nll, converged, steps = (torch.cat(part) for part in zip(*found, strict=True))
     if not bool(converged.all()):
         missed = (~converged).nonzero()[:, 0]
@@ -116,15 +136,31 @@ def mle_batch(model: Model, x: Any, y: Any, *, weights: Any = None, **keywords: 
     return BatchFit(layout.objective.model, MappingProxyType(params), nll, converged, steps)
 
 
-def _fitted(layout: Layout, kink: Kink | None, stack: Stack, index: Tensor) -> tuple[Tensor, ...]:
+def _fitted(
+    layout: Layout, shape: Kink | Square | None, stack: Stack, index: Tensor, start: Tensor | None
+) -> tuple[Tensor, ...]:
     """Estimates theta `(S, K)`, nll, whether an optimum was certified, and steps of the data sets `index`."""
-    likelihoods = in_theta(layout, stack.take(index))
+    likelihoods = in_theta(layout, stack.take(index) if len(index) < stack.count else stack)
     _check_response(layout, likelihoods, stack, index)
-    if kink is None:
-        theta, converged, steps = _smooth(layout, likelihoods)
-    else:
-        theta, converged, steps = _kinked(layout, kink, likelihoods)
-    return theta, likelihoods.values(theta), converged, steps
+    if isinstance(shape, Kink):
+        return _kinked(layout, shape, likelihoods)
+    if isinstance(shape, Square):
+        return _least_squares(layout, shape, likelihoods)
+    if start is None and likelihoods.weights_alone:
+        start = _pooled(layout, likelihoods)
+    if start is None:
+        return _smooth(layout, likelihoods, _null(layout, likelihoods))
+    return _smooth(layout, likelihoods, start.expand(len(index), -1), together=likelihoods.weights_alone)
+
+
+def _pooled(layout: Layout, likelihoods: Likelihoods) -> Tensor | None:
+    """The optimum `(K,)` for the mean of all weights, where there is one: near those of all data sets."""
+    stack = likelihoods.stack
+    assert stack.weights is not None
+    mean = replace(stack, count=1, weights=stack.weights.mean(0, keepdim=True))
+    one = in_theta(layout, mean)
+    theta, _, converged, _ = _smooth(layout, one, _null(layout, one))
+    return theta[0] if bool(converged) else None
 
 
 def _check_response(layout: Layout, likelihoods: Likelihoods, stack: Stack, index: Tensor) -> None:
@@ -133,27 +169,37 @@ def _check_response(layout: Layout, likelihoods: Likelihoods, stack: Stack, inde
     Raises:
         DataError: naming the data set and the row.
     """
-    z = layout.initial(len(index))
-    support, y = likelihoods.response(z).support, likelihoods.stack.y
-    right = support.check(y).expand(len(index), likelihoods.stack.rows)
+    some = likelihoods.part(slice(0, 1)) if likelihoods.weights_alone else likelihoods
+    z = layout.initial(some.stack.count)
+    support, y = some.response(z).support, some.stack.y
+    right = support.check(y).expand(some.stack.count, some.stack.rows)
     with torch.no_grad():
-        right = right & torch.isfinite(likelihoods.log_prob(likelihoods.etas(z), likelihoods.params(z)))
-    for s in index[~right.all(-1)][:1].tolist():
-        single_objective(layout.objective.model, stack, s)  # which says what is wrong
+        right = right & torch.isfinite(some.log_prob(some.etas(z), some.params(z)))
+    for s in (~right.all(-1)).nonzero()[:1, 0].tolist():
+        single_objective(layout.objective.model, stack, int(index[s]))  # which says what is wrong
 
 
-def _smooth(layout: Layout, likelihoods: Likelihoods) -> tuple[Tensor, Tensor, Tensor]:
-    """Newton's method from the null models."""
-    start = _null(layout, likelihoods)
-    whitened = _whitened(likelihoods, _noise(likelihoods, start))
+def _smooth(
+    layout: Layout, likelihoods: Likelihoods, start: Tensor, together: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Newton's method from theta `(S, K)`; `together` where that is one point and all expand around it."""
+    near = likelihoods.part(slice(0, 1)) if together else likelihoods
+    units = {name: unit.expand(len(start)) for name, unit in _noise(near, start[: near.stack.count]).items()}
+    whitened = _whitened(likelihoods, units)
     problems = whitened.likelihoods
-    found = newton_together(problems, whitened.z(start))
+    z = whitened.z(start)
+    opening = problems.expansion(z[0]) if together else None
+    found = newton_together(problems, z, opening=opening)
     theta = whitened.theta(found.z)
     finite = torch.isfinite(theta).all(-1) & torch.isfinite(found.value) & whitened.sound
     for value in likelihoods.params(theta).values():
         finite &= torch.isfinite(value).flatten(1).all(-1)
     optimum = found.converged & problems.bounded(found.z) & ~_runs_away(problems, found)
-    return torch.where(finite[:, None], theta, start), finite & optimum, found.steps
+    theta, nll = torch.where(finite[:, None], theta, start), found.value.clone()
+    index = (~finite).nonzero()[:, 0]
+    if len(index):
+        nll[index] = likelihoods.take(index).values(theta[index])
+    return theta, nll, finite & optimum, found.steps
 
 
 def _null(layout: Layout, likelihoods: Likelihoods) -> Tensor:
@@ -166,7 +212,7 @@ def _null(layout: Layout, likelihoods: Likelihoods) -> Tensor:
         still = theta.clone()
         still[:, predictor.places[:free]] = 0.0
         places = torch.arange(size, size + free)
-        ones = predictor.design[..., :free]
+        ones = Columns(predictor.design.values[..., :free])
         predictors.append(replace(predictor, places=places, design=ones, offset=predictor.eta(still)))
         kept.append(predictor.places[:free])
         size += free
@@ -205,8 +251,16 @@ def _runs_away(problems: Likelihoods, found: Solutions) -> Tensor:
     Separated classes, counts that are all 0 and a dispersion of 0 have their supremum at infinity: see
     `neglog.existence`.
     """
-    curvatures, vectors = torch.linalg.eigh(found.hessian / problems.rows[:, None, None])
     away = torch.zeros(len(found.z), dtype=torch.bool)
+    average = (found.hessian / problems.rows[:, None, None]).nan_to_num(1.0)
+    _, level = torch.linalg.cholesky_ex(average - FLAT * torch.eye(problems.size, dtype=average.dtype))
+    flat = level.nonzero()[:, 0]
+    if not len(flat):
+        return away
+    curvatures, vectors = (
+        part.new_ones((len(away), *part.shape[1:])).index_copy(0, flat, part)
+        for part in torch.linalg.eigh(average[flat])
+    )
     for i in range(problems.size):
         for sign in (1.0, -1.0):
             index = (curvatures[:, i] < FLAT).logical_and(~away).nonzero()[:, 0]
@@ -218,7 +272,59 @@ def _runs_away(problems: Likelihoods, found: Solutions) -> Tensor:
     return away
 
 
-def _kinked(layout: Layout, kink: Kink, likelihoods: Likelihoods) -> tuple[Tensor, Tensor, Tensor]:
+def _least_squares(
+    layout: Layout, square: Square, likelihoods: Likelihoods
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The normal equations, refined once, then the scale: d/dscale = 0 gives scale² = RSS / n.
+
+    Where they are ill-conditioned, or the scale is none, Newton's method says what there is.
+    """
+    chunk = likelihoods.stack
+    whitened = _whitened(likelihoods, {likelihoods.predictors[0].name: likelihoods.predictors[0].unit})
+    parts = [_normal_equations(part) for _, part in whitened.likelihoods.pieces]
+    z, rss, left, sound = (torch.cat(part) for part in zip(*parts, strict=True))
+    theta = layout.initial(chunk.count)
+    theta[:, likelihoods.predictors[0].places] = z
+    theta = whitened.theta(theta)
+    mass = likelihoods.mass
+    sound &= whitened.sound
+    if square.scale is None:
+        variance = likelihoods.response(theta[:1]).variance.reshape(-1)[0].expand_as(rss)
+    else:
+        variance = rss / mass
+        least = 500 * torch.finfo(rss.dtype).eps * chunk.y.abs().amax(-1)
+        sound &= variance.sqrt() > least
+        site = layout.objective.sites[square.scale]
+        theta[:, site.offset] = site.transform.inv(torch.where(sound, variance, 1.0).sqrt())
+    nll = 0.5 * (mass * torch.log(2 * torch.pi * variance) + rss / variance)
+    converged, steps = sound & (left <= 1e-8 * variance.sqrt()), torch.ones(chunk.count, dtype=torch.long)
+    rest = (~converged).nonzero()[:, 0]
+    if len(rest):
+        some = likelihoods.take(rest)
+        theta[rest], nll[rest], converged[rest], steps[rest] = _smooth(layout, some, _null(layout, some))
+    return theta, nll, converged, steps
+
+
+def _normal_equations(problems: Likelihoods) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Coefficients, residual sums of squares, how far the refinement went, and whether to trust them."""
+    (predictor,), weights = problems.predictors, problems.stack.weights
+    y = (problems.stack.y - predictor.offset).expand(problems.stack.count, -1)
+    weights = torch.ones_like(y[:1]) if weights is None else weights.reshape(-1, problems.stack.rows)
+    gram = predictor.cross(weights, predictor)
+    factor, failed = torch.linalg.cholesky_ex(gram.expand(len(y), -1, -1))
+    z = torch.cholesky_solve(predictor.gather(weights * y)[..., None], factor)[..., 0]
+    residuals = y - predictor.design.times(predictor.unit[:, None] * z)
+    weighted = weights * residuals
+    slope = predictor.gather(weighted)
+    step = torch.cholesky_solve(slope[..., None], factor)[..., 0]
+    gain = (slope * step).sum(-1)
+    rss = torch.linalg.vecdot(weighted, residuals) - gain
+    pivots = factor.diagonal(dim1=-2, dim2=-1)
+    sound = (failed == 0) & (pivots.amin(-1) > 1e-6 * pivots.amax(-1)) & torch.isfinite(rss)
+    return z + step, rss, gain.clamp_min(0).sqrt(), sound
+
+
+def _kinked(layout: Layout, kink: Kink, likelihoods: Likelihoods) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Quantile regression, then the scale: d/dscale of n log(scale) + loss / scale = 0 gives loss / n."""
     chunk, predictor = likelihoods.stack, likelihoods.predictors[0]
     whitened = _whitened(likelihoods, {predictor.name: predictor.unit})
@@ -226,7 +332,7 @@ def _kinked(layout: Layout, kink: Kink, likelihoods: Likelihoods) -> tuple[Tenso
     y = (chunk.y - predictor.offset).expand(shape)
     weights = torch.ones(()) if chunk.weights is None else chunk.weights
     weights = weights.to(y).expand(shape)
-    lines = quantile_regressions(whitened.likelihoods.predictors[0].design, y, kink.tau, weights)
+    lines = quantile_regressions(whitened.likelihoods.predictors[0].design.values, y, kink.tau, weights)
     z = layout.initial(chunk.count)
     z[:, predictor.places] = torch.where(whitened.sound[:, None], lines.coefficients, 0.0)
     theta = whitened.theta(z)
@@ -242,7 +348,7 @@ def _kinked(layout: Layout, kink: Kink, likelihoods: Likelihoods) -> tuple[Tenso
         converged &= scale > least
     for s in (whitened.sound & ~lines.certified).nonzero()[:, 0].tolist():
         theta[s], converged[s] = _alone(layout, chunk, s, theta[s])
-    return theta, converged, lines.steps
+    return theta, likelihoods.values(theta), converged, lines.steps
 
 
 def _alone(layout: Layout, chunk: Stack, s: int, theta: Tensor) -> tuple[Tensor, bool]:
@@ -291,15 +397,15 @@ def _whitened(likelihoods: Likelihoods, units: Mapping[str, Tensor]) -> _Whitene
     predictors, triangles = [], []
     sound = torch.ones(likelihoods.stack.count, dtype=torch.bool)
     for predictor in likelihoods.predictors:
-        rows, columns = predictor.design.shape[-2:]
-        orthonormal, triangle = torch.linalg.qr(predictor.design)
-        if columns and predictor.design.dim() == 3:
+        rows, columns = predictor.design.values.shape[-2:]
+        orthonormal, triangle = torch.linalg.qr(predictor.design.values)
+        if columns and not predictor.design.shared:
             sizes = triangle.norm(dim=-2, keepdim=True)
             values = torch.linalg.svdvals(triangle / torch.where(sizes > 0, sizes, 1.0))
             full = values[:, -1] > 4 * torch.finfo(values.dtype).eps * (rows * columns) ** 0.5 * values[:, 0]
             triangle = torch.where(full[:, None, None], triangle, torch.eye(columns, dtype=values.dtype))
             sound &= full
         scaled, unit = orthonormal * rows**0.5, units[predictor.name]
-        predictors.append(replace(predictor, design=scaled, unit=unit))
+        predictors.append(replace(predictor, design=Columns(scaled), unit=unit))
         triangles.append(triangle / rows**0.5)
     return _Whitened(replace(likelihoods, predictors=tuple(predictors)), triangles, sound)

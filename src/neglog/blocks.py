@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -170,7 +171,8 @@ def _orthonormal(objective: Objective, call: Affine, noise: Tensor, theta: Tenso
     columns, one = call.design if weight is not None else call.design[:, :0], bias is not None
     masked = _masked(columns.shape[1] + one, bias, weight)
     shared = _decomposed(columns, one) if bool(masked.all()) and objective.rows >= len(masked) else None
-    free = _with_one(columns, one)[:, masked] if shared is None else shared[0]
+    first = one and bool(masked[0])
+    free = _with_one(columns[:, masked[int(one) :]], first) if shared is None else shared[0]
     check_rank(objective, call, free, bias, weight)
     fixed = _offset(call, bias, weight)
     blocks = []
@@ -178,7 +180,7 @@ def _orthonormal(objective: Objective, call: Affine, noise: Tensor, theta: Tenso
         places = _block_places(bias, weight, output)
         if shared is None:
             prior = size * _prior_curvature(objective, theta, places).sqrt()
-            floor = torch.where(masked, 0.0, 1e-8 * _with_one(columns, one).norm(dim=0).clamp_min(1e-300))
+            floor = torch.where(masked, 0.0, 1e-8 * _sizes(columns, one).clamp_min(1e-300))
             triangle, basis = _decomposed(columns, one, torch.maximum(prior, floor))
         else:
             triangle, basis = shared
@@ -204,6 +206,13 @@ def _decomposed(columns: Tensor, one: bool, further: Tensor | None = None) -> tu
 
 def _with_one(columns: Tensor, one: bool) -> Tensor:
     return torch.cat([columns.new_ones((len(columns), 1)), columns], dim=1) if one else columns
+
+
+def _sizes(columns: Tensor, one: bool) -> Tensor:
+    """The norms of the columns of ``[1, columns]``, without a copy of them."""
+    own = columns.numpy()
+    squares = torch.from_numpy(np.einsum("ij,ij->j", own, own))
+    return torch.cat([squares.new_full((int(one),), len(own)), squares]).sqrt()
 
 
 def _masked(count: int, bias: Site | None, weight: Site | None) -> Tensor:

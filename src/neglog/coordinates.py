@@ -8,6 +8,7 @@ design brings. Other parameters keep their unconstrained scale.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -21,12 +22,12 @@ from neglog.distributions import Truncated
 from neglog.handlers import Model, weighted
 from neglog.kinks import Corner, corner, cornered, signed, smoothed
 from neglog.literal import in_units
-from neglog.objective import Objective, kinked_sites, rows_of_second_derivatives
+from neglog.objective import PART, Objective, kinked_sites, rows_of_second_derivatives
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
 
 MANY = 50_000
-"""With more rows than this a solver starts on a tenth of them."""
+"""With more rows than this a solver starts on a part of them."""
 
 
 class Coordinates:
@@ -53,7 +54,8 @@ class Coordinates:
             at = corner(site.fn)
             assert at is not None
             value, loc = theta[site.place], at.loc.expand(site.shape).reshape(-1).to(theta)
-            close = (value - loc).abs() <= 1e-12 * at.scale.expand(site.shape).reshape(-1)
+            near = 1e-12 * at.scale.expand(site.shape).reshape(-1) + 1e-15 * loc.abs()
+            close = (value - loc).abs() <= near
             theta[site.place] = torch.where(close, loc, value)
         return theta
 
@@ -99,7 +101,7 @@ class Coordinates:
     def literal_arguments(self, index: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of `literal` for the rows of `index`, scaled up to the whole; None is all rows."""
         data = self.objective.data if index is None else self.objective.data.take(index)
-        scale = torch.ones(()) if data.weights is None else data.weights
+        scale = data.y.new_ones(()) if data.weights is None else data.weights
         return (scale * (self.rows / data.rows), data.x, data.y), dict(data.keywords)
 
     def literal_values(self, z: Tensor) -> dict[str, Tensor]:
@@ -134,10 +136,10 @@ class Coordinates:
         return self.objective.parts if self.cut else ((ALL_ROWS, self.objective),)
 
     def sample(self) -> Coordinates | None:
-        """The problem of a tenth of the rows, where these are very many: its optimum is near the whole's."""
+        """The problem of a tenth of the rows, or of one block: its optimum is near that of very many."""
         if self.rows < MANY or not self.cut or not self.objective.separable:
             return None
-        index = sample_of(self.rows, self.rows // 10)
+        index = sample_of(self.rows, min(self.rows // 10, PART))
         blocks = tuple(block.take(index) for block in self.blocks)
         return Coordinates(self.objective.take(index), blocks, self.cut)
 
@@ -186,8 +188,11 @@ class Coordinates:
     def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
         """The loss, its gradient `(K,)` and its Hessian `(K, K)` in z; NaN where the loss is not finite."""
         if not self.cut:
+            value, gradient = self.value_and_gradient(z)
+            if not math.isfinite(value):
+                return value, gradient, z.new_full((self.size, self.size), torch.nan)
             hessian = self.pull_back(self.objective.hessian(self.theta(z)))
-            return *self.value_and_gradient(z), self.pull_back(hessian.T)
+            return value, gradient, self.pull_back(hessian.T)
         theta, sums = self.theta(z).requires_grad_(), _Sums(self)
         for rows, part in self._parts:
             etas = {block: eta.requires_grad_() for block, eta in self._etas(z, rows).items()}

@@ -27,3 +27,7 @@ class UnboundedLikelihoodError(NeglogError):
 
 class ConvergenceWarning(UserWarning):
     """A solver stopped before it reached an optimum; the fit says ``converged=False`` and why."""
+
+
+class SamplingWarning(UserWarning):
+    """Draws of a posterior are not to be trusted as they are; its `status` says why."""

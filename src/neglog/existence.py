@@ -98,10 +98,12 @@ def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None
         downhill = -1.0 if float(gradient @ way) > 0 else 1.0
         for sign in (downhill, -downhill):
             direction = sign * way
-            if _is_level(coordinates, z, value, direction, FAR):
+            if _is_level(coordinates, z, value, direction, FAR) and not _rises(
+                coordinates, z, value, direction, float(way @ hessian @ way)
+            ):
                 back = (*FAR, 2 * float((z @ way).abs()))  # as far as where the solver came from, and beyond
                 both = _is_level(coordinates, z, value, -direction, back)
-                return _named(coordinates, coordinates.directions(direction[:, None])[:, 0], both)
+                return named(coordinates, coordinates.directions(direction[:, None])[:, 0], both)
     return None
 
 
@@ -115,6 +117,18 @@ def _is_level(
     return all(value - FALL <= coordinates.value(z + far * direction) <= value + RISE for far in distances)
 
 
+def _rises(coordinates: Coordinates, z: Tensor, value: float, direction: Tensor, curvature: float) -> bool:
+    """Whether the loss rises where a curvature a row, however small, would show.
+
+    Of a spread far below that of the response, and of parameters of 1e9, all curvatures are small.
+    """
+    if curvature <= 0:
+        return False
+    seen = (20 * RISE / (curvature * coordinates.rows)) ** 0.5
+    reached = coordinates.value(z + seen * direction)
+    return math.isfinite(reached) and reached > value + RISE
+
+
 def _intercepts(coordinates: Coordinates, z: Tensor) -> Tensor:
     """The directions of the intercepts alone: where responses are all alike, nothing else needs to move."""
     found = []
@@ -126,7 +140,7 @@ def _intercepts(coordinates: Coordinates, z: Tensor) -> Tensor:
     return torch.stack(found) if found else z.new_zeros((0, len(z)))
 
 
-def _named(coordinates: Coordinates, direction: Tensor, both: bool) -> Recession:
+def named(coordinates: Coordinates, direction: Tensor, both: bool) -> Recession:
     """The coefficients and constants that a direction moves, by how much they move the predictors."""
     objective = coordinates.objective
     coefficients: dict[str, float] = {}

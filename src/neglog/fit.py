@@ -15,14 +15,31 @@ from pyro.infer.autoguide.initialization import init_to_value
 from torch import Tensor
 
 from neglog.coordinates import Coordinates, rescaled
+from neglog.curvature import Curved
 from neglog.data import ALL, Columns, Data, prepare
+from neglog.elsewhere import elsewhere
 from neglog.errors import ConvergenceWarning, DataError, SingularDesignError, UnboundedLikelihoodError
 from neglog.existence import check_covariance, recession
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
+from neglog.lowered import Lowered
 from neglog.objective import Objective
+from neglog.penalised import Penalised, aligned, at_corners, is_penalised
+from neglog.pinball import Pinball, pinball
 from neglog.predictors import design_keys
-from neglog.solvers import LBFGS, SVI, Chain, Continuation, Newton, Solution
+from neglog.refinement import refined
+from neglog.solvers import (
+    LBFGS,
+    Adam,
+    Chain,
+    Continuation,
+    InteriorPoint,
+    MultiStart,
+    Newton,
+    ProximalNewton,
+    Solution,
+    TrustRegion,
+)
 from neglog.start import starting_point
 from neglog.tracing import row_bounds
 
@@ -44,7 +61,7 @@ class Fit:
         converged: whether the solver certified an optimum; `status` says how, or why not.
         steps: steps that the solver took.
         n: the number of observations, the sum of the weights.
-        k: the number of free parameters.
+        k: the number of free parameters: without those that a prior holds exactly at its corner.
         keywords: what else each row had, such as ``("exposure",)``.
         columns: the names of the design columns, by key of `x` (``""`` where `x` is one design for all).
         outputs: predictor -> the names of its outputs, where it has many: ``("mean[a]", "mean[b]")``.
@@ -75,6 +92,15 @@ class Fit:
     def aic(self) -> float:
         """Akaike's information criterion, 2k + 2 nll."""
         return 2 * self.k + 2 * self.nll
+
+    @property
+    def aicc(self) -> float:
+        """Akaike's criterion for few rows, aic + 2k (k + 1) / (n - k - 1); infinite for n ≤ k + 1.
+
+        Source: Hurvich & Tsai (1989), Regression and time series model selection in small samples.
+        """
+        left = self.n - self.k - 1
+        return self.aic + 2 * self.k * (self.k + 1) / left if left > 0 else math.inf
 
     @property
     def bic(self) -> float:
@@ -121,10 +147,11 @@ def mle(
         x: a design `(N, P)` without an intercept column, or a mapping from predictor name to its own design.
         y: the response, `(N,)` (`(N, D)` for a vector-valued model).
         weights: frequency weights `(N,)`, or None: 2 is the row twice, 0 the row absent.
-        solver: one of `neglog.solvers`, or None to choose: `Newton` for linear predictors and for up to
-            200 parameters, `Continuation` where absolute values give the loss its corners, `LBFGS` for a
-            network (finished by `Newton` where priors hold up to 200 parameters), and `SVI` where parameters
-            times rows pass 10⁸ or a network's loss has corners.
+        solver: one of `neglog.solvers`, or None to choose: `Newton` for linear predictors, `TrustRegion` for
+            up to 200 parameters without, `InteriorPoint` for `laplace` and `quantile` with one scale,
+            `ProximalNewton` for Laplace and `ElasticNet` priors, `Continuation` where other absolute values
+            give the loss its corners, `LBFGS` for a network (finished by `Newton` where priors hold up to 200
+            parameters), and `Adam` where parameters times rows pass 10⁸ or a network's loss has corners.
         start: site name -> value to start from; what is left out starts at the null model.
         progress: show a progress bar where the solver takes long.
         keywords: what else the model takes for each row, such as ``exposure``, `(N,)`.
@@ -187,18 +214,50 @@ def _fit(
 ) -> Fit:
     dtype = getattr(solver, "dtype", torch.float64)
     data = prepare(x, y, weights=weights, dtype=dtype, row_bounds=row_bounds(model), **keywords)
-    objective = Objective(model, data)
+    objective = Objective(model, data, start)
     theta = starting_point(objective, start)
     objective.sample.check_bounded(theta)
     coordinates = _coordinates(objective, theta, solver)
     check_covariance(coordinates)
+    if solver is None and not start:
+        solver = choose(coordinates)
+        others = elsewhere(coordinates, theta) if isinstance(solver, Newton) else theta[:0]
+        # Newton's method may stop at a saddle, which such likelihoods have between optima.
+        beyond = Chain((solver, TrustRegion(max_steps=50)))
+        solver = MultiStart(beyond, others) if len(others) else solver
+    return _solved(coordinates, theta, solver, progress)
+
+
+def refitted(fit: Fit, model: Model, solver: Any) -> Fit:
+    """The fit to the same data, from where another ended, of a model with the same predictors and sites.
+
+    Designs are not decomposed again.
+    """
+    assert fit.coordinates is not None
+    objective = Objective(model, data_of(fit))
+    coordinates = Coordinates(objective, fit.coordinates.blocks, fit.coordinates.cut)
+    return _solved(coordinates, objective.theta(fit.params), solver, False)
+
+
+def _solved(coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool) -> Fit:
+    objective = coordinates.objective
     solver = choose(coordinates) if solver is None else solver
     _check_solver(solver, coordinates)
-    solution = solver.minimise(coordinates, coordinates.z(theta), progress)
+    problem: Any = coordinates
+    if isinstance(solver, ProximalNewton):
+        coordinates = aligned(coordinates)
+        problem = Penalised(coordinates)
+    elif isinstance(solver, TrustRegion):
+        problem = Curved(coordinates.objective, coordinates.blocks, coordinates.cut)
+    elif isinstance(solver, InteriorPoint):
+        problem = _of_lines(coordinates)
+    elif _repays_tracing(coordinates, solver):
+        problem = Lowered(coordinates.objective, coordinates.blocks, coordinates.cut)
+    solution = solver.minimise(problem, coordinates.z(theta), progress)
     solution = _existing(coordinates, solution)
     fit = _finished(objective, coordinates, solution)
     if not fit.converged:
-        warnings.warn(f"`{objective.name}` did not converge: {fit.status}.", ConvergenceWarning, stacklevel=3)
+        warnings.warn(f"`{objective.name}` did not converge: {fit.status}.", ConvergenceWarning, stacklevel=4)
     return fit
 
 
@@ -211,17 +270,29 @@ def _coordinates(objective: Objective, theta: Tensor, solver: Any) -> Coordinate
 
 def choose(coordinates: Coordinates) -> Any:
     """The solver for a problem, by the rule in `mle`."""
+    if is_penalised(coordinates):
+        return ProximalNewton()
+    if pinball(coordinates) is not None:
+        return InteriorPoint()
     if coordinates.polyhedral:
         return Continuation()
     sites = coordinates.objective.sites.values()
     small, network = coordinates.size <= DENSE, any(site.started for site in sites)
-    if not coordinates.kinked and (coordinates.cut or (small and not network)):
+    if not coordinates.kinked and coordinates.cut:
         return Newton()
+    if not coordinates.kinked and small and not network:
+        return TrustRegion()
     if coordinates.kinked or coordinates.size * coordinates.rows > FULL_BATCH:
-        return SVI(batch_size=None if coordinates.rows <= 10_000 else 1000)
+        return Adam(batch_size=None if coordinates.rows <= 10_000 else 1000)
     if small and not any(site.masked for site in sites):
         return Chain((LBFGS(max_steps=500), Newton()))
     return LBFGS()  # a network's likelihood often has its maximum at infinity; priors bring it back
+
+
+def _repays_tracing(coordinates: Coordinates, solver: Any) -> bool:
+    """Whether the steps are so many that the model is better traced once and replayed at each."""
+    network = any(site.started for site in coordinates.objective.sites.values())
+    return isinstance(solver, Adam) or (network and isinstance(solver, LBFGS | Chain))
 
 
 def _check_solver(solver: Any, coordinates: Coordinates) -> None:
@@ -234,6 +305,21 @@ def _check_solver(solver: Any, coordinates: Coordinates) -> None:
             "`Continuation` needs a Laplace density, not truncated, whose location is a linear predictor, or "
             "a Laplace prior; this model has none. Leave `solver` out."
         )
+    if isinstance(solver, ProximalNewton) and not is_penalised(coordinates):
+        raise DataError(
+            "`ProximalNewton` needs Laplace or ElasticNet priors, whose parameters are numbers, a density of "
+            "y without corners, and linear predictors; this model is another one. Leave `solver` out."
+        )
+
+
+def _of_lines(coordinates: Coordinates) -> Pinball:
+    problem = pinball(coordinates)
+    if problem is None:
+        raise DataError(
+            "`InteriorPoint` needs a Laplace density of y, symmetric or not, at one linear predictor with a "
+            "fixed design, one scale, and flat priors; this model is another one. Leave `solver` out."
+        )
+    return problem
 
 
 def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
@@ -243,7 +329,8 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
         UnboundedLikelihoodError: a coefficient runs to infinity, such as where classes are separated.
     """
     network = any(site.started for site in coordinates.objective.sites.values())
-    if coordinates.kinked or network or coordinates.size > DENSE or not math.isfinite(solution.value):
+    cornered = coordinates.kinked and not is_penalised(coordinates)
+    if cornered or network or coordinates.size > DENSE or not math.isfinite(solution.value):
         return solution
     runaway = recession(coordinates, solution.z, solution.hessian)
     if runaway is None:
@@ -266,6 +353,7 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
 
 def _finished(objective: Objective, coordinates: Coordinates, solution: Solution) -> Fit:
     theta = coordinates.landed(coordinates.theta(solution.z)).detach()
+    theta = refined(coordinates, theta) if solution.converged else theta
     params = {name: value.detach() for name, value in objective.params(theta).items()}
     if not all(bool(torch.isfinite(value).all()) for value in params.values()):
         raise UnboundedLikelihoodError(
@@ -282,7 +370,7 @@ def _finished(objective: Objective, coordinates: Coordinates, solution: Solution
         status=solution.status,
         steps=solution.steps,
         n=objective.data.count,
-        k=objective.size,
+        k=objective.size - int(at_corners(objective, theta).sum()),
         keywords=tuple(objective.data.keywords),
         columns=objective.data.columns,
         outputs={

@@ -169,7 +169,9 @@ def with_priors(model: Model, priors: Mapping[str, dist.Distribution]) -> Model:
     return _WithPriors(priors)(model) if priors else model
 
 
-class _Weighted(Messenger):
+class Weighted(Messenger):
+    """Multiply the log-likelihood of the rows by weights, `(N,)` or one number, that were checked before."""
+
     def __init__(self, weights: Tensor) -> None:
         super().__init__()
         self.weights = weights
@@ -204,7 +206,7 @@ def weighted(model: Model, weights: Tensor | float) -> Model:
         row = int(wrong.reshape(-1).nonzero()[0])
         value = float(tensor.reshape(-1)[row])
         raise DataError(f"`weights` must be finite and not negative; row {row} has {value:g}.")
-    return _Weighted(tensor)(model)
+    return Weighted(tensor)(model)
 
 
 Module = nn.Module | Mapping[str, nn.Module]

@@ -1,8 +1,8 @@
 """Kinks: where a log-density has a corner, and handlers that round it off or take one side of it.
 
 A Laplace density, of the observation or of a prior, has its corner where the value meets the location; so
-have the asymmetric one and one made from a loss with a corner at 0. With u = (value - location) / scale each
-is exp(-a |u| - s(u)) over a constant, with s smooth at 0.
+have the asymmetric one, the elastic net's and one made from a loss with a corner at 0. With
+u = (value - location) / scale each is exp(-a |u| - s(u)) over a constant, with s smooth at 0.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent, constraints
 
-from neglog.distributions import AsymmetricLaplace, Censored, FromLoss, Truncated
+from neglog.distributions import AsymmetricLaplace, Censored, ElasticNet, FromLoss, Laplace, Truncated
 from neglog.errors import ModelError
-from neglog.handlers import Model
+from neglog.handlers import Model, is_parameter
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,18 @@ def _corner(fn: Any) -> Corner | None:
         constant = torch.log(fn.tau) + torch.log1p(-fn.tau) - torch.log(fn.scale)
         tilt = fn.tau - 0.5
         return Corner(fn, fn.loc, fn.scale, 0.5, lambda u: tilt * u, constant, fn.tau * (1 - fn.tau))
+    if isinstance(fn, ElasticNet):
+        return _corner_of_elastic_net(fn)
     if isinstance(fn, FromLoss) and (fn.density.steepness or fn.density.cornered):
         return _corner_of_loss(fn)
     return None
+
+
+def _corner_of_elastic_net(fn: ElasticNet) -> Corner:
+    curvature, constant = fn.l2 / fn.l1**2, -fn.log_normaliser
+    # By parts, E (l1 sign + l2 d)² = l2 + 2 l1 / Z.
+    expected = curvature + 2 * torch.exp(constant) / fn.l1
+    return Corner(fn, fn.location, 1 / fn.l1, 1.0, lambda u: 0.5 * curvature * u * u, constant, expected)
 
 
 def _corner_of_loss(fn: FromLoss) -> Corner:
@@ -157,6 +166,25 @@ class _Signed(_Relaxed):
         return self.sign * u
 
 
+class _Sharpen(Messenger):
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        found = corner(msg["fn"]) if is_parameter(msg) else None
+        if found is None or found.bounds:
+            return
+        base, s = found.base, self.strength
+        if isinstance(base, ElasticNet):
+            sharper: Any = ElasticNet(base.location, s * base.l1, s * base.l2)
+        elif isinstance(base, torch.distributions.Laplace):
+            sharper = Laplace(base.loc, base.scale / s)
+        else:
+            return
+        msg["fn"] = sharper.to_event(len(msg["fn"].event_shape))
+
+
 class _Relax(Messenger):
     def __init__(self, softness: float | None, signs: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -190,3 +218,8 @@ def smoothed(model: Model, softness: float) -> Model:
 def signed(model: Model, signs: Mapping[str, Tensor]) -> Model:
     """The model with each corner's |u| replaced by sign · u at the named sites."""
     return _Relax(None, signs)(model)
+
+
+def sharpened(model: Model, strength: float) -> Model:
+    """The model with l1 and l2 of its Laplace and elastic-net priors multiplied by `strength`."""
+    return _Sharpen(strength)(model)

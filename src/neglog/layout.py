@@ -13,7 +13,7 @@ from neglog.data import ALL
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.kinks import corner
-from neglog.likelihoods import Likelihoods, Predictor
+from neglog.likelihoods import Columns, Likelihoods, Predictor
 from neglog.objective import Objective, Site
 from neglog.predictors import RESPONSE
 from neglog.stack import Stack
@@ -32,6 +32,13 @@ class Kink:
     def tau(self) -> float:
         """The quantile that it asks for."""
         return 0.5 * (1 + self.tilt / self.steepness)
+
+
+@dataclass(frozen=True)
+class Square:
+    """A normal density of one predictor with one standard deviation, a site or fixed: least squares."""
+
+    scale: str | None
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,10 @@ class Layout:
         return self.objective.initial.repeat(count, 1)
 
 
-def lay_out(model: Model, stack: Stack) -> tuple[Layout, Kink | None]:
+def lay_out(model: Model, stack: Stack) -> tuple[Layout, Kink | Square | None]:
     """What is known of a model, held against its own likelihood of the first data set and the last.
+
+    With it comes the shape of its density, where that asks for a method of its own.
 
     Raises:
         ModelError: it cannot be fitted in a batch.
@@ -78,7 +87,7 @@ def lay_out(model: Model, stack: Stack) -> tuple[Layout, Kink | None]:
     _check_cut(layout, likelihoods, [single_objective(model, stack, s) for s in numbers])
     if stack.shared_designs or stack.rows <= max(call.design.shape[1] for call in calls):
         linear_blocks(objective, objective.initial)  # for its check of the rank
-    return layout, _kink(layout, likelihoods)
+    return layout, _kink(layout, likelihoods) or _square(layout, likelihoods)
 
 
 def single_objective(model: Model, stack: Stack, s: int) -> Objective:
@@ -156,6 +165,19 @@ def _kink(layout: Layout, ends: Likelihoods) -> Kink | None:
     return Kink(float(steepness.reshape(-1)[0]), float(tilt), None if fixed else scales[0])
 
 
+def _square(layout: Layout, ends: Likelihoods) -> Square | None:
+    """Whether the response is a normal variable around its only predictor, with one standard deviation."""
+    z = layout.initial(ends.stack.count)
+    etas, params = ends.etas(z), ends.params(z)
+    fn = ends.at(etas, params).sites[RESPONSE]["fn"]
+    if not isinstance(fn, torch.distributions.Normal) or len(etas) > 1 or len(params) > 1:
+        return None
+    located = all(fn.loc.data_ptr() == eta.data_ptr() for eta in etas.values())
+    scaled = all(v.numel() == len(z) and fn.scale.data_ptr() == v.data_ptr() for v in params.values())
+    fixed = not params and len(fn.scale.unique()) == 1
+    return Square(next(iter(params), None)) if located and scaled and (params or fixed) else None
+
+
 def _designs(layout: Layout, chunk: Stack) -> list[Tensor]:
     """The design of each predictor for the data sets of a chunk, `(N, P)` or `(S, N, P)`."""
     first = layout.objective.data.x
@@ -204,7 +226,7 @@ def in_theta(layout: Layout, chunk: Stack) -> Likelihoods:
     one, predictors = torch.ones(chunk.count, dtype=torch.float64), []
     for call, design in zip(layout.calls, _designs(layout, chunk), strict=True):
         columns, offset = _columns(layout, call, design, chunk.counted), _offset(layout, call, design)
-        predictors.append(Predictor(call.name, layout.places(call), columns, one, offset))
+        predictors.append(Predictor(call.name, layout.places(call), Columns(columns), one, offset))
     return likelihoods_of(layout, chunk, predictors, site_places, layout.objective.size)
 
 

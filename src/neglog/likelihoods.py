@@ -2,13 +2,16 @@
 
 The model runs once for all of them: cut at its linear predictors, it is handed values `(S, N)` for these and
 `(S, 1)` for its constants, and says `(S, N)` log-densities. Their derivatives in the few numbers of a row,
-and the designs, give every gradient and every Hessian.
+and the designs, give every gradient and every Hessian. Where data sets differ in their weights alone, the
+derivatives at a common point are those of N rows, and one product with the weights sums them for all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import comb
 from typing import Any, Self
 
 import pyro
@@ -19,47 +22,91 @@ from neglog.data import Data
 from neglog.handlers import Model
 from neglog.objective import Site, exact_rows
 from neglog.predictors import RESPONSE
+from neglog.solvers.together import Expansion, choices, rank
 from neglog.stack import Stack
 from neglog.tracing import Run, run
+
+PIECE = 131_072
+"""So many numbers, data sets times rows, are worked on at a time: they stay in the cache."""
+WIDTH = 250
+"""Derivatives of an order above the second are taken where there are no more than so many of them."""
+ORDERS = 4
+"""The highest order of derivatives: every further one costs more than it saves."""
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """The columns of a design, `(N, P)` where all data sets share it, else `(S, N, P)`."""
+
+    values: Tensor
+    products: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    """What `cross` needs of shared columns, by the identity of the other's."""
+
+    @property
+    def shared(self) -> bool:
+        return self.values.dim() == 2
+
+    def times(self, at: Tensor) -> Tensor:
+        """Predictors `(S, N)` from coefficients `(S, P)`."""
+        return at @ self.values.mT if self.shared else (self.values @ at[..., None])[..., 0]
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Sums `(S, P)` of the columns times `rows` `(S, N)`."""
+        return rows @ self.values if self.shared else (rows[:, None] @ self.values)[:, 0]
+
+    def cross(self, rows: Tensor, other: Columns) -> Tensor:
+        """Sums `(S, P, Q)` of the products of two designs' columns times `rows` `(S, N)`."""
+        if not (self.shared and other.shared):
+            return self.values.mT @ (rows[..., None] * other.values)
+        if other is not self:
+            products = self._products(other, lambda: self.values[:, :, None] * other.values[:, None, :])
+            return (rows @ products.flatten(1)).unflatten(-1, products.shape[1:])
+        size = self.values.shape[1]
+        i, j = torch.triu_indices(size, size)
+        half = rows @ self._products(self, lambda: self.values[:, i] * self.values[:, j])
+        whole = half.new_empty((len(rows), size, size))
+        whole[:, i, j], whole[:, j, i] = half, half
+        return whole
+
+    def _products(self, other: Columns, make: Any) -> Tensor:
+        if id(other) not in self.products:
+            self.products[id(other)] = make()
+        return self.products[id(other)]
+
+    def take(self, index: Tensor | slice) -> Columns:
+        return self if self.shared else Columns(self.values[index])
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
     """A linear predictor of S data sets: ``unit * design @ z[places] + offset``.
 
-    `design` is `(N, P)` or `(S, N, P)`, `offset` a number, `(N,)` or `(S, N)`, `unit` `(S,)`.
+    `unit` is `(S,)`, `offset` a number, `(N,)` or `(S, N)`.
     """
 
     name: str
     places: Tensor
-    design: Tensor
+    design: Columns
     unit: Tensor
     offset: Tensor | float = 0.0
 
     def eta(self, z: Tensor) -> Tensor:
         """Its values `(S, N)` at `z` `(S, K)`."""
-        at = self.unit[:, None] * z[:, self.places]
-        shared = self.design.dim() == 2
-        return (at @ self.design.mT if shared else (self.design @ at[..., None])[..., 0]) + self.offset
+        return self.design.times(self.unit[:, None] * z[:, self.places]) + self.offset
 
     def gather(self, rows: Tensor) -> Tensor:
         """Derivatives `(S, N)` in its values as those `(S, P)` in its z."""
-        shared = self.design.dim() == 2
-        return self.unit[:, None] * (rows @ self.design if shared else (rows[:, None] @ self.design)[:, 0])
+        return self.unit[:, None] * self.design.gather(rows)
 
     def cross(self, rows: Tensor, other: Predictor) -> Tensor:
         """Second derivatives `(S, N)` in the values of two predictors as those `(S, P, Q)` in their z."""
-        unit = (self.unit * other.unit)[:, None, None]
-        if self.design.dim() == other.design.dim() == 2:
-            products = self.design[:, :, None] * other.design[:, None, :]
-            return unit * (rows @ products.flatten(1)).unflatten(-1, products.shape[1:])
-        return unit * (self.design.mT @ (rows[..., None] * other.design))
+        return (self.unit * other.unit)[:, None, None] * self.design.cross(rows, other.design)
 
-    def take(self, index: Tensor) -> Predictor:
+    def take(self, index: Tensor | slice) -> Predictor:
         offset = self.offset
         return replace(
             self,
-            design=self.design[index] if self.design.dim() == 3 else self.design,
+            design=self.design.take(index),
             unit=self.unit[index],
             offset=offset[index] if isinstance(offset, Tensor) and offset.dim() == 2 else offset,
         )
@@ -80,24 +127,49 @@ class Likelihoods:
     still: Mapping[str, Tensor]
     size: int
 
-    @property
+    @cached_property
     def rows(self) -> Tensor:
         """The number of rows that count, `(S,)`."""
         number, counted = self.stack.y.new_full((self.stack.count,), self.stack.rows), self.stack.counted
         return number if counted is None else number * 0 + counted.sum(-1)
 
+    @cached_property
+    def mass(self) -> Tensor:
+        """The number of observations, the sum of the weights, `(S,)`."""
+        weights, number = self.stack.weights, self.stack.y.new_full((self.stack.count,), self.stack.rows)
+        return number if weights is None else weights.sum(-1).expand_as(number)
+
+    @cached_property
+    def weights_alone(self) -> bool:
+        """Whether the data sets differ in their weights, and in nothing else."""
+        offsets = [p.offset for p in self.predictors if isinstance(p.offset, Tensor)]
+        return (
+            self.stack.weights_alone
+            and all(predictor.design.shared for predictor in self.predictors)
+            and all(offset.dim() < 2 for offset in offsets)
+        )
+
+    @cached_property
+    def pieces(self) -> tuple[tuple[slice, Likelihoods], ...]:
+        """These in parts that fit in the cache."""
+        step = max(1, PIECE // self.stack.rows)
+        if step >= self.stack.count:
+            return ((slice(None), self),)
+        places = [slice(low, low + step) for low in range(0, self.stack.count, step)]
+        return tuple((place, self.part(place)) for place in places)
+
     def take(self, index: Tensor) -> Self:
         """Those at `index`."""
-        if len(index) == self.stack.count:
-            return self
+        return self if len(index) == self.stack.count else self.part(index)
+
+    def part(self, index: Tensor | slice) -> Self:
+        """Those at `index`; those of a slice share their memory."""
         predictors = tuple(predictor.take(index) for predictor in self.predictors)
         return replace(self, stack=self.stack.take(index), predictors=predictors)
 
     def etas(self, z: Tensor) -> dict[str, Tensor]:
-        """The values `(S, N)` of each predictor at `z` `(S, K)`; 0 in rows that do not count."""
-        counted = self.stack.counted
-        etas = {p.name: p.eta(z).expand(self.stack.count, self.stack.rows) for p in self.predictors}
-        return etas if counted is None else {k: torch.where(counted, eta, 0.0) for k, eta in etas.items()}
+        """The values `(S, N)` of each predictor at `z` `(S, K)`."""
+        return {p.name: p.eta(z).expand(self.stack.count, self.stack.rows) for p in self.predictors}
 
     def params(self, z: Tensor) -> dict[str, Tensor]:
         """The constants at `z` `(S, K)`, each `(S, 1, *shape)`."""
@@ -120,77 +192,222 @@ class Likelihoods:
         with pyro.validation_enabled(False):
             return self.at(etas, params).log_prob(RESPONSE).expand(self.stack.count, self.stack.rows)
 
-    def log_likelihood(self, etas: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> Tensor:
-        """The weighted log-density of each row, `(S, N)`."""
-        weights, counted = self.stack.weights, self.stack.counted
-        log_prob = self.log_prob(etas, params)
-        log_prob = log_prob if counted is None else torch.where(counted, log_prob, 0.0)
-        return log_prob if weights is None else weights * log_prob
+    def _masked(self, z: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The predictors, 0 in rows that do not count and may overflow, and which rows are not such."""
+        etas = self.etas(z)
+        if self.weights_alone and all(bool(_tame(eta)) for eta in etas.values()):
+            return etas, None
+        counted = self.stack.counted
+        if counted is None:
+            return etas, None
+        return {name: torch.where(counted, eta, 0.0) for name, eta in etas.items()}, counted
+
+    def _summed(self, log_prob: Tensor) -> Tensor:
+        """Minus the weighted sums over rows, `(S,)`."""
+        weights = self.stack.weights
+        return -(log_prob.sum(-1) if weights is None else torch.linalg.vecdot(weights, log_prob))
 
     def response(self, z: Tensor) -> Any:
         """The distribution of the observations at `z` `(S, K)`."""
         with torch.no_grad():
             return self.at(self.etas(z), self.params(z)).sites[RESPONSE]["fn"]
 
+    @torch.no_grad()
     def values(self, z: Tensor) -> Tensor:
         """`(S,)`, in nats."""
-        with torch.no_grad():
-            return -self.log_likelihood(self.etas(z), self.params(z)).sum(-1)
+        return torch.cat([part._values(z[place]) for place, part in self.pieces])
 
-    @torch.enable_grad()
+    def _values(self, z: Tensor) -> Tensor:
+        etas, counted = self._masked(z)
+        log_prob = self.log_prob(etas, self.params(z))
+        return self._summed(log_prob if counted is None else torch.where(counted, log_prob, 0.0))
+
     def scores(self, z: Tensor) -> dict[str, Tensor]:
         """The derivative of each row's log-likelihood in each predictor, `(S, N)`."""
-        etas = {name: eta.detach().requires_grad_() for name, eta in self.etas(z).items()}
-        total = self.log_likelihood(etas, self.params(z)).sum()
-        return dict(zip(etas, _derivatives(total, list(etas.values())), strict=True))
+        slopes = _Slopes.of(self, z)
+        return dict(zip(slopes.etas, slopes.by_eta, strict=True))
 
-    @torch.enable_grad()
+    def gradients(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Values `(S,)` and gradients `(S, K)`."""
+        parts = [_Slopes.of(part, z[place]).sums() for place, part in self.pieces]
+        values, gradients = zip(*parts, strict=True)
+        return torch.cat(values), torch.cat(gradients)
+
     def derivatives(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values `(S,)`, gradients `(S, K)` and Hessians `(S, K, K)`."""
-        leaf = z.detach().requires_grad_()
-        etas = {name: eta.detach().requires_grad_() for name, eta in self.etas(z).items()}
-        losses = -self.log_likelihood(etas, self.params(leaf))
-        leaves = [leaf, *etas.values()]
-        first, *by_eta = _derivatives(losses.sum(), leaves, create_graph=True)
-        gradient, hessian = first.detach().clone(), z.new_zeros((*z.shape, self.size))
-        for j, (predictor, rows) in enumerate(zip(self.predictors, by_eta, strict=True)):
-            gradient[:, predictor.places] += predictor.gather(rows.detach())
-            others = self.predictors[: j + 1]
-            for other, curvature in zip(others, _derivatives(rows.sum(), leaves[1 : j + 2]), strict=True):
-                part = predictor.cross(curvature, other)
-                hessian[:, predictor.places[:, None], other.places] += part
-                if other is not predictor:
-                    hessian[:, other.places[:, None], predictor.places] += part.mT
-        for place in (int(place) for _, places in self.constants for place in places):
-            own, *across = _derivatives(first[:, place].sum(), leaves)
-            hessian[:, place] += own
-            for predictor, rows in zip(self.predictors, across, strict=True):
-                part = predictor.gather(rows)
-                hessian[:, place, predictor.places] += part
-                hessian[:, predictor.places, place] += part
-        return losses.detach().sum(-1), gradient, hessian
+        parts = []
+        for place, part in self.pieces:
+            slopes = _Slopes.of(part, z[place], create_graph=True)
+            parts.append((*slopes.sums(), slopes.hessians()))
+        values, gradients, hessians = zip(*parts, strict=True)
+        return torch.cat(values), torch.cat(gradients), torch.cat(hessians)
 
     def bounded(self, z: Tensor) -> Tensor:
         """Whether the spread of every row is more than the rounding of the data, `(S,)`.
 
         Where it is not, some rows are fitted exactly, and nothing but rounding ends the fall.
         """
+        if self.response_is_discrete:
+            return torch.ones(self.stack.count, dtype=torch.bool)
+        return torch.cat([part._bounded(z[place]) for place, part in self.pieces])
+
+    @cached_property
+    def response_is_discrete(self) -> bool:
+        """Whether the observations are drawn from a countable set, with no density that could be infinite."""
+        one = self.part(slice(0, 1))
+        return bool(one.response(torch.zeros((1, self.size), dtype=torch.float64)).support.is_discrete)
+
+    def _bounded(self, z: Tensor) -> Tensor:
         with pyro.validation_enabled(False):
             exact = exact_rows(self.response(z), self.stack.y)
         exact = exact.expand(self.stack.count, self.stack.rows)
         return ~(exact if self.stack.counted is None else exact & self.stack.counted).any(-1)
 
+    def expansion(self, z: Tensor) -> Expansion:
+        """Values and derivatives of all at the point `z` `(K,)`, where they differ in weights alone.
 
-def _derivatives(scalar: Tensor, leaves: list[Tensor], create_graph: bool = False) -> list[Tensor]:
-    if not scalar.requires_grad:
+        In a row every parameter acts through a predictor or as itself, so that the columns of the rows'
+        derivatives are products of a few numbers a row with those of the designs; the weights sum them.
+        """
+        row = _RowDerivatives.of(self.part(slice(0, 1)), z[None])
+        weights = self.stack.weights
+        assert weights is not None
+        columns = [row.columns(order) for order in range(row.orders + 1)]
+        sums = -(weights @ torch.cat(columns, -1))
+        return Expansion.of(sums.split([part.shape[1] for part in columns], -1))
+
+
+def _tame(eta: Tensor) -> Tensor:
+    """Whether no function that a likelihood is made of overflows at these predictors."""
+    low, high = torch.aminmax(eta)
+    return (low > -300) & (high < 300)
+
+
+@dataclass(frozen=True, eq=False)
+class _Slopes:
+    """The losses `(S,)`, and the derivatives of the weighted log-likelihoods in predictors and constants."""
+
+    likelihoods: Likelihoods
+    values: Tensor
+    leaf: Tensor
+    etas: dict[str, Tensor]
+    first: Tensor
+    by_eta: list[Tensor]
+
+    @staticmethod
+    @torch.enable_grad()
+    def of(likelihoods: Likelihoods, z: Tensor, create_graph: bool = False) -> _Slopes:
+        leaf = z.detach().requires_grad_(bool(likelihoods.constants))
+        etas, counted = likelihoods._masked(z.detach())
+        etas = {name: eta.detach().requires_grad_() for name, eta in etas.items()}
+        log_prob = likelihoods.log_prob(etas, likelihoods.params(leaf))
+        if counted is not None:
+            log_prob = torch.where(counted, log_prob, 0.0)
+        weights = likelihoods.stack.weights
+        pull = torch.ones_like(log_prob) if weights is None else weights.expand_as(log_prob)
+        first, *by_eta = _derivatives(log_prob, [leaf, *etas.values()], pull, create_graph)
+        return _Slopes(likelihoods, likelihoods._summed(log_prob.detach()), leaf, etas, first, by_eta)
+
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """Values `(S,)` and gradients `(S, K)`."""
+        gradient = self.first.detach().clone()
+        for predictor, rows in zip(self.likelihoods.predictors, self.by_eta, strict=True):
+            gradient[:, predictor.places] += predictor.gather(rows.detach())
+        return self.values, -gradient
+
+    @torch.enable_grad()
+    def hessians(self) -> Tensor:
+        """Hessians `(S, K, K)`."""
+        predictors, leaves = self.likelihoods.predictors, [self.leaf, *self.etas.values()]
+        hessian = self.leaf.new_zeros((*self.leaf.shape, self.likelihoods.size))
+        for j, (predictor, rows) in enumerate(zip(predictors, self.by_eta, strict=True)):
+            curvatures = _derivatives(rows, leaves[1 : j + 2])
+            for other, curvature in zip(predictors[: j + 1], curvatures, strict=True):
+                part = predictor.cross(curvature, other)
+                hessian[:, predictor.places[:, None], other.places] += part
+                if other is not predictor:
+                    hessian[:, other.places[:, None], predictor.places] += part.mT
+        for place in (int(place) for _, places in self.likelihoods.constants for place in places):
+            own, *across = _derivatives(self.first[:, place], leaves)
+            hessian[:, place] += own
+            for predictor, rows in zip(predictors, across, strict=True):
+                part = predictor.gather(rows)
+                hessian[:, place, predictor.places] += part
+                hessian[:, predictor.places, place] += part
+        return -hessian
+
+
+@dataclass(frozen=True, eq=False)
+class _RowDerivatives:
+    """The log-density of N rows and its derivatives in the few numbers that act on each, up to an order.
+
+    `of_order[k]` is `(N, number)`, one for each of `choices`. Parameter k acts on a row through number
+    `acts[k]` of them, times `design[:, k]`.
+    """
+
+    of_order: tuple[Tensor, ...]
+    numbers: int
+    design: Tensor
+    acts: Tensor
+
+    @property
+    def orders(self) -> int:
+        return len(self.of_order) - 1
+
+    @staticmethod
+    @torch.enable_grad()
+    def of(one: Likelihoods, z: Tensor) -> _RowDerivatives:
+        rows = one.stack.rows
+        design, acts = z.new_ones((rows, one.size)), torch.zeros(one.size, dtype=torch.long)
+        etas = {name: eta.detach().requires_grad_() for name, eta in one.etas(z).items()}
+        for number, predictor in enumerate(one.predictors):
+            design[:, predictor.places] = predictor.unit * predictor.design.values
+            acts[predictor.places] = number
+        leaves, params = list(etas.values()), {}
+        for site, places in one.constants:
+            own = [z[:, place, None].expand(1, rows).detach().clone().requires_grad_() for place in places]
+            acts[places] = len(leaves) + torch.arange(len(own))
+            leaves += own
+            params[site.name] = site.transform(torch.stack(own, -1).reshape(1, rows, *site.unconstrained))
+        found: dict[tuple[int, ...], Tensor] = {(): one.log_prob(etas, params)}
+        of_order = [found[()].detach().reshape(rows, 1)]
+        orders = max(k for k in range(2, ORDERS + 1) if k == 2 or comb(one.size + k - 1, k) <= WIDTH)
+        for order in range(1, orders + 1):
+            found = {
+                (*choice, first + j): part
+                for choice, value in found.items()
+                for first in [choice[-1] if choice else 0]
+                for j, part in enumerate(_derivatives(value, leaves[first:], create_graph=order < orders))
+            }
+            of_order.append(torch.cat([part.detach() for part in found.values()]).T)
+        return _RowDerivatives(tuple(of_order), len(leaves), design, acts)
+
+    def columns(self, order: int) -> Tensor:
+        """The derivatives in the parameters, `(N, number)`, one for each of `choices`."""
+        if order == 0:
+            return self.of_order[0]
+        chosen = choices(self.design.shape[1], order)
+        columns = self.of_order[order][:, rank(self.acts[chosen], self.numbers)]
+        for index in chosen:
+            columns = columns * self.design[:, index]
+        return columns
+
+
+def _derivatives(
+    values: Tensor, leaves: list[Tensor], pull: Tensor | None = None, create_graph: bool = False
+) -> list[Tensor]:
+    """The derivatives in the leaves of the sum of `values`, each times its `pull`."""
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    if not values.requires_grad or not wanted:
         return [torch.zeros_like(leaf) for leaf in leaves]
-    return list(
-        torch.autograd.grad(
-            scalar,
-            leaves,
-            retain_graph=True,
-            create_graph=create_graph,
-            allow_unused=True,
-            materialize_grads=True,
-        )
+    found = torch.autograd.grad(
+        values,
+        wanted,
+        torch.ones_like(values) if pull is None else pull,
+        retain_graph=True,
+        create_graph=create_graph,
+        allow_unused=True,
+        materialize_grads=True,
     )
+    of = dict(zip(map(id, wanted), found, strict=True))
+    return [of[id(leaf)] if leaf.requires_grad else torch.zeros_like(leaf) for leaf in leaves]

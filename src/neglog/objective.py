@@ -69,11 +69,11 @@ class Objective:
         DataError: `y` has a shape or values that the model does not draw.
     """
 
-    def __init__(self, model: Model, data: Data) -> None:
+    def __init__(self, model: Model, data: Data, start: Mapping[str, Any] | None = None) -> None:
         data = observed(data, takes_missing(model))
         model = with_sizes(model, data.y)
         self.model, self.data = model, data
-        first = prototype(model, data)
+        first = prototype(model, data, start)
         self.name = model_name(model)
         response = first.sites[RESPONSE]["fn"]
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)

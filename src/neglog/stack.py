@@ -49,8 +49,8 @@ class Stack:
             return {key: blanked(value) for key, value in self.x.items()}
         return blanked(self.x)
 
-    def take(self, index: Tensor) -> Stack:
-        """The data sets that `index` names."""
+    def take(self, index: Tensor | slice) -> Stack:
+        """The data sets that `index` names; those of a slice share their memory."""
 
         def part(value: Tensor, stacked: int) -> Tensor:
             return value[index] if value.dim() == stacked else value
@@ -58,7 +58,8 @@ class Stack:
         x = {k: part(v, 3) for k, v in self.x.items()} if isinstance(self.x, Mapping) else part(self.x, 3)
         weights = None if self.weights is None else part(self.weights, 2)
         keywords = {key: part(value, 2) for key, value in self.keywords.items()}
-        return replace(self, count=len(index), x=x, y=part(self.y, 2), weights=weights, keywords=keywords)
+        count = len(torch.arange(self.count)[index])
+        return replace(self, count=count, x=x, y=part(self.y, 2), weights=weights, keywords=keywords)
 
     @cached_property
     def counted(self) -> Tensor | None:
@@ -66,6 +67,13 @@ class Stack:
         if self.weights is None or bool((self.weights > 0).all()):
             return None
         return self.weights > 0
+
+    @property
+    def weights_alone(self) -> bool:
+        """Whether the data sets differ in their weights, and in nothing else."""
+        shared = self.shared_designs and self.y.dim() == 1
+        shared &= all(value.dim() == 1 for value in self.keywords.values())
+        return shared and self.weights is not None and self.weights.dim() == 2
 
     @property
     def shared_designs(self) -> bool:
@@ -137,11 +145,12 @@ def _agreed(what: str, lengths: Mapping[str, int]) -> int:
 
 
 def _checked(weights: Tensor) -> Tensor:
-    wrong = ~(torch.isfinite(weights) & (weights >= 0))
-    if bool(wrong.any()):
+    low, high = torch.aminmax(weights)
+    if not bool((low >= 0) & (high < torch.inf)):
+        wrong = ~(torch.isfinite(weights) & (weights >= 0))
         value = float(weights[wrong][0])
         raise DataError(f"`weights` must be finite and not negative; {_where(wrong)} has {value:g}.")
-    empty = (weights == 0).all(-1)
+    empty = weights.amax(-1) == 0
     if bool(empty.any()):
         which = f" in data set {int(empty.nonzero()[0])}" if weights.dim() == 2 else ""
         raise DataError(f"all `weights` are 0{which}; there is nothing to fit.")
@@ -152,6 +161,9 @@ def _mended(
     weights: Tensor, designs: dict[str, Tensor], vectors: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What belongs to rows of weight 0 replaced by what a row that counts has: it may be anything."""
+    shared = all(v.dim() < weights.dim() and bool(torch.isfinite(v).all()) for v in vectors.values())
+    if shared and all(design.dim() == 2 for design in designs.values()):
+        return designs, vectors
     absent = weights == 0
     if not bool(absent.any()):
         return designs, vectors
@@ -167,7 +179,6 @@ def _mended(
         index = first[..., None].expand(len(design), 1, design.shape[-1])
         return torch.where(absent[..., None], design.gather(1, index), design)
 
-    shared = all(v.dim() < weights.dim() and bool(torch.isfinite(v).all()) for v in vectors.values())
     mended = vectors if shared else {key: row(value) for key, value in vectors.items()}
     return {key: row_of(design) for key, design in designs.items()}, mended
 

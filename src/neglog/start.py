@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neglog.errors import ModelError
+from neglog.errors import ModelError, UnboundedLikelihoodError
 from neglog.objective import Objective, rows_of_second_derivatives
 from neglog.solvers import Newton
 
@@ -108,10 +108,24 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
 
 
 def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
-    null = _Null(objective.sample.softened(1.0), theta, places)
+    """The null model of a sample of the rows, or of all where a sample has none, as of equal values."""
+    few = objective.sample
+    if few is not objective:
+        try:
+            found, converged = _null_of(few, theta, places)
+        except UnboundedLikelihoodError:
+            converged = False
+        if converged:
+            return found
+    return _null_of(objective, theta, places)[0]
+
+
+def _null_of(objective: Objective, theta: Tensor, places: Tensor) -> tuple[Tensor, bool]:
+    null = _Null(objective.softened(1.0), theta, places)
     if not math.isfinite(null.value(theta[places])):
-        return theta
-    return null.theta(Newton(tolerance=1e-6, max_steps=100).minimise(null, theta[places]).z)
+        return theta, False
+    found = Newton(tolerance=1e-6, max_steps=100).minimise(null, theta[places])
+    return null.theta(found.z), found.converged
 
 
 def _site(objective: Objective, name: str) -> Any:

@@ -133,14 +133,20 @@ def seeded() -> Iterator[None]:
         yield
 
 
-def initial_value(msg: dict[str, Any], data: Data | None = None) -> Tensor:
-    """Where a site starts unless told otherwise, deterministic given torch's random state.
+def initial_value(
+    msg: dict[str, Any], data: Data | None = None, given: Mapping[str, Any] | None = None
+) -> Tensor:
+    """Where a site starts, deterministic given torch's random state.
 
-    A network's own value (`infer={"start": value}`); what the site reads from the data, where there are any
-    (`infer={"begin": function of y, the weights of its rows and the shape}`); the prior's mean where all real
-    numbers are allowed, so that linear predictors are small however large the columns; else the prior's
-    median.
+    The value that is `given`, if it fits; a network's own value (`infer={"start": value}`); what the site
+    reads from the data, where there are any (`infer={"begin": function of y, the weights of its rows and the
+    shape}`); the prior's mean where all real numbers are allowed, so that linear predictors are small however
+    large the columns; else the prior's median.
     """
+    given = given or {}
+    told = torch.as_tensor(given[msg["name"]], dtype=torch.float64) if msg["name"] in given else None
+    if told is not None and told.shape == msg["fn"].shape() and bool(msg["fn"].support.check(told).all()):
+        return told
     if "start" in msg["infer"]:
         return msg["infer"]["start"]
     if "begin" in msg["infer"] and data is not None:
@@ -168,12 +174,12 @@ class _Watched(dict[str, Tensor]):
         return super().__getitem__(key)
 
 
-def prototype(model: Model, data: Data) -> Run:
-    """The model run where its parameters start, to see its sites."""
+def prototype(model: Model, data: Data, given: Mapping[str, Any] | None = None) -> Run:
+    """The model run where its parameters start, some at values that are `given`, to see its sites."""
     x: Designs = _Watched(data.x) if isinstance(data.x, Mapping) else data.x
     watched = Data(x, data.y, None, data.keywords)
     with torch.no_grad(), seeded():  # some priors know their median by sampling alone
-        first = run(model, watched, Run(fill=partial(initial_value, data=data)))
+        first = run(model, watched, Run(fill=partial(initial_value, data=data, given=given)))
     if RESPONSE not in first.sites:
         raise ModelError(
             f"`{model_name(model)}` has no sample site named 'y'; the observation must be "

@@ -2,6 +2,7 @@
 
 from neglog.distributions.classes import Categorical, Ordered
 from neglog.distributions.counts import Bernoulli, Binomial, NegativeBinomial2, Poisson
+from neglog.distributions.elastic import ElasticNet
 from neglog.distributions.huber import Huber, mixture_weights
 from neglog.distributions.marginal import MarginalNormal
 from neglog.distributions.mixtures import NormalMixture
@@ -19,6 +20,7 @@ __all__ = [
     "Binomial",
     "Categorical",
     "Censored",
+    "ElasticNet",
     "FromLoss",
     "Gamma",
     "Huber",

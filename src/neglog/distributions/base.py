@@ -84,8 +84,9 @@ class Given:
 
     def _broadcast(self: Any, result: Tensor, value: Tensor) -> Tensor:
         """`result` in the shape of the value against the batch, which may be larger than what was given."""
-        shape = torch.broadcast_shapes(value.shape, self.batch_shape)
-        return result if result.shape == shape else result.expand(shape)
+        if result.shape == value.shape == self.batch_shape:
+            return result
+        return result.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
 
 
 class Family(Given, TorchDistribution):

@@ -15,7 +15,6 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import constraints
-from torch.distributions.utils import broadcast_all
 
 from neglog.distributions.base import Family, Given, Parameter, as_tensors
 from neglog.distributions.incomplete import (
@@ -24,11 +23,13 @@ from neglog.distributions.incomplete import (
     regularised_beta,
     regularised_gamma,
 )
+from neglog.distributions.partials import Law
 from neglog.distributions.quantiles import at_ends, interior, search_quantile
 from neglog.distributions.special import (
-    log1p_ratio,
+    artanh_rest,
     log_expit,
     log_factorial_rest,
+    log_ratio,
     stirling_remainder,
 )
 
@@ -61,6 +62,28 @@ class Counts(Given):
         return self._outside(value, tails, 0.0, -math.inf)
 
 
+def _log_shares(logit: Tensor) -> tuple[Tensor, Tensor]:
+    """The logs of σ(logit) and σ(-logit)."""
+    rest = torch.log1p(torch.exp(-logit.abs()))
+    return logit.clamp(max=0) - rest, -logit.clamp(min=0) - rest
+
+
+def _bernoulli(y: Tensor, logit: Tensor) -> Tensor:
+    hit, miss = _log_shares(logit)
+    return y * hit + (1 - y) * miss
+
+
+_BERNOULLI = Law(
+    {
+        (): _bernoulli,
+        (0,): lambda y, logit: logit,
+        (1,): lambda y, logit: y * torch.sigmoid(-logit) - (1 - y) * torch.sigmoid(logit),
+        (0, 1): lambda y, logit: torch.ones_like(logit),
+        (1, 1): lambda y, logit: -torch.sigmoid(logit) * torch.sigmoid(-logit),
+    }
+)
+
+
 class Bernoulli(Counts, dist.Bernoulli):
     """Pyro's Bernoulli(probs) or Bernoulli(logits=...): minus its log is the binary cross-entropy.
 
@@ -90,7 +113,7 @@ class Bernoulli(Counts, dist.Bernoulli):
     def _log_prob(self, value: Tensor) -> Tensor:
         (parameter,) = self._given
         if self._by_logits:
-            return value * log_expit(parameter) + (1 - value) * log_expit(-parameter)
+            return log_expit((2 * value - 1) * parameter)
         return torch.xlogy(value, parameter) + torch.special.xlog1py(1 - value, -parameter)
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,6 +128,25 @@ class Bernoulli(Counts, dist.Bernoulli):
 
     def _most(self) -> Tensor | float:
         return 1.0
+
+
+def _positive(value: Tensor) -> Tensor:
+    return value.clamp(min=torch.finfo(value.dtype).tiny)
+
+
+def _poisson(y: Tensor, rate: Tensor) -> Tensor:
+    # y log(rate / y) - (rate - y) is no larger than its result; y log(rate) and log y! are, by log y.
+    difference = rate - y
+    return y * log_ratio(difference, rate, y.clamp(min=1)) - difference - log_factorial_rest(y)
+
+
+_POISSON = Law(
+    {
+        (): _poisson,
+        (1,): lambda y, rate: (y - rate) / _positive(rate),
+        (1, 1): lambda y, rate: -y / _positive(rate) / _positive(rate),
+    }
+)
 
 
 class Poisson(Counts, dist.Poisson):
@@ -124,10 +166,7 @@ class Poisson(Counts, dist.Poisson):
         super().__init__(*self._given, validate_args=validate_args, **keywords)
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        (rate,) = self._given
-        # y log(rate / y) - (rate - y) is no larger than its result; y log(rate) and log y! are, by log y.
-        deviance = torch.xlogy(value, rate / torch.where(value > 0, value, 1)) - (rate - value)
-        return deviance - log_factorial_rest(value)
+        return _POISSON(value, *self._given)
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         # At most k events by time λ: the (k + 1)-th arrival, a Gamma variable, comes later.
@@ -137,6 +176,28 @@ class Poisson(Counts, dist.Poisson):
     def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper = log_regularised_gamma(torch.floor(value).clamp(min=0) + 1, self._given[0])
         return self._log_outside(value, (upper, lower))
+
+
+def _shares_seen(y: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The logs of y / n and 1 - y / n, and what is left of the log-density where they are the parameters."""
+    rest, most = n - y, n.clamp(min=1)
+    constant = log_factorial_rest(n) - log_factorial_rest(y) - log_factorial_rest(rest)
+    return torch.log(y.clamp(min=1) / most), torch.log(rest.clamp(min=1) / most), constant
+
+
+def _binomial(y: Tensor, n: Tensor, logit: Tensor) -> Tensor:
+    hit, miss = _log_shares(logit)
+    seen, unseen, constant = _shares_seen(y, n)
+    return y * (hit - seen) + (n - y) * (miss - unseen) + constant
+
+
+_BINOMIAL = Law(
+    {
+        (): _binomial,
+        (2,): lambda y, n, logit: y * torch.sigmoid(-logit) - (n - y) * torch.sigmoid(logit),
+        (2, 2): lambda y, n, logit: -n * torch.sigmoid(logit) * torch.sigmoid(-logit),
+    }
+)
 
 
 class Binomial(Counts, dist.Binomial):
@@ -159,7 +220,8 @@ class Binomial(Counts, dist.Binomial):
         validate_args: bool | None = None,
     ) -> None:
         super().__init__(total_count, probs, logits, validate_args=validate_args)
-        self._given, self._by_logits = (self.total_count, self._param), logits is not None
+        count = as_tensors(total_count, self._param)[0].to(self._param.dtype)
+        self._given, self._by_logits = (count, self._param), logits is not None
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """The same distribution with a larger batch shape."""
@@ -169,18 +231,12 @@ class Binomial(Counts, dist.Binomial):
 
     def _log_prob(self, value: Tensor) -> Tensor:
         n, parameter = self._given
-        n, parameter, value = broadcast_all(n, parameter, value)
-        rest = n - value
-        log_n = torch.log(torch.where(n > 0, n, 1))
-        log_share = torch.log(torch.where(value > 0, value, 1)) - log_n
-        log_other = torch.log(torch.where(rest > 0, rest, 1)) - log_n
-        constant = log_factorial_rest(n) - log_factorial_rest(value) - log_factorial_rest(rest)
         if self._by_logits:
-            hits = value * (log_expit(parameter) - log_share)
-            misses = rest * (log_expit(-parameter) - log_other)
-        else:
-            hits = torch.xlogy(value, parameter) - value * log_share
-            misses = torch.special.xlog1py(rest, -parameter) - rest * log_other
+            return _BINOMIAL(value, n, parameter)
+        rest = n - value
+        log_hit, log_miss, constant = _shares_seen(value, n)
+        hits = torch.xlogy(value, parameter) - value * log_hit
+        misses = torch.special.xlog1py(rest, -parameter) - rest * log_miss
         return hits + misses + constant
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,6 +254,64 @@ class Binomial(Counts, dist.Binomial):
 
     def _most(self) -> Tensor | float:
         return self._given[0]
+
+
+# The log-density of the negative binomial by Stirling's formula, but for the remainders of α and of y,
+#   L / α + y (log(μ / y) + L) - ½ log(1 + αy) - log y! + y log y - y,  L = log((1 + αy) / (1 + αμ)),
+# free of large terms that cancel, and smooth in α down to 0.
+
+
+def _nb2(y: Tensor, mean: Tensor, a: Tensor) -> Tensor:
+    difference = y - mean
+    size, low, high = difference.abs(), torch.minimum(y, mean), torch.maximum(y, mean)
+    ratio = _positive(a * size / (1 + a * low))
+    first = size / (1 + a * low) * (torch.log1p(ratio) / ratio)
+    second = y * torch.log1p(size / (_positive(torch.minimum(low.clamp(min=1), mean)) * (1 + a * high)))
+    return torch.sign(difference) * (first - second) - 0.5 * torch.log1p(a * y) - log_factorial_rest(y)
+
+
+def _nb2_in_mean_twice(y: Tensor, mean: Tensor, a: Tensor) -> Tensor:
+    mean = _positive(mean)
+    share = a * mean / (1 + a * mean)
+    return (share - y / mean * (1 + share)) / (mean * (1 + a * mean))
+
+
+def _nb2_parts(y: Tensor, mean: Tensor, a: Tensor) -> tuple[Tensor, ...]:
+    """e = (y - μ) / (1 + αμ), u = αe and log(1 + u); t = u / (2 + u) and (artanh(t) / t - 1) / t²."""
+    difference, low, shrunk = y - mean, torch.minimum(y, mean), 1 + a * mean
+    e = difference / shrunk
+    log = torch.sign(difference) * torch.log1p(a * difference.abs() / (1 + a * low))
+    t = a * difference / (2 + a * (y + mean))
+    return e, a * e, log, t, artanh_rest((t * t).clamp(max=0.04))
+
+
+def _nb2_in_dispersion(y: Tensor, mean: Tensor, a: Tensor) -> Tensor:
+    # e² (u - log(1 + u)) / u², by the series of artanh(t) = log(1 + u) / 2 where u is small.
+    e, u, log, t, rest = _nb2_parts(y, mean, a)
+    near = 0.5 * (1 - t) * (1 - t * (1 - t) * rest)
+    far = (u - log) / (u * u).clamp(min=0.1)
+    return e * e * torch.where(t * t < 0.04, near, far) - 0.5 * y / (1 + a * y)
+
+
+def _nb2_in_dispersion_twice(y: Tensor, mean: Tensor, a: Tensor) -> Tensor:
+    e, u, log, t, rest = _nb2_parts(y, mean, a)
+    grown = 1 + a * y
+    share, square = y / grown, (u * u).clamp(min=0.1)
+    near = e * (0.5 * (1 - t) * (1 + (1 - t) ** 2 * rest)) - share
+    far = e * u * (2 * (log - u) + u * u / grown) / (square * square)
+    return e * e * torch.where(t * t < 0.04, near, far) + 0.5 * share * share
+
+
+_NEGATIVE_BINOMIAL = Law(
+    {
+        (): _nb2,
+        (1,): lambda y, mean, a: (y - mean) / (_positive(mean) * (1 + a * mean)),
+        (2,): _nb2_in_dispersion,
+        (1, 1): _nb2_in_mean_twice,
+        (1, 2): lambda y, mean, a: (mean - y) / (1 + a * mean) ** 2,
+        (2, 2): _nb2_in_dispersion_twice,
+    }
+)
 
 
 class NegativeBinomial2(Counts, Family):
@@ -230,33 +344,12 @@ class NegativeBinomial2(Counts, Family):
         return self.mean + self.dispersion * self.mean**2
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        # With r = 1 / α, Stirling's formula for log Γ(y + r), log Γ(r) and log Γ(y + 1) gives
-        #   r log((1 + αy) / (1 + αμ)) + y log(μ (1 + αy) / (y (1 + αμ)))
-        #   - ½ log(1 + αy) - ½ log 2πy + S(y + r) - S(r) - S(y),
-        # exact with Stirling's remainder S, free of large terms that cancel, and smooth in α down to 0.
+        # Stirling's formula for the log-gammas of y + r, r and y + 1, with r = 1 / α.
         mean, dispersion = self._given
-        difference = value - mean
-        shrunk = 1 + dispersion * mean
-        log_shrunk = torch.log1p(dispersion * mean)
-        log_grown = torch.log1p(dispersion * value)
-
-        u = dispersion * difference / shrunk
-        near = u.abs() < 0.25
-        first = torch.where(
-            near,
-            difference / shrunk * log1p_ratio(torch.where(near, u, 0)),
-            (log_grown - log_shrunk) / dispersion,
+        remainders = stirling_remainder(dispersion / (1 + dispersion * value)) - stirling_remainder(
+            dispersion
         )
-
-        some = torch.where(value > 0, value, 1)
-        v = -difference / (some * shrunk)
-        close = v.abs() < 0.5
-        second = value * torch.where(
-            close, torch.log1p(torch.where(close, v, 0)), torch.log(mean / some) + log_grown - log_shrunk
-        )
-
-        stirling = stirling_remainder(dispersion / (1 + dispersion * value)) - stirling_remainder(dispersion)
-        return first + second - 0.5 * log_grown + stirling - log_factorial_rest(value)
+        return _NEGATIVE_BINOMIAL(value, mean, dispersion) + remainders
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         arguments, more = self._waiting(value)

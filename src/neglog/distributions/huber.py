@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.distributions.base import Family, Parameter, as_tensors
+from neglog.distributions.location import location_scale
 from neglog.distributions.quantiles import at_ends, interior
 from neglog.distributions.special import log1m_exp, ndtr
 
@@ -45,6 +46,32 @@ def mixture_weights(delta: Parameter) -> tuple[Tensor, Tensor]:
     (delta,) = as_tensors(delta)
     core, tails = _masses(delta)
     return core / (core + tails), tails / (core + tails)
+
+
+def _clipped(u: Tensor, delta: Tensor) -> Tensor:
+    return torch.minimum(torch.maximum(u, -delta), delta)
+
+
+def _huber_loss(u: Tensor, delta: Tensor) -> Tensor:
+    # With c = u clipped to ±δ both branches of Huber's loss are c u - c² / 2.
+    clipped = _clipped(u, delta)
+    return clipped * (u - 0.5 * clipped)
+
+
+def _outside(u: Tensor, delta: Tensor) -> Tensor:
+    return (u.abs() > delta).to(u.dtype)
+
+
+_HUBER = location_scale(
+    _huber_loss,
+    _clipped,
+    lambda u, delta: (u.abs() <= delta).to(u.dtype),
+    {
+        (1,): lambda u, delta: (u.abs() - delta).clamp(min=0),
+        (0, 1): lambda u, delta: torch.sign(u) * _outside(u, delta),
+        (1, 1): lambda u, delta: -_outside(u, delta),
+    },
+)
 
 
 class Huber(Family):
@@ -88,12 +115,8 @@ class Huber(Family):
         return self.location
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        location, scale, delta = self._given
-        u = (value - location) / scale
-        # With c = u clipped to ±δ both branches of Huber's loss are c u - c² / 2, without a corner in |u|.
-        clipped = torch.where(u.abs() <= delta, u, delta * torch.sign(u))
-        core, tails = _masses(delta)
-        return 0.5 * clipped * clipped - clipped * u - torch.log(core + tails) - torch.log(scale)
+        core, tails = _masses(self._given[2])
+        return _HUBER(value, *self._given) - torch.log(core + tails)
 
     def _lower(self, u: Tensor) -> Tensor:
         """The probability below u ≤ 0, in units of the scale."""

@@ -16,13 +16,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from neglog.distributions.special import (
-    HALF_LOG_TWO_PI,
-    log1m_exp,
-    log1p_ratio,
-    log_ratio,
-    stirling_remainder,
-)
+from neglog.distributions.partials import Law
+from neglog.distributions.special import HALF_LOG_TWO_PI, log1m_exp, log1p_ratio, log_ratio, remainder
 
 _NODES = 40
 _RAISED = 8
@@ -55,10 +50,27 @@ def _decay_integral(
     return end * (torch.exp(-exponent(v)) * weights).sum(-1)
 
 
+def _gamma_fit(a: Tensor, x: Tensor) -> Tensor:
+    difference = x - a
+    return a * log_ratio(difference, x, a) - difference + 0.5 * torch.log(a) - HALF_LOG_TWO_PI
+
+
+# The kernel of the Gamma density by Stirling's formula, but for the remainder.
+_GAMMA_FIT = Law(
+    {
+        (): _gamma_fit,
+        (0,): lambda a, x: log_ratio(x - a, x, a) + 0.5 / a,
+        (1,): lambda a, x: (a - x) / x,
+        (0, 0): lambda a, x: -(1 + 0.5 / a) / a,
+        (0, 1): lambda a, x: 1 / x,
+        (1, 1): lambda a, x: -a / x / x,
+    }
+)
+
+
 def log_gamma_kernel(a: Tensor, x: Tensor) -> Tensor:
     """log(x^a exp(-x) / Γ(a)) with all its digits at large a."""
-    fit = a * log_ratio(x - a, x, a) - (x - a)
-    return fit + 0.5 * torch.log(a) - HALF_LOG_TWO_PI - stirling_remainder(1 / a)
+    return _GAMMA_FIT(a, x) - remainder(a)
 
 
 def _gamma_parts(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -150,13 +162,44 @@ def beta_factor(
     return total + term * _decay_integral(exponent, slope, weight * (1 - small))
 
 
+def _beta_fit(a: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    n, difference = a + b, b * x - a * y
+    fit = a * log_ratio(difference, n * x, a) + b * log_ratio(-difference, n * y, b)
+    return fit + 0.5 * torch.log(a / n * b) - HALF_LOG_TWO_PI
+
+
+def _beta_slope(a: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    n = a + b
+    return log_ratio(b * x - a * y, n * x, a) + 0.5 * b / (a * n)
+
+
+def _beta_curve(a: Tensor, b: Tensor) -> Tensor:
+    n = a + b
+    return -b / (a * n) * (1 + 0.5 / a + 0.5 / n)
+
+
+# The kernel of the Beta density by Stirling's formula, but for the remainders.
+_BETA_FIT = Law(
+    {
+        (): _beta_fit,
+        (0,): _beta_slope,
+        (1,): lambda a, b, x, y: _beta_slope(b, a, y, x),
+        (2,): lambda a, b, x, y: a / x,
+        (3,): lambda a, b, x, y: b / y,
+        (0, 0): lambda a, b, x, y: _beta_curve(a, b),
+        (0, 1): lambda a, b, x, y: (1 + 0.5 / (a + b)) / (a + b),
+        (0, 2): lambda a, b, x, y: 1 / x,
+        (1, 1): lambda a, b, x, y: _beta_curve(b, a),
+        (1, 3): lambda a, b, x, y: 1 / y,
+        (2, 2): lambda a, b, x, y: -a / x / x,
+        (3, 3): lambda a, b, x, y: -b / y / y,
+    }
+)
+
+
 def log_beta_kernel(a: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """log(x^a y^b / B(a, b)) for y = 1 - x, with all its digits at large a and b."""
-    n = a + b
-    difference = b * x - a * y
-    fit = a * log_ratio(difference, n * x, a) + b * log_ratio(-difference, n * y, b)
-    stirling = stirling_remainder(1 / n) - stirling_remainder(1 / a) - stirling_remainder(1 / b)
-    return fit + 0.5 * torch.log(a / n * b) - HALF_LOG_TWO_PI + stirling
+    return _BETA_FIT(a, b, x, y) + remainder(a + b) - remainder(a) - remainder(b)
 
 
 def regularised_beta(

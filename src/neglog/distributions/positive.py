@@ -19,6 +19,7 @@ from torch.distributions import constraints
 from neglog.distributions.base import Family, Given, Parameter, as_tensors
 from neglog.distributions.incomplete import (
     log_beta_kernel,
+    log_gamma_kernel,
     log_regularised_beta,
     log_regularised_gamma,
     regularised_beta,
@@ -31,9 +32,7 @@ from neglog.distributions.special import (
     log_gamma_spread,
     log_ndtr,
     log_of,
-    log_ratio,
     ndtr,
-    stirling_remainder,
 )
 
 
@@ -120,17 +119,7 @@ class Gamma(_Positive, dist.Gamma):
 
     def _log_prob(self, value: Tensor) -> Tensor:
         a, rate = self._given
-        # In q = x / mean: (a - 1) log q - a (q - 1) + log(rate) - ½ log(2π a) - S(a), by Stirling's formula.
-        difference = rate * value - a
-        q = rate * value / a
-        near = difference.abs() < 0.5 * a
-        log_q = torch.where(
-            near,
-            (a - 1) * torch.log1p(torch.where(near, difference, 0) / a),
-            torch.xlogy(a - 1, torch.where(near, 1, q)),
-        )
-        constant = torch.log(rate) - 0.5 * torch.log(a) - HALF_LOG_TWO_PI - stirling_remainder(1 / a)
-        return log_q - difference + constant
+        return log_gamma_kernel(a, rate * value) - torch.log(value)
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         a, rate = self._given
@@ -181,7 +170,12 @@ class InverseGaussian(_Positive, Family):
     def _log_prob(self, value: Tensor) -> Tensor:
         mean, shape = self._given
         z = (value - mean) / mean
-        return 0.5 * torch.log(shape) - 1.5 * torch.log(value) - HALF_LOG_TWO_PI - 0.5 * shape * z * z / value
+        return (
+            0.5 * torch.log(shape)
+            - HALF_LOG_TWO_PI
+            - 1.5 * torch.log(value)
+            + shape * (z * z * (-0.5 / value))
+        )
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         # Shuster (1968): Φ(a) + exp(2 shape / mean) Φ(-b), where b² = a² + 4 shape / mean turns the product
@@ -261,8 +255,8 @@ class Weibull(Given, dist.Weibull):
 
     def _log_prob(self, value: Tensor) -> Tensor:
         scale, k = self._given
-        log_q = torch.log(value / scale)
-        return torch.log(k / scale) + (k - 1) * log_q - torch.exp(k * log_q)
+        log_hazard = k * torch.log(value / scale)
+        return torch.log(k) + (log_hazard - torch.exp(log_hazard)) - torch.log(value)
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         scale, k = self._given
@@ -306,17 +300,8 @@ class Beta(Given, dist.Beta):
         super().__init__(*self._given, validate_args=validate_args)
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        # Stirling's formula for the three gammas of 1 / B(a, b), n = a + b:
-        #   a log(n x / a) + b log(n (1 - x) / b) - log x - log(1 - x)
-        #   + ½ log(a b / n) - ½ log 2π + S(n) - S(a) - S(b)
-        a, b = self._given
-        n = a + b
         other = 1 - value
-        difference = b * value - a * other
-        fit = a * log_ratio(difference, n * value, a) + b * log_ratio(-difference, n * other, b)
-        stirling = stirling_remainder(1 / n) - stirling_remainder(1 / a) - stirling_remainder(1 / b)
-        edge = 0.5 * torch.log(a / n * b) - torch.log(value) - torch.log(other)
-        return fit + edge - HALF_LOG_TWO_PI + stirling
+        return log_beta_kernel(*self._given, value, other) - torch.log(value) - torch.log(other)
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         inside, x = self._inside(value)

@@ -13,15 +13,17 @@ from torch.distributions import constraints
 
 from neglog.distributions.base import Family, Given, Parameter, as_tensors
 from neglog.distributions.incomplete import beta_factor
+from neglog.distributions.location import location_scale
+from neglog.distributions.partials import Law
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
 from neglog.distributions.special import (
     HALF_LOG_TWO_PI,
     log1m_exp,
-    log1p_ratio,
+    log_excess,
     log_expit,
     log_ndtr,
     ndtr,
-    stirling_remainder,
+    remainder,
 )
 
 
@@ -147,7 +149,7 @@ class StudentT(Given, dist.StudentT):
 
     def _log_prob(self, value: Tensor) -> Tensor:
         df, loc, scale = self._given
-        return _log_student((value - loc) / scale, df) - torch.log(scale)
+        return _STUDENT(value, loc, scale, df) + _STUDENT_CONSTANT(df)
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         return _student_tails(self._standard(value), self._given[0])
@@ -175,14 +177,72 @@ class StudentT(Given, dist.StudentT):
         return loc + scale * at_ends(q, z, -math.inf, math.inf)
 
 
+def _student_loss(u: Tensor, df: Tensor) -> Tensor:
+    # ½ (ν + 1) log(1 + u² / ν), and u² / 2 in the limit of ν → ∞.
+    square = u * u
+    q = (square / df).clamp(min=torch.finfo(u.dtype).tiny)
+    log = torch.log1p(q)
+    return 0.5 * (square * (log / q) + log)
+
+
+def _student_pull(u: Tensor, df: Tensor) -> Tensor:
+    return (1 + 1 / df) * u / (1 + u * u / df)
+
+
+def _student_curve(u: Tensor, df: Tensor) -> Tensor:
+    q = u * u / df
+    return (1 + 1 / df) * (1 - q) / (1 + q) ** 2
+
+
+def _student_in_df(u: Tensor, df: Tensor) -> Tensor:
+    q = u * u / df
+    return 0.5 * (log_excess(q) - q / ((1 + q) * df))
+
+
+def _student_in_df_twice(u: Tensor, df: Tensor) -> Tensor:
+    square = u * u
+    q = square / df
+    return 0.5 * q * (2 + q - square) / ((1 + q) * df) ** 2
+
+
+def _student_cross(u: Tensor, df: Tensor) -> Tensor:
+    square = u * u
+    return u * (square - 1) / ((1 + square / df) * df) ** 2
+
+
+_STUDENT = location_scale(
+    _student_loss,
+    _student_pull,
+    _student_curve,
+    {(1,): _student_in_df, (0, 1): _student_cross, (1, 1): _student_in_df_twice},
+)
+
+
+def _student_remainders(df: Tensor, order: int) -> Tensor:
+    """The derivative in ν of S((ν + 1) / 2) - S(ν / 2)."""
+    both = remainder.partial((0,) * order, (0.5 * torch.stack([df, df + 1]),))
+    return 0.5**order * (both[1] - both[0])
+
+
+def _student_constant(df: Tensor) -> Tensor:
+    # log Γ((ν+1)/2) - log Γ(ν/2) - ½ log πν by Stirling's formula: the large terms cancel on paper.
+    inverse = (1 / df).clamp(min=torch.finfo(df.dtype).tiny)
+    half = 0.5 * torch.log1p(inverse) / inverse - 0.5
+    return half + _student_remainders(df, 0) - HALF_LOG_TWO_PI
+
+
+_STUDENT_CONSTANT = Law(
+    {
+        (): _student_constant,
+        (0,): lambda df: 0.5 * log_excess(1 / df) + _student_remainders(df, 1),
+        (0, 0): lambda df: -0.5 / (df * (1 + df) ** 2) + _student_remainders(df, 2),
+    }
+)
+
+
 def _log_student(z: Tensor, df: Tensor) -> Tensor:
     """The log-density of the standard t distribution."""
-    w = 2 / df
-    # log Γ((ν+1)/2) - log Γ(ν/2) - ½ log(ν/2) by Stirling's formula: the large terms cancel on paper.
-    gammas = 0.5 * log1p_ratio(w / 2) - 0.5 + stirling_remainder(w / (1 + w / 2)) - stirling_remainder(w)
-    s = z * z / df
-    # ν log(1 + z²/ν) = z² · log1p(s) / s, smooth where ν is large.
-    return gammas - HALF_LOG_TWO_PI - 0.5 * (z * z * log1p_ratio(s) + torch.log1p(s))
+    return _STUDENT(z, torch.zeros_like(df), torch.ones_like(df), df) + _STUDENT_CONSTANT(df)
 
 
 def _student_factor(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,6 +291,18 @@ def _log_student_tails(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
+def _logistic_curve(u: Tensor) -> Tensor:
+    # Beyond 40 scales it is a line to the last digit. A curvature of exp(-40) or less has no meaning, and
+    # where all rows are that far, as where a fit starts, it would send Newton's method anywhere.
+    tail = torch.nn.functional.threshold(torch.exp(-u.abs()), math.exp(-40), 0.0)
+    return 2 * tail / (1 + tail) ** 2
+
+
+_LOGISTIC = location_scale(
+    lambda u: u.abs() + 2 * torch.log1p(torch.exp(-u.abs())), lambda u: torch.tanh(0.5 * u), _logistic_curve
+)
+
+
 class Logistic(Family):
     """Logistic(location, scale): the noise of the latent variable behind the logit model.
 
@@ -261,12 +333,7 @@ class Logistic(Family):
         return self.location
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        location, scale = self._given
-        z = (value - location) / scale
-        # Beyond 40 scales it is a line to the last digit. A curvature of exp(-40) or less has no meaning, and
-        # where all rows are that far, as where a fit starts, it would send Newton's method anywhere.
-        near = z.clamp(-40, 40)
-        return log_expit(near) + log_expit(-near) - (z - near).abs() - torch.log(scale)
+        return _LOGISTIC(value, *self._given)
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         location, scale = self._given

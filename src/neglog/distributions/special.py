@@ -1,20 +1,22 @@
 """Functions that keep their digits where the textbook formula loses them, derivatives included.
 
-All are plain torch operations without branches on data, so autograd differentiates them as often as is
-wanted and a tracer can record them.
+None branches on data, so a tracer can record them, and all but those that say otherwise can be differentiated
+as often as is wanted.
 """
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
+from neglog.distributions.partials import Law
+
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
-# B_2k / (2k (2k - 1)), k = 1..8: the coefficients of Stirling's series in powers 1/z, 1/z³, ...
+# B_2k / (2k (2k - 1)), k = 1..10: the coefficients of Stirling's series in powers 1/z, 1/z³, ...
 _STIRLING = (
     1 / 12,
     -1 / 360,
@@ -24,15 +26,19 @@ _STIRLING = (
     -691 / 360360,
     1 / 156,
     -3617 / 122400,
+    43867 / 244188,
+    -174611 / 125400,
 )
 _SHIFT = 10
-_TABLE = 16
+_ORDERS = 5
+_TABLE = 64
 
 
 def _horner(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
-    total = torch.full_like(x, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        total = total * x + coefficient
+    constants = torch.tensor(coefficients, dtype=x.dtype, device=x.device).unbind()
+    total = torch.addcmul(constants[-2], constants[-1], x)
+    for constant in reversed(constants[:-2]):
+        total = torch.addcmul(constant, total, x)
     return total
 
 
@@ -49,11 +55,26 @@ def log1p_ratio(u: Tensor) -> Tensor:
     return torch.where(near, series, torch.log1p(large) / large)
 
 
+def artanh_rest(square: Tensor) -> Tensor:
+    """(artanh(t) / t - 1) / t² as a function of t², for t² < 0.04: 1/3 + t² / 5 + t⁴ / 7 + ..."""
+    return _horner(tuple(1 / (2 * k + 3) for k in range(11)), square)
+
+
+def log_excess(q: Tensor) -> Tensor:
+    """log(1 + q) - q / (1 + q) for q ≥ 0, near q² / 2 at small q."""
+    t = q / (2 + q)
+    square = t * t
+    series = 2 * square * (1 / (1 + t) + t * artanh_rest(square.clamp(max=0.04)))
+    return torch.where(square < 0.04, series, torch.log1p(q) - q / (1 + q))
+
+
 def log_ratio(difference: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """log(a / b) for positive a and b with the given `difference` a - b; exact to rounding near a = b."""
-    near = difference.abs() < 0.5 * b
-    u = torch.where(near, difference, 0) / b
-    return torch.where(near, torch.log1p(u), torch.log(torch.where(near, 1, a / b)))
+    """log(a / b) for a, b ≥ 0 with the given `difference` a - b; exact to rounding near a = b, and 0 there.
+
+    For the formulas of a `Law`: autograd finds no derivative of it at a = b.
+    """
+    smaller = torch.minimum(a, b).clamp(min=torch.finfo(difference.dtype).tiny)
+    return torch.sign(difference) * torch.log1p(difference.abs() / smaller)
 
 
 def log_expit(logit: Tensor) -> Tensor:
@@ -91,20 +112,102 @@ def log_difference(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(more, a + log1m_exp(torch.where(more, a - b, 1.0)), -torch.inf)
 
 
-def stirling_remainder(w: Tensor) -> Tensor:
-    """S(z) in log Γ(z) = (z - ½) log z - z + ½ log 2π + S(z), as a function of w = 1 / z > 0.
+@lru_cache(maxsize=64)
+def _powers(order: int) -> tuple[float, ...]:
+    """The coefficients of a derivative of Stirling's series, from the lowest power of 1 / z on."""
+    rising = (math.prod(range(2 * m + 1, 2 * m + 1 + order)) for m in range(len(_STIRLING)))
+    return tuple((-1) ** order * c * factor for c, factor in zip(_STIRLING, rising, strict=True))
 
-    In w it is smooth down to 0, where S ≈ w / 12, while its second derivative in z, taken through z = 1 / w,
-    would lose all digits. For z below 10 by Γ(z + 10) = z (z + 1) ⋯ (z + 9) Γ(z).
+
+def _series(w: Tensor, order: int) -> Tensor:
+    """The derivative of S(z) in z, for z = 1 / w ≥ 10."""
+    return w ** (order + 1) * _horner(_powers(order), w * w)
+
+
+def _sums_of_powers(z: Tensor, order: int) -> list[Tensor]:
+    """The sums of (z + j)^-k over j = 1..9, for k = 1..order."""
+    middle = z + 5
+    square = middle * middle
+    products = [1 / (square - i * i) for i in range(1, 5)]  # two terms as far from z + 5 on either side
+    first = products[0] + products[1] + products[2] + products[3]
+    sums = [2 * middle * first + 1 / middle]
+    if order > 1:
+        second = products[0] * products[0]
+        for product in products[1:]:
+            second = torch.addcmul(second, product, product)
+        sums.append(4 * square * second - 2 * first + 1 / square)
+    return sums + [sum((z + j) ** -k for j in range(1, _SHIFT)) for k in range(3, order + 1)]
+
+
+def _shift(z: Tensor) -> Tensor:
+    """S(z) - S(z + 10) for z ≤ 10, by Γ(z + 10) = z (z + 1) ⋯ (z + 9) Γ(z).
+
+    It is the integral of log z from z to z + 10 by the trapezium rule, less the integral.
     """
-    near = w < 1 / _SHIFT
-    small = torch.where(near, w, w / (1 + _SHIFT * w))
-    series = small * _horner(_STIRLING, small * small)
-    z = 1 / torch.where(near, 1, w)
-    q = z * (z + 9)
-    product = q * (q + 8) * (q + 14) * (q + 18) * (q + 20)  # z (z + 9) times (z + 1) (z + 8) and so on
-    shifted = (z + (_SHIFT - 0.5)) * torch.log(z + _SHIFT) - _SHIFT - torch.log(product)
-    return series + torch.where(near, 0, shifted - (z - 0.5) * torch.log(z))
+    w = 1 / (z + _SHIFT)
+    square = w * w
+    q, product = z * (z + _SHIFT) * square, (z + 5) * w
+    for c in (9, 16, 21, 24):  # (z + j) (z + 10 - j) over (z + 10)²
+        product = product * torch.add(q, square, alpha=c)
+    return (z + 0.5) * torch.log1p(_SHIFT / z) - _SHIFT - torch.log(product)
+
+
+def _shifts(z: Tensor, order: int) -> list[Tensor]:
+    """The derivatives of `_shift` in z of the orders 1..order."""
+    start, end = 1 / z, 1 / (z + _SHIFT)
+    found = []
+    for k, inner in enumerate(_sums_of_powers(z, order), start=1):
+        rule = torch.add(inner, start**k + end**k, alpha=0.5)
+        if k == 1:
+            found.append(torch.log1p(_SHIFT * start) - rule)
+        else:
+            integral = (end ** (k - 1) - start ** (k - 1)) / (k - 1)
+            found.append((-1) ** k * math.factorial(k - 1) * (rule + integral))
+    return found
+
+
+def _remainder(z: Tensor, order: int) -> Tensor:
+    near = z < _SHIFT
+    series = _series(1 / torch.where(near, z + _SHIFT, z), order)
+    low = z.clamp(max=float(_SHIFT))
+    return series + torch.where(near, _shifts(low, order)[-1] if order else _shift(low), 0.0)
+
+
+@lru_cache(maxsize=64)
+def _lah(order: int) -> tuple[int, ...]:
+    """L with dⁿf/dwⁿ = (-1)ⁿ Σ L[j] zⁿ⁺ʲ dʲf/dzʲ, j = 1..n, for z = 1 / w (Lah 1954)."""
+    return tuple(
+        math.comb(order - 1, j - 1) * math.factorial(order) // math.factorial(j) for j in range(1, order + 1)
+    )
+
+
+def _inverse_remainder(w: Tensor, order: int) -> Tensor:
+    edge = 1 / _SHIFT
+    small, z = w.clamp(max=edge), 1 / w.clamp(min=edge)
+    beyond = 1 / (z + _SHIFT)
+    if order == 0:
+        return torch.where(w < edge, _series(small, 0), _shift(z) + _series(beyond, 0))
+    powers = [(c, 2 * m + 1) for m, c in enumerate(_STIRLING) if 2 * m + 1 >= order]
+    far = _horner(tuple(c * math.perm(power, order) for c, power in powers), small * small)
+    far = far if powers[0][1] == order else far * small
+    parts = [part + _series(beyond, j) for j, part in enumerate(_shifts(z, order), start=1)]
+    *lower, near = (c * part for c, part in zip(_lah(order), parts, strict=True))
+    for part in reversed(lower):
+        near = torch.addcmul(part, near, z)
+    return torch.where(w < edge, far, near * (-z) ** order * z)
+
+
+remainder = Law({(0,) * order: partial(_remainder, order=order) for order in range(_ORDERS + 1)})
+"""S(z) in log Γ(z) = (z - ½) log z - z + ½ log 2π + S(z), for z > 0: Stirling's remainder, near 1 / 12z."""
+
+stirling_remainder = Law(
+    {(0,) * order: partial(_inverse_remainder, order=order) for order in range(_ORDERS + 1)}
+)
+"""`remainder` as a function of w = 1 / z > 0.
+
+In w it is smooth down to 0, where S ≈ w / 12, while its second derivative in z, taken through z = 1 / w,
+would lose all digits.
+"""
 
 
 @lru_cache(maxsize=1)
@@ -131,12 +234,14 @@ def _factorial_rests() -> tuple[float, ...]:
 
 
 def log_factorial_rest(y: Tensor) -> Tensor:
-    """log y! - y log y + y for whole y ≥ 0: a table, and from 16 on ½ log 2πy + S(y). No derivative in y."""
+    """log y! - y log y + y for whole y ≥ 0: a table, and from 64 on ½ log 2πy + S(y). No derivative in y."""
+    y = y if y.is_floating_point() else y.to(torch.get_default_dtype())
     table = torch.tensor(_factorial_rests(), dtype=y.dtype, device=y.device)
+    known = table.index_select(0, y.clamp(0, _TABLE - 1).to(torch.int32).reshape(-1)).reshape(y.shape)
     large = y.clamp(min=_TABLE)
     w = 1 / large
-    series = HALF_LOG_TWO_PI + 0.5 * torch.log(large) + w * _horner(_STIRLING[:5], w * w)
-    return torch.where(y < _TABLE, torch.take(table, y.clamp(0, _TABLE - 1).to(torch.int64)), series)
+    series = HALF_LOG_TWO_PI + 0.5 * torch.log(large) + w * _horner(_STIRLING[:3], w * w)
+    return torch.where(y < _TABLE, known, series)
 
 
 def ndtr(z: Tensor) -> Tensor:
@@ -164,3 +269,17 @@ def log_ndtr(z: Tensor) -> Tensor:
     scaled = torch.log(0.5 * torch.special.erfcx(middle * -math.sqrt(0.5)))
     below = torch.where(far, series - 0.5 * deep * deep, scaled - 0.5 * middle * middle)
     return torch.where(high, torch.log1p(-0.5 * torch.erfc(top * math.sqrt(0.5))), below)
+
+
+def log_tail_integral(rate: Tensor, curvature: Tensor) -> Tensor:
+    """log ∫ exp(-rate s - curvature s² / 2) ds over s ≥ 0, for a positive rate and a curvature of at least 0.
+
+    With x = rate / √curvature it is Mills' ratio m(x) over √curvature, and 1 / rate without a curvature.
+    """
+    small = curvature < rate * rate / _FAR**2
+    w = torch.where(small, curvature, 0.0) / (rate * rate)
+    series = torch.log(_horner(_MILLS, w)) - torch.log(rate)
+    root = torch.sqrt(torch.where(small, 1.0, curvature))
+    x = torch.where(small, 1.0, rate) / root
+    ratio = math.sqrt(0.5 * math.pi) * torch.special.erfcx(x * math.sqrt(0.5))
+    return torch.where(small, series, torch.log(ratio) - torch.log(root))

@@ -11,7 +11,54 @@ from torch.distributions import constraints
 
 from neglog.distributions.base import Compound, Parameter, as_tensors
 from neglog.distributions.counts import Counts
+from neglog.distributions.partials import Law
 from neglog.distributions.special import log_expit, log_sum
+
+
+def _zero_inflated(count: Tensor, zero: Tensor, none: Tensor) -> Tensor:
+    rest = log_expit(-zero)
+    # Of the two forms of log P(0) each has all its digits where it is used: P(0) above ½, and below.
+    short = torch.sigmoid(-zero) * torch.expm1(count)
+    likely, unlikely = torch.log1p(short.clamp(min=-0.5)), rest + torch.logaddexp(zero, count)
+    either = torch.where(short > -0.5, likely, unlikely)
+    return torch.where(none, either, rest + count)
+
+
+def _surely_counted(count: Tensor, zero: Tensor, none: Tensor) -> Tensor:
+    """The probability that a row with such a count is among those who count."""
+    return torch.where(none, torch.sigmoid(count - zero), 1.0)
+
+
+def _not_counted(count: Tensor, zero: Tensor, none: Tensor) -> Tensor:
+    return torch.where(none, torch.sigmoid(zero - count), 0.0)
+
+
+def _in_zero(count: Tensor, zero: Tensor, none: Tensor) -> Tensor:
+    # σ(zero - count) - σ(zero) without the difference of near numbers.
+    some = -torch.sigmoid(zero - count) * torch.sigmoid(-zero) * torch.expm1(count)
+    return torch.where(none, some, -torch.sigmoid(zero))
+
+
+def _mixed(count: Tensor, zero: Tensor, none: Tensor) -> Tensor:
+    return torch.where(none, torch.sigmoid(count - zero) * torch.sigmoid(zero - count), 0.0)
+
+
+def _in_zero_twice(count: Tensor, zero: Tensor, none: Tensor) -> Tensor:
+    # With p(x) = σ(x) σ(-x): p(zero - count) - p(zero) is σ(zero - count) - σ(zero) times the rest.
+    factor = torch.where(none, torch.sigmoid(count - zero) - torch.sigmoid(zero), torch.sigmoid(-zero))
+    return _in_zero(count, zero, none) * factor
+
+
+_ZERO_INFLATED = Law(
+    {
+        (): _zero_inflated,
+        (0,): _surely_counted,
+        (1,): _in_zero,
+        (0, 0): _mixed,
+        (0, 1): lambda *arguments: -_mixed(*arguments),
+        (1, 1): _in_zero_twice,
+    }
+)
 
 
 class ZeroInflated(Counts, Compound):
@@ -60,14 +107,7 @@ class ZeroInflated(Counts, Compound):
         return (torch.sigmoid(-self.logit_zero) * (self.base.variance + inflation)).expand(self.batch_shape)
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        count, zero = torch.broadcast_tensors(self.base.log_prob(value), self.logit_zero)
-        counted = log_expit(-zero) + count
-        # Of the two forms of log P(0) each has all its digits where it is used: P(0) above ½, and below.
-        short = torch.sigmoid(-zero) * torch.expm1(torch.where(value == 0, count, 0.0))
-        likely = torch.log1p(short.clamp(min=-0.5))
-        unlikely = log_expit(-zero) + log_sum(zero, count)
-        either = torch.where(short > -0.5, likely, unlikely)
-        return torch.where(value == 0, either, counted)
+        return _ZERO_INFLATED(self.base.log_prob(value), self.logit_zero, value == 0)
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         zero, rest = torch.sigmoid(self.logit_zero), torch.sigmoid(-self.logit_zero)

@@ -15,8 +15,8 @@ gradient of the MAE is ``scale`` times that of the Laplace NLL, and the minimise
 free, sigma² is the MSE itself and scale the MAE itself, and the smallest NLLs are
 ``(1 + log(2 pi MSE)) / 2`` and ``1 + log(2 MAE)``: numbers on one scale, which the losses are not.
 
-A penalty on the weights is the negative log of a prior: :func:`ridge_alpha` and :func:`lasso_alpha`
-derive what scikit-learn's ``alpha`` is.
+A penalty on the weights is the negative log of a prior: :func:`ridge_alpha`, :func:`lasso_alpha` and
+:func:`elastic_net_rates` derive what scikit-learn's ``alpha`` is.
 
 Every function takes ``(prediction, target)`` and then the scale, as ``torch.nn.functional`` does, writes
 out every constant, clamps nothing and broadcasts nothing: an ``(n, 1)`` prediction against an ``(n,)``
@@ -44,7 +44,7 @@ from neglog.losses.mixtures import (
     zero_inflated_negative_binomial_nll,
     zero_inflated_poisson_nll,
 )
-from neglog.losses.penalties import lasso_alpha, ridge_alpha
+from neglog.losses.penalties import elastic_net_rates, lasso_alpha, ridge_alpha
 from neglog.losses.real import (
     gaussian_nll,
     heteroscedastic_nll,
@@ -83,6 +83,7 @@ __all__ = [
     "beta_nll",
     "binomial_nll",
     "categorical_nll",
+    "elastic_net_rates",
     "gamma_nll",
     "gaussian_mixture_nll",
     "gaussian_nll",

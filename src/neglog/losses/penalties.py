@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbers import Integral
 
 from neglog.errors import DataError
-from neglog.losses.shapes import positive
+from neglog.losses.shapes import finite, positive
 
 
 def ridge_alpha(sigma: float, prior_scale: float) -> float:
@@ -56,6 +56,43 @@ def lasso_alpha(sigma: float, prior_scale: float, rows: int) -> float:
     >>> lasso_alpha(sigma=3.0, prior_scale=2.0, rows=10)
     0.45
     """
+    return positive("sigma", sigma) ** 2 / (_count(rows) * positive("prior_scale", prior_scale))
+
+
+def elastic_net_rates(sigma: float, alpha: float, l1_ratio: float, rows: int) -> tuple[float, float]:
+    """The rates of the `neglog.distributions.ElasticNet` prior that scikit-learn's ``ElasticNet`` amounts to.
+
+    Density: ``y ~ Normal(bias + X @ weight, sigma)`` and ``weight ~ ElasticNet(0, l1, l2)``, with sigma fixed
+    and a flat prior on the bias, which ``ElasticNet`` does not penalise. Then::
+
+        -log posterior              =  RSS / (2 sigma²)  +  l1 ‖weight‖₁  +  l2 ‖weight‖² / 2  +  constant
+        (sigma² / rows) · the above =  RSS / (2 rows)  +  alpha l1_ratio ‖weight‖₁
+                                       +  alpha (1 - l1_ratio) ‖weight‖² / 2  +  constant
+
+    so ``l1 = rows alpha l1_ratio / sigma²`` and ``l2 = rows alpha (1 - l1_ratio) / sigma²``. At an l1_ratio
+    of 1 it is the Laplace prior of ``Lasso``.
+
+    Units: sigma is in units of y, alpha in those of y over a weight's.
+
+    With this prior the optimum of ``ElasticNet`` is the MAP estimate (Zou and Hastie, 2005).
+
+    Raises ``DataError`` unless sigma and alpha are positive, finite numbers, l1_ratio is above 0 and at most
+    1, and rows is a whole number of at least 1.
+
+    >>> elastic_net_rates(sigma=2.0, alpha=0.5, l1_ratio=0.75, rows=16)
+    (1.5, 0.5)
+    """
+    share = finite("l1_ratio", l1_ratio)
+    if not 0 < share <= 1:
+        raise DataError(
+            f"`l1_ratio` must be above 0 and at most 1, not {share:g}. At 0 the prior is a Normal one, and "
+            "`ridge_alpha` is for it."
+        )
+    both = _count(rows) * positive("alpha", alpha) / positive("sigma", sigma) ** 2
+    return both * share, both * (1 - share)
+
+
+def _count(rows: int) -> int:
     if not isinstance(rows, Integral) or isinstance(rows, bool) or rows < 1:
         raise DataError(f"`rows` must be a whole number of at least 1, not {rows!r}. Give the rows of X.")
-    return positive("sigma", sigma) ** 2 / (int(rows) * positive("prior_scale", prior_scale))
+    return int(rows)

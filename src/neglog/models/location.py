@@ -6,6 +6,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from neglog.beginnings import Beginning, Shapes, line, many_optima, median
 from neglog.distributions import AsymmetricLaplace, Huber, Laplace, Logistic, Normal, StudentT
 from neglog.errors import ModelError
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows
@@ -102,6 +103,26 @@ def huber(x: Designs, y: Tensor | None = None, delta: float = 1.345) -> Tensor:
         return pyro.sample(RESPONSE, Huber(location, scale, delta), obs=y)
 
 
+def _robust(share: float, df: float) -> Beginning:
+    """At the line of least absolute deviations, with a `share` of their median as the scale."""
+
+    def begin(x: Designs, y: Tensor, weights: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+        found, residuals = line("location", x, y, weights, 1.0)
+        spread = share * median(residuals.abs(), weights).clamp_min(1e-6 * residuals.abs().max())
+        ends = {"location.bias": found[0], "location.weight": found[1:], "df": y.new_tensor(df)}
+        return ends | {"scale": spread, "log_scale.bias": spread.log()}
+
+    return begin
+
+
+def _least_squares(x: Designs, y: Tensor, weights: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+    found, residuals = line("location", x, y, weights, 2.0)
+    spread = (weights @ residuals**2 / weights.sum()).sqrt()
+    ends = {"location.bias": found[0], "location.weight": found[1:], "df": y.new_tensor(30.0)}
+    return ends | {"scale": spread, "log_scale.bias": spread.log()}
+
+
+@many_optima(_robust(1.0, 3.0), _robust(0.1, 1.0), _least_squares)
 def student_t(x: Designs, y: Tensor | None = None, df: float | None = None) -> Tensor:
     """Heavy tails: y ~ StudentT(df, location, scale); a row far off hardly counts.
 

@@ -9,9 +9,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from neglog.beginnings import Beginning, Shapes, line, many_optima, median
 from neglog.distributions import NormalMixture
 from neglog.errors import ModelError
-from neglog.predictors import RESPONSE, Designs, linear, positive, rows, simplex
+from neglog.predictors import RESPONSE, Designs, design, linear, positive, rows, simplex
 
 
 def _seen(y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,6 +49,36 @@ def _apart(site: Any) -> dict[str, Any]:
     return {"begin": _BEGIN[site["name"]]} if site["name"] in _BEGIN else {}
 
 
+def _about_one_line(apart: float, wider: float, turned: float) -> Beginning:
+    """All components about the line of least absolute deviations, in units of the spread of its residuals.
+
+    They lie `apart` from the next one, each is `wider` than the one before, and `turned` against it about the
+    middle of the rows.
+    """
+
+    def begin(x: Designs, y: Tensor, weights: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+        if "mean.bias" not in shapes:
+            return {}
+        found, residuals = line("mean", x, y, weights, 1.0)
+        spread = median(residuals.abs(), weights).clamp_min(1e-6 * residuals.abs().max())
+        step = torch.arange(shapes["mean.bias"].numel(), dtype=y.dtype)
+        step, columns = step - step.mean(), design("mean", x)
+        middle = columns.mean(dim=0)
+        turns = turned * spread / (columns - middle).square().mean(dim=0).sqrt().clamp_min(1e-300)
+        weight = found[1:] + step[:, None] * turns
+        bias = found[0] + step * (apart * spread - turns @ middle)
+        sigma = spread * wider**step
+        return {"mean.bias": bias, "mean.weight": weight, "sigma": sigma, "log_sigma.bias": sigma.log()}
+
+    return begin
+
+
+@many_optima(
+    _about_one_line(0.0, 5.0, 0.0),
+    _about_one_line(0.0, 30.0, 0.0),
+    _about_one_line(2.0, 1.1, 0.0),
+    _about_one_line(0.5, 1.5, 2.0),
+)
 def gaussian_mixture(x: Designs, y: Tensor | None = None, components: int = 2) -> Tensor:
     """Several kinds of rows: y ~ Σ weight · Normal(mean, sigma), the law of a mixture density network.
 

@@ -1,10 +1,29 @@
 """Solvers minimise a function of one vector; they know nothing of Pyro sites."""
 
+from neglog.solvers.adam import Adam
 from neglog.solvers.chain import Chain
 from neglog.solvers.continuation import Continuation
+from neglog.solvers.interior_point import InteriorPoint
 from neglog.solvers.lbfgs import LBFGS
+from neglog.solvers.multistart import MultiStart
 from neglog.solvers.newton import Newton
+from neglog.solvers.proximal import ProximalNewton
 from neglog.solvers.solution import Kinked, Problem, Solution
 from neglog.solvers.svi import SVI
+from neglog.solvers.trust import TrustRegion
 
-__all__ = ["LBFGS", "SVI", "Chain", "Continuation", "Kinked", "Newton", "Problem", "Solution"]
+__all__ = [
+    "LBFGS",
+    "SVI",
+    "Adam",
+    "Chain",
+    "Continuation",
+    "InteriorPoint",
+    "Kinked",
+    "MultiStart",
+    "Newton",
+    "Problem",
+    "ProximalNewton",
+    "Solution",
+    "TrustRegion",
+]

@@ -28,9 +28,10 @@ class Newton:
 
     It has converged when the Newton decrement, the distance to the optimum in standard errors, is below
     `tolerance` and the Hessian is positive definite there. Costs one K × K solve a step; work in float64.
-    Of very many rows it begins with the optimum of a tenth of them, and once a step changes the curvature by
-    no more than a hundredth, it takes further ones with the Hessian that it has: they shrink the distance as
-    much, and cost half. Of fewer rows every step has its own, so that the last digits are right.
+    Of very many rows it begins with the optimum of a part of them, and once a step changes the curvature by
+    no more than a hundredth, it takes further ones with the Hessian that it has: they shrink the decrement as
+    much, the last one below `tolerance`, and cost half. Of fewer rows every step has its own, so that the
+    last digits are right.
 
     Args:
         tolerance: the decrement to stop at.
@@ -61,8 +62,9 @@ class Newton:
                 at, decrement = _Point.fresh(problem, at.z), math.inf
                 continue
             noise = 64 * EPSILON * (abs(at.value) + math.sqrt(problem.rows))
-            if decrement <= self.tolerance:
-                if definite:  # one more step squares the error
+            shrinks = decrement / before if reused else 1.0
+            if decrement * shrinks <= self.tolerance:
+                if definite:  # one more step shrinks the error as much again, or squares it
                     at = replace(at, z=at.z + direction)
                 return stopped(definite, _status(decrement, step, definite))
             near = sample is not None and definite and decrement <= NEAR * math.sqrt(problem.rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,17 +17,12 @@ from tqdm import tqdm
 
 from neglog.errors import DataError
 from neglog.guides import Delta
-from neglog.solvers.solution import Problem, Solution, newton_direction
-
-CERTIFIABLE = 200
-"""With more parameters than this no Hessian is computed to certify the end point."""
+from neglog.solvers.solution import Solution
+from neglog.solvers.stochastic import MaybeKinked, batches, certified, is_flat
 
 
-class LiteralProblem(Problem, Protocol):
+class LiteralProblem(MaybeKinked, Protocol):
     """A problem that can also be run as the Pyro model that it came from."""
-
-    @property
-    def kinked(self) -> bool: ...
 
     @property
     def literal(self) -> Callable[..., Any]:
@@ -95,17 +90,18 @@ class SVI:
         with pyro.get_param_store().scope():
             guide = Delta(problem.literal, init_loc_fn=init_to_value(values=values))
             svi = pyro.infer.SVI(problem.literal, guide, optim, Trace_ELBO())
-            for index in tqdm(
-                self._batches(problem.rows), "SVI", self.steps, disable=not progress, leave=False
-            ):
+            indices = batches(problem.rows, self.batch_size, self.steps, self.seed)
+            for index in tqdm(indices, "SVI", self.steps, disable=not progress, leave=False):
                 arguments, keywords = problem.literal_arguments(index)
                 history.append(svi.step(*arguments, **keywords))
                 if hasattr(optim, "pt_scheduler_constructor"):
                     _advance(optim, history[-1])
-                if not math.isfinite(history[-1]) or self._is_flat(history, problem.rows):
+                if not math.isfinite(history[-1]) or is_flat(
+                    history, self.patience, self.tolerance * problem.rows
+                ):
                     break
             found = {name: value.clone() for name, value in guide.median().items()}
-        return self._solution(problem, problem.from_literal(found), history)
+        return certified(problem, problem.from_literal(found), history, self.certainty)
 
     def _optimiser(self) -> Any:
         if self.optim is not None:
@@ -113,47 +109,6 @@ class SVI:
         gamma = 1e-4 ** (1 / max(1, self.steps))
         adam = {"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.05}, "gamma": gamma}
         return pyro.optim.ExponentialLR(adam)
-
-    def _batches(self, rows: int) -> Iterator[Tensor | None]:
-        if self.batch_size is None or self.batch_size >= rows:
-            yield from (None for _ in range(self.steps))
-            return
-        generator = torch.Generator().manual_seed(self.seed)
-        step = 0
-        while step < self.steps:
-            for index in torch.randperm(rows, generator=generator).split(self.batch_size)[
-                : self.steps - step
-            ]:
-                step += 1
-                yield index
-
-    def _is_flat(self, history: list[float], rows: int) -> bool:
-        if self.patience is None or len(history) < 2 * self.patience:
-            return False
-        last, before = history[-self.patience :], history[-2 * self.patience : -self.patience]
-        return sum(before) - sum(last) < self.tolerance * rows * self.patience
-
-    def _solution(self, problem: LiteralProblem, z: Tensor, history: list[float]) -> Solution:
-        value, gradient = problem.value_and_gradient(z)
-        steps = len(history)
-
-        def stopped(converged: bool, status: str) -> Solution:
-            return Solution(z, value, converged, status, steps, tuple(history))
-
-        if not math.isfinite(value):
-            return stopped(False, f"the loss is not finite after {steps} steps; lower the learning rate")
-        if problem.kinked:
-            return stopped(
-                False, f"{steps} steps; a loss with corners has no gradient to certify an optimum by"
-            )
-        if problem.size > CERTIFIABLE:
-            size = float(gradient.abs().max()) / problem.rows
-            return stopped(
-                False, f"{steps} steps; gradient {size:.1e} a row, not certified for a model this size"
-            )
-        _, decrement, definite = newton_direction(problem.hessian(z), gradient)
-        away = f"{decrement:.1e} standard errors from " + ("an optimum" if definite else "a stationary point")
-        return stopped(definite and decrement <= self.certainty, f"{steps} steps; {away}")
 
 
 def _advance(scheduler: Any, loss: float) -> None:

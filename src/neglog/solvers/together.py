@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import combinations_with_replacement
+from math import factorial, prod
 from typing import Protocol, Self
 
 import torch
@@ -10,6 +14,11 @@ from torch import Tensor
 
 from neglog.solvers.newton import EPSILON, ROUGH
 from neglog.solvers.solution import newton_directions
+
+KEEP = 0.02
+"""A Hessian is kept for another step where the last one left this share of the decrement, or less."""
+NEAR = 1e-5
+"""Within so many standard errors of an optimum the model of second order is exact to rounding."""
 
 
 class Problems(Protocol):
@@ -28,6 +37,10 @@ class Problems(Protocol):
         """`(S,)`; not finite where a function cannot be evaluated."""
         ...
 
+    def gradients(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Values `(S,)` and gradients `(S, K)`."""
+        ...
+
     def derivatives(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values `(S,)`, gradients `(S, K)` and Hessians `(S, K, K)`."""
         ...
@@ -35,6 +48,94 @@ class Problems(Protocol):
     def bounded(self, z: Tensor) -> Tensor:
         """Whether each function is not known to fall without end from `z`, `(S,)`."""
         ...
+
+
+def choices(size: int, order: int) -> Tensor:
+    """In which of `size` numbers each derivative of an order is, `(order, number)`, ascending."""
+    chosen = list(combinations_with_replacement(range(size), order))
+    return torch.tensor(chosen, dtype=torch.long).reshape(-1, order).T
+
+
+def rank(chosen: Tensor, size: int) -> Tensor:
+    """Where numbers `(order, ...)`, in any sequence, stand among `choices`."""
+    order = len(chosen)
+    digits = size ** torch.arange(order - 1, -1, -1)
+    codes = digits @ choices(size, order)
+    ascending = chosen.reshape(order, -1).sort(dim=0).values
+    return torch.searchsorted(codes, digits @ ascending)
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """Taylor polynomials of S functions: values `(S,)`, gradients, Hessians, and what there is beyond."""
+
+    value: Tensor
+    gradient: Tensor
+    hessian: Tensor
+    higher: tuple[Tensor, ...] = ()
+    """The derivatives of the Hessian of order 1, 2, ... `(S, K (K + 1) / 2, number)`, both by `choices`."""
+
+    @staticmethod
+    def of(terms: Sequence[Tensor]) -> Expansion:
+        """From the derivatives `(S, number)` of order 0, 1, 2, ... by `choices`."""
+        value, gradient, hessian, *rest = terms
+        size, higher = gradient.shape[1], []
+        pairs = choices(size, 2)
+        for order, part in enumerate(rest, start=1):
+            more = choices(size, order)
+            left, right = (
+                pairs[:, :, None].expand(-1, -1, more.shape[1]),
+                more[:, None].expand(-1, pairs.shape[1], -1),
+            )
+            every = rank(torch.cat([left, right]).flatten(1), size)
+            higher.append(part[:, every].unflatten(1, (pairs.shape[1], -1)))
+        sound = all(bool(torch.isfinite(part).all()) for part in rest)
+        return Expansion(value[:, 0], gradient, _square(hessian, size), tuple(higher) if sound else ())
+
+    def ahead(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """A step `(S, K)` to the optima of the polynomials, and their Hessians `(S, K, K)` there.
+
+        Newton's method on the polynomial itself; where it does not settle, the first step of it.
+        """
+        first, begun, definite = newton_directions(self.hessian, self.gradient, rows)
+        if not self.higher:
+            return first, self.hessian
+        step, decrement = first, begun
+        for _ in range(2):
+            slope, hessian = self._slopes(step)
+            more, decrement, still = newton_directions(hessian, slope, rows)
+            step, definite = step + more, definite & still
+        settled = definite & (decrement <= 0.1 * begun)
+        step = torch.where(settled[:, None], step, first)
+        return step, torch.where(settled[:, None, None], self._slopes(step)[1], self.hessian)
+
+    def _slopes(self, step: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradients and the Hessians of the polynomials at a step."""
+        gradient, hessian = self.gradient + _times(self.hessian, step), self.hessian
+        for order, part in enumerate(self.higher, start=1):
+            more = _square(_times(part, _monomials(step, order)), step.shape[1])
+            hessian = hessian + more
+            gradient = gradient + _times(more, step) / (order + 1)
+        return gradient, hessian
+
+
+def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
+    return (matrices @ vectors[..., None])[..., 0]
+
+
+def _square(half: Tensor, size: int) -> Tensor:
+    """Symmetric matrices `(S, K, K)` from their entries by `choices`."""
+    i, j = choices(size, 2)
+    whole = half.new_empty((len(half), size, size))
+    whole[:, i, j], whole[:, j, i] = half, half
+    return whole
+
+
+def _monomials(step: Tensor, order: int) -> Tensor:
+    """The products of steps `(S, number)` by `choices`, divided by the factorials of their powers."""
+    chosen = choices(step.shape[1], order)
+    powers = [prod(map(factorial, Counter(choice).values())) for choice in chosen.T.tolist()]
+    return step[:, chosen].prod(1) / step.new_tensor(powers)
 
 
 @dataclass(frozen=True)
@@ -49,66 +150,141 @@ class Solutions:
     """The Hessian `(S, K, K)` that the certificate was made with."""
 
 
-def newton_together(
-    problems: Problems, start: Tensor, *, tolerance: float = 1e-8, max_steps: int = 200
-) -> Solutions:
-    """The minima of S problems, from `start` `(S, K)`: the steps and the rule to stop of `Newton`, batched.
+@dataclass
+class _State:
+    """Where each problem stands: its value, gradient and a Hessian, and what is known of that Hessian."""
 
-    A problem leaves the batch when it has ended: at an optimum, where nothing descends, where its values are
-    no numbers or where it is unbounded. Nothing that happens to one changes another.
+    z: Tensor
+    value: Tensor
+    gradient: Tensor
+    hessian: Tensor
+    fresh: Tensor
+    """Whether the Hessian is that at z; else it is one from near by."""
+    last: Tensor
+    """The decrement of the step before with this Hessian, infinite for the first."""
+
+    @staticmethod
+    def at(problems: Problems, z: Tensor, opening: Expansion | None) -> _State:
+        if opening is None:
+            known, fresh = problems.derivatives(z), True
+        else:
+            known, fresh = (opening.value.clone(), opening.gradient.clone(), opening.hessian.clone()), False
+        count = len(z)
+        return _State(z.clone(), *known, torch.full((count,), fresh), z.new_full((count,), torch.inf))
+
+    def take(self, index: Tensor) -> _State:
+        return _State(*(getattr(self, part.name)[index] for part in fields(self)))
+
+    def moving(self) -> _State:
+        """A copy for those that move, with the Hessian of where they come from."""
+        values = (self.z.clone(), self.value.clone(), self.gradient.clone(), self.hessian)
+        return _State(*values, torch.zeros_like(self.fresh), torch.zeros_like(self.last))
+
+    @property
+    def sound(self) -> Tensor:
+        """Whether all that is known are numbers, `(S,)`."""
+        sound = torch.isfinite(self.value) & torch.isfinite(self.gradient).all(-1)
+        return sound & torch.isfinite(self.hessian).flatten(1).all(-1)
+
+    def directions(self, rows: Tensor, sound: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`newton_directions`, of those that are sound."""
+        gradient = torch.where(sound[:, None], self.gradient, 0.0)
+        unit = torch.eye(gradient.shape[1], dtype=gradient.dtype)
+        return newton_directions(torch.where(sound[:, None, None], self.hessian, unit), gradient, rows)
+
+    def renew(self, problems: Problems, which: Tensor) -> None:
+        """Everything anew where it is wanted."""
+        index = which.nonzero()[:, 0]
+        found = problems.take(index).derivatives(self.z[index])
+        self.value[index], self.gradient[index], self.hessian[index] = found
+        self.fresh[index], self.last[index] = True, torch.inf
+
+
+def newton_together(
+    problems: Problems,
+    start: Tensor,
+    *,
+    opening: Expansion | None = None,
+    tolerance: float = 1e-8,
+    max_steps: int = 200,
+) -> Solutions:
+    """The minima of S problems, from `start` `(S, K)`: the rule to stop of `Newton`, batched.
+
+    A Hessian serves for as long as each step brings the decrement down fiftyfold. A problem leaves the batch
+    when it has ended: at an optimum, where nothing descends, where its values are no numbers or where it is
+    unbounded. It is at an optimum when the decrement, or what is left of it after a step that shrinks it as
+    the last one did, is below `tolerance`. Nothing that happens to one changes another.
+
+    `opening` is what is known of all at `start`, if anything.
     """
     count, size = start.shape
-    z = start.clone()
     found = Solutions(
-        z,
-        z.new_full((count,), torch.inf),
+        start.clone(),
+        start.new_full((count,), torch.inf),
         torch.zeros(count, dtype=torch.bool),
         torch.full((count,), max_steps),
-        z.new_zeros((count, size, size)),
+        start.new_zeros((count, size, size)),
     )
-    index, value = torch.arange(count), found.value
+    index, at = torch.arange(count), _State.at(problems, start, opening)
     for step in range(max_steps):
-        value, gradient, hessian = problems.derivatives(z)
-        sound = torch.isfinite(value) & torch.isfinite(gradient).all(-1)
-        sound &= torch.isfinite(hessian).flatten(1).all(-1)
+        sound = at.sound
         if step % 5 == 4:
-            sound &= problems.bounded(z)
-        gradient = torch.where(sound[:, None], gradient, 0.0)
-        hessian = torch.where(sound[:, None, None], hessian, torch.eye(size, dtype=z.dtype))
-        direction, decrement, definite = newton_directions(hessian, gradient, problems.rows)
-        noise = 64 * EPSILON * (value.abs() + problems.rows.sqrt())
-        slope = (gradient * direction).sum(-1)
-        arrived = decrement <= tolerance
-        moved_z, moved_value, moved = _line_search(
-            problems, z, value, slope, direction, definite, noise, sound & ~arrived
-        )
+            sound &= problems.bounded(at.z)
+        direction, decrement, definite = at.directions(problems.rows, sound)
+        stale = sound & ~at.fresh & ~(definite & (decrement < KEEP * at.last))
+        if bool(stale.any()):
+            at.renew(problems, stale)
+            sound &= at.sound
+            direction, decrement, definite = at.directions(problems.rows, sound)
+        ahead = at.hessian
+        if step == 0 and opening is not None:
+            proposed, expected = opening.ahead(problems.rows)
+            direction = torch.where(at.fresh[:, None], direction, proposed)
+            ahead = torch.where(at.fresh[:, None, None], ahead, expected)
+        shrinking = ~at.fresh & torch.isfinite(at.last)
+        left = torch.where(shrinking, decrement * decrement / at.last, decrement)
+        arrived = left <= torch.where(at.fresh, 1.0, 0.1) * tolerance
+        noise = 64 * EPSILON * (at.value.abs() + problems.rows.sqrt())
+        reached, moved = _line_search(problems, at, direction, definite, noise, sound & ~arrived)
         # Where no step descends, the promised descent may be lost in the rounding of the sum over rows.
-        good = sound & definite & (arrived | (~moved & (decrement**2 <= noise)))
-        ended = ~moved
+        good = sound & definite & (arrived | (~moved & at.fresh & (decrement**2 <= noise)))
+        ended = ~moved & (at.fresh | arrived | ~sound)
         if bool(ended.any()):
             room = torch.where(arrived, noise, ROUGH * noise)
-            last_z, last_value = _last_step(problems, z, value, direction, room, good | (sound & arrived))
-            at = index[ended]
-            found.z[at], found.value[at] = last_z[ended], last_value[ended]
-            found.converged[at], found.steps[at] = good[ended], step
-            found.hessian[at] = hessian[ended]
-        going = moved.nonzero()[:, 0]
-        if not len(going):
-            return found
+            tried = good | (sound & arrived)
+            last_z, last_value = _last_step(problems, at, direction, decrement, room, tried & ended, good)
+            where = index[ended]
+            found.z[where], found.value[where] = last_z[ended], last_value[ended]
+            found.converged[where], found.steps[where] = good[ended], step
+            found.hessian[where] = at.hessian[ended]
+        # A step that did not come from this Hessian says nothing of it.
+        own = decrement if ahead is at.hessian else torch.where(at.fresh, decrement, torch.inf)
+        reached.last = torch.where(reached.last == 0, 0.0, own)
+        reached.hessian, at = ahead, reached
         if bool(ended.any()):
-            problems, index = problems.take(going), index[going]
-            moved_z, moved_value, hessian = moved_z[going], moved_value[going], hessian[going]
-        z, value = moved_z, moved_value
-    found.z[index], found.value[index], found.hessian[index] = z, value, hessian
+            going = (~ended).nonzero()[:, 0]
+            if not len(going):
+                return found
+            problems, index, at = problems.take(going), index[going], at.take(going)
+    found.z[index], found.value[index], found.hessian[index] = at.z, at.value, at.hessian
     return found
 
 
 def _last_step(
-    problems: Problems, z: Tensor, value: Tensor, direction: Tensor, noise: Tensor, wanted: Tensor
+    problems: Problems,
+    at: _State,
+    direction: Tensor,
+    decrement: Tensor,
+    noise: Tensor,
+    wanted: Tensor,
+    good: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """One more full step where it is wanted: at the tolerance it squares the error."""
-    z, value = z.clone(), value.clone()
-    index = wanted.nonzero()[:, 0]
+    z, value = at.z.clone(), at.value.clone()
+    near = wanted & good & (decrement <= NEAR)
+    z[near] += direction[near]
+    value[near] -= 0.5 * decrement[near] ** 2
+    index = (wanted & ~near).nonzero()[:, 0]
     if len(index):
         trial = z[index] + direction[index]
         reached = problems.take(index).values(trial)
@@ -118,35 +294,34 @@ def _last_step(
 
 
 def _line_search(
-    problems: Problems,
-    z: Tensor,
-    value: Tensor,
-    slope: Tensor,
-    direction: Tensor,
-    definite: Tensor,
-    noise: Tensor,
-    wanted: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The first point of each line that descends enough (Armijo), and whether there is one, `(S,)`."""
-    z, value = z.clone(), value.clone()
-    moved = torch.zeros_like(wanted)
-    step = torch.ones_like(value)
+    problems: Problems, at: _State, direction: Tensor, definite: Tensor, noise: Tensor, wanted: Tensor
+) -> tuple[_State, Tensor]:
+    """The first point of each line that descends enough (Armijo), and whether there is one, `(S,)`.
+
+    `last` of a point is 0 where its Hessian, or its gradient, is to be asked for.
+    """
+    reached, moved = at.moving(), torch.zeros_like(wanted)
+    slope, step = (at.gradient * direction).sum(-1), torch.ones_like(at.value)
     index = wanted.nonzero()[:, 0]
-    for _ in range(60):
+    for attempt in range(60):
         if not len(index):
             break
-        length, before = step[index], value[index]
-        trial = z[index] + length[:, None] * direction[index]
-        reached = problems.take(index).values(trial)
-        enough = torch.isfinite(reached) & (reached <= before + 1e-4 * length * slope[index] + noise[index])
-        landed = enough & (reached < before + noise[index])
-        at = index[landed]
-        z[at], value[at], moved[at] = trial[landed], reached[landed], True
-        step[index] = length * _shrink(before, reached, slope[index], length)
+        length, before = step[index], at.value[index]
+        trial = at.z[index] + length[:, None] * direction[index]
+        these = problems.take(index)
+        values, gradients = these.gradients(trial) if attempt == 0 else (these.values(trial), None)
+        enough = torch.isfinite(values) & (values <= before + 1e-4 * length * slope[index] + noise[index])
+        landed = enough & (values < before + noise[index])
+        where = index[landed]
+        reached.z[where], reached.value[where], moved[where] = trial[landed], values[landed], True
+        if gradients is not None:
+            reached.gradient[where], reached.last[where] = gradients[landed], torch.inf
+        step[index] = length * _shrink(before, values, slope[index], length)
         hopeless = step[index] * -slope[index] < noise[index] * 1e-3
-        step[at] = length[landed]
+        step[where] = length[landed]
         index = index[~enough & ~hopeless]
-    return _stretch(problems, z, value, direction, moved & ~definite & (step == 1.0), moved)
+    _stretch(problems, reached, direction, moved & ~definite & (step == 1.0))
+    return reached, moved
 
 
 def _shrink(value: Tensor, reached: Tensor, slope: Tensor, step: Tensor) -> Tensor:
@@ -157,15 +332,13 @@ def _shrink(value: Tensor, reached: Tensor, slope: Tensor, step: Tensor) -> Tens
     return torch.where(finite, torch.where(curvature > 0, parabola, 0.5), 0.1)
 
 
-def _stretch(
-    problems: Problems, z: Tensor, value: Tensor, direction: Tensor, wanted: Tensor, moved: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _stretch(problems: Problems, reached: _State, direction: Tensor, wanted: Tensor) -> None:
     """Where the curvature is not to be trusted, double the step for as long as that pays."""
     index, added = wanted.nonzero()[:, 0], 1.0
     while len(index) and added <= 512:
-        trial = z[index] + added * direction[index]  # z is at `added` times the direction already
-        reached = problems.take(index).values(trial)
-        better = torch.isfinite(reached) & (reached < value[index])
+        trial = reached.z[index] + added * direction[index]  # z is at `added` times the direction already
+        values = problems.take(index).values(trial)
+        better = torch.isfinite(values) & (values < reached.value[index])
         index = index[better]
-        z[index], value[index], added = trial[better], reached[better], 2 * added
-    return z, value, moved
+        reached.z[index], reached.value[index], added = trial[better], values[better], 2 * added
+        reached.last[index] = 0.0

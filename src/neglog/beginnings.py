@@ -1,0 +1,71 @@
+"""Where else the fit of a model may begin, for likelihoods that have more than one optimum.
+
+A model declares it (`many_optima`); a model that does not has one optimum, as every log-concave likelihood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog.predictors import Designs, design
+
+Shapes = Mapping[str, torch.Size]
+Beginning = Callable[[Designs, Tensor, Tensor, Shapes], Mapping[str, Tensor]]
+"""From designs, `y`, the weights of its rows and the shapes of sites to values; others begin as always."""
+ROWS = 10_000
+"""So many rows say where to begin."""
+STEPS = 20
+
+
+def many_optima(*beginnings: Beginning) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a model whose likelihood may have many optima with where else its fit begins.
+
+    >>> @many_optima(lambda x, y, weights, shapes: {"scale": y.std()})
+    ... def model(x, y=None): ...
+    >>> len(model.beginnings)
+    1
+    """
+
+    def decorate(model: Callable[..., Any]) -> Callable[..., Any]:
+        model.beginnings = beginnings  # type: ignore[attr-defined]
+        return model
+
+    return decorate
+
+
+def line(name: str, x: Designs, y: Tensor, weights: Tensor, power: float) -> tuple[Tensor, Tensor]:
+    """The line `(1 + P,)` that minimises Σ weights |residual|^power, about, and its residuals `(N,)`.
+
+    By reweighted least squares, on scaled columns; the intercept comes first.
+    """
+    columns = design(name, x)
+    whole = torch.cat([columns.new_ones((len(columns), 1)), columns], dim=1)
+    sizes = whole.norm(dim=0).clamp_min(1e-300)
+    each = weights
+    for _ in range(STEPS if power < 2 else 1):
+        root = each.sqrt()
+        found = torch.linalg.lstsq(root[:, None] * (whole / sizes), root * y, driver="gelsd").solution
+        residuals = y - (whole / sizes) @ found
+        least = 1e-6 * residuals.abs().max().clamp_min(1e-300)
+        each = weights * residuals.abs().clamp_min(least) ** (power - 2)
+    return found / sizes, residuals
+
+
+def few(x: Designs, y: Tensor, weights: Tensor) -> tuple[Designs, Tensor, Tensor]:
+    """Some thousand rows, evenly spaced."""
+    if len(y) <= ROWS:
+        return x, y, weights
+    index = torch.linspace(0, len(y) - 1, ROWS, dtype=torch.float64).round().long()
+    some = {key: value[index] for key, value in x.items()} if isinstance(x, Mapping) else x[index]
+    return some, y[index], weights[index]
+
+
+def median(values: Tensor, weights: Tensor) -> Tensor:
+    """The weighted median of `values` `(N,)`."""
+    ordered, order = values.sort()
+    mass = weights[order].cumsum(0)
+    return ordered[torch.searchsorted(mass, 0.5 * mass[-1])]

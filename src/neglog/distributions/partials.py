@@ -1,0 +1,107 @@
+"""Functions given by their partial derivatives.
+
+Autograd differentiates a formula operation by operation: the second derivative of twenty operations is some
+hundreds. Here each derivative is a formula of its own, so each order costs one evaluation.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Index = tuple[int, ...]
+
+
+class Law:
+    """A function of tensors that broadcast, and its partial derivatives, each a formula of the same tensors.
+
+    ``partials[()]`` is the function, ``partials[0, 1]`` its derivative in the first and the second argument;
+    indices are sorted. A derivative that is not there, of an order that is, vanishes: so does one in an
+    argument that is not differentiated at all. The formulas of the highest order are differentiated by
+    autograd, which gives all orders beyond; no others need be fit for it. Forward mode over forward mode is
+    beyond torch's functions of one's own, which this is made of: `torch.func.hessian` is right, and
+    ``jacfwd(jacfwd(f))`` is not.
+
+    >>> import torch
+    >>> product = Law({(): lambda x, y: x * y, (0,): lambda x, y: y, (1,): lambda x, y: x})
+    >>> torch.func.grad(product)(torch.tensor(2.0), torch.tensor(3.0))
+    tensor(3.)
+    """
+
+    def __init__(self, partials: Mapping[Index, Callable[..., Any]]) -> None:
+        self.partials = partials
+        self.order = max(map(len, partials))
+
+    def __call__(self, *arguments: Tensor) -> Tensor:
+        return self.partial((), arguments)
+
+    def partial(self, index: Index, arguments: tuple[Tensor, ...]) -> Any:
+        """The derivative at `index`; None where it vanishes."""
+        index = tuple(sorted(index))
+        if index not in self.partials:
+            return None
+        if len(index) < self.order and torch.is_grad_enabled():
+            return _Partial.apply(self, index, *arguments)
+        return self.partials[index](*arguments)
+
+
+class _Partial(torch.autograd.Function):
+    """A partial derivative, whose own derivatives are those of the next order."""
+
+    @staticmethod
+    def forward(law: Law, index: Index, *arguments: Tensor) -> Tensor:
+        result = law.partials[index](*arguments)
+        return result.clone() if any(result is argument for argument in arguments) else result
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.law, ctx.index, *arguments = inputs
+        ctx.save_for_backward(*arguments)
+        ctx.save_for_forward(*arguments, output)
+        ctx.slopes = {}
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,), arguments = gradients, ctx.saved_tensors
+        found: list[Tensor | None] = [None, None]
+        for place, argument in enumerate(arguments):
+            slope = _slope(ctx, place, arguments) if ctx.needs_input_grad[place + 2] else None
+            found.append(None if slope is None else (gradient * slope).sum_to_size(argument.shape))
+        return tuple(found)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        *saved, output = ctx.saved_tensors
+        arguments, total = tuple(saved), torch.zeros_like(output)
+        for place, tangent in enumerate(tangents[2:]):
+            slope = None if tangent is None else ctx.law.partial((*ctx.index, place), arguments)
+            total = total if slope is None else total + slope * tangent
+        return total
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], law: Law, index: Index, *arguments: Tensor) -> Any:
+        dims = in_dims[2:]
+        rank = max(a.dim() - (dim is not None) for a, dim in zip(arguments, dims, strict=True))
+        lifted = (
+            a if dim is None else a.movedim(dim, 0)[(slice(None), *(None,) * (rank + 1 - a.dim()))]
+            for a, dim in zip(arguments, dims, strict=True)
+        )
+        return _Partial.apply(law, index, *lifted), 0
+
+
+def _slope(ctx: Any, place: int, arguments: tuple[Tensor, ...]) -> Any:
+    """The derivative in the argument at `place`; where it is differentiated again it is kept for that."""
+    if place in ctx.slopes:
+        return ctx.slopes[place]
+    slope = ctx.law.partial((*ctx.index, place), arguments)
+    if torch.is_grad_enabled():
+        ctx.slopes[place] = slope
+    return slope
+
+
+# Each call asks for it anew, and to find it takes as long as three operations.
+_Partial.forward.__signature__ = inspect.signature(_Partial.forward)  # type: ignore[attr-defined]

@@ -1,0 +1,106 @@
+"""Labels: what a table calls each number of a fit, and in which order it shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from neglog.fit import Fit
+from neglog.objective import Objective
+
+CHOLESKY = "_cholesky"
+"""A site of this ending is the factor of a correlation matrix; tables show the correlations."""
+
+
+def estimates(fit: Fit) -> pd.Series:
+    """The estimates as a table shows them: a number for each (parameter, term), intercepts first."""
+    rows = [
+        pair
+        for site, labels in site_labels(fit).items()
+        for pair in zip(labels, shown(site, fit.params[site]).tolist(), strict=True)
+    ]
+    index = pd.MultiIndex.from_tuples([label for label, _ in rows], names=["parameter", "term"])
+    found = pd.Series([value for _, value in rows], index=index, name="estimate", dtype=float)
+    return found[display_order(found.to_frame())]
+
+
+def tabulated(fit: Fit, params: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Many values `(S, *shape)` of the parameters: a frame with a column for each row of `summary`."""
+    table: dict[tuple[str, str], Any] = {}
+    for site, labels in site_labels(fit).items():
+        value = params[site]
+        flat = value.reshape(len(value), -1)
+        if site.endswith(CHOLESKY):
+            flat = torch.stack([shown(site, one) for one in value])
+        table |= dict(zip(labels, flat.T.numpy(), strict=True))
+    frame = pd.DataFrame(table)
+    frame.columns = pd.MultiIndex.from_tuples(list(table), names=["parameter", "term"])
+    return frame[display_order(frame.T)]
+
+
+def display_order(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Each predictor's intercept before its slopes."""
+    parameters = list(dict.fromkeys(parameter for parameter, _ in table.index))
+    return sorted(table.index, key=lambda label: (parameters.index(label[0]), label[1] != "Intercept"))
+
+
+def site_labels(fit: Fit) -> dict[str, list[tuple[str, str]]]:
+    """Site -> the (parameter, term) of each number that a table shows of it."""
+    labels = {}
+    for site, value in fit.params.items():
+        parameter, _, part = site.rpartition(".")
+        names, outputs = fit.terms(parameter), fit.outputs.get(parameter, (parameter,))
+        many = (len(outputs),) if parameter in fit.outputs else ()
+        named = value.dim() == 1 and len(value) == len(fit.responses)
+        if part == "bias" and tuple(value.shape) == many:
+            labels[site] = [(output, "Intercept") for output in outputs]
+        elif part == "weight" and names is not None and tuple(value.shape) == (*many, len(names)):
+            labels[site] = [(output, name) for output in outputs for name in names]
+        elif value.dim() == 0:
+            labels[site] = [(site, "")]
+        elif named:
+            labels[site] = [(site, response) for response in fit.responses]
+        elif site.endswith(CHOLESKY):
+            components = fit.responses or tuple(map(str, range(len(value))))
+            pairs = zip(*_below(value), strict=True)
+            labels[site] = [
+                (site.removesuffix(CHOLESKY), f"{components[i]},{components[j]}") for i, j in pairs
+            ]
+        else:
+            places = torch.cartesian_prod(*map(torch.arange, value.shape)).reshape(value.numel(), -1)
+            labels[site] = [(site, ",".join(map(str, place))) for place in places.tolist()]
+    return labels
+
+
+def _below(matrix: Tensor) -> tuple[list[int], list[int]]:
+    """The rows and columns of the entries below the diagonal."""
+    rows, columns = torch.tril_indices(len(matrix), len(matrix), offset=-1).tolist()
+    return rows, columns
+
+
+def shown(site: str, value: Tensor) -> Tensor:
+    """What a table shows of a site: its values, or of the factor of a matrix what the matrix holds."""
+    return (value @ value.mT)[_below(value)] if site.endswith(CHOLESKY) else value.reshape(-1)
+
+
+def labels_of(fit: Fit, objective: Objective) -> pd.MultiIndex:
+    """The (parameter, term) of each number, in the order of the sites."""
+    labels = site_labels(fit)
+    return pd.MultiIndex.from_tuples(
+        [label for site in objective.sites for label in labels[site]], names=["parameter", "term"]
+    )
+
+
+def flat_values(objective: Objective, theta: Tensor) -> Tensor:
+    """What tables show, `(M,)`, in the order of the sites."""
+    return torch.cat([shown(name, value) for name, value in objective.params(theta).items()])
+
+
+@torch.enable_grad()
+def jacobian(objective: Objective, theta: Tensor) -> Tensor:
+    """The derivatives `(M, K)` of `flat_values` in theta."""
+    return torch.autograd.functional.jacobian(lambda t: flat_values(objective, t), theta)

@@ -1,0 +1,100 @@
+"""Hamiltonian Monte Carlo without U-turns, by nutpie."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neglog.density import Density
+from neglog.errors import ModelError
+
+TRIES = 20
+"""Each try for a first value of a chain is half as far from the start as the one before."""
+STATS = {
+    "logp": "lp",
+    "diverging": "diverging",
+    "depth": "tree_depth",
+    "maxdepth_reached": "reached_max_treedepth",
+    "n_steps": "n_steps",
+    "step_size": "step_size",
+    "mean_tree_accept": "acceptance_rate",
+    "energy": "energy",
+    "energy_error": "energy_error",
+}
+"""What nutpie calls the numbers of a draw, and what ArviZ does."""
+
+
+def nuts(
+    density: Density,
+    start: Tensor,
+    *,
+    chains: int,
+    draws: int,
+    tune: int,
+    seed: int,
+    target_accept: float,
+    cores: int | None,
+    progress: bool,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Draws `(chains, draws, K)` of z, and statistics of each, `(chains, draws)`.
+
+    Raises:
+        ModelError: nutpie is not installed; the density is nowhere finite near `start`.
+
+    Source: Hoffman & Gelman (2014), The No-U-Turn Sampler, JMLR 15.
+    """
+    try:
+        import nutpie
+        from nutpie.compiled_pyfunc import from_pyfunc
+    except ImportError as error:
+        raise ModelError(
+            "`method='nuts'` needs nutpie: pip install 'neglog[nuts]', or choose `method='laplace'`."
+        ) from error
+    evaluate = density.evaluation(start)
+
+    def log_density(z: np.ndarray, **_: Any) -> tuple[float, np.ndarray]:
+        value, gradient = evaluate(torch.from_numpy(z))
+        return -float(value), -gradient.numpy()
+
+    model = from_pyfunc(
+        density.size,
+        lambda: log_density,
+        lambda *_: lambda z, **_: {"z": z},
+        [np.dtype("float64")],
+        [(density.size,)],
+        ["z"],
+        make_initial_point_fn=partial(_first, density, start),
+    )
+    if density.reason:  # Pyro's handlers are one stack for all threads
+        cores = 1
+    trace: Any = nutpie.sample(
+        model,
+        draws=draws,
+        tune=tune,
+        chains=chains,
+        cores=min(chains, os.cpu_count() or 1) if cores is None else cores,
+        seed=seed,
+        target_accept=target_accept,
+        progress_bar=progress,
+        save_warmup=False,
+    )
+    stats = {ours: trace.sample_stats[theirs].values for theirs, ours in STATS.items()}
+    kinds = {"u": np.int64, "i": np.int64, "b": np.bool_, "f": np.float64}
+    found = {name: torch.from_numpy(value.astype(kinds[value.dtype.kind])) for name, value in stats.items()}
+    return torch.from_numpy(np.array(trace.posterior["z"].values)), found
+
+
+def _first(density: Density, start: Tensor, seed: int) -> np.ndarray:
+    """A first value of a chain, about the noise of a row from the start."""
+    random = np.random.default_rng(seed)
+    for k in range(TRIES):
+        z = start + torch.from_numpy(random.uniform(-1, 1, density.size)) * 0.5**k
+        value, gradient = density.evaluation(start)(z)
+        if bool(torch.isfinite(value)) and bool(torch.isfinite(gradient).all()):
+            return z.numpy()
+    raise ModelError(f"`{density.objective.name}` has no finite density near where it starts.")

@@ -1,0 +1,114 @@
+"""Losses that are pinball losses of the residuals from one line, over one scale: `laplace` and `quantile`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neglog.blocks import Block
+from neglog.coordinates import Coordinates
+from neglog.kinks import Corner, corner
+from neglog.objective import Site
+from neglog.predictors import RESPONSE
+from neglog.solvers.lines import Lines
+from neglog.tracing import Run, run
+
+
+@dataclass(frozen=True, eq=False)
+class Pinball:
+    """A problem whose density is exp(-`height` pinball(r) / scale), as `InteriorPoint` sees it."""
+
+    kinked: Coordinates
+    lines: Lines
+    block: Block
+    scale: Site | None
+    height: float
+
+    def value(self, z: Tensor) -> float:
+        """The loss in nats."""
+        return self.kinked.value(z)
+
+    def check(self, z: Tensor) -> None:
+        """Refuse a perfect fit.
+
+        Raises:
+            UnboundedLikelihoodError: see `Objective.check_bounded`.
+        """
+        self.kinked.check(z)
+
+    def line(self, z: Tensor) -> Tensor:
+        """The part of `z` that is the line."""
+        return z[self.block.places]
+
+    def whole(self, start: Tensor, line: Tensor, loss: float) -> Tensor:
+        """`start` with this line and the scale that is best for its loss.
+
+        d/dscale of W log(scale) + height · loss / scale = 0, W the sum of the weights, is height · loss / W.
+        """
+        z = start.clone()
+        z[self.block.places] = line
+        if self.scale is not None:
+            least = torch.finfo(z.dtype).tiny ** 0.5
+            mean = self.height * loss / float(self.lines.weights.sum())
+            z[self.scale.place] = self.scale.transform.inv(torch.tensor(max(mean, least), dtype=z.dtype))
+        return z
+
+
+def pinball(coordinates: Coordinates) -> Pinball | None:
+    """The problem as one of pinball losses, or None if it has anything else.
+
+    It is one where the only parameters are the coefficients of one linear predictor with a fixed design and
+    perhaps a scale, all under flat priors, and the response has a corner there and is straight on both sides.
+    """
+    objective, blocks = coordinates.objective, coordinates.blocks
+    sites = objective.sites
+    if not coordinates.cut or len(blocks) != 1 or not all(site.masked for site in sites.values()):
+        return None
+    block = blocks[0]
+    own = {f"{block.predictor}.bias", f"{block.predictor}.weight"}
+    others = [site for name, site in sites.items() if name not in own]
+    if block.output is not None or block.basis is None or len(others) > 1:
+        return None
+    params = objective.params(objective.initial)
+    eta = torch.zeros_like(objective.data.y) + block.offset
+    cut = run(objective.weighted, objective.data, Run(params, etas={block.predictor: eta}))
+    at = corner(cut.sites[RESPONSE]["fn"])
+    if at is None or at.bounds or at.loc.data_ptr() != eta.data_ptr() or not isinstance(cut.prior(), float):
+        return None
+    slopes, weights = _slopes(at, eta), _weights(cut.sites[RESPONSE], eta)
+    if slopes is None or weights is None:
+        return None
+    steepness, tilt = slopes
+    if others:
+        if others[0].size != 1 or at.scale.data_ptr() != params[others[0].name].data_ptr():
+            return None
+    elif len(at.scale.unique()) > 1:
+        return None
+    tau = 0.5 * (1 + tilt / steepness)
+    y = (cut.sites[RESPONSE]["value"] - block.offset).numpy()
+    lines = Lines(
+        block.basis.columns.numpy(), block.basis.one, block.basis.transform.numpy(), y, weights, tau
+    )
+    return Pinball(coordinates, lines, block, others[0] if others else None, 2 * steepness)
+
+
+def _slopes(at: Corner, eta: Tensor) -> tuple[float, float] | None:
+    """Steepness and tilt of a density exp(-steepness |u| - tilt u), if it is one, in all rows alike."""
+    u = torch.tensor([-2.0, -1.0, 1.0, 2.0], dtype=eta.dtype)
+    tilts, steepness = torch.as_tensor(at.smooth(u[:, None])) / u[:, None], torch.as_tensor(at.steepness)
+    alike = bool(((tilts - tilts.reshape(-1)[0]).abs() < 1e-12).all()) and len(steepness.unique()) == 1
+    steep, tilt = float(steepness.reshape(-1)[0]), float(tilts.reshape(-1)[0])
+    return (steep, tilt) if alike and steep > abs(tilt) else None
+
+
+def _weights(msg: dict[str, Any], eta: Tensor) -> Any:
+    """What each row counts for, `(N,)`; None where some row counts for nothing."""
+    scale = torch.as_tensor(msg["scale"], dtype=eta.dtype)
+    known = msg["mask"] is None or bool(torch.as_tensor(msg["mask"]).all())
+    if not known or msg["fn"].event_shape or not bool((scale > 0).all()):
+        return None
+    return np.ascontiguousarray(scale.expand(eta.shape).numpy())

@@ -1,0 +1,129 @@
+"""A linear programme: the line that minimises a sum of pinball losses, on rows that are never copied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neglog.solvers.solution import Kinked
+
+Array = NDArray[np.floating[Any]]
+Index = NDArray[np.intp]
+CHUNK = 32_768
+"""So many numbers of a design are worked on at a time: they stay in the cache."""
+ZERO = 1e-12
+"""A residual of less than this share of what it is the difference of is zero up to rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """The loss `sum_i weights_i pinball(y_i - x_i z)`, pinball(r) = r (tau - 1[r < 0]), of a line z `(P,)`.
+
+    The rows are ``x = [1, columns] @ transform``, the 1 where `one` says so; x is best of order one.
+    Shapes: `columns` `(N, C)`, `transform` `(C + one, P)`, `y` and `weights` `(N,)`.
+    """
+
+    columns: Array
+    one: bool
+    transform: Array
+    y: Array
+    weights: Array
+    tau: float
+    globs: int = 0
+    """So many of the last rows are the means of many."""
+
+    @property
+    def size(self) -> int:
+        return self.transform.shape[1]
+
+    @property
+    def rows(self) -> int:
+        return len(self.y)
+
+    def chunks(self) -> Iterator[slice]:
+        """Parts of the rows that stay in the cache."""
+        step = max(256, CHUNK // max(1, self.columns.shape[1]))
+        return (slice(start, start + step) for start in range(0, self.rows, step))
+
+    def at(self, z: Array, rows: Any = slice(None)) -> Array:
+        """The lines `(N,)`, or `(N, D)` of the columns of a matrix, at some rows."""
+        inner = self.transform @ z
+        columns = self.columns[rows]
+        return columns @ inner[1:] + inner[0] if self.one else columns @ inner
+
+    def gather(self, values: Array, rows: Any = slice(None)) -> Array:
+        """The transpose of `at`, before `transform`: `(..., N)` to `(..., C + one)`."""
+        sums = values @ self.columns[rows]
+        return np.concatenate([values.sum(-1)[..., None], sums], -1) if self.one else sums
+
+    def gram(self, weights: Array, rows: slice) -> Array:
+        """`x' diag(weights) x` of some rows before `transform`, `(C + one, C + one)`."""
+        columns = self.columns[rows]
+        weighted = weights[:, None] * columns
+        inner = columns.T @ weighted
+        if not self.one:
+            return inner
+        sums = weighted.sum(0)
+        return np.block([[weights.sum(), sums[None]], [sums[:, None], inner]])
+
+    def design(self, rows: Any) -> Array:
+        """The rows x themselves, `(len(rows), P)`."""
+        columns = self.columns[rows]
+        return columns @ self.transform[1:] + self.transform[0] if self.one else columns @ self.transform
+
+    def take(self, rows: Index) -> Lines:
+        """The same loss of some rows, which are copied."""
+        return self.dense(self.design(rows), self.y[rows], self.weights[rows])
+
+    def dense(self, design: Array, y: Array, weights: Array, globs: int = 0) -> Lines:
+        """The same loss of other rows."""
+        eye = np.eye(self.size)
+        return replace(self, columns=design, one=False, transform=eye, y=y, weights=weights, globs=globs)
+
+    def losses(self, residuals: Array) -> Array:
+        """The loss of each row at these residuals `(N,)`."""
+        return self.weights * residuals * (self.tau - (residuals < 0))
+
+    def loss(self, residuals: Array) -> float:
+        """The loss at these residuals `(N,)`."""
+        return float(self.losses(residuals).sum())
+
+    def zeros(self, z: Array, residuals: Array) -> Index:
+        """The rows with residuals of zero, up to the rounding of each."""
+        inner, sizes, count = np.abs(self.transform @ z), np.abs(residuals), 8 * self.size + 8
+        while True:
+            least = np.argpartition(sizes, count)[:count] if count < self.rows else np.arange(self.rows)
+            near = np.union1d(least, np.flatnonzero(sizes <= 1e3 * ZERO * np.abs(self.y)))
+            terms = np.abs(self.columns[near])
+            terms = terms @ inner[1:] + inner[0] if self.one else terms @ inner
+            zero = sizes[near] <= ZERO * (np.abs(self.y[near]) + terms)
+            if zero.sum() < len(near) // 2 or len(least) == self.rows:
+                return near[zero]
+            count *= 8
+
+
+class Piecewise(Protocol):
+    """A loss that is a sum of pinball losses of a line, but for a scale that has a closed form."""
+
+    lines: Lines
+    kinked: Kinked
+    """The same loss as `Continuation` sees it."""
+
+    def value(self, z: Tensor) -> float: ...
+
+    def check(self, z: Tensor) -> None:
+        """Raise if the function falls without end from `z`."""
+        ...
+
+    def line(self, z: Tensor) -> Tensor:
+        """The part `(P,)` of `z` that is the line."""
+        ...
+
+    def whole(self, start: Tensor, line: Tensor, loss: float) -> Tensor:
+        """`start` with this line, and the scale that is best for its loss."""
+        ...

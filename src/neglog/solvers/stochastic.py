@@ -1,0 +1,65 @@
+"""What solvers that take gradient steps share: batches, early stopping, and the certificate at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from neglog.solvers.solution import Problem, Solution, newton_direction
+
+CERTIFIABLE = 200
+"""With more parameters than this no Hessian is computed to certify the end point."""
+
+
+class MaybeKinked(Problem, Protocol):
+    """A problem that says whether its loss has corners."""
+
+    @property
+    def kinked(self) -> bool: ...
+
+
+def batches(rows: int, size: int | None, steps: int, seed: int) -> Iterator[Tensor | None]:
+    """The rows of each step, shuffled each epoch; None is all of them."""
+    if size is None or size >= rows:
+        yield from (None for _ in range(steps))
+        return
+    generator = torch.Generator().manual_seed(seed)
+    step = 0
+    while step < steps:
+        for index in torch.randperm(rows, generator=generator).split(size)[: steps - step]:
+            step += 1
+            yield index
+
+
+def is_flat(history: Sequence[float], patience: int | None, least: float) -> bool:
+    """Whether the mean of the last `patience` losses is no better by `least` than that of those before."""
+    if patience is None or len(history) < 2 * patience:
+        return False
+    last, before = history[-patience:], history[-2 * patience : -patience]
+    return sum(before) - sum(last) < least * patience
+
+
+def certified(problem: MaybeKinked, z: Tensor, history: Sequence[float], certainty: float) -> Solution:
+    """The end of some steps at `z` `(K,)`, and whether an optimum is within `certainty` standard errors."""
+    value, gradient = problem.value_and_gradient(z)
+    steps = len(history)
+
+    def stopped(converged: bool, status: str) -> Solution:
+        return Solution(z, value, converged, status, steps, tuple(history))
+
+    if not math.isfinite(value):
+        return stopped(False, f"the loss is not finite after {steps} steps; lower the learning rate")
+    if problem.kinked:
+        return stopped(False, f"{steps} steps; a loss with corners has no gradient to certify an optimum by")
+    if problem.size > CERTIFIABLE:
+        size = float(gradient.abs().max()) / problem.rows
+        return stopped(
+            False, f"{steps} steps; gradient {size:.1e} a row, not certified for a model this size"
+        )
+    _, decrement, definite = newton_direction(problem.hessian(z), gradient)
+    away = f"{decrement:.1e} standard errors from " + ("an optimum" if definite else "a stationary point")
+    return stopped(definite and decrement <= certainty, f"{steps} steps; {away}")

@@ -1,0 +1,218 @@
+"""Newton's method in a trust region, for functions that a quadratic describes badly far from the optimum."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from neglog.solvers.solution import Problem, Solution, newton_direction
+
+EPSILON = torch.finfo(torch.float64).eps
+ROUGH = 64
+"""Log-gamma functions round so many times as much as sums do."""
+NEAR = 1e-6
+"""A full Gauss-Newton step this small beside the parameters leaves the rest to Newton's method."""
+TINY = 1e-14
+"""A curvature below this share of the largest is lost in rounding."""
+
+
+class Nonlinear(Problem, Protocol):
+    """A problem that knows which part of its curvature is there whatever the model does."""
+
+    def dispersion(self, z: Tensor) -> Tensor:
+        """Which coordinates `(K,)` leave the mean of the response alone, as a standard deviation does."""
+        ...
+
+    def gauss_newton(self, z: Tensor) -> Tensor | None:
+        """The Hessian `(K, K)` without the model's own second derivatives, or None if it is not known."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrustRegion:
+    """Newton's method on steps of limited length, for models that are nonlinear in their parameters.
+
+    Each step minimises a quadratic exactly within an ellipsoid, which grows and shrinks with how well the
+    quadratic foretold the loss. Its axes are the largest curvatures seen so far, so that parameters of 1e-9
+    and of 1e9 go together.
+
+    Where the problem knows its `gauss_newton` part, that is the quadratic of the way there, with all that
+    leaves the mean alone standing still: for a Normal response the method of Levenberg and Marquardt. It
+    reaches further than the Hessian, which far from the optimum says little. The Hessian finishes.
+
+    It has converged when the Newton decrement, the distance to the optimum in standard errors, is below
+    `tolerance` and the Hessian is positive definite there. That is a local optimum, of which such losses may
+    have many: give a `start`. Work in float64.
+
+    Args:
+        tolerance: the decrement to stop at.
+        max_steps: evaluations of the loss after which it gives up.
+    Source: Moré (1978), The Levenberg-Marquardt algorithm, for the axes; Moré & Sorensen (1983), Computing a
+    trust region step.
+    """
+
+    tolerance: float = 1e-8
+    max_steps: int = 1500
+
+    def minimise(self, problem: Problem, start: Tensor, progress: bool = False) -> Solution:
+        """The minimum of `problem`, from `start` `(K,)`."""
+        walk = _Walk(problem, start, self.max_steps)
+        if not math.isfinite(walk.value):
+            return walk.ended(False, "the loss is not finite at the start")
+        if hasattr(problem, "gauss_newton"):
+            _approach(walk)
+        return self._finish(walk)
+
+    def _finish(self, walk: _Walk) -> Solution:
+        everything, problem = torch.ones_like(walk.z, dtype=torch.bool), walk.problem
+        walk.start_afresh()
+        while True:
+            walk.hessian = hessian = problem.hessian(walk.z)
+            if not bool(torch.isfinite(hessian).all()):
+                return walk.ended(False, f"the curvature is not finite after {walk.steps} steps")
+            direction, decrement, definite = newton_direction(hessian, walk.gradient, problem.rows)
+            if definite and decrement <= self.tolerance:
+                break
+            if walk.steps >= self.max_steps:
+                away = f"{decrement:.1e} standard errors from an optimum"
+                return walk.ended(False, f"stopped after {self.max_steps} steps, {away}")
+            if walk.step(hessian, everything) is None:
+                # The promised descent is lost in the rounding of the sum over rows.
+                definite = definite and decrement**2 <= ROUGH * walk.noise
+                break
+        if definite:
+            walk.last(direction)
+            return walk.ended(True, f"optimum: Newton decrement {decrement:.1e} after {walk.steps} steps")
+        return walk.ended(False, f"no step descends after {walk.steps} steps, and it is no certified optimum")
+
+
+def _approach(walk: _Walk) -> None:
+    """Gauss-Newton steps in what moves the mean, until they become small beside the parameters."""
+    problem: Nonlinear = walk.problem  # type: ignore[assignment]
+    moving = ~problem.dispersion(walk.z)
+    while walk.steps < walk.max_steps and bool(moving.any()):
+        model = problem.gauss_newton(walk.z)
+        if model is None or not float(model[moving][:, moving].abs().max()) > 0:
+            return
+        size = walk.step(model, moving)
+        if size is None or size < NEAR:
+            return
+
+
+class _Walk:
+    """Where a trust region has come to, and how large it is."""
+
+    def __init__(self, problem: Problem, start: Tensor, max_steps: int) -> None:
+        self.problem, self.z, self.max_steps, self.steps = problem, start, max_steps, 0
+        self.value, self.gradient = problem.value_and_gradient(start)
+        self.history = [self.value]
+        self.hessian: Tensor | None = None
+        self.start_afresh()
+
+    def start_afresh(self) -> None:
+        """Forget the size of the region."""
+        self.axes, self.radius = torch.zeros_like(self.z), math.inf
+
+    @property
+    def noise(self) -> float:
+        """What rounding makes of the loss."""
+        return 64 * EPSILON * (abs(self.value) + math.sqrt(self.problem.rows))
+
+    def ended(self, converged: bool, status: str) -> Solution:
+        history = tuple(self.history)
+        return Solution(self.z, self.value, converged, status, self.steps, history, self.hessian)
+
+    def last(self, direction: Tensor) -> None:
+        """One more full step: at the tolerance it squares the error, and it costs one evaluation."""
+        trial = self.problem.value(self.z + direction)
+        if trial <= self.value + ROUGH * self.noise:
+            self.z, self.value = self.z + direction, trial
+
+    def step(self, model: Tensor, moving: Tensor) -> float | None:
+        """Take the step that the quadratic says, in the coordinates `moving` `(K,)`; None if none descends.
+
+        The size beside the parameters comes back, infinite where the region cut the step short.
+        """
+        part = model[moving][:, moving]
+        self.axes[moving] = torch.maximum(self.axes[moving], part.diagonal().abs().sqrt())
+        scale = torch.where(self.axes > 0, self.axes, 1.0)[moving]
+        here = float((scale * self.z[moving]).norm())
+        if math.isinf(self.radius):
+            self.radius = max(here, 1.0)
+        while self.steps < self.max_steps:
+            inside, short = step_within(part, self.gradient[moving], scale, self.radius)
+            move = torch.zeros_like(self.z)
+            move[moving] = inside
+            foretold = -float(self.gradient @ move + 0.5 * move @ (model @ move))
+            reached, gradient = self._evaluate(self.z + move)
+            length = float((scale * inside).norm())
+            if self._is_better(reached, gradient, foretold, scale, moving):
+                if self.value - reached > 0.75 * foretold:
+                    self.radius = max(self.radius, 2.5 * length)
+                elif self.value - reached < 0.25 * foretold:
+                    self.radius = 0.25 * length
+                self.z, self.value, self.gradient = self.z + move, reached, gradient
+                self.history.append(reached)
+                return math.inf if short else length / max(here, 1e-300)
+            self.radius = (0.25 if math.isfinite(reached) else 0.1) * length
+            if foretold < 1e-3 * self.noise or self.radius < EPSILON * here:
+                return None
+        return math.inf
+
+    def _evaluate(self, z: Tensor) -> tuple[float, Tensor]:
+        self.steps += 1
+        if self.steps % 5 == 0:
+            self.problem.check(self.z)
+        value, gradient = self.problem.value_and_gradient(z)
+        return (value if bool(torch.isfinite(gradient).all()) else math.inf), gradient
+
+    def _is_better(
+        self, reached: float, gradient: Tensor, foretold: float, scale: Tensor, moving: Tensor
+    ) -> bool:
+        """Whether the loss fell as foretold, or where that is less than its rounding, the gradient did."""
+        if not math.isfinite(reached):
+            return False
+        if foretold > self.noise:
+            return self.value - reached > 1e-4 * foretold
+        before, after = (float((g[moving] / scale).norm()) for g in (self.gradient, gradient))
+        return reached <= self.value + self.noise and after < 0.5 * before
+
+
+def step_within(model: Tensor, gradient: Tensor, scale: Tensor, radius: float) -> tuple[Tensor, bool]:
+    """The minimiser of gᵀp + pᵀBp/2 where |scale · p| ≤ radius, and whether that bound holds it back.
+
+    With q = scale · p and the eigenvectors of B in these coordinates, q = -(Λ + shift)⁻¹ Vᵀg; the shift is
+    the root of 1 / |q| = 1 / radius, found by Newton's method between bounds (Moré & Sorensen 1983).
+    """
+    values, vectors = torch.linalg.eigh(model / scale[:, None] / scale)
+    along = vectors.T @ (gradient / scale)
+    lowest, largest = float(values[0]), float(values.abs().max())
+    least = TINY * max(largest, 1e-300)
+
+    def at(shift: float) -> Tensor:
+        return -along / (values + shift)
+
+    if lowest > least and float((whole := at(0.0)).norm()) <= radius:
+        return vectors @ whole / scale, False
+    floor = max(0.0, -lowest) + least
+    step = at(floor)
+    if (length := float(step.norm())) < radius:  # the gradient has no part along the lowest curvature
+        step[0] += math.copysign(math.sqrt(radius**2 - length**2), float(step[0])) if lowest < -least else 0.0
+        return vectors @ step / scale, lowest < -least
+    low, high = floor, floor + float(along.norm()) / radius
+    shift = low
+    for _ in range(60):
+        step = at(shift)
+        length = float(step.norm())
+        if abs(length - radius) <= 0.01 * radius:
+            break
+        low, high = (shift, high) if length > radius else (low, shift)
+        slope = float((step.square() / (values + shift)).sum())
+        shift += (length**2 / slope) * (length - radius) / radius
+        if not low < shift < high:
+            shift = max(math.sqrt(low * high), 1e-3 * high)
+    return vectors @ step / scale, True

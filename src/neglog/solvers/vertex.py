@@ -1,0 +1,244 @@
+"""Vertices: lines through as many rows as they have coefficients, and the proof that one is an optimum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from neglog.solvers.lines import Array, Index, Lines
+
+SLACK = 1e-9
+"""How far outside [0, 1] a dual may be by rounding, and how near to a border it counts as on it."""
+INDEPENDENT = 1e-9
+"""Rows whose singular values span less than this do not determine a line."""
+
+
+@dataclass(frozen=True, eq=False)
+class Vertex:
+    """A line through the rows of `basis` `(P,)`, and what the subgradient says of it.
+
+    `held` are all rows that it goes through, `duals` their a, and `residuals` `(N,)` those of all rows.
+    `violation` is how far the subgradient condition is from holding: how far a dual is outside [0, 1], or
+    how far, a row, the duals are from balance.
+    """
+
+    z: Array
+    basis: Index
+    residuals: Array
+    held: Index
+    duals: Array
+    violation: float
+
+    @property
+    def certified(self) -> bool:
+        """Whether it is an optimum, up to rounding."""
+        return self.violation <= SLACK
+
+
+def vertex_at(lines: Lines, basis: Index, guess: Array | float = 0.5) -> Vertex | None:
+    """The line through the rows of `basis`; None if they do not determine one.
+
+    `guess`, `(N,)` or a number, is about where the duals are that are sought where more rows than these lie
+    on the line.
+    """
+    design = lines.design(basis)
+    try:
+        z: Array = np.linalg.solve(design, lines.y[basis])
+        z = z + np.linalg.solve(design, lines.y[basis] - lines.at(z, basis))
+    except np.linalg.LinAlgError:
+        return None
+    if not np.isfinite(z).all():
+        return None
+    missing, residuals = np.zeros(lines.transform.shape[0]), np.empty(lines.rows)
+    for rows in lines.chunks():
+        residuals[rows] = lines.y[rows] - lines.at(z, rows)
+        above = residuals[rows] > 0
+        weights = lines.weights[rows]
+        missing += lines.gather(weights * (1 - lines.tau - above), rows)
+    held = np.union1d(lines.zeros(z, residuals), basis)
+    counted = lines.weights[held] * (residuals[held] > 0)
+    missing = lines.transform.T @ (missing + lines.gather(counted, held))
+    residuals[held] = 0.0
+    weighted = _duals(lines, basis, held, missing, guess)
+    if weighted is None:
+        return None
+    duals = weighted / lines.weights[held]
+    off = np.abs(weighted @ lines.design(held) - missing).max() / lines.weights.sum()
+    excess = max(float((-duals).max()), float((duals - 1).max()), 0.0)
+    return Vertex(z, basis, residuals, held, duals, max(excess, float(off)))
+
+
+def _duals(lines: Lines, basis: Index, held: Index, missing: Array, guess: Array | float) -> Array | None:
+    """What the duals of `held` rows, times their weights, are to be so that they balance all others."""
+    design = lines.design(held)
+    if len(held) == len(basis):
+        try:
+            return np.linalg.solve(design.T, missing)
+        except np.linalg.LinAlgError:
+            return None
+    weights = lines.weights[held]
+    a = np.clip(guess[held] if isinstance(guess, np.ndarray) else np.full(len(held), guess), 1e-12, 1 - 1e-12)
+    # The nearest that balance, each dual in units of its distance from the borders: those stay inside.
+    spread = a * (1 - a)
+    scaled = (weights * spread)[:, None] * design
+    steps = np.linalg.lstsq(scaled.T, missing - (weights * a) @ design, rcond=None)[0]
+    return weights * (a + spread * steps)
+
+
+def basis_of(lines: Lines, sizes: Array) -> Index | None:
+    """P independent rows, by pivots among those of the largest `sizes` `(N,)`; None if there are none."""
+    count = 8 * lines.size
+    while True:
+        count = min(count, lines.rows)
+        rows = np.argpartition(-sizes, count - 1)[:count]
+        left = sizes[rows, None] / sizes[rows].max() * lines.design(rows)
+        chosen = []
+        for _ in range(lines.size):
+            lengths = np.einsum("ij,ij->i", left, left)
+            chosen.append(int(lengths.argmax()))
+            along = left[chosen[-1]] / max(float(np.sqrt(lengths[chosen[-1]])), 1e-300)
+            left = left - np.outer(left @ along, along)
+        basis = rows[chosen]
+        if len(set(chosen)) == lines.size and _independent(lines.design(basis)):
+            return basis
+        if count == lines.rows:
+            return None
+        count *= 8
+
+
+def _independent(design: Array) -> bool:
+    sizes = np.sqrt(np.einsum("ij,ij->i", design, design))
+    if not (sizes > 0).all():
+        return False
+    values = np.linalg.svd(design / sizes[:, None], compute_uv=False)
+    return bool(values[-1] > INDEPENDENT * values[0])
+
+
+def pivoted(lines: Lines, vertex: Vertex, most: int, guess: Array | float = 0.5) -> tuple[Vertex, int]:
+    """The vertex after at most so many pivots of the simplex method, and how many there were.
+
+    Each leaves the row whose dual is furthest outside, along the edge on which the other rows stay on the
+    line, and goes down as far as that leads (Barrodale & Roberts 1973).
+    """
+    for pivots in range(most):
+        if vertex.certified:
+            return vertex, pivots
+        basis = _exchanged(lines, vertex)
+        after = None if basis is None else vertex_at(lines, basis, guess)
+        if after is None or not lines.loss(after.residuals) < lines.loss(vertex.residuals):
+            return vertex, pivots
+        vertex = after
+    return vertex, most
+
+
+def _exchanged(lines: Lines, vertex: Vertex) -> Index | None:
+    """The basis at the end of the edge that goes down most steeply; None if none does."""
+    design = lines.design(vertex.basis)
+    others = np.setdiff1d(vertex.held, vertex.basis)
+    balance = np.zeros(lines.transform.shape[0])
+    above = vertex.residuals > 0
+    free = np.ones(lines.rows, dtype=bool)
+    free[vertex.held] = False
+    for rows in lines.chunks():
+        balance += lines.gather(lines.weights[rows] * free[rows] * (lines.tau - 1 + above[rows]), rows)
+    try:
+        edges = np.linalg.inv(design)
+    except np.linalg.LinAlgError:
+        return None
+    # Along an edge the residual of its row falls by one a unit, and rises along the other way.
+    slopes = -(lines.transform.T @ balance) @ edges
+    sides = lines.weights[vertex.basis] * np.array([[1 - lines.tau], [lines.tau]])
+    off = lines.design(others) @ edges
+    kinks = lines.weights[others]
+    both = np.stack([slopes, -slopes]) + sides
+    both[0] += kinks @ _pinball(-off, lines.tau)
+    both[1] += kinks @ _pinball(off, lines.tau)
+    way, leaving = divmod(int(both.argmin()), lines.size)
+    slope, sign = float(both[way, leaving]), 1 - 2 * way
+    if slope >= 0:
+        return None
+    falls = lines.at(sign * edges[:, leaving])
+    with np.errstate(all="ignore"):
+        reach = np.where(free & (vertex.residuals * falls > 0), vertex.residuals / falls, np.inf)
+    entering = _crossed(reach, lines.weights * np.abs(falls), -slope)
+    if entering is None:
+        return None
+    basis = vertex.basis.copy()
+    basis[leaving] = entering
+    return basis
+
+
+def _pinball(residuals: Array, tau: float) -> Array:
+    return residuals * (tau - (residuals < 0))
+
+
+def _crossed(reach: Array, rises: Array, fall: float) -> int | None:
+    """The row at which a slope of `-fall` has risen to 0, where it rises by `rises` at each `reach`."""
+    count = 64
+    while True:
+        near = np.argpartition(reach, count)[:count] if count < len(reach) else np.arange(len(reach))
+        near = near[np.argsort(reach[near])]
+        total = np.cumsum(rises[near])
+        place = int(np.searchsorted(total, fall))
+        if place < len(near):
+            return int(near[place]) if np.isfinite(reach[near[place]]) else None
+        if len(near) == len(reach):
+            return None
+        count *= 8
+
+
+def level_direction(lines: Lines, vertex: Vertex) -> Array | None:
+    """A direction `(P,)` in which the loss stays level from a certified vertex; None if it is unique.
+
+    It stays level along d if and only if no row with a dual inside (0, 1) is left, and each with its dual at
+    a border only to that side. Such a d exists unless positive combinations of these sides cancel (Stiemke's
+    lemma); the one that comes nearest to that is such a d itself.
+    """
+    inside = (vertex.duals > SLACK) & (vertex.duals < 1 - SLACK)
+    design = lines.design(vertex.held)
+    sizes = np.sqrt(np.einsum("ij,ij->i", design, design))
+    design = design / np.where(sizes > 0, sizes, 1.0)[:, None]
+    triangle = np.linalg.qr(design[inside], mode="r")
+    _, values, right = np.linalg.svd(triangle, full_matrices=True)
+    level = right[int((values > INDEPENDENT * values.max(initial=0.0)).sum()) :].T
+    sides = (np.where(vertex.duals > 0.5, -1.0, 1.0)[:, None] * (design @ level))[~inside]
+    sides = np.unique(sides.round(12), axis=0)
+    sides = sides[np.abs(sides).max(1, initial=0.0) > SLACK]
+    nearest = _nearest(sides)
+    return level @ nearest if np.linalg.norm(nearest) > SLACK * (1 + len(sides)) else None
+
+
+def middle(lines: Lines, vertex: Vertex, direction: Array) -> tuple[Array, Array]:
+    """The line `(P,)` halfway to where the loss begins to rise in a level direction, and its residuals."""
+    falls = lines.at(direction)
+    falls[vertex.held] = 0.0
+    with np.errstate(all="ignore"):
+        reach = np.where(vertex.residuals * falls > 0, vertex.residuals / falls, np.inf).min()
+    z = vertex.z + 0.5 * reach * direction if np.isfinite(reach) else vertex.z
+    return z, lines.y - lines.at(z)
+
+
+def _nearest(sides: Array) -> Array:
+    """The shortest `k' sides` `(Q,)` of all k >= 1 (Lawson & Hanson 1974, chapter 23)."""
+    start = sides.sum(0)
+    k, passive = np.zeros(len(sides)), np.zeros(len(sides), dtype=bool)
+    for _ in range(10 * len(sides) + 10):
+        short = start + k @ sides
+        pull = -(sides @ short)
+        pull[passive] = -np.inf
+        if not len(pull) or pull.max() <= 1e-10 * (1 + np.abs(start).max()):
+            break
+        passive[int(pull.argmax())] = True
+        while passive.any():
+            trial = np.zeros(len(sides))
+            trial[passive] = np.linalg.lstsq(sides[passive].T, -start, rcond=None)[0]
+            if trial[passive].min() > 0:
+                k = trial
+                break
+            low = passive & (trial <= 0)
+            step = float((k[low] / (k[low] - trial[low])).min())
+            k = k + step * (trial - k)
+            passive &= k > 1e-12
+            k[~passive] = 0.0
+    return start + k @ sides

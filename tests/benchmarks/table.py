@@ -1,0 +1,148 @@
+"""The page: from what was measured to docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from timing import OURS, Record
+
+HERE = Path(__file__).parent
+EQUAL = 1e-6
+"""A peer that ends this far above the best optimum, relatively, is not at it, and not the best."""
+LARGE = 1_000_000
+WANTED = {"refits": 0.05, "step": 1.0, "cold call": 1.0}
+"""The ratios to the best peer that are aimed at, by the beginning of the name of a work; 1 for others."""
+
+
+def machine() -> str:
+    """The processor, the threads, the versions and the day."""
+    import torch
+
+    named = [line.split("==")[0].strip() for line in (HERE / "requirements.txt").read_text().splitlines()]
+    packages = [
+        "torch",
+        "pyro-ppl",
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        *(n for n in named if n and n[0] != "#"),
+    ]
+    found = []
+    for package in packages:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} not installed")
+    return (
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {processor()}, Python "
+        f"{platform.python_version()}; {', '.join(found)}; {date.today().isoformat()}"
+    )
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def ratios(record: Record, peer: str, ours: str = OURS) -> list[float]:
+    pairs = zip(record["times"][ours], record["times"][peer], strict=False)
+    return [mine / theirs for mine, theirs in pairs]
+
+
+def seconds(times: list[float]) -> str:
+    value = statistics.median(times)
+    return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+
+
+def spread(values: list[float]) -> str:
+    return f"{min(values):.2g} – {max(values):.2g}"
+
+
+def best_peer(record: Record) -> str | None:
+    """The fastest of the peers that come to the optimum."""
+    at_it = [name for name, above in record["above"].items() if name in record["times"] and above <= EQUAL]
+    peers = [name for name in at_it if name != OURS]
+    return min(peers, key=lambda name: statistics.median(record["times"][name]), default=None)
+
+
+def lines(record: Record) -> list[str]:
+    """The table's rows of one work at one number of rows: one for each peer."""
+    start = f"| {record['work']} | {record['rows']:,} |"
+    mine, found = record["times"][OURS], []
+    first, cold = record.get("first", {}).get("fit"), record["times"].get("cold")
+    ours = f"{seconds(mine)} | {seconds(cold) if cold else '–'} | {f'{first:.2f} s' if first else '–'}"
+    peers = {name: times for name, times in record["times"].items() if name not in (OURS, "cold")}
+    for name, times in sorted(peers.items(), key=lambda item: statistics.median(item[1])):
+        warm = ratios(record, name)
+        colder = f"{statistics.median(ratios(record, name, 'cold')):.2f}" if cold else "–"
+        found.append(
+            f"{start} {name} | {statistics.median(warm):.2f} | {spread(warm)} | {colder} | {ours} "
+            f"| {seconds(times)} | {record['above'][OURS]:.0e} | {record['above'][name]:.0e} |"
+        )
+    return found + [f"{start} {name} | – | {why} | | | | | | | |" for name, why in record["left out"].items()]
+
+
+def summary(records: list[Record]) -> list[str]:
+    """The best peer of each work, at the most rows that were measured, and whether the aim is reached."""
+    largest = {record["work"]: record for record in sorted(records, key=lambda record: record["rows"])}
+    found = []
+    for name, record in largest.items():
+        peer = best_peer(record)
+        wanted = next((value for start, value in WANTED.items() if start in name), 1.0)
+        start = f"| {name} | {record['rows']:,} |"
+        if peer is None:
+            found.append(f"{start} none comes to the optimum | – | {wanted:g} | – |")
+            continue
+        ratio = statistics.median(ratios(record, peer))
+        found.append(f"{start} {peer} | {ratio:.2f} | {wanted:g} | {'yes' if ratio <= wanted else 'no'} |")
+    return found
+
+
+HEAD = """# Benchmarks
+
+Written by `make bench`: neglog beside the packages that were written for one model each, on the same
+simulated data with 20 columns in float64, in interleaved runs. A ratio is the median of neglog's time over
+the peer's: below 1 neglog was faster. Best is the fastest of the peers that come within {equal:.0e} of the
+best optimum.
+
+{machines}
+
+| work | rows | best peer | ratio | wanted | reached |
+|---|---|---|---|---|---|
+"""
+GROWTH = """
+## Growth
+
+![Seconds of a warm mle against the rows and the columns](images/benchmarks_growth.png)
+"""
+ALL = """
+## Every peer
+
+Cold is neglog's first fit of data that it has not seen, warm the second; first is the first fit in a
+process, without the import. Each repeat has data of its own. The last two columns say how far neglog and
+the peer end above the best optimum that any of them found, relative to it (for refits: the largest
+difference of a coefficient from `mle`; for cold calls: nats a row): a peer that stops early is faster for
+it. Peers that would take more than a minute are left out, with what they took.
+
+`huber` is compared by the likelihood of its slopes at their best scale; scikit-learn and statsmodels
+estimate the scale, and so the slopes, in other ways.
+
+| work | rows | peer | ratio | from – to | ratio, cold | warm | cold | first | peer | above | peer above |
+|---|---|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def page(records: list[Record], machines: list[str]) -> str:
+    ordered = sorted(records, key=lambda record: (record["order"], record["work"], record["rows"]))
+    every = [line for record in ordered for line in lines(record)]
+    head = HEAD.format(equal=EQUAL, machines="\n".join(f"{machine}.\n" for machine in machines).rstrip())
+    return head + "\n".join(summary(ordered)) + "\n" + GROWTH + ALL + "\n".join(every) + "\n"

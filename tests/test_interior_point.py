@@ -1,0 +1,239 @@
+"""Least absolute deviations and quantiles by the interior point: exact and certified, few rows or many."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.sparse
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from neglog import map_estimate, mle, models, quantiles, with_priors
+from neglog.errors import DataError, SingularDesignError, UnboundedLikelihoodError
+from neglog.fit import choose
+from neglog.solvers import Continuation, InteriorPoint, globs, interior_point
+from neglog.solvers.lines import Lines
+from neglog.solvers.vertex import pivoted, vertex_at
+
+SAME = 1e-9
+"""Relative: both are optima of the same linear programme, HiGHS's to its tolerance of 1e-10."""
+KINDS = ["normal", "tied", "weighted", "discrete", "rounded", "cauchy", "scaled", "repeated"]
+
+
+def problem(kind, seed, rows, columns):
+    """A design, a response and weights."""
+    rng = np.random.default_rng(seed)
+    x, weights = rng.standard_normal((rows, columns)), np.ones(rows)
+    y = x.sum(1) + rng.standard_normal(rows)
+    if kind == "tied":
+        x, y = rng.integers(0, 3, (rows, columns)).astype(float), np.round(y)
+    elif kind == "weighted":
+        weights = rng.choice([0.3, 1.0, 2.0, 5.0], rows)
+    elif kind == "discrete":
+        x, y = rng.integers(0, 2, (rows, columns)).astype(float), rng.integers(0, 4, rows).astype(float)
+    elif kind == "rounded":
+        y = np.round(y)
+    elif kind == "cauchy":
+        y = x.sum(1) + rng.standard_cauchy(rows)
+    elif kind == "scaled":
+        x, y = x * 10.0 ** rng.uniform(-4, 4, columns), y * 10.0 ** rng.uniform(-4, 4)
+    elif kind == "repeated":
+        index = rng.integers(0, rows // 3, rows)
+        x, y = x[index], y[index]
+    return x, y, weights
+
+
+def programme(x, y, weights, tau):
+    """The least pinball loss, by HiGHS; columns of order one, which its tolerances are made for."""
+    design = np.column_stack([np.ones(len(y)), x])
+    design, size = design / abs(design).max(0), abs(y).max()
+    identity, columns = scipy.sparse.identity(len(y)), design.shape[1]
+    found = scipy.optimize.linprog(
+        np.concatenate([np.zeros(columns), tau * weights, (1 - tau) * weights]),
+        A_eq=scipy.sparse.hstack([scipy.sparse.csr_matrix(design), identity, -identity]),
+        b_eq=y / size,
+        bounds=[(None, None)] * columns + [(0, None)] * (2 * len(y)),
+        method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    assert found.status == 0
+    return size * found.fun
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=10)
+@given(
+    seed=st.integers(0, 10**6),
+    rows=st.integers(20, 160),
+    columns=st.integers(0, 4),
+    tau=st.sampled_from([0.1, 0.25, 0.5, 0.9]),
+    many=st.sampled_from([10, 10**6]),
+)
+def test_the_optimum_is_that_of_the_linear_programme(kind, seed, rows, columns, tau, many):
+    x, y, weights = problem(kind, seed, rows, columns)
+    solver = InteriorPoint(_many=many)
+    try:
+        fit = mle(partial(models.quantile, tau=tau), x, y, weights=weights, solver=solver)
+    except (SingularDesignError, UnboundedLikelihoodError):
+        assume(False)
+    loss = fit.params["scale"].item() * weights.sum()
+    assert fit.converged
+    assert "at a vertex" in fit.status
+    assert loss == pytest.approx(programme(x, y, weights, tau), rel=SAME)
+
+
+def test_most_rows_of_many_are_put_into_globs():
+    x, y, weights = problem("normal", 0, 3000, 2)
+    lines = Lines(x, True, np.eye(3), y, weights, 0.3)
+    sizes, take_all = [], globs._by_all
+
+    def noted(part, *rest):
+        sizes.append((part.rows, part.globs))
+        return take_all(part, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(globs, "_by_all", noted)
+        found = globs.optimum(lines, 100, many=200)
+    assert found.vertex.certified
+    assert max(rows for rows, _ in sizes) < 1000
+    assert sizes[-1][1] == 2
+    whole = globs.optimum(lines, 100, many=10**6)
+    assert sorted(whole.vertex.held) == sorted(found.vertex.held)
+    np.testing.assert_allclose(found.vertex.z, whole.vertex.z, rtol=1e-12)
+
+
+def test_a_row_on_the_wrong_side_is_taken_back():
+    x, y, weights = problem("normal", 1, 20_000, 2)
+    lines = Lines(x, True, np.eye(3), y, weights, 0.5)
+    far = globs.Near(globs.optimum(lines, 100).vertex.z + 0.1, 0.0)
+    found = globs.optimum(lines, 100, near=far)
+    assert found.rounds > 1
+    assert found.vertex.certified
+
+
+def test_weights_are_repeated_rows():
+    x, y, _ = problem("normal", 2, 90, 3)
+    counts = np.random.default_rng(2).integers(0, 4, 90)
+    model = partial(models.quantile, tau=0.7)
+    weighted = mle(model, x, y, weights=counts.astype(float))
+    repeated = mle(model, np.repeat(x, counts, 0), np.repeat(y, counts))
+    assert weighted.nll == pytest.approx(repeated.nll, rel=1e-13)
+    for name, value in weighted.params.items():
+        np.testing.assert_allclose(value, repeated.params[name], rtol=1e-12)
+    assert "at a vertex of 4 rows" in weighted.status
+
+
+def test_the_median_of_an_even_number_is_not_unique_and_halfway():
+    fit = mle(models.laplace, np.empty((6, 0)), np.array([1.0, 2.0, 3.0, 7.0, 8.0, 9.0]))
+    assert "not unique" in fit.status
+    assert fit.params["median.bias"].item() == pytest.approx(5.0, rel=1e-14)
+    ties = mle(models.laplace, np.empty((4, 0)), np.array([0.0, 0.0, 1.0, 1.0]))
+    assert "not unique" in ties.status
+    assert ties.params["median.bias"].item() == pytest.approx(0.5, rel=1e-14)
+    odd = mle(models.laplace, np.empty((5, 0)), np.array([0.0, 0.0, 1.0, 1.0, 1.0]))
+    assert "unique" not in odd.status
+    assert odd.params["median.bias"].item() == pytest.approx(1.0, rel=1e-14)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_said_of_uniqueness_is_what_the_programme_says(seed):
+    """The ends of the optimal set in each coordinate, which are one and the same where it is a point."""
+    x, y, weights = problem("discrete", seed, 20, 1 + seed % 2)
+    try:
+        fit = mle(models.laplace, x, y)
+    except SingularDesignError:
+        pytest.skip("dependent columns")
+    design, rows = np.column_stack([np.ones(20), x]), len(y)
+    columns, best = design.shape[1], programme(x, y, weights, 0.5)
+    level = np.concatenate([np.zeros(columns), np.full(2 * rows, 0.5)])[None]
+    ends = [
+        scipy.optimize.linprog(
+            np.concatenate([sign * np.eye(columns)[j], np.zeros(2 * rows)]),
+            A_ub=level,
+            b_ub=[best * (1 + 1e-9)],
+            A_eq=np.hstack([design, np.eye(rows), -np.eye(rows)]),
+            b_eq=y,
+            bounds=[(None, None)] * columns + [(0, None)] * (2 * rows),
+        ).fun
+        for j in range(columns)
+        for sign in (1, -1)
+    ]
+    widths = [-low - high for low, high in zip(ends[::2], ends[1::2], strict=True)]
+    assert ("not unique" in fit.status) == (max(widths) > 1e-3)
+
+
+def test_a_vertex_that_is_no_optimum_has_no_certificate_and_pivots_lead_to_one():
+    x, y, weights = problem("normal", 3, 200, 2)
+    lines = Lines(x, True, np.eye(3), y, weights, 0.5)
+    wrong = vertex_at(lines, np.array([0, 1, 2]))
+    assert not wrong.certified
+    right, pivots = pivoted(lines, wrong, 100)
+    assert right.certified
+    assert pivots > 0
+    np.testing.assert_allclose(right.z, globs.optimum(lines, 100).vertex.z, rtol=1e-10)
+
+
+def test_without_a_vertex_continuation_has_the_last_word(monkeypatch):
+    x, y, _ = problem("normal", 4, 40, 2)
+    exact = mle(models.laplace, x, y)
+    monkeypatch.setattr(interior_point, "optimum", lambda *_: None)
+    fit = mle(models.laplace, x, y)
+    assert "residuals exactly 0" in fit.status
+    assert fit.nll == pytest.approx(exact.nll, rel=1e-12)
+
+
+def test_a_perfect_fit_has_no_maximum():
+    x = np.arange(12.0)[:, None]
+    for many in (10, 10**6):
+        with pytest.raises(UnboundedLikelihoodError, match="exactly"):
+            mle(models.laplace, x, 1 + 2 * x[:, 0], solver=InteriorPoint(_many=many))
+
+
+def test_other_problems_are_left_to_other_solvers():
+    x, y, _ = problem("normal", 5, 60, 2)
+    fit = mle(models.laplace, x, y)
+    assert isinstance(choose(fit.coordinates), InteriorPoint)
+    assert isinstance(choose(map_estimate(models.laplace, x, y).coordinates), Continuation)
+    by_scale = mle(models.laplace, {"median": x, "scale": x[:, :1]}, y)
+    assert isinstance(choose(by_scale.coordinates), Continuation)
+    for model in (models.gaussian, with_priors(models.laplace, {})):
+        with pytest.raises(DataError, match="`InteriorPoint` needs a Laplace density"):
+            map_estimate(model, x, y, solver=InteriorPoint())
+
+
+@pytest.mark.parametrize("many", [10**6, 60])
+def test_quantiles_are_those_of_single_fits(many, monkeypatch):
+    monkeypatch.setattr(InteriorPoint.__init__, "__defaults__", (100, many, None))
+    x, y, weights = problem("weighted", 6, 400, 1)
+    taus = [0.9, 0.1, 0.5, 0.52, 0.54]
+    fits = quantiles(x, y, taus, weights=weights)
+    assert list(fits) == sorted(taus)
+    for tau, fit in fits.items():
+        alone = mle(partial(models.quantile, tau=tau), x, y, weights=weights)
+        assert fit.converged
+        assert "at a vertex" in fit.status
+        assert fit.nll == pytest.approx(alone.nll, rel=1e-12)
+
+
+def test_lines_that_cross_are_counted():
+    rng = np.random.default_rng(7)
+    x = rng.uniform(-1, 1, (200, 1))
+    y = x[:, 0] * rng.standard_normal(200)
+    fits = quantiles(x, y, [0.25, 0.75])
+    lines = {
+        tau: fit.params["quantile.bias"].item() + x[:, 0] * fit.params["quantile.weight"].item()
+        for tau, fit in fits.items()
+    }
+    crossed = int((lines[0.75] < lines[0.25]).sum())
+    assert dict(fits.crossings) == ({(0.25, 0.75): crossed} if crossed else {})
+    few = quantiles(x[:12], y[:12], [0.4, 0.5, 0.6])
+    assert "cross" in few.note
+    assert quantiles(x, y + 100 * (y > 0), [0.1, 0.9]).note == ""
+
+
+def test_quantiles_need_a_tau_between_0_and_1():
+    x, y, _ = problem("normal", 8, 30, 1)
+    for taus in ([], [0.5, 1.0], [float("nan")]):
+        with pytest.raises(DataError, match="`taus` needs quantiles between 0 and 1"):
+            quantiles(x, y, taus)

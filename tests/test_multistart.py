@@ -1,0 +1,169 @@
+"""Likelihoods of many optima: the best of several starts, and what is said of the others."""
+
+import re
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from neglog import mle, models
+from neglog.errors import UnboundedLikelihoodError
+from neglog.solvers import Chain, MultiStart, Newton, TrustRegion
+
+EXACT = 1e-9
+
+
+def vector(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+class Wells:
+    """A function of one number with minima at -2 (lower) and near 2, over many rows."""
+
+    size = 1
+
+    def __init__(self, rows=10, offset=0.0):
+        self.rows, self.offset, self.evaluations = rows, offset, 0
+
+    def function(self, z):
+        return ((z**2 - 4) ** 2 + z).sum() + self.offset
+
+    def value(self, z):
+        self.evaluations += 1
+        return float(self.function(z))
+
+    def value_and_gradient(self, z):
+        self.evaluations += 1
+        leaf = z.clone().requires_grad_()
+        value = self.function(leaf)
+        return float(value.detach()), torch.autograd.grad(value, leaf)[0]
+
+    def hessian(self, z):
+        return torch.autograd.functional.hessian(self.function, z)
+
+    def derivatives(self, z):
+        return *self.value_and_gradient(z), self.hessian(z)
+
+    def sample(self):
+        return self.few if self.rows > 20_000 else None
+
+    def check(self, z):
+        if float(z) > 100:
+            raise UnboundedLikelihoodError("it falls without end.")
+
+
+STARTS = vector([-3.0], [3.0], [2.5])
+
+
+def test_the_lowest_minimum_wins_and_the_others_are_told():
+    found = MultiStart(Newton(), STARTS).minimise(Wells(), vector(3.5))
+    assert found.converged
+    assert found.z.item() == pytest.approx(-2.03, abs=0.01)
+    alone = Newton().minimise(Wells(), vector(3.5))
+    assert found.value < alone.value - 3
+    assert re.search(r"; best of 4 starts: 1 led here, 3 to a worse optimum \(nll 1\.9.*\)$", found.status)
+
+
+def test_where_all_agree_it_is_the_first():
+    found = MultiStart(Newton(), vector([-2.5], [-3.0])).minimise(Wells(), vector(-1.5))
+    assert found.status.endswith("best of 3 starts: 3 led here")
+
+
+def test_of_very_many_rows_a_sample_chooses():
+    whole = Wells(rows=1_000_000)
+    whole.few = Wells(rows=10_000)
+    found = MultiStart(Newton(), STARTS).minimise(whole, vector(3.5))
+    assert found.converged
+    assert found.z.item() == pytest.approx(-2.03, abs=0.01)
+    assert "best of 4 starts on 10000 rows" in found.status
+    assert whole.evaluations < 0.3 * whole.few.evaluations
+
+
+def test_a_start_without_a_minimum_does_not_spoil_the_others():
+    class Refusing(Newton):
+        def minimise(self, problem, start, progress=False):
+            problem.check(start)
+            return super().minimise(problem, start, progress)
+
+    found = MultiStart(Refusing(), STARTS).minimise(Wells(), vector(200.0))
+    assert found.converged
+    assert found.status.endswith("1 to none")
+    with pytest.raises(UnboundedLikelihoodError, match="without end"):
+        MultiStart(Refusing(), vector([150.0])).minimise(Wells(), vector(200.0))
+
+
+def test_models_whose_likelihood_is_log_concave_start_once():
+    """In location / scale and 1 / scale: Pratt (1981), Burridge (1981). A StudentT and a mixture are not."""
+    declared = {name for name in models.__all__ if hasattr(getattr(models, name), "beginnings")}
+    assert declared == {"student_t", "gaussian_mixture"}
+    x = np.linspace(0, 1, 20)[:, None]
+    assert "starts" not in mle(models.huber, x, x[:, 0] + np.cos(9 * np.arange(20))).status
+
+
+def test_a_start_of_the_users_own_is_the_only_one():
+    x, y = crossing(8)
+    assert "starts" in mle(models.gaussian_mixture, x, y).status
+    fit = mle(models.gaussian_mixture, x, y, start={"mean.weight": vector([1.0], [-1.0])})
+    assert "starts" not in fit.status
+    assert "starts" not in mle(models.gaussian_mixture, x, y, solver=Newton()).status
+
+
+def crossing(seed):
+    """Two lines through one point, of slopes 2 and -2: nothing in y alone tells them apart."""
+    r = np.random.default_rng(seed)
+    x = r.normal(size=(120, 1))
+    return x, np.where(r.uniform(size=120) < 0.6, 2 * x[:, 0], -2 * x[:, 0]) + 0.3 * r.normal(size=120)
+
+
+@pytest.mark.parametrize("seed", [6, 8])
+def test_lines_that_cross_are_found(seed):
+    """From the quantiles of y alone Newton stops 150 nats above, or at a component on a single row."""
+    fit = mle(models.gaussian_mixture, *crossing(seed))
+    assert fit.converged, fit.status
+    assert sorted(fit.params["mean.weight"][:, 0].tolist()) == pytest.approx([-2, 2], abs=0.15)
+    assert "to a worse optimum" in fit.status
+
+
+def test_a_core_with_rows_far_from_it_is_found():
+    r = np.random.default_rng(14)
+    x = r.normal(size=(120, 1))
+    r.uniform(size=120), r.normal(size=120)
+    y = np.where(r.uniform(size=120) < 0.7, 0.2, 5.0) * r.normal(size=120)
+    fit = mle(models.gaussian_mixture, x[:, :0], y)
+    assert fit.converged, fit.status
+    assert sorted(fit.params["sigma"].tolist()) == pytest.approx([0.2, 5.0], rel=0.3)
+
+
+def test_heavy_tails_have_many_optima_and_the_best_is_taken():
+    r = np.random.default_rng(13)
+    x = r.normal(size=(14, 1))
+    y = np.where(r.uniform(size=14) < 0.6, 3 * x[:, 0], -3 * x[:, 0] + 4) + 0.1 * r.normal(size=14)
+    cauchy = partial(models.student_t, df=1.0)
+    fit, alone = mle(cauchy, x, y), mle(cauchy, x, y, solver=Newton())
+    assert alone.converged
+    assert fit.converged
+    assert fit.nll < alone.nll - 1
+
+
+@pytest.mark.parametrize("handled", ["weights", "design", "df"])
+def test_it_is_never_worse_than_a_single_start(handled):
+    r = np.random.default_rng(1)
+    x = r.normal(size=(60, 2))
+    y = x @ np.array([1.0, -1.0]) + r.standard_t(2, size=60)
+    y[:5] += 30
+    model = partial(models.student_t, df=3.0) if handled == "df" else models.student_t
+    keywords = {"weights": r.integers(0, 3, 60)} if handled == "weights" else {}
+    designs = {"location": x, "scale": x[:, :1]} if handled == "design" else x
+    best, alone = (mle(model, designs, y, solver=s, **keywords) for s in (None, Newton()))
+    assert best.converged
+    assert best.nll <= alone.nll + EXACT
+
+
+def test_a_trust_region_leaves_a_saddle_that_newton_stops_at():
+    saddle = Wells()
+    saddle.function = lambda z: ((z**2 - 4) ** 2).sum()
+    assert not Newton().minimise(saddle, vector(0.0)).converged
+    found = Chain((Newton(), TrustRegion())).minimise(saddle, vector(0.0))
+    assert found.converged
+    assert abs(found.z.item()) == pytest.approx(2.0)

@@ -1,0 +1,319 @@
+"""Posteriors, against closed forms; what is refused, and what is said of draws that are not to be trusted."""
+
+import math
+import warnings
+
+import arviz as az
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from neglog import (
+    flat,
+    map_estimate,
+    mle,
+    models,
+    posterior,
+    posterior_predictive,
+    prior_predictive,
+    with_priors,
+)
+from neglog.diagnostics import pareto_k
+from neglog.errors import DataError, ModelError, SamplingWarning
+from neglog.predictors import linear, rows
+
+ERRORS = 4.0
+"""Standard errors of a Monte-Carlo mean: one in 16 000 is further off, and seeds are fixed."""
+NOISE = 0.1
+"""Standard deviations that what is left of the noise of its gradients moves a variational mean."""
+
+
+def conditioned(x, y=None):
+    return pyro.condition(models.gaussian, {"sigma": torch.tensor(1.0, dtype=torch.float64)})(x, y)
+
+
+def of_rate(x, y=None):
+    rate = pyro.sample("rate", dist.Gamma(torch.tensor(2.0, dtype=torch.float64), 3.0))
+    with rows(x):
+        return pyro.sample("y", dist.Exponential(rate), obs=y)
+
+
+def of_shares(x, y=None):
+    shares = pyro.sample("shares", dist.Dirichlet(x.new_tensor([1.0, 2.0, 3.0])))
+    with rows(x):
+        return pyro.sample("y", dist.Categorical(shares), obs=y)
+
+
+def funnel(x, y=None):
+    """Neal's: ever narrower in `part` as `spread` falls, and the data say nothing of either."""
+    spread = pyro.sample("spread", dist.Normal(x.new_zeros(()), 3.0))
+    part = pyro.sample("part", dist.Normal(x.new_zeros(9), torch.exp(spread / 2)).to_event(1))
+    with rows(x):
+        return pyro.sample("y", dist.Normal(0.0 * part.sum(), x.new_ones(())), obs=y)
+
+
+@pytest.fixture(scope="module")
+def line():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(40, 2)) * [1.0, 100.0] + [3.0, 0.0]
+    return x, x @ [1.0, -0.02] + 0.5 + rng.normal(size=40)
+
+
+@pytest.fixture(scope="module")
+def waits():
+    return np.zeros((15, 0)), np.random.default_rng(2).exponential(0.5, size=15)
+
+
+def conjugate(x, y):
+    """The mean and the covariance of bias and weights under Normal(0, 5), Normal(0, 2.5) and sigma = 1."""
+    design = np.column_stack([np.ones(len(x)), x])
+    inverse = np.linalg.inv(design.T @ design + np.diag([1 / 25, 1 / 6.25, 1 / 6.25]))
+    return inverse @ design.T @ y, inverse
+
+
+def stacked(found):
+    draws = found.draws
+    return torch.cat([draws["mean.bias"][..., None], draws["mean.weight"]], -1).numpy()
+
+
+def assert_within_error(series, mean, sd):
+    """`series` `(chains, draws)` has this mean and standard deviation, within their own errors."""
+    assert abs(series.mean() - mean) <= ERRORS * float(az.mcse(series, method="mean"))
+    assert abs(series.std() - sd) <= ERRORS * float(az.mcse(series, method="sd"))
+
+
+def test_nuts_meets_the_conjugate_line(line):
+    found = posterior(conditioned, *line, draws=500, tune=300, seed=1)
+    mean, covariance = conjugate(*line)
+    assert found.converged, found.status
+    assert found.shape == (4, 500)
+    for series, m, s in zip(
+        np.moveaxis(stacked(found), -1, 0), mean, np.sqrt(covariance.diagonal()), strict=True
+    ):
+        assert_within_error(series, m, s)
+
+
+def test_nuts_knows_the_jacobian_of_a_rate(waits):
+    for model, shape, rate in (
+        (of_rate, 2 + 15, 3 + waits[1].sum()),
+        (flat(of_rate), 1 + 15, waits[1].sum()),
+    ):
+        found = posterior(model, *waits, draws=500, tune=300)
+        assert found.converged, found.status
+        assert_within_error(found.draws["rate"].numpy(), shape / rate, math.sqrt(shape) / rate)
+
+
+def test_nuts_knows_the_jacobian_of_shares():
+    y = np.repeat([0.0, 1.0, 2.0], [2, 5, 1])
+    found = posterior(of_shares, np.zeros((8, 0)), y, draws=500, tune=300)
+    alpha = np.array([3.0, 7.0, 4.0])  # 1, 2, 3 and the counts
+    mean = alpha / alpha.sum()
+    sd = np.sqrt(mean * (1 - mean) / (alpha.sum() + 1))
+    for k in range(3):
+        assert_within_error(found.draws["shares"][..., k].numpy(), mean[k], sd[k])
+
+
+@pytest.mark.parametrize(
+    ("choices", "noise"),
+    [({"method": "laplace"}, 0), ({"method": "laplace", "space": "natural"}, 0), ({"method": "vi"}, NOISE)],
+)
+def test_approximations_meet_the_conjugate_line(line, choices, noise):
+    found = posterior(conditioned, *line, draws=4000, **choices)
+    mean, covariance = conjugate(*line)
+    draws, sd = stacked(found)[0], np.sqrt(covariance.diagonal())
+    assert found.converged, found.status
+    assert (abs(draws.mean(0) - mean) <= (noise + ERRORS / math.sqrt(4000)) * sd).all()
+    assert (abs(draws.std(0) / sd - 1) <= noise + ERRORS / math.sqrt(2 * 4000)).all()
+    assert (
+        abs(np.corrcoef(draws.T) - covariance / np.outer(sd, sd)) <= noise + ERRORS / math.sqrt(4000)
+    ).all()
+
+
+def test_the_two_modes_of_a_rate_differ_by_the_jacobian(waits):
+    # Of log(rate): at log(shape / rate), with variance 1 / shape; of the rate: at (shape - 1) / rate.
+    shape, rate = 2 + 15, 3 + waits[1].sum()
+    logs = posterior(of_rate, *waits, method="laplace", draws=4000).draws["rate"].log()
+    assert abs(float(logs.mean()) - math.log(shape / rate)) <= ERRORS / math.sqrt(shape * 4000)
+    natural = posterior(of_rate, *waits, method="laplace", space="natural", draws=4000)
+    sd = math.sqrt(shape - 1) / rate
+    assert abs(float(natural.mean["rate"]) - (shape - 1) / rate) <= ERRORS * sd / math.sqrt(4000)
+    assert "natural" in natural.status
+
+
+def test_the_variational_normal_is_the_nearest(waits):
+    # Of u = log rate, with density exp(a u - b exp(u)), KL(q || p) is least at the variance 1 / a and the mean
+    # log(a / b) - 1 / 2a, half a variance below the mode.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SamplingWarning)  # the left tail is no Normal's
+        found = posterior(of_rate, *waits, method="vi", guide="diagonal", draws=4000)
+    a, b = 2 + 15, 3 + waits[1].sum()
+    logs = found.draws["rate"].log()
+    error = NOISE + ERRORS / math.sqrt(4000)
+    assert abs(float(logs.mean()) - math.log(a / b) + 0.5 / a) <= error / math.sqrt(a)
+    assert abs(float(logs.std()) * math.sqrt(a) - 1) <= error
+    assert list(pyro.get_param_store().keys()) == []
+
+
+def test_a_seed_gives_the_same_draws_on_any_number_of_cores(waits):
+    state = torch.get_rng_state()
+    settings = {"draws": 100, "tune": 100, "chains": 2}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SamplingWarning)
+        one, same, other = (
+            posterior(of_rate, *waits, **settings, seed=seed, cores=cores).draws["rate"]
+            for seed, cores in ((5, 1), (5, 2), (6, 1))
+        )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert not torch.equal(one[0], one[1])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_weights_are_rows_counted():
+    y = np.array([0.2, 0.7, 1.5])
+    weights = np.array([1.0, 3.0, 2.0])
+    found = posterior(of_rate, np.zeros((3, 0)), y, weights=weights, method="laplace", draws=4000)
+    shape, rate = 2 + 6, 3 + weights @ y
+    logs = found.draws["rate"].log()
+    assert abs(float(logs.mean()) - math.log(shape / rate)) <= ERRORS / math.sqrt(shape * 4000)
+
+
+def test_divergences_are_told():
+    with pytest.warns(SamplingWarning, match=r"draws diverged.*raise `target_accept`"):
+        found = posterior(funnel, np.zeros((2, 0)), np.zeros(2), draws=300, tune=200, seed=3)
+    assert not found.converged
+    assert found.divergences == int(found.stats["diverging"].sum()) > 0
+
+
+def test_a_bad_approximation_is_told():
+    with pytest.warns(SamplingWarning, match="Pareto's k"):
+        found = posterior(funnel, np.zeros((2, 0)), np.zeros(2), method="vi", guide="diagonal", steps=200)
+    assert found.pareto_k > 0.7
+
+
+@pytest.mark.parametrize("tail", [0.2, 0.6, 1.2])
+def test_pareto_k_is_that_of_arviz(tail):
+    ratios = torch.from_numpy(np.log(np.random.default_rng(4).pareto(1 / tail, 2000) + 1))
+    assert pareto_k(ratios) == pytest.approx(float(az.psislw(ratios.numpy())[1]), rel=1e-9)
+    assert pareto_k(torch.zeros(200)) == 0.0
+
+
+def test_flat_priors_are_taken_where_the_data_make_the_posterior_proper(line):
+    found = posterior(flat(models.gaussian), *line, method="laplace")
+    fit = mle(models.gaussian, *line)
+    error = found.sd["mean.weight"] * ERRORS / math.sqrt(1000)
+    assert ((found.mean["mean.weight"] - fit.params["mean.weight"]).abs() <= error).all()
+
+
+def test_flat_priors_are_refused_where_they_do_not():
+    x = np.linspace(-1, 1, 20)[:, None]
+    with pytest.raises(ModelError, match=r"'logit\.weight'.*flat.*separates"):
+        posterior(flat(models.bernoulli), x, (x[:, 0] > 0).astype(float))
+    noise = np.random.default_rng(5).standard_t(4, size=20)
+    with pytest.raises(ModelError, match=r"'df'.*(never falls|does not fall)"):
+        posterior(flat(models.student_t, "df"), x, x[:, 0] + noise)
+    with pytest.raises(ModelError, match="flat, so there is nothing to draw"):
+        prior_predictive(flat(models.gaussian, "sigma"), x)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"method": "gibbs"}, "`method` must be one of 'nuts', 'laplace', 'vi'"),
+        ({"space": "natural"}, "is for `method='laplace'`"),
+        ({"guide": "flow"}, "`guide` must be"),
+        ({"draws": 10}, "`draws` must be a whole number, 100 or more"),
+        ({"chains": 0}, "`chains` must be"),
+        ({"target_accept": 1.0}, "`target_accept` must be between 0 and 1"),
+    ],
+)
+def test_wrong_choices_are_refused(waits, wrong, message):
+    with pytest.raises(ModelError, match=message):
+        posterior(of_rate, *waits, **wrong)
+
+
+def test_a_density_with_corners_has_no_laplace_approximation(line):
+    with pytest.raises(ModelError, match="has corners"):
+        posterior(models.laplace, *line, method="laplace")
+    y = np.repeat([0.0, 1.0, 2.0], [2, 5, 1])
+    with pytest.raises(ModelError, match="no Normal can be"):
+        posterior(of_shares, np.zeros((8, 0)), y, method="laplace", space="natural")
+
+
+def test_predictive_draws_have_the_moments_of_their_mixture(line):
+    x, y = line
+    found = posterior(conditioned, x, y, method="laplace", draws=1000)
+    mean, covariance = conjugate(x, y)
+    new = np.array([[0.0, 100.0], [5.0, 0.0]])
+    drawn = posterior_predictive(found, new, seed=1)
+    design = np.column_stack([np.ones(2), new])
+    sd = np.sqrt(1 + np.einsum("ij,jk,ik->i", design, covariance, design))
+    assert drawn.shape == (1, 1000, 2)
+    assert (abs(drawn[0].mean(0).numpy() - design @ mean) <= ERRORS * sd / math.sqrt(1000)).all()
+    assert (abs(drawn[0].std(0).numpy() / sd - 1) <= ERRORS / math.sqrt(2 * 1000)).all()
+    assert torch.equal(drawn, posterior_predictive(found, new, seed=1))
+    assert not torch.equal(drawn, posterior_predictive(found, new, seed=2))
+    with pytest.raises(DataError, match="belong to the rows of an `x`"):
+        posterior_predictive(found, exposure=np.ones(2))
+
+
+def test_prior_draws_are_those_of_the_prior():
+    found = prior_predictive(of_rate, np.zeros((3, 0)), draws=1000, seed=1)
+    rate = found.draws["rate"][0]
+    assert found.y.shape == (1, 1000, 3)
+    assert abs(float(rate.mean()) - 2 / 3) <= ERRORS * math.sqrt(2) / 3 / math.sqrt(1000)
+    # Given the rate, y has the mean 1 / rate.
+    scaled = found.y[0, :, 0] * rate
+    assert abs(float(scaled.mean()) - 1) <= ERRORS / math.sqrt(1000)
+    classes = prior_predictive(models.categorical, np.zeros((4, 1)), np.array([0.0, 1.0, 2.0, 0.0]), draws=20)
+    assert set(classes.y.unique().tolist()) <= {0.0, 1.0, 2.0}
+
+
+def test_nuts_is_calibrated_by_simulation():
+    """Ranks of true parameters among draws of their posteriors are uniform (Talts et al. 2018)."""
+    x = np.random.default_rng(6).normal(size=(8, 1))
+    truth = prior_predictive(models.gaussian, x, draws=16, seed=7)
+    ranks = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SamplingWarning)  # a hundred draws are few, and enough for a rank
+        for i in range(16):
+            found = posterior(models.gaussian, x, truth.y[0, i], draws=200, tune=150, chains=1, seed=i)
+            thin = {name: values[0, ::4] for name, values in found.draws.items()}
+            ranks.append(
+                [float((thin[n] < truth.draws[n][0, i]).double().mean()) for n in ("sigma", "mean.bias")]
+            )
+    ranks = np.array(ranks)
+    assert (abs(ranks.mean(0) - 0.5) <= ERRORS * math.sqrt(1 / 12 / 16)).all()
+    # A uniform variable has the variance 1/12, and its square around the mean the variance 1/180.
+    assert (abs(((ranks - 0.5) ** 2).mean(0) - 1 / 12) <= ERRORS * math.sqrt(1 / 180 / 16)).all()
+
+
+def test_a_model_that_cannot_be_traced_is_sampled_as_it_is():
+    def twisted(x, y=None):
+        shift = pyro.sample("shift", dist.Normal(x.new_zeros(()), 1.0))
+        sign = 1.0 if float(shift.detach()) > -100 else 2.0
+        with rows(x):
+            return pyro.sample("y", dist.Normal(sign * shift, 1.0), obs=y)
+
+    y = np.array([0.3, 0.1, 0.9])
+    found = posterior(twisted, np.zeros((3, 0)), y, draws=300, tune=200, chains=2)
+    assert_within_error(found.draws["shift"].numpy(), y.sum() / 4, 0.5)
+
+
+def test_other_predictors_keep_their_names(line):
+    def own(x, y=None):
+        eta = linear("eta", x)
+        with rows(x):
+            return pyro.sample("y", dist.Normal(eta, 1.0), obs=y)
+
+    tight = with_priors(own, {"eta.weight": dist.Normal(0.0, torch.tensor(1e-3, dtype=torch.float64))})
+    found = posterior(tight, *line, method="laplace")
+    assert set(found.draws) == {"eta.weight", "eta.bias"}
+    mode = map_estimate(tight, *line).params["eta.weight"]
+    assert (
+        (found.mean["eta.weight"] - mode).abs() <= ERRORS * found.sd["eta.weight"] / math.sqrt(1000)
+    ).all()
+    with pytest.raises(TypeError, match="not pickled"):
+        found.__getstate__()

@@ -1,0 +1,449 @@
+"""Uncertainty around the optimum: standard errors of other software, closed forms, and what is refused."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pyro
+import pytest
+import scipy.integrate
+import scipy.stats
+import torch
+from reference import CASES, label, problem, table
+
+from neglog import bootstrap, censored, covariance, distributions, map_estimate, mle, models, summary
+from neglog.errors import DataError, ModelError
+from neglog.fisher import FAMILIES
+from neglog.sparsity import reach_of, weighted_quantiles
+
+CASE = 1e-7
+"""Relative: the references come from solvers that stop at 1e-8 of a standard error, or sum series to 1e-8."""
+EXACT = 1e-9
+"""Relative: closed forms, beside optima that are exact to 1e-9 standard errors."""
+TABLED = [
+    (name, kind)
+    for name, case in CASES.items()
+    for kind in ("observed", "sandwich", "expected")
+    if case["family"] != "mvn" and name != "nasty_nan_gauss_airquality"
+    if any(parameter.get(f"se_{kind}") is not None for parameter in case.get("params", []))
+]
+FITTED = {}
+
+
+def fitted(name):
+    if name not in FITTED:
+        FITTED[name] = problem(name).fit()
+    return FITTED[name]
+
+
+def errors(fit, kind="observed", **settings):
+    matrix = covariance(fit, kind, **settings)
+    return pd.Series(np.sqrt(np.diag(matrix)), index=matrix.index)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def linear_model():
+    """The design with its column of ones, the residuals and sigma of a Gaussian case."""
+    case = problem("gauss_cars")
+    design = np.column_stack([np.ones(len(case.y)), case.x["mean"]])
+    residuals = case.y.to_numpy() - design @ np.linalg.lstsq(design, case.y, rcond=None)[0]
+    return fitted("gauss_cars"), design, residuals
+
+
+COEFFICIENTS = [("mean", "Intercept"), ("mean", "speed")]
+
+
+@pytest.mark.parametrize(("name", "kind"), TABLED, ids=lambda value: value)
+def test_every_standard_error_meets_the_reference(name, kind):
+    found, case = errors(fitted(name), kind), CASES[name]
+    for parameter in case["params"]:
+        known = parameter.get(f"se_{kind}")
+        if known is not None:
+            # A score of 0 is a difference of numbers of order one, so its square root is of order 1e-8.
+            assert found[label(parameter["name"], case)] == pytest.approx(
+                known, rel=CASE, abs=1e-7 * (known == 0)
+            )
+
+
+def test_sigma_has_the_textbook_standard_error():
+    fit, _, residuals = linear_model()
+    sigma = (residuals @ residuals / 50) ** 0.5
+    assert errors(fit)["sigma", ""] == pytest.approx(sigma / 100**0.5, rel=EXACT)
+
+
+@pytest.mark.parametrize("kind", ["HC0", "HC1", "HC2", "HC3"])
+def test_heteroscedasticity_consistent_errors_are_those_of_least_squares(kind):
+    fit, design, residuals = linear_model()
+    inverse = np.linalg.inv(design.T @ design)
+    left = 1 - np.einsum("ij,jk,ik->i", design, inverse, design)
+    shares = {"HC0": 1.0, "HC1": 48 / 50, "HC2": left, "HC3": left**2}[kind]
+    expected = inverse @ (design.T * (residuals**2 / shares)) @ design @ inverse
+    found = covariance(fit, kind).loc[COEFFICIENTS, COEFFICIENTS]
+    np.testing.assert_allclose(found, expected, rtol=EXACT)
+
+
+def test_outer_product_of_gradients():
+    fit, design, residuals = linear_model()
+    sigma = fit.params["sigma"].item()
+    scores = np.column_stack([design * residuals[:, None] / sigma**2, residuals**2 / sigma**3 - 1 / sigma])
+    order = [*COEFFICIENTS, ("sigma", "")]
+    found = covariance(fit, "opg").loc[order, order]
+    np.testing.assert_allclose(found, np.linalg.inv(scores.T @ scores), rtol=1e-8)
+
+
+def clustered(design, residuals, codes):
+    sums = np.stack([(design * residuals[:, None])[codes == code].sum(0) for code in np.unique(codes)])
+    count, (rows, width) = len(sums), design.shape
+    factor = count / (count - 1) * (rows - 1) / (rows - width)
+    inverse = np.linalg.inv(design.T @ design)
+    return factor * inverse @ sums.T @ sums @ inverse
+
+
+def test_clusters_have_a_finite_sample_factor():
+    fit, design, residuals = linear_model()
+    codes = np.arange(50) // 5
+    found = covariance(fit, "cluster", groups=codes).loc[COEFFICIENTS, COEFFICIENTS]
+    np.testing.assert_allclose(found, clustered(design, residuals, codes), rtol=EXACT)
+    # statsmodels 0.15: OLS(...).get_robustcov_results("cluster", groups=...).bse
+    np.testing.assert_allclose(np.sqrt(np.diag(found)), [7.74827394, 0.6035316], rtol=1e-8)
+
+
+def test_several_groupings_are_added_and_subtracted():
+    fit, design, residuals = linear_model()
+    one, other = np.arange(50) // 5, np.arange(50) % 7
+    expected = (
+        clustered(design, residuals, one)
+        + clustered(design, residuals, other)
+        - clustered(design, residuals, one * 7 + other)
+    )
+    names = pd.DataFrame({"one": one.astype(str), "other": other})
+    for groups in ([one, other], names, np.stack([one, other], axis=1)):
+        found = covariance(fit, "cluster", groups=groups).loc[COEFFICIENTS, COEFFICIENTS]
+        np.testing.assert_allclose(found, expected, rtol=EXACT)
+
+
+@pytest.mark.parametrize("kind", ["observed", "expected", "opg", "HC1", "HC3", "cluster"])
+def test_weight_two_is_the_row_twice(kind):
+    x, mean = normal(30, 2), models.poisson
+    y = torch.poisson(torch.exp(0.5 + 0.3 * x[:, 0]), generator=torch.Generator().manual_seed(1))
+    weights = 1 + torch.arange(30.0) % 3
+    twice = torch.arange(30).repeat_interleave(weights.long())
+    groups = np.arange(30) // 4
+    settings = ({"groups": groups}, {"groups": groups[twice]}) if kind == "cluster" else ({}, {})
+    one = covariance(mle(mean, x, y, weights=weights), kind, **settings[0])
+    other = covariance(mle(mean, x[twice], y[twice]), kind, **settings[1])
+    np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-12)
+
+
+def test_weights_of_a_quantile_are_rows_too():
+    x, y = normal(40, 1), normal(40, seed=1)
+    weights = 1 + torch.arange(40.0) % 2
+    twice = torch.arange(40).repeat_interleave(weights.long())
+    for kind in ("observed", "iid", "kernel"):
+        one = covariance(mle(models.laplace, x, y, weights=weights), kind)
+        other = covariance(mle(models.laplace, x[twice], y[twice]), kind)
+        np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-12)
+
+
+def engel(tau, **settings):
+    data = table("engel")
+    x, y = data[["income"]], data["foodexp"]
+    fit = mle(partial(models.quantile, tau=tau), x, y)
+    design = np.column_stack([np.ones(len(y)), x])
+    line = np.array([fit.params["quantile.bias"].item(), fit.params["quantile.weight"].item()])
+    return fit, design, y.to_numpy() - design @ line
+
+
+def bandwidth(tau, n, kind):
+    """Koenker's bandwidth.rq, in SciPy's words."""
+    at, density = scipy.stats.norm.ppf(tau), scipy.stats.norm.pdf(scipy.stats.norm.ppf(tau))
+    if kind == "bofinger":
+        return n**-0.2 * (4.5 * density**4 / (2 * at**2 + 1) ** 2) ** 0.2
+    return (
+        n ** (-1 / 3)
+        * scipy.stats.norm.ppf(0.975) ** (2 / 3)
+        * (1.5 * density**2 / (2 * at**2 + 1)) ** (1 / 3)
+    )
+
+
+@pytest.mark.parametrize("kind", ["hall-sheather", "bofinger"])
+@pytest.mark.parametrize("tau", [0.25, 0.5])
+def test_quantiles_have_koenkers_and_powells_covariance(tau, kind):
+    fit, design, residuals = engel(tau)
+    h = bandwidth(tau, 235, kind)
+    assert reach_of(tau, 235.0, kind) == pytest.approx(h, rel=1e-12)
+    gram, order = design.T @ design, [("quantile", "Intercept"), ("quantile", "income")]
+    low, high = np.quantile(residuals, [tau - h, tau + h])
+    iid = tau * (1 - tau) * ((high - low) / (2 * h)) ** 2 * np.linalg.inv(gram)
+    found = covariance(fit, "iid", bandwidth=kind)
+    np.testing.assert_allclose(found.loc[order, order], iid, rtol=1e-7)
+    spread = min(residuals.std(ddof=1), np.subtract(*np.quantile(residuals, [0.75, 0.25])) / 1.34)
+    width = (scipy.stats.norm.ppf(tau + h) - scipy.stats.norm.ppf(tau - h)) * spread
+    density = scipy.stats.norm.pdf(residuals / width) / width
+    bread = np.linalg.inv(design.T @ (density[:, None] * design))
+    found = covariance(fit, "kernel", bandwidth=kind)
+    np.testing.assert_allclose(found.loc[order, order], tau * (1 - tau) * bread @ gram @ bread, rtol=1e-7)
+    # The scale is a mean over the rows, and has the standard error of one.
+    losses = residuals * (tau - (residuals < 0))
+    assert found.loc[("scale", ""), ("scale", "")] == pytest.approx(losses.var() / 235, rel=1e-9)
+    assert found.attrs["kind"] == "kernel"
+    assert covariance(fit, "sandwich", bandwidth=kind).equals(found)
+
+
+def test_a_bandwidth_stays_between_zero_and_one():
+    assert 0.95 + reach_of(0.95, 20.0, "bofinger") < 1
+
+
+def test_weighted_quantiles_are_those_of_the_rows_twice():
+    values, weights = normal(9), torch.tensor([1.0, 2.0, 3.0] * 3)
+    twice = np.repeat(values.numpy(), weights.int().numpy())
+    for share in (0.0, 0.1, 0.37, 0.5, 0.99, 1.0):
+        found = weighted_quantiles(values, weights, [share]).item()
+        assert found == pytest.approx(np.quantile(twice, share), abs=1e-12)
+
+
+AT = {
+    "Normal": (0.3, 1.7), "Laplace": (0.3, 1.7), "Logistic": (0.3, 1.7), "AsymmetricLaplace": (0.3, 1.7),
+    "StudentT": (4.5, 0.3, 1.7), "Poisson": (2.5,), "NegativeBinomial2": (2.5, 0.8), "Bernoulli": (0.7,),
+    "Binomial": (0.7,), "LogNormal": (0.3, 0.6), "Gamma": (2.5, 1.3), "Weibull": (1.5, 2.2),
+    "InverseGaussian": (1.4, 2.3), "Beta": (3.5, 4.5),
+}  # fmt: skip
+FIXED = {"AsymmetricLaplace": {"tau": 0.3}, "Binomial": {"total_count": 7.0}}
+
+
+def test_every_family_of_expected_information_is_checked():
+    assert {kind.__name__ for kind in FAMILIES} == set(AT)
+
+
+@pytest.mark.parametrize("name", AT)
+def test_expected_information_is_the_mean_square_of_the_score(name):
+    kind = getattr(distributions, name)
+    parameters, entries = FAMILIES[kind]
+    names = ("mean", "shape") if name == "InverseGaussian" else parameters
+    at = torch.tensor(AT[name], dtype=torch.float64)
+    fixed = {key: torch.tensor([value], dtype=torch.float64) for key, value in FIXED.get(name, {}).items()}
+
+    def density(values):
+        return kind(**dict(zip(names, values[:, None], strict=True)), **fixed)
+
+    def squares(y):
+        leaf = at.clone().requires_grad_()
+        log_density = density(leaf).log_prob(torch.tensor([y], dtype=torch.float64)).sum()
+        (score,) = torch.autograd.grad(log_density, leaf)
+        return (log_density.exp() * torch.outer(score, score)).detach().numpy().reshape(-1)
+
+    fn = density(at)
+    if fn.support.is_discrete:
+        total = sum(
+            squares(float(y)) for y in range(1 + int(fixed.get("total_count", 1 + 80 * (name[0] in "PN"))))
+        )
+    else:
+        real = fn.support.lower_bound if hasattr(fn.support, "lower_bound") else -np.inf
+        ends = (float(real), float(getattr(fn.support, "upper_bound", np.inf)))
+        middle = 0.3 if ends[0] < 0 else 0.5
+        low, high = (
+            scipy.integrate.quad_vec(squares, a, b, epsabs=1e-9, epsrel=1e-9)[0]
+            for a, b in ((ends[0], middle), (middle, ends[1]))
+        )
+        total = low + high
+    found = np.zeros((len(at), len(at)))
+    for (a, b), entry in entries(fn, *at[:, None]).items():
+        found[a, b] = found[b, a] = float(entry)
+    np.testing.assert_allclose(found, np.reshape(total, found.shape), rtol=1e-6, atol=1e-7)
+
+
+def test_the_bootstrap_is_the_one_of_its_name():
+    fit = fitted("gauss_cars")
+    again = bootstrap(fit, 50, seed=3).covariance()
+    found = covariance(fit, "bootstrap", draws=50, seed=3)
+    np.testing.assert_allclose(found, again.loc[found.index, found.columns])
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "error", "message"),
+    [
+        ("robust", {}, ModelError, "`kind` must be one of 'observed'"),
+        ("cluster", {}, DataError, "needs `groups`"),
+        ("HC1", {"groups": np.arange(50)}, DataError, "no use for `groups`"),
+        ("cluster", {"groups": np.arange(3)}, DataError, "one entry for each of 50 rows"),
+        ("kernel", {}, ModelError, "this loss is smooth"),
+    ],
+)
+def test_kinds_that_cannot_be_had(kind, settings, error, message):
+    with pytest.raises(error, match=message):
+        covariance(fitted("gauss_cars"), kind, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("huber_phones", "expected", "expected information of `huber`.*is not known"),
+        ("hetero_cars", "HC3", "need leverages"),
+        ("laplace_engel", "HC1", "not defined for a loss with corners"),
+        ("laplace_engel", "opg", "not defined for a loss with corners"),
+        ("ridge_bern_birthwt", "sandwich", "this fit has priors"),
+        ("lasso_pois_insurance", "observed", "prior with corners"),
+        ("laplace_engel", "iid", "`bandwidth` must be"),
+    ],
+)
+def test_models_that_a_kind_is_not_for(name, kind, message):
+    settings = {"bandwidth": "wide"} if kind == "iid" else {}
+    with pytest.raises(ModelError, match=message):
+        covariance(fitted(name), kind, **settings)
+
+
+def test_a_row_that_decides_a_coefficient_alone_is_named():
+    x, y = torch.zeros(8, 1, dtype=torch.float64), normal(8)
+    x[3] = 1.0
+    with pytest.raises(ModelError, match="row 3 has a leverage of 1"):
+        covariance(mle(models.gaussian, x, y), "HC2")
+
+
+def test_what_is_not_identified_is_named():
+    """Two constants of which only the product counts; the fit is taken as it is, not as a solver found it."""
+    from dataclasses import replace
+
+    import pyro.distributions as dist
+
+    from neglog.predictors import linear, rows
+
+    def product(x, y=None):
+        mean = linear("mean", x)
+        one, other = (pyro.sample(name, dist.LogNormal(mean.new_zeros(()), 1.0)) for name in ("one", "other"))
+        with rows(x):
+            return pyro.sample("y", dist.Normal(mean, one * other), obs=y)
+
+    x, y = normal(20, 1), normal(20, seed=1)
+    one = mle(pyro.condition(product, {"one": torch.tensor(1.0, dtype=torch.float64)}), x, y)
+    from neglog import flat
+    from neglog.coordinates import rescaled
+    from neglog.objective import Objective
+
+    objective = Objective(flat(product), one.objective.data)
+    params = {"one": torch.tensor(1.0, dtype=torch.float64), **one.params}
+    coordinates = rescaled(objective, objective.theta(params))
+    loose = replace(one, params=params, objective=objective, coordinates=coordinates, k=4)
+    with pytest.raises(ModelError, match="singular at the optimum along `one` and `other`"):
+        covariance(loose)
+
+
+# The table
+
+
+def test_the_table_says_what_it_is():
+    fit = fitted("gauss_cars")
+    found = summary(fit)
+    facts = {
+        "nll",
+        "loss",
+        "aic",
+        "aicc",
+        "bic",
+        "n",
+        "k",
+        "converged",
+        "status",
+        "level",
+        "interval",
+        "kind",
+    }
+    assert set(found.attrs) == facts
+    assert found.attrs["kind"] == "observed"
+    assert found.attrs["aicc"] == pytest.approx(fit.aic + 2 * 3 * 4 / (50 - 3 - 1))
+    assert list(found) == ["estimate", "std_error", "z", "p_value", "lower", "upper"]
+    assert summary(fitted("laplace_engel")).attrs["kind"] == "expected"
+    alone = summary(fitted("lasso_pois_insurance"))
+    assert list(alone) == ["estimate"]
+    assert "corners" in alone.attrs["reason"]
+
+
+def test_few_rows_have_an_infinite_aicc():
+    fit = mle(models.gaussian, normal(4, 1), normal(4, seed=1))
+    assert fit.aicc == np.inf
+
+
+@pytest.mark.parametrize("kind", ["sandwich", "HC3", "bootstrap"])
+def test_the_table_has_the_kind_that_was_asked_for(kind):
+    fit = fitted("gauss_cars")
+    settings = {"draws": 50} if kind == "bootstrap" else {}
+    found, wanted = summary(fit, kind=kind, **settings), errors(fit, kind, **settings)
+    np.testing.assert_allclose(found["std_error"], wanted.loc[found.index], rtol=1e-12)
+    reach = scipy.stats.norm.ppf(0.975) * wanted["sigma", ""] / fit.params["sigma"].item()
+    assert found.loc[("sigma", ""), "upper"] == pytest.approx(fit.params["sigma"].item() * np.exp(reach))
+
+
+def test_a_kind_that_was_asked_for_is_not_dropped_in_silence():
+    with pytest.raises(ModelError, match="this fit has priors"):
+        summary(fitted("ridge_bern_birthwt"), kind="sandwich")
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_profiles_of_a_normal_sample_are_known(level):
+    # 2 log LR is n log(1 + t² / (n - p)) for a coefficient, n (r - 1 - log r) for sigma, r its squared ratio.
+    fit, design, residuals = linear_model()
+    found, quantile = summary(fit, level=level, interval="profile"), scipy.stats.chi2.ppf(level, 1)
+    t = (48 * np.expm1(quantile / 50)) ** 0.5
+    ordinary = np.sqrt(np.diag(np.linalg.inv(design.T @ design)) * (residuals @ residuals) / 48)
+    for label_, error in zip(COEFFICIENTS, ordinary, strict=True):
+        row = found.loc[label_]
+        np.testing.assert_allclose(
+            row[["lower", "upper"]], row["estimate"] + t * error * np.array([-1, 1]), rtol=1e-6
+        )
+    sigma = found.loc[("sigma", "")]
+    for end in (sigma["lower"], sigma["upper"]):
+        ratio = (sigma["estimate"] / end) ** 2
+        assert 50 * (ratio - 1 - np.log(ratio)) == pytest.approx(quantile, rel=1e-6)
+    assert sigma["lower"] < sigma["estimate"] < sigma["upper"]
+    assert found.attrs["interval"] == "profile"
+
+
+def test_profiles_of_a_poisson_model_are_those_of_refits():
+    fit, case = fitted("pois_warpbreaks_weighted"), problem("pois_warpbreaks_weighted")
+    found = summary(fit, interval="profile")
+    x, quantile = case.x["log_rate"], scipy.stats.chi2.ppf(0.95, 1)
+    for end in ("lower", "upper"):
+        bias = torch.tensor(found.loc[("log_rate", "Intercept"), end], dtype=torch.float64)
+        held = mle(pyro.condition(models.poisson, {"log_rate.bias": bias}), x, case.y, **case.keywords)
+        assert 2 * (held.nll - fit.nll) == pytest.approx(quantile, rel=1e-5)
+
+
+def test_an_open_profile_ends_at_the_border():
+    # The likelihood of a Student's df rises to that of the Normal as it grows, and stays there.
+    x, y = torch.empty(60, 0, dtype=torch.float64), normal(60, seed=5) + 0.4 * normal(60, seed=6) ** 3
+    fit = mle(models.student_t, x, y)
+    found = summary(fit, level=0.99, interval="profile").loc[("df", "")]
+    print(found)
+    assert 0 < found["lower"] < found["estimate"] < found["upper"] == np.inf
+
+
+@pytest.mark.parametrize("name", ["laplace_engel", "ridge_bern_birthwt"])
+def test_profiles_that_there_are_not(name):
+    with pytest.raises(ModelError, match="a profile interval is of a likelihood that is smooth"):
+        summary(fitted(name), interval="profile")
+
+
+def test_bound_numbers_have_no_profile():
+    y = torch.tensor([0.0, 1.0, 2.0] * 6, dtype=torch.float64)
+    fit = mle(models.ordinal, normal(18, 1), y)
+    with pytest.raises(ModelError, match="`cutpoints` are bound to each other"):
+        summary(fit, interval="profile")
+    with pytest.raises(ModelError, match="`interval` must be"):
+        summary(fit, interval="likelihood")
+
+
+def test_a_censored_density_has_no_closed_information():
+    x, y = normal(30, 1), normal(30, seed=1).clamp_min(0.0)
+    fit = mle(censored(models.gaussian, lower=0.0), x, y)
+    with pytest.raises(ModelError, match="is not known"):
+        covariance(fit, "expected")
+    assert (errors(fit, "sandwich") > 0).all()
+
+
+def test_a_posterior_has_its_curvature_alone():
+    fit = map_estimate(models.gaussian, normal(20, 1), normal(20, seed=1))
+    assert summary(fit).attrs["kind"] == "observed"
+    with pytest.raises(ModelError, match="curvature of its posterior"):
+        covariance(fit, "cluster", groups=np.arange(20))
