@@ -163,7 +163,7 @@ MAY_IMPORT = {
     "density": {"coordinates", "lowered", "objective", "start"},
     "diagnostics": set(),
     "nuts": {"density", "errors"},
-    "approximations": {"covariances", "density", "errors", "fit", "objective", "solvers"},
+    "approximations": {"covariances", "density", "errors", "fit", "lowered", "objective", "solvers"},
     "posterior": {
         "approximations",
         "covariances",

@@ -56,6 +56,17 @@ def test_the_best_score_comes_first_and_the_noise_of_engel_grows(comparison: Com
     assert comparison.verdict.endswith(f" nats per row ahead of `{comparison.entries[1].model}`.")
 
 
+def test_weights_of_a_criterion_are_shares(comparison: Comparison) -> None:
+    fits = {entry.model: entry.fit for entry in comparison.entries if entry.fit is not None}
+    for criterion in ("aic", "bic"):
+        found = comparison.weights(criterion)
+        assert sum(found.values()) == pytest.approx(1.0)
+        gap = getattr(fits["student_t"], criterion) - getattr(fits["laplace"], criterion)
+        assert found["student_t"] / found["laplace"] == pytest.approx(np.exp(-gap / 2), rel=1e-9)
+    with pytest.raises(ModelError, match="`criterion` must be"):
+        comparison.weights("hqic")  # type: ignore[arg-type]
+
+
 def validation(scores: list[float], converged: bool = True) -> Validation:
     rows = len(scores)
     values = torch.tensor(scores, dtype=torch.float64)

@@ -22,6 +22,8 @@ from neglog import (
 from neglog.constraints import linear_constraints
 from neglog.errors import DataError, ModelError, SingularDesignError
 
+STATSMODELS = 1e-6
+"""Relative: its iterations stop where the deviance moves by 1e-8, which leaves weights 1e-7 off."""
 INTERACTIONS = ["wool_B_x_tension_M", "wool_B_x_tension_H"]
 MAIN = ["wool_B", "tension_M", "tension_H"]
 
@@ -46,17 +48,17 @@ def test_the_three_tests_of_an_interaction_are_those_of_statsmodels(breaks):
     wald = wald_test(fit, " = ".join([*INTERACTIONS, "0"]))
     score = score_test(small, x[INTERACTIONS])
     assert (ratio.df, wald.df, score.df) == (2, 2, 2)
-    assert ratio.statistic == pytest.approx(28.08675747660675, rel=1e-8)
-    assert wald.statistic == pytest.approx(27.82708978112725, rel=1e-8)
-    assert score.statistic == pytest.approx(28.10228645, rel=1e-8)
-    assert wald.p_value == pytest.approx(9.066177766746969e-07, rel=1e-6)
+    assert ratio.statistic == pytest.approx(28.08675747660675, rel=STATSMODELS)
+    assert wald.statistic == pytest.approx(27.82708978112725, rel=STATSMODELS)
+    assert score.statistic == pytest.approx(28.10228645, rel=STATSMODELS)
+    assert wald.p_value == pytest.approx(9.066177766746969e-07, rel=1e-5)
     assert "log_rate[wool_B_x_tension_M] = 0" in score.hypothesis
 
 
 def test_a_wald_test_takes_multiples_and_numbers(breaks):
     found = wald_test(breaks[0], "log_rate[wool_B] = -5e-1, 2*tension_M - tension_H/3 = -1")
-    assert found.statistic == pytest.approx(0.4843483751561176, rel=1e-8)
-    assert found.p_value == pytest.approx(0.7849194424267475, rel=1e-8)
+    assert found.statistic == pytest.approx(0.4843483751561176, rel=STATSMODELS)
+    assert found.p_value == pytest.approx(0.7849194424267475, rel=STATSMODELS)
 
 
 def test_a_wald_test_of_one_coefficient_is_its_z(cars):

@@ -23,8 +23,8 @@ GROUPS = {"posterior", "log_likelihood", "posterior_predictive", "observed_data"
 @pytest.fixture(scope="module")
 def table():
     rng = np.random.default_rng(1)
-    x = pd.DataFrame(rng.normal(size=(30, 2)), columns=["age", "height"])
-    return x, x["age"] + rng.normal(size=30)
+    x = pd.DataFrame(rng.normal(size=(100, 2)), columns=["age", "height"])
+    return x, x["age"] + rng.normal(size=100)
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +58,15 @@ def test_a_posterior_has_all_groups_and_names(exported, found, table):
 def test_the_log_likelihood_is_that_of_each_draw_and_row(exported, table):
     at = exported.posterior.isel(chain=0, draw=7)
     mean = at["mean.bias"].item() + table[0].to_numpy() @ at["mean.weight"].to_numpy()
-    expected = dist.Normal(torch.from_numpy(mean), at["sigma"].item()).log_prob(
-        torch.tensor(table[1].to_numpy())
-    )
+    sigma = torch.tensor(at["sigma"].item(), dtype=torch.float64)
+    expected = dist.Normal(torch.from_numpy(mean), sigma).log_prob(torch.tensor(table[1].to_numpy()))
     np.testing.assert_allclose(exported.log_likelihood["y"].isel(chain=0, draw=7), expected, rtol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword", "ignore:Passing a dict or None")  # ArviZ's own
 def test_arviz_works_on_it(exported, table):
     y = table[1].to_numpy()
-    without = posterior(models.gaussian, np.zeros((30, 0)), y, method="laplace", draws=1000)
+    without = posterior(models.gaussian, np.zeros((100, 0)), y, method="laplace", draws=1000)
     ranking = az.compare({"line": exported, "constant": to_arviz(without)})
     assert ranking.index[0] == "line"
     leave_one_out = az.loo(exported, pointwise=True)
@@ -74,8 +74,8 @@ def test_arviz_works_on_it(exported, table):
     assert leave_one_out.elpd_loo < float(exported.log_likelihood["y"].mean(("chain", "draw")).sum())
     values = az.loo_pit(exported, y="y")
     assert ((values >= 0) & (values <= 1)).all()
-    # Uniform, within four standard errors of a mean of 30.
-    assert abs(values.mean() - 0.5) < 4 / np.sqrt(12 * 30)
+    # Uniform, within four standard errors of a mean of 100.
+    assert abs(values.mean() - 0.5) < 4 / np.sqrt(12 * 100)
     with mpl.rc_context({"backend": "agg"}):
         az.plot_ppc(exported, num_pp_samples=5)
         mpl.pyplot.close("all")
@@ -87,7 +87,7 @@ def test_a_fit_is_one_draw(table):
     exported = to_arviz(fit, draws=40)
     assert set(exported.groups()) == GROUPS
     assert exported.posterior["sigma"].shape == (1, 1)
-    assert exported.posterior_predictive["y"].shape == (1, 40, 30)
+    assert exported.posterior_predictive["y"].shape == (1, 40, 100)
     assert float(exported.log_likelihood["y"].sum()) == pytest.approx(-fit.nll, rel=1e-12)
 
 
@@ -98,14 +98,14 @@ def test_a_flat_prior_is_left_out(table):
 
 def test_many_designs_outputs_and_weights_have_names(table):
     x, y = table
-    both = pd.DataFrame({"left": y, "right": x["height"] - y})
+    both = pd.DataFrame({"left": y, "right": y.to_numpy() ** 2})
     designs = {"mean": x, "scale": x[["age"]]}
-    weights = np.repeat([1.0, 0.0], [29, 1])
+    weights = np.repeat([1.0, 0.0], [99, 1])
     exported = to_arviz(mle(models.multivariate_gaussian, x, both, weights=weights), draws=10)
     assert exported.posterior["mean.weight"].dims == ("chain", "draw", "mean_output", "column")
     assert exported.posterior_predictive["y"].dims == ("chain", "draw", "row", "response")
     assert exported.observed_data.coords["response"].values.tolist() == ["left", "right"]
-    assert exported.constant_data["weights"].shape == (29,)
+    assert exported.constant_data["weights"].shape == (99,)
     own = to_arviz(mle(models.laplace, {"median": designs["mean"], "scale": designs["scale"]}, y), draws=10)
     assert own.posterior["median.weight"].dims[-1] == "median_column"
     assert own.posterior["log_scale.weight"].coords["scale_column"].values.tolist() == ["age"]
@@ -143,10 +143,8 @@ def test_pyros_own_samples_are_taken():
     assert exported.sample_stats["diverging"].shape == (1, 60)
     assert exported.log_likelihood["y"].dims == ("chain", "draw", "row")
     shift = chain.get_samples()["shift"][3]
-    np.testing.assert_allclose(
-        exported.log_likelihood["y"][0, 3], dist.Normal(shift, 1.0).log_prob(y), rtol=1e-6
-    )
-    assert np.isfinite(az.loo(exported).elpd_loo)
+    known = dist.Normal(shift, 1.0).log_prob(y)
+    np.testing.assert_allclose(exported.log_likelihood["y"][0, 3], known, rtol=1e-6)
 
     prior = Predictive(simple, num_samples=20)(x)
     from_prior = from_pyro({"shift": prior["shift"]}, prior=prior)

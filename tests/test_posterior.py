@@ -107,7 +107,7 @@ def test_nuts_knows_the_jacobian_of_a_rate(waits):
 
 def test_nuts_knows_the_jacobian_of_shares():
     y = np.repeat([0.0, 1.0, 2.0], [2, 5, 1])
-    found = posterior(of_shares, np.zeros((8, 0)), y, draws=500, tune=300)
+    found = posterior(of_shares, np.zeros((8, 0)), y, draws=500, tune=300, chains=2)
     alpha = np.array([3.0, 7.0, 4.0])  # 1, 2, 3 and the counts
     mean = alpha / alpha.sum()
     sd = np.sqrt(mean * (1 - mean) / (alpha.sum() + 1))
@@ -143,11 +143,11 @@ def test_the_two_modes_of_a_rate_differ_by_the_jacobian(waits):
 
 
 def test_the_variational_normal_is_the_nearest(waits):
-    # Of u = log rate, with density exp(a u - b exp(u)), KL(q || p) is least at the variance 1 / a and the mean
-    # log(a / b) - 1 / 2a, half a variance below the mode.
+    # Of u = log rate, with density exp(a u - b exp(u)), KL(q || p) is least at the variance 1 / a and the
+    # mean log(a / b) - 1 / 2a, half a variance below the mode.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SamplingWarning)  # the left tail is no Normal's
-        found = posterior(of_rate, *waits, method="vi", guide="diagonal", draws=4000)
+        found = posterior(of_rate, *waits, method="vi", guide="diagonal", draws=4000, steps=500)
     a, b = 2 + 15, 3 + waits[1].sum()
     logs = found.draws["rate"].log()
     error = NOISE + ERRORS / math.sqrt(4000)
@@ -211,9 +211,9 @@ def test_flat_priors_are_refused_where_they_do_not():
     x = np.linspace(-1, 1, 20)[:, None]
     with pytest.raises(ModelError, match=r"'logit\.weight'.*flat.*separates"):
         posterior(flat(models.bernoulli), x, (x[:, 0] > 0).astype(float))
-    noise = np.random.default_rng(5).standard_t(4, size=20)
-    with pytest.raises(ModelError, match=r"'df'.*(never falls|does not fall)"):
-        posterior(flat(models.student_t, "df"), x, x[:, 0] + noise)
+    heavy = x[:, 0] + np.random.default_rng(5).standard_t(1, size=20)  # the optimum is at a finite df
+    with pytest.raises(ModelError, match=r"'df'.*does not fall towards its largest value"):
+        posterior(flat(models.student_t, "df"), x, heavy)
     with pytest.raises(ModelError, match="flat, so there is nothing to draw"):
         prior_predictive(flat(models.gaussian, "sigma"), x)
 

@@ -55,10 +55,8 @@ def test_a_rate_is_one_of_the_exposure():
 def test_weights_count_rows():
     weights = np.array([1.0, 2.0, 1.0, 3.0, 1.0])
     rows = np.repeat(np.arange(5), weights.astype(int))
-    found, expected = (
-        priors_for(models.laplace, X, Y, weights=weights),
-        priors_for(models.laplace, X[rows], Y[rows]),
-    )
+    found = priors_for(models.laplace, X, Y, weights=weights)
+    expected = priors_for(models.laplace, X[rows], Y[rows])
     for name in expected:
         assert numbers(found[name]) == [pytest.approx(value, rel=1e-12) for value in numbers(expected[name])]
 

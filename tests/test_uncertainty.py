@@ -14,6 +14,7 @@ from reference import CASES, label, problem, table
 from neglog import bootstrap, censored, covariance, distributions, map_estimate, mle, models, summary
 from neglog.errors import DataError, ModelError
 from neglog.fisher import FAMILIES
+from neglog.reports import estimates_html, estimates_latex, estimates_text
 from neglog.sparsity import reach_of, weighted_quantiles
 
 CASE = 1e-7
@@ -412,10 +413,9 @@ def test_profiles_of_a_poisson_model_are_those_of_refits():
 
 def test_an_open_profile_ends_at_the_border():
     # The likelihood of a Student's df rises to that of the Normal as it grows, and stays there.
-    x, y = torch.empty(60, 0, dtype=torch.float64), normal(60, seed=5) + 0.4 * normal(60, seed=6) ** 3
+    x, y = normal(60, 1), scipy.stats.t(5).ppf((np.arange(60) + 0.5) / 60)
     fit = mle(models.student_t, x, y)
-    found = summary(fit, level=0.99, interval="profile").loc[("df", "")]
-    print(found)
+    found = summary(fit, interval="profile").loc[("df", "")]
     assert 0 < found["lower"] < found["estimate"] < found["upper"] == np.inf
 
 
@@ -447,3 +447,22 @@ def test_a_posterior_has_its_curvature_alone():
     assert summary(fit).attrs["kind"] == "observed"
     with pytest.raises(ModelError, match="curvature of its posterior"):
         covariance(fit, "cluster", groups=np.arange(20))
+
+
+# The table on paper
+
+
+def test_the_table_is_written_as_text_html_and_latex():
+    x = pd.DataFrame({"a_1 & <b>": normal(20)})
+    table_ = summary(mle(models.gaussian, x, normal(20, seed=1)), level=0.9)
+    text, html, latex = (write(table_) for write in (estimates_text, estimates_html, estimates_latex))
+    for written in (text, html, latex):
+        assert f"{table_['estimate'].iloc[0]:.5g}" in written
+        assert "90" in written
+    assert "a_1 & <b>" in text
+    assert "<td>a_1 &amp; &lt;b&gt;</td>" in html
+    assert html.count("<tr>") == 4
+    assert r"a\_1 \& $<$b$>$" in latex
+    rows = [line for line in latex.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == 4
+    assert {row.replace(r"\&", "").count("&") for row in rows} == {7}

@@ -16,6 +16,7 @@ from neglog.covariances import covariance
 from neglog.density import Density
 from neglog.errors import ModelError
 from neglog.fit import DENSE, Fit
+from neglog.lowered import Lowered
 from neglog.objective import Objective
 from neglog.solvers import Newton
 
@@ -80,9 +81,9 @@ def laplace_natural(fit: Fit, draws: int, seed: int) -> tuple[Tensor, Tensor, fl
     noise = noise[:draws]
     params = _unflattened(objective, centre + noise @ factor.mT)
     theta = torch.cat([s.transform.inv(params[n]).reshape(draws, -1) for n, s in objective.sites.items()], 1)
-    coordinates = fit.coordinates
-    losses = torch.tensor([coordinates.value(coordinates.z(each)) for each in theta], dtype=theta.dtype)
-    return theta, 0.5 * noise.square().sum(1) - losses, outside
+    lowered = Lowered(objective, fit.coordinates.blocks, fit.coordinates.cut)
+    z = torch.stack([lowered.z(each) for each in theta])
+    return theta, 0.5 * noise.square().sum(1) + _log_density(lowered, z, z[0]), outside
 
 
 def _check_entrywise(objective: Objective) -> None:
@@ -154,7 +155,7 @@ def variational(
     return z, _log_density(density, z, centre) - log_q
 
 
-def _log_density(density: Density, z: Tensor, near: Tensor) -> Tensor:
+def _log_density(density: Lowered, z: Tensor, near: Tensor) -> Tensor:
     evaluate = density.evaluation(near)
     return torch.stack([-evaluate(each)[0] for each in z])
 

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import pyro
@@ -61,6 +61,25 @@ class Comparison:
         if best is None or entry.validation is None:
             raise DataError(f"`{entry.model}` has no held-out score.")
         return best.above(entry.validation)
+
+    def weights(self, criterion: Literal["aic", "bic"] = "aic") -> Mapping[str, float]:
+        """Model -> its share of exp(-criterion / 2), among the models whose fit to all rows converged.
+
+        For whole numbers a density stands beside a probability: that of the interval of width 1 around them.
+
+        Raises:
+            ModelError: another criterion.
+
+        Source: Burnham & Anderson (2002), Model Selection and Multimodel Inference, section 2.9.
+        """
+        if criterion not in ("aic", "bic"):
+            raise ModelError(f"`criterion` must be 'aic' or 'bic'; it is {criterion!r}.")
+        fits = {
+            entry.model: entry.fit for entry in self.entries if entry.fit is not None and entry.fit.converged
+        }
+        least = min((getattr(fit, criterion) for fit in fits.values()), default=0.0)
+        raw = {name: math.exp(0.5 * (least - getattr(fit, criterion))) for name, fit in fits.items()}
+        return {name: value / sum(raw.values()) for name, value in raw.items()}
 
     @property
     def tied(self) -> tuple[Entry, ...]:

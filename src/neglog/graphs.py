@@ -270,8 +270,6 @@ class _Cleaner:
         inner, factor = _apart(node)
         if inner is not node:
             return self._times(self._whole(inner), factor)
-        if target is aten.expand.default and node.args[0].meta["value"].dim() == 0:
-            return self._times(node.args[0], float(count))
         if target in (aten.add.Tensor, aten.sub.Tensor) and not node.kwargs:
             left, right = node.args
             if _like(left, value) and _is_scalar(right):

@@ -210,9 +210,13 @@ def _samples(
         return found, {"sample_stats": {"diverging": diverging}}
     if callable(source):
         with torch.no_grad():
-            latent = [name for name, site in poutine.trace(source).get_trace(*args, **keywords).nodes.items()]
+            sites = poutine.trace(source).get_trace(*args, **keywords).nodes
             drawn = Predictive(source, num_samples=draws)(*args, **keywords)
-        source = {name: value for name, value in drawn.items() if name in latent and not name.startswith("_")}
+        source = {
+            name: value
+            for name, value in drawn.items()
+            if name in sites and not sites[name]["infer"].get("is_auxiliary")
+        }
     if not isinstance(source, Mapping) or not source:
         raise ModelError(
             "`source` must be a pyro.infer.MCMC, a guide, or samples (site name -> tensor); "

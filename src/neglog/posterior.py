@@ -24,7 +24,7 @@ from neglog.objective import Objective
 from neglog.tracing import row_bounds
 
 FAR = 40.0
-"""So far from the optimum, on the unconstrained scale, the density of a proper posterior has fallen ..."""
+"""From half as far to so far from the optimum, on the unconstrained scale, a proper density falls ..."""
 FALLEN = 10.0
 """... by so many nats at least."""
 
@@ -115,7 +115,7 @@ def posterior(
 
     Flat priors (`flat`) are refused unless the data make the posterior proper. That is judged by necessary
     signs: the optimum exists, the information is positive definite there, and along each flat parameter with
-    a bounded support the density falls by 10 nats towards both ends.
+    a bounded support the density falls towards both ends.
 
     Args:
         model: a Pyro function `(x, y=None)` with an observation site ``y``.
@@ -235,19 +235,18 @@ def _improper(flat: list[str]) -> str:
 def _check_tails(target: Density, optimum: Tensor, flat: list[str]) -> None:
     """Refuse a flat parameter with a bounded support that may run to an end of it."""
     sites = target.objective.sites
-    at = target.value(optimum)
     for name in flat:
-        if sites[name].is_real:
-            continue
-        for place in range(sites[name].place.start, sites[name].place.stop):
+        place = sites[name].place
+        for entry in [] if sites[name].is_real else range(place.start, place.stop):
             for side in (-FAR, FAR):
-                far = optimum.clone()
-                far[place] += side
-                if target.value(far) < at + FALLEN:
-                    end = "largest" if side > 0 else "smallest"
-                    raise ModelError(
-                        f"{_improper([name])}: the density does not fall towards its {end} value."
+                near, far = optimum.clone(), optimum.clone()
+                near[entry] += side / 2
+                far[entry] += side
+                if target.value(far) < target.value(near) + FALLEN:
+                    falls = (
+                        f"the density does not fall towards its {'larg' if side > 0 else 'small'}est value"
                     )
+                    raise ModelError(f"{_improper([name])}: {falls}.")
 
 
 def _thetas(target: Density, z: Tensor) -> Tensor:

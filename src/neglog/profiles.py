@@ -13,8 +13,8 @@ from neglog.solvers import Newton
 
 CLOSE = 1e-7
 """How near a profile interval ends to where it should, in standard errors."""
-FARTHEST = 1e3
-"""So many standard errors away a likelihood that is still not too low never will be."""
+FARTHEST = 30
+"""A likelihood that is still not too low at so many times the distance to be expected never will be."""
 STEPS = 60
 
 

@@ -93,25 +93,25 @@ def _solve(columns: Tensor, y: Tensor, weights: Tensor, coefficients: Tensor) ->
 
 def _lack(columns: Tensor, y: Tensor, coefficients: Tensor, residuals: Tensor) -> Tensor:
     """y - residuals - X b `(N,)`, as if summed in twice the digits."""
-    total, rest = _two_sum(y, -residuals)
-    for column, coefficient in zip(columns.T, coefficients, strict=True):
-        product, error = _two_product(column, -coefficient)
-        total, lost = _two_sum(total, product)
-        rest = rest + lost + error
-    return total + rest
+    products, errors = _two_product(columns.T, -coefficients[:, None])
+    return _sum(torch.cat([y[None], -residuals[None], products]), errors.sum(dim=0))
 
 
 def _gather(columns: Tensor, weights: Tensor, residuals: Tensor) -> Tensor:
     """Xᵀ W r `(P,)`, as if summed in twice the digits."""
     scaled, more = _two_product(weights, residuals)
     products, errors = _two_product(columns, scaled[:, None])
-    rest = (errors + columns * more[:, None]).sum(dim=0)
-    while len(products) > 1:  # pairs of rows, then pairs of pairs
-        if len(products) % 2:
-            products = torch.cat([products, torch.zeros_like(products[:1])])
-        products, lost = _two_sum(products[::2], products[1::2])
+    return _sum(products, (errors + columns * more[:, None]).sum(dim=0))
+
+
+def _sum(terms: Tensor, rest: Tensor) -> Tensor:
+    """The sum of terms `(M, ...)` along the first dimension, what rounding took of it, and a `rest`."""
+    while len(terms) > 1:  # pairs, then pairs of pairs
+        if len(terms) % 2:
+            terms = torch.cat([terms, torch.zeros_like(terms[:1])])
+        terms, lost = _two_sum(terms[::2], terms[1::2])
         rest = rest + lost.sum(dim=0)
-    return products[0] + rest
+    return terms[0] + rest
 
 
 def _two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

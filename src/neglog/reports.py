@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import io
 import math
 from collections.abc import Mapping
 from typing import Any, cast
 
 import pandas as pd
 from rich import box
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -42,6 +44,57 @@ def estimates_table(estimates: pd.DataFrame, level: float = 0.95) -> Table:
         table.add_row("" if parameter == before else parameter, Text(term), *cells)
         before = parameter
     return table
+
+
+def estimates_text(estimates: pd.DataFrame) -> str:
+    """The table of `summary` as plain text, as wide as it needs to be."""
+    written = io.StringIO()
+    shown = estimates_table(estimates, float(estimates.attrs.get("level", 0.95)))
+    Console(width=200, file=written, color_system=None).print(shown)
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
+
+
+def estimates_html(estimates: pd.DataFrame) -> str:
+    """The table of `summary` as an HTML table, every name escaped."""
+    head, rows = _grid(estimates)
+    heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    lines = ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
+    return "\n".join(["<table>", f"<tr>{heads}</tr>", *lines, "</table>"])
+
+
+def estimates_latex(estimates: pd.DataFrame) -> str:
+    """The table of `summary` as a LaTeX tabular, every name escaped; it needs no package."""
+    head, rows = _grid(estimates)
+    lines = [" & ".join(map(_latex, row)) + r" \\" for row in (head, *rows)]
+    start = rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}"
+    return "\n".join([start, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"])
+
+
+def _grid(estimates: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """The headings and the cells of the table of `summary`, as text."""
+    level = 100 * float(estimates.attrs.get("level", 0.95))
+    headings = {**HEADINGS, "lower": f"{level:g} % from", "upper": "to"}
+    head = ["parameter", "term", *(headings.get(str(name), str(name)) for name in estimates.columns)]
+    rows = [
+        [*cast(tuple[str, str], label), *(_cell(name, value) for name, value in row.items())]
+        for label, row in estimates.iterrows()
+    ]
+    return head, rows
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    **{sign: rf"\{sign}" for sign in "&%$#_{}"},
+}
+"""What means something in LaTeX, and how it is written as itself."""
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(sign, sign) for sign in text)
 
 
 def fit_table(fit: Fit, loss: str) -> Table:
@@ -126,6 +179,8 @@ def _entry_json(comparison: Comparison, entry: Entry) -> dict[str, Any]:
         "held_out_sum": finite(scores.sum) if scores else None,
         "behind_the_best": finite(behind[0]),
         "behind_standard_error": finite(behind[1]),
+        "aic_weight": comparison.weights("aic").get(entry.model),
+        "bic_weight": comparison.weights("bic").get(entry.model),
         "reason": entry.reason,
     }
 

@@ -15,6 +15,7 @@ from pyro.infer.autoguide.initialization import init_to_median
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import biject_to
 
 from neglog.data import ALL, Data
 from neglog.errors import ModelError
@@ -145,7 +146,7 @@ def initial_value(
     """
     given = given or {}
     told = torch.as_tensor(given[msg["name"]], dtype=torch.float64) if msg["name"] in given else None
-    if told is not None and told.shape == msg["fn"].shape() and bool(msg["fn"].support.check(told).all()):
+    if told is not None and told.shape == msg["fn"].shape() and _is_inside(msg["fn"].support, told):
         return told
     if "start" in msg["infer"]:
         return msg["infer"]["start"]
@@ -160,6 +161,11 @@ def initial_value(
         zero = torch.zeros(msg["fn"].shape(), dtype=mean.dtype)
         return torch.where(torch.isfinite(mean), mean, zero)
     return init_to_median(msg).detach()
+
+
+def _is_inside(support: Any, value: Tensor) -> bool:
+    """Whether a value is in a support, and not on its border."""
+    return bool(support.check(value).all()) and bool(torch.isfinite(biject_to(support).inv(value)).all())
 
 
 class _Watched(dict[str, Tensor]):

@@ -300,8 +300,8 @@ class Beta(Given, dist.Beta):
         super().__init__(*self._given, validate_args=validate_args)
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        other = 1 - value
-        return log_beta_kernel(*self._given, value, other) - torch.log(value) - torch.log(other)
+        (a, b), other = self._given, 1 - value
+        return log_beta_kernel(a, b, value, other) - torch.log(value) - torch.log(other)
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         inside, x = self._inside(value)

@@ -16,7 +16,7 @@ from neglog.distributions.partials import Law
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
-# B_2k / (2k (2k - 1)), k = 1..10: the coefficients of Stirling's series in powers 1/z, 1/z³, ...
+# B_2k / (2k (2k - 1)), k = 1..13: the coefficients of Stirling's series in powers 1/z, 1/z³, ...
 _STIRLING = (
     1 / 12,
     -1 / 360,
@@ -28,6 +28,9 @@ _STIRLING = (
     -3617 / 122400,
     43867 / 244188,
     -174611 / 125400,
+    77683 / 5796,
+    -236364091 / 1506960,
+    657931 / 300,
 )
 _SHIFT = 10
 _ORDERS = 5
@@ -112,11 +115,18 @@ def log_difference(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(more, a + log1m_exp(torch.where(more, a - b, 1.0)), -torch.inf)
 
 
+def _stirling(order: int) -> tuple[float, ...]:
+    """As many terms as a derivative needs at z = 10: there the terms that follow grow with each order."""
+    return _STIRLING[: 8 + order]
+
+
 @lru_cache(maxsize=64)
 def _powers(order: int) -> tuple[float, ...]:
     """The coefficients of a derivative of Stirling's series, from the lowest power of 1 / z on."""
-    rising = (math.prod(range(2 * m + 1, 2 * m + 1 + order)) for m in range(len(_STIRLING)))
-    return tuple((-1) ** order * c * factor for c, factor in zip(_STIRLING, rising, strict=True))
+    return tuple(
+        (-1) ** order * c * math.prod(range(2 * m + 1, 2 * m + 1 + order))
+        for m, c in enumerate(_stirling(order))
+    )
 
 
 def _series(w: Tensor, order: int) -> Tensor:
@@ -136,7 +146,8 @@ def _sums_of_powers(z: Tensor, order: int) -> list[Tensor]:
         for product in products[1:]:
             second = torch.addcmul(second, product, product)
         sums.append(4 * square * second - 2 * first + 1 / square)
-    return sums + [sum((z + j) ** -k for j in range(1, _SHIFT)) for k in range(3, order + 1)]
+    higher = range(3, order + 1)
+    return sums + [torch.stack([(z + j) ** -k for j in range(1, _SHIFT)]).sum(0) for k in higher]
 
 
 def _shift(z: Tensor) -> Tensor:
@@ -187,7 +198,7 @@ def _inverse_remainder(w: Tensor, order: int) -> Tensor:
     beyond = 1 / (z + _SHIFT)
     if order == 0:
         return torch.where(w < edge, _series(small, 0), _shift(z) + _series(beyond, 0))
-    powers = [(c, 2 * m + 1) for m, c in enumerate(_STIRLING) if 2 * m + 1 >= order]
+    powers = [(c, 2 * m + 1) for m, c in enumerate(_stirling(order)) if 2 * m + 1 >= order]
     far = _horner(tuple(c * math.perm(power, order) for c, power in powers), small * small)
     far = far if powers[0][1] == order else far * small
     parts = [part + _series(beyond, j) for j, part in enumerate(_shifts(z, order), start=1)]
