@@ -66,6 +66,8 @@ def pinball(coordinates: Coordinates) -> Pinball | None:
     """
     objective, blocks = coordinates.objective, coordinates.blocks
     sites = objective.sites
+    if objective.corner is None or objective.data.y.dim() != 1:
+        return None
     if not coordinates.cut or len(blocks) != 1 or not all(site.masked for site in sites.values()):
         return None
     block = blocks[0]
