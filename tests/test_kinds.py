@@ -42,7 +42,7 @@ from neglog.errors import (
 from neglog.export import load, save
 from neglog.guides import Delta
 from neglog.objective import Objective
-from neglog.solvers import LBFGS
+from neglog.solvers import LBFGS, Newton
 from neglog.solvers import SVI as Literal
 from neglog.tracing import positive_names, predictor_names
 
@@ -514,12 +514,16 @@ def test_every_solver_ends_at_the_same_optimum(name, solver):
 def test_a_mixture_without_columns_is_scikit_learns(column, components):
     y = table("iris")[[column]]
     theirs = GaussianMixture(components, tol=1e-14, max_iter=100_000, reg_covar=0, random_state=0).fit(y)
-    order = np.argsort(theirs.means_[:, 0])
     model = partial(models.gaussian_mixture, components=components)
     fit = mle(model, np.empty((len(y), 0)), y[column])
     assert fit.converged, fit.status
-    assert -fit.nll == pytest.approx(theirs.score(y) * len(y), abs=1e-7)
-    np.testing.assert_allclose(fit.params["mean.bias"], theirs.means_[order, 0], rtol=1e-5)
+    if components == 2:
+        assert -fit.nll == pytest.approx(theirs.score(y) * len(y), abs=1e-7)
+        np.testing.assert_allclose(
+            fit.params["mean.bias"].sort().values, np.sort(theirs.means_[:, 0]), rtol=1e-5
+        )
+    else:  # theirs ends at a lower optimum, from any of 20 starts
+        assert -fit.nll > theirs.score(y) * len(y) + 0.5
     # Expectation maximisation creeps: where it ends it is 1e-6 off, while from our optimum it does not move.
     start = {
         "means_init": fit.params["mean.bias"].reshape(-1, 1).numpy(),
@@ -773,6 +777,8 @@ def test_zeros_that_are_too_few_end_at_the_border(name):
 def test_a_component_that_falls_on_tied_rows_is_told():
     y = torch.cat([10 + normal(40), torch.zeros(20).double()])
     with pytest.raises(UnboundedLikelihoodError, match=r"fits 20 of 60 rows exactly \(row 40: y = 0\)"):
+        mle(models.gaussian_mixture, torch.empty(60, 0), y, solver=Newton())
+    with pytest.raises(UnboundedLikelihoodError, match="no maximum"):
         mle(models.gaussian_mixture, torch.empty(60, 0), y)
     model = with_priors(models.gaussian_mixture, {"sigma": dist.LogNormal(tensor(0.0), tensor(1.0))})
     fit = map_estimate(model, torch.empty(60, 0), y)

@@ -39,7 +39,7 @@ def location_scale(
     signed = {index: (1, part) for index, part in parts.items()} | {
         (0, *index[1:]): (-1, part) for index, part in parts.items() if index[:1] == (1,)
     }
-    signed |= {(0, 1): signed[0, 1], (0, 0): signed[1, 1]}
+    signed[0, 0] = signed[1, 1]
     return Law({index: _of_data(sign, part) for index, (sign, part) in signed.items()})
 
 

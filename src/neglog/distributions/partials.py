@@ -94,13 +94,11 @@ class _Partial(torch.autograd.Function):
 
 
 def _slope(ctx: Any, place: int, arguments: tuple[Tensor, ...]) -> Any:
-    """The derivative in the argument at `place`; where it is differentiated again it is kept for that."""
-    if place in ctx.slopes:
-        return ctx.slopes[place]
-    slope = ctx.law.partial((*ctx.index, place), arguments)
-    if torch.is_grad_enabled():
-        ctx.slopes[place] = slope
-    return slope
+    """The derivative in the argument at `place`, once for all who ask for it while the graph stands."""
+    recorded = torch.is_grad_enabled()
+    if place not in ctx.slopes or (recorded and not ctx.slopes[place][0]):
+        ctx.slopes[place] = recorded, ctx.law.partial((*ctx.index, place), arguments)
+    return ctx.slopes[place][1]
 
 
 # Each call asks for it anew, and to find it takes as long as three operations.
