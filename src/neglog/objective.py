@@ -257,7 +257,7 @@ class Objective:
             part.check_spread(part.response(theta))
 
     def end(self, theta: Tensor) -> tuple[float, float]:
-        """Minus the log-likelihood of the rows and the log prior, after the check of `check_bounded`."""
+        """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`."""
         nll, prior = 0.0, 0.0
         with torch.no_grad():
             for rows, part in self.parts:
