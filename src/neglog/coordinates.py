@@ -33,12 +33,15 @@ MANY = 50_000
 class Coordinates:
     """The objective as a problem in z: what a solver sees.
 
+    `solved` says that a solver starts at the optimum, and has but to confirm it.
     Implements `neglog.solvers.solution.Kinked` where the only corners are Laplace densities in a linear
     predictor or of a prior (`polyhedral`), and `Problem` always.
     """
 
-    def __init__(self, objective: Objective, blocks: tuple[Block, ...], cut: bool) -> None:
-        self.objective, self.blocks, self.cut = objective, blocks, cut
+    def __init__(
+        self, objective: Objective, blocks: tuple[Block, ...], cut: bool, solved: bool = False
+    ) -> None:
+        self.objective, self.blocks, self.cut, self.solved = objective, blocks, cut, solved
         self.size, self.rows = objective.size, objective.rows
 
     def zeros(self, *shape: int) -> Tensor:
@@ -137,7 +140,7 @@ class Coordinates:
 
     def sample(self) -> Coordinates | None:
         """The problem of a tenth of the rows, or of one block: its optimum is near that of very many."""
-        if self.rows < MANY or not self.cut or not self.objective.separable:
+        if self.rows < MANY or not self.cut or self.solved or not self.objective.separable:
             return None
         index = sample_of(self.rows, min(self.rows // 10, PART))
         blocks = tuple(block.take(index) for block in self.blocks)

@@ -22,6 +22,7 @@ from neglog.errors import ConvergenceWarning, DataError, SingularDesignError, Un
 from neglog.existence import check_covariance, recession
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
+from neglog.least_squares import closed_form
 from neglog.lowered import Lowered
 from neglog.objective import Objective
 from neglog.penalised import Penalised, aligned, at_corners, is_penalised
@@ -221,6 +222,10 @@ def _fit(
     check_covariance(coordinates)
     if solver is None and not start:
         solver = choose(coordinates)
+        best = closed_form(coordinates, theta) if isinstance(solver, Newton) else None
+        if best is not None:
+            coordinates = Coordinates(objective, coordinates.blocks, True, solved=True)
+            return _solved(coordinates, best, solver, progress)
         others = elsewhere(coordinates, theta) if isinstance(solver, Newton) else theta[:0]
         # Newton's method may stop at a saddle, which such likelihoods have between optima.
         beyond = Chain((solver, TrustRegion(max_steps=50)))

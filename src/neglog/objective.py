@@ -80,7 +80,7 @@ class Objective:
         check_density(data, first.log_prob(RESPONSE), self.name)
         self.sites = _lay_out(first)
         self.calls = tuple(first.affines)
-        self.corner = corner(response)
+        self.corner, self.family = corner(response), type(response)
         self.size = sum(site.size for site in self.sites.values())
         if not self.sites:
             raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,11 +10,14 @@ import torch
 from torch import Tensor
 
 from neglog.errors import ModelError, UnboundedLikelihoodError
+from neglog.least_squares import null_line
 from neglog.objective import Objective, rows_of_second_derivatives
 from neglog.solvers import Newton
 
 MOST = 50
 """With more constants than this the null model is not fitted first."""
+CLOSE = 1e-2
+"""So near, in units of the noise of a row, the null model is to its own optimum before the last step."""
 
 
 class _Null:
@@ -104,7 +106,8 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     places = torch.cat([torch.arange(s.offset, s.offset + s.size) for s in free]) if free else torch.arange(0)
     if not calls or not 0 < len(places) <= MOST:
         return theta
-    return _null_fit(objective, theta, places)
+    line = null_line(objective, theta, [site.name for site in free])
+    return _null_fit(objective, theta, places) if line is None else line
 
 
 def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
@@ -122,9 +125,7 @@ def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
 
 def _null_of(objective: Objective, theta: Tensor, places: Tensor) -> tuple[Tensor, bool]:
     null = _Null(objective.softened(1.0), theta, places)
-    if not math.isfinite(null.value(theta[places])):
-        return theta, False
-    found = Newton(tolerance=1e-6, max_steps=100).minimise(null, theta[places])
+    found = Newton(tolerance=CLOSE * null.rows**0.5, max_steps=100).minimise(null, theta[places])
     return null.theta(found.z), found.converged
 
 

@@ -1,0 +1,136 @@
+"""Least squares: where one linear predictor is the mean of a Normal response, its optimum is known."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from neglog.coordinates import Coordinates
+from neglog.distributions import Normal
+from neglog.objective import Objective
+from neglog.predictors import RESPONSE
+from neglog.tracing import Affine, Run, run
+
+NORMAL = (Normal, dist.Normal, torch.distributions.Normal)
+TIGHT = 1e-8
+"""A spread below this share of the largest response is left to the solvers to judge."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """The predictor that is the mean of a Normal response, and the site that is its scale, if one is."""
+
+    mean: Affine
+    scale: str | None
+
+    @property
+    def bias(self) -> str:
+        return f"{self.mean.name}.bias"
+
+    @property
+    def weight(self) -> str:
+        return f"{self.mean.name}.weight"
+
+
+@torch.enable_grad()
+def line_of(objective: Objective) -> Line | None:
+    """The line of a model whose response is Normal around one predictor, with one scale for all rows.
+
+    It is told by identity: the distribution holds the very tensors that were handed to the model. Designs of
+    more than `neglog.objective.SAMPLE` rows are in the predictor with those of a sample.
+    """
+    few = objective.sample
+    if objective.family not in NORMAL or few.data.y.dim() != 1 or bool(few.data.y.isnan().any()):
+        return None
+    start = objective.params(objective.initial)
+    params = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
+    etas = {call.name: call.constant(few.rows).detach().clone() for call in objective.calls}
+    ran = run(few.model, few.data, Run(params, etas=etas))
+    site = ran.sites[RESPONSE]
+    loc, scale = site["fn"].loc, site["fn"].scale
+    mean = next((call for call in ran.affines if _is_same(loc, etas[call.name])), None)
+    if mean is None or mean.outputs is not None or site["mask"] is not None or any(scale.stride()):
+        return None
+    name = next((name for name, value in params.items() if scale.data_ptr() == value.data_ptr()), None)
+    return None if name is None and scale.requires_grad else Line(mean, name)
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    return (one.data_ptr(), one.shape, one.stride()) == (other.data_ptr(), other.shape, other.stride())
+
+
+def null_line(objective: Objective, theta: Tensor, free: Collection[str]) -> Tensor | None:
+    """`theta` `(K,)` with the sites `free`, a bias and a scale with flat priors, where they are best.
+
+    None where these are not all that is free. Of many rows a sample says it.
+    """
+    line = line_of(objective)
+    if line is None or not set(free) <= {line.bias, line.scale} or not _are_flat(objective, free):
+        return None
+    data = objective.sample.data
+    params = objective.params(theta)
+    weight, bias = params.get(line.weight, line.mean.weight), params.get(line.bias, line.mean.bias)
+    with torch.no_grad():
+        slope = Affine(line.mean.name, line.mean.design, weight, torch.zeros_like(bias))
+        rest = data.y - (slope.value if bool(weight.any()) else slope.constant(data.rows))
+        weights = torch.ones_like(rest) if data.weights is None else data.weights
+        bias = weights @ rest / weights.sum() if line.bias in free else bias
+        square = weights @ (rest - bias).square() / weights.sum()
+    return _placed(objective, theta, {line.bias: bias, line.scale: square.sqrt()}, free)
+
+
+def closed_form(coordinates: Coordinates, theta: Tensor) -> Tensor | None:
+    """`theta` `(K,)` with the coefficients and the scale of a Normal line where they are best, in two walks.
+
+    None where there is no such line, or its priors count. Products of the columns are those which the
+    curvature at the optimum is made of.
+    """
+    objective = coordinates.objective
+    line = line_of(objective) if coordinates.cut else None
+    own = {line.bias, line.weight, line.scale} & set(objective.sites) if line else set()
+    if line is None or not _are_flat(objective, own):
+        return None
+    block = next((block for block in coordinates.blocks if block.predictor == line.mean.name), None)
+    if block is None or not len(block.places):
+        return None
+    size = len(block.places)
+    products, sums, mass = coordinates.zeros(size, size), coordinates.zeros(size), 0.0
+    for rows, part in objective.parts:
+        weights = torch.ones_like(part.data.y) if part.data.weights is None else part.data.weights
+        offset = block.eta(torch.zeros_like(sums), rows)
+        products += block.cross(weights, block, rows)
+        sums += block.gather(weights * (part.data.y - offset), rows)
+        mass += float(weights.sum())
+    factor, failed = torch.linalg.cholesky_ex(products)
+    if failed:
+        return None
+    z = torch.cholesky_solve(sums[:, None], factor)[:, 0]
+    square = torch.zeros((), dtype=z.dtype)
+    for rows, part in objective.parts:
+        squares = (part.data.y - block.eta(z, rows)).square()
+        square += squares.sum() if part.data.weights is None else part.data.weights @ squares
+    found = theta.index_copy(0, block.places, block.solve(z))
+    return _placed(objective, found, {line.scale: (square / mass).sqrt()}, own)
+
+
+def _are_flat(objective: Objective, names: Collection[str | None]) -> bool:
+    return all(objective.sites[name].masked for name in names if name is not None)
+
+
+def _placed(
+    objective: Objective, theta: Tensor, values: dict[str | None, Tensor], free: Collection[str | None]
+) -> Tensor | None:
+    """`theta` with the values of the sites that are free; None where a spread is next to nothing."""
+    *_, spread = values.values()
+    if not float(spread) > TIGHT * float(objective.sample.data.y.abs().max()):
+        return None
+    theta = theta.clone()
+    for name, value in values.items():
+        if name is not None and name in free:
+            site = objective.sites[name]
+            theta[site.place] = site.transform.inv(value).reshape(-1)
+    return theta
