@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import neglog
 from neglog import datasets, export, predict
 from neglog.cli import app
+from neglog.comparison import Entry
 from neglog.errors import ConvergenceWarning
 from neglog.tables import read_table
 
@@ -28,6 +29,12 @@ ENGEL = str(datasets.path("engel"))
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def few_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were no more models than these, where others would show nothing more."""
+    monkeypatch.setattr(neglog.models, "__all__", ["gaussian", "laplace", "poisson"])
 
 
 def run(*arguments: str) -> Any:
@@ -303,6 +310,7 @@ def test_compare_in_json_has_every_digit() -> None:
     assert not list(Path.cwd().iterdir())
 
 
+@pytest.mark.usefixtures("few_models")
 def test_the_seed_decides_the_folds() -> None:
     first, again, other = (
         answer("compare", CARS, "dist ~ speed", "--no-plot", "--folds", "2", "--seed", seed)
@@ -312,6 +320,7 @@ def test_the_seed_decides_the_folds() -> None:
     assert first["models"] != other["models"]
 
 
+@pytest.mark.usefixtures("few_models")
 def test_a_model_that_fails_is_listed_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = neglog.mle
 
@@ -348,6 +357,9 @@ def test_bars_are_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
         return iter(names)
 
     monkeypatch.setattr("neglog.cli._bar", bar)
+    monkeypatch.setattr(  # which models are watched is decided before any is fitted
+        "neglog.comparison._enter", lambda name, *_: Entry(name, "a loss", reason="not tried")
+    )
     run("compare", CARS, "dist ~ speed", "--no-plot", "--folds", "2")
     assert watched == []  # stderr is no terminal
     monkeypatch.setattr("neglog.cli._at_terminal", lambda: True)

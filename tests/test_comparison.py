@@ -22,6 +22,12 @@ REAL_OR_POSITIVE = REAL | {"gamma", "inverse_gaussian", "lognormal", "weibull"}
 """What a positive response that is no whole number is compared under."""
 
 
+@pytest.fixture
+def few_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were no more models than these: what holds of each needs no others."""
+    monkeypatch.setattr(models, "__all__", ["gamma", "gaussian", "heteroscedastic", "laplace"])
+
+
 @pytest.fixture(scope="module")
 def engel() -> Learned:
     return learn("food_expenditure ~ income", datasets.load("engel"))
@@ -36,12 +42,13 @@ def test_entries_are_the_fits_and_scores_of_their_models(engel: Learned, compari
     assert {entry.model for entry in comparison.entries} == REAL_OR_POSITIVE
     x, y = engel.table[["income"]], engel.table["food_expenditure"]
     for entry in comparison.entries:
+        assert entry.converged
+    for entry in comparison.entries[::4]:
         model = getattr(models, entry.model)
         assert entry.fit is not None
         assert entry.validation is not None
         assert entry.fit.nll == mle(model, x, y).nll
         assert torch.equal(entry.validation.scores, cross_validate(model, x, y, seed=4).scores)
-        assert entry.converged
 
 
 def test_the_best_score_comes_first_and_the_noise_of_engel_grows(comparison: Comparison) -> None:
@@ -110,6 +117,7 @@ def test_the_verdict_doubts_a_best_model_that_did_not_converge() -> None:
     assert Comparison((failed,)).verdict == "No model could be scored on rows it has not seen."
 
 
+@pytest.mark.usefixtures("few_models")
 def test_a_model_that_fails_stands_last_with_its_reason(
     engel: Learned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +161,7 @@ def test_folds_are_checked_before_anything_is_fitted(engel: Learned) -> None:
         compare_models(weighted, weights="w", folds=4)
 
 
+@pytest.mark.usefixtures("few_models")
 def test_weights_are_rows_written_out(engel: Learned) -> None:
     twice = learn("food_expenditure ~ income", engel.table.assign(w=2), keep=["w"])
     once = compare_models(engel)
@@ -164,6 +173,7 @@ def test_weights_are_rows_written_out(engel: Learned) -> None:
         assert entry.fit.n == 470
 
 
+@pytest.mark.usefixtures("few_models")
 def test_each_model_takes_the_companions_that_it_knows(engel: Learned) -> None:
     learned = learn("food_expenditure ~ income", engel.table, also=["sigma ~ income", "log_variance ~ 1"])
     fits = {entry.model: entry for entry in compare_models(learned).entries}

@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from neglog import map_estimate, mle, models, quantiles, with_priors
+from neglog.choice import choose
 from neglog.errors import DataError, SingularDesignError, UnboundedLikelihoodError
-from neglog.fit import choose
 from neglog.solvers import Continuation, InteriorPoint, globs, interior_point
 from neglog.solvers.lines import Lines
 from neglog.solvers.vertex import pivoted, vertex_at

@@ -497,8 +497,11 @@ def test_a_saved_fit_predicts_as_it_did(name, tmp_path):
     assert len(summary(again)) == len(summary(fit))
 
 
-@pytest.mark.parametrize("solver", [LBFGS(), Literal(steps=1500)], ids=["lbfgs", "svi"])
-@LAW
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [(name, LBFGS()) for name in MODELS]
+    + [(name, Literal(steps=1500)) for name in ("categorical", "gaussian_mixture")],
+)
 def test_every_solver_ends_at_the_same_optimum(name, solver):
     x, y = drawn(name, 150)
     fit, other = mle(MODELS[name], x, y), mle(MODELS[name], x, y, solver=solver)

@@ -14,8 +14,8 @@ import torch
 from pyro.infer.autoguide.initialization import init_to_value
 from torch import Tensor
 
+from neglog.choice import DENSE, choose, problem_of
 from neglog.coordinates import Coordinates, rescaled
-from neglog.curvature import Curved
 from neglog.data import ALL, Columns, Data, prepare
 from neglog.elsewhere import elsewhere
 from neglog.errors import ConvergenceWarning, DataError, SingularDesignError, UnboundedLikelihoodError
@@ -23,31 +23,13 @@ from neglog.existence import check_covariance, recession
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
 from neglog.least_squares import closed_form
-from neglog.lowered import Lowered
 from neglog.objective import Objective
-from neglog.penalised import Penalised, aligned, at_corners, is_penalised
-from neglog.pinball import Pinball, pinball
+from neglog.penalised import at_corners, is_penalised
 from neglog.predictors import design_keys
 from neglog.refinement import refined
-from neglog.solvers import (
-    LBFGS,
-    Adam,
-    Chain,
-    Continuation,
-    InteriorPoint,
-    MultiStart,
-    Newton,
-    ProximalNewton,
-    Solution,
-    TrustRegion,
-)
+from neglog.solvers import Chain, MultiStart, Newton, Solution, TrustRegion
 from neglog.start import starting_point
 from neglog.tracing import row_bounds
-
-DENSE = 200
-"""A model of at most so many parameters is solved by Newton's method even without linear predictors."""
-FULL_BATCH = 100_000_000
-"""A network of at most so many parameters times rows is fitted on all rows at once."""
 
 
 @dataclass(frozen=True)
@@ -247,17 +229,7 @@ def refitted(fit: Fit, model: Model, solver: Any) -> Fit:
 def _solved(coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool) -> Fit:
     objective = coordinates.objective
     solver = choose(coordinates) if solver is None else solver
-    _check_solver(solver, coordinates)
-    problem: Any = coordinates
-    if isinstance(solver, ProximalNewton):
-        coordinates = aligned(coordinates)
-        problem = Penalised(coordinates)
-    elif isinstance(solver, TrustRegion):
-        problem = Curved(coordinates.objective, coordinates.blocks, coordinates.cut)
-    elif isinstance(solver, InteriorPoint):
-        problem = _of_lines(coordinates)
-    elif _repays_tracing(coordinates, solver):
-        problem = Lowered(coordinates.objective, coordinates.blocks, coordinates.cut)
+    coordinates, problem = problem_of(coordinates, solver)
     solution = solver.minimise(problem, coordinates.z(theta), progress)
     solution = _existing(coordinates, solution)
     fit = _finished(objective, coordinates, solution)
@@ -271,60 +243,6 @@ def _coordinates(objective: Objective, theta: Tensor, solver: Any) -> Coordinate
         return rescaled(objective, theta)
     rescaled(objective, theta)  # for its check of the rank
     return Coordinates(objective, (), cut=False)
-
-
-def choose(coordinates: Coordinates) -> Any:
-    """The solver for a problem, by the rule in `mle`."""
-    if is_penalised(coordinates):
-        return ProximalNewton()
-    if pinball(coordinates) is not None:
-        return InteriorPoint()
-    if coordinates.polyhedral:
-        return Continuation()
-    sites = coordinates.objective.sites.values()
-    small, network = coordinates.size <= DENSE, any(site.started for site in sites)
-    if not coordinates.kinked and coordinates.cut:
-        return Newton()
-    if not coordinates.kinked and small and not network:
-        return TrustRegion()
-    if coordinates.kinked or coordinates.size * coordinates.rows > FULL_BATCH:
-        return Adam(batch_size=None if coordinates.rows <= 10_000 else 1000)
-    if small and not any(site.masked for site in sites):
-        return Chain((LBFGS(max_steps=500), Newton()))
-    return LBFGS()  # a network's likelihood often has its maximum at infinity; priors bring it back
-
-
-def _repays_tracing(coordinates: Coordinates, solver: Any) -> bool:
-    """Whether the steps are so many that the model is better traced once and replayed at each."""
-    network = any(site.started for site in coordinates.objective.sites.values())
-    return isinstance(solver, Adam) or (network and isinstance(solver, LBFGS | Chain))
-
-
-def _check_solver(solver: Any, coordinates: Coordinates) -> None:
-    if not callable(getattr(solver, "minimise", None)):
-        raise DataError(
-            f"`solver` must be one of neglog.solvers, such as Newton(), or None; it is {solver!r}."
-        )
-    if isinstance(solver, Continuation) and not coordinates.polyhedral:
-        raise DataError(
-            "`Continuation` needs a Laplace density, not truncated, whose location is a linear predictor, or "
-            "a Laplace prior; this model has none. Leave `solver` out."
-        )
-    if isinstance(solver, ProximalNewton) and not is_penalised(coordinates):
-        raise DataError(
-            "`ProximalNewton` needs Laplace or ElasticNet priors, whose parameters are numbers, a density of "
-            "y without corners, and linear predictors; this model is another one. Leave `solver` out."
-        )
-
-
-def _of_lines(coordinates: Coordinates) -> Pinball:
-    problem = pinball(coordinates)
-    if problem is None:
-        raise DataError(
-            "`InteriorPoint` needs a Laplace density of y, symmetric or not, at one linear predictor with a "
-            "fixed design, one scale, and flat priors; this model is another one. Leave `solver` out."
-        )
-    return problem
 
 
 def _existing(coordinates: Coordinates, solution: Solution) -> Solution:

@@ -125,14 +125,15 @@ def _line_search(
 ) -> _Point | None:
     """The first point along the direction that descends enough (Armijo), or None.
 
-    Unless the curvature is known to change little (`near`), the full step is taken with its Hessian.
+    The full step is taken with its Hessian, unless the curvature is known to change little (`near`), or is
+    not to be trusted, and further steps follow.
     """
     slope = float(at.gradient @ direction)
     step = 1.0
     for _ in range(60):
         trial = at.z + step * direction
-        known = problem.value_and_gradient(trial) if near or step < 1 else problem.derivatives(trial)
-        new = _Point(trial, *known)
+        whole = definite and step == 1.0 and not near
+        new = _Point(trial, *(problem.derivatives if whole else problem.value_and_gradient)(trial))
         if math.isfinite(new.value) and new.value <= at.value + 1e-4 * step * slope + noise:
             if not definite and step == 1.0:
                 return _stretch(problem, at.z, direction, new)
