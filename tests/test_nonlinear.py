@@ -11,7 +11,7 @@ from nist import NONLINEAR, correct_digits, curve, nonlinear
 from reference import number
 
 from neglog import map_estimate, mle
-from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError
+from neglog.errors import ConvergenceWarning, ModelError, UnboundedLikelihoodError
 from neglog.solvers import Newton, TrustRegion
 from neglog.solvers.trust import step_within
 
@@ -210,3 +210,9 @@ def test_the_step_minimises_the_quadratic_within_the_region(lowest, radius):
     others = others * (radius * torch.rand(20_000, 1, generator=generator).double() ** 0.25)
     others = others / (others / radius).norm(dim=1, keepdim=True).clamp_min(1.0) / scale
     assert float(value(step)) <= float((others @ gradient + 0.5 * ((others @ model) * others).sum(1)).min())
+
+
+def test_a_model_without_a_density_where_it_starts_asks_for_a_start():
+    model = curve(lambda x, b: b[0] * x / (b[1] * x), 2)  # 0 / 0 where both are at their priors' means
+    with pytest.raises(ModelError, match=r"no density where its parameters start \(.*b2 = 0.*`start="):
+        mle(model, X[:, None], X)

@@ -184,8 +184,14 @@ def prototype(model: Model, data: Data, given: Mapping[str, Any] | None = None) 
     """The model run where its parameters start, some at values that are `given`, to see its sites."""
     x: Designs = _Watched(data.x) if isinstance(data.x, Mapping) else data.x
     watched = Data(x, data.y, None, data.keywords)
-    with torch.no_grad(), seeded():  # some priors know their median by sampling alone
-        first = run(model, watched, Run(fill=partial(initial_value, data=data, given=given)))
+    first = Run(fill=partial(initial_value, data=data, given=given))
+    try:
+        with torch.no_grad(), seeded():  # some priors know their median by sampling alone
+            run(model, watched, first)
+    except ValueError as error:
+        if "to satisfy the constraint" not in str(error):
+            raise
+        raise ModelError(_nowhere(model, first, error)) from error
     if RESPONSE not in first.sites:
         raise ModelError(
             f"`{model_name(model)}` has no sample site named 'y'; the observation must be "
@@ -200,6 +206,17 @@ def prototype(model: Model, data: Data, given: Mapping[str, Any] | None = None) 
             f"`{model_name(model)}` has no predictor {unused}; it has {', '.join(map(repr, names))}."
         )
     return first
+
+
+def _nowhere(model: Model, first: Run, error: ValueError) -> str:
+    """What to say of a model that has no density where its parameters start."""
+    numbers = {name: msg["value"] for name, msg in first.sites.items() if msg["value"].numel() == 1}
+    at = ", ".join(f"{name} = {float(value):g}" for name, value in numbers.items())
+    refused = str(error).splitlines()[0].removesuffix(", but found invalid values:")
+    return (
+        f"`{model_name(model)}` has no density where its parameters start{f' ({at})' if at else ''}: "
+        f"{refused[:1].lower()}{refused[1:]}. Say where to start, as in `start={{'name': 1.0}}`."
+    )
 
 
 def layers(model: Model) -> Iterator[Any]:
