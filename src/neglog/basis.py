@@ -14,8 +14,12 @@ CHUNK = 32_768
 """So many numbers of a design are multiplied at a time: they stay in the cache of a core."""
 WELL = 1e-3
 """Columns whose scaled singular values span no more than this keep their digits in normal equations."""
+FAIR = 1e-6
+"""Those whose singular values span no more than this keep them where their triangle is undone at each use."""
 LARGE = 100_000
 """Designs of fewer numbers than this are decomposed by Householder's QR, exact whatever they hold."""
+BLOCK = 10_000
+"""So many rows are decomposed at a time."""
 SAMPLED = 50_000
 """Well-behaved designs of many more rows than this are judged by so many of them."""
 ALL_ROWS = slice(None)
@@ -101,11 +105,12 @@ def _chunks(rows: int, size: int) -> Iterator[slice]:
 
 
 def triangle_of(columns: Tensor, one: bool, further: Tensor | None = None) -> Tensor | None:
-    """R of the QR decomposition of ``[1, columns]`` by its normal equations, or None where they will not do.
+    """R of the QR decomposition of ``[1, columns]``, without a copy of them, or None where that will not do.
 
-    They will for many rows and columns that are far from dependent. `further` `(P,)` is the diagonal of more
-    rows, such as the curvature of priors. Of very many rows a sample stands for all, if the sizes of all
-    columns agree with it: R then makes the columns alike up to sampling, which is all that a solver needs.
+    It will for many rows and columns that are not close to dependent: by normal equations, or by Householder's
+    QR block by block (Golub, Plemmons & Sameh 1988). `further` `(P,)` is the diagonal of more rows, such as
+    the curvature of priors. Of very many rows a sample stands for all, if the sizes of all columns agree with
+    it: R then makes the columns alike up to sampling, which is all that a solver needs.
     """
     if columns.numel() < LARGE or not columns.shape[1]:
         return None
@@ -114,7 +119,8 @@ def triangle_of(columns: Tensor, one: bool, further: Tensor | None = None) -> Te
         sampled = _well_conditioned(_gram(few, one), len(columns), further)
         if sampled is not None and _agree(sampled, columns, one, further):
             return sampled
-    return _well_conditioned(_gram(columns, one), len(columns), further)
+    triangle = _well_conditioned(_gram(columns, one), len(columns), further)
+    return _by_blocks(columns, one, further) if triangle is None else triangle
 
 
 def sample_of(rows: int, count: int) -> Tensor:
@@ -142,6 +148,21 @@ def _well_conditioned(means: Tensor, rows: int, further: Tensor | None) -> Tenso
         return None
     values = torch.linalg.svdvals(factor)
     return factor * sizes if values[-1] > WELL * values[0] else None
+
+
+def _by_blocks(columns: Tensor, one: bool, further: Tensor | None) -> Tensor | None:
+    """R by the decomposition of a block of rows below that of the blocks before it."""
+    width = columns.shape[1] + one
+    triangle = columns.new_zeros((0, width)) if further is None else torch.diag(further)
+    for rows in _chunks(len(columns), BLOCK):
+        block = columns[rows]
+        block = torch.cat([torch.ones_like(block[:, :1]), block], dim=1) if one else block
+        triangle = torch.linalg.qr(torch.cat([triangle, block]), mode="r").R
+    sizes = triangle.norm(dim=0)
+    if not bool((sizes > 0).all() & torch.isfinite(sizes).all()):
+        return None
+    values = torch.linalg.svdvals(triangle / sizes)
+    return triangle if len(triangle) == width and values[-1] > FAIR * values[0] else None
 
 
 def _agree(triangle: Tensor, columns: Tensor, one: bool, further: Tensor | None) -> bool:
