@@ -107,10 +107,10 @@ def _chunks(rows: int, size: int) -> Iterator[slice]:
 def triangle_of(columns: Tensor, one: bool, further: Tensor | None = None) -> Tensor | None:
     """R of the QR decomposition of ``[1, columns]``, without a copy of them, or None where that will not do.
 
-    It will for many rows and columns that are not close to dependent: by normal equations, or by Householder's
-    QR block by block (Golub, Plemmons & Sameh 1988). `further` `(P,)` is the diagonal of more rows, such as
-    the curvature of priors. Of very many rows a sample stands for all, if the sizes of all columns agree with
-    it: R then makes the columns alike up to sampling, which is all that a solver needs.
+    It will for many rows and columns that are not close to dependent: by normal equations, or by the QR of a
+    block of rows after the other (Golub, Plemmons & Sameh 1988). `further` `(P,)` is the diagonal of more
+    rows, such as the curvature of priors. Of very many rows a sample stands for all, if the sizes of all
+    columns agree with it: R then makes the columns alike up to sampling, which is all that a solver needs.
     """
     if columns.numel() < LARGE or not columns.shape[1]:
         return None
