@@ -6,7 +6,11 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.14 python3.13 python3.12; 
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: help demo test bench format clean
+# ArviZ 1.x wants Python 3.12 or later.
+NEWER := $(shell for p in python3.12 python3.13 python3.14 python3; do \
+	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: help demo test arviz bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -22,6 +26,15 @@ test: .venv/installed-dev  ## lint, types, tests, doctests, examples
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
+arviz:  ## the tests of what ArviZ is given with ArviZ 1.x, where there is a Python 3.12 or later
+ifeq ($(NEWER),)
+	@echo "ArviZ 1.x needs Python 3.12 or later, and there is none here: nothing was tested."
+else
+	test -x .venv-arviz/bin/python || $(NEWER) -m venv .venv-arviz
+	.venv-arviz/bin/python -m pip install --quiet -e . "arviz>=1" hypothesis pytest scipy scikit-learn
+	OMP_NUM_THREADS=1 .venv-arviz/bin/python -m pytest tests/test_inference_data.py
+endif
+
 bench: .venv-bench/installed  ## time neglog beside its peers and write docs/benchmarks.md: hours
 	.venv-bench/bin/python tests/benchmarks/bench.py $(BENCH)
 
@@ -30,7 +43,7 @@ format: .venv/installed-dev  ## rewrite the code in the house style
 	$(BIN)/ruff format .
 
 clean:  ## remove all that make made
-	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-output examples/output
+	rm -rf .venv .venv-arviz .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-output examples/output
 
 $(BIN)/pip:
 	$(or $(PYTHON),$(error neglog needs Python 3.11 or later: say make PYTHON=/path/to/python)) -m venv .venv

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,15 @@ class Problem:
     def fit(self, **settings: Any) -> Fit:
         penalised = "penalty" in self.case["model"]
         return (map_estimate if penalised else mle)(self.model, self.x, self.y, **self.keywords, **settings)
+
+    def complete(self) -> Problem:
+        """The same in the rows where nothing is missing."""
+        kept = self.y.notna()
+        for design in self.x.values():
+            kept &= design.notna().all(axis=1)
+        x = {key: design[kept] for key, design in self.x.items()}
+        keywords = {key: value[kept] for key, value in self.keywords.items()}
+        return replace(self, x=x, y=self.y[kept], keywords=keywords)
 
 
 def problem(name: str) -> Problem:

@@ -12,9 +12,10 @@ import torch
 from scipy.optimize import linprog
 from table import TABLE
 
-from neglog import batch, flat, mle, mle_batch, models, on_features
+from neglog import batch, flat, mle, mle_batch, models, on_features, summary
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError, ModelError, SingularDesignError
+from neglog.labels import site_labels
 from neglog.layout import in_theta, lay_out
 from neglog.objective import Objective
 from neglog.predictors import linear, positive, rows
@@ -59,6 +60,16 @@ def assert_alike(fit, s, alone):
     assert bool(fit.converged[s]) == alone.converged
 
 
+def assert_as_sure(fit, s, alone):
+    """Standard errors and intervals are those of the summary; second derivatives double the digits lost."""
+    table, errors, ends = summary(alone, level=0.9), fit.standard_errors, fit.interval(0.9)
+    for site, labels in site_labels(alone).items():
+        known = table.loc[labels]
+        np.testing.assert_allclose(errors[site][s].reshape(-1), known["std_error"], rtol=1e-6)
+        for side, end in zip(("lower", "upper"), ends[site], strict=True):
+            np.testing.assert_allclose(end[s].reshape(-1), known[side], rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("bootstrap", [False, True], ids=["plain", "weights"])
 @pytest.mark.parametrize("name", TABLE)
 def test_every_data_set_is_fitted_as_if_it_were_alone(name, bootstrap):
@@ -69,10 +80,40 @@ def test_every_data_set_is_fitted_as_if_it_were_alone(name, bootstrap):
         with pytest.raises(ModelError, match=r"vector.* Loop over `mle`"):
             mle_batch(case.model, x, y, weights=weights, **keywords)
         return
-    fit = mle_batch(case.model, x, y, weights=weights, **keywords)
+    fit = mle_batch(case.model, x, y, weights=weights, covariance=True, **keywords)
     for s in range(SETS):
         alone = mle(case.model, x[s], y[s], weights=None if weights is None else weights[s], **keywords)
         assert_alike(fit, s, alone)
+    assert_as_sure(fit, s, alone)
+
+
+def test_standard_errors_do_not_suffer_from_columns_far_from_0():
+    x, y = lines()
+    near, far = (mle_batch(models.gaussian, x + shift, y, covariance=True) for shift in (0.0, 1e5))
+    first, second = near.standard_errors["mean.weight"], far.standard_errors["mean.weight"]
+    torch.testing.assert_close(first, second, rtol=1e-8, atol=0)
+
+
+def test_a_data_set_without_an_optimum_has_infinite_errors():
+    x, y = lines()
+    y[1] = 3.0 * x[1, :, 0]
+    with pytest.warns(ConvergenceWarning):
+        fit = mle_batch(models.gaussian, x, y, covariance=True)
+    assert torch.isfinite(fit.standard_errors["mean.weight"]).all(1).tolist() == [True, False, True, True]
+    lower, upper = fit.interval()["mean.weight"]
+    assert (lower[1] == -math.inf).all()
+    assert (upper[1] == math.inf).all()
+    low, high = fit.interval()["sigma"]
+    assert low[1] == 0
+    assert high[1] == math.inf
+
+
+def test_standard_errors_are_there_when_they_are_asked_for():
+    fit = mle_batch(models.gaussian, *lines())
+    with pytest.raises(ModelError, match="covariance=True"):
+        fit.standard_errors  # noqa: B018
+    with pytest.raises(ModelError, match="`level` must be between 0 and 1"):
+        fit.interval(95)
 
 
 @pytest.mark.parametrize("name", [name for name, case in TABLE.items() if not case.outputs])

@@ -8,12 +8,17 @@ from neglog.fit import Fit, map_estimate, mle
 from neglog.handlers import censored, flat, masked, on_features, truncated, weighted, with_priors
 from neglog.hypotheses import HypothesisTest, likelihood_ratio_test, score_test, vuong_test, wald_test
 from neglog.inference_data import from_pyro, to_arviz
+from neglog.intervals import interval, quantile
+from neglog.laplace import LaplaceApproximation, laplace_approximation
 from neglog.lasso import LassoPath, lasso_path
 from neglog.posterior import Posterior, posterior
 from neglog.predict import log_likelihood, predict
 from neglog.predictive import PriorDraws, posterior_predictive, prior_predictive
 from neglog.priors import priors_for
 from neglog.quantiles import Quantiles, quantiles
+from neglog.ranking import compare
+from neglog.scores import scores
+from neglog.spooled import Spooled, spool
 from neglog.summaries import summary
 
 __all__ = [
@@ -21,15 +26,20 @@ __all__ = [
     "Bootstrap",
     "Fit",
     "HypothesisTest",
+    "LaplaceApproximation",
     "LassoPath",
     "Posterior",
     "PriorDraws",
     "Quantiles",
+    "Spooled",
     "bootstrap",
     "censored",
+    "compare",
     "covariance",
     "flat",
     "from_pyro",
+    "interval",
+    "laplace_approximation",
     "lasso_path",
     "likelihood_ratio_test",
     "log_likelihood",
@@ -45,8 +55,11 @@ __all__ = [
     "predict",
     "prior_predictive",
     "priors_for",
+    "quantile",
     "quantiles",
     "score_test",
+    "scores",
+    "spool",
     "summary",
     "to_arviz",
     "truncated",

@@ -12,13 +12,15 @@ from pyro.optim import ClippedAdam
 from torch import Tensor
 from torch.distributions.transforms import IndependentTransform
 
-from neglog.covariances import covariance
+from neglog.choice import DENSE
+from neglog.covariances import natural_covariance
 from neglog.density import Density
 from neglog.errors import ModelError
-from neglog.fit import DENSE, Fit
+from neglog.fit import Fit
 from neglog.lowered import Lowered
 from neglog.objective import Objective
 from neglog.solvers import Newton
+from neglog.uncertainty import optimum
 
 GUIDES = {"full": AutoMultivariateNormal, "diagonal": AutoDiagonalNormal}
 TRIES = 100
@@ -67,7 +69,7 @@ def laplace_natural(fit: Fit, draws: int, seed: int) -> tuple[Tensor, Tensor, fl
     assert objective is not None
     assert fit.coordinates is not None
     _check_entrywise(objective)
-    factor = torch.linalg.cholesky(torch.tensor(covariance(fit).to_numpy()))
+    factor = torch.linalg.cholesky(natural_covariance(*optimum(fit), "observed")[0])
     centre = torch.cat([value.reshape(-1) for value in fit.params.values()])
     noise = torch.empty((0, objective.size), dtype=centre.dtype)
     generator, made = _generator(seed), 0
@@ -124,7 +126,7 @@ def variational(
         unit = hessian.diagonal().rsqrt()
     except ModelError:
         centre, unit = start, torch.full_like(start, density.rows**-0.5)
-    evaluate = density.evaluation(start)
+    evaluate = density.program(start)
     zeros = torch.zeros_like(centre)
 
     def model() -> None:
@@ -156,7 +158,7 @@ def variational(
 
 
 def _log_density(density: Lowered, z: Tensor, near: Tensor) -> Tensor:
-    evaluate = density.evaluation(near)
+    evaluate = density.program(near)
     return torch.stack([-evaluate(each)[0] for each in z])
 
 

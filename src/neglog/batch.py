@@ -28,12 +28,14 @@ from neglog.layout import (
 )
 from neglog.likelihoods import Columns, Likelihoods
 from neglog.objective import Objective, Site
+from neglog.precision import covariances, natural_errors, natural_interval
 from neglog.solvers import Continuation
 from neglog.solvers.interior import quantile_regressions
 from neglog.solvers.together import Solutions, newton_together
 from neglog.stack import Stack, prepare_stack
 from neglog.start import starting_point
 from neglog.tracing import model_name, with_sizes
+from neglog.whitening import whitened
 
 CHUNK = 20_000_000
 """So many numbers, data sets times rows times columns, are held at a time."""
@@ -51,6 +53,10 @@ class BatchFit:
             fit, dependent columns) the numbers are finite and no estimates; where a constant runs to its
             border, the coefficients are those of the limit.
         steps: steps that the solver took for each, `(S,)`.
+        covariance: of the unconstrained parameters, `(S, K, K)`, in the order of `sites`, or None: the
+            inverse of the observed information, as `neglog.covariance` has it. Where there is none (no
+            optimum, a direction without information) the variances are infinite.
+        sites: what the sites are, and how their unconstrained values get to their supports.
     """
 
     model: Model = field(repr=False)
@@ -58,6 +64,36 @@ class BatchFit:
     nll: Tensor
     converged: Tensor
     steps: Tensor
+    covariance: Tensor | None = field(default=None, repr=False)
+    sites: tuple[Site, ...] = field(default=(), repr=False)
+
+    @property
+    def standard_errors(self) -> dict[str, Tensor]:
+        """Site name -> standard errors `(S, *shape)`, by the delta method on the site's own support.
+
+        Raises:
+            ModelError: the covariances were not asked for.
+        """
+        theta, covariance = self._known()
+        return {site.name: natural_errors(site, theta, covariance) for site in self.sites}
+
+    def interval(self, level: float = 0.95) -> dict[str, tuple[Tensor, Tensor]]:
+        """Site name -> both ends `(S, *shape)` of Wald's intervals, those of `summary`.
+
+        Raises:
+            ModelError: `level` is not between 0 and 1; the covariances were not asked for.
+        """
+        if not 0 < level < 1:
+            raise ModelError(f"`level` must be between 0 and 1; it is {level}.")
+        theta, covariance = self._known()
+        reach = float(torch.special.ndtri(torch.tensor(0.5 + level / 2, dtype=torch.float64)))
+        return {site.name: natural_interval(site, theta, covariance, reach) for site in self.sites}
+
+    def _known(self) -> tuple[Tensor, Tensor]:
+        if self.covariance is None:
+            raise ModelError("this fit has no covariances; ask `mle_batch` for them with covariance=True.")
+        parts = [site.transform.inv(self.params[site.name]) for site in self.sites]
+        return torch.cat([part.reshape(len(self.nll), -1) for part in parts], 1), self.covariance
 
     def __getstate__(self) -> Any:
         raise TypeError("a BatchFit is not pickled; save its tensors.")
@@ -70,6 +106,7 @@ def mle_batch(
     *,
     weights: Any = None,
     start: Mapping[str, Any] | None = None,
+    covariance: bool = False,
     **keywords: Any,
 ) -> BatchFit:
     """Maximum likelihood of one model on S data sets of N rows: what `mle` says of each, much faster.
@@ -89,6 +126,7 @@ def mle_batch(
             data set alone may hold anything.
         start: site name -> value that all start from, as in `mle`; without it they start at their null
             models, or, where they differ in their weights alone, at the optimum for the mean weights.
+        covariance: whether to have covariances, for standard errors and intervals.
         keywords: what else the model takes for each row, such as ``exposure``, `(N,)` or `(S, N)`.
 
     Raises:
@@ -133,7 +171,16 @@ def mle_batch(
         site.name: site.transform(theta[:, site.place].reshape(stack.count, *site.unconstrained))
         for site in layout.objective.sites.values()
     }
-    return BatchFit(layout.objective.model, MappingProxyType(params), nll, converged, steps)
+    matrices = None
+    if covariance:
+        matrices = torch.cat(
+            [
+                covariances(layout, shape, in_theta(layout, stack.take(i)), theta[i], converged[i])
+                for i in parts
+            ]
+        )
+    sites = tuple(layout.objective.sites.values())
+    return BatchFit(layout.objective.model, MappingProxyType(params), nll, converged, steps, matrices, sites)
 
 
 def _fitted(
@@ -185,13 +232,13 @@ def _smooth(
     """Newton's method from theta `(S, K)`; `together` where that is one point and all expand around it."""
     near = likelihoods.part(slice(0, 1)) if together else likelihoods
     units = {name: unit.expand(len(start)) for name, unit in _noise(near, start[: near.stack.count]).items()}
-    whitened = _whitened(likelihoods, units)
-    problems = whitened.likelihoods
-    z = whitened.z(start)
+    white = whitened(likelihoods, units)
+    problems = white.likelihoods
+    z = white.z(start)
     opening = problems.expansion(z[0]) if together else None
     found = newton_together(problems, z, opening=opening)
-    theta = whitened.theta(found.z)
-    finite = torch.isfinite(theta).all(-1) & torch.isfinite(found.value) & whitened.sound
+    theta = white.theta(found.z)
+    finite = torch.isfinite(theta).all(-1) & torch.isfinite(found.value) & white.sound
     for value in likelihoods.params(theta).values():
         finite &= torch.isfinite(value).flatten(1).all(-1)
     optimum = found.converged & problems.bounded(found.z) & ~_runs_away(problems, found)
@@ -280,14 +327,14 @@ def _least_squares(
     Where they are ill-conditioned, or the scale is none, Newton's method says what there is.
     """
     chunk = likelihoods.stack
-    whitened = _whitened(likelihoods, {likelihoods.predictors[0].name: likelihoods.predictors[0].unit})
-    parts = [_normal_equations(part) for _, part in whitened.likelihoods.pieces]
+    white = whitened(likelihoods, {likelihoods.predictors[0].name: likelihoods.predictors[0].unit})
+    parts = [_normal_equations(part) for _, part in white.likelihoods.pieces]
     z, rss, left, sound = (torch.cat(part) for part in zip(*parts, strict=True))
     theta = layout.initial(chunk.count)
     theta[:, likelihoods.predictors[0].places] = z
-    theta = whitened.theta(theta)
+    theta = white.theta(theta)
     mass = likelihoods.mass
-    sound &= whitened.sound
+    sound &= white.sound
     if square.scale is None:
         variance = likelihoods.response(theta[:1]).variance.reshape(-1)[0].expand_as(rss)
     else:
@@ -327,16 +374,16 @@ def _normal_equations(problems: Likelihoods) -> tuple[Tensor, Tensor, Tensor, Te
 def _kinked(layout: Layout, kink: Kink, likelihoods: Likelihoods) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Quantile regression, then the scale: d/dscale of n log(scale) + loss / scale = 0 gives loss / n."""
     chunk, predictor = likelihoods.stack, likelihoods.predictors[0]
-    whitened = _whitened(likelihoods, {predictor.name: predictor.unit})
+    white = whitened(likelihoods, {predictor.name: predictor.unit})
     shape = (chunk.count, chunk.rows)
     y = (chunk.y - predictor.offset).expand(shape)
     weights = torch.ones(()) if chunk.weights is None else chunk.weights
     weights = weights.to(y).expand(shape)
-    lines = quantile_regressions(whitened.likelihoods.predictors[0].design.values, y, kink.tau, weights)
+    lines = quantile_regressions(white.likelihoods.predictors[0].design.values, y, kink.tau, weights)
     z = layout.initial(chunk.count)
-    z[:, predictor.places] = torch.where(whitened.sound[:, None], lines.coefficients, 0.0)
-    theta = whitened.theta(z)
-    converged = lines.certified & whitened.sound
+    z[:, predictor.places] = torch.where(white.sound[:, None], lines.coefficients, 0.0)
+    theta = white.theta(z)
+    converged = lines.certified & white.sound
     if kink.scale is not None:
         residuals = y - predictor.eta(theta)
         loss = kink.steepness * residuals.abs() + kink.tilt * residuals
@@ -346,7 +393,7 @@ def _kinked(layout: Layout, kink: Kink, likelihoods: Likelihoods) -> tuple[Tenso
         floored = scale.maximum(least.clamp_min(torch.finfo(y.dtype).tiny))
         theta[:, site.offset] = site.transform.inv(floored)
         converged &= scale > least
-    for s in (whitened.sound & ~lines.certified).nonzero()[:, 0].tolist():
+    for s in (white.sound & ~lines.certified).nonzero()[:, 0].tolist():
         theta[s], converged[s] = _alone(layout, chunk, s, theta[s])
     return theta, likelihoods.values(theta), converged, lines.steps
 
@@ -366,46 +413,3 @@ def _alone(layout: Layout, chunk: Stack, s: int, theta: Tensor) -> tuple[Tensor,
     except NeglogError:
         return theta, False
     return coordinates.theta(found.z), found.converged
-
-
-@dataclass(frozen=True)
-class _Whitened:
-    """Coordinates in which the columns of each predictor are orthogonal: its part of theta is unit R⁻¹ z."""
-
-    likelihoods: Likelihoods
-    triangles: list[Tensor]
-    sound: Tensor
-    """Whether all designs of a data set have full rank, `(S,)`."""
-
-    def z(self, theta: Tensor) -> Tensor:
-        z = theta.clone()
-        for predictor, triangle in zip(self.likelihoods.predictors, self.triangles, strict=True):
-            at = (triangle @ theta[:, predictor.places, None])[..., 0]
-            z[:, predictor.places] = at / predictor.unit[:, None]
-        return z
-
-    def theta(self, z: Tensor) -> Tensor:
-        theta = z.clone()
-        for predictor, triangle in zip(self.likelihoods.predictors, self.triangles, strict=True):
-            at = torch.linalg.solve_triangular(triangle, z[:, predictor.places, None], upper=True)[..., 0]
-            theta[:, predictor.places] = at * predictor.unit[:, None]
-        return theta
-
-
-def _whitened(likelihoods: Likelihoods, units: Mapping[str, Tensor]) -> _Whitened:
-    """The likelihoods in coordinates that move each predictor by its unit `(S,)`."""
-    predictors, triangles = [], []
-    sound = torch.ones(likelihoods.stack.count, dtype=torch.bool)
-    for predictor in likelihoods.predictors:
-        rows, columns = predictor.design.values.shape[-2:]
-        orthonormal, triangle = torch.linalg.qr(predictor.design.values)
-        if columns and not predictor.design.shared:
-            sizes = triangle.norm(dim=-2, keepdim=True)
-            values = torch.linalg.svdvals(triangle / torch.where(sizes > 0, sizes, 1.0))
-            full = values[:, -1] > 4 * torch.finfo(values.dtype).eps * (rows * columns) ** 0.5 * values[:, 0]
-            triangle = torch.where(full[:, None, None], triangle, torch.eye(columns, dtype=values.dtype))
-            sound &= full
-        scaled, unit = orthonormal * rows**0.5, units[predictor.name]
-        predictors.append(replace(predictor, design=Columns(scaled), unit=unit))
-        triangles.append(triangle / rows**0.5)
-    return _Whitened(replace(likelihoods, predictors=tuple(predictors)), triangles, sound)

@@ -311,7 +311,8 @@ def _refitted(fit: Fit, samples: Iterator[Sample], solver: Any) -> tuple[dict[st
 def _together(fit: Fit, data: Data, y: Tensor, weights: Tensor | None) -> tuple[Mapping[str, Tensor], Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        batch = mle_batch(fit.model, data.x, y, weights=weights, start=fit.params, **data.keywords)
+        settings: dict[str, Any] = {"weights": weights, "start": fit.params, **data.keywords}
+        batch = mle_batch(fit.model, data.x, y, **settings)
     return batch.params, batch.converged
 
 

@@ -17,6 +17,7 @@ from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError
 from neglog.fit import Fit, mle
 from neglog.formula import Design, Learned
 from neglog.handlers import Model
+from neglog.ranking import criterion_weights
 from neglog.tracing import admits, positive_names, predictor_names
 from neglog.validation import Validation, cross_validate, deal, masses
 
@@ -77,9 +78,7 @@ class Comparison:
         fits = {
             entry.model: entry.fit for entry in self.entries if entry.fit is not None and entry.fit.converged
         }
-        least = min((getattr(fit, criterion) for fit in fits.values()), default=0.0)
-        raw = {name: math.exp(0.5 * (least - getattr(fit, criterion))) for name, fit in fits.items()}
-        return {name: value / sum(raw.values()) for name, value in raw.items()}
+        return criterion_weights({name: getattr(fit, criterion) for name, fit in fits.items()})
 
     @property
     def tied(self) -> tuple[Entry, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any, Literal, get_args
 
@@ -19,7 +20,17 @@ from neglog.fit import Fit
 from neglog.labels import jacobian, labels_of
 from neglog.predictors import RESPONSE
 from neglog.sparsity import line_covariance
-from neglog.uncertainty import cut_run, information, inverse_root, optimum, scores
+from neglog.uncertainty import (
+    around,
+    cut_run,
+    in_blocks,
+    information,
+    inverse_root,
+    is_network,
+    optimum,
+    score_products,
+    scores,
+)
 
 Kind = Literal[
     "observed",
@@ -73,8 +84,13 @@ def covariance(
       the line, by Siddiqui's difference of quantiles within the `bandwidth`.
     - ``"kernel"``, for the same: Powell's sandwich, with the density of each row's noise by a normal kernel.
 
+    Of a network (`on_features`) it is the covariance of its heads and constants, such as ``sigma``, given the
+    features that it computes: the doubt about the network's own weights is not in it, and they are left out.
+    See `neglog.laplace_approximation` for theirs.
+
     Args:
-        fit: a fit of `mle`; of `map_estimate` for ``"observed"``.
+        fit: a fit of `mle`; of `map_estimate` for ``"observed"``. Of a network it need not have converged, if
+            its heads are at their optimum given the features.
         groups: for ``"cluster"`` (or ``"bootstrap"``), what rows belong together, `(N,)`; for ``"cluster"``
             also a data frame or a list with several such groupings.
         bandwidth: ``"hall-sheather"`` or ``"bofinger"``, for ``"iid"`` and ``"kernel"``.
@@ -82,7 +98,8 @@ def covariance(
 
     Returns:
         A data frame `(K, K)` with rows and columns indexed by (parameter, term). Its ``attrs["kind"]`` says
-        what it is, such as ``"expected"`` where a loss has no curvature.
+        what it is, such as ``"expected"`` where a loss has no curvature, and of a network
+        ``"observed, given the features"``.
 
     Raises:
         ModelError: no such kind, or it is not defined for this model; the fit did not converge; its
@@ -101,20 +118,50 @@ def covariance(
     >>> float(covariance(fit).iloc[0, 0]) - fit.params["sigma"].item() ** 2 / 4 < 1e-12
     True
     """
+    _check_request(kind, groups)
+    if kind == "bootstrap":
+        if is_network(fit):
+            raise ModelError("refits of a network have other features, so kind='bootstrap' is not for it.")
+        table = bootstrap(fit, draws, groups=groups, seed=seed).covariance()
+        index = labels_of(fit, optimum(fit)[0].objective)
+        return _labelled(table.loc[index, index].to_numpy(), index, kind)
+    coordinates, z = around(fit)
+    matrix, used = natural_covariance(coordinates, z, kind, groups, bandwidth)
+    used = f"{used}, given the features" if is_network(fit) else used
+    return _labelled(matrix.numpy(), labels_of(fit, coordinates.objective), used)
+
+
+def natural_covariance(
+    coordinates: Coordinates, z: Tensor, kind: str, groups: Any = None, bandwidth: str = "hall-sheather"
+) -> tuple[Tensor, str]:
+    """The covariance `(M, M)` of what tables show, by a kind of `covariance`, and which it came to be."""
+    matrix, used = unconstrained_covariance(coordinates, z, kind, groups, bandwidth)
+    slopes = jacobian(coordinates.objective, coordinates.theta(z))
+    return slopes @ matrix @ slopes.T, used
+
+
+def theta_covariance(fit: Fit, kind: Kind = "observed", groups: Any = None) -> Tensor:
+    """The covariance `(K, K)` of the estimates in unconstrained coordinates.
+
+    Raises:
+        ModelError, DataError: as `covariance`.
+    """
+    _check_request(kind, groups)
+    coordinates, z = optimum(fit)
+    if kind != "bootstrap":
+        return unconstrained_covariance(coordinates, z, kind, groups)[0]
+    slopes = jacobian(coordinates.objective, coordinates.theta(z))
+    back = torch.linalg.pinv(slopes)
+    return back @ torch.tensor(covariance(fit, kind, groups=groups).to_numpy()) @ back.T
+
+
+def _check_request(kind: str, groups: Any) -> None:
     if kind not in get_args(Kind):
         raise ModelError(f"`kind` must be one of {', '.join(map(repr, get_args(Kind)))}; it is {kind!r}.")
     if groups is not None and kind not in ("cluster", "bootstrap"):
         raise DataError(f"kind={kind!r} has no use for `groups`; ask for kind='cluster' or leave them out.")
     if groups is None and kind == "cluster":
         raise DataError("kind='cluster' needs `groups`: what rows belong together, one entry a row.")
-    if kind == "bootstrap":
-        table = bootstrap(fit, draws, groups=groups, seed=seed).covariance()
-        index = labels_of(fit, optimum(fit)[0].objective)
-        return _labelled(table.loc[index, index].to_numpy(), index, kind)
-    coordinates, z = optimum(fit)
-    matrix, used = unconstrained_covariance(coordinates, z, kind, groups, bandwidth)
-    slopes = jacobian(coordinates.objective, coordinates.theta(z))
-    return _labelled((slopes @ matrix @ slopes.T).numpy(), labels_of(fit, coordinates.objective), used)
 
 
 def _labelled(matrix: np.ndarray, index: pd.MultiIndex, kind: str) -> pd.DataFrame:
@@ -142,15 +189,14 @@ def unconstrained_covariance(
     if kind == "expected" and not coordinates.kinked:
         matrix = expected_information(coordinates, z)
     elif kind == "opg":
-        matrix = _outer(coordinates, scores(coordinates, z), None)
+        matrix = score_products(coordinates, z)
     else:
         matrix = information(coordinates, z)
     root = inverse_root(coordinates, matrix)
     half = coordinates.directions(root)
     if kind in ("observed", "expected", "opg"):
         return half @ half.T, kind
-    own = scores(coordinates, z) @ root
-    return half @ _middle(coordinates, z, own, kind, groups) @ half.T, kind
+    return half @ _middle(coordinates, z, root, kind, groups) @ half.T, kind
 
 
 def _check_kind(coordinates: Coordinates, kind: str) -> None:
@@ -171,27 +217,19 @@ def _check_kind(coordinates: Coordinates, kind: str) -> None:
         )
 
 
-def _middle(coordinates: Coordinates, z: Tensor, own: Tensor, kind: str, groups: Any) -> Tensor:
-    """What stands in the sandwich, of scores `(N, K)`."""
+def _middle(coordinates: Coordinates, z: Tensor, root: Tensor, kind: str, groups: Any) -> Tensor:
+    """What stands in the sandwich, of scores in the coordinates of the root of the information."""
     count, slopes = coordinates.objective.data.count, sum(len(block.places) for block in coordinates.blocks)
     if kind in ("HC1", "cluster") and not count > slopes:
         raise ModelError(
             f"kind={kind!r} needs more rows than the {slopes} coefficients; there are {count:g}."
         )
     if kind == "cluster":
-        return _clustered(coordinates, own, groups, (count - 1) / (count - slopes))
-    if kind in ("HC2", "HC3"):
-        left = 1 - leverages(coordinates, z)
-        return _outer(coordinates, own, left if kind == "HC2" else left.square())
-    return _outer(coordinates, own, None) * (count / (count - slopes) if kind == "HC1" else 1.0)
-
-
-def _outer(coordinates: Coordinates, own: Tensor, shares: Tensor | None) -> Tensor:
-    """The sum of w s sᵀ over the rows, each divided by its share."""
-    weights = coordinates.objective.data.weights
-    each = torch.ones(len(own), dtype=own.dtype) if weights is None else weights
-    each = each if shares is None else each / shares
-    return own.T @ (each[:, None] * own)
+        return _clustered(coordinates, z, root, groups, (count - 1) / (count - slopes))
+    left = 1 - leverages(coordinates, z) if kind in ("HC2", "HC3") else None
+    shares = left.square() if left is not None and kind == "HC3" else left
+    factor = count / (count - slopes) if kind == "HC1" else 1.0
+    return factor * root.T @ score_products(coordinates, z, shares) @ root
 
 
 def leverages(coordinates: Coordinates, z: Tensor) -> Tensor:
@@ -208,15 +246,19 @@ def leverages(coordinates: Coordinates, z: Tensor) -> Tensor:
             "HC2 and HC3 need leverages, which a model has with one linear predictor of one output; this one "
             "is another. Use 'HC1'."
         )
-    with torch.enable_grad():
-        ran, _, etas = cut_run(coordinates, z)
-        (eta,) = etas.values()
-        (slope,) = torch.autograd.grad(-ran.log_prob(RESPONSE).sum(), eta, create_graph=True)
-        (bend,) = torch.autograd.grad(slope.sum(), eta)
-    basis, weights = blocks[0].basis.dense(), coordinates.objective.data.weights
-    each = bend if weights is None else bend * weights
-    inverse = torch.linalg.pinv(basis.T @ (each[:, None] * basis), hermitian=True)
-    found = bend * ((basis @ inverse) * basis).sum(1)
+    block, weights = blocks[0], coordinates.objective.data.weights
+    # What is kept is filled in place: results of each block between its temporaries would hold the heap open.
+    bends, found = coordinates.zeros(coordinates.rows), coordinates.zeros(coordinates.rows)
+    for rows, part in in_blocks(coordinates):
+        bends[rows] = _curvatures(part, z)
+    each = bends if weights is None else bends * weights
+    values, vectors = torch.linalg.eigh(block.cross(each, block))
+    held = values > 1e-14 * values.max()  # a column without curvature has no leverage
+    root = vectors * torch.where(held, values, torch.inf).rsqrt()
+    for rows, part in in_blocks(coordinates):
+        basis = part.blocks[0].basis
+        assert basis is not None
+        found[rows] = bends[rows] * replace(basis, transform=basis.transform @ root).dense().square().sum(1)
     if bool((found > 1 - 1e-10).any()):
         row = coordinates.objective.data.row(int(found.argmax()))
         raise ModelError(
@@ -226,20 +268,35 @@ def leverages(coordinates: Coordinates, z: Tensor) -> Tensor:
     return found
 
 
-def _clustered(coordinates: Coordinates, own: Tensor, groups: Any, factor: float) -> Tensor:
+def _curvatures(coordinates: Coordinates, z: Tensor) -> Tensor:
+    """The second derivatives `(N,)` of each row's loss in its one linear predictor."""
+    with torch.enable_grad():
+        ran, _, etas = cut_run(coordinates, z)
+        (eta,) = etas.values()
+        (slope,) = torch.autograd.grad(-ran.log_prob(RESPONSE).sum(), eta, create_graph=True)
+        return torch.autograd.grad(slope.sum(), eta)[0]
+
+
+def _clustered(coordinates: Coordinates, z: Tensor, root: Tensor, groups: Any, factor: float) -> Tensor:
     """The sum over all combinations of groupings, those of an even number subtracted."""
-    data = coordinates.objective.data
-    numbers = [group_numbers(each, data) for each in _groupings(groups)]
-    weighted = own if data.weights is None else own * data.weights[:, None]
-    total = torch.zeros((own.shape[1], own.shape[1]), dtype=own.dtype)
+    numbers = [group_numbers(each, coordinates.objective.data) for each in _groupings(groups)]
+    signs, indices, sums = [], [], []
     for size in range(1, len(numbers) + 1):
         for chosen in combinations(numbers, size):
-            _, codes = np.unique(np.stack(chosen), axis=1, return_inverse=True)
-            index = torch.from_numpy(codes.reshape(-1))
-            count = int(index.max()) + 1
-            sums = torch.zeros((count, own.shape[1]), dtype=own.dtype).index_add_(0, index, weighted)
-            total += (-1) ** (size + 1) * factor * count / (count - 1) * (sums.T @ sums)
-    return total
+            codes = chosen[0] if size == 1 else np.unique(np.stack(chosen), axis=1, return_inverse=True)[1]
+            signs.append((-1.0) ** (size + 1))
+            indices.append(torch.from_numpy(codes.reshape(-1)))
+            sums.append(root.new_zeros((int(codes.max()) + 1, len(root))))
+    for rows, part in in_blocks(coordinates):
+        own, weights = scores(part, z), part.objective.data.weights
+        own = own if weights is None else own * weights[:, None]
+        for index, total in zip(indices, sums, strict=True):
+            total.index_add_(0, index[rows], own)
+    middle = torch.zeros_like(root)
+    for sign, total in zip(signs, sums, strict=True):
+        turned = total @ root
+        middle += sign * factor * len(total) / (len(total) - 1) * (turned.T @ turned)
+    return middle
 
 
 def _groupings(groups: Any) -> Sequence[Any]:

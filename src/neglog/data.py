@@ -25,6 +25,17 @@ ALL = ""
 Columns = Mapping[str, tuple[str, ...]]
 
 
+@dataclass(frozen=True, eq=False)
+class Named:
+    """A float64 tensor `(N, P)` whose columns have names: a data frame that is read where it lies."""
+
+    values: Tensor
+    columns: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
 @dataclass(frozen=True)
 class Data:
     """Validated data: designs `(N, P)`, response `(N,)` or `(N, D)`, weights `(N,)`, row-wise keywords."""
@@ -96,9 +107,10 @@ def prepare(
     if rows == 0:
         raise DataError("the data have no rows; there is nothing to fit.")
     masses = vectors.pop("weights", None)
-    responses = tuple(map(str, y.columns)) if isinstance(y, pd.DataFrame) else ()
+    responses = tuple(map(str, y.columns)) if isinstance(y, pd.DataFrame | Named) else ()
     data = Data(designs, vectors.pop("y"), masses, vectors, columns, responses, is_integer(y))
-    data = data if masses is None else data.take(_positive(masses))
+    kept = torch.arange(rows) if masses is None else _positive(masses)
+    data = data if len(kept) == rows else data.take(kept)
     _check_finite(data, row_bounds)
     return data
 
@@ -162,6 +174,11 @@ def _design(
     if isinstance(value, pd.DataFrame):
         value = _by_name(name, value, expected)
         return _frame(name, value, dtype), tuple(map(str, value.columns))
+    if isinstance(value, Named):
+        values, names = value.values.to(dtype), value.columns
+        if expected is None or names == expected:
+            return values, names
+        return values[:, [names.index(each) for each in _found(name, names, expected)]], expected
     tensor = _tensor(name, value, dtype)
     if tensor.dim() != 2:
         raise DataError(
@@ -184,13 +201,18 @@ def _by_name(name: str, frame: pd.DataFrame, expected: tuple[str, ...] | None) -
     if expected is None or tuple(map(str, frame.columns)) == expected:
         return frame
     named = {str(column): column for column in frame.columns}
-    missing = [column for column in expected if column not in named]
+    return frame[[named[column] for column in _found(name, tuple(named), expected)]]
+
+
+def _found(name: str, columns: tuple[str, ...], expected: tuple[str, ...]) -> tuple[str, ...]:
+    """The expected columns, all of which there are."""
+    missing = [column for column in expected if column not in columns]
     if missing:
         raise DataError(
             f"`{name}` lacks {', '.join(map(repr, missing))}, which the model was fitted on; "
-            f"it has {', '.join(map(repr, named))}."
+            f"it has {', '.join(map(repr, columns))}."
         )
-    return frame[[named[column] for column in expected]]
+    return expected
 
 
 def _frame(name: str, frame: pd.DataFrame, dtype: torch.dtype) -> Tensor:
@@ -200,13 +222,16 @@ def _frame(name: str, frame: pd.DataFrame, dtype: torch.dtype) -> Tensor:
                 f"column {str(column)!r} of `{name}` holds {kind}, not numbers; encode it, for example with "
                 "a formula such as 'y ~ C(column)'."
             )
-    return torch.tensor(frame.to_numpy(dtype=np.float64, na_value=np.nan), dtype=dtype)
+    values = frame.to_numpy(dtype=np.float64, na_value=np.nan)  # strides of reversed columns are negative
+    return torch.tensor(np.ascontiguousarray(values), dtype=dtype)
 
 
 def _vector(name: str, value: Any, dtype: torch.dtype) -> Tensor:
     """A response, weights or keyword: `(N,)`, or `(N, D)` for a response of many components."""
     if isinstance(value, pd.DataFrame):
         tensor = _frame(name, value, dtype)
+    elif isinstance(value, Named):
+        tensor = value.values.to(dtype)
     elif isinstance(value, pd.Series):
         tensor = _frame(name, value.to_frame(name=name), dtype)[:, 0]
     else:
@@ -274,7 +299,7 @@ def _array(name: str, value: Any) -> np.ndarray:
 
 def is_integer(y: Any) -> bool:
     """Whether `y` is an array of integers or booleans; a table's column of integers is a table's column."""
-    if isinstance(y, pd.DataFrame | pd.Series):
+    if isinstance(y, pd.DataFrame | pd.Series | Named):
         return False
     return not y.is_floating_point() if isinstance(y, Tensor) else np.asarray(y).dtype.kind in "iub"
 

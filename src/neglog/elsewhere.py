@@ -25,10 +25,9 @@ def elsewhere(coordinates: Coordinates, theta: Tensor) -> Tensor:
     beginnings = next(declared, ())
     if not beginnings or data.y.dim() != 1:
         return theta.new_zeros((0, len(theta)))
-    weights = torch.ones_like(data.y) if data.weights is None else data.weights
-    seen = ~data.y.isnan()
-    designs = {k: v[seen] for k, v in data.x.items()} if isinstance(data.x, Mapping) else data.x[seen]
-    rows = few(designs, data.y[seen], weights[seen])
+    seen = (~data.y.isnan()).nonzero()[:, 0]
+    data = data if len(seen) == data.rows else data.take(seen)
+    rows = few(data.x, data.y, torch.ones_like(data.y) if data.weights is None else data.weights)
     shapes = {name: site.shape for name, site in objective.sites.items()}
     points = [coordinates.z(_at(objective, theta, beginning(*rows, shapes))) for beginning in beginnings]
     return torch.stack([point for point in points if bool(torch.isfinite(point).all())] or [theta])

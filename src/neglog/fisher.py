@@ -13,7 +13,7 @@ from neglog import distributions as families
 from neglog.coordinates import Coordinates
 from neglog.errors import ModelError
 from neglog.predictors import RESPONSE
-from neglog.uncertainty import cut_run, row_slopes
+from neglog.uncertainty import cut_run, in_blocks, slopes_of, summed_products
 
 Entries = Mapping[tuple[int, int], Tensor]
 EULER = 0.5772156649015329
@@ -29,6 +29,14 @@ def expected_information(coordinates: Coordinates, z: Tensor) -> Tensor:
     Raises:
         ModelError: the density of `y` is none of those whose information is known.
     """
+    total = coordinates.zeros(coordinates.size, coordinates.size)
+    for _, part in in_blocks(coordinates):
+        total += _of_rows(part, z)
+    return total
+
+
+def _of_rows(coordinates: Coordinates, z: Tensor) -> Tensor:
+    """The same, of so few rows that their derivatives fit in memory."""
     ran, theta, etas = cut_run(coordinates, z)
     msg = ran.sites[RESPONSE]
     fn = msg["fn"]
@@ -43,12 +51,12 @@ def expected_information(coordinates: Coordinates, z: Tensor) -> Tensor:
     values = [torch.as_tensor(getattr(fn, name), dtype=z.dtype).expand(fn.batch_shape) for name in parameters]
     with torch.no_grad():
         entries = of(fn, *(value.detach() for value in values))
-    slopes = [row_slopes(coordinates, value, theta, etas) for value in values]
+    slopes = [slopes_of(value, theta, etas) for value in values]
     weights = coordinates.objective.data.weights
     total = coordinates.zeros(coordinates.size, coordinates.size)
     for (a, b), entry in entries.items():
         each = entry if weights is None else entry * weights
-        part = slopes[a].T @ (each[:, None] * slopes[b])
+        part = summed_products(coordinates, slopes[a], slopes[b], each.expand(coordinates.rows))
         total += part if a == b else part + part.T
     return total
 

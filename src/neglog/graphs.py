@@ -12,6 +12,7 @@ import operator
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, MethodDescriptorType
@@ -51,6 +52,8 @@ SHAPED = {
     aten.new_full.default,
 }
 """Operations that ask for no more than the shape and the kind of a tensor."""
+WARM = 3
+"""Runs after which torch's interpreter has made up its mind how to run a program."""
 METHODS = {"expand": Tensor.expand, "view": Tensor.view}
 """Operations that torch offers as methods only, of those that are common."""
 
@@ -81,6 +84,26 @@ class Graph:
             return lambda first, *others: whole(first, *others, *constants)
         # Without the bookkeeping of nn.Module.__call__.
         return lambda first, *others: forward(module, first, *others, *constants)
+
+    def program(self, first: Tensor, *others: Tensor) -> Callable[..., Any]:
+        """The function of all its inputs, such as these, as a program of torch's own interpreter.
+
+        It takes less time between operations, and does not hold Python's lock meanwhile, so that other
+        threads run too.
+
+        Raises:
+            RuntimeError: torch cannot write it as a program.
+        """
+        forward, module, constants = type(self.module).forward, self.module, self.constants
+        with warnings.catch_warnings():
+            # "Switch to torch.compile": that needs a C++ compiler, and seconds.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            written = torch.jit.trace(
+                lambda *inputs: forward(module, *inputs), (first, *others, *constants), check_trace=False
+            )
+        for _ in range(WARM):
+            written(first, *others, *constants)
+        return lambda first, *others: written(first, *others, *constants)
 
 
 def _check_compiler() -> None:

@@ -17,9 +17,10 @@ from neglog.data import ALL, Data, prepare_designs
 from neglog.errors import DataError, ModelError
 from neglog.fisher import expected_information
 from neglog.fit import Fit, data_of
-from neglog.labels import flat_values
+from neglog.labels import estimates
 from neglog.objective import Objective
 from neglog.predictors import design_keys
+from neglog.spooled import beside
 from neglog.uncertainty import information, inverse_root, optimum
 
 Correction = Literal["aic", "bic"]
@@ -107,9 +108,8 @@ def wald_test(fit: Fit, hypothesis: str, *, kind: Kind = "observed", **settings:
     Source: Wald (1943), Tests of statistical hypotheses concerning several parameters.
     """
     matrix = covariance(fit, kind, **settings)
-    assert fit.objective is not None
     rows, values = linear_constraints(hypothesis, list(matrix.index))
-    away = rows @ flat_values(fit.objective, fit.objective.theta(fit.params)) - values
+    away = rows @ torch.tensor(estimates(fit)[list(matrix.index)].to_numpy()) - values
     spread = rows @ torch.tensor(matrix.to_numpy()) @ rows.T
     scale = spread.diagonal().sqrt()
     correlation = spread / scale[:, None] / scale
@@ -181,20 +181,16 @@ def vuong_test(first: Fit, second: Fit, *, correction: Correction | None = None)
 
     Source: Vuong (1989), Likelihood ratio tests for model selection and non-nested hypotheses, equation 5.7.
     """
-    _check_likelihood(first, second)
-    _check_same_rows(first, second)
+    check_alike(first, second)
     if correction not in (None, "aic", "bic"):
         raise ModelError(f"`correction` must be None, 'aic' or 'bic'; it is {correction!r}.")
-    rows, discrete, names = [], [], []
+    rows, names = [], []
     for fit in (first, second):
         assert fit.objective is not None
         theta = fit.objective.theta(fit.params)
         with torch.no_grad():
             rows.append(fit.objective.log_likelihood(theta))
-        discrete.append(fit.objective.response(theta).support.is_discrete)
         names.append(f"`{fit.objective.name}`")
-    if discrete[0] != discrete[1]:
-        raise ModelError("the density of one model cannot be compared with the probabilities of the other.")
     weights, gaps = data_of(first).weights, rows[0] - rows[1]
     weights = torch.ones_like(gaps) if weights is None else weights
     mean = weights @ gaps / first.n
@@ -208,6 +204,25 @@ def vuong_test(first: Fit, second: Fit, *, correction: Correction | None = None)
     return HypothesisTest(
         "Vuong test", f"{names[0]} as near the truth as {names[1]}", statistic, None, p_value
     )
+
+
+def check_alike(first: Fit, second: Fit) -> None:
+    """Hold two fits to be maxima of likelihoods that may be compared.
+
+    Raises:
+        ModelError: a fit with priors or without an optimum; a density against the probabilities of counts.
+        DataError: the fits are of different rows, weights or responses, or were read from disk.
+    """
+    _check_likelihood(first, second)
+    _check_same_rows(first, second)
+    one, other = (_is_discrete(fit) for fit in (first, second))
+    if one != other:
+        raise ModelError("the density of one model cannot be compared with the probabilities of the other.")
+
+
+def _is_discrete(fit: Fit) -> bool:
+    assert fit.objective is not None
+    return bool(fit.objective.response(fit.objective.theta(fit.params)).support.is_discrete)
 
 
 def _chi_squared(test: str, hypothesis: str, statistic: float, df: int) -> HypothesisTest:
@@ -280,7 +295,7 @@ def _widened(objective: Objective, name: str, added: Tensor, names: tuple[str, .
         columns = {call.name: data.columns.get(ALL, ()) for call in objective.calls}
     key = next((key for key in x if name in design_keys(key) or key in design_keys(name)), name)
     before = x.get(key, added[:, :0])
-    x[key], columns[key] = torch.cat([before, added], dim=1), (*columns.get(key, ()), *names)
+    x[key], columns[key] = beside(before, added), (*columns.get(key, ()), *names)
     return replace(data, x=x, columns=columns)
 
 

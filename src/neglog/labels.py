@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neglog.fit import Fit
 from neglog.objective import Objective
+from neglog.tracing import layers
 
 CHOLESKY = "_cholesky"
 """A site of this ending is the factor of a correlation matrix; tables show the correlations."""
@@ -51,9 +52,10 @@ def display_order(table: pd.DataFrame) -> list[tuple[str, str]]:
 def site_labels(fit: Fit) -> dict[str, list[tuple[str, str]]]:
     """Site -> the (parameter, term) of each number that a table shows of it."""
     labels = {}
+    features = any(hasattr(layer, "module") for layer in layers(fit.model))  # columns that a network makes
     for site, value in fit.params.items():
         parameter, _, part = site.rpartition(".")
-        names, outputs = fit.terms(parameter), fit.outputs.get(parameter, (parameter,))
+        names, outputs = None if features else fit.terms(parameter), fit.outputs.get(parameter, (parameter,))
         many = (len(outputs),) if parameter in fit.outputs else ()
         named = value.dim() == 1 and len(value) == len(fit.responses)
         if part == "bias" and tuple(value.shape) == many:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,6 +17,10 @@ from neglog.errors import ModelError
 
 TRIES = 20
 """Each try for a first value of a chain is half as far from the start as the one before."""
+SHORT = 3e-4
+"""Evaluations of fewer seconds are done one chain after another: threads would wait for each other more."""
+REPEATS = 5
+"""Evaluations that are timed for it."""
 STATS = {
     "logp": "lp",
     "diverging": "diverging",
@@ -55,7 +61,7 @@ def nuts(
         raise ModelError(
             "`method='nuts'` needs nutpie: pip install 'neglog[nuts]', or choose `method='laplace'`."
         ) from error
-    evaluate = density.evaluation(start)
+    evaluate = density.program(start)
 
     def log_density(z: np.ndarray, **_: Any) -> tuple[float, np.ndarray]:
         value, gradient = evaluate(torch.from_numpy(z))
@@ -72,12 +78,14 @@ def nuts(
     )
     if density.reason:  # Pyro's handlers are one stack for all threads
         cores = 1
+    if cores is None:
+        cores = 1 if _seconds(evaluate, start) < SHORT else min(chains, os.cpu_count() or 1)
     trace: Any = nutpie.sample(
         model,
         draws=draws,
         tune=tune,
         chains=chains,
-        cores=min(chains, os.cpu_count() or 1) if cores is None else cores,
+        cores=cores,
         seed=seed,
         target_accept=target_accept,
         progress_bar=progress,
@@ -87,6 +95,16 @@ def nuts(
     kinds = {"u": np.int64, "i": np.int64, "b": np.bool_, "f": np.float64}
     found = {name: torch.from_numpy(value.astype(kinds[value.dtype.kind])) for name, value in stats.items()}
     return torch.from_numpy(np.array(trace.posterior["z"].values)), found
+
+
+def _seconds(evaluate: Callable[[Tensor], Any], z: Tensor) -> float:
+    """What an evaluation takes, undisturbed."""
+    found = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        evaluate(z)
+        found.append(time.perf_counter() - started)
+    return min(found)
 
 
 def _first(density: Density, start: Tensor, seed: int) -> np.ndarray:

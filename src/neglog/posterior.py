@@ -95,7 +95,7 @@ def posterior(
     method: str = "nuts",
     draws: int = 1000,
     chains: int = 4,
-    tune: int = 1000,
+    tune: int = 500,
     seed: int = 0,
     target_accept: float = 0.8,
     cores: int | None = None,
@@ -128,7 +128,8 @@ def posterior(
         tune: draws that ``nuts`` adapts itself on before, and leaves out.
         seed: the same seed gives the same draws, on however many cores.
         target_accept: the rate at which ``nuts`` should accept; nearer to 1 takes smaller steps.
-        cores: chains of ``nuts`` that run at a time; by default all that there are.
+        cores: chains of ``nuts`` that run at a time; by default all that there are, or one where a density
+            is so quickly evaluated that they would wait for each other.
         progress: whether ``nuts`` shows a progress bar.
         space: ``unconstrained`` or ``natural``, for ``laplace``.
         guide: ``full`` (`AutoMultivariateNormal`) or ``diagonal`` (`AutoDiagonalNormal`), for ``vi``.

@@ -17,6 +17,7 @@ from neglog.handlers import Model
 from neglog.lowered import replayed
 from neglog.objective import Objective
 from neglog.posterior import Posterior
+from neglog.predict import new_rows
 from neglog.predictors import RESPONSE, row_count
 from neglog.tracing import Run, row_bounds
 
@@ -89,24 +90,15 @@ def posterior_predictive(posterior: Posterior, x: Any = None, *, seed: int = 0, 
             without `x`, or others than it had.
     """
     objective = posterior.objective
-    data = objective.data if x is None else _new_data(objective, x, keywords)
+    data = objective.data
+    if x is not None:
+        data = new_rows(objective.model, data.columns, data.keywords, x, keywords, owner="posterior")
     if x is None and keywords:
         raise DataError(f"{sorted(keywords)} belong to the rows of an `x`; give both, or none.")
     chains, draws = posterior.shape
     flat = {name: values.flatten(0, 1) for name, values in posterior.draws.items()}
     found = responses(objective.model, data, flat, seed)
     return found.reshape(chains, draws, *found.shape[1:])
-
-
-def _new_data(objective: Objective, x: Any, keywords: Mapping[str, Any]) -> Data:
-    had = objective.data
-    if set(keywords) != set(had.keywords):
-        given, needed = sorted(keywords) or "none", sorted(had.keywords) or "none"
-        raise DataError(f"the posterior had these for each row: {needed}; given are {given}. Give the same.")
-    designs, columns = prepare_designs(x, columns=had.columns or None)
-    anything = torch.zeros(row_count(designs), dtype=torch.float64)
-    data = prepare(designs, anything, row_bounds=row_bounds(objective.model), **keywords)
-    return Data(designs, data.y, None, data.keywords, columns)
 
 
 def responses(model: Model, data: Data, values: Mapping[str, Tensor], seed: int) -> Tensor:

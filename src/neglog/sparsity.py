@@ -37,10 +37,10 @@ def line_covariance(coordinates: Coordinates, z: Tensor, kind: str, bandwidth: s
         raise ModelError(f"`bandwidth` must be 'hall-sheather' or 'bofinger'; it is {bandwidth!r}.")
     assert problem.block.basis is not None
     weights, tau = torch.as_tensor(problem.lines.weights), float(problem.lines.tau)
-    residuals = torch.as_tensor(problem.lines.y) - problem.block.basis.at(problem.line(z))
-    basis, count = problem.block.basis.dense(), float(weights.sum())
+    basis, count = problem.block.basis, float(weights.sum())
+    residuals = torch.as_tensor(problem.lines.y) - basis.at(problem.line(z))
     reach = reach_of(tau, count, bandwidth)
-    gram = basis.T @ (weights[:, None] * basis)
+    gram = basis.cross(weights, basis)
     if kind == "iid":
         ends = weighted_quantiles(residuals, weights, [tau - reach, tau + reach])
         density = _positive(2 * reach / float(ends[1] - ends[0]) if ends[1] > ends[0] else math.inf)
@@ -48,17 +48,15 @@ def line_covariance(coordinates: Coordinates, z: Tensor, kind: str, bandwidth: s
     else:
         width = _width(residuals, weights, tau, reach)
         at = torch.exp(-0.5 * (residuals / width).square()) / (width * math.sqrt(2 * math.pi))
-        information = basis.T @ ((weights * at)[:, None] * basis)
+        information = basis.cross(weights * at, basis)
         if not torch.linalg.eigvalsh(information)[0] > 1e-12 * torch.linalg.eigvalsh(information)[-1]:
             raise ModelError("too few residuals are near 0 for kind='kernel'; use kind='iid' or `bootstrap`.")
         bread = torch.linalg.inv(information)
     line = bread @ (tau * (1 - tau) * gram) @ bread
-    return _with_scale(problem, z, residuals, basis, bread, line)
+    return _with_scale(problem, z, residuals, bread, line)
 
 
-def _with_scale(
-    problem: Pinball, z: Tensor, residuals: Tensor, basis: Tensor, bread: Tensor, line: Tensor
-) -> Tensor:
+def _with_scale(problem: Pinball, z: Tensor, residuals: Tensor, bread: Tensor, line: Tensor) -> Tensor:
     """The covariance in theta of the line and its scale."""
     coordinates, places = problem.kinked, problem.block.places
     weights, tau = torch.as_tensor(problem.lines.weights), float(problem.lines.tau)
@@ -70,7 +68,7 @@ def _with_scale(
         scale = float(weights @ losses) / count
         place = problem.scale.place.start
         # Rows on the line have no loss, so that it does not matter which slope they have.
-        cross = bread @ (basis.T @ (weights * slopes * losses)) / count
+        cross = bread @ problem.block.gather(weights * slopes * losses) / count
         leaf = z[place : place + 1].clone().requires_grad_()
         with torch.enable_grad():
             (rate,) = torch.autograd.grad(problem.scale.transform(leaf).sum(), leaf)

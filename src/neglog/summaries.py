@@ -7,15 +7,15 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.distributions.transforms import IndependentTransform
 
 from neglog.covariances import Kind, covariance
 from neglog.errors import DataError, ModelError
 from neglog.fit import Fit
 from neglog.labels import CHOLESKY, estimates, flat_values, jacobian, site_labels
 from neglog.objective import Objective, Site
+from neglog.precision import alone
 from neglog.profiles import Profile
-from neglog.uncertainty import information, inverse_root, optimum
+from neglog.uncertainty import around, information, inverse_root, optimum
 
 Interval = Literal["wald", "profile"]
 
@@ -28,7 +28,8 @@ def summary(
     Columns: estimate, std_error, z, p_value (two-sided, of the hypothesis that the parameter is 0), lower,
     upper (an interval at `level`). Terms are ``Intercept``, the columns' names, or empty for a scalar. A
     positive parameter has an interval that is symmetric on the log scale, and no z or p_value, since it
-    cannot be 0; a correlation has Fisher's.
+    cannot be 0; a correlation has Fisher's. Of a network (`on_features`) the table holds its heads and
+    constants, with standard errors given the features.
 
     ``attrs`` of the table holds nll, loss, aic, aicc, bic, n, k, converged, status, level, interval and kind:
     what the standard errors are, such as ``"expected"`` for a loss without curvature. Where `covariance`
@@ -82,8 +83,8 @@ def summary(
 
 
 def _with_errors(fit: Fit, table: pd.DataFrame, matrix: pd.DataFrame, level: float) -> pd.DataFrame:
-    assert fit.objective is not None
-    objective, theta = fit.objective, fit.objective.theta(fit.params)
+    objective = around(fit)[0].objective
+    theta = objective.theta(fit.params)
     estimate, variance = flat_values(objective, theta), torch.tensor(matrix.to_numpy()).diagonal()
     error, reach = variance.sqrt(), float(normal_quantile(0.5 + level / 2))
     real, correlation, bounded = _kinds(fit, objective)
@@ -102,33 +103,31 @@ def _with_errors(fit: Fit, table: pd.DataFrame, matrix: pd.DataFrame, level: flo
         "upper": upper,
     }
     found = pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=matrix.index)
-    return table.join(found.loc[table.index])
+    return table.loc[[label for label in table.index if label in found.index]].join(found)
 
 
 def _unconstrained_errors(fit: Fit, objective: Objective, theta: Tensor, error: Tensor) -> Tensor:
     """The standard errors `(K,)` in theta of what is one number there and one here; 0 for all else."""
     slopes, spread, at = jacobian(objective, theta), torch.zeros_like(theta), 0
-    for site, labels in zip(objective.sites.values(), site_labels(fit).values(), strict=True):
-        if _alone(site):
+    for site, labels in _labelled(fit, objective):
+        if alone(site):
             rows = slice(at, at + len(labels))
             spread[site.place] = error[rows] / slopes[rows, site.place].diagonal().abs()
         at += len(labels)
     return spread
 
 
-def _alone(site: Site) -> bool:
-    """Whether each number of a site is a function of one unconstrained number, by itself."""
-    transform = site.transform
-    while isinstance(transform, IndependentTransform):
-        transform = transform.base_transform
-    return transform.domain.event_dim == 0
+def _labelled(fit: Fit, objective: Objective) -> list[tuple[Site, list[tuple[str, str]]]]:
+    """Each site of the objective with the labels of what a table shows of it."""
+    labels = site_labels(fit)
+    return [(site, labels[name]) for name, site in objective.sites.items()]
 
 
 def _kinds(fit: Fit, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
     """Which entries of the table are real numbers, correlations, or bounded each by itself, `(K,)` each."""
     parts = []
-    for (name, site), labels in zip(objective.sites.items(), site_labels(fit).values(), strict=True):
-        kinds = torch.tensor([site.is_real, name.endswith(CHOLESKY), not site.is_real and _alone(site)])
+    for site, labels in _labelled(fit, objective):
+        kinds = torch.tensor([site.is_real, site.name.endswith(CHOLESKY), not site.is_real and alone(site)])
         parts.append(kinds.expand(len(labels), 3))
     real, correlation, bounded = torch.cat(parts).T
     return real, correlation, bounded
@@ -148,11 +147,11 @@ def _profiled(fit: Fit, level: float) -> pd.DataFrame:
         float(normal_quantile(0.5 + level / 2)),
     )
     theta, ends = coordinates.theta(z), {}
-    for (name, site), labels in zip(objective.sites.items(), site_labels(fit).values(), strict=True):
-        if not _alone(site) and not (site.size == 1 and len(labels) == 1):
+    for site, labels in _labelled(fit, objective):
+        if not alone(site) and not (site.size == 1 and len(labels) == 1):
             raise ModelError(
-                f"the numbers of `{name}` are bound to each other, so they have no profiles one by one; use "
-                "interval='wald'."
+                f"the numbers of `{site.name}` are bound to each other, so they have no profiles one by one; "
+                "use interval='wald'."
             )
         for i, label in enumerate(labels):
             place = site.place.start + i

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch import Tensor
 from neglog.errors import DataError, NeglogError
 from neglog.fit import mle
 from neglog.handlers import Model
-from neglog.predict import log_likelihood
+from neglog.scores import parsed
+from neglog.scores import scores as row_scores
 from neglog.tracing import takes_missing
 
 
@@ -25,13 +27,15 @@ class Validation:
     """Held-out log scores, in nats: the higher, the better the density that was predicted.
 
     `scores` `(N,)` are log p(y | x) of each row under the fit to the other folds, `folds` `(N,)` the fold of
-    each row, `weights` `(N,)` how often each row counts. `converged` says whether every fit did.
+    each row, `weights` `(N,)` how often each row counts. `converged` says whether every fit did. `by_name`
+    has all scores that were asked for, as `neglog.scores` has them: but for ``"log"``, losses.
     """
 
     scores: Tensor
     folds: Tensor
     weights: Tensor
     converged: bool
+    by_name: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def sum(self) -> float:
@@ -48,18 +52,31 @@ class Validation:
         """The standard error of the mean, rows taken as independent."""
         return _standard_error(self.scores, self.weights)
 
-    def above(self, other: Validation) -> tuple[float, float]:
-        """How much higher the mean is than another's, with the standard error of the paired difference.
+    def table(self) -> pd.DataFrame:
+        """The mean of each score over the rows with its standard error: a row for each score."""
+        means = {name: (_mean(each, self.weights), _standard_error(each, self.weights))
+                 for name, each in self.by_name.items()}  # fmt: skip
+        return pd.DataFrame.from_dict(means, orient="index", columns=["mean", "std_error"])
+
+    def above(self, other: Validation, score: str = "log") -> tuple[float, float]:
+        """How much higher the mean score is than another's, with the standard error of the paired difference.
 
         Raises:
-            DataError: the two are not of the same rows in the same folds.
+            DataError: the two are not of the same rows in the same folds, or one has no such score.
         """
         if not torch.equal(self.folds, other.folds) or not torch.equal(self.weights, other.weights):
             raise DataError(
                 "the two validations differ in their rows, folds or weights. Use the same for both."
             )
-        difference = self.scores - other.scores
+        difference = self._named(score) - other._named(score)
         return _mean(difference, self.weights), _standard_error(difference, self.weights)
+
+    def _named(self, score: str) -> Tensor:
+        if score == "log":
+            return self.scores
+        if score not in self.by_name:
+            raise DataError(f"there is no held-out score {score!r}; ask `cross_validate` for it.")
+        return self.by_name[score]
 
 
 def cross_validate(
@@ -72,6 +89,7 @@ def cross_validate(
     seed: int = 0,
     solver: Any = None,
     progress: bool = False,
+    scores: Sequence[str] = ("log",),
     **rows: Any,
 ) -> Validation:
     """Fit `model` by maximum likelihood without each fold in turn, and score the rows left out.
@@ -88,17 +106,22 @@ def cross_validate(
         seed: decides the folds.
         solver: as in `mle`.
         progress: show a bar on stderr.
+        scores: which scores to keep, as `neglog.scores` names them; the log score is always among them.
         rows: keywords of the model that belong to the rows.
 
     Raises:
         DataError: `folds` is below 2 or above the number of rows.
+        ModelError: no such score.
         NeglogError: the rows outside a fold cannot be fitted; the message names the fold.
     """
     y, rows = _column(y), {name: _column(values) for name, values in rows.items()}
     counts = masses(weights, len(y))
     counts = torch.where(_unknown(y), 0.0, counts) if takes_missing(model) else counts
     dealt = deal(counts, folds, seed)
-    scores = torch.full((len(y),), math.nan, dtype=torch.float64)
+    names = tuple(dict.fromkeys(("log", *scores)))
+    for name in names:
+        parsed(name)
+    held = {name: torch.full((len(y),), math.nan, dtype=torch.float64) for name in names}
     converged = True
     for fold in _watched(range(folds), progress):
         out = torch.nonzero(dealt == fold)[:, 0]
@@ -108,11 +131,12 @@ def cross_validate(
             counted = None if weights is None else counts[kept]
             fit = mle(model, _take(x, kept), _take(y, kept), weights=counted, solver=solver, **given)
             left_out = {name: _take(values, out) for name, values in rows.items()}
-            scores[out] = log_likelihood(fit, _take(x, out), _take(y, out), **left_out)
+            for name in names:
+                held[name][out] = row_scores(fit, _take(x, out), _take(y, out), name, **left_out)
         except NeglogError as error:
             raise type(error)(f"without fold {fold + 1} of {folds}: {error}") from error
         converged = converged and fit.converged
-    return Validation(scores, dealt, counts, converged)
+    return Validation(held["log"], dealt, counts, converged, MappingProxyType(held))
 
 
 def deal(masses: Tensor, folds: int, seed: int) -> Tensor:

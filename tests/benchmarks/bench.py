@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cold
+import ess
 import growth
 import refits
 import steps
@@ -22,8 +23,8 @@ from works import WORK
 
 ROOT = Path(__file__).parents[2]
 PAGE, KEPT = ROOT / "docs" / "benchmarks.md", ROOT / "build" / "benchmarks.json"
-STEPS, COLD, REFITS, GROWTH = "steps", "cold", "refits", "growth"
-NAMES = [*(work.name for work in WORK), STEPS, COLD, REFITS, GROWTH]
+STEPS, COLD, REFITS, ESS, GROWTH = "steps", "cold", "refits", "ess", "growth"
+NAMES = [*(work.name for work in WORK), STEPS, COLD, REFITS, ESS, GROWTH]
 
 
 def step_records(repeats: int) -> list[Record]:
@@ -54,6 +55,8 @@ def records(chosen: argparse.Namespace, known: list[Record]) -> Iterator[Record]
         yield cold.measure(name, 1000, chosen.repeats) | {"order": 101}
     for name in refits.PEERS if REFITS in chosen.only else ():
         yield refits.measure(name, chosen.repeats, chosen.clock) | {"order": 102}
+    for name in ess.PREDICTORS if ESS in chosen.only else ():
+        yield ess.measure(name, chosen.repeats, chosen.clock) | {"order": 103}
 
 
 def main() -> None:

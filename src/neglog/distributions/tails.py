@@ -56,8 +56,8 @@ def log_tails(fn: Any, value: Tensor) -> tuple[Tensor, Tensor]:
         lower = fn.cdf(torch.where(below | above, anywhere(fn.support, value), value))
     except NotImplementedError as error:
         raise ModelError(
-            f"`{type(fn).__name__}` has no distribution function, and bounds need one. Use a family of "
-            "neglog.distributions, or a class with a `cdf` of its own."
+            f"`{type(fn).__name__}` has no distribution function, which bounds and quantiles need. Use a "
+            "family of neglog.distributions, or a class with a `cdf` of its own."
         ) from error
     return (
         torch.where(below, -math.inf, torch.where(above, 0.0, log_of(lower))),

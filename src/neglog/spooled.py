@@ -1,0 +1,237 @@
+"""Data on disk: blocks of rows, written once and read in place, so that a fit never holds them in memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from neglog.data import ALL, Columns, Data, Named, prepare, prepare_array, prepare_designs
+from neglog.errors import DataError
+from neglog.predictors import Designs, row_count
+
+ROWS = 10_000
+"""So many rows of two designs are put beside each other at a time."""
+IN_MEMORY = 50_000_000
+"""Designs of more numbers than this are put beside each other on disk."""
+
+
+class Spooled(Mapping[str, Any]):
+    """Data on disk, by the names of the arguments of `mle`: ``mle(models.poisson, **data)``.
+
+    A design `(N, P)` is a float64 tensor, or `neglog.data.Named` where the blocks were data frames; ``y`` and
+    everything else are tensors. Their memory is that of temporary files, which nobody else sees, and which go
+    when the last tensor does, at the latest with the process.
+    """
+
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        self._arguments = dict(arguments)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._arguments[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arguments)
+
+    def __len__(self) -> int:
+        return len(self._arguments)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return len(self._arguments["y"])
+
+    def __repr__(self) -> str:
+        return f"Spooled({self.rows} rows: {', '.join(self)})"
+
+    def __getstate__(self) -> Any:
+        raise TypeError("what is spooled is not pickled; spool it again.")
+
+
+def spool(blocks: Iterable[Any], directory: str | os.PathLike[str] | None = None) -> Spooled:
+    """Write data that come in blocks of rows to disk, once, for fits that read them from there.
+
+    No more than a block is in memory, and the operating system reads what a fit asks for. Fits,
+    `covariance`, `summary` and the tests of hypotheses walk such data in blocks.
+
+    Args:
+        blocks: each ``(x, y)``, or a mapping with ``x``, ``y``, and what else the rows have: ``weights``,
+            ``exposure``, groups by number, each `(rows,)`. As `mle` takes them: arrays, tensors, data
+            frames; ``x`` may map predictors to designs. Rows of weight 0 are left out.
+        directory: on a disk with room for 8 bytes a number; None for that of `tempfile`. What is in memory
+            itself, as ``/tmp`` is on some machines, saves none.
+
+    Raises:
+        DataError: no rows at all; a block of other columns or other names than the first; NaN, infinite
+            values or anything else that `mle` would not take, with the number of the block; no room.
+
+    >>> import numpy as np
+    >>> from neglog import mle, models
+    >>> rng = np.random.default_rng(0)
+    >>> def blocks():
+    ...     for _ in range(3):
+    ...         x = rng.normal(size=(1000, 2))
+    ...         yield x, 1 + x[:, 0] + rng.normal(size=1000)
+    >>> data = spool(blocks())
+    >>> data, mle(models.gaussian, **data).n
+    (Spooled(3000 rows: x, y), 3000.0)
+    """
+    first, rows = None, 0
+    with _files(directory) as files:
+        for number, block in enumerate(blocks):
+            try:
+                data = _validated(block, first)
+            except DataError as error:
+                raise DataError(f"block {number} of the data: {error}") from error
+            if data is None:
+                continue
+            first, rows = data if first is None else first, rows + data.rows
+            for name, value in _flat(data).items():
+                files.write(name, value)
+        if first is None:
+            raise DataError("`blocks` gave no rows, so there is nothing to fit.")
+        mapped = {name: files.mapped(name, (rows, *value.shape[1:])) for name, value in _flat(first).items()}
+    return Spooled(_arguments(first, mapped))
+
+
+def beside(left: Tensor, right: Tensor) -> Tensor:
+    """Two designs `(N, P)` and `(N, Q)` as one `(N, P + Q)`, on disk where they are large."""
+    if left.numel() + right.numel() <= IN_MEMORY:
+        return torch.cat([left, right], dim=1)
+    with _files(None) as files:
+        for start in range(0, len(left), ROWS):
+            rows = slice(start, start + ROWS)
+            files.write("x", torch.cat([left[rows], right[rows]], dim=1))
+        return files.mapped("x", (len(left), left.shape[1] + right.shape[1]))
+
+
+def _validated(block: Any, first: Data | None) -> Data | None:
+    """A block, its columns in the order of the first; None if no row of it counts."""
+    given = dict(block) if isinstance(block, Mapping) else _pair(block)
+    missing = {"x", "y"} - set(given)
+    if missing:
+        raise DataError(f"it needs 'x' and 'y'; it has {', '.join(map(repr, given)) or 'nothing'}.")
+    x, y, weights = given.pop("x"), given.pop("y"), given.get("weights")
+    designs, columns = prepare_designs(x)
+    none = weights is not None and not bool(prepare_array("weights", weights, (1,), integers=True).any())
+    if row_count(designs) == 0 or none:
+        return None
+    if first is not None:
+        designs, columns = _in_order(designs, columns, first.columns), first.columns
+    data = replace(prepare(designs, y, row_bounds=set(given), **given), columns=columns)
+    names = tuple(map(str, y.columns)) if isinstance(y, pd.DataFrame | Named) else ()
+    data = replace(data, responses=names)
+    if first is not None and _shapes(data) != _shapes(first):
+        raise DataError(f"it has {_shapes(data)}, and the first block had {_shapes(first)}.")
+    return data
+
+
+def _pair(block: Any) -> dict[str, Any]:
+    if not isinstance(block, tuple | list) or len(block) != 2:
+        raise DataError(f"it must be (x, y), or a mapping with 'x' and 'y'; it is {type(block).__name__}.")
+    return {"x": block[0], "y": block[1]}
+
+
+def _in_order(designs: Designs, columns: Columns, wanted: Columns) -> Designs:
+    """The designs with their columns in the order that is wanted.
+
+    Raises:
+        DataError: they have others.
+    """
+    parts = designs if isinstance(designs, Mapping) else {ALL: designs}
+    if {key: sorted(names) for key, names in columns.items()} != {k: sorted(n) for k, n in wanted.items()}:
+        raise DataError(f"`x` has the columns {_in_words(columns)}; the first block had {_in_words(wanted)}.")
+    ordered = {
+        key: parts[key] if columns[key] == names else parts[key][:, [columns[key].index(n) for n in names]]
+        for key, names in wanted.items()
+    }
+    return ordered if isinstance(designs, Mapping) else ordered[ALL]
+
+
+def _in_words(columns: Columns) -> str:
+    return "; ".join(
+        f"{key}: {', '.join(names)}" if key else ", ".join(names) for key, names in columns.items()
+    )
+
+
+def _shapes(data: Data) -> str:
+    """What the rows have, in words."""
+    response = f" of {', '.join(data.responses)}" if data.responses else f" {tuple(data.y.shape[1:])}"
+    weights = [] if data.weights is None else ["weights"]
+    return ", ".join([f"y{response if data.y.dim() > 1 else ''}", *weights, *sorted(data.keywords)])
+
+
+def _flat(data: Data) -> dict[str, Tensor]:
+    """Each array of the data by a name of its own: its argument's, or its predictor's before a slash."""
+    designs = data.x if isinstance(data.x, Mapping) else {ALL: data.x}
+    found = {f"{key}/x": value for key, value in designs.items()} | {"y": data.y, **data.keywords}
+    return found if data.weights is None else found | {"weights": data.weights}
+
+
+def _arguments(data: Data, arrays: dict[str, Tensor]) -> dict[str, Any]:
+    """The arguments of `mle`, of the arrays by the names of `_flat`."""
+    designs = {key: _named(arrays.pop(f"{key}/x"), names) for key, names in data.columns.items()}
+    x = designs if isinstance(data.x, Mapping) else designs[ALL]
+    y = arrays.pop("y")
+    return {"x": x, "y": Named(y, data.responses) if data.responses else y} | arrays
+
+
+def _named(values: Tensor, names: tuple[str, ...]) -> Tensor | Named:
+    return values if names == tuple(f"x{j}" for j in range(len(names))) else Named(values, names)
+
+
+class _Files:
+    """Temporary files of float64 numbers; they have no name in the file system where it can do without."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.files: dict[str, IO[bytes]] = {}
+
+    def write(self, name: str, values: Tensor) -> None:
+        """Add rows to the end of a file."""
+        with self._told():
+            if name not in self.files:
+                self.files[name] = tempfile.TemporaryFile(dir=self.directory)  # noqa: SIM115
+            self.files[name].write(values.contiguous().numpy().data)
+
+    def mapped(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """The numbers of a file where they lie: its pages are read when they are asked for."""
+        if not math.prod(shape):
+            return torch.empty(shape, dtype=torch.float64)
+        with self._told():
+            self.files[name].flush()
+            return torch.from_numpy(np.memmap(self.files[name], dtype=np.float64, mode="r+", shape=shape))
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"the data cannot be written to {self.directory!r}: {error.strerror}. Pass a `directory` on "
+                "a disk with room for 8 bytes a number, or set the environment variable TMPDIR to one."
+            ) from error
+
+    def close(self) -> None:
+        """Let go of the files; what was mapped holds them."""
+        for file in self.files.values():
+            with suppress(OSError):  # what a full disk did not take
+                file.close()
+
+
+@contextmanager
+def _files(directory: str | os.PathLike[str] | None) -> Iterator[_Files]:
+    files = _Files(tempfile.gettempdir() if directory is None else os.fspath(directory))
+    try:
+        yield files
+    finally:
+        files.close()
