@@ -21,7 +21,7 @@ from neglog.errors import ModelError, UnboundedLikelihoodError
 from neglog.handlers import Model, is_parameter, is_real, weighted
 from neglog.kinks import corner, smoothed
 from neglog.predictors import RESPONSE, design_keys
-from neglog.tracing import Affine, Run, model_name, prototype, run, takes_missing, with_sizes
+from neglog.tracing import Affine, Run, initial_value, model_name, prototype, run, takes_missing, with_sizes
 
 PART = 131_072
 """So many rows are worked on at a time: their numbers stay in the cache, and the model is seldom run."""
@@ -77,7 +77,6 @@ class Objective:
         self.name = model_name(model)
         response = first.sites[RESPONSE]["fn"]
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
-        check_density(data, first.log_prob(RESPONSE), self.name)
         self.sites = _lay_out(first)
         self.calls = tuple(first.affines)
         self.corner, self.family = corner(response), type(response)
@@ -86,6 +85,15 @@ class Objective:
             raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")
         initial = {name: first.sites[name]["value"] for name in self.sites}
         self.initial = self.theta(initial)
+        one = len(self.parts) == 1
+        check_density(data, first.log_prob(RESPONSE) if one else self._densities_at_start(), self.name)
+
+    @torch.no_grad()
+    def _densities_at_start(self) -> Tensor:
+        """The log-density of each row `(N,)` where parameters start, block by block."""
+        start = self.params(self.initial)
+        runs = (run(part.model, part.data, Run(start, fill=initial_value)) for _, part in self.parts)
+        return torch.cat([at.log_prob(RESPONSE) for at in runs])
 
     @property
     def rows(self) -> int:
@@ -237,7 +245,9 @@ class Objective:
 
     def log_likelihood(self, theta: Tensor) -> Tensor:
         """The log-likelihood of each row `(N,)`, without weights."""
-        return run(self.model, self.data, Run(self.params(theta))).log_prob(RESPONSE)
+        params = self.params(theta)
+        runs = (run(part.model, part.data, Run(params)) for _, part in self.parts)
+        return torch.cat([at.log_prob(RESPONSE) for at in runs])
 
     def response(self, theta: Tensor) -> Any:
         """The distribution of the observations at `theta`."""
