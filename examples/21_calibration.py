@@ -34,7 +34,7 @@ from neglog.errors import SamplingWarning
 
 NAMES = {"gaussian": "mean", "poisson": "log_rate", "negative_binomial": "log_mean", "bernoulli": "logit"}
 """The models, and their predictors."""
-ROWS, RANKS, THIN = 12, 100, 2
+ROWS, RANKS, THIN = 12, 100, 4
 """Rows of a data set; draws that a truth is ranked among, and how many are made for each."""
 FALSE_ALARM = 1e-4
 COLOURS = {"weight": BLUE, "bias": OCHRE, "spread": RED, "joint": INK}
@@ -127,7 +127,7 @@ def draw_model(axes: Axes, name: str, by_quantity: dict[str, np.ndarray]) -> Non
         axes.plot(grid, share - grid, color=COLOURS[quantity], lw=1.2)
         say(axes, quantity, (0.04 + 0.26 * line, 1.25 * high.max()), COLOURS[quantity], fontsize=8)
     axes.set(ylim=(1.5 * low.min(), 1.5 * high.max()))
-    dress(axes, f"{name.replace('_', ' ')}, {times} data sets", "rank", "")
+    dress(axes, name.replace("_", " "), f"rank, {times} data sets", "")
 
 
 def tests(found: dict[str, dict[str, np.ndarray]], pooled: bool) -> dict[str, float]:
@@ -148,7 +148,7 @@ def tests(found: dict[str, dict[str, np.ndarray]], pooled: bool) -> dict[str, fl
 def main() -> None:
     options = arguments(__file__, __doc__)
     names = ("gaussian", "poisson", "bernoulli") if options.small else NAMES
-    times, workers, count = (4, 1, 50) if options.small else (100, 2, RANKS)
+    times, workers, count = (4, 1, 50) if options.small else (300, 2, RANKS)
     found = {name: collected(name, times, workers, count) for name in names}
     values = tests(found, pooled=options.small)
     table(("ranks", "p-value"), values.items())

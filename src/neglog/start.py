@@ -16,7 +16,7 @@ from neglog.solvers import Newton
 
 MOST = 50
 """With more constants than this the null model is not fitted first."""
-CLOSE = 1e-2
+CLOSE = 1e-3
 """So near, in units of the noise of a row, the null model is to its own optimum before the last step."""
 
 
