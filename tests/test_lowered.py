@@ -124,6 +124,57 @@ def test_a_gaussian_comes_down_to_few_operations():
     assert lowered.replays[0].used == ()  # the data are in it
 
 
+def placed(x, y=None):
+    """Normal priors away from 0, one of whose spreads is a parameter itself."""
+    spread = pyro.sample("spread", dist.Exponential(torch.tensor(1.0, dtype=torch.float64)))
+    weight = pyro.sample("slope", dist.Normal(torch.full((2,), 0.7, dtype=torch.float64), 0.3).to_event(1))
+    mean = linear("mean", x) + pyro.sample("shift", dist.Normal(weight[0], spread))
+    with rows(x):
+        return pyro.sample("y", dist.Normal(mean + weight[1] * x[:, 0] ** 2, spread), obs=y)
+
+
+def test_normal_priors_that_do_not_depend_on_parameters_are_one_quadratic_form():
+    lowered, coordinates, z = problem(placed, *sample())
+    for step in (0.0, 0.3, -0.5):
+        assert_alike(lowered, coordinates, z + step)
+    assert lowered.reason == ""
+    assert lowered._normals.sites == {"slope", "mean.bias", "mean.weight"}
+
+
+def test_a_masked_or_weighted_prior_is_left_to_the_model():
+    halved = pyro.poutine.scale(models.poisson, scale=0.5)
+    for model in (flat(models.poisson), halved, pyro.poutine.mask(models.poisson, mask=torch.tensor(True))):
+        lowered, coordinates, z = problem(model, *counts())
+        assert lowered._normals is None
+        assert_alike(lowered, coordinates, z)
+
+
+def counts():
+    x, y = sample()
+    return x, y.abs().round()
+
+
+@pytest.mark.parametrize(
+    ("function", "nodes"),
+    [
+        (lambda z: ((z * 2 + 3) / 4 - 1).neg() * 0.5, 2),  # one factor and one number
+        (lambda z: (z * 2 - 1).sum() * 3 + 5, 3),  # sum, factor, number
+        (lambda z: (z - torch.arange(3.0).double()).sum(-1) + (z.sum() - 2), 3),  # sum, sum, number
+        (lambda z: (torch.arange(3.0).double() - z).sum() + 1, 3),
+        (lambda z: torch.cat([z.split_with_sizes([3, 0])[0], z.new_zeros(0)]) * 2, 1),
+        (lambda z: (0.5 * z.pow(2)).sum([0]) / 2, 2),  # an inner product
+        (lambda z: (3 * z).sum(0, keepdim=True), 2),
+        (lambda z: z.sum() / 1e-310, 2),  # whose reciprocal is no number
+    ],
+)
+def test_numbers_in_a_row_become_one(function, nodes):
+    places = [torch.tensor(values, dtype=torch.float64) for values in ([1, -2, 0.5], [1e3, 7, 0], [0, 0, 0])]
+    graph = trace(function, places[0], [], fixed=True)
+    for z in places:
+        torch.testing.assert_close(graph.function()(z), function(z), rtol=1e-15, atol=0)
+    assert graph.nodes == nodes
+
+
 @pytest.mark.parametrize("name", ["gaussian", "poisson", "heteroscedastic", "categorical"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_batches_are_unbiased(name, weighted):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -63,9 +66,16 @@ def nuts(
         ) from error
     evaluate = density.program(start)
 
+    quick = _seconds(evaluate, start) < SHORT
+    if cores is None:
+        cores = 1 if density.reason or quick else min(chains, os.cpu_count() or 1)
+    threads, known = 1 if quick else max(1, torch.get_num_threads() // cores), threading.local()
+
     def log_density(z: np.ndarray, **_: Any) -> tuple[float, np.ndarray]:
+        if not hasattr(known, "settled"):
+            known.settled = _settle(threads)
         value, gradient = evaluate(torch.from_numpy(z))
-        return -float(value), -gradient.numpy()
+        return -value.item(), -gradient.numpy()
 
     model = from_pyfunc(
         density.size,
@@ -76,25 +86,43 @@ def nuts(
         ["z"],
         make_initial_point_fn=partial(_first, density, start),
     )
-    if density.reason:  # Pyro's handlers are one stack for all threads
-        cores = 1
-    if cores is None:
-        cores = 1 if _seconds(evaluate, start) < SHORT else min(chains, os.cpu_count() or 1)
-    trace: Any = nutpie.sample(
-        model,
-        draws=draws,
-        tune=tune,
-        chains=chains,
-        cores=cores,
-        seed=seed,
-        target_accept=target_accept,
-        progress_bar=progress,
-        save_warmup=False,
-    )
+    with _threads_put_back():
+        trace: Any = nutpie.sample(
+            model,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            cores=1 if density.reason else cores,  # Pyro's handlers are one stack for all threads
+            seed=seed,
+            target_accept=target_accept,
+            progress_bar=progress,
+            save_warmup=False,
+        )
     stats = {ours: trace.sample_stats[theirs].values for theirs, ours in STATS.items()}
     kinds = {"u": np.int64, "i": np.int64, "b": np.bool_, "f": np.float64}
     found = {name: torch.from_numpy(value.astype(kinds[value.dtype.kind])) for name, value in stats.items()}
     return torch.from_numpy(np.array(trace.posterior["z"].values)), found
+
+
+def _settle(threads: int) -> bool:
+    """Make a thread of nutpie at home: torch computes by so many threads in it, and Python keeps it in mind.
+
+    It is none of Python's own, so that Python would make up what it knows of it at every evaluation and
+    forget it again, which takes half as long as the evaluation. What is kept are some kilobytes a chain.
+    """
+    torch.set_num_threads(threads)
+    ctypes.pythonapi.PyGILState_Ensure()
+    return True
+
+
+@contextmanager
+def _threads_put_back() -> Iterator[None]:
+    """Torch's number of threads afterwards as it was: that of one thread is that of all which come later."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _seconds(evaluate: Callable[[Tensor], Any], z: Tensor) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -91,13 +91,13 @@ class Run(Messenger):
         fn = _unchecked(msg["fn"]) if site == RESPONSE else msg["fn"]
         return scale_and_mask(fn.log_prob(msg["value"]), msg["scale"], msg["mask"])
 
-    def prior(self) -> Tensor | float:
-        """The summed log-density of all other sites than the observation."""
+    def prior(self, without: Collection[str] = ()) -> Tensor | float:
+        """The summed log-density of all other sites than the observation, and than those named."""
         return sum(
             (
                 self.log_prob(name).sum()
                 for name, msg in self.sites.items()
-                if name != RESPONSE and msg["mask"] is not False
+                if name != RESPONSE and name not in without and msg["mask"] is not False
             ),
             0.0,
         )
