@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,10 +29,10 @@ class Newton:
 
     It has converged when the Newton decrement, the distance to the optimum in standard errors, is below
     `tolerance` and the Hessian is positive definite there. Costs one K × K solve a step; work in float64.
-    Of very many rows it begins with the optimum of a part of them, and once a step changes the curvature by
-    no more than a hundredth, it takes further ones with the Hessian that it has: they shrink the decrement as
-    much, the last one below `tolerance`, and cost half. Of fewer rows every step has its own, so that the
-    last digits are right.
+    Of very many rows it begins with the optimum of a part of them and the Hessian there, and once a step
+    changes the curvature by no more than a hundredth, it takes further ones with the Hessian that it has:
+    they shrink the decrement as much, the last one below `tolerance`, and cost half. Of fewer rows every step
+    has its own, so that the last digits are right.
 
     Args:
         tolerance: the decrement to stop at.
@@ -44,8 +45,9 @@ class Newton:
     def minimise(self, problem: Problem, start: Tensor, progress: bool = False) -> Solution:
         """The minimum of `problem`, from `start` `(K,)`."""
         sample = problem.sample()
-        at = _Point.fresh(problem, start if sample is None else self._near(sample, start))
-        history, curvature, decrement, step = [at.value], at.hessian, math.inf, 0
+        at, curvature = self._first(problem, sample, start)
+        history, decrement, step = [at.value], math.inf, 0
+        borrowed = at.hessian is None
 
         def stopped(converged: bool, status: str) -> Solution:
             return Solution(at.z, at.value, converged, status, step, tuple(history), curvature)
@@ -53,7 +55,8 @@ class Newton:
         while step < self.max_steps:
             if step % 5 == 4:
                 problem.check(at.z)
-            curvature = curvature if at.hessian is None else at.hessian
+            if at.hessian is not None:
+                curvature, borrowed = at.hessian, False
             if curvature is None or not bool(torch.isfinite(curvature).all()):
                 return stopped(False, f"the curvature is not finite after {step} steps")
             before, reused = decrement, at.hessian is None
@@ -62,12 +65,16 @@ class Newton:
                 at, decrement = _Point.fresh(problem, at.z), math.inf
                 continue
             noise = 64 * EPSILON * (abs(at.value) + math.sqrt(problem.rows))
-            shrinks = decrement / before if reused else 1.0
+            shrinks = decrement / before if reused and not borrowed else 1.0
             if decrement * shrinks <= self.tolerance:
+                if borrowed:
+                    at, decrement = _Point.fresh(problem, at.z), math.inf
+                    continue
                 if definite:  # one more step shrinks the error as much again, or squares it
                     at = replace(at, z=at.z + direction)
                 return stopped(definite, _status(decrement, step, definite))
-            near = sample is not None and definite and decrement <= NEAR * math.sqrt(problem.rows)
+            small = definite and decrement <= NEAR * math.sqrt(problem.rows)
+            near = sample is not None and small and not borrowed
             moved = _line_search(problem, at, direction, definite, noise, near)
             if moved is None and reused:
                 at, decrement = _Point.fresh(problem, at.z), math.inf
@@ -85,13 +92,18 @@ class Newton:
             False, f"stopped after {self.max_steps} steps, {decrement:.1e} standard errors from an optimum"
         )
 
-    def _near(self, sample: Problem, start: Tensor) -> Tensor:
-        """Where to begin: at the optimum of a sample of the rows, if it has one; else at `start`."""
-        try:
-            found = replace(self, tolerance=max(self.tolerance, ROUGHLY)).minimise(sample, start)
-        except UnboundedLikelihoodError:
-            return start
-        return found.z if found.converged else start
+    def _first(self, problem: Problem, sample: Problem | None, start: Tensor) -> tuple[_Point, Tensor | None]:
+        """Where to begin, and a curvature: those at the optimum of a sample of the rows, if it has one."""
+        found = None
+        if sample is not None:
+            with suppress(UnboundedLikelihoodError):
+                found = replace(self, tolerance=max(self.tolerance, ROUGHLY)).minimise(sample, start)
+        if sample is not None and found is not None and found.converged and found.hessian is not None:
+            at = _Point(found.z, *problem.value_and_gradient(found.z))
+            if math.isfinite(at.value):
+                return at, found.hessian * (problem.rows / sample.rows)
+        at = _Point.fresh(problem, start)
+        return at, at.hessian
 
 
 @dataclass(frozen=True)
