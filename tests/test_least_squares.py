@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from neglog import map_estimate, mle, models
+from neglog import map_estimate, mle, models, with_priors
 from neglog.data import prepare
 from neglog.handlers import flat
 from neglog.least_squares import line_of
@@ -90,6 +90,34 @@ def test_a_known_scale_stays():
     assert fit.steps == 0
     best = mle(models.gaussian, X, Y)
     torch.testing.assert_close(fit.params["mean.weight"], best.params["mean.weight"], rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["once", "weighted"])
+@pytest.mark.parametrize("of_bias", [False, True], ids=["weights", "all"])
+def test_a_ridge_of_known_scale_takes_no_step(weights, of_bias):
+    loc, spread = torch.tensor([0.5, 0.0, 200.0]).double(), torch.tensor([0.3, 2.0, 50.0]).double()
+    priors = {"mean.weight": dist.Normal(loc, spread), "mean.bias": dist.Normal(loc[0], 3.0)}
+    known = pyro.condition(with_priors(models.gaussian, priors), {"sigma": torch.tensor(2.0).double()})
+    model = known if of_bias else flat(known, "mean.bias")
+    fit = map_estimate(model, X, Y, weights=weights)
+    assert (fit.steps, fit.converged) == (0, True)
+    each, columns = np.ones(60) if weights is None else weights, np.column_stack([np.ones(60), X])
+    precision = np.r_[float(of_bias) / 9.0, spread.numpy() ** -2.0]
+    curvature = columns.T @ (each[:, None] * columns) / 4.0 + np.diag(precision)
+    best = np.linalg.solve(curvature, columns.T @ (each * Y) / 4.0 + precision * np.r_[loc[0], loc])
+    np.testing.assert_allclose(
+        np.r_[fit.params["mean.bias"], fit.params["mean.weight"]], best, rtol=1e-10, atol=0
+    )
+
+
+def test_a_ridge_whose_strength_is_a_parameter_takes_steps():
+    known = pyro.condition(models.gaussian, {"sigma": torch.tensor(2.0).double()})
+
+    def model(x, y=None):
+        width = pyro.sample("width", dist.Gamma(torch.tensor(20.0).double(), 0.1))
+        return with_priors(known, {"mean.weight": dist.Normal(torch.tensor(0.0).double(), width)})(x, y)
+
+    assert map_estimate(model, X, Y).steps > 0
 
 
 def test_priors_that_count_are_not_passed_over():

@@ -138,14 +138,14 @@ def test_normal_priors_that_do_not_depend_on_parameters_are_one_quadratic_form()
     for step in (0.0, 0.3, -0.5):
         assert_alike(lowered, coordinates, z + step)
     assert lowered.reason == ""
-    assert lowered._normals.sites == {"slope", "mean.bias", "mean.weight"}
+    assert lowered._quadratic.sites == {"slope", "mean.bias", "mean.weight"}
 
 
 def test_a_masked_or_weighted_prior_is_left_to_the_model():
     halved = pyro.poutine.scale(models.poisson, scale=0.5)
     for model in (flat(models.poisson), halved, pyro.poutine.mask(models.poisson, mask=torch.tensor(True))):
         lowered, coordinates, z = problem(model, *counts())
-        assert lowered._normals is None
+        assert lowered._quadratic is None
         assert_alike(lowered, coordinates, z)
 
 

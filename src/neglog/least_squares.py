@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from neglog.blocks import Block
 from neglog.coordinates import Coordinates
-from neglog.distributions import Normal
 from neglog.objective import Objective
 from neglog.predictors import RESPONSE
+from neglog.quadratic import NORMAL, quadratic_priors
 from neglog.tracing import Affine, Run, run
 
-NORMAL = (Normal, dist.Normal, torch.distributions.Normal)
 TIGHT = 1e-8
 """A spread below this share of the largest response is left to the solvers to judge."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """The predictor that is the mean of a Normal response, and the site that is its scale, if one is."""
+    """The predictor that is the mean of a Normal response, the site that is its scale, and its value."""
 
     mean: Affine
     scale: str | None
+    spread: float
 
     @property
     def bias(self) -> str:
@@ -56,7 +56,11 @@ def line_of(objective: Objective) -> Line | None:
     if mean is None or mean.outputs is not None or site["mask"] is not None or any(scale.stride()):
         return None
     name = next((name for name, value in params.items() if scale.data_ptr() == value.data_ptr()), None)
-    return None if name is None and scale.requires_grad else Line(mean, name)
+    return (
+        None
+        if name is None and scale.requires_grad
+        else Line(mean, name, float(scale.detach().reshape(-1)[0]))
+    )
 
 
 def _is_same(one: Tensor, other: Tensor) -> bool:
@@ -84,37 +88,50 @@ def null_line(objective: Objective, theta: Tensor, free: Collection[str]) -> Ten
 
 
 def closed_form(coordinates: Coordinates, theta: Tensor) -> Tensor | None:
-    """`theta` `(K,)` with the coefficients and the scale of a Normal line where they are best, in two walks.
+    """`theta` `(K,)` with the coefficients and the scale of a Normal line where they are best.
 
-    None where there is no such line, or its priors count. Products of the columns are those which the
-    curvature at the optimum is made of.
+    None where there is no such line, or its priors count and are not all Normal at a known scale. Products of
+    the columns are those which the curvature at the optimum is made of.
     """
     objective = coordinates.objective
     line = line_of(objective) if coordinates.cut else None
     own = {line.bias, line.weight, line.scale} & set(objective.sites) if line else set()
-    if line is None or not _are_flat(objective, own):
+    block = next((b for b in coordinates.blocks if line and b.predictor == line.mean.name), None)
+    if line is None or block is None or not len(block.places):
         return None
-    block = next((block for block in coordinates.blocks if block.predictor == line.mean.name), None)
-    if block is None or not len(block.places):
-        return None
-    size = len(block.places)
-    products, sums, mass = coordinates.zeros(size, size), coordinates.zeros(size), 0.0
-    for rows, part in objective.parts:
-        weights = torch.ones_like(part.data.y) if part.data.weights is None else part.data.weights
-        offset = block.eta(torch.zeros_like(sums), rows)
-        products += block.cross(weights, block, rows)
-        sums += block.gather(weights * (part.data.y - offset), rows)
-        mass += float(weights.sum())
+    priors = None
+    if not _are_flat(objective, own):
+        priors = quadratic_priors(coordinates) if line.scale is None else None
+        if priors is None or not _are_flat(objective, own - priors.sites):
+            return None
+    products, sums, mass = _normal_equations(objective, block)
+    if priors is not None:
+        products += line.spread**2 * priors.matrix[block.places][:, block.places]
+        sums += 0.0 if priors.slope is None else line.spread**2 * priors.slope[block.places]
     factor, failed = torch.linalg.cholesky_ex(products)
     if failed:
         return None
     z = torch.cholesky_solve(sums[:, None], factor)[:, 0]
+    found = theta.index_copy(0, block.places, block.solve(z))
+    if line.scale is None:
+        return found
     square = torch.zeros((), dtype=z.dtype)
     for rows, part in objective.parts:
         squares = (part.data.y - block.eta(z, rows)).square()
         square += squares.sum() if part.data.weights is None else part.data.weights @ squares
-    found = theta.index_copy(0, block.places, block.solve(z))
     return _placed(objective, found, {line.scale: (square / mass).sqrt()}, own)
+
+
+def _normal_equations(objective: Objective, block: Block) -> tuple[Tensor, Tensor, float]:
+    """The weighted products of the columns `(P, P)` and with y `(P,)`, in z, and the sum of the weights."""
+    none = torch.zeros(len(block.places), dtype=block.triangle.dtype)
+    products, sums, mass = torch.outer(none, none), none.clone(), 0.0
+    for rows, part in objective.parts:
+        weights = torch.ones_like(part.data.y) if part.data.weights is None else part.data.weights
+        products += block.cross(weights, block, rows)
+        sums += block.gather(weights * (part.data.y - block.eta(none, rows)), rows)
+        mass += float(weights.sum())
+    return products, sums, mass
 
 
 def _are_flat(objective: Objective, names: Collection[str | None]) -> bool:

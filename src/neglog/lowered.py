@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,16 +11,15 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
-from torch.distributions import Independent
 
 from neglog.blocks import Block
 from neglog.coordinates import Coordinates
 from neglog.data import Data
 from neglog.graphs import Graph, trace
 from neglog.handlers import Weighted
-from neglog.least_squares import NORMAL
 from neglog.objective import Objective, Site
 from neglog.predictors import RESPONSE
+from neglog.quadratic import quadratic_priors
 from neglog.tracing import Run, run
 
 FORMED = 10_000_000
@@ -62,7 +60,7 @@ class Lowered(Coordinates):
     def __init__(self, objective: Objective, blocks: tuple[Block, ...], cut: bool) -> None:
         super().__init__(objective, blocks, cut)
         self._vector = _Vector(self)
-        self._normals = _normals(self) if self.size <= FEW else None
+        self._quadratic = quadratic_priors(self) if self.size <= FEW else None
         self._rows = _parts(objective.data) | self._vector.rows
         self._evaluations: dict[tuple[int | None, bool], Callable[..., tuple[Tensor, Tensor]]] = {}
         self._program: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
@@ -131,9 +129,9 @@ class Lowered(Coordinates):
                 return loss, torch.full_like(z, torch.nan)
             (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True, materialize_grads=True)
         loss, gradient = loss.detach(), vector.back(gradient)
-        if self._normals is None:
+        if self._quadratic is None:
             return loss, gradient
-        value, slope = self._normals(z)
+        value, slope = self._quadratic(z)
         return loss + value, gradient + slope
 
     def _loss(self, leaf: Tensor, rows: Rows) -> Tensor:
@@ -148,7 +146,7 @@ class Lowered(Coordinates):
             )
             model = Weighted(weights)(model)
         at = run(model, replace(data, weights=None), Run(values, etas=etas))
-        return -at.log_prob(RESPONSE).sum() - at.prior(self._normals.sites if self._normals else ())
+        return -at.log_prob(RESPONSE).sum() - at.prior(self._quadratic.sites if self._quadratic else ())
 
 
 def replayed(
@@ -202,46 +200,6 @@ def _data(data: Data, rows: Rows) -> Data:
     x = {key: rows["x", key] for key in data.x} if isinstance(data.x, Mapping) else rows["x", ""]
     keywords = {key: rows["keywords", key] for key in data.keywords}
     return replace(data, x=x, y=rows["y", ""], weights=rows.get(("weights", "")), keywords=keywords)
-
-
-@dataclass(frozen=True)
-class _Normals:
-    """Minus the log of the Normal priors whose parameters are numbers: a quadratic form of z."""
-
-    sites: frozenset[str]
-    matrix: Tensor
-    slope: Tensor | None
-    constant: float
-
-    def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The value and the gradient at `z` `(K,)`."""
-        bend = self.matrix @ z
-        value = 0.5 * (bend @ z) + self.constant
-        return (value, bend) if self.slope is None else (value - self.slope @ z, bend - self.slope)
-
-
-@torch.enable_grad()
-def _normals(coordinates: Coordinates) -> _Normals | None:
-    objective, found = coordinates.objective, set()
-    precision, slope = torch.zeros_like(objective.initial), torch.zeros_like(objective.initial)
-    ran, constant = objective.sample.at(objective.initial.clone().requires_grad_()), 0.0
-    for name, site in objective.sites.items():
-        msg = ran.sites[name]
-        fn = msg["fn"]
-        while isinstance(fn, Independent):
-            fn = fn.base_dist
-        whole = msg["mask"] is None and bool((torch.as_tensor(msg["scale"]) == 1).all())
-        if not whole or type(fn) not in NORMAL or fn.loc.requires_grad or fn.scale.requires_grad:
-            continue
-        found.add(name)
-        loc, scale = (each.expand(site.shape).reshape(-1).to(slope) for each in (fn.loc, fn.scale))
-        precision[site.place], slope[site.place] = scale**-2, loc * scale**-2
-        constant += float((0.5 * (loc / scale).square() + scale.log() + 0.5 * math.log(2 * math.pi)).sum())
-    if not found:
-        return None
-    bend = coordinates.directions(torch.eye(coordinates.size, dtype=slope.dtype))
-    pulled = bend.T @ slope if bool(slope.any()) else None
-    return _Normals(frozenset(found), bend.T @ (precision[:, None] * bend), pulled, constant)
 
 
 class _Vector:

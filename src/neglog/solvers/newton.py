@@ -65,11 +65,8 @@ class Newton:
                 at, decrement = _Point.fresh(problem, at.z), math.inf
                 continue
             noise = 64 * EPSILON * (abs(at.value) + math.sqrt(problem.rows))
-            shrinks = decrement / before if reused and not borrowed else 1.0
-            if decrement * shrinks <= self.tolerance:
-                if borrowed:
-                    at, decrement = _Point.fresh(problem, at.z), math.inf
-                    continue
+            shrinks = decrement / before if reused else 1.0
+            if decrement * shrinks <= self.tolerance and not borrowed:
                 if definite:  # one more step shrinks the error as much again, or squares it
                     at = replace(at, z=at.z + direction)
                 return stopped(definite, _status(decrement, step, definite))
