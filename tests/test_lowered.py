@@ -175,6 +175,15 @@ def test_numbers_in_a_row_become_one(function, nodes):
     assert graph.nodes == nodes
 
 
+def test_programs_go_when_nobody_has_them():
+    lowered, _, z = problem(models.gaussian, *sample())
+    kept = torch.jit._state._python_cu.get_functions
+    before, program = len(kept()), lowered.program(z)
+    assert program is not lowered.evaluation(z)  # it is one
+    assert len(kept()) == before
+    torch.testing.assert_close(program(z), lowered.evaluation(z)(z), rtol=CLOSE, atol=0)
+
+
 @pytest.mark.parametrize("name", ["gaussian", "poisson", "heteroscedastic", "categorical"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_batches_are_unbiased(name, weighted):

@@ -31,10 +31,13 @@ from neglog.predictors import linear, rows
 
 FEW = pytest.mark.filterwarnings("ignore::neglog.errors.SamplingWarning")
 """Few draws: R-hat is a little above its limit now and then, and the errors know how few they are."""
-ERRORS = 4.0
-"""Standard errors of a Monte-Carlo mean: one in 16 000 is further off, and seeds are fixed."""
-NOISE = 0.1
-"""Standard deviations that what is left of the noise of its gradients moves a variational mean."""
+ERRORS = 5.0
+"""Standard errors of a Monte-Carlo mean: one in two million is further off. A seed does not fix the draws of
+NUTS: its paths are chaotic, and another machine's rounding leads them elsewhere."""
+STEPS = 600
+NOISE = (STEPS / 2) ** -0.5
+"""Standard error of a variational mean, in posterior sds, and √2 times that of the log of a width: that of an
+average over the later half of the steps, each of which has the noise of one draw."""
 
 
 def conditioned(x, y=None):
@@ -53,10 +56,17 @@ def of_shares(x, y=None):
         return pyro.sample("y", dist.Categorical(shares), obs=y)
 
 
-def funnel(x, y=None):
-    """Neal's: ever narrower in `part` as `spread` falls, and the data say nothing of either."""
-    spread = pyro.sample("spread", dist.Normal(x.new_zeros(()), 3.0))
-    part = pyro.sample("part", dist.Normal(x.new_zeros(9), torch.exp(spread / 2)).to_event(1))
+def wall(x, y=None):
+    """A thousand times as steep to the right of zero: about half of all paths run into it, and diverge."""
+    place = pyro.sample("place", dist.Normal(x.new_zeros(()), 1.0))
+    mean = torch.where(place > 0, 1000 * place, place)
+    with rows(x):
+        return pyro.sample("y", dist.Normal(mean, x.new_ones(())), obs=y)
+
+
+def heavy(x, y=None):
+    """Tails that no Normal has; the data say nothing of them."""
+    part = pyro.sample("part", dist.Cauchy(x.new_zeros(30), 1.0).to_event(1))
     with rows(x):
         return pyro.sample("y", dist.Normal(0.0 * part.sum(), x.new_ones(())), obs=y)
 
@@ -88,14 +98,16 @@ def stacked(found):
 def assert_within_error(series, mean, sd):
     """`series` `(chains, draws)` has this mean and standard deviation, within their own errors."""
     assert abs(series.mean() - mean) <= ERRORS * float(az.mcse(series, method="mean"))
-    assert abs(series.std() - sd) <= ERRORS * float(az.mcse(series, method="sd"))
+    # Draws that vary too little think too well of themselves: their error, as a share of the known spread.
+    share = float(az.mcse(series, method="sd")) / series.std()
+    assert abs(series.std() - sd) <= ERRORS * share * sd
 
 
 def test_nuts_meets_the_conjugate_line(line):
-    found = posterior(conditioned, *line, draws=500, tune=200, seed=1)
+    found = posterior(conditioned, *line, draws=1000, tune=200, seed=1)
     mean, covariance = conjugate(*line)
     assert found.converged, found.status
-    assert found.shape == (4, 500)
+    assert found.shape == (4, 1000)
     for series, m, s in zip(
         np.moveaxis(stacked(found), -1, 0), mean, np.sqrt(covariance.diagonal()), strict=True
     ):
@@ -128,7 +140,7 @@ def test_nuts_knows_the_jacobian_of_a_rate(waits):
         (of_rate, 2 + 15, 3 + waits[1].sum()),
         (flat(of_rate), 1 + 15, waits[1].sum()),
     ):
-        found = posterior(model, *waits, draws=500, tune=200)
+        found = posterior(model, *waits, draws=1000, tune=200)
         assert found.converged, found.status
         assert_within_error(found.draws["rate"].numpy(), shape / rate, math.sqrt(shape) / rate)
 
@@ -149,7 +161,7 @@ def test_nuts_knows_the_jacobian_of_shares():
     [
         ({"method": "laplace"}, 0),
         ({"method": "laplace", "space": "natural"}, 0),
-        ({"method": "vi", "steps": 400}, NOISE),
+        ({"method": "vi", "steps": STEPS}, NOISE),
     ],
 )
 def test_approximations_meet_the_conjugate_line(line, choices, noise):
@@ -157,11 +169,10 @@ def test_approximations_meet_the_conjugate_line(line, choices, noise):
     mean, covariance = conjugate(*line)
     draws, sd = stacked(found)[0], np.sqrt(covariance.diagonal())
     assert found.converged, found.status
-    assert (abs(draws.mean(0) - mean) <= (noise + ERRORS / math.sqrt(2000)) * sd).all()
-    assert (abs(draws.std(0) / sd - 1) <= noise + ERRORS / math.sqrt(2 * 2000)).all()
-    assert (
-        abs(np.corrcoef(draws.T) - covariance / np.outer(sd, sd)) <= noise + ERRORS / math.sqrt(2000)
-    ).all()
+    error = ERRORS * math.hypot(noise, 2000**-0.5)
+    assert (abs(draws.mean(0) - mean) <= error * sd).all()
+    assert (abs(draws.std(0) / sd - 1) <= error / math.sqrt(2)).all()
+    assert (abs(np.corrcoef(draws.T) - covariance / np.outer(sd, sd)) <= error).all()
 
 
 def test_the_two_modes_of_a_rate_differ_by_the_jacobian(waits):
@@ -180,12 +191,12 @@ def test_the_variational_normal_is_the_nearest(waits):
     # mean log(a / b) - 1 / 2a, half a variance below the mode.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SamplingWarning)  # the left tail is no Normal's
-        found = posterior(of_rate, *waits, method="vi", guide="diagonal", draws=2000, steps=300)
+        found = posterior(of_rate, *waits, method="vi", guide="diagonal", draws=2000, steps=STEPS)
     a, b = 2 + 15, 3 + waits[1].sum()
     logs = found.draws["rate"].log()
-    error = NOISE + ERRORS / math.sqrt(2000)
+    error = ERRORS * math.hypot(NOISE, 2000**-0.5)
     assert abs(float(logs.mean()) - math.log(a / b) + 0.5 / a) <= error / math.sqrt(a)
-    assert abs(float(logs.std()) * math.sqrt(a) - 1) <= error
+    assert abs(float(logs.std()) * math.sqrt(a) - 1) <= error / math.sqrt(2)
     assert list(pyro.get_param_store().keys()) == []
 
 
@@ -215,14 +226,14 @@ def test_weights_are_rows_counted():
 
 def test_divergences_are_told():
     with pytest.warns(SamplingWarning, match=r"draws diverged.*raise `target_accept`"):
-        found = posterior(funnel, np.zeros((2, 0)), np.zeros(2), draws=150, tune=150, chains=2, seed=3)
+        found = posterior(wall, np.zeros((2, 0)), np.zeros(2), draws=100, tune=100, chains=2)
     assert not found.converged
     assert found.divergences == int(found.stats["diverging"].sum()) > 0
 
 
 def test_a_bad_approximation_is_told():
     with pytest.warns(SamplingWarning, match="Pareto's k"):
-        found = posterior(funnel, np.zeros((2, 0)), np.zeros(2), method="vi", guide="diagonal", steps=200)
+        found = posterior(heavy, np.zeros((2, 0)), np.zeros(2), method="laplace")
     assert found.pareto_k > 0.7
 
 

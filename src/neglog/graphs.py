@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,17 +59,24 @@ class Graph:
 
         Raises:
             RuntimeError: torch cannot write it as a program.
+            AttributeError: this torch has no such interpreter.
         """
         forward, module, constants = type(self.module).forward, self.module, self.constants
-        with warnings.catch_warnings():
-            # "Switch to torch.compile": that needs a C++ compiler, and seconds.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            written = torch.jit.trace(
-                lambda *inputs: forward(module, *inputs, *constants), (first, *others), check_trace=False
-            )
+        # As `torch.jit.trace`, which keeps what it traced until the process ends.
+        inputs = (first, *others, *constants)
+        written, *_ = torch._C._create_graph_by_tracing(
+            lambda *inputs: forward(module, *inputs),
+            inputs,
+            lambda _: "",  # values have no names
+            True,  # strict
+            False,  # in place
+            None,  # no module
+            [],  # arguments have no names
+        )
+        program = torch._C._create_function_from_graph("program", written)
         for _ in range(WARM):
-            written(first, *others)
-        return written
+            program(*inputs)
+        return lambda first, *others: program(first, *others, *constants)
 
 
 def _check_compiler() -> None:
