@@ -95,7 +95,9 @@ def main() -> None:
             if max(chosen.rows) >= 1_000_000
             else tuple(n for n in growth.ROWS if n <= max(chosen.rows))
         )
-        growth.draw(growth.measure(rows, growth.COLUMNS, chosen.repeats, min(100_000, max(chosen.rows))))
+        kept["growth"] = growth.measure(rows, growth.COLUMNS, chosen.repeats, min(100_000, max(chosen.rows)))
+        growth.draw(kept["growth"])
+        keep()
 
 
 if __name__ == "__main__":

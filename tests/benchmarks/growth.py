@@ -15,6 +15,7 @@ PICTURE = Path(__file__).parents[2] / "docs" / "images" / "benchmarks_growth.png
 WORKS = ("gaussian", "poisson", "negative_binomial", "laplace")
 ROWS = (1000, 10_000, 100_000, 1_000_000, 3_000_000)
 COLUMNS = (5, 10, 20, 40, 80, 160)
+UNITS = ((1_000_000, "M"), (1000, "k"))
 Record = dict[str, object]
 
 
@@ -41,6 +42,11 @@ def measure(rows: tuple[int, ...], columns: tuple[int, ...], repeats: int, at: i
     return found | {"by rows": by_rows, "by columns": by_columns}
 
 
+def short(number: int) -> str:
+    """3M for 3 000 000."""
+    return next((f"{number // unit}{name}" for unit, name in UNITS if number % unit == 0), str(number))
+
+
 def draw(found: Record, path: Path = PICTURE) -> None:
     """Two log-log panels, each with lines of the slopes that the arithmetic has."""
     import matplotlib
@@ -54,15 +60,14 @@ def draw(found: Record, path: Path = PICTURE) -> None:
         lines: dict[str, list[float]] = found[f"by {axis}"]
         for name, times in lines.items():
             panel.loglog(at, times, "o-", markersize=4, label=name)
-        low = min(min(times) for times in lines.values())
+        high = 2.5 * max(max(times) for times in lines.values())
         for slope in slopes:
-            panel.loglog(at, low * (at / at[0]) ** slope, ":", color="grey", linewidth=1)
-            panel.annotate(
-                f"∝ {axis}{'²' if slope == 2 else ''}", (at[-1], low * (at[-1] / at[0]) ** slope), ha="right"
-            )
+            guide = high * (at / at[-1]) ** slope
+            panel.loglog(at, guide, ":", color="grey", linewidth=1)
+            panel.annotate(f"∝ {axis}{'²' if slope == 2 else ''} ", (at[-3], guide[-3]), ha="right")
         fixed = "20 columns" if axis == "rows" else f"{found['at']:,} rows"
         panel.set(xlabel=f"{axis} ({fixed})")
-        panel.set_xticks(at, [f"{int(value):,}" for value in at], minor=False)
+        panel.set_xticks(at, [short(int(value)) for value in at], minor=False)
         panel.minorticks_off()
     panels[0].set_ylabel("seconds of a warm mle")
     panels[0].legend(frameon=False)
