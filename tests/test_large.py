@@ -241,7 +241,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (8 
 """
 
 
-@pytest.mark.parametrize("far", [0.0, 1e4])
+@pytest.mark.parametrize("far", [0.0, 1e4, 1e8])
 def test_no_copy_of_the_design_is_made(far):
     pytest.importorskip("resource")
     ran = subprocess.run(

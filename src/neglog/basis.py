@@ -15,11 +15,15 @@ CHUNK = 32_768
 WELL = 1e-3
 """Columns whose scaled singular values span no more than this keep their digits in normal equations."""
 FAIR = 1e-6
-"""Those whose singular values span no more than this keep them where their triangle is undone at each use."""
+"""Those whose singular values span no more than this keep them where the inverse of their triangle mixes."""
+POOR = 1e-13
+"""Those whose singular values span no more than this keep them where their triangle is undone row by row."""
 LARGE = 100_000
 """Designs of fewer numbers than this are decomposed by Householder's QR, exact whatever they hold."""
 BLOCK = 10_000
 """So many rows are decomposed at a time."""
+PIECE = 2_500
+"""So many rows are solved for at a time."""
 SAMPLED = 50_000
 """Well-behaved designs of many more rows than this are judged by so many of them."""
 ALL_ROWS = slice(None)
@@ -27,28 +31,55 @@ ALL_ROWS = slice(None)
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """``[1, columns] @ transform`` `(N, P)`, the 1 where `one` says so; it is never formed."""
+    """``[1, columns] @ transform`` `(N, P)`, the 1 where `one` says so; it is never formed.
+
+    With a `triangle` `(P, P)` it is ``[1, columns] @ inverse(triangle) @ transform``, and a block of rows is
+    solved for at each use: that keeps the digits that a product with the inverse would lose.
+    """
 
     columns: Tensor
     one: bool
     transform: Tensor
-    known: dict[Any, tuple[Tensor, np.ndarray]] = field(default_factory=dict, repr=False)
+    triangle: Tensor | None = None
+    known: dict[Any, tuple[Any, np.ndarray]] = field(default_factory=dict, repr=False)
     """Products of all columns, by what they were asked with."""
 
     def take(self, index: Tensor) -> Basis:
         """The basis of the rows that `index` names."""
         return replace(self, columns=self.columns.index_select(0, index), known={})
 
+    def mixed(self, rows: slice = ALL_ROWS) -> tuple[Tensor, bool]:
+        """What `transform` mixes, in some rows, and whether a 1 stands before it."""
+        columns = self.columns[rows]
+        if self.triangle is None:
+            return columns, self.one
+        whole = torch.cat([torch.ones_like(columns[:, :1]), columns], dim=1) if self.one else columns
+        return torch.linalg.solve_triangular(self.triangle, whole, upper=True, left=False).contiguous(), False
+
+    def _pieces(self, rows: slice, other: Basis | None = None) -> list[tuple[slice, slice]]:
+        """Parts of some rows that are worked on at a time: in the data, and among these rows."""
+        start, stop, _ = rows.indices(len(self.columns))
+        solved = self.triangle is not None or (other is not None and other.triangle is not None)
+        size = PIECE if solved else max(1, stop - start)
+        ends = ((at, min(at + size, stop)) for at in range(start, stop, size))
+        return [(slice(a, b), slice(a - start, b - start)) for a, b in ends]
+
     def at(self, z: Tensor, rows: slice = ALL_ROWS) -> Tensor:
         """The combination `(N,)` of the columns that `z` `(P,)` says, in some rows."""
-        weights = self.transform @ z
-        columns = self.columns[rows]
-        return columns @ weights[1:] + weights[0] if self.one else columns @ weights
+        weights, found = self.transform @ z, []
+        for piece, _ in self._pieces(rows):
+            columns, one = self.mixed(piece)
+            found.append(columns @ weights[1:] + weights[0] if one else columns @ weights)
+        return found[0] if len(found) == 1 else torch.cat([z[:0], *found])
 
     def gather(self, values: Tensor, rows: slice = ALL_ROWS) -> Tensor:
         """The transpose of `at`: `(N,)` to `(P,)`."""
-        sums = values @ self.columns[rows]
-        return self.transform.T @ (torch.cat([values.sum()[None], sums]) if self.one else sums)
+        total = values.new_zeros(len(self.transform))
+        for piece, place in self._pieces(rows):
+            columns, one = self.mixed(piece)
+            sums = values[place] @ columns
+            total += torch.cat([values[place].sum()[None], sums]) if one else sums
+        return self.transform.T @ total
 
     def cross(self, values: Tensor, other: Basis, rows: slice = ALL_ROWS) -> Tensor:
         """The products `(P, Q)` of the columns with those of another, with the weights `values` `(N,)`."""
@@ -60,22 +91,26 @@ class Basis:
             return torch.from_numpy(self.transform.numpy().T @ total @ other.transform.numpy())
 
     def _weighted(self, values: np.ndarray, other: Basis, rows: slice) -> np.ndarray:
-        left, right = self.columns[rows].numpy(), other.columns[rows].numpy()
-        return _products(left, values, right, self.one, other.one)
+        total = np.zeros((len(self.transform), len(other.transform)))
+        for piece, place in self._pieces(rows, other):
+            left, one = self.mixed(piece)
+            right, second = (left, one) if other is self else other.mixed(piece)
+            total += _products(left.numpy(), values[place], right.numpy(), one, second)
+        return total
 
     def _plain(self, other: Basis, rows: slice) -> np.ndarray:
         """The products without weights: least squares asks for the same ones at every step."""
-        key = id(other.columns), other.one, rows.start
+        key = id(other.columns), id(other.triangle), other.one, rows.start
         if key not in self.known:
             count = len(self.columns[rows])
-            # The columns are kept beside their products, so that no others come to have their `id`.
-            self.known[key] = other.columns, self._weighted(np.ones(count), other, rows)
+            # What has an `id` here is kept beside the products, so that nothing else comes to have it.
+            self.known[key] = (other.columns, other.triangle), self._weighted(np.ones(count), other, rows)
         return self.known[key][1]
 
     def dense(self) -> Tensor:
         """The basis itself, `(N, P)`."""
-        whole = self.columns
-        if self.one:
+        whole, one = self.mixed()
+        if one:
             whole = torch.cat([torch.ones_like(whole[:, :1]), whole], dim=1)
         return whole @ self.transform
 
@@ -161,8 +196,13 @@ def _by_blocks(columns: Tensor, one: bool, further: Tensor | None) -> Tensor | N
     sizes = triangle.norm(dim=0)
     if not bool((sizes > 0).all() & torch.isfinite(sizes).all()):
         return None
-    values = torch.linalg.svdvals(triangle / sizes)
-    return triangle if len(triangle) == width and values[-1] > FAIR * values[0] else None
+    return triangle if len(triangle) == width and spread_of(triangle) > POOR else None
+
+
+def spread_of(triangle: Tensor) -> float:
+    """The least of the singular values of a triangle with columns of one size, over the largest."""
+    values = torch.linalg.svdvals(triangle / triangle.norm(dim=0))
+    return float(values[-1] / values[0])
 
 
 def _agree(triangle: Tensor, columns: Tensor, one: bool, further: Tensor | None) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neglog.basis import ALL_ROWS, Basis, triangle_of
+from neglog.basis import ALL_ROWS, FAIR, Basis, spread_of, triangle_of
 from neglog.errors import SingularDesignError
 from neglog.objective import Objective, Site
 from neglog.predictors import RESPONSE
@@ -196,6 +196,8 @@ def _decomposed(columns: Tensor, one: bool, further: Tensor | None = None) -> tu
     triangle = triangle_of(columns, one, further)
     if triangle is not None:
         identity = torch.eye(len(triangle), dtype=triangle.dtype)
+        if spread_of(triangle) <= FAIR:
+            return triangle, Basis(columns, one, identity, triangle)
         return triangle, Basis(columns, one, torch.linalg.solve_triangular(triangle, identity, upper=True))
     whole = _with_one(columns, one)
     rows = whole if further is None else torch.cat([whole, torch.diag(further)])

@@ -305,7 +305,7 @@ class _Part:
             return
         basis = block.basis
         assert basis is not None
-        if len(basis.columns) * len(order) <= FORMED:
+        if basis.triangle is not None or len(basis.columns) * len(order) <= FORMED:
             self.rows["basis", block.name] = basis.dense()[:, order].contiguous()
         else:
             self.rows["basis", block.name] = basis.columns

@@ -92,9 +92,8 @@ def pinball(coordinates: Coordinates) -> Pinball | None:
         return None
     tau = 0.5 * (1 + tilt / steepness)
     y = (cut.sites[RESPONSE]["value"] - block.offset).numpy()
-    lines = Lines(
-        block.basis.columns.numpy(), block.basis.one, block.basis.transform.numpy(), y, weights, tau
-    )
+    columns, one = block.basis.mixed()
+    lines = Lines(columns.numpy(), one, block.basis.transform.numpy(), y, weights, tau)
     return Pinball(coordinates, lines, block, others[0] if others else None, 2 * steepness)
 
 
