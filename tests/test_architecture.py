@@ -402,3 +402,25 @@ assert not list(pyro.get_param_store().keys())
 
 def test_importing_is_light_and_changes_nothing():
     subprocess.run([sys.executable, "-c", LIGHT], check=True)
+
+
+FIRST = """
+import sys, warnings
+import table
+from neglog import mle
+assert "sympy" not in sys.modules
+warnings.simplefilter("ignore")
+for model in table.TABLE.values():
+    if model.name != "weibull" and not model.name.startswith("multivariate"):
+        x, y = model.sample()
+        mle(model.model, x, y, **model.keywords())
+        assert "sympy" not in sys.modules, model.name
+"""
+
+
+def test_a_first_fit_imports_no_algebra():
+    """SymPy takes a quarter of a second, and `torch.broadcast_shapes` imports it.
+
+    Torch's own Weibull and MultivariateNormal call that.
+    """
+    subprocess.run([sys.executable, "-c", FIRST], check=True, cwd=Path(__file__).parent)

@@ -15,6 +15,7 @@ from neglog.distributions import Gamma, Laplace, Logistic, LogNormal, Normal, No
 from neglog.distributions.averaged import Averaged, quantile_of
 from neglog.distributions.positive import Beta
 from neglog.distributions.quadrature import gauss_legendre, nodes_of
+from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.tails import log_tails, tailed
 from neglog.errors import ModelError
 
@@ -61,7 +62,7 @@ def crps(fn: Any, y: Tensor) -> Tensor:
     """
     if fn.event_shape or isinstance(getattr(fn, "first", fn), dist.Categorical):
         raise ModelError("the CRPS is for numbers; vectors and classes without an order have the log score.")
-    fn, y = tailed(fn), y.expand(torch.broadcast_shapes(y.shape, fn.batch_shape))
+    fn, y = tailed(fn), y.expand(broadcast_shapes(y.shape, fn.batch_shape))
     with torch.no_grad():
         try:
             log_tails(fn, y)

@@ -17,6 +17,7 @@ from torch.distributions.transforms import Transform
 from neglog.basis import sample_of
 from neglog.data import ALL, Data, check_density, check_response, observed
 from neglog.distributions.observed import latent
+from neglog.distributions.shapes import broadcast_shapes
 from neglog.errors import ModelError, UnboundedLikelihoodError
 from neglog.handlers import Model, is_parameter, is_real, weighted
 from neglog.kinks import corner, smoothed
@@ -307,7 +308,7 @@ def exact_rows(response: Any, y: Tensor) -> Tensor:
     # A y that starts at 0 is as exact as its own row, as log y is; a real y as the largest of them.
     own = getattr(response.support, "lower_bound", None) == 0
     exact = spread <= torch.finfo(y.dtype).eps * 500 * (y.abs() if own else y.abs().amax(-1, keepdim=True))
-    return exact.expand(torch.broadcast_shapes(exact.shape, y.shape))
+    return exact.expand(broadcast_shapes(exact.shape, y.shape))
 
 
 def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from neglog.distributions.quantiles import at_ends, interior, search_quantile, solve_quantile
+from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.supports import ends
 from neglog.distributions.tails import log_tails, tailed
 from neglog.errors import ModelError
@@ -99,7 +100,7 @@ class Averaged(TorchDistribution):
         unchecked = copy(self)
         unchecked.component = copy(self.component)
         unchecked.component._validate_args = False  # at an end of the support a density may be infinite
-        shape = torch.broadcast_shapes(value.shape, self.batch_shape)
+        shape = broadcast_shapes(value.shape, self.batch_shape)
         return unchecked._quantile(value.expand(shape))
 
     def _quantile(self, q: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ class Averaged(TorchDistribution):
             lower, upper = fn._tails(at)
         else:
             lower, upper = (side.exp() for side in log_tails(fn, at))
-        shape = torch.broadcast_shapes(at.shape, fn.batch_shape)
+        shape = broadcast_shapes(at.shape, fn.batch_shape)
         return lower.expand(shape).mean(self._axis), upper.expand(shape).mean(self._axis)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
@@ -215,7 +216,7 @@ class Listed(TorchDistribution):
 
     def _each(self, function: Any, value: Tensor, event: int = 0) -> Tensor:
         axis = -len(self.batch_shape)
-        shape = torch.broadcast_shapes(value.shape[: value.dim() - event], self.batch_shape)
+        shape = broadcast_shapes(value.shape[: value.dim() - event], self.batch_shape)
         value = value.expand(*shape, *value.shape[value.dim() - event :])
         parts = value.unbind(axis - event)
         return torch.stack([function(fn, at) for fn, at in zip(self.components, parts, strict=True)], axis)
@@ -236,7 +237,7 @@ def quantile_of(fn: Any, q: Tensor) -> Tensor:
         return fn.icdf(q)
     except NotImplementedError:
         pass
-    q = q.expand(torch.broadcast_shapes(q.shape, fn.batch_shape))
+    q = q.expand(broadcast_shapes(q.shape, fn.batch_shape))
 
     def tails(value: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper = log_tails(fn, value)

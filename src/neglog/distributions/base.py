@@ -14,6 +14,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions.utils import broadcast_all
 
+from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import log_of
 
 Parameter = Tensor | float
@@ -86,7 +87,7 @@ class Given:
         """`result` in the shape of the value against the batch, which may be larger than what was given."""
         if result.shape == value.shape == self.batch_shape:
             return result
-        return result.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
+        return result.expand(broadcast_shapes(value.shape, self.batch_shape))
 
 
 class Family(Given, TorchDistribution):

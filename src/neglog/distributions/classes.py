@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neglog.distributions.base import Compound, Parameter, as_tensors
 from neglog.distributions.counts import Counts
+from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import log1m_exp, log_expit
 
 
@@ -78,7 +79,7 @@ class Ordered(Counts, Compound):
 
     def __init__(self, location: Parameter, cutpoints: Tensor, *, validate_args: bool | None = None) -> None:
         self.location, self.cutpoints = as_tensors(location, cutpoints)
-        shape = torch.broadcast_shapes(self.location.shape, self.cutpoints.shape[:-1])
+        shape = broadcast_shapes(self.location.shape, self.cutpoints.shape[:-1])
         super().__init__(shape, validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=True, event_dim=0)
@@ -152,5 +153,5 @@ def _at(values: Tensor, index: Tensor) -> Tensor:
     index = index.long()
     if values.dim() == 1:
         return values[index]
-    shape = torch.broadcast_shapes(values.shape[:-1], index.shape)
+    shape = broadcast_shapes(values.shape[:-1], index.shape)
     return values.expand(*shape, values.shape[-1]).gather(-1, index.expand(shape).unsqueeze(-1))[..., 0]

@@ -10,6 +10,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import HALF_LOG_TWO_PI
 
 
@@ -33,7 +34,7 @@ class MarginalNormal(TorchDistribution):
 
     def __init__(self, base_dist: Any, known: Tensor, *, validate_args: bool | None = None) -> None:
         self.base_dist, self.known = base_dist, known
-        batch = torch.broadcast_shapes(base_dist.batch_shape, known.shape[:-1])
+        batch = broadcast_shapes(base_dist.batch_shape, known.shape[:-1])
         super().__init__(batch, base_dist.event_shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:

@@ -12,6 +12,7 @@ from torch.distributions import constraints
 
 from neglog.distributions.base import Compound
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
+from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import HALF_LOG_TWO_PI, log_ndtr, ndtr
 
 
@@ -52,7 +53,7 @@ class NormalMixture(Compound):
             raise ValueError(
                 f"`logits`, `means` and `sigmas` must end in one number of components: {shapes}."
             )
-        shape = torch.broadcast_shapes(logits.shape, means.shape, sigmas.shape)
+        shape = broadcast_shapes(logits.shape, means.shape, sigmas.shape)
         super().__init__(shape[:-1], validate_args=validate_args)
 
     @property
@@ -104,7 +105,7 @@ class NormalMixture(Compound):
             def density(s: Tensor) -> Tensor:
                 return torch.exp(self._log_prob(at(s))) * spread
 
-            start = torch.special.ndtri(fixed).expand(torch.broadcast_shapes(q.shape, self.batch_shape))
+            start = torch.special.ndtri(fixed).expand(broadcast_shapes(q.shape, self.batch_shape))
             value = at(solve_quantile(fixed, lambda s: self._tails(at(s)), density, start))
         height = torch.exp(self._log_prob(value))
         return at_ends(q, corrected(inner, value, self._tails(value), height), -math.inf, math.inf)

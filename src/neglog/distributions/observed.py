@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.distributions.quantiles import at_ends, interior, search_quantile, solve_quantile
+from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.supports import Bound, anywhere, ends
 from neglog.distributions.tails import log_above, log_below, log_between, log_tails, tailed
 from neglog.errors import ModelError
@@ -56,7 +57,7 @@ class _Bounded(TorchDistribution):
         )
         if bool((torch.isnan(self.lower) | torch.isnan(self.upper) | (self.lower > self.upper)).any()):
             raise ValueError(f"`{name}` needs lower <= upper; it was given {lower} and {upper}.")
-        shape = torch.broadcast_shapes(base_dist.batch_shape, self.lower.shape, self.upper.shape)
+        shape = broadcast_shapes(base_dist.batch_shape, self.lower.shape, self.upper.shape)
         super().__init__(shape, validate_args=validate_args)
 
     def __repr__(self) -> str:
@@ -126,7 +127,7 @@ class _Bounded(TorchDistribution):
         """The checked value, and the same between the bounds, both in the shape of the result."""
         if self._validate_args:
             self._validate_sample(value)
-        value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
+        value = value.expand(broadcast_shapes(value.shape, self.batch_shape))
         return value, self._moved(value)
 
     def _moved(self, value: Tensor) -> Tensor:
@@ -333,7 +334,7 @@ class Truncated(_Bounded):
             raise ValueError(f"`icdf` needs probabilities between 0 and 1; it was given {value}.")
         (low, high), (start, end) = self._ends(), self._edges()
         mass = log_between(start, end)
-        q = q.to(mass.dtype).expand(torch.broadcast_shapes(q.shape, self.batch_shape))
+        q = q.to(mass.dtype).expand(broadcast_shapes(q.shape, self.batch_shape))
 
         def tails(y: Tensor) -> _Tails:
             lower, upper = self._tails_within(y, start, end)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
+from neglog.distributions.shapes import broadcast_shapes
+
 Bound = Tensor | float
 
 
@@ -31,7 +33,7 @@ def anywhere(support: Any, like: Tensor) -> Tensor:
     near = torch.where(start, low, 0.0) + torch.where(start & ~stop & ~_discrete(support), 1.0, 0.0)
     far = torch.where(start, 0.5 * (low + high), high - 1)
     inside = near if support.is_discrete else torch.where(stop, far, near)
-    return inside.expand(torch.broadcast_shapes(inside.shape, like.shape))
+    return inside.expand(broadcast_shapes(inside.shape, like.shape))
 
 
 def _discrete(support: Any) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from neglog.distributions.counts import Bernoulli, Binomial, Poisson
 from neglog.distributions.positive import Beta, Gamma, LogNormal, Weibull
 from neglog.distributions.robust import Laplace, Normal, StudentT
+from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import log_difference, log_of
 from neglog.distributions.supports import anywhere, ends
 from neglog.errors import ModelError
@@ -48,7 +49,7 @@ def log_tails(fn: Any, value: Tensor) -> tuple[Tensor, Tensor]:
     """
     if hasattr(fn, "_log_tails"):
         lower, upper = fn._log_tails(value)
-        shape = torch.broadcast_shapes(value.shape, fn.batch_shape)
+        shape = broadcast_shapes(value.shape, fn.batch_shape)
         return lower.expand(shape), upper.expand(shape)
     low, high = ends(fn.support)
     below, above = value < low, value >= high
@@ -77,7 +78,7 @@ def log_above(fn: Any, upper: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _at(fn: Any, bound: Tensor, is_open: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-    shape = torch.broadcast_shapes(bound.shape, fn.batch_shape)
+    shape = broadcast_shapes(bound.shape, fn.batch_shape)
     if bool(is_open.all()):
         return bound.new_full(shape, low), bound.new_full(shape, high)
     lower, upper = log_tails(fn, torch.where(is_open, 0.0, bound))

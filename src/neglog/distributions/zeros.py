@@ -12,6 +12,7 @@ from torch.distributions import constraints
 from neglog.distributions.base import Compound, Parameter, as_tensors
 from neglog.distributions.counts import Counts
 from neglog.distributions.partials import Law
+from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import log_expit, log_sum
 
 
@@ -85,7 +86,7 @@ class ZeroInflated(Counts, Compound):
 
     def __init__(self, base: Any, logit_zero: Parameter, *, validate_args: bool | None = None) -> None:
         self.base, (self.logit_zero,) = base, as_tensors(logit_zero)
-        shape = torch.broadcast_shapes(base.batch_shape, self.logit_zero.shape)
+        shape = broadcast_shapes(base.batch_shape, self.logit_zero.shape)
         super().__init__(shape, validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=True, event_dim=0)
