@@ -21,14 +21,17 @@ from neglog.layout import (
     Layout,
     Square,
     in_theta,
+    laid_out,
     lay_out,
     likelihoods_of,
     single_objective,
     site_places,
 )
 from neglog.likelihoods import Columns, Likelihoods
+from neglog.normal_equations import normal_equations
 from neglog.objective import Objective, Site
 from neglog.precision import covariances, natural_errors, natural_interval
+from neglog.predictors import RESPONSE
 from neglog.solvers import Continuation
 from neglog.solvers.interior import quantile_regressions
 from neglog.solvers.together import Solutions, newton_together
@@ -154,19 +157,41 @@ def mle_batch(
         )
     stack = prepare_stack(x, y, weights=weights, **keywords)
     layout, shape = lay_out(with_sizes(flat(model), stack.y.reshape(-1)), stack)
-    width = 1 if stack.shared_designs else 1 + max(call.design.shape[1] for call in layout.calls)
-    parts = torch.arange(stack.count).split(max(1, CHUNK // (stack.rows * width)))
-    begin = None if start is None else starting_point(layout.objective, start)
-    found = [_fitted(layout, shape, stack, index, begin) for index in parts]
-    theta, nll, converged, steps = (torch.cat(part) for part in zip(*found, strict=True))
-    if not bool(converged.all()):
-        missed = (~converged).nonzero()[:, 0]
+    fit = _batch(layout, shape, stack, start, covariance)
+    if not bool(fit.converged.all()):
+        missed = (~fit.converged).nonzero()[:, 0]
         warnings.warn(
             f"`{model_name(model)}`: no optimum was certified for {len(missed)} of {stack.count} data sets, "
             f"the first of them {int(missed[0])}; see `converged`.",
             ConvergenceWarning,
             stacklevel=2,
         )
+    return fit
+
+
+def fitted_again(objective: Objective, start: Mapping[str, Any], stack: Stack) -> BatchFit:
+    """As `mle_batch`, from `start`, of data sets that have the design of an objective, without a warning.
+
+    Raises:
+        ModelError: the model is not of this kind.
+    """
+    data = replace(objective.data, weights=None)
+    bare = objective if objective.data.weights is None else Objective(objective.model, data)
+    return _batch(*laid_out(bare, stack), stack, start, covariance=False)
+
+
+def _batch(
+    layout: Layout,
+    shape: Kink | Square | None,
+    stack: Stack,
+    start: Mapping[str, Any] | None,
+    covariance: bool,
+) -> BatchFit:
+    width = 1 if stack.shared_designs else 1 + max(call.design.shape[1] for call in layout.calls)
+    parts = torch.arange(stack.count).split(max(1, CHUNK // (stack.rows * width)))
+    begin = None if start is None else starting_point(layout.objective, start)
+    found = [_fitted(layout, shape, stack, index, begin) for index in parts]
+    theta, nll, converged, steps = (torch.cat(part) for part in zip(*found, strict=True))
     params = {
         site.name: site.transform(theta[:, site.place].reshape(stack.count, *site.unconstrained))
         for site in layout.objective.sites.values()
@@ -188,7 +213,8 @@ def _fitted(
 ) -> tuple[Tensor, ...]:
     """Estimates theta `(S, K)`, nll, whether an optimum was certified, and steps of the data sets `index`."""
     likelihoods = in_theta(layout, stack.take(index) if len(index) < stack.count else stack)
-    _check_response(layout, likelihoods, stack, index)
+    if not likelihoods.weights_alone:  # else the objective of the first has said so of all
+        _check_response(layout, likelihoods, stack, index)
     if isinstance(shape, Kink):
         return _kinked(layout, shape, likelihoods)
     if isinstance(shape, Square):
@@ -216,12 +242,11 @@ def _check_response(layout: Layout, likelihoods: Likelihoods, stack: Stack, inde
     Raises:
         DataError: naming the data set and the row.
     """
-    some = likelihoods.part(slice(0, 1)) if likelihoods.weights_alone else likelihoods
-    z = layout.initial(some.stack.count)
-    support, y = some.response(z).support, some.stack.y
-    right = support.check(y).expand(some.stack.count, some.stack.rows)
+    z = layout.initial(likelihoods.stack.count)
     with torch.no_grad():
-        right = right & torch.isfinite(some.log_prob(some.etas(z), some.params(z)))
+        at = likelihoods.at(likelihoods.etas(z), likelihoods.params(z))
+        right = at.sites[RESPONSE]["fn"].support.check(likelihoods.stack.y)
+        right = right & torch.isfinite(likelihoods.density(at))
     for s in (~right.all(-1)).nonzero()[:1, 0].tolist():
         single_objective(layout.objective.model, stack, int(index[s]))  # which says what is wrong
 
@@ -322,14 +347,14 @@ def _runs_away(problems: Likelihoods, found: Solutions) -> Tensor:
 def _least_squares(
     layout: Layout, square: Square, likelihoods: Likelihoods
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The normal equations, refined once, then the scale: d/dscale = 0 gives scale² = RSS / n.
+    """The normal equations, then the scale: d/dscale = 0 gives scale² = RSS / n.
 
     Where they are ill-conditioned, or the scale is none, Newton's method says what there is.
     """
     chunk = likelihoods.stack
     white = whitened(likelihoods, {likelihoods.predictors[0].name: likelihoods.predictors[0].unit})
-    parts = [_normal_equations(part) for _, part in white.likelihoods.pieces]
-    z, rss, left, sound = (torch.cat(part) for part in zip(*parts, strict=True))
+    lines = normal_equations(white.likelihoods)
+    z, rss, left, sound = lines.z, lines.rss, lines.left, lines.sound
     theta = layout.initial(chunk.count)
     theta[:, likelihoods.predictors[0].places] = z
     theta = white.theta(theta)
@@ -350,25 +375,6 @@ def _least_squares(
         some = likelihoods.take(rest)
         theta[rest], nll[rest], converged[rest], steps[rest] = _smooth(layout, some, _null(layout, some))
     return theta, nll, converged, steps
-
-
-def _normal_equations(problems: Likelihoods) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Coefficients, residual sums of squares, how far the refinement went, and whether to trust them."""
-    (predictor,), weights = problems.predictors, problems.stack.weights
-    y = (problems.stack.y - predictor.offset).expand(problems.stack.count, -1)
-    weights = torch.ones_like(y[:1]) if weights is None else weights.reshape(-1, problems.stack.rows)
-    gram = predictor.cross(weights, predictor)
-    factor, failed = torch.linalg.cholesky_ex(gram.expand(len(y), -1, -1))
-    z = torch.cholesky_solve(predictor.gather(weights * y)[..., None], factor)[..., 0]
-    residuals = y - predictor.design.times(predictor.unit[:, None] * z)
-    weighted = weights * residuals
-    slope = predictor.gather(weighted)
-    step = torch.cholesky_solve(slope[..., None], factor)[..., 0]
-    gain = (slope * step).sum(-1)
-    rss = torch.linalg.vecdot(weighted, residuals) - gain
-    pivots = factor.diagonal(dim1=-2, dim2=-1)
-    sound = (failed == 0) & (pivots.amin(-1) > 1e-6 * pivots.amax(-1)) & torch.isfinite(rss)
-    return z + step, rss, gain.clamp_min(0).sqrt(), sound
 
 
 def _kinked(layout: Layout, kink: Kink, likelihoods: Likelihoods) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -12,19 +12,23 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from neglog.batch import mle_batch
+from neglog.batch import fitted_again
 from neglog.data import Data
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError
 from neglog.fit import Fit, data_of, mle
 from neglog.labels import estimates, tabulated
+from neglog.objective import Objective
 from neglog.predictors import RESPONSE
+from neglog.stack import drawn_again
 from neglog.tracing import Run, run
 from neglog.uncertainty import influence
 
 Kind = Literal["rows", "weights", "parametric"]
 Interval = Literal["percentile", "basic", "bca"]
 CHUNK = 20_000_000
-"""So many numbers, draws times rows, are drawn at a time."""
+"""So many numbers, draws times rows, are drawn at a time,"""
+PART = 100_000
+"""and so many of their rows: they stay in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,9 +254,10 @@ def _reweighted(
     for low in range(0, draws, size):
         count = min(size, draws - low)
         if kind == "rows" and groups is None:
-            weights = _counts(np.repeat(np.arange(data.rows), own.astype(int)), data.rows, count, rng)
+            items = None if data.weights is None else np.repeat(np.arange(data.rows), own.astype(int))
+            weights = _counts(items, data.rows, count, rng)
         elif kind == "rows":
-            weights = _counts(np.arange(number), number, count, rng)[:, groups] * own
+            weights = _counts(None, number, count, rng)[:, groups] * own
         elif groups is None:  # the sum of w exponential variables is a gamma variable of shape w
             weights = rng.standard_exponential((count, data.rows))
             weights = weights if data.weights is None else rng.standard_gamma(own, (count, data.rows))
@@ -261,12 +266,20 @@ def _reweighted(
         yield data, data.y, torch.from_numpy(weights)
 
 
-def _counts(items: np.ndarray, size: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of `size` things is drawn `(draws, size)`, when all `items` are drawn anew."""
-    counts = np.empty((draws, size))
-    for row in counts:
-        row[:] = np.bincount(items[rng.integers(len(items), size=len(items))], minlength=size)
-    return counts
+def _counts(items: np.ndarray | None, size: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each of `size` things is drawn `(draws, size)`, when all `items` are drawn anew.
+
+    Without `items`, each thing is one.
+    """
+    number = size if items is None else len(items)
+    counts, one = torch.zeros((draws, size), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    step = max(1, PART // number)
+    for low in range(0, draws, step):
+        part = counts[low : low + step]
+        drawn = rng.integers(number, size=(len(part), number), dtype=np.uint32)
+        index = torch.from_numpy(drawn.astype(np.int64) if items is None else items[drawn])
+        part.scatter_add_(1, index, one.expand(index.shape))
+    return counts.numpy()
 
 
 def _parametric(fit: Fit, data: Data, draws: int, size: int, seed: int) -> Iterator[Sample]:
@@ -309,10 +322,9 @@ def _refitted(fit: Fit, samples: Iterator[Sample], solver: Any) -> tuple[dict[st
 
 
 def _together(fit: Fit, data: Data, y: Tensor, weights: Tensor | None) -> tuple[Mapping[str, Tensor], Tensor]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        settings: dict[str, Any] = {"weights": weights, "start": fit.params, **data.keywords}
-        batch = mle_batch(fit.model, data.x, y, **settings)
+    assert fit.objective is not None
+    objective = fit.objective if fit.objective.rows == data.rows else Objective(fit.model, data)
+    batch = fitted_again(objective, fit.params, drawn_again(data, y, weights))
     return batch.params, batch.converged
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 import torch
@@ -31,22 +30,28 @@ def estimates(fit: Fit) -> pd.Series:
 
 def tabulated(fit: Fit, params: Mapping[str, Tensor]) -> pd.DataFrame:
     """Many values `(S, *shape)` of the parameters: a frame with a column for each row of `summary`."""
-    table: dict[tuple[str, str], Any] = {}
+    names: list[tuple[str, str]] = []
+    columns: list[Tensor] = []
     for site, labels in site_labels(fit).items():
         value = params[site]
-        flat = value.reshape(len(value), -1)
-        if site.endswith(CHOLESKY):
-            flat = torch.stack([shown(site, one) for one in value])
-        table |= dict(zip(labels, flat.T.numpy(), strict=True))
-    frame = pd.DataFrame(table)
-    frame.columns = pd.MultiIndex.from_tuples(list(table), names=["parameter", "term"])
-    return frame[display_order(frame.T)]
+        flat = torch.stack([shown(site, one) for one in value]) if site.endswith(CHOLESKY) else value
+        names += labels
+        columns.append(flat.reshape(len(value), len(labels)))
+    order = sorted(range(len(names)), key=_displayed(names))
+    index = pd.MultiIndex.from_tuples([names[place] for place in order], names=["parameter", "term"])
+    return pd.DataFrame(torch.cat(columns, 1)[:, order].numpy(), columns=index)
 
 
 def display_order(table: pd.DataFrame) -> list[tuple[str, str]]:
     """Each predictor's intercept before its slopes."""
-    parameters = list(dict.fromkeys(parameter for parameter, _ in table.index))
-    return sorted(table.index, key=lambda label: (parameters.index(label[0]), label[1] != "Intercept"))
+    labels = list(table.index)
+    return [labels[place] for place in sorted(range(len(labels)), key=_displayed(labels))]
+
+
+def _displayed(labels: list[tuple[str, str]]) -> Callable[[int], tuple[int, bool]]:
+    """What the places of labels are sorted by for a table."""
+    parameters = list(dict.fromkeys(parameter for parameter, _ in labels))
+    return lambda place: (parameters.index(labels[place][0]), labels[place][1] != "Intercept")
 
 
 def site_labels(fit: Fit) -> dict[str, list[tuple[str, str]]]:

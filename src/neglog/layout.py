@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from neglog.likelihoods import Columns, Likelihoods, Predictor
 from neglog.objective import Objective, Site
 from neglog.predictors import RESPONSE
 from neglog.stack import Stack
-from neglog.tracing import Affine
+from neglog.tracing import Affine, Run
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,22 @@ def lay_out(model: Model, stack: Stack) -> tuple[Layout, Kink | Square | None]:
         ModelError: it cannot be fitted in a batch.
     """
     objective = single_objective(model, stack, 0)
-    calls = tuple(objective.at(objective.initial).affines)
-    layout = Layout(objective, calls)
-    _check_plain(layout)
-    numbers = sorted({0, stack.count - 1})
-    likelihoods = in_theta(layout, stack.take(torch.tensor(numbers)))
-    _check_cut(layout, likelihoods, [single_objective(model, stack, s) for s in numbers])
-    if stack.shared_designs or stack.rows <= max(call.design.shape[1] for call in calls):
+    layout, shape = laid_out(objective, stack)
+    if stack.shared_designs or stack.rows <= max(call.design.shape[1] for call in layout.calls):
         linear_blocks(objective, objective.initial)  # for its check of the rank
-    return layout, _kink(layout, likelihoods) or _square(layout, likelihoods)
+    return layout, shape
+
+
+def laid_out(objective: Objective, stack: Stack) -> tuple[Layout, Kink | Square | None]:
+    """As `lay_out`, from the objective of the first data set, its designs taken to have full rank."""
+    at = objective.at(objective.initial)
+    layout = Layout(objective, tuple(at.affines))
+    _check_plain(layout, at)
+    last = 0 if stack.weights_alone else stack.count - 1
+    others = [single_objective(objective.model, stack, last)] if last else []
+    ends = in_theta(layout, stack.take(torch.tensor(sorted({0, last}))))
+    density = _checked_density(layout, ends, [objective, *others])
+    return layout, _kink(layout, density) or _square(density)
 
 
 def single_objective(model: Model, stack: Stack, s: int) -> Objective:
@@ -107,7 +115,7 @@ def _unfit(layout: Layout, why: str) -> ModelError:
     return ModelError(f"`{name}` cannot be fitted to many data sets at once: {why}. Loop over `mle`.")
 
 
-def _check_plain(layout: Layout) -> None:
+def _check_plain(layout: Layout, at: Run) -> None:
     calls = layout.calls
     if not calls:
         raise _unfit(layout, "it has no linear predictor")
@@ -117,11 +125,20 @@ def _check_plain(layout: Layout) -> None:
         raise _unfit(layout, "it has a vector-valued predictor")
     if any(site.begun for site in layout.objective.sites.values()):
         raise _unfit(layout, "its sites begin at values that depend on `y`")
-    if len(layout.objective.response(layout.objective.initial).event_shape):
+    if len(at.sites[RESPONSE]["fn"].event_shape):
         raise _unfit(layout, "its response is a vector")
 
 
-def _check_cut(layout: Layout, ends: Likelihoods, alone: list[Objective]) -> None:
+@dataclass(frozen=True)
+class _Density:
+    """The distribution of the responses, and the predictors and constants that it is made of."""
+
+    fn: Any
+    etas: Mapping[str, Tensor]
+    params: Mapping[str, Tensor]
+
+
+def _checked_density(layout: Layout, ends: Likelihoods, alone: list[Objective]) -> _Density:
     """Hold the batched log-likelihood against that of single data sets, at a vector of no special kind."""
     theta = layout.initial(len(alone))
     theta += 0.1 * torch.cos(torch.arange(theta.numel(), dtype=theta.dtype)).reshape(theta.shape)
@@ -130,8 +147,10 @@ def _check_cut(layout: Layout, ends: Likelihoods, alone: list[Objective]) -> Non
         if weight is not None and weight.size:
             theta[:, weight.place] /= weight.size * (1 + call.design.abs().amax(0))
     expected = torch.stack([one.at(at).log_prob(RESPONSE) for one, at in zip(alone, theta, strict=True)])
+    etas, params = ends.etas(theta), ends.params(theta)
     try:
-        together = ends.log_prob(ends.etas(theta), ends.params(theta))
+        at = ends.at(etas, params)
+        together = ends.density(at)
     except (RuntimeError, ValueError, IndexError) as error:
         raise _unfit(layout, f"it does not run for all of them together ({error})") from error
     counted = torch.ones(()).bool() if ends.stack.counted is None else ends.stack.counted
@@ -140,23 +159,22 @@ def _check_cut(layout: Layout, ends: Likelihoods, alone: list[Objective]) -> Non
         raise _unfit(
             layout, "its likelihood is not one of linear predictors with fixed designs and of constants alone"
         )
+    return _Density(at.sites[RESPONSE]["fn"], etas, params)
 
 
-def _kink(layout: Layout, ends: Likelihoods) -> Kink | None:
+def _kink(layout: Layout, density: _Density) -> Kink | None:
     """The corner of the response, or None if it has none.
 
     Raises:
         ModelError: it has one that is not at a linear predictor, or its scale is not a constant.
     """
-    z = layout.initial(ends.stack.count)
-    etas, params = ends.etas(z), ends.params(z)
-    at = corner(ends.at(etas, params).sites[RESPONSE]["fn"])
+    at, etas, params = corner(density.fn), density.etas, density.params
     if at is None:
         return None
     located = [name for name, eta in etas.items() if at.loc.data_ptr() == eta.data_ptr()]
     scales = [name for name, value in params.items() if at.scale.data_ptr() == value.data_ptr()]
     fixed = not params and len(at.scale.unique()) == 1
-    u = torch.tensor([-2.0, -1.0, 1.0, 2.0], dtype=z.dtype).reshape(-1, 1, 1)
+    u = torch.tensor([-2.0, -1.0, 1.0, 2.0], dtype=torch.float64).reshape(-1, 1, 1)
     tilts, steepness = torch.as_tensor(at.smooth(u) / u), torch.as_tensor(at.steepness)
     tilt = tilts.reshape(-1)[0]
     straight = bool(((tilts - tilt).abs() < 1e-12).all()) and len(steepness.unique()) == 1 and not at.bounds
@@ -165,15 +183,13 @@ def _kink(layout: Layout, ends: Likelihoods) -> Kink | None:
     return Kink(float(steepness.reshape(-1)[0]), float(tilt), None if fixed else scales[0])
 
 
-def _square(layout: Layout, ends: Likelihoods) -> Square | None:
+def _square(density: _Density) -> Square | None:
     """Whether the response is a normal variable around its only predictor, with one standard deviation."""
-    z = layout.initial(ends.stack.count)
-    etas, params = ends.etas(z), ends.params(z)
-    fn = ends.at(etas, params).sites[RESPONSE]["fn"]
+    fn, etas, params = density.fn, density.etas, density.params
     if not isinstance(fn, torch.distributions.Normal) or len(etas) > 1 or len(params) > 1:
         return None
     located = all(fn.loc.data_ptr() == eta.data_ptr() for eta in etas.values())
-    scaled = all(v.numel() == len(z) and fn.scale.data_ptr() == v.data_ptr() for v in params.values())
+    scaled = all(v.numel() == len(v) and fn.scale.data_ptr() == v.data_ptr() for v in params.values())
     fixed = not params and len(fn.scale.unique()) == 1
     return Square(next(iter(params), None)) if located and scaled and (params or fixed) else None
 
@@ -196,12 +212,14 @@ def _designs(layout: Layout, chunk: Stack) -> list[Tensor]:
     return found
 
 
-def _columns(layout: Layout, call: Affine, design: Tensor, counted: Tensor | None) -> Tensor:
+def _columns(layout: Layout, call: Affine, design: Tensor, chunk: Stack) -> Tensor:
     """The columns of a predictor's free coefficients; 0 in rows of a data set's own that do not count."""
     bias, weight = layout.parts(call)
     ones = design.new_ones((*design.shape[:-1], 1 if bias is not None else 0))
     columns = torch.cat([ones, design], dim=-1) if weight is not None else ones
-    return columns if counted is None or design.dim() == 2 else torch.where(counted[..., None], columns, 0.0)
+    if design.dim() == 2 or chunk.counted is None:
+        return columns
+    return torch.where(chunk.counted[..., None], columns, 0.0)
 
 
 def _offset(layout: Layout, call: Affine, design: Tensor) -> Tensor | float:
@@ -225,7 +243,7 @@ def in_theta(layout: Layout, chunk: Stack) -> Likelihoods:
     """The likelihoods as functions of theta `(S, K)` itself."""
     one, predictors = torch.ones(chunk.count, dtype=torch.float64), []
     for call, design in zip(layout.calls, _designs(layout, chunk), strict=True):
-        columns, offset = _columns(layout, call, design, chunk.counted), _offset(layout, call, design)
+        columns, offset = _columns(layout, call, design, chunk), _offset(layout, call, design)
         predictors.append(Predictor(call.name, layout.places(call), Columns(columns), one, offset))
     return likelihoods_of(layout, chunk, predictors, site_places, layout.objective.size)
 

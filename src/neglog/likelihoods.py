@@ -189,8 +189,12 @@ class Likelihoods:
 
     def log_prob(self, etas: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> Tensor:
         """The log-density of each row, `(S, N)`, without weights."""
+        return self.density(self.at(etas, params))
+
+    def density(self, at: Run) -> Tensor:
+        """As `log_prob`, of a run of the model."""
         with pyro.validation_enabled(False):
-            return self.at(etas, params).log_prob(RESPONSE).expand(self.stack.count, self.stack.rows)
+            return at.log_prob(RESPONSE).expand(self.stack.count, self.stack.rows)
 
     def _masked(self, z: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """The predictors, 0 in rows that do not count and may overflow, and which rows are not such."""

@@ -82,6 +82,18 @@ class Stack:
         return all(part.dim() == 2 for part in parts)
 
 
+def drawn_again(data: Data, y: Tensor, weights: Tensor | None) -> Stack:
+    """Data that are validated, with responses or weights of each data set, `(S, N)`, which are not looked at.
+
+    Raises:
+        DataError: a response is a vector, is missing, or is not in float64.
+    """
+    count = len(y) if weights is None else len(weights)
+    if data.y.dim() > 1 or data.y.dtype != torch.float64 or not bool(torch.isfinite(data.y).all()):
+        raise DataError("responses must be numbers in float64, and none of them missing.")
+    return Stack(count, data.rows, data.x, y, weights, data.keywords, data.columns, data.integer)
+
+
 def _one(value: Tensor, s: int, stacked: int) -> Tensor:
     return value[s] if value.dim() == stacked else value
 
