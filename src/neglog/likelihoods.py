@@ -28,6 +28,8 @@ from neglog.tracing import Run, run
 
 PIECE = 131_072
 """So many numbers, data sets times rows, are worked on at a time: they stay in the cache."""
+PART = 4_000_000
+"""So many numbers of rows' derivatives, or of weights for them, are held at a time."""
 WIDTH = 250
 """Derivatives of an order above the second are taken where there are no more than so many of them."""
 ORDERS = 4
@@ -276,9 +278,24 @@ class Likelihoods:
         row = _RowDerivatives.of(self.part(slice(0, 1)), z[None])
         weights = self.stack.weights
         assert weights is not None
-        columns = [row.columns(order) for order in range(row.orders + 1)]
-        sums = -(weights @ torch.cat(columns, -1))
-        return Expansion.of(sums.split([part.shape[1] for part in columns], -1))
+        sums = _sums(row, weights, range(3))
+        if row.orders > 2:  # these say where to go, which is looked at when it is reached: few digits will do
+            sums += _sums(row, weights, range(3, row.orders + 1), torch.float32)
+        return Expansion.of(sums)
+
+
+def _sums(
+    row: _RowDerivatives, weights: Tensor, orders: range, dtype: torch.dtype = torch.float64
+) -> list[Tensor]:
+    """Minus the sums of the rows' derivatives of some orders, `(S, number)` each, in a precision."""
+    numbers = [comb(len(row.acts) + order - 1, order) for order in orders]
+    step = max(1, PART // max(sum(numbers), len(weights)))
+    found = weights.new_zeros((len(weights), sum(numbers)), dtype=dtype)
+    for low in range(0, weights.shape[1], step):
+        place = slice(low, low + step)
+        columns = torch.cat([row.columns(order, place, dtype) for order in orders], -1)
+        found.addmm_(weights[:, place].to(dtype), columns, alpha=-1)
+    return list(found.split(numbers, -1))
 
 
 def _tame(eta: Tensor) -> Tensor:
@@ -386,14 +403,15 @@ class _RowDerivatives:
             of_order.append(torch.cat([part.detach() for part in found.values()]).T)
         return _RowDerivatives(tuple(of_order), len(leaves), design, acts)
 
-    def columns(self, order: int) -> Tensor:
-        """The derivatives in the parameters, `(N, number)`, one for each of `choices`."""
+    def columns(self, order: int, rows: slice, dtype: torch.dtype) -> Tensor:
+        """The derivatives of some rows in the parameters, `(rows, number)`, one for each of `choices`."""
         if order == 0:
-            return self.of_order[0]
+            return self.of_order[0][rows].to(dtype)
         chosen = choices(self.design.shape[1], order)
-        columns = self.of_order[order][:, rank(self.acts[chosen], self.numbers)]
+        design = self.design[rows].to(dtype)
+        columns = self.of_order[order][rows].to(dtype)[:, rank(self.acts[chosen], self.numbers)]
         for index in chosen:
-            columns = columns * self.design[:, index]
+            columns *= design[:, index]
         return columns
 
 

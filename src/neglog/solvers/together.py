@@ -73,7 +73,10 @@ class Expansion:
     gradient: Tensor
     hessian: Tensor
     higher: tuple[Tensor, ...] = ()
-    """The derivatives of the Hessian of order 1, 2, ... `(S, K (K + 1) / 2, number)`, both by `choices`."""
+    """The derivatives of the Hessian of order 1, 2, ... `(S, K (K + 1) / 2, number)`, both by `choices`.
+
+    They may be in single precision.
+    """
 
     @staticmethod
     def of(terms: Sequence[Tensor]) -> Expansion:
@@ -113,7 +116,8 @@ class Expansion:
         """The gradients and the Hessians of the polynomials at a step."""
         gradient, hessian = self.gradient + _times(self.hessian, step), self.hessian
         for order, part in enumerate(self.higher, start=1):
-            more = _square(_times(part, _monomials(step, order)), step.shape[1])
+            more = _times(part, _monomials(step, order).to(part.dtype)).to(step.dtype)
+            more = _square(more, step.shape[1])
             hessian = hessian + more
             gradient = gradient + _times(more, step) / (order + 1)
         return gradient, hessian
