@@ -11,6 +11,7 @@ from scipy import stats
 
 import neglog
 from neglog import bootstrap, map_estimate, mle, models, summary
+from neglog.batch import fitted_again
 from neglog.errors import ConvergenceWarning, DataError, ModelError
 from neglog.uncertainty import influence
 
@@ -53,11 +54,11 @@ def seen(monkeypatch):
     """What the refits are given."""
     given = []
 
-    def watched(model, x, y, *, weights=None, **settings):
-        given.append((y, weights))
-        return neglog.mle_batch(model, x, y, weights=weights, **settings)
+    def watched(objective, start, stack):
+        given.append((stack.y, stack.weights))
+        return fitted_again(objective, start, stack)
 
-    monkeypatch.setattr(MODULE, "mle_batch", watched)
+    monkeypatch.setattr(MODULE, "fitted_again", watched)
     return given
 
 
@@ -84,7 +85,7 @@ def test_one_by_one_is_the_same(kind, monkeypatch):
     def refuse(*_, **__):
         raise ModelError("no")
 
-    monkeypatch.setattr(MODULE, "mle_batch", refuse)
+    monkeypatch.setattr(MODULE, "fitted_again", refuse)
     np.testing.assert_allclose(bootstrap(fit, 4, kind=kind).draws, together.draws, **SAME)
 
 

@@ -87,7 +87,7 @@ def main() -> None:
     for record in records(chosen, kept["records"]):
         same = (record["work"], record["rows"])
         kept["records"] = [r for r in kept["records"] if (r["work"], r["rows"]) != same] + [record]
-        print("\n".join(table.lines(record)), flush=True)
+        print("\n".join(table.lines(record, kept["records"])), flush=True)
         keep()
     if GROWTH in chosen.only:
         rows = (

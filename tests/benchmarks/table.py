@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -9,15 +10,18 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from timing import OURS, Record
+from timing import LIMIT, MINUTES, ONCE, OURS, Record
 
 HERE = Path(__file__).parent
+LIMITS = HERE / "limits.md"
+"""What is in the way of the aims that are not reached, written by hand."""
 PICTURE = HERE.parents[1] / "docs" / "images" / "benchmarks_growth.png"
 EQUAL = 1e-6
 """A peer that ends this far above the best optimum, relatively, is not at it, and not the best."""
 MOST_ERRORS = 5.0
 """Means of draws may differ by so many of their Monte-Carlo errors."""
-LARGE = 1_000_000
+SMALL, COLD = 1000, 0.030
+"""A cold fit of so many rows is to take no more than so many seconds."""
 WANTED = {
     "effective draw": 1.0,
     "refits": 0.05,
@@ -94,7 +98,29 @@ def best_peer(record: Record) -> str | None:
     return min(peers, key=lambda name: statistics.median(record["times"][name]), default=None)
 
 
-def lines(record: Record) -> list[str]:
+def bounds(record: Record, records: list[Record]) -> dict[str, tuple[float, int]]:
+    """The ratio that is not exceeded for each peer that was left out, and the rows that say so.
+
+    No contender grows slower than the rows, so that it takes at least what it took of the most rows that it
+    was given, times how many more there are. Only those count that came to the optimum of these.
+    """
+    found, mine = {}, statistics.median(record["times"][OURS])
+    smaller = [r for r in records if r["work"] == record["work"] and r["rows"] < record["rows"]]
+    for name in record["left out"]:
+        known = [r for r in smaller if name in r["times"] and r["above"][name] <= EQUAL]
+        if known:
+            before = max(known, key=lambda r: r["rows"])
+            least = statistics.median(before["times"][name]) * record["rows"] / before["rows"]
+            found[name] = mine / least, before["rows"]
+    return found
+
+
+def at_most(ratio: float) -> str:
+    """A bound on a ratio, rounded up."""
+    return f"< {max(0.01, math.ceil(100 * ratio) / 100):.2f}"
+
+
+def lines(record: Record, records: list[Record]) -> list[str]:
     """The table's rows of one work at one number of rows: one for each peer."""
     start = f"| {record['work']} | {record['rows']:,} |"
     mine, found = record["times"][OURS], []
@@ -108,16 +134,50 @@ def lines(record: Record) -> list[str]:
             f"{start} {name} | {statistics.median(warm):.2f} | {spread(warm)} | {colder} | {ours} "
             f"| {seconds(times)} | {record['above'][OURS]:.0e} | {record['above'][name]:.0e} |"
         )
-    return found + [f"{start} {name} | – | {why} | | | | | | | |" for name, why in record["left out"].items()]
+    known = bounds(record, records)
+    for name, why in record["left out"].items():
+        bound = f"{at_most(known[name][0])}, by {known[name][1]:,} rows" if name in known else "–"
+        found.append(f"{start} {name} | {bound} | {why} | | | | | | | |")
+    return found
 
 
 def summary(records: list[Record]) -> list[str]:
     """The best peer of each work, at the most rows that were measured, and whether the aim is reached."""
     largest = {record["work"]: record for record in records}  # sorted, those of the same work by rows
-    return [line for record in largest.values() for line in aims(record)]
+    return [line for record in largest.values() for line in aims(record, records)]
 
 
-def aims(record: Record) -> list[str]:
+def bounded(record: Record, records: list[Record], wanted: float) -> str:
+    """The line of a work at whose size no peer came to the optimum: the best of those that were left out.
+
+    Those that are known to take minutes, or more than the memory, stand behind those that would take less.
+    """
+    start, known = f"| {record['work']} | {record['rows']:,} |", bounds(record, records)
+    if not known:
+        return f"{start} none comes to the optimum | – | {wanted:g} | – |"
+    rest = [name for name in known if record["left out"][name] != MINUTES] or list(known)
+    peer = max(rest, key=lambda name: known[name][0])
+    ratio, rows = known[peer]
+    least = statistics.median(record["times"][OURS]) / ratio
+    told = f"{peer}, {least:.0f} s or more by what it took of {rows:,} rows"
+    return f"{start} {told} | {at_most(ratio)} | {wanted:g} | {'yes' if ratio <= wanted else '–'} |"
+
+
+def cold(records: list[Record]) -> list[str]:
+    """The seconds of whole calls on a few rows of new data, against what is aimed at."""
+    found = []
+    for record in records:
+        times = record["times"].get("cold")
+        if times and record["rows"] == SMALL and "path" not in record["work"]:
+            reached = "yes" if statistics.median(times) <= COLD else "no"
+            ends = [f"{1e3 * end:.3g}" for end in (statistics.median(times), min(times), max(times))]
+            found.append(
+                f"| {record['work']} | {ends[0]} | {ends[1]} – {ends[2]} | {1e3 * COLD:g} | {reached} |"
+            )
+    return found
+
+
+def aims(record: Record, records: list[Record]) -> list[str]:
     """The best peer, and those that there is an aim of their own for."""
     name, best = record["work"], best_peer(record)
     start = f"| {name} | {record['rows']:,} |"
@@ -126,7 +186,7 @@ def aims(record: Record) -> list[str]:
     if "step" not in name:
         wanted = next((value for part, value in WANTED.items() if part in name), 0.5)
         if best is None:
-            return [f"{start} none comes to the optimum | – | {wanted:g} | – |"]
+            return [bounded(record, records, wanted)]
         compared[best] = wanted
     for kind, wanted in apart.items():
         known = [peer for peer in record["times"] if peer == kind or kind in peer.split(",")[0].split()]
@@ -154,6 +214,15 @@ best optimum; some have aims of their own. Steps are those of Adam.
 | work | rows | peer, the best or named | ratio | wanted | reached |
 |---|---|---|---|---|---|
 """
+CALLS = """
+## Cold calls of {rows:,} rows
+
+A whole `mle` or `map_estimate` of data that it has not seen, {rows:,} rows and 20 columns, after the first of
+its kind in the process, in milliseconds.
+
+| work | median | from – to | wanted | reached |
+|---|---|---|---|---|
+"""
 GROWTH = """
 ## Growth
 
@@ -167,7 +236,8 @@ process, without the import. Each repeat has data of its own. The last two colum
 the peer end above the best optimum that any of them found, relative to it (for refits: the largest
 difference of a coefficient from `mle`; for cold calls: nats a row; for effective draws: the farthest
 posterior mean from neglog's, in Monte-Carlo errors, up to 5): a peer that stops early is faster for
-it. Peers that would take more than a minute are left out, with what they took.
+it. Peers that would take more than {limit:g} s are left out; they take at least what they took of fewer rows,
+times how many more there are, which bounds the ratio. Those that take more than {once:g} s are run once.
 
 `huber` is compared by the likelihood of its slopes at their best scale; scikit-learn and statsmodels
 estimate the scale, and so the slopes, in other ways.
@@ -179,7 +249,12 @@ estimate the scale, and so the slopes, in other ways.
 
 def page(records: list[Record], machines: list[str]) -> str:
     ordered = sorted(records, key=lambda record: (record["order"], record["work"], record["rows"]))
-    every = [line for record in ordered for line in lines(record)]
+    peers = [line for record in ordered for line in lines(record, ordered)]
     head = HEAD.format(equal=EQUAL, machines="\n".join(f"{machine}.\n" for machine in machines).rstrip())
+    limits = "\n" + LIMITS.read_text(encoding="utf-8").strip() + "\n" if LIMITS.exists() else ""
+    calls = cold(ordered)
+    said = CALLS.format(rows=SMALL) + "\n".join(calls) + "\n" if calls else ""
     growth = GROWTH if PICTURE.exists() else ""  # the picture is drawn by a run of its own
-    return head + "\n".join(summary(ordered)) + "\n" + growth + ALL + "\n".join(every) + "\n"
+    table = "\n".join(summary(ordered)) + "\n"
+    every = ALL.format(limit=LIMIT, once=ONCE) + "\n".join(peers) + "\n"
+    return head + table + limits + said + growth + every

@@ -11,8 +11,11 @@ from collections.abc import Callable
 
 from works import WORK, Work, data
 
-LIMIT = 60.0
-"""A contender that takes more seconds than this is left out from there on."""
+LIMIT = 150.0
+"""A contender that would take more seconds than this is left out; fewer rows say what it takes at least."""
+ONCE = 30.0
+"""One that takes more seconds than this is run once."""
+MINUTES = "minutes, or too much memory"
 OURS = "neglog"
 CALLS = {"wall": time.perf_counter, "cpu": time.process_time}
 Record = dict[str, object]
@@ -28,7 +31,7 @@ def measure(work: Work, rows: int, repeats: int, before: Record | None, clock: s
     """All contenders on `repeats` data sets of `rows`; `before` is what was found for fewer rows.
 
     Each data set is new to all: neglog's first fit of it is its cold time, the second its warm one. One round
-    more is not counted, since whatever is slow once is slow there; who is above the limit has no other.
+    more is not counted, since whatever is slow once is slow there; a slow contender has no other.
     """
     left_out = {name: why for name in work.peers if (why := excluded(work, name, rows, before))}
     fits = {OURS: work.ours} | {name: fit for name, fit in work.peers.items() if name not in left_out}
@@ -49,12 +52,11 @@ def measure(work: Work, rows: int, repeats: int, before: Record | None, clock: s
         best = min(ends.values())
         for name, end in ends.items():
             above[name] = max(above[name], (end - best) / abs(best))
+        slow = {name for name, spent in took.items() if spent > ONCE and name in work.peers}
         for name, spent in took.items():
-            if seed or spent > LIMIT:
+            if seed or name in slow:
                 times[name].append(spent)
-        slow = {name: f"{took[name]:.0f} s" for name in took if took[name] > LIMIT and name in work.peers}
-        left_out |= slow
-        fits = {name: fit for name, fit in fits.items() if name not in left_out}
+        fits = {name: fit for name, fit in fits.items() if name not in left_out and name not in slow}
     return {
         "work": work.name,
         "rows": rows,
@@ -69,7 +71,7 @@ def measure(work: Work, rows: int, repeats: int, before: Record | None, clock: s
 def excluded(work: Work, name: str, rows: int, before: Record | None) -> str:
     """Why a peer is not asked, if it is not."""
     if rows > work.most.get(name, rows):
-        return "minutes, or too much memory"
+        return MINUTES
     if before is None:
         return ""
     if name in before["left out"]:
