@@ -18,7 +18,7 @@ from neglog.likelihoods import Columns, Likelihoods, Predictor
 from neglog.objective import Objective, Site
 from neglog.predictors import RESPONSE
 from neglog.stack import Stack
-from neglog.tracing import Affine, Run
+from neglog.tracing import Affine
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,8 @@ def lay_out(model: Model, stack: Stack) -> tuple[Layout, Kink | Square | None]:
 
 def laid_out(objective: Objective, stack: Stack) -> tuple[Layout, Kink | Square | None]:
     """As `lay_out`, from the objective of the first data set, its designs taken to have full rank."""
-    at = objective.at(objective.initial)
-    layout = Layout(objective, tuple(at.affines))
-    _check_plain(layout, at)
+    layout = Layout(objective, objective.calls)
+    _check_plain(layout)
     last = 0 if stack.weights_alone else stack.count - 1
     others = [single_objective(objective.model, stack, last)] if last else []
     ends = in_theta(layout, stack.take(torch.tensor(sorted({0, last}))))
@@ -115,7 +114,7 @@ def _unfit(layout: Layout, why: str) -> ModelError:
     return ModelError(f"`{name}` cannot be fitted to many data sets at once: {why}. Loop over `mle`.")
 
 
-def _check_plain(layout: Layout, at: Run) -> None:
+def _check_plain(layout: Layout) -> None:
     calls = layout.calls
     if not calls:
         raise _unfit(layout, "it has no linear predictor")
@@ -125,8 +124,6 @@ def _check_plain(layout: Layout, at: Run) -> None:
         raise _unfit(layout, "it has a vector-valued predictor")
     if any(site.begun for site in layout.objective.sites.values()):
         raise _unfit(layout, "its sites begin at values that depend on `y`")
-    if len(at.sites[RESPONSE]["fn"].event_shape):
-        raise _unfit(layout, "its response is a vector")
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,10 @@ def _checked_density(layout: Layout, ends: Likelihoods, alone: list[Objective]) 
         weight = layout.parts(call)[1]
         if weight is not None and weight.size:
             theta[:, weight.place] /= weight.size * (1 + call.design.abs().amax(0))
-    expected = torch.stack([one.at(at).log_prob(RESPONSE) for one, at in zip(alone, theta, strict=True)])
+    runs = [one.at(at) for one, at in zip(alone, theta, strict=True)]
+    if any(len(at.sites[RESPONSE]["fn"].event_shape) for at in runs):
+        raise _unfit(layout, "its response is a vector")
+    expected = torch.stack([at.log_prob(RESPONSE) for at in runs])
     etas, params = ends.etas(theta), ends.params(theta)
     try:
         at = ends.at(etas, params)

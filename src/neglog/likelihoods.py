@@ -54,7 +54,7 @@ class Columns:
 
     def gather(self, rows: Tensor) -> Tensor:
         """Sums `(S, P)` of the columns times `rows` `(S, N)`."""
-        return rows @ self.values if self.shared else (rows[:, None] @ self.values)[:, 0]
+        return weighted_sums(rows, self.values) if self.shared else (rows[:, None] @ self.values)[:, 0]
 
     def cross(self, rows: Tensor, other: Columns) -> Tensor:
         """Sums `(S, P, Q)` of the products of two designs' columns times `rows` `(S, N)`."""
@@ -62,10 +62,10 @@ class Columns:
             return self.values.mT @ (rows[..., None] * other.values)
         if other is not self:
             products = self._products(other, lambda: self.values[:, :, None] * other.values[:, None, :])
-            return (rows @ products.flatten(1)).unflatten(-1, products.shape[1:])
+            return weighted_sums(rows, products.flatten(1)).unflatten(-1, products.shape[1:])
         size = self.values.shape[1]
         i, j = torch.triu_indices(size, size)
-        half = rows @ self._products(self, lambda: self.values[:, i] * self.values[:, j])
+        half = weighted_sums(rows, self._products(self, lambda: self.values[:, i] * self.values[:, j]))
         whole = half.new_empty((len(rows), size, size))
         whole[:, i, j], whole[:, j, i] = half, half
         return whole
@@ -284,18 +284,26 @@ class Likelihoods:
         return Expansion.of(sums)
 
 
+def weighted_sums(weights: Tensor, columns: Tensor) -> Tensor:
+    """Sums `(S, number)` of columns `(N, number)` with weights `(S, N)`.
+
+    The product of the transposes takes half the time where the columns are few.
+    """
+    return (columns.mT @ weights.mT).mT
+
+
 def _sums(
     row: _RowDerivatives, weights: Tensor, orders: range, dtype: torch.dtype = torch.float64
 ) -> list[Tensor]:
     """Minus the sums of the rows' derivatives of some orders, `(S, number)` each, in a precision."""
     numbers = [comb(len(row.acts) + order - 1, order) for order in orders]
     step = max(1, PART // max(sum(numbers), len(weights)))
-    found = weights.new_zeros((len(weights), sum(numbers)), dtype=dtype)
+    found = weights.new_zeros((sum(numbers), len(weights)), dtype=dtype)
     for low in range(0, weights.shape[1], step):
         place = slice(low, low + step)
         columns = torch.cat([row.columns(order, place, dtype) for order in orders], -1)
-        found.addmm_(weights[:, place].to(dtype), columns, alpha=-1)
-    return list(found.split(numbers, -1))
+        found.addmm_(columns.mT, weights[:, place].to(dtype).mT, alpha=-1)
+    return [part.mT for part in found.split(numbers)]
 
 
 def _tame(eta: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neglog.likelihoods import Likelihoods
+from neglog.likelihoods import Likelihoods, weighted_sums
 
 PART = 4_000_000
 """So many products of columns are held at a time."""
@@ -99,7 +99,8 @@ def _sums(columns: Tensor, residuals: Tensor, weights: Tensor) -> tuple[Tensor, 
     sums = weights.new_zeros((len(weights), len(i) + size + 1))
     for low in range(0, len(columns), step):
         part, rest = columns[low : low + step], residuals[low : low + step, None]
-        sums += weights[:, low : low + step] @ torch.cat([part[:, i] * part[:, j], part * rest, rest**2], 1)
+        products = torch.cat([part[:, i] * part[:, j], part * rest, rest**2], 1)
+        sums += weighted_sums(weights[:, low : low + step], products)
     gram = sums.new_empty((len(sums), size, size))
     gram[:, i, j], gram[:, j, i] = sums[:, : len(i)], sums[:, : len(i)]
     return gram, sums[:, len(i) : -1], sums[:, -1]
