@@ -12,7 +12,17 @@ import torch
 from scipy.optimize import linprog
 from table import TABLE
 
-from neglog import batch, flat, mle, mle_batch, models, on_features, summary
+from neglog import (
+    batch,
+    flat,
+    likelihoods,
+    mle,
+    mle_batch,
+    models,
+    normal_equations,
+    on_features,
+    summary,
+)
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError, ModelError, SingularDesignError
 from neglog.labels import site_labels
@@ -404,6 +414,36 @@ def test_designs_that_all_share_are_refused_by_column():
         mle_batch(models.gaussian, x[0, :, :1].repeat(1, 2), y)
     with pytest.raises(SingularDesignError, match=r"3 coefficients .* 2 rows"):
         mle_batch(models.gaussian, x[:, :2], y[:, :2])
+
+
+def test_sums_under_weights_are_as_exact_as_rows(monkeypatch):
+    """Half leave out the rows that are far from all lines, and then a column is nearly constant."""
+    x, y = normal(ROWS, 3), normal(ROWS, seed=1)
+    x[3:, 2] = 1 + 1e-4 * x[3:, 2]
+    y[:3] += 1e6
+    weights = counts(20)
+    weights[::2, :3], weights[1::2, 0] = 0.0, 1.0
+    fit = mle_batch(models.gaussian, x, y, weights=weights)
+    for s in range(20):
+        assert_alike(fit, s, mle(models.gaussian, x, y, weights=weights[s]))
+    rows = normal_equations._by_row
+    seen = []
+    monkeypatch.setattr(normal_equations, "_by_row", lambda some: seen.append(some.stack.count) or rows(some))
+    mle_batch(models.gaussian, x, y, weights=weights)
+    assert 10 <= sum(seen) < 20  # what has lost digits, and no more
+
+
+@pytest.mark.parametrize("model", [models.gaussian, models.poisson, models.gamma], ids=lambda m: m.__name__)
+def test_sums_in_parts_are_sums(model, monkeypatch):
+    case = TABLE[model.__name__]
+    (x, y), weights = case.sample(ROWS), counts(4)
+    whole = mle_batch(model, x, y, weights=weights)
+    monkeypatch.setattr(normal_equations, "PART", 100)
+    monkeypatch.setattr(likelihoods, "PART", 100)
+    parts = mle_batch(model, x, y, weights=weights)
+    assert parts.converged.all()
+    for name, value in whole.params.items():
+        torch.testing.assert_close(parts.params[name], value, **SAME)
 
 
 def test_rows_of_weight_zero_may_hold_anything():

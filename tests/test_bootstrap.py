@@ -100,6 +100,7 @@ def test_models_that_are_not_fitted_together_are_fitted_one_by_one():
 def test_draws_in_parts_are_draws(monkeypatch):
     fit = fitted("poisson")
     for kind in ("rows", "weights", "parametric"):
+        monkeypatch.setattr(MODULE, "PART", 2 * len(X))
         whole = bootstrap(fit, 5, kind=kind).draws
         monkeypatch.setattr(MODULE, "CHUNK", 2 * len(X))
         parts = bootstrap(fit, 5, kind=kind)
@@ -115,6 +116,18 @@ def test_resampled_rows_are_as_many_as_there_were(monkeypatch):
     bootstrap(fitted(weights=weights), 20)
     assert given[0][1].shape == (20, int((weights > 0).sum()))
     assert (given[0][1].sum(-1) == weights.sum()).all()
+
+
+@pytest.mark.parametrize("items", [None, np.repeat(np.arange(30), 2)], ids=["rows", "weights"])
+def test_how_often_rows_are_drawn_is_multinomial(items):
+    """The number in a row has the mean m and the variance m (1 - 1 / 30), two rows the covariance -m / 30."""
+    draws = MODULE._counts(items, 30, 20_000, np.random.default_rng(0))
+    mean = 1 if items is None else 2
+    assert (draws.sum(1) == 30 * mean).all()
+    expected = mean * (np.eye(30) - 1 / 30)
+    error = mean * np.sqrt(2 / 20_000)  # of a variance; less of a covariance
+    np.testing.assert_allclose(draws.mean(0), mean, atol=5 * np.sqrt(mean / 20_000))
+    np.testing.assert_allclose(np.cov(draws.T), expected, atol=5 * error)
 
 
 def test_a_seed_is_all_that_a_bootstrap_depends_on():
