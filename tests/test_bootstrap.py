@@ -100,9 +100,9 @@ def test_models_that_are_not_fitted_together_are_fitted_one_by_one():
 def test_draws_in_parts_are_draws(monkeypatch):
     fit = fitted("poisson")
     for kind in ("rows", "weights", "parametric"):
-        monkeypatch.setattr(MODULE, "PART", 2 * len(X))
         whole = bootstrap(fit, 5, kind=kind).draws
         monkeypatch.setattr(MODULE, "CHUNK", 2 * len(X))
+        monkeypatch.setattr(MODULE, "PART", len(X))
         parts = bootstrap(fit, 5, kind=kind)
         monkeypatch.undo()
         assert parts.draws.shape == (5, 3)

@@ -136,7 +136,7 @@ def variational(
         pyro.factor("density", -(value + gradient @ (z - z.detach())))
 
     with pyro.get_param_store().scope(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         normal = GUIDES[guide](model, init_loc_fn=init_to_value(values={"z": zeros}), init_scale=1.0)
         optimiser = ClippedAdam({"lr": 0.05, "lrd": 0.01 ** (1 / steps)})
         svi = SVI(model, normal, optimiser, Trace_ELBO())

@@ -273,10 +273,10 @@ def _counts(items: np.ndarray | None, size: int, draws: int, rng: np.random.Gene
     """
     number = size if items is None else len(items)
     counts, one = torch.zeros((draws, size), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-    step, kind = max(1, PART // number), np.uint16 if number <= 2**16 else np.uint32
+    step = max(1, PART // number)
     for low in range(0, draws, step):
         part = counts[low : low + step]
-        drawn = rng.integers(number, size=(len(part), number), dtype=kind)
+        drawn = rng.integers(number, size=(len(part), number), dtype=np.uint32)
         index = torch.from_numpy(drawn.astype(np.int64) if items is None else items[drawn])
         part.scatter_add_(1, index, one.expand(index.shape))
     return counts.numpy()

@@ -129,7 +129,7 @@ def _sum(fn: Any, y: Tensor) -> Tensor:
 
 def _by_draws(fn: Any, y: Tensor) -> Tensor:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         values = fn.sample((SAMPLE,)).sort(0).values
     rank = torch.arange(SAMPLE, dtype=y.dtype).reshape(-1, *(1 for _ in y.shape))
     # The mean of |X - X'| over pairs, from the ordered draws.

@@ -185,7 +185,7 @@ def _agree(together: Any, ends: Mapping[int, Any]) -> bool:
     if any(together.event_shape != fn.event_shape for fn in ends.values()):
         return False
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         ys = {s: fn.sample() for s, fn in ends.items()}
     return all(
         torch.allclose(together.log_prob(ys[s])[s], fn.log_prob(ys[s]), rtol=1e-9, atol=1e-9)

@@ -113,7 +113,7 @@ def responses(model: Model, data: Data, values: Mapping[str, Tensor], seed: int)
 def _seeded(seed: int) -> Iterator[None]:
     """Random numbers in private, from this seed; parameters are known to be fine."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
 
 

@@ -130,7 +130,7 @@ def run(model: Model, data: Data, run: Run, *, response: bool = True) -> Run:
 def seeded() -> Iterator[None]:
     """Random numbers in private: the state of torch's generator is put back afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         yield
 
 
