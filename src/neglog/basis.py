@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -44,9 +44,10 @@ class Basis:
     known: dict[Any, tuple[Any, np.ndarray]] = field(default_factory=dict, repr=False)
     """Products of all columns, by what they were asked with."""
 
-    def take(self, index: Tensor) -> Basis:
-        """The basis of the rows that `index` names."""
-        return replace(self, columns=self.columns.index_select(0, index), known={})
+    def take(self, index: Tensor, taken: Mapping[Any, Tensor]) -> Basis:
+        """The basis of the rows that `index` names; designs are `taken` already, by where they lie."""
+        known = taken.get((self.columns.data_ptr(), self.columns.shape))
+        return replace(self, columns=self.columns.index_select(0, index) if known is None else known, known={})
 
     def mixed(self, rows: slice = ALL_ROWS) -> tuple[Tensor, bool]:
         """What `transform` mixes, in some rows, and whether a 1 stands before it."""

@@ -231,6 +231,8 @@ def _solved(coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool
     solver = choose(coordinates) if solver is None else solver
     coordinates, problem = problem_of(coordinates, solver)
     solution = solver.minimise(problem, coordinates.z(theta), progress)
+    if not math.isfinite(solution.value):
+        objective.check_densities()
     solution = _existing(coordinates, solution)
     fit = _finished(objective, coordinates, solution)
     if not fit.converged:

@@ -4,57 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
-from torch.distributions.transforms import Transform
 
 from neglog.basis import sample_of
 from neglog.data import ALL, Data, check_density, check_response, observed
 from neglog.distributions.observed import latent
 from neglog.errors import ModelError, UnboundedLikelihoodError
-from neglog.handlers import Model, is_parameter, is_real, weighted
+from neglog.handlers import Model, is_real, weighted
 from neglog.kinks import corner, smoothed
 from neglog.predictors import RESPONSE, design_keys
+from neglog.rowwise import Cut, Rows, Rowwise, rowwise_of
+from neglog.sites import Site, lay_out
 from neglog.tracing import Affine, Run, initial_value, model_name, prototype, run, takes_missing, with_sizes
 
 PART = 131_072
 """So many rows are worked on at a time: their numbers stay in the cache, and the model is seldom run."""
 SAMPLE = 10_000
 """So many rows say where a solver starts."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """A latent site: where its unconstrained values stand in the vector, and how they get to its support."""
-
-    name: str
-    shape: torch.Size
-    unconstrained: torch.Size
-    transform: Transform
-    offset: int
-    masked: bool
-    started: bool
-    begun: bool
-    fn: Any = field(repr=False)
-
-    @property
-    def size(self) -> int:
-        return self.unconstrained.numel()
-
-    @property
-    def place(self) -> slice:
-        return slice(self.offset, self.offset + self.size)
-
-    @property
-    def is_real(self) -> bool:
-        """Whether the site is its own unconstrained value."""
-        return is_real(self.fn.support)
 
 
 class Objective:
@@ -77,7 +48,7 @@ class Objective:
         self.name = model_name(model)
         response = first.sites[RESPONSE]["fn"]
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
-        self.sites = _lay_out(first)
+        self.sites: dict[str, Site] = lay_out(first)
         self.calls = tuple(first.affines)
         self.corner, self.family = corner(response), type(response)
         self.size = sum(site.size for site in self.sites.values())
@@ -85,15 +56,19 @@ class Objective:
             raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")
         initial = {name: first.sites[name]["value"] for name in self.sites}
         self.initial = self.theta(initial)
-        one = len(self.parts) == 1
-        check_density(data, first.log_prob(RESPONSE) if one else self._densities_at_start(), self.name)
+        if len(self.parts) == 1:  # of very many rows a solver will tell
+            check_density(data, first.log_prob(RESPONSE), self.name)
 
     @torch.no_grad()
-    def _densities_at_start(self) -> Tensor:
-        """The log-density of each row `(N,)` where parameters start, block by block."""
+    def check_densities(self) -> None:
+        """Hold the density of each row where parameters start to be positive and finite.
+
+        Raises:
+            DataError: see `neglog.data.check_density`.
+        """
         start = self.params(self.initial)
         runs = (run(part.model, part.data, Run(start, fill=initial_value)) for _, part in self.parts)
-        return torch.cat([at.log_prob(RESPONSE) for at in runs])
+        check_density(self.data, torch.cat([at.log_prob(RESPONSE) for at in runs]), self.name)
 
     @property
     def rows(self) -> int:
@@ -115,7 +90,8 @@ class Objective:
 
     def _with(self, **changes: Any) -> Objective:
         other = copy(self)
-        for name in ("separable", "parts", "sample"):
+        of_rows = {"separable", "parts", "sample", "as_read"}
+        for name in of_rows | ({"rowwise", "beside", "few"} if "model" in changes else set()):
             other.__dict__.pop(name, None)
         other.__dict__.update(changes)
         return other
@@ -147,15 +123,84 @@ class Objective:
         if self.rows <= PART or not self.separable:
             return ((slice(None), self),)
         ends = [*range(0, self.rows - PART // 2, PART), self.rows]
-        return tuple((slice(*rows), self.take(slice(*rows))) for rows in pairwise(ends))
+        found = tuple((slice(*rows), self.take(slice(*rows))) for rows in pairwise(ends))
+        for _, part in found:
+            part.__dict__["as_read"] = Rows(part.data, None)  # of many blocks nothing is kept
+        return found
 
     @cached_property
     def sample(self) -> Objective:
         """The objective of a few thousand rows, which says where to start; itself where they are no more."""
         return self.take(sample_of(self.rows, SAMPLE)) if self.rows > SAMPLE and self.separable else self
 
+    @cached_property
+    def few(self) -> Objective:
+        """The objective of next to no rows, to read off what does not depend on them; itself where it must."""
+        return self.take(slice(0, 8)) if self.rows > 8 and self.separable else self
+
+    @cached_property
+    def cut(self) -> bool:
+        """Whether the model is a function of linear predictors, each a fixed design times free coefficients."""
+        names = [call.name for call in self.calls]
+        with torch.enable_grad():
+            calls = self.few.at(self.initial.clone().requires_grad_()).affines if names else []
+        return bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, calls))
+
+    def _is_plain(self, call: Affine) -> bool:
+        """Whether a predictor is a fixed design times coefficients that are sites of the model, or constants."""
+        parts = {f"{call.name}.bias": call.bias, f"{call.name}.weight": call.weight}
+        own = all(
+            self.sites[name].is_real if name in self.sites else not value.requires_grad
+            for name, value in parts.items()
+        )
+        dimensions = 1 if call.outputs is None else 2
+        plain = call.design.dim() == 2 and call.weight.dim() == dimensions
+        some = call.outputs is None or len(call.outputs) > 0
+        return own and plain and some and not call.design.requires_grad
+
+    @cached_property
+    def beside(self) -> tuple[Site, ...]:
+        """The sites that enter the likelihood of the rows by themselves, beside the predictors."""
+        few, start = self.few, self.params(self.initial)
+        values = {name: value.detach().requires_grad_() for name, value in start.items()}
+        etas = {call.name: call.constant(few.rows).detach() for call in self.calls}
+        with torch.enable_grad():
+            likelihood = run(few.weighted, few.data, Run(values, etas=etas)).log_prob(RESPONSE).sum()
+            if not likelihood.requires_grad:
+                return ()
+            found = torch.autograd.grad(likelihood, list(values.values()), allow_unused=True)
+        return tuple(self.sites[name] for name, g in zip(values, found, strict=True) if g is not None)
+
+    @cached_property
+    def rowwise(self) -> Rowwise | str:
+        """The terms of the rows as a graph, where the model is `cut`; or why there is none."""
+        if not self.cut:
+            return "it is not a function of linear predictors"
+        still = {name: value.detach() for name, value in self.params(self.initial).items()}
+        return rowwise_of(Cut(self.model, self.data, self.calls, self.beside, still))
+
+    @cached_property
+    def as_read(self) -> Rows:
+        """The rows as graphs read them."""
+        return Rows(self.data, {} if self.rows <= PART else None)
+
+    @torch.enable_grad()
+    def prior_terms(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
+        """Minus the log prior, its gradient `(K,)` and its Hessian `(K, K)`; 0 where there is no density."""
+        none = torch.zeros_like(theta)
+        if all(site.masked for site in self.sites.values()):
+            return 0.0, none, torch.outer(none, none)
+        leaf = theta.detach().requires_grad_()
+        _, prior = self.few.trial(leaf)
+        if not isinstance(prior, Tensor) or not prior.requires_grad:
+            return float(prior), none, torch.outer(none, none)
+        (slope,) = torch.autograd.grad(prior, leaf, create_graph=True)
+        return float(prior.detach()), slope.detach(), rows_of_second_derivatives(slope, leaf)
+
     def softened(self, softness: float) -> Objective:
         """The same objective with the corners of Laplace densities rounded off; itself if it has none."""
+        if self.corner is None and not kinked_sites(self):
+            return self
         return self.changed(lambda model: smoothed(model, softness))
 
     def column_names(self, call: Affine) -> list[str]:
@@ -320,21 +365,6 @@ def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:
         rows.append(torch.zeros_like(leaf) if row is None else row)
     hessian = torch.stack(rows) if rows else leaf.new_zeros((0, 0))
     return 0.5 * (hessian + hessian.T)
-
-
-def _lay_out(first: Run) -> dict[str, Site]:
-    sites, offset = {}, 0
-    for name, msg in first.sites.items():
-        if msg["is_observed"] or name == RESPONSE:
-            continue
-        if not is_parameter(msg):
-            raise ModelError(f"the latent site {name!r} is inside the plate of rows; only 'y' may be there.")
-        transform = biject_to(msg["fn"].support)
-        unconstrained = transform.inv(msg["value"]).shape
-        flags = msg["mask"] is False, "start" in msg["infer"], "begin" in msg["infer"]
-        sites[name] = Site(name, msg["value"].shape, unconstrained, transform, offset, *flags, msg["fn"])
-        offset += sites[name].size
-    return sites
 
 
 def kinked_sites(objective: Objective) -> tuple[str, ...]:

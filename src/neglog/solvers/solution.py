@@ -29,6 +29,10 @@ class Problem(Protocol):
         """The same of a part of the rows, in the same coordinates, where these are very many; else None."""
         ...
 
+    def slope(self, z: Tensor) -> Tensor:
+        """The gradient `(K,)` alone; asked of problems that have a sample."""
+        ...
+
     def check(self, z: Tensor) -> None:
         """Raise if the function falls without end from `z`; solvers ask now and then."""
         ...
