@@ -323,7 +323,9 @@ def _uniform(target: Any, args: Any) -> float | None:
         return UNIFORM.get(target)
     number = args[0] if target is aten.expand.default else args[2 if target is aten.new_full.default else 1]
     if isinstance(number, fx.Node):
-        number = number.meta.get("value") if number.op == "placeholder" and "constant" in number.name else None
+        number = (
+            number.meta.get("value") if number.op == "placeholder" and "constant" in number.name else None
+        )
         number = number.reshape(-1)[0] if isinstance(number, Tensor) and number.numel() == 1 else None
     return None if number is None else float(number)
 

@@ -25,7 +25,7 @@ from neglog.kinks import Corner, corner, cornered, signed, smoothed
 from neglog.literal import in_units
 from neglog.objective import PART, Objective, kinked_sites
 from neglog.predictors import RESPONSE
-from neglog.rowwise import ALL_TERMS, SLOPES, VALUE, VALUE_AND_SLOPES, Rowwise, Terms
+from neglog.rowwise import ALL_TERMS, VALUE, VALUE_AND_SLOPES, Rowwise, Terms
 from neglog.sums import Sums
 
 MANY = 50_000
@@ -155,7 +155,7 @@ class Coordinates:
     @property
     def _rowwise(self) -> Rowwise | None:
         """The terms of the rows as a graph, where there is one and it repays."""
-        if not self.cut or self.solved:
+        if not self.cut or (self.solved and self.rows <= PART):
             return None
         found = self.objective.rowwise
         return found if isinstance(found, Rowwise) else None
@@ -203,10 +203,6 @@ class Coordinates:
             return self._whole(z)
         sums = self._summed(VALUE_AND_SLOPES, z)
         return sums.value, sums.slope(self.pull_back)
-
-    def slope(self, z: Tensor) -> Tensor:
-        """The gradient `(K,)` in z alone; NaN where the loss is not finite."""
-        return self._summed(SLOPES, z).slope(self.pull_back) if self.cut else self._whole(z)[1]
 
     @torch.enable_grad()
     def _whole(self, z: Tensor) -> tuple[float, Tensor]:

@@ -285,7 +285,7 @@ def _finished(objective: Objective, coordinates: Coordinates, solution: Solution
             f"`{objective.name}` ran off to infinity: {solution.status}. The likelihood may have no maximum; "
             "use `map_estimate` with proper priors, or a smaller learning rate."
         )
-    nll, prior = objective.end(theta)
+    nll, prior = objective.end(theta, solution.value if solution.exact else None)
     return Fit(
         model=objective.model,
         params=MappingProxyType(params),

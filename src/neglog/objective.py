@@ -15,7 +15,7 @@ from neglog.basis import sample_of
 from neglog.data import ALL, Data, check_density, check_response, observed
 from neglog.distributions.observed import latent
 from neglog.errors import ModelError, UnboundedLikelihoodError
-from neglog.handlers import Model, is_real, weighted
+from neglog.handlers import Model, weighted
 from neglog.kinks import corner, smoothed
 from neglog.predictors import RESPONSE, design_keys
 from neglog.rowwise import Cut, Rows, Rowwise, rowwise_of
@@ -24,6 +24,11 @@ from neglog.tracing import Affine, Run, initial_value, model_name, prototype, ru
 
 PART = 131_072
 """So many rows are worked on at a time: their numbers stay in the cache, and the model is seldom run."""
+FAR = 1e6
+"""So many times the rounding of `y` is far from it."""
+OF_ROWS = ("separable", "parts", "sample", "as_read")
+OF_MODEL = ("rowwise", "beside", "few", "cut", "_apart", "_scant")
+"""What is known of an objective as long as it has the same rows, and as long as it has the same model."""
 SAMPLE = 10_000
 """So many rows say where a solver starts."""
 
@@ -91,7 +96,9 @@ class Objective:
     def _with(self, **changes: Any) -> Objective:
         other = copy(self)
         of_rows = {"separable", "parts", "sample", "as_read"}
-        for name in of_rows | ({"rowwise", "beside", "few"} if "model" in changes else set()):
+        for name in of_rows | (
+            {"rowwise", "beside", "few", "_apart", "_scant"} if "model" in changes else set()
+        ):
             other.__dict__.pop(name, None)
         other.__dict__.update(changes)
         return other
@@ -135,19 +142,28 @@ class Objective:
 
     @cached_property
     def few(self) -> Objective:
-        """The objective of next to no rows, to read off what does not depend on them; itself where it must."""
-        return self.take(slice(0, 8)) if self.rows > 8 and self.separable else self
+        """The objective of next to no rows, to read off what they do not change; itself if it is small."""
+        return self.take(slice(0, 8)) if self.rows > SAMPLE and self.separable else self
+
+    @cached_property
+    @torch.enable_grad()
+    def _apart(self) -> tuple[Run, dict[str, Tensor]]:
+        """A run that was cut at its predictors, and the values of the sites that it ran with."""
+        start = self.params(self.initial)
+        values = {name: value.detach().requires_grad_() for name, value in start.items()}
+        etas = {call.name: call.constant(self.few.rows).detach() for call in self.calls}
+        return run(self.few.weighted, self.few.data, Run(values, etas=etas)), values
 
     @cached_property
     def cut(self) -> bool:
-        """Whether the model is a function of linear predictors, each a fixed design times free coefficients."""
+        """Whether the model is a function of linear predictors: fixed designs times free coefficients."""
         names = [call.name for call in self.calls]
-        with torch.enable_grad():
-            calls = self.few.at(self.initial.clone().requires_grad_()).affines if names else []
-        return bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, calls))
+        return (
+            bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, self._apart[0].affines))
+        )
 
     def _is_plain(self, call: Affine) -> bool:
-        """Whether a predictor is a fixed design times coefficients that are sites of the model, or constants."""
+        """Whether a predictor is a fixed design times coefficients that are sites, or constants."""
         parts = {f"{call.name}.bias": call.bias, f"{call.name}.weight": call.weight}
         own = all(
             self.sites[name].is_real if name in self.sites else not value.requires_grad
@@ -159,16 +175,14 @@ class Objective:
         return own and plain and some and not call.design.requires_grad
 
     @cached_property
+    @torch.enable_grad()
     def beside(self) -> tuple[Site, ...]:
         """The sites that enter the likelihood of the rows by themselves, beside the predictors."""
-        few, start = self.few, self.params(self.initial)
-        values = {name: value.detach().requires_grad_() for name, value in start.items()}
-        etas = {call.name: call.constant(few.rows).detach() for call in self.calls}
-        with torch.enable_grad():
-            likelihood = run(few.weighted, few.data, Run(values, etas=etas)).log_prob(RESPONSE).sum()
-            if not likelihood.requires_grad:
-                return ()
-            found = torch.autograd.grad(likelihood, list(values.values()), allow_unused=True)
+        ran, values = self._apart
+        likelihood = ran.log_prob(RESPONSE).sum()
+        if not likelihood.requires_grad:
+            return ()
+        found = torch.autograd.grad(likelihood, list(values.values()), allow_unused=True)
         return tuple(self.sites[name] for name, g in zip(values, found, strict=True) if g is not None)
 
     @cached_property
@@ -184,6 +198,19 @@ class Objective:
         """The rows as graphs read them."""
         return Rows(self.data, {} if self.rows <= PART else None)
 
+    @cached_property
+    def _scant(self) -> Objective:
+        return self.take(slice(0, 8)) if self.rows > 8 and self.separable else self
+
+    def prior_of(self, theta: Tensor) -> Tensor | float:
+        """Minus the log prior; 0 where torch refuses a parameter, as it does in the rows."""
+        try:
+            return -self.at(theta).prior()
+        except ValueError as error:
+            if "to satisfy the constraint" not in str(error):
+                raise
+            return 0.0
+
     @torch.enable_grad()
     def prior_terms(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
         """Minus the log prior, its gradient `(K,)` and its Hessian `(K, K)`; 0 where there is no density."""
@@ -191,7 +218,7 @@ class Objective:
         if all(site.masked for site in self.sites.values()):
             return 0.0, none, torch.outer(none, none)
         leaf = theta.detach().requires_grad_()
-        _, prior = self.few.trial(leaf)
+        prior = self._scant.prior_of(leaf)
         if not isinstance(prior, Tensor) or not prior.requires_grad:
             return float(prior), none, torch.outer(none, none)
         (slope,) = torch.autograd.grad(prior, leaf, create_graph=True)
@@ -311,8 +338,14 @@ class Objective:
         for _, part in self.parts:
             part.check_spread(part.response(theta))
 
-    def end(self, theta: Tensor) -> tuple[float, float]:
-        """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`."""
+    def end(self, theta: Tensor, loss: float | None = None) -> tuple[float, float]:
+        """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`.
+
+        Of very many rows, whose `loss` is known, a sample says whether there is anything to check.
+        """
+        if loss is not None and len(self.parts) > 1 and self._is_spread(theta):
+            prior = self.prior_terms(theta)[0]
+            return loss - prior, prior
         nll, prior = 0.0, 0.0
         with torch.no_grad():
             for rows, part in self.parts:
@@ -321,6 +354,11 @@ class Objective:
                 nll -= float(at.log_prob(RESPONSE).sum())
                 prior = prior if rows.start else -float(at.prior())
         return nll, prior
+
+    def _is_spread(self, theta: Tensor) -> bool:
+        """Whether the rows of a sample are all far from being followed exactly."""
+        few = self.sample
+        return not bool(exact_rows(few.response(theta), few.data.y, FAR).any())
 
     def check_spread(self, response: Any) -> None:
         """As `check_bounded`, of the distribution of the observations."""
@@ -337,8 +375,8 @@ class Objective:
         )
 
 
-def exact_rows(response: Any, y: Tensor) -> Tensor:
-    """Where the spread of the response is no more than the rounding of `y`, `(N,)` or `(S, N)`."""
+def exact_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
+    """Where the spread of the response is no more than some times the rounding of `y`, `(N,)` or `(S, N)`."""
     nowhere = torch.zeros((), dtype=torch.bool)
     response = latent(response)  # a spread that bounds hold up may still go to 0
     if response.support.is_discrete or response.event_shape:
@@ -351,7 +389,9 @@ def exact_rows(response: Any, y: Tensor) -> Tensor:
         return nowhere
     # A y that starts at 0 is as exact as its own row, as log y is; a real y as the largest of them.
     own = getattr(response.support, "lower_bound", None) == 0
-    exact = spread <= torch.finfo(y.dtype).eps * 500 * (y.abs() if own else y.abs().amax(-1, keepdim=True))
+    exact = spread <= torch.finfo(y.dtype).eps * 500 * times * (
+        y.abs() if own else y.abs().amax(-1, keepdim=True)
+    )
     return exact.expand(torch.broadcast_shapes(exact.shape, y.shape))
 
 

@@ -54,7 +54,7 @@ class Terms:
     and in a constant and a predictor.
     """
 
-    value: Tensor | None = None
+    value: Tensor
     own: Tensor | None = None
     slopes: Sequence[Tensor] = ()
     own_bends: Tensor | None = None
@@ -62,7 +62,7 @@ class Terms:
     bends: Sequence[Sequence[Tensor]] = ()
 
 
-VALUE, SLOPES, VALUE_AND_SLOPES, ALL_TERMS = "value", "slopes", "value and slopes", "all"
+VALUE, VALUE_AND_SLOPES, ALL_TERMS = "value", "value and slopes", "all"
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,6 @@ class Rowwise:
             first, count = 2 + len(self.heads), self._count
             wanted = {
                 VALUE: [0],
-                SLOPES: range(1, first),
                 VALUE_AND_SLOPES: range(first),
                 ALL_TERMS: range(count),
             }[what]
@@ -134,11 +133,13 @@ class Rowwise:
     def _named(self, what: str, found: Sequence[Tensor]) -> Terms:
         if what == VALUE:
             return Terms(found[0])
-        if what == SLOPES:
-            return Terms(None, found[0], found[1:])
         heads, own = len(self.heads), len(self.places)
         terms = Terms(found[0], found[1], found[2 : 2 + heads])
-        return terms if what == VALUE_AND_SLOPES else replace(terms, **_second_of(found[2 + heads :], heads, own))
+        return (
+            terms
+            if what == VALUE_AND_SLOPES
+            else replace(terms, **_second_of(found[2 + heads :], heads, own))
+        )
 
 
 def _second_of(found: Sequence[Tensor], heads: int, own: int) -> dict[str, Any]:
@@ -201,7 +202,12 @@ def _gradients(scalar: Tensor, leaves: Sequence[Tensor], create_graph: bool = Fa
         return [torch.zeros_like(leaf) for leaf in leaves]
     return list(
         torch.autograd.grad(
-            scalar, leaves, retain_graph=True, create_graph=create_graph, materialize_grads=True, allow_unused=True
+            scalar,
+            leaves,
+            retain_graph=True,
+            create_graph=create_graph,
+            materialize_grads=True,
+            allow_unused=True,
         )
     )
 
@@ -308,7 +314,9 @@ def _holds(found: Rowwise, cut: Cut, what: str) -> bool:
 def _agree(found: Tensor, known: Tensor) -> bool:
     size = known.nan_to_num(0.0, 0.0, 0.0).abs().max() if known.numel() else 0.0
     tolerance = AGREEMENT * torch.finfo(known.dtype).eps
-    return torch.allclose(found.expand(known.shape), known, rtol=tolerance, atol=tolerance * float(size), equal_nan=True)
+    return torch.allclose(
+        found.expand(known.shape), known, rtol=tolerance, atol=tolerance * float(size), equal_nan=True
+    )
 
 
 def _key(cut: Cut) -> Hashable | None:
@@ -317,8 +325,10 @@ def _key(cut: Cut) -> Hashable | None:
     if kind is None:
         return None
     sites = tuple((site.name, site.unconstrained, site.shape) for site in cut.sites)
-    parts = tuple((name, part.dtype, part.shape[1:] * (name[0] != "x")) for name, part in cut.data.parts().items())
-    return kind, cut.heads, sites, parts
+    parts = cut.data.parts().items()
+    # Designs of any width: few models read them, and what they read is held against them.
+    read = tuple((name, part.dtype, part.shape[1:] if name[0] != "x" else ()) for name, part in parts)
+    return kind, cut.heads, sites, read
 
 
 def _fixed(data: Mapping[str, Tensor]) -> Hashable:

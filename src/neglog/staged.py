@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 ROWS, NUMBERS, BOTH = "rows", "numbers", "both"
-"""What an input belongs to: to the data, to the numbers that are the same in all rows, or to neither alone."""
+"""What an input belongs to: to the data, to the numbers that all rows share, or to neither alone."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ def staged(
     body = [node for node in graph.nodes if node in needed and kind.get(node) == BOTH]
     taken = _taken(body, outputs)
     known = {name: [n for n in graph.nodes if n in taken and kind.get(n) == name] for name in (ROWS, NUMBERS)}
-    own = {name: [n for n, k in zip(inputs, kinds, strict=True) if k == name] for name in (ROWS, NUMBERS, BOTH)}
+    own = {
+        name: [n for n, k in zip(inputs, kinds, strict=True) if k == name] for name in (ROWS, NUMBERS, BOTH)
+    }
     return Stages(
         _function(graph, own[ROWS], known[ROWS], values),
         _function(graph, own[NUMBERS], known[NUMBERS], values),

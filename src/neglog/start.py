@@ -124,6 +124,8 @@ class _Replayed(_Null):
     def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
         theta = self.theta(z)
         terms = self._terms(ALL_TERMS, theta)
+        assert terms.own is not None
+        assert terms.own_bends is not None
         value, slope, bend = self.objective.prior_terms(theta)
         full, own = self.size + 1, self.own  # what does not move is gathered in the last place
         gradient, hessian = z.new_zeros(full), z.new_zeros(full, full)

@@ -32,7 +32,7 @@ class Sums:
 
     def add(self, terms: Terms, rows: slice) -> None:
         """Add the loss of some rows, with the derivatives that are known."""
-        self.value += float(terms.value) if terms.value is not None else 0.0
+        self.value += float(terms.value)
         if terms.own is not None:
             self.own[self.places] += terms.own
         for block, slopes in zip(self.blocks, terms.slopes, strict=False):

@@ -31,8 +31,8 @@ class Newton:
     `tolerance` and the Hessian is positive definite there. Costs one K × K solve a step; work in float64.
     Of very many rows it begins with the optimum of a part of them and the Hessian there, and once a step
     changes the curvature by no more than a hundredth, it takes further ones with the Hessian that it has:
-    they shrink the decrement as much, the last one below `tolerance`, and cost a third, since gradients say
-    what the loss comes to. Of fewer rows every step has its own, so that the last digits are right.
+    they shrink the decrement as much, the last one below `tolerance`, and cost a third. Of fewer
+    rows every step has its own, so that the last digits are right.
 
     Args:
         tolerance: the decrement to stop at.
@@ -47,10 +47,11 @@ class Newton:
         sample = problem.sample()
         at, curvature = self._first(problem, sample, start)
         history, decrement, step = [at.value], math.inf, 0
-        borrowed, sure = at.hessian is None, at
+        borrowed = at.hessian is None
 
         def stopped(converged: bool, status: str) -> Solution:
-            return Solution(at.z, at.value, converged, status, step, tuple(history), curvature)
+            exact = math.isfinite(at.value)
+            return Solution(at.z, at.value, converged, status, step, tuple(history), curvature, exact)
 
         while step < self.max_steps:
             if step % 5 == 4:
@@ -64,21 +65,15 @@ class Newton:
             noise = 64 * EPSILON * (abs(at.value) + math.sqrt(problem.rows))
             if reused and not (definite and decrement <= SLOW * before):
                 at, decrement = _Point.fresh(problem, at.z), math.inf
-                if not at.value <= sure.value + noise:  # nobody looked at the loss on the way
-                    at, sample = _Point.fresh(problem, sure.z), None
                 continue
             shrinks = decrement / before if reused else 1.0
             if decrement * shrinks <= self.tolerance and not borrowed:
                 if definite:  # one more step shrinks the error as much again, or squares it
-                    at = replace(at, z=at.z + direction)
+                    at = replace(at, z=at.z + direction, value=at.value - 0.5 * decrement**2)
                 return stopped(definite, _status(decrement, step, definite))
             small = definite and decrement <= NEAR * math.sqrt(problem.rows)
-            if sample is not None and small and not borrowed:
-                ahead = at.z + direction
-                at = _Point(ahead, at.value - 0.5 * decrement**2, problem.slope(ahead))
-                step += 1
-                continue
-            moved = _line_search(problem, at, direction, definite, noise)
+            near = sample is not None and small and not borrowed
+            moved = _line_search(problem, at, direction, definite, noise, near)
             if moved is None and reused:
                 at, decrement = _Point.fresh(problem, at.z), math.inf
                 continue
@@ -88,7 +83,7 @@ class Newton:
                 if close:
                     at = _last_step(problem, at, direction, ROUGH * noise)
                 return stopped(close, _status(decrement, step, definite))
-            at = sure = moved if moved.hessian is not None else _Point.fresh(problem, moved.z)
+            at = moved if near or moved.hessian is not None else _Point.fresh(problem, moved.z)
             step += 1
             history.append(at.value)
         return stopped(
@@ -136,18 +131,18 @@ def _last_step(problem: Problem, at: _Point, direction: Tensor, noise: float) ->
 
 
 def _line_search(
-    problem: Problem, at: _Point, direction: Tensor, definite: bool, noise: float
+    problem: Problem, at: _Point, direction: Tensor, definite: bool, noise: float, near: bool
 ) -> _Point | None:
     """The first point along the direction that descends enough (Armijo), or None.
 
-    The full step is taken with its Hessian, unless the curvature is not to be trusted, and further steps
-    follow.
+    The full step is taken with its Hessian, unless the curvature is known to change little (`near`), or is
+    not to be trusted, and further steps follow.
     """
     slope = float(at.gradient @ direction)
     step = 1.0
     for _ in range(60):
         trial = at.z + step * direction
-        whole = definite and step == 1.0
+        whole = definite and step == 1.0 and not near
         new = _Point(trial, *(problem.derivatives if whole else problem.value_and_gradient)(trial))
         if math.isfinite(new.value) and new.value <= at.value + 1e-4 * step * slope + noise:
             if not definite and step == 1.0:

@@ -29,10 +29,6 @@ class Problem(Protocol):
         """The same of a part of the rows, in the same coordinates, where these are very many; else None."""
         ...
 
-    def slope(self, z: Tensor) -> Tensor:
-        """The gradient `(K,)` alone; asked of problems that have a sample."""
-        ...
-
     def check(self, z: Tensor) -> None:
         """Raise if the function falls without end from `z`; solvers ask now and then."""
         ...
@@ -74,6 +70,8 @@ class Solution:
     history: tuple[float, ...] = ()
     hessian: Tensor | None = None
     """The Hessian `(K, K)` next to `z`, where the solver knows it."""
+    exact: bool = False
+    """Whether `value` is that of all rows at `z` to rounding, so that nobody need ask for it again."""
 
 
 def scaled_eigen(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
