@@ -231,7 +231,7 @@ def _solved(coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool
     solver = choose(coordinates) if solver is None else solver
     coordinates, problem = problem_of(coordinates, solver)
     solution = solver.minimise(problem, coordinates.z(theta), progress)
-    if not math.isfinite(solution.value):
+    if not (solution.converged and math.isfinite(solution.value)):
         objective.check_densities()
     solution = _existing(coordinates, solution)
     fit = _finished(objective, coordinates, solution)

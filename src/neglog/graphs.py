@@ -20,7 +20,7 @@ from neglog.cleaning import cleaned
 from neglog.errors import DataError
 from neglog.recording import recorded
 
-SIZES = frozenset({"size", "shape", "start", "end", "length"})
+SIZES = frozenset({"size", "sizes", "input_sizes", "shape", "start", "end", "length", "repeats"})
 """What the arguments of operations that are sizes are called."""
 WARM = 3
 """Runs after which torch's interpreter has made up its mind how to run a program."""

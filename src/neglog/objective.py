@@ -95,10 +95,7 @@ class Objective:
 
     def _with(self, **changes: Any) -> Objective:
         other = copy(self)
-        of_rows = {"separable", "parts", "sample", "as_read"}
-        for name in of_rows | (
-            {"rowwise", "beside", "few", "_apart", "_scant"} if "model" in changes else set()
-        ):
+        for name in OF_ROWS + (OF_MODEL if "model" in changes else ()):
             other.__dict__.pop(name, None)
         other.__dict__.update(changes)
         return other
