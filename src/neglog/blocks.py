@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,11 +47,11 @@ class Block:
         columns = gradient[:, None] if gradient.dim() == 1 else gradient
         return torch.linalg.solve_triangular(self.triangle.T, columns, upper=False).reshape(gradient.shape)
 
-    def take(self, index: Tensor) -> Block:
-        """The block in the rows that `index` names."""
+    def take(self, index: Tensor, taken: Mapping[Any, Tensor]) -> Block:
+        """The block in the rows that `index` names; designs are `taken` already, by where they lie."""
         assert self.basis is not None
         offset = self.offset[index] if isinstance(self.offset, Tensor) else self.offset
-        return replace(self, basis=self.basis.take(index), offset=offset)
+        return replace(self, basis=self.basis.take(index, taken), offset=offset)
 
     def eta(self, z: Tensor, rows: slice = ALL_ROWS) -> Tensor:
         """The predictor `(N,)` at `z` `(P,)`, in some rows."""
@@ -91,8 +92,7 @@ def linear_blocks(objective: Objective, theta: Tensor) -> tuple[tuple[Block, ...
     """
     calls = objective.calls
     few = objective.sample.at(theta.clone().requires_grad_()).affines
-    names = [call.name for call in calls]
-    cut = bool(calls) and len(set(names)) == len(names) and all(_is_plain(objective, c) for c in few)
+    cut = objective.cut
     noise = _noise(objective.sample, theta, {call.name: call.value.detach() for call in few})
     lay: Callable[..., tuple[Block, ...]] = _orthonormal if cut else _diagonal
     return tuple(block for call in calls for block in lay(objective, call, noise[call.name], theta)), cut
@@ -103,20 +103,6 @@ def _parts(objective: Objective, call: Affine) -> tuple[Site | None, Site | None
     found = (objective.sites.get(f"{call.name}.{part}") for part in ("bias", "weight"))
     bias, weight = (site if site is not None and site.is_real else None for site in found)
     return bias, weight
-
-
-def _is_plain(objective: Objective, call: Affine) -> bool:
-    """Whether a predictor is a fixed design times coefficients that are sites of the model, or constants."""
-    parts = {"bias": call.bias, "weight": call.weight}
-    own = all(
-        objective.sites[name].is_real
-        if (name := f"{call.name}.{part}") in objective.sites
-        else not v.requires_grad
-        for part, v in parts.items()
-    )
-    dimensions = 1 if call.outputs is None else 2
-    plain = call.design.dim() == 2 and call.weight.dim() == dimensions
-    return own and not call.design.requires_grad and plain and (call.outputs is None or len(call.outputs) > 0)
 
 
 def _noise(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> dict[str, Tensor]:

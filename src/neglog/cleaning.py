@@ -49,12 +49,28 @@ METHODS = {"expand": Tensor.expand, "view": Tensor.view}
 """Operations that torch offers as methods only, of those that are common."""
 
 
+UNIFORM = {
+    aten.ones.default: 1.0,
+    aten.ones_like.default: 1.0,
+    aten.new_ones.default: 1.0,
+    aten.zeros.default: 0.0,
+    aten.zeros_like.default: 0.0,
+    aten.new_zeros.default: 0.0,
+    aten.full.default: None,
+    aten.full_like.default: None,
+    aten.new_full.default: None,
+    aten.expand.default: None,
+}
+"""Operations that give one number in every place, and the number, where it is not that of an argument."""
+
+
 def cleaned(
-    module: fx.GraphModule, inputs: Sequence[Tensor], fixed: bool
+    module: fx.GraphModule, inputs: Sequence[Any], fixed: bool
 ) -> tuple[tuple[int, ...], fx.GraphModule, tuple[Tensor, ...]]:
     """Which inputs after the first one are used, the clean graph, and the constants that it takes after them.
 
-    With `fixed` all inputs but the first are constants.
+    With `fixed` all inputs but the first are constants. A first input that is a whole number is the size of
+    a dimension, which will be another one when the graph is used.
 
     Raises:
         RuntimeError: an operation draws numbers or changes its arguments.
@@ -65,8 +81,9 @@ def cleaned(
 class _Cleaner:
     """Copies a graph operation by operation, with the value of each at hand."""
 
-    def __init__(self, module: fx.GraphModule, inputs: Sequence[Tensor], fixed: bool) -> None:
+    def __init__(self, module: fx.GraphModule, inputs: Sequence[Any], fixed: bool) -> None:
         self.module, self.inputs, self.fixed = module, inputs, fixed
+        self.rows = inputs[0] if isinstance(inputs[0], int) else None
         self.body = fx.Graph()
         self.anchor = self.body.call_function(operator.pos, (0,))  # placeholders stand before it
         self.known: dict[Any, fx.Node] = {}
@@ -129,7 +146,7 @@ class _Cleaner:
         if key not in self.known:
             fast = _fast(target, _values(args), _values(kwargs), value)
             node = self.body.call_function(fast, args, kwargs)
-            node.meta |= {"value": value, "target": target}
+            node.meta |= {"value": value, "target": target, "uniform": _uniform(target, args)}
             self.known[key] = node
         return self.known[key]
 
@@ -159,7 +176,8 @@ class _Cleaner:
             before, after = args[0].meta["value"], target(*_values(args), **_values(kwargs))
             return args[0] if _layout(before) == _layout(after) else None
         if target in SHAPED:
-            return target(*_values(args), **_values(kwargs))
+            found = target(*_values(args), **_values(kwargs))
+            return None if self._has_rows(found) else found
         if kwargs:
             return None
         if target is operator.getitem:
@@ -239,13 +257,14 @@ class _Cleaner:
         value, count, target = node.meta["value"], node.meta["value"].numel(), node.meta.get("target")
         if value.dim() == 0:
             return node
+        known = not self._has_rows(value)
         base, shift = _level(node)
-        if shift:
+        if shift and known:
             return self._plus(self._whole(base), count * shift)
         inner, factor = _apart(node)
         if inner is not node:
             return self._times(self._whole(inner), factor)
-        if target in (aten.add.Tensor, aten.sub.Tensor):
+        if known and target in (aten.add.Tensor, aten.sub.Tensor):
             (left, right), sign = node.args, 1.0 if target is aten.add.Tensor else -1.0
             if _like(left, value) and _is_scalar(right):
                 return self._sum_of_two(self._whole(left), self._times(right, float(count)), sign)
@@ -258,6 +277,10 @@ class _Cleaner:
         if target is aten.pow.Tensor_Scalar and node.args[1] == 2 and value.dim() == 1:
             return self._node(aten.dot.default, (node.args[0], node.args[0]), {})
         return None
+
+    def _has_rows(self, value: Tensor) -> bool:
+        """Whether the number of entries will be another one when the graph is used."""
+        return self.rows in value.shape
 
     def _whole(self, node: Any) -> Any:
         found = self._sum(node)
@@ -281,6 +304,10 @@ def _number(value: Any, other: Any) -> Any:
     """A constant that is the same everywhere as a float, where the other argument has its shape."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, fx.Node) and isinstance(other, fx.Node) and value.meta.get("uniform") is not None:
+        like, uniform = other.meta["value"], value.meta["uniform"]
+        fits = _kind(value.meta["value"]) == _kind(like) and other.meta.get("uniform") is None
+        return uniform if fits else value
     if not isinstance(value, Tensor) or not isinstance(other, fx.Node) or not value.numel():
         return value
     shape = other.meta["value"].shape
@@ -288,6 +315,19 @@ def _number(value: Any, other: Any) -> Any:
         return value
     one = value.reshape(-1)[0]
     return float(one) if torch.equal(value, one.expand(value.shape)) else value
+
+
+def _uniform(target: Any, args: Any) -> float | None:
+    """The number that an operation gives in every place, or None."""
+    if target not in UNIFORM or UNIFORM[target] is not None:
+        return UNIFORM.get(target)
+    number = args[0] if target is aten.expand.default else args[2 if target is aten.new_full.default else 1]
+    if isinstance(number, fx.Node):
+        number = (
+            number.meta.get("value") if number.op == "placeholder" and "constant" in number.name else None
+        )
+        number = number.reshape(-1)[0] if isinstance(number, Tensor) and number.numel() == 1 else None
+    return None if number is None else float(number)
 
 
 def _apart(node: Any) -> tuple[Any, float]:

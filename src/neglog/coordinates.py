@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -22,9 +23,10 @@ from neglog.distributions import Truncated
 from neglog.handlers import Model, weighted
 from neglog.kinks import Corner, corner, cornered, signed, smoothed
 from neglog.literal import in_units
-from neglog.objective import PART, Objective, kinked_sites, rows_of_second_derivatives
+from neglog.objective import PART, Objective, kinked_sites
 from neglog.predictors import RESPONSE
-from neglog.tracing import Run, run
+from neglog.rowwise import ALL_TERMS, VALUE, VALUE_AND_SLOPES, Rowwise, Terms
+from neglog.sums import Sums
 
 MANY = 50_000
 """With more rows than this a solver starts on a part of them."""
@@ -143,17 +145,49 @@ class Coordinates:
         if self.rows < MANY or not self.cut or self.solved or not self.objective.separable:
             return None
         index = sample_of(self.rows, min(self.rows // 10, PART))
-        blocks = tuple(block.take(index) for block in self.blocks)
-        return Coordinates(self.objective.take(index), blocks, self.cut)
+        _ = self.objective.rowwise  # once for the sample too
+        few = self.objective.take(index)
+        pairs = zip(self.objective.data.parts().values(), few.data.parts().values(), strict=True)
+        taken = {(whole.data_ptr(), whole.shape): part for whole, part in pairs}
+        blocks = tuple(block.take(index, taken) for block in self.blocks)
+        return Coordinates(few, blocks, self.cut)
+
+    @property
+    def _rowwise(self) -> Rowwise | None:
+        """The terms of the rows as a graph, where there is one and it repays."""
+        if not self.cut or (self.solved and self.rows <= PART):
+            return None
+        found = self.objective.rowwise
+        return found if isinstance(found, Rowwise) else None
+
+    def _terms(self, what: str, part: Objective, theta: Tensor, z: Tensor, rows: slice) -> Terms:
+        """The loss of some rows and its derivatives in the predictors and in the constants."""
+        etas = [block.eta(z[block.places], rows) for block in self.blocks]
+        if self._rowwise is not None:
+            return self._rowwise.terms(what, theta[self._rowwise.places], etas, part.as_read)
+        return _by_running(what, part, theta, self._places, dict(zip(self.blocks, etas, strict=True)))
+
+    @cached_property
+    def _places(self) -> Tensor:
+        """The places in theta of what enters the likelihood of the rows by itself, beside the predictors."""
+        own = [torch.arange(site.place.start, site.place.stop) for site in self.objective.beside]
+        return torch.cat([torch.arange(0), *own])
+
+    def _summed(self, what: str, z: Tensor) -> Sums:
+        theta = self.theta(z)
+        sums = Sums(self.blocks, self._places, self.size, z)
+        sums.add_prior(*self.objective.prior_terms(theta))
+        for rows, part in self._parts:
+            sums.add(self._terms(what, part, theta, z, rows), rows)
+        return sums
 
     def value(self, z: Tensor) -> float:
         """The loss in nats; infinite where the model cannot be evaluated."""
-        theta, total = self.theta(z), 0.0
         with torch.no_grad():
-            for rows, part in self._parts:
-                nll, prior = part.trial(theta, joined(self._etas(z, rows)))
-                total += float(nll if rows.start else nll + prior)
-        return total
+            if self.cut:
+                return self._summed(VALUE, z).value
+            nll, prior = self.objective.trial(self.theta(z))
+            return float(nll + prior)
 
     def check(self, z: Tensor) -> None:
         """Refuse a place from which the loss falls without end.
@@ -163,72 +197,37 @@ class Coordinates:
         """
         self.objective.check_bounded(self.theta(z))
 
-    @torch.enable_grad()
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
-        """The loss and its gradient `(K,)` in z."""
-        theta, total, gradient = self.theta(z).requires_grad_(), 0.0, torch.zeros_like(z)
-        own = torch.zeros_like(z)
-        for rows, part in self._parts:
-            etas = {block: eta.requires_grad_() for block, eta in self._etas(z, rows).items()}
-            nll, prior = part.trial(theta, joined(etas))
-            loss = nll if rows.start else nll + prior
-            total += float(loss.detach())
-            if not loss.requires_grad:
-                return total, torch.full_like(z, torch.nan)
-            found = torch.autograd.grad(
-                loss, [theta, *etas.values()], allow_unused=True, materialize_grads=True
-            )
-            own += found[0]
-            for block, values in zip(etas, found[1:], strict=True):
-                gradient[block.places] += block.gather(values, rows)
-        return total, gradient + self.pull_back(own)
+        """The loss and its gradient `(K,)` in z; NaN where the loss is not finite."""
+        if not self.cut:
+            return self._whole(z)
+        sums = self._summed(VALUE_AND_SLOPES, z)
+        return sums.value, sums.slope(self.pull_back)
+
+    @torch.enable_grad()
+    def _whole(self, z: Tensor) -> tuple[float, Tensor]:
+        theta = self.theta(z).requires_grad_()
+        nll, prior = self.objective.trial(theta)
+        loss = nll + prior
+        if not loss.requires_grad:
+            return float(loss), torch.full_like(z, torch.nan)
+        (gradient,) = torch.autograd.grad(loss, theta)
+        return float(loss.detach()), self.pull_back(gradient)
 
     def hessian(self, z: Tensor) -> Tensor:
         """The Hessian `(K, K)` in z."""
         return self.derivatives(z)[2]
 
-    @torch.enable_grad()
     def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
         """The loss, its gradient `(K,)` and its Hessian `(K, K)` in z; NaN where the loss is not finite."""
-        if not self.cut:
-            value, gradient = self.value_and_gradient(z)
-            if not math.isfinite(value):
-                return value, gradient, z.new_full((self.size, self.size), torch.nan)
-            hessian = self.pull_back(self.objective.hessian(self.theta(z)))
-            return value, gradient, self.pull_back(hessian.T)
-        theta, sums = self.theta(z).requires_grad_(), _Sums(self)
-        for rows, part in self._parts:
-            etas = {block: eta.requires_grad_() for block, eta in self._etas(z, rows).items()}
-            nll, prior = part.trial(theta, joined(etas))
-            sums.value += float(nll.detach() if rows.start else (nll + prior).detach())
-            if not nll.requires_grad:
-                return (
-                    sums.value,
-                    torch.full_like(z, torch.nan),
-                    z.new_full((self.size, self.size), torch.nan),
-                )
-            if not rows.start:
-                sums.add_prior(prior, theta)
-            sums.add_rows(nll, theta, etas, rows)
-        return sums.value, *sums.assembled()
-
-    @cached_property
-    def _constants(self) -> list[int]:
-        """The places in theta of what enters the likelihood of the rows by itself, beside the predictors."""
-        start = self.objective.initial
-        values = {
-            name: value.detach().requires_grad_() for name, value in self.objective.params(start).items()
-        }
-        few = self.objective.sample
-        etas = {call.name: call.constant(few.rows) for call in self.objective.calls}
-        cut = run(few.weighted, few.data, Run(values, etas=etas))
-        likelihood = cut.log_prob(RESPONSE).sum()
-        if not likelihood.requires_grad:
-            return []
-        found = torch.autograd.grad(likelihood, list(values.values()), allow_unused=True)
-        used = [name for name, part in zip(values, found, strict=True) if part is not None]
-        sites = self.objective.sites
-        return [place for name in used for place in range(sites[name].place.start, sites[name].place.stop)]
+        if self.cut:
+            sums = self._summed(ALL_TERMS, z)
+            return sums.value, sums.slope(self.pull_back), sums.curvature(self.pull_back)
+        value, gradient = self._whole(z)
+        if not math.isfinite(value):
+            return value, gradient, z.new_full((self.size, self.size), torch.nan)
+        hessian = self.pull_back(self.objective.hessian(self.theta(z)))
+        return value, gradient, self.pull_back(hessian.T)
 
     # The corners
 
@@ -339,55 +338,34 @@ class Coordinates:
         return torch.cat(parts)
 
 
-class _Sums:
-    """The sums over rows that make a value, a gradient and a Hessian, while the blocks of rows come in."""
-
-    def __init__(self, coordinates: Coordinates) -> None:
-        self.coordinates, size = coordinates, coordinates.size
-        self.value = 0.0
-        self.gradient, self.hessian = coordinates.zeros(size), coordinates.zeros(size, size)
-        self.own, self.own_second = coordinates.zeros(size), coordinates.zeros(size, size)
-        self.crosses = {place: coordinates.zeros(size) for place in coordinates._constants}
-
-    def add_prior(self, prior: Tensor | float, theta: Tensor) -> None:
-        """Add the derivatives of minus the log prior."""
-        if not isinstance(prior, Tensor) or not prior.requires_grad:
-            return
-        (slope,) = torch.autograd.grad(prior, theta, create_graph=True, retain_graph=True)
-        self.own += slope.detach()
-        self.own_second += rows_of_second_derivatives(slope, theta)
-
-    def add_rows(self, nll: Tensor, theta: Tensor, etas: Mapping[Block, Tensor], rows: slice) -> None:
-        """Add the derivatives of the loss of some rows, through predictors and constants."""
-        leaves, blocks = [theta, *etas.values()], list(etas)
-        own, *by_eta = torch.autograd.grad(
-            nll, leaves, create_graph=True, allow_unused=True, materialize_grads=True
-        )
-        self.own += own.detach()
-        for place, cross in self.crosses.items():
-            row, *across = _second(own[place], leaves)
-            self.own_second[place] += row
-            for block, values in zip(blocks, across, strict=True):
-                cross[block.places] += block.gather(values, rows)
-        for j, (block, values) in enumerate(zip(blocks, by_eta, strict=True)):
-            self.gradient[block.places] += block.gather(values.detach(), rows)
-            curvatures = _second(values.sum(), leaves[1 : j + 2])
-            for other, curvature in zip(blocks[: j + 1], curvatures, strict=True):
-                part = block.cross(curvature, other, rows)
-                self.hessian[block.places[:, None], other.places] += part
-                if other is not block:
-                    self.hessian[other.places[:, None], block.places] += part.T
-
-    def assembled(self) -> tuple[Tensor, Tensor]:
-        """The gradient `(K,)` and the Hessian `(K, K)`."""
-        pull_back = self.coordinates.pull_back
-        hessian = self.hessian + pull_back(pull_back(self.own_second).T)
-        for place, cross in self.crosses.items():
-            unit = torch.zeros_like(cross)
-            unit[place] = 1.0
-            part = cross[:, None] * pull_back(unit)
-            hessian += part + part.T
-        return self.gradient + pull_back(self.own), hessian
+@torch.enable_grad()
+def _by_running(
+    what: str, part: Objective, theta: Tensor, places: Tensor, etas: Mapping[Block, Tensor]
+) -> Terms:
+    """The terms of some rows by running the model; NaN where it cannot be evaluated."""
+    theta = theta.detach().requires_grad_(what != VALUE)
+    leaves = [eta.detach().requires_grad_(what != VALUE) for eta in etas.values()]
+    nll, _ = part.trial(theta, joined(dict(zip(etas, leaves, strict=True))))
+    if what == VALUE:
+        return Terms(nll.detach())
+    lost = torch.full((), torch.nan, dtype=theta.dtype)
+    if not nll.requires_grad:
+        return Terms(nll, lost.expand(len(places)), [lost] * len(leaves))
+    full = what == ALL_TERMS
+    own, *slopes = torch.autograd.grad(
+        nll, [theta, *leaves], create_graph=full, allow_unused=True, materialize_grads=True
+    )
+    first = Terms(nll.detach(), own.detach()[places], [slope.detach() for slope in slopes])
+    if not full:
+        return first
+    rows = [_second(own[place], [theta, *leaves]) for place in places]
+    none = theta.new_zeros(0, len(places))
+    return replace(
+        first,
+        own_bends=torch.stack([row[places] for row, *_ in rows]) if rows else none,
+        crosses=[across for _, *across in rows],
+        bends=[_second(slope.sum(), leaves[: j + 1]) for j, slope in enumerate(slopes)],
+    )
 
 
 def _second(scalar: Tensor, inputs: list[Tensor]) -> list[Tensor]:

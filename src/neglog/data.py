@@ -23,6 +23,7 @@ ALL = ""
 """The key of the column names of a plain design, which serves every predictor."""
 
 Columns = Mapping[str, tuple[str, ...]]
+Parts = dict[tuple[str, str], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,20 @@ class Data:
     def row(self, i: int) -> int:
         """The number that row `i` has in the user's data."""
         return i if self.index is None else int(self.index[i])
+
+    def parts(self) -> Parts:
+        """Everything that has rows: ("y", ""), ("x", key), ("weights", ""), ("keywords", name)."""
+        designs = self.x if isinstance(self.x, Mapping) else {ALL: self.x}
+        parts = {("y", ""): self.y} | {("x", key): value for key, value in designs.items()}
+        if self.weights is not None:
+            parts["weights", ""] = self.weights
+        return parts | {("keywords", key): value for key, value in self.keywords.items()}
+
+    def made_of(self, parts: Mapping[tuple[str, str], Tensor]) -> Data:
+        """The data with these in the place of their own parts."""
+        x = {key: parts["x", key] for key in self.x} if isinstance(self.x, Mapping) else parts["x", ALL]
+        keywords = {key: parts["keywords", key] for key in self.keywords}
+        return replace(self, x=x, y=parts["y", ""], weights=parts.get(("weights", "")), keywords=keywords)
 
     def take(self, index: Tensor | slice) -> Data:
         """The data of the rows that `index` names; those of a slice share their memory."""

@@ -231,6 +231,8 @@ def _solved(coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool
     solver = choose(coordinates) if solver is None else solver
     coordinates, problem = problem_of(coordinates, solver)
     solution = solver.minimise(problem, coordinates.z(theta), progress)
+    if not (solution.converged and math.isfinite(solution.value)):
+        objective.check_densities()
     solution = _existing(coordinates, solution)
     fit = _finished(objective, coordinates, solution)
     if not fit.converged:
@@ -283,7 +285,7 @@ def _finished(objective: Objective, coordinates: Coordinates, solution: Solution
             f"`{objective.name}` ran off to infinity: {solution.status}. The likelihood may have no maximum; "
             "use `map_estimate` with proper priors, or a smaller learning rate."
         )
-    nll, prior = objective.end(theta)
+    nll, prior = objective.end(theta, solution.value if solution.exact else None)
     return Fit(
         model=objective.model,
         params=MappingProxyType(params),

@@ -20,6 +20,8 @@ from neglog.cleaning import cleaned
 from neglog.errors import DataError
 from neglog.recording import recorded
 
+SIZES = frozenset({"size", "sizes", "input_sizes", "shape", "start", "end", "length", "repeats"})
+"""What the arguments of operations that are sizes are called."""
 WARM = 3
 """Runs after which torch's interpreter has made up its mind how to run a program."""
 
@@ -101,3 +103,37 @@ def trace(function: Callable[..., Any], first: Tensor, others: Sequence[Tensor],
     module = recorded(function, inputs, varying=1 if fixed else len(inputs))
     with torch.no_grad():
         return Graph(*cleaned(module, inputs, fixed))
+
+
+def trace_rows(
+    function: Callable[..., Any], inputs: Sequence[Tensor], rows: int
+) -> tuple[fx.Graph, tuple[int, ...], tuple[Tensor, ...]]:
+    """The graph of ``function(*inputs)`` for any number of rows, which of the inputs it uses, its constants.
+
+    The number of rows is the first input of the graph, and the constants are the last ones. Here it is
+    `rows`, which no other size among the inputs may be.
+
+    Raises:
+        RuntimeError: it cannot be replayed: see `trace`.
+    """
+    module = recorded(function, inputs, varying=len(inputs))
+    first = next(iter(module.graph.nodes))
+    with module.graph.inserting_before(first):
+        number = module.graph.placeholder("rows")
+    for node in module.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload):
+            names = [argument.name for argument in node.target._schema.arguments]
+            args = tuple(_sized(name, a, rows, number) for name, a in zip(names, node.args, strict=False))
+            node.args, node.kwargs = args, {n: _sized(n, a, rows, number) for n, a in node.kwargs.items()}
+    with torch.no_grad():
+        used, clean, constants = cleaned(module, (rows, *inputs), fixed=False)
+    return clean.graph, used, constants
+
+
+def _sized(name: str, argument: Any, rows: int, number: fx.Node) -> Any:
+    """An argument with `number` where it is a size of so many rows."""
+    if name not in SIZES:
+        return argument
+    if isinstance(argument, list | tuple):
+        return [number if type(a) is int and a == rows else a for a in argument]
+    return number if type(argument) is int and argument == rows else argument

@@ -120,6 +120,11 @@ class _WithPriors(_Sites):
             msg["fn"] = _fitted(msg["name"], self.priors[msg["name"]], msg["fn"])
 
 
+def changes_priors_alone(handler: Any) -> bool:
+    """Whether a handler leaves the density of the observations as it is."""
+    return isinstance(handler, _Flat | _WithPriors)
+
+
 def _fitted(name: str, prior: dist.Distribution, current: dist.Distribution) -> dist.Distribution:
     """`prior`, expanded to the shape of the site's `current` distribution."""
     shape = current.batch_shape + current.event_shape

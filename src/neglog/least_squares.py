@@ -15,6 +15,8 @@ from neglog.predictors import RESPONSE
 from neglog.quadratic import NORMAL, quadratic_priors
 from neglog.tracing import Affine, Run, run
 
+CANCELLED = 1e-3
+"""Squares of residuals below this share of those of y are added up themselves: differences lose digits."""
 TIGHT = 1e-8
 """A spread below this share of the largest response is left to the solvers to judge."""
 
@@ -104,34 +106,58 @@ def closed_form(coordinates: Coordinates, theta: Tensor) -> Tensor | None:
         priors = quadratic_priors(coordinates) if line.scale is None else None
         if priors is None or not _are_flat(objective, own - priors.sites):
             return None
-    products, sums, mass = _normal_equations(objective, block)
+    sums = _normal_equations(objective, block)
+    products, slopes = sums.products, sums.slopes
     if priors is not None:
-        products += line.spread**2 * priors.matrix[block.places][:, block.places]
-        sums += 0.0 if priors.slope is None else line.spread**2 * priors.slope[block.places]
+        products = products + line.spread**2 * priors.matrix[block.places][:, block.places]
+        slopes = slopes + (0.0 if priors.slope is None else line.spread**2 * priors.slope[block.places])
     factor, failed = torch.linalg.cholesky_ex(products)
     if failed:
         return None
-    z = torch.cholesky_solve(sums[:, None], factor)[:, 0]
+    z = torch.cholesky_solve(slopes[:, None], factor)[:, 0]
     found = theta.index_copy(0, block.places, block.solve(z))
     if line.scale is None:
         return found
+    square = (
+        sums.squares - slopes @ z
+    )  # what the columns leave of the squares, where that is not next to nothing
+    if not float(square) > CANCELLED * float(sums.squares):
+        square = _squares(objective, block, z)
+    return _placed(objective, found, {line.scale: (square / sums.mass).sqrt()}, own)
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """The weighted products of the columns `(P, P)`, theirs with y `(P,)`, and the squares of y, in z."""
+
+    products: Tensor
+    slopes: Tensor
+    squares: Tensor
+    mass: float
+
+
+def _normal_equations(objective: Objective, block: Block) -> NormalEquations:
+    like = block.triangle
+    products, slopes = like.new_zeros(like.shape), like.new_zeros(len(block.places))
+    squares, mass = like.new_zeros(()), 0.0
+    for rows, part in objective.parts:
+        weights = torch.ones_like(part.data.y) if part.data.weights is None else part.data.weights
+        rest = part.data.y - (block.offset[rows] if isinstance(block.offset, Tensor) else block.offset)
+        weighed = weights * rest
+        products += block.cross(weights, block, rows)
+        slopes += block.gather(weighed, rows)
+        squares += weighed @ rest
+        mass += float(weights.sum())
+    return NormalEquations(products, slopes, squares, mass)
+
+
+def _squares(objective: Objective, block: Block, z: Tensor) -> Tensor:
+    """The weighted sum of the squared residuals at `z` `(P,)`."""
     square = torch.zeros((), dtype=z.dtype)
     for rows, part in objective.parts:
         squares = (part.data.y - block.eta(z, rows)).square()
         square += squares.sum() if part.data.weights is None else part.data.weights @ squares
-    return _placed(objective, found, {line.scale: (square / mass).sqrt()}, own)
-
-
-def _normal_equations(objective: Objective, block: Block) -> tuple[Tensor, Tensor, float]:
-    """The weighted products of the columns `(P, P)` and with y `(P,)`, in z, and the sum of the weights."""
-    none = torch.zeros(len(block.places), dtype=block.triangle.dtype)
-    products, sums, mass = torch.outer(none, none), none.clone(), 0.0
-    for rows, part in objective.parts:
-        weights = torch.ones_like(part.data.y) if part.data.weights is None else part.data.weights
-        products += block.cross(weights, block, rows)
-        sums += block.gather(weights * (part.data.y - block.eta(none, rows)), rows)
-        mass += float(weights.sum())
-    return products, sums, mass
+    return square
 
 
 def _are_flat(objective: Objective, names: Collection[str | None]) -> bool:

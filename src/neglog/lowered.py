@@ -14,7 +14,6 @@ from torch import Tensor
 
 from neglog.blocks import Block
 from neglog.coordinates import Coordinates
-from neglog.data import Data
 from neglog.graphs import Graph, trace
 from neglog.handlers import Weighted
 from neglog.objective import Objective, Site
@@ -61,7 +60,7 @@ class Lowered(Coordinates):
         super().__init__(objective, blocks, cut)
         self._vector = _Vector(self)
         self._quadratic = quadratic_priors(self) if self.size <= FEW else None
-        self._rows = _parts(objective.data) | self._vector.rows
+        self._rows = objective.data.parts() | self._vector.rows
         self._evaluations: dict[tuple[int | None, bool], Callable[..., tuple[Tensor, Tensor]]] = {}
         self._program: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
         self.replays: list[Replay] = []
@@ -138,7 +137,7 @@ class Lowered(Coordinates):
         objective = self.objective
         pieces = _split(leaf, self._vector.sizes)
         values, etas = self._vector.values(pieces), self._vector.etas(pieces, rows)
-        data = _data(objective.data, rows)
+        data = objective.data.made_of(rows)
         model, share = objective.model, self.rows / data.rows
         if data.weights is not None or share != 1:
             weights = (
@@ -184,22 +183,6 @@ def _agree(found: Tensor, known: Tensor) -> bool:
     size = known.nan_to_num(0.0, 0.0, 0.0).abs().max() if known.numel() else 0.0
     tolerance = AGREEMENT * torch.finfo(known.dtype).eps
     return torch.allclose(found, known, rtol=tolerance, atol=tolerance * float(size), equal_nan=True)
-
-
-def _parts(data: Data) -> dict[tuple[str, str], Tensor]:
-    """Everything of the data that has rows."""
-    designs = data.x if isinstance(data.x, Mapping) else {"": data.x}
-    parts = {("y", ""): data.y} | {("x", key): value for key, value in designs.items()}
-    if data.weights is not None:
-        parts["weights", ""] = data.weights
-    return parts | {("keywords", key): value for key, value in data.keywords.items()}
-
-
-def _data(data: Data, rows: Rows) -> Data:
-    """The data with these rows."""
-    x = {key: rows["x", key] for key in data.x} if isinstance(data.x, Mapping) else rows["x", ""]
-    keywords = {key: rows["keywords", key] for key in data.keywords}
-    return replace(data, x=x, y=rows["y", ""], weights=rows.get(("weights", "")), keywords=keywords)
 
 
 class _Vector:

@@ -4,58 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
-from torch.distributions.transforms import Transform
 
 from neglog.basis import sample_of
 from neglog.data import ALL, Data, check_density, check_response, observed
 from neglog.distributions.observed import latent
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.errors import ModelError, UnboundedLikelihoodError
-from neglog.handlers import Model, is_parameter, is_real, weighted
+from neglog.handlers import Model, weighted
 from neglog.kinks import corner, smoothed
 from neglog.predictors import RESPONSE, design_keys
+from neglog.rowwise import Cut, Rows, Rowwise, rowwise_of
+from neglog.sites import Site, lay_out
 from neglog.tracing import Affine, Run, initial_value, model_name, prototype, run, takes_missing, with_sizes
 
 PART = 131_072
 """So many rows are worked on at a time: their numbers stay in the cache, and the model is seldom run."""
+FAR = 1e6
+"""So many times the rounding of `y` is far from it."""
+OF_ROWS = ("separable", "parts", "sample", "as_read")
+OF_MODEL = ("rowwise", "beside", "few", "cut", "_apart", "_scant")
+"""What is known of an objective as long as it has the same rows, and as long as it has the same model."""
 SAMPLE = 10_000
 """So many rows say where a solver starts."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """A latent site: where its unconstrained values stand in the vector, and how they get to its support."""
-
-    name: str
-    shape: torch.Size
-    unconstrained: torch.Size
-    transform: Transform
-    offset: int
-    masked: bool
-    started: bool
-    begun: bool
-    fn: Any = field(repr=False)
-
-    @property
-    def size(self) -> int:
-        return self.unconstrained.numel()
-
-    @property
-    def place(self) -> slice:
-        return slice(self.offset, self.offset + self.size)
-
-    @property
-    def is_real(self) -> bool:
-        """Whether the site is its own unconstrained value."""
-        return is_real(self.fn.support)
 
 
 class Objective:
@@ -78,7 +54,7 @@ class Objective:
         self.name = model_name(model)
         response = first.sites[RESPONSE]["fn"]
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
-        self.sites = _lay_out(first)
+        self.sites: dict[str, Site] = lay_out(first)
         self.calls = tuple(first.affines)
         self.corner, self.family = corner(response), type(response)
         self.size = sum(site.size for site in self.sites.values())
@@ -86,15 +62,19 @@ class Objective:
             raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")
         initial = {name: first.sites[name]["value"] for name in self.sites}
         self.initial = self.theta(initial)
-        one = len(self.parts) == 1
-        check_density(data, first.log_prob(RESPONSE) if one else self._densities_at_start(), self.name)
+        if len(self.parts) == 1:  # of very many rows a solver will tell
+            check_density(data, first.log_prob(RESPONSE), self.name)
 
     @torch.no_grad()
-    def _densities_at_start(self) -> Tensor:
-        """The log-density of each row `(N,)` where parameters start, block by block."""
+    def check_densities(self) -> None:
+        """Hold the density of each row where parameters start to be positive and finite.
+
+        Raises:
+            DataError: see `neglog.data.check_density`.
+        """
         start = self.params(self.initial)
         runs = (run(part.model, part.data, Run(start, fill=initial_value)) for _, part in self.parts)
-        return torch.cat([at.log_prob(RESPONSE) for at in runs])
+        check_density(self.data, torch.cat([at.log_prob(RESPONSE) for at in runs]), self.name)
 
     @property
     def rows(self) -> int:
@@ -116,7 +96,7 @@ class Objective:
 
     def _with(self, **changes: Any) -> Objective:
         other = copy(self)
-        for name in ("separable", "parts", "sample"):
+        for name in OF_ROWS + (OF_MODEL if "model" in changes else ()):
             other.__dict__.pop(name, None)
         other.__dict__.update(changes)
         return other
@@ -148,15 +128,104 @@ class Objective:
         if self.rows <= PART or not self.separable:
             return ((slice(None), self),)
         ends = [*range(0, self.rows - PART // 2, PART), self.rows]
-        return tuple((slice(*rows), self.take(slice(*rows))) for rows in pairwise(ends))
+        found = tuple((slice(*rows), self.take(slice(*rows))) for rows in pairwise(ends))
+        for _, part in found:
+            part.__dict__["as_read"] = Rows(part.data, None)  # of many blocks nothing is kept
+        return found
 
     @cached_property
     def sample(self) -> Objective:
         """The objective of a few thousand rows, which says where to start; itself where they are no more."""
         return self.take(sample_of(self.rows, SAMPLE)) if self.rows > SAMPLE and self.separable else self
 
+    @cached_property
+    def few(self) -> Objective:
+        """The objective of next to no rows, to read off what they do not change; itself if it is small."""
+        return self.take(slice(0, 8)) if self.rows > SAMPLE and self.separable else self
+
+    @cached_property
+    @torch.enable_grad()
+    def _apart(self) -> tuple[Run, dict[str, Tensor]]:
+        """A run that was cut at its predictors, and the values of the sites that it ran with."""
+        start = self.params(self.initial)
+        values = {name: value.detach().requires_grad_() for name, value in start.items()}
+        etas = {call.name: call.constant(self.few.rows).detach() for call in self.calls}
+        return run(self.few.weighted, self.few.data, Run(values, etas=etas)), values
+
+    @cached_property
+    def cut(self) -> bool:
+        """Whether the model is a function of linear predictors: fixed designs times free coefficients."""
+        names = [call.name for call in self.calls]
+        return (
+            bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, self._apart[0].affines))
+        )
+
+    def _is_plain(self, call: Affine) -> bool:
+        """Whether a predictor is a fixed design times coefficients that are sites, or constants."""
+        parts = {f"{call.name}.bias": call.bias, f"{call.name}.weight": call.weight}
+        own = all(
+            self.sites[name].is_real if name in self.sites else not value.requires_grad
+            for name, value in parts.items()
+        )
+        dimensions = 1 if call.outputs is None else 2
+        plain = call.design.dim() == 2 and call.weight.dim() == dimensions
+        some = call.outputs is None or len(call.outputs) > 0
+        return own and plain and some and not call.design.requires_grad
+
+    @cached_property
+    @torch.enable_grad()
+    def beside(self) -> tuple[Site, ...]:
+        """The sites that enter the likelihood of the rows by themselves, beside the predictors."""
+        ran, values = self._apart
+        likelihood = ran.log_prob(RESPONSE).sum()
+        if not likelihood.requires_grad:
+            return ()
+        found = torch.autograd.grad(likelihood, list(values.values()), allow_unused=True)
+        return tuple(self.sites[name] for name, g in zip(values, found, strict=True) if g is not None)
+
+    @cached_property
+    def rowwise(self) -> Rowwise | str:
+        """The terms of the rows as a graph, where the model is `cut`; or why there is none."""
+        if not self.cut:
+            return "it is not a function of linear predictors"
+        still = {name: value.detach() for name, value in self.params(self.initial).items()}
+        return rowwise_of(Cut(self.model, self.data, self.calls, self.beside, still))
+
+    @cached_property
+    def as_read(self) -> Rows:
+        """The rows as graphs read them."""
+        return Rows(self.data, {} if self.rows <= PART else None)
+
+    @cached_property
+    def _scant(self) -> Objective:
+        return self.take(slice(0, 8)) if self.rows > 8 and self.separable else self
+
+    def prior_of(self, theta: Tensor) -> Tensor | float:
+        """Minus the log prior; 0 where torch refuses a parameter, as it does in the rows."""
+        try:
+            return -self.at(theta).prior()
+        except ValueError as error:
+            if "to satisfy the constraint" not in str(error):
+                raise
+            return 0.0
+
+    @torch.enable_grad()
+    def prior_terms(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
+        """Minus the log prior, its gradient `(K,)` and its Hessian `(K, K)`; 0 where there is no density."""
+        none = torch.zeros_like(theta)
+        if all(site.masked for site in self.sites.values()):
+            return 0.0, none, torch.outer(none, none)
+        leaf = theta.detach().requires_grad_()
+        prior = self._scant.prior_of(leaf)
+        if not isinstance(prior, Tensor) or not prior.requires_grad:
+            return float(prior), none, torch.outer(none, none)
+        (slope,) = torch.autograd.grad(prior, leaf, create_graph=True)
+        return float(prior.detach()), slope.detach(), rows_of_second_derivatives(slope, leaf)
+
     def softened(self, softness: float) -> Objective:
         """The same objective with the corners of Laplace densities rounded off; itself if it has none."""
+        if self.corner is None and not kinked_sites(self):
+            return self
         return self.changed(lambda model: smoothed(model, softness))
 
     def column_names(self, call: Affine) -> list[str]:
@@ -267,8 +336,14 @@ class Objective:
         for _, part in self.parts:
             part.check_spread(part.response(theta))
 
-    def end(self, theta: Tensor) -> tuple[float, float]:
-        """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`."""
+    def end(self, theta: Tensor, loss: float | None = None) -> tuple[float, float]:
+        """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`.
+
+        Of very many rows, whose `loss` is known, a sample says whether there is anything to check.
+        """
+        if loss is not None and len(self.parts) > 1 and self._is_spread(theta):
+            prior = self.prior_terms(theta)[0]
+            return loss - prior, prior
         nll, prior = 0.0, 0.0
         with torch.no_grad():
             for rows, part in self.parts:
@@ -277,6 +352,11 @@ class Objective:
                 nll -= float(at.log_prob(RESPONSE).sum())
                 prior = prior if rows.start else -float(at.prior())
         return nll, prior
+
+    def _is_spread(self, theta: Tensor) -> bool:
+        """Whether the rows of a sample are all far from being followed exactly."""
+        few = self.sample
+        return not bool(exact_rows(few.response(theta), few.data.y, FAR).any())
 
     def check_spread(self, response: Any) -> None:
         """As `check_bounded`, of the distribution of the observations."""
@@ -293,8 +373,8 @@ class Objective:
         )
 
 
-def exact_rows(response: Any, y: Tensor) -> Tensor:
-    """Where the spread of the response is no more than the rounding of `y`, `(N,)` or `(S, N)`."""
+def exact_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
+    """Where the spread of the response is no more than some times the rounding of `y`, `(N,)` or `(S, N)`."""
     nowhere = torch.zeros((), dtype=torch.bool)
     response = latent(response)  # a spread that bounds hold up may still go to 0
     if response.support.is_discrete or response.event_shape:
@@ -307,7 +387,9 @@ def exact_rows(response: Any, y: Tensor) -> Tensor:
         return nowhere
     # A y that starts at 0 is as exact as its own row, as log y is; a real y as the largest of them.
     own = getattr(response.support, "lower_bound", None) == 0
-    exact = spread <= torch.finfo(y.dtype).eps * 500 * (y.abs() if own else y.abs().amax(-1, keepdim=True))
+    exact = spread <= torch.finfo(y.dtype).eps * 500 * times * (
+        y.abs() if own else y.abs().amax(-1, keepdim=True)
+    )
     return exact.expand(broadcast_shapes(exact.shape, y.shape))
 
 
@@ -321,21 +403,6 @@ def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:
         rows.append(torch.zeros_like(leaf) if row is None else row)
     hessian = torch.stack(rows) if rows else leaf.new_zeros((0, 0))
     return 0.5 * (hessian + hessian.T)
-
-
-def _lay_out(first: Run) -> dict[str, Site]:
-    sites, offset = {}, 0
-    for name, msg in first.sites.items():
-        if msg["is_observed"] or name == RESPONSE:
-            continue
-        if not is_parameter(msg):
-            raise ModelError(f"the latent site {name!r} is inside the plate of rows; only 'y' may be there.")
-        transform = biject_to(msg["fn"].support)
-        unconstrained = transform.inv(msg["value"]).shape
-        flags = msg["mask"] is False, "start" in msg["infer"], "begin" in msg["infer"]
-        sites[name] = Site(name, msg["value"].shape, unconstrained, transform, offset, *flags, msg["fn"])
-        offset += sites[name].size
-    return sites
 
 
 def kinked_sites(objective: Objective) -> tuple[str, ...]:

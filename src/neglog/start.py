@@ -12,6 +12,7 @@ from torch import Tensor
 from neglog.errors import ModelError, UnboundedLikelihoodError
 from neglog.least_squares import null_line
 from neglog.objective import Objective, rows_of_second_derivatives
+from neglog.rowwise import ALL_TERMS, VALUE, Rowwise, Terms
 from neglog.solvers import Newton
 
 MOST = 50
@@ -80,6 +81,70 @@ class _Null:
         """None: the null model is fitted on few rows as it is."""
 
 
+class _Replayed(_Null):
+    """The same where the model is cut at its predictors: its rows are replayed, and added up."""
+
+    def __init__(self, objective: Objective, theta: Tensor, places: Tensor, rowwise: Rowwise) -> None:
+        super().__init__(objective, theta, places)
+        self.rowwise = rowwise
+        position = {place: i for i, place in enumerate(places.tolist())}
+        self.own = torch.tensor([position.get(p, len(places)) for p in rowwise.places.tolist()]).long()
+        self.biases = [position.get(place, len(places)) for place in self._bias_places()]
+
+    def _fixed(self) -> dict[str, Tensor]:
+        """Predictor -> its values where its bias is 0, if that is a site."""
+        found = {}
+        for call in self.objective.at(self.still).affines:
+            free = f"{call.name}.bias" in self.objective.sites
+            found[call.name] = replace(call, bias=torch.zeros_like(call.bias)).value if free else call.value
+        return found
+
+    def _bias_places(self) -> list[int]:
+        """Where the bias of each output stands in theta; -1 where it is no site."""
+        places = []
+        for name, output in self.rowwise.heads:
+            site = self.objective.sites.get(f"{name}.bias")
+            places.append(-1 if site is None else site.offset + (output or 0))
+        return places
+
+    def _terms(self, what: str, theta: Tensor) -> Terms:
+        etas = []
+        for (name, output), place in zip(self.rowwise.heads, self._bias_places(), strict=True):
+            still = self.fixed[name] if output is None else self.fixed[name][:, output]
+            etas.append(still + theta[place] if place >= 0 else still)
+        return self.rowwise.terms(what, theta[self.rowwise.places], etas, self.objective.as_read)
+
+    def value(self, z: Tensor) -> float:
+        theta = self.theta(z)
+        return float(self._terms(VALUE, theta).value) + self.objective.prior_terms(theta)[0]
+
+    def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
+        return self.derivatives(z)[:2]
+
+    def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
+        theta = self.theta(z)
+        terms = self._terms(ALL_TERMS, theta)
+        assert terms.own is not None
+        assert terms.own_bends is not None
+        value, slope, bend = self.objective.prior_terms(theta)
+        full, own = self.size + 1, self.own  # what does not move is gathered in the last place
+        gradient, hessian = z.new_zeros(full), z.new_zeros(full, full)
+        gradient[:-1], hessian[:-1, :-1] = slope[self.places], bend[self.places][:, self.places]
+        gradient.index_add_(0, own, terms.own)
+        hessian.index_put_((own[:, None], own), terms.own_bends, accumulate=True)
+        for j, place in enumerate(self.biases):
+            gradient[place] += terms.slopes[j].sum()
+            for i, other in enumerate(own.tolist()):
+                cross = terms.crosses[i][j].sum()
+                hessian[place, other] += cross
+                hessian[other, place] += cross
+            for k, other in enumerate(self.biases[: j + 1]):
+                bend = terms.bends[j][k].sum()
+                hessian[place, other] += bend
+                hessian[other, place] += bend if k < j else 0.0
+        return float(terms.value) + value, gradient[:-1], hessian[:-1, :-1]
+
+
 def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Tensor:
     """A vector `(K,)` to start from, deterministic.
 
@@ -112,19 +177,27 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
 
 def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
     """The null model of a sample of the rows, or of all where a sample has none, as of equal values."""
+    kinked = objective.softened(1.0) is not objective
+    rowwise = "" if kinked else objective.rowwise
     few = objective.sample
     if few is not objective:
         try:
-            found, converged = _null_of(few, theta, places)
+            found, converged = _null_of(few, theta, places, rowwise)
         except UnboundedLikelihoodError:
             converged = False
         if converged:
             return found
-    return _null_of(objective, theta, places)[0]
+    return _null_of(objective, theta, places, rowwise)[0]
 
 
-def _null_of(objective: Objective, theta: Tensor, places: Tensor) -> tuple[Tensor, bool]:
-    null = _Null(objective.softened(1.0), theta, places)
+def _null_of(
+    objective: Objective, theta: Tensor, places: Tensor, rowwise: Rowwise | str
+) -> tuple[Tensor, bool]:
+    soft = objective.softened(1.0)
+    if soft is objective and isinstance(rowwise, Rowwise):
+        null: _Null = _Replayed(objective, theta, places, rowwise)
+    else:
+        null = _Null(soft, theta, places)
     found = Newton(tolerance=CLOSE * null.rows**0.5, max_steps=100).minimise(null, theta[places])
     return null.theta(found.z), found.converged
 

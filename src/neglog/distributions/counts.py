@@ -137,7 +137,8 @@ def _positive(value: Tensor) -> Tensor:
 def _poisson(y: Tensor, rate: Tensor) -> Tensor:
     # y log(rate / y) - (rate - y) is no larger than its result; y log(rate) and log y! are, by log y.
     difference = rate - y
-    return y * log_ratio(difference, rate, y.clamp(min=1)) - difference - log_factorial_rest(y)
+    found = y * log_ratio(difference, rate, y.clamp(min=1)) - difference - log_factorial_rest(y)
+    return torch.where((rate == 0) & (y > 0), -math.inf, found)
 
 
 _POISSON = Law(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ class Chain:
 
     def minimise(self, problem: Problem, start: Tensor, progress: bool = False) -> Solution:
         """The minimum of `problem`, from `start` `(K,)`; steps and history are those of all solvers."""
-        found = Solution(start, problem.value(start), False, "no solver", 0)
+        found = Solution(start, math.inf, False, "no solver", 0)
         steps, history = 0, found.history
         for solver in self.solvers:
             found = solver.minimise(problem, found.z, progress)

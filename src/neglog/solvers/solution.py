@@ -70,6 +70,8 @@ class Solution:
     history: tuple[float, ...] = ()
     hessian: Tensor | None = None
     """The Hessian `(K, K)` next to `z`, where the solver knows it."""
+    exact: bool = False
+    """Whether `value` is that of all rows at `z` to rounding, so that nobody need ask for it again."""
 
 
 def scaled_eigen(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,64 @@
+"""Sites: where the parameters of a model stand in one vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.distributions import biject_to
+from torch.distributions.transforms import Transform
+
+from neglog.errors import ModelError
+from neglog.handlers import is_parameter, is_real
+from neglog.predictors import RESPONSE
+from neglog.tracing import Run
+
+
+@dataclass(frozen=True)
+class Site:
+    """A latent site: where its unconstrained values stand in the vector, and how they get to its support."""
+
+    name: str
+    shape: torch.Size
+    unconstrained: torch.Size
+    transform: Transform
+    offset: int
+    masked: bool
+    started: bool
+    begun: bool
+    fn: Any = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        return self.unconstrained.numel()
+
+    @property
+    def place(self) -> slice:
+        return slice(self.offset, self.offset + self.size)
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the site is its own unconstrained value."""
+        return is_real(self.fn.support)
+
+
+def lay_out(first: Run) -> dict[str, Site]:
+    """The latent sites of a run, one behind the other in the order in which the model samples them.
+
+    Raises:
+        ModelError: one of them is inside the plate of rows.
+    """
+    sites: dict[str, Site] = {}
+    offset = 0
+    for name, msg in first.sites.items():
+        if msg["is_observed"] or name == RESPONSE:
+            continue
+        if not is_parameter(msg):
+            raise ModelError(f"the latent site {name!r} is inside the plate of rows; only 'y' may be there.")
+        transform = biject_to(msg["fn"].support)
+        unconstrained = transform.inv(msg["value"]).shape
+        flags = msg["mask"] is False, "start" in msg["infer"], "begin" in msg["infer"]
+        sites[name] = Site(name, msg["value"].shape, unconstrained, transform, offset, *flags, msg["fn"])
+        offset += sites[name].size
+    return sites
