@@ -1,6 +1,7 @@
 """Many data sets at once: each as if it were alone, exact, and told apart from those without an answer."""
 
 import math
+import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -21,6 +22,7 @@ from neglog import (
     models,
     normal_equations,
     on_features,
+    replayed,
     summary,
 )
 from neglog.data import prepare
@@ -31,7 +33,7 @@ from neglog.objective import Objective
 from neglog.predictors import linear, positive, rows
 from neglog.solvers import Newton
 from neglog.solvers.interior import quantile_regressions
-from neglog.solvers.together import newton_together
+from neglog.solvers.together import chords, newton_together
 from neglog.stack import prepare_stack
 
 SETS, ROWS = 3, 60
@@ -431,6 +433,51 @@ def test_sums_under_weights_are_as_exact_as_rows(monkeypatch):
     monkeypatch.setattr(normal_equations, "_by_row", lambda some: seen.append(some.stack.count) or rows(some))
     mle_batch(models.gaussian, x, y, weights=weights)
     assert 10 <= sum(seen) < 20  # what has lost digits, and no more
+
+
+@pytest.mark.parametrize("name", ["poisson", "bernoulli", "binomial"])
+def test_rows_that_are_replayed_are_those_of_the_model(name, monkeypatch):
+    """Under weights alone; in pieces of one and two data sets too, and with predictors that overflow."""
+    case = TABLE[name]
+    (x, y), weights, keywords = case.sample(ROWS), counts(5), case.keywords(ROWS)
+    expected = mle_batch(case.model, x, y, weights=weights, **keywords)
+    monkeypatch.setattr(replayed, "MANY", 0)
+    used = []
+    gradients = replayed.Replayed.gradients
+    monkeypatch.setattr(
+        replayed.Replayed, "gradients", lambda *given: used.append(len(given[2])) or gradients(*given)
+    )
+    for piece in (1, 2 * ROWS, 10**6):
+        monkeypatch.setattr(likelihoods, "PIECE", piece)
+        fit = mle_batch(case.model, x, y, weights=weights, **keywords)
+        assert fit.converged.all()
+        for field in (*fit.params, "nll"):
+            found, known = ((one.params | {"nll": one.nll})[field] for one in (fit, expected))
+            torch.testing.assert_close(found, known, **SAME)
+    assert used[0] == 5
+    for away in (2.0, 1e3):  # beyond where the chords lead anywhere, and where the density is a number
+        start = {site: value[0] + away for site, value in expected.params.items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fit = mle_batch(case.model, x, y, weights=weights, start=start, **keywords)
+        assert fit.converged.all() or away > 2
+        for site, value in expected.params.items():
+            torch.testing.assert_close(fit.params[site][fit.converged], value[fit.converged], **SAME)
+
+
+def test_chords_that_do_not_shrink_claim_nothing():
+    """The first has the Hessian of its parabola, the second a tenth of it, the third is no number."""
+    slopes = torch.tensor([1.0, 1.0, math.nan])
+    found = chords(
+        lambda z, index: slopes[index, None] * z,
+        torch.ones(3, 1),
+        torch.tensor([1.0, 0.1, 1.0])[:, None, None],
+        torch.ones(3),
+    )
+    z, converged, steps = found
+    assert converged.tolist() == [True, False, False]
+    assert z[0].item() == 0
+    assert steps[0] == 1
 
 
 @pytest.mark.parametrize("model", [models.gaussian, models.poisson, models.gamma], ids=lambda m: m.__name__)

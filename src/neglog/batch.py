@@ -32,9 +32,10 @@ from neglog.normal_equations import normal_equations
 from neglog.objective import Objective, Site
 from neglog.precision import covariances, natural_errors, natural_interval
 from neglog.predictors import RESPONSE
+from neglog.replayed import replayed
 from neglog.solvers import Continuation
 from neglog.solvers.interior import quantile_regressions
-from neglog.solvers.together import Solutions, newton_together
+from neglog.solvers.together import Solutions, chords, newton_together
 from neglog.stack import Stack, prepare_stack
 from neglog.start import starting_point
 from neglog.tracing import model_name, with_sizes
@@ -169,15 +170,20 @@ def mle_batch(
     return fit
 
 
-def fitted_again(objective: Objective, start: Mapping[str, Any], stack: Stack) -> BatchFit:
+def fitted_again(
+    objective: Objective, start: Mapping[str, Any], stack: Stack
+) -> tuple[Mapping[str, Tensor], Tensor]:
     """As `mle_batch`, from `start`, of data sets that have the design of an objective, without a warning.
+
+    The estimates, site name -> `(S, *shape)`, and whether an optimum was certified, `(S,)`.
 
     Raises:
         ModelError: the model is not of this kind.
     """
     data = replace(objective.data, weights=None)
     bare = objective if objective.data.weights is None else Objective(objective.model, data)
-    return _batch(*laid_out(bare, stack), stack, start, covariance=False)
+    fit = _batch(*laid_out(bare, stack), stack, start, covariance=False, valued=False)
+    return fit.params, fit.converged
 
 
 def _batch(
@@ -186,11 +192,13 @@ def _batch(
     stack: Stack,
     start: Mapping[str, Any] | None,
     covariance: bool,
+    valued: bool = True,
 ) -> BatchFit:
+    """The fit of all data sets; where it is not `valued`, its likelihoods need not be known."""
     width = 1 if stack.shared_designs else 1 + max(call.design.shape[1] for call in layout.calls)
     parts = torch.arange(stack.count).split(max(1, CHUNK // (stack.rows * width)))
     begin = None if start is None else starting_point(layout.objective, start)
-    found = [_fitted(layout, shape, stack, index, begin) for index in parts]
+    found = [_fitted(layout, shape, stack, index, begin, valued) for index in parts]
     theta, nll, converged, steps = (torch.cat(part) for part in zip(*found, strict=True))
     params = {
         site.name: site.transform(theta[:, site.place].reshape(stack.count, *site.unconstrained))
@@ -209,7 +217,12 @@ def _batch(
 
 
 def _fitted(
-    layout: Layout, shape: Kink | Square | None, stack: Stack, index: Tensor, start: Tensor | None
+    layout: Layout,
+    shape: Kink | Square | None,
+    stack: Stack,
+    index: Tensor,
+    start: Tensor | None,
+    valued: bool,
 ) -> tuple[Tensor, ...]:
     """Estimates theta `(S, K)`, nll, whether an optimum was certified, and steps of the data sets `index`."""
     likelihoods = in_theta(layout, stack.take(index) if len(index) < stack.count else stack)
@@ -223,7 +236,8 @@ def _fitted(
         start = _pooled(layout, likelihoods)
     if start is None:
         return _smooth(layout, likelihoods, _null(layout, likelihoods))
-    return _smooth(layout, likelihoods, start.expand(len(index), -1), together=likelihoods.weights_alone)
+    together = likelihoods.weights_alone
+    return _smooth(layout, likelihoods, start.expand(len(index), -1), together, valued)
 
 
 def _pooled(layout: Layout, likelihoods: Likelihoods) -> Tensor | None:
@@ -252,7 +266,7 @@ def _check_response(layout: Layout, likelihoods: Likelihoods, stack: Stack, inde
 
 
 def _smooth(
-    layout: Layout, likelihoods: Likelihoods, start: Tensor, together: bool = False
+    layout: Layout, likelihoods: Likelihoods, start: Tensor, together: bool = False, valued: bool = True
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Newton's method from theta `(S, K)`; `together` where that is one point and all expand around it."""
     near = likelihoods.part(slice(0, 1)) if together else likelihoods
@@ -260,8 +274,7 @@ def _smooth(
     white = whitened(likelihoods, units)
     problems = white.likelihoods
     z = white.z(start)
-    opening = problems.expansion(z[0]) if together else None
-    found = newton_together(problems, z, opening=opening)
+    found = _expanded(layout, problems, z, valued) if together else newton_together(problems, z)
     theta = white.theta(found.z)
     finite = torch.isfinite(theta).all(-1) & torch.isfinite(found.value) & white.sound
     for value in likelihoods.params(theta).values():
@@ -272,6 +285,30 @@ def _smooth(
     if len(index):
         nll[index] = likelihoods.take(index).values(theta[index])
     return theta, nll, finite & optimum, found.steps
+
+
+def _expanded(layout: Layout, problems: Likelihoods, z: Tensor, valued: bool) -> Solutions:
+    """The minima from one point `z[0]`, around which all expand; values are 0 where none is wanted."""
+    opening = problems.expansion(z[0])
+    if not opening.sound:
+        return newton_together(problems, z)
+    rows = replayed(layout.objective, problems)
+    if rows is None:
+        return newton_together(problems, z, opening=opening)
+    step, hessian = opening.ahead(problems.rows)
+
+    def gradients(at: Tensor, index: Tensor) -> Tensor:
+        return rows.gradients(problems.take(index), at)
+
+    near, converged, steps = chords(gradients, z + step, hessian, problems.rows)
+    values = problems.values(near) if valued else torch.zeros_like(near[:, 0])
+    found = Solutions(near, values, converged, steps, hessian)
+    rest = (~converged).nonzero()[:, 0]
+    if len(rest):
+        others = newton_together(problems.take(rest), z[rest], opening=opening.take(rest))
+        for name in vars(found):
+            getattr(found, name)[rest] = getattr(others, name)
+    return found
 
 
 def _null(layout: Layout, likelihoods: Likelihoods) -> Tensor:
@@ -333,13 +370,15 @@ def _runs_away(problems: Likelihoods, found: Solutions) -> Tensor:
         part.new_ones((len(away), *part.shape[1:])).index_copy(0, flat, part)
         for part in torch.linalg.eigh(average[flat])
     )
+    least = found.value.clone()
+    least[flat] = problems.take(flat).values(found.z[flat])
     for i in range(problems.size):
         for sign in (1.0, -1.0):
             index = (curvatures[:, i] < FLAT).logical_and(~away).nonzero()[:, 0]
             for far in FAR:
                 if len(index):
                     trial = found.z[index] + far * sign * vectors[index, :, i]
-                    index = index[problems.take(index).values(trial) <= found.value[index] + RISE]
+                    index = index[problems.take(index).values(trial) <= least[index] + RISE]
             away[index] = True
     return away
 

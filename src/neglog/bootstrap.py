@@ -324,8 +324,7 @@ def _refitted(fit: Fit, samples: Iterator[Sample], solver: Any) -> tuple[dict[st
 def _together(fit: Fit, data: Data, y: Tensor, weights: Tensor | None) -> tuple[Mapping[str, Tensor], Tensor]:
     assert fit.objective is not None
     objective = fit.objective if fit.objective.rows == data.rows else Objective(fit.model, data)
-    batch = fitted_again(objective, fit.params, drawn_again(data, y, weights))
-    return batch.params, batch.converged
+    return fitted_again(objective, fit.params, drawn_again(data, y, weights))
 
 
 def _one_by_one(

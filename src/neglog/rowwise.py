@@ -62,7 +62,8 @@ class Terms:
     bends: Sequence[Sequence[Tensor]] = ()
 
 
-VALUE, VALUE_AND_SLOPES, ALL_TERMS = "value", "value and slopes", "all"
+VALUE, VALUE_AND_SLOPES, ALL_TERMS, SLOPES = "value", "value and slopes", "all", "slopes"
+"""What of the terms is wanted; the slopes are those in the predictors alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +122,7 @@ class Rowwise:
                 VALUE: [0],
                 VALUE_AND_SLOPES: range(first),
                 ALL_TERMS: range(count),
+                SLOPES: range(2, first),
             }[what]
             self.stages[what] = staged(self.graph, self.constants, self.kinds, wanted)
         return self.stages[what]

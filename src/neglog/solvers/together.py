@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations_with_replacement
 from math import factorial, prod
@@ -95,6 +95,16 @@ class Expansion:
         sound = all(bool(torch.isfinite(part).all()) for part in rest)
         return Expansion(value[:, 0], gradient, _square(hessian, size), tuple(higher) if sound else ())
 
+    @property
+    def sound(self) -> bool:
+        """Whether all that is known up to the Hessians are numbers."""
+        return all(bool(torch.isfinite(part).all()) for part in (self.value, self.gradient, self.hessian))
+
+    def take(self, index: Tensor) -> Expansion:
+        """Those at `index`."""
+        parts = (self.value[index], self.gradient[index], self.hessian[index])
+        return Expansion(*parts, tuple(part[index] for part in self.higher))
+
     def ahead(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """A step `(S, K)` to the optima of the polynomials, and their Hessians `(S, K, K)` there.
 
@@ -106,8 +116,11 @@ class Expansion:
         step, decrement = first, begun
         for _ in range(2):
             slope, hessian = self._slopes(step)
+            sound = torch.isfinite(slope).all(-1) & torch.isfinite(hessian).flatten(1).all(-1)
+            slope = torch.where(sound[:, None], slope, self.gradient)
+            hessian = torch.where(sound[:, None, None], hessian, self.hessian)
             more, decrement, still = newton_directions(hessian, slope, rows)
-            step, definite = step + more, definite & still
+            step, definite = step + more, definite & still & sound
         settled = definite & (decrement <= 0.1 * begun)
         step = torch.where(settled[:, None], step, first)
         return step, torch.where(settled[:, None, None], self._slopes(step)[1], self.hessian)
@@ -272,6 +285,48 @@ def newton_together(
             problems, index, at = problems.take(going), index[going], at.take(going)
     found.z[index], found.value[index], found.hessian[index] = at.z, at.value, at.hessian
     return found
+
+
+def chords(
+    gradients: Callable[[Tensor, Tensor], Tensor],
+    start: Tensor,
+    hessian: Tensor,
+    rows: Tensor,
+    *,
+    tolerance: float = 1e-8,
+    passes: int = 4,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps with a Hessian `(S, K, K)` from near the minima, without a look at values.
+
+    Each step must bring the decrement down fiftyfold. It ends as `newton_together` does: where what is left
+    of the decrement, after a step that shrinks it as the last one did, is below the tolerance.
+
+    Args:
+        gradients: those `(M, K)` at points `(M, K)` of the problems that are numbered `(M,)`.
+        start: where to begin, `(S, K)`.
+        hessian: positive definite ones, or the problem is left alone.
+        rows: how many rows each problem is a sum over, `(S,)`.
+
+    Returns:
+        Where each stopped, `(S, K)`, whether that is a certified optimum, and the steps, `(S,)` each.
+    """
+    z, converged = start.clone(), torch.zeros(len(start), dtype=torch.bool)
+    steps, index, last = torch.zeros(len(start), dtype=torch.long), torch.arange(len(start)), None
+    for step in range(passes):
+        slope = gradients(z[index], index)
+        sound = torch.isfinite(slope).all(-1)
+        slope = torch.where(sound[:, None], slope, 0.0)
+        direction, decrement, definite = newton_directions(hessian[index], slope, rows[index])
+        sound &= definite if last is None else definite & (decrement < KEEP * last)
+        left = decrement if last is None else decrement * decrement / last
+        arrived = sound & (left <= 0.1 * tolerance) & (decrement <= NEAR)
+        z[index[sound]] += direction[sound]
+        converged[index[arrived]], steps[index] = True, step
+        going = sound & ~arrived
+        index, last = index[going], decrement[going]
+        if not len(index):
+            break
+    return z, converged, steps
 
 
 def _last_step(
