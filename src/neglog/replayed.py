@@ -30,6 +30,7 @@ class Replayed:
 
     def _of(self, problems: Likelihoods, z: Tensor) -> Tensor:
         shape, weights = (problems.stack.count, problems.stack.rows), problems.stack.weights
+        assert weights is not None
         etas = [predictor.eta(z).expand(shape).reshape(-1) for predictor in problems.predictors]
         slopes = self.rowwise.evaluated(SLOPES, z.new_zeros(0), etas, self._rows(len(z)))
         gradient = torch.zeros_like(z)
