@@ -131,6 +131,14 @@ def test_a_second_fit_of_its_kind_traces_nothing(traced):
     assert len(traced) == 1
 
 
+def test_supports_are_told_apart(traced):
+    x, y = sample()
+    bounded = with_priors(models.student_t, {"scale": dist.Uniform(0.0, torch.tensor(9.0).double())})
+    for model in (models.student_t, bounded, models.student_t):
+        assert_alike(*problems(flat(model), x, y))
+    assert len(traced) == 2
+
+
 LEVEL = 0.0
 
 

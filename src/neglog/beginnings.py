@@ -40,19 +40,25 @@ def many_optima(*beginnings: Beginning) -> Callable[[Callable[..., Any]], Callab
 def line(name: str, x: Designs, y: Tensor, weights: Tensor, power: float) -> tuple[Tensor, Tensor]:
     """The line `(1 + P,)` that minimises Σ weights |residual|^power, about, and its residuals `(N,)`.
 
-    By reweighted least squares, on scaled columns; the intercept comes first.
+    By reweighted least squares, on orthonormal columns; the intercept comes first.
     """
     columns = design(name, x)
     whole = torch.cat([columns.new_ones((len(columns), 1)), columns], dim=1)
     sizes = whole.norm(dim=0).clamp_min(1e-300)
-    each = weights
+    orthonormal, triangle = torch.linalg.qr(whole / sizes)
+    each, residuals, found = weights, y, y.new_zeros(orthonormal.shape[1])
     for _ in range(STEPS if power < 2 else 1):
-        root = each.sqrt()
-        found = torch.linalg.lstsq(root[:, None] * (whole / sizes), root * y, driver="gelsd").solution
-        residuals = y - (whole / sizes) @ found
+        weighed = each[:, None] * orthonormal
+        factor, failed = torch.linalg.cholesky_ex(weighed.T @ orthonormal)
+        if failed:  # so few rows are left that they do not tell the columns apart
+            break
+        found = torch.cholesky_solve((weighed.T @ y)[:, None], factor)[:, 0]
+        residuals = y - orthonormal @ found
         least = 1e-6 * residuals.abs().max().clamp_min(1e-300)
         each = weights * residuals.abs().clamp_min(least) ** (power - 2)
-    return found / sizes, residuals
+        each = each / each.max()
+    ends = torch.linalg.lstsq(triangle, found, driver="gelsd").solution
+    return ends / sizes, residuals
 
 
 def few(x: Designs, y: Tensor, weights: Tensor) -> tuple[Designs, Tensor, Tensor]:

@@ -326,11 +326,15 @@ def _key(cut: Cut) -> Hashable | None:
     kind = _kind(cut.model)
     if kind is None:
         return None
-    sites = tuple((site.name, site.unconstrained, site.shape) for site in cut.sites)
+    sites = tuple((site.name, site.unconstrained, site.shape, str(site.fn.support)) for site in cut.sites)
     parts = cut.data.parts().items()
     # Designs of any width: few models read them, and what they read is held against them.
     read = tuple((name, part.dtype, part.shape[1:] if name[0] != "x" else ()) for name, part in parts)
     return kind, cut.heads, sites, read
+
+
+def _is_small(data: Mapping[str, Any]) -> bool:
+    return all(isinstance(value, Tensor) and value.numel() <= MOST for value in data.values())
 
 
 def _fixed(data: Mapping[str, Tensor]) -> Hashable:
@@ -343,7 +347,7 @@ def _kind(model: Model) -> Hashable | None:
     found: list[Hashable] = []
     for layer in layers(model):
         handler = layer.args[0] if isinstance(layer, partial) and len(layer.args) > 1 else None
-        if isinstance(handler, ConditionMessenger) and sum(map(torch.numel, handler.data.values())) <= MOST:
+        if isinstance(handler, ConditionMessenger) and _is_small(handler.data):
             found.append(_fixed(handler.data))
         elif changes_priors_alone(handler):
             continue
