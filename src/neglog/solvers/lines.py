@@ -14,7 +14,7 @@ from neglog.solvers.solution import Kinked
 
 Array = NDArray[np.floating[Any]]
 Index = NDArray[np.intp]
-CHUNK = 32_768
+CHUNK = 65_536
 """So many numbers of a design are worked on at a time: they stay in the cache."""
 ZERO = 1e-12
 """A residual of less than this share of what it is the difference of is zero up to rounding."""
@@ -45,10 +45,10 @@ class Lines:
     def rows(self) -> int:
         return len(self.y)
 
-    def chunks(self) -> Iterator[slice]:
-        """Parts of the rows that stay in the cache."""
-        step = max(256, CHUNK // max(1, self.columns.shape[1]))
-        return (slice(start, start + step) for start in range(0, self.rows, step))
+    def chunks(self, stop: int | None = None) -> Iterator[slice]:
+        """Parts of the rows, up to `stop`, that stay in the cache."""
+        step, stop = max(256, CHUNK // max(1, self.columns.shape[1])), self.rows if stop is None else stop
+        return (slice(start, min(start + step, stop)) for start in range(0, stop, step))
 
     def at(self, z: Array, rows: Any = slice(None)) -> Array:
         """The lines `(N,)`, or `(N, D)` of the columns of a matrix, at some rows."""
@@ -78,12 +78,15 @@ class Lines:
 
     def take(self, rows: Index) -> Lines:
         """The same loss of some rows, which are copied."""
-        return self.dense(self.design(rows), self.y[rows], self.weights[rows])
+        return self.of(self.columns[rows], self.y[rows], self.weights[rows])
 
-    def dense(self, design: Array, y: Array, weights: Array, globs: int = 0) -> Lines:
+    def of(self, columns: Array, y: Array, weights: Array, globs: int = 0) -> Lines:
         """The same loss of other rows."""
-        eye = np.eye(self.size)
-        return replace(self, columns=design, one=False, transform=eye, y=y, weights=weights, globs=globs)
+        return replace(self, columns=columns, y=y, weights=weights, globs=globs)
+
+    def dense(self) -> Lines:
+        """The same, with the rows x themselves for columns."""
+        return replace(self, columns=self.design(slice(None)), one=False, transform=np.eye(self.size))
 
     def losses(self, residuals: Array) -> Array:
         """The loss of each row at these residuals `(N,)`."""
