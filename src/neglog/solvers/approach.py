@@ -41,7 +41,7 @@ def approached(lines: Lines, z: Array, share: float) -> Approach:
         step, length = _step(lines, residuals, window, single)
         if not length < FALLS * moved:
             break
-        after = residuals - lines.at(step)
+        after = lines.y - lines.at(z + step)
         lower = lines.loss(after)
         if not lower < loss:
             break

@@ -21,8 +21,6 @@ HOPEFUL = 1e-3
 """A duality gap below this share of the loss is a reason to look for the vertex."""
 CLOSE = 1e-14
 """A duality gap below this share of the loss is the end."""
-ROUGH = 1e-2
-"""A duality gap below this share of the loss is near enough to approach the optimum from."""
 PIVOTS = 8
 WIDE = 4.0
 """Rows within so many standard deviations of what the line of a sample is off by decide at first."""
@@ -138,7 +136,10 @@ def _of_many(lines: Lines, whole: Solve, many: int, near: Near | None, counts: _
     """The optimum of all rows, by those next to the line of a sample."""
     size = _sample_size(lines)
     few = lines.take(_spots(lines.rows, size))
-    at = approached(few, _rough(few, many, counts) if near is None else near.z, _share(few, size, near))
+    z = _rough(few, whole, many) if near is None else near.z
+    if z is None:
+        return None
+    at = approached(few, z, _share(few, size, near))
     below = float((at.residuals < 0).mean())
     half = 0.5 * WIDE / 2 * _share(few, size)
 
@@ -165,8 +166,8 @@ def _of_part(lines: Lines, z: Array, whole: Solve, counts: _Counts) -> Optimum |
         return whole(lines, z)
     at = approached(lines, z, 2 / WIDE)
     sizes = np.abs(at.residuals[: lines.rows - lines.globs])
-    least = min(len(sizes) - 1, 20 * lines.size)
-    width = max(NARROW * at.moved, float(np.partition(sizes, least)[least]))
+    least, rounding = min(len(sizes) - 1, 20 * lines.size), 1e3 * ZERO * np.abs(lines.y[: len(sizes)]).max()
+    width = max(NARROW * at.moved, float(np.partition(sizes, least)[least]), rounding)
     for _ in range(ROUNDS):
         part = _globbed(lines, at.z, -width, width)
         if 2 * len(part.band) > lines.rows:
@@ -185,9 +186,10 @@ def _settled(lines: Lines, part: _Part, z: Array, solve: Solve, counts: _Counts)
         found = solve(part.lines, z)
         if found is None or (found.held >= len(part.band)).any():
             return None
-        strayed = _strayed(lines, found.z, part.sides)
+        strayed, loss = _strayed(lines, found.z, part.sides)
         if not len(strayed):
-            return replace(found, held=part.band[found.held])
+            near = lines.losses(lines.y[part.band] - lines.at(found.z, part.band), part.band)
+            return replace(found, held=part.band[found.held], loss=loss + float(near.sum()))
         if 2 * len(strayed) > len(part.band):
             return None
         part, z = _taken_back(lines, part, strayed), found.z
@@ -213,19 +215,14 @@ def _share(lines: Lines, rows: int, near: Near | None = None) -> float:
     return min(0.5, share + (0.0 if near is None else 2 * abs(near.shift)))
 
 
-def _rough(lines: Lines, many: int, counts: _Counts) -> Array:
-    """A line `(P,)` near the optimum."""
-    if _is_many(lines, many):
-        size = _sample_size(lines)
-        few = lines.take(_spots(lines.rows, size))
-        return approached(lines, _rough(few, many, counts), _share(lines, size)).z
-    lines = lines.dense()
-    inside = begin(lines, least_squares(lines))
-    for _ in range(20):
-        counts.steps += 1
-        if not inside.advance() or inside.share < ROUGH:
-            break
-    return inside.z
+def _rough(lines: Lines, whole: Solve, many: int) -> Array | None:
+    """A line `(P,)` near the optimum, that of a sample of a sample; None if there was none to be had."""
+    if not _is_many(lines, many):
+        found = whole(lines.dense(), least_squares(lines))
+        return None if found is None else found.z
+    size = _sample_size(lines)
+    z = _rough(lines.take(_spots(lines.rows, size)), whole, many)
+    return None if z is None else approached(lines, z, _share(lines, size)).z
 
 
 def _globbed(lines: Lines, z: Array, low: float, high: float) -> _Part:
@@ -268,15 +265,15 @@ def _taken_back(lines: Lines, part: _Part, rows: Index) -> _Part:
     return _Part(_with_globs(lines, band, lines.gather(both), both.sum(1), both @ lines.y), band, sides)
 
 
-def _strayed(lines: Lines, z: Array, sides: NDArray[np.int8]) -> Index:
-    """The rows that are not on their side of the line, beyond rounding."""
-    found, inner = [], np.abs(lines.transform @ z)
+def _strayed(lines: Lines, z: Array, sides: NDArray[np.int8]) -> tuple[Index, float]:
+    """The rows that are not on their side of the line, beyond rounding, and the loss of all with a side."""
+    found, loss, size = [], 0.0, float(np.linalg.norm(z))
     for rows in lines.chunks():
         y, side = lines.y[rows], sides[rows]
         off = side * (y - lines.at(z, rows))
-        close = np.flatnonzero((off <= 1e3 * ZERO * np.abs(y)) & (side != 0))
+        weighted = lines.weights[rows] * off
+        loss += 0.5 * float(weighted.sum()) + (lines.tau - 0.5) * float(weighted @ side)
+        close = np.flatnonzero((off <= 1e3 * ZERO * (np.abs(y) + size)) & (side != 0))
         if len(close):
-            terms = np.abs(lines.columns[rows][close])
-            terms = terms @ inner[1:] + inner[0] if lines.one else terms @ inner
-            found.append(rows.start + close[off[close] <= ZERO * (np.abs(y[close]) + terms)])
-    return np.concatenate([np.zeros(0, dtype=np.intp), *found])
+            found.append(rows.start + close[off[close] <= lines.rounding(z, rows.start + close)])
+    return np.concatenate([np.zeros(0, dtype=np.intp), *found]), loss

@@ -10,6 +10,8 @@ from neglog.solvers.lines import Array, Index, Lines
 
 SLACK = 1e-9
 """How far outside [0, 1] a dual may be by rounding, and how near to a border it counts as on it."""
+INSIDE = 30
+"""So many steps are taken towards duals that balance, where more rows than coefficients are on a line."""
 INDEPENDENT = 1e-9
 """Rows whose singular values span less than this do not determine a line."""
 
@@ -79,11 +81,18 @@ def _duals(lines: Lines, basis: Index, held: Index, missing: Array, guess: Array
             return None
     weights = lines.weights[held]
     a = np.clip(guess[held] if isinstance(guess, np.ndarray) else np.full(len(held), guess), 1e-12, 1 - 1e-12)
-    # The nearest that balance, each dual in units of its distance from the borders: those stay inside.
-    spread = a * (1 - a)
-    scaled = (weights * spread)[:, None] * design
-    steps = np.linalg.lstsq(scaled.T, missing - (weights * a) @ design, rcond=None)[0]
-    return weights * (a + spread * steps)
+    # The nearest that balance, each dual in units of its distance from the borders: those stay inside. Where
+    # they do not all, a part of the way is gone, and from there others are nearest.
+    for _ in range(INSIDE):
+        spread = a * (1 - a)
+        scaled = (weights * spread)[:, None] * design
+        step = spread * np.linalg.lstsq(scaled.T, missing - (weights * a) @ design, rcond=None)[0]
+        with np.errstate(divide="ignore"):
+            reach = np.where(step < 0, -a / step, (1 - a) / step)[step != 0].min(initial=np.inf)
+        if reach >= 1:
+            break
+        a = a + 0.9 * reach * step
+    return weights * (a + step)
 
 
 def basis_of(lines: Lines, sizes: Array) -> Index | None:
