@@ -59,5 +59,5 @@ class InteriorPoint:
         z = problem.whole(start, torch.from_numpy(line), loss)
         if loss <= PERFECT * float(lines.losses(np.abs(lines.y)).sum()):
             problem.check(z)
-        value = problem.value(z)
+        value = problem.value(z, loss)
         return Solution(z, value, True, status, found.steps, (value,))

@@ -127,7 +127,9 @@ class Piecewise(Protocol):
     kinked: Kinked
     """The same loss as `Continuation` sees it."""
 
-    def value(self, z: Tensor) -> float: ...
+    def value(self, z: Tensor, loss: float) -> float:
+        """The function at `z`, whose line has this loss."""
+        ...
 
     def check(self, z: Tensor) -> None:
         """Raise if the function falls without end from `z`."""
