@@ -24,6 +24,7 @@ from neglog.objective import Objective, kinked_sites
 from neglog.parabola import Parabola
 from neglog.penalised import Penalised, aligned, at_corners, is_penalised
 from neglog.solvers import ProximalNewton
+from neglog.solvers.path import quadratic_path
 from neglog.solvers.proximal import Penalty, proximal_step
 from neglog.start import starting_point
 from neglog.tracing import row_bounds
@@ -32,8 +33,6 @@ NOTHING = 1e-10
 """A slope of no more standard errors than this is rounding."""
 HOLDING = 1e200
 """A strength that holds every coefficient at its corner."""
-NEARLY = 1e-6
-"""A column of which less than this share is left, given others, is one of them, nearly."""
 EXACT = 1e-9
 """A loss that a quadratic predicts this well, relatively, far from where it was taken is one."""
 
@@ -207,44 +206,21 @@ def _curve(problem: Penalised, z: Tensor) -> Parabola | None:
 
 
 def _curve_path(curve: Parabola, penalty: Penalty, z: Tensor, grid: Tensor) -> _Points:
-    """The path of a quadratic from `z`, without a pass over the rows."""
-    found, at = grid.new_empty((len(grid), len(z))), 0
-    while at < len(grid):
+    """The path of a quadratic, without a pass over the rows; of an elastic net it is followed from `z`."""
+    found = []
+    if not bool(penalty.l2.any()):
+        # What has no corner is told from the middle, which keeps the digits of an intercept.
+        origin = torch.where(penalty.l1 > 0, penalty.centre, curve.middle)
+        _, gradient = curve.value_and_gradient(origin)
+        parts = (curve.matrix, gradient, penalty.l1, grid)
+        found = list(origin + torch.from_numpy(quadratic_path(*(part.numpy() for part in parts))))
+    for strength in grid.tolist() if not found else ():
         _, gradient = curve.value_and_gradient(z)
-        z = proximal_step(curve.matrix, gradient, penalty.times(float(grid[at])), z).to
-        ahead = _ahead(curve, penalty, z, grid[at:])
-        found[at : at + len(ahead)] = ahead
-        at, z = at + len(ahead), ahead[-1]
-    away = found - curve.middle
+        z = proximal_step(curve.matrix, gradient, penalty.times(strength), z).to
+        found.append(z)
+    away = torch.stack(found) - curve.middle
     value = curve.base + ((curve.slope + 0.5 * away @ curve.matrix) * away).sum(1)
-    return _Points(found, value, torch.ones(len(grid), dtype=torch.bool))
-
-
-def _ahead(curve: Parabola, penalty: Penalty, z: Tensor, grid: Tensor) -> Tensor:
-    """The optima `(M, K)` from that at the first strength of a grid, `z`, to where the path has a kink.
-
-    While the same coefficients are off their corners, on the same sides, they are linear in the strength of
-    an l1 (Efron, Hastie, Johnstone and Tibshirani 2004).
-    """
-    away, only = z - penalty.centre, z[None]
-    face = ((away != 0) | (penalty.l1 == 0)).nonzero()[:, 0]
-    factor, failed = torch.linalg.cholesky_ex(curve.matrix[face][:, face])
-    steep = factor.diagonal() > NEARLY * curve.matrix.diagonal()[face].sqrt()
-    if len(grid) == 1 or bool(penalty.l2.any()) or bool(failed) or not bool(steep.all()):
-        return only
-    pull = (penalty.l1 * away.sign())[face]
-    way = torch.zeros_like(z)
-    way[face] = torch.cholesky_solve(pull[:, None], factor)[:, 0]
-    _, gradient = curve.value_and_gradient(z)
-    falls = grid[0] - grid
-    ahead = z + falls[:, None] * way
-    slopes = gradient + falls[:, None] * (curve.matrix @ way)
-    held = torch.ones_like(away, dtype=torch.bool)
-    held[face] = False
-    same = ((ahead - penalty.centre).sign() == away.sign())[:, penalty.l1 > 0].all(1)
-    within = (slopes.abs() <= grid[:, None] * penalty.l1)[:, held].all(1)
-    broken = (~(same & within)[1:]).nonzero()
-    return ahead[: 1 + int(broken[0])] if len(broken) else ahead
+    return _Points(torch.stack(found), value, torch.ones(len(grid), dtype=torch.bool))
 
 
 def _path(problem: Penalised, z: Tensor, grid: Tensor) -> _Points:
@@ -311,6 +287,8 @@ def _finished(
 def _priors(problem: Penalised, thetas: Tensor) -> Tensor:
     """The log of the smooth priors, which the smooth part of the loss has in it, `(L,)` or one for all."""
     objective, cornered = problem.coordinates.objective, kinked_sites(problem.coordinates.objective)
+    if problem.curve is not None:
+        return thetas.new_zeros(1)
     if {name for name, site in objective.sites.items() if site.masked} | set(cornered) == set(objective.sites):
         thetas = thetas[:1]  # there are none
     masked = objective.changed(lambda model: flat(model, *cornered)) if cornered else objective

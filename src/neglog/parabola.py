@@ -73,21 +73,40 @@ def parabola(coordinates: Coordinates) -> Parabola | None:
     (block,) = blocks
     if block.output is not None or block.basis is None or coordinates.objective.data.y.dim() != 1:
         return None
-    spread, residuals, weights = None, [], []
-    for rows, part in coordinates.objective.parts:
-        found = _normal(block, rows, part)
-        if found is None or spread not in (None, found[0]):
+    objective, theta = coordinates.objective, torch.zeros_like(coordinates.objective.initial)
+    products, sums = torch.zeros_like(block.triangle), torch.zeros_like(theta)
+    spreads, mass, square = set(), 0.0, 0.0
+    for rows, part in objective.parts:
+        line = _line(block, rows, part)
+        if line is None:
             return None
-        spread = found[0]
-        residuals.append(found[1])
-        weights.append(found[2])
-    assert spread is not None
-    return _of_sums(coordinates, block, spread, torch.cat(residuals), torch.cat(weights))
+        spread, y, weights = line
+        spreads.add(spread)
+        bias = objective.sites.get(f"{block.predictor}.bias")
+        if bias is not None and not rows.start:
+            theta[bias.place] = y.mean()  # of a part: about the middle is enough to keep digits
+        y = y if bias is None else y - theta[bias.place]
+        weighted = weights * y
+        products += block.cross(weights, block, rows)
+        sums[block.places] += block.gather(weighted, rows)
+        mass, square = mass + float(weights.sum()), square + float(weighted @ y)
+    sizes = products.diagonal().sqrt()
+    if len(spreads) > 1 or not bool((sizes > 0).all() & torch.isfinite(products).all()):
+        return None
+    if float(torch.linalg.eigvalsh(products / sizes / sizes[:, None])[0]) < WELL:
+        return None
+    matrix = torch.zeros((len(theta), len(theta)), dtype=theta.dtype)
+    matrix[block.places[:, None], block.places] = products / spread**2
+    base = 0.5 * square / spread**2 + mass * (math.log(spread) + 0.5 * math.log(2 * math.pi))
+    return Parabola(coordinates.z(theta), base, -sums / spread**2, matrix, coordinates.rows)
 
 
 @torch.enable_grad()
-def _normal(block: Block, rows: slice, part: Objective) -> tuple[float, Tensor, Tensor] | None:
-    """The scale of some rows, what the line is to fit, and what each counts for; None if it is no such line."""
+def _line(block: Block, rows: slice, part: Objective) -> tuple[float, Tensor, Tensor] | None:
+    """The scale of some rows, what the line is to fit, and what each counts for; None if it is no such line.
+
+    It is told by identity: the distribution holds the very tensor that was handed to the model.
+    """
     start = part.params(part.initial)
     params = {name: value.detach().requires_grad_() for name, value in start.items()}
     eta = torch.zeros_like(part.data.y)
@@ -100,31 +119,7 @@ def _normal(block: Block, rows: slice, part: Objective) -> tuple[float, Tensor, 
         return None
     if any(fn.scale.stride()) or fn.scale.requires_grad:
         return None
-    offset = block.offset[rows] if isinstance(block.offset, Tensor) else block.offset
-    return float(fn.scale.reshape(-1)[0]), site["value"] - offset, scale.expand(eta.shape)
-
-
-def _of_sums(
-    coordinates: Coordinates, block: Block, spread: float, y: Tensor, weights: Tensor
-) -> Parabola | None:
-    objective = coordinates.objective
-    mass = float(weights.sum())
-    theta = torch.zeros_like(objective.initial)
-    site = objective.sites.get(f"{block.predictor}.bias")
-    if site is not None:
-        theta[site.place] = weights @ y / mass
-        y = y - theta[site.place]
-    products, sums = torch.zeros_like(block.triangle), torch.zeros_like(theta)
-    for rows, _ in objective.parts:
-        products += block.cross(weights[rows], block, rows)
-        sums[block.places] += block.gather(weights[rows] * y[rows], rows)
-    sizes = products.diagonal().sqrt()
-    if not bool((sizes > 0).all() & torch.isfinite(products).all()):
-        return None
-    if float(torch.linalg.eigvalsh(products / sizes / sizes[:, None])[0]) < WELL:
-        return None
-    matrix = torch.zeros((len(theta), len(theta)), dtype=theta.dtype)
-    matrix[block.places[:, None], block.places] = products / spread**2
-    square = float((weights * y) @ y)
-    base = 0.5 * square / spread**2 + mass * (math.log(spread) + 0.5 * math.log(2 * math.pi))
-    return Parabola(coordinates.z(theta), base, -sums / spread**2, matrix, coordinates.rows)
+    y = site["value"]
+    if isinstance(block.offset, Tensor) or block.offset:
+        y = y - (block.offset[rows] if isinstance(block.offset, Tensor) else block.offset)
+    return float(fn.scale.reshape(-1)[0]), y, scale.expand(eta.shape)
