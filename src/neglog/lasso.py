@@ -289,7 +289,9 @@ def _priors(problem: Penalised, thetas: Tensor) -> Tensor:
     objective, cornered = problem.coordinates.objective, kinked_sites(problem.coordinates.objective)
     if problem.curve is not None:
         return thetas.new_zeros(1)
-    if {name for name, site in objective.sites.items() if site.masked} | set(cornered) == set(objective.sites):
+    if {name for name, site in objective.sites.items() if site.masked} | set(cornered) == set(
+        objective.sites
+    ):
         thetas = thetas[:1]  # there are none
     masked = objective.changed(lambda model: flat(model, *cornered)) if cornered else objective
     few = masked.take(slice(0, 1)) if masked.separable else masked

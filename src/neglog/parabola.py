@@ -19,11 +19,11 @@ WELL = 1e-6
 """Columns whose scaled products have eigenvalues that span no more than this keep their digits in them."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Parabola:
-    """`base` + `slope`ᵀ d + ½ dᵀ `matrix` d, d = z - `middle`, all `(K,)`: a smooth problem that reads no row.
+    """`base` + `slope`ᵀ d + ½ dᵀ `matrix` d, d = z - `middle`: a smooth problem that reads no row.
 
-    `rows` is how many rows it was read from.
+    Shapes: `middle` and `slope` `(K,)`, `matrix` `(K, K)`. `rows` is how many rows it was read from.
     """
 
     middle: Tensor
@@ -32,9 +32,8 @@ class Parabola:
     matrix: Tensor
     rows: int
 
-    @property
-    def size(self) -> int:
-        return len(self.middle)
+    def __post_init__(self) -> None:
+        self.size = len(self.middle)
 
     def value(self, z: Tensor) -> float:
         """The loss in nats."""

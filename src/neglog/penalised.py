@@ -22,8 +22,8 @@ from neglog.solvers.solution import Problem
 class Penalised:
     """A problem whose only corners are those of priors of coefficients, in `aligned` coordinates.
 
-    `smooth` is the loss without the priors that have corners, and `penalty` is these priors. Where that loss is
-    a quadratic that is known, it is that: `curve`, and else `curve` is None.
+    `smooth` is the loss without the priors that have corners, and `penalty` is these priors. `curve` is the
+    smooth loss as a quadratic that reads no row, where it is one that is known; else None.
     """
 
     def __init__(self, coordinates: Coordinates) -> None:

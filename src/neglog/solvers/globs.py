@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from neglog.solvers.approach import Approach, approached
+from neglog.solvers.approach import approached
 from neglog.solvers.frisch import Interior, begin, least_squares
 from neglog.solvers.lines import ZERO, Array, Index, Lines
 from neglog.solvers.vertex import Vertex, basis_of, pivoted, vertex_at
