@@ -58,7 +58,7 @@ class Near:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """The rows `band` of many, then the means of those above and of those below: `sides` `(N,)` says which."""
+    """The rows `band` of many, and the means of those above (1 in `sides` `(N,)`) and of those below (-1)."""
 
     lines: Lines
     band: Index

@@ -16,10 +16,10 @@ def quadratic_path(hessian: Array, gradient: Array, l1: Array, strengths: Array)
     """The minimisers `(L, K)` of gᵀv + ½ vᵀHv + s Σ l1 |v| at strengths s `(L,)`, with exact zeros.
 
     While the same v are off 0, on the same sides, all minimisers are linear in s: one solve of their face is
-    good for all strengths up to the next kink, where some v comes in or leaves. Each is held to the subgradient
-    condition.
-    Source: Osborne, Presnell and Turlach (2000), A new approach to variable selection; Efron, Hastie, Johnstone
-    and Tibshirani (2004), Least angle regression.
+    good for all strengths up to the next kink, where some v comes in or leaves. Each is held to the
+    subgradient condition.
+    Source: Osborne, Presnell and Turlach (2000), A new approach to variable selection; Efron, Hastie,
+    Johnstone and Tibshirani (2004), Least angle regression.
     """
     found, at = np.empty((len(strengths), len(gradient))), 0
     v = np.zeros_like(gradient)
