@@ -48,7 +48,7 @@ class Optimum:
     rounds: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Near:
     """A line that is known: the optimum of almost the same loss, at a quantile that is `shift` lower."""
 
@@ -93,7 +93,9 @@ def optimum(lines: Lines, max_steps: int, many: int = MANY, near: Near | None = 
     def whole(part: Lines, z: Array) -> Optimum | None:
         return _by_all(part.dense() if part.globs else part, z, max_steps, counts)
 
-    found = _of_many(lines, whole, many, near, counts) if _is_many(lines, many) else None
+    found = None
+    for guess in dict.fromkeys((near, None)) if _is_many(lines, many) else ():
+        found = _of_many(lines, whole, many, guess, counts) if found is None else found
     found = whole(lines, least_squares(lines)) if found is None else found
     return None if found is None else replace(found, **vars(counts))
 
@@ -136,6 +138,7 @@ def _of_many(lines: Lines, whole: Solve, many: int, near: Near | None, counts: _
     """The optimum of all rows, by those next to the line of a sample."""
     size = _sample_size(lines)
     few = lines.take(_spots(lines.rows, size))
+    near = None if near is None or abs(near.shift) > _share(few, size) else near
     z = _rough(few, whole, many) if near is None else near.z
     if z is None:
         return None
