@@ -35,7 +35,7 @@ def approached(lines: Lines, z: Array, share: float) -> Approach:
     single = slice(0, lines.rows - lines.globs)
     residuals = lines.y - lines.at(z)
     sizes = np.abs(residuals[single])
-    count = int(share * len(sizes))
+    count = int(min(share, 0.5) * len(sizes))
     window, moved, loss = float(np.partition(sizes, count)[count]), np.inf, lines.loss(residuals)
     for _ in range(STEPS):
         step, length = _step(lines, residuals, window, single)
