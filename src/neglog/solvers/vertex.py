@@ -87,7 +87,7 @@ def _duals(lines: Lines, basis: Index, held: Index, missing: Array, guess: Array
         spread = a * (1 - a)
         scaled = (weights * spread)[:, None] * design
         step = spread * np.linalg.lstsq(scaled.T, missing - (weights * a) @ design, rcond=None)[0]
-        with np.errstate(divide="ignore"):
+        with np.errstate(all="ignore"):
             reach = np.where(step < 0, -a / step, (1 - a) / step)[step != 0].min(initial=np.inf)
         if reach >= 1:
             break
