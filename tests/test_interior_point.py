@@ -174,6 +174,17 @@ def test_rows_on_the_line_are_found_where_coefficients_cancel(rows, columns, see
         assert found.loss == pytest.approx(programme(x, y, np.ones(rows), 0.5), rel=SAME)
 
 
+@pytest.mark.parametrize("kind", ["tied", "discrete", "rounded"])
+@pytest.mark.parametrize("tau", [0.05, 0.5, 0.9])
+def test_ties_on_the_line_of_many_rows_are_no_trouble(kind, tau):
+    """Half of the rows of a sample may be on its line, and no density is there to speak of; nothing warns."""
+    for seed in range(4):
+        x, y, weights = problem(kind, seed, 5000, seed)
+        lines = Lines(x, True, np.eye(seed + 1), y, weights, tau)
+        found, whole = (globs.optimum(lines, 100, many=many) for many in (200, 10**6))
+        assert found.loss == pytest.approx(whole.loss, rel=1e-12)
+
+
 @pytest.mark.parametrize("tau", [0.2, 0.5])
 def test_a_quantile_starts_at_that_of_the_response(tau):
     x, y, weights = problem("weighted", 6, 300, 2)

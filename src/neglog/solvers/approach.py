@@ -63,7 +63,7 @@ def _step(lines: Lines, residuals: Array, window: float, single: slice) -> tuple
     gram = (design * (weights * (masses.sum() / weights.sum()))[:, None]).T @ design
     pull = lines.transform.T @ lines.gather(lines.weights * (lines.tau - (residuals < 0)))
     try:
-        step = np.linalg.solve(gram / (2 * window), pull)
-    except (np.linalg.LinAlgError, FloatingPointError):
+        step = 2 * window * np.linalg.solve(gram, pull)  # none where rows are tied on the line
+    except np.linalg.LinAlgError:
         return pull, np.inf
-    return step, float(np.sqrt(step @ gram @ step / masses.sum()))
+    return step, float(np.sqrt(max(step @ gram @ step, 0.0) / masses.sum()))
