@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.sparse
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from neglog import map_estimate, mle, models, quantiles, with_priors
+from neglog import flat, map_estimate, mle, models, quantiles, with_priors
 from neglog.choice import choose
+from neglog.data import prepare
 from neglog.errors import DataError, SingularDesignError, UnboundedLikelihoodError
+from neglog.objective import Objective
 from neglog.solvers import Continuation, InteriorPoint, globs, interior_point
+from neglog.solvers.approach import approached
 from neglog.solvers.lines import Lines
 from neglog.solvers.vertex import pivoted, vertex_at
+from neglog.start import starting_point
 
 SAME = 1e-9
 """Relative: both are optima of the same linear programme, HiGHS's to its tolerance of 1e-10."""
@@ -95,21 +100,110 @@ def test_most_rows_of_many_are_put_into_globs():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(globs, "_by_all", noted)
         found = globs.optimum(lines, 100, many=200)
-    assert found.vertex.certified
     assert max(rows for rows, _ in sizes) < 1000
     assert sizes[-1][1] == 2
     whole = globs.optimum(lines, 100, many=10**6)
-    assert sorted(whole.vertex.held) == sorted(found.vertex.held)
-    np.testing.assert_allclose(found.vertex.z, whole.vertex.z, rtol=1e-12)
+    assert sorted(whole.held) == sorted(found.held)
+    np.testing.assert_allclose(found.z, whole.z, rtol=1e-12)
+    assert found.loss == pytest.approx(lines.loss(lines.y - lines.at(found.z)), rel=1e-13)
+
+
+def test_two_walks_over_all_rows_find_and_certify_the_line(monkeypatch):
+    x, y, weights = problem("weighted", 3, 50_000, 4)
+    lines, own, read = Lines(x, True, np.eye(5), y, weights, 0.3), Lines.at, []
+
+    def noted(self, z, rows=slice(None)):
+        found = own(self, z, rows)
+        if self.rows == len(y):
+            read.append(len(found))
+        return found
+
+    monkeypatch.setattr(Lines, "at", noted)
+    found = globs.optimum(lines, 100)
+    # Beyond the two, what is said of the rows that decide alone.
+    assert 2 * len(y) <= sum(read) < 2.3 * len(y)
+    assert found.violation < 1e-9
+
+
+@pytest.mark.parametrize("wide", [0.2, 1.0])
+def test_rows_that_stray_are_taken_back_from_the_sums(wide, monkeypatch):
+    """Of a band that is too narrow, many rows are on the other side of the optimum."""
+    x, y, weights = problem("weighted", 4, 30_000, 3)
+    lines, strayed, own = Lines(x, True, np.eye(4), y, weights, 0.5), [], globs._strayed
+
+    def noted(*given):
+        rows, loss = own(*given)
+        strayed.append(len(rows))
+        return rows, loss
+
+    expected = globs.optimum(lines, 100, many=10**6)
+    monkeypatch.setattr(globs, "_strayed", noted)
+    monkeypatch.setattr(globs, "WIDE", wide)
+    found = globs.optimum(lines, 100)
+    assert max(strayed) > 0
+    assert sorted(found.held) == sorted(expected.held)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-13)
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.5])
+def test_newton_steps_lead_next_to_the_optimum(tau):
+    x, y, weights = problem("weighted", 5, 40_000, 5)
+    lines = Lines(x, True, np.eye(6), y, weights, tau)
+    best = globs.optimum(lines, 100).z
+    off = 0.05 * np.random.default_rng(1).standard_normal(6)
+    at = approached(lines, best + off, 0.1)
+    left = np.sqrt(np.mean(lines.at(at.z - best) ** 2))
+    assert left < 0.03 * np.sqrt(np.mean(lines.at(off) ** 2))
+    assert left < globs.NARROW * at.moved  # so the rows within that are those that decide
+    np.testing.assert_allclose(at.residuals, y - lines.at(at.z), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("rows", "columns", "seed"), [(1573, 2, 753075439), (4093, 1, 502837467)])
+def test_rows_on_the_line_are_found_where_coefficients_cancel(rows, columns, seed):
+    """Of whole numbers hundreds are on the line; where x is 0, rounding of the intercept alone is off it."""
+    rng = np.random.default_rng(seed)
+    rng.standard_normal((rows, columns))
+    noise, x = rng.standard_normal(rows), rng.poisson(1.0, (rows, columns)).astype(float)
+    y = x @ rng.standard_normal(columns) + np.round(3 * noise)
+    _, triangle = np.linalg.qr(np.column_stack([np.ones(rows), x]) / np.sqrt(rows))
+    lines = Lines(x, True, np.linalg.inv(triangle), y, np.ones(rows), 0.5)
+    for many in (200, 10**6):
+        found = globs.optimum(lines, 100, many=many)
+        assert found is not None
+        assert len(found.held) > 100
+        assert found.loss == pytest.approx(programme(x, y, np.ones(rows), 0.5), rel=SAME)
+
+
+@pytest.mark.parametrize("kind", ["tied", "discrete", "rounded"])
+@pytest.mark.parametrize("tau", [0.05, 0.5, 0.9])
+def test_ties_on_the_line_of_many_rows_are_no_trouble(kind, tau):
+    """Half of the rows of a sample may be on its line, and no density is there to speak of; nothing warns."""
+    for seed in range(4):
+        x, y, weights = problem(kind, seed, 5000, seed)
+        lines = Lines(x, True, np.eye(seed + 1), y, weights, tau)
+        found, whole = (globs.optimum(lines, 100, many=many) for many in (200, 10**6))
+        assert found.loss == pytest.approx(whole.loss, rel=1e-12)
+
+
+@pytest.mark.parametrize("tau", [0.2, 0.5])
+def test_a_quantile_starts_at_that_of_the_response(tau):
+    x, y, weights = problem("weighted", 6, 300, 2)
+    models_of = {"laplace": models.laplace, "quantile": partial(models.quantile, tau=tau)}
+    for name, model in models_of.items():
+        objective = Objective(flat(model), prepare(x, y, weights=weights))
+        params = objective.params(starting_point(objective, None))
+        null = mle(model, np.empty((300, 0)), y, weights=weights)
+        for site, value in null.params.items():
+            if not site.endswith("weight"):
+                torch.testing.assert_close(params[site], value, rtol=1e-12, atol=0, msg=name)
 
 
 def test_a_row_on_the_wrong_side_is_taken_back():
     x, y, weights = problem("normal", 1, 20_000, 2)
     lines = Lines(x, True, np.eye(3), y, weights, 0.5)
-    far = globs.Near(globs.optimum(lines, 100).vertex.z + 0.1, 0.0)
+    far = globs.Near(globs.optimum(lines, 100).z + 0.1, 0.0)
     found = globs.optimum(lines, 100, near=far)
     assert found.rounds > 1
-    assert found.vertex.certified
 
 
 def test_weights_are_repeated_rows():
@@ -171,7 +265,7 @@ def test_a_vertex_that_is_no_optimum_has_no_certificate_and_pivots_lead_to_one()
     right, pivots = pivoted(lines, wrong, 100)
     assert right.certified
     assert pivots > 0
-    np.testing.assert_allclose(right.z, globs.optimum(lines, 100).vertex.z, rtol=1e-10)
+    np.testing.assert_allclose(right.z, globs.optimum(lines, 100).z, rtol=1e-10)
 
 
 def test_without_a_vertex_continuation_has_the_last_word(monkeypatch):

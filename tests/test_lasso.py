@@ -14,13 +14,18 @@ from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression, Ridge, e
 from sklearn.linear_model import lasso_path as sklearns_path
 
 from neglog import distributions, flat, lasso_path, losses, map_estimate, mle, models, with_priors
-from neglog.coordinates import Coordinates
+from neglog.coordinates import Coordinates, rescaled
+from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError
 from neglog.kinks import corner
+from neglog.objective import Objective
+from neglog.penalised import Penalised, aligned
 from neglog.predictors import linear, rows
 from neglog.solvers import Continuation, Newton, ProximalNewton
+from neglog.solvers.path import quadratic_path
 from neglog.solvers.proximal import Penalty
 from neglog.solvers.quadratic import Quadratic
+from neglog.start import starting_point
 
 SIGMA = 0.7
 SOLVED = 1e-8
@@ -612,3 +617,77 @@ def test_shares_of_the_l1_penalty(share, message):
 def test_an_ordinary_fit_counts_all_parameters():
     x, y = problem("gaussian", 40, 3, 0)
     assert mle(models.gaussian, x, y, solver=Newton()).k == 5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_path_from_kink_to_kink_is_that_of_the_search(seed):
+    """At every strength, what the path says is what feature-sign search finds there from nothing."""
+    generator = np.random.default_rng(seed)
+    rows, columns = (40, 12) if seed < 4 else (9, 12)  # the last have directions without curvature
+    x = generator.normal(size=(rows, columns))
+    x[:, 1] = x[:, 0] + 0.05 * x[:, 1]
+    hessian, gradient = x.T @ x, -x.T @ generator.normal(size=rows)
+    l1 = generator.choice([0.0, 0.5, 1.0, 2.0], columns) if seed % 2 else np.ones(columns)
+    strengths = np.abs(gradient).max() * np.geomspace(2, 1e-3, 80)
+    found = quadratic_path(hessian, gradient, l1, strengths)
+    for strength, v in zip(strengths, found, strict=True):
+        alone = Quadratic(hessian, gradient, strength * l1, np.zeros(columns)).minimise()
+        values = [gradient @ w + 0.5 * w @ hessian @ w + strength * l1 @ np.abs(w) for w in (v, alone)]
+        assert values[0] == pytest.approx(values[1], rel=1e-11, abs=1e-11)
+        if seed < 4:
+            np.testing.assert_array_equal(v == 0, alone == 0)
+            np.testing.assert_allclose(v, alone, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("weights", [False, True])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_a_parabola_is_the_loss_itself(weights, offset, monkeypatch):
+    monkeypatch.setattr("neglog.objective.PART", 40)
+    x, y = problem("gaussian", 100, 6, 3)
+    data = prepare(x, y + offset, weights=1.0 + np.arange(100) % 3 if weights else None)
+    objective = Objective(penalised("gaussian", laplace(0.05)), data)
+    whole = Penalised(aligned(rescaled(objective, starting_point(objective, None))))
+    assert whole.curve is not None
+    z = whole.curve.middle + torch.linspace(-1, 1, whole.size, dtype=torch.float64)
+    monkeypatch.setattr("neglog.penalised.parabola", lambda _: None)
+    by_rows = Penalised(whole.coordinates).smooth
+    for found, expected in zip(whole.curve.derivatives(z), by_rows.derivatives(z), strict=True):
+        size = float(torch.as_tensor(expected).abs().max())
+        rounding = (1e-12 + 1e-15 * offset) * size  # of y, whose last digit is a share of the offset
+        torch.testing.assert_close(
+            torch.as_tensor(found), torch.as_tensor(expected), rtol=1e-10, atol=rounding
+        )
+
+
+def test_only_a_normal_line_of_known_scale_is_a_parabola():
+    x, y = problem("gaussian", 60, 3, 4)
+    counts, classes = (problem(family, 60, 3, 4)[1] for family in ("poisson", "bernoulli"))
+
+    def scaled_by_rows(x, y=None):
+        mean = linear("mean", x)
+        with rows(x):
+            return pyro.sample("y", dist.Normal(mean, 1.0 + (x[:, 0] > 0)), obs=y)
+
+    def scaled_by_weights(x, y=None):
+        mean = linear("mean", x)
+        with rows(x), pyro.poutine.scale(scale=2.0):
+            return pyro.sample("y", dist.Normal(mean, number(0.7)), obs=y)
+
+    def curve(model, y):
+        objective = Objective(model, prepare(x, y))
+        return Penalised(aligned(rescaled(objective, starting_point(objective, None)))).curve
+
+    def under(model):
+        return flat(with_priors(model, {"mean.weight": laplace(0.05)}), "mean.bias")
+
+    assert curve(penalised("poisson", laplace(0.05)), counts) is None
+    assert curve(penalised("bernoulli", laplace(0.05)), classes) is None
+    assert curve(flat(with_priors(models.gaussian, {"mean.weight": laplace(1.0)}), "mean.bias"), y) is None
+    assert curve(under(scaled_by_rows), y) is None
+    twice = curve(under(scaled_by_weights), y)
+    assert twice is not None
+    fit = map_estimate(under(scaled_by_weights), x, y)
+    both = map_estimate(penalised("gaussian", laplace(0.05)), np.repeat(x, 2, 0), np.repeat(y, 2))
+    torch.testing.assert_close(fit.params["mean.weight"], both.params["mean.weight"], rtol=1e-9, atol=1e-12)
+    priors = {"mean.weight": laplace(0.05), "mean.bias": dist.Normal(number(0.0), 1.0)}
+    assert curve(with_priors(scaled_by_weights, priors), y) is None

@@ -16,6 +16,9 @@ from neglog.objective import Objective, Site
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine
 
+FEW = 50_000
+"""So many rows say about how large a column is."""
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -158,7 +161,12 @@ def _orthonormal(objective: Objective, call: Affine, noise: Tensor, theta: Tenso
     masked = _masked(columns.shape[1] + one, bias, weight)
     shared = _decomposed(columns, one) if bool(masked.all()) and objective.rows >= len(masked) else None
     first = one and bool(masked[0])
-    free = _with_one(columns[:, masked[int(one) :]], first) if shared is None else shared[0]
+    if shared is not None:
+        free = shared[0]
+    elif bool(masked[int(one) :].any()):
+        free = _with_one(columns[:, masked[int(one) :]], first)
+    else:
+        free = columns.new_ones((1, int(first)))  # an intercept alone is of full rank
     check_rank(objective, call, free, bias, weight)
     fixed = _offset(call, bias, weight)
     blocks = []
@@ -197,10 +205,15 @@ def _with_one(columns: Tensor, one: bool) -> Tensor:
 
 
 def _sizes(columns: Tensor, one: bool) -> Tensor:
-    """The norms of the columns of ``[1, columns]``, without a copy of them."""
+    """About the norms of the columns of ``[1, columns]``, without a copy of them."""
     own = columns.numpy()
-    squares = torch.from_numpy(np.einsum("ij,ij->j", own, own))
-    return torch.cat([squares.new_full((int(one),), len(own)), squares]).sqrt()
+    every = max(1, len(own) // FEW)
+    few = own[::every]
+    squares = np.einsum("ij,ij->j", few, few) * every
+    if every > 1 and not squares.all():
+        squares = np.einsum("ij,ij->j", own, own)
+    found = torch.from_numpy(squares)
+    return torch.cat([found.new_full((int(one),), len(own)), found]).sqrt()
 
 
 def _masked(count: int, bias: Site | None, weight: Site | None) -> Tensor:

@@ -52,16 +52,16 @@ class Coordinates:
     # Between the coordinates
 
     def landed(self, theta: Tensor) -> Tensor:
-        """`theta` with the coefficients that a lasso prior holds at its corner exactly there."""
+        """`theta` `(..., K)` with the coefficients that a lasso prior holds at its corner exactly there."""
         theta = theta.clone()
         for name in kinked_sites(self.objective):
             site = self.objective.sites[name]
             at = corner(site.fn)
             assert at is not None
-            value, loc = theta[site.place], at.loc.expand(site.shape).reshape(-1).to(theta)
+            value, loc = theta[..., site.place], at.loc.expand(site.shape).reshape(-1).to(theta)
             near = 1e-12 * at.scale.expand(site.shape).reshape(-1) + 1e-15 * loc.abs()
             close = (value - loc).abs() <= near
-            theta[site.place] = torch.where(close, loc, value)
+            theta[..., site.place] = torch.where(close, loc, value)
         return theta
 
     def theta(self, z: Tensor) -> Tensor:

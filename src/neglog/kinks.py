@@ -76,17 +76,24 @@ def cornered(fn: Any, value: Tensor) -> Tensor:
 
 def _corner(fn: Any) -> Corner | None:
     if isinstance(fn, torch.distributions.Laplace):
-        return Corner(fn, fn.loc, fn.scale, 1.0, lambda u: 0.0, -torch.log(2 * fn.scale), 1.0)
+        constant = -torch.log(2 * alike(fn.scale)).expand(fn.scale.shape)
+        return Corner(fn, fn.loc, fn.scale, 1.0, lambda u: 0.0, constant, 1.0)
     if isinstance(fn, AsymmetricLaplace):
         # pinball(u) = u (tau - 1[u < 0]) = |u| / 2 + (tau - 1/2) u
-        constant = torch.log(fn.tau) + torch.log1p(-fn.tau) - torch.log(fn.scale)
-        tilt = fn.tau - 0.5
-        return Corner(fn, fn.loc, fn.scale, 0.5, lambda u: tilt * u, constant, fn.tau * (1 - fn.tau))
+        tau = alike(fn.tau)
+        constant = torch.log(tau) + torch.log1p(-tau) - torch.log(alike(fn.scale))
+        tilt, constant = tau - 0.5, constant.expand(fn.scale.shape)
+        return Corner(fn, fn.loc, fn.scale, 0.5, lambda u: tilt * u, constant, tau * (1 - tau))
     if isinstance(fn, ElasticNet):
         return _corner_of_elastic_net(fn)
     if isinstance(fn, FromLoss) and (fn.density.steepness or fn.density.cornered):
         return _corner_of_loss(fn)
     return None
+
+
+def alike(values: Tensor) -> Tensor:
+    """The one number of a tensor that repeats it, or else the tensor."""
+    return values if any(values.stride()) or not values.numel() else values.reshape(-1)[0]
 
 
 def _corner_of_elastic_net(fn: ElasticNet) -> Corner:

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import cycle
 from types import MappingProxyType
 from typing import Any
 
@@ -19,12 +18,14 @@ from neglog.coordinates import rescaled
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError
 from neglog.fit import Fit, map_estimate
-from neglog.handlers import Model
+from neglog.handlers import Model, flat
 from neglog.kinks import sharpened
 from neglog.objective import Objective, kinked_sites
+from neglog.parabola import Parabola
 from neglog.penalised import Penalised, aligned, at_corners, is_penalised
 from neglog.solvers import ProximalNewton
-from neglog.solvers.proximal import proximal_step
+from neglog.solvers.path import quadratic_path
+from neglog.solvers.proximal import Penalty, proximal_step
 from neglog.start import starting_point
 from neglog.tracing import row_bounds
 
@@ -154,24 +155,23 @@ def lasso_path(
     coordinates = aligned(coordinates)
     problem = Penalised(coordinates)
     start = torch.where(problem.penalty.l1 > 0, problem.penalty.centre, coordinates.z(theta))
-    around = _Expansion(start, *problem.smooth.derivatives(start))
-    path = partial(_quadratic_path, problem, around) if around.is_exact(problem) else partial(_path, problem)
-    (null,) = path(start, torch.tensor([HOLDING], dtype=theta.dtype))
-    grid = _grid(_least_strength(problem, null, around.hessian), n, ratio) if given is None else given
-    points = path(null.z, grid)
+    curve = problem.curve or _curve(problem, start)
+    path = partial(_path, problem) if curve is None else partial(_curve_path, curve, problem.penalty)
+    null = path(start, torch.tensor([HOLDING], dtype=theta.dtype))
+    grid = _grid(_least_strength(problem, null.z[0]), n, ratio) if given is None else given
+    points = path(null.z[0], grid)
     _warn(objective.name, grid, points)
     arguments = {"x": x, "y": y, "weights": weights, **keywords}
-    return _finished(model, problem, grid[: len(points)], points, arguments)
+    return _finished(model, problem, grid[: len(points.z)], points, arguments)
 
 
 @dataclass(frozen=True, eq=False)
-class _Point:
-    """A point of the path, with the value and the gradient of the smooth part of the loss."""
+class _Points:
+    """Points `(L, K)` of the path, with the value `(L,)` of the smooth part of the loss at each."""
 
     z: Tensor
-    value: float
-    gradient: Tensor
-    converged: bool
+    value: Tensor
+    converged: Tensor
 
 
 def _checked(strengths: Sequence[float] | Tensor) -> Tensor:
@@ -193,98 +193,106 @@ def _grid(first: float, n: int, ratio: float) -> Tensor:
     return first * torch.logspace(0, math.log10(ratio), n, dtype=torch.float64)
 
 
-@dataclass(frozen=True, eq=False)
-class _Expansion:
-    """The smooth part of the loss around `z`, to second order."""
-
-    z: Tensor
-    value: float
-    gradient: Tensor
-    hessian: Tensor
-
-    def at(self, z: Tensor) -> tuple[float, Tensor]:
-        """The value and the gradient at `z`, if there is no more to the loss."""
-        step = z - self.z
-        change = self.hessian @ step
-        return self.value + float((self.gradient + 0.5 * change) @ step), self.gradient + change
-
-    def is_exact(self, problem: Penalised) -> bool:
-        """Whether there is no more to the loss, as far off as the data reach."""
-        diagonal = self.hessian.diagonal()
-        far = self.z - self.gradient / torch.where(diagonal > 0, diagonal, torch.inf)
-        value, gradient = problem.smooth.value_and_gradient(far)
-        foreseen, slope = self.at(far)
-        size = self.gradient.abs() + self.hessian.abs() @ (far - self.z).abs()
-        linear = bool(((gradient - slope).abs() <= EXACT * (size + size.mean())).all())
-        return linear and math.isclose(value, foreseen, rel_tol=EXACT)
+def _curve(problem: Penalised, z: Tensor) -> Parabola | None:
+    """The smooth part of the loss around `z`, if there is no more to it, as far off as the data reach."""
+    curve = Parabola(z, *problem.smooth.derivatives(z), problem.rows)
+    diagonal = curve.matrix.diagonal()
+    far = z - curve.slope / torch.where(diagonal > 0, diagonal, torch.inf)
+    value, gradient = problem.smooth.value_and_gradient(far)
+    foreseen, slope = curve.value_and_gradient(far)
+    size = curve.slope.abs() + curve.matrix.abs() @ (far - z).abs()
+    linear = bool(((gradient - slope).abs() <= EXACT * (size + size.mean())).all())
+    return curve if linear and math.isclose(value, foreseen, rel_tol=EXACT) else None
 
 
-def _quadratic_path(problem: Penalised, around: _Expansion, z: Tensor, grid: Tensor) -> list[_Point]:
-    """The path of a quadratic from `z`, without a pass over the rows."""
-    points = []
-    for strength in grid.tolist():
-        _, gradient = around.at(z)
-        z = proximal_step(around.hessian, gradient, problem.penalty.times(strength), z).to
-        points.append(_Point(z, *around.at(z), True))
-    return points
+def _curve_path(curve: Parabola, penalty: Penalty, z: Tensor, grid: Tensor) -> _Points:
+    """The path of a quadratic, without a pass over the rows; of an elastic net it is followed from `z`."""
+    found = []
+    if not bool(penalty.l2.any()):
+        # What has no corner is told from the middle, which keeps the digits of an intercept.
+        origin = torch.where(penalty.l1 > 0, penalty.centre, curve.middle)
+        _, gradient = curve.value_and_gradient(origin)
+        parts = (curve.matrix, gradient, penalty.l1, grid)
+        found = list(origin + torch.from_numpy(quadratic_path(*(part.numpy() for part in parts))))
+    for strength in grid.tolist() if not found else ():
+        _, gradient = curve.value_and_gradient(z)
+        z = proximal_step(curve.matrix, gradient, penalty.times(strength), z).to
+        found.append(z)
+    away = torch.stack(found) - curve.middle
+    value = curve.base + ((curve.slope + 0.5 * away @ curve.matrix) * away).sum(1)
+    return _Points(torch.stack(found), value, torch.ones(len(grid), dtype=torch.bool))
 
 
-def _path(problem: Penalised, z: Tensor, grid: Tensor) -> list[_Point]:
+def _path(problem: Penalised, z: Tensor, grid: Tensor) -> _Points:
     """Each fit from the one before, up to where the likelihood has no maximum."""
-    points: list[_Point] = []
+    found = []
     for strength in grid.tolist():
         try:
-            found = ProximalNewton().minimise(problem.at(strength), z)
+            found.append(ProximalNewton().minimise(problem.at(strength), z))
         except UnboundedLikelihoodError:
-            if not points:
+            if not found:
                 raise
             break
-        z = found.z
-        points.append(_Point(z, *problem.smooth.value_and_gradient(z), found.converged))
-    return points
+        z = found[-1].z
+    points, values = [one.z for one in found], [problem.smooth.value(one.z) for one in found]
+    certified = torch.tensor([one.converged for one in found])
+    return _Points(torch.stack(points), torch.tensor(values, dtype=grid.dtype), certified)
 
 
-def _least_strength(problem: Penalised, null: _Point, hessian: Tensor) -> float:
+def _least_strength(problem: Penalised, null: Tensor) -> float:
     """The smallest strength that holds all coefficients at their corners; 0 if none has a slope."""
+    _, gradient, hessian = problem.smooth.derivatives(null)
     cornered = problem.penalty.l1 > 0
-    told = null.gradient.abs() > NOTHING * hessian.diagonal().sqrt()  # in standard errors
-    return max((null.gradient.abs() / problem.penalty.l1)[cornered & told].tolist(), default=0.0)
+    told = gradient.abs() > NOTHING * hessian.diagonal().sqrt()  # in standard errors
+    return max((gradient.abs() / problem.penalty.l1)[cornered & told].tolist(), default=0.0)
 
 
-def _warn(name: str, grid: Tensor, points: list[_Point]) -> None:
-    missed = [strength for strength, point in zip(grid.tolist(), points, strict=False) if not point.converged]
+def _warn(name: str, grid: Tensor, points: _Points) -> None:
+    missed, length = grid[: len(points.z)][~points.converged].tolist(), len(points.z)
     if missed:
         told = f"no optimum was certified at {len(missed)} strengths, the first of them {missed[0]:g}"
-    elif len(points) < len(grid):
-        told = f"the path ended early: at strength {float(grid[len(points)]):g} the likelihood has no maximum"
+    elif length < len(grid):
+        told = f"the path ended early: at strength {float(grid[length]):g} the likelihood has no maximum"
     else:
         return
     warnings.warn(f"`{name}`: {told}.", ConvergenceWarning, stacklevel=3)
 
 
 def _finished(
-    model: Model, problem: Penalised, grid: Tensor, points: list[_Point], arguments: Mapping[str, Any]
+    model: Model, problem: Penalised, grid: Tensor, points: _Points, arguments: Mapping[str, Any]
 ) -> LassoPath:
     coordinates, objective = problem.coordinates, problem.coordinates.objective
-    thetas = [coordinates.landed(coordinates.theta(point.z)) for point in points]
-    params = [objective.params(theta) for theta in thetas]
-    with torch.no_grad():
-        # The smooth part has the smooth priors in it, which do not depend on the rows.
-        smooth = problem.smooth.objective
-        few = smooth.take(slice(0, 1)) if smooth.separable else smooth
-        known = {name for name, site in smooth.sites.items() if site.masked} | set(kinked_sites(objective))
-        different = thetas if known != set(smooth.sites) else thetas[:1]  # without any they are all alike
-        priors = [float(few.at(theta).prior()) for theta in different]
-    held = torch.tensor([int(at_corners(objective, theta).sum()) for theta in thetas])
+    thetas = coordinates.landed(coordinates.directions(points.z.T.contiguous()).T)
+    held = at_corners(objective, thetas).sum(1)
     return LassoPath(
         model=model,
         strengths=grid,
-        params=MappingProxyType({name: torch.stack([p[name] for p in params]) for name in params[0]}),
-        nll=torch.tensor([p.value + prior for p, prior in zip(points, cycle(priors))], dtype=grid.dtype),
+        params=MappingProxyType(
+            {
+                name: site.transform(thetas[:, site.place].reshape(len(grid), *site.unconstrained))
+                for name, site in objective.sites.items()
+            }
+        ),
+        nll=points.value + _priors(problem, thetas),
         nonzeros=int((problem.penalty.l1 > 0).sum()) - held,
         k=objective.size - held,
-        converged=torch.tensor([point.converged for point in points]),
+        converged=points.converged,
         n=objective.data.count,
         columns=objective.data.columns,
         arguments=arguments,
     )
+
+
+@torch.no_grad()
+def _priors(problem: Penalised, thetas: Tensor) -> Tensor:
+    """The log of the smooth priors, which the smooth part of the loss has in it, `(L,)` or one for all."""
+    objective, cornered = problem.coordinates.objective, kinked_sites(problem.coordinates.objective)
+    if problem.curve is not None:
+        return thetas.new_zeros(1)
+    if {name for name, site in objective.sites.items() if site.masked} | set(cornered) == set(
+        objective.sites
+    ):
+        thetas = thetas[:1]  # there are none
+    masked = objective.changed(lambda model: flat(model, *cornered)) if cornered else objective
+    few = masked.take(slice(0, 1)) if masked.separable else masked
+    return torch.tensor([float(few.at(theta).prior()) for theta in thetas], dtype=thetas.dtype)

@@ -14,13 +14,16 @@ from neglog.distributions import ElasticNet
 from neglog.handlers import flat
 from neglog.kinks import corner
 from neglog.objective import Objective, kinked_sites
+from neglog.parabola import parabola
 from neglog.solvers.proximal import Penalty
+from neglog.solvers.solution import Problem
 
 
 class Penalised:
     """A problem whose only corners are those of priors of coefficients, in `aligned` coordinates.
 
-    `smooth` is the loss without the priors that have corners, and `penalty` is these priors.
+    `smooth` is the loss without the priors that have corners, and `penalty` is these priors. `curve` is the
+    smooth loss as a quadratic that reads no row, where it is one that is known; else None.
     """
 
     def __init__(self, coordinates: Coordinates) -> None:
@@ -28,9 +31,11 @@ class Penalised:
         self.size, self.rows = coordinates.size, coordinates.rows
         names = kinked_sites(objective)
         masked = objective.changed(lambda model: flat(model, *names)) if names else objective
-        self.smooth = Coordinates(masked, coordinates.blocks, coordinates.cut)
+        smooth = Coordinates(masked, coordinates.blocks, coordinates.cut)
+        self.curve = parabola(smooth)
+        self.smooth: Problem = smooth if self.curve is None else self.curve
         self.penalty = _penalty(coordinates)
-        self.warm = False
+        self.warm = self.curve is not None
 
     def at(self, strength: float) -> Penalised:
         """The problem with priors `strength` times as sharp, without their constants, from a known start."""
@@ -66,13 +71,14 @@ def is_penalised(coordinates: Coordinates) -> bool:
 
 
 def at_corners(objective: Objective, theta: Tensor) -> Tensor:
-    """Which parameters are exactly where their priors have corners, `(K,)`."""
-    held = torch.zeros(len(theta), dtype=torch.bool)
+    """Which parameters are exactly where their priors have corners, in the shape of `theta` `(..., K)`."""
+    held = torch.zeros(theta.shape, dtype=torch.bool)
     for name in kinked_sites(objective):
         site, at = objective.sites[name], corner(objective.sites[name].fn)
         assert at is not None
         if site.is_real:
-            held[site.place] = theta[site.place] == at.loc.expand(site.shape).reshape(-1).to(theta)
+            location = at.loc.expand(site.shape).reshape(-1).to(theta)
+            held[..., site.place] = theta[..., site.place] == location
     return held
 
 

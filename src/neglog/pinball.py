@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from neglog.blocks import Block
 from neglog.coordinates import Coordinates
-from neglog.kinks import Corner, corner
+from neglog.kinks import alike, corner
+from neglog.medians import masses, slopes
 from neglog.objective import Site
 from neglog.predictors import RESPONSE
 from neglog.solvers.lines import Lines
@@ -28,9 +27,17 @@ class Pinball:
     scale: Site | None
     height: float
 
-    def value(self, z: Tensor) -> float:
-        """The loss in nats."""
-        return self.kinked.value(z)
+    def value(self, z: Tensor, loss: float) -> float:
+        """The loss in nats at `z`, whose line has this sum of pinball losses."""
+        objective = self.kinked.objective.sample  # scale and constant are those of all rows
+        eta = torch.zeros_like(objective.data.y)
+        params = objective.params(self.kinked.theta(z))
+        cut = run(objective.model, objective.data, Run(params, etas={self.block.predictor: eta}))
+        at = corner(cut.sites[RESPONSE]["fn"])
+        assert at is not None
+        mass = float(self.lines.weights.sum())
+        scale, constant = (float(number.reshape(-1)[0]) for number in (at.scale, at.constant))
+        return self.height * loss / scale - mass * constant
 
     def check(self, z: Tensor) -> None:
         """Refuse a perfect fit.
@@ -81,35 +88,18 @@ def pinball(coordinates: Coordinates) -> Pinball | None:
     at = corner(cut.sites[RESPONSE]["fn"])
     if at is None or at.bounds or at.loc.data_ptr() != eta.data_ptr() or not isinstance(cut.prior(), float):
         return None
-    slopes, weights = _slopes(at, eta), _weights(cut.sites[RESPONSE], eta)
-    if slopes is None or weights is None:
+    found, weights = slopes(at, eta.dtype), masses(cut.sites[RESPONSE], eta)
+    if found is None or weights is None:
         return None
-    steepness, tilt = slopes
+    steepness, tilt = found
     if others:
         if others[0].size != 1 or at.scale.data_ptr() != params[others[0].name].data_ptr():
             return None
-    elif len(at.scale.unique()) > 1:
+    elif len(alike(at.scale).unique()) > 1:
         return None
     tau = 0.5 * (1 + tilt / steepness)
-    y = (cut.sites[RESPONSE]["value"] - block.offset).numpy()
+    y = cut.sites[RESPONSE]["value"]
+    y = (y - block.offset if isinstance(block.offset, Tensor) or block.offset else y).numpy()
     columns, one = block.basis.mixed()
     lines = Lines(columns.numpy(), one, block.basis.transform.numpy(), y, weights, tau)
     return Pinball(coordinates, lines, block, others[0] if others else None, 2 * steepness)
-
-
-def _slopes(at: Corner, eta: Tensor) -> tuple[float, float] | None:
-    """Steepness and tilt of a density exp(-steepness |u| - tilt u), if it is one, in all rows alike."""
-    u = torch.tensor([-2.0, -1.0, 1.0, 2.0], dtype=eta.dtype)
-    tilts, steepness = torch.as_tensor(at.smooth(u[:, None])) / u[:, None], torch.as_tensor(at.steepness)
-    alike = bool(((tilts - tilts.reshape(-1)[0]).abs() < 1e-12).all()) and len(steepness.unique()) == 1
-    steep, tilt = float(steepness.reshape(-1)[0]), float(tilts.reshape(-1)[0])
-    return (steep, tilt) if alike and steep > abs(tilt) else None
-
-
-def _weights(msg: dict[str, Any], eta: Tensor) -> Any:
-    """What each row counts for, `(N,)`; None where some row counts for nothing."""
-    scale = torch.as_tensor(msg["scale"], dtype=eta.dtype)
-    known = msg["mask"] is None or bool(torch.as_tensor(msg["mask"]).all())
-    if not known or msg["fn"].event_shape or not bool((scale > 0).all()):
-        return None
-    return np.ascontiguousarray(scale.expand(eta.shape).numpy())

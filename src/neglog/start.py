@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neglog.errors import ModelError, UnboundedLikelihoodError
 from neglog.least_squares import null_line
+from neglog.medians import null_median
 from neglog.objective import Objective, rows_of_second_derivatives
 from neglog.rowwise import ALL_TERMS, VALUE, Rowwise, Terms
 from neglog.solvers import Newton
@@ -171,7 +172,8 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     places = torch.cat([torch.arange(s.offset, s.offset + s.size) for s in free]) if free else torch.arange(0)
     if not calls or not 0 < len(places) <= MOST:
         return theta
-    line = null_line(objective, theta, [site.name for site in free])
+    names = [site.name for site in free]
+    line = null_median(objective, theta, names) if objective.corner else null_line(objective, theta, names)
     return _null_fit(objective, theta, places) if line is None else line
 
 

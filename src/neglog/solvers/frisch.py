@@ -45,7 +45,8 @@ class Interior:
 
     def uncertain(self) -> Array:
         """How far each row is from being surely above or below the line, `(N,)`."""
-        return 1 / (self.v / self.s + self.u / self.a)
+        with np.errstate(over="ignore"):
+            return 1 / (self.v / self.s + self.u / self.a)
 
     def advance(self) -> bool:
         """One step, in place; False where rounding leaves nothing to gain."""

@@ -49,16 +49,15 @@ class InteriorPoint:
         found = optimum(lines, self.max_steps, self._many, near)
         if found is None:
             return Continuation().minimise(problem.kinked, start, progress)
-        vertex = found.vertex
-        status = f"optimum: subgradient condition holds to {vertex.violation:.0e} at a vertex"
-        status += f" of {len(vertex.held)} rows after {found.steps} steps"
-        line, loss, level = vertex.z, lines.loss(vertex.residuals), level_direction(lines, vertex)
+        status = f"optimum: subgradient condition holds to {found.violation:.0e} at a vertex"
+        status += f" of {len(found.held)} rows after {found.steps} steps"
+        line, loss, level = found.z, found.loss, level_direction(lines, found.held, found.duals)
         if level is not None:
-            line, residuals = middle(lines, vertex, level)
+            line, residuals = middle(lines, line, found.held, level)
             loss = lines.loss(residuals)
             status += "; it is not unique, and the fit is halfway along an edge"
         z = problem.whole(start, torch.from_numpy(line), loss)
         if loss <= PERFECT * float(lines.losses(np.abs(lines.y)).sum()):
             problem.check(z)
-        value = problem.value(z)
+        value = problem.value(z, loss)
         return Solution(z, value, True, status, found.steps, (value,))

@@ -14,10 +14,12 @@ from neglog.solvers.solution import Kinked
 
 Array = NDArray[np.floating[Any]]
 Index = NDArray[np.intp]
-CHUNK = 32_768
+CHUNK = 65_536
 """So many numbers of a design are worked on at a time: they stay in the cache."""
 ZERO = 1e-12
 """A residual of less than this share of what it is the difference of is zero up to rounding."""
+SUM = 16 * float(np.finfo(np.float64).eps)
+"""The rounding of a sum of some terms, as a share of their sizes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +47,10 @@ class Lines:
     def rows(self) -> int:
         return len(self.y)
 
-    def chunks(self) -> Iterator[slice]:
-        """Parts of the rows that stay in the cache."""
-        step = max(256, CHUNK // max(1, self.columns.shape[1]))
-        return (slice(start, start + step) for start in range(0, self.rows, step))
+    def chunks(self, stop: int | None = None) -> Iterator[slice]:
+        """Parts of the rows, up to `stop`, that stay in the cache."""
+        step, stop = max(256, CHUNK // max(1, self.columns.shape[1])), self.rows if stop is None else stop
+        return (slice(start, min(start + step, stop)) for start in range(0, stop, step))
 
     def at(self, z: Array, rows: Any = slice(None)) -> Array:
         """The lines `(N,)`, or `(N, D)` of the columns of a matrix, at some rows."""
@@ -78,16 +80,19 @@ class Lines:
 
     def take(self, rows: Index) -> Lines:
         """The same loss of some rows, which are copied."""
-        return self.dense(self.design(rows), self.y[rows], self.weights[rows])
+        return self.of(self.columns[rows], self.y[rows], self.weights[rows])
 
-    def dense(self, design: Array, y: Array, weights: Array, globs: int = 0) -> Lines:
+    def of(self, columns: Array, y: Array, weights: Array, globs: int = 0) -> Lines:
         """The same loss of other rows."""
-        eye = np.eye(self.size)
-        return replace(self, columns=design, one=False, transform=eye, y=y, weights=weights, globs=globs)
+        return replace(self, columns=columns, y=y, weights=weights, globs=globs)
 
-    def losses(self, residuals: Array) -> Array:
-        """The loss of each row at these residuals `(N,)`."""
-        return self.weights * residuals * (self.tau - (residuals < 0))
+    def dense(self) -> Lines:
+        """The same, with the rows x themselves for columns."""
+        return replace(self, columns=self.design(slice(None)), one=False, transform=np.eye(self.size))
+
+    def losses(self, residuals: Array, rows: Any = slice(None)) -> Array:
+        """The loss of each of some rows at their residuals."""
+        return self.weights[rows] * residuals * (self.tau - (residuals < 0))
 
     def loss(self, residuals: Array) -> float:
         """The loss at these residuals `(N,)`."""
@@ -95,16 +100,24 @@ class Lines:
 
     def zeros(self, z: Array, residuals: Array) -> Index:
         """The rows with residuals of zero, up to the rounding of each."""
-        inner, sizes, count = np.abs(self.transform @ z), np.abs(residuals), 8 * self.size + 8
+        sizes, count = np.abs(residuals), 8 * self.size + 8
         while True:
             least = np.argpartition(sizes, count)[:count] if count < self.rows else np.arange(self.rows)
             near = np.union1d(least, np.flatnonzero(sizes <= 1e3 * ZERO * np.abs(self.y)))
-            terms = np.abs(self.columns[near])
-            terms = terms @ inner[1:] + inner[0] if self.one else terms @ inner
-            zero = sizes[near] <= ZERO * (np.abs(self.y[near]) + terms)
+            zero = sizes[near] <= self.rounding(z, near)
             if zero.sum() < len(near) // 2 or len(least) == self.rows:
                 return near[zero]
             count *= 8
+
+    def rounding(self, z: Array, rows: Any) -> Array:
+        """How much of the residuals of some rows may be rounding.
+
+        Most of it is that of the terms of each; the coefficients themselves are sums that may cancel.
+        """
+        terms = ZERO * np.abs(self.transform @ z) + SUM * (np.abs(self.transform) @ np.abs(z))
+        columns = np.abs(self.columns[rows])
+        sums = columns @ terms[1:] + terms[0] if self.one else columns @ terms
+        return ZERO * np.abs(self.y[rows]) + sums
 
 
 class Piecewise(Protocol):
@@ -114,7 +127,9 @@ class Piecewise(Protocol):
     kinked: Kinked
     """The same loss as `Continuation` sees it."""
 
-    def value(self, z: Tensor) -> float: ...
+    def value(self, z: Tensor, loss: float) -> float:
+        """The function at `z`, whose line has this loss."""
+        ...
 
     def check(self, z: Tensor) -> None:
         """Raise if the function falls without end from `z`."""

@@ -10,6 +10,8 @@ from neglog.solvers.lines import Array, Index, Lines
 
 SLACK = 1e-9
 """How far outside [0, 1] a dual may be by rounding, and how near to a border it counts as on it."""
+INSIDE = 30
+"""So many steps are taken towards duals that balance, where more rows than coefficients are on a line."""
 INDEPENDENT = 1e-9
 """Rows whose singular values span less than this do not determine a line."""
 
@@ -79,11 +81,18 @@ def _duals(lines: Lines, basis: Index, held: Index, missing: Array, guess: Array
             return None
     weights = lines.weights[held]
     a = np.clip(guess[held] if isinstance(guess, np.ndarray) else np.full(len(held), guess), 1e-12, 1 - 1e-12)
-    # The nearest that balance, each dual in units of its distance from the borders: those stay inside.
-    spread = a * (1 - a)
-    scaled = (weights * spread)[:, None] * design
-    steps = np.linalg.lstsq(scaled.T, missing - (weights * a) @ design, rcond=None)[0]
-    return weights * (a + spread * steps)
+    # The nearest that balance, each dual in units of its distance from the borders: those stay inside. Where
+    # they do not all, a part of the way is gone, and from there others are nearest.
+    for _ in range(INSIDE):
+        spread = a * (1 - a)
+        scaled = (weights * spread)[:, None] * design
+        step = spread * np.linalg.lstsq(scaled.T, missing - (weights * a) @ design, rcond=None)[0]
+        with np.errstate(all="ignore"):
+            reach = np.where(step < 0, -a / step, (1 - a) / step)[step != 0].min(initial=np.inf)
+        if reach >= 1:
+            break
+        a = a + 0.9 * reach * step
+    return weights * (a + step)
 
 
 def basis_of(lines: Lines, sizes: Array) -> Index | None:
@@ -188,34 +197,39 @@ def _crossed(reach: Array, rises: Array, fall: float) -> int | None:
         count *= 8
 
 
-def level_direction(lines: Lines, vertex: Vertex) -> Array | None:
+def level_direction(lines: Lines, held: Index, duals: Array) -> Array | None:
     """A direction `(P,)` in which the loss stays level from a certified vertex; None if it is unique.
+
+    The vertex goes through the rows `held`, whose duals are these.
 
     It stays level along d if and only if no row with a dual inside (0, 1) is left, and each with its dual at
     a border only to that side. Such a d exists unless positive combinations of these sides cancel (Stiemke's
     lemma); the one that comes nearest to that is such a d itself.
     """
-    inside = (vertex.duals > SLACK) & (vertex.duals < 1 - SLACK)
-    design = lines.design(vertex.held)
+    inside = (duals > SLACK) & (duals < 1 - SLACK)
+    design = lines.design(held)
     sizes = np.sqrt(np.einsum("ij,ij->i", design, design))
     design = design / np.where(sizes > 0, sizes, 1.0)[:, None]
     triangle = np.linalg.qr(design[inside], mode="r")
     _, values, right = np.linalg.svd(triangle, full_matrices=True)
     level = right[int((values > INDEPENDENT * values.max(initial=0.0)).sum()) :].T
-    sides = (np.where(vertex.duals > 0.5, -1.0, 1.0)[:, None] * (design @ level))[~inside]
+    sides = (np.where(duals > 0.5, -1.0, 1.0)[:, None] * (design @ level))[~inside]
     sides = np.unique(sides.round(12), axis=0)
     sides = sides[np.abs(sides).max(1, initial=0.0) > SLACK]
     nearest = _nearest(sides)
     return level @ nearest if np.linalg.norm(nearest) > SLACK * (1 + len(sides)) else None
 
 
-def middle(lines: Lines, vertex: Vertex, direction: Array) -> tuple[Array, Array]:
-    """The line `(P,)` halfway to where the loss begins to rise in a level direction, and its residuals."""
-    falls = lines.at(direction)
-    falls[vertex.held] = 0.0
+def middle(lines: Lines, z: Array, held: Index, direction: Array) -> tuple[Array, Array]:
+    """The line `(P,)` halfway to where the loss begins to rise in a level direction, and its residuals.
+
+    From `z` on, a line through the rows `held`.
+    """
+    falls, residuals = lines.at(direction), lines.y - lines.at(z)
+    falls[held] = 0.0
     with np.errstate(all="ignore"):
-        reach = np.where(vertex.residuals * falls > 0, vertex.residuals / falls, np.inf).min()
-    z = vertex.z + 0.5 * reach * direction if np.isfinite(reach) else vertex.z
+        reach = np.where(residuals * falls > 0, residuals / falls, np.inf).min()
+    z = z + 0.5 * reach * direction if np.isfinite(reach) else z
     return z, lines.y - lines.at(z)
 
 

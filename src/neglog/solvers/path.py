@@ -1,0 +1,70 @@
+"""Paths: the minima of a quadratic plus weighted absolute values, for a whole grid of strengths of these."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neglog.solvers.quadratic import EPSILON, EXACT, Array, Quadratic
+
+TRIES = 8
+"""So many coefficients come in or leave at a kink before the search starts anew."""
+NEARLY = 1e-10
+"""A column of which less than this share is left, given others, is one of them, nearly."""
+
+
+def quadratic_path(hessian: Array, gradient: Array, l1: Array, strengths: Array) -> Array:
+    """The minimisers `(L, K)` of gᵀv + ½ vᵀHv + s Σ l1 |v| at strengths s `(L,)`, with exact zeros.
+
+    While the same v are off 0, on the same sides, all minimisers are linear in s: one solve of their face is
+    good for all strengths up to the next kink, where some v comes in or leaves. Each is held to the
+    subgradient condition.
+    Source: Osborne, Presnell and Turlach (2000), A new approach to variable selection; Efron, Hastie,
+    Johnstone and Tibshirani (2004), Least angle regression.
+    """
+    found, at = np.empty((len(strengths), len(gradient))), 0
+    v = np.zeros_like(gradient)
+    while at < len(strengths):
+        part = _along(hessian, gradient, l1, strengths[at:], np.sign(v))
+        if part is None:
+            weights = strengths[at] * l1
+            v = Quadratic(hessian, gradient + hessian @ v, weights, v).minimise()
+            found[at] = v
+            part = _along(hessian, gradient, l1, strengths[at:], np.sign(v), 1)
+        if part is not None:
+            found[at : at + len(part)] = part
+            v = part[-1]
+        at += 1 if part is None else len(part)
+    return found
+
+
+def _along(
+    hessian: Array, gradient: Array, l1: Array, strengths: Array, signs: Array, tries: int = TRIES
+) -> Array | None:
+    """The minimisers `(M, K)` at the first strengths, on the face of these signs or one beside it."""
+    for _ in range(tries):
+        face = np.flatnonzero((signs != 0) | (l1 == 0))
+        inner = hessian[np.ix_(face, face)]
+        pulls = np.stack([-gradient[face], -(l1 * signs)[face]], 1)
+        try:
+            factor = np.linalg.cholesky(inner)
+            if (factor.diagonal() ** 2 < NEARLY * inner.diagonal()).any():
+                return None
+            still, way = np.linalg.solve(inner, pulls).T
+        except np.linalg.LinAlgError:
+            return None
+        v = np.zeros((len(strengths), len(gradient)))
+        v[:, face] = still + strengths[:, None] * way
+        slopes, corners = gradient + v @ hessian, strengths[:, None] * l1
+        noise = 64 * EPSILON * (np.abs(gradient) + np.abs(v) @ np.abs(hessian) + corners)
+        beyond = np.abs(slopes) - corners - noise - EXACT * np.sqrt(hessian.diagonal())
+        beyond[:, face] = -np.inf
+        turned = (np.sign(v) != signs) & (l1 > 0)
+        turned[:, np.setdiff1d(np.arange(len(gradient)), face)] = False
+        sound = ~(turned.any(1) | (beyond.max(1, initial=-np.inf) > 0))
+        if sound[0]:
+            return v[: int(sound.argmin())] if not sound.all() else v
+        signs = np.where(turned[0], 0.0, signs)
+        entering = int(beyond[0].argmax())
+        if not turned[0].any():
+            signs[entering] = -np.sign(slopes[0, entering])
+    return None
