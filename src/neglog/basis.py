@@ -80,7 +80,8 @@ class Basis:
 
     def gather(self, values: Tensor, rows: slice = ALL_ROWS) -> Tensor:
         """The transpose of `at`: `(N,)` to `(P,)`; by NumPy, in half the time of torch."""
-        total, own = np.zeros(len(self.transform)), values.numpy()
+        own = values.numpy()
+        total = np.zeros(len(self.transform), own.dtype)
         with np.errstate(all="ignore"):  # solvers look at what is not finite
             for piece, place in self._pieces(rows):
                 columns, one = self.mixed(piece)

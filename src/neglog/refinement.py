@@ -84,7 +84,7 @@ def _solve(columns: Tensor, y: Tensor, weights: Tensor, coefficients: Tensor) ->
         spread = float((root * residuals).norm()) / len(y) ** 0.5
         if not (size <= max(CLOSE * spread, 1e-12 * float((root * y).norm()))):
             return None
-        if size >= 0.5 * before:
+        if size >= before:  # all that is left is the rounding of the coefficients
             break
         coefficients = coefficients + move
         residuals = residuals + lack - columns @ move
