@@ -283,6 +283,7 @@ MAY_IMPORT = {
         "predictive",
         "predictors",
     },
+    "pyro_samples": {"errors", "inference_data"},
 }
 HANDS_ON = {"losses": {"dictionary"}}
 """Names that a module hands on when they are asked for, and does not import: `losses.likelihood_of`."""
