@@ -14,6 +14,7 @@ SOURCE = Path(neglog.__file__).parent
 # Each module and those it may import; the order is the order of the picture in docs/design.md.
 MAY_IMPORT = {
     "errors": set(),
+    "arguments": {"errors"},
     "losses": {"errors"},
     "datasets": {"errors"},
     "distributions": {"errors"},
@@ -116,6 +117,7 @@ MAY_IMPORT = {
     "whitening": {"likelihoods"},
     "precision": {"kinks", "layout", "likelihoods", "objective", "predictors", "whitening"},
     "batch": {
+        "arguments",
         "coordinates",
         "errors",
         "existence",
@@ -147,7 +149,17 @@ MAY_IMPORT = {
         "solvers",
         "tracing",
     },
-    "bootstrap": {"batch", "data", "errors", "fit", "labels", "predictors", "tracing", "uncertainty"},
+    "bootstrap": {
+        "arguments",
+        "batch",
+        "data",
+        "errors",
+        "fit",
+        "labels",
+        "predictors",
+        "tracing",
+        "uncertainty",
+    },
     "fisher": {"coordinates", "distributions", "errors", "predictors", "uncertainty"},
     "sparsity": {"coordinates", "errors", "pinball"},
     "covariances": {
@@ -163,6 +175,7 @@ MAY_IMPORT = {
     },
     "profiles": {"coordinates", "errors", "solvers"},
     "summaries": {
+        "arguments",
         "covariances",
         "errors",
         "fit",
@@ -205,6 +218,7 @@ MAY_IMPORT = {
         "uncertainty",
     },
     "posterior": {
+        "arguments",
         "approximations",
         "covariances",
         "data",
@@ -218,6 +232,7 @@ MAY_IMPORT = {
         "tracing",
     },
     "predict": {
+        "arguments",
         "covariances",
         "data",
         "distributions",
@@ -229,6 +244,7 @@ MAY_IMPORT = {
         "tracing",
     },
     "intervals": {
+        "arguments",
         "covariances",
         "data",
         "distributions",
@@ -255,6 +271,7 @@ MAY_IMPORT = {
     "network": {"errors", "fisher", "fit", "objective", "predictors", "tracing", "uncertainty"},
     "structures": {"errors", "network", "solvers"},
     "laplace": {
+        "arguments",
         "distributions",
         "errors",
         "fit",
@@ -265,6 +282,7 @@ MAY_IMPORT = {
         "tracing",
     },
     "predictive": {
+        "arguments",
         "data",
         "errors",
         "handlers",
@@ -276,6 +294,7 @@ MAY_IMPORT = {
         "tracing",
     },
     "inference_data": {
+        "arguments",
         "errors",
         "fit",
         "objective",
@@ -283,7 +302,7 @@ MAY_IMPORT = {
         "predictive",
         "predictors",
     },
-    "pyro_samples": {"errors", "inference_data"},
+    "pyro_samples": {"arguments", "errors", "inference_data"},
 }
 HANDS_ON = {"losses": {"dictionary"}}
 """Names that a module hands on when they are asked for, and does not import: `losses.likelihood_of`."""

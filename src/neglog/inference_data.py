@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neglog.arguments import whole
 from neglog.errors import ModelError
 from neglog.fit import Fit, data_of
 from neglog.objective import Objective
@@ -55,8 +56,7 @@ def to_arviz(result: Fit | Posterior, *, draws: int = 500, seed: int = 0) -> Any
             f"`to_arviz` takes a fit or a posterior; this is {type(result).__name__}. For what Pyro sampled "
             "there is `from_pyro`."
         )
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise ModelError(f"`draws` must be a positive whole number; it is {draws!r}.")
+    draws = whole("draws", draws)
     data_of(result) if isinstance(result, Fit) else None
     objective = result.objective
     assert objective is not None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neglog.arguments import seed_of, whole
 from neglog.covariances import Kind, theta_covariance
 from neglog.data import Columns, Data, check_response, observed, prepare, prepare_designs
 from neglog.distributions.averaged import Averaged, Listed
@@ -120,7 +121,7 @@ def parameter_draws(
         ModelError: `draws` is not a positive whole number; as `covariance`.
         DataError: as `covariance`.
     """
-    count = _counted(DRAWS if draws is None else draws)
+    count, seed = whole("draws", DRAWS if draws is None else draws), seed_of(seed)
     matrix = theta_covariance(fit, kind, groups)
     assert fit.objective is not None
     scale = matrix.diagonal().clamp(min=0).sqrt()
@@ -142,16 +143,10 @@ def _some(posterior: Posterior, draws: int | None) -> dict[str, Tensor]:
     every = posterior.shape[0] * posterior.shape[1]
     if draws is None:
         return flat
-    if _counted(draws) > every:
+    if whole("draws", draws) > every:
         raise ModelError(f"`draws` is {draws} and the posterior has {every}; ask for no more than these.")
     chosen = torch.arange(draws) * every // draws
     return {name: values[chosen] for name, values in flat.items()}
-
-
-def _counted(draws: int) -> int:
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise ModelError(f"`draws` must be a positive whole number; it is {draws!r}.")
-    return draws
 
 
 def _response(model: Model, data: Data, values: Mapping[str, Tensor]) -> Any:

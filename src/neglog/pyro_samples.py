@@ -14,6 +14,7 @@ from pyro import poutine
 from pyro.infer import MCMC, Predictive
 from torch import Tensor
 
+from neglog.arguments import whole
 from neglog.errors import DataError, ModelError
 from neglog.inference_data import arrays, assembled
 
@@ -116,9 +117,8 @@ def _drawn(source: Any, args: tuple[Any, ...], keywords: Mapping[str, Any], draw
     if isinstance(source, Mapping) and source:
         return _Found(_samples("source", source))
     if callable(source):
-        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-            raise ModelError(f"`draws` must be a positive whole number; it is {draws!r}.")
-        return _Found({name: value[None] for name, value in _of_guide(source, args, keywords, draws).items()})
+        drawn = _of_guide(source, args, keywords, whole("draws", draws))
+        return _Found({name: value[None] for name, value in drawn.items()})
     raise ModelError(
         "`source` must be a pyro.infer.MCMC, a pyro.infer.Predictive, a guide, or samples (site name -> "
         f"tensor); it is {f'an empty {type(source).__name__}' if source == {} else type(source).__name__}."
