@@ -278,9 +278,7 @@ def main() -> None:
     print(f"{data_sets} data sets of {large} rows ({4 * large}: {', '.join(CORNERED)})")
     print(f"± {100 * monte_carlo(data_sets):.1f} points\n")
     table(("parameter", "held, %"), [(name, f"{100 * share:.1f}") for name, share in promised.items()])
-    print(
-        f"\none after the other: {fewer} data sets of {few_rows} rows, ± {100 * monte_carlo(fewer):.1f} points\n"
-    )
+    print(f"\none by one: {fewer} data sets of {few_rows} rows, ± {100 * monte_carlo(fewer):.1f} points\n")
     shown = [(name, parameter, f"{100 * share:.1f}") for (name, parameter), share in singly.items()]
     table(("model", "parameter", "held, %"), shown)
 

@@ -13,7 +13,7 @@ from neglog.covariances import Kind, theta_covariance
 from neglog.data import Columns, Data, check_response, observed, prepare, prepare_designs
 from neglog.distributions.averaged import Averaged, Listed
 from neglog.errors import DataError, ModelError
-from neglog.fit import Fit
+from neglog.fit import Fit, check_fit
 from neglog.handlers import Model
 from neglog.posterior import Posterior
 from neglog.predictors import RESPONSE, row_count
@@ -82,7 +82,7 @@ def predict(
 
 def rows_of(fit: Fit, x: Any, keywords: Mapping[str, Any]) -> Data:
     """New rows for a fit, as `new_rows`."""
-    dtype = next(iter(fit.params.values())).dtype
+    dtype = next(iter(check_fit(fit).params.values())).dtype
     return new_rows(fit.model, fit.columns, fit.keywords, x, keywords, dtype=dtype)
 
 
@@ -204,7 +204,7 @@ def log_likelihood(fit: Fit, x: Any, y: Any, **keywords: Any) -> Tensor:
     >>> torch.allclose(log_likelihood(fit, x, y).sum(), torch.tensor(-fit.nll, dtype=torch.float64))
     True
     """
-    dtype = next(iter(fit.params.values())).dtype
+    dtype = next(iter(check_fit(fit).params.values())).dtype
     every = prepare(x, y, dtype=dtype, row_bounds=row_bounds(fit.model), **keywords)
     response = predict(fit, x, **keywords)
     shape = tuple(response.batch_shape + response.event_shape)

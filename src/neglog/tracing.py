@@ -19,7 +19,7 @@ from torch.distributions import biject_to
 
 from neglog.data import ALL, Data
 from neglog.errors import ModelError
-from neglog.handlers import Model, is_parameter, is_real
+from neglog.handlers import Model, checked_model, is_parameter, is_real
 from neglog.predictors import RESPONSE, Designs, affine
 
 
@@ -164,8 +164,8 @@ def initial_value(
         return init_to_median(msg).detach()
     except NotImplementedError as error:  # as `ImproperUniform` has it
         raise ModelError(
-            f"the prior of `{msg['name']}` cannot be drawn from, so nothing says where to begin. Write a proper "
-            "prior on the same support, and mask it by `flat` where it should not count."
+            f"the prior of `{msg['name']}` cannot be drawn from, so nothing says where to begin. Write a "
+            "proper prior on the same support, and mask it by `flat` where it should not count."
         ) from error
 
 
@@ -246,9 +246,8 @@ def row_bounds(model: Model) -> frozenset[str]:
     Raises:
         ModelError: the model is no function.
     """
-    if not callable(model):
-        raise ModelError(f"`model` must be a function `(x, y=None)`, such as `models.gaussian`; it is {model!r}.")
-    return frozenset().union(*(getattr(layer, "row_bounds", ()) for layer in layers(model)))
+    every = layers(checked_model(model))
+    return frozenset().union(*(getattr(layer, "row_bounds", ()) for layer in every))
 
 
 def model_name(model: Model) -> str:
