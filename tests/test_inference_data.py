@@ -158,6 +158,14 @@ def test_a_fit_is_one_draw(table):
     assert float(exported.log_likelihood["y"].sum()) == pytest.approx(-fit.nll, rel=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword", "ignore:Passing a dict or None")  # ArviZ's own
+def test_weights_of_no_columns_are_left_out(table):
+    without = np.zeros((100, 0))
+    exported = to_arviz(posterior(models.gaussian, without, table[1], method="laplace"), draws=10)
+    assert set(exported.posterior.data_vars) == {"mean.bias", "sigma"}
+    assert list(az.summary(exported, kind="stats").index) == ["mean.bias", "sigma"]
+
+
 def test_a_flat_prior_is_left_out(table):
     exported = to_arviz(posterior(flat(models.gaussian), *table, method="laplace", draws=100))
     assert "prior" not in groups(exported)
@@ -174,6 +182,8 @@ def test_many_designs_outputs_and_weights_have_names(table):
     assert exported.observed_data.coords["response"].values.tolist() == ["left", "right"]
     assert exported.constant_data["weights"].shape == (99,)
     own = to_arviz(mle(models.laplace, {"median": designs["mean"], "scale": designs["scale"]}, y), draws=10)
+    same = to_arviz(mle(models.laplace, {"median": x, "scale": x}, y), draws=10)
+    assert same.posterior["log_scale.weight"].dims[-1] == "scale_term"
     assert own.posterior["median.weight"].dims[-1] == "median_term"
     assert own.posterior["log_scale.weight"].coords["scale_term"].values.tolist() == ["age"]
 

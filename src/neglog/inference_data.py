@@ -15,7 +15,7 @@ from neglog.fit import Fit, data_of
 from neglog.objective import Objective
 from neglog.posterior import Posterior
 from neglog.predictive import drawn_from_prior, posterior_predictive, responses, row_log_likelihood
-from neglog.predictors import RESPONSE
+from neglog.predictors import RESPONSE, design_keys
 
 Groups = dict[str, dict[str, np.ndarray]]
 TERM, ROW, RESPONSES = "term", "observation", "response"
@@ -81,10 +81,14 @@ def to_arviz(result: Fit | Posterior, *, draws: int = 500, seed: int = 0) -> Any
 
 
 def assembled(groups: Groups, dims: Mapping[str, list[str]], coords: Mapping[str, Any]) -> Any:
-    """Groups of arrays as the installed ArviZ takes them: by keyword before 1.0, as one mapping since."""
+    """Groups of arrays as the installed ArviZ takes them: by keyword before 1.0, as one mapping since.
+
+    What has no numbers, such as the weights of no columns, is left out: ArviZ cannot summarise it.
+    """
     import arviz
 
     from_dict: Any = arviz.from_dict
+    groups = {name: {key: v for key, v in group.items() if v.size} for name, group in groups.items()}
     if int(arviz.__version__.partition(".")[0]) < 1:
         return from_dict(**groups, dims=dims, coords=coords)
     return from_dict(groups, dims=dims, coords=coords)
@@ -136,7 +140,8 @@ def _dimensions(objective: Objective) -> tuple[dict[str, list[str]], dict[str, A
         if many:
             coords[many[0]] = list(objective.output_names(call))
         columns = objective.column_names(call)
-        dimension = next((d for d in _keys(data.columns) if coords[d] == columns), f"{call.name}_{TERM}")
+        own = [f"{key}_{TERM}" for key in design_keys(call.name)] + [TERM]  # `scale` for `log_scale`
+        dimension = next((d for d in own if coords.get(d) == columns), f"{call.name}_{TERM}")
         coords[dimension] = columns
         dims[f"{call.name}.weight"] = [*many, dimension]
         dims[f"{call.name}.bias"] = many
@@ -146,7 +151,3 @@ def _dimensions(objective: Objective) -> tuple[dict[str, list[str]], dict[str, A
         name: [f"{name}_{j}" for j in range(length)] for name, length in shapes.items() if name not in known
     }
     return known | numbered, coords
-
-
-def _keys(columns: Mapping[str, Any]) -> list[str]:
-    return [f"{key}_{TERM}" if key else TERM for key in columns]
