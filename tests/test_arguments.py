@@ -144,6 +144,16 @@ def test_hypotheses_and_added_columns_are_named(fit):
         neglog.score_test(fit, {"mean": X})
 
 
+@pytest.mark.parametrize("groups", [3, "street", {"a": [1, 2]}])
+def test_groups_are_one_entry_a_row(fit, groups):
+    for ask in (
+        lambda: neglog.covariance(fit, "cluster", groups=groups),
+        lambda: neglog.bootstrap(fit, 10, groups=groups),
+    ):
+        with pytest.raises(DataError, match="`groups` must have one entry for each"):
+            ask()
+
+
 def twice(x, y=None):
     first, second = (pyro.sample(name, dist.Normal(0.0, 1.0)) for name in ("first", "second"))
     sigma = positive("sigma", x)
