@@ -145,7 +145,7 @@ def draw_forest(axes: Axes, found: dict[str, Answer], column: int) -> None:
 def draw_distances(axes: Axes, far: dict[str, list[float]]) -> None:
     for name, values in far.items():
         axes.loglog(TIMES, values, "o-", color=COLOURS[name], lw=1.6, ms=4)
-        say(axes, f"MAP, {name}", (TIMES[-1] * 0.9, values[-1] * 1.7), COLOURS[name], ha="right")
+        say(axes, f"MAP, {name}", (TIMES[0], values[0] * 0.42), COLOURS[name])
     line = far["sceptical"][0] * 2.2 / np.sqrt(TIMES)
     axes.loglog(TIMES, line, color=QUIET, lw=0.9, ls=(0, (2, 3)))
     say(axes, "1 / √n", (TIMES[1], line[1] * 1.5), QUIET)

@@ -14,6 +14,7 @@ SOURCE = Path(neglog.__file__).parent
 # Each module and those it may import; the order is the order of the picture in docs/design.md.
 MAY_IMPORT = {
     "errors": set(),
+    "arguments": {"errors"},
     "losses": {"errors"},
     "datasets": {"errors"},
     "distributions": {"errors"},
@@ -146,6 +147,7 @@ MAY_IMPORT = {
     "replayed": {"data", "likelihoods", "objective", "rowwise"},
     "precision": {"kinks", "layout", "likelihoods", "objective", "predictors", "whitening"},
     "batch": {
+        "arguments",
         "coordinates",
         "errors",
         "existence",
@@ -181,6 +183,7 @@ MAY_IMPORT = {
         "tracing",
     },
     "bootstrap": {
+        "arguments",
         "batch",
         "data",
         "errors",
@@ -207,6 +210,7 @@ MAY_IMPORT = {
     },
     "profiles": {"coordinates", "errors", "solvers"},
     "summaries": {
+        "arguments",
         "covariances",
         "errors",
         "fit",
@@ -249,6 +253,7 @@ MAY_IMPORT = {
         "uncertainty",
     },
     "posterior": {
+        "arguments",
         "approximations",
         "covariances",
         "data",
@@ -262,6 +267,7 @@ MAY_IMPORT = {
         "tracing",
     },
     "predict": {
+        "arguments",
         "covariances",
         "data",
         "distributions",
@@ -273,6 +279,7 @@ MAY_IMPORT = {
         "tracing",
     },
     "intervals": {
+        "arguments",
         "covariances",
         "data",
         "distributions",
@@ -299,6 +306,7 @@ MAY_IMPORT = {
     "network": {"errors", "fisher", "fit", "objective", "predictors", "tracing", "uncertainty"},
     "structures": {"errors", "network", "solvers"},
     "laplace": {
+        "arguments",
         "distributions",
         "errors",
         "fit",
@@ -309,6 +317,7 @@ MAY_IMPORT = {
         "tracing",
     },
     "predictive": {
+        "arguments",
         "data",
         "errors",
         "handlers",
@@ -320,6 +329,7 @@ MAY_IMPORT = {
         "tracing",
     },
     "inference_data": {
+        "arguments",
         "errors",
         "fit",
         "objective",
@@ -327,6 +337,7 @@ MAY_IMPORT = {
         "predictive",
         "predictors",
     },
+    "pyro_samples": {"arguments", "errors", "inference_data"},
 }
 HANDS_ON = {"losses": {"dictionary"}}
 """Names that a module hands on when they are asked for, and does not import: `losses.likelihood_of`."""

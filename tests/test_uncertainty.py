@@ -11,7 +11,17 @@ import scipy.stats
 import torch
 from reference import CASES, label, problem, table
 
-from neglog import bootstrap, censored, covariance, distributions, map_estimate, mle, models, summary
+from neglog import (
+    bootstrap,
+    censored,
+    covariance,
+    distributions,
+    map_estimate,
+    mle,
+    models,
+    summary,
+    with_priors,
+)
 from neglog.errors import DataError, ModelError
 from neglog.fisher import FAMILIES
 from neglog.reports import estimates_html, estimates_latex, estimates_text
@@ -482,8 +492,27 @@ def test_the_table_is_written_as_text_html_and_latex():
         assert "90" in written
     assert "a_1 & <b>" in text
     assert "<td>a_1 &amp; &lt;b&gt;</td>" in html
-    assert html.count("<tr>") == 4
+    body, foot = html.split("<tfoot>")
+    assert body.count("<tr>") == 4
+    assert foot.count("<tr>") == 2
     assert r"a\_1 \& $<$b$>$" in latex
     rows = [line for line in latex.splitlines() if line.endswith(r"\\")]
-    assert len(rows) == 4
-    assert {row.replace(r"\&", "").count("&") for row in rows} == {7}
+    below = [row for row in rows if row.startswith(r"\multicolumn{8}{l}{")]
+    assert rows[-2:] == below
+    assert {row.replace(r"\&", "").count("&") for row in rows[:-2]} == {7}
+    assert len(rows) == 6
+    for written in (text, html, latex):  # what a paper says below its table
+        for name in ("nll", "aic", "aicc", "bic"):
+            assert f"= {table_.attrs[name]:.5g}" in written
+        assert "n = 20, k = 3, NLL" in written
+        assert "standard errors: observed; intervals: wald, 90" in written
+
+
+def test_a_table_without_errors_says_why():
+    lasso = with_priors(models.gaussian, {"mean.weight": pyro.distributions.Laplace(torch.zeros(1), 0.1)})
+    table_ = summary(map_estimate(lasso, normal(20, 1), normal(20, seed=1)))
+    assert (
+        estimates_text(table_)
+        .splitlines()[-1]
+        .startswith("standard errors: none, since a prior with corners")
+    )

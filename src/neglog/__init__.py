@@ -7,7 +7,7 @@ from neglog.covariances import covariance
 from neglog.fit import Fit, map_estimate, mle
 from neglog.handlers import censored, flat, masked, on_features, truncated, weighted, with_priors
 from neglog.hypotheses import HypothesisTest, likelihood_ratio_test, score_test, vuong_test, wald_test
-from neglog.inference_data import from_pyro, to_arviz
+from neglog.inference_data import to_arviz
 from neglog.intervals import interval, quantile
 from neglog.laplace import LaplaceApproximation, laplace_approximation
 from neglog.lasso import LassoPath, lasso_path
@@ -15,6 +15,7 @@ from neglog.posterior import Posterior, posterior
 from neglog.predict import log_likelihood, predict
 from neglog.predictive import PriorDraws, posterior_predictive, prior_predictive
 from neglog.priors import priors_for
+from neglog.pyro_samples import from_pyro
 from neglog.quantiles import Quantiles, quantiles
 from neglog.ranking import compare
 from neglog.scores import scores

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neglog.arguments import share
 from neglog.coordinates import rescaled
 from neglog.errors import ConvergenceWarning, ModelError, NeglogError
 from neglog.existence import FAR, FLAT, RISE
@@ -87,8 +88,7 @@ class BatchFit:
         Raises:
             ModelError: `level` is not between 0 and 1; the covariances were not asked for.
         """
-        if not 0 < level < 1:
-            raise ModelError(f"`level` must be between 0 and 1; it is {level}.")
+        level = share("level", level)
         theta, covariance = self._known()
         reach = float(torch.special.ndtri(torch.tensor(0.5 + level / 2, dtype=torch.float64)))
         return {site.name: natural_interval(site, theta, covariance, reach) for site in self.sites}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from neglog.arguments import seed_of, share
 from neglog.batch import fitted_again
 from neglog.data import Data
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError
@@ -75,8 +77,7 @@ class Bootstrap:
         Sources: Davison & Hinkley (1997), Bootstrap Methods and their Application, chapter 5; Efron (1987),
         Better bootstrap confidence intervals; DiCiccio & Efron (1996), section 6, for the acceleration.
         """
-        if not 0 < level < 1:
-            raise ModelError(f"`level` must be between 0 and 1; it is {level}.")
+        level = share("level", level)
         tail = (1 - level) / 2
         if len(self.draws) * tail < 1:
             raise ModelError(
@@ -170,7 +171,7 @@ def bootstrap(
     >>> again.interval(0.9).loc[("mean", "x0")].round(1).to_dict()
     {'lower': 1.4, 'upper': 2.5}
     """
-    data = _checked(fit, draws, kind)
+    data = _checked(fit, draws, kind, seed)
     numbers = None if groups is None else _numbers(groups, data, kind)
     size = max(1, CHUNK // data.rows)
     samples = (
@@ -198,7 +199,7 @@ Sample = tuple[Data, Tensor, Tensor | None]
 """Data, whose own y and weights do not count; y `(N,)` or `(S, N)`; weights `(S, N)` or None."""
 
 
-def _checked(fit: Fit, draws: int, kind: str) -> Data:
+def _checked(fit: Fit, draws: int, kind: str, seed: int) -> Data:
     data = data_of(fit)
     assert fit.objective is not None
     if not all(site.masked for site in fit.objective.sites.values()):
@@ -210,10 +211,11 @@ def _checked(fit: Fit, draws: int, kind: str) -> Data:
         raise ModelError(f"there is nothing to bootstrap without an optimum: {fit.status}.")
     if kind not in ("rows", "weights", "parametric"):
         raise ModelError(f"`kind` must be 'rows', 'weights' or 'parametric'; it is {kind!r}.")
-    if not draws >= 2:
-        raise ModelError(f"`draws` must be at least 2; it is {draws}.")
-    whole = data.weights is None or bool((data.weights == data.weights.round()).all())
-    if kind != "weights" and not whole:
+    if isinstance(draws, bool) or not isinstance(draws, Integral) or not draws >= 2:
+        raise ModelError(f"`draws` must be at least 2; it is {draws!r}.")
+    seed_of(seed)
+    counted = data.weights is None or bool((data.weights == data.weights.round()).all())
+    if kind != "weights" and not counted:
         raise DataError(
             f"kind={kind!r} needs observations that can be counted, and some `weights` are no whole numbers; "
             "use kind='weights'."

@@ -305,4 +305,6 @@ def _groupings(groups: Any) -> Sequence[Any]:
     if isinstance(groups, list | tuple) and groups and np.ndim(groups[0]) == 1:
         return groups
     given = np.asarray(groups)
+    if not given.ndim:
+        raise DataError(f"`groups` must have one entry for each row; it is {groups!r}.")
     return [given] if given.ndim == 1 else list(given.T)

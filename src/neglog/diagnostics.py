@@ -12,6 +12,8 @@ MOST_R_HAT = 1.01
 """Chains disagree above this (Vehtari et al. 2021)."""
 LEAST_ESS = 100
 """A chain needs so many effective draws before means and quantiles can be told (Vehtari et al. 2021)."""
+TAILS = (0.05, 0.95)
+"""The quantiles whose effective sample size is that of the tail (Vehtari et al. 2021)."""
 MOST_PARETO_K = 0.7
 """Above this the ratios of the densities have no usable mean (Vehtari et al. 2024)."""
 
@@ -43,8 +45,9 @@ def _entry(series: Tensor) -> tuple[float, float]:
         return 1.0, float(series.numel())
     # Halves of a single chain are compared as two chains are.
     halves = series if len(series) > 1 else series[:, : series.shape[1] // 2 * 2].reshape(2, -1)
-    sizes = (float(arviz.ess(series.numpy(), method=method)) for method in ("bulk", "tail"))
-    return float(arviz.rhat(halves.numpy())), min(sizes)
+    # From 1.0 on ArviZ has no quantiles of its own for the tail of an array.
+    bulk, tail = arviz.ess(series.numpy()), arviz.ess(series.numpy(), method="tail", prob=TAILS)
+    return float(arviz.rhat(halves.numpy())), min(float(bulk), float(tail))
 
 
 def pareto_k(log_ratios: Tensor) -> float:

@@ -18,7 +18,13 @@ from neglog.choice import DENSE, choose, problem_of
 from neglog.coordinates import Coordinates, rescaled
 from neglog.data import ALL, Columns, Data, prepare
 from neglog.elsewhere import elsewhere
-from neglog.errors import ConvergenceWarning, DataError, SingularDesignError, UnboundedLikelihoodError
+from neglog.errors import (
+    ConvergenceWarning,
+    DataError,
+    ModelError,
+    SingularDesignError,
+    UnboundedLikelihoodError,
+)
 from neglog.existence import check_covariance, recession
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
@@ -308,12 +314,25 @@ def _finished(objective: Objective, coordinates: Coordinates, solution: Solution
     )
 
 
+def check_fit(fit: Any) -> Fit:
+    """A fit, or an error that says what is none.
+
+    Raises:
+        ModelError: it is none.
+    """
+    if not isinstance(fit, Fit):
+        raise ModelError(f"this is asked of a fit of `mle` or `map_estimate`, not of {type(fit).__name__}.")
+    return fit
+
+
 def data_of(fit: Fit) -> Data:
     """The data of a fit.
 
     Raises:
+        ModelError: it is no fit.
         DataError: the fit was read from disk, which does not keep them.
     """
+    check_fit(fit)
     if fit.objective is None:
         raise DataError("this fit was read from disk and has no data; fit again to ask this of it.")
     return fit.objective.data

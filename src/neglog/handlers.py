@@ -91,6 +91,20 @@ class _Flat(_Sites):
         msg["mask"] = False if msg["mask"] is None else msg["mask"] & False
 
 
+def checked_model(model: Any) -> Model:
+    """A model, or an error that says what is none.
+
+    Raises:
+        ModelError: it is no function.
+    """
+    if not callable(model):
+        raise ModelError(
+            f"`model` must be a function `(x, y=None)`, as `models.gaussian` is; it is {model!r}."
+        )
+    checked: Model = model
+    return checked
+
+
 def flat(model: Model, *sites: str) -> Model:
     """The model with the log-density of its parameters masked: its joint density is its likelihood.
 
@@ -107,7 +121,7 @@ def flat(model: Model, *sites: str) -> Model:
     >>> float(trace.log_prob_sum(lambda name, site: name != "y"))
     0.0
     """
-    return _Flat("flat", frozenset(sites))(model)
+    return _Flat("flat", frozenset(sites))(checked_model(model))
 
 
 class _WithPriors(_Sites):

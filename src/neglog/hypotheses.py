@@ -107,6 +107,8 @@ def wald_test(fit: Fit, hypothesis: str, *, kind: Kind = "observed", **settings:
 
     Source: Wald (1943), Tests of statistical hypotheses concerning several parameters.
     """
+    if not isinstance(hypothesis, str):
+        raise ModelError(f"`hypothesis` must be text, as 'x1 = 0, x2 = x3'; it is {hypothesis!r}.")
     matrix = covariance(fit, kind, **settings)
     rows, values = linear_constraints(hypothesis, list(matrix.index))
     away = rows @ torch.tensor(estimates(fit)[list(matrix.index)].to_numpy()) - values
@@ -276,8 +278,12 @@ def _predictor(fit: Fit, coordinates: Coordinates, predictor: str | None) -> str
 
 def _columns(added: Any, data: Data) -> tuple[Tensor, tuple[str, ...]]:
     """The added columns `(N, Q)` in the rows that were fitted, and their names."""
-    found, columns = prepare_designs(added, dtype=data.y.dtype)
-    assert isinstance(found, Tensor)
+    try:
+        found, columns = prepare_designs(added, dtype=data.y.dtype)
+    except DataError as error:
+        raise DataError(str(error).replace("`x`", "`added`")) from error
+    if not isinstance(found, Tensor):
+        raise DataError("`added` must be one design, `(N, Q)`; it is a mapping of them.")
     rows = data.rows if data.index is None else int(data.index.max()) + 1
     if len(found) < rows or (data.index is None and len(found) != rows):
         raise DataError(f"`added` must have one row for each of {rows}; it has {len(found)}.")

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from neglog.arguments import share
 from neglog.covariances import Kind, theta_covariance
 from neglog.data import Data
 from neglog.distributions.averaged import quantile_of
@@ -81,8 +82,7 @@ def interval(
     1      2.26       0.98   0.96   5.30
     2      5.87       2.36   2.67  12.89
     """
-    if not 0 < level < 1:
-        raise ModelError(f"`level` must be between 0 and 1; it is {level}.")
+    level = share("level", level)
     if kind == "outcome":
         shares = [0.5, 0.5 - level / 2, 0.5 + level / 2]
         ends_of = quantile(
@@ -135,7 +135,10 @@ def quantile(
     >>> quantile(fit, x[:1], [0.5, 0.975])
     tensor([[3.0000, 6.6668]], dtype=torch.float64)
     """
-    shares = torch.as_tensor(q, dtype=torch.float64)
+    try:
+        shares = torch.as_tensor(q, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"`q` must be one number between 0 and 1, or several; it is {q!r}.") from error
     if shares.dim() > 1 or not bool(((shares > 0) & (shares < 1)).all()):
         raise ModelError(f"`q` must be one number between 0 and 1, or several; it is {q}.")
     response = predict(

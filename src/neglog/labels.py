@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from neglog.fit import Fit
+from neglog.fit import Fit, check_fit
 from neglog.objective import Objective
 from neglog.tracing import layers
 
@@ -18,6 +18,7 @@ CHOLESKY = "_cholesky"
 
 def estimates(fit: Fit) -> pd.Series:
     """The estimates as a table shows them: a number for each (parameter, term), intercepts first."""
+    check_fit(fit)
     rows = [
         pair
         for site, labels in site_labels(fit).items()

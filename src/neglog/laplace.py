@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from neglog.arguments import seed_of, whole
 from neglog.distributions import Normal
 from neglog.distributions.averaged import Averaged, Listed
 from neglog.errors import ModelError
@@ -87,8 +88,7 @@ class LaplaceApproximation:
             DataError: as `predict`.
             ModelError: `draws` is not a positive whole number.
         """
-        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-            raise ModelError(f"`draws` must be a positive whole number; it is {draws!r}.")
+        draws, seed = whole("draws", draws), seed_of(seed)
         mean, covariance = self.linearised(x, **keywords)
         data = rows_of(self.fit, x, keywords)
 

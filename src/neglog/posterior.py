@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from neglog.approximations import GUIDES, laplace, laplace_natural, variational
+from neglog.arguments import seed_of, share, whole
 from neglog.covariances import covariance
 from neglog.data import prepare
 from neglog.density import Density, density
@@ -23,6 +24,8 @@ from neglog.nuts import nuts
 from neglog.objective import Objective
 from neglog.tracing import row_bounds
 
+FEW = 100
+"""Fewer draws say nothing of tails and mixing; fewer steps of `vi` lead nowhere."""
 FAR = 40.0
 """From half as far to so far from the optimum, on the unconstrained scale, a proper density falls ..."""
 FALLEN = 10.0
@@ -153,9 +156,10 @@ def posterior(
     (torch.Size([1, 500, 1]), True)
     """
     _check_choices(method=method, space=space, guide=guide)
-    _check_numbers(draws=draws, chains=chains, tune=tune, steps=steps)
-    if not 0 < target_accept < 1:
-        raise ModelError(f"`target_accept` must be between 0 and 1; it is {target_accept}.")
+    draws, steps = whole("draws", draws, FEW), whole("steps", steps, FEW)
+    chains, tune, seed = whole("chains", chains), whole("tune", tune), seed_of(seed)
+    target_accept = share("target_accept", target_accept)
+    cores = None if cores is None else whole("cores", cores)
     data = prepare(x, y, weights=weights, row_bounds=row_bounds(model), **keywords)
     objective = Objective(model, data)
     flat = [name for name, site in objective.sites.items() if site.masked]
@@ -201,15 +205,6 @@ def _check_choices(method: str, space: str, guide: str) -> None:
             raise ModelError(f"`{name}` must be one of {', '.join(map(repr, known))}; it is {value!r}.")
     if space == "natural" and method != "laplace":
         raise ModelError(f"`space='natural'` is for `method='laplace'`; the method is {method!r}.")
-
-
-def _check_numbers(**numbers: int) -> None:
-    least = {"draws": 100, "steps": 100}  # fewer say nothing of tails and mixing
-    for name, value in numbers.items():
-        if not isinstance(value, int) or value < least.get(name, 1):
-            raise ModelError(
-                f"`{name}` must be a whole number, {least.get(name, 1)} or more; it is {value!r}."
-            )
 
 
 def _optimum(model: Model, x: Any, y: Any, weights: Any, keywords: Mapping[str, Any], flat: list[str]) -> Fit:

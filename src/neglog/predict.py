@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neglog.arguments import seed_of, whole
 from neglog.covariances import Kind, theta_covariance
 from neglog.data import Columns, Data, check_response, observed, prepare, prepare_designs
 from neglog.distributions.averaged import Averaged, Listed
 from neglog.errors import DataError, ModelError
-from neglog.fit import Fit
+from neglog.fit import Fit, check_fit
 from neglog.handlers import Model
 from neglog.posterior import Posterior
 from neglog.predictors import RESPONSE, row_count
@@ -81,7 +82,7 @@ def predict(
 
 def rows_of(fit: Fit, x: Any, keywords: Mapping[str, Any]) -> Data:
     """New rows for a fit, as `new_rows`."""
-    dtype = next(iter(fit.params.values())).dtype
+    dtype = next(iter(check_fit(fit).params.values())).dtype
     return new_rows(fit.model, fit.columns, fit.keywords, x, keywords, dtype=dtype)
 
 
@@ -120,7 +121,7 @@ def parameter_draws(
         ModelError: `draws` is not a positive whole number; as `covariance`.
         DataError: as `covariance`.
     """
-    count = _counted(DRAWS if draws is None else draws)
+    count, seed = whole("draws", DRAWS if draws is None else draws), seed_of(seed)
     matrix = theta_covariance(fit, kind, groups)
     assert fit.objective is not None
     scale = matrix.diagonal().clamp(min=0).sqrt()
@@ -142,16 +143,10 @@ def _some(posterior: Posterior, draws: int | None) -> dict[str, Tensor]:
     every = posterior.shape[0] * posterior.shape[1]
     if draws is None:
         return flat
-    if _counted(draws) > every:
+    if whole("draws", draws) > every:
         raise ModelError(f"`draws` is {draws} and the posterior has {every}; ask for no more than these.")
     chosen = torch.arange(draws) * every // draws
     return {name: values[chosen] for name, values in flat.items()}
-
-
-def _counted(draws: int) -> int:
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise ModelError(f"`draws` must be a positive whole number; it is {draws!r}.")
-    return draws
 
 
 def _response(model: Model, data: Data, values: Mapping[str, Tensor]) -> Any:
@@ -209,7 +204,7 @@ def log_likelihood(fit: Fit, x: Any, y: Any, **keywords: Any) -> Tensor:
     >>> torch.allclose(log_likelihood(fit, x, y).sum(), torch.tensor(-fit.nll, dtype=torch.float64))
     True
     """
-    dtype = next(iter(fit.params.values())).dtype
+    dtype = next(iter(check_fit(fit).params.values())).dtype
     every = prepare(x, y, dtype=dtype, row_bounds=row_bounds(fit.model), **keywords)
     response = predict(fit, x, **keywords)
     shape = tuple(response.batch_shape + response.event_shape)

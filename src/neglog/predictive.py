@@ -11,6 +11,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from neglog.arguments import seed_of, whole
 from neglog.data import Data, prepare, prepare_designs
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
@@ -63,6 +64,7 @@ def prior_predictive(
 
 def drawn_from_prior(model: Model, data: Data, draws: int, seed: int) -> PriorDraws:
     """As `prior_predictive`, of data that were validated."""
+    draws = whole("draws", draws)
     with _seeded(seed):
         runs = [_run(model, data, {}) for _ in range(draws)]
     latent = {name: msg for name, msg in runs[0].sites.items() if not msg["is_observed"] and name != RESPONSE}
@@ -86,9 +88,15 @@ def posterior_predictive(posterior: Posterior, x: Any = None, *, seed: int = 0, 
         keywords: what else the model takes for each row of `x`, such as ``exposure``, `(N,)`.
 
     Raises:
+        ModelError: it is no posterior.
         DataError: designs of another form than the posterior had, NaN or infinite values; keywords
             without `x`, or others than it had.
     """
+    if not isinstance(posterior, Posterior):
+        raise ModelError(
+            f"`posterior_predictive` is of a posterior, not of {type(posterior).__name__}; of a fit there is "
+            "`predict`, and its `sample`."
+        )
     objective = posterior.objective
     data = objective.data
     if x is not None:
@@ -112,6 +120,7 @@ def responses(model: Model, data: Data, values: Mapping[str, Tensor], seed: int)
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Random numbers in private, from this seed; parameters are known to be fine."""
+    seed = seed_of(seed)
     with torch.no_grad(), torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
         torch.default_generator.manual_seed(seed)
         yield

@@ -44,6 +44,8 @@ def compare(fits: Mapping[str, Fit]) -> pd.DataFrame:
     gaussian  12.274  3  0.000       0.803      NaN
     laplace   13.681  3  2.814       0.197   -1.047
     """
+    if not isinstance(fits, Mapping):
+        raise DataError(f"`fits` must be a mapping, name -> fit; it is {type(fits).__name__}.")
     if len(fits) < 2:
         raise DataError(f"a comparison needs at least two fits; there are {len(fits)}.")
     first, *rest = fits.values()

@@ -47,27 +47,59 @@ def estimates_table(estimates: pd.DataFrame, level: float = 0.95) -> Table:
 
 
 def estimates_text(estimates: pd.DataFrame) -> str:
-    """The table of `summary` as plain text, as wide as it needs to be."""
+    """The table of `summary` as plain text, as wide as it needs to be, with what it knows of the fit below.
+
+    >>> import torch
+    >>> from neglog import mle, models, summary
+    >>> x = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
+    >>> fit = mle(models.gaussian, x, torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64))
+    >>> print(estimates_text(summary(fit)).partition("\\n\\n")[2])
+    n = 3, k = 3, NLL = 3.2171, AIC = 12.434, BIC = 9.7301
+    standard errors: observed; intervals: wald, 95 %
+    """
     written = io.StringIO()
     shown = estimates_table(estimates, float(estimates.attrs.get("level", 0.95)))
     Console(width=200, file=written, color_system=None).print(shown)
-    return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
+    lines = [line.rstrip() for line in written.getvalue().splitlines()]
+    return "\n".join([*lines, *([""] * bool(estimates.attrs)), *_footer(estimates)])
 
 
 def estimates_html(estimates: pd.DataFrame) -> str:
-    """The table of `summary` as an HTML table, every name escaped."""
+    """The table of `summary` as an HTML table, every name escaped, with what it knows of the fit below."""
     head, rows = _grid(estimates)
     heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     lines = ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-    return "\n".join(["<table>", f"<tr>{heads}</tr>", *lines, "</table>"])
+    below = [f'<tr><td colspan="{len(head)}">{html.escape(line)}</td></tr>' for line in _footer(estimates)]
+    foot = ["<tfoot>", *below, "</tfoot>"] if below else []
+    return "\n".join(["<table>", f"<tr>{heads}</tr>", *lines, *foot, "</table>"])
 
 
 def estimates_latex(estimates: pd.DataFrame) -> str:
-    """The table of `summary` as a LaTeX tabular, every name escaped; it needs no package."""
+    """The table of `summary` as a LaTeX tabular, every name escaped, with what it knows of the fit below.
+
+    It needs no package.
+    """
     head, rows = _grid(estimates)
     lines = [" & ".join(map(_latex, row)) + r" \\" for row in (head, *rows)]
     start = rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}"
-    return "\n".join([start, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"])
+    below = [rf"\multicolumn{{{len(head)}}}{{l}}{{{_latex(line)}}} \\" for line in _footer(estimates)]
+    body = [start, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", *below]
+    return "\n".join([*body, r"\end{tabular}"])
+
+
+def _footer(estimates: pd.DataFrame) -> list[str]:
+    """What a table of `summary` knows of its fit, in lines; none for a table without it."""
+    facts = estimates.attrs
+    if not facts:
+        return []
+    names = {"n": "n", "k": "k", "nll": "NLL", "aic": "AIC", "aicc": "AICc", "bic": "BIC"}
+    shown = {name: float(facts[key]) for key, name in names.items() if key in facts}
+    numbers = ", ".join(f"{name} = {value:.5g}" for name, value in shown.items() if math.isfinite(value))
+    errors = facts.get("kind") or f"none, since {str(facts.get('reason', '')).removesuffix('.')}"
+    spans = (
+        f"; intervals: {facts['interval']}, {100 * float(facts['level']):g} %" if facts.get("kind") else ""
+    )
+    return [numbers, f"standard errors: {errors}{spans}"]
 
 
 def _grid(estimates: pd.DataFrame) -> tuple[list[str], list[list[str]]]:

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from neglog.arguments import share
 from neglog.covariances import Kind, covariance
 from neglog.errors import DataError, ModelError
 from neglog.fit import Fit
@@ -59,8 +60,7 @@ def summary(
     >>> summary(fit)["estimate"].round(3).to_dict()
     {('mean', 'Intercept'): 0.5, ('mean', 'x0'): 2.5, ('sigma', ''): 0.707}
     """
-    if not 0 < level < 1:
-        raise ModelError(f"`level` must be between 0 and 1; it is {level}.")
+    level = share("level", level)
     if interval not in ("wald", "profile"):
         raise ModelError(f"`interval` must be 'wald' or 'profile'; it is {interval!r}.")
     table = estimates(fit).to_frame()

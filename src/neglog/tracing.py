@@ -19,7 +19,7 @@ from torch.distributions import biject_to
 
 from neglog.data import ALL, Data
 from neglog.errors import ModelError
-from neglog.handlers import Model, is_parameter, is_real
+from neglog.handlers import Model, checked_model, is_parameter, is_real
 from neglog.predictors import RESPONSE, Designs, affine
 
 
@@ -160,7 +160,13 @@ def initial_value(
             mean = torch.tensor(torch.nan)
         zero = torch.zeros(msg["fn"].shape(), dtype=mean.dtype)
         return torch.where(torch.isfinite(mean), mean, zero)
-    return init_to_median(msg).detach()
+    try:
+        return init_to_median(msg).detach()
+    except NotImplementedError as error:  # as `ImproperUniform` has it
+        raise ModelError(
+            f"the prior of `{msg['name']}` cannot be drawn from, so nothing says where to begin. Write a "
+            "proper prior on the same support, and mask it by `flat` where it should not count."
+        ) from error
 
 
 def _is_inside(support: Any, value: Tensor) -> bool:
@@ -235,8 +241,13 @@ def takes_missing(model: Model) -> bool:
 
 
 def row_bounds(model: Model) -> frozenset[str]:
-    """The keywords that `censored` and `truncated` read as bounds of the rows, which may be infinite."""
-    return frozenset().union(*(getattr(layer, "row_bounds", ()) for layer in layers(model)))
+    """The keywords that `censored` and `truncated` read as bounds of the rows, which may be infinite.
+
+    Raises:
+        ModelError: the model is no function.
+    """
+    every = layers(checked_model(model))
+    return frozenset().union(*(getattr(layer, "row_bounds", ()) for layer in every))
 
 
 def model_name(model: Model) -> str:

@@ -61,9 +61,24 @@ def optimum(fit: Fit) -> tuple[Coordinates, Tensor]:
     _, objective = data_and_objective(fit)
     assert fit.coordinates is not None
     if not fit.converged:
-        raise ModelError(f"there are no standard errors without an optimum: {fit.status}.")
+        raise ModelError(f"there are no standard errors without an optimum: {fit.status}{_flat(fit)}.")
     _check_smooth(objective)
     return fit.coordinates, fit.coordinates.z(objective.theta(fit.params))
+
+
+def _flat(fit: Fit) -> str:
+    """Along what the loss is flat where a solver stopped, as words to be added; none where it is not."""
+    coordinates, objective = fit.coordinates, fit.objective
+    assert coordinates is not None
+    assert objective is not None
+    if coordinates.kinked or kinked_sites(objective) or objective.size > DENSE:
+        return ""
+    z = coordinates.z(objective.theta(fit.params))
+    try:
+        inverse_root(coordinates, information(coordinates, z))
+    except ModelError as error:
+        return f"; {error}".removesuffix(".")
+    return ""
 
 
 def data_and_objective(fit: Fit) -> tuple[Data, Objective]:
