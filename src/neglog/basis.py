@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,16 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 32_768
+CHUNK = 327_680
 """So many numbers of a design are multiplied at a time: they stay in the cache of a core."""
+TALL = 2048
+"""Tall matrices are multiplied so many rows at a time."""
+ALIKE = 0.05
+"""Columns whose scaled singular values span no more than this lose few digits in single precision."""
 WELL = 1e-3
 """Columns whose scaled singular values span no more than this keep their digits in normal equations."""
 FAIR = 1e-6
 """Those whose singular values span no more than this keep them where the inverse of their triangle mixes."""
 POOR = 1e-13
 """Those whose singular values span no more than this keep them where their triangle is undone row by row."""
-SHARED = 20_000
-"""The products of more rows than this are shared out to threads."""
 LARGE = 100_000
 """Designs of fewer numbers than this are decomposed by Householder's QR, exact whatever they hold."""
 BLOCK = 10_000
@@ -44,7 +45,9 @@ class Basis:
     one: bool
     transform: Tensor
     triangle: Tensor | None = None
-    known: dict[Any, tuple[Any, np.ndarray]] = field(default_factory=dict, repr=False)
+    alike: bool = False
+    """Whether the columns are of one size and far from dependent."""
+    known: dict[Any, tuple[Any, Tensor]] = field(default_factory=dict, repr=False)
     """Products of all columns, by what they were asked with."""
 
     def take(self, index: Tensor, taken: Mapping[Any, Tensor]) -> Basis:
@@ -79,40 +82,40 @@ class Basis:
         return found[0] if len(found) == 1 else torch.cat([z[:0], *found])
 
     def gather(self, values: Tensor, rows: slice = ALL_ROWS) -> Tensor:
-        """The transpose of `at`: `(N,)` to `(P,)`; by NumPy, in half the time of torch."""
-        own = values.numpy()
-        total = np.zeros(len(self.transform), own.dtype)
-        with np.errstate(all="ignore"):  # solvers look at what is not finite
-            for piece, place in self._pieces(rows):
-                columns, one = self.mixed(piece)
-                total[int(one) :] += own[place] @ columns.numpy()
-                total[: int(one)] += own[place].sum()
-        return self.transform.T @ torch.from_numpy(total)
+        """The transpose of `at`: `(N,)` to `(P,)`."""
+        total = values.new_zeros(len(self.transform))
+        for piece, place in self._pieces(rows):
+            columns, one = self.mixed(piece)
+            total[int(one) :] += _tall_product(values[place, None], columns)[0]
+            total[: int(one)] += values[place].sum()
+        return self.transform.T @ total
 
-    def cross(self, values: Tensor, other: Basis, rows: slice = ALL_ROWS) -> Tensor:
-        """The products `(P, Q)` of the columns with those of another, with the weights `values` `(N,)`."""
-        with np.errstate(all="ignore"):  # solvers look at what is not finite
-            if len(values) and bool((values == values[0]).all()):
-                total = float(values[0]) * self._plain(other, rows)
-            else:
-                total = self._weighted(values.numpy(), other, rows)
-            return torch.from_numpy(self.transform.numpy().T @ total @ other.transform.numpy())
+    def cross(self, values: Tensor, other: Basis, rows: slice = ALL_ROWS, rough: bool = False) -> Tensor:
+        """The products `(P, Q)` of the columns with those of another, with the weights `values` `(N,)`.
 
-    def _weighted(self, values: np.ndarray, other: Basis, rows: slice) -> np.ndarray:
-        total = np.zeros((len(self.transform), len(other.transform)))
+        `rough` says that six digits will do, where the columns are alike.
+        """
+        if len(values) and bool((values == values[0]).all()):
+            total = values[0] * self._plain(other, rows)
+        else:
+            total = self._weighted(values, other, rows, rough and self.alike and other.alike)
+        return self.transform.T @ total @ other.transform
+
+    def _weighted(self, values: Tensor, other: Basis, rows: slice, rough: bool = False) -> Tensor:
+        total = values.new_zeros((len(self.transform), len(other.transform)))
         for piece, place in self._pieces(rows, other):
             left, one = self.mixed(piece)
             right, second = (left, one) if other is self else other.mixed(piece)
-            total += _products(left.numpy(), values[place], right.numpy(), one, second)
+            total += _products(left, values[place], right, one, second, rough)
         return total
 
-    def _plain(self, other: Basis, rows: slice) -> np.ndarray:
+    def _plain(self, other: Basis, rows: slice) -> Tensor:
         """The products without weights: least squares asks for the same ones at every step."""
         key = id(other.columns), id(other.triangle), other.one, rows.start
         if key not in self.known:
-            count = len(self.columns[rows])
+            ones = self.columns.new_ones(len(self.columns[rows]))
             # What has an `id` here is kept beside the products, so that nothing else comes to have it.
-            self.known[key] = (other.columns, other.triangle), self._weighted(np.ones(count), other, rows)
+            self.known[key] = (other.columns, other.triangle), self._weighted(ones, other, rows)
         return self.known[key][1]
 
     def dense(self) -> Tensor:
@@ -123,36 +126,49 @@ class Basis:
         return whole @ self.transform
 
 
-def _products(left: np.ndarray, values: np.ndarray, right: np.ndarray, one: bool, other: bool) -> np.ndarray:
-    """`[1, left].T @ diag(values) @ [1, right]`, each 1 where it is asked for, by as many threads as torch.
+def _products(
+    left: Tensor, values: Tensor, right: Tensor, one: bool, other: bool, rough: bool = False
+) -> Tensor:
+    """`[1, left].T @ diag(values) @ [1, right]`, each 1 where it is asked for, chunk by chunk.
 
-    NumPy's product of two tall matrices takes half the time of torch's, in chunks that stay in the cache.
+    `rough` products are summed in single precision within a chunk, with weights of order one.
     """
-    threads = torch.get_num_threads() if len(values) > SHARED else 1
-    if threads == 1:
-        return _of_thread(left, values, right, one, other)
-    size = -(-len(values) // threads)
-    with ThreadPoolExecutor(threads) as pool:
-        found = pool.map(
-            lambda r: _of_thread(left[r], values[r], right[r], one, other), _chunks(len(values), size)
-        )
-        return np.add.reduce(list(found))
+    if rough:
+        size = values.abs().max()
+        if bool(torch.isfinite(size)) and size > 0:
+            found = _sums_of_products(left, values / size, right, one, other, torch.float32)
+            if bool(torch.isfinite(found).all()):
+                return size * found
+    return _sums_of_products(left, values, right, one, other, values.dtype)
 
 
-def _of_thread(left: np.ndarray, values: np.ndarray, right: np.ndarray, one: bool, other: bool) -> np.ndarray:
-    width = right.shape[1] + other
-    total = np.zeros((left.shape[1] + one, width))
-    buffer = np.empty((max(1, CHUNK // max(1, width)), width))
-    ones = np.ones(len(buffer))
-    for rows in _chunks(len(values), len(buffer)):
-        weighted = buffer[: rows.stop - rows.start]
-        np.multiply(right[rows], values[rows, None], out=weighted[:, other:])
-        if other:
-            weighted[:, 0] = values[rows]
-        total[one:] += left[rows].T @ weighted
+def _sums_of_products(
+    left: Tensor, values: Tensor, right: Tensor, one: bool, other: bool, dtype: torch.dtype
+) -> Tensor:
+    total = values.new_zeros((left.shape[1] + one, right.shape[1] + other))
+    size = TALL * max(1, CHUNK // (TALL * max(1, right.shape[1])))
+    for rows in _chunks(len(values), size):
+        weights, first = values[rows].to(dtype), left[rows].to(dtype)
+        weighted = (first if right is left else right[rows].to(dtype)) * weights[:, None]
+        total[one:, other:] += _tall_product(first, weighted)
         if one:
-            total[0] += ones[: len(weighted)] @ weighted
+            total[0, other:] += weighted.sum(dim=0)
+        if other:
+            total[one:, 0] += weights @ first
+        if one and other:
+            total[0, 0] += weights.sum()
     return total
+
+
+def _tall_product(left: Tensor, right: Tensor) -> Tensor:
+    """`left.T @ right` of tall matrices: as many small products at once, of which each thread takes some."""
+    whole = len(left) // TALL * TALL
+    if whole < 2 * TALL:
+        return left.T @ right
+    parts = (each[:whole].unflatten(0, (-1, TALL)) for each in (left, right))
+    first, second = parts
+    found = torch.bmm(first.transpose(1, 2), second).sum(dim=0)
+    return found + left[whole:].T @ right[whole:] if whole < len(left) else found
 
 
 def _chunks(rows: int, size: int) -> Iterator[slice]:
@@ -186,8 +202,7 @@ def sample_of(rows: int, count: int) -> Tensor:
 
 def _gram(columns: Tensor, one: bool) -> Tensor:
     """The mean of the products of all columns, `(P, P)`."""
-    own = columns.numpy()
-    return torch.from_numpy(_products(own, np.ones(len(own)), own, one, one) / len(own))
+    return _products(columns, columns.new_ones(len(columns)), columns, one, one) / len(columns)
 
 
 def _well_conditioned(means: Tensor, rows: int, further: Tensor | None) -> Tensor | None:
@@ -217,6 +232,12 @@ def _by_blocks(columns: Tensor, one: bool, further: Tensor | None) -> Tensor | N
     if not bool((sizes > 0).all() & torch.isfinite(sizes).all()):
         return None
     return triangle if len(triangle) == width and spread_of(triangle) > POOR else None
+
+
+def are_alike(triangle: Tensor) -> bool:
+    """Whether the columns of a triangle are of sizes that single precision holds, and far from dependent."""
+    sizes = triangle.norm(dim=0)
+    return bool(sizes.max() < 1e6 * sizes.min()) and spread_of(triangle) > ALIKE
 
 
 def spread_of(triangle: Tensor) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neglog.basis import ALL_ROWS, FAIR, Basis, spread_of, triangle_of
+from neglog.basis import ALL_ROWS, FAIR, Basis, are_alike, spread_of, triangle_of
 from neglog.errors import SingularDesignError
 from neglog.objective import Objective, Site
 from neglog.predictors import RESPONSE
@@ -68,11 +68,11 @@ class Block:
         assert self.basis is not None
         return self.basis.gather(values, rows)
 
-    def cross(self, values: Tensor, other: Block, rows: slice = ALL_ROWS) -> Tensor:
-        """Second derivatives `(N,)` in two predictors as those `(P, Q)` in their z."""
+    def cross(self, values: Tensor, other: Block, rows: slice = ALL_ROWS, rough: bool = False) -> Tensor:
+        """Second derivatives `(N,)` in two predictors as those `(P, Q)` in their z; see `Basis.cross`."""
         assert self.basis is not None
         assert other.basis is not None
-        return self.basis.cross(values, other.basis, rows)
+        return self.basis.cross(values, other.basis, rows, rough)
 
 
 def joined(values: Mapping[Block, Tensor]) -> dict[str, Tensor]:
@@ -192,7 +192,8 @@ def _decomposed(columns: Tensor, one: bool, further: Tensor | None = None) -> tu
         identity = torch.eye(len(triangle), dtype=triangle.dtype)
         if spread_of(triangle) <= FAIR:
             return triangle, Basis(columns, one, identity, triangle)
-        return triangle, Basis(columns, one, torch.linalg.solve_triangular(triangle, identity, upper=True))
+        inverse = torch.linalg.solve_triangular(triangle, identity, upper=True)
+        return triangle, Basis(columns, one, inverse, alike=are_alike(triangle))
     whole = _with_one(columns, one)
     rows = whole if further is None else torch.cat([whole, torch.diag(further)])
     orthonormal, triangle = torch.linalg.qr(rows)

@@ -173,9 +173,9 @@ class Coordinates:
         own = [torch.arange(site.place.start, site.place.stop) for site in self.objective.beside]
         return torch.cat([torch.arange(0), *own])
 
-    def _summed(self, what: str, z: Tensor) -> Sums:
+    def _summed(self, what: str, z: Tensor, rough: bool = False) -> Sums:
         theta = self.theta(z)
-        sums = Sums(self.blocks, self._places, self.size, z)
+        sums = Sums(self.blocks, self._places, self.size, z, rough)
         sums.add_prior(*self.objective.prior_terms(theta))
         for rows, part in self._parts:
             sums.add(self._terms(what, part, theta, z, rows), rows)
@@ -217,6 +217,11 @@ class Coordinates:
     def hessian(self, z: Tensor) -> Tensor:
         """The Hessian `(K, K)` in z."""
         return self.derivatives(z)[2]
+
+    def roughly(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
+        """As `derivatives`, with a Hessian of which six digits do."""
+        sums = self._summed(ALL_TERMS, z, rough=True)
+        return sums.value, sums.slope(self.pull_back), sums.curvature(self.pull_back)
 
     def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
         """The loss, its gradient `(K,)` and its Hessian `(K, K)` in z; NaN where the loss is not finite."""

@@ -15,10 +15,15 @@ PullBack = Callable[[Tensor], Tensor]
 
 
 class Sums:
-    """The sums over rows, while the blocks of rows come in; constants stand at `places` `(C,)` in theta."""
+    """The sums over rows, while the blocks of rows come in; constants stand at `places` `(C,)` in theta.
 
-    def __init__(self, blocks: Sequence[Block], places: Tensor, size: int, like: Tensor) -> None:
-        self.blocks, self.places = blocks, places
+    Of a `rough` Hessian six digits will do.
+    """
+
+    def __init__(
+        self, blocks: Sequence[Block], places: Tensor, size: int, like: Tensor, rough: bool = False
+    ) -> None:
+        self.blocks, self.places, self.rough = blocks, places, rough
         self.value = 0.0
         self.gradient, self.hessian = like.new_zeros(size), like.new_zeros(size, size)
         self.own, self.own_second = like.new_zeros(size), like.new_zeros(size, size)
@@ -48,7 +53,7 @@ class Sums:
                 cross[block.places] += block.gather(values.expand(_count(block, rows)), rows)
         for block, bends in zip(self.blocks, terms.bends, strict=True):
             for other, values in zip(self.blocks, bends, strict=False):
-                part = block.cross(values.expand(_count(block, rows)), other, rows)
+                part = block.cross(values.expand(_count(block, rows)), other, rows, self.rough)
                 self.hessian[block.places[:, None], other.places] += part
                 if other is not block:
                     self.hessian[other.places[:, None], block.places] += part.T

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from neglog.errors import UnboundedLikelihoodError
-from neglog.solvers.solution import Problem, Solution, newton_direction
+from neglog.solvers.solution import Large, Problem, Solution, newton_direction
 
+Look = Callable[[Tensor], tuple[float, Tensor, Tensor]]
 EPSILON = torch.finfo(torch.float64).eps
 ROUGH = 64
 """Log-gamma functions round so many times as much as sums do."""
@@ -19,6 +22,8 @@ NEAR = 1e-2
 """Over steps of less than this, in units of the noise of a row, the curvature hardly changes."""
 SLOW = 0.1
 """Steps that do not shrink the decrement by this are taken with a new Hessian."""
+SHARP = 1e-3
+"""A curvature a row of more than this in all directions is no flat one."""
 ROUGHLY = 0.5
 """The decrement at which a sample of the rows has said what it can of where to begin."""
 
@@ -31,8 +36,8 @@ class Newton:
     `tolerance` and the Hessian is positive definite there. Costs one K × K solve a step; work in float64.
     Of very many rows it begins with the optimum of a part of them and the Hessian there, and once a step
     changes the curvature by no more than a hundredth, it takes further ones with the Hessian that it has:
-    they shrink the decrement as much, the last one below `tolerance`, and cost a third. Of fewer
-    rows every step has its own, so that the last digits are right.
+    they shrink the decrement as much, the last one below `tolerance`, and cost a third; six digits
+    of a Hessian do for that. Of fewer rows every step has its own, so that the last digits are right.
 
     Args:
         tolerance: the decrement to stop at.
@@ -45,13 +50,16 @@ class Newton:
     def minimise(self, problem: Problem, start: Tensor, progress: bool = False) -> Solution:
         """The minimum of `problem`, from `start` `(K,)`."""
         sample = problem.sample()
-        at, curvature = self._first(problem, sample, start)
+        look: Look = problem.derivatives if sample is None else cast(Large, problem).roughly
+        at, curvature = self._first(problem, look, sample, start)
         history, decrement, step = [at.value], math.inf, 0
         borrowed = at.hessian is None
 
         def stopped(converged: bool, status: str) -> Solution:
-            exact = math.isfinite(at.value)
-            return Solution(at.z, at.value, converged, status, step, tuple(history), curvature, exact)
+            exact, known = math.isfinite(at.value), curvature
+            if sample is not None and known is not None and not _is_sharp(known, problem.rows):
+                known = None  # whether it is flat somewhere, its six digits do not tell
+            return Solution(at.z, at.value, converged, status, step, tuple(history), known, exact)
 
         while step < self.max_steps:
             if step % 5 == 4:
@@ -64,7 +72,7 @@ class Newton:
             direction, decrement, definite = newton_direction(curvature, at.gradient, problem.rows)
             noise = 64 * EPSILON * (abs(at.value) + math.sqrt(problem.rows))
             if reused and not (definite and decrement <= SLOW * before):
-                at, decrement = _Point.fresh(problem, at.z), math.inf
+                at, decrement = _Point.fresh(look, at.z), math.inf
                 continue
             shrinks = decrement / before if reused else 1.0
             if decrement * shrinks <= self.tolerance and not borrowed:
@@ -73,9 +81,9 @@ class Newton:
                 return stopped(definite, _status(decrement, step, definite))
             small = definite and decrement <= NEAR * math.sqrt(problem.rows)
             near = sample is not None and small and not borrowed
-            moved = _line_search(problem, at, direction, definite, noise, near)
+            moved = _line_search(problem, look, at, direction, definite, noise, near)
             if moved is None and reused:
-                at, decrement = _Point.fresh(problem, at.z), math.inf
+                at, decrement = _Point.fresh(look, at.z), math.inf
                 continue
             if moved is None:
                 # The promised descent is lost in the rounding of the sum over rows.
@@ -83,14 +91,16 @@ class Newton:
                 if close:
                     at = _last_step(problem, at, direction, ROUGH * noise)
                 return stopped(close, _status(decrement, step, definite))
-            at = moved if near or moved.hessian is not None else _Point.fresh(problem, moved.z)
+            at = moved if near or moved.hessian is not None else _Point.fresh(look, moved.z)
             step += 1
             history.append(at.value)
         return stopped(
             False, f"stopped after {self.max_steps} steps, {decrement:.1e} standard errors from an optimum"
         )
 
-    def _first(self, problem: Problem, sample: Problem | None, start: Tensor) -> tuple[_Point, Tensor | None]:
+    def _first(
+        self, problem: Problem, look: Look, sample: Problem | None, start: Tensor
+    ) -> tuple[_Point, Tensor | None]:
         """Where to begin, and a curvature: those at the optimum of a sample of the rows, if it has one."""
         found = None
         if sample is not None:
@@ -100,7 +110,7 @@ class Newton:
             at = _Point(found.z, *problem.value_and_gradient(found.z))
             if math.isfinite(at.value):
                 return at, found.hessian * (problem.rows / sample.rows)
-        at = _Point.fresh(problem, start)
+        at = _Point.fresh(look, start)
         return at, at.hessian
 
 
@@ -114,8 +124,13 @@ class _Point:
     hessian: Tensor | None = None
 
     @staticmethod
-    def fresh(problem: Problem, z: Tensor) -> _Point:
-        return _Point(z, *problem.derivatives(z))
+    def fresh(look: Look, z: Tensor) -> _Point:
+        return _Point(z, *look(z))
+
+
+def _is_sharp(hessian: Tensor, rows: int) -> bool:
+    finite = bool(torch.isfinite(hessian).all())
+    return finite and float(torch.linalg.eigvalsh(hessian)[0]) > SHARP * rows
 
 
 def _status(decrement: float, steps: int, definite: bool) -> str:
@@ -131,7 +146,7 @@ def _last_step(problem: Problem, at: _Point, direction: Tensor, noise: float) ->
 
 
 def _line_search(
-    problem: Problem, at: _Point, direction: Tensor, definite: bool, noise: float, near: bool
+    problem: Problem, look: Look, at: _Point, direction: Tensor, definite: bool, noise: float, near: bool
 ) -> _Point | None:
     """The first point along the direction that descends enough (Armijo), or None.
 
@@ -143,7 +158,7 @@ def _line_search(
     for _ in range(60):
         trial = at.z + step * direction
         whole = definite and step == 1.0 and not near
-        new = _Point(trial, *(problem.derivatives if whole else problem.value_and_gradient)(trial))
+        new = _Point(trial, *(look if whole else problem.value_and_gradient)(trial))
         if math.isfinite(new.value) and new.value <= at.value + 1e-4 * step * slope + noise:
             if not definite and step == 1.0:
                 return _stretch(problem, at.z, direction, new)

@@ -26,11 +26,22 @@ class Problem(Protocol):
         ...
 
     def sample(self) -> Problem | None:
-        """The same of a part of the rows, in the same coordinates, where these are very many; else None."""
+        """The same of a part of the rows, in the same coordinates, where these are very many; else None.
+
+        A problem that has one is `Large`.
+        """
         ...
 
     def check(self, z: Tensor) -> None:
         """Raise if the function falls without end from `z`; solvers ask now and then."""
+        ...
+
+
+class Large(Problem, Protocol):
+    """A function that is a sum over very many rows."""
+
+    def roughly(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
+        """As `derivatives`, with a Hessian of which six digits do."""
         ...
 
 
