@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from neglog import basis, mle, models
-from neglog.basis import Basis, spread_of, triangle_of
+from neglog.basis import Basis, are_alike, spread_of, triangle_of
 
 
 def columns(rows=20_011, count=6, seed=0):
@@ -40,6 +40,14 @@ def test_the_triangle_is_that_of_a_qr(one):
     expected = torch.linalg.qr(torch.cat([whole, torch.diag(extra)]), mode="r").R
     expected = expected * expected.diagonal().sign()[:, None]
     torch.testing.assert_close(triangle_of(x, one, extra), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_single_precision_is_for_columns_of_sizes_that_it_holds():
+    triangle = torch.linalg.qr(columns()).R
+    assert are_alike(triangle)
+    assert not are_alike(1e-30 * triangle)  # their squares would vanish
+    assert not are_alike(1e30 * triangle)
+    assert not are_alike(triangle * torch.tensor([1e-8] + 5 * [1.0]).double())
 
 
 def test_dependent_or_few_columns_are_left_to_householder():

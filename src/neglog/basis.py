@@ -165,8 +165,7 @@ def _tall_product(left: Tensor, right: Tensor) -> Tensor:
     whole = len(left) // TALL * TALL
     if whole < 2 * TALL:
         return left.T @ right
-    parts = (each[:whole].unflatten(0, (-1, TALL)) for each in (left, right))
-    first, second = parts
+    first, second = (each[:whole].unflatten(0, (-1, TALL)) for each in (left, right))
     found = torch.bmm(first.transpose(1, 2), second).sum(dim=0)
     return found + left[whole:].T @ right[whole:] if whole < len(left) else found
 
@@ -237,7 +236,8 @@ def _by_blocks(columns: Tensor, one: bool, further: Tensor | None) -> Tensor | N
 def are_alike(triangle: Tensor) -> bool:
     """Whether the columns of a triangle are of sizes that single precision holds, and far from dependent."""
     sizes = triangle.norm(dim=0)
-    return bool(sizes.max() < 1e6 * sizes.min()) and spread_of(triangle) > ALIKE
+    held = sizes.max() < 1e12 and sizes.min() > 1e-12 and sizes.max() < 1e6 * sizes.min()
+    return bool(held) and spread_of(triangle) > ALIKE
 
 
 def spread_of(triangle: Tensor) -> float:

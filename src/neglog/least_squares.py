@@ -118,9 +118,7 @@ def closed_form(coordinates: Coordinates, theta: Tensor) -> Tensor | None:
     found = theta.index_copy(0, block.places, block.solve(z))
     if line.scale is None:
         return found
-    square = (
-        sums.squares - slopes @ z
-    )  # what the columns leave of the squares, where that is not next to nothing
+    square = sums.squares - slopes @ z  # what the columns leave of the squares
     if not float(square) > CANCELLED * float(sums.squares):
         square = _squares(objective, block, z)
     return _placed(objective, found, {line.scale: (square / sums.mass).sqrt()}, own)
