@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "staged": set(),
     "sites": {"errors", "handlers", "predictors", "tracing"},
     "rowwise": {"data", "graphs", "handlers", "predictors", "sites", "staged", "tracing"},
-    "basis": set(),
+    "products": set(),
+    "basis": {"products"},
     "objective": {
         "basis",
         "data",
@@ -51,7 +52,7 @@ MAY_IMPORT = {
     },
     "blocks": {"basis", "errors", "objective", "predictors", "tracing"},
     "literal": {"blocks", "handlers"},
-    "sums": {"blocks", "rowwise"},
+    "sums": {"basis", "blocks", "rowwise"},
     "coordinates": {
         "basis",
         "blocks",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 327_680
-"""So many numbers of a design are multiplied at a time: they stay in the cache of a core."""
-TALL = 2048
-"""Tall matrices are multiplied so many rows at a time."""
+from neglog.products import chunks, gathered, mixed_products, symmetric_products
+
 ALIKE = 0.05
 """Columns whose scaled singular values span no more than this lose few digits in single precision."""
 WELL = 1e-3
@@ -83,30 +81,64 @@ class Basis:
 
     def gather(self, values: Tensor, rows: slice = ALL_ROWS) -> Tensor:
         """The transpose of `at`: `(N,)` to `(P,)`."""
-        total = values.new_zeros(len(self.transform))
+        return self.transform.T @ self.sums([values], rows)[0]
+
+    def sums(self, values: Sequence[Tensor], rows: slice = ALL_ROWS) -> list[Tensor]:
+        """What the columns before `transform` come to `(P,)`, for each of some `values` `(N,)`."""
+        total = values[0].new_zeros(len(values), len(self.transform))
         for piece, place in self._pieces(rows):
             columns, one = self.mixed(piece)
-            total[int(one) :] += _tall_product(values[place, None], columns)[0]
-            total[: int(one)] += values[place].sum()
-        return self.transform.T @ total
+            total += torch.stack(gathered(columns, one, [v[place] for v in values]))
+        return list(total)
 
     def cross(self, values: Tensor, other: Basis, rows: slice = ALL_ROWS, rough: bool = False) -> Tensor:
         """The products `(P, Q)` of the columns with those of another, with the weights `values` `(N,)`.
 
         `rough` says that six digits will do, where the columns are alike.
         """
-        if len(values) and bool((values == values[0]).all()):
+        if self.shares(other):
+            (total,) = self.products([values], rows, rough and other.alike)
+        elif _is_even(values):
             total = values[0] * self._plain(other, rows)
         else:
-            total = self._weighted(values, other, rows, rough and self.alike and other.alike)
+            total = self._mixed_with(other, values, rows)
         return self.transform.T @ total @ other.transform
 
-    def _weighted(self, values: Tensor, other: Basis, rows: slice, rough: bool = False) -> Tensor:
+    def shares(self, other: Basis) -> bool:
+        """Whether the columns before `transform` are those of another."""
+        return other is self or (self.triangle is None and self.key == other.key)
+
+    @property
+    def key(self) -> Hashable:
+        """What tells the columns before `transform` from those of others."""
+        return self.columns.data_ptr(), self.columns.shape, self.one, id(self.triangle)
+
+    def products(
+        self, weights: Sequence[Tensor], rows: slice = ALL_ROWS, rough: bool = False
+    ) -> list[Tensor]:
+        """The products `(P, P)` of the columns before `transform`, for each of some `weights` `(N,)`."""
+        even = [_is_even(each) for each in weights]
+        found = iter(self._weighted([w for w, e in zip(weights, even, strict=True) if not e], rows, rough))
+        return [
+            each[0] * self._plain(self, rows) if is_even else next(found)
+            for each, is_even in zip(weights, even, strict=True)
+        ]
+
+    def _weighted(self, weights: Sequence[Tensor], rows: slice, rough: bool) -> list[Tensor]:
+        if not weights:
+            return []
+        total = [self.transform.new_zeros(self.transform.shape) for _ in weights]
+        for piece, place in self._pieces(rows):
+            columns, one = self.mixed(piece)
+            parts = symmetric_products(columns, one, [w[place] for w in weights], rough and self.alike)
+            total = [whole + part for whole, part in zip(total, parts, strict=True)]
+        return total
+
+    def _mixed_with(self, other: Basis, values: Tensor, rows: slice) -> Tensor:
         total = values.new_zeros((len(self.transform), len(other.transform)))
         for piece, place in self._pieces(rows, other):
-            left, one = self.mixed(piece)
-            right, second = (left, one) if other is self else other.mixed(piece)
-            total += _products(left, values[place], right, one, second, rough)
+            (left, one), (right, second) = self.mixed(piece), other.mixed(piece)
+            total += mixed_products(left, values[place], right, one, second)
         return total
 
     def _plain(self, other: Basis, rows: slice) -> Tensor:
@@ -114,8 +146,10 @@ class Basis:
         key = id(other.columns), id(other.triangle), other.one, rows.start
         if key not in self.known:
             ones = self.columns.new_ones(len(self.columns[rows]))
+            shared = self.shares(other)
+            found = self._weighted([ones], rows, False)[0] if shared else self._mixed_with(other, ones, rows)
             # What has an `id` here is kept beside the products, so that nothing else comes to have it.
-            self.known[key] = (other.columns, other.triangle), self._weighted(ones, other, rows)
+            self.known[key] = (other.columns, other.triangle), found
         return self.known[key][1]
 
     def dense(self) -> Tensor:
@@ -126,52 +160,8 @@ class Basis:
         return whole @ self.transform
 
 
-def _products(
-    left: Tensor, values: Tensor, right: Tensor, one: bool, other: bool, rough: bool = False
-) -> Tensor:
-    """`[1, left].T @ diag(values) @ [1, right]`, each 1 where it is asked for, chunk by chunk.
-
-    `rough` products are summed in single precision within a chunk, with weights of order one.
-    """
-    if rough:
-        size = values.abs().max()
-        if bool(torch.isfinite(size)) and size > 0:
-            found = _sums_of_products(left, values / size, right, one, other, torch.float32)
-            if bool(torch.isfinite(found).all()):
-                return size * found
-    return _sums_of_products(left, values, right, one, other, values.dtype)
-
-
-def _sums_of_products(
-    left: Tensor, values: Tensor, right: Tensor, one: bool, other: bool, dtype: torch.dtype
-) -> Tensor:
-    total = values.new_zeros((left.shape[1] + one, right.shape[1] + other))
-    size = TALL * max(1, CHUNK // (TALL * max(1, right.shape[1])))
-    for rows in _chunks(len(values), size):
-        weights, first = values[rows].to(dtype), left[rows].to(dtype)
-        weighted = (first if right is left else right[rows].to(dtype)) * weights[:, None]
-        total[one:, other:] += _tall_product(first, weighted)
-        if one:
-            total[0, other:] += weighted.sum(dim=0)
-        if other:
-            total[one:, 0] += weights @ first
-        if one and other:
-            total[0, 0] += weights.sum()
-    return total
-
-
-def _tall_product(left: Tensor, right: Tensor) -> Tensor:
-    """`left.T @ right` of tall matrices: as many small products at once, of which each thread takes some."""
-    whole = len(left) // TALL * TALL
-    if whole < 2 * TALL:
-        return left.T @ right
-    first, second = (each[:whole].unflatten(0, (-1, TALL)) for each in (left, right))
-    found = torch.bmm(first.transpose(1, 2), second).sum(dim=0)
-    return found + left[whole:].T @ right[whole:] if whole < len(left) else found
-
-
-def _chunks(rows: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+def _is_even(values: Tensor) -> bool:
+    return len(values) > 0 and bool((values == values[0]).all())
 
 
 def triangle_of(columns: Tensor, one: bool, further: Tensor | None = None) -> Tensor | None:
@@ -201,7 +191,7 @@ def sample_of(rows: int, count: int) -> Tensor:
 
 def _gram(columns: Tensor, one: bool) -> Tensor:
     """The mean of the products of all columns, `(P, P)`."""
-    return _products(columns, columns.new_ones(len(columns)), columns, one, one) / len(columns)
+    return symmetric_products(columns, one, [columns.new_ones(len(columns))])[0] / len(columns)
 
 
 def _well_conditioned(means: Tensor, rows: int, further: Tensor | None) -> Tensor | None:
@@ -223,7 +213,7 @@ def _by_blocks(columns: Tensor, one: bool, further: Tensor | None) -> Tensor | N
     """R by the decomposition of a block of rows below that of the blocks before it."""
     width = columns.shape[1] + one
     triangle = columns.new_zeros((0, width)) if further is None else torch.diag(further)
-    for rows in _chunks(len(columns), BLOCK):
+    for rows in chunks(len(columns), BLOCK):
         block = columns[rows]
         block = torch.cat([torch.ones_like(block[:, :1]), block], dim=1) if one else block
         triangle = torch.linalg.qr(torch.cat([triangle, block]), mode="r").R
