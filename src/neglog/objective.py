@@ -25,6 +25,8 @@ from neglog.tracing import Affine, Run, initial_value, model_name, prototype, ru
 
 PART = 131_072
 """So many rows are worked on at a time: their numbers stay in the cache, and the model is seldom run."""
+ROOM = 2**26
+"""So many bytes of what the rows come to by themselves are kept."""
 FAR = 1e6
 """So many times the rounding of `y` is far from it."""
 OF_ROWS = ("separable", "parts", "sample", "as_read")
@@ -130,7 +132,7 @@ class Objective:
         ends = [*range(0, self.rows - PART // 2, PART), self.rows]
         found = tuple((slice(*rows), self.take(slice(*rows))) for rows in pairwise(ends))
         for _, part in found:
-            part.__dict__["as_read"] = Rows(part.data, None)  # of many blocks nothing is kept
+            part.__dict__["as_read"] = Rows(part.data, ROOM // len(found))
         return found
 
     @cached_property
@@ -194,7 +196,7 @@ class Objective:
     @cached_property
     def as_read(self) -> Rows:
         """The rows as graphs read them."""
-        return Rows(self.data, {} if self.rows <= PART else None)
+        return Rows(self.data, ROOM)
 
     @cached_property
     def _scant(self) -> Objective:

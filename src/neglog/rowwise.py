@@ -71,11 +71,20 @@ class Rows:
     """The rows of some data, as graphs read them; what they come to by themselves is kept if they are few."""
 
     data: Data
-    kept: dict[str, tuple[Any, ...]] | None = field(default=None, repr=False)
+    room: int = 0
+    """So many bytes of it are kept."""
+    kept: dict[fx.Node, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def parts(self) -> list[Tensor]:
         return list(self.data.parts().values())
+
+    def keep(self, found: Mapping[fx.Node, Any]) -> None:
+        """Keep what rows come to, if there is room for it."""
+        own = {part.data_ptr() for part in self.parts}
+        tensors = [v for v in found.values() if isinstance(v, Tensor) and v.data_ptr() not in own]
+        if sum(v.untyped_storage().nbytes() for v in tensors) <= self.room:
+            self.kept.update(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +111,19 @@ class Rowwise:
         stages = self._stages(what)
         given = self._given(numbers, etas, rows)
         body = [value for kind, value in given if kind == BOTH]
-        known = rows.kept.get(what) if rows.kept is not None else None
-        if known is None:
-            known = stages.of_rows(*(value for kind, value in given if kind == ROWS))
-            if rows.kept is not None:
-                rows.kept[what] = known
+        known = self._of_rows(what, [value for kind, value in given if kind == ROWS], rows)
         shared = stages.of_numbers(*(value for kind, value in given if kind == NUMBERS))
         return stages.body(*body, *known, *shared)
+
+    def _of_rows(self, what: str, given: Sequence[Any], rows: Rows) -> Sequence[Any]:
+        """What the data alone come to; for all terms at once, if it is to be kept."""
+        stages = self._stages(what)
+        if rows.room and not all(node in rows.kept for node in stages.rows):
+            full = stages if what == SLOPES else self._stages(ALL_TERMS)
+            rows.keep(dict(zip(full.rows, full.of_rows(*given), strict=True)))
+        if all(node in rows.kept for node in stages.rows):
+            return [rows.kept[node] for node in stages.rows]
+        return stages.of_rows(*given)
 
     def _given(self, numbers: Tensor, etas: Sequence[Tensor], rows: Rows) -> list[tuple[str, Any]]:
         values: list[Any] = [numbers, *etas, *rows.parts]

@@ -19,11 +19,15 @@ ROWS, NUMBERS, BOTH = "rows", "numbers", "both"
 
 @dataclass(frozen=True)
 class Stages:
-    """``body(*others, *of_rows(*rows), *of_numbers(*numbers))``: the outputs that were asked for."""
+    """``body(*others, *of_rows(*rows), *of_numbers(*numbers))``: the outputs that were asked for.
+
+    `rows` names what `of_rows` gives.
+    """
 
     of_rows: Callable[..., tuple[Any, ...]] = field(repr=False)
     of_numbers: Callable[..., tuple[Any, ...]] = field(repr=False)
     body: Callable[..., tuple[Any, ...]] = field(repr=False)
+    rows: tuple[fx.Node, ...] = field(repr=False)
 
 
 def staged(
@@ -50,6 +54,7 @@ def staged(
         _function(graph, own[ROWS], known[ROWS], values),
         _function(graph, own[NUMBERS], known[NUMBERS], values),
         _function(graph, [*own[BOTH], *known[ROWS], *known[NUMBERS]], outputs, values),
+        tuple(known[ROWS]),
     )
 
 
