@@ -10,6 +10,7 @@ from neglog.errors import DataError
 from neglog.lowered import Lowered
 from neglog.penalised import Penalised, aligned, is_penalised
 from neglog.pinball import Pinball, pinball
+from neglog.projected import Projected
 from neglog.solvers import (
     LBFGS,
     Adam,
@@ -19,6 +20,7 @@ from neglog.solvers import (
     Newton,
     ProximalNewton,
     TrustRegion,
+    VariableProjection,
 )
 
 DENSE = 200
@@ -62,9 +64,16 @@ def problem_of(coordinates: Coordinates, solver: Any) -> tuple[Coordinates, Any]
         return coordinates, Curved(coordinates.objective, coordinates.blocks, coordinates.cut)
     if isinstance(solver, InteriorPoint):
         return coordinates, _of_lines(coordinates)
+    if any(isinstance(each, VariableProjection) for each in _each(solver)):
+        return coordinates, Projected(coordinates.objective, coordinates.blocks, coordinates.cut)
     if _repays_tracing(coordinates, solver):
         return coordinates, Lowered(coordinates.objective, coordinates.blocks, coordinates.cut)
     return coordinates, coordinates
+
+
+def _each(solver: Any) -> tuple[Any, ...]:
+    """The solvers that a solver is made of."""
+    return solver.solvers if isinstance(solver, Chain) else (solver,)
 
 
 def _repays_tracing(coordinates: Coordinates, solver: Any) -> bool:
