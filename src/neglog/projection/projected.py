@@ -1,0 +1,120 @@
+"""Projected problems: a network's loss where its heads and constants are always at their optimum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from neglog.errors import ModelError
+from neglog.objective.blocks import Block
+from neglog.objective.coordinates import Coordinates
+from neglog.objective.objective import Objective
+from neglog.projection.headed import headed
+from neglog.projection.learned import Features
+from neglog.projection.nested import Nested, Optimum
+
+NUMBERS = 1_000_000
+"""So many derivatives, rows times weights, are held at a time."""
+LARGEST = 1_000
+"""Of more weights than this no matrix is made."""
+
+
+class Projected(Coordinates):
+    """Coordinates of a network, of which all but the trunk's weights have their optimum given these.
+
+    `outer` are the places of the weights. Implements `neglog.solvers.projection.Separable`.
+
+    Raises:
+        ModelError: the model has no heads on learned features, or its loss has corners.
+    """
+
+    def __init__(self, objective: Objective, blocks: tuple[Block, ...], cut: bool) -> None:
+        super().__init__(objective, blocks, cut)
+        if self.kinked:
+            raise ModelError(
+                f"`VariableProjection` needs a smooth loss, and that of `{objective.name}` has corners. Use "
+                "`Adam`, or a density without, such as `huber` or `student_t`."
+            )
+        self.network = headed(objective)
+        self.outer = self.network.outer
+        self.features = Features(objective, self.network)
+        self.nested = Nested(objective, self.network, self.features.design)
+        # Where designs depend on parameters, each coefficient has a unit of its own, and none are mixed.
+        self.units = self.theta(torch.ones_like(objective.initial))
+
+    def project(self, z: Tensor) -> tuple[Tensor, float, Tensor]:
+        """The optimum `(K,)` given the weights in `z` `(K,)`, the loss there and its gradient `(K,)`.
+
+        By the envelope theorem the gradient of the smallest loss in the weights is that with all else
+        standing still at the optimum.
+        """
+        theta = self.units * z
+        weights = theta[self.outer].requires_grad_()
+        with torch.enable_grad():
+            designs = self.features(weights)
+        with torch.no_grad():
+            found = self.nested.optimum([design.detach() for design in designs], theta)
+            back = self._back(found, designs)
+        learned = [i for i, design in enumerate(designs) if design.requires_grad]
+        (slope,) = torch.autograd.grad(
+            [designs[i] for i in learned], weights, [back[i] for i in learned], materialize_grads=True
+        )
+        gradient = torch.zeros_like(z)
+        gradient[self.outer] = self.units[self.outer] * (slope + found.slope[self.outer])
+        return found.theta / self.units, found.value, gradient
+
+    def _back(self, found: Optimum, designs: Sequence[Tensor]) -> list[Tensor]:
+        """The derivatives of the loss in the designs `(N, F)`."""
+        slopes: list[list[Tensor]] = [[] for _ in designs]
+        weights: list[list[Tensor]] = [[] for _ in designs]
+        for i, head, slope in zip(self.features.design, self.network.heads, found.slopes, strict=True):
+            slopes[i].append(slope.expand(self.rows))
+            weights[i].append(head.coefficients(found.theta)[1:])
+        return [torch.stack(s, dim=1) @ torch.stack(w) for s, w in zip(slopes, weights, strict=True)]
+
+    @torch.no_grad()
+    def gauss_newton(self, z: Tensor) -> Tensor | None:
+        """The Hessian `(W, W)` of the smallest loss in the weights, without the network's own second ones.
+
+        It is the Schur complement of the heads in JᵀCJ, where J are the derivatives of the heads' values and
+        C the curvature of the rows in each; for a Normal mean that is Kaufman's approximation. None if there
+        are too many weights, or features that depend on other rows.
+        Source: Kaufman (1975), A variable projection method for solving separable nonlinear least squares
+        problems.
+        """
+        theta, size = self.units * z, len(self.outer)
+        if size > LARGEST:
+            return None
+        designs = self.features(theta[self.outer])
+        bends = self.nested.bends(designs, theta)
+        prior = self.nested.shrinkage(theta).sums.clamp_min(0.0)
+        heads = self.network.inner[: self.nested.own.start]
+        whole = torch.diag(torch.cat([prior[self.outer], prior[heads]]))
+        coefficients = [head.coefficients(theta) for head in self.network.heads]
+        step = max(1, NUMBERS // size)
+        for start in range(0, self.rows, step):
+            rows = slice(start, min(start + step, self.rows))
+            slopes = self.features.slopes(theta[self.outer], coefficients, rows)
+            if slopes is None:
+                return None
+            for j, (place, head) in enumerate(zip(self.nested.slices, self.network.heads, strict=True)):
+                design = designs[self.features.design[j]][rows]
+                columns = torch.cat([design.new_ones((len(design), 1)), design], dim=1)[:, head.free]
+                both = torch.cat([slopes[j], columns], dim=1) * bends[j][rows, None].sqrt()
+                at = torch.cat([torch.arange(size), size + torch.arange(place.start, place.stop)])
+                array = both.numpy()
+                whole[at[:, None], at] += torch.from_numpy(array.T @ array)  # a symmetric product
+        units = self.units[self.outer]
+        return units[:, None] * _schur(whole, size) * units
+
+
+def _schur(whole: Tensor, size: int) -> Tensor:
+    """What is left of a matrix in its first `size` coordinates where the others are at their best."""
+    corner, across = whole[size:, size:], whole[size:, :size]
+    scale = corner.diagonal().clamp_min(1e-300).rsqrt()
+    values, vectors = torch.linalg.eigh(scale[:, None] * corner * scale)
+    kept = values > 1e-10 * values[-1].clamp_min(0.0)
+    ways = (vectors[:, kept] * values[kept].rsqrt()).T @ (scale[:, None] * across)
+    return whole[:size, :size] - ways.T @ ways
