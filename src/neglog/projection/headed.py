@@ -40,15 +40,28 @@ class Head:
 class Headed:
     """A network as its heads, the constants beside them, such as ``sigma``, and the rest, its trunk.
 
-    `calls` are the predictors whose outputs the `heads` are; `inner` are the places in theta of what is free
-    in heads and constants, in this order, and `outer` those of all others.
+    `calls` are the predictors whose outputs the `heads` are. What is free in constants, and in those heads
+    whose numbers are in `inside`, is to be at its optimum given the rest.
     """
 
     calls: tuple[Affine, ...]
     heads: tuple[Head, ...]
     constants: tuple[Site, ...]
-    inner: Tensor
-    outer: Tensor
+    inside: tuple[int, ...]
+    size: int
+
+    @property
+    def inner(self) -> Tensor:
+        """The places in theta of the heads inside, and then of the constants."""
+        places = [self.heads[j].places for j in self.inside]
+        return torch.cat([*places, *(torch.arange(s.place.start, s.place.stop) for s in self.constants)])
+
+    @property
+    def outer(self) -> Tensor:
+        """The places in theta of all others."""
+        free = torch.ones(self.size, dtype=torch.bool)
+        free[self.inner] = False
+        return free.nonzero()[:, 0]
 
 
 @torch.enable_grad()
@@ -78,18 +91,19 @@ def headed(objective: Objective) -> Headed:
         )
     beside = _those_in(ran.log_prob(RESPONSE).sum(), values)
     constants = tuple(objective.sites[name] for name in beside)
-    places = [head.places for head in heads]
-    places += [torch.arange(site.place.start, site.place.stop) for site in constants]
-    inner = torch.cat(places)
-    outer = torch.ones(objective.size, dtype=torch.bool)
-    outer[inner] = False
-    both = [name for name in learned if not bool(outer[objective.sites[name].place].all())]
+    network = Headed(calls, heads, constants, tuple(range(len(heads))), objective.size)
+    outer = set(network.outer.tolist())
+    both = [name for name in learned if not outer.issuperset(_places(objective.sites[name]))]
     if both:
         raise ModelError(
             f"`VariableProjection` needs features that do not depend on heads or constants, and those of "
             f"`{objective.name}` depend on {', '.join(map(repr, both))}. Use `LBFGS`."
         )
-    return Headed(calls, heads, constants, inner, outer.nonzero()[:, 0])
+    return network
+
+
+def _places(site: Site) -> range:
+    return range(site.place.start, site.place.stop)
 
 
 def _hidden(few: Objective, values: Mapping[str, Tensor]) -> set[str]:

@@ -38,7 +38,9 @@ class Features:
         self.objective, self.network = objective, network
         self.data = replace(objective.data, weights=None)
         self.parts = list(self.data.parts().values())
-        at = objective.initial[network.outer]
+        # Heads that are not inside count among the weights, and no feature depends on them.
+        self.places = network.outer
+        at = objective.initial[self.places]
         with torch.no_grad():
             found = self._of_calls(at, *self.parts)
         numbers = list(dict.fromkeys(map(id, found)))
@@ -51,8 +53,7 @@ class Features:
 
     def __call__(self, weights: Tensor) -> Sequence[Tensor]:
         """The designs at some weights `(K,)`, differentiable in these."""
-        with pyro.validation_enabled(False):
-            found: Sequence[Tensor] = self.replay.evaluate(weights)
+        found: Sequence[Tensor] = self.replay.evaluate(weights)
         return found
 
     def slopes(self, weights: Tensor, coefficients: Sequence[Tensor], rows: slice) -> Tensor | None:
@@ -79,7 +80,7 @@ class Features:
     @cached_property
     def _row(self) -> tuple[Row, list[Tensor]] | None:
         """The features of a row, and the rows' numbers that it takes; None if they depend on other rows."""
-        weights = self.objective.initial[self.network.outer] + 2.0**-6
+        weights = self.objective.initial[self.places] + 2.0**-6
         try:
             row, numbers = self._traced(weights)
             few = [part[:FEW] for part in numbers]
@@ -97,7 +98,7 @@ class Features:
         rows = next(n for n in ODD if n not in sizes)
         index = torch.arange(rows) % self.data.rows
         few = [part.index_select(0, index) for part in self.parts]
-        with torch.no_grad(), pyro.validation_enabled(False):
+        with torch.no_grad():
             graph, used, constants = trace_rows(self._designs, [weights, *few], rows)
         module = fx.GraphModule(torch.nn.Module(), graph)
         forward = type(module).forward
@@ -118,8 +119,9 @@ class Features:
         """The designs of the predictors, by running the model with its heads cut."""
         objective, network = self.objective, self.network
         data = self.data.made_of(dict(zip(self.data.parts(), parts, strict=True)))
-        theta = objective.initial.index_copy(0, network.outer, weights)
+        theta = objective.initial.index_copy(0, self.places, weights)
         etas = {call.name: call.constant(data.rows).detach() for call in network.calls}
-        ran = run(objective.model, data, Run(objective.params(theta), etas=etas))
+        with pyro.validation_enabled(False):
+            ran = run(objective.model, data, Run(objective.params(theta), etas=etas))
         by_name = {call.name: call.design for call in ran.affines}
         return [by_name[call.name] for call in network.calls]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ CLOSE = 1e-6
 """So near to the optimum, in units of the noise of a row, the last step is a quadratic's."""
 STEPS = 50
 """Steps after which an optimum is not waited for."""
+ROUGH = 1e-9
+"""A negative curvature of less than this share of the largest is rounding."""
 EPSILON = torch.finfo(torch.float64).eps
 
 
@@ -70,17 +72,40 @@ class Nested:
                 f"{found}. Use `LBFGS`."
             )
         self.rowwise = found
-        self.shrinkage = Shrinkage(objective, network.inner)
-        ends = [0]
-        for head in network.heads:
-            ends.append(ends[-1] + len(head.places))
+        self.network = network = replace(network, inside=self._convex())
+        self.places = network.inner
+        self.shrinkage = Shrinkage(objective, self.places)
+        ends = list(accumulate((len(network.heads[j].places) for j in network.inside), initial=0))
         self.slices = [slice(a, b) for a, b in pairwise(ends)]
-        self.own = slice(ends[-1], len(network.inner))
+        self.own = slice(ends[-1], len(self.places))
+
+    def _convex(self) -> tuple[int, ...]:
+        """The heads, as many as the loss of rows is convex in together, the first ones first.
+
+        In both heads of a heteroscedastic network, for one, it is not, and an optimum over both may jump.
+        """
+        theta, rows = self.objective.initial, self.objective.rows
+        wave = torch.sin(torch.arange(rows, dtype=theta.dtype))
+        etas = [
+            eta + wave
+            for call in self.network.calls
+            for eta in call.constant(rows).detach().reshape(rows, -1).unbind(1)
+        ]
+        bends = self._terms(theta, etas).bends
+        kept: list[int] = []
+        for j, head in enumerate(self.network.heads):
+            both = [*kept, j]
+            part = [[bends[max(a, b)][min(a, b)].expand(rows) for a in both] for b in both]
+            values = torch.linalg.eigvalsh(torch.stack([torch.stack(row) for row in part]).permute(2, 0, 1))
+            if len(head.places) and bool((values[:, 0] >= -ROUGH * values[:, -1].abs()).all()):
+                kept.append(j)
+        first = next(j for j, head in enumerate(self.network.heads) if len(head.places))
+        return tuple(kept or [first])
 
     def optimum(self, designs: Sequence[Tensor], theta: Tensor) -> Optimum:
         """The optimum given the designs `(N, F)`, from where heads and constants are in `theta` `(K,)`."""
         rows = self.objective.rows
-        columns, grams = [_with_one(each) for each in designs], dict[tuple[int, int], Tensor]()
+        columns, grams = [with_one(each) for each in designs], dict[tuple[int, int], Tensor]()
         at = self._look(columns, theta, grams)
         for _ in range(STEPS):
             if not math.isfinite(at.value) or not bool(torch.isfinite(at.hessian).all()):
@@ -95,17 +120,10 @@ class Nested:
 
     def bends(self, designs: Sequence[Tensor], theta: Tensor) -> list[Tensor]:
         """The curvature of the rows in each head's values `(N,)`, where it is not negative."""
-        etas = self._etas([_with_one(each) for each in designs], theta)
+        etas = self._etas([with_one(each) for each in designs], theta)
         terms = self._terms(theta, etas)
         rows = self.objective.rows
         return [bends[-1].expand(rows).clamp_min(0.0) for bends in terms.bends]
-
-    def gram(self, columns: Sequence[Tensor], bends: Sequence[Tensor]) -> Tensor:
-        """XᵀCX `(H, H)` of the heads' coefficients, each head by itself."""
-        total = columns[0].new_zeros(self.own.start, self.own.start)
-        for j, (place, bend) in enumerate(zip(self.slices, bends, strict=True)):
-            total[place, place] = self._product(columns, j, j, bend, {})
-        return total
 
     def _etas(self, columns: Sequence[Tensor], theta: Tensor) -> list[Tensor]:
         heads = zip(self.design, self.network.heads, strict=True)
@@ -118,25 +136,27 @@ class Nested:
         terms, prior = self._terms(theta, self._etas(columns, theta)), self.shrinkage(theta)
         assert terms.own is not None
         assert terms.own_bends is not None
-        gradient, hessian = prior.slope[self.network.inner], prior.bend.clone()
+        gradient, hessian = prior.slope[self.places], prior.bend.clone()
         own, rows = self.own, self.objective.rows
         gradient[own] += terms.own
         hessian[own, own] += terms.own_bends
-        for j, place in enumerate(self.slices):
-            gradient[place] += self._gathered(columns, j, terms.slopes[j].expand(rows))
-            for k, other in enumerate(self.slices[: j + 1]):
+        inside = list(zip(self.network.inside, self.slices, strict=True))
+        for number, (j, place) in enumerate(inside):
+            gradient[place] += self.gathered(columns[self.design[j]], j, terms.slopes[j].expand(rows))
+            for k, other in inside[: number + 1]:
                 part = self._product(columns, j, k, terms.bends[j][k].expand(rows), grams)
                 hessian[place, other] += part
                 if k < j:
                     hessian[other, place] += part.T
             for c, across in enumerate(terms.crosses):
-                part = self._gathered(columns, j, across[j].expand(rows))
+                part = self.gathered(columns[self.design[j]], j, across[j].expand(rows))
                 hessian[place, own.start + c] += part
                 hessian[own.start + c, place] += part
         return _Look(theta, float(terms.value) + prior.value, gradient, hessian, terms, prior.slope)
 
-    def _gathered(self, columns: Sequence[Tensor], j: int, values: Tensor) -> Tensor:
-        found = values @ columns[self.design[j]]
+    def gathered(self, columns: Tensor, j: int, values: Tensor) -> Tensor:
+        """Derivatives `(N,)` in the values of a head as those in its coefficients that are free."""
+        found = values @ columns
         free = self.network.heads[j].free
         return found if len(self.network.heads[j].places) == len(free) else found[free]
 
@@ -172,7 +192,7 @@ class Nested:
         noise = 64 * EPSILON * (abs(at.value) + math.sqrt(self.objective.rows))
         share = 1.0
         for _ in range(40):
-            theta = at.theta.index_add(0, self.network.inner, step, alpha=share)
+            theta = at.theta.index_add(0, self.places, step, alpha=share)
             new = self._look(columns, theta, grams)
             if math.isfinite(new.value) and new.value <= at.value - 1e-4 * share * decrement**2 + noise:
                 return new if new.value < at.value + noise else None
@@ -181,7 +201,7 @@ class Nested:
 
     def _ended(self, columns: Sequence[Tensor], at: _Look, step: Tensor, decrement: float) -> Optimum:
         """The last step, with what it changes by the derivatives that are known."""
-        theta = at.theta.index_add(0, self.network.inner, step)
+        theta = at.theta.index_add(0, self.places, step)
         moves = [
             eta - old
             for eta, old in zip(self._etas(columns, theta), self._etas(columns, at.theta), strict=True)
@@ -197,5 +217,6 @@ class Nested:
         return Optimum(theta, at.value - 0.5 * decrement**2, slopes, prior.slope)
 
 
-def _with_one(design: Tensor) -> Tensor:
+def with_one(design: Tensor) -> Tensor:
+    """`[1, design]`."""
     return torch.cat([design.new_ones((len(design), 1)), design], dim=1)

@@ -13,7 +13,7 @@ from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.projection.headed import headed
 from neglog.projection.learned import Features
-from neglog.projection.nested import Nested, Optimum
+from neglog.projection.nested import Nested, Optimum, with_one
 
 NUMBERS = 1_000_000
 """So many derivatives, rows times weights, are held at a time."""
@@ -37,10 +37,12 @@ class Projected(Coordinates):
                 f"`VariableProjection` needs a smooth loss, and that of `{objective.name}` has corners. Use "
                 "`Adam`, or a density without, such as `huber` or `student_t`."
             )
-        self.network = headed(objective)
+        network = headed(objective)
+        self.features = Features(objective, network)
+        self.nested = Nested(objective, network, self.features.design)
+        self.network = self.nested.network
         self.outer = self.network.outer
-        self.features = Features(objective, self.network)
-        self.nested = Nested(objective, self.network, self.features.design)
+        self.trunk = self.features.places
         # Where designs depend on parameters, each coefficient has a unit of its own, and none are mixed.
         self.units = self.theta(torch.ones_like(objective.initial))
 
@@ -51,7 +53,7 @@ class Projected(Coordinates):
         standing still at the optimum.
         """
         theta = self.units * z
-        weights = theta[self.outer].requires_grad_()
+        weights = theta[self.trunk].requires_grad_()
         with torch.enable_grad():
             designs = self.features(weights)
         with torch.no_grad():
@@ -62,8 +64,18 @@ class Projected(Coordinates):
             [designs[i] for i in learned], weights, [back[i] for i in learned], materialize_grads=True
         )
         gradient = torch.zeros_like(z)
-        gradient[self.outer] = self.units[self.outer] * (slope + found.slope[self.outer])
-        return found.theta / self.units, found.value, gradient
+        gradient[self.outer] = found.slope[self.outer]
+        gradient[self.trunk] += slope
+        for j in self.outside:
+            design = with_one(designs[self.features.design[j]].detach())
+            own = self.nested.gathered(design, j, found.slopes[j].expand(self.rows))
+            gradient[self.network.heads[j].places] += own
+        return found.theta / self.units, found.value, self.units * gradient
+
+    @property
+    def outside(self) -> list[int]:
+        """The heads that are searched with the trunk."""
+        return [j for j in range(len(self.network.heads)) if j not in self.network.inside]
 
     def _back(self, found: Optimum, designs: Sequence[Tensor]) -> list[Tensor]:
         """The derivatives of the loss in the designs `(N, F)`."""
@@ -84,37 +96,35 @@ class Projected(Coordinates):
         Source: Kaufman (1975), A variable projection method for solving separable nonlinear least squares
         problems.
         """
-        theta, size = self.units * z, len(self.outer)
-        if size > LARGEST:
+        if len(self.outer) > LARGEST:
             return None
-        designs = self.features(theta[self.outer])
+        theta = self.units * z
+        designs = self.features(theta[self.trunk])
+        whole = torch.diag(self.nested.shrinkage(theta).sums.clamp_min(0.0))
         bends = self.nested.bends(designs, theta)
-        prior = self.nested.shrinkage(theta).sums.clamp_min(0.0)
-        heads = self.network.inner[: self.nested.own.start]
-        whole = torch.diag(torch.cat([prior[self.outer], prior[heads]]))
         coefficients = [head.coefficients(theta) for head in self.network.heads]
-        step = max(1, NUMBERS // size)
+        step = max(1, NUMBERS // len(self.outer))
         for start in range(0, self.rows, step):
             rows = slice(start, min(start + step, self.rows))
-            slopes = self.features.slopes(theta[self.outer], coefficients, rows)
+            slopes = self.features.slopes(theta[self.trunk], coefficients, rows)
             if slopes is None:
                 return None
-            for j, (place, head) in enumerate(zip(self.nested.slices, self.network.heads, strict=True)):
-                design = designs[self.features.design[j]][rows]
-                columns = torch.cat([design.new_ones((len(design), 1)), design], dim=1)[:, head.free]
+            for j, head in enumerate(self.network.heads):
+                columns = with_one(designs[self.features.design[j]][rows])[:, head.free]
                 both = torch.cat([slopes[j], columns], dim=1) * bends[j][rows, None].sqrt()
-                at = torch.cat([torch.arange(size), size + torch.arange(place.start, place.stop)])
-                array = both.numpy()
-                whole[at[:, None], at] += torch.from_numpy(array.T @ array)  # a symmetric product
+                places, array = torch.cat([self.trunk, head.places]), both.numpy()
+                # NumPy knows a product with one's own transpose, which takes half the time.
+                whole[places[:, None], places] += torch.from_numpy(array.T @ array)
+        heads = self.network.inner[: self.nested.own.start]
         units = self.units[self.outer]
-        return units[:, None] * _schur(whole, size) * units
+        return units[:, None] * _schur(whole, self.outer, heads) * units
 
 
-def _schur(whole: Tensor, size: int) -> Tensor:
-    """What is left of a matrix in its first `size` coordinates where the others are at their best."""
-    corner, across = whole[size:, size:], whole[size:, :size]
+def _schur(whole: Tensor, outer: Tensor, inner: Tensor) -> Tensor:
+    """What is left of a matrix in some coordinates where others are at their best."""
+    corner, across = whole[inner][:, inner], whole[inner][:, outer]
     scale = corner.diagonal().clamp_min(1e-300).rsqrt()
     values, vectors = torch.linalg.eigh(scale[:, None] * corner * scale)
     kept = values > 1e-10 * values[-1].clamp_min(0.0)
     ways = (vectors[:, kept] * values[kept].rsqrt()).T @ (scale[:, None] * across)
-    return whole[:size, :size] - ways.T @ ways
+    return whole[outer][:, outer] - ways.T @ ways

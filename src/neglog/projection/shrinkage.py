@@ -39,15 +39,18 @@ class Shrinkage:
         self.bend = torch.diag(self.normals.precision[places])
         others = [n for n, s in objective.sites.items() if not s.masked and n not in self.normals.sites]
         self.rest: Any = None
+        self.constant = 0.0  # that of sites which the user conditioned
         if others:
-            with pyro.validation_enabled(False):
-                self.rest = replayed(self._others, objective.initial, [], None, False).evaluate
+            self.rest = replayed(self._others, objective.initial, [], None, False).evaluate
+        else:
+            whole = objective.prior_terms(objective.initial)[0]
+            self.constant = whole - self(objective.initial).value
 
     def __call__(self, theta: Tensor) -> Prior:
         """The prior at `theta` `(K,)`."""
         normals = self.normals
         sums = normals.precision * theta
-        value = float((0.5 * sums - normals.slope) @ theta) + normals.constant
+        value = float((0.5 * sums - normals.slope) @ theta) + normals.constant + self.constant
         if self.rest is None:
             return Prior(value, sums - normals.slope, self.bend, normals.precision)
         more, slope, bend, rest = self.rest(theta)
