@@ -88,7 +88,7 @@ def proper(model: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable
 OZONE = shipped("ozone", "ozone", "radiation", "wind", "temperature", "month")
 ENGEL = shipped("engel", "food_expenditure", "income")
 WORKS = {
-    "ozone, 8 units, map": Work(proper(models.gaussian), OZONE, 8, 2.0),
+    "ozone, 3 units, map": Work(proper(models.gaussian), OZONE, 3, 2.0),
     "engel, two heads, 8 units, map": Work(proper(models.heteroscedastic), ENGEL, 8, 2.0),
     "known scale, 500 rows, 8 units, map": Work(proper(known(0.3)), lambda: even(500), 8, 4.0),
     "known scale, 500 rows, 8 units, mle": Work(masked(known(0.3)), lambda: even(500), 8, 4.0),

@@ -70,7 +70,9 @@ class Projected(Coordinates):
             design = with_one(designs[self.features.design[j]].detach())
             own = self.nested.gathered(design, j, found.slopes[j].expand(self.rows))
             gradient[self.network.heads[j].places] += own
-        return found.theta / self.units, found.value, self.units * gradient
+        inner, at = self.nested.places, z.clone()
+        at[inner] = found.theta[inner] / self.units[inner]
+        return at, found.value, self.units * gradient
 
     @property
     def outside(self) -> list[int]:
