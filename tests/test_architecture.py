@@ -79,7 +79,7 @@ MAY_IMPORT = {
             "objective.sums",
             "predictors",
         },
-        "quadratic": {"distributions", "objective.coordinates", "objective.objective"},
+        "quadratic": {"objective.coordinates", "objective.objective"},
         "lowered": {
             "graphs.graph",
             "handlers",

@@ -88,6 +88,14 @@ CASES = {
     ),
     "vectors": (on_features(models.multivariate_gaussian, SMALL), torch.stack([Y, MEAN.cos()], 1)),
     "no intercept": (pyro.condition(on_features(models.gaussian, SMALL), {"mean.bias": tensor(0.1)}), Y),
+    "masked heads": (flat(on_features(models.gaussian, SMALL), "mean.weight", "sigma"), Y),
+    "other priors": (
+        with_priors(
+            on_features(models.gaussian, SMALL, prior=lambda _: dist.StudentT(4.0, tensor(0.0), tensor(0.5))),
+            {"mean.weight": dist.Normal(tensor(0.3), tensor(0.7)), "sigma": dist.HalfNormal(tensor(1.0))},
+        ),
+        Y,
+    ),
     "one's own": (layered, Y),
     "a prior of a prior": (learning_a_prior, Y),
 }
@@ -133,13 +141,9 @@ def test_the_gradient_is_the_total_derivative(name):
         assert float(gradient @ way) == pytest.approx(expected, rel=1e-5, abs=1e-4)
 
 
-def features_of(fit_or_params, module=SMALL):
-    state = {
-        key: value.detach()
-        for key, value in ((k.removeprefix("trunk."), v) for k, v in fit_or_params.items())
-        if key in dict(module.named_parameters())
-    }
-    return torch.func.functional_call(module, state, (X,)).detach().numpy()
+def features_of(params):
+    state = {key: params[f"trunk.{key}"].detach() for key, _ in SMALL.named_parameters()}
+    return torch.func.functional_call(SMALL, state, (X,)).detach().numpy()
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["rows", "weights"])
@@ -183,22 +187,19 @@ def test_the_loss_is_the_one_that_is_written_by_hand():
 
 
 def test_the_curvature_of_a_normal_mean_is_kaufmans():
+    """(P J)ᵀ (P J) with J the derivatives of the mean and P the projection off the features."""
     problem, _, z = projected(flat(CASES["known scale"][0]), Y, WEIGHTS)
     z, _, _ = problem.project(z)
     theta, root = problem.theta(z), WEIGHTS.sqrt()[:, None] / 0.3
 
     def mean(outer):
         params = problem.objective.params(theta.index_copy(0, problem.outer, outer))
-        ran = problem.objective.at(problem.objective.theta(params) if False else theta)
-        del ran
-        state = {k: params[f"trunk.{k}"] for k, _ in SMALL.named_parameters()}
+        state = {key: params[f"trunk.{key}"] for key, _ in SMALL.named_parameters()}
         return torch.func.functional_call(SMALL, state, (X,)) @ params["mean.weight"]
 
     jacobian = root * torch.autograd.functional.jacobian(mean, theta[problem.outer])
-    columns = root * torch.cat(
-        [torch.ones(N, 1).double(), torch.as_tensor(features_of(problem.objective.params(theta)))], 1
-    )
-    ortho, _ = torch.linalg.qr(columns)
+    features = torch.as_tensor(features_of(problem.objective.params(theta)))
+    ortho, _ = torch.linalg.qr(root * torch.cat([torch.ones(N, 1).double(), features], 1))
     left = jacobian - ortho @ (ortho.T @ jacobian)
     torch.testing.assert_close(problem.gauss_newton(z), left.T @ left, rtol=NESTED, atol=1e-6)
 
@@ -248,11 +249,15 @@ def test_features_that_are_the_same_share_a_head():
     columns = np.column_stack([np.ones(N), features_of(problem.objective.params(problem.theta(z)))])
     exact = np.linalg.lstsq(columns, Y.numpy(), rcond=None)[0]
     squares = np.square(Y.numpy() - columns @ exact).sum()
-    assert value == pytest.approx(
-        squares / 0.18 + N * (math.log(0.3) + 0.5 * math.log(2 * math.pi)), rel=EXACT
-    )
+    constant = N * (math.log(0.3) + 0.5 * math.log(2 * math.pi))
+    assert value == pytest.approx(squares / 0.18 + constant, rel=EXACT)
     assert torch.isfinite(gradient).all()
     assert torch.isfinite(problem.gauss_newton(z)).all()
+
+
+def test_a_model_whose_designs_are_made_of_predictors_is_not_cut_at_them():
+    objective = Objective(flat(layered), prepare(X, Y))
+    assert not objective.cut
 
 
 # The solver

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
-from neglog.objective.objective import Objective
-from neglog.objective.quadratic import NORMAL, quadratic_priors
+from neglog.objective.objective import NORMAL, Objective
+from neglog.objective.quadratic import quadratic_priors
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine, Run, run
 
@@ -140,8 +140,10 @@ def _normal_equations(objective: Objective, block: Block) -> NormalEquations:
     squares, mass = like.new_zeros(()), 0.0
     for rows, part in objective.parts:
         weights = torch.ones_like(part.data.y) if part.data.weights is None else part.data.weights
-        rest = part.data.y - (block.offset[rows] if isinstance(block.offset, Tensor) else block.offset)
-        weighed = weights * rest
+        rest = part.data.y
+        if isinstance(block.offset, Tensor) or block.offset:
+            rest = rest - (block.offset[rows] if isinstance(block.offset, Tensor) else block.offset)
+        weighed = rest if part.data.weights is None else weights * rest
         products += block.cross(weights, block, rows)
         slopes += block.gather(weighed, rows)
         squares += weighed @ rest

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
-from neglog.objective.objective import Objective
-from neglog.objective.quadratic import NORMAL
+from neglog.objective.objective import NORMAL, Objective
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neglog.objective.products import chunks, gathered, mixed_products, symmetric_products
+from neglog.objective.products import chunks, gathered, mixed_products, plain_products, symmetric_products
 
 ALIKE = 0.05
 """Columns whose scaled singular values span no more than this lose few digits in single precision."""
@@ -85,11 +85,26 @@ class Basis:
 
     def sums(self, values: Sequence[Tensor], rows: slice = ALL_ROWS) -> list[Tensor]:
         """What the columns before `transform` come to `(P,)`, for each of some `values` `(N,)`."""
+        if len(values) == 1 and self._sum_key(values[0], rows) in self.known:
+            return [self.known[self._sum_key(values[0], rows)][1]]
         total = values[0].new_zeros(len(values), len(self.transform))
         for piece, place in self._pieces(rows):
             columns, one = self.mixed(piece)
             total += torch.stack(gathered(columns, one, [v[place] for v in values]))
         return list(total)
+
+    def multiply(self, values: Tensor, rows: slice) -> Tensor:
+        """The products `(P, P)` without weights; they and the sum with `values` are known from then on."""
+        products, sums = plain_products(self.columns[rows], self.one, values)
+        self.known[self._plain_key(self, rows)] = (self.columns, None), products
+        self.known[self._sum_key(values, rows)] = values, sums
+        return products
+
+    def _sum_key(self, values: Tensor, rows: slice) -> Hashable:
+        return values.data_ptr(), values.shape, rows.start
+
+    def _plain_key(self, other: Basis, rows: slice) -> Hashable:
+        return id(other.columns), id(other.triangle), other.one, rows.start
 
     def cross(self, values: Tensor, other: Basis, rows: slice = ALL_ROWS, rough: bool = False) -> Tensor:
         """The products `(P, Q)` of the columns with those of another, with the weights `values` `(N,)`.
@@ -99,7 +114,7 @@ class Basis:
         if self.shares(other):
             (total,) = self.products([values], rows, rough and other.alike)
         elif _is_even(values):
-            total = values[0] * self._plain(other, rows)
+            total = values[0] * self.plain(other, rows)
         else:
             total = self._mixed_with(other, values, rows)
         return self.transform.T @ total @ other.transform
@@ -120,7 +135,7 @@ class Basis:
         even = [_is_even(each) for each in weights]
         found = iter(self._weighted([w for w, e in zip(weights, even, strict=True) if not e], rows, rough))
         return [
-            each[0] * self._plain(self, rows) if is_even else next(found)
+            each[0] * self.plain(self, rows) if is_even else next(found)
             for each, is_even in zip(weights, even, strict=True)
         ]
 
@@ -141,9 +156,9 @@ class Basis:
             total += mixed_products(left, values[place], right, one, second)
         return total
 
-    def _plain(self, other: Basis, rows: slice) -> Tensor:
-        """The products without weights: least squares asks for the same ones at every step."""
-        key = id(other.columns), id(other.triangle), other.one, rows.start
+    def plain(self, other: Basis, rows: slice) -> Tensor:
+        """As `products`, without weights: least squares asks for the same ones at every step."""
+        key = self._plain_key(other, rows)
         if key not in self.known:
             ones = self.columns.new_ones(len(self.columns[rows]))
             shared = self.shares(other)
@@ -164,23 +179,32 @@ def _is_even(values: Tensor) -> bool:
     return len(values) > 0 and bool((values == values[0]).all())
 
 
-def triangle_of(columns: Tensor, one: bool, further: Tensor | None = None) -> Tensor | None:
+def triangle_of(
+    columns: Tensor, one: bool, further: Tensor | None = None, products: Tensor | None = None
+) -> Tensor | None:
     """R of the QR decomposition of ``[1, columns]``, without a copy of them, or None where that will not do.
 
     It will for many rows and columns that are not close to dependent: by normal equations, or by the QR of a
     block of rows after the other (Golub, Plemmons & Sameh 1988). `further` `(P,)` is the diagonal of more
     rows, such as the curvature of priors. Of very many rows a sample stands for all, if the sizes of all
     columns agree with it: R then makes the columns alike up to sampling, which is all that a solver needs.
+    Where the `products` `(P, P)` of all columns are known, they are what it is made of.
     """
-    if columns.numel() < LARGE or not columns.shape[1]:
+    if not is_large(columns):
         return None
-    if len(columns) > 4 * SAMPLED:
+    if products is None and len(columns) > 4 * SAMPLED:
         few = columns.index_select(0, sample_of(len(columns), SAMPLED))
         sampled = _well_conditioned(_gram(few, one), len(columns), further)
         if sampled is not None and _agree(sampled, columns, one, further):
             return sampled
-    triangle = _well_conditioned(_gram(columns, one), len(columns), further)
+    means = _gram(columns, one) if products is None else products / len(columns)
+    triangle = _well_conditioned(means, len(columns), further)
     return _by_blocks(columns, one, further) if triangle is None else triangle
+
+
+def is_large(columns: Tensor) -> bool:
+    """Whether a design is read in place."""
+    return columns.numel() >= LARGE and columns.shape[1] > 0
 
 
 def sample_of(rows: int, count: int) -> Tensor:

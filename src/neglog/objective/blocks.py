@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from neglog.errors import SingularDesignError
-from neglog.objective.basis import ALL_ROWS, FAIR, Basis, are_alike, spread_of, triangle_of
-from neglog.objective.objective import Objective, Site
+from neglog.objective.basis import ALL_ROWS, FAIR, Basis, are_alike, is_large, spread_of, triangle_of
+from neglog.objective.objective import NORMAL, Objective, Site
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine
 
@@ -159,7 +159,9 @@ def _orthonormal(objective: Objective, call: Affine, noise: Tensor, theta: Tenso
     bias, weight = _parts(objective, call)
     columns, one = call.design if weight is not None else call.design[:, :0], bias is not None
     masked = _masked(columns.shape[1] + one, bias, weight)
-    shared = _decomposed(columns, one) if bool(masked.all()) and objective.rows >= len(masked) else None
+    parts = _multiplied(objective)
+    flat = bool(masked.all()) and objective.rows >= len(masked)
+    shared = _decomposed(columns, one, parts) if flat else None
     first = one and bool(masked[0])
     if shared is not None:
         free = shared[0]
@@ -175,7 +177,7 @@ def _orthonormal(objective: Objective, call: Affine, noise: Tensor, theta: Tenso
         if shared is None:
             prior = size * _prior_curvature(objective, theta, places).sqrt()
             floor = torch.where(masked, 0.0, 1e-8 * _sizes(columns, one).clamp_min(1e-300))
-            triangle, basis = _decomposed(columns, one, torch.maximum(prior, floor))
+            triangle, basis = _decomposed(columns, one, parts, torch.maximum(prior, floor))
         else:
             triangle, basis = shared
         unit = objective.rows**0.5 * size
@@ -185,19 +187,32 @@ def _orthonormal(objective: Objective, call: Affine, noise: Tensor, theta: Tenso
     return tuple(blocks)
 
 
-def _decomposed(columns: Tensor, one: bool, further: Tensor | None = None) -> tuple[Tensor, Basis]:
-    """R and Q of ``[1, columns]`` with a diagonal of `further` rows `(P,)` below it."""
-    triangle = triangle_of(columns, one, further)
+def _multiplied(objective: Objective) -> list[tuple[slice, Tensor]]:
+    """The blocks of rows whose columns least squares will multiply with themselves and with these values."""
+    data = objective.data
+    even = objective.family in NORMAL and data.weights is None and len(objective.calls) == 1
+    return [(rows, part.data.y) for rows, part in objective.parts] if even and data.y.dim() == 1 else []
+
+
+def _decomposed(
+    columns: Tensor, one: bool, parts: Sequence[tuple[slice, Tensor]], further: Tensor | None = None
+) -> tuple[Tensor, Basis]:
+    """R and Q of ``[1, columns]`` with a diagonal of `further` rows `(P,)` below it.
+
+    The products of the columns in `parts` of the rows are made once, for that and for all else.
+    """
+    identity = torch.eye(columns.shape[1] + one, dtype=columns.dtype)
+    plain = Basis(columns, one, identity)
+    known = [plain.multiply(y, rows) for rows, y in parts] if is_large(columns) else []
+    triangle = triangle_of(columns, one, further, sum(known[1:], known[0]) if known else None)
     if triangle is not None:
-        identity = torch.eye(len(triangle), dtype=triangle.dtype)
         if spread_of(triangle) <= FAIR:
             return triangle, Basis(columns, one, identity, triangle)
         inverse = torch.linalg.solve_triangular(triangle, identity, upper=True)
-        return triangle, Basis(columns, one, inverse, alike=are_alike(triangle))
+        return triangle, Basis(columns, one, inverse, alike=are_alike(triangle), known=plain.known)
     whole = _with_one(columns, one)
     rows = whole if further is None else torch.cat([whole, torch.diag(further)])
     orthonormal, triangle = torch.linalg.qr(rows)
-    identity = torch.eye(orthonormal.shape[1], dtype=columns.dtype)
     return triangle, Basis(orthonormal[: len(columns)], False, identity)
 
 

@@ -8,10 +8,12 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from neglog.data import ALL, Data, check_density, check_response, observed
+from neglog.distributions import Normal
 from neglog.distributions.observed import latent
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.errors import ModelError, UnboundedLikelihoodError
@@ -23,6 +25,7 @@ from neglog.objective.sites import Site, lay_out
 from neglog.predictors import RESPONSE, design_keys
 from neglog.tracing import Affine, Run, initial_value, model_name, prototype, run, takes_missing, with_sizes
 
+NORMAL = (Normal, dist.Normal, torch.distributions.Normal)
 PART = 131_072
 """So many rows are worked on at a time: their numbers stay in the cache, and the model is seldom run."""
 ROOM = 2**26

@@ -48,8 +48,14 @@ def symmetric_products(
     found: list[Tensor] = []
     for at in range(0, len(weights), AT_ONCE):
         group = weights[at : at + AT_ONCE]
-        found += (_roughly(columns, one, group) if rough else None) or _side_by_side(columns, one, group)
+        found += (_roughly(columns, one, group) if rough else None) or _side_by_side(columns, one, group)[0]
     return found
+
+
+def plain_products(columns: Tensor, one: bool, values: Tensor) -> tuple[Tensor, Tensor]:
+    """`[1, columns].T @ [1, columns]` `(P, P)`, and `[1, columns].T @ values` `(P,)`."""
+    (products,), (sums,) = _side_by_side(columns, one, [columns.new_ones(len(columns))], [values])
+    return products, sums
 
 
 def _roughly(columns: Tensor, one: bool, weights: Sequence[Tensor]) -> list[Tensor] | None:
@@ -58,23 +64,31 @@ def _roughly(columns: Tensor, one: bool, weights: Sequence[Tensor]) -> list[Tens
     if not bool((torch.isfinite(sizes) & (sizes > 0)).all()):
         return None
     scaled = [w / size for w, size in zip(weights, sizes, strict=True)]
-    found = _side_by_side(columns, one, scaled, torch.float32)
+    found, _ = _side_by_side(columns, one, scaled, dtype=torch.float32)
     if not all(bool(torch.isfinite(part).all()) for part in found):
         return None
     return [size * part for size, part in zip(sizes, found, strict=True)]
 
 
 def _side_by_side(
-    columns: Tensor, one: bool, weights: Sequence[Tensor], dtype: torch.dtype | None = None
-) -> list[Tensor]:
-    """`columns.T @ [w₁ columns, w₁, w₂ columns, w₂, …]`, whose blocks are what the products are made of."""
+    columns: Tensor,
+    one: bool,
+    weights: Sequence[Tensor],
+    values: Sequence[Tensor] = (),
+    dtype: torch.dtype | None = None,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The products of the columns with each of the weights, and their sums with each of the values.
+
+    They are blocks of `columns.T @ [w₁ columns, w₁, w₂ columns, w₂, …, v₁, v₂, …]`.
+    """
     dtype = columns.dtype if dtype is None else dtype
     rows, width = columns.shape
     each = width + one
-    padded = _full(each * len(weights), dtype)
+    used = each * len(weights)
+    padded = _full(used + len(values), dtype)
     size = min(TALL * max(1, CHUNK // (TALL * max(1, padded))), max(1, rows))
     beside = columns.new_zeros(size, padded, dtype=dtype)
-    total, sums = columns.new_zeros(width, padded), columns.new_zeros(len(weights))
+    total, sums = columns.new_zeros(width, padded), columns.new_zeros(len(weights) + len(values))
     for chunk in chunks(rows, size):
         left = columns[chunk].to(dtype)
         right = beside[: len(left)]
@@ -84,9 +98,15 @@ def _side_by_side(
             if one:
                 right[:, k * each + width] = own
                 sums[k] += own.sum()
+        for k, value in enumerate(values):
+            right[:, used + k] = value[chunk]
+            sums[len(weights) + k] += value[chunk].sum()
         total += tall_product(left, right)
     parts = (total[:, k * each : (k + 1) * each] for k in range(len(weights)))
-    return [_bordered(part, sums[k]) if one else part for k, part in enumerate(parts)]
+    products = [_bordered(part, sums[k]) if one else part for k, part in enumerate(parts)]
+    vectors = ((k, total[:, used + k]) for k in range(len(values)))
+    first = sums[len(weights) :, None]
+    return products, [torch.cat([first[k], vector]) if one else vector for k, vector in vectors]
 
 
 def _bordered(part: Tensor, total: Tensor) -> Tensor:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from neglog.distributions import Normal
 from neglog.objective.coordinates import Coordinates
-from neglog.objective.objective import Objective
-
-NORMAL = (Normal, dist.Normal, torch.distributions.Normal)
+from neglog.objective.objective import NORMAL, Objective
 
 
 @dataclass(frozen=True)
