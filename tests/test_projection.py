@@ -263,7 +263,8 @@ def test_a_model_whose_designs_are_made_of_predictors_is_not_cut_at_them():
 # The solver
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if n not in ("student_t", "vectors")])
+# Under flat priors heads may grow for ever while what they multiply shrinks.
+@pytest.mark.parametrize("name", [n for n in CASES if n != "masked heads"])
 def test_a_fit_ends_where_the_gradient_of_all_parameters_vanishes(name):
     model, y = CASES[name]
     fit = map_estimate(model, X, y, solver=VariableProjection())

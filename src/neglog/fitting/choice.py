@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from neglog.errors import DataError
+from neglog.errors import DataError, ModelError
 from neglog.fitting.curvature import Curved
 from neglog.fitting.penalised import Penalised, aligned, is_penalised
 from neglog.fitting.pinball import Pinball, pinball
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.lowered import Lowered
-from neglog.projection.projected import Projected
+from neglog.projection.projected import Projected, check_projectable
 from neglog.solvers import (
     LBFGS,
     Adam,
@@ -45,9 +45,19 @@ def choose(coordinates: Coordinates) -> Any:
         return TrustRegion()
     if coordinates.kinked or coordinates.size * coordinates.rows > FULL_BATCH:
         return Adam(batch_size=None if coordinates.rows <= 10_000 else 1000)
+    steps: type[VariableProjection | LBFGS] = VariableProjection if _is_projectable(coordinates) else LBFGS
     if small and not any(site.masked for site in sites):
-        return Chain((LBFGS(max_steps=500), Newton()))
-    return LBFGS()  # a network's likelihood often has its maximum at infinity; priors bring it back
+        return Chain((steps(max_steps=500), Newton()))
+    return steps()  # a network's likelihood often has its maximum at infinity; priors bring it back
+
+
+def _is_projectable(coordinates: Coordinates) -> bool:
+    """Whether there are heads to solve for at each step."""
+    try:
+        check_projectable(coordinates.objective)
+    except ModelError:
+        return False
+    return True
 
 
 def problem_of(coordinates: Coordinates, solver: Any) -> tuple[Coordinates, Any]:

@@ -74,8 +74,7 @@ class Features:
 
         with torch.enable_grad():
             found = [head.sum() for head in vmap(heads)(own, *few).unbind(1)]
-        settings = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
-        return torch.stack([torch.autograd.grad(head, own, **settings)[0] for head in found])
+        return torch.stack([_slopes(head, own) for head in found])
 
     @cached_property
     def _row(self) -> tuple[Row, list[Tensor]] | None:
@@ -125,3 +124,7 @@ class Features:
             ran = run(objective.model, data, Run(objective.params(theta), etas=etas))
         by_name = {call.name: call.design for call in ran.affines}
         return [by_name[call.name] for call in network.calls]
+
+
+def _slopes(scalar: Tensor, leaf: Tensor) -> Tensor:
+    return torch.autograd.grad(scalar, leaf, retain_graph=True, allow_unused=True, materialize_grads=True)[0]

@@ -52,26 +52,36 @@ class _Look:
     slope: Tensor
 
 
+def rows_of(objective: Objective, network: Headed) -> Rowwise:
+    """What the rows say of the values of a network's heads.
+
+    Raises:
+        ModelError: it cannot be replayed (`neglog.objective.rowwise`).
+    """
+    still = {name: value.detach() for name, value in objective.params(objective.initial).items()}
+    found = rowwise_of(Cut(objective.model, objective.data, network.calls, network.constants, still))
+    if not isinstance(found, Rowwise):
+        raise ModelError(
+            f"`VariableProjection` cannot take the density of `{objective.name}` apart at its heads: "
+            f"{found}. Use `LBFGS`."
+        )
+    return found
+
+
 class Nested:
     """The optimum of a network's heads and constants, by Newton's method.
 
     For a Normal mean of known scale one step is the solution of the normal equations; a second look confirms
     it, and mends what they lose to rounding. Combinations that neither features nor priors tell apart stay
     where they are.
+
     Raises:
-        ModelError: what the rows say of the heads' values cannot be replayed (`neglog.objective.rowwise`).
+        ModelError: see `rows_of`.
     """
 
     def __init__(self, objective: Objective, network: Headed, design: Sequence[int]) -> None:
         self.objective, self.network, self.design = objective, network, design
-        still = {name: value.detach() for name, value in objective.params(objective.initial).items()}
-        found = rowwise_of(Cut(objective.model, objective.data, network.calls, network.constants, still))
-        if not isinstance(found, Rowwise):
-            raise ModelError(
-                f"`VariableProjection` cannot take the density of `{objective.name}` apart at its heads: "
-                f"{found}. Use `LBFGS`."
-            )
-        self.rowwise = found
+        self.rowwise = rows_of(objective, network)
         self.network = network = replace(network, inside=self._convex())
         self.places = network.inner
         self.shrinkage = Shrinkage(objective, self.places)

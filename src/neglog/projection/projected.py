@@ -11,14 +11,25 @@ from neglog.errors import ModelError
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
-from neglog.projection.headed import headed
+from neglog.projection.headed import Headed, headed
 from neglog.projection.learned import Features
-from neglog.projection.nested import Nested, Optimum, with_one
+from neglog.projection.nested import Nested, Optimum, rows_of, with_one
 
 NUMBERS = 1_000_000
 """So many derivatives, rows times weights, are held at a time."""
 LARGEST = 1_000
 """Of more weights than this no matrix is made."""
+
+
+def check_projectable(objective: Objective) -> Headed:
+    """The heads of a network.
+
+    Raises:
+        ModelError: see `Projected`.
+    """
+    network = headed(objective)
+    rows_of(objective, network)
+    return network
 
 
 class Projected(Coordinates):
@@ -27,7 +38,8 @@ class Projected(Coordinates):
     `outer` are the places of the weights. Implements `neglog.solvers.projection.Separable`.
 
     Raises:
-        ModelError: the model has no heads on learned features, or its loss has corners.
+        ModelError: the model has no heads on learned features, its loss has corners, or its density cannot
+            be taken apart at the heads.
     """
 
     def __init__(self, objective: Objective, blocks: tuple[Block, ...], cut: bool) -> None:

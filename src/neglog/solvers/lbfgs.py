@@ -63,6 +63,7 @@ class LBFGS:
 
 
 def largest(gradient: Tensor) -> float:
+    """The size of the largest component."""
     return float(gradient.abs().max()) if gradient.numel() else 0.0
 
 
