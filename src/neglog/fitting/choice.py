@@ -10,7 +10,7 @@ from neglog.fitting.penalised import Penalised, aligned, is_penalised
 from neglog.fitting.pinball import Pinball, pinball
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.lowered import Lowered
-from neglog.projection.projected import Projected, check_projectable
+from neglog.projection.projected import Projected, network_of
 from neglog.solvers import (
     LBFGS,
     Adam,
@@ -45,19 +45,20 @@ def choose(coordinates: Coordinates) -> Any:
         return TrustRegion()
     if coordinates.kinked or coordinates.size * coordinates.rows > FULL_BATCH:
         return Adam(batch_size=None if coordinates.rows <= 10_000 else 1000)
-    steps: type[VariableProjection | LBFGS] = VariableProjection if _is_projectable(coordinates) else LBFGS
-    if small and not any(site.masked for site in sites):
-        return Chain((steps(max_steps=500), Newton()))
-    return steps()  # a network's likelihood often has its maximum at infinity; priors bring it back
+    held = not any(site.masked for site in sites)
+    heads = _are_convex(coordinates)
+    if small and held:
+        return Chain((VariableProjection(max_steps=500) if heads else LBFGS(max_steps=500), Newton()))
+    # A network's likelihood often has its maximum at infinity, where no number of steps arrives.
+    return VariableProjection(max_steps=2000 if held else 500) if heads else LBFGS()
 
 
-def _is_projectable(coordinates: Coordinates) -> bool:
-    """Whether there are heads to solve for at each step."""
+def _are_convex(coordinates: Coordinates) -> bool:
+    """Whether a network has heads, and its loss is convex in them all, given the features."""
     try:
-        check_projectable(coordinates.objective)
+        return not network_of(coordinates.objective).outside
     except ModelError:
         return False
-    return True
 
 
 def problem_of(coordinates: Coordinates, solver: Any) -> tuple[Coordinates, Any]:

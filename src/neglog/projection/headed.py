@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,6 +51,16 @@ class Headed:
     size: int
 
     @property
+    def free(self) -> tuple[int, ...]:
+        """The numbers of the heads with parameters of their own."""
+        return tuple(j for j, head in enumerate(self.heads) if len(head.places))
+
+    @property
+    def outside(self) -> tuple[int, ...]:
+        """The numbers of those that are not inside."""
+        return tuple(j for j in self.free if j not in self.inside)
+
+    @property
     def inner(self) -> Tensor:
         """The places in theta of the heads inside, and then of the constants."""
         places = [self.heads[j].places for j in self.inside]
@@ -91,7 +101,8 @@ def headed(objective: Objective) -> Headed:
         )
     beside = _those_in(ran.log_prob(RESPONSE).sum(), values)
     constants = tuple(objective.sites[name] for name in beside)
-    network = Headed(calls, heads, constants, tuple(range(len(heads))), objective.size)
+    network = Headed(calls, heads, constants, (), objective.size)
+    network = replace(network, inside=network.free)
     outer = set(network.outer.tolist())
     both = [name for name in learned if not outer.issuperset(_places(objective.sites[name]))]
     if both:

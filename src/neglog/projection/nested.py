@@ -52,11 +52,11 @@ class _Look:
     slope: Tensor
 
 
-def rows_of(objective: Objective, network: Headed) -> Rowwise:
-    """What the rows say of the values of a network's heads.
+def nestable(objective: Objective, network: Headed) -> tuple[Headed, Rowwise]:
+    """A network with those heads inside that the loss is convex in together, and what rows say of all heads.
 
     Raises:
-        ModelError: it cannot be replayed (`neglog.objective.rowwise`).
+        ModelError: that cannot be replayed (`neglog.objective.rowwise`).
     """
     still = {name: value.detach() for name, value in objective.params(objective.initial).items()}
     found = rowwise_of(Cut(objective.model, objective.data, network.calls, network.constants, still))
@@ -65,7 +65,27 @@ def rows_of(objective: Objective, network: Headed) -> Rowwise:
             f"`VariableProjection` cannot take the density of `{objective.name}` apart at its heads: "
             f"{found}. Use `LBFGS`."
         )
-    return found
+    return replace(network, inside=_convex(objective, network, found)), found
+
+
+def _convex(objective: Objective, network: Headed, rowwise: Rowwise) -> tuple[int, ...]:
+    """The heads, as many as the loss of rows is convex in together, the first ones first.
+
+    In both heads of a heteroscedastic network, for one, it is not, and an optimum over both may jump.
+    """
+    theta, rows = objective.initial, objective.rows
+    wave = torch.sin(torch.arange(rows, dtype=theta.dtype))
+    levels = [call.constant(rows).detach().reshape(rows, -1) for call in network.calls]
+    etas = [eta + wave for level in levels for eta in level.unbind(1)]
+    bends = rowwise.terms(ALL_TERMS, theta[rowwise.places], etas, objective.as_read).bends
+    kept: list[int] = []
+    for j, head in enumerate(network.heads):
+        both = [*kept, j]
+        part = [[bends[max(a, b)][min(a, b)].expand(rows) for a in both] for b in both]
+        values = torch.linalg.eigvalsh(torch.stack([torch.stack(row) for row in part]).permute(2, 0, 1))
+        if len(head.places) and bool((values[:, 0] >= -ROUGH * values[:, -1].abs()).all()):
+            kept.append(j)
+    return tuple(kept) or network.free[:1]
 
 
 class Nested:
@@ -76,41 +96,17 @@ class Nested:
     where they are.
 
     Raises:
-        ModelError: see `rows_of`.
+        ModelError: see `nestable`.
     """
 
     def __init__(self, objective: Objective, network: Headed, design: Sequence[int]) -> None:
-        self.objective, self.network, self.design = objective, network, design
-        self.rowwise = rows_of(objective, network)
-        self.network = network = replace(network, inside=self._convex())
-        self.places = network.inner
+        self.objective, self.design = objective, design
+        self.network, self.rowwise = nestable(objective, network)
+        self.places = self.network.inner
         self.shrinkage = Shrinkage(objective, self.places)
-        ends = list(accumulate((len(network.heads[j].places) for j in network.inside), initial=0))
+        ends = list(accumulate((len(self.network.heads[j].places) for j in self.network.inside), initial=0))
         self.slices = [slice(a, b) for a, b in pairwise(ends)]
         self.own = slice(ends[-1], len(self.places))
-
-    def _convex(self) -> tuple[int, ...]:
-        """The heads, as many as the loss of rows is convex in together, the first ones first.
-
-        In both heads of a heteroscedastic network, for one, it is not, and an optimum over both may jump.
-        """
-        theta, rows = self.objective.initial, self.objective.rows
-        wave = torch.sin(torch.arange(rows, dtype=theta.dtype))
-        etas = [
-            eta + wave
-            for call in self.network.calls
-            for eta in call.constant(rows).detach().reshape(rows, -1).unbind(1)
-        ]
-        bends = self._terms(theta, etas).bends
-        kept: list[int] = []
-        for j, head in enumerate(self.network.heads):
-            both = [*kept, j]
-            part = [[bends[max(a, b)][min(a, b)].expand(rows) for a in both] for b in both]
-            values = torch.linalg.eigvalsh(torch.stack([torch.stack(row) for row in part]).permute(2, 0, 1))
-            if len(head.places) and bool((values[:, 0] >= -ROUGH * values[:, -1].abs()).all()):
-                kept.append(j)
-        first = next(j for j, head in enumerate(self.network.heads) if len(head.places))
-        return tuple(kept or [first])
 
     def optimum(self, designs: Sequence[Tensor], theta: Tensor) -> Optimum:
         """The optimum given the designs `(N, F)`, from where heads and constants are in `theta` `(K,)`."""

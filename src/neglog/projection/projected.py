@@ -13,7 +13,7 @@ from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.projection.headed import Headed, headed
 from neglog.projection.learned import Features
-from neglog.projection.nested import Nested, Optimum, rows_of, with_one
+from neglog.projection.nested import Nested, Optimum, nestable, with_one
 
 NUMBERS = 1_000_000
 """So many derivatives, rows times weights, are held at a time."""
@@ -21,15 +21,13 @@ LARGEST = 1_000
 """Of more weights than this no matrix is made."""
 
 
-def check_projectable(objective: Objective) -> Headed:
-    """The heads of a network.
+def network_of(objective: Objective) -> Headed:
+    """What of a network is to be at its optimum.
 
     Raises:
         ModelError: see `Projected`.
     """
-    network = headed(objective)
-    rows_of(objective, network)
-    return network
+    return nestable(objective, headed(objective))[0]
 
 
 class Projected(Coordinates):
@@ -78,18 +76,13 @@ class Projected(Coordinates):
         gradient = torch.zeros_like(z)
         gradient[self.outer] = found.slope[self.outer]
         gradient[self.trunk] += slope
-        for j in self.outside:
+        for j in self.network.outside:
             design = with_one(designs[self.features.design[j]].detach())
             own = self.nested.gathered(design, j, found.slopes[j].expand(self.rows))
             gradient[self.network.heads[j].places] += own
         inner, at = self.nested.places, z.clone()
         at[inner] = found.theta[inner] / self.units[inner]
         return at, found.value, self.units * gradient
-
-    @property
-    def outside(self) -> list[int]:
-        """The heads that are searched with the trunk."""
-        return [j for j in range(len(self.network.heads)) if j not in self.network.inside]
 
     def _back(self, found: Optimum, designs: Sequence[Tensor]) -> list[Tensor]:
         """The derivatives of the loss in the designs `(N, F)`."""
