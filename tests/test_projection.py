@@ -14,6 +14,7 @@ from torch import nn
 from neglog import censored, flat, map_estimate, models, on_features, with_priors
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError, ModelError
+from neglog.fitting.choice import choose
 from neglog.fitting.start import starting_point
 from neglog.objective.coordinates import rescaled
 from neglog.objective.objective import Objective
@@ -343,6 +344,26 @@ def test_a_start_counts_for_the_trunk():
     again = map_estimate(model, X, y, solver=VariableProjection(), start=dict(fit.params))
     assert again.steps == 0
     assert again.loss == pytest.approx(fit.loss, rel=EXACT)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "solver"),
+    [
+        ("known scale", "map", Chain((VariableProjection(max_steps=500), Newton()))),
+        ("poisson", "map", Chain((VariableProjection(max_steps=500), Newton()))),
+        ("heteroscedastic", "map", Chain((LBFGS(max_steps=500), Newton()))),
+        ("known scale", "mle", LBFGS()),
+    ],
+)
+def test_it_is_the_choice_where_heads_are_convex_together_and_priors_count(name, kind, solver):
+    model, y = CASES[name]
+    objective = Objective(KINDS[kind](model), prepare(X, y))
+    assert choose(rescaled(objective, starting_point(objective, None))) == solver
+
+
+def test_large_networks_are_searched_without_newton():
+    objective = Objective(on_features(models.gaussian, trunk(2, 60, 2)), prepare(X, Y))
+    assert choose(rescaled(objective, starting_point(objective, None))) == VariableProjection()
 
 
 # What is refused

@@ -45,16 +45,18 @@ def choose(coordinates: Coordinates) -> Any:
         return TrustRegion()
     if coordinates.kinked or coordinates.size * coordinates.rows > FULL_BATCH:
         return Adam(batch_size=None if coordinates.rows <= 10_000 else 1000)
-    held = not any(site.masked for site in sites)
-    heads = _are_convex(coordinates)
-    if small and held:
-        return Chain((VariableProjection(max_steps=500) if heads else LBFGS(max_steps=500), Newton()))
-    # A network's likelihood often has its maximum at infinity, where no number of steps arrives.
-    return VariableProjection(max_steps=2000 if held else 500) if heads else LBFGS()
+    if any(site.masked for site in sites):
+        return LBFGS()  # a network's likelihood often has its maximum at infinity; priors bring it back
+    steps = VariableProjection if _are_convex(coordinates) else LBFGS
+    return Chain((steps(max_steps=500), Newton())) if small else steps()
 
 
 def _are_convex(coordinates: Coordinates) -> bool:
-    """Whether a network has heads, and its loss is convex in them all, given the features."""
+    """Whether a network has heads, and its loss is convex in them all, given the features.
+
+    Where it is not, as with a variance of each row, a mean that is always at its best makes the variance of
+    some row vanish sooner than it would.
+    """
     try:
         return not network_of(coordinates.objective).outside
     except ModelError:
