@@ -154,7 +154,7 @@ class Objective:
         """A run that was cut at its predictors, and the values of the sites that it ran with."""
         start = self.params(self.initial)
         values = {name: value.detach().requires_grad_() for name, value in start.items()}
-        etas = {call.name: call.constant(self.few.rows).detach() for call in self.calls}
+        etas = {call.name: call.constant(self.few.rows).detach().requires_grad_() for call in self.calls}
         return run(self.few.weighted, self.few.data, Run(values, etas=etas)), values
 
     @cached_property
