@@ -35,10 +35,12 @@ MAY_IMPORT = {
     "graphs": {"cleaning", "errors", "recording"},
     "staged": set(),
     "sites": {"errors", "handlers", "predictors", "tracing"},
-    "rowwise": {"data", "graphs", "handlers", "predictors", "sites", "staged", "tracing"},
+    "cuts": {"data", "handlers", "predictors", "sites", "tracing"},
+    "rowwise": {"cuts", "data", "graphs", "handlers", "sites", "staged", "tracing"},
     "basis": set(),
     "objective": {
         "basis",
+        "cuts",
         "data",
         "distributions",
         "errors",
@@ -49,7 +51,7 @@ MAY_IMPORT = {
         "sites",
         "tracing",
     },
-    "blocks": {"basis", "errors", "objective", "predictors", "tracing"},
+    "blocks": {"basis", "cuts", "errors", "objective", "predictors", "rowwise", "tracing"},
     "literal": {"blocks", "handlers"},
     "sums": {"blocks", "rowwise"},
     "coordinates": {

@@ -76,6 +76,8 @@ class Basis:
     def at(self, z: Tensor, rows: slice = ALL_ROWS) -> Tensor:
         """The combination `(N,)` of the columns that `z` `(P,)` says, in some rows."""
         weights, found = self.transform @ z, []
+        if self.triangle is None and not self.one:
+            return self.columns[rows] @ weights
         for piece, _ in self._pieces(rows):
             columns, one = self.mixed(piece)
             found.append(columns @ weights[1:] + weights[0] if one else columns @ weights)
@@ -83,6 +85,8 @@ class Basis:
 
     def gather(self, values: Tensor, rows: slice = ALL_ROWS) -> Tensor:
         """The transpose of `at`: `(N,)` to `(P,)`."""
+        if self._is_short(values):
+            return self.transform.T @ (values @ self.columns[rows])
         total = values.new_zeros(len(self.transform))
         for piece, place in self._pieces(rows):
             columns, one = self.mixed(piece)
@@ -95,19 +99,25 @@ class Basis:
 
         `rough` says that six digits will do, where the columns are alike.
         """
-        if len(values) and bool((values == values[0]).all()):
+        if _is_constant(values):
             total = values[0] * self._plain(other, rows)
         else:
             total = self._weighted(values, other, rows, rough and self.alike and other.alike)
         return self.transform.T @ total @ other.transform
 
     def _weighted(self, values: Tensor, other: Basis, rows: slice, rough: bool = False) -> Tensor:
+        if self._is_short(values) and other._is_short(values):
+            return self.columns[rows].T @ (other.columns[rows] * values[:, None])
         total = values.new_zeros((len(self.transform), len(other.transform)))
         for piece, place in self._pieces(rows, other):
             left, one = self.mixed(piece)
             right, second = (left, one) if other is self else other.mixed(piece)
             total += _products(left, values[place], right, one, second, rough)
         return total
+
+    def _is_short(self, values: Tensor) -> bool:
+        """Whether the columns are the basis but for `transform`, and one product sums the rows."""
+        return self.triangle is None and not self.one and len(values) <= TALL
 
     def _plain(self, other: Basis, rows: slice) -> Tensor:
         """The products without weights: least squares asks for the same ones at every step."""
@@ -124,6 +134,12 @@ class Basis:
         if one:
             whole = torch.cat([torch.ones_like(whole[:, :1]), whole], dim=1)
         return whole @ self.transform
+
+
+def _is_constant(values: Tensor) -> bool:
+    if not len(values) or float(values[0]) != float(values[-1]):
+        return False
+    return bool((values == values[0]).all())
 
 
 def _products(

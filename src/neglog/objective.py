@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from neglog.basis import sample_of
+from neglog.cuts import Cut, Look, look
 from neglog.data import ALL, Data, check_density, check_response, observed
 from neglog.distributions.observed import latent
 from neglog.distributions.shapes import broadcast_shapes
@@ -19,7 +21,7 @@ from neglog.errors import ModelError, UnboundedLikelihoodError
 from neglog.handlers import Model, weighted
 from neglog.kinks import corner, smoothed
 from neglog.predictors import RESPONSE, design_keys
-from neglog.rowwise import Cut, Rows, Rowwise, rowwise_of
+from neglog.rowwise import TRIED, Rows, Rowwise, rowwise_of
 from neglog.sites import Site, lay_out
 from neglog.tracing import Affine, Run, initial_value, model_name, prototype, run, takes_missing, with_sizes
 
@@ -28,7 +30,7 @@ PART = 131_072
 FAR = 1e6
 """So many times the rounding of `y` is far from it."""
 OF_ROWS = ("separable", "parts", "sample", "as_read")
-OF_MODEL = ("rowwise", "beside", "few", "cut", "_apart", "_scant")
+OF_MODEL = ("rowwise", "beside", "cut", "_look", "_scant")
 """What is known of an objective as long as it has the same rows, and as long as it has the same model."""
 SAMPLE = 10_000
 """So many rows say where a solver starts."""
@@ -55,7 +57,8 @@ class Objective:
         response = first.sites[RESPONSE]["fn"]
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
         self.sites: dict[str, Site] = lay_out(first)
-        self.calls = tuple(first.affines)
+        self.calls, self.whole = tuple(first.affines), True
+        self.exacting = _may_be_exact(response)
         self.corner, self.family = corner(response), type(response)
         self.size = sum(site.size for site in self.sites.values())
         if not self.sites:
@@ -99,6 +102,7 @@ class Objective:
         for name in OF_ROWS + (OF_MODEL if "model" in changes else ()):
             other.__dict__.pop(name, None)
         other.__dict__.update(changes)
+        other.whole = self.whole and "data" not in changes
         return other
 
     @cached_property
@@ -139,26 +143,16 @@ class Objective:
         return self.take(sample_of(self.rows, SAMPLE)) if self.rows > SAMPLE and self.separable else self
 
     @cached_property
-    def few(self) -> Objective:
-        """The objective of next to no rows, to read off what they do not change; itself if it is small."""
-        return self.take(slice(0, 8)) if self.rows > SAMPLE and self.separable else self
-
-    @cached_property
-    @torch.enable_grad()
-    def _apart(self) -> tuple[Run, dict[str, Tensor]]:
-        """A run that was cut at its predictors, and the values of the sites that it ran with."""
-        start = self.params(self.initial)
-        values = {name: value.detach().requires_grad_() for name, value in start.items()}
-        etas = {call.name: call.constant(self.few.rows).detach() for call in self.calls}
-        return run(self.few.weighted, self.few.data, Run(values, etas=etas)), values
+    def _look(self) -> Look:
+        """What the model says of itself when it is cut at its predictors."""
+        seen = self.take(slice(0, TRIED)) if self.rows > SAMPLE and self.separable else self
+        return look(self.model, seen.data, self.calls, self.sites.values(), self.initial)
 
     @cached_property
     def cut(self) -> bool:
         """Whether the model is a function of linear predictors: fixed designs times free coefficients."""
         names = [call.name for call in self.calls]
-        return (
-            bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, self._apart[0].affines))
-        )
+        return bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, self._look.affines))
 
     def _is_plain(self, call: Affine) -> bool:
         """Whether a predictor is a fixed design times coefficients that are sites, or constants."""
@@ -173,15 +167,29 @@ class Objective:
         return own and plain and some and not call.design.requires_grad
 
     @cached_property
-    @torch.enable_grad()
     def beside(self) -> tuple[Site, ...]:
         """The sites that enter the likelihood of the rows by themselves, beside the predictors."""
-        ran, values = self._apart
-        likelihood = ran.log_prob(RESPONSE).sum()
-        if not likelihood.requires_grad:
-            return ()
-        found = torch.autograd.grad(likelihood, list(values.values()), allow_unused=True)
-        return tuple(self.sites[name] for name, g in zip(values, found, strict=True) if g is not None)
+        return tuple(self.sites[name] for name in self._look.beside)
+
+    @property
+    def replayed(self) -> Rowwise | None:
+        """The graph of `rowwise`, if it has been asked for before."""
+        known = self.__dict__.get("rowwise")
+        return known if isinstance(known, Rowwise) else None
+
+    def affines(self, theta: Tensor) -> Sequence[Affine]:
+        """The linear predictors at `theta`: where the model is `cut`, without running it."""
+        if not (self.whole and self.cut):
+            return self.at(theta).affines
+        params = self.params(theta)
+        return [
+            replace(
+                call,
+                weight=params.get(f"{call.name}.weight", call.weight),
+                bias=params.get(f"{call.name}.bias", call.bias),
+            )
+            for call in self.calls
+        ]
 
     @cached_property
     def rowwise(self) -> Rowwise | str:
@@ -189,7 +197,9 @@ class Objective:
         if not self.cut:
             return "it is not a function of linear predictors"
         still = {name: value.detach() for name, value in self.params(self.initial).items()}
-        return rowwise_of(Cut(self.model, self.data, self.calls, self.beside, still))
+        cut = Cut(self.model, self.data, self.calls, self.beside, still)
+        rows = self.as_read if self._look.data is self.data else Rows(self._look.data)
+        return rowwise_of(cut, self._look, rows)
 
     @cached_property
     def as_read(self) -> Rows:
@@ -199,6 +209,11 @@ class Objective:
     @cached_property
     def _scant(self) -> Objective:
         return self.take(slice(0, 8)) if self.rows > 8 and self.separable else self
+
+    @cached_property
+    def priorless(self) -> bool:
+        """Whether no prior counts, as under `flat`."""
+        return all(site.masked for site in self.sites.values())
 
     def prior_of(self, theta: Tensor) -> Tensor | float:
         """Minus the log prior; 0 where torch refuses a parameter, as it does in the rows."""
@@ -213,7 +228,7 @@ class Objective:
     def prior_terms(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
         """Minus the log prior, its gradient `(K,)` and its Hessian `(K, K)`; 0 where there is no density."""
         none = torch.zeros_like(theta)
-        if all(site.masked for site in self.sites.values()):
+        if self.priorless:
             return 0.0, none, torch.outer(none, none)
         leaf = theta.detach().requires_grad_()
         prior = self._scant.prior_of(leaf)
@@ -333,8 +348,9 @@ class Objective:
         Raises:
             UnboundedLikelihoodError: naming the first such row.
         """
-        for _, part in self.parts:
-            part.check_spread(part.response(theta))
+        if self.exacting:
+            for _, part in self.parts:
+                part.check_spread(part.response(theta))
 
     def end(self, theta: Tensor, loss: float | None = None) -> tuple[float, float]:
         """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`.
@@ -373,12 +389,18 @@ class Objective:
         )
 
 
+def _may_be_exact(response: Any) -> bool:
+    """Whether the density of a response can be as high as one likes."""
+    response = latent(response)
+    return not (response.support.is_discrete or response.event_shape)
+
+
 def exact_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
     """Where the spread of the response is no more than some times the rounding of `y`, `(N,)` or `(S, N)`."""
     nowhere = torch.zeros((), dtype=torch.bool)
-    response = latent(response)  # a spread that bounds hold up may still go to 0
-    if response.support.is_discrete or response.event_shape:
+    if not _may_be_exact(response):
         return nowhere
+    response = latent(response)  # a spread that bounds hold up may still go to 0
     try:
         # A component of a mixture may follow its rows exactly while the others keep the whole wide.
         spread_at = getattr(response, "spread_at", None)

@@ -95,7 +95,7 @@ class _Replayed(_Null):
     def _fixed(self) -> dict[str, Tensor]:
         """Predictor -> its values where its bias is 0, if that is a site."""
         found = {}
-        for call in self.objective.at(self.still).affines:
+        for call in self.objective.affines(self.still):
             free = f"{call.name}.bias" in self.objective.sites
             found[call.name] = replace(call, bias=torch.zeros_like(call.bias)).value if free else call.value
         return found

@@ -17,13 +17,20 @@ PullBack = Callable[[Tensor], Tensor]
 class Sums:
     """The sums over rows, while the blocks of rows come in; constants stand at `places` `(C,)` in theta.
 
-    Of a `rough` Hessian six digits will do.
+    Of a `rough` Hessian six digits will do. `apart` says that nothing but constants of their own, which are
+    the same in z, stands beside the predictors: no prior that counts, and no coefficient.
     """
 
     def __init__(
-        self, blocks: Sequence[Block], places: Tensor, size: int, like: Tensor, rough: bool = False
+        self,
+        blocks: Sequence[Block],
+        places: Tensor,
+        size: int,
+        like: Tensor,
+        rough: bool = False,
+        apart: bool = False,
     ) -> None:
-        self.blocks, self.places, self.rough = blocks, places, rough
+        self.blocks, self.places, self.rough, self.apart = blocks, places, rough, apart
         self.value = 0.0
         self.gradient, self.hessian = like.new_zeros(size), like.new_zeros(size, size)
         self.own, self.own_second = like.new_zeros(size), like.new_zeros(size, size)
@@ -39,31 +46,36 @@ class Sums:
         """Add the loss of some rows, with the derivatives that are known."""
         self.value += float(terms.value)
         if terms.own is not None:
-            self.own[self.places] += terms.own
+            self.own.index_add_(0, self.places, terms.own)
         for block, slopes in zip(self.blocks, terms.slopes, strict=False):
-            self.gradient[block.places] += block.gather(slopes.expand(_count(block, rows)), rows)
+            found = block.gather(slopes.expand(_count(block, rows)), rows)
+            self.gradient.index_add_(0, block.places, found)
         if terms.own_bends is not None:
             self._add_second(terms, rows)
 
     def _add_second(self, terms: Terms, rows: slice) -> None:
         assert terms.own_bends is not None
-        self.own_second[self.places[:, None], self.places] += terms.own_bends
+        _add(self.own_second, self.places, self.places, terms.own_bends)
         for cross, across in zip(self.crosses, terms.crosses, strict=True):
             for block, values in zip(self.blocks, across, strict=True):
-                cross[block.places] += block.gather(values.expand(_count(block, rows)), rows)
+                found = block.gather(values.expand(_count(block, rows)), rows)
+                cross.index_add_(0, block.places, found)
         for block, bends in zip(self.blocks, terms.bends, strict=True):
             for other, values in zip(self.blocks, bends, strict=False):
                 part = block.cross(values.expand(_count(block, rows)), other, rows, self.rough)
-                self.hessian[block.places[:, None], other.places] += part
+                _add(self.hessian, block.places, other.places, part)
                 if other is not block:
-                    self.hessian[other.places[:, None], block.places] += part.T
+                    _add(self.hessian, other.places, block.places, part.T)
 
     def slope(self, pull_back: PullBack) -> Tensor:
         """The gradient `(K,)`."""
-        return self.gradient + pull_back(self.own)
+        return self.gradient + (self.own if self.apart else pull_back(self.own))
 
     def curvature(self, pull_back: PullBack) -> Tensor:
         """The Hessian `(K, K)`."""
+        if self.apart:
+            crosses = torch.zeros_like(self.hessian).index_copy_(0, self.places, self.crosses)
+            return self.hessian + self.own_second + crosses + crosses.T
         hessian = self.hessian + pull_back(pull_back(self.own_second).T)
         for place, cross in zip(self.places.tolist(), self.crosses, strict=True):
             unit = torch.zeros_like(cross)
@@ -71,6 +83,10 @@ class Sums:
             part = cross[:, None] * pull_back(unit)
             hessian += part + part.T
         return hessian
+
+
+def _add(matrix: Tensor, rows: Tensor, columns: Tensor, part: Tensor) -> None:
+    matrix.index_put_((rows[:, None], columns), part, accumulate=True)
 
 
 def _count(block: Block, rows: slice) -> int:

@@ -1,0 +1,117 @@
+"""Few rows: what is done in less time is the same."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from table import TABLE
+
+from neglog import flat, models
+from neglog import rowwise as module
+from neglog.basis import TALL, Basis
+from neglog.coordinates import Coordinates, rescaled
+from neglog.data import prepare
+from neglog.objective import Objective
+from neglog.predictors import affine, rows
+from neglog.solvers.solution import newton_direction, newton_directions
+from neglog.start import starting_point
+
+CLOSE = 1e-12
+"""Sums of a thousand numbers in another order."""
+
+
+@pytest.fixture(autouse=True)
+def shelf(monkeypatch):
+    """No graphs of other tests."""
+    monkeypatch.setattr(module, "_SHELF", module._Shelf())
+
+
+def drawn(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def problem(name, model=None, size=200, **keywords):
+    """A problem and a place z near its start."""
+    case = TABLE[name]
+    x, y = case.sample(size)
+    objective = Objective(flat(case.model if model is None else model), prepare(x, y, **case.keywords(size)))
+    theta = starting_point(objective, None)
+    coordinates = rescaled(objective, theta)
+    return coordinates, coordinates.z(theta) + 0.05 * drawn(len(theta))
+
+
+def assert_near(found, known):
+    for a, b in zip(found, known, strict=True):
+        a, b = (torch.as_tensor(value, dtype=torch.float64) for value in (a, b))
+        torch.testing.assert_close(a, b, rtol=CLOSE, atol=CLOSE * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("rows", [5, TALL])
+def test_short_products_are_those_of_chunks(rows, monkeypatch):
+    basis, values = Basis(drawn(rows, 4), False, drawn(4, 4)), drawn(rows)
+    short = basis.gather(values), basis.cross(values, basis)
+    monkeypatch.setattr(Basis, "_is_short", lambda self, values: False)
+    assert_near(short, (basis.gather(values), basis.cross(values, basis)))
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0], ids=["definite", "indefinite"])
+def test_the_direction_of_one_problem_is_that_of_many(shift):
+    hessian, gradient = drawn(6, 6), drawn(6)
+    hessian = hessian @ hessian.T - shift * torch.eye(6, dtype=torch.float64)
+    direction, decrement, definite = newton_direction(hessian, gradient, 10)
+    each, all_decrements, all_definite = newton_directions(
+        hessian[None], gradient[None], torch.tensor([10.0], dtype=torch.float64)
+    )
+    assert definite == bool(all_definite[0]) == (shift == 0)
+    assert_near((direction, decrement), (each[0], all_decrements[0]))
+
+
+@pytest.mark.parametrize("name", ["gamma", "student_t", "heteroscedastic"])
+def test_constants_that_stand_apart_are_added_as_they_are(name, monkeypatch):
+    coordinates, z = problem(name)
+    assert coordinates._apart
+    found = coordinates.derivatives(z)
+    monkeypatch.setattr(Coordinates, "_apart", False)
+    assert_near(found, coordinates.derivatives(z))
+
+
+def entangled(x, y=None):
+    """A model whose intercept is in its spread too."""
+    weight = pyro.sample("mean.weight", dist.Normal(x.new_zeros(x.shape[1]), 5.0).to_event(1))
+    bias = pyro.sample("mean.bias", dist.Normal(x.new_zeros(()), 5.0))
+    mean = affine(x, weight, bias, name="mean")
+    with rows(x):
+        return pyro.sample("y", dist.StudentT(5.0, mean, 1 + bias**2), obs=y)
+
+
+def test_constants_that_do_not_stand_apart_are_pulled_back():
+    x, y = TABLE["gamma"].sample(50)
+    for model in (models.gamma, flat(entangled)):
+        objective = Objective(model, prepare(x, y))
+        coordinates = rescaled(objective, starting_point(objective, None))
+        assert not coordinates._apart
+        theta = objective.initial + 0.1
+        gradient = coordinates.pull_back(objective.gradient(theta))
+        assert_near((coordinates.value_and_gradient(coordinates.z(theta))[1],), (gradient,))
+
+
+@pytest.mark.parametrize("name", ["poisson", "heteroscedastic", "ordinal", "multivariate_gaussian"])
+def test_predictors_are_known_without_a_run(name):
+    objective = problem(name)[0].objective
+    theta = objective.initial + 0.1 * drawn(objective.size)
+    known = {call.name: call.value for call in objective.at(theta).affines}
+    found = {call.name: call.value for call in objective.affines(theta)}
+    assert found.keys() == known.keys()
+    assert_near(found.values(), known.values())
+    few = objective.take(torch.tensor([3, 1, 2]))
+    assert [len(call.design) for call in few.affines(theta)] == [3] * len(known)
+
+
+@pytest.mark.parametrize("name", ["negative_binomial", "heteroscedastic", "ordinal"])
+def test_the_noise_is_that_of_the_model(name, monkeypatch):
+    objective = problem(name)[0].objective
+    theta = starting_point(objective, None)
+    assert objective.replayed is not None
+    found = [block.triangle for block in rescaled(objective, theta).blocks]
+    monkeypatch.setattr(Objective, "replayed", None)
+    assert_near(found, [block.triangle for block in rescaled(objective, theta).blocks])
