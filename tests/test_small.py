@@ -6,13 +6,14 @@ import pytest
 import torch
 from table import TABLE
 
-from neglog import flat, models
+from neglog import arrays, flat, mle, models
 from neglog import rowwise as module
 from neglog.basis import TALL, Basis
 from neglog.coordinates import Coordinates, rescaled
 from neglog.data import prepare
 from neglog.objective import Objective
 from neglog.predictors import affine, rows
+from neglog.rowwise import ALL_TERMS, VALUE, VALUE_AND_SLOPES, Rows, Rowwise
 from neglog.solvers.solution import newton_direction, newton_directions
 from neglog.start import starting_point
 
@@ -34,7 +35,8 @@ def problem(name, model=None, size=200, **keywords):
     """A problem and a place z near its start."""
     case = TABLE[name]
     x, y = case.sample(size)
-    objective = Objective(flat(case.model if model is None else model), prepare(x, y, **case.keywords(size)))
+    data = prepare(x, y, **case.keywords(size), **keywords)
+    objective = Objective(flat(case.model if model is None else model), data)
     theta = starting_point(objective, None)
     coordinates = rescaled(objective, theta)
     return coordinates, coordinates.z(theta) + 0.05 * drawn(len(theta))
@@ -115,3 +117,58 @@ def test_the_noise_is_that_of_the_model(name, monkeypatch):
     found = [block.triangle for block in rescaled(objective, theta).blocks]
     monkeypatch.setattr(Objective, "replayed", None)
     assert_near(found, [block.triangle for block in rescaled(objective, theta).blocks])
+
+
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("far", [0.0, 3.0, 800.0], ids=["near", "far", "overflowing"])
+def test_arrays_say_what_tensors_say(name, far):
+    if not TABLE[name].smooth:
+        pytest.skip("solvers see such a model without its corners")
+    coordinates, z = problem(name, weights=torch.linspace(0.5, 2, 200))
+    rowwise, rows = coordinates.objective.rowwise, coordinates.objective.as_read
+    assert isinstance(rowwise, Rowwise)
+    assert rows.few
+    numbers = coordinates.theta(z)[rowwise.places] * (1 + far)
+    etas = [block.eta(z[block.places]) * (1 + far) for block in coordinates.blocks]
+    for what in (VALUE, VALUE_AND_SLOPES, ALL_TERMS):
+        found = rowwise.evaluated(what, numbers, etas, Rows(rows.data, few=True))
+        known = rowwise.evaluated(what, numbers, etas, Rows(rows.data))
+        for a, b in zip(found, known, strict=True):
+            assert (a.shape, a.dtype) == (b.shape, b.dtype)
+            size = float(b.nan_to_num(0.0, 0.0, 0.0).abs().max()) if b.numel() else 0.0
+            torch.testing.assert_close(a, b, rtol=1e-11, atol=CLOSE * max(1.0, size), equal_nan=True)
+
+
+def test_most_operations_of_few_rows_are_those_of_arrays():
+    for name in ("negative_binomial", "beta", "student_t", "gamma", "poisson", "heteroscedastic", "huber"):
+        stages = problem(name)[0].objective.rowwise.stages[ALL_TERMS, True]
+        functions = [function for function, _, _ in (*stages.of_numbers.steps, *stages.body.steps)]
+        lifted = {f.function for f in functions if isinstance(f, arrays._Lifted)}
+        assert not lifted, f"{name}: {lifted}"
+
+
+def test_single_precision_is_left_to_torch():
+    data = prepare(*TABLE["gamma"].sample(), dtype=torch.float32)
+    objective = Objective(flat(models.gamma), data)
+    assert isinstance(objective.rowwise, Rowwise)
+    assert not objective.as_read.few
+
+
+def test_arrays_that_say_something_else_are_not_used(monkeypatch):
+    x, y = TABLE["gamma"].sample()
+    known = mle(models.gamma, x, y)
+    module._SHELF.graphs.clear()
+    monkeypatch.setitem(arrays.NAMES, "log1p", lambda a: a)
+    objective = Objective(flat(models.gamma), prepare(x, y))
+    assert objective.rowwise == "its graph does not say what the model says"
+    assert mle(models.gamma, x, y).nll == pytest.approx(known.nll, rel=CLOSE)
+
+
+def test_a_graph_is_held_in_full_once_for_few_rows_and_once_for_many(monkeypatch):
+    held, holds = [], module._holds
+    monkeypatch.setattr(module, "_holds", lambda found, cut, few: held.append(few) or holds(found, cut, few))
+    for size, count in ((100, 1), (200, 1), (11_000, 2), (12_000, 2), (100, 2)):
+        x, y = TABLE["gamma"].sample(size)
+        assert mle(models.gamma, x, y).converged
+        assert len(held) == count
+    assert held == [True, False]

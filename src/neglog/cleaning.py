@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
+from neglog.arrays import PLAIN
+
 aten = torch.ops.aten
 OpOverload = torch._ops.OpOverload
 NOISY = torch.Tag.nondeterministic_seeded
@@ -124,7 +126,9 @@ class _Cleaner:
             if not node.users:
                 self.body.erase_node(node)
         for node in self.body.nodes:
-            node.meta.clear()  # the values are large
+            node.meta[PLAIN] = _is_plain(node)
+        for node in self.body.nodes:
+            node.meta = {PLAIN: node.meta[PLAIN]}  # the values are large
         return used, fx.GraphModule(torch.nn.Module(), self.body), constants
 
     # One operation
@@ -298,6 +302,13 @@ class _Cleaner:
         """What is joined of one piece and empty ones."""
         some = [part for part in parts if _values(part).numel()]
         return some[0] if len(some) == 1 and isinstance(some[0], fx.Node) else None
+
+
+def _is_plain(node: fx.Node) -> bool:
+    """Whether an operation is one on double precision and truth values alone."""
+    values = [each.meta.get("value") for each in (node, *node.all_input_nodes)]
+    kinds = {part.dtype for value in values for part in _tensors(value) if isinstance(part, Tensor)}
+    return kinds <= {torch.float64, torch.bool}
 
 
 def _number(value: Any, other: Any) -> Any:

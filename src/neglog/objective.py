@@ -134,7 +134,7 @@ class Objective:
         ends = [*range(0, self.rows - PART // 2, PART), self.rows]
         found = tuple((slice(*rows), self.take(slice(*rows))) for rows in pairwise(ends))
         for _, part in found:
-            part.__dict__["as_read"] = Rows(part.data, None)  # of many blocks nothing is kept
+            part.__dict__["as_read"] = Rows.of(part.data)  # of many blocks nothing is kept
         return found
 
     @cached_property
@@ -198,13 +198,14 @@ class Objective:
             return "it is not a function of linear predictors"
         still = {name: value.detach() for name, value in self.params(self.initial).items()}
         cut = Cut(self.model, self.data, self.calls, self.beside, still)
-        rows = self.as_read if self._look.data is self.data else Rows(self._look.data)
+        whole = self._look.data is self.data
+        rows = self.as_read if whole else replace(self.as_read, data=self._look.data, kept=None)
         return rowwise_of(cut, self._look, rows)
 
     @cached_property
     def as_read(self) -> Rows:
         """The rows as graphs read them."""
-        return Rows(self.data, {} if self.rows <= PART else None)
+        return Rows.of(self.data, keep=self.rows <= PART)
 
     @cached_property
     def _scant(self) -> Objective:

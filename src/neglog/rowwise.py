@@ -37,6 +37,8 @@ TRIED = 1009
 """So many rows a graph and its model are held together on."""
 AGREEMENT = 4096
 """Graph and model must agree to so many roundings: 1e-12 in float64."""
+FEW = 10_000
+"""So many rows are evaluated in NumPy, which takes less time to call; torch is faster at many."""
 KEPT = 64
 """So many graphs are kept for further fits."""
 
@@ -67,7 +69,15 @@ class Rows:
     """The rows of some data, as graphs read them; what they come to by themselves is kept if they are few."""
 
     data: Data
-    kept: dict[str, tuple[Any, ...]] | None = field(default=None, repr=False)
+    kept: dict[str, list[Any]] | None = field(default=None, repr=False)
+    few: bool = False
+    """Whether they are evaluated in arrays."""
+
+    @staticmethod
+    def of(data: Data, keep: bool = False) -> Rows:
+        """The rows of some data, evaluated as is best for so many."""
+        few = data.rows <= FEW and data.y.dtype == torch.float64
+        return Rows(data, {} if keep else None, few)
 
     @cached_property
     def parts(self) -> list[Tensor]:
@@ -87,7 +97,9 @@ class Rowwise:
     kinds: tuple[str, ...]
     used: tuple[int, ...]
     constants: tuple[Tensor, ...] = field(repr=False)
-    stages: dict[str, Stages] = field(default_factory=dict, repr=False)
+    stages: dict[tuple[str, bool], Stages] = field(default_factory=dict, repr=False)
+    held: set[bool] = field(default_factory=set, repr=False)
+    """Whether few rows, and whether many, were held against the model in full."""
 
     def terms(self, what: str, numbers: Tensor, etas: Sequence[Tensor], rows: Rows) -> Terms:
         """The terms at the constants `numbers` `(C,)` and the predictors `etas`, `(N,)` each."""
@@ -95,24 +107,23 @@ class Rowwise:
 
     def evaluated(self, what: str, numbers: Tensor, etas: Sequence[Tensor], rows: Rows) -> Sequence[Tensor]:
         """The terms one after the other."""
-        stages = self._stages(what)
+        stages = self._stages(what, rows.few)
         given = self._given(numbers, etas, rows)
         body = [value for kind, value in given if kind == BOTH]
         known = rows.kept.get(what) if rows.kept is not None else None
         if known is None:
-            known = stages.of_rows(*(value for kind, value in given if kind == ROWS))
+            known = stages.known([value for kind, value in given if kind == ROWS])
             if rows.kept is not None:
                 rows.kept[what] = known
-        shared = stages.of_numbers(*(value for kind, value in given if kind == NUMBERS))
-        return stages.body(*body, *known, *shared)
+        return stages.outputs(body, known, [value for kind, value in given if kind == NUMBERS])
 
     def _given(self, numbers: Tensor, etas: Sequence[Tensor], rows: Rows) -> list[tuple[str, Any]]:
         values: list[Any] = [numbers, *etas, *rows.parts]
         chosen = [rows.data.rows, *(values[i] for i in self.used)]
         return list(zip(self.kinds, chosen, strict=True))
 
-    def _stages(self, what: str) -> Stages:
-        if what not in self.stages:
+    def _stages(self, what: str, arrays: bool) -> Stages:
+        if (what, arrays) not in self.stages:
             first, count = 2 + len(self.heads), self._count
             wanted = {
                 VALUE: [0],
@@ -120,8 +131,8 @@ class Rowwise:
                 ALL_TERMS: range(count),
                 SLOPES: range(2, first),
             }[what]
-            self.stages[what] = staged(self.graph, self.constants, self.kinds, wanted)
-        return self.stages[what]
+            self.stages[what, arrays] = staged(self.graph, self.constants, self.kinds, wanted, arrays)
+        return self.stages[what, arrays]
 
     @property
     def _count(self) -> int:
@@ -182,12 +193,14 @@ def rowwise_of(cut: Cut, look: Look, rows: Rows) -> Rowwise | str:
 
     A graph that is kept is held against a `look` at the model, whose data are the `rows`.
     """
+    # Where rows are many, samples of them are few.
+    ways = (False, True) if Rows.of(cut.data.take(slice(0, 1))).few and not rows.few else (rows.few,)
     size = sum(site.size for site in cut.sites)
     if size + len(cut.heads) > MOST:
         return f"it has {len(cut.heads)} predictors and {size} constants"
     key = _key(cut)
     known = None if key is None else _SHELF.get(key)
-    if known is not None:
+    if known is not None and all(few in known.held or _holds(known, cut, few) for few in ways):
         where = look.own, [eta.detach() for eta in look.etas], rows
         if _says(known, VALUE_AND_SLOPES, where, look.first):
             return replace(known, places=_places(cut.sites))
@@ -195,7 +208,7 @@ def rowwise_of(cut: Cut, look: Look, rows: Rows) -> Rowwise | str:
         found = _traced(cut)
     except Exception as error:  # whatever it is that torch cannot trace, the model itself can still be run
         return f"it cannot be traced: {error}"
-    if not _holds(found, cut):
+    if not all(_holds(found, cut, few) for few in ways):
         return "its graph does not say what the model says"
     if key is not None:
         _SHELF.put(key, found)
@@ -217,12 +230,15 @@ def _traced(cut: Cut) -> Rowwise:
     return Rowwise(cut.heads, _places(cut.sites), graph, kinds, used, constants)
 
 
-def _holds(found: Rowwise, cut: Cut) -> bool:
-    """Whether a graph says what the model says, on some rows."""
+def _holds(found: Rowwise, cut: Cut, few: bool) -> bool:
+    """Whether a graph says what the model says, on some rows, evaluated as they are where they are `few`."""
     inputs = cut.inputs(min(cut.data.rows, TRIED))
     numbers, etas, parts = inputs[0], inputs[1 : 1 + len(cut.heads)], inputs[1 + len(cut.heads) :]
-    rows = Rows(cut.data.made_of(dict(zip(cut.data.parts(), parts, strict=True))))
-    return _says(found, ALL_TERMS, (numbers, etas, rows), cut.derivatives(*inputs))
+    data = cut.data.made_of(dict(zip(cut.data.parts(), parts, strict=True)))
+    where = numbers, etas, Rows(data, few=few)
+    holds = _says(found, ALL_TERMS, where, cut.derivatives(*inputs))
+    found.held.update({few} if holds else ())
+    return holds
 
 
 def _says(found: Rowwise, what: str, where: tuple[Tensor, Sequence[Tensor], Rows], known: Any) -> bool:
