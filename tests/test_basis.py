@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from neglog import basis, mle, models
-from neglog.basis import Basis, are_alike, spread_of, triangle_of
+from neglog import mle, models
+from neglog.objective import basis
+from neglog.objective.basis import Basis, are_alike, spread_of, triangle_of
 
 
 def columns(rows=20_011, count=6, seed=0):

@@ -13,28 +13,18 @@ import torch
 from scipy.optimize import linprog
 from table import TABLE
 
-from neglog import (
-    batch,
-    flat,
-    likelihoods,
-    mle,
-    mle_batch,
-    models,
-    normal_equations,
-    on_features,
-    replayed,
-    summary,
-)
+from neglog import flat, mle, mle_batch, models, on_features, summary
+from neglog.batches import batch, likelihoods, normal_equations, replayed
+from neglog.batches.layout import in_theta, lay_out
+from neglog.batches.stack import prepare_stack
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError, ModelError, SingularDesignError
 from neglog.labels import site_labels
-from neglog.layout import in_theta, lay_out
-from neglog.objective import Objective
+from neglog.objective.objective import Objective
 from neglog.predictors import linear, positive, rows
 from neglog.solvers import Newton
 from neglog.solvers.interior import quantile_regressions
 from neglog.solvers.together import chords, newton_together
-from neglog.stack import prepare_stack
 
 SETS, ROWS = 3, 60
 SAME = {"rtol": 1e-8, "atol": 1e-8}

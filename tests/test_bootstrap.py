@@ -11,11 +11,11 @@ from scipy import stats
 
 import neglog
 from neglog import bootstrap, map_estimate, mle, models, summary
-from neglog.batch import fitted_again
+from neglog.batches.batch import fitted_again
 from neglog.errors import ConvergenceWarning, DataError, ModelError
-from neglog.uncertainty import influence
+from neglog.uncertainty.information import influence
 
-MODULE = sys.modules["neglog.bootstrap"]
+MODULE = sys.modules["neglog.uncertainty.bootstrap"]
 SAME = {"rtol": 1e-8, "atol": 1e-8}
 """Both solvers stop within 1e-8 standard errors of the optimum."""
 

@@ -19,8 +19,8 @@ from neglog import (
     vuong_test,
     wald_test,
 )
-from neglog.constraints import linear_constraints
 from neglog.errors import DataError, ModelError, SingularDesignError
+from neglog.uncertainty.constraints import linear_constraints
 
 STATSMODELS = 1e-6
 """Relative: its iterations stop where the deviance moves by 1e-8, which leaves weights 1e-7 off."""

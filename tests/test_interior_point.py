@@ -11,15 +11,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from neglog import flat, map_estimate, mle, models, quantiles, with_priors
-from neglog.choice import choose
 from neglog.data import prepare
 from neglog.errors import DataError, SingularDesignError, UnboundedLikelihoodError
-from neglog.objective import Objective
+from neglog.fitting.choice import choose
+from neglog.fitting.start import starting_point
+from neglog.objective.objective import Objective
 from neglog.solvers import Continuation, InteriorPoint, globs, interior_point
 from neglog.solvers.approach import approached
 from neglog.solvers.lines import Lines
 from neglog.solvers.vertex import pivoted, vertex_at
-from neglog.start import starting_point
 
 SAME = 1e-9
 """Relative: both are optima of the same linear programme, HiGHS's to its tolerance of 1e-10."""

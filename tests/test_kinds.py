@@ -41,7 +41,7 @@ from neglog.errors import (
 )
 from neglog.export import load, save
 from neglog.guides import Delta
-from neglog.objective import Objective
+from neglog.objective.objective import Objective
 from neglog.solvers import LBFGS, Newton
 from neglog.solvers import SVI as Literal
 from neglog.tracing import positive_names, predictor_names

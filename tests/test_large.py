@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from neglog import flat, map_estimate, mle, models
-from neglog.basis import Basis, sample_of, triangle_of
-from neglog.coordinates import rescaled
 from neglog.data import prepare
 from neglog.errors import UnboundedLikelihoodError
-from neglog.objective import Objective
+from neglog.fitting.start import starting_point
+from neglog.objective.basis import Basis, sample_of, triangle_of
+from neglog.objective.coordinates import rescaled
+from neglog.objective.objective import Objective
 from neglog.predictors import linear, rows
 from neglog.solvers import Newton
-from neglog.start import starting_point
 
 N = 3000
 
@@ -26,11 +26,11 @@ N = 3000
 @pytest.fixture
 def many(monkeypatch):
     """Few rows are treated as very many."""
-    monkeypatch.setattr("neglog.objective.PART", 700)
-    monkeypatch.setattr("neglog.objective.SAMPLE", 300)
-    monkeypatch.setattr("neglog.coordinates.MANY", 1000)
-    monkeypatch.setattr("neglog.basis.LARGE", 1000)
-    monkeypatch.setattr("neglog.basis.SAMPLED", 400)
+    monkeypatch.setattr("neglog.objective.objective.PART", 700)
+    monkeypatch.setattr("neglog.objective.objective.SAMPLE", 300)
+    monkeypatch.setattr("neglog.objective.coordinates.MANY", 1000)
+    monkeypatch.setattr("neglog.objective.basis.LARGE", 1000)
+    monkeypatch.setattr("neglog.objective.basis.SAMPLED", 400)
 
 
 def drawn(name, seed=0):
@@ -79,7 +79,7 @@ def test_blocks_of_rows_add_up_to_the_whole(name, monkeypatch):
     weights = np.random.default_rng(1).integers(0, 3, N).astype(float)
     whole, z = problem(name, x, y, weights=weights)
     value, gradient, hessian = whole.derivatives(z + 0.1)
-    monkeypatch.setattr("neglog.objective.PART", 700)
+    monkeypatch.setattr("neglog.objective.objective.PART", 700)
     blocks, _ = problem(name, x, y, weights=weights)
     assert len(blocks.objective.parts) > 2
     assert sum(part.rows for _, part in blocks.objective.parts) == int((weights > 0).sum())
@@ -197,7 +197,7 @@ def test_a_sample_judges_columns_only_where_their_sizes_agree():
 
 
 def test_an_outlier_beside_the_sample_is_not_overlooked(monkeypatch):
-    monkeypatch.setattr("neglog.basis.SAMPLED", 2000)
+    monkeypatch.setattr("neglog.objective.basis.SAMPLED", 2000)
     x = torch.randn((30_000, 5), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     even = triangle_of(x, True)
     assert float((even.T @ even / 30_000 - torch.eye(6, dtype=x.dtype)).abs().max()) < 0.1

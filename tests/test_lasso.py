@@ -14,18 +14,18 @@ from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression, Ridge, e
 from sklearn.linear_model import lasso_path as sklearns_path
 
 from neglog import distributions, flat, lasso_path, losses, map_estimate, mle, models, with_priors
-from neglog.coordinates import Coordinates, rescaled
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError
+from neglog.fitting.penalised import Penalised, aligned
+from neglog.fitting.start import starting_point
 from neglog.kinks import corner
-from neglog.objective import Objective
-from neglog.penalised import Penalised, aligned
+from neglog.objective.coordinates import Coordinates, rescaled
+from neglog.objective.objective import Objective
 from neglog.predictors import linear, rows
 from neglog.solvers import Continuation, Newton, ProximalNewton
 from neglog.solvers.path import quadratic_path
 from neglog.solvers.proximal import Penalty
 from neglog.solvers.quadratic import Quadratic
-from neglog.start import starting_point
 
 SIGMA = 0.7
 SOLVED = 1e-8
@@ -642,14 +642,14 @@ def test_the_path_from_kink_to_kink_is_that_of_the_search(seed):
 @pytest.mark.parametrize("weights", [False, True])
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 def test_a_parabola_is_the_loss_itself(weights, offset, monkeypatch):
-    monkeypatch.setattr("neglog.objective.PART", 40)
+    monkeypatch.setattr("neglog.objective.objective.PART", 40)
     x, y = problem("gaussian", 100, 6, 3)
     data = prepare(x, y + offset, weights=1.0 + np.arange(100) % 3 if weights else None)
     objective = Objective(penalised("gaussian", laplace(0.05)), data)
     whole = Penalised(aligned(rescaled(objective, starting_point(objective, None))))
     assert whole.curve is not None
     z = whole.curve.middle + torch.linspace(-1, 1, whole.size, dtype=torch.float64)
-    monkeypatch.setattr("neglog.penalised.parabola", lambda _: None)
+    monkeypatch.setattr("neglog.fitting.penalised.parabola", lambda _: None)
     by_rows = Penalised(whole.coordinates).smooth
     for found, expected in zip(whole.curve.derivatives(z), by_rows.derivatives(z), strict=True):
         size = float(torch.as_tensor(expected).abs().max())

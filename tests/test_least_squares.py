@@ -10,9 +10,9 @@ import torch
 
 from neglog import map_estimate, mle, models, with_priors
 from neglog.data import prepare
+from neglog.fitting.least_squares import line_of
 from neglog.handlers import flat
-from neglog.least_squares import line_of
-from neglog.objective import Objective
+from neglog.objective.objective import Objective
 from neglog.predictors import linear, positive, rows
 
 RNG = np.random.default_rng(3)

@@ -13,7 +13,7 @@ from table import TABLE, eta, random_params, sample
 from neglog import flat, losses, map_estimate, mle, models, on_features, predict, weighted, with_priors
 from neglog.data import prepare
 from neglog.guides import Delta
-from neglog.objective import Objective
+from neglog.objective.objective import Objective
 
 EXACT = 1e-10
 """Relative: sums of 60 terms of order one, each rounded at 1e-16."""

@@ -10,15 +10,15 @@ import torch
 from table import TABLE, sample
 
 from neglog import flat, map_estimate, mle, models, on_features
-from neglog.coordinates import rescaled
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError
-from neglog.graphs import trace
-from neglog.lowered import Lowered
-from neglog.objective import Objective
+from neglog.fitting.start import starting_point
+from neglog.graphs.graph import trace
+from neglog.objective.coordinates import rescaled
+from neglog.objective.lowered import Lowered
+from neglog.objective.objective import Objective
 from neglog.predictors import linear, positive, rows
 from neglog.solvers import LBFGS, SVI, Adam
-from neglog.start import starting_point
 
 CLOSE = 1e-12
 """Graph and model round differently, by some units in the last place of sums over 60 rows."""
@@ -417,7 +417,7 @@ def test_a_network_is_fitted_on_its_graph():
 
 
 def test_large_designs_are_not_copied(monkeypatch):
-    monkeypatch.setattr("neglog.lowered.FORMED", 10)
+    monkeypatch.setattr("neglog.objective.lowered.FORMED", 10)
     lowered, coordinates, z = problem(models.gaussian, *sample(40_000))
     assert_alike(lowered, coordinates, z)
     assert any(

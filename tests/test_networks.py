@@ -28,7 +28,7 @@ from neglog import (
 )
 from neglog.distributions.averaged import Averaged
 from neglog.errors import ConvergenceWarning, DataError, ModelError
-from neglog.network import linear_layers, network_of, row_curvature
+from neglog.networks.network import linear_layers, network_of, row_curvature
 from neglog.solvers import LBFGS
 from neglog.tracing import Run, run
 
@@ -235,7 +235,7 @@ def test_layers_are_kronecker_products_of_what_goes_in_and_what_comes_back(monke
     fit = fitted("heteroscedastic", sizes=(2, 3, 4))
     network = network_of(fit)
     curvature = row_curvature(network, network.objective)[0]
-    monkeypatch.setattr("neglog.network.NUMBERS", 7 * network.size(network.heads) * 2)
+    monkeypatch.setattr("neglog.networks.network.NUMBERS", 7 * network.size(network.heads) * 2)
     (first, second), rows = linear_layers(network)
     assert rows == 60
     # The derivatives in a bias are those in what comes out of its layer.
@@ -399,7 +399,7 @@ def test_layers_need_one_prior_each():
 
 
 def test_networks_that_are_too_large_are_refused(monkeypatch):
-    monkeypatch.setattr("neglog.laplace.FULL", 5)
+    monkeypatch.setattr("neglog.networks.laplace.FULL", 5)
     with pytest.raises(ModelError, match="for up to 5 weights, and this network has 17; use 'kronecker'"):
         laplace_approximation(fitted(estimate=map_estimate), "full")
 

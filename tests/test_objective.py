@@ -8,12 +8,12 @@ from table import REAL, TABLE, random_params, sample
 from torch import nn
 
 from neglog import flat, models, on_features, with_priors
-from neglog.coordinates import Coordinates, rescaled
 from neglog.data import prepare
 from neglog.errors import ModelError
-from neglog.objective import Objective
+from neglog.fitting.start import starting_point
+from neglog.objective.coordinates import Coordinates, rescaled
+from neglog.objective.objective import Objective
 from neglog.solvers import Newton
-from neglog.start import starting_point
 from neglog.tracing import admits, positive_names, predictor_names
 
 LAW = pytest.mark.parametrize("name", TABLE)

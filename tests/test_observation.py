@@ -35,11 +35,11 @@ from neglog import (
     with_priors,
 )
 from neglog import distributions as own
-from neglog.choice import choose
 from neglog.distributions import Censored, MarginalNormal, Truncated
 from neglog.distributions.tails import log_tails
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError
 from neglog.export import load, save
+from neglog.fitting.choice import choose
 from neglog.predictors import linear, positive, rows
 from neglog.solvers import SVI, Adam, Continuation
 from neglog.validation import cross_validate

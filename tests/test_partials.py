@@ -14,7 +14,7 @@ from neglog import flat
 from neglog.data import prepare
 from neglog.distributions.partials import Law
 from neglog.distributions.special import log_excess, remainder, stirling_remainder
-from neglog.objective import Objective
+from neglog.objective.objective import Objective
 
 EXACT = 2e-11
 """Relative agreement with mpmath: the digits that cancellation may cost."""

@@ -22,11 +22,11 @@ from neglog import (
     prior_predictive,
     with_priors,
 )
+from neglog.bayes.density import density
+from neglog.bayes.diagnostics import pareto_k
 from neglog.data import prepare
-from neglog.density import density
-from neglog.diagnostics import pareto_k
 from neglog.errors import DataError, ModelError, SamplingWarning
-from neglog.objective import Objective
+from neglog.objective.objective import Objective
 from neglog.predictors import linear, rows
 
 FEW = pytest.mark.filterwarnings("ignore::neglog.errors.SamplingWarning")

@@ -24,12 +24,12 @@ from neglog import (
     summary,
     truncated,
 )
-from neglog.covariances import theta_covariance
 from neglog.distributions import Normal, Poisson
 from neglog.distributions.averaged import Averaged, Listed, quantile_of
 from neglog.errors import DataError, ModelError
-from neglog.predict import parameter_draws
+from neglog.prediction.predict import parameter_draws
 from neglog.predictors import linear, rows
+from neglog.uncertainty.covariances import theta_covariance
 
 ROUNDING = 1e-12
 """Sums of a few hundred numbers of order one."""

@@ -9,14 +9,14 @@ import torch
 from table import TABLE, sample
 
 from neglog import censored, flat, map_estimate, masked, mle, models, with_priors
-from neglog import rowwise as module
-from neglog.coordinates import Coordinates, rescaled
 from neglog.data import prepare
 from neglog.errors import DataError
-from neglog.objective import Objective
+from neglog.fitting.start import starting_point
+from neglog.objective import rowwise as module
+from neglog.objective.coordinates import Coordinates, rescaled
+from neglog.objective.objective import Objective
+from neglog.objective.rowwise import Rowwise
 from neglog.predictors import linear, positive, rows
-from neglog.rowwise import Rowwise
-from neglog.start import starting_point
 
 CLOSE = 1e-11
 """Graph and model round differently, by some units in the last place of sums over a thousand rows."""
@@ -207,8 +207,8 @@ def test_the_shelf_holds_so_many_graphs(monkeypatch):
 
 
 def test_a_row_without_a_density_is_told_of_many_too(monkeypatch):
-    monkeypatch.setattr("neglog.objective.PART", 100)
-    monkeypatch.setattr("neglog.coordinates.MANY", 200)
+    monkeypatch.setattr("neglog.objective.objective.PART", 100)
+    monkeypatch.setattr("neglog.objective.coordinates.MANY", 200)
     x, y = TABLE["poisson"].sample(500)
     exposure = torch.ones(500, dtype=torch.float64)
     y[321], exposure[321] = 3.0, 0.0

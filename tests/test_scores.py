@@ -24,7 +24,6 @@ from neglog import (
     scores,
     vuong_test,
 )
-from neglog.crps import CLOSED, crps
 from neglog.distributions import (
     AsymmetricLaplace,
     Censored,
@@ -43,6 +42,7 @@ from neglog.distributions import (
 from neglog.distributions.averaged import Averaged
 from neglog.distributions.positive import Beta
 from neglog.errors import DataError, ModelError
+from neglog.prediction.crps import CLOSED, crps
 from neglog.validation import cross_validate
 
 INTEGRAL = 1e-8

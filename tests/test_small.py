@@ -6,16 +6,18 @@ import pytest
 import torch
 from table import TABLE
 
-from neglog import arrays, flat, mle, models
-from neglog import rowwise as module
-from neglog.basis import TALL, Basis
-from neglog.coordinates import Coordinates, rescaled
+from neglog import flat, mle, models
 from neglog.data import prepare
-from neglog.objective import Objective
+from neglog.fitting.start import starting_point
+from neglog.graphs import arrays
+from neglog.objective import rowwise as module
+from neglog.objective.basis import Basis
+from neglog.objective.coordinates import Coordinates, rescaled
+from neglog.objective.objective import Objective
+from neglog.objective.products import TALL
+from neglog.objective.rowwise import ALL_TERMS, VALUE, VALUE_AND_SLOPES, Rows, Rowwise
 from neglog.predictors import affine, rows
-from neglog.rowwise import ALL_TERMS, VALUE, VALUE_AND_SLOPES, Rows, Rowwise
 from neglog.solvers.solution import newton_direction, newton_directions
-from neglog.start import starting_point
 
 CLOSE = 1e-12
 """Sums of a thousand numbers in another order."""

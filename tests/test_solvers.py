@@ -10,14 +10,14 @@ import torch
 from table import sample
 
 from neglog import flat, mle, models
-from neglog.coordinates import rescaled
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError
-from neglog.objective import Objective
+from neglog.fitting.start import starting_point
+from neglog.objective.coordinates import rescaled
+from neglog.objective.objective import Objective
 from neglog.predictors import linear, rows
 from neglog.solvers import LBFGS, Chain, Continuation, Newton
 from neglog.solvers.continuation import _Vertex
-from neglog.start import starting_point
 
 
 def vector(*values):

@@ -167,12 +167,12 @@ def test_a_score_test_puts_large_designs_together_on_disk(monkeypatch):
 MEMORY = """
 import resource
 import numpy as np
-import neglog.objective, neglog.spooled, neglog.uncertainty
+import neglog.objective.objective, neglog.spooled, neglog.uncertainty.information
 from neglog import covariance, likelihood_ratio_test, log_likelihood, mle, models, score_test, spool, summary
 from neglog import wald_test
 
-neglog.objective.PART, neglog.objective.SAMPLE = 5000, 1000
-neglog.uncertainty.NUMBERS, neglog.spooled.IN_MEMORY = 100_000, 500_000
+neglog.objective.objective.PART, neglog.objective.objective.SAMPLE = 5000, 1000
+neglog.uncertainty.information.NUMBERS, neglog.spooled.IN_MEMORY = 100_000, 500_000
 ROWS, COLUMNS = 32_000, 100
 rng = np.random.default_rng(0)
 

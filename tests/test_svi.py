@@ -7,12 +7,12 @@ import torch
 from table import TABLE, sample
 
 from neglog import flat, mle, models
-from neglog.coordinates import rescaled
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError
-from neglog.objective import Objective
+from neglog.fitting.start import starting_point
+from neglog.objective.coordinates import rescaled
+from neglog.objective.objective import Objective
 from neglog.solvers import SVI
-from neglog.start import starting_point
 
 
 def test_settings_that_make_no_sense_are_refused():

@@ -23,9 +23,9 @@ from neglog import (
     with_priors,
 )
 from neglog.errors import DataError, ModelError
-from neglog.fisher import FAMILIES
 from neglog.reports import estimates_html, estimates_latex, estimates_text
-from neglog.sparsity import reach_of, weighted_quantiles
+from neglog.uncertainty.fisher import FAMILIES
+from neglog.uncertainty.sparsity import reach_of, weighted_quantiles
 
 CASE = 1e-7
 """Relative: the references come from solvers that stop at 1e-8 of a standard error, or sum series to 1e-8."""
@@ -96,7 +96,7 @@ def test_blocks_of_rows_add_up_to_the_whole(name, kind, monkeypatch):
     groups = [np.arange(60) // 7, np.arange(60) % 5]
     settings = {"groups": groups} if kind == "cluster" else {}
     whole = covariance(fit, kind, **settings)
-    monkeypatch.setattr("neglog.uncertainty.NUMBERS", 13 * fit.k)
+    monkeypatch.setattr("neglog.uncertainty.information.NUMBERS", 13 * fit.k)
     np.testing.assert_allclose(covariance(fit, kind, **settings), whole, rtol=EXACT, atol=1e-14)
 
 
@@ -351,8 +351,8 @@ def test_what_is_not_identified_is_named():
     x, y = normal(20, 1), normal(20, seed=1)
     one = mle(pyro.condition(product, {"one": torch.tensor(1.0, dtype=torch.float64)}), x, y)
     from neglog import flat
-    from neglog.coordinates import rescaled
-    from neglog.objective import Objective
+    from neglog.objective.coordinates import rescaled
+    from neglog.objective.objective import Objective
 
     objective = Objective(flat(product), one.objective.data)
     params = {"one": torch.tensor(1.0, dtype=torch.float64), **one.params}

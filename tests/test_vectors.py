@@ -19,14 +19,14 @@ from neglog import (
     predict,
     summary,
 )
-from neglog.covariances import unconstrained_covariance
 from neglog.distributions import MultivariateNormal, correlation_cholesky
 from neglog.errors import DataError, ModelError, UnboundedLikelihoodError
 from neglog.export import load, save
 from neglog.models.vectors import _lkj_partial, _log_half_cauchy
 from neglog.predictors import linear, rows
 from neglog.solvers import LBFGS, SVI
-from neglog.uncertainty import optimum
+from neglog.uncertainty.covariances import unconstrained_covariance
+from neglog.uncertainty.information import optimum
 
 IN_STANDARD_ERRORS = 1e-4
 LOG_LIKELIHOOD = 1e-6

@@ -1,26 +1,32 @@
 """neglog: every regression loss is the negative log of a likelihood, written as a Pyro model."""
 
 from neglog import losses, models
-from neglog.batch import BatchFit, mle_batch
-from neglog.bootstrap import Bootstrap, bootstrap
-from neglog.covariances import covariance
-from neglog.fit import Fit, map_estimate, mle
+from neglog.batches.batch import BatchFit, mle_batch
+from neglog.bayes.posterior import Posterior, posterior
+from neglog.bayes.priors import priors_for
+from neglog.exchange.inference_data import to_arviz
+from neglog.exchange.pyro_samples import from_pyro
+from neglog.fitting.fit import Fit, map_estimate, mle
+from neglog.fitting.lasso import LassoPath, lasso_path
+from neglog.fitting.quantiles import Quantiles, quantiles
 from neglog.handlers import censored, flat, masked, on_features, truncated, weighted, with_priors
-from neglog.hypotheses import HypothesisTest, likelihood_ratio_test, score_test, vuong_test, wald_test
-from neglog.inference_data import to_arviz
-from neglog.intervals import interval, quantile
-from neglog.laplace import LaplaceApproximation, laplace_approximation
-from neglog.lasso import LassoPath, lasso_path
-from neglog.posterior import Posterior, posterior
-from neglog.predict import log_likelihood, predict
-from neglog.predictive import PriorDraws, posterior_predictive, prior_predictive
-from neglog.priors import priors_for
-from neglog.pyro_samples import from_pyro
-from neglog.quantiles import Quantiles, quantiles
-from neglog.ranking import compare
-from neglog.scores import scores
+from neglog.networks.laplace import LaplaceApproximation, laplace_approximation
+from neglog.prediction.intervals import interval, quantile
+from neglog.prediction.predict import log_likelihood, predict
+from neglog.prediction.predictive import PriorDraws, posterior_predictive, prior_predictive
+from neglog.prediction.scores import scores
 from neglog.spooled import Spooled, spool
-from neglog.summaries import summary
+from neglog.uncertainty.bootstrap import Bootstrap, bootstrap
+from neglog.uncertainty.covariances import covariance
+from neglog.uncertainty.hypotheses import (
+    HypothesisTest,
+    likelihood_ratio_test,
+    score_test,
+    vuong_test,
+    wald_test,
+)
+from neglog.uncertainty.ranking import compare
+from neglog.uncertainty.summaries import summary
 
 __all__ = [
     "BatchFit",

@@ -14,11 +14,11 @@ import torch
 
 from neglog import losses, models
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError
-from neglog.fit import Fit, mle
+from neglog.fitting.fit import Fit, mle
 from neglog.formula import Design, Learned
 from neglog.handlers import Model
-from neglog.ranking import criterion_weights
 from neglog.tracing import admits, positive_names, predictor_names
+from neglog.uncertainty.ranking import criterion_weights
 from neglog.validation import Validation, cross_validate, deal, masses
 
 __all__ = ["Comparison", "Entry", "compare_models", "designs", "loss_of", "model_named", "set_up"]

@@ -21,7 +21,7 @@ from torch import Tensor
 from neglog import models
 from neglog.data import Data
 from neglog.errors import DataError, ModelError, NeglogError
-from neglog.fit import Fit
+from neglog.fitting.fit import Fit
 from neglog.formula import Design
 from neglog.formula.tagged import from_json, to_json
 from neglog.handlers import Model, censored, flat, masked, truncated

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from neglog.fit import Fit, check_fit
-from neglog.objective import Objective
+from neglog.fitting.fit import Fit, check_fit
+from neglog.objective.objective import Objective
 from neglog.tracing import layers
 
 CHOLESKY = "_cholesky"

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from neglog.comparison import designs
 from neglog.errors import DataError, NeglogError
-from neglog.fit import Fit
+from neglog.fitting.fit import Fit
 from neglog.formula import Design
-from neglog.predict import predict
+from neglog.prediction.predict import predict
 
 __all__ = ["check_format", "picture", "picture_of_table", "write"]
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from neglog.comparison import Comparison, Entry
-from neglog.fit import Fit
+from neglog.fitting.fit import Fit
 
 HEADINGS = {
     "estimate": "estimate",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from neglog import models
-from neglog.batch import mle_batch
+from neglog.batches.batch import mle_batch
 from neglog.errors import DataError
 from neglog.handlers import Model
 from neglog.tracing import predictor_names

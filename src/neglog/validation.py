@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from neglog.errors import DataError, NeglogError
-from neglog.fit import mle
+from neglog.fitting.fit import mle
 from neglog.handlers import Model
-from neglog.scores import parsed
-from neglog.scores import scores as row_scores
+from neglog.prediction.scores import parsed
+from neglog.prediction.scores import scores as row_scores
 from neglog.tracing import takes_missing
 
 

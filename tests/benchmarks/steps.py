@@ -20,14 +20,14 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor, nn
 
 from neglog import flat, models, on_features
-from neglog.coordinates import rescaled
 from neglog.data import prepare
+from neglog.fitting.start import starting_point
 from neglog.guides import Delta
-from neglog.lowered import Lowered
-from neglog.objective import Objective
+from neglog.objective.coordinates import rescaled
+from neglog.objective.lowered import Lowered
+from neglog.objective.objective import Objective
 from neglog.solvers import Adam
 from neglog.solvers.adam import Moments
-from neglog.start import starting_point
 
 RATE = 1e-3
 Steps = Callable[[int], None]

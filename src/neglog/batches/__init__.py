@@ -1,0 +1,1 @@
+"""Many data sets under one model, fitted at once."""

@@ -1,0 +1,460 @@
+"""Many data sets at once: maximum likelihood of one model on each of them, exact and certified."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog.arguments import share
+from neglog.batches.layout import (
+    Kink,
+    Layout,
+    Square,
+    in_theta,
+    laid_out,
+    lay_out,
+    likelihoods_of,
+    single_objective,
+    site_places,
+)
+from neglog.batches.likelihoods import Columns, Likelihoods
+from neglog.batches.normal_equations import normal_equations
+from neglog.batches.precision import covariances, natural_errors, natural_interval
+from neglog.batches.replayed import replayed
+from neglog.batches.stack import Stack, prepare_stack
+from neglog.batches.whitening import whitened
+from neglog.errors import ConvergenceWarning, ModelError, NeglogError
+from neglog.fitting.existence import FAR, FLAT, RISE
+from neglog.fitting.start import starting_point
+from neglog.handlers import Model, flat
+from neglog.objective.coordinates import rescaled
+from neglog.objective.objective import Objective, Site
+from neglog.predictors import RESPONSE
+from neglog.solvers import Continuation
+from neglog.solvers.interior import quantile_regressions
+from neglog.solvers.together import Solutions, chords, newton_together
+from neglog.tracing import model_name, with_sizes
+
+CHUNK = 20_000_000
+"""So many numbers, data sets times rows times columns, are held at a time."""
+
+
+@dataclass(frozen=True)
+class BatchFit:
+    """The end of S fits of one model. A value, as `Fit` is.
+
+    Attributes:
+        model: what was fitted, ``flat(model)``.
+        params: site name -> estimates `(S, *shape)`, on its own support, in the user's units.
+        nll: minus the log-likelihood of each data set, in nats, with weights and every constant, `(S,)`.
+        converged: whether an optimum was certified, `(S,)`. Where it was not (separated classes, a perfect
+            fit, dependent columns) the numbers are finite and no estimates; where a constant runs to its
+            border, the coefficients are those of the limit.
+        steps: steps that the solver took for each, `(S,)`.
+        covariance: of the unconstrained parameters, `(S, K, K)`, in the order of `sites`, or None: the
+            inverse of the observed information, as `neglog.covariance` has it. Where there is none (no
+            optimum, a direction without information) the variances are infinite.
+        sites: what the sites are, and how their unconstrained values get to their supports.
+    """
+
+    model: Model = field(repr=False)
+    params: Mapping[str, Tensor]
+    nll: Tensor
+    converged: Tensor
+    steps: Tensor
+    covariance: Tensor | None = field(default=None, repr=False)
+    sites: tuple[Site, ...] = field(default=(), repr=False)
+
+    @property
+    def standard_errors(self) -> dict[str, Tensor]:
+        """Site name -> standard errors `(S, *shape)`, by the delta method on the site's own support.
+
+        Raises:
+            ModelError: the covariances were not asked for.
+        """
+        theta, covariance = self._known()
+        return {site.name: natural_errors(site, theta, covariance) for site in self.sites}
+
+    def interval(self, level: float = 0.95) -> dict[str, tuple[Tensor, Tensor]]:
+        """Site name -> both ends `(S, *shape)` of Wald's intervals, those of `summary`.
+
+        Raises:
+            ModelError: `level` is not between 0 and 1; the covariances were not asked for.
+        """
+        level = share("level", level)
+        theta, covariance = self._known()
+        reach = float(torch.special.ndtri(torch.tensor(0.5 + level / 2, dtype=torch.float64)))
+        return {site.name: natural_interval(site, theta, covariance, reach) for site in self.sites}
+
+    def _known(self) -> tuple[Tensor, Tensor]:
+        if self.covariance is None:
+            raise ModelError("this fit has no covariances; ask `mle_batch` for them with covariance=True.")
+        parts = [site.transform.inv(self.params[site.name]) for site in self.sites]
+        return torch.cat([part.reshape(len(self.nll), -1) for part in parts], 1), self.covariance
+
+    def __getstate__(self) -> Any:
+        raise TypeError("a BatchFit is not pickled; save its tensors.")
+
+
+def mle_batch(
+    model: Model,
+    x: Any,
+    y: Any,
+    *,
+    weights: Any = None,
+    start: Mapping[str, Any] | None = None,
+    covariance: bool = False,
+    **keywords: Any,
+) -> BatchFit:
+    """Maximum likelihood of one model on S data sets of N rows: what `mle` says of each, much faster.
+
+    The model runs once for all of them, cut at its linear predictors, and Newton's method takes each to its
+    own end, by the rule of `neglog.solvers.Newton`. `laplace` and `quantile` with one scale are linear
+    programmes: an interior point finds a vertex, which the subgradient condition certifies. (Where least
+    absolute deviations have many optima, it is one of the vertices.)
+
+    Args:
+        model: a Pyro function `(x, y=None)` with an observation site ``y`` `(N,)`, whose likelihood is one
+            of linear predictors with fixed designs and of constants.
+        x: a design `(N, P)` that all data sets share, or `(S, N, P)`; or a mapping from predictor name to
+            either. Without an intercept column.
+        y: the responses `(S, N)`, or `(N,)` where all share them, as in a bootstrap by weights.
+        weights: frequency weights `(S, N)` or `(N,)`, or None. In rows of weight 0 whatever belongs to one
+            data set alone may hold anything.
+        start: site name -> value that all start from, as in `mle`; without it they start at their null
+            models, or, where they differ in their weights alone, at the optimum for the mean weights.
+        covariance: whether to have covariances, for standard errors and intervals.
+        keywords: what else the model takes for each row, such as ``exposure``, `(N,)` or `(S, N)`.
+
+    Raises:
+        DataError: as `mle`, with the number of the data set; or nothing has a dimension for many data sets.
+        ModelError: the model is not of this kind, such as a network, a vector-valued one, or absolute values
+            with a scale that depends on the input. Loop over `mle`.
+        SingularDesignError: designs that all data sets share lack full rank.
+
+    Warns:
+        ConvergenceWarning: for some data sets no optimum was certified.
+
+    >>> import torch
+    >>> from neglog import models
+    >>> x = torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]
+    >>> y = torch.tensor([[1.0, 2.0, 2.5, 4.0, 4.5], [0.0, 1.0, 0.0, 2.0, 1.0]], dtype=torch.float64)
+    >>> fit = mle_batch(models.gaussian, x, y)
+    >>> fit.params["mean.weight"]
+    tensor([[3.6000],
+            [1.2000]], dtype=torch.float64)
+    """
+    if getattr(y, "ndim", 1) > 2:
+        raise ModelError(
+            f"`{model_name(model)}` got a `y` of shape {tuple(y.shape)}: vector-valued responses cannot be "
+            "fitted to many data sets at once. Loop over `mle`."
+        )
+    stack = prepare_stack(x, y, weights=weights, **keywords)
+    layout, shape = lay_out(with_sizes(flat(model), stack.y.reshape(-1)), stack)
+    fit = _batch(layout, shape, stack, start, covariance)
+    if not bool(fit.converged.all()):
+        missed = (~fit.converged).nonzero()[:, 0]
+        warnings.warn(
+            f"`{model_name(model)}`: no optimum was certified for {len(missed)} of {stack.count} data sets, "
+            f"the first of them {int(missed[0])}; see `converged`.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    return fit
+
+
+def fitted_again(
+    objective: Objective, start: Mapping[str, Any], stack: Stack
+) -> tuple[Mapping[str, Tensor], Tensor]:
+    """As `mle_batch`, from `start`, of data sets that have the design of an objective, without a warning.
+
+    The estimates, site name -> `(S, *shape)`, and whether an optimum was certified, `(S,)`.
+
+    Raises:
+        ModelError: the model is not of this kind.
+    """
+    data = replace(objective.data, weights=None)
+    bare = objective if objective.data.weights is None else Objective(objective.model, data)
+    fit = _batch(*laid_out(bare, stack), stack, start, covariance=False, valued=False)
+    return fit.params, fit.converged
+
+
+def _batch(
+    layout: Layout,
+    shape: Kink | Square | None,
+    stack: Stack,
+    start: Mapping[str, Any] | None,
+    covariance: bool,
+    valued: bool = True,
+) -> BatchFit:
+    """The fit of all data sets; where it is not `valued`, its likelihoods need not be known."""
+    width = 1 if stack.shared_designs else 1 + max(call.design.shape[1] for call in layout.calls)
+    parts = torch.arange(stack.count).split(max(1, CHUNK // (stack.rows * width)))
+    begin = None if start is None else starting_point(layout.objective, start)
+    found = [_fitted(layout, shape, stack, index, begin, valued) for index in parts]
+    theta, nll, converged, steps = (torch.cat(part) for part in zip(*found, strict=True))
+    params = {
+        site.name: site.transform(theta[:, site.place].reshape(stack.count, *site.unconstrained))
+        for site in layout.objective.sites.values()
+    }
+    matrices = None
+    if covariance:
+        matrices = torch.cat(
+            [
+                covariances(layout, shape, in_theta(layout, stack.take(i)), theta[i], converged[i])
+                for i in parts
+            ]
+        )
+    sites = tuple(layout.objective.sites.values())
+    return BatchFit(layout.objective.model, MappingProxyType(params), nll, converged, steps, matrices, sites)
+
+
+def _fitted(
+    layout: Layout,
+    shape: Kink | Square | None,
+    stack: Stack,
+    index: Tensor,
+    start: Tensor | None,
+    valued: bool,
+) -> tuple[Tensor, ...]:
+    """Estimates theta `(S, K)`, nll, whether an optimum was certified, and steps of the data sets `index`."""
+    likelihoods = in_theta(layout, stack.take(index) if len(index) < stack.count else stack)
+    if not likelihoods.weights_alone:  # else the objective of the first has said so of all
+        _check_response(layout, likelihoods, stack, index)
+    if isinstance(shape, Kink):
+        return _kinked(layout, shape, likelihoods)
+    if isinstance(shape, Square):
+        return _least_squares(layout, shape, likelihoods)
+    if start is None and likelihoods.weights_alone:
+        start = _pooled(layout, likelihoods)
+    if start is None:
+        return _smooth(layout, likelihoods, _null(layout, likelihoods))
+    together = likelihoods.weights_alone
+    return _smooth(layout, likelihoods, start.expand(len(index), -1), together, valued)
+
+
+def _pooled(layout: Layout, likelihoods: Likelihoods) -> Tensor | None:
+    """The optimum `(K,)` for the mean of all weights, where there is one: near those of all data sets."""
+    stack = likelihoods.stack
+    assert stack.weights is not None
+    mean = replace(stack, count=1, weights=stack.weights.mean(0, keepdim=True))
+    one = in_theta(layout, mean)
+    theta, _, converged, _ = _smooth(layout, one, _null(layout, one))
+    return theta[0] if bool(converged) else None
+
+
+def _check_response(layout: Layout, likelihoods: Likelihoods, stack: Stack, index: Tensor) -> None:
+    """Hold every y against what the model draws.
+
+    Raises:
+        DataError: naming the data set and the row.
+    """
+    z = layout.initial(likelihoods.stack.count)
+    with torch.no_grad():
+        at = likelihoods.at(likelihoods.etas(z), likelihoods.params(z))
+        right = at.sites[RESPONSE]["fn"].support.check(likelihoods.stack.y)
+        right = right & torch.isfinite(likelihoods.density(at))
+    for s in (~right.all(-1)).nonzero()[:1, 0].tolist():
+        single_objective(layout.objective.model, stack, int(index[s]))  # which says what is wrong
+
+
+def _smooth(
+    layout: Layout, likelihoods: Likelihoods, start: Tensor, together: bool = False, valued: bool = True
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Newton's method from theta `(S, K)`; `together` where that is one point and all expand around it."""
+    near = likelihoods.part(slice(0, 1)) if together else likelihoods
+    units = {name: unit.expand(len(start)) for name, unit in _noise(near, start[: near.stack.count]).items()}
+    white = whitened(likelihoods, units)
+    problems = white.likelihoods
+    z = white.z(start)
+    found = _expanded(layout, problems, z, valued) if together else newton_together(problems, z)
+    theta = white.theta(found.z)
+    finite = torch.isfinite(theta).all(-1) & torch.isfinite(found.value) & white.sound
+    for value in likelihoods.params(theta).values():
+        finite &= torch.isfinite(value).flatten(1).all(-1)
+    optimum = found.converged & problems.bounded(found.z) & ~_runs_away(problems, found)
+    theta, nll = torch.where(finite[:, None], theta, start), found.value.clone()
+    index = (~finite).nonzero()[:, 0]
+    if len(index):
+        nll[index] = likelihoods.take(index).values(theta[index])
+    return theta, nll, finite & optimum, found.steps
+
+
+def _expanded(layout: Layout, problems: Likelihoods, z: Tensor, valued: bool) -> Solutions:
+    """The minima from one point `z[0]`, around which all expand; values are 0 where none is wanted."""
+    opening = problems.expansion(z[0])
+    if not opening.sound:
+        return newton_together(problems, z)
+    rows = replayed(layout.objective, problems)
+    if rows is None:
+        return newton_together(problems, z, opening=opening)
+    step, hessian = opening.ahead(problems.rows)
+
+    def gradients(at: Tensor, index: Tensor) -> Tensor:
+        return rows.gradients(problems.take(index), at)
+
+    near, converged, steps = chords(gradients, z + step, hessian, problems.rows)
+    values = problems.values(near) if valued else torch.zeros_like(near[:, 0])
+    found = Solutions(near, values, converged, steps, hessian)
+    rest = (~converged).nonzero()[:, 0]
+    if len(rest):
+        others = newton_together(problems.take(rest), z[rest], opening=opening.take(rest))
+        for name in vars(found):
+            getattr(found, name)[rest] = getattr(others, name)
+    return found
+
+
+def _null(layout: Layout, likelihoods: Likelihoods) -> Tensor:
+    """The best theta `(S, K)` where no column counts: where a fit starts, as `neglog.fitting.start` says."""
+    chunk, predictors, kept, size = likelihoods.stack, [], [], 0
+    theta = layout.initial(chunk.count)
+    for call, predictor in zip(layout.calls, likelihoods.predictors, strict=True):
+        bias = layout.parts(call)[0]
+        free = 0 if bias is None else 1
+        still = theta.clone()
+        still[:, predictor.places[:free]] = 0.0
+        places = torch.arange(size, size + free)
+        ones = Columns(predictor.design.values[..., :free])
+        predictors.append(replace(predictor, places=places, design=ones, offset=predictor.eta(still)))
+        kept.append(predictor.places[:free])
+        size += free
+    at = dict(zip((site.name for site in layout.constants), _counted_up(layout.constants, size), strict=True))
+    kept += [site_places(site) for site in layout.constants]
+    places = torch.cat(kept)
+    null = likelihoods_of(layout, chunk, predictors, lambda site: at[site.name], len(places))
+    theta[:, places] = newton_together(null, theta[:, places], tolerance=1e-6, max_steps=100).z
+    return theta
+
+
+def _counted_up(sites: list[Site], start: int) -> list[Tensor]:
+    ends = torch.tensor([start, *(site.size for site in sites)]).cumsum(0).tolist()
+    return [torch.arange(low, high) for low, high in pairwise(ends)]
+
+
+def _noise(likelihoods: Likelihoods, theta: Tensor) -> dict[str, Tensor]:
+    """How far each predictor must move to change an average row's density: 1 / sqrt(mean squared score).
+
+    At most the size of the predictor and the response together, `(S,)`.
+    """
+    etas = likelihoods.etas(theta)
+    most = 1 + torch.stack(
+        [v.abs().amax(-1).expand(len(theta)) for v in (likelihoods.stack.y, *etas.values())]
+    )
+    sizes = {k: v.square().sum(-1) / likelihoods.rows for k, v in likelihoods.scores(theta).items()}
+    return {
+        name: torch.where((size > 0) & torch.isfinite(size), size.rsqrt().minimum(most.amax(0)), 1.0)
+        for name, size in sizes.items()
+    }
+
+
+def _runs_away(problems: Likelihoods, found: Solutions) -> Tensor:
+    """Where the likelihood never falls along a direction that is flat at `found`, `(S,)`.
+
+    Separated classes, counts that are all 0 and a dispersion of 0 have their supremum at infinity: see
+    `neglog.fitting.existence`.
+    """
+    away = torch.zeros(len(found.z), dtype=torch.bool)
+    average = (found.hessian / problems.rows[:, None, None]).nan_to_num(1.0)
+    _, level = torch.linalg.cholesky_ex(average - FLAT * torch.eye(problems.size, dtype=average.dtype))
+    flat = level.nonzero()[:, 0]
+    if not len(flat):
+        return away
+    curvatures, vectors = (
+        part.new_ones((len(away), *part.shape[1:])).index_copy(0, flat, part)
+        for part in torch.linalg.eigh(average[flat])
+    )
+    least = found.value.clone()
+    least[flat] = problems.take(flat).values(found.z[flat])
+    for i in range(problems.size):
+        for sign in (1.0, -1.0):
+            index = (curvatures[:, i] < FLAT).logical_and(~away).nonzero()[:, 0]
+            for far in FAR:
+                if len(index):
+                    trial = found.z[index] + far * sign * vectors[index, :, i]
+                    index = index[problems.take(index).values(trial) <= least[index] + RISE]
+            away[index] = True
+    return away
+
+
+def _least_squares(
+    layout: Layout, square: Square, likelihoods: Likelihoods
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The normal equations, then the scale: d/dscale = 0 gives scale² = RSS / n.
+
+    Where they are ill-conditioned, or the scale is none, Newton's method says what there is.
+    """
+    chunk = likelihoods.stack
+    white = whitened(likelihoods, {likelihoods.predictors[0].name: likelihoods.predictors[0].unit})
+    lines = normal_equations(white.likelihoods)
+    z, rss, left, sound = lines.z, lines.rss, lines.left, lines.sound
+    theta = layout.initial(chunk.count)
+    theta[:, likelihoods.predictors[0].places] = z
+    theta = white.theta(theta)
+    mass = likelihoods.mass
+    sound &= white.sound
+    if square.scale is None:
+        variance = likelihoods.response(theta[:1]).variance.reshape(-1)[0].expand_as(rss)
+    else:
+        variance = rss / mass
+        least = 500 * torch.finfo(rss.dtype).eps * chunk.y.abs().amax(-1)
+        sound &= variance.sqrt() > least
+        site = layout.objective.sites[square.scale]
+        theta[:, site.offset] = site.transform.inv(torch.where(sound, variance, 1.0).sqrt())
+    nll = 0.5 * (mass * torch.log(2 * torch.pi * variance) + rss / variance)
+    converged, steps = sound & (left <= 1e-8 * variance.sqrt()), torch.ones(chunk.count, dtype=torch.long)
+    rest = (~converged).nonzero()[:, 0]
+    if len(rest):
+        some = likelihoods.take(rest)
+        theta[rest], nll[rest], converged[rest], steps[rest] = _smooth(layout, some, _null(layout, some))
+    return theta, nll, converged, steps
+
+
+def _kinked(layout: Layout, kink: Kink, likelihoods: Likelihoods) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Quantile regression, then the scale: d/dscale of n log(scale) + loss / scale = 0 gives loss / n."""
+    chunk, predictor = likelihoods.stack, likelihoods.predictors[0]
+    white = whitened(likelihoods, {predictor.name: predictor.unit})
+    shape = (chunk.count, chunk.rows)
+    y = (chunk.y - predictor.offset).expand(shape)
+    weights = torch.ones(()) if chunk.weights is None else chunk.weights
+    weights = weights.to(y).expand(shape)
+    lines = quantile_regressions(white.likelihoods.predictors[0].design.values, y, kink.tau, weights)
+    z = layout.initial(chunk.count)
+    z[:, predictor.places] = torch.where(white.sound[:, None], lines.coefficients, 0.0)
+    theta = white.theta(z)
+    converged = lines.certified & white.sound
+    if kink.scale is not None:
+        residuals = y - predictor.eta(theta)
+        loss = kink.steepness * residuals.abs() + kink.tilt * residuals
+        scale = (weights * loss).sum(-1) / weights.sum(-1)
+        least = 500 * torch.finfo(y.dtype).eps * chunk.y.abs().amax(-1)
+        site = layout.objective.sites[kink.scale]
+        floored = scale.maximum(least.clamp_min(torch.finfo(y.dtype).tiny))
+        theta[:, site.offset] = site.transform.inv(floored)
+        converged &= scale > least
+    for s in (white.sound & ~lines.certified).nonzero()[:, 0].tolist():
+        theta[s], converged[s] = _alone(layout, chunk, s, theta[s])
+    return theta, likelihoods.values(theta), converged, lines.steps
+
+
+def _alone(layout: Layout, chunk: Stack, s: int, theta: Tensor) -> tuple[Tensor, bool]:
+    """One data set by `Continuation`; `theta` where that has no answer."""
+    data = chunk.one(s)
+    if chunk.weights is not None:
+        weights = chunk.weights.expand(chunk.count, -1)[s]
+        data = replace(data, weights=weights).take(weights.nonzero()[:, 0])
+    try:
+        objective = Objective(layout.objective.model, data)
+        start = starting_point(objective, None)
+        coordinates = rescaled(objective, start)
+        found = Continuation().minimise(coordinates, coordinates.z(start))
+        coordinates.check(found.z)
+    except NeglogError:
+        return theta, False
+    return coordinates.theta(found.z), found.converged

@@ -1,0 +1,253 @@
+"""What a model is known to be when it is fitted to many data sets at once, or why it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog.batches.likelihoods import Columns, Likelihoods, Predictor
+from neglog.batches.stack import Stack
+from neglog.data import ALL
+from neglog.errors import DataError, ModelError
+from neglog.handlers import Model
+from neglog.kinks import corner
+from neglog.objective.blocks import linear_blocks
+from neglog.objective.objective import Objective, Site
+from neglog.predictors import RESPONSE
+from neglog.tracing import Affine
+
+
+@dataclass(frozen=True)
+class Kink:
+    """A density -steepness |u| - tilt u in one predictor, u = residual / scale, the scale a site or fixed."""
+
+    steepness: float
+    tilt: float
+    scale: str | None
+
+    @property
+    def tau(self) -> float:
+        """The quantile that it asks for."""
+        return 0.5 * (1 + self.tilt / self.steepness)
+
+
+@dataclass(frozen=True)
+class Square:
+    """A normal density of one predictor with one standard deviation, a site or fixed: least squares."""
+
+    scale: str | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A model that can be fitted in a batch: its sites, and its calls of `affine` on the first data set."""
+
+    objective: Objective
+    calls: tuple[Affine, ...]
+
+    def parts(self, call: Affine) -> tuple[Site | None, Site | None]:
+        """The sites of a predictor's bias and weight, where they are free."""
+        found = (self.objective.sites.get(f"{call.name}.{part}") for part in ("bias", "weight"))
+        bias, weight = (site if site is not None and site.is_real else None for site in found)
+        return bias, weight
+
+    def places(self, call: Affine) -> Tensor:
+        """Where a predictor's free coefficients stand in theta, the bias first."""
+        parts = [site_places(site) for site in self.parts(call) if site is not None]
+        return torch.cat([torch.arange(0), *parts])
+
+    @property
+    def constants(self) -> list[Site]:
+        """The sites that are not coefficients."""
+        own = {site.name for call in self.calls for site in self.parts(call) if site is not None}
+        return [site for name, site in self.objective.sites.items() if name not in own]
+
+    def initial(self, count: int) -> Tensor:
+        """The values that the model starts at, `(S, K)`."""
+        return self.objective.initial.repeat(count, 1)
+
+
+def lay_out(model: Model, stack: Stack) -> tuple[Layout, Kink | Square | None]:
+    """What is known of a model, held against its own likelihood of the first data set and the last.
+
+    With it comes the shape of its density, where that asks for a method of its own.
+
+    Raises:
+        ModelError: it cannot be fitted in a batch.
+    """
+    objective = single_objective(model, stack, 0)
+    layout, shape = laid_out(objective, stack)
+    if stack.shared_designs or stack.rows <= max(call.design.shape[1] for call in layout.calls):
+        linear_blocks(objective, objective.initial)  # for its check of the rank
+    return layout, shape
+
+
+def laid_out(objective: Objective, stack: Stack) -> tuple[Layout, Kink | Square | None]:
+    """As `lay_out`, from the objective of the first data set, its designs taken to have full rank."""
+    layout = Layout(objective, objective.calls)
+    _check_plain(layout)
+    last = 0 if stack.weights_alone else stack.count - 1
+    others = [single_objective(objective.model, stack, last)] if last else []
+    ends = in_theta(layout, stack.take(torch.tensor(sorted({0, last}))))
+    density = _checked_density(layout, ends, [objective, *others])
+    return layout, _kink(layout, density) or _square(density)
+
+
+def single_objective(model: Model, stack: Stack, s: int) -> Objective:
+    """The objective of data set `s` alone, without its weights.
+
+    Raises:
+        DataError: the model does not draw such a y, with the number of the data set.
+    """
+    try:
+        return Objective(model, stack.one(s))
+    except DataError as error:
+        raise DataError(f"data set {s}: {error}") from error
+
+
+def _unfit(layout: Layout, why: str) -> ModelError:
+    name = layout.objective.name
+    return ModelError(f"`{name}` cannot be fitted to many data sets at once: {why}. Loop over `mle`.")
+
+
+def _check_plain(layout: Layout) -> None:
+    calls = layout.calls
+    if not calls:
+        raise _unfit(layout, "it has no linear predictor")
+    if len({call.name for call in calls}) < len(calls):
+        raise _unfit(layout, "it has two linear predictors of the same name")
+    if any(call.weight.dim() != 1 or call.design.dim() != 2 for call in calls):
+        raise _unfit(layout, "it has a vector-valued predictor")
+    if any(site.begun for site in layout.objective.sites.values()):
+        raise _unfit(layout, "its sites begin at values that depend on `y`")
+
+
+@dataclass(frozen=True)
+class _Density:
+    """The distribution of the responses, and the predictors and constants that it is made of."""
+
+    fn: Any
+    etas: Mapping[str, Tensor]
+    params: Mapping[str, Tensor]
+
+
+def _checked_density(layout: Layout, ends: Likelihoods, alone: list[Objective]) -> _Density:
+    """Hold the batched log-likelihood against that of single data sets, at a vector of no special kind."""
+    theta = layout.initial(len(alone))
+    theta += 0.1 * torch.cos(torch.arange(theta.numel(), dtype=theta.dtype)).reshape(theta.shape)
+    for call in layout.calls:
+        weight = layout.parts(call)[1]
+        if weight is not None and weight.size:
+            theta[:, weight.place] /= weight.size * (1 + call.design.abs().amax(0))
+    runs = [one.at(at) for one, at in zip(alone, theta, strict=True)]
+    if any(len(at.sites[RESPONSE]["fn"].event_shape) for at in runs):
+        raise _unfit(layout, "its response is a vector")
+    expected = torch.stack([at.log_prob(RESPONSE) for at in runs])
+    etas, params = ends.etas(theta), ends.params(theta)
+    try:
+        at = ends.at(etas, params)
+        together = ends.density(at)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise _unfit(layout, f"it does not run for all of them together ({error})") from error
+    counted = torch.ones(()).bool() if ends.stack.counted is None else ends.stack.counted
+    wrong = counted & ~torch.isclose(together, expected, rtol=1e-9, equal_nan=True)
+    if bool(wrong.any()):
+        raise _unfit(
+            layout, "its likelihood is not one of linear predictors with fixed designs and of constants alone"
+        )
+    return _Density(at.sites[RESPONSE]["fn"], etas, params)
+
+
+def _kink(layout: Layout, density: _Density) -> Kink | None:
+    """The corner of the response, or None if it has none.
+
+    Raises:
+        ModelError: it has one that is not at a linear predictor, or its scale is not a constant.
+    """
+    at, etas, params = corner(density.fn), density.etas, density.params
+    if at is None:
+        return None
+    located = [name for name, eta in etas.items() if at.loc.data_ptr() == eta.data_ptr()]
+    scales = [name for name, value in params.items() if at.scale.data_ptr() == value.data_ptr()]
+    fixed = not params and len(at.scale.unique()) == 1
+    u = torch.tensor([-2.0, -1.0, 1.0, 2.0], dtype=torch.float64).reshape(-1, 1, 1)
+    tilts, steepness = torch.as_tensor(at.smooth(u) / u), torch.as_tensor(at.steepness)
+    tilt = tilts.reshape(-1)[0]
+    straight = bool(((tilts - tilt).abs() < 1e-12).all()) and len(steepness.unique()) == 1 and not at.bounds
+    if list(etas) != located or not (list(params) == scales or fixed) or not straight:
+        raise _unfit(layout, "its absolute values need one linear predictor, one scale and nothing else")
+    return Kink(float(steepness.reshape(-1)[0]), float(tilt), None if fixed else scales[0])
+
+
+def _square(density: _Density) -> Square | None:
+    """Whether the response is a normal variable around its only predictor, with one standard deviation."""
+    fn, etas, params = density.fn, density.etas, density.params
+    if not isinstance(fn, torch.distributions.Normal) or len(etas) > 1 or len(params) > 1:
+        return None
+    located = all(fn.loc.data_ptr() == eta.data_ptr() for eta in etas.values())
+    scaled = all(v.numel() == len(v) and fn.scale.data_ptr() == v.data_ptr() for v in params.values())
+    fixed = not params and len(fn.scale.unique()) == 1
+    return Square(next(iter(params), None)) if located and scaled and (params or fixed) else None
+
+
+def _designs(layout: Layout, chunk: Stack) -> list[Tensor]:
+    """The design of each predictor for the data sets of a chunk, `(N, P)` or `(S, N, P)`."""
+    first = layout.objective.data.x
+    known = first if isinstance(first, Mapping) else {ALL: first}
+    given = chunk.x if isinstance(chunk.x, Mapping) else {ALL: chunk.x}
+    found = []
+    for i, call in enumerate(layout.calls):
+        key = next((key for key, value in known.items() if value is call.design), None)
+        if key is not None:
+            found.append(given[key])
+        elif chunk.shared_designs or call.design.shape[1] == 0:
+            found.append(call.design)
+        else:  # the model computes it of what it is given
+            singles = [Objective(layout.objective.model, chunk.one(s)) for s in range(chunk.count)]
+            found.append(torch.stack([one.at(one.initial).affines[i].design for one in singles]))
+    return found
+
+
+def _columns(layout: Layout, call: Affine, design: Tensor, chunk: Stack) -> Tensor:
+    """The columns of a predictor's free coefficients; 0 in rows of a data set's own that do not count."""
+    bias, weight = layout.parts(call)
+    ones = design.new_ones((*design.shape[:-1], 1 if bias is not None else 0))
+    columns = torch.cat([ones, design], dim=-1) if weight is not None else ones
+    if design.dim() == 2 or chunk.counted is None:
+        return columns
+    return torch.where(chunk.counted[..., None], columns, 0.0)
+
+
+def _offset(layout: Layout, call: Affine, design: Tensor) -> Tensor | float:
+    """The part of a predictor that conditioning has fixed."""
+    bias, weight = layout.parts(call)
+    still = call.bias.detach() if bias is None else 0.0
+    return still if weight is not None else still + design @ call.weight.detach().to(design.dtype)
+
+
+def likelihoods_of(
+    layout: Layout, chunk: Stack, predictors: list[Predictor], places: Callable[[Site], Tensor], size: int
+) -> Likelihoods:
+    """The likelihoods of a chunk in a vector of `size` numbers that holds each constant at its `places`."""
+    constants = tuple((site, places(site)) for site in layout.constants)
+    objective = layout.objective
+    still = objective.params(objective.initial)
+    return Likelihoods(objective.model, chunk, tuple(predictors), constants, still, size)
+
+
+def in_theta(layout: Layout, chunk: Stack) -> Likelihoods:
+    """The likelihoods as functions of theta `(S, K)` itself."""
+    one, predictors = torch.ones(chunk.count, dtype=torch.float64), []
+    for call, design in zip(layout.calls, _designs(layout, chunk), strict=True):
+        columns, offset = _columns(layout, call, design, chunk), _offset(layout, call, design)
+        predictors.append(Predictor(call.name, layout.places(call), Columns(columns), one, offset))
+    return likelihoods_of(layout, chunk, predictors, site_places, layout.objective.size)
+
+
+def site_places(site: Site) -> Tensor:
+    """Where a site stands in theta."""
+    return torch.arange(site.offset, site.offset + site.size)

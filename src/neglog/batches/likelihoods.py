@@ -1,0 +1,443 @@
+"""The negative log-likelihoods of many data sets under one model, as functions of one vector each.
+
+The model runs once for all of them: cut at its linear predictors, it is handed values `(S, N)` for these and
+`(S, 1)` for its constants, and says `(S, N)` log-densities. Their derivatives in the few numbers of a row,
+and the designs, give every gradient and every Hessian. Where data sets differ in their weights alone, the
+derivatives at a common point are those of N rows, and one product with the weights sums them for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import comb
+from typing import Any, Self
+
+import pyro
+import torch
+from torch import Tensor
+
+from neglog.batches.stack import Stack
+from neglog.data import Data
+from neglog.handlers import Model
+from neglog.objective.objective import Site, exact_rows
+from neglog.predictors import RESPONSE
+from neglog.solvers.together import Expansion, choices, rank
+from neglog.tracing import Run, run
+
+PIECE = 131_072
+"""So many numbers, data sets times rows, are worked on at a time: they stay in the cache."""
+PART = 4_000_000
+"""So many numbers of rows' derivatives, or of weights for them, are held at a time."""
+WIDTH = 250
+"""Derivatives of an order above the second are taken where there are no more than so many of them."""
+ORDERS = 4
+"""The highest order of derivatives: every further one costs more than it saves."""
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """The columns of a design, `(N, P)` where all data sets share it, else `(S, N, P)`."""
+
+    values: Tensor
+    products: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    """What `cross` needs of shared columns, by the identity of the other's."""
+
+    @property
+    def shared(self) -> bool:
+        return self.values.dim() == 2
+
+    def times(self, at: Tensor) -> Tensor:
+        """Predictors `(S, N)` from coefficients `(S, P)`."""
+        return at @ self.values.mT if self.shared else (self.values @ at[..., None])[..., 0]
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Sums `(S, P)` of the columns times `rows` `(S, N)`."""
+        return weighted_sums(rows, self.values) if self.shared else (rows[:, None] @ self.values)[:, 0]
+
+    def cross(self, rows: Tensor, other: Columns) -> Tensor:
+        """Sums `(S, P, Q)` of the products of two designs' columns times `rows` `(S, N)`."""
+        if not (self.shared and other.shared):
+            return self.values.mT @ (rows[..., None] * other.values)
+        if other is not self:
+            products = self._products(other, lambda: self.values[:, :, None] * other.values[:, None, :])
+            return weighted_sums(rows, products.flatten(1)).unflatten(-1, products.shape[1:])
+        size = self.values.shape[1]
+        i, j = torch.triu_indices(size, size)
+        half = weighted_sums(rows, self._products(self, lambda: self.values[:, i] * self.values[:, j]))
+        whole = half.new_empty((len(rows), size, size))
+        whole[:, i, j], whole[:, j, i] = half, half
+        return whole
+
+    def _products(self, other: Columns, make: Any) -> Tensor:
+        if id(other) not in self.products:
+            self.products[id(other)] = make()
+        return self.products[id(other)]
+
+    def take(self, index: Tensor | slice) -> Columns:
+        return self if self.shared else Columns(self.values[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A linear predictor of S data sets: ``unit * design @ z[places] + offset``.
+
+    `unit` is `(S,)`, `offset` a number, `(N,)` or `(S, N)`.
+    """
+
+    name: str
+    places: Tensor
+    design: Columns
+    unit: Tensor
+    offset: Tensor | float = 0.0
+
+    def eta(self, z: Tensor) -> Tensor:
+        """Its values `(S, N)` at `z` `(S, K)`."""
+        return self.design.times(self.unit[:, None] * z[:, self.places]) + self.offset
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Derivatives `(S, N)` in its values as those `(S, P)` in its z."""
+        return self.unit[:, None] * self.design.gather(rows)
+
+    def cross(self, rows: Tensor, other: Predictor) -> Tensor:
+        """Second derivatives `(S, N)` in the values of two predictors as those `(S, P, Q)` in their z."""
+        return (self.unit * other.unit)[:, None, None] * self.design.cross(rows, other.design)
+
+    def take(self, index: Tensor | slice) -> Predictor:
+        offset = self.offset
+        return replace(
+            self,
+            design=self.design.take(index),
+            unit=self.unit[index],
+            offset=offset[index] if isinstance(offset, Tensor) and offset.dim() == 2 else offset,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihoods:
+    """Minus the log-likelihood of each of S data sets (`neglog.solvers.together.Problems`).
+
+    `model` is flat, `still` holds values of the sites of the predictors, which count for nothing. `constants`
+    are the other sites, with their places in z.
+    """
+
+    model: Model
+    stack: Stack
+    predictors: tuple[Predictor, ...]
+    constants: tuple[tuple[Site, Tensor], ...]
+    still: Mapping[str, Tensor]
+    size: int
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """The number of rows that count, `(S,)`."""
+        number, counted = self.stack.y.new_full((self.stack.count,), self.stack.rows), self.stack.counted
+        return number if counted is None else number * 0 + counted.sum(-1)
+
+    @cached_property
+    def mass(self) -> Tensor:
+        """The number of observations, the sum of the weights, `(S,)`."""
+        weights, number = self.stack.weights, self.stack.y.new_full((self.stack.count,), self.stack.rows)
+        return number if weights is None else weights.sum(-1).expand_as(number)
+
+    @cached_property
+    def weights_alone(self) -> bool:
+        """Whether the data sets differ in their weights, and in nothing else."""
+        offsets = [p.offset for p in self.predictors if isinstance(p.offset, Tensor)]
+        return (
+            self.stack.weights_alone
+            and all(predictor.design.shared for predictor in self.predictors)
+            and all(offset.dim() < 2 for offset in offsets)
+        )
+
+    @cached_property
+    def pieces(self) -> tuple[tuple[slice, Likelihoods], ...]:
+        """These in parts that fit in the cache."""
+        step = max(1, PIECE // self.stack.rows)
+        if step >= self.stack.count:
+            return ((slice(None), self),)
+        places = [slice(low, low + step) for low in range(0, self.stack.count, step)]
+        return tuple((place, self.part(place)) for place in places)
+
+    def take(self, index: Tensor) -> Self:
+        """Those at `index`."""
+        return self if len(index) == self.stack.count else self.part(index)
+
+    def part(self, index: Tensor | slice) -> Self:
+        """Those at `index`; those of a slice share their memory."""
+        predictors = tuple(predictor.take(index) for predictor in self.predictors)
+        return replace(self, stack=self.stack.take(index), predictors=predictors)
+
+    def etas(self, z: Tensor) -> dict[str, Tensor]:
+        """The values `(S, N)` of each predictor at `z` `(S, K)`."""
+        return {p.name: p.eta(z).expand(self.stack.count, self.stack.rows) for p in self.predictors}
+
+    def params(self, z: Tensor) -> dict[str, Tensor]:
+        """The constants at `z` `(S, K)`, each `(S, 1, *shape)`."""
+        return {
+            site.name: site.transform(z[:, places].reshape(len(z), 1, *site.unconstrained))
+            for site, places in self.constants
+        }
+
+    def at(self, etas: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> Run:
+        """The model run for all data sets, without its checks of values: bad ones give no number.
+
+        What a data set has for a design of its own reaches it through the predictors alone.
+        """
+        data = Data(self.stack.blank(), self.stack.y, None, self.stack.keywords)
+        with pyro.validation_enabled(False):
+            return run(self.model, data, Run({**self.still, **params}, etas=etas))
+
+    def log_prob(self, etas: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> Tensor:
+        """The log-density of each row, `(S, N)`, without weights."""
+        return self.density(self.at(etas, params))
+
+    def density(self, at: Run) -> Tensor:
+        """As `log_prob`, of a run of the model."""
+        with pyro.validation_enabled(False):
+            return at.log_prob(RESPONSE).expand(self.stack.count, self.stack.rows)
+
+    def _masked(self, z: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The predictors, 0 in rows that do not count and may overflow, and which rows are not such."""
+        etas = self.etas(z)
+        if self.weights_alone and all(bool(_tame(eta)) for eta in etas.values()):
+            return etas, None
+        counted = self.stack.counted
+        if counted is None:
+            return etas, None
+        return {name: torch.where(counted, eta, 0.0) for name, eta in etas.items()}, counted
+
+    def _summed(self, log_prob: Tensor) -> Tensor:
+        """Minus the weighted sums over rows, `(S,)`."""
+        weights = self.stack.weights
+        return -(log_prob.sum(-1) if weights is None else torch.linalg.vecdot(weights, log_prob))
+
+    def response(self, z: Tensor) -> Any:
+        """The distribution of the observations at `z` `(S, K)`."""
+        with torch.no_grad():
+            return self.at(self.etas(z), self.params(z)).sites[RESPONSE]["fn"]
+
+    @torch.no_grad()
+    def values(self, z: Tensor) -> Tensor:
+        """`(S,)`, in nats."""
+        return torch.cat([part._values(z[place]) for place, part in self.pieces])
+
+    def _values(self, z: Tensor) -> Tensor:
+        etas, counted = self._masked(z)
+        log_prob = self.log_prob(etas, self.params(z))
+        return self._summed(log_prob if counted is None else torch.where(counted, log_prob, 0.0))
+
+    def scores(self, z: Tensor) -> dict[str, Tensor]:
+        """The derivative of each row's log-likelihood in each predictor, `(S, N)`."""
+        slopes = _Slopes.of(self, z)
+        return dict(zip(slopes.etas, slopes.by_eta, strict=True))
+
+    def gradients(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Values `(S,)` and gradients `(S, K)`."""
+        parts = [_Slopes.of(part, z[place]).sums() for place, part in self.pieces]
+        values, gradients = zip(*parts, strict=True)
+        return torch.cat(values), torch.cat(gradients)
+
+    def derivatives(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values `(S,)`, gradients `(S, K)` and Hessians `(S, K, K)`."""
+        parts = []
+        for place, part in self.pieces:
+            slopes = _Slopes.of(part, z[place], create_graph=True)
+            parts.append((*slopes.sums(), slopes.hessians()))
+        values, gradients, hessians = zip(*parts, strict=True)
+        return torch.cat(values), torch.cat(gradients), torch.cat(hessians)
+
+    def bounded(self, z: Tensor) -> Tensor:
+        """Whether the spread of every row is more than the rounding of the data, `(S,)`.
+
+        Where it is not, some rows are fitted exactly, and nothing but rounding ends the fall.
+        """
+        if self.response_is_discrete:
+            return torch.ones(self.stack.count, dtype=torch.bool)
+        return torch.cat([part._bounded(z[place]) for place, part in self.pieces])
+
+    @cached_property
+    def response_is_discrete(self) -> bool:
+        """Whether the observations are drawn from a countable set, with no density that could be infinite."""
+        one = self.part(slice(0, 1))
+        return bool(one.response(torch.zeros((1, self.size), dtype=torch.float64)).support.is_discrete)
+
+    def _bounded(self, z: Tensor) -> Tensor:
+        with pyro.validation_enabled(False):
+            exact = exact_rows(self.response(z), self.stack.y)
+        exact = exact.expand(self.stack.count, self.stack.rows)
+        return ~(exact if self.stack.counted is None else exact & self.stack.counted).any(-1)
+
+    def expansion(self, z: Tensor) -> Expansion:
+        """Values and derivatives of all at the point `z` `(K,)`, where they differ in weights alone.
+
+        In a row every parameter acts through a predictor or as itself, so that the columns of the rows'
+        derivatives are products of a few numbers a row with those of the designs; the weights sum them.
+        """
+        row = _RowDerivatives.of(self.part(slice(0, 1)), z[None])
+        weights = self.stack.weights
+        assert weights is not None
+        sums = _sums(row, weights, range(3))
+        if row.orders > 2:  # these say where to go, which is looked at when it is reached: few digits will do
+            sums += _sums(row, weights, range(3, row.orders + 1), torch.float32)
+        return Expansion.of(sums)
+
+
+def weighted_sums(weights: Tensor, columns: Tensor) -> Tensor:
+    """Sums `(S, number)` of columns `(N, number)` with weights `(S, N)`.
+
+    The product of the transposes takes half the time where the columns are few.
+    """
+    return (columns.mT @ weights.mT).mT
+
+
+def _sums(
+    row: _RowDerivatives, weights: Tensor, orders: range, dtype: torch.dtype = torch.float64
+) -> list[Tensor]:
+    """Minus the sums of the rows' derivatives of some orders, `(S, number)` each, in a precision."""
+    numbers = [comb(len(row.acts) + order - 1, order) for order in orders]
+    step = max(1, PART // max(sum(numbers), len(weights)))
+    found = weights.new_zeros((sum(numbers), len(weights)), dtype=dtype)
+    for low in range(0, weights.shape[1], step):
+        place = slice(low, low + step)
+        columns = torch.cat([row.columns(order, place, dtype) for order in orders], -1)
+        found.addmm_(columns.mT, weights[:, place].to(dtype).mT, alpha=-1)
+    return [part.mT for part in found.split(numbers)]
+
+
+def _tame(eta: Tensor) -> Tensor:
+    """Whether no function that a likelihood is made of overflows at these predictors."""
+    low, high = torch.aminmax(eta)
+    return (low > -300) & (high < 300)
+
+
+@dataclass(frozen=True, eq=False)
+class _Slopes:
+    """The losses `(S,)`, and the derivatives of the weighted log-likelihoods in predictors and constants."""
+
+    likelihoods: Likelihoods
+    values: Tensor
+    leaf: Tensor
+    etas: dict[str, Tensor]
+    first: Tensor
+    by_eta: list[Tensor]
+
+    @staticmethod
+    @torch.enable_grad()
+    def of(likelihoods: Likelihoods, z: Tensor, create_graph: bool = False) -> _Slopes:
+        leaf = z.detach().requires_grad_(bool(likelihoods.constants))
+        etas, counted = likelihoods._masked(z.detach())
+        etas = {name: eta.detach().requires_grad_() for name, eta in etas.items()}
+        log_prob = likelihoods.log_prob(etas, likelihoods.params(leaf))
+        if counted is not None:
+            log_prob = torch.where(counted, log_prob, 0.0)
+        weights = likelihoods.stack.weights
+        pull = torch.ones_like(log_prob) if weights is None else weights.expand_as(log_prob)
+        first, *by_eta = _derivatives(log_prob, [leaf, *etas.values()], pull, create_graph)
+        return _Slopes(likelihoods, likelihoods._summed(log_prob.detach()), leaf, etas, first, by_eta)
+
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """Values `(S,)` and gradients `(S, K)`."""
+        gradient = self.first.detach().clone()
+        for predictor, rows in zip(self.likelihoods.predictors, self.by_eta, strict=True):
+            gradient[:, predictor.places] += predictor.gather(rows.detach())
+        return self.values, -gradient
+
+    @torch.enable_grad()
+    def hessians(self) -> Tensor:
+        """Hessians `(S, K, K)`."""
+        predictors, leaves = self.likelihoods.predictors, [self.leaf, *self.etas.values()]
+        hessian = self.leaf.new_zeros((*self.leaf.shape, self.likelihoods.size))
+        for j, (predictor, rows) in enumerate(zip(predictors, self.by_eta, strict=True)):
+            curvatures = _derivatives(rows, leaves[1 : j + 2])
+            for other, curvature in zip(predictors[: j + 1], curvatures, strict=True):
+                part = predictor.cross(curvature, other)
+                hessian[:, predictor.places[:, None], other.places] += part
+                if other is not predictor:
+                    hessian[:, other.places[:, None], predictor.places] += part.mT
+        for place in (int(place) for _, places in self.likelihoods.constants for place in places):
+            own, *across = _derivatives(self.first[:, place], leaves)
+            hessian[:, place] += own
+            for predictor, rows in zip(predictors, across, strict=True):
+                part = predictor.gather(rows)
+                hessian[:, place, predictor.places] += part
+                hessian[:, predictor.places, place] += part
+        return -hessian
+
+
+@dataclass(frozen=True, eq=False)
+class _RowDerivatives:
+    """The log-density of N rows and its derivatives in the few numbers that act on each, up to an order.
+
+    `of_order[k]` is `(N, number)`, one for each of `choices`. Parameter k acts on a row through number
+    `acts[k]` of them, times `design[:, k]`.
+    """
+
+    of_order: tuple[Tensor, ...]
+    numbers: int
+    design: Tensor
+    acts: Tensor
+
+    @property
+    def orders(self) -> int:
+        return len(self.of_order) - 1
+
+    @staticmethod
+    @torch.enable_grad()
+    def of(one: Likelihoods, z: Tensor) -> _RowDerivatives:
+        rows = one.stack.rows
+        design, acts = z.new_ones((rows, one.size)), torch.zeros(one.size, dtype=torch.long)
+        etas = {name: eta.detach().requires_grad_() for name, eta in one.etas(z).items()}
+        for number, predictor in enumerate(one.predictors):
+            design[:, predictor.places] = predictor.unit * predictor.design.values
+            acts[predictor.places] = number
+        leaves, params = list(etas.values()), {}
+        for site, places in one.constants:
+            own = [z[:, place, None].expand(1, rows).detach().clone().requires_grad_() for place in places]
+            acts[places] = len(leaves) + torch.arange(len(own))
+            leaves += own
+            params[site.name] = site.transform(torch.stack(own, -1).reshape(1, rows, *site.unconstrained))
+        found: dict[tuple[int, ...], Tensor] = {(): one.log_prob(etas, params)}
+        of_order = [found[()].detach().reshape(rows, 1)]
+        orders = max(k for k in range(2, ORDERS + 1) if k == 2 or comb(one.size + k - 1, k) <= WIDTH)
+        for order in range(1, orders + 1):
+            found = {
+                (*choice, first + j): part
+                for choice, value in found.items()
+                for first in [choice[-1] if choice else 0]
+                for j, part in enumerate(_derivatives(value, leaves[first:], create_graph=order < orders))
+            }
+            of_order.append(torch.cat([part.detach() for part in found.values()]).T)
+        return _RowDerivatives(tuple(of_order), len(leaves), design, acts)
+
+    def columns(self, order: int, rows: slice, dtype: torch.dtype) -> Tensor:
+        """The derivatives of some rows in the parameters, `(rows, number)`, one for each of `choices`."""
+        if order == 0:
+            return self.of_order[0][rows].to(dtype)
+        chosen = choices(self.design.shape[1], order)
+        design = self.design[rows].to(dtype)
+        columns = self.of_order[order][rows].to(dtype)[:, rank(self.acts[chosen], self.numbers)]
+        for index in chosen:
+            columns *= design[:, index]
+        return columns
+
+
+def _derivatives(
+    values: Tensor, leaves: list[Tensor], pull: Tensor | None = None, create_graph: bool = False
+) -> list[Tensor]:
+    """The derivatives in the leaves of the sum of `values`, each times its `pull`."""
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    if not values.requires_grad or not wanted:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    found = torch.autograd.grad(
+        values,
+        wanted,
+        torch.ones_like(values) if pull is None else pull,
+        retain_graph=True,
+        create_graph=create_graph,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    of = dict(zip(map(id, wanted), found, strict=True))
+    return [of[id(leaf)] if leaf.requires_grad else torch.zeros_like(leaf) for leaf in leaves]

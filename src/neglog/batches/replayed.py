@@ -1,0 +1,70 @@
+"""Gradients of data sets that differ in their weights alone, by the rows of one of them, replayed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from neglog.batches.likelihoods import Likelihoods
+from neglog.data import Data
+from neglog.objective.objective import ROOM, Objective
+from neglog.objective.rowwise import SLOPES, Rows, Rowwise
+
+MANY = 50_000
+"""So many rows of all data sets together repay a graph."""
+
+
+@dataclass(frozen=True, eq=False)
+class Replayed:
+    """What `rowwise` says of the rows of `data`, at predictors of many data sets one after the other."""
+
+    rowwise: Rowwise
+    data: Data
+    tiled: dict[int, Rows] = field(default_factory=dict, repr=False)
+
+    def gradients(self, problems: Likelihoods, z: Tensor) -> Tensor:
+        """The gradients `(S, K)` of problems at `z` `(S, K)`."""
+        return torch.cat([self._of(part, z[place]) for place, part in problems.pieces])
+
+    def _of(self, problems: Likelihoods, z: Tensor) -> Tensor:
+        shape, weights = (problems.stack.count, problems.stack.rows), problems.stack.weights
+        assert weights is not None
+        etas = [predictor.eta(z).expand(shape).reshape(-1) for predictor in problems.predictors]
+        slopes = self.rowwise.evaluated(SLOPES, z.new_zeros(0), etas, self._rows(len(z)))
+        gradient = torch.zeros_like(z)
+        for predictor, slope in zip(problems.predictors, slopes, strict=True):
+            rows = weights * slope.expand(etas[0].shape).view(shape)
+            gradient[:, predictor.places] += predictor.gather(rows)
+        return gradient
+
+    def _rows(self, count: int) -> Rows:
+        """The data so many times, one after the other."""
+        if count not in self.tiled:
+            most = max(self.tiled, default=0)
+            size = count * self.data.rows
+            larger = self.tiled[most].data.take(slice(0, size)) if most > count else self._tiled(count)
+            self.tiled[count] = Rows.of(larger, ROOM)
+        return self.tiled[count]
+
+    def _tiled(self, count: int) -> Data:
+        """As `_rows`; designs, which are wide, once for all where none is read."""
+        index, first = torch.arange(self.data.rows).repeat(count), 1 + len(self.rowwise.heads)
+        used = set(self.rowwise.used)
+        parts = {
+            part: value[index] if part[0] != "x" or place in used else value[:1].expand(len(index), -1)
+            for place, (part, value) in enumerate(self.data.parts().items(), start=first)
+        }
+        return replace(self.data.made_of(parts), index=None)
+
+
+def replayed(objective: Objective, problems: Likelihoods) -> Replayed | None:
+    """The rows of an objective, if data sets differ in weights alone, are many, and have no constants."""
+    few = problems.stack.count * problems.stack.rows < MANY
+    if few or not problems.weights_alone or problems.constants or objective.data.weights is not None:
+        return None
+    rowwise, names = objective.rowwise, [(predictor.name, None) for predictor in problems.predictors]
+    if not isinstance(rowwise, Rowwise) or len(rowwise.places) or list(rowwise.heads) != names:
+        return None
+    return Replayed(rowwise, objective.data)

@@ -1,0 +1,1 @@
+"""Priors, and draws from what they become with data."""

@@ -1,0 +1,146 @@
+"""Hamiltonian Monte Carlo without U-turns, by nutpie."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neglog.bayes.density import Density
+from neglog.errors import ModelError
+
+TRIES = 20
+"""Each try for a first value of a chain is half as far from the start as the one before."""
+SHORT = 3e-4
+"""Evaluations of fewer seconds are done one chain after another: threads would wait for each other more."""
+REPEATS = 5
+"""Evaluations that are timed for it."""
+STATS = {
+    "logp": "lp",
+    "diverging": "diverging",
+    "depth": "tree_depth",
+    "maxdepth_reached": "reached_max_treedepth",
+    "n_steps": "n_steps",
+    "step_size": "step_size",
+    "mean_tree_accept": "acceptance_rate",
+    "energy": "energy",
+    "energy_error": "energy_error",
+}
+"""What nutpie calls the numbers of a draw, and what ArviZ does."""
+
+
+def nuts(
+    density: Density,
+    start: Tensor,
+    *,
+    chains: int,
+    draws: int,
+    tune: int,
+    seed: int,
+    target_accept: float,
+    cores: int | None,
+    progress: bool,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Draws `(chains, draws, K)` of z, and statistics of each, `(chains, draws)`.
+
+    Raises:
+        ModelError: nutpie is not installed; the density is nowhere finite near `start`.
+
+    Source: Hoffman & Gelman (2014), The No-U-Turn Sampler, JMLR 15.
+    """
+    try:
+        import nutpie
+        from nutpie.compiled_pyfunc import from_pyfunc
+    except ImportError as error:
+        raise ModelError(
+            "`method='nuts'` needs nutpie: pip install 'neglog[nuts]', or choose `method='laplace'`."
+        ) from error
+    evaluate = density.program(start)
+
+    quick = _seconds(evaluate, start) < SHORT
+    if cores is None:
+        cores = 1 if density.reason or quick else min(chains, os.cpu_count() or 1)
+    threads, known = 1 if quick else max(1, torch.get_num_threads() // cores), threading.local()
+
+    def log_density(z: np.ndarray, **_: Any) -> tuple[float, np.ndarray]:
+        if not hasattr(known, "settled"):
+            known.settled = _settle(threads)
+        value, gradient = evaluate(torch.from_numpy(z))
+        return -value.item(), -gradient.numpy()
+
+    model = from_pyfunc(
+        density.size,
+        lambda: log_density,
+        lambda *_: lambda z, **_: {"z": z},
+        [np.dtype("float64")],
+        [(density.size,)],
+        ["z"],
+        make_initial_point_fn=partial(_first, density, start),
+    )
+    with _threads_put_back():
+        trace: Any = nutpie.sample(
+            model,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            cores=1 if density.reason else cores,  # Pyro's handlers are one stack for all threads
+            seed=seed,
+            target_accept=target_accept,
+            progress_bar=progress,
+            save_warmup=False,
+        )
+    stats = {ours: trace.sample_stats[theirs].values for theirs, ours in STATS.items()}
+    kinds = {"u": np.int64, "i": np.int64, "b": np.bool_, "f": np.float64}
+    found = {name: torch.from_numpy(value.astype(kinds[value.dtype.kind])) for name, value in stats.items()}
+    return torch.from_numpy(np.array(trace.posterior["z"].values)), found
+
+
+def _settle(threads: int) -> bool:
+    """Make a thread of nutpie at home: torch computes by so many threads in it, and Python keeps it in mind.
+
+    It is none of Python's own, so that Python would make up what it knows of it at every evaluation and
+    forget it again, which takes half as long as the evaluation. What is kept are some kilobytes a chain.
+    """
+    torch.set_num_threads(threads)
+    ctypes.pythonapi.PyGILState_Ensure()
+    return True
+
+
+@contextmanager
+def _threads_put_back() -> Iterator[None]:
+    """Torch's number of threads afterwards as it was: that of one thread is that of all which come later."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _seconds(evaluate: Callable[[Tensor], Any], z: Tensor) -> float:
+    """What an evaluation takes, undisturbed."""
+    found = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        evaluate(z)
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+def _first(density: Density, start: Tensor, seed: int) -> np.ndarray:
+    """A first value of a chain, about the noise of a row from the start."""
+    random = np.random.default_rng(seed)
+    for k in range(TRIES):
+        z = start + torch.from_numpy(random.uniform(-1, 1, density.size)) * 0.5**k
+        value, gradient = density.evaluation(start)(z)
+        if bool(torch.isfinite(value)) and bool(torch.isfinite(gradient).all()):
+            return z.numpy()
+    raise ModelError(f"`{density.objective.name}` has no finite density near where it starts.")

@@ -1,0 +1,1 @@
+"""Results as other libraries take them."""

@@ -1,0 +1,42 @@
+"""The other points that a model with many optima is fitted from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from neglog.beginnings import few
+from neglog.objective.coordinates import Coordinates
+from neglog.objective.objective import Objective
+from neglog.tracing import layers
+
+
+def elsewhere(coordinates: Coordinates, theta: Tensor) -> Tensor:
+    """Other points `(M, K)` in z than the start `theta` `(K,)`, as the model declares them; often none.
+
+    A model declares them with `neglog.beginnings.many_optima`. Values for sites that the model does not have
+    here, such as those conditioned, and those outside a support are left as they are at `theta`.
+    """
+    objective = coordinates.objective
+    data = objective.data
+    declared = (layer.beginnings for layer in layers(objective.model) if hasattr(layer, "beginnings"))
+    beginnings = next(declared, ())
+    if not beginnings or data.y.dim() != 1:
+        return theta.new_zeros((0, len(theta)))
+    seen = (~data.y.isnan()).nonzero()[:, 0]
+    data = data if len(seen) == data.rows else data.take(seen)
+    rows = few(data.x, data.y, torch.ones_like(data.y) if data.weights is None else data.weights)
+    shapes = {name: site.shape for name, site in objective.sites.items()}
+    points = [coordinates.z(_at(objective, theta, beginning(*rows, shapes))) for beginning in beginnings]
+    return torch.stack([point for point in points if bool(torch.isfinite(point).all())] or [theta])
+
+
+def _at(objective: Objective, theta: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+    theta = theta.clone()
+    for name, value in values.items():
+        site = objective.sites.get(name)
+        if site is not None and value.shape == site.shape and bool(site.fn.support.check(value).all()):
+            theta[site.place] = site.transform.inv(value).reshape(-1)
+    return theta

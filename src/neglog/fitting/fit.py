@@ -1,0 +1,338 @@
+"""Fitting: a model and data in, a frozen `Fit` out."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer.autoguide.initialization import init_to_value
+from torch import Tensor
+
+from neglog.data import ALL, Columns, Data, prepare
+from neglog.errors import (
+    ConvergenceWarning,
+    DataError,
+    ModelError,
+    SingularDesignError,
+    UnboundedLikelihoodError,
+)
+from neglog.fitting.choice import DENSE, choose, problem_of
+from neglog.fitting.elsewhere import elsewhere
+from neglog.fitting.existence import check_covariance, recession
+from neglog.fitting.least_squares import closed_form
+from neglog.fitting.penalised import at_corners, is_penalised
+from neglog.fitting.refinement import refined
+from neglog.fitting.start import starting_point
+from neglog.guides import Delta
+from neglog.handlers import Model, flat
+from neglog.objective.coordinates import Coordinates, rescaled
+from neglog.objective.objective import Objective
+from neglog.predictors import design_keys
+from neglog.solvers import Chain, MultiStart, Newton, Solution, TrustRegion
+from neglog.tracing import row_bounds
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The end of a fit. A value: nothing changes it, and everything else is a function of it.
+
+    Attributes:
+        model: what was fitted, ``flat(model)`` for `mle`.
+        params: site name -> estimate, on its own support, in the user's units.
+        nll: minus the log-likelihood of the rows, in nats, with weights and every constant.
+        loss: the SVI loss: `nll` for `mle`, `nll` minus the log prior for `map_estimate`.
+        converged: whether the solver certified an optimum; `status` says how, or why not.
+        steps: steps that the solver took.
+        n: the number of observations, the sum of the weights.
+        k: the number of free parameters: without those that a prior holds exactly at its corner.
+        keywords: what else each row had, such as ``("exposure",)``.
+        columns: the names of the design columns, by key of `x` (``""`` where `x` is one design for all).
+        outputs: predictor -> the names of its outputs, where it has many: ``("mean[a]", "mean[b]")``.
+        responses: the names of the columns of `y`, where it has many and they have names.
+        history: the loss step by step.
+        objective: the loss as a function of one vector, with the data; None for a fit read from disk.
+        coordinates: the problem that the solver saw; None for a fit read from disk.
+    """
+
+    model: Model = field(repr=False)
+    params: Mapping[str, Tensor]
+    nll: float
+    loss: float
+    converged: bool
+    status: str
+    steps: int
+    n: float
+    k: int
+    keywords: tuple[str, ...] = ()
+    columns: Columns = field(default_factory=dict, repr=False)
+    outputs: Columns = field(default_factory=dict, repr=False)
+    responses: tuple[str, ...] = ()
+    history: tuple[float, ...] = field(default=(), repr=False)
+    objective: Objective | None = field(default=None, repr=False, compare=False)
+    coordinates: Coordinates | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion, 2k + 2 nll."""
+        return 2 * self.k + 2 * self.nll
+
+    @property
+    def aicc(self) -> float:
+        """Akaike's criterion for few rows, aic + 2k (k + 1) / (n - k - 1); infinite for n ≤ k + 1.
+
+        Source: Hurvich & Tsai (1989), Regression and time series model selection in small samples.
+        """
+        left = self.n - self.k - 1
+        return self.aic + 2 * self.k * (self.k + 1) / left if left > 0 else math.inf
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's Bayesian information criterion, k log n + 2 nll."""
+        return self.k * math.log(self.n) + 2 * self.nll
+
+    def terms(self, predictor: str) -> tuple[str, ...] | None:
+        """The names of the columns that a linear predictor of this name has, or None if it has none."""
+        for key in (*design_keys(predictor), ALL):
+            if key in self.columns:
+                return self.columns[key]
+        return None
+
+    @property
+    def guide(self) -> Delta:
+        """A new `AutoDelta` (`neglog.guides.Delta`) of `model` at the optimum."""
+        values = {name: value.clone() for name, value in self.params.items()}
+        guide = Delta(self.model, init_loc_fn=init_to_value(values=values))
+        if self.objective is not None:
+            data = self.objective.data
+            with pyro.get_param_store().scope():
+                guide(data.x, data.y, **data.keywords)
+        return guide
+
+    def __getstate__(self) -> Any:
+        raise TypeError("a Fit is not pickled; save it with neglog.export.save.")
+
+
+def mle(
+    model: Model,
+    x: Any,
+    y: Any,
+    *,
+    weights: Any = None,
+    solver: Any = None,
+    start: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    **keywords: Any,
+) -> Fit:
+    """Maximum likelihood: the model with its priors masked, under a Delta guide.
+
+    Args:
+        model: a Pyro function `(x, y=None)` with an observation site ``y``.
+        x: a design `(N, P)` without an intercept column, or a mapping from predictor name to its own design.
+        y: the response, `(N,)` (`(N, D)` for a vector-valued model).
+        weights: frequency weights `(N,)`, or None: 2 is the row twice, 0 the row absent.
+        solver: one of `neglog.solvers`, or None to choose: `Newton` for linear predictors, `TrustRegion` for
+            up to 200 parameters without, `InteriorPoint` for `laplace` and `quantile` with one scale,
+            `ProximalNewton` for Laplace and `ElasticNet` priors, `Continuation` where other absolute values
+            give the loss its corners, `LBFGS` for a network (finished by `Newton` where priors hold up to 200
+            parameters), and `Adam` where parameters times rows pass 10⁸ or a network's loss has corners.
+        start: site name -> value to start from; what is left out starts at the null model.
+        progress: show a progress bar where the solver takes long.
+        keywords: what else the model takes for each row, such as ``exposure``, `(N,)`.
+
+    Raises:
+        DataError: the data do not fit: NaN, shapes, lengths, kinds, values that the model cannot draw.
+        ModelError: a site, predictor or start that the model does not have.
+        SingularDesignError: coefficients that the design cannot tell apart.
+        UnboundedLikelihoodError: the likelihood has no maximum.
+
+    Warns:
+        ConvergenceWarning: the solver stopped before an optimum was certified.
+
+    >>> import torch
+    >>> from neglog import models
+    >>> x = torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]
+    >>> fit = mle(models.gaussian, x, torch.tensor([1.0, 2.0, 2.5, 4.0, 4.5], dtype=torch.float64))
+    >>> fit.converged, round(fit.params["mean.weight"].item(), 4)
+    (True, 3.6)
+    """
+    return _fit(flat(model), x, y, weights, solver, start, progress, keywords)
+
+
+def map_estimate(
+    model: Model,
+    x: Any,
+    y: Any,
+    *,
+    weights: Any = None,
+    solver: Any = None,
+    start: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    **keywords: Any,
+) -> Fit:
+    """The maximum a posteriori: the model as it stands, under a Delta guide, in constrained space.
+
+    The mode is that of the density in the parameters themselves (``sigma``, not its logarithm), as with
+    `AutoDelta`. Arguments, errors and warnings are those of `mle`. A Normal prior is a ridge penalty and a
+    Laplace prior a lasso penalty (`neglog.losses.ridge_alpha`, `lasso_alpha`).
+
+    >>> import torch
+    >>> from neglog import models
+    >>> x = torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]
+    >>> fit = map_estimate(models.gaussian, x, torch.tensor([1.0, 2.0, 2.5, 4.0, 4.5], dtype=torch.float64))
+    >>> fit.loss > fit.nll
+    True
+    """
+    return _fit(model, x, y, weights, solver, start, progress, keywords)
+
+
+def _fit(
+    model: Model,
+    x: Any,
+    y: Any,
+    weights: Any,
+    solver: Any,
+    start: Mapping[str, Any] | None,
+    progress: bool,
+    keywords: Mapping[str, Any],
+) -> Fit:
+    dtype = getattr(solver, "dtype", torch.float64)
+    data = prepare(x, y, weights=weights, dtype=dtype, row_bounds=row_bounds(model), **keywords)
+    objective = Objective(model, data, start)
+    theta = starting_point(objective, start)
+    objective.sample.check_bounded(theta)
+    coordinates = _coordinates(objective, theta, solver)
+    check_covariance(coordinates)
+    if solver is None and not start:
+        solver = choose(coordinates)
+        best = closed_form(coordinates, theta) if isinstance(solver, Newton) else None
+        if best is not None:
+            coordinates = Coordinates(objective, coordinates.blocks, True, solved=True)
+            return _solved(coordinates, best, solver, progress)
+        others = elsewhere(coordinates, theta) if isinstance(solver, Newton) else theta[:0]
+        # Newton's method may stop at a saddle, which such likelihoods have between optima.
+        beyond = Chain((solver, TrustRegion(max_steps=50)))
+        solver = MultiStart(beyond, others) if len(others) else solver
+    return _solved(coordinates, theta, solver, progress)
+
+
+def refitted(fit: Fit, model: Model, solver: Any) -> Fit:
+    """The fit to the same data, from where another ended, of a model with the same predictors and sites.
+
+    Designs are not decomposed again.
+    """
+    assert fit.coordinates is not None
+    objective = Objective(model, data_of(fit))
+    coordinates = Coordinates(objective, fit.coordinates.blocks, fit.coordinates.cut)
+    return _solved(coordinates, objective.theta(fit.params), solver, False)
+
+
+def _solved(coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool) -> Fit:
+    objective = coordinates.objective
+    solver = choose(coordinates) if solver is None else solver
+    coordinates, problem = problem_of(coordinates, solver)
+    solution = solver.minimise(problem, coordinates.z(theta), progress)
+    if not (solution.converged and math.isfinite(solution.value)):
+        objective.check_densities()
+    solution = _existing(coordinates, solution)
+    fit = _finished(objective, coordinates, solution)
+    if not fit.converged:
+        warnings.warn(f"`{objective.name}` did not converge: {fit.status}.", ConvergenceWarning, stacklevel=4)
+    return fit
+
+
+def _coordinates(objective: Objective, theta: Tensor, solver: Any) -> Coordinates:
+    if getattr(solver, "rescale", True):
+        return rescaled(objective, theta)
+    rescaled(objective, theta)  # for its check of the rank
+    return Coordinates(objective, (), cut=False)
+
+
+def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
+    """The solution, unless the loss still falls from it towards a border.
+
+    Raises:
+        UnboundedLikelihoodError: a coefficient runs to infinity, such as where classes are separated.
+    """
+    network = any(site.started for site in coordinates.objective.sites.values())
+    cornered = coordinates.kinked and not is_penalised(coordinates)
+    if cornered or network or coordinates.size > DENSE or not math.isfinite(solution.value):
+        return solution
+    runaway = recession(coordinates, solution.z, solution.hessian)
+    if runaway is None:
+        return solution
+    name = coordinates.objective.name
+    if runaway.coefficients and runaway.both:
+        raise SingularDesignError(
+            f"`{name}` cannot tell its parameters apart: the likelihood is the same as {runaway}, and the "
+            "other way. Leave a column out, such as one that is constant, or use `map_estimate`."
+        )
+    if runaway.coefficients:
+        raise UnboundedLikelihoodError(
+            f"`{name}` has no maximum: the likelihood never falls as {runaway}. The column, or a combination "
+            "of columns, separates the responses perfectly, or these are all alike. Leave it out, or use "
+            "`map_estimate` with proper priors."
+        )
+    status = f"the likelihood is largest at the border: it never falls as {runaway}"
+    return replace(solution, converged=False, status=status)
+
+
+def _finished(objective: Objective, coordinates: Coordinates, solution: Solution) -> Fit:
+    theta = coordinates.landed(coordinates.theta(solution.z)).detach()
+    theta = refined(coordinates, theta) if solution.converged else theta
+    params = {name: value.detach() for name, value in objective.params(theta).items()}
+    if not all(bool(torch.isfinite(value).all()) for value in params.values()):
+        raise UnboundedLikelihoodError(
+            f"`{objective.name}` ran off to infinity: {solution.status}. The likelihood may have no maximum; "
+            "use `map_estimate` with proper priors, or a smaller learning rate."
+        )
+    nll, prior = objective.end(theta, solution.value if solution.exact else None)
+    return Fit(
+        model=objective.model,
+        params=MappingProxyType(params),
+        nll=nll,
+        loss=nll + prior,
+        converged=solution.converged,
+        status=solution.status,
+        steps=solution.steps,
+        n=objective.data.count,
+        k=objective.size - int(at_corners(objective, theta).sum()),
+        keywords=tuple(objective.data.keywords),
+        columns=objective.data.columns,
+        outputs={
+            call.name: objective.output_names(call) for call in objective.calls if call.outputs is not None
+        },
+        responses=objective.data.responses,
+        history=solution.history,
+        objective=objective,
+        coordinates=coordinates,
+    )
+
+
+def check_fit(fit: Any) -> Fit:
+    """A fit, or an error that says what is none.
+
+    Raises:
+        ModelError: it is none.
+    """
+    if not isinstance(fit, Fit):
+        raise ModelError(f"this is asked of a fit of `mle` or `map_estimate`, not of {type(fit).__name__}.")
+    return fit
+
+
+def data_of(fit: Fit) -> Data:
+    """The data of a fit.
+
+    Raises:
+        ModelError: it is no fit.
+        DataError: the fit was read from disk, which does not keep them.
+    """
+    check_fit(fit)
+    if fit.objective is None:
+        raise DataError("this fit was read from disk and has no data; fit again to ask this of it.")
+    return fit.objective.data

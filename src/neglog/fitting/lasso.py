@@ -1,0 +1,298 @@
+"""The lasso path: fits under priors with corners, from the sharpest that leaves nothing to the wide ones."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neglog.data import prepare
+from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError
+from neglog.fitting.fit import Fit, map_estimate
+from neglog.fitting.parabola import Parabola
+from neglog.fitting.penalised import Penalised, aligned, at_corners, is_penalised
+from neglog.fitting.start import starting_point
+from neglog.handlers import Model, flat
+from neglog.kinks import sharpened
+from neglog.objective.coordinates import rescaled
+from neglog.objective.objective import Objective, kinked_sites
+from neglog.solvers import ProximalNewton
+from neglog.solvers.path import quadratic_path
+from neglog.solvers.proximal import Penalty, proximal_step
+from neglog.tracing import row_bounds
+
+NOTHING = 1e-10
+"""A slope of no more standard errors than this is rounding."""
+HOLDING = 1e200
+"""A strength that holds every coefficient at its corner."""
+EXACT = 1e-9
+"""A loss that a quadratic predicts this well, relatively, far from where it was taken is one."""
+
+
+@dataclass(frozen=True)
+class LassoPath:
+    """The MAP estimates of one model under sharper and wider priors. A value, as `Fit` is.
+
+    Attributes:
+        model: the model with the priors as they were given, at strength 1.
+        strengths: by how much the l1 (and l2) of these priors were multiplied, `(L,)`, descending; a
+            Laplace prior of scale b has the scale b / strength.
+        params: site name -> estimates `(L, *shape)`, on its own support, in the user's units.
+        nll: minus the log-likelihood of the rows alone at each, in nats, `(L,)`.
+        nonzeros: how many of the coefficients whose priors have corners are not exactly at them, `(L,)`. The
+            degrees of freedom of a lasso (Zou, Hastie and Tibshirani 2007), more than an elastic net has.
+        k: the number of free parameters, `(L,)`: `nonzeros` and all without a corner.
+        converged: whether the subgradient condition was certified, `(L,)`.
+        n: the number of observations, the sum of the weights.
+        columns: the names of the design columns, by key of `x`.
+    """
+
+    model: Model = field(repr=False)
+    strengths: Tensor
+    params: Mapping[str, Tensor]
+    nll: Tensor
+    nonzeros: Tensor
+    k: Tensor
+    converged: Tensor
+    n: float
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    arguments: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def aic(self) -> Tensor:
+        """Akaike's information criterion at each strength, 2k + 2 nll, `(L,)`."""
+        return 2 * self.k + 2 * self.nll
+
+    @property
+    def bic(self) -> Tensor:
+        """Schwarz's Bayesian information criterion at each strength, k log n + 2 nll, `(L,)`."""
+        return self.k.to(self.nll) * math.log(self.n) + 2 * self.nll
+
+    def model_at(self, i: int) -> Model:
+        """The model with the priors of strength `strengths[i]`."""
+        return sharpened(self.model, float(self.strengths[i]))
+
+    def fit(self, i: int) -> Fit:
+        """The fit at `strengths[i]`: `map_estimate` of `model_at(i)`, started where the path is."""
+        start = {name: values[i] for name, values in self.params.items()}
+        return map_estimate(self.model_at(i), start=start, **self.arguments)
+
+    def __getstate__(self) -> Any:
+        raise TypeError("a LassoPath is not pickled; save its tensors.")
+
+
+def lasso_path(
+    model: Model,
+    x: Any,
+    y: Any,
+    *,
+    strengths: Sequence[float] | Tensor | None = None,
+    n: int = 100,
+    ratio: float = 1e-3,
+    weights: Any = None,
+    **keywords: Any,
+) -> LassoPath:
+    """The MAP estimates of a model under its Laplace or `ElasticNet` priors, made sharper and wider.
+
+    The first strength is the smallest at which every coefficient is exactly at its prior's location; from
+    there they fall on a logarithmic grid. Each fit starts at the one before and is the one that
+    `map_estimate` finds under the priors of that strength. Where the loss is a quadratic, as a Gaussian's
+    with sigma fixed, its matrix is formed once and the path costs no further pass over the rows.
+
+    scikit-learn's ``lasso_path`` is that of a Gaussian with sigma fixed: ``alpha = sigma² strength / (n b)``
+    for a prior of scale b (`neglog.losses.lasso_alpha`). With sigma free it is estimated at each strength,
+    and the alpha that a strength amounts to falls with it.
+
+    Args:
+        model: a Pyro function `(x, y=None)` whose coefficients have such priors, as by `with_priors`; flat or
+            smooth priors elsewhere. Its response has a density without corners.
+        x, y, weights, keywords: as for `map_estimate`. Columns of other units need priors of other
+            scales, or standardising: nothing is standardised here.
+        strengths: what to multiply l1 and l2 of the priors by, descending, or None for the grid.
+        n: how many strengths the grid has.
+        ratio: the last strength of the grid by the first.
+
+    Raises:
+        DataError: as `map_estimate`; or strengths that are not positive and descending.
+        ModelError: the model has no such priors, or corners elsewhere.
+
+    Warns:
+        ConvergenceWarning: an optimum was not certified, or the path ended early, since the likelihood has no
+            maximum beyond.
+
+    >>> import torch, pyro, pyro.distributions as dist
+    >>> from neglog import flat, models, with_priors
+    >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]], dtype=torch.float64)
+    >>> y = torch.tensor([3.0, 1.0, -3.0, -1.0], dtype=torch.float64)
+    >>> prior = dist.Laplace(torch.zeros((), dtype=torch.float64), 1.0)
+    >>> lasso = with_priors(models.gaussian, {"mean.weight": prior})
+    >>> lasso = flat(pyro.condition(lasso, {"sigma": torch.tensor(1.0)}), "mean.bias", "sigma")
+    >>> lasso_path(lasso, x, y, strengths=[6.0, 4.0, 1.0]).params["mean.weight"]
+    tensor([[0.0000, 0.0000],
+            [1.0000, 0.0000],
+            [2.5000, 0.5000]], dtype=torch.float64)
+    """
+    given = None if strengths is None else _checked(strengths)
+    if given is None and not (n >= 1 and 0 < ratio < 1):
+        raise DataError(f"`n` must be at least 1 and `ratio` between 0 and 1; they are {n} and {ratio:g}.")
+    data = prepare(x, y, weights=weights, row_bounds=row_bounds(model), **keywords)
+    objective = Objective(model, data)
+    theta = starting_point(objective, None)
+    coordinates = rescaled(objective, theta)
+    if not is_penalised(coordinates):
+        raise ModelError(
+            f"`{objective.name}` has no Laplace or ElasticNet prior of coefficients, or corners elsewhere; "
+            'it has no path. Give it one, as by with_priors(model, {"mean.weight": dist.Laplace(zero, one)}).'
+        )
+    coordinates = aligned(coordinates)
+    problem = Penalised(coordinates)
+    start = torch.where(problem.penalty.l1 > 0, problem.penalty.centre, coordinates.z(theta))
+    curve = problem.curve or _curve(problem, start)
+    path = partial(_path, problem) if curve is None else partial(_curve_path, curve, problem.penalty)
+    null = path(start, torch.tensor([HOLDING], dtype=theta.dtype))
+    grid = _grid(_least_strength(problem, null.z[0]), n, ratio) if given is None else given
+    points = path(null.z[0], grid)
+    _warn(objective.name, grid, points)
+    arguments = {"x": x, "y": y, "weights": weights, **keywords}
+    return _finished(model, problem, grid[: len(points.z)], points, arguments)
+
+
+@dataclass(frozen=True, eq=False)
+class _Points:
+    """Points `(L, K)` of the path, with the value `(L,)` of the smooth part of the loss at each."""
+
+    z: Tensor
+    value: Tensor
+    converged: Tensor
+
+
+def _checked(strengths: Sequence[float] | Tensor) -> Tensor:
+    grid = torch.as_tensor(np.asarray(strengths), dtype=torch.float64)
+    sound = grid.dim() == 1 and len(grid) > 0 and bool((torch.isfinite(grid) & (grid > 0)).all())
+    if not sound or bool((grid.diff() >= 0).any()):
+        raise DataError(
+            f"`strengths` must be positive numbers, each below the one before; got {strengths!r}."
+        )
+    return grid
+
+
+def _grid(first: float, n: int, ratio: float) -> Tensor:
+    if first == 0:
+        raise DataError(
+            "every coefficient is at its prior's location whatever the strength: no column tells anything of "
+            "`y`. Leave the columns out, or look for what made `y` or `x` constant."
+        )
+    return first * torch.logspace(0, math.log10(ratio), n, dtype=torch.float64)
+
+
+def _curve(problem: Penalised, z: Tensor) -> Parabola | None:
+    """The smooth part of the loss around `z`, if there is no more to it, as far off as the data reach."""
+    curve = Parabola(z, *problem.smooth.derivatives(z), problem.rows)
+    diagonal = curve.matrix.diagonal()
+    far = z - curve.slope / torch.where(diagonal > 0, diagonal, torch.inf)
+    value, gradient = problem.smooth.value_and_gradient(far)
+    foreseen, slope = curve.value_and_gradient(far)
+    size = curve.slope.abs() + curve.matrix.abs() @ (far - z).abs()
+    linear = bool(((gradient - slope).abs() <= EXACT * (size + size.mean())).all())
+    return curve if linear and math.isclose(value, foreseen, rel_tol=EXACT) else None
+
+
+def _curve_path(curve: Parabola, penalty: Penalty, z: Tensor, grid: Tensor) -> _Points:
+    """The path of a quadratic, without a pass over the rows; of an elastic net it is followed from `z`."""
+    found = []
+    if not bool(penalty.l2.any()):
+        # What has no corner is told from the middle, which keeps the digits of an intercept.
+        origin = torch.where(penalty.l1 > 0, penalty.centre, curve.middle)
+        _, gradient = curve.value_and_gradient(origin)
+        parts = (curve.matrix, gradient, penalty.l1, grid)
+        found = list(origin + torch.from_numpy(quadratic_path(*(part.numpy() for part in parts))))
+    for strength in grid.tolist() if not found else ():
+        _, gradient = curve.value_and_gradient(z)
+        z = proximal_step(curve.matrix, gradient, penalty.times(strength), z).to
+        found.append(z)
+    away = torch.stack(found) - curve.middle
+    value = curve.base + ((curve.slope + 0.5 * away @ curve.matrix) * away).sum(1)
+    return _Points(torch.stack(found), value, torch.ones(len(grid), dtype=torch.bool))
+
+
+def _path(problem: Penalised, z: Tensor, grid: Tensor) -> _Points:
+    """Each fit from the one before, up to where the likelihood has no maximum."""
+    found = []
+    for strength in grid.tolist():
+        try:
+            found.append(ProximalNewton().minimise(problem.at(strength), z))
+        except UnboundedLikelihoodError:
+            if not found:
+                raise
+            break
+        z = found[-1].z
+    points, values = [one.z for one in found], [problem.smooth.value(one.z) for one in found]
+    certified = torch.tensor([one.converged for one in found])
+    return _Points(torch.stack(points), torch.tensor(values, dtype=grid.dtype), certified)
+
+
+def _least_strength(problem: Penalised, null: Tensor) -> float:
+    """The smallest strength that holds all coefficients at their corners; 0 if none has a slope."""
+    _, gradient, hessian = problem.smooth.derivatives(null)
+    cornered = problem.penalty.l1 > 0
+    told = gradient.abs() > NOTHING * hessian.diagonal().sqrt()  # in standard errors
+    return max((gradient.abs() / problem.penalty.l1)[cornered & told].tolist(), default=0.0)
+
+
+def _warn(name: str, grid: Tensor, points: _Points) -> None:
+    missed, length = grid[: len(points.z)][~points.converged].tolist(), len(points.z)
+    if missed:
+        told = f"no optimum was certified at {len(missed)} strengths, the first of them {missed[0]:g}"
+    elif length < len(grid):
+        told = f"the path ended early: at strength {float(grid[length]):g} the likelihood has no maximum"
+    else:
+        return
+    warnings.warn(f"`{name}`: {told}.", ConvergenceWarning, stacklevel=3)
+
+
+def _finished(
+    model: Model, problem: Penalised, grid: Tensor, points: _Points, arguments: Mapping[str, Any]
+) -> LassoPath:
+    coordinates, objective = problem.coordinates, problem.coordinates.objective
+    thetas = coordinates.landed(coordinates.directions(points.z.T.contiguous()).T)
+    held = at_corners(objective, thetas).sum(1)
+    return LassoPath(
+        model=model,
+        strengths=grid,
+        params=MappingProxyType(
+            {
+                name: site.transform(thetas[:, site.place].reshape(len(grid), *site.unconstrained))
+                for name, site in objective.sites.items()
+            }
+        ),
+        nll=points.value + _priors(problem, thetas),
+        nonzeros=int((problem.penalty.l1 > 0).sum()) - held,
+        k=objective.size - held,
+        converged=points.converged,
+        n=objective.data.count,
+        columns=objective.data.columns,
+        arguments=arguments,
+    )
+
+
+@torch.no_grad()
+def _priors(problem: Penalised, thetas: Tensor) -> Tensor:
+    """The log of the smooth priors, which the smooth part of the loss has in it, `(L,)` or one for all."""
+    objective, cornered = problem.coordinates.objective, kinked_sites(problem.coordinates.objective)
+    if problem.curve is not None:
+        return thetas.new_zeros(1)
+    if {name for name, site in objective.sites.items() if site.masked} | set(cornered) == set(
+        objective.sites
+    ):
+        thetas = thetas[:1]  # there are none
+    masked = objective.changed(lambda model: flat(model, *cornered)) if cornered else objective
+    few = masked.take(slice(0, 1)) if masked.separable else masked
+    return torch.tensor([float(few.at(theta).prior()) for theta in thetas], dtype=thetas.dtype)

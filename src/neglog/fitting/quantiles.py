@@ -1,0 +1,110 @@
+"""Many quantiles of one response: a line for each, and where they cross."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor
+
+from neglog import models
+from neglog.errors import DataError
+from neglog.fitting.fit import Fit, mle, refitted
+from neglog.handlers import flat
+from neglog.solvers import InteriorPoint
+
+CROSSED = 1e-9
+"""Lines cross where the upper one is lower by more than this share of their sizes; less is rounding."""
+
+
+@dataclass(frozen=True)
+class Quantiles(Mapping[float, Fit]):
+    """tau -> the `Fit` of ``partial(models.quantile, tau=tau)``, the lowest first. A value, as `Fit` is.
+
+    Attributes:
+        crossings: two neighbouring taus -> the number of rows of the data where the line of the higher one is
+            below that of the lower one; empty where no lines cross on the data.
+    """
+
+    fits: Mapping[float, Fit] = field(repr=False)
+    crossings: Mapping[tuple[float, float], int]
+
+    def __getitem__(self, tau: float) -> Fit:
+        return self.fits[tau]
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self.fits)
+
+    def __len__(self) -> int:
+        return len(self.fits)
+
+    @property
+    def note(self) -> str:
+        """Which lines cross, in words; empty where none do."""
+        found = [
+            f"{lower:g} and {upper:g} in {rows} row{'s' * (rows > 1)}"
+            for (lower, upper), rows in self.crossings.items()
+        ]
+        return f"the lines of {'; of '.join(found)} cross" if found else ""
+
+
+def quantiles(x: Any, y: Any, taus: Iterable[float], *, weights: Any = None) -> Quantiles:
+    """Linear quantile regression at many quantiles: what `mle` says of each, sharing the work.
+
+    The data are read and the design is decomposed once. Each fit is an exact vertex, certified on all rows
+    just as that of `mle` is; of many rows, those that decide it are sought next to the line of the quantile
+    below.
+
+    Args:
+        x: a design `(N, P)` without an intercept column.
+        y: the response, `(N,)`.
+        taus: the quantiles, between 0 and 1, in any order.
+        weights: frequency weights `(N,)`, or None.
+
+    Raises:
+        DataError: as `mle`; a tau that is not between 0 and 1, or none at all.
+        SingularDesignError: coefficients that the design cannot tell apart.
+        UnboundedLikelihoodError: a perfect fit.
+
+    Warns:
+        ConvergenceWarning: for some tau no optimum was certified.
+
+    >>> import torch
+    >>> x = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0], dtype=torch.float64)[:, None]
+    >>> y = torch.tensor([1.0, 0.0, 3.0, 2.0, 6.0, 3.0, 9.0], dtype=torch.float64)
+    >>> fits = quantiles(x, y, [0.3, 0.6])
+    >>> {tau: round(fit.params["quantile.weight"].item(), 4) for tau, fit in fits.items()}
+    {0.3: 0.75, 0.6: 1.5}
+    """
+    ordered = sorted({float(tau) for tau in taus})
+    if not ordered or not all(0 < tau < 1 for tau in ordered):
+        raise DataError(f"`taus` needs quantiles between 0 and 1; it has {ordered}.")
+    fits: dict[float, Fit] = {}
+    for tau in ordered:
+        model = partial(models.quantile, tau=tau)
+        if fits:
+            below, last = next(reversed(fits.items()))
+            fits[tau] = refitted(last, flat(model), InteriorPoint(_shift=tau - below))
+        else:
+            fits[tau] = mle(model, x, y, weights=weights)
+    lines = {tau: _line(fit) for tau, fit in fits.items()}
+    crossings = {}
+    for lower, upper in pairwise(lines):
+        size = lines[lower].abs().maximum(lines[upper].abs())
+        rows = int((lines[upper] < lines[lower] - CROSSED * size).sum())
+        if rows:
+            crossings[lower, upper] = rows
+    return Quantiles(MappingProxyType(fits), MappingProxyType(crossings))
+
+
+def _line(fit: Fit) -> Tensor:
+    """The quantile of each row of the data, `(N,)`."""
+    coordinates = fit.coordinates
+    assert coordinates is not None
+    (block,) = coordinates.blocks
+    z = coordinates.z(coordinates.objective.theta(fit.params))
+    return block.eta(z[block.places])

@@ -1,0 +1,230 @@
+"""Where a solver starts: at the null model, in which no column counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog.errors import ModelError, UnboundedLikelihoodError
+from neglog.fitting.least_squares import null_line
+from neglog.fitting.medians import null_median
+from neglog.objective.objective import Objective, rows_of_second_derivatives
+from neglog.objective.rowwise import ALL_TERMS, VALUE, Rowwise, Terms
+from neglog.solvers import Newton
+
+MOST = 50
+"""With more constants than this the null model is not fitted first."""
+CLOSE = 1e-3
+"""So near, in units of the noise of a row, the null model is to its own optimum before the last step."""
+
+
+class _Null:
+    """The objective in some of its coordinates, the others standing still."""
+
+    def __init__(self, objective: Objective, theta: Tensor, places: Tensor) -> None:
+        self.objective, self.still, self.places = objective, theta, places
+        self.size, self.rows = len(places), objective.rows
+        self.fixed = self._fixed()
+
+    def theta(self, z: Tensor) -> Tensor:
+        return self.still.index_copy(0, self.places, z)
+
+    @torch.enable_grad()
+    def _fixed(self) -> dict[str, Tensor]:
+        """Predictor -> what its columns add to it, where only its bias moves."""
+        leaf = self.still[self.places].requires_grad_()
+        return {
+            call.name: replace(call, bias=torch.zeros_like(call.bias)).value.detach()
+            for call in self.objective.at(self.theta(leaf)).affines
+            if f"{call.name}.bias" in self.objective.sites
+            and not (call.weight.requires_grad or call.design.requires_grad)
+        }
+
+    def _loss(self, z: Tensor) -> Tensor:
+        theta = self.theta(z)
+        params = self.objective.params(theta)
+        etas = {name: still + params[f"{name}.bias"] for name, still in self.fixed.items()}
+        nll, prior = self.objective.trial(theta, etas)
+        return nll + prior
+
+    def value(self, z: Tensor) -> float:
+        with torch.no_grad():
+            return float(self._loss(z))
+
+    def check(self, z: Tensor) -> None:
+        self.objective.check_bounded(self.theta(z))
+
+    @torch.enable_grad()
+    def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
+        leaf = z.detach().requires_grad_()
+        loss = self._loss(leaf)
+        if not loss.requires_grad:
+            return float(loss.detach()), torch.full_like(z, torch.nan)
+        return float(loss.detach()), torch.autograd.grad(loss, leaf)[0]
+
+    def hessian(self, z: Tensor) -> Tensor:
+        return self.derivatives(z)[2]
+
+    @torch.enable_grad()
+    def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
+        leaf = z.detach().requires_grad_()
+        loss = self._loss(leaf)
+        if not loss.requires_grad:
+            return float(loss), torch.full_like(z, torch.nan), z.new_full((self.size, self.size), torch.nan)
+        (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
+        return float(loss.detach()), gradient.detach(), rows_of_second_derivatives(gradient, leaf)
+
+    def sample(self) -> None:
+        """None: the null model is fitted on few rows as it is."""
+
+
+class _Replayed(_Null):
+    """The same where the model is cut at its predictors: its rows are replayed, and added up."""
+
+    def __init__(self, objective: Objective, theta: Tensor, places: Tensor, rowwise: Rowwise) -> None:
+        super().__init__(objective, theta, places)
+        self.rowwise = rowwise
+        position = {place: i for i, place in enumerate(places.tolist())}
+        self.own = torch.tensor([position.get(p, len(places)) for p in rowwise.places.tolist()]).long()
+        self.biases = [position.get(place, len(places)) for place in self._bias_places()]
+
+    def _fixed(self) -> dict[str, Tensor]:
+        """Predictor -> its values where its bias is 0, if that is a site."""
+        found = {}
+        for call in self.objective.affines(self.still):
+            free = f"{call.name}.bias" in self.objective.sites
+            found[call.name] = replace(call, bias=torch.zeros_like(call.bias)).value if free else call.value
+        return found
+
+    def _bias_places(self) -> list[int]:
+        """Where the bias of each output stands in theta; -1 where it is no site."""
+        places = []
+        for name, output in self.rowwise.heads:
+            site = self.objective.sites.get(f"{name}.bias")
+            places.append(-1 if site is None else site.offset + (output or 0))
+        return places
+
+    def _terms(self, what: str, theta: Tensor) -> Terms:
+        etas = []
+        for (name, output), place in zip(self.rowwise.heads, self._bias_places(), strict=True):
+            still = self.fixed[name] if output is None else self.fixed[name][:, output]
+            etas.append(still + theta[place] if place >= 0 else still)
+        return self.rowwise.terms(what, theta[self.rowwise.places], etas, self.objective.as_read)
+
+    def value(self, z: Tensor) -> float:
+        theta = self.theta(z)
+        return float(self._terms(VALUE, theta).value) + self.objective.prior_terms(theta)[0]
+
+    def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
+        return self.derivatives(z)[:2]
+
+    def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
+        theta = self.theta(z)
+        terms = self._terms(ALL_TERMS, theta)
+        assert terms.own is not None
+        assert terms.own_bends is not None
+        value, slope, bend = self.objective.prior_terms(theta)
+        full, own = self.size + 1, self.own  # what does not move is gathered in the last place
+        gradient, hessian = z.new_zeros(full), z.new_zeros(full, full)
+        gradient[:-1], hessian[:-1, :-1] = slope[self.places], bend[self.places][:, self.places]
+        gradient.index_add_(0, own, terms.own)
+        hessian.index_put_((own[:, None], own), terms.own_bends, accumulate=True)
+        for j, place in enumerate(self.biases):
+            gradient[place] += terms.slopes[j].sum()
+            for i, other in enumerate(own.tolist()):
+                cross = terms.crosses[i][j].sum()
+                hessian[place, other] += cross
+                hessian[other, place] += cross
+            for k, other in enumerate(self.biases[: j + 1]):
+                bend = terms.bends[j][k].sum()
+                hessian[place, other] += bend
+                hessian[other, place] += bend if k < j else 0.0
+        return float(terms.value) + value, gradient[:-1], hessian[:-1, :-1]
+
+
+def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Tensor:
+    """A vector `(K,)` to start from, deterministic.
+
+    Values in `given` (site name -> value) are taken as they are. Otherwise weights start at their prior's
+    mean, which is 0 unless a prior says otherwise, networks at their own values, sites that read their
+    beginning from `y` there (`neglog.tracing.initial_value`), and biases and other constants where they are
+    best under that: at the null model. So the start has the location and the scale of `y`, whatever its
+    units.
+
+    Raises:
+        ModelError: `given` names a site that the model does not have, or a value outside its support.
+    """
+    theta = objective.initial.clone()
+    given = dict(given or {})
+    calls = objective.calls
+    weights = {f"{call.name}.weight" for call in calls} - set(given)
+    for name, value in given.items():
+        theta[_site(objective, name).place] = _unconstrained(objective, name, value)
+    free = [
+        site
+        for name, site in objective.sites.items()
+        if name not in weights | set(given) and not (site.started or site.begun)
+    ]
+    places = torch.cat([torch.arange(s.offset, s.offset + s.size) for s in free]) if free else torch.arange(0)
+    if not calls or not 0 < len(places) <= MOST:
+        return theta
+    names = [site.name for site in free]
+    line = null_median(objective, theta, names) if objective.corner else null_line(objective, theta, names)
+    return _null_fit(objective, theta, places) if line is None else line
+
+
+def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
+    """The null model of a sample of the rows, or of all where a sample has none, as of equal values."""
+    kinked = objective.softened(1.0) is not objective
+    rowwise = "" if kinked else objective.rowwise
+    few = objective.sample
+    if few is not objective:
+        try:
+            found, converged = _null_of(few, theta, places, rowwise)
+        except UnboundedLikelihoodError:
+            converged = False
+        if converged:
+            return found
+    return _null_of(objective, theta, places, rowwise)[0]
+
+
+def _null_of(
+    objective: Objective, theta: Tensor, places: Tensor, rowwise: Rowwise | str
+) -> tuple[Tensor, bool]:
+    soft = objective.softened(1.0)
+    if soft is objective and isinstance(rowwise, Rowwise):
+        null: _Null = _Replayed(objective, theta, places, rowwise)
+    else:
+        null = _Null(soft, theta, places)
+    found = Newton(tolerance=CLOSE * null.rows**0.5, max_steps=100).minimise(null, theta[places])
+    return null.theta(found.z), found.converged
+
+
+def _site(objective: Objective, name: str) -> Any:
+    if name not in objective.sites:
+        raise ModelError(
+            f"`start` names {name!r}, which `{objective.name}` does not sample; its sites are "
+            f"{', '.join(map(repr, objective.sites))}."
+        )
+    return objective.sites[name]
+
+
+def _unconstrained(objective: Objective, name: str, value: Any) -> Tensor:
+    site = _site(objective, name)
+    value = torch.as_tensor(value, dtype=objective.initial.dtype)
+    if value.shape != site.shape:
+        raise ModelError(
+            f"`start` gives {name!r} the shape {tuple(value.shape)}; it needs {tuple(site.shape)}."
+        )
+    if not bool(site.fn.support.check(value).all()):
+        raise ModelError(f"`start` gives {name!r} the value {value.tolist()}, outside {site.fn.support}.")
+    unconstrained = site.transform.inv(value).reshape(-1)
+    if not bool(torch.isfinite(unconstrained).all()):
+        raise ModelError(
+            f"`start` gives {name!r} a value on the border of {site.fn.support}: {value.tolist()}."
+        )
+    return unconstrained

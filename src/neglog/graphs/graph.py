@@ -1,0 +1,139 @@
+"""Graphs: a function of tensors that is evaluated thousands of times, traced once and cleaned.
+
+What is replayed is a flat function of torch operations: no model, no autograd, no handlers, and nothing that
+need not be said at each evaluation.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from neglog.errors import DataError
+from neglog.graphs.cleaning import cleaned
+from neglog.graphs.recording import recorded
+
+SIZES = frozenset({"size", "sizes", "input_sizes", "shape", "start", "end", "length", "repeats"})
+"""What the arguments of operations that are sizes are called."""
+WARM = 3
+"""Runs after which torch's interpreter has made up its mind how to run a program."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A cleaned graph; `used` counts up those of the other inputs that it takes after the first."""
+
+    used: tuple[int, ...]
+    module: fx.GraphModule = field(repr=False)
+    constants: tuple[Tensor, ...] = field(repr=False)
+
+    @property
+    def nodes(self) -> int:
+        """The number of operations."""
+        return sum(node.op.startswith("call") for node in self.module.graph.nodes)
+
+    def function(self, compile: bool = False) -> Callable[..., Any]:
+        """The function of the first input and of the `used` ones, as it is or compiled to machine code.
+
+        Raises:
+            DataError: there is no C++ compiler.
+        """
+        forward, module, constants = type(self.module).forward, self.module, self.constants
+        if compile:
+            _check_compiler()
+            whole = torch.compile(module, fullgraph=True, dynamic=False)
+            return lambda first, *others: whole(first, *others, *constants)
+        # Without the bookkeeping of nn.Module.__call__.
+        return lambda first, *others: forward(module, first, *others, *constants)
+
+    def program(self, first: Tensor, *others: Tensor) -> Callable[..., Any]:
+        """The function of all its inputs, such as these, as a program of torch's own interpreter.
+
+        It takes less time between operations, and does not hold Python's lock meanwhile, so that other
+        threads run too.
+
+        Raises:
+            RuntimeError: torch cannot write it as a program.
+            AttributeError: this torch has no such interpreter.
+        """
+        forward, module, constants = type(self.module).forward, self.module, self.constants
+        # As `torch.jit.trace`, which keeps what it traced until the process ends.
+        inputs = (first, *others, *constants)
+        written, *_ = torch._C._create_graph_by_tracing(
+            lambda *inputs: forward(module, *inputs),
+            inputs,
+            lambda _: "",  # values have no names
+            True,  # strict
+            False,  # in place
+            None,  # no module
+            [],  # arguments have no names
+        )
+        program = torch._C._create_function_from_graph("program", written)
+        for _ in range(WARM):
+            program(*inputs)
+        return lambda first, *others: program(first, *others, *constants)
+
+
+def _check_compiler() -> None:
+    names = (os.environ["CXX"],) if "CXX" in os.environ else ("g++", "clang++")
+    if sys.platform != "win32" and not any(map(shutil.which, names)):
+        raise DataError(
+            f"`compile=True` needs a C++ compiler, and there is no {' or '.join(names)}. Install one, or "
+            "leave `compile` out: the numbers are the same."
+        )
+
+
+def trace(function: Callable[..., Any], first: Tensor, others: Sequence[Tensor], fixed: bool) -> Graph:
+    """The graph of ``function(first, *others)``, which has no side effects and no randomness.
+
+    With `fixed` the others are constants, so that whatever depends on them alone is evaluated here, once.
+
+    Raises:
+        RuntimeError: it cannot be replayed: see `neglog.graphs.recording.recorded`; it is random, or it
+            changes tensors that are not its own.
+    """
+    inputs = (first, *others)
+    module = recorded(function, inputs, varying=1 if fixed else len(inputs))
+    with torch.no_grad():
+        return Graph(*cleaned(module, inputs, fixed))
+
+
+def trace_rows(
+    function: Callable[..., Any], inputs: Sequence[Tensor], rows: int
+) -> tuple[fx.Graph, tuple[int, ...], tuple[Tensor, ...]]:
+    """The graph of ``function(*inputs)`` for any number of rows, which of the inputs it uses, its constants.
+
+    The number of rows is the first input of the graph, and the constants are the last ones. Here it is
+    `rows`, which no other size among the inputs may be.
+
+    Raises:
+        RuntimeError: it cannot be replayed: see `trace`.
+    """
+    module = recorded(function, inputs, varying=len(inputs))
+    first = next(iter(module.graph.nodes))
+    with module.graph.inserting_before(first):
+        number = module.graph.placeholder("rows")
+    for node in module.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload):
+            names = [argument.name for argument in node.target._schema.arguments]
+            args = tuple(_sized(name, a, rows, number) for name, a in zip(names, node.args, strict=False))
+            node.args, node.kwargs = args, {n: _sized(n, a, rows, number) for n, a in node.kwargs.items()}
+    with torch.no_grad():
+        used, clean, constants = cleaned(module, (rows, *inputs), fixed=False)
+    return clean.graph, used, constants
+
+
+def _sized(name: str, argument: Any, rows: int, number: fx.Node) -> Any:
+    """An argument with `number` where it is a size of so many rows."""
+    if name not in SIZES:
+        return argument
+    if isinstance(argument, list | tuple):
+        return [number if type(a) is int and a == rows else a for a in argument]
+    return number if type(argument) is int and argument == rows else argument

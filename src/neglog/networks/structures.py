@@ -1,0 +1,234 @@
+"""Precisions of the weights of a network, in the structures in which they can be inverted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog.errors import ModelError
+from neglog.networks.network import Layer, Network, linear_layers, row_curvature
+from neglog.solvers.solution import scaled_eigen
+
+SINGULAR = 1e-12
+"""Relative: information below this, with all weights in units of their own, is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Priors:
+    """The curvature `(K,)` of the priors of a fit, that `(G, G)` of constants, and which weights are flat."""
+
+    weights: Tensor
+    constants: Tensor
+    flat: Tensor
+    """Which of `theta` `(K,)` are weights that a prior precision is added to."""
+
+
+@torch.enable_grad()
+def priors_of(network: Network) -> Priors:
+    """The priors of a network where it was fitted; where they are not concave, they count for nothing."""
+    objective, theta = network.objective, network.theta.clone().requires_grad_()
+    flat, places = torch.zeros(len(theta)).bool(), network.places(network.constants)
+    for name in network.weights:
+        site = objective.sites[name]
+        flat[site.place] = (
+            site.masked and not name.endswith(".bias") if name in network.heads else site.masked
+        )
+    prior = objective.take(slice(0, 2)).at(theta).prior()
+    curvature, constants = (
+        torch.zeros_like(theta).detach(),
+        torch.zeros((len(places), len(places)), dtype=theta.dtype),
+    )
+    if isinstance(prior, Tensor) and prior.requires_grad:
+        (slope,) = torch.autograd.grad(-prior, theta, create_graph=True)
+        if slope.requires_grad:
+            # Each weight has a prior of its own, so that the sum of its row is its own second derivative.
+            curvature = torch.autograd.grad(slope.sum(), theta, retain_graph=True)[0].clamp(min=0)
+        for i, place in enumerate(places.tolist()):
+            if slope[place].requires_grad:
+                constants[i] = torch.autograd.grad(slope[place], theta, retain_graph=True)[0][places]
+    values, vectors = torch.linalg.eigh(0.5 * (constants + constants.T))
+    return Priors(curvature, (vectors * values.clamp(min=0)) @ vectors.T, flat)
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """All covariances of some weights, and of the constants, which come after them."""
+
+    names: tuple[str, ...]
+    matrix: Tensor
+    """The precision `(K + G, K + G)`."""
+    flat: Tensor
+    """To which of them a prior precision is added, `(K + G,)`."""
+    values: Tensor
+    """The weights `(K,)`."""
+
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """The eigenvalues of the precision of what is flat, and the log determinant of that of the rest."""
+        own, rest = self.matrix[self.flat][:, self.flat], self.matrix[~self.flat][:, ~self.flat]
+        if len(rest):
+            across = self.matrix[self.flat][:, ~self.flat]
+            factor = torch.linalg.cholesky(_definite(rest))
+            half = torch.linalg.solve_triangular(factor, across.T, upper=False)
+            own = own - half.T @ half
+            return torch.linalg.eigvalsh(own).clamp(min=0), 2 * factor.diagonal().log().sum()
+        return torch.linalg.eigvalsh(own).clamp(min=0), own.new_zeros(())
+
+    def size(self) -> float:
+        """The sum of squares of what is flat."""
+        return float(self.values[self.flat[: len(self.values)]].square().sum())
+
+    def held(self, precision: float) -> Any:
+        """The same with a prior precision added, as its root."""
+        matrix = _definite(self.matrix + torch.diag(precision * self.flat.to(self.matrix)))
+        values, vectors, scale = scaled_eigen(matrix)
+        return Rooted(self.names, (scale[:, None] * vectors * values.rsqrt())[: len(self.values)])
+
+
+@dataclass(frozen=True, eq=False)
+class Rooted:
+    """Weights with the covariance `root` `(K, M)` times its transpose."""
+
+    names: tuple[str, ...]
+    root: Tensor
+
+    def spread(self, jacobian: Tensor) -> Tensor:
+        """The covariance `(N, O, O)` of what has these derivatives `(N, O, K)`."""
+        moved = jacobian @ self.root
+        return moved @ moved.mT
+
+
+@dataclass(frozen=True, eq=False)
+class Diagonal:
+    """Weights each by itself: their precisions `(K,)`."""
+
+    names: tuple[str, ...]
+    precisions: Tensor
+    flat: Tensor
+    values: Tensor
+
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        rest = self.precisions[~self.flat]
+        return self.precisions[self.flat], rest.log().sum()
+
+    def size(self) -> float:
+        return float(self.values[self.flat].square().sum())
+
+    def held(self, precision: float) -> Diagonal:
+        found = self.precisions + precision * self.flat
+        if not bool((found > 0).all()):
+            raise ModelError("a weight has no information and no prior; give `prior_precision`.")
+        return replace(self, precisions=found)
+
+    def spread(self, jacobian: Tensor) -> Tensor:
+        return (jacobian / self.precisions) @ jacobian.mT
+
+
+@dataclass(frozen=True, eq=False)
+class Kronecker:
+    """A layer: the precision is that of what comes back ⊗ that of what goes in, and that of the prior.
+
+    With the eigenvalues `rates` `(D, I)` of both together, on the axes `backward` `(D, D)` and `forward`
+    `(I, I)`, a further precision of the prior is added to each of them.
+    """
+
+    names: tuple[str, ...]
+    backward: Tensor
+    forward: Tensor
+    rates: Tensor
+    free: bool
+    """Whether a prior precision is added."""
+    values: Tensor
+
+    @property
+    def flat(self) -> Tensor:
+        return torch.full((self.rates.numel(),), self.free)
+
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        rates = self.rates.reshape(-1)
+        return (rates, rates.new_zeros(())) if self.free else (rates[:0], rates.log().sum())
+
+    def size(self) -> float:
+        return float(self.values.square().sum()) if self.free else 0.0
+
+    def held(self, precision: float) -> Kronecker:
+        return replace(self, rates=self.rates + precision * self.free)
+
+    def spread(self, jacobian: Tensor) -> Tensor:
+        rows, outputs, _ = jacobian.shape
+        (down, across), bias = self.rates.shape, len(self.names) == 2
+        weight = jacobian[..., : down * (across - bias)].reshape(rows, outputs, down, across - bias)
+        if bias:
+            weight = torch.cat([weight, jacobian[..., down * (across - 1) :, None]], dim=-1)
+        turned = self.backward.T @ weight @ self.forward
+        return torch.einsum("noij,npij->nop", turned / self.rates, turned)
+
+
+def structured(network: Network, structure: str) -> list[Dense | Diagonal | Kronecker]:
+    """The precisions of a network in a structure of `laplace_approximation`, with the priors of its fit."""
+    priors = priors_of(network)
+    if structure == "diagonal":
+        return [_diagonal(network, priors)]
+    if structure == "full":
+        return [_dense(network, priors, network.weights)]
+    last = _dense(network, priors, network.heads)
+    if structure == "last_layer":
+        return [last]
+    layers, rows = linear_layers(network)
+    return [*(_kronecker(network, priors, layer, rows) for layer in layers), last]
+
+
+def _dense(network: Network, priors: Priors, names: tuple[str, ...]) -> Dense:
+    size, constants = network.size(names), network.size(network.constants)
+    total = torch.zeros((size + constants,) * 2, dtype=network.theta.dtype)
+    for part in network.blocks(names):
+        jacobian = network.jacobian(part.data.x, names)
+        curvature, cross, own = row_curvature(network, part)
+        flat = jacobian.flatten(0, 1)
+        total[:size, :size] += flat.T @ (curvature @ jacobian).flatten(0, 1)
+        across = flat.T @ cross.flatten(0, 1)
+        total[:size, size:] += across
+        total[size:, :size] += across.T
+        total[size:, size:] += own
+    places = network.places(names)
+    total[:size, :size] += torch.diag(priors.weights[places])
+    total[size:, size:] += priors.constants
+    added = torch.cat([priors.flat[places], torch.zeros(constants).bool()])
+    return Dense(names, total, added, network.theta[places])
+
+
+def _diagonal(network: Network, priors: Priors) -> Diagonal:
+    places = network.places(network.weights)
+    total = priors.weights[places].clone()
+    for part in network.blocks(network.weights):
+        jacobian = network.jacobian(part.data.x, network.weights)
+        curvature, _, _ = row_curvature(network, part)
+        total += (jacobian * (curvature @ jacobian)).sum((0, 1))
+    return Diagonal(network.weights, total, priors.flat[places], network.theta[places])
+
+
+def _kronecker(network: Network, priors: Priors, layer: Layer, rows: float) -> Kronecker:
+    names = (layer.weight,) if layer.bias is None else (layer.weight, layer.bias)
+    places = network.places(names)
+    own, flat = priors.weights[places], priors.flat[places]
+    if bool((own != own[0]).any()) or bool((flat != flat[0]).any()):
+        raise ModelError(
+            f"structure='kronecker' needs one prior for all weights of a layer; those of `{layer.weight}` "
+            "differ. Use 'diagonal' or 'full'."
+        )
+    (inner, forward), (outer, backward) = (torch.linalg.eigh(m) for m in (layer.inputs, layer.outputs))
+    rates = outer.clamp(min=0)[:, None] * inner.clamp(min=0) / rows + own[0]
+    return Kronecker(names, backward, forward, rates, bool(flat[0]), network.theta[places])
+
+
+def _definite(matrix: Tensor) -> Tensor:
+    values = scaled_eigen(matrix)[0]
+    if not bool(torch.isfinite(matrix).all()) or (len(values) and values.min() < SINGULAR * values.max()):
+        raise ModelError(
+            "the information of the rows and the priors does not hold the weights and constants of this "
+            "network: a feature is constant or a combination of others, or the fit is far from an optimum. "
+            "Give a `prior_precision`, or fit by `map_estimate`."
+        )
+    return matrix

@@ -1,0 +1,289 @@
+"""Bases: the columns of a design in coordinates in which they look alike, without a copy of the design."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neglog.objective.products import (
+    TALL,
+    chunks,
+    gathered,
+    mixed_products,
+    plain_products,
+    symmetric_products,
+)
+
+ALIKE = 0.05
+"""Columns whose scaled singular values span no more than this lose few digits in single precision."""
+WELL = 1e-3
+"""Columns whose scaled singular values span no more than this keep their digits in normal equations."""
+FAIR = 1e-6
+"""Those whose singular values span no more than this keep them where the inverse of their triangle mixes."""
+POOR = 1e-13
+"""Those whose singular values span no more than this keep them where their triangle is undone row by row."""
+LARGE = 100_000
+"""Designs of fewer numbers than this are decomposed by Householder's QR, exact whatever they hold."""
+BLOCK = 10_000
+"""So many rows are decomposed at a time."""
+PIECE = 2_500
+"""So many rows are solved for at a time."""
+SAMPLED = 50_000
+"""Well-behaved designs of many more rows than this are judged by so many of them."""
+ALL_ROWS = slice(None)
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """``[1, columns] @ transform`` `(N, P)`, the 1 where `one` says so; it is never formed.
+
+    With a `triangle` `(P, P)` it is ``[1, columns] @ inverse(triangle) @ transform``, and a block of rows is
+    solved for at each use: that keeps the digits that a product with the inverse would lose.
+    """
+
+    columns: Tensor
+    one: bool
+    transform: Tensor
+    triangle: Tensor | None = None
+    alike: bool = False
+    """Whether the columns are of one size and far from dependent."""
+    known: dict[Any, tuple[Any, Tensor]] = field(default_factory=dict, repr=False)
+    """Products of all columns, by what they were asked with."""
+
+    def take(self, index: Tensor, taken: Mapping[Any, Tensor]) -> Basis:
+        """The basis of the rows that `index` names; designs are `taken` already, by where they lie."""
+        known = taken.get((self.columns.data_ptr(), self.columns.shape))
+        return replace(
+            self, columns=self.columns.index_select(0, index) if known is None else known, known={}
+        )
+
+    def mixed(self, rows: slice = ALL_ROWS) -> tuple[Tensor, bool]:
+        """What `transform` mixes, in some rows, and whether a 1 stands before it."""
+        columns = self.columns[rows]
+        if self.triangle is None:
+            return columns, self.one
+        whole = torch.cat([torch.ones_like(columns[:, :1]), columns], dim=1) if self.one else columns
+        return torch.linalg.solve_triangular(self.triangle, whole, upper=True, left=False).contiguous(), False
+
+    def _pieces(self, rows: slice, other: Basis | None = None) -> list[tuple[slice, slice]]:
+        """Parts of some rows that are worked on at a time: in the data, and among these rows."""
+        start, stop, _ = rows.indices(len(self.columns))
+        solved = self.triangle is not None or (other is not None and other.triangle is not None)
+        size = PIECE if solved else max(1, stop - start)
+        ends = ((at, min(at + size, stop)) for at in range(start, stop, size))
+        return [(slice(a, b), slice(a - start, b - start)) for a, b in ends]
+
+    def at(self, z: Tensor, rows: slice = ALL_ROWS) -> Tensor:
+        """The combination `(N,)` of the columns that `z` `(P,)` says, in some rows."""
+        weights, found = self.transform @ z, []
+        if self.triangle is None and not self.one:
+            return self.columns[rows] @ weights
+        for piece, _ in self._pieces(rows):
+            columns, one = self.mixed(piece)
+            found.append(columns @ weights[1:] + weights[0] if one else columns @ weights)
+        return found[0] if len(found) == 1 else torch.cat([z[:0], *found])
+
+    def gather(self, values: Tensor, rows: slice = ALL_ROWS) -> Tensor:
+        """The transpose of `at`: `(N,)` to `(P,)`."""
+        return self.transform.T @ self.sums([values], rows)[0]
+
+    def sums(self, values: Sequence[Tensor], rows: slice = ALL_ROWS) -> list[Tensor]:
+        """What the columns before `transform` come to `(P,)`, for each of some `values` `(N,)`."""
+        if len(values) == 1 and self._sum_key(values[0], rows) in self.known:
+            return [self.known[self._sum_key(values[0], rows)][1]]
+        if self._is_short(values[0]):
+            return list(torch.stack(list(values)) @ self.columns[rows])
+        total = values[0].new_zeros(len(values), len(self.transform))
+        for piece, place in self._pieces(rows):
+            columns, one = self.mixed(piece)
+            total += torch.stack(gathered(columns, one, [v[place] for v in values]))
+        return list(total)
+
+    def multiply(self, values: Tensor, rows: slice) -> Tensor:
+        """The products `(P, P)` without weights; they and the sum with `values` are known from then on."""
+        products, sums = plain_products(self.columns[rows], self.one, values)
+        self.known[self._plain_key(self, rows)] = (self.columns, None), products
+        self.known[self._sum_key(values, rows)] = values, sums
+        return products
+
+    def _is_short(self, values: Tensor) -> bool:
+        """Whether the columns are the basis but for `transform`, and one product sums the rows."""
+        return self.triangle is None and not self.one and len(values) <= TALL
+
+    def _sum_key(self, values: Tensor, rows: slice) -> Hashable:
+        return values.data_ptr(), values.shape, rows.start
+
+    def _plain_key(self, other: Basis, rows: slice) -> Hashable:
+        return id(other.columns), id(other.triangle), other.one, rows.start
+
+    def cross(self, values: Tensor, other: Basis, rows: slice = ALL_ROWS, rough: bool = False) -> Tensor:
+        """The products `(P, Q)` of the columns with those of another, with the weights `values` `(N,)`.
+
+        `rough` says that six digits will do, where the columns are alike.
+        """
+        if self.shares(other):
+            (total,) = self.products([values], rows, rough and other.alike)
+        elif _is_even(values):
+            total = values[0] * self.plain(other, rows)
+        else:
+            total = self._mixed_with(other, values, rows)
+        return self.transform.T @ total @ other.transform
+
+    def shares(self, other: Basis) -> bool:
+        """Whether the columns before `transform` are those of another."""
+        return other is self or (self.triangle is None and self.key == other.key)
+
+    @property
+    def key(self) -> Hashable:
+        """What tells the columns before `transform` from those of others."""
+        return self.columns.data_ptr(), self.columns.shape, self.one, id(self.triangle)
+
+    def products(
+        self, weights: Sequence[Tensor], rows: slice = ALL_ROWS, rough: bool = False
+    ) -> list[Tensor]:
+        """The products `(P, P)` of the columns before `transform`, for each of some `weights` `(N,)`."""
+        even = [_is_even(each) for each in weights]
+        found = iter(self._weighted([w for w, e in zip(weights, even, strict=True) if not e], rows, rough))
+        return [
+            each[0] * self.plain(self, rows) if is_even else next(found)
+            for each, is_even in zip(weights, even, strict=True)
+        ]
+
+    def _weighted(self, weights: Sequence[Tensor], rows: slice, rough: bool) -> list[Tensor]:
+        if not weights:
+            return []
+        if self._is_short(weights[0]):
+            columns = self.columns[rows]
+            return [columns.T @ (columns * each[:, None]) for each in weights]
+        total = [self.transform.new_zeros(self.transform.shape) for _ in weights]
+        for piece, place in self._pieces(rows):
+            columns, one = self.mixed(piece)
+            parts = symmetric_products(columns, one, [w[place] for w in weights], rough and self.alike)
+            total = [whole + part for whole, part in zip(total, parts, strict=True)]
+        return total
+
+    def _mixed_with(self, other: Basis, values: Tensor, rows: slice) -> Tensor:
+        total = values.new_zeros((len(self.transform), len(other.transform)))
+        for piece, place in self._pieces(rows, other):
+            (left, one), (right, second) = self.mixed(piece), other.mixed(piece)
+            total += mixed_products(left, values[place], right, one, second)
+        return total
+
+    def plain(self, other: Basis, rows: slice) -> Tensor:
+        """As `products`, without weights: least squares asks for the same ones at every step."""
+        key = self._plain_key(other, rows)
+        if key not in self.known:
+            ones = self.columns.new_ones(len(self.columns[rows]))
+            shared = self.shares(other)
+            found = self._weighted([ones], rows, False)[0] if shared else self._mixed_with(other, ones, rows)
+            # What has an `id` here is kept beside the products, so that nothing else comes to have it.
+            self.known[key] = (other.columns, other.triangle), found
+        return self.known[key][1]
+
+    def dense(self) -> Tensor:
+        """The basis itself, `(N, P)`."""
+        whole, one = self.mixed()
+        if one:
+            whole = torch.cat([torch.ones_like(whole[:, :1]), whole], dim=1)
+        return whole @ self.transform
+
+
+def _is_even(values: Tensor) -> bool:
+    if not len(values) or float(values[0]) != float(values[-1]):
+        return False
+    return bool((values == values[0]).all())
+
+
+def triangle_of(
+    columns: Tensor, one: bool, further: Tensor | None = None, products: Tensor | None = None
+) -> Tensor | None:
+    """R of the QR decomposition of ``[1, columns]``, without a copy of them, or None where that will not do.
+
+    It will for many rows and columns that are not close to dependent: by normal equations, or by the QR of a
+    block of rows after the other (Golub, Plemmons & Sameh 1988). `further` `(P,)` is the diagonal of more
+    rows, such as the curvature of priors. Of very many rows a sample stands for all, if the sizes of all
+    columns agree with it: R then makes the columns alike up to sampling, which is all that a solver needs.
+    Where the `products` `(P, P)` of all columns are known, they are what it is made of.
+    """
+    if not is_large(columns):
+        return None
+    if products is None and len(columns) > 4 * SAMPLED:
+        few = columns.index_select(0, sample_of(len(columns), SAMPLED))
+        sampled = _well_conditioned(_gram(few, one), len(columns), further)
+        if sampled is not None and _agree(sampled, columns, one, further):
+            return sampled
+    means = _gram(columns, one) if products is None else products / len(columns)
+    triangle = _well_conditioned(means, len(columns), further)
+    return _by_blocks(columns, one, further) if triangle is None else triangle
+
+
+def is_large(columns: Tensor) -> bool:
+    """Whether a design is read in place."""
+    return columns.numel() >= LARGE and columns.shape[1] > 0
+
+
+def sample_of(rows: int, count: int) -> Tensor:
+    """About `count` of `rows` rows in their order, drawn without regard to it and always the same."""
+    drawn = torch.randint(rows, (count,), generator=torch.Generator().manual_seed(0))
+    return torch.unique(drawn)
+
+
+def _gram(columns: Tensor, one: bool) -> Tensor:
+    """The mean of the products of all columns, `(P, P)`."""
+    return symmetric_products(columns, one, [columns.new_ones(len(columns))])[0] / len(columns)
+
+
+def _well_conditioned(means: Tensor, rows: int, further: Tensor | None) -> Tensor | None:
+    """The triangle of `rows` rows whose products have these `means`, if no columns are close to dependent."""
+    products = means * rows
+    if further is not None:
+        products = products + torch.diag(further.square())
+    sizes = products.diagonal().sqrt()
+    if not bool((sizes > 0).all() & torch.isfinite(sizes).all()):
+        return None
+    factor, failed = torch.linalg.cholesky_ex(products / sizes / sizes[:, None], upper=True)
+    if failed:
+        return None
+    values = torch.linalg.svdvals(factor)
+    return factor * sizes if values[-1] > WELL * values[0] else None
+
+
+def _by_blocks(columns: Tensor, one: bool, further: Tensor | None) -> Tensor | None:
+    """R by the decomposition of a block of rows below that of the blocks before it."""
+    width = columns.shape[1] + one
+    triangle = columns.new_zeros((0, width)) if further is None else torch.diag(further)
+    for rows in chunks(len(columns), BLOCK):
+        block = columns[rows]
+        block = torch.cat([torch.ones_like(block[:, :1]), block], dim=1) if one else block
+        triangle = torch.linalg.qr(torch.cat([triangle, block]), mode="r").R
+    sizes = triangle.norm(dim=0)
+    if not bool((sizes > 0).all() & torch.isfinite(sizes).all()):
+        return None
+    return triangle if len(triangle) == width and spread_of(triangle) > POOR else None
+
+
+def are_alike(triangle: Tensor) -> bool:
+    """Whether the columns of a triangle are of sizes that single precision holds, and far from dependent."""
+    sizes = triangle.norm(dim=0)
+    held = sizes.max() < 1e12 and sizes.min() > 1e-12 and sizes.max() < 1e6 * sizes.min()
+    return bool(held) and spread_of(triangle) > ALIKE
+
+
+def spread_of(triangle: Tensor) -> float:
+    """The least of the singular values of a triangle with columns of one size, over the largest."""
+    values = torch.linalg.svdvals(triangle / triangle.norm(dim=0))
+    return float(values[-1] / values[0])
+
+
+def _agree(triangle: Tensor, columns: Tensor, one: bool, further: Tensor | None) -> bool:
+    """Whether the sizes of the columns are about those of the triangle of a sample."""
+    own = columns.numpy()
+    squares = torch.from_numpy(np.einsum("ij,ij->j", own, own))
+    found = triangle.square().sum(dim=0)[int(one) :]
+    found = found if further is None else found - further[int(one) :].square()
+    return bool((squares <= 2 * found).all())

@@ -1,0 +1,310 @@
+"""Blocks: the coefficients of each linear predictor, in units in which every predictor looks alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neglog.errors import SingularDesignError
+from neglog.objective.basis import ALL_ROWS, FAIR, Basis, are_alike, is_large, spread_of, triangle_of
+from neglog.objective.cuts import joined_heads
+from neglog.objective.objective import NORMAL, Objective, Site
+from neglog.objective.rowwise import VALUE_AND_SLOPES
+from neglog.predictors import RESPONSE
+from neglog.tracing import Affine
+
+FEW = 50_000
+"""So many rows say about how large a column is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The coefficients of one linear predictor, or of one output of it, in both coordinates.
+
+    `places` are their positions in theta, the bias (where it is free) first: ``triangle @ theta[places]``
+    are their positions in z. The predictor is ``basis.at(z[places]) + offset``; `basis` is None where the
+    true design itself depends on parameters, and `offset` is the part that is not free.
+    """
+
+    predictor: str
+    output: int | None
+    places: Tensor
+    triangle: Tensor
+    basis: Basis | None
+    offset: Tensor | float
+
+    @property
+    def name(self) -> str:
+        """The predictor, with the position of the output where it has many."""
+        return self.predictor if self.output is None else f"{self.predictor}[{self.output}]"
+
+    def solve(self, z: Tensor) -> Tensor:
+        """The coefficients at `z` `(P,)`."""
+        return torch.linalg.solve_triangular(self.triangle, z[:, None], upper=True)[:, 0]
+
+    def solve_transposed(self, gradient: Tensor) -> Tensor:
+        """A gradient `(P, ...)` in the coefficients as one in z."""
+        columns = gradient[:, None] if gradient.dim() == 1 else gradient
+        return torch.linalg.solve_triangular(self.triangle.T, columns, upper=False).reshape(gradient.shape)
+
+    def take(self, index: Tensor, taken: Mapping[Any, Tensor]) -> Block:
+        """The block in the rows that `index` names; designs are `taken` already, by where they lie."""
+        assert self.basis is not None
+        offset = self.offset[index] if isinstance(self.offset, Tensor) else self.offset
+        return replace(self, basis=self.basis.take(index, taken), offset=offset)
+
+    def eta(self, z: Tensor, rows: slice = ALL_ROWS) -> Tensor:
+        """The predictor `(N,)` at `z` `(P,)`, in some rows."""
+        assert self.basis is not None
+        free = self.basis.at(z, rows)
+        if isinstance(self.offset, Tensor):
+            return free + self.offset[rows]
+        return free + self.offset if self.offset else free
+
+    def gather(self, values: Tensor, rows: slice = ALL_ROWS) -> Tensor:
+        """A gradient `(N,)` in the predictor as one `(P,)` in z."""
+        assert self.basis is not None
+        return self.basis.gather(values, rows)
+
+    def cross(self, values: Tensor, other: Block, rows: slice = ALL_ROWS, rough: bool = False) -> Tensor:
+        """Second derivatives `(N,)` in two predictors as those `(P, Q)` in their z; see `Basis.cross`."""
+        assert self.basis is not None
+        assert other.basis is not None
+        return self.basis.cross(values, other.basis, rows, rough)
+
+
+def joined(values: Mapping[Block, Tensor]) -> dict[str, Tensor]:
+    """Predictor -> its values, `(N,)`, or `(N, D)` where it has many outputs; blocks come in their order."""
+    parts: dict[str, list[Tensor]] = {}
+    for block, value in values.items():
+        parts.setdefault(block.predictor, []).append(value)
+    single = {block.predictor for block in values if block.output is None}
+    return {name: found[0] if name in single else torch.stack(found, dim=-1) for name, found in parts.items()}
+
+
+@torch.enable_grad()
+def linear_blocks(objective: Objective, theta: Tensor) -> tuple[tuple[Block, ...], bool]:
+    """The blocks of a model, in units of the noise at `theta` `(K,)`, and whether it can be cut at them.
+
+    It can where every predictor is a fixed design times coefficients that are free or constant.
+
+    Raises:
+        SingularDesignError: a design whose coefficients have flat priors lacks full column rank.
+    """
+    calls = objective.calls
+    few, cut = objective.sample, objective.cut
+    noise = _noise(few, theta, {call.name: call.value.detach() for call in few.affines(theta)})
+    lay: Callable[..., tuple[Block, ...]] = _orthonormal if cut else _diagonal
+    return tuple(block for call in calls for block in lay(objective, call, noise[call.name], theta)), cut
+
+
+def _parts(objective: Objective, call: Affine) -> tuple[Site | None, Site | None]:
+    """The sites of a predictor's bias and weight, where they are free and unconstrained."""
+    found = (objective.sites.get(f"{call.name}.{part}") for part in ("bias", "weight"))
+    bias, weight = (site if site is not None and site.is_real else None for site in found)
+    return bias, weight
+
+
+def _noise(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> dict[str, Tensor]:
+    """How far each predictor must move to change an average row's density: 1 / sqrt(mean squared score).
+
+    At most the size of the predictor and the response together: where every density is at its best, as at
+    counts that are all 0, scores say nothing. The value of a predictor is `()`, or `(D,)` for D outputs.
+    """
+    if not etas:
+        return {}
+    scores = _scores(objective, theta, etas)
+    y = objective.data.y.nan_to_num(nan=0.0)
+    most = 1 + max(float(value.abs().max()) for value in (y, *etas.values()) if value.numel())
+    sizes = {name: score.square().mean(dim=0) for name, score in zip(etas, scores, strict=True)}
+    known = {name: (size > 0) & torch.isfinite(size) for name, size in sizes.items()}
+    return {name: torch.where(known[name], size.rsqrt().clamp(max=most), 1.0) for name, size in sizes.items()}
+
+
+def _scores(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> Sequence[Tensor]:
+    """The slopes of the log-likelihood in each predictor, `(N,)` or `(N, D)`, but for their sign."""
+    rowwise = objective.replayed
+    if rowwise is not None:
+        parts = [etas[name] if output is None else etas[name][:, output] for name, output in rowwise.heads]
+        found = rowwise.terms(VALUE_AND_SLOPES, theta[rowwise.places], parts, objective.as_read).slopes
+        slopes = [slope.expand(objective.rows) for slope in found]
+        return list(joined_heads(rowwise.heads, slopes).values())
+    leaves = {name: eta.clone().requires_grad_() for name, eta in etas.items()}
+    log_likelihood = objective.at(theta, leaves).log_prob(RESPONSE).sum()
+    return torch.autograd.grad(
+        log_likelihood, list(leaves.values()), allow_unused=True, materialize_grads=True
+    )
+
+
+def _outputs(call: Affine) -> list[int | None]:
+    return [None] if call.outputs is None else list(range(len(call.outputs)))
+
+
+def _places(site: Site | None, output: int | None) -> Tensor:
+    """Where the coefficients of an output stand in theta."""
+    if site is None:
+        return torch.arange(0)
+    places = torch.arange(site.offset, site.offset + site.size)
+    return places if output is None else places.reshape(site.shape)[output].reshape(-1)
+
+
+def _block_places(bias: Site | None, weight: Site | None, output: int | None) -> Tensor:
+    return torch.cat([_places(bias, output), _places(weight, output)])
+
+
+def _diagonal(objective: Objective, call: Affine, noise: Tensor, theta: Tensor) -> tuple[Block, ...]:
+    """Where the design depends on parameters, the coefficients are put in units of the noise, no more."""
+    blocks = []
+    for output, unit in zip(_outputs(call), noise.reshape(-1).tolist(), strict=True):
+        places = _block_places(*_parts(objective, call), output)
+        triangle = torch.eye(len(places), dtype=theta.dtype) / unit
+        blocks.append(Block(call.name, output, places, triangle, None, 0.0))
+    return tuple(blocks)
+
+
+def _orthonormal(objective: Objective, call: Affine, noise: Tensor, theta: Tensor) -> tuple[Block, ...]:
+    """The blocks of a fixed design: `[1, x] = Q R`, with the curvature of the priors as further rows."""
+    bias, weight = _parts(objective, call)
+    columns, one = call.design if weight is not None else call.design[:, :0], bias is not None
+    masked = _masked(columns.shape[1] + one, bias, weight)
+    parts = _multiplied(objective)
+    flat = bool(masked.all()) and objective.rows >= len(masked)
+    shared = _decomposed(columns, one, parts) if flat else None
+    first = one and bool(masked[0])
+    if shared is not None:
+        free = shared[0]
+    elif bool(masked[int(one) :].any()):
+        free = _with_one(columns[:, masked[int(one) :]], first)
+    else:
+        free = columns.new_ones((1, int(first)))  # an intercept alone is of full rank
+    check_rank(objective, call, free, bias, weight)
+    fixed = _offset(call, bias, weight)
+    blocks = []
+    for output, size in zip(_outputs(call), noise.reshape(-1).tolist(), strict=True):
+        places = _block_places(bias, weight, output)
+        if shared is None:
+            prior = size * _prior_curvature(objective, theta, places).sqrt()
+            floor = torch.where(masked, 0.0, 1e-8 * _sizes(columns, one).clamp_min(1e-300))
+            triangle, basis = _decomposed(columns, one, parts, torch.maximum(prior, floor))
+        else:
+            triangle, basis = shared
+        unit = objective.rows**0.5 * size
+        scaled = replace(basis, transform=basis.transform * unit)
+        offset = fixed[:, output] if isinstance(fixed, Tensor) and output is not None else fixed
+        blocks.append(Block(call.name, output, places, triangle / unit, scaled, offset))
+    return tuple(blocks)
+
+
+def _multiplied(objective: Objective) -> list[tuple[slice, Tensor]]:
+    """The blocks of rows whose columns least squares will multiply with themselves and with these values."""
+    data = objective.data
+    even = objective.family in NORMAL and data.weights is None and len(objective.calls) == 1
+    return [(rows, part.data.y) for rows, part in objective.parts] if even and data.y.dim() == 1 else []
+
+
+def _decomposed(
+    columns: Tensor, one: bool, parts: Sequence[tuple[slice, Tensor]], further: Tensor | None = None
+) -> tuple[Tensor, Basis]:
+    """R and Q of ``[1, columns]`` with a diagonal of `further` rows `(P,)` below it.
+
+    The products of the columns in `parts` of the rows are made once, for that and for all else.
+    """
+    identity = torch.eye(columns.shape[1] + one, dtype=columns.dtype)
+    plain = Basis(columns, one, identity)
+    known = [plain.multiply(y, rows) for rows, y in parts] if is_large(columns) else []
+    triangle = triangle_of(columns, one, further, sum(known[1:], known[0]) if known else None)
+    if triangle is not None:
+        if spread_of(triangle) <= FAIR:
+            return triangle, Basis(columns, one, identity, triangle)
+        inverse = torch.linalg.solve_triangular(triangle, identity, upper=True)
+        return triangle, Basis(columns, one, inverse, alike=are_alike(triangle), known=plain.known)
+    whole = _with_one(columns, one)
+    rows = whole if further is None else torch.cat([whole, torch.diag(further)])
+    orthonormal, triangle = torch.linalg.qr(rows)
+    return triangle, Basis(orthonormal[: len(columns)], False, identity)
+
+
+def _with_one(columns: Tensor, one: bool) -> Tensor:
+    return torch.cat([columns.new_ones((len(columns), 1)), columns], dim=1) if one else columns
+
+
+def _sizes(columns: Tensor, one: bool) -> Tensor:
+    """About the norms of the columns of ``[1, columns]``, without a copy of them."""
+    own = columns.numpy()
+    every = max(1, len(own) // FEW)
+    few = own[::every]
+    squares = np.einsum("ij,ij->j", few, few) * every
+    if every > 1 and not squares.all():
+        squares = np.einsum("ij,ij->j", own, own)
+    found = torch.from_numpy(squares)
+    return torch.cat([found.new_full((int(one),), len(own)), found]).sqrt()
+
+
+def _masked(count: int, bias: Site | None, weight: Site | None) -> Tensor:
+    """Which of the `count` coefficients of a block have a flat prior, `(P,)`."""
+    slopes = count - (bias is not None)
+    parts = ([bias.masked] if bias is not None else []) + ([weight.masked] * slopes if weight else [])
+    return torch.tensor(parts).bool()
+
+
+def _offset(call: Affine, bias: Site | None, weight: Site | None) -> Tensor | float:
+    """The part of the predictor that conditioning has fixed, in the predictor's shape, or 0."""
+    if bias is not None and weight is not None:
+        return 0.0
+    still_bias = call.bias.detach() if bias is None else torch.zeros_like(call.bias)
+    still_weight = call.weight.detach() if weight is None else torch.zeros_like(call.weight)
+    still = Affine(call.name, call.design, still_weight, still_bias, call.outputs)
+    return (still.value if bool(still_weight.any()) else still.constant(len(call.design))).detach()
+
+
+def _prior_curvature(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
+    """The second derivatives of minus the log prior, `(P,)`; 0 where there is none or it is not convex."""
+    leaf = theta.detach().requires_grad_()
+    prior = objective.sample.at(leaf).prior()
+    if not isinstance(prior, Tensor) or not prior.requires_grad:
+        return theta.new_zeros(len(places))
+    (gradient,) = torch.autograd.grad(-prior, leaf, create_graph=True)
+    diagonal = theta.new_zeros(len(places))
+    for i, place in enumerate(places.tolist()):
+        if gradient[place].requires_grad:
+            diagonal[i] = torch.autograd.grad(gradient[place], leaf, retain_graph=True)[0][place]
+    return diagonal.nan_to_num(0.0, 0.0, 0.0).clamp_min(0.0)
+
+
+def check_rank(
+    objective: Objective, call: Affine, free: Tensor, bias: Site | None, weight: Site | None
+) -> None:
+    """Hold the columns whose coefficients have flat priors to full rank: `free` `(N, F)`, or their triangle.
+
+    Raises:
+        SingularDesignError: names the dependent columns, or says that there are too few rows.
+    """
+    names = ["Intercept"] if bias is not None and bias.masked else []
+    names += objective.column_names(call) if weight is not None and weight.masked else []
+    rows, count = objective.rows, free.shape[1]
+    if count == 0:
+        return
+    if rows < count:
+        raise SingularDesignError(
+            f"`{call.name}` has {count} coefficients ({', '.join(names)}) and the data have {rows} rows; "
+            "they are not identified. Leave columns out, or use `map_estimate` with proper priors."
+        )
+    sizes = free.norm(dim=0)
+    triangle = torch.linalg.qr(free / torch.where(sizes > 0, sizes, 1.0), mode="r").R
+    _, values, right = torch.linalg.svd(triangle)
+    if values[-1] > 4 * torch.finfo(free.dtype).eps * (rows * count) ** 0.5 * values[0]:
+        return
+    vector = right[-1].abs()
+    involved = [name for name, part in zip(names, vector.tolist(), strict=True) if part > 1e-6 * vector.max()]
+    raise SingularDesignError(
+        f"the columns {', '.join(involved)} of `{call.name}` are linearly dependent, so their coefficients "
+        "are not identified. Leave one of them out, or use `map_estimate` with proper priors."
+        if len(involved) > 1
+        else f"the column {involved[0]} of `{call.name}` is 0 in every row, so its coefficient is not "
+        "identified. Leave it out."
+    )

@@ -1,0 +1,397 @@
+"""Coordinates in which every problem looks alike, whatever the units of its columns and its response.
+
+Each block of linear coefficients (bias and weights) is read through the QR decomposition of its design,
+`[1, x] = Q R` and `z = R theta`: a unit step in z moves the predictor of an average row by about the noise
+of a row, and predictors and gradients are summed through Q, without the cancellation that an ill-conditioned
+design brings. Other parameters keep their unconstrained scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog.distributions import Truncated
+from neglog.handlers import Model, weighted
+from neglog.kinks import Corner, corner, cornered, signed, smoothed
+from neglog.objective.basis import ALL_ROWS, sample_of
+from neglog.objective.blocks import Block, joined, linear_blocks
+from neglog.objective.literal import in_units
+from neglog.objective.objective import PART, Objective, kinked_sites
+from neglog.objective.rowwise import ALL_TERMS, VALUE, VALUE_AND_SLOPES, Rowwise, Terms
+from neglog.objective.sums import Sums
+from neglog.predictors import RESPONSE
+
+MANY = 50_000
+"""With more rows than this a solver starts on a part of them."""
+
+
+class Coordinates:
+    """The objective as a problem in z: what a solver sees.
+
+    `solved` says that a solver starts at the optimum, and has but to confirm it.
+    Implements `neglog.solvers.solution.Kinked` where the only corners are Laplace densities in a linear
+    predictor or of a prior (`polyhedral`), and `Problem` always.
+    """
+
+    def __init__(
+        self, objective: Objective, blocks: tuple[Block, ...], cut: bool, solved: bool = False
+    ) -> None:
+        self.objective, self.blocks, self.cut, self.solved = objective, blocks, cut, solved
+        self.size, self.rows = objective.size, objective.rows
+
+    def zeros(self, *shape: int) -> Tensor:
+        return self.objective.initial.new_zeros(shape)
+
+    # Between the coordinates
+
+    def landed(self, theta: Tensor) -> Tensor:
+        """`theta` `(..., K)` with the coefficients that a lasso prior holds at its corner exactly there."""
+        theta = theta.clone()
+        for name in kinked_sites(self.objective):
+            site = self.objective.sites[name]
+            at = corner(site.fn)
+            assert at is not None
+            value, loc = theta[..., site.place], at.loc.expand(site.shape).reshape(-1).to(theta)
+            near = 1e-12 * at.scale.expand(site.shape).reshape(-1) + 1e-15 * loc.abs()
+            close = (value - loc).abs() <= near
+            theta[..., site.place] = torch.where(close, loc, value)
+        return theta
+
+    def theta(self, z: Tensor) -> Tensor:
+        """The objective's vector `(K,)` at `z` `(K,)`."""
+        theta = z.clone()
+        for block in self.blocks:
+            theta[block.places] = block.solve(z[block.places])
+        return theta
+
+    def z(self, theta: Tensor) -> Tensor:
+        """The inverse of `theta`."""
+        z = theta.clone()
+        for block in self.blocks:
+            z[block.places] = block.triangle @ theta[block.places]
+        return z
+
+    def directions(self, z: Tensor) -> Tensor:
+        """The columns of a matrix `(K, M)` of steps in z, as steps in theta."""
+        theta = z.clone()
+        for block in self.blocks:
+            theta[block.places] = torch.linalg.solve_triangular(block.triangle, z[block.places], upper=True)
+        return theta
+
+    def pull_back(self, gradient: Tensor) -> Tensor:
+        """A gradient `(K, ...)` in theta as one in z, along its first dimension."""
+        pulled = gradient.clone()
+        for block in self.blocks:
+            pulled[block.places] = block.solve_transposed(gradient[block.places])
+        return pulled
+
+    # The literal path
+
+    @cached_property
+    def literal(self) -> Model:
+        """What `pyro.infer.SVI` runs: the model itself, with its linear coefficients sampled in z.
+
+        A further first argument is the scale of the log-likelihood of the rows.
+        """
+        model = in_units(self.objective.model, self.blocks)
+        return lambda scale, *args, **kwargs: weighted(model, scale)(*args, **kwargs)
+
+    def literal_arguments(self, index: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of `literal` for the rows of `index`, scaled up to the whole; None is all rows."""
+        data = self.objective.data if index is None else self.objective.data.take(index)
+        scale = data.y.new_ones(()) if data.weights is None else data.weights
+        return (scale * (self.rows / data.rows), data.x, data.y), dict(data.keywords)
+
+    def literal_values(self, z: Tensor) -> dict[str, Tensor]:
+        """The values of the sites of `literal` at `z`."""
+        values = self.objective.params(self.theta(z))
+        for name, place in self._literal_places():
+            values[name] = z[place].reshape(self.objective.sites[name].shape)
+        return values
+
+    def from_literal(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The inverse of `literal_values`."""
+        z = self.objective.theta(values)
+        for name, place in self._literal_places():
+            z[place] = values[name].reshape(-1).to(z)
+        return z
+
+    def _literal_places(self) -> list[tuple[str, slice]]:
+        predictors = dict.fromkeys(block.predictor for block in self.blocks)
+        names = [f"{name}.{part}" for name in predictors for part in ("bias", "weight")]
+        sites = self.objective.sites
+        return [(name, sites[name].place) for name in names if name in sites and sites[name].is_real]
+
+    # The problem
+
+    def _etas(self, z: Tensor, rows: slice = ALL_ROWS) -> dict[Block, Tensor]:
+        """The value of each block where the model is cut; none where it is not."""
+        return {block: block.eta(z[block.places], rows) for block in self.blocks} if self.cut else {}
+
+    @property
+    def _parts(self) -> tuple[tuple[slice, Objective], ...]:
+        """The objective in blocks of rows; whole where it is not cut."""
+        return self.objective.parts if self.cut else ((ALL_ROWS, self.objective),)
+
+    def sample(self) -> Coordinates | None:
+        """The problem of a tenth of the rows, or of one block: its optimum is near that of very many."""
+        if self.rows < MANY or not self.cut or self.solved or not self.objective.separable:
+            return None
+        index = sample_of(self.rows, min(self.rows // 10, PART))
+        _ = self.objective.rowwise  # once for the sample too
+        few = self.objective.take(index)
+        pairs = zip(self.objective.data.parts().values(), few.data.parts().values(), strict=True)
+        taken = {(whole.data_ptr(), whole.shape): part for whole, part in pairs}
+        blocks = tuple(block.take(index, taken) for block in self.blocks)
+        return Coordinates(few, blocks, self.cut)
+
+    @property
+    def _rowwise(self) -> Rowwise | None:
+        """The terms of the rows as a graph, where there is one and it repays."""
+        if not self.cut or (self.solved and self.rows <= PART):
+            return None
+        found = self.objective.rowwise
+        return found if isinstance(found, Rowwise) else None
+
+    def _terms(self, what: str, part: Objective, theta: Tensor, z: Tensor, rows: slice) -> Terms:
+        """The loss of some rows and its derivatives in the predictors and in the constants."""
+        etas = [block.eta(z[block.places], rows) for block in self.blocks]
+        if self._rowwise is not None:
+            return self._rowwise.terms(what, theta[self._rowwise.places], etas, part.as_read)
+        return _by_running(what, part, theta, self._places, dict(zip(self.blocks, etas, strict=True)))
+
+    @cached_property
+    def _places(self) -> Tensor:
+        """The places in theta of what enters the likelihood of the rows by itself, beside the predictors."""
+        own = [torch.arange(site.place.start, site.place.stop) for site in self.objective.beside]
+        return torch.cat([torch.arange(0), *own])
+
+    @cached_property
+    def _apart(self) -> bool:
+        """Whether beside the predictors there are constants alone: no prior that counts, no coefficient."""
+        own = {place for block in self.blocks for place in block.places.tolist()}
+        return self.objective.priorless and own.isdisjoint(self._places.tolist())
+
+    def _summed(self, what: str, z: Tensor, rough: bool = False) -> Sums:
+        replayed = self._apart and self._rowwise is not None
+        theta = z if replayed else self.theta(z)  # constants, which are all that is read, are the same in z
+        sums = Sums(self.blocks, self._places, self.size, z, rough, self._apart)
+        if not self._apart:
+            sums.add_prior(*self.objective.prior_terms(theta))
+        for rows, part in self._parts:
+            sums.add(self._terms(what, part, theta, z, rows), rows)
+        return sums
+
+    def value(self, z: Tensor) -> float:
+        """The loss in nats; infinite where the model cannot be evaluated."""
+        with torch.no_grad():
+            if self.cut:
+                return self._summed(VALUE, z).value
+            nll, prior = self.objective.trial(self.theta(z))
+            return float(nll + prior)
+
+    def check(self, z: Tensor) -> None:
+        """Refuse a place from which the loss falls without end.
+
+        Raises:
+            UnboundedLikelihoodError: see `Objective.check_bounded`.
+        """
+        self.objective.check_bounded(self.theta(z))
+
+    def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
+        """The loss and its gradient `(K,)` in z; NaN where the loss is not finite."""
+        if not self.cut:
+            return self._whole(z)
+        sums = self._summed(VALUE_AND_SLOPES, z)
+        return sums.value, sums.slope(self.pull_back)
+
+    @torch.enable_grad()
+    def _whole(self, z: Tensor) -> tuple[float, Tensor]:
+        theta = self.theta(z).requires_grad_()
+        nll, prior = self.objective.trial(theta)
+        loss = nll + prior
+        if not loss.requires_grad:
+            return float(loss), torch.full_like(z, torch.nan)
+        (gradient,) = torch.autograd.grad(loss, theta)
+        return float(loss.detach()), self.pull_back(gradient)
+
+    def hessian(self, z: Tensor) -> Tensor:
+        """The Hessian `(K, K)` in z."""
+        return self.derivatives(z)[2]
+
+    def roughly(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
+        """As `derivatives`, with a Hessian of which six digits do."""
+        sums = self._summed(ALL_TERMS, z, rough=True)
+        return sums.value, sums.slope(self.pull_back), sums.curvature(self.pull_back)
+
+    def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
+        """The loss, its gradient `(K,)` and its Hessian `(K, K)` in z; NaN where the loss is not finite."""
+        if self.cut:
+            sums = self._summed(ALL_TERMS, z)
+            return sums.value, sums.slope(self.pull_back), sums.curvature(self.pull_back)
+        value, gradient = self._whole(z)
+        if not math.isfinite(value):
+            return value, gradient, z.new_full((self.size, self.size), torch.nan)
+        hessian = self.pull_back(self.objective.hessian(self.theta(z)))
+        return value, gradient, self.pull_back(hessian.T)
+
+    # The corners
+
+    @property
+    def kinked(self) -> bool:
+        """Whether the loss has corners at all."""
+        return self._kinked_predictor is not None or bool(kinked_sites(self.objective))
+
+    @property
+    def polyhedral(self) -> bool:
+        """Whether the loss has corners and `Continuation` can certify an optimum at them.
+
+        Not where the response was truncated: beyond the bounds such a loss is flat, and no optimum.
+        """
+        response, at = self._kinked_predictor, self.response_corner
+        placed = response is None or response in {block.name for block in self.blocks}
+        return self.kinked and self.cut and placed and not (at is not None and Truncated in at.bounds)
+
+    @property
+    def response_corner(self) -> Corner | None:
+        """The corner of the observation's density, at the first values."""
+        return self.objective.corner
+
+    @cached_property
+    def _kinked_predictor(self) -> str | None:
+        """The predictor that the observation's corner is at; '' if at none; None if there is no corner."""
+        if self.objective.corner is None:
+            return None
+        start, few = self.objective.initial, self.objective.sample
+        etas = {call.name: call.value for call in few.at(start).affines}
+        base = corner(few.at(start, etas).sites[RESPONSE]["fn"])
+        assert base is not None
+        located = (name for name, eta in etas.items() if base.loc.data_ptr() == eta.data_ptr())
+        return next(located, "")
+
+    def _changed(self, handler: Callable[[Model], Model]) -> Coordinates:
+        return Coordinates(self.objective.changed(handler), self.blocks, self.cut)
+
+    def smoothed(self, softness: float) -> Coordinates:
+        """The same problem with its corners rounded off."""
+        return self._changed(lambda model: smoothed(model, softness))
+
+    def signed(self, signs: Tensor) -> Coordinates:
+        """The same problem on one side of each corner; `signs` `(M,)` in the order of `residuals`."""
+        parts, at = {}, 0
+        for name, own in self._kinks.items():
+            size = int(own.sum())
+            parts[name] = signs.new_ones(own.shape).masked_scatter(own, signs[at : at + size])
+            at += size
+        return self._changed(lambda model: signed(model, parts))
+
+    @cached_property
+    def _kinks(self) -> dict[str, Tensor]:
+        """Which entries of the sites with corners have one, the observation first."""
+        sites = self.objective.at(self.objective.initial).sites
+        names = ([RESPONSE] if self._kinked_predictor else []) + list(kinked_sites(self.objective))
+        return {name: cornered(sites[name]["fn"], sites[name]["value"]) for name in names}
+
+    def _corners(self, z: Tensor) -> dict[str, tuple[Tensor, Corner]]:
+        """The value and the corner of each site that has one."""
+        with torch.no_grad():
+            run = self.objective.at(self.theta(z), joined(self._etas(z)))
+        found = {}
+        for name in self._kinks:
+            at = corner(run.sites[name]["fn"])
+            assert at is not None
+            found[name] = (run.sites[name]["value"], at)
+        return found
+
+    def residuals(self, z: Tensor) -> Tensor:
+        """The distances from the corners in units of their scales, `(M,)`."""
+        return torch.cat(
+            [((v - at.loc) / at.scale)[self._kinks[n]] for n, (v, at) in self._corners(z).items()]
+        )
+
+    def jacobian(self, z: Tensor) -> Tensor:
+        """The derivatives `(M, K)` of the residuals while their scales stand still."""
+        parts = []
+        for name, (value, at) in self._corners(z).items():
+            rows = torch.zeros((value.numel(), self.size), dtype=z.dtype)
+            if name == RESPONSE:
+                block = next(b for b in self.blocks if b.name == self._kinked_predictor)
+                assert block.basis is not None
+                rows[:, block.places] = -block.basis.dense()
+            else:
+                site = self.objective.sites[name]
+                identity = torch.zeros((self.size, site.size), dtype=z.dtype)
+                identity[site.place] = torch.eye(site.size, dtype=z.dtype)
+                rows = self.pull_back(identity).T
+            scale = at.scale.expand(value.shape).reshape(-1)
+            parts.append((rows / scale[:, None])[self._kinks[name].reshape(-1)])
+        return torch.cat(parts)
+
+    def kink_weights(self) -> Tensor:
+        """What each |residual| counts for, `(M,)`."""
+        return self._each_row(lambda at: at.steepness)
+
+    def kink_information(self) -> Tensor:
+        """The information that each residual is expected to carry on its location, `(M,)`, in its units."""
+        return self._each_row(lambda at: at.information)
+
+    def _each_row(self, number: Callable[[Corner], float | Tensor]) -> Tensor:
+        weights, parts = self.objective.data.weights, []
+        for name, (value, at) in self._corners(self.z(self.objective.initial)).items():
+            each = torch.as_tensor(number(at)).to(value).expand(value.shape).reshape(-1)
+            each = each * weights if name == RESPONSE and weights is not None else each
+            parts.append(each[self._kinks[name].reshape(-1)])
+        return torch.cat(parts)
+
+
+@torch.enable_grad()
+def _by_running(
+    what: str, part: Objective, theta: Tensor, places: Tensor, etas: Mapping[Block, Tensor]
+) -> Terms:
+    """The terms of some rows by running the model; NaN where it cannot be evaluated."""
+    theta = theta.detach().requires_grad_(what != VALUE)
+    leaves = [eta.detach().requires_grad_(what != VALUE) for eta in etas.values()]
+    nll, _ = part.trial(theta, joined(dict(zip(etas, leaves, strict=True))))
+    if what == VALUE:
+        return Terms(nll.detach())
+    lost = torch.full((), torch.nan, dtype=theta.dtype)
+    if not nll.requires_grad:
+        return Terms(nll, lost.expand(len(places)), [lost] * len(leaves))
+    full = what == ALL_TERMS
+    own, *slopes = torch.autograd.grad(
+        nll, [theta, *leaves], create_graph=full, allow_unused=True, materialize_grads=True
+    )
+    first = Terms(nll.detach(), own.detach()[places], [slope.detach() for slope in slopes])
+    if not full:
+        return first
+    rows = [_second(own[place], [theta, *leaves]) for place in places]
+    none = theta.new_zeros(0, len(places))
+    return replace(
+        first,
+        own_bends=torch.stack([row[places] for row, *_ in rows]) if rows else none,
+        crosses=[across for _, *across in rows],
+        bends=[_second(slope.sum(), leaves[: j + 1]) for j, slope in enumerate(slopes)],
+    )
+
+
+def _second(scalar: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    if not scalar.requires_grad:
+        return [torch.zeros_like(i) for i in inputs]
+    found = torch.autograd.grad(scalar, inputs, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return [f.detach() for f in found]
+
+
+def rescaled(objective: Objective, theta: Tensor) -> Coordinates:
+    """Coordinates for `objective` in which its curvature near `theta` `(K,)` is about one a row.
+
+    Raises:
+        SingularDesignError: a design whose coefficients have flat priors lacks full column rank.
+    """
+    return Coordinates(objective, *linear_blocks(objective, theta))

@@ -1,0 +1,309 @@
+"""The loss and its gradient for work that asks for them thousands of times: traced once, then replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from neglog.graphs.graph import Graph, trace
+from neglog.handlers import Weighted
+from neglog.objective.blocks import Block
+from neglog.objective.coordinates import Coordinates
+from neglog.objective.objective import Objective, Site
+from neglog.objective.quadratic import quadratic_priors
+from neglog.predictors import RESPONSE
+from neglog.tracing import Run, run
+
+FORMED = 10_000_000
+"""Bases of at most so many numbers are formed, in place of the design and a matrix of coefficients."""
+NEAR = 2**-8
+"""So far from the first place, a graph and its model are held together once more."""
+FEW = 200
+"""The Normal priors of at most so many parameters are one quadratic form."""
+AGREEMENT = 4096
+"""Graph and model must agree to so many roundings: 1e-12 in float64."""
+
+Rows = Mapping[tuple[str, str], Tensor]
+"""Everything that has rows: ("x", key), ("y", ""), ("weights", ""), ("keywords", name) and so on."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The loss and its gradient, as a function of z `(K,)` and of the rows in `used`, in their order.
+
+    `reason` says why it is the model itself that is run at each call; it is empty where a graph is replayed.
+    """
+
+    evaluate: Callable[..., tuple[Tensor, Tensor]] = field(repr=False)
+    used: tuple[int, ...]
+    reason: str = ""
+    graph: Graph | None = field(default=None, repr=False)
+
+
+class Lowered(Coordinates):
+    """Coordinates whose loss and gradient are replayed, for solvers that ask for them many times.
+
+    The model is run once for each number of rows that it is asked for, cut at its linear predictors where
+    that is possible, and what it did is kept as a graph of torch operations (`neglog.graphs`). The first
+    values of the graph are held against those of the model. A model that cannot be traced, such as one with
+    control flow that depends on parameters or data, is run as it is; `reason` says why.
+    """
+
+    def __init__(self, objective: Objective, blocks: tuple[Block, ...], cut: bool) -> None:
+        super().__init__(objective, blocks, cut)
+        self._vector = _Vector(self)
+        self._quadratic = quadratic_priors(self) if self.size <= FEW else None
+        self._rows = objective.data.parts() | self._vector.rows
+        self._evaluations: dict[tuple[int | None, bool], Callable[..., tuple[Tensor, Tensor]]] = {}
+        self._program: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+        self.replays: list[Replay] = []
+
+    @property
+    def reason(self) -> str:
+        """Why a model that was evaluated is run as it is; empty where graphs are replayed."""
+        return next((replay.reason for replay in self.replays if replay.reason), "")
+
+    def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
+        """The loss and its gradient `(K,)` in z."""
+        value, gradient = self.evaluation(z)(z)
+        return float(value), gradient
+
+    def evaluation(
+        self, z: Tensor, size: int | None = None, *, compile: bool = False
+    ) -> Callable[..., tuple[Tensor, Tensor]]:
+        """The loss of all rows and its gradient as tensors; held against the model at `z` `(K,)`.
+
+        With a `size` it takes the numbers `(size,)` of some rows as a further argument, and gives what they
+        estimate for all. `compile` says whether graphs are compiled to machine code.
+        """
+        if (size, compile) not in self._evaluations:
+            self._evaluations[size, compile] = self._evaluation(z, size, compile)
+        return self._evaluations[size, compile]
+
+    def program(self, z: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """`evaluation` of all rows at its fastest, for many threads; held against the model at `z` `(K,)`."""
+        if self._program is None:
+            self._program = self._written(z)
+        return self._program
+
+    def _written(self, z: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        evaluate = self.evaluation(z)
+        graph = next(replay.graph for replay in self.replays if replay.evaluate is evaluate)
+        if graph is None:
+            return evaluate
+        try:
+            program = graph.program(z)
+        except Exception:  # whatever torch cannot write as a program can still be replayed
+            return evaluate
+        return program if all(map(_agree, program(z), evaluate(z))) else evaluate
+
+    def _evaluation(self, z: Tensor, size: int | None, compile: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+        parts = list(self._rows.values())
+        if size is None:
+            some = [_by_columns(part) if kind == "basis" else part for (kind, _), part in self._rows.items()]
+            replay = replayed(self._function, z, some, None, compile)
+        else:
+            some, others = ([part[rows] for part in parts] for rows in (slice(size), slice(-size, None)))
+            replay = replayed(self._function, z, some, others, compile)
+        self.replays.append(replay)
+        if size is None:
+            return replay.evaluate
+        evaluate, used = replay.evaluate, [parts[i] for i in replay.used]
+        return lambda z, index: evaluate(z, *(part.index_select(0, index) for part in used))
+
+    def _function(self, z: Tensor, *parts: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss and its gradient on these rows, by running the model."""
+        vector, rows = self._vector, dict(zip(self._rows, parts, strict=True))
+        with pyro.validation_enabled(False), torch.enable_grad():
+            leaf = vector.ordered(z).detach().requires_grad_()
+            loss = self._loss(leaf, rows)
+            if not loss.requires_grad:
+                return loss, torch.full_like(z, torch.nan)
+            (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True, materialize_grads=True)
+        loss, gradient = loss.detach(), vector.back(gradient)
+        if self._quadratic is None:
+            return loss, gradient
+        value, slope = self._quadratic(z)
+        return loss + value, gradient + slope
+
+    def _loss(self, leaf: Tensor, rows: Rows) -> Tensor:
+        objective = self.objective
+        pieces = _split(leaf, self._vector.sizes)
+        values, etas = self._vector.values(pieces), self._vector.etas(pieces, rows)
+        data = objective.data.made_of(rows)
+        model, share = objective.model, self.rows / data.rows
+        if data.weights is not None or share != 1:
+            weights = (
+                torch.full((), share, dtype=leaf.dtype) if data.weights is None else data.weights * share
+            )
+            model = Weighted(weights)(model)
+        at = run(model, replace(data, weights=None), Run(values, etas=etas))
+        return -at.log_prob(RESPONSE).sum() - at.prior(self._quadratic.sites if self._quadratic else ())
+
+
+def replayed(
+    function: Callable[..., Any], z: Tensor, parts: list[Tensor], others: list[Tensor] | None, compile: bool
+) -> Replay:
+    """The graph of ``function(z, *parts)`` if it can be traced and says the same; else the function.
+
+    They are held together at `z` and near it. Without `others`, `parts` are taken as they are, and the replay
+    is a function of z alone; `others` are further rows to hold them together on.
+    """
+
+    def unlowered(z: Tensor, *rows: Tensor) -> Any:
+        return function(z, *(rows or parts))
+
+    eager = () if others is None else tuple(range(len(parts)))
+    try:
+        with torch.no_grad():
+            graph = trace(function, z, parts, fixed=others is None)
+            evaluate = graph.function()
+            for at, rows in ((z, parts), (z * (1 + NEAR) + NEAR, others or parts)):
+                found = evaluate(at, *(rows[i] for i in graph.used))
+                if not all(_agree(a, b) for a, b in zip(found, function(at, *rows), strict=True)):
+                    return Replay(unlowered, eager, "its graph does not say what the model says")
+    except Exception as error:  # whatever it is that torch cannot trace, the model itself can still be run
+        return Replay(unlowered, eager, f"it cannot be traced: {error}")
+    return Replay(graph.function(compile), graph.used, graph=graph)
+
+
+def _by_columns(design: Tensor) -> Tensor:
+    """The same design, column after column in memory: both products with it take two thirds of the time."""
+    return design.T.contiguous().T if design.numel() <= FORMED else design
+
+
+def _agree(found: Tensor, known: Tensor) -> bool:
+    size = known.nan_to_num(0.0, 0.0, 0.0).abs().max() if known.numel() else 0.0
+    tolerance = AGREEMENT * torch.finfo(known.dtype).eps
+    return torch.allclose(found, known, rtol=tolerance, atol=tolerance * float(size), equal_nan=True)
+
+
+class _Vector:
+    """z in an order in which the coefficients of each block stand together, and what is read from it."""
+
+    def __init__(self, coordinates: Coordinates) -> None:
+        self.cut = coordinates.cut
+        parts = [_Part(block, self.cut) for block in coordinates.blocks]
+        self.scale = None if self.cut else _scale(parts, coordinates.objective.initial)
+        self.blocks = parts if self.scale is None else []
+        own = torch.cat([torch.arange(0), *(part.places for part in self.blocks)])
+        free = torch.ones(coordinates.size, dtype=torch.bool)
+        free[own] = False
+        self.sizes = [len(part.places) for part in self.blocks] + [int(free.sum())]
+        order = torch.cat([own, free.nonzero()[:, 0]])
+        self.order = None if torch.equal(order, torch.arange(coordinates.size)) else order
+        self.inverse = order.argsort()
+        sites = list(coordinates.objective.sites.values())
+        apart = None if self.order is not None else _sites_of_pieces(sites, self.sizes)
+        self.aligned = apart is not None
+        self.sites = [sites] if apart is None else apart
+
+    @cached_property
+    def rows(self) -> dict[tuple[str, str], Tensor]:
+        """What the blocks have rows of."""
+        found: dict[tuple[str, str], Tensor] = {}
+        for part in self.blocks:
+            found |= part.rows
+        return found
+
+    def ordered(self, z: Tensor) -> Tensor:
+        return z if self.order is None else z.index_select(0, self.order)
+
+    def back(self, gradient: Tensor) -> Tensor:
+        return gradient if self.order is None else gradient.index_select(0, self.inverse)
+
+    def values(self, z: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Site name -> value on its own support."""
+        *blocks, free = z
+        free = free if self.scale is None else free * self.scale
+        pieces = [*(p.coefficients(z) for p, z in zip(self.blocks, blocks, strict=True)), free]
+        if not self.aligned:
+            pieces = [torch.cat(pieces).index_select(0, self.inverse)]
+        found = {}
+        for piece, sites in zip(pieces, self.sites, strict=True):
+            for site, value in zip(sites, _split(piece, [s.size for s in sites]), strict=True):
+                found[site.name] = site.transform(value.reshape(site.unconstrained))
+        return found
+
+    def etas(self, z: Sequence[Tensor], rows: Rows) -> dict[str, Tensor]:
+        """The values of the linear predictors where the model is cut."""
+        if not self.cut:
+            return {}
+        found: dict[str, list[Tensor]] = {}
+        for part, own in zip(self.blocks, z, strict=False):
+            found.setdefault(part.block.predictor, []).append(part.eta(own, rows))
+        single = {part.block.predictor for part in self.blocks if part.block.output is None}
+        return {name: e[0] if name in single else torch.stack(e, dim=-1) for name, e in found.items()}
+
+
+def _split(vector: Tensor, sizes: list[int]) -> Sequence[Tensor]:
+    return [vector] if len(sizes) == 1 else vector.split_with_sizes(sizes)
+
+
+def _scale(parts: list[_Part], like: Tensor) -> Tensor | None:
+    """Theta over z `(K,)`, where every coefficient has its own unit; None where they are mixed."""
+    scale = torch.ones_like(like)
+    for part in parts:
+        if part.inverse.dim() != 1:
+            return None
+        scale[part.places] = part.inverse
+    return scale
+
+
+def _sites_of_pieces(sites: list[Site], sizes: list[int]) -> list[list[Site]] | None:
+    """The sites of each piece of theta, or None where a site lies in more than one."""
+    ends = list(accumulate(sizes, initial=0))
+    found: list[list[Site]] = [[] for _ in sizes]
+    for site in sites:
+        inside = (start <= site.place.start and site.place.stop <= end for start, end in pairwise(ends))
+        number = next((i for i, holds in enumerate(inside) if holds), None)
+        if number is None:
+            return None
+        found[number].append(site)
+    return found
+
+
+class _Part:
+    """A block, with its coefficients in the order in which they stand in theta."""
+
+    def __init__(self, block: Block, cut: bool) -> None:
+        self.block = block
+        order = block.places.argsort()
+        self.places = block.places[order]
+        identity = torch.eye(len(order), dtype=block.triangle.dtype)
+        inverse = torch.linalg.solve_triangular(block.triangle, identity, upper=True)[order][:, order]
+        diagonal = torch.equal(inverse, torch.diag(inverse.diagonal()))
+        self.inverse = inverse.diagonal().clone() if diagonal else inverse
+        self.rows: dict[tuple[str, str], Tensor] = {}
+        self.transform: Tensor | None = None
+        self.one = False
+        if not cut:
+            return
+        basis = block.basis
+        assert basis is not None
+        if basis.triangle is not None or len(basis.columns) * len(order) <= FORMED:
+            self.rows["basis", block.name] = basis.dense()[:, order].contiguous()
+        else:
+            self.rows["basis", block.name] = basis.columns
+            self.transform, self.one = basis.transform[:, order], basis.one
+        if isinstance(block.offset, Tensor):
+            self.rows["offset", block.name] = block.offset.expand(len(basis.columns))
+
+    def coefficients(self, z: Tensor) -> Tensor:
+        """The coefficients at `z`."""
+        return self.inverse * z if self.inverse.dim() == 1 else self.inverse @ z
+
+    def eta(self, z: Tensor, rows: Rows) -> Tensor:
+        """The predictor at `z`, on these rows."""
+        weights = z if self.transform is None else self.transform @ z
+        columns = rows["basis", self.block.name]
+        eta = columns @ weights[1:] + weights[0] if self.one else columns @ weights
+        offset = rows.get(("offset", self.block.name))
+        return eta if offset is None else eta + offset

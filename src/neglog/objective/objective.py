@@ -1,0 +1,440 @@
+"""The one waist: a model and its data as a function of one unconstrained vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from neglog.data import ALL, Data, check_density, check_response, observed
+from neglog.distributions import Normal
+from neglog.distributions.observed import latent
+from neglog.distributions.shapes import broadcast_shapes
+from neglog.errors import ModelError, UnboundedLikelihoodError
+from neglog.handlers import Model, weighted
+from neglog.kinks import corner, smoothed
+from neglog.objective.basis import sample_of
+from neglog.objective.cuts import Cut, Look, look
+from neglog.objective.rowwise import TRIED, Rows, Rowwise, rowwise_of
+from neglog.objective.sites import Site, lay_out
+from neglog.predictors import RESPONSE, design_keys
+from neglog.tracing import Affine, Run, initial_value, model_name, prototype, run, takes_missing, with_sizes
+
+NORMAL = (Normal, dist.Normal, torch.distributions.Normal)
+PART = 131_072
+"""So many rows are worked on at a time: their numbers stay in the cache, and the model is seldom run."""
+ROOM = 2**26
+"""So many bytes of what the rows come to by themselves are kept."""
+FAR = 1e6
+"""So many times the rounding of `y` is far from it."""
+OF_ROWS = ("separable", "parts", "sample", "as_read")
+OF_MODEL = ("rowwise", "beside", "cut", "_look", "_scant")
+"""What is known of an objective as long as it has the same rows, and as long as it has the same model."""
+SAMPLE = 10_000
+"""So many rows say where a solver starts."""
+
+
+class Objective:
+    """The SVI loss of a model on data, as a function of one unconstrained vector `theta` `(K,)`.
+
+    Equal to `pyro.infer.Trace_ELBO` under a Delta guide at `theta`, constants included: minus the
+    log-likelihood, minus the log-density of every site that `flat` has not masked, in *constrained* space,
+    without a Jacobian. Sites stand in `theta` in the order in which the model samples them.
+
+    Raises:
+        ModelError: the model has no observation site ``y``, or no latent site, or ignores a design it got.
+        DataError: `y` has a shape or values that the model does not draw.
+    """
+
+    def __init__(self, model: Model, data: Data, start: Mapping[str, Any] | None = None) -> None:
+        data = observed(data, takes_missing(model))
+        model = with_sizes(model, data.y)
+        self.model, self.data = model, data
+        first = prototype(model, data, start)
+        self.name = model_name(model)
+        response = first.sites[RESPONSE]["fn"]
+        check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
+        self.sites: dict[str, Site] = lay_out(first)
+        self.calls, self.whole = tuple(first.affines), True
+        self.exacting = _may_be_exact(response)
+        self.corner, self.family = corner(response), type(response)
+        self.size = sum(site.size for site in self.sites.values())
+        if not self.sites:
+            raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")
+        initial = {name: first.sites[name]["value"] for name in self.sites}
+        self.initial = self.theta(initial)
+        if len(self.parts) == 1:  # of very many rows a solver will tell
+            check_density(data, first.log_prob(RESPONSE), self.name)
+
+    @torch.no_grad()
+    def check_densities(self) -> None:
+        """Hold the density of each row where parameters start to be positive and finite.
+
+        Raises:
+            DataError: see `neglog.data.check_density`.
+        """
+        start = self.params(self.initial)
+        runs = (run(part.model, part.data, Run(start, fill=initial_value)) for _, part in self.parts)
+        check_density(self.data, torch.cat([at.log_prob(RESPONSE) for at in runs]), self.name)
+
+    @property
+    def rows(self) -> int:
+        return self.data.rows
+
+    @property
+    def weighted(self) -> Model:
+        """The model with the weights of its rows."""
+        weights = self.data.weights
+        return self.model if weights is None else weighted(self.model, weights)
+
+    def changed(self, handler: Callable[[Model], Model]) -> Objective:
+        """The same objective with a handler around its model that keeps the sites as they are."""
+        return self._with(model=handler(self.model))
+
+    def take(self, index: Tensor | slice) -> Objective:
+        """The same objective summed over the rows that `index` names, where it is `separable`."""
+        return self._with(data=self.data.take(index))
+
+    def _with(self, **changes: Any) -> Objective:
+        other = copy(self)
+        for name in OF_ROWS + (OF_MODEL if "model" in changes else ()):
+            other.__dict__.pop(name, None)
+        other.__dict__.update(changes)
+        other.whole = self.whole and "data" not in changes
+        return other
+
+    @cached_property
+    def separable(self) -> bool:
+        """Whether the loss is a sum over rows, each of which needs no more than its own data.
+
+        It is not where a model binds something of its own to all rows; then they cannot be taken apart.
+        """
+        index = torch.arange(min(self.rows, 8))
+        half = len(index) // 2
+        theta = self.initial.clone()
+        for call in self.calls:
+            site = self.sites.get(f"{call.name}.weight")
+            if site is not None and site.size:
+                theta[site.place] += 0.1 / (site.size * (1 + float(call.design[index].detach().abs().max())))
+        try:
+            with torch.no_grad():
+                whole, *halves = (self.take(i).terms(theta) for i in (index, index[:half], index[half:]))
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return False
+        nll, priors = halves[0][0] + halves[1][0], [float(part[1]) for part in (whole, *halves)]
+        return bool(torch.isclose(whole[0], nll, rtol=1e-10)) and len(set(priors)) == 1
+
+    @cached_property
+    def parts(self) -> tuple[tuple[slice, Objective], ...]:
+        """The objective as a sum over blocks of rows: which rows, and the objective of them."""
+        if self.rows <= PART or not self.separable:
+            return ((slice(None), self),)
+        ends = [*range(0, self.rows - PART // 2, PART), self.rows]
+        found = tuple((slice(*rows), self.take(slice(*rows))) for rows in pairwise(ends))
+        for _, part in found:
+            part.__dict__["as_read"] = Rows.of(part.data, ROOM // len(found))
+        return found
+
+    @cached_property
+    def sample(self) -> Objective:
+        """The objective of a few thousand rows, which says where to start; itself where they are no more."""
+        return self.take(sample_of(self.rows, SAMPLE)) if self.rows > SAMPLE and self.separable else self
+
+    @cached_property
+    def _look(self) -> Look:
+        """What the model says of itself when it is cut at its predictors."""
+        seen = self.take(slice(0, TRIED)) if self.rows > SAMPLE and self.separable else self
+        return look(self.model, seen.data, self.calls, self.sites.values(), self.initial)
+
+    @cached_property
+    def cut(self) -> bool:
+        """Whether the model is a function of linear predictors: fixed designs times free coefficients."""
+        names = [call.name for call in self.calls]
+        return bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, self._look.affines))
+
+    def _is_plain(self, call: Affine) -> bool:
+        """Whether a predictor is a fixed design times coefficients that are sites, or constants."""
+        parts = {f"{call.name}.bias": call.bias, f"{call.name}.weight": call.weight}
+        own = all(
+            self.sites[name].is_real if name in self.sites else not value.requires_grad
+            for name, value in parts.items()
+        )
+        dimensions = 1 if call.outputs is None else 2
+        plain = call.design.dim() == 2 and call.weight.dim() == dimensions
+        some = call.outputs is None or len(call.outputs) > 0
+        return own and plain and some and not call.design.requires_grad
+
+    @cached_property
+    def beside(self) -> tuple[Site, ...]:
+        """The sites that enter the likelihood of the rows by themselves, beside the predictors."""
+        return tuple(self.sites[name] for name in self._look.beside)
+
+    @property
+    def replayed(self) -> Rowwise | None:
+        """The graph of `rowwise`, if it has been asked for before."""
+        known = self.__dict__.get("rowwise")
+        return known if isinstance(known, Rowwise) else None
+
+    def affines(self, theta: Tensor) -> Sequence[Affine]:
+        """The linear predictors at `theta`: where the model is `cut`, without running it."""
+        if not (self.whole and self.cut):
+            return self.at(theta).affines
+        params = self.params(theta)
+        return [
+            replace(
+                call,
+                weight=params.get(f"{call.name}.weight", call.weight),
+                bias=params.get(f"{call.name}.bias", call.bias),
+            )
+            for call in self.calls
+        ]
+
+    @cached_property
+    def rowwise(self) -> Rowwise | str:
+        """The terms of the rows as a graph, where the model is `cut`; or why there is none."""
+        if not self.cut:
+            return "it is not a function of linear predictors"
+        still = {name: value.detach() for name, value in self.params(self.initial).items()}
+        cut = Cut(self.model, self.data, self.calls, self.beside, still)
+        whole = self._look.data is self.data
+        rows = self.as_read if whole else replace(self.as_read, data=self._look.data, kept={})
+        return rowwise_of(cut, self._look, rows)
+
+    @cached_property
+    def as_read(self) -> Rows:
+        """The rows as graphs read them."""
+        return Rows.of(self.data, ROOM)
+
+    @cached_property
+    def _scant(self) -> Objective:
+        return self.take(slice(0, 8)) if self.rows > 8 and self.separable else self
+
+    @cached_property
+    def priorless(self) -> bool:
+        """Whether no prior counts, as under `flat`."""
+        return all(site.masked for site in self.sites.values())
+
+    def prior_of(self, theta: Tensor) -> Tensor | float:
+        """Minus the log prior; 0 where torch refuses a parameter, as it does in the rows."""
+        try:
+            return -self.at(theta).prior()
+        except ValueError as error:
+            if "to satisfy the constraint" not in str(error):
+                raise
+            return 0.0
+
+    @torch.enable_grad()
+    def prior_terms(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
+        """Minus the log prior, its gradient `(K,)` and its Hessian `(K, K)`; 0 where there is no density."""
+        none = torch.zeros_like(theta)
+        if self.priorless:
+            return 0.0, none, torch.outer(none, none)
+        leaf = theta.detach().requires_grad_()
+        prior = self._scant.prior_of(leaf)
+        if not isinstance(prior, Tensor) or not prior.requires_grad:
+            return float(prior), none, torch.outer(none, none)
+        (slope,) = torch.autograd.grad(prior, leaf, create_graph=True)
+        return float(prior.detach()), slope.detach(), rows_of_second_derivatives(slope, leaf)
+
+    def softened(self, softness: float) -> Objective:
+        """The same objective with the corners of Laplace densities rounded off; itself if it has none."""
+        if self.corner is None and not kinked_sites(self):
+            return self
+        return self.changed(lambda model: smoothed(model, softness))
+
+    def column_names(self, call: Affine) -> list[str]:
+        """The names of a predictor's design columns."""
+        known = self.data.columns
+        for key in (*design_keys(call.name), ALL):
+            if key in known and len(known[key]) == call.design.shape[1]:
+                return list(known[key])
+        return [f"x{j}" for j in range(call.design.shape[1])]
+
+    def output_names(self, call: Affine) -> tuple[str, ...]:
+        """The names of a predictor's outputs: `mean`, or `mean[height]`, `mean[weight]` where it has many.
+
+        Those that are numbered like the columns of the response are called after them.
+        """
+        if call.outputs is None:
+            return (call.name,)
+        responses = self.data.responses
+        names = responses if call.outputs == range(len(responses)) else call.outputs
+        return tuple(f"{call.name}[{name}]" for name in names)
+
+    def theta(self, params: Mapping[str, Tensor]) -> Tensor:
+        """The vector of a full set of constrained values."""
+        parts = [
+            site.transform.inv(params[name].to(self.data.y.dtype)).reshape(-1)
+            for name, site in self.sites.items()
+        ]
+        return torch.cat(parts).detach()
+
+    def params(self, theta: Tensor) -> dict[str, Tensor]:
+        """Site name -> value on its own support; differentiable in `theta`."""
+        return {
+            name: site.transform(theta[site.place].reshape(site.unconstrained))
+            for name, site in self.sites.items()
+        }
+
+    def at(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Run:
+        """Run the weighted model on all rows at `theta`, cut at the predictors in `etas`."""
+        return run(self.weighted, self.data, Run(self.params(theta), etas=etas))
+
+    def terms(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | float]:
+        """Minus the log-likelihood of the rows, and minus the log prior."""
+        at = self.at(theta, etas)
+        return -at.log_prob(RESPONSE).sum(), -at.prior()
+
+    def loss(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The loss as a differentiable scalar."""
+        nll, prior = self.terms(theta, etas)
+        return nll + prior
+
+    def trial(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | float]:
+        """As `terms`; infinite where torch refuses a parameter, such as a scale that overflowed."""
+        try:
+            return self.terms(theta, etas)
+        except ValueError as error:
+            if "to satisfy the constraint" not in str(error):
+                raise
+            return torch.tensor(torch.inf, dtype=theta.dtype), 0.0
+
+    def value(self, theta: Tensor) -> float:
+        """The loss in nats."""
+        with torch.no_grad():
+            return float(self.loss(theta))
+
+    @torch.enable_grad()
+    def value_and_gradient(self, theta: Tensor) -> tuple[float, Tensor]:
+        """The loss and its gradient `(K,)`."""
+        leaf = theta.detach().requires_grad_()
+        loss = self.loss(leaf)
+        return float(loss.detach()), torch.autograd.grad(loss, leaf)[0]
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        """The gradient `(K,)` of the loss."""
+        return self.value_and_gradient(theta)[1]
+
+    @torch.enable_grad()
+    def hessian(self, theta: Tensor) -> Tensor:
+        """The Hessian `(K, K)` of the loss, by differentiating the gradient K times."""
+        leaf = theta.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.loss(leaf), leaf, create_graph=True)
+        return rows_of_second_derivatives(gradient, leaf)
+
+    def nll(self, theta: Tensor) -> float:
+        """Minus the log-likelihood of the rows alone, in nats, with weights and every constant."""
+        with torch.no_grad():
+            return -float(self.at(theta).log_prob(RESPONSE).sum())
+
+    def log_likelihood(self, theta: Tensor) -> Tensor:
+        """The log-likelihood of each row `(N,)`, without weights."""
+        params = self.params(theta)
+        runs = (run(part.model, part.data, Run(params)) for _, part in self.parts)
+        return torch.cat([at.log_prob(RESPONSE) for at in runs])
+
+    def response(self, theta: Tensor) -> Any:
+        """The distribution of the observations at `theta`."""
+        with torch.no_grad():
+            return self.at(theta).sites[RESPONSE]["fn"]
+
+    def check_bounded(self, theta: Tensor) -> None:
+        """Refuse a place where the spread has shrunk to the rounding of the data.
+
+        A density of a real `y` that follows some rows exactly can be made as high as one likes there; all
+        that stops a solver is that residuals are rounded at 1e-16 of `y`.
+
+        Raises:
+            UnboundedLikelihoodError: naming the first such row.
+        """
+        if self.exacting:
+            for _, part in self.parts:
+                part.check_spread(part.response(theta))
+
+    def end(self, theta: Tensor, loss: float | None = None) -> tuple[float, float]:
+        """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`.
+
+        Of very many rows, whose `loss` is known, a sample says whether there is anything to check.
+        """
+        if loss is not None and len(self.parts) > 1 and self._is_spread(theta):
+            prior = self.prior_terms(theta)[0]
+            return loss - prior, prior
+        nll, prior = 0.0, 0.0
+        with torch.no_grad():
+            for rows, part in self.parts:
+                at = part.at(theta)
+                part.check_spread(at.sites[RESPONSE]["fn"])
+                nll -= float(at.log_prob(RESPONSE).sum())
+                prior = prior if rows.start else -float(at.prior())
+        return nll, prior
+
+    def _is_spread(self, theta: Tensor) -> bool:
+        """Whether the rows of a sample are all far from being followed exactly."""
+        few = self.sample
+        return not bool(exact_rows(few.response(theta), few.data.y, FAR).any())
+
+    def check_spread(self, response: Any) -> None:
+        """As `check_bounded`, of the distribution of the observations."""
+        y = self.data.y
+        exact = exact_rows(response, y)
+        if not bool(exact.any()):
+            return
+        row, count = int(exact.nonzero()[0]), int(exact.sum())
+        which = "every row" if count == len(exact) else f"{count} of {len(exact)} rows"
+        raise UnboundedLikelihoodError(
+            f"`{self.name}` fits {which} exactly (row {self.data.row(row)}: y = {float(y[row]):g}), so its "
+            "spread goes to 0 and the likelihood has no maximum. Use fewer columns or more rows, condition "
+            "the scale at a known value, or use `map_estimate` with a prior that keeps the scale away from 0."
+        )
+
+
+def _may_be_exact(response: Any) -> bool:
+    """Whether the density of a response can be as high as one likes."""
+    response = latent(response)
+    return not (response.support.is_discrete or response.event_shape)
+
+
+def exact_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
+    """Where the spread of the response is no more than some times the rounding of `y`, `(N,)` or `(S, N)`."""
+    nowhere = torch.zeros((), dtype=torch.bool)
+    if not _may_be_exact(response):
+        return nowhere
+    response = latent(response)  # a spread that bounds hold up may still go to 0
+    try:
+        # A component of a mixture may follow its rows exactly while the others keep the whole wide.
+        spread_at = getattr(response, "spread_at", None)
+        spread = response.stddev if spread_at is None else spread_at(y)
+    except NotImplementedError:  # a distribution of the user's own, without a variance
+        return nowhere
+    # A y that starts at 0 is as exact as its own row, as log y is; a real y as the largest of them.
+    own = getattr(response.support, "lower_bound", None) == 0
+    exact = spread <= torch.finfo(y.dtype).eps * 500 * times * (
+        y.abs() if own else y.abs().amax(-1, keepdim=True)
+    )
+    return exact.expand(broadcast_shapes(exact.shape, y.shape))
+
+
+def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:
+    rows = []
+    for component in gradient:
+        if component.requires_grad:
+            (row,) = torch.autograd.grad(component, leaf, retain_graph=True, allow_unused=True)
+        else:
+            row = None
+        rows.append(torch.zeros_like(leaf) if row is None else row)
+    hessian = torch.stack(rows) if rows else leaf.new_zeros((0, 0))
+    return 0.5 * (hessian + hessian.T)
+
+
+def kinked_sites(objective: Objective) -> tuple[str, ...]:
+    """The latent sites whose own density has a corner and counts."""
+    return tuple(
+        name for name, site in objective.sites.items() if not site.masked and corner(site.fn) is not None
+    )

@@ -1,0 +1,153 @@
+"""Products of tall matrices: what many rows of a few columns come to, in cache-sized chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+CHUNK = 327_680
+"""So many numbers are multiplied at a time: they stay in the cache of a core."""
+TALL = 2048
+"""Tall matrices are multiplied so many rows at a time."""
+AT_ONCE = 4
+"""So many weights stand side by side."""
+FULL = {torch.float64: 12, torch.float32: 8}
+"""Widths that are multiples of these keep the registers of a processor full."""
+
+
+def gathered(columns: Tensor, one: bool, values: Sequence[Tensor]) -> list[Tensor]:
+    """`[1, columns].T @ v` `(P,)` for each of the `values` `(N,)`, the 1 where `one` says so."""
+    found = columns.new_zeros(len(values), columns.shape[1] + one)
+    found[:, int(one) :] += _rows_product(values, columns)
+    if one:
+        found[:, 0] += torch.stack([v.sum() for v in values])
+    return list(found)
+
+
+def _rows_product(values: Sequence[Tensor], columns: Tensor) -> Tensor:
+    """The vectors as rows times the columns, `(V, P)`."""
+    whole = len(columns) // TALL * TALL
+    if whole < 2 * TALL:
+        return torch.stack(list(values)) @ columns
+    tiles = torch.stack([v[:whole].unflatten(0, (-1, TALL)) for v in values], dim=1)
+    found = torch.bmm(tiles, columns[:whole].unflatten(0, (-1, TALL))).sum(dim=0)
+    if whole == len(columns):
+        return found
+    return found + torch.stack([v[whole:] for v in values]) @ columns[whole:]
+
+
+def symmetric_products(
+    columns: Tensor, one: bool, weights: Sequence[Tensor], rough: bool = False
+) -> list[Tensor]:
+    """`[1, columns].T @ diag(w) @ [1, columns]` `(P, P)` for each of the `weights` `(N,)`.
+
+    `rough` products are summed in single precision within a chunk, with weights of order one.
+    """
+    found: list[Tensor] = []
+    for at in range(0, len(weights), AT_ONCE):
+        group = weights[at : at + AT_ONCE]
+        found += (_roughly(columns, one, group) if rough else None) or _side_by_side(columns, one, group)[0]
+    return found
+
+
+def plain_products(columns: Tensor, one: bool, values: Tensor) -> tuple[Tensor, Tensor]:
+    """`[1, columns].T @ [1, columns]` `(P, P)`, and `[1, columns].T @ values` `(P,)`."""
+    (products,), (sums,) = _side_by_side(columns, one, [columns.new_ones(len(columns))], [values])
+    return products, sums
+
+
+def _roughly(columns: Tensor, one: bool, weights: Sequence[Tensor]) -> list[Tensor] | None:
+    """The products in single precision, or None where their sizes do not allow it."""
+    sizes = torch.stack([w.abs().max() for w in weights])
+    if not bool((torch.isfinite(sizes) & (sizes > 0)).all()):
+        return None
+    scaled = [w / size for w, size in zip(weights, sizes, strict=True)]
+    found, _ = _side_by_side(columns, one, scaled, dtype=torch.float32)
+    if not all(bool(torch.isfinite(part).all()) for part in found):
+        return None
+    return [size * part for size, part in zip(sizes, found, strict=True)]
+
+
+def _side_by_side(
+    columns: Tensor,
+    one: bool,
+    weights: Sequence[Tensor],
+    values: Sequence[Tensor] = (),
+    dtype: torch.dtype | None = None,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The products of the columns with each of the weights, and their sums with each of the values.
+
+    They are blocks of `columns.T @ [w₁ columns, w₁, w₂ columns, w₂, …, v₁, v₂, …]`.
+    """
+    dtype = columns.dtype if dtype is None else dtype
+    rows, width = columns.shape
+    each = width + one
+    used = each * len(weights)
+    padded = _full(used + len(values), dtype)
+    size = min(TALL * max(1, CHUNK // (TALL * max(1, padded))), max(1, rows))
+    beside = columns.new_zeros(size, padded, dtype=dtype)
+    total, sums = columns.new_zeros(width, padded), columns.new_zeros(len(weights) + len(values))
+    for chunk in chunks(rows, size):
+        left = columns[chunk].to(dtype)
+        right = beside[: len(left)]
+        for k, weight in enumerate(weights):
+            own = weight[chunk].to(dtype)
+            torch.mul(left, own[:, None], out=right[:, k * each : k * each + width])
+            if one:
+                right[:, k * each + width] = own
+                sums[k] += own.sum()
+        for k, value in enumerate(values):
+            right[:, used + k] = value[chunk]
+            sums[len(weights) + k] += value[chunk].sum()
+        total += tall_product(left, right)
+    parts = (total[:, k * each : (k + 1) * each] for k in range(len(weights)))
+    products = [_bordered(part, sums[k]) if one else part for k, part in enumerate(parts)]
+    vectors = ((k, total[:, used + k]) for k in range(len(values)))
+    first = sums[len(weights) :, None]
+    return products, [torch.cat([first[k], vector]) if one else vector for k, vector in vectors]
+
+
+def _bordered(part: Tensor, total: Tensor) -> Tensor:
+    """`[columns.T @ w @ columns, columns.T @ w]` and the sum of w, with what belongs to the 1 put first."""
+    first = torch.cat([total[None], part[:, -1]])
+    return torch.cat([first[:, None], torch.cat([part[:, -1:].T, part[:, :-1]])], dim=1)
+
+
+def _full(width: int, dtype: torch.dtype) -> int:
+    """The next width that is no slower; narrow products are as fast as they are."""
+    unit = FULL.get(dtype, 1)
+    return width if width < unit else -(-width // unit) * unit
+
+
+def mixed_products(left: Tensor, values: Tensor, right: Tensor, one: bool, other: bool) -> Tensor:
+    """`[1, left].T @ diag(values) @ [1, right]`, each 1 where it is asked for, chunk by chunk."""
+    total = values.new_zeros((left.shape[1] + one, right.shape[1] + other))
+    size = TALL * max(1, CHUNK // (TALL * max(1, right.shape[1])))
+    for rows in chunks(len(values), size):
+        weights, first = values[rows], left[rows]
+        weighted = right[rows] * weights[:, None]
+        total[one:, other:] += tall_product(first, weighted)
+        if one:
+            total[0, other:] += weighted.sum(dim=0)
+        if other:
+            total[one:, 0] += weights @ first
+        if one and other:
+            total[0, 0] += weights.sum()
+    return total
+
+
+def tall_product(left: Tensor, right: Tensor) -> Tensor:
+    """`left.T @ right` of tall matrices: as many small products at once, of which each thread takes some."""
+    whole = len(left) // TALL * TALL
+    if whole < 2 * TALL:
+        return left.T @ right
+    first, second = (each[:whole].unflatten(0, (-1, TALL)) for each in (left, right))
+    found = torch.bmm(first.transpose(1, 2), second).sum(dim=0)
+    return found + left[whole:].T @ right[whole:] if whole < len(left) else found
+
+
+def chunks(rows: int, size: int) -> Iterator[slice]:
+    """Slices of so many rows, the last one shorter."""
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))

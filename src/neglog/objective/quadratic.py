@@ -1,0 +1,57 @@
+"""Quadratic priors: the Normal ones whose parameters are numbers, as one form of a problem's vector."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import Independent
+
+from neglog.objective.coordinates import Coordinates
+from neglog.objective.objective import NORMAL
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """Minus the log-density of some sites, ½ zᵀ `matrix` z - `slope`ᵀ z + `constant` at z `(K,)`.
+
+    `slope` `(K,)` is None where it is 0.
+    """
+
+    sites: frozenset[str]
+    matrix: Tensor
+    slope: Tensor | None
+    constant: float
+
+    def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The value and the gradient at `z` `(K,)`."""
+        bend = self.matrix @ z
+        value = 0.5 * (bend @ z) + self.constant
+        return (value, bend) if self.slope is None else (value - self.slope @ z, bend - self.slope)
+
+
+@torch.enable_grad()
+def quadratic_priors(coordinates: Coordinates) -> Quadratic | None:
+    """The Normal priors of a problem whose parameters do not depend on others; None if there are none."""
+    objective, found = coordinates.objective, set()
+    precision, slope = torch.zeros_like(objective.initial), torch.zeros_like(objective.initial)
+    ran, constant = objective.sample.at(objective.initial.clone().requires_grad_()), 0.0
+    for name, site in objective.sites.items():
+        msg = ran.sites[name]
+        fn = msg["fn"]
+        while isinstance(fn, Independent):
+            fn = fn.base_dist
+        whole = msg["mask"] is None and bool((torch.as_tensor(msg["scale"]) == 1).all())
+        if not whole or type(fn) not in NORMAL or fn.loc.requires_grad or fn.scale.requires_grad:
+            continue
+        found.add(name)
+        loc, scale = (each.expand(site.shape).reshape(-1).to(slope) for each in (fn.loc, fn.scale))
+        precision[site.place], slope[site.place] = scale**-2, loc * scale**-2
+        constant += float((0.5 * (loc / scale).square() + scale.log() + 0.5 * math.log(2 * math.pi)).sum())
+    if not found:
+        return None
+    bend = coordinates.directions(torch.eye(coordinates.size, dtype=slope.dtype))
+    pulled = bend.T @ slope if bool(slope.any()) else None
+    return Quadratic(frozenset(found), bend.T @ (precision[:, None] * bend), pulled, constant)

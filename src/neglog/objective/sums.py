@@ -1,0 +1,125 @@
+"""Sums: what blocks of rows come to, as the value, the gradient and the Hessian of a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog.objective.basis import Basis
+from neglog.objective.blocks import Block
+from neglog.objective.rowwise import Terms
+
+PullBack = Callable[[Tensor], Tensor]
+"""A gradient `(K, ...)` in theta as one in z."""
+
+
+class Sums:
+    """The sums over rows, while the blocks of rows come in; constants stand at `places` `(C,)` in theta.
+
+    Of a `rough` Hessian six digits will do. `apart` says that nothing but constants of their own, which are
+    the same in z, stands beside the predictors: no prior that counts, and no coefficient.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        places: Tensor,
+        size: int,
+        like: Tensor,
+        rough: bool = False,
+        apart: bool = False,
+    ) -> None:
+        self.blocks, self.places, self.rough, self.apart = blocks, places, rough, apart
+        self.value = 0.0
+        self.gradient, self.hessian = like.new_zeros(size), like.new_zeros(size, size)
+        self.own, self.own_second = like.new_zeros(size), like.new_zeros(size, size)
+        self.crosses = like.new_zeros(len(places), size)
+
+    def add_prior(self, value: float, slope: Tensor, bend: Tensor) -> None:
+        """Add minus the log prior, with its derivatives in theta."""
+        self.value += value
+        self.own += slope
+        self.own_second += bend
+
+    def add(self, terms: Terms, rows: slice) -> None:
+        """Add the loss of some rows, with the derivatives that are known."""
+        self.value += float(terms.value)
+        if terms.own is not None:
+            self.own.index_add_(0, self.places, terms.own)
+        wanted = [(self.gradient, *each) for each in zip(self.blocks, terms.slopes, strict=False)]
+        if terms.own_bends is not None:
+            _add(self.own_second, self.places, self.places, terms.own_bends)
+            for cross, across in zip(self.crosses, terms.crosses, strict=True):
+                wanted += [(cross, *each) for each in zip(self.blocks, across, strict=True)]
+            self._add_bends(terms, rows)
+        self._add_slopes(wanted, rows)
+
+    def _add_slopes(self, wanted: Sequence[tuple[Tensor, Block, Tensor]], rows: slice) -> None:
+        """Add to each vector `(K,)` what values `(N,)` in a predictor come to in its coefficients."""
+        for group in _by_columns(wanted, lambda each: each[1]):
+            values = [each.expand(_count(block, rows)) for _, block, each in group]
+            sums = _basis(group[0][1]).sums(values, rows)
+            for (vector, block, _), found in zip(group, sums, strict=True):
+                vector.index_add_(0, block.places, _basis(block).transform.T @ found)
+
+    def _add_bends(self, terms: Terms, rows: slice) -> None:
+        pairs = [
+            (block, other, values.expand(_count(block, rows)))
+            for block, bends in zip(self.blocks, terms.bends, strict=True)
+            for other, values in zip(self.blocks, bends, strict=False)
+        ]
+        shared = [pair for pair in pairs if _basis(pair[0]).shares(_basis(pair[1]))]
+        for group in _by_columns(shared, lambda pair: pair[0]):
+            rough = self.rough and all(_basis(block).alike for pair in group for block in pair[:2])
+            products = _basis(group[0][0]).products([values for *_, values in group], rows, rough)
+            for (block, other, _), found in zip(group, products, strict=True):
+                self._add_bend(block, other, _basis(block).transform.T @ found @ _basis(other).transform)
+        for block, other, values in pairs:
+            if not _basis(block).shares(_basis(other)):
+                self._add_bend(block, other, block.cross(values, other, rows))
+
+    def _add_bend(self, block: Block, other: Block, part: Tensor) -> None:
+        _add(self.hessian, block.places, other.places, part)
+        if other is not block:
+            _add(self.hessian, other.places, block.places, part.T)
+
+    def slope(self, pull_back: PullBack) -> Tensor:
+        """The gradient `(K,)`."""
+        return self.gradient + (self.own if self.apart else pull_back(self.own))
+
+    def curvature(self, pull_back: PullBack) -> Tensor:
+        """The Hessian `(K, K)`."""
+        if self.apart:
+            crosses = torch.zeros_like(self.hessian).index_copy_(0, self.places, self.crosses)
+            return self.hessian + self.own_second + crosses + crosses.T
+        hessian = self.hessian + pull_back(pull_back(self.own_second).T)
+        for place, cross in zip(self.places.tolist(), self.crosses, strict=True):
+            unit = torch.zeros_like(cross)
+            unit[place] = 1.0
+            part = cross[:, None] * pull_back(unit)
+            hessian += part + part.T
+        return hessian
+
+
+def _add(matrix: Tensor, rows: Tensor, columns: Tensor, part: Tensor) -> None:
+    matrix.index_put_((rows[:, None], columns), part, accumulate=True)
+
+
+def _by_columns(wanted: Sequence[Any], block_of: Callable[[Any], Block]) -> list[list[Any]]:
+    """What is wanted of blocks, grouped by the columns that these are combinations of."""
+    groups: dict[Hashable, list[Any]] = {}
+    for each in wanted:
+        groups.setdefault(_basis(block_of(each)).key, []).append(each)
+    return list(groups.values())
+
+
+def _basis(block: Block) -> Basis:
+    assert block.basis is not None
+    return block.basis
+
+
+def _count(block: Block, rows: slice) -> int:
+    return len(range(*rows.indices(len(_basis(block).columns))))

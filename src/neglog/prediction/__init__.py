@@ -1,0 +1,1 @@
+"""What is said of new rows, and how well it fits what came."""

@@ -1,0 +1,302 @@
+"""Intervals and quantiles of what is predicted: of the mean of each row, and of its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from neglog.arguments import share
+from neglog.bayes.posterior import Posterior
+from neglog.data import Data
+from neglog.distributions.averaged import quantile_of
+from neglog.distributions.supports import ends
+from neglog.errors import ModelError
+from neglog.fitting.fit import Fit
+from neglog.prediction.predict import predict, rows_of
+from neglog.predictors import RESPONSE
+from neglog.tracing import Run, model_name, run
+from neglog.uncertainty.covariances import Kind, theta_covariance
+
+Of = Literal["mean", "outcome"]
+REST = 1e-9
+"""What is less of a standard error than this comes of rounding."""
+STEP = 1e-4
+"""Differences are taken over so many standard errors: right to 1e-8, by Taylor's series and by rounding."""
+TINY = 1e-300
+
+
+def interval(
+    fit: Fit | Posterior,
+    x: Any,
+    level: float = 0.95,
+    kind: Of = "mean",
+    *,
+    covariance: Kind = "observed",
+    groups: Any = None,
+    uncertainty: bool = True,
+    draws: int | None = None,
+    seed: int = 0,
+    **keywords: Any,
+) -> pd.DataFrame:
+    """An interval for each row of `x`: of the mean E[y | x], or of an outcome y that is still to come.
+
+    ``"mean"`` is Wald's, by the delta method: estimate, std_error, lower, upper. Where the mean is a function
+    of one linear predictor it is symmetric on the scale of that predictor and mapped, so that a rate stays
+    positive and a probability between 0 and 1; else it is symmetric on the logarithm of a positive mean, on
+    the log-odds of one between two ends, and as it is on the line. Of a posterior it lies between quantiles
+    of the means at its draws, and the estimate is their mean.
+
+    ``"outcome"`` lies between quantiles of `predict`, with the doubt about the parameters unless
+    ``uncertainty=False``: estimate (the median), lower, upper. It holds at least `level` of the predicted
+    probability: the ends of a discrete outcome are the smallest numbers whose distribution function reaches
+    (1 - level) / 2 and (1 + level) / 2.
+
+    Args:
+        fit: a fit; or a posterior, which has its own draws.
+        x: designs `(N, P)` as the fit had them; the table has the index of a data frame.
+        level: of the intervals.
+        kind: ``"mean"`` or ``"outcome"``.
+        covariance, groups: how far the estimates vary: `kind` and `groups` of `neglog.covariance`.
+        uncertainty, draws, seed: of ``"outcome"``, as `predict` has them.
+        keywords: what else the model takes for each row, such as ``exposure``, `(N,)`.
+
+    Raises:
+        ModelError: `level` is not between 0 and 1; no such kind; a response of vectors, or of classes without
+            an order; a mean that does not exist; as `covariance`.
+        DataError: as `predict` and `covariance`.
+
+    Source: McCullagh & Nelder (1989), Generalized Linear Models, section 4.4.
+
+    >>> import torch
+    >>> from neglog import mle, models
+    >>> x = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
+    >>> fit = mle(models.poisson, x, torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64))
+    >>> interval(fit, x).round(2)
+       estimate  std_error  lower  upper
+    0      0.87       0.74   0.16   4.60
+    1      2.26       0.98   0.96   5.30
+    2      5.87       2.36   2.67  12.89
+    """
+    level = share("level", level)
+    if kind == "outcome":
+        shares = [0.5, 0.5 - level / 2, 0.5 + level / 2]
+        ends_of = quantile(
+            fit, x, shares, uncertainty=uncertainty, draws=draws, seed=seed, kind=covariance, groups=groups,
+            **keywords,
+        )  # fmt: skip
+        columns = dict(zip(("estimate", "lower", "upper"), ends_of.T, strict=True))
+    elif kind == "mean":
+        columns = (
+            _of_draws(fit, x, level, draws, keywords)
+            if isinstance(fit, Posterior)
+            else _wald(fit, rows_of(fit, x, keywords), level, theta_covariance(fit, covariance, groups))
+        )
+    else:
+        raise ModelError(f"`kind` must be 'mean' or 'outcome'; it is {kind!r}.")
+    return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=_index(x))
+
+
+def quantile(
+    fit: Fit | Posterior,
+    x: Any,
+    q: float | Sequence[float] | Tensor,
+    *,
+    uncertainty: bool = False,
+    draws: int | None = None,
+    seed: int = 0,
+    kind: Kind = "observed",
+    groups: Any = None,
+    **keywords: Any,
+) -> Tensor:
+    """Quantiles of the distribution that is predicted for each row: `(N,)`, or `(N, Q)` for Q of them.
+
+    By the quantile function of the family; of a mixture over draws of the parameters, or where the family has
+    none, by a root of the distribution function. Of a discrete outcome, the smallest number whose
+    distribution function is at least `q`.
+
+    Args:
+        fit, x, uncertainty, draws, seed, kind, groups, keywords: as in `predict`.
+        q: one probability, or several.
+
+    Raises:
+        ModelError: a `q` that is not between 0 and 1; a response without quantiles: of vectors, or of classes
+            without an order; as `predict`.
+        DataError: as `predict`.
+
+    >>> import torch
+    >>> from neglog import mle, models
+    >>> x = torch.empty((4, 0), dtype=torch.float64)
+    >>> fit = mle(models.gaussian, x, torch.tensor([1.0, 2.0, 3.0, 6.0], dtype=torch.float64))
+    >>> quantile(fit, x[:1], [0.5, 0.975])
+    tensor([[3.0000, 6.6668]], dtype=torch.float64)
+    """
+    try:
+        shares = torch.as_tensor(q, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"`q` must be one number between 0 and 1, or several; it is {q!r}.") from error
+    if shares.dim() > 1 or not bool(((shares > 0) & (shares < 1)).all()):
+        raise ModelError(f"`q` must be one number between 0 and 1, or several; it is {q}.")
+    response = predict(
+        fit, x, uncertainty=uncertainty, draws=draws, seed=seed, kind=kind, groups=groups, **keywords
+    )
+    with torch.no_grad():
+        found = quantile_of(response, shares.reshape(-1, 1))
+    return found[0] if shares.dim() == 0 else found.T
+
+
+def _wald(fit: Fit, data: Data, level: float, matrix: Tensor) -> dict[str, Tensor]:
+    """The intervals of the means, by the delta method in theta with its covariance `(K, K)`."""
+    assert fit.objective is not None
+    rows = _Rows(fit, data)
+    theta = fit.objective.theta(fit.params)
+    reach = float(torch.special.ndtri(torch.tensor(0.5 + level / 2, dtype=torch.float64)))
+    with torch.no_grad():
+        mean = rows.mean(theta)
+    if not bool(torch.isfinite(mean).all()):
+        raise ModelError(
+            f"the mean of `{rows.name}` does not exist at these estimates; ask for kind='outcome'."
+        )
+    spread = matrix.diagonal().clamp(min=0).sqrt()
+    slopes = _checked_slopes(rows.mean, theta, spread)
+    error = _errors(slopes, matrix)
+    carrier = rows.carrier(theta, slopes, spread)
+    if carrier is None:
+        sides = _linked(mean, error, reach, rows.response(theta).support)
+    else:
+        name, eta = carrier
+        wide = reach * _errors(row_slopes(partial(rows.eta, name), theta), matrix)
+        with torch.no_grad():
+            sides = tuple(rows.mean(theta, {name: eta + side * wide}) for side in (-1, 1))
+    return {
+        "estimate": mean,
+        "std_error": error,
+        "lower": torch.minimum(*sides),
+        "upper": torch.maximum(*sides),
+    }
+
+
+class _Rows:
+    """A model on new rows, as functions of the unconstrained vector of its fit."""
+
+    def __init__(self, fit: Fit, data: Data) -> None:
+        assert fit.objective is not None
+        self.model, self.data, self.objective = fit.model, data, fit.objective
+        self.name = model_name(fit.model)
+
+    def at(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Run:
+        # A response that is given is not drawn; which one makes no difference to its distribution.
+        values = {**self.objective.params(theta), RESPONSE: self.data.y}
+        return run(self.model, self.data, Run(values, etas=etas), response=False)
+
+    def response(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Any:
+        return self.at(theta, etas).sites[RESPONSE]["fn"]
+
+    def mean(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Tensor:
+        fn = self.response(theta, etas)
+        if fn.event_shape:
+            raise ModelError(f"`{self.name}` has a response of vectors, whose means have no intervals here.")
+        return fn.mean.expand(fn.batch_shape)
+
+    def etas(self, theta: Tensor) -> dict[str, Tensor]:
+        return {call.name: call.value for call in self.at(theta).affines}
+
+    def eta(self, name: str, theta: Tensor) -> Tensor:
+        return self.etas(theta)[name]
+
+    def carrier(self, theta: Tensor, slopes: Tensor, spread: Tensor) -> tuple[str, Tensor] | None:
+        """The one linear predictor `(N,)` that the means depend on, with its name; None if there is none."""
+        with torch.no_grad():
+            etas = self.etas(theta)
+        most = (slopes.abs() * spread).amax()
+        for name, eta in etas.items():
+            if eta.shape != slopes.shape[:1]:
+                continue
+            leaf = eta.clone().requires_grad_()
+            with torch.enable_grad():
+                mean = self.mean(theta, {name: leaf})
+            if not mean.requires_grad:
+                continue
+            (along,) = torch.autograd.grad(mean.sum(), leaf)
+            through = along[:, None] * row_slopes(partial(self.eta, name), theta)
+            if bool((((slopes - through).abs() * spread) <= REST * most).all()):
+                return name, eta
+        return None
+
+
+@torch.enable_grad()
+def row_slopes(function: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
+    """The derivatives `(N, K)` in theta of values `(N,)`: of their weighted sum, and then in the weights."""
+    theta = theta.detach().clone().requires_grad_()
+    values = function(theta)
+    weights = torch.ones(len(values), dtype=theta.dtype, requires_grad=True)
+    if not values.requires_grad:
+        return theta.new_zeros((len(values), len(theta)))
+    (pull,) = torch.autograd.grad(weights @ values, theta, create_graph=True)
+    each = [torch.autograd.grad(part, weights, retain_graph=True, materialize_grads=True)[0] for part in pull]
+    return torch.stack(each, -1)
+
+
+@torch.no_grad()
+def _checked_slopes(function: Callable[[Tensor], Tensor], theta: Tensor, spread: Tensor) -> Tensor:
+    """`row_slopes`, held against a difference along one direction; differences where a mean has no others.
+
+    The mean of a censored or truncated distribution is a quadrature that is not differentiated.
+    """
+
+    def difference(direction: Tensor) -> Tensor:
+        return (function(theta + STEP * direction) - function(theta - STEP * direction)) / (2 * STEP)
+
+    found = row_slopes(function, theta)
+    direction = spread * torch.cos(torch.arange(len(theta), dtype=theta.dtype))
+    along = difference(direction)
+    if torch.allclose(found @ direction, along, rtol=1e-3, atol=1e-3 * float(along.abs().max()) + TINY):
+        return found
+    columns = [difference(each) for each in torch.diag(spread)]
+    return torch.stack(columns, -1) / torch.where(spread > 0, spread, 1.0)
+
+
+def _errors(slopes: Tensor, matrix: Tensor) -> Tensor:
+    """The standard errors `(N,)` of what has these derivatives `(N, K)` in parameters of this covariance."""
+    return torch.linalg.vecdot(slopes @ matrix, slopes).clamp(min=0).sqrt()
+
+
+def _linked(mean: Tensor, error: Tensor, reach: float, support: Any) -> tuple[Tensor, ...]:
+    """Both ends of intervals that are symmetric where a mean has no border, and end before the border."""
+    low, high = (torch.as_tensor(end, dtype=mean.dtype) for end in ends(support))
+    above, below = torch.isfinite(low), torch.isfinite(high)
+    over = torch.where(above, mean - low, 1.0)
+    under = torch.where(below, high - mean, 1.0)
+    sides = []
+    for side in (-reach, reach):
+        grown = over * torch.exp(side * error / over)
+        odds = over / under * torch.exp(side * error * (1 / over + 1 / under))
+        between = torch.where(above & below, low + (high - low) * odds / (1 + odds), mean + side * error)
+        sides.append(torch.where(above & ~below, low + grown, between))
+    return tuple(sides)
+
+
+def _of_draws(
+    fit: Posterior, x: Any, level: float, draws: int | None, keywords: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """The means at the draws of a posterior, between their quantiles."""
+    response = predict(fit, x, draws=draws, **keywords)
+    if response.event_shape:
+        raise ModelError("a response of vectors has means without intervals here.")
+    means = response.component.mean
+    if not bool(torch.isfinite(means).all()):
+        raise ModelError("the mean does not exist at every draw of the posterior; ask for kind='outcome'.")
+    lower, upper = torch.quantile(
+        means, torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=means.dtype), 0
+    )
+    return {"estimate": means.mean(0), "std_error": means.std(0), "lower": lower, "upper": upper}
+
+
+def _index(x: Any) -> pd.Index | None:
+    """The index of a data frame, or of the first in a mapping."""
+    first = next(iter(x.values())) if isinstance(x, Mapping) else x
+    return first.index if isinstance(first, pd.DataFrame) else None

@@ -1,0 +1,219 @@
+"""Prediction: the distribution of new observations, and the log-likelihood of given ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog.arguments import seed_of, whole
+from neglog.bayes.posterior import Posterior
+from neglog.data import Columns, Data, check_response, observed, prepare, prepare_designs
+from neglog.distributions.averaged import Averaged, Listed
+from neglog.errors import DataError, ModelError
+from neglog.fitting.fit import Fit, check_fit
+from neglog.handlers import Model
+from neglog.predictors import RESPONSE, row_count
+from neglog.tracing import Run, model_name, row_bounds, run, takes_missing
+from neglog.uncertainty.covariances import Kind, theta_covariance
+
+DRAWS = 256
+"""Draws of the parameters: a power of two, of which the points of a Sobol sequence are evenly spread."""
+
+
+def predict(
+    fit: Fit | Posterior,
+    x: Any,
+    *,
+    uncertainty: bool = False,
+    draws: int | None = None,
+    seed: int = 0,
+    kind: Kind = "observed",
+    groups: Any = None,
+    **keywords: Any,
+) -> Any:
+    """The distribution of `y` given `x`: a torch distribution of batch shape `(N,)`.
+
+    At the estimates it holds the doubt about `y` that the model states. With ``uncertainty=True`` it holds
+    the doubt about the parameters too: it is the mean of the model's own distributions over draws of the
+    parameters (`neglog.distributions.Averaged`), with `mean`, `variance`, `log_prob`, `cdf`, `icdf` and
+    `sample` of that mixture. The draws are Normal around the estimates in unconstrained coordinates, where a
+    positive parameter is its logarithm, with a covariance of `covariance`; they are the points of a scrambled
+    Sobol sequence, which are more even than random ones. Of a posterior, they are its own.
+
+    Memory goes with draws times rows; predict many rows in parts.
+
+    Args:
+        fit: a fit; or a posterior, whose predictions always hold the doubt about the parameters.
+        x: designs `(N, P)` as the fit had them; a data frame is read by column name.
+        uncertainty: whether to hold the doubt about the parameters of a fit.
+        draws: how many draws of the parameters, best a power of two; 256 by default, and all that a
+            posterior has. Fewer of a posterior are evenly spaced ones.
+        seed: the same seed gives the same draws of the parameters.
+        kind, groups: of the covariance, as `covariance` has them.
+        keywords: what else the model takes for each row, such as ``exposure``, `(N,)`.
+
+    Raises:
+        DataError: designs of another form than the fit had, NaN or infinite values.
+        ModelError: `draws` is not a positive whole number; with ``uncertainty=True``, as `covariance`.
+
+    Source: for the points, Owen (1997), Scrambled net variance for integrals of smooth functions.
+
+    >>> import torch
+    >>> from neglog import mle, models
+    >>> x = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
+    >>> fit = mle(models.gaussian, x, torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64))
+    >>> predict(fit, x).mean
+    tensor([0.5000, 3.0000, 5.5000], dtype=torch.float64)
+    >>> bool((predict(fit, x, uncertainty=True).variance > predict(fit, x).variance).all())
+    True
+    """
+    if isinstance(fit, Posterior):
+        had = fit.objective.data
+        data = new_rows(fit.model, had.columns, had.keywords, x, keywords, owner="posterior")
+        return _at_draws(fit.objective.model, data, _some(fit, draws))
+    data = rows_of(fit, x, keywords)
+    if not uncertainty:
+        return _response(fit.model, data, fit.params)
+    return _at_draws(fit.model, data, parameter_draws(fit, draws, seed, kind, groups))
+
+
+def rows_of(fit: Fit, x: Any, keywords: Mapping[str, Any]) -> Data:
+    """New rows for a fit, as `new_rows`."""
+    dtype = next(iter(check_fit(fit).params.values())).dtype
+    return new_rows(fit.model, fit.columns, fit.keywords, x, keywords, dtype=dtype)
+
+
+def new_rows(
+    model: Model,
+    columns: Columns,
+    needed: Collection[str],
+    x: Any,
+    keywords: Mapping[str, Any],
+    *,
+    owner: str = "fit",
+    dtype: torch.dtype = torch.float64,
+) -> Data:
+    """Designs and row-wise keywords as validated data, whose response is 0 and counts for nothing.
+
+    Raises:
+        DataError: designs of other columns, other keywords than those `needed`, NaN or infinite values.
+    """
+    if set(keywords) != set(needed):
+        given, wanted = sorted(keywords) or "none", sorted(needed) or "none"
+        raise DataError(f"the {owner} had these for each row: {wanted}; given are {given}. Give the same.")
+    designs, names = prepare_designs(x, dtype=dtype, columns=columns or None)
+    anything = torch.zeros(row_count(designs), dtype=dtype)
+    if not keywords:
+        return Data(designs, anything, columns=names)
+    data = prepare(designs, anything, dtype=dtype, row_bounds=row_bounds(model), **keywords)
+    return Data(designs, data.y, None, data.keywords, names)
+
+
+def parameter_draws(
+    fit: Fit, draws: int | None = None, seed: int = 0, kind: Kind = "observed", groups: Any = None
+) -> dict[str, Tensor]:
+    """Draws of the parameters around a fit: site name -> `(S, *shape)`, on the site's own support.
+
+    Raises:
+        ModelError: `draws` is not a positive whole number; as `covariance`.
+        DataError: as `covariance`.
+    """
+    count, seed = whole("draws", DRAWS if draws is None else draws), seed_of(seed)
+    matrix = theta_covariance(fit, kind, groups)
+    assert fit.objective is not None
+    scale = matrix.diagonal().clamp(min=0).sqrt()
+    unit = torch.where(scale > 0, scale, 1.0)
+    values, vectors = torch.linalg.eigh(matrix / unit[:, None] / unit)
+    root = scale[:, None] * vectors * values.clamp(min=0).sqrt()
+    engine = torch.quasirandom.SobolEngine(len(matrix), scramble=True, seed=seed)
+    points = engine.draw(count, dtype=torch.float64).clamp(2.0**-32, 1 - 2.0**-32)
+    theta = fit.objective.theta(fit.params) + torch.special.ndtri(points).to(root) @ root.T
+    return {
+        name: site.transform(theta[:, site.place].reshape(count, *site.unconstrained))
+        for name, site in fit.objective.sites.items()
+    }
+
+
+def _some(posterior: Posterior, draws: int | None) -> dict[str, Tensor]:
+    """The draws of a posterior, or so many of them that are evenly spaced: site name -> `(S, *shape)`."""
+    flat = {name: values.flatten(0, 1) for name, values in posterior.draws.items()}
+    every = posterior.shape[0] * posterior.shape[1]
+    if draws is None:
+        return flat
+    if whole("draws", draws) > every:
+        raise ModelError(f"`draws` is {draws} and the posterior has {every}; ask for no more than these.")
+    chosen = torch.arange(draws) * every // draws
+    return {name: values[chosen] for name, values in flat.items()}
+
+
+def _response(model: Model, data: Data, values: Mapping[str, Tensor]) -> Any:
+    """The distribution of the observations at these values of the parameters."""
+    with torch.no_grad():
+        return run(model, data, Run(values), response=False).sites[RESPONSE]["fn"]
+
+
+def _at_draws(model: Model, data: Data, values: Mapping[str, Tensor]) -> Averaged:
+    """The distribution of each row, averaged over draws of the parameters `(S, *shape)`.
+
+    The model runs once for all draws where it says of them what it says of each alone, which is held for the
+    first and the last; a model that does not runs draw by draw.
+    """
+    count = len(next(iter(values.values())))
+
+    def alone(s: int) -> Any:
+        return _response(model, data, {name: value[s] for name, value in values.items()})
+
+    ends = {s: alone(s) for s in (0, count - 1)}
+    try:
+        together = _response(model, data, {name: value.unsqueeze(1) for name, value in values.items()})
+        if together.batch_shape == (count, *ends[0].batch_shape) and _agree(together, ends):
+            return Averaged(together, ends[0])
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        pass
+    return Averaged(Listed([alone(s) for s in range(count)]), ends[0])
+
+
+def _agree(together: Any, ends: Mapping[int, Any]) -> bool:
+    if any(together.event_shape != fn.event_shape for fn in ends.values()):
+        return False
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        ys = {s: fn.sample() for s, fn in ends.items()}
+    return all(
+        torch.allclose(together.log_prob(ys[s])[s], fn.log_prob(ys[s]), rtol=1e-9, atol=1e-9)
+        for s, fn in ends.items()
+    )
+
+
+def log_likelihood(fit: Fit, x: Any, y: Any, **keywords: Any) -> Tensor:
+    """The log-density of each `y` given `x` at the estimates, `(N,)`, in nats.
+
+    Under `masked` it is that of what is known of a row, and 0 where nothing is.
+
+    Raises:
+        DataError: as `predict`; a `y` of another shape or length, or outside the model's support.
+
+    >>> import torch
+    >>> from neglog import mle, models
+    >>> x = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
+    >>> y = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64)
+    >>> fit = mle(models.gaussian, x, y)
+    >>> torch.allclose(log_likelihood(fit, x, y).sum(), torch.tensor(-fit.nll, dtype=torch.float64))
+    True
+    """
+    dtype = next(iter(check_fit(fit).params.values())).dtype
+    every = prepare(x, y, dtype=dtype, row_bounds=row_bounds(fit.model), **keywords)
+    response = predict(fit, x, **keywords)
+    shape = tuple(response.batch_shape + response.event_shape)
+    check_response(every, response.support, shape, model_name(fit.model))
+    some = (~torch.isnan(every.y)).reshape(every.rows, -1).any(1).nonzero()[:, 0]
+    known = torch.zeros(every.rows, dtype=dtype)
+    if not len(some) and takes_missing(fit.model):
+        return known
+    data = observed(every, takes_missing(fit.model))
+    with torch.no_grad():
+        site = run(fit.model, data, Run(fit.params)).sites[RESPONSE]
+        return known.index_copy(0, some, site["fn"].log_prob(site["value"]).to(dtype))

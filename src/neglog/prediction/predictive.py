@@ -1,0 +1,139 @@
+"""Draws of new observations from priors and posteriors, and the density of those that were made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from neglog.arguments import seed_of, whole
+from neglog.bayes.posterior import Posterior
+from neglog.data import Data, prepare, prepare_designs
+from neglog.errors import DataError, ModelError
+from neglog.handlers import Model
+from neglog.objective.lowered import replayed
+from neglog.objective.objective import Objective
+from neglog.prediction.predict import new_rows
+from neglog.predictors import RESPONSE, row_count
+from neglog.tracing import Run, row_bounds
+
+
+@dataclass(frozen=True)
+class PriorDraws:
+    """Draws from a prior: site name -> `(1, draws, *shape)`, and ``y`` given them, `(1, draws, N, ...)`."""
+
+    draws: Mapping[str, Tensor] = field(repr=False)
+    y: Tensor = field(repr=False)
+
+
+def prior_predictive(
+    model: Model, x: Any, y: Any = None, *, draws: int = 500, seed: int = 0, **keywords: Any
+) -> PriorDraws:
+    """Draws of the parameters from their priors, and of a response to each.
+
+    Args:
+        model: a Pyro function `(x, y=None)`.
+        x: a design `(N, P)`, or a mapping of them.
+        y: a response `(N,)` or `(N, D)`, for models that read their sizes (classes, dimensions) from it.
+        draws: how many.
+        seed: the same seed gives the same draws.
+        keywords: what else the model takes for each row, such as ``exposure``, `(N,)`.
+
+    Raises:
+        ModelError: a prior is flat, so that it cannot be drawn from.
+        DataError: as `mle`.
+
+    >>> import torch
+    >>> from neglog import models
+    >>> prior_predictive(models.poisson, torch.zeros((4, 1), dtype=torch.float64), draws=10).y.shape
+    torch.Size([1, 10, 4])
+    """
+    if y is None:
+        y = torch.zeros(row_count(prepare_designs(x)[0]), dtype=torch.float64)
+        data = prepare(x, y, row_bounds=row_bounds(model), **keywords)
+    else:
+        data = prepare(x, y, row_bounds=row_bounds(model), **keywords)
+        model = Objective(model, data).model  # with the sizes that it reads from y
+    return drawn_from_prior(model, data, draws, seed)
+
+
+def drawn_from_prior(model: Model, data: Data, draws: int, seed: int) -> PriorDraws:
+    """As `prior_predictive`, of data that were validated."""
+    draws = whole("draws", draws)
+    with _seeded(seed):
+        runs = [_run(model, data, {}) for _ in range(draws)]
+    latent = {name: msg for name, msg in runs[0].sites.items() if not msg["is_observed"] and name != RESPONSE}
+    flat = [name for name, msg in latent.items() if msg["mask"] is False]
+    if flat:
+        raise ModelError(
+            f"the priors of {', '.join(map(repr, flat))} are flat, so there is nothing to draw them from. "
+            "Give them priors by `with_priors`."
+        )
+    found = {name: torch.stack([each.sites[name]["value"] for each in runs])[None] for name in latent}
+    return PriorDraws(found, torch.stack([each.sites[RESPONSE]["value"] for each in runs])[None])
+
+
+def posterior_predictive(posterior: Posterior, x: Any = None, *, seed: int = 0, **keywords: Any) -> Tensor:
+    """A response drawn from the model at each draw of a posterior, `(chains, draws, N)` or `(..., N, D)`.
+
+    Args:
+        posterior: a posterior.
+        x: designs as the posterior had them; its own by default.
+        seed: the same seed gives the same draws.
+        keywords: what else the model takes for each row of `x`, such as ``exposure``, `(N,)`.
+
+    Raises:
+        ModelError: it is no posterior.
+        DataError: designs of another form than the posterior had, NaN or infinite values; keywords
+            without `x`, or others than it had.
+    """
+    if not isinstance(posterior, Posterior):
+        raise ModelError(
+            f"`posterior_predictive` is of a posterior, not of {type(posterior).__name__}; of a fit there is "
+            "`predict`, and its `sample`."
+        )
+    objective = posterior.objective
+    data = objective.data
+    if x is not None:
+        data = new_rows(objective.model, data.columns, data.keywords, x, keywords, owner="posterior")
+    if x is None and keywords:
+        raise DataError(f"{sorted(keywords)} belong to the rows of an `x`; give both, or none.")
+    chains, draws = posterior.shape
+    flat = {name: values.flatten(0, 1) for name, values in posterior.draws.items()}
+    found = responses(objective.model, data, flat, seed)
+    return found.reshape(chains, draws, *found.shape[1:])
+
+
+def responses(model: Model, data: Data, values: Mapping[str, Tensor], seed: int) -> Tensor:
+    """A response `(S, N, ...)` drawn at each of the values `(S, *shape)` of the parameters."""
+    count = len(next(iter(values.values())))
+    with _seeded(seed):
+        each = ({name: value[i] for name, value in values.items()} for i in range(count))
+        return torch.stack([_run(model, data, at).sites[RESPONSE]["value"] for at in each])
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers in private, from this seed; parameters are known to be fine."""
+    seed = seed_of(seed)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _run(model: Model, data: Data, values: Mapping[str, Tensor]) -> Run:
+    with Run(values) as at:
+        model(data.x, None, **data.keywords)
+    return at
+
+
+def row_log_likelihood(objective: Objective, theta: Tensor) -> Tensor:
+    """The log-likelihood of each row, `(S, N)`, at many vectors `(S, K)`; without weights."""
+    with torch.no_grad(), pyro.validation_enabled(False):
+        replay = replayed(lambda z: (objective.log_likelihood(z),), theta[0], [], None, False)
+        return torch.stack([replay.evaluate(each)[0] for each in theta])

@@ -1,0 +1,142 @@
+"""Scores: how well what was predicted for each row fits what came, by proper scoring rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from neglog.bayes.posterior import Posterior
+from neglog.data import check_response, prepare
+from neglog.distributions import Ordered
+from neglog.distributions.averaged import quantile_of
+from neglog.errors import DataError, ModelError
+from neglog.fitting.fit import Fit
+from neglog.prediction.crps import crps
+from neglog.prediction.predict import log_likelihood, predict
+from neglog.tracing import model_name, row_bounds
+from neglog.uncertainty.covariances import Kind
+
+LEVELS = {"pinball": 0.5, "interval": 0.95}
+"""The scores of a level, and the level where none is given."""
+NAMES = ("log", "crps", "brier", *LEVELS)
+
+
+def scores(
+    fit: Fit | Posterior,
+    x: Any,
+    y: Any,
+    kind: str = "log",
+    *,
+    uncertainty: bool = False,
+    draws: int | None = None,
+    seed: int = 0,
+    covariance: Kind = "observed",
+    groups: Any = None,
+    **keywords: Any,
+) -> Tensor:
+    """The score of each row, `(N,)`, of what `predict` says of it. All are proper.
+
+    - ``"log"``: log p(y | x) in nats, as `log_likelihood` has it: the higher, the better. All others are
+      losses: the lower, the better.
+    - ``"crps"``: the continuous ranked probability score, in units of y; of a point forecast it is the
+      absolute error. See `neglog.prediction.crps` for how it is computed. Of ordered classes it is the ranked
+      probability score.
+    - ``"brier"``: (p - y)² of a 0 or a 1; of classes, the sum of such squares over all of them.
+    - ``"pinball@0.9"``: max(0.9 (y - q), 0.1 (q - y)) of the quantile q of that level; of the median
+      without one.
+    - ``"interval@0.9"``: the length of the central interval of that level, and 2 / (1 - level) times how far
+      y is outside; at 0.95 without one.
+
+    Args:
+        fit: a fit, or a posterior.
+        x, y: rows, such as new ones; `y` as the model draws it.
+        kind: which score.
+        uncertainty, draws, seed: as in `predict`.
+        covariance, groups: `kind` and `groups` of `predict`.
+        keywords: what else the model takes for each row.
+
+    Raises:
+        ModelError: no such score, or a response that has none of that kind; as `predict`.
+        DataError: as `log_likelihood`; for all but ``"log"``, a `y` that is not known.
+
+    Sources: Gneiting & Raftery (2007), Strictly proper scoring rules; Brier (1950).
+
+    >>> import torch
+    >>> from neglog import mle, models
+    >>> x, y = torch.empty((4, 0), dtype=torch.float64), torch.tensor([0.0, 1.0, 1.0, 1.0])
+    >>> scores(mle(models.bernoulli, x, y), x, y, kind="brier")
+    tensor([0.5625, 0.0625, 0.0625, 0.0625], dtype=torch.float64)
+    """
+    parsed(kind)
+    if kind == "log" and isinstance(fit, Fit) and not uncertainty:
+        return log_likelihood(fit, x, y, **keywords)
+    response = predict(
+        fit, x, uncertainty=uncertainty, draws=draws, seed=seed, kind=covariance, groups=groups, **keywords
+    )
+    data = prepare(x, y, row_bounds=row_bounds(fit.model), **keywords)
+    shape = tuple(response.batch_shape + response.event_shape)
+    check_response(data, response.support, shape, model_name(fit.model))
+    if bool(torch.isnan(data.y).any()):
+        row = int(torch.isnan(data.y).reshape(data.rows, -1).any(1).nonzero()[0])
+        raise DataError(f"`y` of row {row} is not known, so it has no score {kind!r}; leave the row out.")
+    with torch.no_grad():
+        return score_of(response, data.y, kind)
+
+
+def score_of(response: Any, y: Tensor, kind: str) -> Tensor:
+    """The score of each y `(N,)` under a distribution of batch shape `(N,)`.
+
+    Raises:
+        ModelError: no such score, or the distribution has none of that kind.
+    """
+    name, level = parsed(kind)
+    if name == "log":
+        return response.log_prob(y)
+    if name == "crps":
+        return crps(response, y)
+    if name == "brier":
+        return _brier(response, y)
+    if name == "pinball":
+        away = y - quantile_of(response, torch.tensor(level, dtype=y.dtype))
+        return torch.maximum(level * away, (level - 1) * away)
+    lower, upper = (
+        quantile_of(response, torch.tensor(0.5 + side * level / 2, dtype=y.dtype)) for side in (-1, 1)
+    )
+    outside = (lower - y).clamp(min=0) + (y - upper).clamp(min=0)
+    return upper - lower + 2 / (1 - level) * outside
+
+
+def parsed(kind: str) -> tuple[str, float]:
+    """The name of a score and its level: ``"pinball@0.9"`` is ``("pinball", 0.9)``.
+
+    Raises:
+        ModelError: there is no such score, or its level is not between 0 and 1.
+    """
+    name, at, level = kind.partition("@")
+    if name not in NAMES or (at and name not in LEVELS):
+        listed = ", ".join(f'"{each}@{LEVELS[each]}"' if each in LEVELS else f'"{each}"' for each in NAMES)
+        raise ModelError(f"there is no score {kind!r}; there are {listed}.")
+    try:
+        value = float(level) if at else LEVELS.get(name, 0.5)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise ModelError(f"the level of the score {kind!r} must be between 0 and 1.")
+    return name, value
+
+
+def _brier(response: Any, y: Tensor) -> Tensor:
+    base = getattr(response, "first", response)
+    if isinstance(base, dist.Bernoulli):
+        return (response.log_prob(torch.ones_like(y)).exp() - y).square()
+    if isinstance(base, dist.Categorical | Ordered):
+        classes = range(base.probs.shape[-1])
+        each = [response.log_prob(torch.full_like(y, float(k))).exp() - (y == k).to(y) for k in classes]
+        return torch.stack(each).square().sum(0)
+    raise ModelError(
+        f"the Brier score is for probabilities of classes, and `{type(base).__name__}` draws none; take "
+        "'crps'."
+    )

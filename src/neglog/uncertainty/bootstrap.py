@@ -1,0 +1,365 @@
+"""The bootstrap: how far the estimates of a fit move when its data are drawn again."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from numbers import Integral
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from neglog.arguments import seed_of, share
+from neglog.batches.batch import fitted_again
+from neglog.batches.stack import drawn_again
+from neglog.data import Data
+from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError
+from neglog.fitting.fit import Fit, data_of, mle
+from neglog.labels import estimates, tabulated
+from neglog.objective.objective import Objective
+from neglog.predictors import RESPONSE
+from neglog.tracing import Run, run
+from neglog.uncertainty.information import influence
+
+Kind = Literal["rows", "weights", "parametric"]
+Interval = Literal["percentile", "basic", "bca"]
+CHUNK = 20_000_000
+"""So many numbers, draws times rows, are drawn at a time,"""
+PART = 100_000
+"""and so many of their rows: they stay in the cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """Estimates from data that were drawn again. A value, as `Fit` is.
+
+    Attributes:
+        fit: what was bootstrapped.
+        kind: how the data were drawn.
+        draws: the estimates, one row for each draw that has an optimum, by its number, and one column for
+            each (parameter, term) of `summary`.
+        converged: whether an optimum was certified, `(draws,)`. A draw can be without one: separated classes,
+            dependent columns.
+        groups: the number of the group that each row is in, `(N,)`, or None.
+    """
+
+    fit: Fit = field(repr=False)
+    kind: Kind
+    draws: pd.DataFrame = field(repr=False)
+    converged: np.ndarray = field(repr=False)
+    groups: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def standard_errors(self) -> pd.Series:
+        """The standard deviation of each parameter's draws, with the divisor draws - 1."""
+        return self.draws.std(ddof=1).rename("std_error")
+
+    def covariance(self) -> pd.DataFrame:
+        """The covariance of the draws `(K, K)`, by (parameter, term), with the divisor draws - 1."""
+        return self.draws.cov(ddof=1)
+
+    def interval(self, level: float = 0.95, kind: Interval = "percentile") -> pd.DataFrame:
+        """Confidence intervals: a data frame with the columns lower and upper, by (parameter, term).
+
+        With q the quantiles of the draws and t the estimate, ``percentile`` is [q(a/2), q(1 - a/2)] and
+        ``basic`` [2t - q(1 - a/2), 2t - q(a/2)], which may leave the range of a positive parameter. ``bca``
+        takes the quantiles that bias and skewness ask for (accelerated by the infinitesimal jackknife), and
+        needs resampled rows or groups.
+
+        Raises:
+            ModelError: `level` is not between 0 and 1, no such kind, too few draws for the level; for
+                ``bca``, other draws than of rows, or a fit without an information matrix.
+
+        Sources: Davison & Hinkley (1997), Bootstrap Methods and their Application, chapter 5; Efron (1987),
+        Better bootstrap confidence intervals; DiCiccio & Efron (1996), section 6, for the acceleration.
+        """
+        level = share("level", level)
+        tail = (1 - level) / 2
+        if len(self.draws) * tail < 1:
+            raise ModelError(
+                f"{len(self.draws)} draws say nothing of the outer {tail:g}; ask for more or a lower `level`."
+            )
+        shares = np.tile(np.array([[tail], [1 - tail]]), len(self.draws.columns))
+        estimate = _estimates(self.fit)
+        if kind == "bca":
+            shares = self._accelerated(shares, estimate)
+        elif kind not in ("percentile", "basic"):
+            raise ModelError(f"`kind` must be 'percentile', 'basic' or 'bca'; it is {kind!r}.")
+        columns = self.draws.to_numpy().T
+        ends = np.array([np.quantile(v, q) for v, q in zip(columns, shares.T, strict=True)])
+        if kind == "basic":
+            ends = 2 * estimate[:, None] - ends[:, ::-1]
+        return pd.DataFrame(ends, index=self.draws.columns, columns=["lower", "upper"])
+
+    def _accelerated(self, shares: np.ndarray, estimate: np.ndarray) -> np.ndarray:
+        """The shares `(2, K)` of the draws between which BCa intervals reach."""
+        if self.kind != "rows":
+            raise ModelError(
+                f"a BCa interval needs resampled rows, and these draws are of kind {self.kind!r}; ask for "
+                "kind='percentile' or 'basic'."
+            )
+        values = self.draws.to_numpy()
+        below = ((values < estimate).mean(0) + (values <= estimate).mean(0)) / 2
+        if not np.all((below > 0) & (below < 1)):
+            stuck = self.draws.columns[int(np.argmin((below > 0) & (below < 1)))]
+            raise ModelError(
+                f"all draws of {stuck} are on one side of its estimate, so its bias has no correction."
+            )
+        pulls, weights = influence(self.fit).to_numpy(), data_of(self.fit).weights
+        masses = np.ones(len(pulls)) if weights is None else weights.numpy()
+        if self.groups is not None:
+            pulls = pd.DataFrame(pulls * masses[:, None]).groupby(self.groups).sum().to_numpy()
+            masses = np.ones(len(pulls))
+        acceleration = (masses @ pulls**3) / (6 * (masses @ pulls**2) ** 1.5)
+        centre, reach = _normal_quantile(below), _normal_quantile(shares) + _normal_quantile(below)
+        return _normal_share(centre + reach / (1 - acceleration * reach))
+
+    def __getstate__(self) -> Any:
+        raise TypeError("a Bootstrap is not pickled; save its `draws`.")
+
+
+def bootstrap(
+    fit: Fit,
+    draws: int = 1000,
+    *,
+    kind: Kind = "rows",
+    groups: Any = None,
+    seed: int = 0,
+    solver: Any = None,
+) -> Bootstrap:
+    """Fit again to data that are drawn again, to see how far the estimates move.
+
+    Models that `mle_batch` takes are fitted all at once; others one after the other, from the estimates on.
+
+    Args:
+        fit: a maximum-likelihood fit that converged.
+        draws: how many data sets.
+        kind: ``"rows"`` draws as many observations as there are, with replacement (of whole groups, if
+            `groups` is given); ``"weights"`` gives each observation, or each group, an exponential weight:
+            the Bayesian bootstrap, without empty classes; ``"parametric"`` keeps `x` and draws `y` from the
+            fitted model.
+        groups: what rows belong together, `(N,)`, such as the patient of a visit: rows within a group may
+            depend on each other.
+        seed: of a random generator of its own. The same seed gives the same draws.
+        solver: one of `neglog.solvers` for the refits, which then go one by one; None to choose.
+
+    Raises:
+        ModelError: the fit is not one of maximum likelihood, or did not converge; fewer than two draws have
+            an optimum; no such kind.
+        DataError: the fit was read from disk, without its data; `groups` do not fit the rows, or cannot be
+            had with ``"parametric"``; weights that are not whole numbers, unless the draws are weights.
+
+    Warns:
+        ConvergenceWarning: draws without a certified optimum, which are left out.
+
+    Posterior modes (`map_estimate`) are refused: penalised estimates are biased towards their prior, so the
+    spread of their refits says how they vary but not where the truth is; with a lasso it is wrong even for
+    that (Chatterjee & Lahiri 2010). Their uncertainty is the posterior's.
+
+    Sources: Efron (1979), Bootstrap methods; Rubin (1981), The Bayesian bootstrap; Davison & Hinkley (1997),
+    section 3.8, for groups.
+
+    >>> import torch
+    >>> from neglog import mle, models
+    >>> x = torch.linspace(0, 1, 40, dtype=torch.float64)[:, None]
+    >>> fit = mle(models.gaussian, x, 1 + 2 * x[:, 0] + torch.sin(7.0 * torch.arange(40)))
+    >>> again = bootstrap(fit, draws=200)
+    >>> again.interval(0.9).loc[("mean", "x0")].round(1).to_dict()
+    {'lower': 1.4, 'upper': 2.5}
+    """
+    data = _checked(fit, draws, kind, seed)
+    numbers = None if groups is None else _numbers(groups, data, kind)
+    size = max(1, CHUNK // data.rows)
+    samples = (
+        _parametric(fit, data, draws, size, seed)
+        if kind == "parametric"
+        else _reweighted(data, draws, size, kind, numbers, np.random.default_rng(seed))
+    )
+    found, converged, reason = _refitted(fit, samples, solver)
+    missed = int((~converged).sum())
+    if missed > draws - 2:
+        raise ModelError(f"{missed} of {draws} draws have no optimum{reason}, so there is nothing to see.")
+    if missed:
+        warnings.warn(
+            f"`bootstrap` leaves out {missed} of {draws} draws without a certified optimum{reason}; what is "
+            "left is of the others alone. kind='weights' keeps every row in.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    table = tabulated(fit, {name: value[converged] for name, value in found.items()})
+    table.index = pd.Index(converged.nonzero()[:, 0].numpy(), name="draw")
+    return Bootstrap(fit, kind, table, converged.numpy(), numbers)
+
+
+Sample = tuple[Data, Tensor, Tensor | None]
+"""Data, whose own y and weights do not count; y `(N,)` or `(S, N)`; weights `(S, N)` or None."""
+
+
+def _checked(fit: Fit, draws: int, kind: str, seed: int) -> Data:
+    data = data_of(fit)
+    assert fit.objective is not None
+    if not all(site.masked for site in fit.objective.sites.values()):
+        raise ModelError(
+            "`bootstrap` needs a fit of maximum likelihood, and this one has priors: refits of a posterior "
+            "mode do not say how far it is from the truth. Use the posterior, or `mle`."
+        )
+    if not fit.converged:
+        raise ModelError(f"there is nothing to bootstrap without an optimum: {fit.status}.")
+    if kind not in ("rows", "weights", "parametric"):
+        raise ModelError(f"`kind` must be 'rows', 'weights' or 'parametric'; it is {kind!r}.")
+    if isinstance(draws, bool) or not isinstance(draws, Integral) or not draws >= 2:
+        raise ModelError(f"`draws` must be at least 2; it is {draws!r}.")
+    seed_of(seed)
+    counted = data.weights is None or bool((data.weights == data.weights.round()).all())
+    if kind != "weights" and not counted:
+        raise DataError(
+            f"kind={kind!r} needs observations that can be counted, and some `weights` are no whole numbers; "
+            "use kind='weights'."
+        )
+    return data
+
+
+def _numbers(groups: Any, data: Data, kind: str) -> np.ndarray:
+    if kind == "parametric":
+        raise DataError("kind='parametric' draws every y by itself, as the model says; leave `groups` out.")
+    return group_numbers(groups, data)
+
+
+def group_numbers(groups: Any, data: Data) -> np.ndarray:
+    """The groups of the rows that were fitted, as numbers from 0, `(N,)`.
+
+    Raises:
+        DataError: `groups` do not fit the rows, are missing in one, or are a single group.
+    """
+    given = np.asarray(groups)
+    rows = data.rows if data.index is None else int(data.index.max()) + 1
+    if given.ndim != 1 or len(given) < rows or (data.index is None and len(given) != rows):
+        raise DataError(f"`groups` must have one entry for each of {rows} rows; its shape is {given.shape}.")
+    codes, names = pd.factorize(given if data.index is None else given[data.index.numpy()])
+    if (codes < 0).any():
+        raise DataError(f"`groups` is missing in row {data.row(int(np.argmax(codes < 0)))}.")
+    if len(names) < 2:
+        raise DataError("`groups` has a single group, and how groups vary cannot be seen from one.")
+    return codes
+
+
+def _reweighted(
+    data: Data, draws: int, size: int, kind: str, groups: np.ndarray | None, rng: np.random.Generator
+) -> Iterator[Sample]:
+    """The data with weights `(S, N)` for some draws at a time."""
+    own = np.ones(data.rows) if data.weights is None else data.weights.numpy()
+    number = 0 if groups is None else int(groups.max()) + 1
+    for low in range(0, draws, size):
+        count = min(size, draws - low)
+        if kind == "rows" and groups is None:
+            items = None if data.weights is None else np.repeat(np.arange(data.rows), own.astype(int))
+            weights = _counts(items, data.rows, count, rng)
+        elif kind == "rows":
+            weights = _counts(None, number, count, rng)[:, groups] * own
+        elif groups is None:  # the sum of w exponential variables is a gamma variable of shape w
+            weights = rng.standard_exponential((count, data.rows))
+            weights = weights if data.weights is None else rng.standard_gamma(own, (count, data.rows))
+        else:
+            weights = rng.standard_exponential((count, number))[:, groups] * own
+        yield data, data.y, torch.from_numpy(weights)
+
+
+def _counts(items: np.ndarray | None, size: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each of `size` things is drawn `(draws, size)`, when all `items` are drawn anew.
+
+    Without `items`, each thing is one.
+    """
+    number = size if items is None else len(items)
+    counts, one = torch.zeros((draws, size), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    step = max(1, PART // number)
+    for low in range(0, draws, step):
+        part = counts[low : low + step]
+        drawn = rng.integers(number, size=(len(part), number), dtype=np.uint32)
+        index = torch.from_numpy(drawn.astype(np.int64) if items is None else items[drawn])
+        part.scatter_add_(1, index, one.expand(index.shape))
+    return counts.numpy()
+
+
+def _parametric(fit: Fit, data: Data, draws: int, size: int, seed: int) -> Iterator[Sample]:
+    """The data with y `(S, N)` from the fitted model, for some draws at a time; each observation a row."""
+    if data.weights is not None:
+        index = torch.arange(data.rows).repeat_interleave(data.weights.long())
+        data = replace(data.take(index), weights=None)
+    response = run(fit.model, data, Run(fit.params), response=False).sites[RESPONSE]["fn"]
+    state = torch.Generator().manual_seed(seed).get_state()
+    for low in range(0, draws, size):
+        with torch.random.fork_rng(devices=[]):  # distributions know no other generator than torch's own
+            torch.set_rng_state(state)
+            y = response.sample((min(size, draws - low),)).to(data.y.dtype)
+            state = torch.get_rng_state()
+        yield data, torch.where(torch.isnan(data.y), torch.nan, y), None
+
+
+def _refitted(fit: Fit, samples: Iterator[Sample], solver: Any) -> tuple[dict[str, Tensor], Tensor, str]:
+    """The parameters `(draws, *shape)`, which are optima, and why the first of the others is none."""
+    found: list[Mapping[str, Tensor]] = []
+    converged: list[Tensor] = []
+    reason, together = "", solver is None
+    for data, y, weights in samples:
+        params, optimal = None, torch.empty(0)
+        if together:
+            try:
+                params, optimal = _together(fit, data, y, weights)
+            except NeglogError:  # a network, a mixture, vectors
+                together = False
+        if params is None:
+            params, optimal, why = _one_by_one(fit, data, y, weights, solver)
+            reason = reason or why
+        found.append(params)
+        converged.append(optimal)
+    return (
+        {name: torch.cat([part[name] for part in found]) for name in fit.params},
+        torch.cat(converged),
+        reason,
+    )
+
+
+def _together(fit: Fit, data: Data, y: Tensor, weights: Tensor | None) -> tuple[Mapping[str, Tensor], Tensor]:
+    assert fit.objective is not None
+    objective = fit.objective if fit.objective.rows == data.rows else Objective(fit.model, data)
+    return fitted_again(objective, fit.params, drawn_again(data, y, weights))
+
+
+def _one_by_one(
+    fit: Fit, data: Data, y: Tensor, weights: Tensor | None, solver: Any
+) -> tuple[dict[str, Tensor], Tensor, str]:
+    count = len(y) if weights is None else len(weights)
+    params = {name: value.expand(count, *value.shape).clone() for name, value in fit.params.items()}
+    converged, reason = torch.zeros(count, dtype=torch.bool), ""
+    for s in range(count):
+        own = y[s] if weights is None else y
+        mass = None if weights is None else weights[s]
+        settings = {"weights": mass, "start": fit.params, "solver": solver, **data.keywords}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                one = mle(fit.model, data.x, own, **settings)
+        except NeglogError as error:
+            reason = reason or f" (the first: {error})"
+            continue
+        converged[s] = one.converged
+        reason = reason if one.converged else reason or f" (the first: {one.status})"
+        for name, value in one.params.items():
+            params[name][s] = value
+    return params, converged, reason
+
+
+def _estimates(fit: Fit) -> np.ndarray:
+    return estimates(fit).to_numpy()
+
+
+def _normal_quantile(share: np.ndarray) -> np.ndarray:
+    return torch.special.ndtri(torch.from_numpy(np.asarray(share))).numpy()
+
+
+def _normal_share(quantile: np.ndarray) -> np.ndarray:
+    return torch.special.ndtr(torch.from_numpy(np.asarray(quantile))).numpy()

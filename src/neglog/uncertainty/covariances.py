@@ -1,0 +1,311 @@
+"""Covariances: how far the estimates of a fit would vary, by its curvature, its scores, or its refits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from neglog.errors import DataError, ModelError
+from neglog.fitting.fit import Fit
+from neglog.labels import jacobian, labels_of
+from neglog.objective.coordinates import Coordinates
+from neglog.predictors import RESPONSE
+from neglog.uncertainty.bootstrap import bootstrap, group_numbers
+from neglog.uncertainty.fisher import expected_information
+from neglog.uncertainty.information import (
+    around,
+    cut_run,
+    in_blocks,
+    information,
+    inverse_root,
+    is_network,
+    optimum,
+    score_products,
+    scores,
+)
+from neglog.uncertainty.sparsity import line_covariance
+
+Kind = Literal[
+    "observed",
+    "expected",
+    "opg",
+    "sandwich",
+    "HC0",
+    "HC1",
+    "HC2",
+    "HC3",
+    "cluster",
+    "bootstrap",
+    "iid",
+    "kernel",
+]
+CORNERED = ("observed", "expected", "sandwich", "iid", "kernel", "bootstrap")
+"""What there is for a loss with corners, whose scores say nothing of its curvature."""
+
+
+def covariance(
+    fit: Fit,
+    kind: Kind = "observed",
+    *,
+    groups: Any = None,
+    bandwidth: str = "hall-sheather",
+    draws: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The covariance of the estimates, by the delta method on the parameters themselves.
+
+    There is no Jacobian shift: the standard error of a Gaussian's sigma is sigma / √(2n). Weights are
+    frequencies everywhere: 2 is the row twice. With H the Hessian of the joint NLL at the optimum and s_i the
+    gradient of row i's log-likelihood, `kind` is
+
+    - ``"observed"``: H⁻¹. For `map_estimate` it is the inverse curvature of the posterior at its mode: how
+      wide a normal density that was laid there is, and not how the mode varies from sample to sample.
+      A Laplace density has no curvature in its location; there the information that the model expects
+      stands in, 1 / scale² a row (tau (1 - tau) / scale² for a quantile): right if the noise has that
+      density, else take ``"kernel"``.
+    - ``"expected"``: the inverse of Fisher's information, for the families of
+      `neglog.uncertainty.fisher.FAMILIES`.
+    - ``"opg"``: (Σ s sᵀ)⁻¹, the outer product of the gradients.
+    - ``"sandwich"`` or ``"HC0"``: H⁻¹ (Σ s sᵀ) H⁻¹, right where the density is not; for `laplace` and
+      `quantile` it is ``"kernel"``. ``"HC1"`` is n / (n - p) times it, p the number of linear coefficients.
+      ``"HC2"`` divides s sᵀ by 1 - h and ``"HC3"`` by (1 - h)², where h is the row's leverage: the diagonal
+      of the hat matrix of the one linear predictor, weighted by the curvature of the loss in it.
+    - ``"cluster"``: sums of scores within `groups` in the place of s, times G / (G - 1) · (n - 1) / (n - p)
+      for G groups. Several groupings are added and subtracted as Cameron, Gelbach & Miller have it, each
+      combination of groups with a factor of its own.
+    - ``"bootstrap"``: the covariance of `draws` refits to resampled rows, or groups; see `neglog.bootstrap`.
+    - ``"iid"``, for `laplace` and `quantile`: tau (1 - tau) / f² (XᵀX)⁻¹ with one density f of the noise at
+      the line, by Siddiqui's difference of quantiles within the `bandwidth`.
+    - ``"kernel"``, for the same: Powell's sandwich, with the density of each row's noise by a normal kernel.
+
+    Of a network (`on_features`) it is the covariance of its heads and constants, such as ``sigma``, given the
+    features that it computes: the doubt about the network's own weights is not in it, and they are left out.
+    See `neglog.laplace_approximation` for theirs.
+
+    Args:
+        fit: a fit of `mle`; of `map_estimate` for ``"observed"``. Of a network it need not have converged, if
+            its heads are at their optimum given the features.
+        groups: for ``"cluster"`` (or ``"bootstrap"``), what rows belong together, `(N,)`; for ``"cluster"``
+            also a data frame or a list with several such groupings.
+        bandwidth: ``"hall-sheather"`` or ``"bofinger"``, for ``"iid"`` and ``"kernel"``.
+        draws, seed: for ``"bootstrap"``.
+
+    Returns:
+        A data frame `(K, K)` with rows and columns indexed by (parameter, term). Its ``attrs["kind"]`` says
+        what it is, such as ``"expected"`` where a loss has no curvature, and of a network
+        ``"observed, given the features"``.
+
+    Raises:
+        ModelError: no such kind, or it is not defined for this model; the fit did not converge; its
+            information is singular or indefinite, naming along what; its prior has corners (lasso); more
+            than 200 parameters; a variance that comes out negative.
+        DataError: the fit was read from disk, without its data; `groups` do not fit the rows.
+
+    Sources: Huber (1967); White (1980); MacKinnon & White (1985) for HC1 to HC3; Cameron, Gelbach & Miller
+    (2011), Robust inference with multiway clustering; Koenker (2005), Quantile Regression, section 3.4;
+    Powell (1991), Estimation of monotonic regression models under quantile restrictions.
+
+    >>> import torch
+    >>> from neglog import mle, models
+    >>> x = torch.empty((4, 0), dtype=torch.float64)
+    >>> fit = mle(models.gaussian, x, torch.tensor([1.0, 2.0, 3.0, 6.0], dtype=torch.float64))
+    >>> float(covariance(fit).iloc[0, 0]) - fit.params["sigma"].item() ** 2 / 4 < 1e-12
+    True
+    """
+    _check_request(kind, groups)
+    if kind == "bootstrap":
+        if is_network(fit):
+            raise ModelError("refits of a network have other features, so kind='bootstrap' is not for it.")
+        table = bootstrap(fit, draws, groups=groups, seed=seed).covariance()
+        index = labels_of(fit, optimum(fit)[0].objective)
+        return _labelled(table.loc[index, index].to_numpy(), index, kind)
+    coordinates, z = around(fit)
+    matrix, used = natural_covariance(coordinates, z, kind, groups, bandwidth)
+    used = f"{used}, given the features" if is_network(fit) else used
+    return _labelled(matrix.numpy(), labels_of(fit, coordinates.objective), used)
+
+
+def natural_covariance(
+    coordinates: Coordinates, z: Tensor, kind: str, groups: Any = None, bandwidth: str = "hall-sheather"
+) -> tuple[Tensor, str]:
+    """The covariance `(M, M)` of what tables show, by a kind of `covariance`, and which it came to be."""
+    matrix, used = unconstrained_covariance(coordinates, z, kind, groups, bandwidth)
+    slopes = jacobian(coordinates.objective, coordinates.theta(z))
+    return slopes @ matrix @ slopes.T, used
+
+
+def theta_covariance(fit: Fit, kind: Kind = "observed", groups: Any = None) -> Tensor:
+    """The covariance `(K, K)` of the estimates in unconstrained coordinates.
+
+    Raises:
+        ModelError, DataError: as `covariance`.
+    """
+    _check_request(kind, groups)
+    coordinates, z = optimum(fit)
+    if kind != "bootstrap":
+        return unconstrained_covariance(coordinates, z, kind, groups)[0]
+    slopes = jacobian(coordinates.objective, coordinates.theta(z))
+    back = torch.linalg.pinv(slopes)
+    return back @ torch.tensor(covariance(fit, kind, groups=groups).to_numpy()) @ back.T
+
+
+def _check_request(kind: str, groups: Any) -> None:
+    if kind not in get_args(Kind):
+        raise ModelError(f"`kind` must be one of {', '.join(map(repr, get_args(Kind)))}; it is {kind!r}.")
+    if groups is not None and kind not in ("cluster", "bootstrap"):
+        raise DataError(f"kind={kind!r} has no use for `groups`; ask for kind='cluster' or leave them out.")
+    if groups is None and kind == "cluster":
+        raise DataError("kind='cluster' needs `groups`: what rows belong together, one entry a row.")
+
+
+def _labelled(matrix: np.ndarray, index: pd.MultiIndex, kind: str) -> pd.DataFrame:
+    negative = [label for label, variance in zip(index, np.diag(matrix), strict=True) if not variance >= 0]
+    if negative:
+        raise ModelError(
+            f"the variance of {negative[0]} by kind={kind!r} is negative: groupings that overlap almost "
+            "wholly, or too few groups. Use a single grouping, or `bootstrap`."
+        )
+    found = pd.DataFrame(matrix, index=index, columns=index)
+    found.attrs["kind"] = kind
+    return found
+
+
+def unconstrained_covariance(
+    coordinates: Coordinates, z: Tensor, kind: str, groups: Any = None, bandwidth: str = "hall-sheather"
+) -> tuple[Tensor, str]:
+    """The covariance `(K, K)` in theta by a kind of `covariance`, and which kind it came to be."""
+    _check_kind(coordinates, kind)
+    if coordinates.kinked:
+        if kind in ("iid", "kernel", "sandwich"):
+            kind = "kernel" if kind == "sandwich" else kind
+            return line_covariance(coordinates, z, kind, bandwidth), kind
+        kind = "expected" if kind == "observed" else kind
+    if kind == "expected" and not coordinates.kinked:
+        matrix = expected_information(coordinates, z)
+    elif kind == "opg":
+        matrix = score_products(coordinates, z)
+    else:
+        matrix = information(coordinates, z)
+    root = inverse_root(coordinates, matrix)
+    half = coordinates.directions(root)
+    if kind in ("observed", "expected", "opg"):
+        return half @ half.T, kind
+    return half @ _middle(coordinates, z, root, kind, groups) @ half.T, kind
+
+
+def _check_kind(coordinates: Coordinates, kind: str) -> None:
+    sites = coordinates.objective.sites.values()
+    if kind != "observed" and not all(site.masked for site in sites):
+        raise ModelError(
+            f"kind={kind!r} says how maximum-likelihood estimates vary from sample to sample, and this fit "
+            "has priors, towards which it is biased; kind='observed' is the curvature of its posterior."
+        )
+    if kind in ("iid", "kernel") and not coordinates.kinked:
+        raise ModelError(
+            f"kind={kind!r} is for `laplace` and `quantile`; this loss is smooth, so use 'sandwich'."
+        )
+    if coordinates.kinked and kind not in CORNERED:
+        raise ModelError(
+            f"kind={kind!r} is not defined for a loss with corners; it has {', '.join(CORNERED)}. For groups "
+            "use `bootstrap`."
+        )
+
+
+def _middle(coordinates: Coordinates, z: Tensor, root: Tensor, kind: str, groups: Any) -> Tensor:
+    """What stands in the sandwich, of scores in the coordinates of the root of the information."""
+    count, slopes = coordinates.objective.data.count, sum(len(block.places) for block in coordinates.blocks)
+    if kind in ("HC1", "cluster") and not count > slopes:
+        raise ModelError(
+            f"kind={kind!r} needs more rows than the {slopes} coefficients; there are {count:g}."
+        )
+    if kind == "cluster":
+        return _clustered(coordinates, z, root, groups, (count - 1) / (count - slopes))
+    left = 1 - leverages(coordinates, z) if kind in ("HC2", "HC3") else None
+    shares = left.square() if left is not None and kind == "HC3" else left
+    factor = count / (count - slopes) if kind == "HC1" else 1.0
+    return factor * root.T @ score_products(coordinates, z, shares) @ root
+
+
+def leverages(coordinates: Coordinates, z: Tensor) -> Tensor:
+    """The leverage of each row `(N,)`: the diagonal of X (Xᵀ C X)⁻¹ Xᵀ C, C the curvatures in the predictor.
+
+    A row of weight 2 has the leverage of each of its two copies.
+
+    Raises:
+        ModelError: the model has not one linear predictor with one output; a row has a leverage of 1.
+    """
+    blocks = coordinates.blocks
+    if not coordinates.cut or len(blocks) != 1 or blocks[0].basis is None or blocks[0].output is not None:
+        raise ModelError(
+            "HC2 and HC3 need leverages, which a model has with one linear predictor of one output; this one "
+            "is another. Use 'HC1'."
+        )
+    block, weights = blocks[0], coordinates.objective.data.weights
+    # What is kept is filled in place: results of each block between its temporaries would hold the heap open.
+    bends, found = coordinates.zeros(coordinates.rows), coordinates.zeros(coordinates.rows)
+    for rows, part in in_blocks(coordinates):
+        bends[rows] = _curvatures(part, z)
+    each = bends if weights is None else bends * weights
+    values, vectors = torch.linalg.eigh(block.cross(each, block))
+    held = values > 1e-14 * values.max()  # a column without curvature has no leverage
+    root = vectors * torch.where(held, values, torch.inf).rsqrt()
+    for rows, part in in_blocks(coordinates):
+        basis = part.blocks[0].basis
+        assert basis is not None
+        found[rows] = bends[rows] * replace(basis, transform=basis.transform @ root).dense().square().sum(1)
+    if bool((found > 1 - 1e-10).any()):
+        row = coordinates.objective.data.row(int(found.argmax()))
+        raise ModelError(
+            f"row {row} has a leverage of 1: it alone decides a coefficient, so HC2 and HC3 do not exist. "
+            "Use 'HC1'."
+        )
+    return found
+
+
+def _curvatures(coordinates: Coordinates, z: Tensor) -> Tensor:
+    """The second derivatives `(N,)` of each row's loss in its one linear predictor."""
+    with torch.enable_grad():
+        ran, _, etas = cut_run(coordinates, z)
+        (eta,) = etas.values()
+        (slope,) = torch.autograd.grad(-ran.log_prob(RESPONSE).sum(), eta, create_graph=True)
+        return torch.autograd.grad(slope.sum(), eta)[0]
+
+
+def _clustered(coordinates: Coordinates, z: Tensor, root: Tensor, groups: Any, factor: float) -> Tensor:
+    """The sum over all combinations of groupings, those of an even number subtracted."""
+    numbers = [group_numbers(each, coordinates.objective.data) for each in _groupings(groups)]
+    signs, indices, sums = [], [], []
+    for size in range(1, len(numbers) + 1):
+        for chosen in combinations(numbers, size):
+            codes = chosen[0] if size == 1 else np.unique(np.stack(chosen), axis=1, return_inverse=True)[1]
+            signs.append((-1.0) ** (size + 1))
+            indices.append(torch.from_numpy(codes.reshape(-1)))
+            sums.append(root.new_zeros((int(codes.max()) + 1, len(root))))
+    for rows, part in in_blocks(coordinates):
+        own, weights = scores(part, z), part.objective.data.weights
+        own = own if weights is None else own * weights[:, None]
+        for index, total in zip(indices, sums, strict=True):
+            total.index_add_(0, index[rows], own)
+    middle = torch.zeros_like(root)
+    for sign, total in zip(signs, sums, strict=True):
+        turned = total @ root
+        middle += sign * factor * len(total) / (len(total) - 1) * (turned.T @ turned)
+    return middle
+
+
+def _groupings(groups: Any) -> Sequence[Any]:
+    if isinstance(groups, pd.DataFrame):
+        return [groups[column] for column in groups.columns]
+    if isinstance(groups, list | tuple) and groups and np.ndim(groups[0]) == 1:
+        return groups
+    given = np.asarray(groups)
+    if not given.ndim:
+        raise DataError(f"`groups` must have one entry for each row; it is {groups!r}.")
+    return [given] if given.ndim == 1 else list(given.T)

@@ -1,0 +1,160 @@
+"""Fisher's information: what an observation of each family is expected to tell of its parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog import distributions as families
+from neglog.errors import ModelError
+from neglog.objective.coordinates import Coordinates
+from neglog.predictors import RESPONSE
+from neglog.uncertainty.information import cut_run, in_blocks, slopes_of, summed_products
+
+Entries = Mapping[tuple[int, int], Tensor]
+EULER = 0.5772156649015329
+LARGEST = 5_000_000
+"""So many probabilities may the information on a dispersion take."""
+
+
+def expected_information(coordinates: Coordinates, z: Tensor) -> Tensor:
+    """The information `(K, K)` in z that the rows are expected to carry if the model is true.
+
+    Jᵀ I J summed over the rows, with I that of a family in its own parameters and J their derivatives.
+
+    Raises:
+        ModelError: the density of `y` is none of those whose information is known.
+    """
+    total = coordinates.zeros(coordinates.size, coordinates.size)
+    for _, part in in_blocks(coordinates):
+        total += _of_rows(part, z)
+    return total
+
+
+def _of_rows(coordinates: Coordinates, z: Tensor) -> Tensor:
+    """The same, of so few rows that their derivatives fit in memory."""
+    ran, theta, etas = cut_run(coordinates, z)
+    msg = ran.sites[RESPONSE]
+    fn = msg["fn"]
+    known = next((FAMILIES[kind] for kind in FAMILIES if type(fn) is kind), None)
+    if known is None or msg["mask"] not in (None, False, True) or len(fn.batch_shape) != 1:
+        names = ", ".join(f"`{kind.__name__}`" for kind in FAMILIES)
+        raise ModelError(
+            f"the expected information of `{coordinates.objective.name}`, whose y is drawn from "
+            f"`{type(fn).__name__}`, is not known; it is for {names}. Use kind='observed' or 'sandwich'."
+        )
+    parameters, of = known
+    values = [torch.as_tensor(getattr(fn, name), dtype=z.dtype).expand(fn.batch_shape) for name in parameters]
+    with torch.no_grad():
+        entries = of(fn, *(value.detach() for value in values))
+    slopes = [slopes_of(value, theta, etas) for value in values]
+    weights = coordinates.objective.data.weights
+    total = coordinates.zeros(coordinates.size, coordinates.size)
+    for (a, b), entry in entries.items():
+        each = entry if weights is None else entry * weights
+        part = summed_products(coordinates, slopes[a], slopes[b], each.expand(coordinates.rows))
+        total += part if a == b else part + part.T
+    return total
+
+
+def _location_scale(of_location: float, of_scale: float) -> Callable[..., Entries]:
+    """That of a symmetric density, in units of 1 / scale²."""
+
+    def entries(fn: Any, location: Tensor, scale: Tensor) -> Entries:
+        unit = scale.square().reciprocal()
+        return {(0, 0): of_location * unit, (1, 1): of_scale * unit}
+
+    return entries
+
+
+def _asymmetric_laplace(fn: Any, location: Tensor, scale: Tensor) -> Entries:
+    return {(0, 0): fn.tau * (1 - fn.tau) / scale.square(), (1, 1): scale.square().reciprocal()}
+
+
+def _student(fn: Any, df: Tensor, loc: Tensor, scale: Tensor) -> Entries:
+    # Lange, Little & Taylor (1989), appendix B.
+    trigamma = torch.special.polygamma
+    own = trigamma(1, df / 2) - trigamma(1, (df + 1) / 2) - 2 * (df + 5) / (df * (df + 1) * (df + 3))
+    return {
+        (0, 0): own / 4,
+        (1, 1): (df + 1) / ((df + 3) * scale.square()),
+        (2, 2): 2 * df / ((df + 3) * scale.square()),
+        (0, 2): -2 / (scale * (df + 1) * (df + 3)),
+    }
+
+
+def _poisson(fn: Any, rate: Tensor) -> Entries:
+    return {(0, 0): rate.reciprocal()}
+
+
+def _bernoulli(fn: Any, logits: Tensor) -> Entries:
+    return {(0, 0): logits.sigmoid() * (-logits).sigmoid()}
+
+
+def _binomial(fn: Any, logits: Tensor) -> Entries:
+    return {(0, 0): fn.total_count * logits.sigmoid() * (-logits).sigmoid()}
+
+
+def _negative_binomial(fn: Any, mean: Tensor, dispersion: Tensor) -> Entries:
+    # With r = 1 / dispersion, I(r) = Σ_j P(Y > j) / (r + j)² - mean / (r (r + mean)); dr = -r² d(1 / r).
+    r, last = 1 / dispersion, int(fn.icdf(torch.full_like(mean, 1 - 1e-13)).max())
+    if last * len(mean) > LARGEST:
+        raise ModelError("the counts are too large for the expected information; use kind='observed'.")
+    counts = torch.arange(last + 2, dtype=mean.dtype)[:, None]
+    probabilities = fn.log_prob(counts).exp()
+    tails = probabilities.flip(0).cumsum(0).flip(0)[1:]  # P(Y > j), summed from the small ones on
+    beyond = (tails / (r + counts[:-1]).square()).sum(0)
+    own = beyond - mean / (r * (r + mean))
+    return {(0, 0): 1 / (mean + dispersion * mean.square()), (1, 1): own * r**4}
+
+
+def _gamma(fn: Any, concentration: Tensor, rate: Tensor) -> Entries:
+    return {
+        (0, 0): torch.special.polygamma(1, concentration),
+        (0, 1): -1 / rate,
+        (1, 1): concentration / rate.square(),
+    }
+
+
+def _weibull(fn: Any, scale: Tensor, concentration: Tensor) -> Entries:
+    return {
+        (0, 0): (concentration / scale).square(),
+        (0, 1): -(1 - EULER) / scale,
+        (1, 1): ((1 - EULER) ** 2 + math.pi**2 / 6) / concentration.square(),
+    }
+
+
+def _inverse_gaussian(fn: Any, mean: Tensor, concentration: Tensor) -> Entries:
+    return {(0, 0): concentration / mean**3, (1, 1): 0.5 / concentration.square()}
+
+
+def _beta(fn: Any, a: Tensor, b: Tensor) -> Entries:
+    both = torch.special.polygamma(1, a + b)
+    return {
+        (0, 0): torch.special.polygamma(1, a) - both,
+        (0, 1): -both,
+        (1, 1): torch.special.polygamma(1, b) - both,
+    }
+
+
+FAMILIES: Mapping[type, tuple[tuple[str, ...], Callable[..., Entries]]] = {
+    families.Normal: (("loc", "scale"), _location_scale(1.0, 2.0)),
+    families.Laplace: (("loc", "scale"), _location_scale(1.0, 1.0)),
+    families.Logistic: (("location", "scale"), _location_scale(1 / 3, (3 + math.pi**2) / 9)),
+    families.AsymmetricLaplace: (("location", "scale"), _asymmetric_laplace),
+    families.StudentT: (("df", "loc", "scale"), _student),
+    families.Poisson: (("rate",), _poisson),
+    families.NegativeBinomial2: (("mean", "dispersion"), _negative_binomial),
+    families.Bernoulli: (("logits",), _bernoulli),
+    families.Binomial: (("logits",), _binomial),
+    families.LogNormal: (("loc", "scale"), _location_scale(1.0, 2.0)),
+    families.Gamma: (("concentration", "rate"), _gamma),
+    families.Weibull: (("scale", "concentration"), _weibull),
+    families.InverseGaussian: (("mean", "concentration"), _inverse_gaussian),
+    families.Beta: (("concentration1", "concentration0"), _beta),
+}
+"""Family -> its parameters, and the entries of its information in them."""

@@ -1,0 +1,322 @@
+"""Hypotheses: tests of what a fit says, each with its statistic, its degrees of freedom and its p-value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from neglog.data import ALL, Data, prepare_designs
+from neglog.errors import DataError, ModelError
+from neglog.fitting.fit import Fit, data_of
+from neglog.labels import estimates
+from neglog.objective.coordinates import Coordinates, rescaled
+from neglog.objective.objective import Objective
+from neglog.predictors import design_keys
+from neglog.spooled import beside
+from neglog.uncertainty.constraints import linear_constraints
+from neglog.uncertainty.covariances import Kind, covariance
+from neglog.uncertainty.fisher import expected_information
+from neglog.uncertainty.information import information, inverse_root, optimum
+
+Correction = Literal["aic", "bic"]
+
+
+@dataclass(frozen=True, repr=False)
+class HypothesisTest:
+    """The end of a test. A value.
+
+    Attributes:
+        test: its name.
+        hypothesis: what is tested, in words.
+        statistic: chi-squared with `df` degrees of freedom if it is true; standard normal where `df` is None.
+        df: the degrees of freedom, or None.
+        p_value: the probability of a statistic at least as far out, if the hypothesis is true.
+    """
+
+    test: str
+    hypothesis: str
+    statistic: float
+    df: int | None
+    p_value: float
+
+    def __repr__(self) -> str:
+        law = "z" if self.df is None else f"chi²({self.df})"
+        p = "p < 0.0001" if self.p_value < 1e-4 else f"p = {self.p_value:.4f}"
+        return f"{self.test} of {self.hypothesis}: {law} = {self.statistic:.4g}, {p}"
+
+
+def likelihood_ratio_test(fit: Fit, restricted: Fit) -> HypothesisTest:
+    """Twice how much lower the log-likelihood of a restricted model is; Wilks' test that nothing is lost.
+
+    The restricted model is `fit`'s with fewer columns, or with constants held by `pyro.condition`; that it is
+    nested is for you to know. Where it lies at the border of the other (a dispersion of 0), the law is not
+    chi-squared, and the p-value is too large.
+
+    Raises:
+        ModelError: a fit with priors or without an optimum; the restricted one has not fewer parameters, or a
+            higher likelihood, which a nested model cannot have.
+        DataError: the fits are of different rows, weights or responses, or were read from disk.
+
+    Source: Wilks (1938), The large-sample distribution of the likelihood ratio.
+
+    >>> import torch
+    >>> from neglog import mle, models
+    >>> x = torch.arange(12.0, dtype=torch.float64)[:, None]
+    >>> y = torch.sin(x[:, 0]) + 0.1 * x[:, 0]
+    >>> likelihood_ratio_test(mle(models.gaussian, x, y), mle(models.gaussian, x[:, :0], y))
+    likelihood-ratio test of `gaussian` with 2 parameters in the place of 3: chi²(1) = 0.4431, p = 0.5057
+    """
+    _check_likelihood(fit, restricted)
+    _check_same_rows(fit, restricted)
+    df, statistic = fit.k - restricted.k, 2 * (restricted.nll - fit.nll)
+    if df <= 0:
+        raise ModelError(
+            f"`restricted` has {restricted.k} parameters and `fit` {fit.k}; it must have fewer. For models "
+            "that are not nested use `vuong_test`."
+        )
+    if statistic < -1e-6:
+        raise ModelError(
+            f"`restricted` has the higher likelihood, by {-statistic / 2:.3g} nats, so it is not nested in "
+            "`fit`; use `vuong_test`."
+        )
+    assert restricted.objective is not None
+    name = f"`{restricted.objective.name}` with {restricted.k} parameters in the place of {fit.k}"
+    return _chi_squared("likelihood-ratio test", name, max(statistic, 0.0), df)
+
+
+def wald_test(fit: Fit, hypothesis: str, *, kind: Kind = "observed", **settings: Any) -> HypothesisTest:
+    """Wald's test of linear hypotheses, such as ``"x1 = 0, x2 - x3 = 1"``: their distance in standard errors.
+
+    Args:
+        fit: a fit.
+        hypothesis: constraints with commas between them. Parameters are ``mean[x1]``, ``mean[Intercept]``,
+            ``sigma``, or ``x1`` alone where one predictor has it; ``= 0`` may be left out; names with other
+            signs stand in backticks: ``"`mean[C(group)[T.b]]` = 0"``.
+        kind: of `covariance`, such as ``"sandwich"``.
+        settings: further arguments of `covariance`.
+
+    Raises:
+        ModelError: a hypothesis that cannot be read, or names what there is not; constraints that follow from
+            each other; as `covariance`.
+        DataError: as `covariance`.
+
+    Source: Wald (1943), Tests of statistical hypotheses concerning several parameters.
+    """
+    if not isinstance(hypothesis, str):
+        raise ModelError(f"`hypothesis` must be text, as 'x1 = 0, x2 = x3'; it is {hypothesis!r}.")
+    matrix = covariance(fit, kind, **settings)
+    rows, values = linear_constraints(hypothesis, list(matrix.index))
+    away = rows @ torch.tensor(estimates(fit)[list(matrix.index)].to_numpy()) - values
+    spread = rows @ torch.tensor(matrix.to_numpy()) @ rows.T
+    scale = spread.diagonal().sqrt()
+    correlation = spread / scale[:, None] / scale
+    if not bool((scale > 0).all()) or not float(torch.linalg.eigvalsh(correlation)[0]) > 1e-10:
+        raise ModelError(f"the constraints of {hypothesis!r} follow from each other; leave one of them out.")
+    unit = away / scale
+    return _chi_squared(
+        "Wald test", hypothesis, float(unit @ torch.linalg.solve(correlation, unit)), len(values)
+    )
+
+
+def score_test(
+    fit: Fit, added: Any, predictor: str | None = None, *, kind: Literal["observed", "expected"] = "observed"
+) -> HypothesisTest:
+    """Rao's test that columns which a fit does not have would add nothing to a predictor; it fits nothing.
+
+    Columns for a constant, such as `sigma`, ask whether it varies with them.
+
+    Args:
+        fit: a fit of `mle`.
+        added: the columns, `(N, Q)`, an array or a data frame.
+        predictor: the parameter that they are for, such as ``"mean"``; None where there is one predictor.
+        kind: of the information, ``"observed"`` or ``"expected"``, as `covariance` has them.
+
+    Raises:
+        ModelError: no such predictor, or several to choose from; a fit with priors, without an optimum or
+            with corners; no such kind; a singular information.
+        DataError: the columns are not `(N, Q)`, or not numbers; the fit was read from disk.
+        SingularDesignError: the columns depend on those of the fit.
+
+    Source: Rao (1948), Large sample tests of statistical hypotheses concerning several parameters.
+    """
+    if kind not in ("observed", "expected"):
+        raise ModelError(f"`kind` must be 'observed' or 'expected'; it is {kind!r}.")
+    coordinates, _ = optimum(fit)
+    _check_likelihood(fit)
+    if coordinates.kinked:
+        raise ModelError("a score test needs a smooth loss, and this one has corners; use `bootstrap`.")
+    name = _predictor(fit, coordinates, predictor)
+    columns, names = _columns(added, coordinates.objective.data)
+    objective = Objective(fit.model, _widened(coordinates.objective, name, columns, names))
+    theta = objective.theta(_embedded(fit, objective, name))
+    df = objective.size - coordinates.objective.size
+    if df <= 0:
+        raise ModelError(f"`{objective.name}` takes no columns for {name!r}.")
+    wide = rescaled(objective, theta)
+    z = wide.z(theta)
+    matrix = information(wide, z) if kind == "observed" else expected_information(wide, z)
+    pull = inverse_root(wide, matrix).T @ wide.value_and_gradient(z)[1]
+    tested = ", ".join(f"{name}[{each}] = 0" for each in names)
+    return _chi_squared("score test", tested, float(pull @ pull), df)
+
+
+def vuong_test(first: Fit, second: Fit, *, correction: Correction | None = None) -> HypothesisTest:
+    """Vuong's test of two models that are not nested: whether they are equally near the truth.
+
+    The statistic is the mean difference of the rows' log-likelihoods in its standard errors: above 0 it
+    favours the first. Losses are compared as likelihoods, so squares may stand against absolute values.
+
+    Args:
+        first, second: fits of `mle` to the same rows, of densities of the same kind.
+        correction: what is taken off for the k1 - k2 parameters that the first has more: None, ``"aic"``
+            (k1 - k2) or ``"bic"`` ((k1 - k2) / 2 · log n).
+
+    Raises:
+        ModelError: a fit with priors or without an optimum; no such correction; a density against the
+            probabilities of counts; models that give every row the same likelihood.
+        DataError: the fits are of different rows, weights or responses, or were read from disk.
+
+    Source: Vuong (1989), Likelihood ratio tests for model selection and non-nested hypotheses, equation 5.7.
+    """
+    check_alike(first, second)
+    if correction not in (None, "aic", "bic"):
+        raise ModelError(f"`correction` must be None, 'aic' or 'bic'; it is {correction!r}.")
+    rows, names = [], []
+    for fit in (first, second):
+        assert fit.objective is not None
+        theta = fit.objective.theta(fit.params)
+        with torch.no_grad():
+            rows.append(fit.objective.log_likelihood(theta))
+        names.append(f"`{fit.objective.name}`")
+    weights, gaps = data_of(first).weights, rows[0] - rows[1]
+    weights = torch.ones_like(gaps) if weights is None else weights
+    mean = weights @ gaps / first.n
+    deviation = float((weights @ (gaps - mean).square() / first.n).sqrt())
+    if deviation <= 1e-12 * float(rows[0].abs().max()):
+        raise ModelError("both models give every row the same likelihood, so there is nothing to test.")
+    more = first.k - second.k
+    off = {None: 0.0, "aic": float(more), "bic": more / 2 * math.log(first.n)}[correction]
+    statistic = (float(mean) * first.n - off) / (math.sqrt(first.n) * deviation)
+    p_value = math.erfc(abs(statistic) / math.sqrt(2))
+    return HypothesisTest(
+        "Vuong test", f"{names[0]} as near the truth as {names[1]}", statistic, None, p_value
+    )
+
+
+def check_alike(first: Fit, second: Fit) -> None:
+    """Hold two fits to be maxima of likelihoods that may be compared.
+
+    Raises:
+        ModelError: a fit with priors or without an optimum; a density against the probabilities of counts.
+        DataError: the fits are of different rows, weights or responses, or were read from disk.
+    """
+    _check_likelihood(first, second)
+    _check_same_rows(first, second)
+    one, other = (_is_discrete(fit) for fit in (first, second))
+    if one != other:
+        raise ModelError("the density of one model cannot be compared with the probabilities of the other.")
+
+
+def _is_discrete(fit: Fit) -> bool:
+    assert fit.objective is not None
+    return bool(fit.objective.response(fit.objective.theta(fit.params)).support.is_discrete)
+
+
+def _chi_squared(test: str, hypothesis: str, statistic: float, df: int) -> HypothesisTest:
+    half = torch.tensor([df / 2, statistic / 2], dtype=torch.float64)
+    return HypothesisTest(test, hypothesis, statistic, df, float(torch.special.gammaincc(*half)))
+
+
+def _check_likelihood(*fits: Fit) -> None:
+    for fit in fits:
+        data_of(fit)
+        assert fit.objective is not None
+        if not all(site.masked for site in fit.objective.sites.values()):
+            raise ModelError("a test of likelihoods needs fits of `mle`, and this one has priors.")
+        if not fit.converged:
+            raise ModelError(f"there is nothing to test without an optimum: {fit.status}.")
+
+
+def _check_same_rows(first: Fit, second: Fit) -> None:
+    one, other = data_of(first), data_of(second)
+    for name, left, right in (
+        ("rows", _row_numbers(one), _row_numbers(other)),
+        ("response", one.y, other.y),
+        ("weights", _weights(one), _weights(other)),
+    ):
+        if left.shape != right.shape or not torch.equal(left.nan_to_num(), right.nan_to_num()):
+            raise DataError(f"the two fits differ in their {name}; a test needs both on the same data.")
+
+
+def _row_numbers(data: Data) -> Tensor:
+    return torch.arange(data.rows) if data.index is None else data.index
+
+
+def _weights(data: Data) -> Tensor:
+    return data.y.new_ones(data.rows) if data.weights is None else data.weights
+
+
+def _predictor(fit: Fit, coordinates: Coordinates, predictor: str | None) -> str:
+    """The parameter that columns are added to, as `x` has it."""
+    calls = [call.name for call in coordinates.objective.calls]
+    constants = [name for name in fit.params if "." not in name]
+    if predictor is None:
+        if len(calls) != 1:
+            raise ModelError(
+                f"`predictor` must say which of {', '.join(calls + constants)} the columns are for."
+            )
+        return calls[0]
+    if not any(predictor in design_keys(name) for name in calls) and predictor not in constants:
+        raise ModelError(f"there is no predictor {predictor!r}; there are {', '.join(calls + constants)}.")
+    return predictor
+
+
+def _columns(added: Any, data: Data) -> tuple[Tensor, tuple[str, ...]]:
+    """The added columns `(N, Q)` in the rows that were fitted, and their names."""
+    try:
+        found, columns = prepare_designs(added, dtype=data.y.dtype)
+    except DataError as error:
+        raise DataError(str(error).replace("`x`", "`added`")) from error
+    if not isinstance(found, Tensor):
+        raise DataError("`added` must be one design, `(N, Q)`; it is a mapping of them.")
+    rows = data.rows if data.index is None else int(data.index.max()) + 1
+    if len(found) < rows or (data.index is None and len(found) != rows):
+        raise DataError(f"`added` must have one row for each of {rows}; it has {len(found)}.")
+    own = columns[ALL] if hasattr(added, "columns") else tuple(f"added{j}" for j in range(found.shape[1]))
+    return found if data.index is None else found.index_select(0, data.index), own
+
+
+def _widened(objective: Objective, name: str, added: Tensor, names: tuple[str, ...]) -> Data:
+    """The data with more columns for one predictor."""
+    data = objective.data
+    if isinstance(data.x, Mapping):
+        x, columns = dict(data.x), dict(data.columns)
+    else:
+        x = {call.name: data.x for call in objective.calls}
+        columns = {call.name: data.columns.get(ALL, ()) for call in objective.calls}
+    key = next((key for key in x if name in design_keys(key) or key in design_keys(name)), name)
+    before = x.get(key, added[:, :0])
+    x[key], columns[key] = beside(before, added), (*columns.get(key, ()), *names)
+    return replace(data, x=x, columns=columns)
+
+
+def _embedded(fit: Fit, objective: Objective, name: str) -> dict[str, Tensor]:
+    """The estimates as parameters of the wider model: new weights are 0."""
+    values = {}
+    for site in objective.sites.values():
+        parameter, _, part = site.name.rpartition(".")
+        old = fit.params.get(site.name)
+        if old is None and part == "bias":
+            link = torch.logit if parameter == f"logit_{name}" else torch.log
+            old = link(fit.params[name])
+        if old is None:
+            old = torch.zeros(site.shape, dtype=fit.objective.data.y.dtype if fit.objective else None)
+        if old.shape != site.shape:
+            old = torch.cat([old, old.new_zeros((*old.shape[:-1], site.shape[-1] - old.shape[-1]))], dim=-1)
+        values[site.name] = old
+    return values

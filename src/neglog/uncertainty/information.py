@@ -1,0 +1,328 @@
+"""Uncertainty around the optimum: the information of a fit, its inverse, and the score of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+import pyro
+import torch
+from torch import Tensor
+
+from neglog.data import Data
+from neglog.errors import ModelError
+from neglog.fitting.choice import DENSE
+from neglog.fitting.existence import named
+from neglog.fitting.fit import Fit, data_of, map_estimate
+from neglog.labels import display_order, jacobian, labels_of
+from neglog.objective.basis import ALL_ROWS
+from neglog.objective.blocks import Block, joined
+from neglog.objective.coordinates import Coordinates, rescaled
+from neglog.objective.objective import Objective, kinked_sites
+from neglog.predictors import RESPONSE
+from neglog.solvers.solution import scaled_eigen
+from neglog.tracing import Run, run
+
+NUMBERS = 1_000_000
+"""So many numbers, rows times parameters, are held at a time."""
+NEAR = 0.25
+"""So many standard errors the heads of a network may be off: intervals at 95 % then hold 94 %."""
+
+
+def influence(fit: Fit) -> pd.DataFrame:
+    """How far one more observation like each moves the estimates, to first order: `(N, K)`.
+
+    The infinitesimal jackknife: the inverse information times the score of each row, without its weight.
+
+    Raises:
+        ModelError: as `covariance`.
+        DataError: as `covariance`.
+
+    Source: Jaeckel (1972); Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 21.
+    """
+    coordinates, z = around(fit)
+    objective, root = coordinates.objective, inverse_root(coordinates, information(coordinates, z))
+    moves = coordinates.directions(root @ (scores(coordinates, z) @ root).T)
+    pulls = (jacobian(objective, coordinates.theta(z)) @ moves).T
+    frame = pd.DataFrame(pulls.numpy(), columns=labels_of(fit, objective))
+    return frame[display_order(frame.T)]
+
+
+def optimum(fit: Fit) -> tuple[Coordinates, Tensor]:
+    """The problem of a fit and where its optimum is, `(K,)`, where there is anything to say around it.
+
+    Raises:
+        ModelError: the fit did not converge, a prior has corners (lasso), or there are more than 200
+            parameters.
+        DataError: the fit was read from disk, without its data.
+    """
+    _, objective = data_and_objective(fit)
+    assert fit.coordinates is not None
+    if not fit.converged:
+        raise ModelError(f"there are no standard errors without an optimum: {fit.status}{_flat(fit)}.")
+    _check_smooth(objective)
+    return fit.coordinates, fit.coordinates.z(objective.theta(fit.params))
+
+
+def _flat(fit: Fit) -> str:
+    """Along what the loss is flat where a solver stopped, as words to be added; none where it is not."""
+    coordinates, objective = fit.coordinates, fit.objective
+    assert coordinates is not None
+    assert objective is not None
+    if coordinates.kinked or kinked_sites(objective) or objective.size > DENSE:
+        return ""
+    z = coordinates.z(objective.theta(fit.params))
+    try:
+        inverse_root(coordinates, information(coordinates, z))
+    except ModelError as error:
+        return f"; {error}".removesuffix(".")
+    return ""
+
+
+def data_and_objective(fit: Fit) -> tuple[Data, Objective]:
+    """What a fit was fitted to.
+
+    Raises:
+        DataError: it was read from disk, without its data.
+    """
+    data = data_of(fit)
+    assert fit.objective is not None
+    return data, fit.objective
+
+
+def _check_smooth(objective: Objective) -> None:
+    if kinked_sites(objective):
+        raise ModelError(
+            "a prior with corners (lasso) has no curvature where it matters, so no standard errors."
+        )
+    if objective.size > DENSE:
+        raise ModelError(f"the Hessian of {objective.size} parameters is not formed; the limit is {DENSE}.")
+
+
+def around(fit: Fit) -> tuple[Coordinates, Tensor]:
+    """The problem that standard errors are of, and where its optimum is: of a network, that of its heads.
+
+    What a network makes of `x` stands still, so that its heads are linear in features that are known.
+
+    Raises:
+        ModelError: as `optimum`; the heads of a network are not at their optimum given its features.
+        DataError: as `optimum`.
+    """
+    return _heads(fit) if is_network(fit) else optimum(fit)
+
+
+def is_network(fit: Fit) -> bool:
+    """Whether a fit has the weights of a network (`on_features`) among its parameters."""
+    return bool(_trunk(data_and_objective(fit)[1], fit))
+
+
+def _trunk(objective: Objective, fit: Fit) -> dict[str, Tensor]:
+    """The weights of a network in front of the linear predictors: site name -> value."""
+    return {name: fit.params[name] for name, site in objective.sites.items() if site.started}
+
+
+def _heads(fit: Fit) -> tuple[Coordinates, Tensor]:
+    data, objective = data_and_objective(fit)
+    given = Objective(pyro.condition(objective.model, _trunk(objective, fit)), data)
+    _check_smooth(given)
+    coordinates = rescaled(given, given.theta(fit.params))
+    z = coordinates.z(given.theta(fit.params))
+    away = _distance(coordinates, z)
+    if not away < NEAR:
+        raise ModelError(
+            f"the heads of this network are {away:.2g} standard errors from their optimum given its features."
+            " Fit them alone, with the network's weights held by `pyro.condition`, or go on from here with "
+            "`start=fit.params`."
+        )
+    return coordinates, z
+
+
+def _distance(coordinates: Coordinates, z: Tensor) -> float:
+    """How far from an optimum a point is, in standard errors."""
+    if not coordinates.kinked:
+        root = inverse_root(coordinates, information(coordinates, z))
+        return float((root.T @ coordinates.value_and_gradient(z)[1]).norm())
+    # A gradient says nothing at a corner. Where the loss is a parabola, it rises by half the square of this.
+    data = coordinates.objective.data
+    settings: dict[str, Any] = {"weights": data.weights, **data.keywords}
+    best = map_estimate(coordinates.objective.model, data.x, data.y, **settings)
+    return (2 * max(0.0, coordinates.value(z) - best.loss)) ** 0.5
+
+
+def in_blocks(coordinates: Coordinates) -> Iterator[tuple[slice, Coordinates]]:
+    """The problem in blocks of rows that fit in memory: which rows, and the problem of them.
+
+    One block of all rows where the loss is not a sum over them. Each block has the priors in it.
+    """
+    objective, size = coordinates.objective, max(1, NUMBERS // coordinates.size)
+    if coordinates.rows <= size or not objective.separable:
+        yield ALL_ROWS, coordinates
+        return
+    for start in range(0, coordinates.rows, size):
+        rows = slice(start, min(start + size, coordinates.rows))
+        blocks = tuple(_in_rows(block, rows) for block in coordinates.blocks)
+        yield rows, Coordinates(objective.take(rows), blocks, coordinates.cut)
+
+
+def _in_rows(block: Block, rows: slice) -> Block:
+    basis = block.basis and replace(block.basis, columns=block.basis.columns[rows], known={})
+    offset = block.offset[rows] if isinstance(block.offset, Tensor) else block.offset
+    return replace(block, basis=basis, offset=offset)
+
+
+def information(coordinates: Coordinates, z: Tensor) -> Tensor:
+    """The Hessian `(K, K)` of the loss in z; where it has corners, with what they are expected to tell."""
+    return _kinked_information(coordinates, z) if coordinates.kinked else coordinates.hessian(z)
+
+
+def inverse_root(coordinates: Coordinates, matrix: Tensor) -> Tensor:
+    """A matrix L `(K, K)` with L Lᵀ the inverse of an information in z.
+
+    Raises:
+        ModelError: the information is singular or indefinite; naming the coefficients and constants that
+            the direction without information moves.
+    """
+    if not bool(torch.isfinite(matrix).all()):
+        raise ModelError("the information is not finite at the optimum, so there are no standard errors.")
+    values, vectors, scale = scaled_eigen(matrix)
+    if values.numel() and values.min() < 1e-12 * values.max():
+        direction = coordinates.directions((scale * vectors[:, 0])[:, None])[:, 0]
+        moved = named(coordinates, direction, both=True)
+        what = " and ".join(name.partition(" → ")[0] for name in moved.coefficients + moved.constants)
+        how = "indefinite" if values.min() < -1e-9 * values.max() else "singular"
+        raise ModelError(
+            f"the information is {how} at the optimum along {what}, so these are not identified. Leave a "
+            "column out, hold a constant at a known value with pyro.condition, or use priors."
+        )
+    return scale[:, None] * vectors * values.rsqrt()
+
+
+def score_products(coordinates: Coordinates, z: Tensor, shares: Tensor | None = None) -> Tensor:
+    """The sum `(K, K)` over the rows of w s sᵀ, s the score in z, each by its share `(N,)`."""
+    total = coordinates.zeros(coordinates.size, coordinates.size)
+    for rows, part in in_blocks(coordinates):
+        ran, theta, etas = cut_run(part, z)
+        with torch.enable_grad():
+            slopes = slopes_of(ran.log_prob(RESPONSE), theta, etas)
+        weights = part.objective.data.weights
+        each = theta.detach().new_ones(part.rows) if weights is None else weights
+        total += summed_products(part, slopes, slopes, each if shares is None else each / shares[rows])
+    return total
+
+
+def scores(coordinates: Coordinates, z: Tensor) -> Tensor:
+    """The gradient of each row's log-likelihood in z, `(N, K)`, without its weight."""
+    ran, theta, etas = cut_run(coordinates, z)
+    with torch.enable_grad():
+        return row_slopes(coordinates, ran.log_prob(RESPONSE), theta, etas)
+
+
+@torch.enable_grad()
+def cut_run(coordinates: Coordinates, z: Tensor) -> tuple[Run, Tensor, dict[Block, Tensor]]:
+    """The model without weights, cut at its predictors; with theta and these, to differentiate it in."""
+    objective, theta = coordinates.objective, coordinates.theta(z).requires_grad_()
+    etas = {block: eta.requires_grad_() for block, eta in _etas(coordinates, z).items()}
+    ran = run(objective.model, objective.data, Run(objective.params(theta), etas=joined(etas)))
+    return ran, theta, etas
+
+
+def row_slopes(
+    coordinates: Coordinates, values: Tensor, theta: Tensor, etas: Mapping[Block, Tensor]
+) -> Tensor:
+    """The derivatives `(N, K)` in z of values `(N,)`, each of which depends on its own row alone."""
+    slopes = slopes_of(values, theta, etas)
+    found = slopes.others @ coordinates.pull_back(slopes.units).T
+    for block, own in slopes.blocks.items():
+        assert block.basis is not None
+        found[:, block.places] += own[:, None] * block.basis.dense()
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """The derivatives of values `(N,)` in the predictors of their rows, and in what has no design."""
+
+    blocks: Mapping[Block, Tensor]
+    """Block -> the derivatives `(N,)` in it."""
+    others: Tensor
+    """Those `(N, S)` in some of theta itself."""
+    units: Tensor
+    """Which these are: columns `(K, S)` of the identity."""
+
+
+@torch.enable_grad()
+def slopes_of(values: Tensor, theta: Tensor, etas: Mapping[Block, Tensor]) -> Slopes:
+    """The derivatives of values `(N,)`, each of which depends on its own row alone.
+
+    In predictors, of their sum; in theta, of their weighted sum and then in the weights.
+    """
+    weights = torch.ones(len(values), dtype=theta.dtype, requires_grad=True)
+    own, *by_eta = (
+        torch.autograd.grad(
+            weights @ values,
+            [theta, *etas.values()],
+            create_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        if values.requires_grad
+        else map(torch.zeros_like, [theta, *etas.values()])
+    )
+    columns = {
+        place: torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)[0]
+        for place, part in enumerate(own)
+        if part.requires_grad
+    }
+    columns = {place: column for place, column in columns.items() if column is not None and column.any()}
+    others = (
+        torch.stack(list(columns.values()), dim=1).detach() if columns else theta.new_zeros((len(values), 0))
+    )
+    units = torch.eye(len(theta), dtype=theta.dtype)[:, list(columns)]
+    return Slopes(dict(zip(etas, (slope.detach() for slope in by_eta), strict=True)), others, units)
+
+
+def summed_products(coordinates: Coordinates, first: Slopes, second: Slopes, weights: Tensor) -> Tensor:
+    """The sum `(K, K)` over rows of their weights `(N,)` times the products of two derivatives in z."""
+    total = coordinates.zeros(coordinates.size, coordinates.size)
+    left, right = coordinates.pull_back(first.units), coordinates.pull_back(second.units)
+    total += left @ (first.others.T @ (weights[:, None] * second.others)) @ right.T
+    for block, slope in first.blocks.items():
+        for other, across in second.blocks.items():
+            part = block.cross(weights * slope * across, other)
+            total[block.places[:, None], other.places] += part
+        total[block.places] += _gathered(block, weights * slope, second.others) @ right.T
+    for block, slope in second.blocks.items():
+        total[:, block.places] += left @ _gathered(block, weights * slope, first.others).T
+    return total
+
+
+def _gathered(block: Block, values: Tensor, others: Tensor) -> Tensor:
+    """The sums `(P, S)` over rows of values `(N,)` times the design and others `(N, S)`."""
+    columns = [block.gather(values * column) for column in others.T]
+    return torch.stack(columns, dim=1) if columns else values.new_zeros((len(block.places), 0))
+
+
+def _etas(coordinates: Coordinates, z: Tensor) -> dict[Block, Tensor]:
+    """The value of each block where the model is cut; none where it is not."""
+    return {block: block.eta(z[block.places]) for block in coordinates.blocks} if coordinates.cut else {}
+
+
+def _kinked_information(coordinates: Coordinates, z: Tensor) -> Tensor:
+    """The Hessian, with the expected information of the Laplace location in the place of its 0."""
+    if not coordinates.polyhedral:
+        raise ModelError(
+            "the loss has corners that are not in a linear predictor, so there are no standard errors."
+        )
+    if coordinates.response_corner is not None and coordinates.response_corner.bounds:
+        raise ModelError("a censored response with corners has no information of its own; bootstrap it.")
+    hessian = coordinates.signed(coordinates.residuals(z).sign()).hessian(z)
+    expected, located = torch.zeros_like(hessian), torch.zeros_like(z).bool()
+    for _, part in in_blocks(coordinates):
+        slopes = part.jacobian(z)
+        located |= (slopes != 0).any(dim=0)
+        expected += slopes.T @ (part.kink_information()[:, None] * slopes)
+    hessian[located] = 0.0
+    hessian[:, located] = 0.0
+    return hessian + expected

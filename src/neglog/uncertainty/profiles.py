@@ -1,0 +1,121 @@
+"""Profiles: intervals of the values at which the likelihood, everything else refitted, is not yet too low."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from neglog.errors import ModelError
+from neglog.objective.coordinates import Coordinates
+from neglog.solvers import Newton
+
+CLOSE = 1e-7
+"""How near a profile interval ends to where it should, in standard errors."""
+FARTHEST = 30
+"""A likelihood that is still not too low at so many times the distance to be expected never will be."""
+STEPS = 60
+
+
+class Held:
+    """A problem on the plane ``centre + plane @ v``, on which one parameter stands still."""
+
+    def __init__(self, problem: Coordinates, centre: Tensor, plane: Tensor) -> None:
+        self.problem, self.centre, self.plane = problem, centre, plane
+        self.size, self.rows = plane.shape[1], problem.rows
+
+    def at(self, v: Tensor) -> Tensor:
+        """The point of the whole problem."""
+        return self.centre + self.plane @ v
+
+    def value(self, v: Tensor) -> float:
+        """The loss in nats."""
+        return self.problem.value(self.at(v))
+
+    def value_and_gradient(self, v: Tensor) -> tuple[float, Tensor]:
+        """The loss and its gradient on the plane."""
+        value, gradient = self.problem.value_and_gradient(self.at(v))
+        return value, self.plane.T @ gradient
+
+    def hessian(self, v: Tensor) -> Tensor:
+        """The Hessian on the plane."""
+        return self.derivatives(v)[2]
+
+    def derivatives(self, v: Tensor) -> tuple[float, Tensor, Tensor]:
+        """The loss, its gradient and its Hessian on the plane."""
+        value, gradient, hessian = self.problem.derivatives(self.at(v))
+        return value, self.plane.T @ gradient, self.plane.T @ hessian @ self.plane
+
+    def sample(self) -> None:
+        """Nothing: the start is near."""
+
+    def check(self, v: Tensor) -> None:
+        """As `Coordinates.check`."""
+        self.problem.check(self.at(v))
+
+
+class Profile:
+    """The likelihood along one unconstrained parameter, everything else at its best.
+
+    `place` is its position in theta, and `root` `(K, K)` a root of the inverse information in z.
+    """
+
+    def __init__(self, coordinates: Coordinates, z: Tensor, root: Tensor, place: int, name: str) -> None:
+        self.coordinates, self.z, self.name = coordinates, z, name
+        self.least = coordinates.value(z)
+        unit = torch.zeros_like(z)
+        unit[place] = 1.0
+        normal = coordinates.pull_back(unit)  # theta[place] = normal · z
+        covariances = root @ (root.T @ normal)
+        self.error = math.sqrt(float(normal @ covariances))
+        self.along = covariances / self.error  # the best answer of all others to one standard error of this
+        whole, _ = torch.linalg.qr(normal[:, None], mode="complete")
+        self.plane = whole[:, 1:]
+
+    def distance(self, reach: float, v: Tensor) -> tuple[float, Tensor]:
+        """The signed root of the likelihood ratio, `reach` standard errors from the estimate; where it is.
+
+        Raises:
+            ModelError: the others have no optimum there, or a better one than the estimate.
+        """
+        held = Held(self.coordinates, self.z + reach * self.along, self.plane)
+        value = held.value(v)
+        if held.size:
+            solution = Newton().minimise(held, v if math.isfinite(value) else torch.zeros_like(v), False)
+            value, v = solution.value, solution.z
+            if not solution.converged:
+                raise ModelError(
+                    f"the profile of {self.name} has no optimum at {reach:.3g} standard errors from its "
+                    f"estimate: {solution.status}. Use interval='wald'."
+                )
+        rise = value - self.least
+        if rise < -1e-6:
+            raise ModelError(
+                f"the profile of {self.name} finds a higher likelihood, by {-rise:.3g}, than the fit: its "
+                "optimum was a local one. Fit again from there."
+            )
+        return math.sqrt(max(2 * rise, 0.0)), v
+
+    def end(self, reach: float) -> float:
+        """Where the root of the likelihood ratio is |reach|, in standard errors; infinite if nowhere."""
+        side, target = math.copysign(1.0, reach), abs(reach)
+        low, high = (0.0, -target), (math.inf, math.inf)
+        at, v = target, torch.zeros(self.plane.shape[1], dtype=self.z.dtype)
+        for step in range(STEPS):
+            found, v = self.distance(side * at, v)
+            gap = found - target
+            if abs(gap) < CLOSE:
+                return side * at
+            low, high = (low, (at, gap)) if gap > 0 else ((at, gap), high)
+            if math.isinf(high[0]):
+                at = 2 * at
+                if at > FARTHEST * target:
+                    return side * math.inf
+            elif step % 3 == 2:  # the secant can keep one end for ever
+                at = 0.5 * (low[0] + high[0])
+            else:
+                at = low[0] - low[1] * (high[0] - low[0]) / (high[1] - low[1])
+            if at in (low[0], high[0]):
+                return side * at
+        raise ModelError(f"the profile of {self.name} is too rough to find its end; use interval='wald'.")
