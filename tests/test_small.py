@@ -8,6 +8,7 @@ from table import TABLE
 
 from neglog import flat, mle, models
 from neglog.data import prepare
+from neglog.fitting import start
 from neglog.fitting.start import starting_point
 from neglog.graphs import arrays
 from neglog.objective import rowwise as module
@@ -174,3 +175,23 @@ def test_a_graph_is_held_in_full_once_for_few_rows_and_once_for_many(monkeypatch
         assert mle(models.gamma, x, y).converged
         assert len(held) == count
     assert held == [True, False]
+
+
+@pytest.mark.parametrize("name", ["negative_binomial", "heteroscedastic", "ordinal", "student_t"])
+@pytest.mark.parametrize("handler", [flat, lambda model: model], ids=["mle", "map"])
+def test_the_null_model_replayed_is_the_null_model(name, handler):
+    x, y = TABLE[name].sample(60)
+    objective = Objective(handler(TABLE[name].model), prepare(x, y, weights=torch.linspace(0.5, 2, 60)))
+    assert isinstance(objective.rowwise, Rowwise)
+    for places in (torch.arange(objective.size), torch.arange(1, objective.size, 2)):
+        still = torch.tensor([n for n in places.tolist() if not _is_weight(objective, n)])
+        replayed = start._Replayed(objective, objective.initial, still, objective.rowwise)
+        z = objective.initial[still] + 0.1 * drawn(len(still))
+        null = start._Null(objective, objective.initial, still)
+        assert_near(replayed.derivatives(z), null.derivatives(z))
+        assert replayed.value(z) == pytest.approx(null.value(z), rel=CLOSE)
+
+
+def _is_weight(objective, place):
+    sites = (site for name, site in objective.sites.items() if name.endswith(".weight"))
+    return any(site.offset <= place < site.offset + site.size for site in sites)
