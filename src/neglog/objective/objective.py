@@ -15,15 +15,14 @@ from torch import Tensor
 
 from neglog.data import ALL, Data, check_density, check_response, observed
 from neglog.distributions import Normal
-from neglog.distributions.observed import latent
-from neglog.distributions.shapes import broadcast_shapes
-from neglog.errors import ModelError, UnboundedLikelihoodError
+from neglog.errors import ModelError
 from neglog.handlers import Model, weighted
 from neglog.kinks import corner, smoothed
 from neglog.objective.basis import sample_of
 from neglog.objective.cuts import Cut, Look, look
 from neglog.objective.rowwise import TRIED, Rows, Rowwise, rowwise_of
 from neglog.objective.sites import Site, lay_out
+from neglog.objective.spread import check_spread, exact_rows, may_be_exact
 from neglog.predictors import RESPONSE, design_keys
 from neglog.tracing import Affine, Run, initial_value, model_name, prototype, run, takes_missing, with_sizes
 
@@ -63,7 +62,7 @@ class Objective:
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
         self.sites: dict[str, Site] = lay_out(first)
         self.calls, self.whole = tuple(first.affines), True
-        self.exacting = _may_be_exact(response)
+        self.exacting = may_be_exact(response)
         self.corner, self.family = corner(response), type(response)
         self.size = sum(site.size for site in self.sites.values())
         if not self.sites:
@@ -356,7 +355,7 @@ class Objective:
         """
         if self.exacting:
             for _, part in self.parts:
-                part.check_spread(part.response(theta))
+                check_spread(part.response(theta), part.data, self.name)
 
     def end(self, theta: Tensor, loss: float | None = None) -> tuple[float, float]:
         """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`.
@@ -370,7 +369,7 @@ class Objective:
         with torch.no_grad():
             for rows, part in self.parts:
                 at = part.at(theta)
-                part.check_spread(at.sites[RESPONSE]["fn"])
+                check_spread(at.sites[RESPONSE]["fn"], part.data, self.name)
                 nll -= float(at.log_prob(RESPONSE).sum())
                 prior = prior if rows.start else -float(at.prior())
         return nll, prior
@@ -379,46 +378,6 @@ class Objective:
         """Whether the rows of a sample are all far from being followed exactly."""
         few = self.sample
         return not bool(exact_rows(few.response(theta), few.data.y, FAR).any())
-
-    def check_spread(self, response: Any) -> None:
-        """As `check_bounded`, of the distribution of the observations."""
-        y = self.data.y
-        exact = exact_rows(response, y)
-        if not bool(exact.any()):
-            return
-        row, count = int(exact.nonzero()[0]), int(exact.sum())
-        which = "every row" if count == len(exact) else f"{count} of {len(exact)} rows"
-        raise UnboundedLikelihoodError(
-            f"`{self.name}` fits {which} exactly (row {self.data.row(row)}: y = {float(y[row]):g}), so its "
-            "spread goes to 0 and the likelihood has no maximum. Use fewer columns or more rows, condition "
-            "the scale at a known value, or use `map_estimate` with a prior that keeps the scale away from 0."
-        )
-
-
-def _may_be_exact(response: Any) -> bool:
-    """Whether the density of a response can be as high as one likes."""
-    response = latent(response)
-    return not (response.support.is_discrete or response.event_shape)
-
-
-def exact_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
-    """Where the spread of the response is no more than some times the rounding of `y`, `(N,)` or `(S, N)`."""
-    nowhere = torch.zeros((), dtype=torch.bool)
-    if not _may_be_exact(response):
-        return nowhere
-    response = latent(response)  # a spread that bounds hold up may still go to 0
-    try:
-        # A component of a mixture may follow its rows exactly while the others keep the whole wide.
-        spread_at = getattr(response, "spread_at", None)
-        spread = response.stddev if spread_at is None else spread_at(y)
-    except NotImplementedError:  # a distribution of the user's own, without a variance
-        return nowhere
-    # A y that starts at 0 is as exact as its own row, as log y is; a real y as the largest of them.
-    own = getattr(response.support, "lower_bound", None) == 0
-    exact = spread <= torch.finfo(y.dtype).eps * 500 * times * (
-        y.abs() if own else y.abs().amax(-1, keepdim=True)
-    )
-    return exact.expand(broadcast_shapes(exact.shape, y.shape))
 
 
 def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:

@@ -208,13 +208,13 @@ def rowwise_of(cut: Cut, look: Look, rows: Rows) -> Rowwise | str:
     A graph that is kept is held against a `look` at the model, whose data are the `rows`.
     """
     # Where rows are many, samples of them are few.
-    ways = (False, True) if Rows.of(cut.data.take(slice(0, 1))).few and not rows.few else (rows.few,)
+    ways = {rows.few, Rows.of(cut.data.take(slice(0, 1))).few}
     size = sum(site.size for site in cut.sites)
     if size + len(cut.heads) > MOST:
         return f"it has {len(cut.heads)} predictors and {size} constants"
     key = _key(cut)
     known = None if key is None else _SHELF.get(key)
-    if known is not None and all(few in known.held or _holds(known, cut, few) for few in ways):
+    if known is not None and _holds(known, cut, ways):
         where = look.own, [eta.detach() for eta in look.etas], rows
         if _says(known, VALUE_AND_SLOPES, where, look.first):
             return replace(known, places=_places(cut.sites))
@@ -222,7 +222,7 @@ def rowwise_of(cut: Cut, look: Look, rows: Rows) -> Rowwise | str:
         found = _traced(cut)
     except Exception as error:  # whatever it is that torch cannot trace, the model itself can still be run
         return f"it cannot be traced: {error}"
-    if not all(_holds(found, cut, few) for few in ways):
+    if not _holds(found, cut, ways):
         return "its graph does not say what the model says"
     if key is not None:
         _SHELF.put(key, found)
@@ -244,15 +244,19 @@ def _traced(cut: Cut) -> Rowwise:
     return Rowwise(cut.heads, _places(cut.sites), graph, kinds, used, constants)
 
 
-def _holds(found: Rowwise, cut: Cut, few: bool) -> bool:
-    """Whether a graph says what the model says, on some rows, evaluated as they are where they are `few`."""
+def _holds(found: Rowwise, cut: Cut, ways: set[bool]) -> bool:
+    """Whether a graph says what the model says, on some rows that are evaluated as few, or as many."""
+    if ways <= found.held:
+        return True
     inputs = cut.inputs(min(cut.data.rows, TRIED))
     numbers, etas, parts = inputs[0], inputs[1 : 1 + len(cut.heads)], inputs[1 + len(cut.heads) :]
     data = cut.data.made_of(dict(zip(cut.data.parts(), parts, strict=True)))
-    where = numbers, etas, Rows(data, few=few)
-    holds = _says(found, ALL_TERMS, where, cut.derivatives(*inputs))
-    found.held.update({few} if holds else ())
-    return holds
+    known = cut.derivatives(*inputs)
+    for few in ways - found.held:
+        if not _says(found, ALL_TERMS, (numbers, etas, Rows(data, few=few)), known):
+            return False
+        found.held.add(few)
+    return True
 
 
 def _says(found: Rowwise, what: str, where: tuple[Tensor, Sequence[Tensor], Rows], known: Any) -> bool:
