@@ -1,5 +1,6 @@
 """Few rows: what is done in less time is the same."""
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -201,3 +202,12 @@ def test_the_null_model_replayed_is_the_null_model(name, handler):
 def _is_weight(objective, place):
     sites = (site for name, site in objective.sites.items() if name.endswith(".weight"))
     return any(site.offset <= place < site.offset + site.size for site in sites)
+
+
+def test_constants_alone_are_numbers_for_any_number_of_rows():
+    rowwise = problem("student_t")[0].objective.rowwise
+    for few in (True, False):
+        stages = rowwise._stages(ALL_TERMS, few)
+        with np.errstate(all="ignore"):
+            found = stages.of_numbers(np.array([0.3, 1.2]))
+        assert {type(value) for value in found} == {np.float64}

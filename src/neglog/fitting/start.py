@@ -90,7 +90,8 @@ class _Replayed(_Null):
         self.rowwise = rowwise
         position = {place: i for i, place in enumerate(places.tolist())}
         self.own = [position.get(place, len(places)) for place in rowwise.places.tolist()]
-        self.biases = [position.get(place, len(places)) for place in self._bias_places()]
+        self.levels = list(zip(self._still_etas(), self._bias_places(), strict=True))
+        self.biases = [position.get(place, len(places)) for _, place in self.levels]
 
     def _fixed(self) -> dict[str, Tensor]:
         """Predictor -> its values where its bias is 0, if that is a site."""
@@ -108,11 +109,14 @@ class _Replayed(_Null):
             places.append(-1 if site is None else site.offset + (output or 0))
         return places
 
+    def _still_etas(self) -> list[Tensor]:
+        return [
+            self.fixed[name] if output is None else self.fixed[name][:, output]
+            for name, output in self.rowwise.heads
+        ]
+
     def _terms(self, what: str, theta: Tensor) -> Terms:
-        etas = []
-        for (name, output), place in zip(self.rowwise.heads, self._bias_places(), strict=True):
-            still = self.fixed[name] if output is None else self.fixed[name][:, output]
-            etas.append(still + theta[place] if place >= 0 else still)
+        etas = [still + theta[place] if place >= 0 else still for still, place in self.levels]
         return self.rowwise.terms(what, theta[self.rowwise.places], etas, self.objective.as_read)
 
     def value(self, z: Tensor) -> float:
@@ -141,13 +145,12 @@ class _Replayed(_Null):
             gradient[place] += slope
             for other, bend in zip(places, row, strict=True):
                 hessian[place][other] += bend
+        moved, curved = z.new_tensor(gradient)[:-1], z.new_tensor(hessian)[:-1, :-1]
+        if self.objective.priorless:
+            return float(terms.value), moved, curved
         value, slope, bend = self.objective.prior_terms(theta)
-        moved = z.new_tensor(gradient)[:-1] + slope[self.places]
-        return (
-            float(terms.value) + value,
-            moved,
-            z.new_tensor(hessian)[:-1, :-1] + bend[self.places][:, self.places],
-        )
+        bend = bend[self.places][:, self.places]
+        return float(terms.value) + value, moved + slope[self.places], curved + bend
 
     def _total(self, values: Tensor) -> float:
         """The sum over all rows, of one value for all or one for each."""

@@ -32,7 +32,7 @@ class Stages:
     body: Program = field(repr=False)
     rows: tuple[fx.Node, ...] = field(repr=False)
     arrays: bool = False
-    """Whether all but the first of them is about arrays instead of tensors."""
+    """Whether the body is about arrays instead of tensors."""
 
     def known(self, rows: Sequence[Any]) -> list[Any]:
         """What is known of the rows, for `outputs`."""
@@ -41,11 +41,11 @@ class Stages:
 
     def outputs(self, others: Sequence[Tensor], known: Sequence[Any], numbers: Sequence[Tensor]) -> list[Any]:
         """The outputs, as tensors."""
-        if not self.arrays:
-            return self.body(*others, *known, *self.of_numbers(*numbers))
         with np.errstate(all="ignore"):
             shared = self.of_numbers(*map(array, numbers))
-            return list(map(tensor, self.body(*map(array, others), *known, *shared)))
+            if self.arrays:
+                return list(map(tensor, self.body(*map(array, others), *known, *shared)))
+        return self.body(*others, *known, *map(tensor, shared))
 
 
 def staged(
@@ -57,8 +57,8 @@ def staged(
 ) -> Stages:
     """The stages of the outputs that `wanted` numbers, of a graph whose first inputs have these `kinds`.
 
-    The `constants` are its other inputs. Each stage takes the inputs of its kind, in their order; with
-    `arrays` all but that of the rows take and give arrays and numbers in the place of tensors.
+    The `constants` are its other inputs. Each stage takes the inputs of its kind, in their order. That
+    of the numbers takes and gives arrays and numbers, as the body does with `arrays`, instead of tensors.
     """
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     inputs, held = placeholders[: len(kinds)], placeholders[len(kinds) :]
@@ -73,13 +73,14 @@ def staged(
     own = {
         name: [n for n, k in zip(inputs, kinds, strict=True) if k == name] for name in (ROWS, NUMBERS, BOTH)
     }
-    language, shown = in_tensors, values
-    if arrays:
-        language, shown = in_arrays, {node: array(value) for node, value in values.items()}
+    shown = {node: array(value) for node, value in values.items()}
+    body_given = [*own[BOTH], *known[ROWS], *known[NUMBERS]]
     return Stages(
         program(graph, own[ROWS], known[ROWS], values, in_tensors),
-        program(graph, own[NUMBERS], known[NUMBERS], shown, language),
-        program(graph, [*own[BOTH], *known[ROWS], *known[NUMBERS]], outputs, shown, language),
+        program(graph, own[NUMBERS], known[NUMBERS], shown, in_arrays),
+        program(graph, body_given, outputs, shown, in_arrays)
+        if arrays
+        else program(graph, body_given, outputs, values, in_tensors),
         tuple(known[ROWS]),
         arrays,
     )

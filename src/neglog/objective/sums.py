@@ -110,6 +110,8 @@ def _add(matrix: Tensor, rows: Tensor, columns: Tensor, part: Tensor) -> None:
 
 def _by_columns(wanted: Sequence[Any], block_of: Callable[[Any], Block]) -> list[list[Any]]:
     """What is wanted of blocks, grouped by the columns that these are combinations of."""
+    if len({id(block_of(each)) for each in wanted}) == 1:
+        return [list(wanted)]
     groups: dict[Hashable, list[Any]] = {}
     for each in wanted:
         groups.setdefault(_basis(block_of(each)).key, []).append(each)
