@@ -336,6 +336,7 @@ def test_the_rows_are_multiplied_once_for_all_predictors_of_a_design(name, many,
 
 
 def test_there_is_room_for_some_of_what_rows_come_to(many, monkeypatch):
+    monkeypatch.setattr("neglog.objective.rowwise.FEW", 100)
     x, y = drawn("poisson")
     coordinates, z = problem("poisson", x, y)
     expected = coordinates.derivatives(z)

@@ -13,6 +13,7 @@ from neglog import flat, map_estimate, mle, models, on_features
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError
 from neglog.fitting.start import starting_point
+from neglog.graphs import nodes
 from neglog.graphs.graph import trace
 from neglog.objective.coordinates import rescaled
 from neglog.objective.lowered import Lowered
@@ -261,6 +262,37 @@ def test_operations_in_place_are_replayed_out_of_place(function, fixed):
         for found, known in zip(graph.function()(at, *rows), function(at + other), strict=True):
             torch.testing.assert_close(found, known, rtol=1e-15, atol=1e-15)
         assert torch.equal(at, before)
+
+
+def test_what_nobody_asks_for_is_left_out_but_for_randomness():
+    def idle(x, noise):
+        torch.rand(3) if noise else x.sin() + 1.0
+        return (x * 2.0).exp()
+
+    at = torch.ones(3, dtype=torch.float64)
+    assert trace(lambda x: idle(x, False), at, [], True).nodes == 2
+    with pytest.raises(RuntimeError, match="draws numbers"):
+        trace(lambda x: idle(x, True), at, [], True)
+
+
+def test_plain_functions_are_told_by_all_that_decides_what_they_give():
+    whole = torch.arange(6.0, dtype=torch.float64).reshape(2, 3)
+    given = [
+        whole,
+        whole.T,
+        whole.float(),
+        whole[0],
+        [whole],
+        (whole, 1),
+        0,
+        1,
+        True,
+        1.0,
+        None,
+        torch.float64,
+    ]
+    assert len({nodes.signature_of(each) for each in given}) == len(given)
+    assert nodes.signature_of(whole) == nodes.signature_of(whole + 1.0)
 
 
 def test_a_tensor_that_came_about_out_of_sight_is_refused():

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from neglog import mle, models
+from neglog import beginnings, mle, models
 from neglog.errors import UnboundedLikelihoodError
-from neglog.solvers import Chain, MultiStart, Newton, TrustRegion
+from neglog.solvers import Chain, MultiStart, Newton, TrustRegion, multistart
 
 EXACT = 1e-9
 
@@ -70,6 +70,38 @@ def test_the_lowest_minimum_wins_and_the_others_are_told():
 def test_where_all_agree_it_is_the_first():
     found = MultiStart(Newton(), vector([-2.5], [-3.0])).minimise(Wells(), vector(-1.5))
     assert found.status.endswith("best of 3 starts: 3 led here")
+
+
+def test_a_start_is_not_followed_to_an_optimum_that_is_known():
+    starts, alone = (-2.5, -2.9, -3.5), Wells()
+    ends = [Newton().minimise(alone, vector(start)) for start in starts]
+    problem = Wells()
+    found = MultiStart(Newton(), vector(*([start] for start in starts[1:]))).minimise(
+        problem, vector(starts[0])
+    )
+    assert found.status == f"{ends[0].status}; best of 3 starts: 3 led here"
+    assert found.z == ends[0].z
+    assert problem.evaluations < alone.evaluations
+
+
+@pytest.mark.parametrize("place", [-2.0, -1.8, 1.9])
+def test_a_place_is_near_an_optimum_where_the_function_is_its_parabola(place):
+    known, problem = Newton().minimise(Wells(), vector(-2.5)), Wells()
+    value, gradient, _ = problem.derivatives(vector(place))
+    assert multistart._is_around(known, vector(place), value, gradient) == (place == -2.0)
+    assert not multistart._is_around(known, vector(place), value + 1.0, gradient)
+    assert not multistart._is_around(known, vector(place), value, -gradient)
+
+
+def test_starts_on_the_way_to_a_known_optimum_change_no_number():
+    r = np.random.default_rng(5)
+    x = r.normal(size=(300, 3))
+    y = x.sum(1) + r.standard_t(3, size=300)
+    fit, alone = mle(models.student_t, x, y), mle(models.student_t, x, y, solver=Newton())
+    assert fit.status == f"{alone.status}; best of 4 starts: 4 led here"
+    assert fit.nll == alone.nll
+    for name, value in alone.params.items():
+        assert torch.equal(fit.params[name], value)
 
 
 def test_of_very_many_rows_a_sample_chooses():
@@ -169,3 +201,18 @@ def test_a_trust_region_leaves_a_saddle_that_newton_stops_at():
     found = Chain((Newton(), TrustRegion())).minimise(saddle, vector(0.0))
     assert found.converged
     assert abs(found.z.item()) == pytest.approx(2.0)
+
+
+def test_beginnings_that_ask_for_the_same_line_find_it_once(monkeypatch):
+    found, line = [], beginnings._line
+    monkeypatch.setattr(beginnings, "_line", lambda *given: found.append(given[-1]) or line(*given))
+    x, y = crossing(8)
+    mle(models.gaussian_mixture, x, y)
+    assert found == [1.0]
+    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    once, twice = (beginnings.line("mean", x, y, torch.ones_like(y), 1.0) for _ in range(2))
+    assert found == [1.0] * 3, "nothing is kept outside"
+    with beginnings.shared():
+        assert all(map(torch.equal, once, beginnings.line("mean", x, y, torch.ones_like(y), 1.0)))
+        other = beginnings.line("mean", x, y, torch.linspace(0, 1, len(y), dtype=y.dtype), 1.0)
+    assert not torch.equal(other[0], twice[0])

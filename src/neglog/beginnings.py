@@ -5,7 +5,9 @@ A model declares it (`many_optima`); a model that does not has one optimum, as e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ Beginning = Callable[[Designs, Tensor, Tensor, Shapes], Mapping[str, Tensor]]
 ROWS = 10_000
 """So many rows say where to begin."""
 STEPS = 20
+_Known = dict[Any, tuple[Any, tuple[Tensor, Tensor]]]
+_KNOWN: ContextVar[_Known | None] = ContextVar("known", default=None)
 
 
 def many_optima(*beginnings: Beginning) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -37,12 +41,32 @@ def many_optima(*beginnings: Beginning) -> Callable[[Callable[..., Any]], Callab
     return decorate
 
 
+@contextmanager
+def shared() -> Iterator[None]:
+    """Within, many beginnings that ask for the same line find it once."""
+    token = _KNOWN.set({})
+    try:
+        yield
+    finally:
+        _KNOWN.reset(token)
+
+
 def line(name: str, x: Designs, y: Tensor, weights: Tensor, power: float) -> tuple[Tensor, Tensor]:
     """The line `(1 + P,)` that minimises Σ weights |residual|^power, about, and its residuals `(N,)`.
 
     By reweighted least squares, on orthonormal columns; the intercept comes first.
     """
-    columns = design(name, x)
+    columns, known = design(name, x), _KNOWN.get()
+    if known is None:
+        return _line(columns, y, weights, power)
+    given = columns, y, weights
+    key = (*map(id, given), power)
+    if key not in known:
+        known[key] = given, _line(*given, power)  # what has an `id` here lives as long as the line
+    return known[key][1]
+
+
+def _line(columns: Tensor, y: Tensor, weights: Tensor, power: float) -> tuple[Tensor, Tensor]:
     whole = torch.cat([columns.new_ones((len(columns), 1)), columns], dim=1)
     sizes = whole.norm(dim=0).clamp_min(1e-300)
     orthonormal, triangle = torch.linalg.qr(whole / sizes)

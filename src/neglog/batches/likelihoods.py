@@ -21,7 +21,8 @@ from torch import Tensor
 from neglog.batches.stack import Stack
 from neglog.data import Data
 from neglog.handlers import Model
-from neglog.objective.objective import Site, exact_rows
+from neglog.objective.objective import Site
+from neglog.objective.spread import exact_rows
 from neglog.predictors import RESPONSE
 from neglog.solvers.together import Expansion, choices, rank
 from neglog.tracing import Run, run

@@ -45,7 +45,7 @@ class Replayed:
             most = max(self.tiled, default=0)
             size = count * self.data.rows
             larger = self.tiled[most].data.take(slice(0, size)) if most > count else self._tiled(count)
-            self.tiled[count] = Rows(larger, ROOM)
+            self.tiled[count] = Rows.of(larger, ROOM)
         return self.tiled[count]
 
     def _tiled(self, count: int) -> Data:

@@ -220,8 +220,8 @@ _STUDENT = location_scale(
 
 def _student_remainders(df: Tensor, order: int) -> Tensor:
     """The derivative in ν of S((ν + 1) / 2) - S(ν / 2)."""
-    both = remainder.partial((0,) * order, (0.5 * torch.stack([df, df + 1]),))
-    return 0.5**order * (both[1] - both[0])
+    low, high = (remainder.partial((0,) * order, (0.5 * each,)) for each in (df, df + 1))
+    return 0.5**order * (high - low)
 
 
 def _student_constant(df: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from neglog.beginnings import few
+from neglog.beginnings import few, shared
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.tracing import layers
@@ -29,7 +29,9 @@ def elsewhere(coordinates: Coordinates, theta: Tensor) -> Tensor:
     data = data if len(seen) == data.rows else data.take(seen)
     rows = few(data.x, data.y, torch.ones_like(data.y) if data.weights is None else data.weights)
     shapes = {name: site.shape for name, site in objective.sites.items()}
-    points = [coordinates.z(_at(objective, theta, beginning(*rows, shapes))) for beginning in beginnings]
+    with shared():
+        values = [beginning(*rows, shapes) for beginning in beginnings]
+    points = [coordinates.z(_at(objective, theta, each)) for each in values]
     return torch.stack([point for point in points if bool(torch.isfinite(point).all())] or [theta])
 
 

@@ -51,6 +51,8 @@ def _least_squares(coordinates: Coordinates, theta: Tensor) -> Block | None:
         return None
     if any(call.design.numel() > LARGEST for call in objective.calls):
         return None
+    if not issubclass(objective.family, Normal | Independent | MaskedDistribution):
+        return None
     ran = objective.at(theta)
     etas, fn = {call.name: call.value for call in ran.affines}, ran.sites[RESPONSE]["fn"]
     while isinstance(fn, Independent | MaskedDistribution):

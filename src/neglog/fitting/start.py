@@ -89,13 +89,14 @@ class _Replayed(_Null):
         super().__init__(objective, theta, places)
         self.rowwise = rowwise
         position = {place: i for i, place in enumerate(places.tolist())}
-        self.own = torch.tensor([position.get(p, len(places)) for p in rowwise.places.tolist()]).long()
-        self.biases = [position.get(place, len(places)) for place in self._bias_places()]
+        self.own = [position.get(place, len(places)) for place in rowwise.places.tolist()]
+        self.levels = list(zip(self._still_etas(), self._bias_places(), strict=True))
+        self.biases = [position.get(place, len(places)) for _, place in self.levels]
 
     def _fixed(self) -> dict[str, Tensor]:
         """Predictor -> its values where its bias is 0, if that is a site."""
         found = {}
-        for call in self.objective.at(self.still).affines:
+        for call in self.objective.affines(self.still):
             free = f"{call.name}.bias" in self.objective.sites
             found[call.name] = replace(call, bias=torch.zeros_like(call.bias)).value if free else call.value
         return found
@@ -108,11 +109,14 @@ class _Replayed(_Null):
             places.append(-1 if site is None else site.offset + (output or 0))
         return places
 
+    def _still_etas(self) -> list[Tensor]:
+        return [
+            self.fixed[name] if output is None else self.fixed[name][:, output]
+            for name, output in self.rowwise.heads
+        ]
+
     def _terms(self, what: str, theta: Tensor) -> Terms:
-        etas = []
-        for (name, output), place in zip(self.rowwise.heads, self._bias_places(), strict=True):
-            still = self.fixed[name] if output is None else self.fixed[name][:, output]
-            etas.append(still + theta[place] if place >= 0 else still)
+        etas = [still + theta[place] if place >= 0 else still for still, place in self.levels]
         return self.rowwise.terms(what, theta[self.rowwise.places], etas, self.objective.as_read)
 
     def value(self, z: Tensor) -> float:
@@ -127,23 +131,30 @@ class _Replayed(_Null):
         terms = self._terms(ALL_TERMS, theta)
         assert terms.own is not None
         assert terms.own_bends is not None
+        # Few numbers, added as such; what does not move is gathered in the last place.
+        first, second = terms.own.tolist(), terms.own_bends.tolist()
+        for j, slopes in enumerate(terms.slopes):
+            first.append(self._total(slopes))
+            row = [self._total(values) for values in (*(c[j] for c in terms.crosses), *terms.bends[j])]
+            for before, value in zip(second, row, strict=False):
+                before.append(value)
+            second.append(row)
+        places, full = [*self.own, *self.biases], range(self.size + 1)
+        gradient, hessian = [0.0 for _ in full], [[0.0 for _ in full] for _ in full]
+        for place, slope, row in zip(places, first, second, strict=True):
+            gradient[place] += slope
+            for other, bend in zip(places, row, strict=True):
+                hessian[place][other] += bend
+        moved, curved = z.new_tensor(gradient)[:-1], z.new_tensor(hessian)[:-1, :-1]
+        if self.objective.priorless:
+            return float(terms.value), moved, curved
         value, slope, bend = self.objective.prior_terms(theta)
-        full, own = self.size + 1, self.own  # what does not move is gathered in the last place
-        gradient, hessian = z.new_zeros(full), z.new_zeros(full, full)
-        gradient[:-1], hessian[:-1, :-1] = slope[self.places], bend[self.places][:, self.places]
-        gradient.index_add_(0, own, terms.own)
-        hessian.index_put_((own[:, None], own), terms.own_bends, accumulate=True)
-        for j, place in enumerate(self.biases):
-            gradient[place] += terms.slopes[j].sum()
-            for i, other in enumerate(own.tolist()):
-                cross = terms.crosses[i][j].sum()
-                hessian[place, other] += cross
-                hessian[other, place] += cross
-            for k, other in enumerate(self.biases[: j + 1]):
-                bend = terms.bends[j][k].sum()
-                hessian[place, other] += bend
-                hessian[other, place] += bend if k < j else 0.0
-        return float(terms.value) + value, gradient[:-1], hessian[:-1, :-1]
+        bend = bend[self.places][:, self.places]
+        return float(terms.value) + value, moved + slope[self.places], curved + bend
+
+    def _total(self, values: Tensor) -> float:
+        """The sum over all rows, of one value for all or one for each."""
+        return float(values.sum()) if values.dim() else float(values) * self.rows
 
 
 def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Tensor:

@@ -6,21 +6,38 @@ added or multiplied one after the other become one, and sums over rows of produc
 
 from __future__ import annotations
 
-import math
 import operator
-import sys
 from collections.abc import Callable, Sequence
-from types import BuiltinFunctionType, MethodDescriptorType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx
-from torch.fx.node import map_arg
+
+from neglog.graphs.arrays import PLAIN
+from neglog.graphs.nodes import (
+    all_floating,
+    factored,
+    is_fixed,
+    is_like,
+    is_normal,
+    is_of_all,
+    is_plain,
+    is_scalar,
+    key_of,
+    layout_of,
+    may_not_be_replayed,
+    number_of,
+    plain_function,
+    shifted,
+    signature_of,
+    uniform_of,
+    values_of,
+    varies,
+)
+from neglog.graphs.recording import CONSTANT, INPUT, Operation, Recording, filled, wanted
 
 aten = torch.ops.aten
 OpOverload = torch._ops.OpOverload
-NOISY = torch.Tag.nondeterministic_seeded
 
 SAME = {
     aten.detach.default,
@@ -45,28 +62,11 @@ SHAPED = {
     aten.new_full.default,
 }
 """Operations that ask for no more than the shape and the kind of a tensor."""
-METHODS = {"expand": Tensor.expand, "view": Tensor.view}
-"""Operations that torch offers as methods only, of those that are common."""
-
-
-UNIFORM = {
-    aten.ones.default: 1.0,
-    aten.ones_like.default: 1.0,
-    aten.new_ones.default: 1.0,
-    aten.zeros.default: 0.0,
-    aten.zeros_like.default: 0.0,
-    aten.new_zeros.default: 0.0,
-    aten.full.default: None,
-    aten.full_like.default: None,
-    aten.new_full.default: None,
-    aten.expand.default: None,
-}
-"""Operations that give one number in every place, and the number, where it is not that of an argument."""
 
 
 def cleaned(
-    module: fx.GraphModule, inputs: Sequence[Any], fixed: bool
-) -> tuple[tuple[int, ...], fx.GraphModule, tuple[Tensor, ...]]:
+    recording: Recording, inputs: Sequence[Any], fixed: bool
+) -> tuple[tuple[int, ...], fx.Graph, tuple[Tensor, ...]]:
     """Which inputs after the first one are used, the clean graph, and the constants that it takes after them.
 
     With `fixed` all inputs but the first are constants. A first input that is a whole number is the size of
@@ -75,43 +75,41 @@ def cleaned(
     Raises:
         RuntimeError: an operation draws numbers or changes its arguments.
     """
-    return _Cleaner(module, inputs, fixed).graph()
+    return _Cleaner(inputs, fixed).graph(recording)
 
 
 class _Cleaner:
-    """Copies a graph operation by operation, with the value of each at hand."""
+    """Copies a recording operation by operation, with the value of each at hand."""
 
-    def __init__(self, module: fx.GraphModule, inputs: Sequence[Any], fixed: bool) -> None:
-        self.module, self.inputs, self.fixed = module, inputs, fixed
+    def __init__(self, inputs: Sequence[Any], fixed: bool) -> None:
+        self.inputs, self.fixed = inputs, fixed
         self.rows = inputs[0] if isinstance(inputs[0], int) else None
         self.body = fx.Graph()
         self.anchor = self.body.call_function(operator.pos, (0,))  # placeholders stand before it
         self.known: dict[Any, fx.Node] = {}
         self.constants: list[Tensor] = []
         self.held: dict[int, fx.Node] = {}
+        self.fast: dict[Any, Callable[..., Any]] = {}
 
-    def graph(self) -> tuple[tuple[int, ...], fx.GraphModule, tuple[Tensor, ...]]:
-        env: dict[fx.Node, Any] = {}
-        numbers = iter(range(len(self.inputs)))
+    def graph(self, recording: Recording) -> tuple[tuple[int, ...], fx.Graph, tuple[Tensor, ...]]:
+        env: dict[Operation, Any] = {}
         with self.body.inserting_before(self.anchor):
             places = [self.body.placeholder(f"input_{i}") for i in range(len(self.inputs))]
         for place, value in zip(places, self.inputs, strict=True):
             place.meta["value"] = value
-        for node in self.module.graph.nodes:
-            if node.op == "placeholder":
-                number = next(numbers)
-                env[node] = self.inputs[number] if self.fixed and number else places[number]
-            elif node.op == "get_attr":
-                env[node] = getattr(self.module, node.target)
-            elif node.op == "output":
-                self.body.output(self._arguments(map_arg(node.args[0], env.__getitem__)))
+        for operation in wanted(recording, may_not_be_replayed):
+            target, args = operation.target, operation.args
+            if target is INPUT:
+                (number,) = args
+                env[operation] = self.inputs[number] if self.fixed and number else places[number]
+            elif target is CONSTANT:
+                (env[operation],) = args
             else:
-                env[node] = self._apply(
-                    node.target, *map_arg((node.args, dict(node.kwargs)), env.__getitem__)
-                )
+                env[operation] = self._apply(target, filled(args, env), filled(operation.kwargs, env))
+        self.body.output(self._arguments(filled(recording.outputs, env)))
         return self._finished(places)
 
-    def _finished(self, places: list[fx.Node]) -> tuple[tuple[int, ...], fx.GraphModule, tuple[Tensor, ...]]:
+    def _finished(self, places: list[fx.Node]) -> tuple[tuple[int, ...], fx.Graph, tuple[Tensor, ...]]:
         self.body.erase_node(self.anchor)
         self.body.eliminate_dead_code()
         used = tuple(i - 1 for i, place in enumerate(places) if i and place.users)
@@ -124,31 +122,40 @@ class _Cleaner:
             if not node.users:
                 self.body.erase_node(node)
         for node in self.body.nodes:
-            node.meta.clear()  # the values are large
-        return used, fx.GraphModule(torch.nn.Module(), self.body), constants
+            node.meta[PLAIN] = is_plain(node)
+        for node in self.body.nodes:
+            node.meta = {PLAIN: node.meta[PLAIN]}  # the values are large
+        return used, self.body, constants
 
     # One operation
 
     def _apply(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of an operation: its value where all arguments are values, else a node."""
-        if isinstance(target, OpOverload) and (NOISY in target.tags or target._schema.is_mutable):
+        if may_not_be_replayed(target):
             raise RuntimeError(f"{target} draws numbers or changes its arguments, so it cannot be replayed")
-        if not _varies((args, kwargs)):
+        if not varies((args, kwargs)):
             return target(*args, **kwargs)
         simpler = self._simpler(target, args, kwargs)
         return simpler if simpler is not None else self._node(target, args, kwargs)
 
     def _node(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
         """A node of the new graph, or the one that says the same already."""
-        value = target(*_values(args), **_values(kwargs))
+        value = target(*values_of(args), **values_of(kwargs))
         args, kwargs = self._arguments(args), self._arguments(kwargs)
-        key = (target, _key(args), _key(kwargs))
+        key = (target, key_of(args), key_of(kwargs))
         if key not in self.known:
-            fast = _fast(target, _values(args), _values(kwargs), value)
-            node = self.body.call_function(fast, args, kwargs)
-            node.meta |= {"value": value, "target": target, "uniform": _uniform(target, args)}
+            node = self.body.call_function(self._plain(target, args, kwargs, value), args, kwargs)
+            node.meta |= {"value": value, "target": target, "uniform": uniform_of(target, args)}
             self.known[key] = node
         return self.known[key]
+
+    def _plain(self, target: Any, args: Any, kwargs: Any, value: Any) -> Callable[..., Any]:
+        """The `plain_function`, found once for all arguments that look alike."""
+        given = values_of(args), values_of(kwargs)
+        key = target, signature_of(given)
+        if key not in self.fast:
+            self.fast[key] = plain_function(target, *given, value)
+        return self.fast[key]
 
     def _arguments(self, args: Any) -> Any:
         """Arguments in which each tensor is an input of the graph."""
@@ -173,16 +180,16 @@ class _Cleaner:
     def _simpler(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What an operation comes to where it can be said with less, or None."""
         if target in SAME and isinstance(args[0], fx.Node):
-            before, after = args[0].meta["value"], target(*_values(args), **_values(kwargs))
-            return args[0] if _layout(before) == _layout(after) else None
+            before, after = args[0].meta["value"], target(*values_of(args), **values_of(kwargs))
+            return args[0] if layout_of(before) == layout_of(after) else None
         if target in SHAPED:
-            found = target(*_values(args), **_values(kwargs))
+            found = target(*values_of(args), **values_of(kwargs))
             return None if self._has_rows(found) else found
         if kwargs:
             return None
         if target is operator.getitem:
             return self._piece(*args)
-        if not _all_floating(args):
+        if not all_floating(args):
             return None
         if target in (aten.add.Tensor, aten.sub.Tensor):
             left, right = args
@@ -193,28 +200,28 @@ class _Cleaner:
             return self._times(args[0], -1.0)
         if target is aten.pow.Tensor_Scalar and args[1] == 1:
             return args[0]
-        if target is aten.sum.default or (target is aten.sum.dim_IntList and _is_of_all(*args)):
+        if target is aten.sum.default or (target is aten.sum.dim_IntList and is_of_all(*args)):
             return self._sum(args[0])
         if target is aten.cat.default:
             return self._joined(*args)
         if target in (aten.mv.default, aten.mm.default) and isinstance(args[1], fx.Node):
-            node, factor = _apart(args[1])
+            node, factor = factored(args[1])
             return None if factor == 1.0 else self._times(self._node(target, (args[0], node), {}), factor)
         return None
 
     def _product(self, target: Any, left: Any, right: Any) -> Any:
-        left, right = _number(left, right), _number(right, left)
+        left, right = number_of(left, right), number_of(right, left)
         if target is not aten.div.Tensor and isinstance(left, float):
             left, right = right, left
         if isinstance(left, float):
             return None
         if isinstance(right, float):
             factor = 1 / right if target is aten.div.Tensor and right else right
-            if target is aten.div.Tensor and not _is_normal(factor):
+            if target is aten.div.Tensor and not is_normal(factor):
                 return self._node(target, (left, right), {})
             return self._times(left, factor)
         if target is aten.mul.Tensor and isinstance(left, fx.Node) and isinstance(right, fx.Node):
-            (left, a), (right, b) = _apart(left), _apart(right)
+            (left, a), (right, b) = factored(left), factored(right)
             return self._times(self._node(target, (left, right), {}), a * b)
         return self._node(target, (left, right), {})
 
@@ -222,10 +229,10 @@ class _Cleaner:
         """`node` times a number; numbers in a row are multiplied here, and those added are so after it."""
         if factor == 1.0:
             return node
-        base, shift = _level(node)
+        base, shift = shifted(node)
         if shift:
             return self._plus(self._times(base, factor), shift * factor)
-        node, inner = _apart(node)
+        node, inner = factored(node)
         factor *= inner
         if factor == 1.0:
             return node
@@ -235,20 +242,20 @@ class _Cleaner:
 
     def _plus(self, node: Any, number: float) -> Any:
         """`node` plus a number; numbers in a row are added here."""
-        base, shift = _level(node)
+        base, shift = shifted(node)
         number += shift
         return self._node(aten.add.Tensor, (base, number), {}) if number else base
 
     def _sum_of_two(self, left: Any, right: Any, sign: float) -> Any:
-        left, right = _number(left, right), _number(right, left)
+        left, right = number_of(left, right), number_of(right, left)
         if isinstance(right, float):
             return self._plus(left, sign * right)
         if isinstance(left, float):
             return self._plus(self._times(right, sign), left)
         target, shift = (aten.add.Tensor if sign > 0 else aten.sub.Tensor), 0.0
-        if _is_scalar(left) and _is_scalar(right):
+        if is_scalar(left) and is_scalar(right):
             # Of rows, what nearly cancels stands together as the model has put it.
-            (left, a), (right, b) = _level(left), _level(right)
+            (left, a), (right, b) = shifted(left), shifted(right)
             shift = a + sign * b
         return self._plus(self._node(target, (left, right), {}), shift)
 
@@ -258,21 +265,21 @@ class _Cleaner:
         if value.dim() == 0:
             return node
         known = not self._has_rows(value)
-        base, shift = _level(node)
+        base, shift = shifted(node)
         if shift and known:
             return self._plus(self._whole(base), count * shift)
-        inner, factor = _apart(node)
+        inner, factor = factored(node)
         if inner is not node:
             return self._times(self._whole(inner), factor)
         if known and target in (aten.add.Tensor, aten.sub.Tensor):
             (left, right), sign = node.args, 1.0 if target is aten.add.Tensor else -1.0
-            if _like(left, value) and _is_scalar(right):
+            if is_like(left, value) and is_scalar(right):
                 return self._sum_of_two(self._whole(left), self._times(right, float(count)), sign)
-            if _like(left, value) and _is_fixed(right, value):
+            if is_like(left, value) and is_fixed(right, value):
                 return self._plus(self._whole(left), sign * float(right.meta["value"].sum()))
-            if _like(right, value) and _is_fixed(left, value):
+            if is_like(right, value) and is_fixed(left, value):
                 return self._plus(self._times(self._whole(right), sign), float(left.meta["value"].sum()))
-        if target is aten.mul.Tensor and value.dim() == 1 and all(_like(a, value) for a in node.args):
+        if target is aten.mul.Tensor and value.dim() == 1 and all(is_like(a, value) for a in node.args):
             return self._node(aten.dot.default, node.args, {})
         if target is aten.pow.Tensor_Scalar and node.args[1] == 2 and value.dim() == 1:
             return self._node(aten.dot.default, (node.args[0], node.args[0]), {})
@@ -292,140 +299,9 @@ class _Cleaner:
             return None
         whole: Any = parts.args[0]
         piece = parts.meta["value"][index]
-        return whole if _layout(whole.meta["value"]) == _layout(piece) else None
+        return whole if layout_of(whole.meta["value"]) == layout_of(piece) else None
 
     def _joined(self, parts: Sequence[Any], dim: int = 0) -> Any:
         """What is joined of one piece and empty ones."""
-        some = [part for part in parts if _values(part).numel()]
+        some = [part for part in parts if values_of(part).numel()]
         return some[0] if len(some) == 1 and isinstance(some[0], fx.Node) else None
-
-
-def _number(value: Any, other: Any) -> Any:
-    """A constant that is the same everywhere as a float, where the other argument has its shape."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, fx.Node) and isinstance(other, fx.Node) and value.meta.get("uniform") is not None:
-        like, uniform = other.meta["value"], value.meta["uniform"]
-        fits = _kind(value.meta["value"]) == _kind(like) and other.meta.get("uniform") is None
-        return uniform if fits else value
-    if not isinstance(value, Tensor) or not isinstance(other, fx.Node) or not value.numel():
-        return value
-    shape = other.meta["value"].shape
-    if value.dtype != other.meta["value"].dtype or np.broadcast_shapes(value.shape, shape) != shape:
-        return value
-    one = value.reshape(-1)[0]
-    return float(one) if torch.equal(value, one.expand(value.shape)) else value
-
-
-def _uniform(target: Any, args: Any) -> float | None:
-    """The number that an operation gives in every place, or None."""
-    if target not in UNIFORM or UNIFORM[target] is not None:
-        return UNIFORM.get(target)
-    number = args[0] if target is aten.expand.default else args[2 if target is aten.new_full.default else 1]
-    if isinstance(number, fx.Node):
-        number = (
-            number.meta.get("value") if number.op == "placeholder" and "constant" in number.name else None
-        )
-        number = number.reshape(-1)[0] if isinstance(number, Tensor) and number.numel() == 1 else None
-    return None if number is None else float(number)
-
-
-def _apart(node: Any) -> tuple[Any, float]:
-    """A node as another one times a number."""
-    target = node.meta.get("target")
-    if target is aten.neg.default:
-        return node.args[0], -1.0
-    if target is aten.mul.Tensor and isinstance(node.args[1], float):
-        return node.args[0], node.args[1]
-    return node, 1.0
-
-
-def _level(node: Any) -> tuple[Any, float]:
-    """A node as another one plus a number."""
-    if isinstance(node, fx.Node) and node.meta.get("target") is aten.add.Tensor:
-        left, right = node.args
-        if isinstance(right, float):
-            return left, right
-    return node, 0.0
-
-
-def _is_normal(number: float) -> bool:
-    return math.isfinite(number) and abs(number) >= sys.float_info.min
-
-
-def _is_of_all(node: Any, dims: Sequence[int] | None = None, keepdim: bool = False) -> bool:
-    """Whether a sum is over all dimensions."""
-    return not keepdim and len(dims or ()) in (0, node.meta["value"].dim())
-
-
-def _is_fixed(argument: Any, value: Tensor) -> bool:
-    """Whether an argument is a constant of the same kind."""
-    held = (
-        isinstance(argument, fx.Node)
-        and argument.op == "placeholder"
-        and argument.name.startswith("constant_")
-    )
-    return held and _kind(argument.meta["value"]) == _kind(value)
-
-
-def _all_floating(args: tuple[Any, ...]) -> bool:
-    values = [value for value in _values(args) if isinstance(value, Tensor)]
-    return all(value.is_floating_point() for value in values)
-
-
-def _like(argument: Any, value: Tensor) -> bool:
-    return isinstance(argument, fx.Node) and _kind(argument.meta["value"]) == _kind(value)
-
-
-def _is_scalar(argument: Any) -> bool:
-    return isinstance(argument, float) or (
-        isinstance(argument, fx.Node) and argument.meta["value"].dim() == 0
-    )
-
-
-def _kind(value: Tensor) -> tuple[Any, ...]:
-    return value.shape, value.dtype
-
-
-def _layout(value: Tensor) -> tuple[Any, ...]:
-    return value.shape, value.dtype, value.stride()
-
-
-def _varies(args: Any) -> bool:
-    """Whether a node is among the arguments."""
-    found: list[fx.Node] = []
-    map_arg(args, found.append)
-    return bool(found)
-
-
-def _values(args: Any) -> Any:
-    return map_arg(args, lambda node: node.meta["value"])
-
-
-def _key(args: Any) -> Any:
-    if isinstance(args, tuple | list):
-        return tuple(_key(a) for a in args)
-    if isinstance(args, dict):
-        return tuple((key, _key(a)) for key, a in sorted(args.items()))
-    # 1, 1.0 and True are equal, and 0.0 is -0.0.
-    return (type(args), math.copysign(1.0, args), args) if isinstance(args, int | float) else args
-
-
-def _fast(target: Any, args: Any, kwargs: Any, value: Any) -> Callable[..., Any]:
-    """The plain function of torch that does the same at half the cost of a call, or the operation itself."""
-    if not isinstance(target, OpOverload) or target.namespace != "aten":
-        return target
-    name = target._schema.name.removeprefix("aten::")
-    plain: Any = METHODS.get(name, getattr(torch, name, None))
-    if not isinstance(plain, BuiltinFunctionType | MethodDescriptorType):
-        return target
-    try:
-        same = plain(*args, **kwargs)
-    except (TypeError, RuntimeError):  # other arguments than those of the operation
-        return target
-    alike = [_layout(found) for found in _tensors(same)] == [_layout(found) for found in _tensors(value)]
-    return plain if alike else target
-
-
-def _tensors(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, tuple | list) else [value]

@@ -18,7 +18,7 @@ from torch import Tensor, fx
 
 from neglog.errors import DataError
 from neglog.graphs.cleaning import cleaned
-from neglog.graphs.recording import recorded
+from neglog.graphs.recording import INPUT, Operation, Recording, recorded
 
 SIZES = frozenset({"size", "sizes", "input_sizes", "shape", "start", "end", "length", "repeats"})
 """What the arguments of operations that are sizes are called."""
@@ -100,9 +100,10 @@ def trace(function: Callable[..., Any], first: Tensor, others: Sequence[Tensor],
             changes tensors that are not its own.
     """
     inputs = (first, *others)
-    module = recorded(function, inputs, varying=1 if fixed else len(inputs))
+    recording = recorded(function, inputs, varying=1 if fixed else len(inputs))
     with torch.no_grad():
-        return Graph(*cleaned(module, inputs, fixed))
+        used, clean, constants = cleaned(recording, inputs, fixed)
+    return Graph(used, fx.GraphModule(torch.nn.Module(), clean), constants)
 
 
 def trace_rows(
@@ -116,21 +117,24 @@ def trace_rows(
     Raises:
         RuntimeError: it cannot be replayed: see `trace`.
     """
-    module = recorded(function, inputs, varying=len(inputs))
-    first = next(iter(module.graph.nodes))
-    with module.graph.inserting_before(first):
-        number = module.graph.placeholder("rows")
-    for node in module.graph.nodes:
-        if isinstance(node.target, torch._ops.OpOverload):
-            names = [argument.name for argument in node.target._schema.arguments]
-            args = tuple(_sized(name, a, rows, number) for name, a in zip(names, node.args, strict=False))
-            node.args, node.kwargs = args, {n: _sized(n, a, rows, number) for n, a in node.kwargs.items()}
+    recording = recorded(function, inputs, varying=len(inputs))
+    number = Operation(INPUT, (-1,))
+    for operation in recording.operations:
+        if isinstance(operation.target, torch._ops.OpOverload):
+            names = [argument.name for argument in operation.target._schema.arguments]
+            args, kwargs = zip(names, operation.args, strict=False), operation.kwargs
+            operation.args = tuple(_sized(name, argument, rows, number) for name, argument in args)
+            operation.kwargs = {name: _sized(name, a, rows, number) for name, a in kwargs.items()}
+    whole = Recording([number, *recording.operations], recording.outputs)
+    for operation in whole.operations:
+        if operation.target is INPUT:
+            operation.args = (operation.args[0] + 1,)
     with torch.no_grad():
-        used, clean, constants = cleaned(module, (rows, *inputs), fixed=False)
-    return clean.graph, used, constants
+        used, clean, constants = cleaned(whole, (rows, *inputs), fixed=False)
+    return clean, used, constants
 
 
-def _sized(name: str, argument: Any, rows: int, number: fx.Node) -> Any:
+def _sized(name: str, argument: Any, rows: int, number: Operation) -> Any:
     """An argument with `number` where it is a size of so many rows."""
     if name not in SIZES:
         return argument

@@ -1,20 +1,44 @@
 """Recording: the torch operations that a function comes to, those of its backward passes among them.
 
-What `torch.fx.experimental.proxy_tensor.make_fx` does, for plain tensors on the CPU, in a tenth of its time.
+What `torch.fx.experimental.proxy_tensor.make_fx` does, for plain tensors on the CPU, in a small part of its
+time.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
+INPUT, CONSTANT = "input", "constant"
+"""The targets of what is no operation: an input, by its number, and a tensor that is no input."""
 
-def recorded(function: Callable[..., Any], inputs: Sequence[Tensor], varying: int) -> fx.GraphModule:
+
+@dataclass(eq=False, slots=True)
+class Operation:
+    """One call, with operations in the place of the tensors among its arguments."""
+
+    target: Any
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    varies: bool = False
+    """Whether it depends on an input that may have other values later."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The operations of a function, in their order, and which of them it returns."""
+
+    operations: list[Operation]
+    outputs: Any
+
+
+def recorded(function: Callable[..., Any], inputs: Sequence[Tensor], varying: int) -> Recording:
     """The operations of ``function(*inputs)``, none of which changes a tensor in place.
 
     The first `varying` inputs may have other values later, so that nothing but operations may depend on them.
@@ -26,75 +50,75 @@ def recorded(function: Callable[..., Any], inputs: Sequence[Tensor], varying: in
     recorder = _Recorder(inputs, varying)
     with recorder:
         outputs = function(*inputs)
-    recorder.graph.output(recorder.nodes(outputs))
-    module = fx.GraphModule(recorder.constants, recorder.graph)
+    found = Recording(recorder.operations, recorder.arguments(outputs))
     if not recorder.in_place:
-        return module
+        return found
     from torch.fx.experimental.proxy_tensor import make_fx  # slow to import, and seldom needed
 
     # That can be undone in a graph of operations only, not while autograd is at work.
     with torch.no_grad():
-        return make_fx(torch.func.functionalize(module))(*inputs)
+        return _of_module(make_fx(torch.func.functionalize(_module(found, len(inputs))))(*inputs))
 
 
 class _Recorder(TorchDispatchMode):
-    """Sees every operation below autograd, and notes it as a node of a graph."""
+    """Sees and notes every operation below autograd."""
 
     def __init__(self, inputs: Sequence[Tensor], varying: int) -> None:
         super().__init__()
-        self.graph, self.constants = fx.Graph(), torch.nn.Module()
-        self.known: dict[int, fx.Node] = {}
-        self.varies: set[int] = set()
+        self.operations: list[Operation] = []
+        self.known: dict[int, Operation] = {}
         self.aliases: dict[int, set[int]] = {}  # the tensors that share a piece of memory
         self.kept: list[Tensor] = []  # an id is that of one tensor for as long as the tensor lives
         self.in_place = False
         for i, value in enumerate(inputs):
-            self.note(value, self.graph.placeholder(f"input_{i}"), i < varying)
+            self.note(value, Operation(INPUT, (i,), varies=i < varying))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # there is no compiler to hide from, and to import it takes seconds
 
-    def note(self, value: Tensor, node: fx.Node, varies: bool) -> None:
-        """Remember which node a tensor came from, and whether it depends on a varying input."""
-        self.known[id(value)] = node
+    def note(self, value: Tensor, operation: Operation) -> None:
+        """Remember which operation a tensor came from."""
+        self.operations.append(operation)
+        self.point(value, operation)
+
+    def point(self, value: Tensor, operation: Operation) -> None:
+        self.known[id(value)] = operation
         self.kept.append(value)
         self.aliases.setdefault(_memory(value), set()).add(id(value))
-        if varies:
-            self.varies.add(id(value))
 
-    def nodes(self, args: Any) -> Any:
-        """Arguments with nodes in the place of tensors."""
+    def arguments(self, args: Any) -> Any:
+        """Arguments with operations in the place of tensors."""
         if isinstance(args, Tensor):
             return self.known[id(args)] if id(args) in self.known else self._constant(args)
         if isinstance(args, tuple | list):
-            return type(args)(self.nodes(a) for a in args)
+            return type(args)([self.arguments(a) for a in args])
         if isinstance(args, dict):
-            return {key: self.nodes(a) for key, a in args.items()}
+            return {key: self.arguments(a) for key, a in args.items()}
         return args
 
-    def _constant(self, value: Tensor) -> fx.Node:
-        if value.numel() and self.aliases.get(_memory(value), set()) & self.varies:
+    def _constant(self, value: Tensor) -> Operation:
+        beside = self.aliases.get(_memory(value), set()) if value.numel() else set()
+        if any(self.known[other].varies for other in beside):
             raise RuntimeError("a tensor came about out of sight")
-        name = f"constant_{len(self.kept)}"
-        self.constants.register_buffer(name, value.detach())
-        node = self.graph.get_attr(name)
-        self.note(value, node, False)
-        return node
+        self.note(value, Operation(CONSTANT, (value.detach(),)))
+        return self.known[id(value)]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         target = self._out_of_place(func, args, kwargs) if func._schema.is_mutable else func
-        node = self.graph.call_function(target, self.nodes(args), self.nodes(kwargs))
-        varies = any(id(value) in self.varies for value in _tensors((args, kwargs)))
+        operation = Operation(target, self.arguments(args), self.arguments(kwargs) if kwargs else {})
+        varies = any(each.varies for each in _operations((operation.args, operation.kwargs)))
+        operation.varies = varies
         found = func(*args, **kwargs)
         if isinstance(found, Tensor):
-            self.note(found, node, varies)
+            self.note(found, operation)
         elif isinstance(found, tuple | list):
+            self.operations.append(operation)
             for i, each in enumerate(found):
-                self.note(each, self.graph.call_function(operator.getitem, (node, i)), varies)
+                self.note(each, Operation(operator.getitem, (operation, i), varies=varies))
         elif varies:
             raise RuntimeError(f"its control flow, or a number, depends on the value of a tensor ({func})")
         return found
@@ -114,18 +138,74 @@ class _Recorder(TorchDispatchMode):
     def _is_own(self, value: Tensor) -> bool:
         """Whether a tensor is what an operation gave, and no other tensor shares its memory."""
         alone = self.aliases.get(_memory(value)) == {id(value)}
-        return alone and self.known[id(value)].op == "call_function"
+        return alone and self.known[id(value)].target not in (INPUT, CONSTANT)
 
 
 def _memory(value: Tensor) -> int:
     return value.untyped_storage().data_ptr()
 
 
-def _tensors(args: Any) -> list[Tensor]:
-    if isinstance(args, Tensor):
+def filled(args: Any, values: dict[Operation, Any]) -> Any:
+    """Arguments with values in the place of operations."""
+    if isinstance(args, Operation):
+        return values[args]
+    if isinstance(args, tuple | list):
+        return type(args)([filled(a, values) for a in args])
+    if isinstance(args, dict):
+        return {key: filled(a, values) for key, a in args.items()}
+    return args
+
+
+def wanted(recording: Recording, always: Callable[[Any], bool]) -> list[Operation]:
+    """The operations that the outputs take, and those whose targets are `always` looked at."""
+    found = set(_operations(recording.outputs))
+    for operation in reversed(recording.operations):
+        if operation in found or always(operation.target):
+            found |= {operation, *_operations((operation.args, operation.kwargs))}
+    return [operation for operation in recording.operations if operation in found]
+
+
+def _operations(args: Any) -> list[Operation]:
+    if isinstance(args, Operation):
         return [args]
     if isinstance(args, dict):
         args = args.values()
     elif not isinstance(args, tuple | list):
         return []
-    return [value for each in args for value in _tensors(each)]
+    return [operation for each in args for operation in _operations(each)]
+
+
+def _module(recording: Recording, count: int) -> fx.GraphModule:
+    """A recording of so many inputs as torch has it."""
+    graph, constants = fx.Graph(), torch.nn.Module()
+    inputs, nodes = [graph.placeholder(f"input_{i}") for i in range(count)], dict[Operation, Any]()
+    for operation in recording.operations:
+        if operation.target is INPUT:
+            nodes[operation] = inputs[operation.args[0]]
+        elif operation.target is CONSTANT:
+            name = f"constant_{len(nodes)}"
+            constants.register_buffer(name, operation.args[0])
+            nodes[operation] = graph.get_attr(name)
+        else:
+            args, kwargs = filled(operation.args, nodes), filled(operation.kwargs, nodes)
+            nodes[operation] = graph.call_function(operation.target, args, kwargs)
+    graph.output(filled(recording.outputs, nodes))
+    return fx.GraphModule(constants, graph)
+
+
+def _of_module(module: fx.GraphModule) -> Recording:
+    """The inverse of `_module`."""
+    known, inputs = dict[fx.Node, Operation](), 0
+    outputs: Any = None
+    for node in module.graph.nodes:
+        replace: Any = known.__getitem__
+        args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), replace)
+        if node.op == "output":
+            outputs = args[0]
+        elif node.op == "placeholder":
+            known[node], inputs = Operation(INPUT, (inputs,)), inputs + 1
+        elif node.op == "get_attr":
+            known[node] = Operation(CONSTANT, (getattr(module, node.target),))
+        else:
+            known[node] = Operation(node.target, args, dict(kwargs))
+    return Recording(list(known.values()), outputs)

@@ -10,8 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor, fx
+
+from neglog.graphs.arrays import array, in_arrays, tensor
+from neglog.graphs.programs import Program, program
 
 ROWS, NUMBERS, BOTH = "rows", "numbers", "both"
 """What an input belongs to: to the data, to the numbers that all rows share, or to neither alone."""
@@ -24,18 +27,38 @@ class Stages:
     `rows` names what `of_rows` gives.
     """
 
-    of_rows: Callable[..., tuple[Any, ...]] = field(repr=False)
-    of_numbers: Callable[..., tuple[Any, ...]] = field(repr=False)
-    body: Callable[..., tuple[Any, ...]] = field(repr=False)
+    of_rows: Program = field(repr=False)
+    of_numbers: Program = field(repr=False)
+    body: Program = field(repr=False)
     rows: tuple[fx.Node, ...] = field(repr=False)
+    arrays: bool = False
+    """Whether the body is about arrays instead of tensors."""
+
+    def known(self, rows: Sequence[Any]) -> list[Any]:
+        """What is known of the rows, for `outputs`."""
+        found = self.of_rows(*rows)
+        return list(map(array, found)) if self.arrays else found
+
+    def outputs(self, others: Sequence[Tensor], known: Sequence[Any], numbers: Sequence[Tensor]) -> list[Any]:
+        """The outputs, as tensors."""
+        with np.errstate(all="ignore"):
+            shared = self.of_numbers(*map(array, numbers))
+            if self.arrays:
+                return list(map(tensor, self.body(*map(array, others), *known, *shared)))
+        return self.body(*others, *known, *map(tensor, shared))
 
 
 def staged(
-    graph: fx.Graph, constants: Sequence[Tensor], kinds: Sequence[str], wanted: Sequence[int]
+    graph: fx.Graph,
+    constants: Sequence[Tensor],
+    kinds: Sequence[str],
+    wanted: Sequence[int],
+    arrays: bool = False,
 ) -> Stages:
     """The stages of the outputs that `wanted` numbers, of a graph whose first inputs have these `kinds`.
 
-    The `constants` are its other inputs. Each stage takes the inputs of its kind, in their order.
+    The `constants` are its other inputs. Each stage takes the inputs of its kind, in their order. That
+    of the numbers takes and gives arrays and numbers, as the body does with `arrays`, instead of tensors.
     """
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     inputs, held = placeholders[: len(kinds)], placeholders[len(kinds) :]
@@ -50,12 +73,23 @@ def staged(
     own = {
         name: [n for n, k in zip(inputs, kinds, strict=True) if k == name] for name in (ROWS, NUMBERS, BOTH)
     }
+    shown = {node: array(value) for node, value in values.items()}
+    body_given = [*own[BOTH], *known[ROWS], *known[NUMBERS]]
     return Stages(
-        _function(graph, own[ROWS], known[ROWS], values),
-        _function(graph, own[NUMBERS], known[NUMBERS], values),
-        _function(graph, [*own[BOTH], *known[ROWS], *known[NUMBERS]], outputs, values),
+        program(graph, own[ROWS], known[ROWS], values, in_tensors),
+        program(graph, own[NUMBERS], known[NUMBERS], shown, in_arrays),
+        program(graph, body_given, outputs, shown, in_arrays)
+        if arrays
+        else program(graph, body_given, outputs, values, in_tensors),
         tuple(known[ROWS]),
+        arrays,
     )
+
+
+def in_tensors(node: fx.Node) -> Callable[..., Any]:
+    """An operation as it is."""
+    target: Any = node.target
+    return target
 
 
 def _kinds(graph: fx.Graph, inputs: dict[fx.Node, str], held: set[fx.Node]) -> dict[fx.Node, str]:
@@ -82,34 +116,3 @@ def _needed(outputs: Sequence[Any]) -> set[fx.Node]:
 def _taken(body: Sequence[fx.Node], outputs: Sequence[Any]) -> set[fx.Node]:
     """What the body reads, and what is an output as it is."""
     return {n for node in body for n in node.all_input_nodes} | {n for n in outputs if isinstance(n, fx.Node)}
-
-
-def _function(
-    graph: fx.Graph, inputs: Sequence[fx.Node], outputs: Sequence[Any], values: dict[fx.Node, Tensor]
-) -> Callable[..., tuple[Any, ...]]:
-    """The function from some nodes of a graph to others."""
-    new, known = fx.Graph(), dict[fx.Node, fx.Node]()
-    needed = _between(inputs, outputs)
-    for number, node in enumerate(inputs):
-        known[node] = new.placeholder(f"input_{number}")
-    held = [node for node in values if node in needed]
-    for number, node in enumerate(held):
-        known[node] = new.placeholder(f"constant_{number}")
-    for node in graph.nodes:
-        if node in needed and node not in known:
-            known[node] = new.node_copy(node, known.__getitem__)
-    new.output(tuple(known[o] if isinstance(o, fx.Node) else o for o in outputs))
-    module = fx.GraphModule(torch.nn.Module(), new)
-    forward, constants = type(module).forward, tuple(values[node] for node in held)
-    return lambda *given: forward(module, *given, *constants)
-
-
-def _between(inputs: Sequence[fx.Node], outputs: Sequence[Any]) -> set[fx.Node]:
-    """What has to be evaluated for the outputs where the inputs are known, and the constants it takes."""
-    stop, stack, needed = set(inputs), [n for n in outputs if isinstance(n, fx.Node)], set[fx.Node]()
-    while stack:
-        node = stack.pop()
-        if node not in needed and node not in stop:
-            needed.add(node)
-            stack.extend(node.all_input_nodes)
-    return needed

@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neglog.objective.products import chunks, gathered, mixed_products, plain_products, symmetric_products
+from neglog.objective.products import (
+    TALL,
+    chunks,
+    gathered,
+    mixed_products,
+    plain_products,
+    symmetric_products,
+)
 
 ALIKE = 0.05
 """Columns whose scaled singular values span no more than this lose few digits in single precision."""
@@ -74,6 +81,8 @@ class Basis:
     def at(self, z: Tensor, rows: slice = ALL_ROWS) -> Tensor:
         """The combination `(N,)` of the columns that `z` `(P,)` says, in some rows."""
         weights, found = self.transform @ z, []
+        if self.triangle is None and not self.one:
+            return self.columns[rows] @ weights
         for piece, _ in self._pieces(rows):
             columns, one = self.mixed(piece)
             found.append(columns @ weights[1:] + weights[0] if one else columns @ weights)
@@ -87,6 +96,8 @@ class Basis:
         """What the columns before `transform` come to `(P,)`, for each of some `values` `(N,)`."""
         if len(values) == 1 and self._sum_key(values[0], rows) in self.known:
             return [self.known[self._sum_key(values[0], rows)][1]]
+        if self._is_short(values[0]):
+            return list(torch.stack(list(values)) @ self.columns[rows])
         total = values[0].new_zeros(len(values), len(self.transform))
         for piece, place in self._pieces(rows):
             columns, one = self.mixed(piece)
@@ -99,6 +110,10 @@ class Basis:
         self.known[self._plain_key(self, rows)] = (self.columns, None), products
         self.known[self._sum_key(values, rows)] = values, sums
         return products
+
+    def _is_short(self, values: Tensor) -> bool:
+        """Whether the columns are the basis but for `transform`, and one product sums the rows."""
+        return self.triangle is None and not self.one and len(values) <= TALL
 
     def _sum_key(self, values: Tensor, rows: slice) -> Hashable:
         return values.data_ptr(), values.shape, rows.start
@@ -142,6 +157,9 @@ class Basis:
     def _weighted(self, weights: Sequence[Tensor], rows: slice, rough: bool) -> list[Tensor]:
         if not weights:
             return []
+        if self._is_short(weights[0]):
+            columns = self.columns[rows]
+            return [columns.T @ (columns * each[:, None]) for each in weights]
         total = [self.transform.new_zeros(self.transform.shape) for _ in weights]
         for piece, place in self._pieces(rows):
             columns, one = self.mixed(piece)
@@ -176,7 +194,9 @@ class Basis:
 
 
 def _is_even(values: Tensor) -> bool:
-    return len(values) > 0 and bool((values == values[0]).all())
+    if not len(values) or float(values[0]) != float(values[-1]):
+        return False
+    return bool((values == values[0]).all())
 
 
 def triangle_of(

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from neglog.errors import SingularDesignError
 from neglog.objective.basis import ALL_ROWS, FAIR, Basis, are_alike, is_large, spread_of, triangle_of
+from neglog.objective.cuts import joined_heads
 from neglog.objective.objective import NORMAL, Objective, Site
+from neglog.objective.rowwise import VALUE_AND_SLOPES
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine
 
@@ -60,9 +62,10 @@ class Block:
     def eta(self, z: Tensor, rows: slice = ALL_ROWS) -> Tensor:
         """The predictor `(N,)` at `z` `(P,)`, in some rows."""
         assert self.basis is not None
-        return self.basis.at(z, rows) + (
-            self.offset[rows] if isinstance(self.offset, Tensor) else self.offset
-        )
+        free = self.basis.at(z, rows)
+        if isinstance(self.offset, Tensor):
+            return free + self.offset[rows]
+        return free + self.offset if self.offset else free
 
     def gather(self, values: Tensor, rows: slice = ALL_ROWS) -> Tensor:
         """A gradient `(N,)` in the predictor as one `(P,)` in z."""
@@ -95,9 +98,8 @@ def linear_blocks(objective: Objective, theta: Tensor) -> tuple[tuple[Block, ...
         SingularDesignError: a design whose coefficients have flat priors lacks full column rank.
     """
     calls = objective.calls
-    few = objective.sample.at(theta.clone().requires_grad_()).affines
-    cut = objective.cut
-    noise = _noise(objective.sample, theta, {call.name: call.value.detach() for call in few})
+    few, cut = objective.sample, objective.cut
+    noise = _noise(few, theta, {call.name: call.value.detach() for call in few.affines(theta)})
     if not cut:
         return tuple(b for call in calls for b in _diagonal(objective, call, noise[call.name], theta)), False
     known: Known = {}
@@ -121,16 +123,27 @@ def _noise(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> dict
     """
     if not etas:
         return {}
-    leaves = {name: eta.clone().requires_grad_() for name, eta in etas.items()}
-    log_likelihood = objective.at(theta, leaves).log_prob(RESPONSE).sum()
-    scores = torch.autograd.grad(
-        log_likelihood, list(leaves.values()), allow_unused=True, materialize_grads=True
-    )
+    scores = _scores(objective, theta, etas)
     y = objective.data.y.nan_to_num(nan=0.0)
     most = 1 + max(float(value.abs().max()) for value in (y, *etas.values()) if value.numel())
-    sizes = {name: score.square().mean(dim=0) for name, score in zip(leaves, scores, strict=True)}
+    sizes = {name: score.square().mean(dim=0) for name, score in zip(etas, scores, strict=True)}
     known = {name: (size > 0) & torch.isfinite(size) for name, size in sizes.items()}
     return {name: torch.where(known[name], size.rsqrt().clamp(max=most), 1.0) for name, size in sizes.items()}
+
+
+def _scores(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> Sequence[Tensor]:
+    """The slopes of the log-likelihood in each predictor, `(N,)` or `(N, D)`, but for their sign."""
+    rowwise = objective.replayed
+    if rowwise is not None:
+        parts = [etas[name] if output is None else etas[name][:, output] for name, output in rowwise.heads]
+        found = rowwise.terms(VALUE_AND_SLOPES, theta[rowwise.places], parts, objective.as_read).slopes
+        slopes = [slope.expand(objective.rows) for slope in found]
+        return list(joined_heads(rowwise.heads, slopes).values())
+    leaves = {name: eta.clone().requires_grad_() for name, eta in etas.items()}
+    log_likelihood = objective.at(theta, leaves).log_prob(RESPONSE).sum()
+    return torch.autograd.grad(
+        log_likelihood, list(leaves.values()), allow_unused=True, materialize_grads=True
+    )
 
 
 def _outputs(call: Affine) -> list[int | None]:

@@ -174,10 +174,18 @@ class Coordinates:
         own = [torch.arange(site.place.start, site.place.stop) for site in self.objective.beside]
         return torch.cat([torch.arange(0), *own])
 
+    @cached_property
+    def _apart(self) -> bool:
+        """Whether beside the predictors there are constants alone: no prior that counts, no coefficient."""
+        own = {place for block in self.blocks for place in block.places.tolist()}
+        return self.objective.priorless and own.isdisjoint(self._places.tolist())
+
     def _summed(self, what: str, z: Tensor, rough: bool = False) -> Sums:
-        theta = self.theta(z)
-        sums = Sums(self.blocks, self._places, self.size, z, rough)
-        sums.add_prior(*self.objective.prior_terms(theta))
+        replayed = self._apart and self._rowwise is not None
+        theta = z if replayed else self.theta(z)  # constants, which are all that is read, are the same in z
+        sums = Sums(self.blocks, self._places, self.size, z, rough, self._apart)
+        if not self._apart:
+            sums.add_prior(*self.objective.prior_terms(theta))
         for rows, part in self._parts:
             sums.add(self._terms(what, part, theta, z, rows), rows)
         return sums

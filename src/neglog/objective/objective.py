@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -14,14 +15,14 @@ from torch import Tensor
 
 from neglog.data import ALL, Data, check_density, check_response, observed
 from neglog.distributions import Normal
-from neglog.distributions.observed import latent
-from neglog.distributions.shapes import broadcast_shapes
-from neglog.errors import ModelError, UnboundedLikelihoodError
+from neglog.errors import ModelError
 from neglog.handlers import Model, weighted
 from neglog.kinks import corner, smoothed
 from neglog.objective.basis import sample_of
-from neglog.objective.rowwise import Cut, Rows, Rowwise, rowwise_of
+from neglog.objective.cuts import Cut, Look, look
+from neglog.objective.rowwise import TRIED, Rows, Rowwise, rowwise_of
 from neglog.objective.sites import Site, lay_out
+from neglog.objective.spread import check_spread, exact_rows, may_be_exact
 from neglog.predictors import RESPONSE, design_keys
 from neglog.tracing import Affine, Run, initial_value, model_name, prototype, run, takes_missing, with_sizes
 
@@ -33,7 +34,7 @@ ROOM = 2**26
 FAR = 1e6
 """So many times the rounding of `y` is far from it."""
 OF_ROWS = ("separable", "parts", "sample", "as_read")
-OF_MODEL = ("rowwise", "beside", "few", "cut", "_apart", "_scant")
+OF_MODEL = ("rowwise", "beside", "cut", "few", "_look", "_scant")
 """What is known of an objective as long as it has the same rows, and as long as it has the same model."""
 SAMPLE = 10_000
 """So many rows say where a solver starts."""
@@ -60,7 +61,8 @@ class Objective:
         response = first.sites[RESPONSE]["fn"]
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
         self.sites: dict[str, Site] = lay_out(first)
-        self.calls = tuple(first.affines)
+        self.calls, self.whole = tuple(first.affines), True
+        self.exacting = may_be_exact(response)
         self.corner, self.family = corner(response), type(response)
         self.size = sum(site.size for site in self.sites.values())
         if not self.sites:
@@ -104,6 +106,7 @@ class Objective:
         for name in OF_ROWS + (OF_MODEL if "model" in changes else ()):
             other.__dict__.pop(name, None)
         other.__dict__.update(changes)
+        other.whole = self.whole and "data" not in changes
         return other
 
     @cached_property
@@ -135,7 +138,7 @@ class Objective:
         ends = [*range(0, self.rows - PART // 2, PART), self.rows]
         found = tuple((slice(*rows), self.take(slice(*rows))) for rows in pairwise(ends))
         for _, part in found:
-            part.__dict__["as_read"] = Rows(part.data, ROOM // len(found))
+            part.__dict__["as_read"] = Rows.of(part.data, ROOM // len(found))
         return found
 
     @cached_property
@@ -149,21 +152,16 @@ class Objective:
         return self.take(slice(0, 8)) if self.rows > SAMPLE and self.separable else self
 
     @cached_property
-    @torch.enable_grad()
-    def _apart(self) -> tuple[Run, dict[str, Tensor]]:
-        """A run that was cut at its predictors, and the values of the sites that it ran with."""
-        start = self.params(self.initial)
-        values = {name: value.detach().requires_grad_() for name, value in start.items()}
-        etas = {call.name: call.constant(self.few.rows).detach().requires_grad_() for call in self.calls}
-        return run(self.few.weighted, self.few.data, Run(values, etas=etas)), values
+    def _look(self) -> Look:
+        """What the model says of itself when it is cut at its predictors."""
+        seen = self.take(slice(0, TRIED)) if self.rows > SAMPLE and self.separable else self
+        return look(self.model, seen.data, self.calls, self.sites.values(), self.initial)
 
     @cached_property
     def cut(self) -> bool:
         """Whether the model is a function of linear predictors: fixed designs times free coefficients."""
         names = [call.name for call in self.calls]
-        return (
-            bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, self._apart[0].affines))
-        )
+        return bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, self._look.affines))
 
     def _is_plain(self, call: Affine) -> bool:
         """Whether a predictor is a fixed design times coefficients that are sites, or constants."""
@@ -178,15 +176,29 @@ class Objective:
         return own and plain and some and not call.design.requires_grad
 
     @cached_property
-    @torch.enable_grad()
     def beside(self) -> tuple[Site, ...]:
         """The sites that enter the likelihood of the rows by themselves, beside the predictors."""
-        ran, values = self._apart
-        likelihood = ran.log_prob(RESPONSE).sum()
-        if not likelihood.requires_grad:
-            return ()
-        found = torch.autograd.grad(likelihood, list(values.values()), allow_unused=True)
-        return tuple(self.sites[name] for name, g in zip(values, found, strict=True) if g is not None)
+        return tuple(self.sites[name] for name in self._look.beside)
+
+    @property
+    def replayed(self) -> Rowwise | None:
+        """The graph of `rowwise`, if it has been asked for before."""
+        known = self.__dict__.get("rowwise")
+        return known if isinstance(known, Rowwise) else None
+
+    def affines(self, theta: Tensor) -> Sequence[Affine]:
+        """The linear predictors at `theta`: where the model is `cut`, without running it."""
+        if not (self.whole and self.cut):
+            return self.at(theta).affines
+        params = self.params(theta)
+        return [
+            replace(
+                call,
+                weight=params.get(f"{call.name}.weight", call.weight),
+                bias=params.get(f"{call.name}.bias", call.bias),
+            )
+            for call in self.calls
+        ]
 
     @cached_property
     def rowwise(self) -> Rowwise | str:
@@ -194,16 +206,24 @@ class Objective:
         if not self.cut:
             return "it is not a function of linear predictors"
         still = {name: value.detach() for name, value in self.params(self.initial).items()}
-        return rowwise_of(Cut(self.model, self.data, self.calls, self.beside, still))
+        cut = Cut(self.model, self.data, self.calls, self.beside, still)
+        whole = self._look.data is self.data
+        rows = self.as_read if whole else replace(self.as_read, data=self._look.data, kept={})
+        return rowwise_of(cut, self._look, rows)
 
     @cached_property
     def as_read(self) -> Rows:
         """The rows as graphs read them."""
-        return Rows(self.data, ROOM)
+        return Rows.of(self.data, ROOM)
 
     @cached_property
     def _scant(self) -> Objective:
         return self.take(slice(0, 8)) if self.rows > 8 and self.separable else self
+
+    @cached_property
+    def priorless(self) -> bool:
+        """Whether no prior counts, as under `flat`."""
+        return all(site.masked for site in self.sites.values())
 
     def prior_of(self, theta: Tensor) -> Tensor | float:
         """Minus the log prior; 0 where torch refuses a parameter, as it does in the rows."""
@@ -218,7 +238,7 @@ class Objective:
     def prior_terms(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
         """Minus the log prior, its gradient `(K,)` and its Hessian `(K, K)`; 0 where there is no density."""
         none = torch.zeros_like(theta)
-        if all(site.masked for site in self.sites.values()):
+        if self.priorless:
             return 0.0, none, torch.outer(none, none)
         leaf = theta.detach().requires_grad_()
         prior = self._scant.prior_of(leaf)
@@ -338,8 +358,9 @@ class Objective:
         Raises:
             UnboundedLikelihoodError: naming the first such row.
         """
-        for _, part in self.parts:
-            part.check_spread(part.response(theta))
+        if self.exacting:
+            for _, part in self.parts:
+                check_spread(part.response(theta), part.data, self.name)
 
     def end(self, theta: Tensor, loss: float | None = None) -> tuple[float, float]:
         """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`.
@@ -353,7 +374,7 @@ class Objective:
         with torch.no_grad():
             for rows, part in self.parts:
                 at = part.at(theta)
-                part.check_spread(at.sites[RESPONSE]["fn"])
+                check_spread(at.sites[RESPONSE]["fn"], part.data, self.name)
                 nll -= float(at.log_prob(RESPONSE).sum())
                 prior = prior if rows.start else -float(at.prior())
         return nll, prior
@@ -362,40 +383,6 @@ class Objective:
         """Whether the rows of a sample are all far from being followed exactly."""
         few = self.sample
         return not bool(exact_rows(few.response(theta), few.data.y, FAR).any())
-
-    def check_spread(self, response: Any) -> None:
-        """As `check_bounded`, of the distribution of the observations."""
-        y = self.data.y
-        exact = exact_rows(response, y)
-        if not bool(exact.any()):
-            return
-        row, count = int(exact.nonzero()[0]), int(exact.sum())
-        which = "every row" if count == len(exact) else f"{count} of {len(exact)} rows"
-        raise UnboundedLikelihoodError(
-            f"`{self.name}` fits {which} exactly (row {self.data.row(row)}: y = {float(y[row]):g}), so its "
-            "spread goes to 0 and the likelihood has no maximum. Use fewer columns or more rows, condition "
-            "the scale at a known value, or use `map_estimate` with a prior that keeps the scale away from 0."
-        )
-
-
-def exact_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
-    """Where the spread of the response is no more than some times the rounding of `y`, `(N,)` or `(S, N)`."""
-    nowhere = torch.zeros((), dtype=torch.bool)
-    response = latent(response)  # a spread that bounds hold up may still go to 0
-    if response.support.is_discrete or response.event_shape:
-        return nowhere
-    try:
-        # A component of a mixture may follow its rows exactly while the others keep the whole wide.
-        spread_at = getattr(response, "spread_at", None)
-        spread = response.stddev if spread_at is None else spread_at(y)
-    except NotImplementedError:  # a distribution of the user's own, without a variance
-        return nowhere
-    # A y that starts at 0 is as exact as its own row, as log y is; a real y as the largest of them.
-    own = getattr(response.support, "lower_bound", None) == 0
-    exact = spread <= torch.finfo(y.dtype).eps * 500 * times * (
-        y.abs() if own else y.abs().amax(-1, keepdim=True)
-    )
-    return exact.expand(broadcast_shapes(exact.shape, y.shape))
 
 
 def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from threading import Lock
 from types import FunctionType
 from typing import Any
 
-import pyro
 import torch
 from pyro.poutine.condition_messenger import ConditionMessenger
 from torch import Tensor, fx
@@ -25,10 +24,10 @@ from torch import Tensor, fx
 from neglog.data import Data
 from neglog.graphs.graph import trace_rows
 from neglog.graphs.staged import BOTH, NUMBERS, ROWS, Stages, staged
-from neglog.handlers import Model, Weighted, changes_priors_alone
+from neglog.handlers import Model, changes_priors_alone
+from neglog.objective.cuts import Cut, Head, Look
 from neglog.objective.sites import Site
-from neglog.predictors import RESPONSE
-from neglog.tracing import Affine, Run, layers, run
+from neglog.tracing import layers
 
 MOST = 16
 """With more predictors and constants than this a graph of all second derivatives is too long to repay."""
@@ -38,11 +37,10 @@ TRIED = 1009
 """So many rows a graph and its model are held together on."""
 AGREEMENT = 4096
 """Graph and model must agree to so many roundings: 1e-12 in float64."""
+FEW = 10_000
+"""So many rows are evaluated in NumPy, which takes less time to call; torch is faster at many."""
 KEPT = 64
 """So many graphs are kept for further fits."""
-
-Head = tuple[str, int | None]
-"""A predictor, and which of its outputs, where it has many."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,14 @@ class Rows:
     data: Data
     room: int = 0
     """So many bytes of it are kept."""
+    few: bool = False
+    """Whether they are evaluated in arrays."""
     kept: dict[fx.Node, Any] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def of(data: Data, room: int = 0) -> Rows:
+        """The rows of some data, evaluated as is best for so many."""
+        return Rows(data, room, data.rows <= FEW and data.y.dtype == torch.float64)
 
     @cached_property
     def parts(self) -> list[Tensor]:
@@ -83,7 +88,7 @@ class Rows:
         """Keep what rows come to, if there is room for it."""
         own = {part.data_ptr() for part in self.parts}
         tensors = [v for v in found.values() if isinstance(v, Tensor) and v.data_ptr() not in own]
-        if sum(v.untyped_storage().nbytes() for v in tensors) <= self.room:
+        if self.few or sum(v.untyped_storage().nbytes() for v in tensors) <= self.room:
             self.kept.update(found)
 
 
@@ -100,7 +105,9 @@ class Rowwise:
     kinds: tuple[str, ...]
     used: tuple[int, ...]
     constants: tuple[Tensor, ...] = field(repr=False)
-    stages: dict[str, Stages] = field(default_factory=dict, repr=False)
+    stages: dict[tuple[str, bool], Stages] = field(default_factory=dict, repr=False)
+    held: set[bool] = field(default_factory=set, repr=False)
+    """Whether few rows, and whether many, were held against the model in full."""
 
     def terms(self, what: str, numbers: Tensor, etas: Sequence[Tensor], rows: Rows) -> Terms:
         """The terms at the constants `numbers` `(C,)` and the predictors `etas`, `(N,)` each."""
@@ -108,30 +115,29 @@ class Rowwise:
 
     def evaluated(self, what: str, numbers: Tensor, etas: Sequence[Tensor], rows: Rows) -> Sequence[Tensor]:
         """The terms one after the other."""
-        stages = self._stages(what)
+        stages = self._stages(what, rows.few)
         given = self._given(numbers, etas, rows)
         body = [value for kind, value in given if kind == BOTH]
         known = self._of_rows(what, [value for kind, value in given if kind == ROWS], rows)
-        shared = stages.of_numbers(*(value for kind, value in given if kind == NUMBERS))
-        return stages.body(*body, *known, *shared)
+        return stages.outputs(body, known, [value for kind, value in given if kind == NUMBERS])
 
     def _of_rows(self, what: str, given: Sequence[Any], rows: Rows) -> Sequence[Any]:
         """What the data alone come to; for all terms at once, if it is to be kept."""
-        stages = self._stages(what)
+        stages = self._stages(what, rows.few)
         if rows.room and not all(node in rows.kept for node in stages.rows):
-            full = stages if what == SLOPES else self._stages(ALL_TERMS)
-            rows.keep(dict(zip(full.rows, full.of_rows(*given), strict=True)))
+            full = stages if what == SLOPES else self._stages(ALL_TERMS, rows.few)
+            rows.keep(dict(zip(full.rows, full.known(given), strict=True)))
         if all(node in rows.kept for node in stages.rows):
             return [rows.kept[node] for node in stages.rows]
-        return stages.of_rows(*given)
+        return stages.known(given)
 
     def _given(self, numbers: Tensor, etas: Sequence[Tensor], rows: Rows) -> list[tuple[str, Any]]:
         values: list[Any] = [numbers, *etas, *rows.parts]
         chosen = [rows.data.rows, *(values[i] for i in self.used)]
         return list(zip(self.kinds, chosen, strict=True))
 
-    def _stages(self, what: str) -> Stages:
-        if what not in self.stages:
+    def _stages(self, what: str, arrays: bool) -> Stages:
+        if (what, arrays) not in self.stages:
             first, count = 2 + len(self.heads), self._count
             wanted = {
                 VALUE: [0],
@@ -139,8 +145,8 @@ class Rowwise:
                 ALL_TERMS: range(count),
                 SLOPES: range(2, first),
             }[what]
-            self.stages[what] = staged(self.graph, self.constants, self.kinds, wanted)
-        return self.stages[what]
+            self.stages[what, arrays] = staged(self.graph, self.constants, self.kinds, wanted, arrays)
+        return self.stages[what, arrays]
 
     @property
     def _count(self) -> int:
@@ -170,78 +176,6 @@ def _second_of(found: Sequence[Tensor], heads: int, own: int) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Cut:
-    """A model cut at its predictors: what it is a function of."""
-
-    model: Model
-    data: Data
-    calls: tuple[Affine, ...]
-    sites: tuple[Site, ...]
-    """Those that enter the likelihood beside the predictors, and not through them."""
-    still: Mapping[str, Tensor]
-    """The values of all others, which do not matter."""
-
-    @cached_property
-    def heads(self) -> tuple[Head, ...]:
-        """The outputs of the predictors, in the order of their calls."""
-        return tuple((call.name, output) for call in self.calls for output in _outputs(call))
-
-    def derivatives(self, numbers: Tensor, *others: Tensor, second: bool = True) -> list[Tensor]:
-        """The loss, its gradient, and its second derivatives, by running the model under autograd."""
-        etas, parts = others[: len(self.heads)], others[len(self.heads) :]
-        data = self.data.made_of(dict(zip(self.data.parts(), parts, strict=True)))
-        with pyro.validation_enabled(False), torch.enable_grad():
-            leaves = [leaf.detach().requires_grad_() for leaf in (numbers, *etas)]
-            loss = self._loss(leaves[0], leaves[1:], data)
-            if not loss.requires_grad:
-                raise RuntimeError("its density depends on no parameter")
-            first = _gradients(loss, leaves, create_graph=second)
-            found = [loss, *first]
-            for place in range(len(numbers) if second else 0):
-                found += _gradients(first[0][place], leaves)
-            for j, slope in enumerate(first[1:] if second else ()):
-                found += _gradients(slope.sum(), leaves[1 : j + 2])
-        return [value.detach() for value in found]
-
-    def _loss(self, numbers: Tensor, etas: Sequence[Tensor], data: Data) -> Tensor:
-        values, at = dict(self.still), 0
-        for site in self.sites:
-            values[site.name] = site.transform(numbers[at : at + site.size].reshape(site.unconstrained))
-            at += site.size
-        model = self.model if data.weights is None else Weighted(data.weights)(self.model)
-        ran = run(model, replace(data, weights=None), Run(values, etas=_joined(self.heads, etas)))
-        return -ran.log_prob(RESPONSE).sum()
-
-
-def _gradients(scalar: Tensor, leaves: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
-    if not scalar.requires_grad:
-        return [torch.zeros_like(leaf) for leaf in leaves]
-    return list(
-        torch.autograd.grad(
-            scalar,
-            leaves,
-            retain_graph=True,
-            create_graph=create_graph,
-            materialize_grads=True,
-            allow_unused=True,
-        )
-    )
-
-
-def _joined(heads: Sequence[Head], etas: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Predictor -> its values, `(N,)`, or `(N, D)` where it has many outputs."""
-    found: dict[str, list[Tensor]] = {}
-    for (name, _), eta in zip(heads, etas, strict=True):
-        found.setdefault(name, []).append(eta)
-    single = {name for name, output in heads if output is None}
-    return {name: parts[0] if name in single else torch.stack(parts, dim=-1) for name, parts in found.items()}
-
-
-def _outputs(call: Affine) -> Sequence[int | None]:
-    return [None] if call.outputs is None else range(len(call.outputs))
-
-
 # Graphs that are kept
 
 
@@ -268,20 +202,27 @@ class _Shelf:
 _SHELF = _Shelf()
 
 
-def rowwise_of(cut: Cut) -> Rowwise | str:
-    """The terms of a model's rows as a graph, or why it has none."""
+def rowwise_of(cut: Cut, look: Look, rows: Rows) -> Rowwise | str:
+    """The terms of a model's rows as a graph, or why it has none.
+
+    A graph that is kept is held against a `look` at the model, whose data are the `rows`.
+    """
+    # Where rows are many, samples of them are few.
+    ways = {rows.few, Rows.of(cut.data.take(slice(0, 1))).few}
     size = sum(site.size for site in cut.sites)
     if size + len(cut.heads) > MOST:
         return f"it has {len(cut.heads)} predictors and {size} constants"
     key = _key(cut)
     known = None if key is None else _SHELF.get(key)
-    if known is not None and _holds(known, cut, VALUE_AND_SLOPES):
-        return replace(known, places=_places(cut.sites))
+    if known is not None and _holds(known, cut, ways):
+        where = look.own, [eta.detach() for eta in look.etas], rows
+        if _says(known, VALUE_AND_SLOPES, where, look.first):
+            return replace(known, places=_places(cut.sites))
     try:
         found = _traced(cut)
     except Exception as error:  # whatever it is that torch cannot trace, the model itself can still be run
         return f"it cannot be traced: {error}"
-    if not _holds(found, cut, ALL_TERMS):
+    if not _holds(found, cut, ways):
         return "its graph does not say what the model says"
     if key is not None:
         _SHELF.put(key, found)
@@ -296,33 +237,31 @@ def _traced(cut: Cut) -> Rowwise:
     sizes = {n for part in cut.data.parts().values() for n in part.shape[1:]} | {len(cut.heads)}
     sizes |= {site.size for site in cut.sites}
     rows = next(n for n in ODD if n not in sizes)
-    inputs = _inputs(cut, rows)
+    inputs = cut.inputs(rows)
     graph, used, constants = trace_rows(cut.derivatives, inputs, rows)
     groups = [NUMBERS, *[BOTH] * len(cut.heads), *[ROWS] * len(cut.data.parts())]
     kinds = (ROWS, *(groups[i] for i in used))
     return Rowwise(cut.heads, _places(cut.sites), graph, kinds, used, constants)
 
 
-def _inputs(cut: Cut, rows: int) -> list[Tensor]:
-    """Numbers, predictors and data of so many rows, at which nothing vanishes."""
-    index = torch.arange(rows) % cut.data.rows
-    data = cut.data.take(index)
-    starts = [site.transform.inv(cut.still[site.name]).reshape(-1) for site in cut.sites]
-    numbers = torch.cat([data.y.new_zeros(0), *starts]) + 2.0**-6
-    levels = [call.constant(rows).reshape(rows, -1) for call in cut.calls]
-    etas = [eta for level in levels for eta in level.detach().unbind(1)]
-    bent = 0.1 * torch.sin(torch.arange(rows, dtype=data.y.dtype))
-    return [numbers, *(eta + bent for eta in etas), *data.parts().values()]
+def _holds(found: Rowwise, cut: Cut, ways: set[bool]) -> bool:
+    """Whether a graph says what the model says, on some rows that are evaluated as few, or as many."""
+    if ways <= found.held:
+        return True
+    inputs = cut.inputs(min(cut.data.rows, TRIED))
+    numbers, etas, parts = inputs[0], inputs[1 : 1 + len(cut.heads)], inputs[1 + len(cut.heads) :]
+    data = cut.data.made_of(dict(zip(cut.data.parts(), parts, strict=True)))
+    known = cut.derivatives(*inputs)
+    for few in ways - found.held:
+        if not _says(found, ALL_TERMS, (numbers, etas, Rows(data, few=few)), known):
+            return False
+        found.held.add(few)
+    return True
 
 
-def _holds(found: Rowwise, cut: Cut, what: str) -> bool:
-    """Whether a graph says what the model says, on some rows."""
-    numbers, *others = _inputs(cut, min(cut.data.rows, TRIED))
-    etas, parts = others[: len(cut.heads)], others[len(cut.heads) :]
-    known = cut.derivatives(numbers, *others, second=what == ALL_TERMS)
-    rows = Rows(cut.data.made_of(dict(zip(cut.data.parts(), parts, strict=True))))
+def _says(found: Rowwise, what: str, where: tuple[Tensor, Sequence[Tensor], Rows], known: Any) -> bool:
     try:
-        said = found.evaluated(what, numbers, etas, rows)
+        said = found.evaluated(what, *where)
     except (RuntimeError, TypeError, IndexError, ValueError):
         return False  # it was traced for data of another kind
     return all(map(_agree, said, known))

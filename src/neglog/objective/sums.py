@@ -19,13 +19,20 @@ PullBack = Callable[[Tensor], Tensor]
 class Sums:
     """The sums over rows, while the blocks of rows come in; constants stand at `places` `(C,)` in theta.
 
-    Of a `rough` Hessian six digits will do.
+    Of a `rough` Hessian six digits will do. `apart` says that nothing but constants of their own, which are
+    the same in z, stands beside the predictors: no prior that counts, and no coefficient.
     """
 
     def __init__(
-        self, blocks: Sequence[Block], places: Tensor, size: int, like: Tensor, rough: bool = False
+        self,
+        blocks: Sequence[Block],
+        places: Tensor,
+        size: int,
+        like: Tensor,
+        rough: bool = False,
+        apart: bool = False,
     ) -> None:
-        self.blocks, self.places, self.rough = blocks, places, rough
+        self.blocks, self.places, self.rough, self.apart = blocks, places, rough, apart
         self.value = 0.0
         self.gradient, self.hessian = like.new_zeros(size), like.new_zeros(size, size)
         self.own, self.own_second = like.new_zeros(size), like.new_zeros(size, size)
@@ -41,10 +48,10 @@ class Sums:
         """Add the loss of some rows, with the derivatives that are known."""
         self.value += float(terms.value)
         if terms.own is not None:
-            self.own[self.places] += terms.own
+            self.own.index_add_(0, self.places, terms.own)
         wanted = [(self.gradient, *each) for each in zip(self.blocks, terms.slopes, strict=False)]
         if terms.own_bends is not None:
-            self.own_second[self.places[:, None], self.places] += terms.own_bends
+            _add(self.own_second, self.places, self.places, terms.own_bends)
             for cross, across in zip(self.crosses, terms.crosses, strict=True):
                 wanted += [(cross, *each) for each in zip(self.blocks, across, strict=True)]
             self._add_bends(terms, rows)
@@ -56,7 +63,7 @@ class Sums:
             values = [each.expand(_count(block, rows)) for _, block, each in group]
             sums = _basis(group[0][1]).sums(values, rows)
             for (vector, block, _), found in zip(group, sums, strict=True):
-                vector[block.places] += _basis(block).transform.T @ found
+                vector.index_add_(0, block.places, _basis(block).transform.T @ found)
 
     def _add_bends(self, terms: Terms, rows: slice) -> None:
         pairs = [
@@ -75,16 +82,19 @@ class Sums:
                 self._add_bend(block, other, block.cross(values, other, rows))
 
     def _add_bend(self, block: Block, other: Block, part: Tensor) -> None:
-        self.hessian[block.places[:, None], other.places] += part
+        _add(self.hessian, block.places, other.places, part)
         if other is not block:
-            self.hessian[other.places[:, None], block.places] += part.T
+            _add(self.hessian, other.places, block.places, part.T)
 
     def slope(self, pull_back: PullBack) -> Tensor:
         """The gradient `(K,)`."""
-        return self.gradient + pull_back(self.own)
+        return self.gradient + (self.own if self.apart else pull_back(self.own))
 
     def curvature(self, pull_back: PullBack) -> Tensor:
         """The Hessian `(K, K)`."""
+        if self.apart:
+            crosses = torch.zeros_like(self.hessian).index_copy_(0, self.places, self.crosses)
+            return self.hessian + self.own_second + crosses + crosses.T
         hessian = self.hessian + pull_back(pull_back(self.own_second).T)
         for place, cross in zip(self.places.tolist(), self.crosses, strict=True):
             unit = torch.zeros_like(cross)
@@ -94,8 +104,14 @@ class Sums:
         return hessian
 
 
+def _add(matrix: Tensor, rows: Tensor, columns: Tensor, part: Tensor) -> None:
+    matrix.index_put_((rows[:, None], columns), part, accumulate=True)
+
+
 def _by_columns(wanted: Sequence[Any], block_of: Callable[[Any], Block]) -> list[list[Any]]:
     """What is wanted of blocks, grouped by the columns that these are combinations of."""
+    if len({id(block_of(each)) for each in wanted}) == 1:
+        return [list(wanted)]
     groups: dict[Hashable, list[Any]] = {}
     for each in wanted:
         groups.setdefault(_basis(block_of(each)).key, []).append(each)

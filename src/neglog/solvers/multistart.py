@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,10 @@ FEW = 20_000
 """Of more rows than this a sample says which start is the best."""
 SAME = 1e-6
 """Losses that differ by less, in nats and relative to a thousandth of the loss, are of one optimum."""
+NEAR = 1.0
+"""A start that comes so near to a known optimum, in standard errors, is led there,"""
+ALIKE = 0.1
+"""if its loss and its slope are by so much those of the parabola around it."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,9 @@ class MultiStart:
     """The best of what a solver finds from the point that it is given and from `starts`.
 
     An optimum that was certified counts before one that was not, and then the lower loss; of equal ones the
-    first start's. `status` says how many starts led there and where the others ended. Where the rows are very
-    many, all starts are tried on a sample of them, and only the best of them on all.
+    first start's. `status` says how many starts led there and where the others ended. A start is not followed
+    further where the function is seen to be the parabola around an optimum that is known already. Where the
+    rows are very many, all starts are tried on a sample of them, and only the best of them on all.
 
     Args:
         solver: one that minimises from one point, such as `Newton()`.
@@ -57,14 +63,62 @@ class MultiStart:
         ends: list[Solution | None] = []
         refusal: UnboundedLikelihoodError | None = None
         for start in starts:
+            known = [end for end in ends if end is not None and end.converged and end.hessian is not None]
             try:
-                ends.append(self.solver.minimise(problem, start, progress))
+                ends.append(self.solver.minimise(_Watched(problem, known), start, progress))
+            except _Arrived as arrived:
+                ends.append(arrived.end)
             except UnboundedLikelihoodError as error:
                 ends.append(None)
                 refusal = refusal or error
         if refusal is not None and ends.count(None) > len(ends) / 2:
             raise refusal
         return ends
+
+
+class _Arrived(Exception):
+    """A solver has come to an optimum that is known."""
+
+    def __init__(self, end: Solution) -> None:
+        super().__init__()
+        self.end = end
+
+
+class _Watched:
+    """A problem that stops a solver at optima that are `known`."""
+
+    def __init__(self, problem: Problem, known: Sequence[Solution]) -> None:
+        self._problem, self._known = problem, known
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._problem, name)
+
+    def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
+        """Those of the problem.
+
+        Raises:
+            _Arrived: they are those of a parabola around a known optimum, which is near.
+        """
+        value, gradient, hessian = self._problem.derivatives(z)
+        for end in self._known:
+            if _is_around(end, z, value, gradient):
+                raise _Arrived(end)
+        return value, gradient, hessian
+
+
+def _is_around(end: Solution, z: Tensor, value: float, gradient: Tensor) -> bool:
+    """Whether a place is near an optimum, and the function there is the parabola around it."""
+    assert end.hessian is not None
+    step = z - end.z
+    slope = end.hessian @ step
+    square = float(step @ slope)
+    if not 0 <= square <= NEAR**2 or abs(value - end.value - 0.5 * square) > ALIKE * square + SAME:
+        return False
+    # The slope that is left, as a distance in standard errors.
+    rest = gradient - slope
+    factor, failed = torch.linalg.cholesky_ex(end.hessian)
+    left = float(rest @ torch.cholesky_solve(rest[:, None], factor)[:, 0])
+    return not failed and left <= ALIKE**2 * square + SAME
 
 
 def _told(ends: list[Solution | None], best: Solution, where: str) -> str:

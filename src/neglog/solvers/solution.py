@@ -8,6 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+LEAST = 1e-6
+"""A Cholesky factor whose pivots span no more than this says which way to go."""
+
 
 class Problem(Protocol):
     """A smooth function of one vector `(K,)`, to be minimised."""
@@ -95,6 +98,11 @@ def scaled_eigen(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def newton_direction(hessian: Tensor, gradient: Tensor, rows: int = 1) -> tuple[Tensor, float, bool]:
     """`newton_directions` of one problem."""
+    factor, failed = torch.linalg.cholesky_ex(hessian)
+    pivots = factor.diagonal().tolist()
+    if not failed and pivots and min(pivots) > LEAST * max(pivots):
+        direction = -torch.cholesky_solve(gradient[:, None], factor)[:, 0]
+        return direction, max(0.0, -float(gradient @ direction)) ** 0.5, True
     number = gradient.new_full((1,), rows)
     direction, decrement, definite = newton_directions(hessian[None], gradient[None], number)
     return direction[0], float(decrement), bool(definite)
@@ -134,4 +142,4 @@ def _eigen_directions(hessian: Tensor, gradient: Tensor, rows: Tensor) -> tuple[
 
 def _well_conditioned(factor: Tensor) -> Tensor:
     diagonal = factor.diagonal(dim1=-2, dim2=-1)
-    return diagonal.amin(-1) > 1e-6 * diagonal.amax(-1)
+    return diagonal.amin(-1) > LEAST * diagonal.amax(-1)

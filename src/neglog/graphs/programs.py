@@ -1,0 +1,132 @@
+"""Programs: a part of a graph as a list of steps, which are ready at once and take no time between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+from torch import fx
+
+Function = Callable[..., Any]
+Step = tuple[Function, Callable[[list[Any]], Iterable[Any]], int]
+"""A function, what takes its arguments from the slots, and the slot for what it gives."""
+Language = Callable[[fx.Node], Function]
+"""From an operation of a graph to the function that does it."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A function whose values stand in slots; those that nobody asks for again make room for others."""
+
+    inputs: int
+    slots: list[Any] = field(repr=False)
+    steps: list[Step] = field(repr=False)
+    outputs: list[int] = field(repr=False)
+
+    def __call__(self, *given: Any) -> list[Any]:
+        slots = self.slots.copy()
+        slots[: self.inputs] = given
+        for function, arguments, place in self.steps:
+            slots[place] = function(*arguments(slots))
+        return [slots[place] for place in self.outputs]
+
+
+def program(
+    graph: fx.Graph,
+    inputs: Sequence[fx.Node],
+    outputs: Sequence[Any],
+    values: Mapping[fx.Node, Any],
+    language: Language,
+) -> Program:
+    """The program from some nodes of a graph to others; `values` are those of nodes that are constants."""
+    writer = _Writer(inputs, language)
+    needed = _between(inputs, outputs)
+    nodes = [node for node in graph.nodes if node in needed]
+    writer.keep(outputs)
+    last = {n: node for node in nodes if node not in values for n in node.all_input_nodes}
+    for node in nodes:
+        if node in values:
+            writer.constant(node, values[node])
+        else:
+            writer.step(node, [n for n in node.all_input_nodes if last[n] is node])
+    return Program(len(inputs), writer.slots, writer.steps, writer.places(outputs))
+
+
+class _Writer:
+    """Writes a program, operation by operation."""
+
+    def __init__(self, inputs: Sequence[fx.Node], language: Language) -> None:
+        self.language = language
+        self.slots: list[Any] = [None] * len(inputs)
+        self.steps: list[Step] = []
+        self.place: dict[fx.Node, int] = {node: i for i, node in enumerate(inputs)}
+        self.free: list[int] = []
+        self.kept: set[fx.Node] = set()
+
+    def keep(self, nodes: Sequence[Any]) -> None:
+        self.kept |= {node for node in nodes if isinstance(node, fx.Node)}
+
+    def constant(self, node: fx.Node, value: Any) -> None:
+        self.kept.add(node)
+        self.place[node] = self._new(value)
+
+    def step(self, node: fx.Node, dead: Sequence[fx.Node]) -> None:
+        """The operation of a node, after which those that are `dead` are not asked for again."""
+        function, kwargs = self.language(node), node.kwargs
+        names = list(kwargs) if any(isinstance(value, fx.Node) for value in kwargs.values()) else []
+        if kwargs and not names:
+            function = partial(function, **kwargs)
+        places = [self._argument(argument) for argument in (*node.args, *(kwargs[name] for name in names))]
+        if names:
+            function = partial(_by_name, function, names)
+        self.free += [self.place[n] for n in dead if n not in self.kept]
+        self.place[node] = self.free.pop() if self.free else self._new(None)
+        self.steps.append((function, _taking(places), self.place[node]))
+
+    def places(self, outputs: Sequence[Any]) -> list[int]:
+        return [self._argument(output) for output in outputs]
+
+    def _argument(self, argument: Any) -> int:
+        """The slot of an argument."""
+        if isinstance(argument, fx.Node):
+            return self.place[argument]
+        if isinstance(argument, list | tuple) and any(isinstance(a, fx.Node) for a in argument):
+            place = self._new(None)
+            self.steps.append((_listed, _taking([self._argument(a) for a in argument]), place))
+            return place
+        return self._new(argument)
+
+    def _new(self, value: Any) -> int:
+        self.slots.append(value)
+        return len(self.slots) - 1
+
+
+def _taking(places: Sequence[int]) -> Callable[[list[Any]], Iterable[Any]]:
+    """What takes the values in some slots."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return itemgetter(slice(places[0], places[0] + 1) if places else slice(0, 0))
+
+
+def _listed(*values: Any) -> list[Any]:
+    return list(values)
+
+
+def _by_name(function: Function, names: Sequence[str], *values: Any) -> Any:
+    """The function with the last of the values under their names."""
+    first = len(values) - len(names)
+    return function(*values[:first], **dict(zip(names, values[first:], strict=True)))
+
+
+def _between(inputs: Sequence[fx.Node], outputs: Sequence[Any]) -> set[fx.Node]:
+    """What has to be evaluated for the outputs where the inputs are known, and the constants it takes."""
+    stop, stack, needed = set(inputs), [n for n in outputs if isinstance(n, fx.Node)], set[fx.Node]()
+    while stack:
+        node = stack.pop()
+        if node not in needed and node not in stop:
+            needed.add(node)
+            stack.extend(node.all_input_nodes)
+    return needed

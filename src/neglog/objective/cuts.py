@@ -1,0 +1,184 @@
+"""Cuts: a model cut at its linear predictors, run under autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import pyro
+import torch
+from torch import Tensor
+
+from neglog.data import Data
+from neglog.handlers import Model, Weighted
+from neglog.objective.sites import Site
+from neglog.predictors import RESPONSE
+from neglog.tracing import Affine, Run, run
+
+Head = tuple[str, int | None]
+"""A predictor, and which of its outputs, where it has many."""
+NEAR = 2.0**-6
+"""So far from where a fit starts constants stand at a place where nothing vanishes,"""
+WAVE = 0.1
+"""and predictors so far from their biases."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A model cut at its predictors: what it is a function of."""
+
+    model: Model
+    data: Data
+    calls: tuple[Affine, ...]
+    sites: tuple[Site, ...]
+    """Those that enter the likelihood beside the predictors, and not through them."""
+    still: Mapping[str, Tensor]
+    """The values of all others, which do not matter."""
+
+    @cached_property
+    def heads(self) -> tuple[Head, ...]:
+        """The outputs of the predictors, in the order of their calls."""
+        return heads_of(self.calls)
+
+    def inputs(self, rows: int) -> list[Tensor]:
+        """Numbers, predictors and data of so many rows, at which nothing vanishes."""
+        data = self.data.take(torch.arange(rows) % self.data.rows)
+        starts = [site.transform.inv(self.still[site.name]).reshape(-1) for site in self.sites]
+        numbers = torch.cat([data.y.new_zeros(0), *starts]) + NEAR
+        return [numbers, *bent(self.calls, data), *data.parts().values()]
+
+    def derivatives(self, numbers: Tensor, *others: Tensor) -> list[Tensor]:
+        """The loss, its gradient, and its second derivatives."""
+        etas, parts = others[: len(self.heads)], others[len(self.heads) :]
+        data = self.data.made_of(dict(zip(self.data.parts(), parts, strict=True)))
+        with pyro.validation_enabled(False), torch.enable_grad():
+            leaves = [leaf.detach().requires_grad_() for leaf in (numbers, *etas)]
+            loss = self._loss(leaves[0], leaves[1:], data)
+            if not loss.requires_grad:
+                raise RuntimeError("its density depends on no parameter")
+            first = _gradients(loss, leaves, create_graph=True)
+            found = [loss, *first]
+            for place in range(len(numbers)):
+                found += _gradients(first[0][place], leaves)
+            for j, slope in enumerate(first[1:]):
+                found += _gradients(slope.sum(), leaves[1 : j + 2])
+        return [value.detach() for value in found]
+
+    def _loss(self, numbers: Tensor, etas: Sequence[Tensor], data: Data) -> Tensor:
+        values, at = dict(self.still), 0
+        for site in self.sites:
+            values[site.name] = site.transform(numbers[at : at + site.size].reshape(site.unconstrained))
+            at += site.size
+        return -_run(self.model, data, values, joined_heads(self.heads, etas)).log_prob(RESPONSE).sum()
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What a cut model says of itself at a place where nothing vanishes."""
+
+    data: Data
+    numbers: Mapping[str, Tensor]
+    """Site -> its unconstrained values."""
+    etas: Sequence[Tensor]
+    ran: Run = field(repr=False)
+
+    @property
+    def affines(self) -> Sequence[Affine]:
+        return self.ran.affines
+
+    @cached_property
+    def _loss(self) -> Tensor:
+        with pyro.validation_enabled(False), torch.enable_grad():
+            return -self.ran.log_prob(RESPONSE).sum()
+
+    @cached_property
+    def _slopes(self) -> Sequence[Tensor | None]:
+        leaves = [*self.numbers.values(), *self.etas]
+        if not self._loss.requires_grad:
+            return [None] * len(leaves)
+        return torch.autograd.grad(self._loss, leaves, allow_unused=True)
+
+    @property
+    def beside(self) -> list[str]:
+        """The sites that enter the likelihood beside the predictors."""
+        return [name for name, slope in zip(self.numbers, self._slopes, strict=False) if slope is not None]
+
+    @property
+    def first(self) -> list[Tensor]:
+        """The loss, and its slopes in the constants, all together, and in each predictor."""
+        own, slopes = self._slopes[: len(self.numbers)], self._slopes[len(self.numbers) :]
+        each = [slope.reshape(-1) for slope in own if slope is not None]
+        across = [torch.zeros_like(e) if s is None else s for e, s in zip(self.etas, slopes, strict=True)]
+        return [self._loss.detach(), torch.cat([self._loss.new_zeros(0), *each]), *across]
+
+    @property
+    def own(self) -> Tensor:
+        """The constants `(C,)` of the sites `beside` the predictors."""
+        return torch.cat(
+            [self._loss.new_zeros(0), *(self.numbers[name].detach().reshape(-1) for name in self.beside)]
+        )
+
+
+def look(model: Model, data: Data, calls: Sequence[Affine], sites: Collection[Site], start: Tensor) -> Look:
+    """A look at a model near `start` `(K,)`, under the weights of the data; or there, if need be."""
+    try:
+        return _look(model, data, calls, sites, start + NEAR, WAVE)
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return _look(model, data, calls, sites, start, 0.0)
+
+
+@torch.enable_grad()
+def _look(
+    model: Model, data: Data, calls: Sequence[Affine], sites: Collection[Site], at: Tensor, wave: float
+) -> Look:
+    numbers = {site.name: at[site.place].reshape(site.unconstrained).requires_grad_() for site in sites}
+    etas = [eta.requires_grad_() for eta in bent(calls, data, wave)]
+    with pyro.validation_enabled(False):
+        values = {site.name: site.transform(numbers[site.name]) for site in sites}
+        return Look(data, numbers, etas, _run(model, data, values, joined_heads(heads_of(calls), etas)))
+
+
+def heads_of(calls: Sequence[Affine]) -> tuple[Head, ...]:
+    return tuple((call.name, output) for call in calls for output in _outputs(call))
+
+
+def bent(calls: Sequence[Affine], data: Data, wave: float = WAVE) -> list[Tensor]:
+    """Predictors `(N,)` around their biases, no two rows alike."""
+    away = wave * torch.sin(torch.arange(data.rows, dtype=data.y.dtype))
+    levels = [call.constant(data.rows).reshape(data.rows, -1) for call in calls]
+    return [eta + away for level in levels for eta in level.detach().unbind(1)]
+
+
+def _run(model: Model, data: Data, values: Mapping[str, Tensor], etas: Mapping[str, Tensor]) -> Run:
+    """The run of a model under the weights of the data."""
+    model = model if data.weights is None else Weighted(data.weights)(model)
+    return run(model, replace(data, weights=None), Run(values, etas=etas))
+
+
+def _gradients(scalar: Tensor, leaves: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
+    if not scalar.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return list(
+        torch.autograd.grad(
+            scalar,
+            leaves,
+            retain_graph=True,
+            create_graph=create_graph,
+            materialize_grads=True,
+            allow_unused=True,
+        )
+    )
+
+
+def joined_heads(heads: Sequence[Head], etas: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Predictor -> its values, `(N,)`, or `(N, D)` where it has many outputs."""
+    found: dict[str, list[Tensor]] = {}
+    for (name, _), eta in zip(heads, etas, strict=True):
+        found.setdefault(name, []).append(eta)
+    single = {name for name, output in heads if output is None}
+    return {name: parts[0] if name in single else torch.stack(parts, dim=-1) for name, parts in found.items()}
+
+
+def _outputs(call: Affine) -> Sequence[int | None]:
+    return [None] if call.outputs is None else range(len(call.outputs))
