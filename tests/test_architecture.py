@@ -106,6 +106,36 @@ MAY_IMPORT = {
             "tracing",
         },
     },
+    "projection": {
+        "headed": {"errors", "objective.objective", "objective.sites", "predictors", "tracing"},
+        "learned": {
+            "graphs.graph",
+            "objective.lowered",
+            "objective.objective",
+            "objective.rowwise",
+            "projection.headed",
+            "tracing",
+        },
+        "shrinkage": {"objective.lowered", "objective.objective", "objective.quadratic"},
+        "nested": {
+            "errors",
+            "objective.cuts",
+            "objective.objective",
+            "objective.rowwise",
+            "projection.headed",
+            "projection.shrinkage",
+            "solvers",
+        },
+        "projected": {
+            "errors",
+            "objective.blocks",
+            "objective.coordinates",
+            "objective.objective",
+            "projection.headed",
+            "projection.learned",
+            "projection.nested",
+        },
+    },
     "fitting": {
         "least_squares": {
             "objective.blocks",
@@ -163,6 +193,7 @@ MAY_IMPORT = {
             "fitting.pinball",
             "objective.coordinates",
             "objective.lowered",
+            "projection.projected",
             "solvers",
         },
         "fit": {

@@ -10,13 +10,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from neglog import flat, map_estimate, mle, models
+from neglog import flat, map_estimate, mle, models, with_priors
 from neglog.data import prepare
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.start import starting_point
 from neglog.objective.basis import Basis, sample_of, triangle_of
 from neglog.objective.coordinates import rescaled
 from neglog.objective.objective import Objective
+from neglog.objective.products import symmetric_products
 from neglog.predictors import linear, rows
 from neglog.solvers import Newton
 
@@ -262,3 +263,89 @@ def test_hessians_are_taken_anew_only_where_they_change(many):
     assert float((found.hessian - exact).abs().max()) < 0.2 * float(exact.diagonal().max())
     gradient = coordinates.value_and_gradient(found.z)[1]
     assert float(gradient @ torch.linalg.solve(exact, gradient)) ** 0.5 < 1e-8
+
+
+def lasso(spread, location=0.0):
+    prior = dist.Laplace(
+        torch.full((), location, dtype=torch.float64), torch.tensor(0.01, dtype=torch.float64)
+    )
+    known = pyro.condition(
+        with_priors(models.gaussian, {"mean.weight": prior}),
+        {"sigma": torch.tensor(spread, dtype=torch.float64)},
+    )
+    return flat(known, "mean.bias", "sigma")
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e6])
+@pytest.mark.parametrize(
+    "fit",
+    [
+        partial(mle, models.laplace),
+        partial(mle, partial(models.quantile, tau=0.9)),
+        partial(map_estimate, lasso(0.7)),
+        partial(map_estimate, lasso(1e-3)),
+    ],
+)
+def test_what_a_solver_says_of_the_loss_is_what_the_rows_say(fit, shift, many):
+    x, y = drawn("gaussian")
+    found = fit(x, shift + y)
+    objective = found.objective
+    theta = objective.theta(found.params)
+    assert found.converged
+    assert found.nll == pytest.approx(objective.nll(theta), rel=1e-10)
+    assert found.loss == pytest.approx(objective.value(theta), rel=1e-10)
+
+
+def test_a_loss_that_is_a_small_difference_is_added_up_row_by_row(many):
+    x, _ = drawn("gaussian")
+    y = 1e3 * x[:, 0] + 1e-3 * np.random.default_rng(1).normal(size=N)
+    found = map_estimate(lasso(1e-3, 1e3), x, y)
+    assert found.converged
+    assert found.nll == pytest.approx(found.objective.nll(found.objective.theta(found.params)), rel=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore::neglog.errors.ConvergenceWarning")
+def test_a_known_spread_far_below_the_response_is_no_slope_without_end(many):
+    """The rise that its curvature foretells was lost in rounding, and the likelihood called unbounded."""
+    x, _ = drawn("gaussian")
+    noise = np.random.default_rng(1).normal(size=N)
+    found = map_estimate(lasso(1e-3, 1e6), x, 1e6 * x[:, 0] + 1e-3 * noise)
+    weight = np.linalg.lstsq(np.column_stack([np.ones(N), x]), 1e-3 * noise, rcond=None)[0][1:]
+    expected = np.array([1e6, 0, 0, 0]) + weight
+    np.testing.assert_allclose(found.params["mean.weight"], expected, rtol=1e-12, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "poisson", "heteroscedastic"])
+def test_the_rows_are_multiplied_once_for_all_predictors_of_a_design(name, many, monkeypatch):
+    seen = []
+
+    def watched(columns, one, weights, rough=False):
+        seen.append(len(weights))
+        return symmetric_products(columns, one, weights, rough)
+
+    monkeypatch.setattr("neglog.objective.basis.symmetric_products", watched)
+    x, y = drawn(name)
+    coordinates, z = problem(name, x, y)
+    z = z + 0.1 * torch.sin(torch.arange(len(z), dtype=z.dtype))  # where no two rows weigh the same
+    assert len(seen) <= 1  # that of a sample, which judges the columns
+    seen.clear()
+    coordinates.derivatives(z)
+    blocks = len(coordinates.blocks)
+    expected = [] if name == "gaussian" else [blocks * (blocks + 1) // 2] * len(coordinates.objective.parts)
+    assert seen == expected
+
+
+def test_there_is_room_for_some_of_what_rows_come_to(many, monkeypatch):
+    x, y = drawn("poisson")
+    coordinates, z = problem("poisson", x, y)
+    expected = coordinates.derivatives(z)
+    kept = [len(part.as_read.kept) for _, part in coordinates.objective.parts]
+    assert all(kept)
+    for room in (0, 1000):
+        monkeypatch.setattr("neglog.objective.objective.ROOM", room)
+        other, _ = problem("poisson", x, y)
+        value, gradient, hessian = other.derivatives(z)
+        assert value == expected[0]
+        assert torch.equal(gradient, expected[1])
+        assert torch.equal(hessian, expected[2])
+        assert not any(part.as_read.kept for _, part in other.objective.parts)

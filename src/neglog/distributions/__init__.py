@@ -1,6 +1,5 @@
 """Univariate families, accurate in their tails, their limits and their derivatives, ready for Pyro."""
 
-from neglog.distributions.averaged import Averaged
 from neglog.distributions.classes import Categorical, Ordered
 from neglog.distributions.counts import Bernoulli, Binomial, NegativeBinomial2, Poisson
 from neglog.distributions.elastic import ElasticNet
@@ -16,7 +15,6 @@ from neglog.distributions.zeros import ZeroInflated
 
 __all__ = [
     "AsymmetricLaplace",
-    "Averaged",
     "Bernoulli",
     "Beta",
     "Binomial",

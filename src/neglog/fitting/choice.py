@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from neglog.errors import DataError
+from neglog.errors import DataError, ModelError
 from neglog.fitting.curvature import Curved
 from neglog.fitting.penalised import Penalised, aligned, is_penalised
 from neglog.fitting.pinball import Pinball, pinball
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.lowered import Lowered
+from neglog.projection.projected import Projected, network_of
 from neglog.solvers import (
     LBFGS,
     Adam,
@@ -19,6 +20,7 @@ from neglog.solvers import (
     Newton,
     ProximalNewton,
     TrustRegion,
+    VariableProjection,
 )
 
 DENSE = 200
@@ -43,9 +45,22 @@ def choose(coordinates: Coordinates) -> Any:
         return TrustRegion()
     if coordinates.kinked or coordinates.size * coordinates.rows > FULL_BATCH:
         return Adam(batch_size=None if coordinates.rows <= 10_000 else 1000)
-    if small and not any(site.masked for site in sites):
-        return Chain((LBFGS(max_steps=500), Newton()))
-    return LBFGS()  # a network's likelihood often has its maximum at infinity; priors bring it back
+    if any(site.masked for site in sites):
+        return LBFGS()  # a network's likelihood often has its maximum at infinity; priors bring it back
+    steps = VariableProjection if _are_convex(coordinates) else LBFGS
+    return Chain((steps(max_steps=500), Newton())) if small else steps()
+
+
+def _are_convex(coordinates: Coordinates) -> bool:
+    """Whether a network has heads, and its loss is convex in them all, given the features.
+
+    Where it is not, as with a variance of each row, a mean that is always at its best makes the variance of
+    some row vanish sooner than it would.
+    """
+    try:
+        return not network_of(coordinates.objective).outside
+    except ModelError:
+        return False
 
 
 def problem_of(coordinates: Coordinates, solver: Any) -> tuple[Coordinates, Any]:
@@ -62,9 +77,16 @@ def problem_of(coordinates: Coordinates, solver: Any) -> tuple[Coordinates, Any]
         return coordinates, Curved(coordinates.objective, coordinates.blocks, coordinates.cut)
     if isinstance(solver, InteriorPoint):
         return coordinates, _of_lines(coordinates)
+    if any(isinstance(each, VariableProjection) for each in _each(solver)):
+        return coordinates, Projected(coordinates.objective, coordinates.blocks, coordinates.cut)
     if _repays_tracing(coordinates, solver):
         return coordinates, Lowered(coordinates.objective, coordinates.blocks, coordinates.cut)
     return coordinates, coordinates
+
+
+def _each(solver: Any) -> tuple[Any, ...]:
+    """The solvers that a solver is made of."""
+    return solver.solvers if isinstance(solver, Chain) else (solver,)
 
 
 def _repays_tracing(coordinates: Coordinates, solver: Any) -> bool:

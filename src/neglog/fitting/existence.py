@@ -120,13 +120,14 @@ def _is_level(
 def _rises(coordinates: Coordinates, z: Tensor, value: float, direction: Tensor, curvature: float) -> bool:
     """Whether the loss rises where a curvature a row, however small, would show.
 
-    Of a spread far below that of the response, and of parameters of 1e9, all curvatures are small.
+    Of a spread far below that of the response, and of parameters of 1e9, all curvatures are small. Where the
+    first rise is lost in the rounding of such a response, one farther out is not.
     """
     if curvature <= 0:
         return False
     seen = (20 * RISE / (curvature * coordinates.rows)) ** 0.5
-    reached = coordinates.value(z + seen * direction)
-    return math.isfinite(reached) and reached > value + RISE
+    reached = (coordinates.value(z + far * seen * direction) for far in (1.0, 1e2, 1e4))
+    return any(math.isfinite(there) and there > value + RISE for there in reached)
 
 
 def _intercepts(coordinates: Coordinates, z: Tensor) -> Tensor:

@@ -139,8 +139,9 @@ def mle(
         solver: one of `neglog.solvers`, or None to choose: `Newton` for linear predictors, `TrustRegion` for
             up to 200 parameters without, `InteriorPoint` for `laplace` and `quantile` with one scale,
             `ProximalNewton` for Laplace and `ElasticNet` priors, `Continuation` where other absolute values
-            give the loss its corners, `LBFGS` for a network (finished by `Newton` where priors hold up to 200
-            parameters), and `Adam` where parameters times rows pass 10⁸ or a network's loss has corners.
+            give the loss its corners, `VariableProjection` for a network with priors whose loss is convex in
+            all its heads, `LBFGS` for another (finished by `Newton` where priors hold up to 200 parameters),
+            and `Adam` where parameters times rows pass 10⁸ or a network's loss has corners.
         start: site name -> value to start from; what is left out starts at the null model.
         progress: show a progress bar where the solver takes long.
         keywords: what else the model takes for each row, such as ``exposure``, `(N,)`.

@@ -14,6 +14,8 @@ from neglog.objective.objective import NORMAL, Objective
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
 
+CANCELLED = 1e-3
+"""Values below this share of what they are differences of are added up row by row."""
 WELL = 1e-6
 """Columns whose scaled products have eigenvalues that span no more than this keep their digits in them."""
 
@@ -22,7 +24,8 @@ WELL = 1e-6
 class Parabola:
     """`base` + `slope`ᵀ d + ½ dᵀ `matrix` d, d = z - `middle`: a smooth problem that reads no row.
 
-    Shapes: `middle` and `slope` `(K,)`, `matrix` `(K, K)`. `rows` is how many rows it was read from.
+    Shapes: `middle` and `slope` `(K,)`, `matrix` `(K, K)`. `rows` is how many rows it was read from, and
+    `magnitude` what `base` is a sum of.
     """
 
     middle: Tensor
@@ -30,6 +33,7 @@ class Parabola:
     slope: Tensor
     matrix: Tensor
     rows: int
+    magnitude: float = math.inf
 
     def __post_init__(self) -> None:
         self.size = len(self.middle)
@@ -37,6 +41,10 @@ class Parabola:
     def value(self, z: Tensor) -> float:
         """The loss in nats."""
         return self.value_and_gradient(z)[0]
+
+    def keeps_digits(self, value: float) -> bool:
+        """Whether a value has the digits of the sum over rows, and has not lost them to differences."""
+        return abs(value) > CANCELLED * self.magnitude
 
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
         """The loss and its gradient `(K,)`."""
@@ -95,8 +103,9 @@ def parabola(coordinates: Coordinates) -> Parabola | None:
         return None
     matrix = torch.zeros((len(theta), len(theta)), dtype=theta.dtype)
     matrix[block.places[:, None], block.places] = products / spread**2
-    base = 0.5 * square / spread**2 + mass * (math.log(spread) + 0.5 * math.log(2 * math.pi))
-    return Parabola(coordinates.z(theta), base, -sums / spread**2, matrix, coordinates.rows)
+    constant = mass * (math.log(spread) + 0.5 * math.log(2 * math.pi))
+    base, magnitude = 0.5 * square / spread**2 + constant, 0.5 * square / spread**2 + abs(constant)
+    return Parabola(coordinates.z(theta), base, -sums / spread**2, matrix, coordinates.rows, magnitude)
 
 
 @torch.enable_grad()

@@ -48,6 +48,10 @@ class Penalised:
         sample = None if self.warm else self.coordinates.sample()
         return None if sample is None else Penalised(sample)
 
+    def is_exact(self, value: float) -> bool:
+        """Whether a value is that of all rows to rounding."""
+        return self.curve is None or self.curve.keeps_digits(value)
+
     def check(self, z: Tensor) -> None:
         """Refuse a place from which the loss falls without end.
 

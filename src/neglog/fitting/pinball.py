@@ -16,6 +16,9 @@ from neglog.predictors import RESPONSE
 from neglog.solvers.lines import Lines
 from neglog.tracing import Run, run
 
+READ = "pinball"
+"""Where it is kept that coordinates were read so."""
+
 
 @dataclass(frozen=True, eq=False)
 class Pinball:
@@ -71,6 +74,12 @@ def pinball(coordinates: Coordinates) -> Pinball | None:
     It is one where the only parameters are the coefficients of one linear predictor with a fixed design and
     perhaps a scale, all under flat priors, and the response has a corner there and is straight on both sides.
     """
+    if READ not in coordinates.read:
+        coordinates.read[READ] = _pinball(coordinates)
+    return coordinates.read[READ]
+
+
+def _pinball(coordinates: Coordinates) -> Pinball | None:
     objective, blocks = coordinates.objective, coordinates.blocks
     sites = objective.sites
     if objective.corner is None or objective.data.y.dim() != 1:

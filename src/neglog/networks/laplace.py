@@ -82,7 +82,7 @@ class LaplaceApproximation:
 
         Of a Normal density with one spread for all it is Normal: the variances of the noise and of the mean
         add. Otherwise it is the mean of the model's distributions over draws of the linearised predictors
-        (`neglog.distributions.Averaged`). Constants such as ``sigma`` are held at their estimates.
+        (`neglog.distributions.averaged.Averaged`). Constants such as ``sigma`` are held at their estimates.
 
         Raises:
             DataError: as `predict`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from neglog.objective.rowwise import VALUE_AND_SLOPES
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine
 
+Known = dict[Hashable, tuple[Tensor, Basis]]
 FEW = 50_000
 """So many rows say about how large a column is."""
 
@@ -99,8 +100,12 @@ def linear_blocks(objective: Objective, theta: Tensor) -> tuple[tuple[Block, ...
     calls = objective.calls
     few, cut = objective.sample, objective.cut
     noise = _noise(few, theta, {call.name: call.value.detach() for call in few.affines(theta)})
-    lay: Callable[..., tuple[Block, ...]] = _orthonormal if cut else _diagonal
-    return tuple(block for call in calls for block in lay(objective, call, noise[call.name], theta)), cut
+    if not cut:
+        return tuple(b for call in calls for b in _diagonal(objective, call, noise[call.name], theta)), False
+    known: Known = {}
+    return tuple(
+        b for call in calls for b in _orthonormal(objective, call, noise[call.name], theta, known)
+    ), True
 
 
 def _parts(objective: Objective, call: Affine) -> tuple[Site | None, Site | None]:
@@ -167,14 +172,22 @@ def _diagonal(objective: Objective, call: Affine, noise: Tensor, theta: Tensor) 
     return tuple(blocks)
 
 
-def _orthonormal(objective: Objective, call: Affine, noise: Tensor, theta: Tensor) -> tuple[Block, ...]:
-    """The blocks of a fixed design: `[1, x] = Q R`, with the curvature of the priors as further rows."""
+def _orthonormal(
+    objective: Objective, call: Affine, noise: Tensor, theta: Tensor, known: Known
+) -> tuple[Block, ...]:
+    """The blocks of a fixed design: `[1, x] = Q R`, with the curvature of the priors as further rows.
+
+    What is `known` of designs under flat priors is what other predictors have of the same ones.
+    """
     bias, weight = _parts(objective, call)
     columns, one = call.design if weight is not None else call.design[:, :0], bias is not None
     masked = _masked(columns.shape[1] + one, bias, weight)
     parts = _multiplied(objective)
     flat = bool(masked.all()) and objective.rows >= len(masked)
-    shared = _decomposed(columns, one, parts) if flat else None
+    key = columns.data_ptr(), columns.shape, columns.stride(), one
+    if flat and key not in known:
+        known[key] = _decomposed(columns, one, parts)
+    shared = known[key] if flat else None
     first = one and bool(masked[0])
     if shared is not None:
         free = shared[0]

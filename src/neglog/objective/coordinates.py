@@ -45,6 +45,7 @@ class Coordinates:
     ) -> None:
         self.objective, self.blocks, self.cut, self.solved = objective, blocks, cut, solved
         self.size, self.rows = objective.size, objective.rows
+        self.read: dict[str, Any] = {}  # as what it was read, by those who ask more than once
 
     def zeros(self, *shape: int) -> Tensor:
         return self.objective.initial.new_zeros(shape)

@@ -34,7 +34,7 @@ ROOM = 2**26
 FAR = 1e6
 """So many times the rounding of `y` is far from it."""
 OF_ROWS = ("separable", "parts", "sample", "as_read")
-OF_MODEL = ("rowwise", "beside", "cut", "_look", "_scant")
+OF_MODEL = ("rowwise", "beside", "few", "cut", "_look", "_scant")
 """What is known of an objective as long as it has the same rows, and as long as it has the same model."""
 SAMPLE = 10_000
 """So many rows say where a solver starts."""
@@ -147,6 +147,11 @@ class Objective:
         return self.take(sample_of(self.rows, SAMPLE)) if self.rows > SAMPLE and self.separable else self
 
     @cached_property
+    def few(self) -> Objective:
+        """The objective of next to no rows, to read off what they do not change; itself if it is small."""
+        return self.take(slice(0, 8)) if self.rows > SAMPLE and self.separable else self
+
+    @cached_property
     def _look(self) -> Look:
         """What the model says of itself when it is cut at its predictors."""
         seen = self.take(slice(0, TRIED)) if self.rows > SAMPLE and self.separable else self
@@ -204,7 +209,7 @@ class Objective:
         cut = Cut(self.model, self.data, self.calls, self.beside, still)
         whole = self._look.data is self.data
         rows = self.as_read if whole else replace(self.as_read, data=self._look.data, kept={})
-        return rowwise_of(cut, self._look, rows)
+        return rowwise_of(cut, rows, self._look)
 
     @cached_property
     def as_read(self) -> Rows:

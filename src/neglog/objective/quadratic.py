@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from neglog.objective.coordinates import Coordinates
-from neglog.objective.objective import NORMAL
+from neglog.objective.objective import NORMAL, Objective
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,23 @@ class Quadratic:
         return (value, bend) if self.slope is None else (value - self.slope @ z, bend - self.slope)
 
 
+@dataclass(frozen=True)
+class Normals:
+    """Independent Normal priors of some sites: their precisions `(K,)`, 0 where there is none.
+
+    Minus their log-density at theta is ½ thetaᵀ (`precision` theta) - `slope`ᵀ theta + `constant`.
+    """
+
+    sites: frozenset[str]
+    precision: Tensor
+    slope: Tensor
+    constant: float
+
+
 @torch.enable_grad()
-def quadratic_priors(coordinates: Coordinates) -> Quadratic | None:
-    """The Normal priors of a problem whose parameters do not depend on others; None if there are none."""
-    objective, found = coordinates.objective, set()
+def normal_priors(objective: Objective) -> Normals:
+    """The Normal priors of an objective whose parameters do not depend on others."""
+    found = set()
     precision, slope = torch.zeros_like(objective.initial), torch.zeros_like(objective.initial)
     ran, constant = objective.sample.at(objective.initial.clone().requires_grad_()), 0.0
     for name, site in objective.sites.items():
@@ -50,8 +63,14 @@ def quadratic_priors(coordinates: Coordinates) -> Quadratic | None:
         loc, scale = (each.expand(site.shape).reshape(-1).to(slope) for each in (fn.loc, fn.scale))
         precision[site.place], slope[site.place] = scale**-2, loc * scale**-2
         constant += float((0.5 * (loc / scale).square() + scale.log() + 0.5 * math.log(2 * math.pi)).sum())
-    if not found:
+    return Normals(frozenset(found), precision, slope, constant)
+
+
+def quadratic_priors(coordinates: Coordinates) -> Quadratic | None:
+    """The Normal priors of a problem whose parameters do not depend on others; None if there are none."""
+    found = normal_priors(coordinates.objective)
+    if not found.sites:
         return None
-    bend = coordinates.directions(torch.eye(coordinates.size, dtype=slope.dtype))
-    pulled = bend.T @ slope if bool(slope.any()) else None
-    return Quadratic(frozenset(found), bend.T @ (precision[:, None] * bend), pulled, constant)
+    bend = coordinates.directions(torch.eye(coordinates.size, dtype=found.slope.dtype))
+    pulled = bend.T @ found.slope if bool(found.slope.any()) else None
+    return Quadratic(found.sites, bend.T @ (found.precision[:, None] * bend), pulled, found.constant)

@@ -38,10 +38,10 @@ def predict(
 
     At the estimates it holds the doubt about `y` that the model states. With ``uncertainty=True`` it holds
     the doubt about the parameters too: it is the mean of the model's own distributions over draws of the
-    parameters (`neglog.distributions.Averaged`), with `mean`, `variance`, `log_prob`, `cdf`, `icdf` and
-    `sample` of that mixture. The draws are Normal around the estimates in unconstrained coordinates, where a
-    positive parameter is its logarithm, with a covariance of `covariance`; they are the points of a scrambled
-    Sobol sequence, which are more even than random ones. Of a posterior, they are its own.
+    parameters (`neglog.distributions.averaged.Averaged`), with `mean`, `variance`, `log_prob`, `cdf`, `icdf`
+    and `sample` of that mixture. The draws are Normal around the estimates in unconstrained coordinates,
+    where a positive parameter is its logarithm, with a covariance of `covariance`; they are the points of a
+    scrambled Sobol sequence, which are more even than random ones. Of a posterior, they are its own.
 
     Memory goes with draws times rows; predict many rows in parts.
 

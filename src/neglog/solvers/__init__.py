@@ -7,6 +7,7 @@ from neglog.solvers.interior_point import InteriorPoint
 from neglog.solvers.lbfgs import LBFGS
 from neglog.solvers.multistart import MultiStart
 from neglog.solvers.newton import Newton
+from neglog.solvers.projection import Separable, VariableProjection
 from neglog.solvers.proximal import ProximalNewton
 from neglog.solvers.solution import Kinked, Problem, Solution
 from neglog.solvers.svi import SVI
@@ -24,6 +25,8 @@ __all__ = [
     "Newton",
     "Problem",
     "ProximalNewton",
+    "Separable",
     "Solution",
     "TrustRegion",
+    "VariableProjection",
 ]

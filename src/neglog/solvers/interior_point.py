@@ -60,4 +60,4 @@ class InteriorPoint:
         if loss <= PERFECT * float(lines.losses(np.abs(lines.y)).sum()):
             problem.check(z)
         value = problem.value(z, loss)
-        return Solution(z, value, True, status, found.steps, (value,))
+        return Solution(z, value, True, status, found.steps, (value,), exact=True)

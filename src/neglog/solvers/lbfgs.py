@@ -41,49 +41,72 @@ class LBFGS:
         for step in range(self.max_steps):
             if step % 20 == 19:
                 problem.check(at[0])
-            size = _size(at[2]) / problem.rows
+            size = largest(at[2]) / problem.rows
             if size <= self.tolerance:
                 status = f"optimum: gradient {size:.1e} a row after {step} steps"
                 return Solution(at[0], at[1], True, status, step, tuple(history))
-            direction = _direction(at[2], pairs, problem.rows)
-            new = _wolfe(lambda z: (z, *problem.value_and_gradient(z)), at, direction)
+            direction = direction_of(at[2], pairs, problem.rows)
+            new = wolfe(lambda z: (z, *problem.value_and_gradient(z)), at, direction)
             if new is None and pairs:
                 pairs.clear()
                 continue
             if new is None:
                 problem.check(at[0])
-                # Each row's terms are of the order of a nat, however well they cancel in the sum.
-                noise = math.sqrt(64 * EPSILON * (abs(at[1]) / problem.rows + 1))
+                found = size <= noise_of(at[1], problem.rows)
                 status = f"no further descent; gradient {size:.1e} a row after {step} steps"
-                return Solution(at[0], at[1], size <= noise, status, step, tuple(history))
-            change, turn = new[0] - at[0], new[2] - at[2]
-            if float(change @ turn) > 1e-12 * float(change.norm() * turn.norm()):
-                pairs.append((change, turn))
+                return Solution(at[0], at[1], found, status, step, tuple(history))
+            remember(pairs, new[0] - at[0], new[2] - at[2])
             at = new
             history.append(at[1])
-        status = f"stopped after {self.max_steps} steps; gradient {_size(at[2]) / problem.rows:.1e} a row"
+        status = f"stopped after {self.max_steps} steps; gradient {largest(at[2]) / problem.rows:.1e} a row"
         return Solution(at[0], at[1], False, status, self.max_steps, tuple(history))
 
 
-def _size(gradient: Tensor) -> float:
+def largest(gradient: Tensor) -> float:
+    """The size of the largest component."""
     return float(gradient.abs().max()) if gradient.numel() else 0.0
 
 
-def _direction(gradient: Tensor, pairs: deque[tuple[Tensor, Tensor]], rows: int) -> Tensor:
-    """The two loops over the remembered pairs; the first step is of the size of one row's information."""
+def direction_of(
+    gradient: Tensor,
+    pairs: deque[tuple[Tensor, Tensor]],
+    rows: int,
+    inverse: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """The two loops over the remembered pairs, around the `inverse` of a Hessian where one is known.
+
+    Otherwise that is a number, and the first step is of the size of one row's information.
+    """
     direction = -gradient
-    if not pairs:
-        return direction / max(rows, float(gradient.norm()))
     coefficients = []
     for change, turn in reversed(pairs):
         alpha = (change @ direction) / (change @ turn)
         direction = direction - alpha * turn
         coefficients.append(alpha)
-    change, turn = pairs[-1]
-    direction = direction * ((change @ turn) / (turn @ turn))
+    if inverse is not None:
+        direction = inverse(direction)
+    elif not pairs:
+        return direction / max(rows, float(gradient.norm()))
+    else:
+        change, turn = pairs[-1]
+        direction = direction * ((change @ turn) / (turn @ turn))
     for (change, turn), alpha in zip(pairs, reversed(coefficients), strict=True):
         direction = direction + (alpha - (turn @ direction) / (change @ turn)) * change
     return direction
+
+
+def remember(pairs: deque[tuple[Tensor, Tensor]], change: Tensor, turn: Tensor) -> None:
+    """Keep a step and its change of the gradient, where the curvature along it is positive."""
+    if float(change @ turn) > 1e-12 * float(change.norm() * turn.norm()):
+        pairs.append((change, turn))
+
+
+def noise_of(value: float, rows: int) -> float:
+    """The gradient a row that is lost in rounding.
+
+    Each row's terms are of the order of a nat, however well they cancel in the sum.
+    """
+    return math.sqrt(64 * EPSILON * (abs(value) / rows + 1))
 
 
 @dataclass(frozen=True)
@@ -96,7 +119,7 @@ class _Trial:
     point: Point
 
 
-def _wolfe(function: Callable[[Tensor], Point], start: Point, direction: Tensor) -> Point | None:
+def wolfe(function: Callable[[Tensor], Point], start: Point, direction: Tensor) -> Point | None:
     """A point along `direction` that descends (c₁ = 1e-4) and flattens (c₂ = 0.9), or None.
 
     First the step grows until such a point must lie before it, then the bracket shrinks around it. Where

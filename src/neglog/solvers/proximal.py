@@ -58,6 +58,10 @@ class Penalised(Protocol):
         """The same of a part of the rows, where these are very many; else None."""
         ...
 
+    def is_exact(self, value: float) -> bool:
+        """Whether a value is that of all rows to rounding."""
+        ...
+
     def check(self, z: Tensor) -> None:
         """Raise if the function falls without end from `z`."""
         ...
@@ -116,7 +120,8 @@ class ProximalNewton:
         stiff = torch.diag((problem.penalty.l1 > 0) * float(problem.rows))
 
         def stopped(status: str, converged: bool = False) -> Solution:
-            return Solution(at.z, at.value, converged, status, taken, tuple(history), at.hessian + stiff)
+            curvature, exact = at.hessian + stiff, math.isfinite(at.value) and problem.is_exact(at.value)
+            return Solution(at.z, at.value, converged, status, taken, tuple(history), curvature, exact)
 
         while taken < self.max_steps:
             if taken % 5 == 4:

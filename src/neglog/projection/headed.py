@@ -1,0 +1,165 @@
+"""Heads: which predictors of a network are linear in features that it learns, and what is beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from neglog.errors import ModelError
+from neglog.objective.objective import Objective
+from neglog.objective.sites import Site
+from neglog.predictors import RESPONSE
+from neglog.tracing import Affine, Run, run
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """One output of a linear predictor on learned features: its intercept and its weights, `(1 + F,)`.
+
+    `free` says which of them are parameters and `places` where these stand in theta; `fixed` are the values
+    of the others, which the user conditioned, and 0 elsewhere.
+    """
+
+    predictor: str
+    output: int | None
+    free: Tensor
+    places: Tensor
+    fixed: Tensor
+
+    def coefficients(self, theta: Tensor) -> Tensor:
+        """The intercept and the weights `(1 + F,)` at `theta` `(K,)`."""
+        if len(self.places) == len(self.free):
+            return theta[self.places]
+        return self.fixed.masked_scatter(self.free, theta[self.places])
+
+
+@dataclass(frozen=True, eq=False)
+class Headed:
+    """A network as its heads, the constants beside them, such as ``sigma``, and the rest, its trunk.
+
+    `calls` are the predictors whose outputs the `heads` are. What is free in constants, and in those heads
+    whose numbers are in `inside`, is to be at its optimum given the rest.
+    """
+
+    calls: tuple[Affine, ...]
+    heads: tuple[Head, ...]
+    constants: tuple[Site, ...]
+    inside: tuple[int, ...]
+    size: int
+
+    @property
+    def free(self) -> tuple[int, ...]:
+        """The numbers of the heads with parameters of their own."""
+        return tuple(j for j, head in enumerate(self.heads) if len(head.places))
+
+    @property
+    def outside(self) -> tuple[int, ...]:
+        """The numbers of those that are not inside."""
+        return tuple(j for j in self.free if j not in self.inside)
+
+    @property
+    def inner(self) -> Tensor:
+        """The places in theta of the heads inside, and then of the constants."""
+        places = [self.heads[j].places for j in self.inside]
+        return torch.cat([*places, *(torch.arange(s.place.start, s.place.stop) for s in self.constants)])
+
+    @property
+    def outer(self) -> Tensor:
+        """The places in theta of all others."""
+        free = torch.ones(self.size, dtype=torch.bool)
+        free[self.inner] = False
+        return free.nonzero()[:, 0]
+
+
+@torch.enable_grad()
+def headed(objective: Objective) -> Headed:
+    """The heads of a network.
+
+    Raises:
+        ModelError: no predictor is linear in features that the model learns, or what it learns them by is
+            in its heads or its density too.
+    """
+    few = objective.few
+    values = {n: v.detach().requires_grad_() for n, v in objective.params(objective.initial).items()}
+    hidden = _hidden(few, values)
+    names = [call.name for call in objective.calls]
+    calls = tuple(call for call in objective.calls if call.name not in hidden)
+    etas = {call.name: call.constant(few.rows).detach() for call in calls}
+    ran = run(few.weighted, few.data, Run(values, etas=etas))
+    own = [call for call in ran.affines if call.name in etas]
+    learned = _those_in(sum((call.design.sum() for call in own), torch.zeros(())), values)
+    plain = len(set(names)) == len(names) and all(_is_plain(objective, call) for call in own)
+    heads = tuple(head for call in own for head in _heads(objective, call)) if plain else ()
+    if not any(len(head.places) for head in heads) or not learned:
+        raise ModelError(
+            f"`VariableProjection` solves for linear heads on features that a network learns, and "
+            f"`{objective.name}` has none. Put the model on a network with `on_features`, or leave `solver` "
+            "out."
+        )
+    beside = _those_in(ran.log_prob(RESPONSE).sum(), values)
+    constants = tuple(objective.sites[name] for name in beside)
+    network = Headed(calls, heads, constants, (), objective.size)
+    network = replace(network, inside=network.free)
+    outer = set(network.outer.tolist())
+    both = [name for name in learned if not outer.issuperset(_places(objective.sites[name]))]
+    if both:
+        raise ModelError(
+            f"`VariableProjection` needs features that do not depend on heads or constants, and those of "
+            f"`{objective.name}` depend on {', '.join(map(repr, both))}. Use `LBFGS`."
+        )
+    return network
+
+
+def _places(site: Site) -> range:
+    return range(site.place.start, site.place.stop)
+
+
+def _hidden(few: Objective, values: Mapping[str, Tensor]) -> set[str]:
+    """The predictors that other predictors' designs are made of, as the hidden layers of a network."""
+    etas = {call.name: call.constant(few.rows).detach().requires_grad_() for call in few.calls}
+    ran = run(few.weighted, few.data, Run(values, etas=etas))
+    return {name for call in ran.affines for name in _those_in(call.design.sum(), etas)}
+
+
+def _those_in(scalar: Tensor, leaves: Mapping[str, Tensor]) -> list[str]:
+    """Which of some leaves a number depends on."""
+    if not scalar.requires_grad:
+        return []
+    found = torch.autograd.grad(scalar, list(leaves.values()), allow_unused=True, retain_graph=True)
+    return [name for name, slope in zip(leaves, found, strict=True) if slope is not None]
+
+
+def _is_plain(objective: Objective, call: Affine) -> bool:
+    """Whether the coefficients of a predictor are sites of its own, or constants."""
+    parts = {f"{call.name}.bias": call.bias, f"{call.name}.weight": call.weight}
+    own = all(
+        objective.sites[name].is_real if name in objective.sites else not value.requires_grad
+        for name, value in parts.items()
+    )
+    return own and call.design.dim() == 2 and call.weight.dim() == (1 if call.outputs is None else 2)
+
+
+def _heads(objective: Objective, call: Affine) -> list[Head]:
+    bias, weight = (objective.sites.get(f"{call.name}.{part}") for part in ("bias", "weight"))
+    outputs: Sequence[int | None] = [None] if call.outputs is None else range(len(call.outputs))
+    return [_head(call, output, bias, weight) for output in outputs]
+
+
+def _head(call: Affine, output: int | None, bias: Site | None, weight: Site | None) -> Head:
+    width, at = call.design.shape[1], output or 0
+    fixed, free = call.design.detach().new_zeros(1 + width), torch.ones(1 + width, dtype=torch.bool)
+    places = []
+    if bias is None:
+        free[0] = False
+        fixed[0] = call.bias.detach().reshape(-1)[at]
+    else:
+        places.append(torch.arange(bias.offset + at, bias.offset + at + 1))
+    if weight is None:
+        free[1:] = False
+        fixed[1:] = call.weight.detach().reshape(-1, width)[at]
+    else:
+        places.append(torch.arange(weight.offset + at * width, weight.offset + (at + 1) * width))
+    return Head(call.name, output, free, torch.cat([torch.arange(0), *places]), fixed)

@@ -1,0 +1,174 @@
+"""Variable projection: what is linear in a network is always at its optimum, and the rest is searched."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from neglog.errors import DataError
+from neglog.solvers.lbfgs import Point, direction_of, largest, noise_of, remember, wolfe
+from neglog.solvers.solution import Problem, Solution
+
+PLAIN = 50
+"""Far from an optimum the curvature tells little: so many steps go without it."""
+DAMPED = 0.1
+"""The share of its diagonal that is added to the curvature at first."""
+LEAST = 1e-4
+"""The share that is added at least."""
+FACTOR = 4.0
+"""By this the share falls where steps go well, and grows where they do not."""
+
+
+class Separable(Problem, Protocol):
+    """A function of one vector, part of which has an optimum that is cheap to find given the rest."""
+
+    outer: Tensor
+    """The places `(W,)` of the rest."""
+
+    def project(self, z: Tensor) -> tuple[Tensor, float, Tensor]:
+        """The optimum `(K,)` given `z[outer]`, the value there and the gradient `(K,)`."""
+        ...
+
+    def gauss_newton(self, z: Tensor) -> Tensor | None:
+        """About the Hessian `(W, W)` of the value of `project`, nowhere negative; None if there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class VariableProjection:
+    """Variable projection: a network's heads have their optimum at every step, and its trunk is searched.
+
+    The smallest loss over all linear heads and constants, such as ``sigma``, is a function of the trunk's
+    weights alone. It is minimised by L-BFGS with a strong Wolfe line search, whose first idea of the
+    curvature is that of Gauss and Newton, projected likewise (Kaufman's approximation), for up to 1000
+    weights. Any smooth likelihood of heads that can be cut off will do; for a Normal mean of known scale the
+    heads are ridge regression on the features, or least squares under flat priors.
+
+    It has converged when the largest component of the gradient of the loss in all parameters is below
+    `tolerance` times the number of rows.
+
+    Args:
+        tolerance: the mean gradient a row to stop at.
+        max_steps: steps after which it gives up.
+        memory: how many pairs of steps and gradient changes it keeps.
+        refresh: steps that are taken with one matrix of curvature.
+
+    Raises:
+        DataError: settings that make no sense.
+        ModelError: in a fit, a model without linear heads on learned features, one with corners, or one that
+            cannot be cut at its heads.
+
+    Source: Golub & Pereyra (1973), The differentiation of pseudo-inverses and nonlinear least squares
+    problems whose variables separate; Kaufman (1975), A variable projection method for solving separable
+    nonlinear least squares problems; Nocedal & Wright (2006), algorithm 7.4.
+
+    >>> import torch
+    >>> from neglog import map_estimate, models, on_features
+    >>> x = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None]
+    >>> with torch.random.fork_rng():
+    ...     _ = torch.manual_seed(0)
+    ...     trunk = torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.Tanh())
+    >>> net = on_features(models.gaussian, trunk)
+    >>> map_estimate(net, x, torch.sin(3 * x[:, 0]), solver=VariableProjection()).converged
+    True
+    """
+
+    tolerance: float = 1e-9
+    max_steps: int = 2000
+    memory: int = 20
+    refresh: int = 30
+
+    def __post_init__(self) -> None:
+        if self.memory < 1 or self.refresh < 1 or self.max_steps < 0 or not self.tolerance > 0:
+            raise DataError(
+                "`VariableProjection` needs a positive tolerance and at least one step for `memory` and "
+                f"`refresh`; it has {self}."
+            )
+
+    def minimise(self, problem: Separable, start: Tensor, progress: bool = False) -> Solution:
+        """The minimum of `problem`, from `start` `(K,)`, of which only the outer part counts."""
+        search = _Search(self, problem, start)
+        for step in range(self.max_steps):
+            if step % 20 == 19:
+                problem.check(search.at[0])
+            # The other half is for what is left in the heads.
+            if search.size <= 0.5 * self.tolerance:
+                return search.ended("optimum", self.tolerance)
+            if not search.advance():
+                problem.check(search.at[0])
+                return search.ended("no further descent", noise_of(search.at[1], problem.rows))
+        return search.ended("stopped", -1.0)
+
+
+class _Search:
+    """Where a search of the outer part has come to, and what it remembers."""
+
+    def __init__(self, solver: VariableProjection, problem: Separable, start: Tensor) -> None:
+        self.problem, self.refresh = problem, solver.refresh
+        self.at: Point = problem.project(start)
+        self.pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=solver.memory)
+        self.history, self.steps = [self.at[1]], 0
+        self.factor: Tensor | None = None
+        self.damped, self.age, self.hard = DAMPED, 0, 0
+
+    @property
+    def size(self) -> float:
+        """The largest component of the gradient a row."""
+        return largest(self.at[2]) / self.problem.rows
+
+    def advance(self) -> bool:
+        """One step; False if none descends."""
+        if self.steps >= PLAIN and (self.factor is None or self.age >= self.refresh):
+            self._look_around()
+        outer, trials = self.problem.outer, 0
+
+        def trial(z: Tensor) -> Point:
+            nonlocal trials
+            trials += 1
+            return self.problem.project(z)
+
+        direction = torch.zeros_like(self.at[0])
+        inverse = None if self.factor is None else self._solve
+        direction[outer] = direction_of(self.at[2][outer], self.pairs, self.problem.rows, inverse)
+        new = wolfe(trial, self.at, direction)
+        if new is None:
+            forgotten = bool(self.pairs)
+            self.pairs.clear()
+            self.damped *= FACTOR
+            self.age = self.refresh
+            return forgotten
+        remember(self.pairs, (new[0] - self.at[0])[outer], (new[2] - self.at[2])[outer])
+        self.at = new
+        self.history.append(new[1])
+        self.steps, self.age, self.hard = self.steps + 1, self.age + 1, self.hard + (trials > 1)
+        return True
+
+    def _solve(self, vector: Tensor) -> Tensor:
+        assert self.factor is not None
+        return torch.cholesky_solve(vector[:, None], self.factor)[:, 0]
+
+    def _look_around(self) -> None:
+        """Another matrix of curvature, damped as the steps with the last one say (Levenberg, Marquardt)."""
+        if self.factor is not None:
+            went_well = self.hard <= 0.3 * self.age
+            self.damped = max(LEAST, self.damped / FACTOR) if went_well else self.damped * FACTOR
+        self.age = self.hard = 0
+        curvature = self.problem.gauss_newton(self.at[0])
+        self.factor = None
+        if curvature is None or not bool(torch.isfinite(curvature).all()):
+            return
+        diagonal = curvature.diagonal().clamp_min(1e-6 * float(curvature.diagonal().max()))
+        factor, failed = torch.linalg.cholesky_ex(curvature + torch.diag(self.damped * diagonal))
+        self.factor = None if int(failed) else factor
+
+    def ended(self, how: str, enough: float) -> Solution:
+        """The end, as the gradient in all parameters says."""
+        z, steps = self.at[0], self.steps
+        value, gradient = self.problem.value_and_gradient(z)
+        size = largest(gradient) / self.problem.rows
+        status = f"{how}: gradient {size:.1e} a row after {steps} steps, heads at their optimum at each"
+        return Solution(z, value, size <= enough, status, steps, tuple(self.history))
