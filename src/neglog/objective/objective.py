@@ -34,7 +34,7 @@ ROOM = 2**26
 FAR = 1e6
 """So many times the rounding of `y` is far from it."""
 OF_ROWS = ("separable", "parts", "sample", "as_read")
-OF_MODEL = ("rowwise", "beside", "cut", "few", "_look", "_scant")
+OF_MODEL = ("rowwise", "beside", "few", "cut", "_look", "_scant")
 """What is known of an objective as long as it has the same rows, and as long as it has the same model."""
 SAMPLE = 10_000
 """So many rows say where a solver starts."""
@@ -209,7 +209,7 @@ class Objective:
         cut = Cut(self.model, self.data, self.calls, self.beside, still)
         whole = self._look.data is self.data
         rows = self.as_read if whole else replace(self.as_read, data=self._look.data, kept={})
-        return rowwise_of(cut, self._look, rows)
+        return rowwise_of(cut, rows, self._look)
 
     @cached_property
     def as_read(self) -> Rows:

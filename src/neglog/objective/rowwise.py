@@ -202,10 +202,11 @@ class _Shelf:
 _SHELF = _Shelf()
 
 
-def rowwise_of(cut: Cut, look: Look, rows: Rows) -> Rowwise | str:
+def rowwise_of(cut: Cut, rows: Rows, look: Look | None = None) -> Rowwise | str:
     """The terms of a model's rows as a graph, or why it has none.
 
-    A graph that is kept is held against a `look` at the model, whose data are the `rows`.
+    A graph that is kept is held against a `look` at the model, whose data are the `rows`; without one it is
+    held against the model in full.
     """
     # Where rows are many, samples of them are few.
     ways = {rows.few, Rows.of(cut.data.take(slice(0, 1))).few}
@@ -214,9 +215,9 @@ def rowwise_of(cut: Cut, look: Look, rows: Rows) -> Rowwise | str:
         return f"it has {len(cut.heads)} predictors and {size} constants"
     key = _key(cut)
     known = None if key is None else _SHELF.get(key)
-    if known is not None and _holds(known, cut, ways):
-        where = look.own, [eta.detach() for eta in look.etas], rows
-        if _says(known, VALUE_AND_SLOPES, where, look.first):
+    if known is not None:
+        tried = known if look is not None else replace(known, held=set())
+        if _holds(tried, cut, ways) and (look is None or _seen(known, look, rows)):
             return replace(known, places=_places(cut.sites))
     try:
         found = _traced(cut)
@@ -257,6 +258,12 @@ def _holds(found: Rowwise, cut: Cut, ways: set[bool]) -> bool:
             return False
         found.held.add(few)
     return True
+
+
+def _seen(found: Rowwise, look: Look, rows: Rows) -> bool:
+    """Whether a graph says what was seen of the model."""
+    where = look.own, [eta.detach() for eta in look.etas], rows
+    return _says(found, VALUE_AND_SLOPES, where, look.first)
 
 
 def _says(found: Rowwise, what: str, where: tuple[Tensor, Sequence[Tensor], Rows], known: Any) -> bool:

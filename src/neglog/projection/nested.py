@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from neglog.errors import ModelError
-from neglog.objective.cuts import Cut, look
+from neglog.objective.cuts import Cut
 from neglog.objective.objective import Objective
-from neglog.objective.rowwise import ALL_TERMS, TRIED, Rows, Rowwise, Terms, rowwise_of
+from neglog.objective.rowwise import ALL_TERMS, Rowwise, Terms, rowwise_of
 from neglog.projection.headed import Headed
 from neglog.projection.shrinkage import Shrinkage
 from neglog.solvers.solution import newton_direction
@@ -61,9 +61,7 @@ def nestable(objective: Objective, network: Headed) -> tuple[Headed, Rowwise]:
     """
     still = {name: value.detach() for name, value in objective.params(objective.initial).items()}
     cut = Cut(objective.model, objective.data, network.calls, network.constants, still)
-    data = objective.data.take(slice(0, TRIED))
-    seen = look(objective.model, data, network.calls, objective.sites.values(), objective.initial)
-    found = rowwise_of(cut, seen, Rows.of(data))
+    found = rowwise_of(cut, objective.as_read)
     if not isinstance(found, Rowwise):
         raise ModelError(
             f"`VariableProjection` cannot take the density of `{objective.name}` apart at its heads: "
