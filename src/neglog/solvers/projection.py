@@ -73,7 +73,8 @@ class VariableProjection:
     ...     _ = torch.manual_seed(0)
     ...     trunk = torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.Tanh())
     >>> net = on_features(models.gaussian, trunk)
-    >>> map_estimate(net, x, torch.sin(3 * x[:, 0]), solver=VariableProjection()).converged
+    >>> y = torch.sin(3 * x[:, 0]) + 0.1 * torch.cos(40 * x[:, 0])
+    >>> map_estimate(net, x, y, solver=VariableProjection()).converged
     True
     """
 
