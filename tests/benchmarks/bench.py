@@ -18,13 +18,18 @@ import growth
 import refits
 import steps
 import table
-from timing import Record, measure
+from timing import OURS, Record, measure
 from works import WORK
 
 ROOT = Path(__file__).parents[2]
 PAGE, KEPT = ROOT / "docs" / "benchmarks.md", ROOT / "build" / "benchmarks.json"
 STEPS, COLD, REFITS, ESS, GROWTH = "steps", "cold", "refits", "ess", "growth"
 NAMES = [*(work.name for work in WORK), STEPS, COLD, REFITS, ESS, GROWTH]
+
+LOW = 1e-8
+"""No peer's optimum is lower than neglog's by more than this share of it."""
+STEPPED = 100
+"""Records from this place in the order on are not of optima of models."""
 
 
 def step_records(repeats: int) -> list[Record]:
@@ -50,7 +55,7 @@ def records(chosen: argparse.Namespace, known: list[Record]) -> Iterator[Record]
             before = measure(work, rows, chosen.repeats, before, chosen.clock)
             yield before | {"order": order}
     if STEPS in chosen.only:
-        yield from (record | {"order": 100} for record in step_records(chosen.repeats))
+        yield from (record | {"order": STEPPED} for record in step_records(chosen.repeats))
     for name in cold.WORKS if COLD in chosen.only else ():
         yield cold.measure(name, 1000, chosen.repeats) | {"order": 101}
     for name in refits.PEERS if REFITS in chosen.only else ():
@@ -98,6 +103,18 @@ def main() -> None:
         kept["growth"] = growth.measure(rows, growth.COLUMNS, chosen.repeats, min(100_000, max(chosen.rows)))
         growth.draw(kept["growth"])
         keep()
+    above = not_at_it(kept["records"])
+    if above:
+        raise SystemExit(f"neglog ended above the best optimum: {', '.join(above)}")
+
+
+def not_at_it(records: list[Record]) -> list[str]:
+    """The models of which a peer found a lower optimum, by more than 1e-8 of it."""
+    return [
+        f"{record['work']}, {record['rows']:,} rows, by {record['above'][OURS]:.0e}"
+        for record in records
+        if record["order"] < STEPPED and record["above"][OURS] > LOW
+    ]
 
 
 if __name__ == "__main__":
