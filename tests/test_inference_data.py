@@ -87,7 +87,8 @@ def test_arviz_works_on_it(exported, table):
     assert elpd < float(exported["log_likelihood"]["y"].mean(("chain", "draw")).sum())
     values = np.asarray(az.loo_pit(exported)["y"] if NEW else az.loo_pit(exported, y="y"))
     assert values.shape == (100,)
-    assert ((values >= 0) & (values <= 1)).all()
+    # ArviZ adds up normalised weights: where all draws are below y, that is 1 but for the rounding of a sum.
+    assert ((values >= 0) & (values <= 1 + 8 * np.finfo(float).eps)).all()
     # Uniform, within four standard errors of a mean of 100.
     assert abs(values.mean() - 0.5) < 4 / np.sqrt(12 * 100)
     assert list(az.summary(exported, kind="stats").index[:2]) == ["mean.weight[age]", "mean.weight[height]"]
