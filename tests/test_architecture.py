@@ -138,6 +138,7 @@ MAY_IMPORT = {
     },
     "fitting": {
         "least_squares": {
+            "objective.basis",
             "objective.blocks",
             "objective.coordinates",
             "objective.objective",

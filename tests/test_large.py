@@ -335,6 +335,19 @@ def test_the_rows_are_multiplied_once_for_all_predictors_of_a_design(name, many,
     assert seen == expected
 
 
+def test_views_of_the_same_memory_are_designs_of_their_own(many):
+    """They began at the same place with the same shape, and were taken for one."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(N, 8))
+    first, second = x[:, :3], x[:, ::2][:, :3]
+    y = first @ [0.5, -0.3, 0.2] + np.exp(second @ [0.3, -0.2, 0.25]) * rng.normal(size=N)
+    found = mle(models.heteroscedastic, {"mean": first, "log_variance": second}, y)
+    known = mle(models.heteroscedastic, {"mean": first.copy(), "log_variance": second.copy()}, y)
+    assert found.converged
+    for name, value in known.params.items():
+        torch.testing.assert_close(found.params[name], value, rtol=1e-9, atol=1e-9)
+
+
 def test_there_is_room_for_some_of_what_rows_come_to(many, monkeypatch):
     monkeypatch.setattr("neglog.objective.rowwise.FEW", 100)
     x, y = drawn("poisson")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neglog.objective.basis import placed
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import NORMAL, Objective
@@ -54,7 +55,7 @@ def line_of(objective: Objective) -> Line | None:
     ran = run(few.model, few.data, Run(params, etas=etas))
     site = ran.sites[RESPONSE]
     loc, scale = site["fn"].loc, site["fn"].scale
-    mean = next((call for call in ran.affines if _is_same(loc, etas[call.name])), None)
+    mean = next((call for call in ran.affines if placed(loc) == placed(etas[call.name])), None)
     if mean is None or mean.outputs is not None or site["mask"] is not None or any(scale.stride()):
         return None
     name = next((name for name, value in params.items() if scale.data_ptr() == value.data_ptr()), None)
@@ -63,10 +64,6 @@ def line_of(objective: Objective) -> Line | None:
         if name is None and scale.requires_grad
         else Line(mean, name, float(scale.detach().reshape(-1)[0]))
     )
-
-
-def _is_same(one: Tensor, other: Tensor) -> bool:
-    return (one.data_ptr(), one.shape, one.stride()) == (other.data_ptr(), other.shape, other.stride())
 
 
 def null_line(objective: Objective, theta: Tensor, free: Collection[str]) -> Tensor | None:

@@ -57,7 +57,7 @@ class Basis:
 
     def take(self, index: Tensor, taken: Mapping[Any, Tensor]) -> Basis:
         """The basis of the rows that `index` names; designs are `taken` already, by where they lie."""
-        known = taken.get((self.columns.data_ptr(), self.columns.shape))
+        known = taken.get(placed(self.columns))
         return replace(
             self, columns=self.columns.index_select(0, index) if known is None else known, known={}
         )
@@ -116,7 +116,7 @@ class Basis:
         return self.triangle is None and not self.one and len(values) <= TALL
 
     def _sum_key(self, values: Tensor, rows: slice) -> Hashable:
-        return values.data_ptr(), values.shape, rows.start
+        return placed(values), rows.start
 
     def _plain_key(self, other: Basis, rows: slice) -> Hashable:
         return id(other.columns), id(other.triangle), other.one, rows.start
@@ -141,7 +141,7 @@ class Basis:
     @property
     def key(self) -> Hashable:
         """What tells the columns before `transform` from those of others."""
-        return self.columns.data_ptr(), self.columns.shape, self.one, id(self.triangle)
+        return placed(self.columns), self.one, id(self.triangle)
 
     def products(
         self, weights: Sequence[Tensor], rows: slice = ALL_ROWS, rough: bool = False
@@ -191,6 +191,11 @@ class Basis:
         if one:
             whole = torch.cat([torch.ones_like(whole[:, :1]), whole], dim=1)
         return whole @ self.transform
+
+
+def placed(value: Tensor) -> Hashable:
+    """Where a tensor lies and how: what tells it from every other one, views of the same memory included."""
+    return value.data_ptr(), value.shape, value.stride()
 
 
 def _is_even(values: Tensor) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from neglog.errors import SingularDesignError
-from neglog.objective.basis import ALL_ROWS, FAIR, Basis, are_alike, is_large, spread_of, triangle_of
+from neglog.objective.basis import ALL_ROWS, FAIR, Basis, are_alike, is_large, placed, spread_of, triangle_of
 from neglog.objective.cuts import joined_heads
 from neglog.objective.objective import NORMAL, Objective, Site
 from neglog.objective.rowwise import VALUE_AND_SLOPES
@@ -184,7 +184,7 @@ def _orthonormal(
     masked = _masked(columns.shape[1] + one, bias, weight)
     parts = _multiplied(objective)
     flat = bool(masked.all()) and objective.rows >= len(masked)
-    key = columns.data_ptr(), columns.shape, columns.stride(), one
+    key = placed(columns), one
     if flat and key not in known:
         known[key] = _decomposed(columns, one, parts)
     shared = known[key] if flat else None

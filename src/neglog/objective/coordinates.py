@@ -20,7 +20,7 @@ from torch import Tensor
 from neglog.distributions import Truncated
 from neglog.handlers import Model, weighted
 from neglog.kinks import Corner, corner, cornered, signed, smoothed
-from neglog.objective.basis import ALL_ROWS, sample_of
+from neglog.objective.basis import ALL_ROWS, placed, sample_of
 from neglog.objective.blocks import Block, joined, linear_blocks
 from neglog.objective.literal import in_units
 from neglog.objective.objective import PART, Objective, kinked_sites
@@ -149,7 +149,7 @@ class Coordinates:
         _ = self.objective.rowwise  # once for the sample too
         few = self.objective.take(index)
         pairs = zip(self.objective.data.parts().values(), few.data.parts().values(), strict=True)
-        taken = {(whole.data_ptr(), whole.shape): part for whole, part in pairs}
+        taken = {placed(whole): part for whole, part in pairs}
         blocks = tuple(block.take(index, taken) for block in self.blocks)
         return Coordinates(few, blocks, self.cut)
 

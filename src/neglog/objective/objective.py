@@ -165,15 +165,18 @@ class Objective:
 
     def _is_plain(self, call: Affine) -> bool:
         """Whether a predictor is a fixed design times coefficients that are sites, or constants."""
+        some = call.outputs is None or len(call.outputs) > 0
+        return self.has_own(call) and some and not call.design.requires_grad
+
+    def has_own(self, call: Affine) -> bool:
+        """Whether the coefficients of a predictor are sites of its own, or constants, of plain shape."""
         parts = {f"{call.name}.bias": call.bias, f"{call.name}.weight": call.weight}
         own = all(
             self.sites[name].is_real if name in self.sites else not value.requires_grad
             for name, value in parts.items()
         )
         dimensions = 1 if call.outputs is None else 2
-        plain = call.design.dim() == 2 and call.weight.dim() == dimensions
-        some = call.outputs is None or len(call.outputs) > 0
-        return own and plain and some and not call.design.requires_grad
+        return own and call.design.dim() == 2 and call.weight.dim() == dimensions
 
     @cached_property
     def beside(self) -> tuple[Site, ...]:

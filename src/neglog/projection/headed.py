@@ -91,7 +91,7 @@ def headed(objective: Objective) -> Headed:
     ran = run(few.weighted, few.data, Run(values, etas=etas))
     own = [call for call in ran.affines if call.name in etas]
     learned = _those_in(sum((call.design.sum() for call in own), torch.zeros(())), values)
-    plain = len(set(names)) == len(names) and all(_is_plain(objective, call) for call in own)
+    plain = len(set(names)) == len(names) and all(map(objective.has_own, own))
     heads = tuple(head for call in own for head in _heads(objective, call)) if plain else ()
     if not any(len(head.places) for head in heads) or not learned:
         raise ModelError(
@@ -130,16 +130,6 @@ def _those_in(scalar: Tensor, leaves: Mapping[str, Tensor]) -> list[str]:
         return []
     found = torch.autograd.grad(scalar, list(leaves.values()), allow_unused=True, retain_graph=True)
     return [name for name, slope in zip(leaves, found, strict=True) if slope is not None]
-
-
-def _is_plain(objective: Objective, call: Affine) -> bool:
-    """Whether the coefficients of a predictor are sites of its own, or constants."""
-    parts = {f"{call.name}.bias": call.bias, f"{call.name}.weight": call.weight}
-    own = all(
-        objective.sites[name].is_real if name in objective.sites else not value.requires_grad
-        for name, value in parts.items()
-    )
-    return own and call.design.dim() == 2 and call.weight.dim() == (1 if call.outputs is None else 2)
 
 
 def _heads(objective: Objective, call: Affine) -> list[Head]:
