@@ -28,7 +28,7 @@ from neglog import Fit, losses, mle, models, summary
 
 SLOPE, INTERCEPT, SHIFT = 2.0, 1.0, 15.0
 ROWS, OUTLIERS = 100, 5
-MODELS = {"gaussian": ("mean", RED), "laplace": ("median", BLUE)}
+MODELS = {"gaussian": ("mean", RED), "laplace": ("location", BLUE)}
 
 
 def draw_rows() -> tuple[Tensor, Tensor, Tensor]:
@@ -43,7 +43,7 @@ def draw_rows() -> tuple[Tensor, Tensor, Tensor]:
 
 def line(fit: Fit) -> tuple[float, float]:
     """Slope and intercept."""
-    location = "mean" if "mean.weight" in fit.params else "median"
+    location = "mean" if "mean.weight" in fit.params else "location"
     return fit.params[f"{location}.weight"].item(), fit.params[f"{location}.bias"].item()
 
 

@@ -76,7 +76,7 @@ CASES = {
     "gaussian": line("mean", 1.0, 0.5, models.gaussian, sigma=1.0),
     "heteroscedastic": Case(models.heteroscedastic, {"mean": (1.0, 0.5), "log_variance": (0.0, 0.5)}, {}),
     "student_t": line("location", 1.0, 0.5, partial(models.student_t, df=4.0), scale=1.0),
-    "laplace": line("median", 1.0, 0.5, models.laplace, scale=1.0),
+    "laplace": line("location", 1.0, 0.5, models.laplace, scale=1.0),
     "quantile": line("quantile", 1.0, 0.5, partial(models.quantile, tau=0.75), scale=1.0),
     "poisson": line("log_rate", 0.5, 0.5, models.poisson),
     "negative_binomial": line("log_mean", 1.0, 0.5, models.negative_binomial, dispersion=0.5),

@@ -22,7 +22,7 @@ CASES = {
 # Family -> the model, its location's predictor, and what the case calls its constants.
 FAMILIES: dict[str, tuple[Any, str, dict[str, str]]] = {
     "gaussian": (models.gaussian, "mean", {}),
-    "laplace": (models.laplace, "median", {}),
+    "laplace": (models.laplace, "location", {}),
     "gaussian_hetero": (models.heteroscedastic, "mean", {}),
     "huber": (models.huber, "location", {"k": "delta"}),
     "student_t": (models.student_t, "location", {}),

@@ -154,7 +154,7 @@ TABLE = {
         Model("gaussian", models.gaussian, losses.gaussian_nll, lambda m, y, s: STATS.norm.logpdf(y, m, s),
               "mean", {"sigma": 1.0}),
         Model("laplace", models.laplace, losses.laplace_nll, lambda m, y, b: STATS.laplace.logpdf(y, m, b),
-              "median", {"scale": 1.0}, smooth=False),
+              "location", {"scale": 1.0}, smooth=False),
         Model("heteroscedastic", models.heteroscedastic, losses.heteroscedastic_nll,
               lambda m, y, v: STATS.norm.logpdf(y, m, np.exp(v / 2)), "mean", {}, others=("log_variance",)),
         Model("huber", models.huber, losses.huber_nll, _huber, "location", {"scale": 1.0}),

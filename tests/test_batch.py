@@ -286,7 +286,7 @@ def test_models_that_cannot_be_fitted_together():
     with pytest.raises(ModelError, match=r"many data sets at once.* Loop over `mle`"):
         mle_batch(net, x, y)
     with pytest.raises(ModelError, match=r"`laplace`.* absolute values need one linear predictor, one scale"):
-        mle_batch(models.laplace, {"median": x, "scale": x}, y)
+        mle_batch(models.laplace, {"location": x, "scale": x}, y)
     with pytest.raises(ModelError, match=r"shape \(4, 30, 1\): vector-valued"):
         mle_batch(models.gaussian, x, y[..., None])
 
@@ -542,7 +542,7 @@ def test_nothing_global_changes():
     before = torch.get_rng_state(), torch.distributions.Distribution._validate_args
     mle_batch(models.gaussian, x, y)
     with pytest.raises(ModelError):
-        mle_batch(models.laplace, {"median": x, "scale": x}, y)
+        mle_batch(models.laplace, {"location": x, "scale": x}, y)
     assert torch.equal(before[0], torch.get_rng_state())
     assert torch.distributions.Distribution._validate_args == before[1]
 

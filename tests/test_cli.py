@@ -96,8 +96,8 @@ def test_fit_of_the_median_is_that_of_quantreg() -> None:
     # R: quantreg::rq(foodexp ~ income, data = engel)
     said = answer("fit", ENGEL, "food_expenditure ~ income", "-m", "laplace")
     estimates = {(row["parameter"], row["term"]): row["estimate"] for row in said["estimates"]}
-    assert estimates["median", "Intercept"] == pytest.approx(81.48225, abs=5e-6)
-    assert estimates["median", "income"] == pytest.approx(0.56018, abs=5e-6)
+    assert estimates["location", "Intercept"] == pytest.approx(81.48225, abs=5e-6)
+    assert estimates["location", "income"] == pytest.approx(0.56018, abs=5e-6)
     assert said["replaces"] == "torch.nn.L1Loss (MAE)"
 
 
@@ -224,7 +224,7 @@ def test_predictions_stand_beside_the_columns_of_the_input(saved: str) -> None:
     assert list(table) == ["name", "speed", "mean", "median", "sd", "lower", "upper"]
     fit = export.load(saved)
     assert fit.formula is not None
-    expected = predict(fit, fit.formula.x(table, ("median",), ("scale",)))
+    expected = predict(fit, fit.formula.x(table, ("location",), ("scale",)))
     scale = fit.params["scale"].item()
     assert np.array_equal(table["mean"], expected.mean)
     assert np.array_equal(table["median"], table["mean"])

@@ -179,7 +179,7 @@ def test_each_model_takes_the_companions_that_it_knows(engel: Learned) -> None:
     fits = {entry.model: entry for entry in compare_models(learned).entries}
     for name, sites in {
         "gaussian": {"mean.weight", "mean.bias", "log_sigma.weight", "log_sigma.bias"},
-        "laplace": {"median.weight", "median.bias", "scale"},
+        "laplace": {"location.weight", "location.bias", "scale"},
         "heteroscedastic": {"mean.weight", "mean.bias", "log_variance.weight", "log_variance.bias"},
     }.items():
         entry = fits[name].fit

@@ -104,10 +104,10 @@ def variance(params, x):
 # loss -> the target, and the predictions that the loss takes, as a function of parameters and design
 TORCH = {
     "MSELoss": (nn.MSELoss, {}, REAL, lambda p, x: eta(p, "mean", x)),
-    "L1Loss": (nn.L1Loss, {}, REAL, lambda p, x: eta(p, "median", x)),
+    "L1Loss": (nn.L1Loss, {}, REAL, lambda p, x: eta(p, "location", x)),
     "HuberLoss": (nn.HuberLoss, {"delta": 0.7}, REAL, lambda p, x: eta(p, "location", x)),
     "SmoothL1Loss": (nn.SmoothL1Loss, {"beta": 2.5}, REAL, lambda p, x: eta(p, "location", x)),
-    "SmoothL1Loss at 0": (nn.SmoothL1Loss, {"beta": 0.0}, REAL, lambda p, x: eta(p, "median", x)),
+    "SmoothL1Loss at 0": (nn.SmoothL1Loss, {"beta": 0.0}, REAL, lambda p, x: eta(p, "location", x)),
     "GaussianNLLLoss": (nn.GaussianNLLLoss, {}, REAL, variance),
     "GaussianNLLLoss full": (nn.GaussianNLLLoss, {"full": True}, REAL, variance),
     "PoissonNLLLoss": (nn.PoissonNLLLoss, {}, COUNTS, lambda p, x: eta(p, "log_rate", x)),
@@ -184,7 +184,7 @@ SKLEARN = {
         metrics.mean_absolute_error,
         estimators.AbsoluteError(),
         1,
-        "median",
+        "location",
         _link,
         REAL,
     ),
@@ -723,7 +723,7 @@ def test_the_distribution_is_one_of_pyros():
 # ρ -> the model it is, and its name for the location
 TWINS = {
     "squares": (lambda r: r**2 / 2, models.gaussian, "mean", "sigma"),
-    "absolute": (lambda r: r.abs(), models.laplace, "median", "scale"),
+    "absolute": (lambda r: r.abs(), models.laplace, "location", "scale"),
     "huber": (huber_rho, models.huber, "location", "scale"),
     "cauchy": (lambda r: torch.log1p(r**2), partial(models.student_t, df=1.0), "location", "scale"),
     "pinball": (pinball, partial(models.quantile, tau=0.7), "quantile", "scale"),

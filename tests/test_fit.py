@@ -129,7 +129,7 @@ def test_least_absolute_deviations_is_the_linear_programme(rows_, columns, seed,
 
 def test_least_absolute_deviations_with_a_scale_of_its_own_beats_every_neighbour():
     x, y = sample(200, 2)
-    fit = mle(models.laplace, {"median": x, "scale": x[:, :1]}, y)
+    fit = mle(models.laplace, {"location": x, "scale": x[:, :1]}, y)
     assert fit.converged
     objective, theta = fit.objective, fit.objective.theta(fit.params)
     generator = torch.Generator().manual_seed(0)

@@ -182,10 +182,10 @@ def test_many_designs_outputs_and_weights_have_names(table):
     assert exported.posterior_predictive["y"].dims == ("chain", "draw", "observation", "response")
     assert exported.observed_data.coords["response"].values.tolist() == ["left", "right"]
     assert exported.constant_data["weights"].shape == (99,)
-    own = to_arviz(mle(models.laplace, {"median": designs["mean"], "scale": designs["scale"]}, y), draws=10)
-    same = to_arviz(mle(models.laplace, {"median": x, "scale": x}, y), draws=10)
+    own = to_arviz(mle(models.laplace, {"location": designs["mean"], "scale": designs["scale"]}, y), draws=10)
+    same = to_arviz(mle(models.laplace, {"location": x, "scale": x}, y), draws=10)
     assert same.posterior["log_scale.weight"].dims[-1] == "scale_term"
-    assert own.posterior["median.weight"].dims[-1] == "median_term"
+    assert own.posterior["location.weight"].dims[-1] == "location_term"
     assert own.posterior["log_scale.weight"].coords["scale_term"].values.tolist() == ["age"]
 
 

@@ -221,13 +221,13 @@ def test_weights_are_repeated_rows():
 def test_the_median_of_an_even_number_is_not_unique_and_halfway():
     fit = mle(models.laplace, np.empty((6, 0)), np.array([1.0, 2.0, 3.0, 7.0, 8.0, 9.0]))
     assert "not unique" in fit.status
-    assert fit.params["median.bias"].item() == pytest.approx(5.0, rel=1e-14)
+    assert fit.params["location.bias"].item() == pytest.approx(5.0, rel=1e-14)
     ties = mle(models.laplace, np.empty((4, 0)), np.array([0.0, 0.0, 1.0, 1.0]))
     assert "not unique" in ties.status
-    assert ties.params["median.bias"].item() == pytest.approx(0.5, rel=1e-14)
+    assert ties.params["location.bias"].item() == pytest.approx(0.5, rel=1e-14)
     odd = mle(models.laplace, np.empty((5, 0)), np.array([0.0, 0.0, 1.0, 1.0, 1.0]))
     assert "unique" not in odd.status
-    assert odd.params["median.bias"].item() == pytest.approx(1.0, rel=1e-14)
+    assert odd.params["location.bias"].item() == pytest.approx(1.0, rel=1e-14)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -289,7 +289,7 @@ def test_other_problems_are_left_to_other_solvers():
     fit = mle(models.laplace, x, y)
     assert isinstance(choose(fit.coordinates), InteriorPoint)
     assert isinstance(choose(map_estimate(models.laplace, x, y).coordinates), Continuation)
-    by_scale = mle(models.laplace, {"median": x, "scale": x[:, :1]}, y)
+    by_scale = mle(models.laplace, {"location": x, "scale": x[:, :1]}, y)
     assert isinstance(choose(by_scale.coordinates), Continuation)
     for model in (models.gaussian, with_priors(models.laplace, {})):
         with pytest.raises(DataError, match="`InteriorPoint` needs a Laplace density"):

@@ -557,7 +557,7 @@ def test_alike_columns_leave_the_optimum_open_and_say_so():
 
 def test_corners_of_the_response_go_elsewhere():
     x, y = problem("gaussian", 40, 3, 0)
-    both = with_priors(models.laplace, {"median.weight": laplace(0.02)})
+    both = with_priors(models.laplace, {"location.weight": laplace(0.02)})
     assert "residuals exactly 0" in map_estimate(both, x, y).status
     for model in (both, models.gaussian):
         with pytest.raises(DataError, match="`ProximalNewton` needs Laplace or ElasticNet priors"):

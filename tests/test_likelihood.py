@@ -128,7 +128,7 @@ def test_gradient_of_the_mae_is_b_times_that_of_the_likelihood(make, scale):
 @pytest.mark.parametrize("deep", [False, True], ids=["linear", "network"])
 def test_gradient_of_the_svi_loss_is_that_of_the_classical_loss(model, loss, factor, deep):
     x, y = sample()
-    scale, name = ("sigma", "mean") if model is models.gaussian else ("scale", "median")
+    scale, name = ("sigma", "mean") if model is models.gaussian else ("scale", "location")
     module = network()
     full = on_features(model, module) if deep else model
     objective = Objective(flat(pyro.condition(full, {scale: number(0.7)})), prepare(x, y))

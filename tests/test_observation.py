@@ -856,7 +856,7 @@ def test_censored_absolute_values_have_a_certified_optimum(model):
     # A censored row has no corner, wherever its bound is.
     z = fit.coordinates.z(fit.objective.theta(fit.params))
     assert len(fit.coordinates.residuals(z)) == ((y > 0.4) & (y < 0.8)).sum()
-    predictor = "median" if model is models.laplace else "quantile"
+    predictor = "location" if model is models.laplace else "quantile"
     theta = [fit.params[f"{predictor}.bias"], fit.params[f"{predictor}.weight"][0], fit.params["scale"].log()]
     bounded = [
         Censored,

@@ -179,7 +179,7 @@ def test_a_multiplier_beyond_one_is_a_violation():
     objective = Objective(flat(models.laplace), prepare(torch.empty(5, 0).double(), vector(0, 1, 2, 3, 4)))
     coordinates = rescaled(objective, starting_point(objective, None))
     theta = starting_point(objective, None)
-    theta[objective.sites["median.bias"].place] = 1.0
+    theta[objective.sites["location.bias"].place] = 1.0
     theta[objective.sites["scale"].place] = math.log(7 / 5)  # mean |r| at 1
     z = coordinates.z(theta)
     held = torch.tensor([False, True, False, False, False])

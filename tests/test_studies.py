@@ -24,7 +24,7 @@ def test_a_cell_is_what_single_fits_say():
     order = torch.rand((8, 30), generator=generator).argsort(-1).argsort(-1)
     y = INTERCEPT + SLOPE * x + noise + 10.0 * (order < 3)
     fits = [mle(models.laplace, x[s][:, None], y[s]) for s in range(8)]
-    slopes = torch.tensor([fit.params["median.weight"].item() for fit in fits]) - SLOPE
+    slopes = torch.tensor([fit.params["location.weight"].item() for fit in fits]) - SLOPE
     cell = table.loc[(0.1, "MAE")]
     assert cell["slope_bias"] == pytest.approx(slopes.mean().item(), abs=1e-6)
     assert cell["slope_bias_se"] == pytest.approx(slopes.std().item() / math.sqrt(8), rel=1e-5)

@@ -25,8 +25,9 @@ from neglog.fitting.fit import Fit
 from neglog.formula import Design
 from neglog.formula.tagged import from_json, to_json
 from neglog.handlers import Model, censored, flat, masked, truncated
+from neglog.layers import former_names, layers, replaced
 from neglog.predictors import RESPONSE
-from neglog.tracing import Run, initial_value, layers, model_name, run
+from neglog.tracing import Run, initial_value, model_name, run
 
 __all__ = ["Saved", "check_folder", "load", "save"]
 
@@ -106,7 +107,9 @@ def load(folder: str | Path) -> Saved:
         _check_format(described, path)
         params = load_file(folder / PARAMS)
         model = _build(described["model"])
-        columns = {key: tuple(names) for key, names in described["columns"].items()}
+        former = former_names(model)
+        params = replaced(former, params)
+        columns = {key: tuple(names) for key, names in replaced(former, described["columns"]).items()}
         outputs = {key: tuple(names) for key, names in described.get("outputs", {}).items()}
         formula = None if described["formula"] is None else Design.from_json(described["formula"])
         keywords = tuple(described["row_keywords"])
@@ -201,12 +204,14 @@ def _build(described: Mapping[str, Any]) -> Model:
         )
     keywords = from_json(described["keywords"])
     model: Model = partial(getattr(models, name), **keywords) if keywords else getattr(models, name)
+    former = former_names(model)
     for handler in described["handlers"]:
         match handler:
             case {"flat": sites}:
-                model = flat(model, *sites)
+                model = flat(model, *replaced(former, dict.fromkeys(sites)))
             case {"condition": values}:
-                fixed = {site: torch.from_numpy(value.copy()) for site, value in from_json(values).items()}
+                named = replaced(former, from_json(values))
+                fixed = {site: torch.from_numpy(value.copy()) for site, value in named.items()}
                 model = pyro.condition(model, data=fixed)
             case {"masked": _}:
                 model = masked(model)

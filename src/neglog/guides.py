@@ -18,18 +18,21 @@ from torch import Tensor
 class Delta(AutoDelta):
     """`pyro.infer.autoguide.AutoDelta`, but for how it stores its parameters.
 
-    `AutoDelta` keeps the value of the site ``median.weight`` as the attribute ``median.weight`` of the
+    `AutoDelta` keeps the value of a site ``median.weight`` as the attribute ``median.weight`` of the
     guide, where ``median`` is already a method of the guide (as are ``quantiles``, ``double``, ``type``
-    ...), and fails with an AttributeError. Here dots in a site's name become underscores: the parameter is
-    ``median_weight``. In Pyro's parameter store each guide has a name of its own, so that two of them never
-    read each other's values. Everything else is `AutoDelta`'s. A model with such names runs under the
-    original too inside `pyro.contrib.autoname.scope`, which puts a prefix before every site.
+    ...), and fails with an AttributeError. No model of `neglog.models` has such a site; one of yours may.
+    Here dots in a site's name become underscores: the parameter is ``median_weight``. In Pyro's parameter
+    store each guide has a name of its own, so that two of them never read each other's values. Everything
+    else is `AutoDelta`'s.
 
     >>> import torch
-    >>> from neglog import models
-    >>> guide = Delta(models.laplace)
-    >>> sorted(guide(torch.zeros(3, 1), torch.zeros(3)))
-    ['median.bias', 'median.weight', 'scale']
+    >>> from neglog.predictors import linear, rows
+    >>> def model(x, y=None):
+    ...     median = linear("median", x)
+    ...     with rows(x):
+    ...         return pyro.sample("y", dist.Laplace(median, 1.0), obs=y)
+    >>> sorted(Delta(model)(torch.zeros(3, 1), torch.zeros(3)))
+    ['median.bias', 'median.weight']
     """
 
     def __init__(self, model: Any, init_loc_fn: Any = init_to_median, *, create_plates: Any = None) -> None:

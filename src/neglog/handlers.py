@@ -20,6 +20,7 @@ from torch.distributions import constraints
 from torch.func import functional_call
 
 from neglog.errors import DataError, ModelError
+from neglog.layers import current_names
 from neglog.observation import censored, masked, truncated
 from neglog.predictors import RESPONSE, ROWS, Designs
 
@@ -105,6 +106,11 @@ def checked_model(model: Any) -> Model:
     return checked
 
 
+def _named(model: Model, named: Mapping[str, Any], argument: str) -> dict[str, Any]:
+    """What is named by sites or predictors, under their current names; the model is one."""
+    return dict(current_names(checked_model(model), named, argument))
+
+
 def flat(model: Model, *sites: str) -> Model:
     """The model with the log-density of its parameters masked: its joint density is its likelihood.
 
@@ -121,7 +127,7 @@ def flat(model: Model, *sites: str) -> Model:
     >>> float(trace.log_prob_sum(lambda name, site: name != "y"))
     0.0
     """
-    return _Flat("flat", frozenset(sites))(checked_model(model))
+    return _Flat("flat", frozenset(_named(model, dict.fromkeys(sites), "flat")))(model)
 
 
 class _WithPriors(_Sites):
@@ -185,7 +191,7 @@ def with_priors(model: Model, priors: Mapping[str, dist.Distribution]) -> Model:
     for name, prior in priors.items():
         if not isinstance(prior, torch.distributions.Distribution):
             raise ModelError(f"the prior for `{name}` must be a distribution; it is {prior!r}.")
-    return _WithPriors(priors)(model) if priors else model
+    return _WithPriors(_named(model, priors, "with_priors"))(model) if priors else model
 
 
 class Weighted(Messenger):
@@ -276,8 +282,8 @@ class _OnFeatures:
     def __init__(
         self, model: Model, module: Module, prior: Callable[[Tensor], dist.Distribution] | None, name: str
     ) -> None:
-        if isinstance(module, Mapping) and module:
-            module = nn.ModuleDict(dict(module))
+        if isinstance(module, Mapping | nn.ModuleDict) and module:
+            module = nn.ModuleDict(_named(model, dict(module.items()), "module"))
         if not isinstance(module, nn.Module):
             raise ModelError(
                 f"`module` must be a torch.nn.Module or a mapping from predictor name to one; it "

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from neglog.fitting.fit import Fit, check_fit
+from neglog.layers import layers
 from neglog.objective.objective import Objective
-from neglog.tracing import layers
 
 CHOLESKY = "_cholesky"
 """A site of this ending is the factor of a correlation matrix; tables show the correlations."""

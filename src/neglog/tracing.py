@@ -20,6 +20,7 @@ from torch.distributions import biject_to
 from neglog.data import ALL, Data
 from neglog.errors import ModelError
 from neglog.handlers import Model, checked_model, is_parameter, is_real
+from neglog.layers import layers
 from neglog.predictors import RESPONSE, Designs, affine
 
 
@@ -223,16 +224,6 @@ def _nowhere(model: Model, first: Run, error: ValueError) -> str:
         f"`{model_name(model)}` has no density where its parameters start{f' ({at})' if at else ''}: "
         f"{refused[:1].lower()}{refused[1:]}. Say where to start, as in `start={{'name': 1.0}}`."
     )
-
-
-def layers(model: Model) -> Iterator[Any]:
-    """The model, and what is inside its handlers and partials, from the outside in."""
-    inner: Any = model
-    while inner is not None:
-        yield inner
-        args: tuple[Any, ...] = getattr(inner, "args", ())
-        inside = getattr(inner, "func", None) or getattr(inner, "model", None)
-        inner = args[1] if len(args) > 1 and isinstance(args[0], Messenger) else inside
 
 
 def takes_missing(model: Model) -> bool:

@@ -332,7 +332,7 @@ WORK = [
         neglog(models.heteroscedastic, "mean", "log_variance"),
         {"statsmodels": peers.statsmodels_heteroscedastic} | peers.gamlss("NO2", sigma=True),
     ),
-    quantile_work("laplace", models.laplace, "median", 0.5),
+    quantile_work("laplace", models.laplace, "location", 0.5),
     quantile_work("quantile 0.9", partial(models.quantile, tau=0.9), "quantile", 0.9),
     Work(
         "huber",  # the others estimate the scale, and so the slopes, in other ways

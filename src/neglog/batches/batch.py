@@ -34,6 +34,7 @@ from neglog.errors import ConvergenceWarning, ModelError, NeglogError
 from neglog.fitting.existence import FAR, FLAT, RISE
 from neglog.fitting.start import starting_point
 from neglog.handlers import Model, flat
+from neglog.layers import current_names
 from neglog.objective.coordinates import rescaled
 from neglog.objective.objective import Objective, Site
 from neglog.predictors import RESPONSE
@@ -156,6 +157,8 @@ def mle_batch(
             f"`{model_name(model)}` got a `y` of shape {tuple(y.shape)}: vector-valued responses cannot be "
             "fitted to many data sets at once. Loop over `mle`."
         )
+    x = current_names(model, x, "x") if isinstance(x, Mapping) else x
+    start = None if start is None else current_names(model, start, "start")
     stack = prepare_stack(x, y, weights=weights, **keywords)
     layout, shape = lay_out(with_sizes(flat(model), stack.y.reshape(-1)), stack)
     fit = _batch(layout, shape, stack, start, covariance)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from neglog import losses, models
 from neglog.dictionary.residuals import ResidualModel
 from neglog.errors import DataError, ModelError
+from neglog.layers import layers
 from neglog.losses import Reduction
-from neglog.tracing import layers, positive_names
+from neglog.tracing import positive_names
 
 Model = Callable[..., Any]
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from neglog.beginnings import few, shared
+from neglog.layers import layers
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
-from neglog.tracing import layers
 
 
 def elsewhere(coordinates: Coordinates, theta: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from neglog.fitting.refinement import refined
 from neglog.fitting.start import starting_point
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
+from neglog.layers import current_names
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import Objective
 from neglog.predictors import design_keys
@@ -204,6 +205,7 @@ def _fit(
 ) -> Fit:
     dtype = getattr(solver, "dtype", torch.float64)
     data = prepare(x, y, weights=weights, dtype=dtype, row_bounds=row_bounds(model), **keywords)
+    start = None if start is None else current_names(model, start, "start")
     objective = Objective(model, data, start)
     theta = starting_point(objective, start)
     objective.sample.check_bounded(theta)

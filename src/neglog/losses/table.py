@@ -38,7 +38,7 @@ TABLE: Mapping[str, Loss] = MappingProxyType(
         ),
         "laplace": Loss(
             name="MAE",
-            density="y ~ Laplace(median, scale), one scale for all rows",
+            density="y ~ Laplace(location, scale), one scale for all rows",
             torch_loss="torch.nn.L1Loss",
             estimates="the conditional median",
             choose_when="some rows are far off and must not pull the line towards them",

@@ -9,6 +9,7 @@ from torch import Tensor
 from neglog.beginnings import Beginning, Shapes, line, many_optima, median
 from neglog.distributions import AsymmetricLaplace, Huber, Laplace, Logistic, Normal, StudentT
 from neglog.errors import ModelError
+from neglog.layers import renamed
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows
 
 
@@ -34,26 +35,27 @@ def gaussian(x: Designs, y: Tensor | None = None) -> Tensor:
         return pyro.sample(RESPONSE, Normal(mean, sigma), obs=y)
 
 
+@renamed(median="location")
 def laplace(x: Designs, y: Tensor | None = None) -> Tensor:
-    """Least absolute deviations: y ~ Laplace(median, scale); the NLL in `median` is the MAE.
+    """Least absolute deviations: y ~ Laplace(location, scale); the NLL in `location` is the MAE.
 
-    Density: exp(-|y - median| / scale) / (2 scale).
-    Sites: ``median.weight`` `(P,)`, ``median.bias`` `()`, ``scale`` `()` in units of y
+    Density: exp(-|y - location| / scale) / (2 scale).
+    Sites: ``location.weight`` `(P,)`, ``location.bias`` `()`, ``scale`` `()` in units of y
     (``log_scale.*`` if `x` has a design for ``scale``).
-    Estimates: the conditional median, and scale = mean |y - median|.
+    Estimates: the conditional median, and scale = mean |y - location|.
     Source: Laplace (1774), Mémoire sur la probabilité des causes; Koenker & Bassett (1978).
 
     >>> import torch
     >>> from neglog import mle
     >>> x = torch.empty((5, 0), dtype=torch.float64)
     >>> fit = mle(laplace, x, torch.tensor([1.0, 2.0, 3.0, 4.0, 100.0], dtype=torch.float64))
-    >>> round(fit.params["median.bias"].item(), 6), round(fit.params["scale"].item(), 6)
+    >>> round(fit.params["location.bias"].item(), 6), round(fit.params["scale"].item(), 6)
     (3.0, 20.2)
     """
-    median = linear("median", x)
+    location = linear("location", x)
     scale = positive("scale", x)
     with rows(x):
-        return pyro.sample(RESPONSE, Laplace(median, scale), obs=y)
+        return pyro.sample(RESPONSE, Laplace(location, scale), obs=y)
 
 
 def heteroscedastic(x: Designs, y: Tensor | None = None) -> Tensor:

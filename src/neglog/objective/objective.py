@@ -18,6 +18,7 @@ from neglog.distributions import Normal
 from neglog.errors import ModelError
 from neglog.handlers import Model, weighted
 from neglog.kinks import corner, smoothed
+from neglog.layers import current_names, former_names, replaced
 from neglog.objective.basis import sample_of
 from neglog.objective.cuts import Cut, Look, look
 from neglog.objective.rowwise import TRIED, Rows, Rowwise, rowwise_of
@@ -53,7 +54,7 @@ class Objective:
     """
 
     def __init__(self, model: Model, data: Data, start: Mapping[str, Any] | None = None) -> None:
-        data = observed(data, takes_missing(model))
+        data = observed(current_data(model, data), takes_missing(model))
         model = with_sizes(model, data.y)
         self.model, self.data = model, data
         first = prototype(model, data, start)
@@ -398,6 +399,14 @@ def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:
         rows.append(torch.zeros_like(leaf) if row is None else row)
     hessian = torch.stack(rows) if rows else leaf.new_zeros((0, 0))
     return 0.5 * (hessian + hessian.T)
+
+
+def current_data(model: Model, data: Data) -> Data:
+    """The data with designs under the current names of predictors, where the model has renamed some."""
+    if not isinstance(data.x, Mapping):
+        return data
+    x = current_names(model, data.x, "x")
+    return data if x is data.x else replace(data, x=x, columns=replaced(former_names(model), data.columns))
 
 
 def kinked_sites(objective: Objective) -> tuple[str, ...]:

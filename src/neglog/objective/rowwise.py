@@ -25,9 +25,9 @@ from neglog.data import Data
 from neglog.graphs.graph import trace_rows
 from neglog.graphs.staged import BOTH, NUMBERS, ROWS, Stages, staged
 from neglog.handlers import Model, changes_priors_alone
+from neglog.layers import layers
 from neglog.objective.cuts import Cut, Head, Look
 from neglog.objective.sites import Site
-from neglog.tracing import layers
 
 MOST = 16
 """With more predictors and constants than this a graph of all second derivatives is too long to repay."""

@@ -15,6 +15,7 @@ from neglog.distributions.averaged import Averaged, Listed
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, check_fit
 from neglog.handlers import Model
+from neglog.layers import current_names
 from neglog.predictors import RESPONSE, row_count
 from neglog.tracing import Run, model_name, row_bounds, run, takes_missing
 from neglog.uncertainty.covariances import Kind, theta_covariance
@@ -104,6 +105,7 @@ def new_rows(
     if set(keywords) != set(needed):
         given, wanted = sorted(keywords) or "none", sorted(needed) or "none"
         raise DataError(f"the {owner} had these for each row: {wanted}; given are {given}. Give the same.")
+    x = current_names(model, x, "x") if isinstance(x, Mapping) else x
     designs, names = prepare_designs(x, dtype=dtype, columns=columns or None)
     anything = torch.zeros(row_count(designs), dtype=dtype)
     if not keywords:
