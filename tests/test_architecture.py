@@ -29,8 +29,10 @@ MAY_IMPORT = {
     "handlers": {"errors", "layers", "observation", "predictors"},
     "guides": set(),
     "kinks": {"distributions", "errors", "handlers"},
-    "data": {"distributions", "errors", "predictors"},
-    "spooled": {"data", "errors", "predictors"},
+    "alignment": {"errors"},
+    "conversion": {"errors"},
+    "data": {"alignment", "conversion", "distributions", "errors", "predictors"},
+    "spooled": {"alignment", "conversion", "data", "errors", "predictors"},
     "solvers": {"errors", "guides"},
     "tracing": {"data", "errors", "handlers", "layers", "predictors"},
     "dictionary": {"distributions", "errors", "layers", "losses", "models", "predictors", "tracing"},
@@ -236,7 +238,7 @@ MAY_IMPORT = {
         "quantiles": {"errors", "fitting.fit", "handlers", "models", "solvers"},
     },
     "batches": {
-        "stack": {"data", "errors", "predictors"},
+        "stack": {"alignment", "conversion", "data", "errors", "predictors"},
         "likelihoods": {
             "batches.stack",
             "data",
@@ -313,6 +315,7 @@ MAY_IMPORT = {
             "arguments",
             "batches.batch",
             "batches.stack",
+            "conversion",
             "data",
             "errors",
             "fitting.fit",
@@ -331,6 +334,7 @@ MAY_IMPORT = {
         },
         "sparsity": {"errors", "fitting.pinball", "objective.coordinates"},
         "covariances": {
+            "conversion",
             "errors",
             "fitting.fit",
             "labels",
@@ -403,6 +407,7 @@ MAY_IMPORT = {
     },
     "prediction": {
         "predict": {
+            "alignment",
             "arguments",
             "bayes.posterior",
             "data",
@@ -452,7 +457,7 @@ MAY_IMPORT = {
             "tracing",
         },
     },
-    "validation": {"errors", "fitting.fit", "handlers", "prediction.scores", "tracing"},
+    "validation": {"conversion", "data", "errors", "fitting.fit", "handlers", "prediction.scores", "tracing"},
     "networks": {
         "network": {
             "errors",

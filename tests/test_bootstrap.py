@@ -264,7 +264,7 @@ def test_draws_without_an_optimum_are_told_and_left_out():
     [
         ({"kind": "jackknife"}, ModelError, "'rows', 'weights' or 'parametric'; it is 'jackknife'"),
         ({"draws": 1}, ModelError, "`draws` must be at least 2; it is 1"),
-        ({"groups": [1, 2]}, DataError, "one entry for each of 80 rows; its shape is"),
+        ({"groups": [1, 2]}, DataError, "one entry for each of 80 rows; it has 2"),
         ({"groups": [None] + [1, 2] * 39 + [3]}, DataError, "missing in row 0"),
         ({"groups": [1] * 80}, DataError, "a single group"),
         ({"groups": [1, 2] * 40, "kind": "parametric"}, DataError, "leave `groups` out"),

@@ -37,11 +37,16 @@ BAD = {
     "lengths": (X, Y[:-1], DataError, "`y` has 7 rows and `x` has 8"),
     "x of one dimension": (X[:, 0], Y, DataError, r"shape \(rows, columns\); it has \(8,\).*x\[:, None\]"),
     "x of three": (X[:, :, None], Y, DataError, r"it has \(8, 2, 1\)"),
-    "y as a column": (X, Y[:, None], DataError, r"`y` of shape \(8,\); it has \(8, 1\). Pass y\[:, 0\]"),
+    "y as a column": (
+        X,
+        Y[:, None],
+        DataError,
+        r"it has \(8, 1\). Pass numpy.asarray\(y\)\[:, 0\]",
+    ),
     "y as a scalar": (X, np.array(1.0), DataError, r"`y` needs the shape \(rows,\)"),
     "no rows": (X[:0], Y[:0], DataError, "no rows"),
     "integers in x": (X.astype(int), Y, DataError, r"`x` holds int64.*x.astype\(float\)"),
-    "integers in y": (X, Y.astype(int), DataError, r"`y` holds integers.*y.astype\(float\)"),
+    "integers in y": (X, Y.astype(int), DataError, r"`y` holds integers.*numpy.array\(y, float\)"),
     "booleans in x": (X > 3, Y, DataError, "`x` holds bool"),
     "integer tensor": (torch.tensor(X).long(), Y, DataError, "`x` holds int64"),
     "objects in x": (X.astype(object), Y, DataError, r"`x` holds object, not numbers; convert"),
@@ -146,7 +151,7 @@ def test_integer_weights_are_numbers():
 
 def test_text_columns_are_refused_by_name():
     frame = pd.DataFrame({"a": Y, "b": list("abababab")})
-    with pytest.raises(DataError, match=r"column 'b' of `x` holds .*C\(column\)"):
+    with pytest.raises(DataError, match=r"column 'b' of `x` holds .*get_dummies\(x, columns=\['b'\]"):
         mle(models.gaussian, frame, Y)
 
 

@@ -218,7 +218,7 @@ def test_what_has_no_test(cars):
         score_test(mle(models.laplace, x, y), x**2)
     with pytest.raises(ModelError, match="there is no predictor 'median'"):
         score_test(fit, x**2, "median")
-    with pytest.raises(DataError, match="one row for each of 50"):
+    with pytest.raises(DataError, match="one entry for each of 50 rows"):
         score_test(fit, (x**2)[:7])
     with pytest.raises(SingularDesignError, match="dependent"):
         score_test(fit, 2 * x.rename(columns={"speed": "twice"}))

@@ -1,4 +1,4 @@
-"""Data: arrays, tensors and data frames become validated tensors; outside formats stop here.
+"""Data: arrays, tensors and data frames become validated tensors.
 
 Nothing is broadcast, rounded, clipped or dropped in silence. Integer and boolean arrays are refused as
 designs, since as often as not they are category codes; the columns of a data frame may hold integers.
@@ -6,15 +6,24 @@ designs, since as often as not they are category codes; the columns of a data fr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from neglog.alignment import common_labels
+from neglog.conversion import (
+    Named,
+    check_unmasked,
+    frame_tensor,
+    integers_message,
+    is_integer,
+    series_tensor,
+    to_tensor,
+)
 from neglog.distributions.supports import filled
 from neglog.errors import DataError
 from neglog.predictors import Designs, row_count
@@ -24,17 +33,6 @@ ALL = ""
 
 Columns = Mapping[str, tuple[str, ...]]
 Parts = dict[tuple[str, str], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Named:
-    """A float64 tensor `(N, P)` whose columns have names: a data frame that is read where it lies."""
-
-    values: Tensor
-    columns: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.values)
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,10 @@ class Data:
     """Whether `y` came as an array of integers, which only a discrete model takes."""
     index: Tensor | None = None
     """The row numbers in the user's data, where some rows were left out."""
+    labels: pd.Index | None = None
+    """The labels of all rows of the user's data, where a series or a data frame has some."""
+    given: int | None = None
+    """The number of rows in the user's data; None if no rows were left out."""
 
     @property
     def rows(self) -> int:
@@ -65,6 +67,18 @@ class Data:
     def row(self, i: int) -> int:
         """The number that row `i` has in the user's data."""
         return i if self.index is None else int(self.index[i])
+
+    def check_rows(self, name: str, values: Any) -> None:
+        """Refuse further arguments of these rows that have not an entry for each of the user's.
+
+        Raises:
+            DataError: other labels, another number of rows, or a mask.
+        """
+        check_unmasked(name, values)
+        common_labels({name: values}, self.labels)
+        rows = self.rows if self.given is None else self.given
+        if len(values) != rows:
+            raise DataError(f"`{name}` must have one entry for each of {rows} rows; it has {len(values)}.")
 
     def parts(self) -> Parts:
         """Everything that has rows: ("y", ""), ("x", key), ("weights", ""), ("keywords", name)."""
@@ -91,7 +105,10 @@ class Data:
         keywords = {key: of(value) for key, value in self.keywords.items()}
         numbers = torch.arange(*index.indices(self.rows)) if isinstance(index, slice) else index
         numbers = numbers if self.index is None else self.index[numbers]
-        return replace(self, x=x, y=of(self.y), weights=weights, keywords=keywords, index=numbers)
+        given = self.rows if self.given is None else self.given
+        return replace(
+            self, x=x, y=of(self.y), weights=weights, keywords=keywords, index=numbers, given=given
+        )
 
 
 def prepare(
@@ -108,10 +125,11 @@ def prepare(
     Keywords in `row_bounds` may be infinite. What of `y` is NaN is missing, which `observed` looks at.
 
     Raises:
-        DataError: wrong kind, shape or length, no rows, NaN or infinite values, weights that are negative
-            or all 0.
+        DataError: wrong kind, shape or length, labels of rows that differ, no rows, NaN or infinite values,
+            weights that are negative or all 0.
     """
     designs, columns = _designs(x, dtype, None)
+    labels = common_labels({"x": x, "y": y, "weights": weights} | keywords)
     vectors = {key: _vector(key, value, dtype) for key, value in ({"y": y} | keywords).items()}
     if weights is not None:
         vectors["weights"] = _vector("weights", weights, dtype)
@@ -123,7 +141,8 @@ def prepare(
         raise DataError("the data have no rows; there is nothing to fit.")
     masses = vectors.pop("weights", None)
     responses = tuple(map(str, y.columns)) if isinstance(y, pd.DataFrame | Named) else ()
-    data = Data(designs, vectors.pop("y"), masses, vectors, columns, responses, is_integer(y))
+    y, integer = vectors.pop("y"), is_integer(y)
+    data = Data(designs, y, masses, vectors, columns, responses, integer, labels=labels)
     kept = torch.arange(rows) if masses is None else _positive(masses)
     data = data if len(kept) == rows else data.take(kept)
     _check_finite(data, row_bounds)
@@ -165,6 +184,8 @@ def prepare_designs(
 
 
 def _designs(x: Any, dtype: torch.dtype, columns: Columns | None) -> tuple[Designs, Columns]:
+    if isinstance(x, Mapping):
+        _check_keys(x)
     if columns is not None and (ALL in columns) == isinstance(x, Mapping):
         came = f"a mapping of {sorted(x)}" if isinstance(x, Mapping) else "one design"
         needed = "one design" if ALL in columns else f"a mapping with designs for {sorted(columns)}"
@@ -183,22 +204,30 @@ def _designs(x: Any, dtype: torch.dtype, columns: Columns | None) -> tuple[Desig
     return designs, found
 
 
+def _check_keys(x: Mapping[Any, Any]) -> None:
+    """Refuse a mapping whose keys are not names of predictors, and designs whose rows have other labels."""
+    wrong = [key for key in x if not isinstance(key, str)]
+    if wrong:
+        raise DataError(f"the keys of `x` must be names of predictors; one is {wrong[0]!r}.")
+    common_labels({"x": x})
+
+
 def _design(
     name: str, value: Any, dtype: torch.dtype, expected: tuple[str, ...] | None
 ) -> tuple[Tensor, tuple[str, ...]]:
     if isinstance(value, pd.DataFrame):
         value = _by_name(name, value, expected)
-        return _frame(name, value, dtype), tuple(map(str, value.columns))
+        return frame_tensor(name, value, dtype), tuple(map(str, value.columns))
     if isinstance(value, Named):
         values, names = value.values.to(dtype), value.columns
         if expected is None or names == expected:
             return values, names
         return values[:, [names.index(each) for each in _found(name, names, expected)]], expected
-    tensor = _tensor(name, value, dtype)
+    tensor = to_tensor(name, value, dtype)
     if tensor.dim() != 2:
         raise DataError(
             f"`{name}` needs the shape (rows, columns); it has {tuple(tensor.shape)}. "
-            "For a single column, pass x[:, None]."
+            f"For a single column, pass {_column(name, value)}."
         )
     if expected is not None and tensor.shape[1] != len(expected):
         raise DataError(
@@ -230,27 +259,21 @@ def _found(name: str, columns: tuple[str, ...], expected: tuple[str, ...]) -> tu
     return expected
 
 
-def _frame(name: str, frame: pd.DataFrame, dtype: torch.dtype) -> Tensor:
-    for column, kind in frame.dtypes.items():
-        if not pd.api.types.is_numeric_dtype(kind):
-            raise DataError(
-                f"column {str(column)!r} of `{name}` holds {kind}, not numbers; encode it, for example with "
-                "a formula such as 'y ~ C(column)'."
-            )
-    values = frame.to_numpy(dtype=np.float64, na_value=np.nan)  # strides of reversed columns are negative
-    return torch.tensor(np.ascontiguousarray(values), dtype=dtype)
+def _column(name: str, value: Any) -> str:
+    """Code that makes a single column of an argument."""
+    return f"{name if hasattr(value, 'shape') else f'numpy.array({name})'}[:, None]"
 
 
 def _vector(name: str, value: Any, dtype: torch.dtype) -> Tensor:
     """A response, weights or keyword: `(N,)`, or `(N, D)` for a response of many components."""
     if isinstance(value, pd.DataFrame):
-        tensor = _frame(name, value, dtype)
+        tensor = frame_tensor(name, value, dtype)
     elif isinstance(value, Named):
         tensor = value.values.to(dtype)
     elif isinstance(value, pd.Series):
-        tensor = _frame(name, value.to_frame(name=name), dtype)[:, 0]
+        tensor = series_tensor(name, value, dtype)
     else:
-        tensor = _tensor(name, value, dtype, integers=True)
+        tensor = to_tensor(name, value, dtype, integers=True)
     if tensor.dim() not in ((1, 2) if name == "y" else (1,)):
         raise DataError(f"`{name}` needs the shape (rows,); it has {tuple(tensor.shape)}.")
     return tensor
@@ -264,59 +287,13 @@ def prepare_array(name: str, value: Any, dims: tuple[int, ...], *, integers: boo
     """
     if isinstance(value, pd.Series):
         return _vector(name, value, torch.float64)
-    tensor = _tensor(name, value, torch.float64, integers)
+    tensor = to_tensor(name, value, torch.float64, integers)
     if tensor.dim() not in dims:
         needed = " or ".join(
             {1: "(rows,)", 2: "(data sets, rows)", 3: "(data sets, rows, columns)"}[d] for d in dims
         )
         raise DataError(f"`{name}` needs the shape {needed}; it has {tuple(tensor.shape)}.")
     return tensor
-
-
-def _tensor(name: str, value: Any, dtype: torch.dtype, integers: bool = False) -> Tensor:
-    """A floating tensor of `value`; memory of the right dtype is shared, not copied."""
-    if not isinstance(value, Tensor):
-        array = _array(name, value)
-        odd = not array.flags.writeable or not array.dtype.isnative or min(array.strides, default=0) < 0
-        value = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True) if odd else array)
-    if value.is_complex():
-        raise DataError(f"`{name}` holds complex numbers; pass real ones.")
-    if not (value.is_floating_point() or integers):
-        raise DataError(_integers(name, value.dtype))
-    return value.detach().to(dtype)
-
-
-def _integers(name: str, dtype: Any) -> str:
-    return (
-        f"`{name}` holds {str(dtype).removeprefix('torch.')}, not floating-point numbers. If they are "
-        f"measurements, pass {name}.astype(float) ({name}.double() for a tensor); if they are codes of "
-        "categories, encode them."
-    )
-
-
-def _array(name: str, value: Any) -> np.ndarray:
-    if not isinstance(value, np.ndarray | Sequence) or isinstance(value, str):
-        raise DataError(
-            f"`{name}` must be a tensor, a NumPy array or a data frame; it is {type(value).__name__}."
-        )
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise DataError(f"`{name}` is not a rectangular array: {error}.") from error
-    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-        return array.astype(np.float64)
-    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-        return array.astype(np.int64)
-    if array.dtype.kind not in "fiubc":
-        raise DataError(f"`{name}` holds {array.dtype}, not numbers; convert it with {name}.astype(float).")
-    return array
-
-
-def is_integer(y: Any) -> bool:
-    """Whether `y` is an array of integers or booleans; a table's column of integers is a table's column."""
-    if isinstance(y, pd.DataFrame | pd.Series | Named):
-        return False
-    return not y.is_floating_point() if isinstance(y, Tensor) else np.asarray(y).dtype.kind in "iub"
 
 
 def check_response(data: Data, support: Any, shape: tuple[int, ...], model: str) -> None:
@@ -328,10 +305,10 @@ def check_response(data: Data, support: Any, shape: tuple[int, ...], model: str)
     if tuple(data.y.shape) != shape:
         raise DataError(
             f"`{model}` needs `y` of shape {shape}; it has {tuple(data.y.shape)}."
-            + (" Pass y[:, 0]." if data.y.shape == (*shape, 1) else "")
+            + (" Pass numpy.asarray(y)[:, 0]." if data.y.shape == (*shape, 1) else "")
         )
     if data.integer and not support.is_discrete:
-        raise DataError(_integers("y", "integers"))
+        raise DataError(integers_message("y", None, "integers"))
     unknown = torch.isnan(data.y)
     inside = support.check(filled(data.y, ~unknown, support) if bool(unknown.any()) else data.y)
     if not bool(inside.all()):

@@ -15,7 +15,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from neglog.data import ALL, Columns, Data, Named, prepare, prepare_array, prepare_designs
+from neglog.alignment import common_labels
+from neglog.conversion import Named
+from neglog.data import ALL, Columns, Data, prepare, prepare_array, prepare_designs
 from neglog.errors import DataError
 from neglog.predictors import Designs, row_count
 
@@ -28,9 +30,9 @@ IN_MEMORY = 50_000_000
 class Spooled(Mapping[str, Any]):
     """Data on disk, by the names of the arguments of `mle`: ``mle(models.poisson, **data)``.
 
-    A design `(N, P)` is a float64 tensor, or `neglog.data.Named` where the blocks were data frames; ``y`` and
-    everything else are tensors. Their memory is that of temporary files, which nobody else sees, and which go
-    when the last tensor does, at the latest with the process.
+    A design `(N, P)` is a float64 tensor, or `neglog.conversion.Named` where the blocks were data frames;
+    ``y`` and everything else are tensors. Their memory is that of temporary files, which nobody else sees,
+    and which go when the last tensor does, at the latest with the process.
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
@@ -120,6 +122,7 @@ def _validated(block: Any, first: Data | None) -> Data | None:
     missing = {"x", "y"} - set(given)
     if missing:
         raise DataError(f"it needs 'x' and 'y'; it has {', '.join(map(repr, given)) or 'nothing'}.")
+    common_labels(given)
     x, y, weights = given.pop("x"), given.pop("y"), given.get("weights")
     designs, columns = prepare_designs(x)
     none = weights is not None and not bool(prepare_array("weights", weights, (1,), integers=True).any())

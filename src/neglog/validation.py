@@ -14,12 +14,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from neglog.conversion import Named
+from neglog.data import prepare
 from neglog.errors import DataError, NeglogError
 from neglog.fitting.fit import mle
 from neglog.handlers import Model
 from neglog.prediction.scores import parsed
 from neglog.prediction.scores import scores as row_scores
-from neglog.tracing import takes_missing
+from neglog.tracing import row_bounds, takes_missing
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,11 @@ def cross_validate(
         rows: keywords of the model that belong to the rows.
 
     Raises:
-        DataError: `folds` is below 2 or above the number of rows.
+        DataError: `folds` is below 2 or above the number of rows; as `mle`.
         ModelError: no such score.
         NeglogError: the rows outside a fold cannot be fitted; the message names the fold.
     """
+    prepare(x, y, weights=weights, row_bounds=row_bounds(model), **rows)
     y, rows = _column(y), {name: _column(values) for name, values in rows.items()}
     counts = masses(weights, len(y))
     counts = torch.where(_unknown(y), 0.0, counts) if takes_missing(model) else counts
@@ -173,6 +176,7 @@ def masses(weights: Any, rows: int) -> Tensor:
 
 def _unknown(y: Any) -> Tensor:
     """The rows of a response of which nothing is known, `(N,)`."""
+    y = y.values if isinstance(y, Named) else y
     values = (
         y if isinstance(y, Tensor) else torch.tensor(pd.DataFrame(y).to_numpy(np.float64, na_value=np.nan))
     )
@@ -181,7 +185,9 @@ def _unknown(y: Any) -> Tensor:
 
 def _column(values: Any) -> Any:
     return (
-        values if isinstance(values, Tensor | np.ndarray | pd.Series | pd.DataFrame) else np.asarray(values)
+        values
+        if isinstance(values, Tensor | np.ndarray | pd.Series | pd.DataFrame | Named)
+        else np.asarray(values)
     )
 
 
@@ -193,6 +199,8 @@ def _take(values: Any, index: Tensor) -> Any:
         return values.iloc[index.numpy()]
     if isinstance(values, Tensor):
         return values[index]
+    if isinstance(values, Named):
+        return Named(values.values[index], values.columns)
     return np.asarray(values)[index.numpy()]
 
 

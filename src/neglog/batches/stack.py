@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neglog.data import ALL, Columns, Data, is_integer, prepare_array, prepare_designs
+from neglog.alignment import common_labels
+from neglog.conversion import is_integer
+from neglog.data import ALL, Columns, Data, prepare_array, prepare_designs
 from neglog.errors import DataError
 from neglog.predictors import Designs
 
@@ -105,8 +107,9 @@ def prepare_stack(x: Any, y: Any, *, weights: Any = None, **keywords: Any) -> St
         DataError: wrong kinds, shapes or lengths, no data sets or rows, NaN or infinite values (rows of
             weight 0 may hold them, in what is not shared), weights that are negative or all 0 in a data set.
     """
-    designs, columns = _designs(x)
     given = {"y": y} | ({} if weights is None else {"weights": weights}) | keywords
+    common_labels({"x": x} | given)
+    designs, columns = _designs(x)
     vectors = {key: prepare_array(key, value, (1, 2), integers=True) for key, value in given.items()}
     stacked = {f"x[{key!r}]" if key else "x": v.shape[:2] for key, v in designs.items() if v.dim() == 3}
     stacked |= {key: value.shape for key, value in vectors.items() if value.dim() == 2}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neglog.alignment import common_labels
 from neglog.arguments import seed_of, whole
 from neglog.bayes.posterior import Posterior
 from neglog.data import Columns, Data, check_response, observed, prepare, prepare_designs
@@ -105,6 +106,7 @@ def new_rows(
     if set(keywords) != set(needed):
         given, wanted = sorted(keywords) or "none", sorted(needed) or "none"
         raise DataError(f"the {owner} had these for each row: {wanted}; given are {given}. Give the same.")
+    common_labels({"x": x} | dict(keywords))
     x = current_names(model, x, "x") if isinstance(x, Mapping) else x
     designs, names = prepare_designs(x, dtype=dtype, columns=columns or None)
     anything = torch.zeros(row_count(designs), dtype=dtype)

@@ -16,6 +16,7 @@ from torch import Tensor
 from neglog.arguments import seed_of, share
 from neglog.batches.batch import fitted_again
 from neglog.batches.stack import drawn_again
+from neglog.conversion import as_labels
 from neglog.data import Data
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError
 from neglog.fitting.fit import Fit, data_of, mle
@@ -235,10 +236,10 @@ def group_numbers(groups: Any, data: Data) -> np.ndarray:
     Raises:
         DataError: `groups` do not fit the rows, are missing in one, or are a single group.
     """
-    given = np.asarray(groups)
-    rows = data.rows if data.index is None else int(data.index.max()) + 1
-    if given.ndim != 1 or len(given) < rows or (data.index is None and len(given) != rows):
-        raise DataError(f"`groups` must have one entry for each of {rows} rows; its shape is {given.shape}.")
+    given = as_labels("groups", groups)
+    if given.ndim != 1:
+        raise DataError(f"`groups` needs the shape (rows,); it has {given.shape}.")
+    data.check_rows("groups", groups)
     codes, names = pd.factorize(given if data.index is None else given[data.index.numpy()])
     if (codes < 0).any():
         raise DataError(f"`groups` is missing in row {data.row(int(np.argmax(codes < 0)))}.")

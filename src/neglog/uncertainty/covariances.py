@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from neglog.conversion import as_labels
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
 from neglog.labels import jacobian, labels_of
@@ -303,9 +304,7 @@ def _clustered(coordinates: Coordinates, z: Tensor, root: Tensor, groups: Any, f
 def _groupings(groups: Any) -> Sequence[Any]:
     if isinstance(groups, pd.DataFrame):
         return [groups[column] for column in groups.columns]
-    if isinstance(groups, list | tuple) and groups and np.ndim(groups[0]) == 1:
+    if isinstance(groups, list | tuple) and groups and all(np.ndim(each) == 1 for each in groups):
         return groups
-    given = np.asarray(groups)
-    if not given.ndim:
-        raise DataError(f"`groups` must have one entry for each row; it is {groups!r}.")
-    return [given] if given.ndim == 1 else list(given.T)
+    given = as_labels("groups", groups)
+    return [groups] if given.ndim == 1 else list(given.T)

@@ -284,9 +284,7 @@ def _columns(added: Any, data: Data) -> tuple[Tensor, tuple[str, ...]]:
         raise DataError(str(error).replace("`x`", "`added`")) from error
     if not isinstance(found, Tensor):
         raise DataError("`added` must be one design, `(N, Q)`; it is a mapping of them.")
-    rows = data.rows if data.index is None else int(data.index.max()) + 1
-    if len(found) < rows or (data.index is None and len(found) != rows):
-        raise DataError(f"`added` must have one row for each of {rows}; it has {len(found)}.")
+    data.check_rows("added", added)
     own = columns[ALL] if hasattr(added, "columns") else tuple(f"added{j}" for j in range(found.shape[1]))
     return found if data.index is None else found.index_select(0, data.index), own
 

@@ -1,0 +1,258 @@
+"""Conversion: arrays, lists, tensors, series and data frames become dense real tensors; nothing else does.
+
+Nothing is dropped in silence: masks, imaginary parts and missing entries are refused. Each refusal gives code
+that mends the argument of the kind that came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.masked import MaskedTensor
+
+from neglog.errors import DataError
+
+LARGEST_INTEGER = 2**63 - 1
+"""Unsigned integers above this have no int64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Named:
+    """A float64 tensor `(N, P)` whose columns have names: a data frame that is read where it lies."""
+
+    values: Tensor
+    columns: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def to_tensor(name: str, value: Any, dtype: torch.dtype, integers: bool = False) -> Tensor:
+    """A floating tensor of a tensor, an array or a list; memory of the right dtype is shared, not copied.
+
+    Raises:
+        DataError: another kind; a mask, complex numbers, text; integers, unless they are allowed.
+    """
+    if isinstance(value, Tensor):
+        check_dense(name, value)
+        tensor = value
+    else:
+        array = to_array(name, value)
+        odd = not array.flags.writeable or not array.dtype.isnative or min(array.strides, default=0) < 0
+        native = array.astype(array.dtype.newbyteorder("="), copy=True) if odd else array
+        if native.dtype.kind in "iub" and not integers:
+            raise DataError(integers_message(name, value, native.dtype))
+        tensor = torch.from_numpy(_signed(native))
+    if tensor.is_complex():
+        raise DataError(_complex_message(name))
+    if not (tensor.is_floating_point() or integers):
+        raise DataError(integers_message(name, value, tensor.dtype))
+    return tensor.detach().to(dtype)
+
+
+def frame_tensor(name: str, frame: pd.DataFrame, dtype: torch.dtype) -> Tensor:
+    """The columns `(N, P)` of a data frame, which must be numbers; missing entries are NaN.
+
+    Raises:
+        DataError: a column of complex numbers, text, categories or dates.
+    """
+    for column, kind in frame.dtypes.items():
+        if pd.api.types.is_complex_dtype(kind):
+            raise DataError(_complex_message(f"column {str(column)!r} of `{name}`"))
+        if not pd.api.types.is_numeric_dtype(kind):
+            raise DataError(_column_message(name, column, kind))
+    values = frame.to_numpy(dtype=np.float64, na_value=np.nan)  # strides of reversed columns are negative
+    return torch.tensor(np.ascontiguousarray(values), dtype=dtype)
+
+
+def series_tensor(name: str, series: pd.Series, dtype: torch.dtype) -> Tensor:
+    """A series `(N,)`, as `frame_tensor`."""
+    if pd.api.types.is_complex_dtype(series.dtype):
+        raise DataError(_complex_message(f"`{name}`"))
+    if not pd.api.types.is_numeric_dtype(series.dtype):
+        raise DataError(f"`{name}` holds {series.dtype}, not numbers; {_remedy_of_series(name, series)}.")
+    return torch.tensor(series.to_numpy(dtype=np.float64, na_value=np.nan), dtype=dtype)
+
+
+def check_dense(name: str, value: Tensor) -> None:
+    """Refuse tensors without a number in each place.
+
+    Raises:
+        DataError: a masked, sparse, nested, quantised or meta tensor.
+    """
+    if isinstance(value, MaskedTensor):
+        raise DataError(_masked_message(name, f"{name}.to_tensor(float('nan'))", f"{name}.get_data()"))
+    if value.is_nested:
+        raise DataError(
+            f"`{name}` is a nested tensor, whose rows may differ in length; pass rows of one length, as "
+            f"torch.nested.to_padded_tensor({name}, 0.0) does."
+        )
+    if value.is_meta:
+        raise DataError(
+            f"`{name}` is a tensor on the meta device, which holds no numbers; pass one with data."
+        )
+    if value.is_quantized:
+        raise DataError(f"`{name}` is a quantised tensor; pass {name}.dequantize().")
+    if value.layout != torch.strided:
+        raise DataError(f"`{name}` is a sparse tensor; pass {name}.to_dense().")
+
+
+def check_unmasked(name: str, value: Any) -> None:
+    """Refuse masked arrays, also inside lists: conversion would drop their masks.
+
+    Raises:
+        DataError: something is a masked array.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        remedy = f"numpy.ma.filled({name}.astype(float), numpy.nan)"
+        raise DataError(_masked_message(name, remedy, f"numpy.ma.getdata({name})"))
+    if isinstance(value, MaskedTensor):
+        check_dense(name, value)
+    if isinstance(value, list | tuple):
+        for each in value:
+            if isinstance(each, np.ma.MaskedArray | MaskedTensor | list | tuple):
+                check_unmasked(name, each)
+
+
+def to_array(name: str, value: Any) -> np.ndarray:
+    """A NumPy array of numbers, of an array or a sequence.
+
+    Raises:
+        DataError: another kind, a mask, a ragged list, text, objects.
+    """
+    if not isinstance(value, np.ndarray | Sequence) or isinstance(value, str | bytes):
+        raise DataError(_kind_message(name, value))
+    check_unmasked(name, value)
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise DataError(f"`{name}` is not a rectangular array: {error}.") from error
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    if array.dtype.kind not in "fiubc":
+        raise DataError(f"`{name}` holds {array.dtype}, not numbers; {_remedy_of_array(name, array, value)}.")
+    return array
+
+
+def as_labels(name: str, value: Any) -> np.ndarray:
+    """An array of labels, such as those of groups, of any kind: text, numbers, dates.
+
+    Raises:
+        DataError: no array, series or list; a mask, or a ragged list.
+    """
+    if not isinstance(value, np.ndarray | pd.Series | pd.Index | pd.DataFrame | Tensor | list | tuple):
+        raise DataError(f"`{name}` must have one entry for each row; it is {value!r}.")
+    check_unmasked(name, value)
+    if isinstance(value, Tensor):
+        check_dense(name, value)
+        value = value.detach()
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"`{name}` is not a rectangular array: {error}.") from error
+    if not array.ndim:
+        raise DataError(f"`{name}` must have one entry for each row; it is {value!r}.")
+    return array
+
+
+def is_integer(y: Any) -> bool:
+    """Whether `y` is an array of integers or booleans; a table's column of integers is a table's column."""
+    if isinstance(y, pd.DataFrame | pd.Series | Named):
+        return False
+    return not y.is_floating_point() if isinstance(y, Tensor) else np.asarray(y).dtype.kind in "iub"
+
+
+def integers_message(name: str, value: Any, dtype: Any) -> str:
+    """That an argument holds integers where measurements are needed, and how to convert it."""
+    if isinstance(value, Tensor):
+        remedy = f"{name}.double()"
+    else:
+        remedy = f"{name}.astype(float)" if isinstance(value, np.ndarray) else f"numpy.array({name}, float)"
+    return (
+        f"`{name}` holds {str(dtype).removeprefix('torch.')}, not floating-point numbers. If they are "
+        f"measurements, pass {remedy}; if they are codes of categories, make indicator columns, as "
+        f"pandas.get_dummies does."
+    )
+
+
+def _signed(array: np.ndarray) -> np.ndarray:
+    """Unsigned integers, of which torch knows the bytes alone, as int64; as floats where that overflows."""
+    if array.dtype.kind != "u" or array.dtype.itemsize == 1:
+        return array
+    return array.astype(np.int64 if array.max(initial=0) <= LARGEST_INTEGER else np.float64)
+
+
+def _masked_message(name: str, remedy: str, unmasked: str) -> str:
+    missing = (
+        f"pass {remedy} and fit `masked(model)`" if name == "y" else "leave these rows out of all arguments"
+    )
+    return (
+        f"`{name}` is a masked array, and its mask would be lost. To leave out masked entries, {missing}; "
+        f"where no entry is masked, pass {unmasked}."
+    )
+
+
+def _complex_message(name: str) -> str:
+    name = name if "`" in name else f"`{name}`"
+    return f"{name} holds complex numbers; pass real ones, such as their real part."
+
+
+def _kind_message(name: str, value: Any) -> str:
+    remedies = {
+        "Series": f"{name}.to_frame()",
+        "DataFrame": f"{name}.to_numpy()",
+        "set": f"sorted({name})",
+        "generator": f"list({name})",
+        "Index": f"{name}.to_numpy()",
+    }
+    kind = type(value).__name__
+    if hasattr(value, "toarray"):  # SciPy's sparse matrices
+        remedies[kind] = f"{name}.toarray()"
+    remedy = f" Pass {remedies[kind]}." if kind in remedies else ""
+    return f"`{name}` must be a tensor, a NumPy array or a data frame; it is {kind}.{remedy}"
+
+
+def _remedy_of_array(name: str, array: np.ndarray, value: Any) -> str:
+    own = name if isinstance(value, np.ndarray) else f"numpy.array({name})"
+    if array.dtype.kind == "M":
+        return f"convert it, as by ({own} - {own}.min()) / numpy.timedelta64(1, 'D')"
+    if array.dtype.kind == "m":
+        return f"convert it, as by {own} / numpy.timedelta64(1, 'D')"
+    if array.dtype.names:
+        return f"convert it, as by pandas.DataFrame({name})"
+    return f"convert it, as by {own}.astype(float); {_categories(name)}"
+
+
+def _categories(name: str) -> str:
+    if name == "y":
+        return "if they name classes, number these, as by pandas.factorize(y, sort=True)[0]"
+    return f"if they name categories, pass pandas.get_dummies({name}, drop_first=True, dtype=float)"
+
+
+def _remedy_of_series(name: str, series: pd.Series) -> str:
+    if pd.api.types.is_datetime64_any_dtype(series.dtype):
+        return f"convert it, as by ({name} - {name}.min()) / pandas.Timedelta(days=1)"
+    if pd.api.types.is_timedelta64_dtype(series.dtype):
+        return f"convert it, as by {name} / pandas.Timedelta(days=1)"
+    return f"if they are numbers, pass {name}.astype(float); {_categories(name)}"
+
+
+def _column_message(name: str, column: Any, kind: Any) -> str:
+    key, own = repr(column), f"{name}[{column!r}]"
+    if pd.api.types.is_datetime64_any_dtype(kind):
+        value = f"({own} - {own}.min()) / pandas.Timedelta(days=1)"
+        remedy = f"convert it, as by {name}.assign(**{{{key}: {value}}})"
+    elif pd.api.types.is_timedelta64_dtype(kind):
+        remedy = f"convert it, as by {name}.assign(**{{{key}: {own} / pandas.Timedelta(days=1)}})"
+    else:
+        remedy = (
+            f"if they are numbers, pass {name}.astype({{{key}: float}}); if they name categories, pass "
+            f"pandas.get_dummies({name}, columns=[{key}], drop_first=True, dtype=float)"
+        )
+    return f"column {str(column)!r} of `{name}` holds {kind}, not numbers; {remedy}."
