@@ -18,9 +18,11 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 
 from neglog.errors import DataError, ModelError
 from neglog.layers import current_names
+from neglog.modes import Constants, Mode, features, in_mode
 from neglog.observation import censored, masked, truncated
 from neglog.predictors import RESPONSE, ROWS, Designs
 
@@ -263,8 +265,15 @@ def on_features(
     neglog's own solvers start from the module's values. In raw Pyro say
     ``AutoDelta(net, init_loc_fn=init_to_value(values=net.start))``.
 
+    A network with Dropout, BatchNorm or another layer that depends on the mode is trained in training mode,
+    by gradient steps (`Adam`, the default for it, or `SVI`) that update its buffers; a part that was put in
+    evaluation mode, such as a frozen BatchNorm, stays in it. Everything else, ``fit.nll`` and `predict`
+    among it, is in evaluation mode with the learned buffers, ``fit.buffers``. Raw Pyro runs the module in
+    the mode that it has, and updates no buffers.
+
     Raises:
-        ModelError: `module` is not a module or a mapping of them, or has no trainable parameter.
+        ModelError: `module` is not a module or a mapping of them, has no trainable parameter, or a lazy one
+            without a shape; when a model is trained: its batch is too small for the module.
         DataError: when the model runs: `x` is a mapping, or the features are not `(N, F)`.
 
     >>> import torch
@@ -290,6 +299,12 @@ class _OnFeatures:
                 f"is {module!r}."
             )
         self.model, self.module, self.prior, self.name = model, module, prior, name
+        lazy = next((key for key, p in module.named_parameters() if is_lazy(p)), None)
+        if lazy is not None:
+            raise ModelError(
+                f"the parameter `{lazy}` of `module` has no shape yet, so there is nothing to fit. Run the "
+                "module once on an example of its input, as in `module(torch.zeros(2, columns))`."
+            )
         self.trainable = {key: p for key, p in module.named_parameters() if p.requires_grad}
         if not self.trainable:
             raise ModelError("`module` has no trainable parameter, so there is nothing to fit in it.")
@@ -306,14 +321,13 @@ class _OnFeatures:
                 f"`on_features` needs `x` as one tensor of shape (rows, columns); it came as {what}. "
                 "For a network of its own for each parameter, give `on_features` a mapping of modules."
             )
-        state = self._constants(x) | {key: self._sample(key, p, x) for key, p in self.trainable.items()}
-        return self.model(self._features(state, x), y, **kwargs)
+        weights = {key: self._sample(key, p, x) for key, p in self.trainable.items()}
+        return self.model(features(self, weights, x, name=self.name), y, **kwargs)
 
-    def _constants(self, x: Tensor) -> dict[str, Tensor]:
-        """Buffers and frozen parameters in the dtype of `x`, cloned: a module may write to its buffers."""
+    def constants(self) -> Constants:
+        """Copies of the buffers and the frozen parameters."""
         everything = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
-        constants = {key: t.detach().clone() for key, t in everything.items() if key not in self.trainable}
-        return {key: t.to(x.dtype) if t.is_floating_point() else t for key, t in constants.items()}
+        return {key: t.detach().clone() for key, t in everything.items() if key not in self.trainable}
 
     def _sample(self, key: str, parameter: Tensor, x: Tensor) -> Tensor:
         value = parameter.detach().to(x)
@@ -322,6 +336,29 @@ class _OnFeatures:
         prior = normal if self.prior is None else _fitted(site, self.prior(value), normal)
         return pyro.sample(site, prior, infer={"start": value})
 
+    def features(self, weights: Mapping[str, Tensor], x: Tensor, mode: Mode | None) -> Designs:
+        """The features `(N, F)` at some weights, or a mapping of them; constants take the dtype of `x`.
+
+        A module may write to its buffers, which are copies.
+        """
+        known = None if mode is None else mode.constants
+        constants = self.constants() if known is None else {key: t.clone() for key, t in known.items()}
+        state = {key: t.to(x.dtype) if t.is_floating_point() else t for key, t in constants.items()}
+        state |= weights
+        try:
+            with in_mode(self.module, mode):
+                found = self._features(state, x)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ModelError(
+                "`module` has BatchNorm, which cannot be trained on a batch of one row. Give more rows, and "
+                "a `batch_size` that does not leave a single one over."
+            ) from error
+        if mode is not None and mode.training and known is not None:
+            known.update({key: state[key].detach() for key in known})
+        return found
+
     def _features(self, state: dict[str, Tensor], x: Tensor) -> Designs:
         if not isinstance(self.module, nn.ModuleDict):
             return self._checked(functional_call(self.module, state, (x,)), x)
@@ -329,8 +366,10 @@ class _OnFeatures:
         for predictor, part in self.module.items():
             if part not in found:
                 prefix = f"{predictor}."
-                own = {k.removeprefix(prefix): state[v] for k, v in self._names() if k.startswith(prefix)}
+                names = {k.removeprefix(prefix): v for k, v in self._names() if k.startswith(prefix)}
+                own = {name: state[kept] for name, kept in names.items()}
                 found[part] = self._checked(functional_call(part, own, (x,)), x)
+                state.update({kept: own[name] for name, kept in names.items()})
         return {predictor: found[part] for predictor, part in self.module.items()}
 
     def _names(self) -> list[tuple[str, str]]:

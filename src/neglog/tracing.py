@@ -21,6 +21,7 @@ from neglog.data import ALL, Data
 from neglog.errors import ModelError
 from neglog.handlers import Model, checked_model, is_parameter, is_real
 from neglog.layers import layers
+from neglog.modes import Constants, Mode, Network
 from neglog.predictors import RESPONSE, Designs, affine
 
 
@@ -44,10 +45,26 @@ class Affine:
         return self.bias.to(self.design.dtype).expand(rows, *self.bias.shape)
 
 
+@dataclass(frozen=True)
+class Features:
+    """What a network computed from `x`, and how it was run."""
+
+    network: Network
+    mode: Mode
+    value: Any
+
+    @property
+    def constants(self) -> Constants:
+        """The buffers and the frozen parameters that it had."""
+        known = self.mode.constants
+        return self.network.constants() if known is None else known
+
+
 class Run(Messenger):
     """Run a model at given values and keep what it says: its sites, and its linear predictors.
 
     With `etas` the model is cut: a predictor in it takes the value `(N,)` or `(N, D)` that is handed in.
+    Networks are run in evaluation mode, unless a handler around the model says otherwise.
     """
 
     def __init__(
@@ -61,6 +78,7 @@ class Run(Messenger):
         self.values, self.etas, self.fill = values or {}, etas or {}, fill
         self.sites: dict[str, dict[str, Any]] = {}
         self.affines: list[Affine] = []
+        self.networks: dict[str, Features] = {}
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["is_observed"] or site_is_subsample(msg):
@@ -85,6 +103,13 @@ class Run(Messenger):
         elif self.fill is not None and call.weight.dim() <= 2 and not bool(call.weight.any()):
             msg["value"] = call.constant(len(call.design))  # where weights start, no design is read
             msg["done"] = True
+
+    def _pyro_network(self, msg: dict[str, Any]) -> None:
+        if msg["kwargs"].get("mode") is None:
+            msg["kwargs"]["mode"] = Mode(training=False)
+
+    def _pyro_post_network(self, msg: dict[str, Any]) -> None:
+        self.networks[msg["name"]] = Features(msg["args"][0], msg["kwargs"]["mode"], msg["value"])
 
     def log_prob(self, site: str) -> Tensor:
         """The log-density of a site with its weights and mask, in the shape of its batch."""

@@ -10,9 +10,11 @@ from neglog.fitting.penalised import Penalised, aligned, is_penalised
 from neglog.fitting.pinball import Pinball, pinball
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.lowered import Lowered
+from neglog.objective.training import Training, depends_on_mode
 from neglog.projection.projected import Projected, network_of
 from neglog.solvers import (
     LBFGS,
+    SVI,
     Adam,
     Chain,
     Continuation,
@@ -31,6 +33,8 @@ FULL_BATCH = 100_000_000
 
 def choose(coordinates: Coordinates) -> Any:
     """The solver for a problem, by the rule in `mle`."""
+    if depends_on_mode(coordinates):
+        return _adam(coordinates)
     if is_penalised(coordinates):
         return ProximalNewton()
     if pinball(coordinates) is not None:
@@ -44,11 +48,15 @@ def choose(coordinates: Coordinates) -> Any:
     if not coordinates.kinked and small and not network:
         return TrustRegion()
     if coordinates.kinked or coordinates.size * coordinates.rows > FULL_BATCH:
-        return Adam(batch_size=None if coordinates.rows <= 10_000 else 1000)
+        return _adam(coordinates)
     if any(site.masked for site in sites):
         return LBFGS()  # a network's likelihood often has its maximum at infinity; priors bring it back
     steps = VariableProjection if _are_convex(coordinates) else LBFGS
     return Chain((steps(max_steps=500), Newton())) if small else steps()
+
+
+def _adam(coordinates: Coordinates) -> Adam:
+    return Adam(batch_size=None if coordinates.rows <= 10_000 else 1000)
 
 
 def _are_convex(coordinates: Coordinates) -> bool:
@@ -70,6 +78,9 @@ def problem_of(coordinates: Coordinates, solver: Any) -> tuple[Coordinates, Any]
         DataError: it is no solver, or one for other problems.
     """
     _check_solver(solver, coordinates)
+    if depends_on_mode(coordinates):
+        problem = Training(coordinates)
+        return Coordinates(problem.objective, coordinates.blocks, coordinates.cut), problem
     if isinstance(solver, ProximalNewton):
         coordinates = aligned(coordinates)
         return coordinates, Penalised(coordinates)
@@ -99,6 +110,13 @@ def _check_solver(solver: Any, coordinates: Coordinates) -> None:
     if not callable(getattr(solver, "minimise", None)):
         raise DataError(
             f"`solver` must be one of neglog.solvers, such as Newton(), or None; it is {solver!r}."
+        )
+    if depends_on_mode(coordinates) and not isinstance(solver, Adam | SVI):
+        raise ModelError(
+            f"`{type(solver).__name__}` minimises one fixed function, and the loss of this network in "
+            "training mode is another one at each step: it has Dropout, BatchNorm or another layer that "
+            "draws random numbers or updates buffers. Use `Adam` or `SVI`, or put these layers alone in "
+            "evaluation mode, as in `module.train(); module[1].eval()`."
         )
     if isinstance(solver, Continuation) and not coordinates.polyhedral:
         raise DataError(

@@ -34,6 +34,7 @@ from neglog.handlers import Model, flat
 from neglog.layers import current_names
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import Objective
+from neglog.objective.training import buffers
 from neglog.predictors import design_keys
 from neglog.solvers import Chain, MultiStart, Newton, Solution, TrustRegion
 from neglog.tracing import row_bounds
@@ -57,6 +58,8 @@ class Fit:
         outputs: predictor -> the names of its outputs, where it has many: ``("mean[a]", "mean[b]")``.
         responses: the names of the columns of `y`, where it has many and they have names.
         history: the loss step by step.
+        buffers: of a network, its buffers and frozen parameters under the names of its sites, such as the
+            running statistics of BatchNorm, which a fit in training mode has learned.
         objective: the loss as a function of one vector, with the data; None for a fit read from disk.
         coordinates: the problem that the solver saw; None for a fit read from disk.
     """
@@ -75,6 +78,7 @@ class Fit:
     outputs: Columns = field(default_factory=dict, repr=False)
     responses: tuple[str, ...] = ()
     history: tuple[float, ...] = field(default=(), repr=False)
+    buffers: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     objective: Objective | None = field(default=None, repr=False, compare=False)
     coordinates: Coordinates | None = field(default=None, repr=False, compare=False)
 
@@ -236,9 +240,9 @@ def refitted(fit: Fit, model: Model, solver: Any) -> Fit:
 
 
 def _solved(coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool) -> Fit:
-    objective = coordinates.objective
     solver = choose(coordinates) if solver is None else solver
     coordinates, problem = problem_of(coordinates, solver)
+    objective = coordinates.objective
     solution = solver.minimise(problem, coordinates.z(theta), progress)
     if not (solution.converged and math.isfinite(solution.value)):
         objective.check_densities()
@@ -312,6 +316,7 @@ def _finished(objective: Objective, coordinates: Coordinates, solution: Solution
         },
         responses=objective.data.responses,
         history=solution.history,
+        buffers=MappingProxyType(buffers(objective)),
         objective=objective,
         coordinates=coordinates,
     )

@@ -13,6 +13,7 @@ from torch.func import jacrev, vmap
 
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit
+from neglog.modes import Mode
 from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE, affine, design
 from neglog.tracing import Run, layers, run
@@ -30,11 +31,13 @@ class Network:
     """A fit of `on_features` as what it computes before its likelihood.
 
     `trunk` and `heads` name the sites of the weights, of the network and of the linear predictors on its
-    features; `constants` all other parameters, such as ``sigma``. `theta` `(K,)` is the optimum.
+    features; `constants` all other parameters, such as ``sigma``. `theta` `(K,)` is the optimum. `mode` is
+    evaluation mode, with the buffers of the fit.
     """
 
     objective: Objective
     module: Any
+    mode: Mode
     values: Mapping[str, Tensor]
     theta: Tensor
     trunk: tuple[str, ...]
@@ -65,7 +68,7 @@ class Network:
         """The linear predictors `(N, O)`, one column for each output, differentiable in the weights."""
         values, module = {**self.values, **(weights or {})}, module or self.module
         state = {key: values[f"{module.name}.{key}"] for key in module.trainable}
-        designs = module._features(module._constants(x) | state, x)
+        designs = module.features(state, x, self.mode)
         columns = []
         for call in self.objective.calls:
             weight, bias = (
@@ -130,7 +133,8 @@ def network_of(fit: Fit) -> Network:
     own = [f"{call.name}.{part}" for call in objective.calls for part in ("weight", "bias")]
     heads = tuple(name for name in own if name in sites and sites[name].size)
     rest = tuple(name for name in sites if name not in {*trunk, *own})
-    found = Network(objective, module, values, theta, trunk, heads, rest)
+    mode = ran.networks[module.name].mode
+    found = Network(objective, module, mode, values, theta, trunk, heads, rest)
     with torch.no_grad():
         seen = torch.cat([c.value.reshape(few.rows, -1) for c in ran.affines], dim=1)
         again = found.predictors(few.data.x)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -95,13 +96,27 @@ class Coordinates:
 
     # The literal path
 
+    @property
+    def model(self) -> Model:
+        """The model whose loss gradient steps descend."""
+        return self.objective.model
+
+    @property
+    def trained(self) -> bool:
+        """Whether gradient steps descend the loss of a network in training mode."""
+        return False
+
+    def training(self, seed: int) -> AbstractContextManager[None]:
+        """Around gradient steps: nothing, but for networks that have a training mode."""
+        return nullcontext()
+
     @cached_property
     def literal(self) -> Model:
         """What `pyro.infer.SVI` runs: the model itself, with its linear coefficients sampled in z.
 
         A further first argument is the scale of the log-likelihood of the rows.
         """
-        model = in_units(self.objective.model, self.blocks)
+        model = in_units(self.model, self.blocks)
         return lambda scale, *args, **kwargs: weighted(model, scale)(*args, **kwargs)
 
     def literal_arguments(self, index: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -138,7 +138,7 @@ class Lowered(Coordinates):
         pieces = _split(leaf, self._vector.sizes)
         values, etas = self._vector.values(pieces), self._vector.etas(pieces, rows)
         data = objective.data.made_of(rows)
-        model, share = objective.model, self.rows / data.rows
+        model, share = self.model, self.rows / data.rows
         if data.weights is not None or share != 1:
             weights = (
                 torch.full((), share, dtype=leaf.dtype) if data.weights is None else data.weights * share

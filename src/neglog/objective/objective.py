@@ -19,6 +19,7 @@ from neglog.errors import ModelError
 from neglog.handlers import Model, weighted
 from neglog.kinks import corner, smoothed
 from neglog.layers import current_names, former_names, replaced
+from neglog.modes import InMode
 from neglog.objective.basis import sample_of
 from neglog.objective.cuts import Cut, Look, look
 from neglog.objective.rowwise import TRIED, Rows, Rowwise, rowwise_of
@@ -56,8 +57,10 @@ class Objective:
     def __init__(self, model: Model, data: Data, start: Mapping[str, Any] | None = None) -> None:
         data = observed(current_data(model, data), takes_missing(model))
         model = with_sizes(model, data.y)
-        self.model, self.data = model, data
         first = prototype(model, data, start)
+        self.networks = tuple(first.networks)
+        loose = {name: at.constants for name, at in first.networks.items() if at.mode.constants is None}
+        self.model, self.data = InMode(False, loose)(model) if loose else model, data
         self.name = model_name(model)
         response = first.sites[RESPONSE]["fn"]
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)

@@ -47,7 +47,7 @@ class Adam:
         learning_rate: of the first step.
         batch_size: rows a step, or None for all of them. The likelihood of a minibatch is scaled up to the
             whole and the prior is not, so its gradient is an unbiased estimate. Rows are shuffled each epoch.
-        seed: of the shuffle.
+        seed: of the shuffle, and of the random numbers of a network in training mode.
         decay: the learning rate after `steps` over that of the first step; it falls geometrically.
         patience: stop early when the mean loss of the last `patience` steps is no better, by more than
             `tolerance` nats a row, than that of the `patience` steps before; None never stops early.
@@ -59,8 +59,9 @@ class Adam:
         dtype: in which the data are taken.
 
     The fit has converged when the gradient and the Hessian of the whole data at the end say that an optimum
-    is less than `certainty` standard errors away. That is not claimed of a loss with corners, nor of more
-    than 200 parameters.
+    is less than `certainty` standard errors away. That is not claimed of a loss with corners, of more than
+    200 parameters, nor of a network that depends on its mode. Such a network is trained in training mode: its
+    model is run at each step, not replayed.
 
     Raises:
         DataError: settings that make no sense; `compile` without a C++ compiler.
@@ -99,7 +100,8 @@ class Adam:
             return certified(problem, z, history, self.certainty)
         moments = Moments(z)
         indices = batches(problem.rows, self.batch_size, self.steps, self.seed)
-        with torch.no_grad(), tqdm(total=self.steps, desc="Adam", disable=not progress, leave=False) as bar:
+        bar = tqdm(total=self.steps, desc="Adam", disable=not progress, leave=False)
+        with torch.no_grad(), problem.training(self.seed), bar:
             while losses := self.advance(problem, z, moments, islice(indices, LOOKED_AT)):
                 history += losses
                 bar.update(len(losses))

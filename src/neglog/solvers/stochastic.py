@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
@@ -16,10 +17,19 @@ CERTIFIABLE = 200
 
 
 class MaybeKinked(Problem, Protocol):
-    """A problem that says whether its loss has corners."""
+    """A problem that says whether its loss has corners, and is told when gradient steps are taken."""
 
     @property
     def kinked(self) -> bool: ...
+
+    @property
+    def trained(self) -> bool:
+        """Whether gradient steps descend another loss than `value_and_gradient` evaluates."""
+        ...
+
+    def training(self, seed: int) -> AbstractContextManager[None]:
+        """Around gradient steps: random numbers after this seed, and a network's training mode."""
+        ...
 
 
 def batches(rows: int, size: int | None, steps: int, seed: int) -> Iterator[Tensor | None]:
@@ -53,6 +63,13 @@ def certified(problem: MaybeKinked, z: Tensor, history: Sequence[float], certain
 
     if not math.isfinite(value):
         return stopped(False, f"the loss is not finite after {steps} steps; lower the learning rate")
+    if problem.trained:
+        size = float(gradient.abs().max()) / problem.rows
+        return stopped(
+            False,
+            f"{steps} steps in training mode; gradient {size:.1e} a row in evaluation mode, which certifies "
+            "no optimum of the loss in training mode",
+        )
     if problem.kinked:
         return stopped(False, f"{steps} steps; a loss with corners has no gradient to certify an optimum by")
     if problem.size > CERTIFIABLE:

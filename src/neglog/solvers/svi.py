@@ -49,7 +49,7 @@ class SVI:
         steps: gradient steps.
         batch_size: rows a step, or None for all of them. The likelihood of a minibatch is scaled up to the
             whole and the prior is not, so its gradient is an unbiased estimate. Rows are shuffled each epoch.
-        seed: of the shuffle.
+        seed: of the shuffle, and of the random numbers of a network in training mode.
         patience: stop early when the mean loss of the last `patience` steps is no better, by more than
             `tolerance` nats a row, than that of the `patience` steps before; None never stops early.
         tolerance: see `patience`.
@@ -58,8 +58,8 @@ class SVI:
         dtype: in which the data are taken.
 
     The fit has converged when the gradient and the Hessian of the whole data at the end say that an optimum
-    is less than `certainty` standard errors away. That is not claimed of a loss with corners, nor of more
-    than 200 parameters.
+    is less than `certainty` standard errors away. That is not claimed of a loss with corners, of more than
+    200 parameters, nor of a network that depends on its mode, which is trained in training mode.
     """
 
     optim: Any = None
@@ -90,16 +90,20 @@ class SVI:
         with pyro.get_param_store().scope():
             guide = Delta(problem.literal, init_loc_fn=init_to_value(values=values))
             svi = pyro.infer.SVI(problem.literal, guide, optim, Trace_ELBO())
+            first = next(batches(problem.rows, self.batch_size, 1, self.seed))
+            arguments, keywords = problem.literal_arguments(first)
+            guide(*arguments, **keywords)  # which runs the model once, before training begins
             indices = batches(problem.rows, self.batch_size, self.steps, self.seed)
-            for index in tqdm(indices, "SVI", self.steps, disable=not progress, leave=False):
-                arguments, keywords = problem.literal_arguments(index)
-                history.append(svi.step(*arguments, **keywords))
-                if hasattr(optim, "pt_scheduler_constructor"):
-                    _advance(optim, history[-1])
-                if not math.isfinite(history[-1]) or is_flat(
-                    history, self.patience, self.tolerance * problem.rows
-                ):
-                    break
+            with problem.training(self.seed):
+                for index in tqdm(indices, "SVI", self.steps, disable=not progress, leave=False):
+                    arguments, keywords = problem.literal_arguments(index)
+                    history.append(svi.step(*arguments, **keywords))
+                    if hasattr(optim, "pt_scheduler_constructor"):
+                        _advance(optim, history[-1])
+                    if not math.isfinite(history[-1]) or is_flat(
+                        history, self.patience, self.tolerance * problem.rows
+                    ):
+                        break
             found = {name: value.clone() for name, value in guide.median().items()}
         return certified(problem, problem.from_literal(found), history, self.certainty)
 
