@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
-from formulaic import Formula, SimpleFormula
-from formulaic.errors import FormulaicError
-from formulaic.formula import StructuredFormula
 
 from neglog.errors import DataError, ModelError
-from neglog.formula.expressions import categorical_column, functions_used
+from neglog.formula.expressions import categorical_column
+from neglog.formula.language import read_formula
+from neglog.formula.limits import shown
+from neglog.formula.saved import checked_names
 from neglog.formula.sides import INTERCEPT, Side, Terms, first_text, learn_side, variables
 from neglog.tables import complete_rows, is_number
 
@@ -123,8 +123,8 @@ class Design:
         try:
             main = Side.from_json(saved["main"])
             return cls(
-                formula=saved["formula"],
-                also=tuple(saved["also"]),
+                formula=checked_names([saved["formula"]], "formula")[0],
+                also=checked_names(saved["also"], "also"),
                 response=Side.from_json(saved["response"]),
                 main=main,
                 shared=main if saved["shared"] is None else Side.from_json(saved["shared"]),
@@ -132,11 +132,9 @@ class Design:
             )
         except DataError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            kind = type(error).__name__
-            raise DataError(
-                f"the saved formula is damaged ({kind}: {error}). Save the model again."
-            ) from None
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            reason = shown(f"{type(error).__name__}: {error}")
+            raise DataError(f"the saved formula is damaged ({reason}). Save the model again.") from None
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,7 @@ def learn(
     """
     also = tuple(also)
     names = [str(name) for name in table.columns if name not in keep]
-    left, right = _parse(formula, names)
+    left, right = read_formula(formula, names)
     response = variables(left)
     if not response:
         raise DataError(f"the formula `{formula}` has no response. Write it as `y ~ x`, with y a column.")
@@ -194,36 +192,11 @@ def learn(
     return Learned(design, rows, dropped)
 
 
-def _parse(text: str, names: Sequence[str]) -> tuple[Terms, Terms]:
-    """The terms on the left and on the right of ``~``; ``.`` is all of `names` but those on the left."""
-    try:
-        parsed = Formula.from_spec(text, context={"__formulaic_variables_available__": list(names)})
-    except (FormulaicError, SyntaxError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataError(
-            f"the formula `{text}` cannot be read: {reason}. Write it as `y ~ x1 + x2`."
-        ) from None
-    sides = parsed._structure if isinstance(parsed, StructuredFormula) else {}
-    if set(sides) != {"lhs", "rhs"} or not all(isinstance(side, SimpleFormula) for side in sides.values()):
-        raise DataError(
-            f"the formula `{text}` needs one response, one ~ and no |. Write it as `y ~ x1 + x2`."
-        )
-    left, right = (
-        tuple(tuple((factor.expr, factor.eval_method.value) for factor in term.factors) for term in side)
-        for side in (sides["lhs"], sides["rhs"])
-    )
-    called = {name for term in (*left, *right) for factor in term for name in functions_used(*factor)}
-    both = called.intersection(variables((*left, *right)))
-    if both:  # formulaic would call the column.
-        raise DataError(f"in `{text}`, `{min(both)}` is both a column and a function. Rename the column.")
-    return left, right
-
-
 def _companions(also: Iterable[str], names: Sequence[str]) -> dict[str, Terms]:
     """Predictor name to terms."""
     found: dict[str, Terms] = {}
     for text in also:
-        left, right = _parse(text, names)
+        left, right = read_formula(text, names)
         if len(left) != 1 or len(left[0]) != 1 or left[0][0][1] != "lookup":
             raise DataError(f"the formula `{text}` must name one predictor before its ~: `log_variance ~ x`.")
         name = left[0][0][0]

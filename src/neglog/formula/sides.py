@@ -19,14 +19,19 @@ from formulaic.errors import DataMismatchWarning, FormulaicError
 from formulaic.parser.types import Factor, Term
 
 from neglog.errors import DataError
+from neglog.formula.evaluation import Materializer
 from neglog.formula.expressions import categorical_column, columns_used
+from neglog.formula.limits import MAX_COLUMNS
+from neglog.formula.saved import (
+    Terms,
+    checked_levels,
+    checked_names,
+    checked_terms,
+    checked_transforms,
+    state_keys,
+)
 from neglog.formula.tagged import from_json, to_json
 from neglog.tables import is_number, require_columns
-
-#: An expression, and formulaic's word for how to evaluate it: lookup, python or literal.
-Expression = tuple[str, str]
-#: Terms are products of expressions.
-Terms = tuple[tuple[Expression, ...], ...]
 
 INTERCEPT = (("1", "literal"),)
 
@@ -65,7 +70,7 @@ class Side:
         used = {name: _as_before(table[name], name in self.texts) for name in self.variables}
         frame = pd.DataFrame(used, index=table.index)
         _check_levels(frame, self)
-        matrix, _ = _materialize(self.terms, frame, self.transforms, self.levels)
+        matrix, _ = _materialize(self.terms, frame, self.transforms, self.levels, len(self.columns))
         design = _numbers(matrix)
         if tuple(design.columns) != self.columns:
             raise DataError(f"the table gives the columns {list(design)}; the fit has {list(self.columns)}.")
@@ -93,12 +98,21 @@ class Side:
             DataError: a value is damaged, or an expression does what a formula may not do.
             KeyError, TypeError, ValueError: the structure is not that of a side.
         """
-        terms = tuple(tuple((str(text), str(how)) for text, how in term) for term in saved["terms"])
-        variables(terms)  # This reads every expression, and refuses those that would run code.
+        terms = checked_terms(saved["terms"])
+        used = variables(terms)  # This reads every expression, and refuses those that do more than compute.
         state = {key: from_json(saved[key]) for key in ("transforms", "levels")}
         if not all(isinstance(value, dict) for value in state.values()):
             raise TypeError("transforms and levels must be dictionaries")
-        return cls(terms, **state, texts=tuple(saved["texts"]), columns=tuple(saved["columns"]))
+        texts = checked_names(saved["texts"], "texts")
+        if not set(texts) <= set(used):
+            raise ValueError("a column of text is not in the terms")
+        return cls(
+            terms,
+            transforms=checked_transforms(terms, state["transforms"]),
+            levels=checked_levels(terms, state["levels"]),
+            texts=texts,
+            columns=checked_names(saved["columns"], "columns"),
+        )
 
 
 def learn_side(terms: Terms, table: pd.DataFrame) -> Side:
@@ -119,7 +133,10 @@ def learn_side(terms: Terms, table: pd.DataFrame) -> Side:
         if "categories" in state
     }
     texts = tuple(name for name in names if not is_number(table[name]))
-    return Side(terms, spec.transform_state, levels, texts, tuple(_numbers(matrix).columns))
+    transforms = {
+        key: spec.transform_state[key] for key in state_keys(terms)
+    }  # formulaic evaluates them in the order of a set.
+    return Side(terms, transforms, levels, texts, tuple(_numbers(matrix).columns))
 
 
 def variables(terms: Terms) -> tuple[str, ...]:
@@ -141,9 +158,16 @@ def first_text(column: pd.Series) -> str:
 
 
 def _materialize(
-    terms: Terms, table: pd.DataFrame, transforms: Mapping[str, Any], levels: Mapping[str, Sequence[Any]]
+    terms: Terms,
+    table: pd.DataFrame,
+    transforms: Mapping[str, Any],
+    levels: Mapping[str, Sequence[Any]],
+    most: int = MAX_COLUMNS,
 ) -> tuple[pd.DataFrame, ModelSpec]:
-    """formulaic's model matrix. What columns a term gives follows from the levels: no structure is kept."""
+    """formulaic's model matrix, of at most `most` columns besides the intercept.
+
+    What columns a term gives follows from the levels: no structure is kept.
+    """
     known = {text: (Factor.Kind.CATEGORICAL, {"categories": list(found)}) for text, found in levels.items()}
     products = [Term([Factor(text, eval_method=how) for text, how in term]) for term in terms]
     spec = ModelSpec(
@@ -156,12 +180,14 @@ def _materialize(
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("error", DataMismatchWarning)
-            matrix = spec.get_model_matrix(table)
+            matrix = Materializer(table, most).get_model_matrix(spec)
     except DataMismatchWarning:
         texts = ", ".join(f"`{text}`" for term in terms for text, how in term if how == "python")
         raise DataError(
             f"a value is not among the levels of {texts}. List its level, or drop its row."
         ) from None
+    except DataError:
+        raise
     except (FormulaicError, ValueError, TypeError, IndexError, KeyError) as error:
         reason = str(error).replace("\n", " ").rstrip(".")
         raise DataError(

@@ -6,6 +6,7 @@ Floats are written with enough digits to come back the same; those that JSON lac
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,11 @@ import numpy as np
 import pandas as pd
 
 from neglog.errors import DataError
+from neglog.formula.limits import MAX_STATE_BYTES, MAX_STATE_DEPTH, shown
+
+_KINDS = ("float", "array", "scalar", "list", "tuple", "dict")
+_FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|U[0-9]{1,4})")
 
 
 def to_json(value: Any) -> Any:
@@ -44,28 +50,54 @@ def from_json(value: Any) -> Any:
     """The value that `to_json` wrote.
 
     Raises:
-        DataError: it is not something that `to_json` writes.
+        DataError: it is not something that `to_json` writes, or is nested too deeply.
     """
-    if not isinstance(value, dict):
-        if isinstance(value, list):
-            raise DataError(
-                f"the saved state is damaged: a list without a tag, {value!r}. Save the model again."
-            )
-        return value
     try:
-        match value:
-            case {"float": text}:
-                return float(text)
-            case {"array": items, "dtype": dtype}:
-                return np.array(from_json(items), dtype=dtype)
-            case {"scalar": item, "dtype": dtype}:
-                return np.dtype(dtype).type(from_json(item))
-            case {"list": items}:
-                return [from_json(item) for item in items]
-            case {"tuple": items}:
-                return tuple(from_json(item) for item in items)
-            case {"dict": items}:
-                return {from_json(key): from_json(item) for key, item in items}
-    except (TypeError, ValueError) as error:
-        raise DataError(f"the saved state is damaged ({error}). Save the model again.") from None
-    raise DataError(f"the saved state is damaged: unknown tags {sorted(value)}. Save the model again.")
+        return _value(value, MAX_STATE_DEPTH)
+    except DataError:
+        raise
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise DataError(f"the saved state is damaged ({shown(str(error))}). Save the model again.") from None
+
+
+def _value(saved: Any, depth: int) -> Any:
+    """A value in which at most `depth` others are nested."""
+    if depth < 0:
+        raise _damaged(f"more than {MAX_STATE_DEPTH} values are nested")
+    if isinstance(saved, list):
+        raise _damaged(f"a list without a tag, {shown(repr(saved[:10]))}")
+    if not isinstance(saved, dict):
+        return saved
+    kind = next((tag for tag in _KINDS if tag in saved), None)
+    if kind is None or set(saved) != {kind, *(("dtype",) if kind in ("array", "scalar") else ())}:
+        raise _damaged(f"unknown tags {shown(str(sorted(saved)))}")
+    content = saved[kind]
+    match kind:
+        case "float":
+            return _FLOATS[content]
+        case "array":
+            return _array(_value(content, depth - 1), _dtype(saved["dtype"]))
+        case "scalar":
+            return _dtype(saved["dtype"]).type(_value(content, depth - 1))
+        case "dict":
+            return {_value(key, depth - 1): _value(item, depth - 1) for key, item in content}
+    items = [_value(item, depth - 1) for item in content]
+    return tuple(items) if kind == "tuple" else items
+
+
+def _array(items: Any, dtype: np.dtype[Any]) -> np.ndarray:
+    values = np.array(items, dtype=object)
+    if values.size * dtype.itemsize > MAX_STATE_BYTES:
+        raise _damaged(f"an array of {values.size} texts needs more than {MAX_STATE_BYTES} bytes")
+    return values.astype(dtype)
+
+
+def _dtype(name: Any) -> np.dtype[Any]:
+    """The kind of an array in a file: numbers of at most 8 bytes, or text of a bounded length."""
+    if not isinstance(name, str) or not _DTYPE.fullmatch(name):
+        raise _damaged(f"the dtype {shown(repr(name))}")
+    return np.dtype(name)
+
+
+def _damaged(reason: str) -> DataError:
+    return DataError(f"the saved state is damaged: {reason}. Save the model again.")

@@ -1,0 +1,197 @@
+"""The values of an expression on the rows of a table.
+
+The checked syntax tree is walked node by node; no text is evaluated.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from formulaic import ModelSpec
+from formulaic.materializers import PandasMaterializer
+from formulaic.transforms import TRANSFORMS
+from interface_meta import override
+
+from neglog.errors import DataError
+from neglog.formula.expressions import state_key
+from neglog.formula.limits import shown
+from neglog.formula.signatures import NUMPY_CONSTANTS, STATES
+from neglog.formula.syntax import (
+    BINARY,
+    COMPARISONS,
+    UNARY,
+    Number,
+    arguments,
+    arithmetic,
+    column_name,
+    constant,
+    contrast_arguments,
+    function_name,
+    number,
+    parse,
+    signature_of,
+)
+
+
+class Materializer(PandasMaterializer):
+    """formulaic's designs, of expressions that `Evaluation` computes and of columns of the table alone."""
+
+    def __init__(self, table: pd.DataFrame, most: int) -> None:
+        super().__init__(table)
+        self.most = most
+        self.made = 0
+
+    @override
+    def _lookup(self, name: str) -> tuple[Any, set[Any]]:
+        return self.data[name], set()
+
+    @override
+    def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> tuple[Any, set[Any]]:
+        return Evaluation(self.data, spec).value(parse(expr)), set()
+
+    @override
+    def _get_columns_for_term(
+        self, factors: list[dict[str, Any]], spec: ModelSpec, scale: float = 1
+    ) -> dict[str, Any]:
+        self.made += math.prod(map(len, factors))
+        if self.made > self.most:
+            raise DataError(f"the terms give more than {self.most} columns. Leave some of them out.")
+        return dict(super()._get_columns_for_term(factors, spec, scale))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The evaluation of checked expressions on a table; the states of transforms are kept in `spec`."""
+
+    table: pd.DataFrame
+    spec: ModelSpec
+
+    def value(self, node: ast.expr) -> Any:
+        """The value of a node: a column, an array, a number or a text.
+
+        Raises:
+            DataError, TypeError, ValueError: it has none on these rows.
+        """
+        match node:
+            case ast.Constant(value=str() as text):
+                return text
+            case ast.Constant(value=value):
+                return number(value)
+            case ast.Name():
+                return self.table[column_name(node)]
+            case ast.Attribute(value=ast.Name(id="np"), attr=name):
+                return NUMPY_CONSTANTS[name]
+            case ast.BinOp(left=left, op=op, right=right):
+                return _binary(op, self.value(left), self.value(right))
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return not _truth(self.value(operand))
+            case ast.UnaryOp(op=op, operand=operand):
+                return _elementwise(UNARY[type(op)], self.value(operand))
+            case ast.BoolOp(op=op, values=values):
+                return self._boolean(op, values)
+            case ast.Compare(left=left, ops=ops, comparators=others):
+                return self._comparison(left, ops, others)
+            case ast.Call():
+                return self._call(node)
+        raise DataError(f"a formula cannot hold {type(node).__name__}. Compute it as a column of the table.")
+
+    def _boolean(self, op: ast.boolop, nodes: Sequence[ast.expr]) -> Any:
+        value = self.value(nodes[0])
+        for node in nodes[1:]:
+            if _truth(value) is isinstance(op, ast.Or):
+                return value
+            value = self.value(node)
+        return value
+
+    def _comparison(self, left: ast.expr, ops: Sequence[ast.cmpop], others: Sequence[ast.expr]) -> Any:
+        values = [self.value(each) for each in (left, *others)]
+        value = COMPARISONS[type(ops[0])](values[0], values[1])
+        for op, first, second in zip(ops[1:], values[1:], values[2:], strict=False):
+            value = _truth(value) and COMPARISONS[type(op)](first, second)
+        return value
+
+    def _call(self, call: ast.Call) -> Any:
+        name, signature = function_name(call), signature_of(call)
+        leading, parameters = arguments(call)
+        if name == "Q":
+            return self.table[constant(leading[0])]
+        values = [self.value(argument) for argument in leading]
+        if not signature.text and any(map(_is_text, values)):
+            raise TypeError(f"`{shown(ast.unparse(call))}` computes with text")
+        keywords = {each: _parameter(each, node) for each, node in parameters.items()}
+        if name.startswith("np."):
+            return _elementwise(getattr(np, name.removeprefix("np.")), *values, **keywords)
+        if name in STATES:
+            state = self.spec.transform_state.setdefault(state_key(call), {})
+            floats = [_as_float(value) if _is_whole(value) else value for value in values]
+            return TRANSFORMS[name](*floats, **keywords, _state=state, _spec=self.spec)
+        return TRANSFORMS[name](*values, **keywords)
+
+
+def _parameter(name: str, node: ast.expr) -> Any:
+    """The value of a constant argument."""
+    found = contrast_arguments(node) if name == "contrasts" else None
+    if found is None:
+        return constant(node)
+    contrasts, parameters = found
+    registry: Mapping[str, Any] = TRANSFORMS
+    kind = (
+        getattr(registry["contr"], contrasts.removeprefix("contr."))
+        if contrasts.startswith("contr.")
+        else registry[contrasts]
+    )
+    if not isinstance(node, ast.Call):
+        return kind
+    return kind(**{each: constant(value) for each, value in parameters.items()})
+
+
+def _binary(op: ast.operator, left: Any, right: Any) -> Any:
+    if isinstance(left, Number) and isinstance(right, Number):
+        return arithmetic(op, left, right)
+    if not isinstance(op, ast.Add) and (_is_text(left) or _is_text(right)):
+        raise TypeError("arithmetic with text")
+    return _elementwise(BINARY[type(op)], left, right)
+
+
+def _elementwise(function: Callable[..., Any], *values: Any, **keywords: Any) -> Any:
+    """A function of each row. Whole numbers that overflow are computed as floats instead."""
+    result = function(*values, **keywords)
+    if not _is_whole(result):
+        return result
+    try:
+        floats = function(*map(_as_float, values), **keywords)
+    except TypeError:  # `&`, `|` and their like are of whole numbers alone.
+        return result
+    same = np.isclose(np.asarray(result, "float64"), np.asarray(floats, "float64"), rtol=1e-9, atol=0.5)
+    return result if same.all() else floats
+
+
+def _as_float(value: Any) -> Any:
+    return value.astype("float64") if hasattr(value, "astype") and not _is_text(value) else float(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return getattr(getattr(value, "dtype", None), "kind", None) in ("i", "u")
+
+
+def _truth(value: Any) -> bool:
+    if np.ndim(value):
+        raise ValueError(
+            "`and`, `or`, `not` and a < b < c need single values. Join columns by & or |: (a < b) & (b < c)"
+        )
+    return bool(value)
+
+
+def _is_text(value: Any) -> bool:
+    if isinstance(value, str):
+        return True
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and not (
+        pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)
+    )

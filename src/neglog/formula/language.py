@@ -1,0 +1,158 @@
+"""The language of whole formulas: ``y ~ x + C(group)`` → the terms on both sides of ``~``.
+
+formulaic parses it, with two additions: expressions are checked before anything looks at them, and the terms
+that an operator gives are counted before they are made.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import Any
+
+from formulaic import Formula, SimpleFormula
+from formulaic.errors import FormulaicError
+from formulaic.formula import StructuredFormula
+from formulaic.parser import DefaultFormulaParser, DefaultOperatorResolver
+from formulaic.parser.algos.tokenize import tokenize
+from formulaic.parser.types import Factor, Operator, OrderedSet, Term, Token
+
+from neglog.errors import DataError
+from neglog.formula.expressions import columns_used, functions_used
+from neglog.formula.limits import MAX_DEPTH, MAX_EXPANSION, MAX_FORMULA_LENGTH, shown
+from neglog.formula.saved import Terms, check_expansion
+from neglog.formula.syntax import parse
+
+_NUMBER = re.compile(r"[0-9.]+")
+
+
+def read_formula(text: str, names: Sequence[str]) -> tuple[Terms, Terms]:
+    """The terms on the left and on the right of ``~``; ``.`` is all of `names` but those on the left.
+
+    Raises:
+        DataError: the formula cannot be read, is too large, or holds an expression that does what a formula
+            may not do.
+    """
+    if len(text) > MAX_FORMULA_LENGTH:
+        raise DataError(
+            f"the formula `{shown(text)}` has more than {MAX_FORMULA_LENGTH} characters. Shorten it."
+        )
+    parser = _Parser(operator_resolver=_Operators())
+    context = {"__formulaic_variables_available__": list(names)}
+    try:
+        parsed = Formula.from_spec(text, parser=parser, nested_parser=parser, context=context)
+    except DataError:
+        raise
+    except (FormulaicError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise DataError(
+            f"the formula `{shown(text)}` cannot be read: {shown(reason)}. Write it as `y ~ x1 + x2`."
+        ) from None
+    sides = parsed._structure if isinstance(parsed, StructuredFormula) else {}
+    if set(sides) != {"lhs", "rhs"} or not all(isinstance(side, SimpleFormula) for side in sides.values()):
+        raise DataError(
+            f"the formula `{shown(text)}` needs one response, one ~ and no |. Write it as `y ~ x1 + x2`."
+        )
+    left, right = (
+        tuple(tuple((factor.expr, factor.eval_method.value) for factor in term.factors) for term in side)
+        for side in (sides["lhs"], sides["rhs"])
+    )
+    _check_names(text, (*left, *right))
+    return left, right
+
+
+def _check_names(text: str, terms: Terms) -> None:
+    factors = {factor for term in terms for factor in term}
+    called = {name for factor in factors for name in functions_used(*factor)}
+    both = called.intersection(name for factor in factors for name in columns_used(*factor))
+    if both:
+        raise DataError(
+            f"in `{shown(text)}`, `{min(both)}` is both a column and a function. Rename the column."
+        )
+
+
+class _Parser(DefaultFormulaParser):
+    """formulaic's parser, for expressions that a formula may hold."""
+
+    def get_tokens_from_formula(self, formula: str, *, context: MutableMapping[str, Any]) -> Iterable[Token]:
+        tokens = list(tokenize(formula))
+        names = {token.token for token in tokens if token.kind is Token.Kind.NAME}
+        if any(token.token == "." for token in tokens):
+            names |= set(context["__formulaic_variables_available__"])
+        for token in tokens:
+            if token.kind is Token.Kind.PYTHON:
+                parse(token.token)
+        _check_depth(tokens)
+        numbers = sorted(name for name in names if _NUMBER.fullmatch(name))
+        if numbers:  # formulaic would take the column `1` for the intercept.
+            raise DataError(
+                f"the column `{numbers[0]}` has a number for its name, which in a formula is the number. "
+                "Rename the column."
+            )
+        return list(super().get_tokens_from_formula(formula, context=context))
+
+
+def _check_depth(tokens: Iterable[Token]) -> None:
+    depth = 0
+    for token in tokens:
+        depth += (token.token in "([") - (token.token in ")]") if token.kind is Token.Kind.CONTEXT else 0
+        if depth > MAX_DEPTH:
+            raise DataError(f"the formula has more than {MAX_DEPTH} brackets in each other. Simplify it.")
+
+
+class _Operators(DefaultOperatorResolver):
+    """formulaic's operators, that give a limited number of terms."""
+
+    @property
+    def operators(self) -> list[Operator]:
+        return [_limited(operator) for operator in super().operators]
+
+
+def _limited(operator: Operator) -> Operator:
+    power, product = operator.symbol in ("**", "^"), operator.symbol in ("*", ":")
+
+    def to_terms(*sets: Any, context: Any = None) -> Any:
+        if product:
+            _check_products(math.prod(map(len, sets)))
+        terms = _power(*sets) if power else operator.to_terms(*sets, context=context)
+        if isinstance(terms, OrderedSet):
+            check_expansion(len(term.factors) for term in terms)
+        return terms
+
+    return Operator(
+        operator.symbol,
+        arity=operator.arity,
+        precedence=operator.precedence,
+        associativity=operator.associativity,
+        fixity=operator.fixity,
+        to_terms=to_terms,
+        accepts_context=operator.accepts_context,
+        structural=operator.structural,
+        disabled=operator.disabled,
+    )
+
+
+def _power(terms: OrderedSet[Term], exponent: OrderedSet[Term]) -> OrderedSet[Term]:
+    """The products of as many of the terms as the exponent says; with larger exponents they stay the same."""
+    factors = [factor for term in exponent for factor in term.factors]
+    literal = len(factors) == 1 and factors[0].eval_method is Factor.EvalMethod.LITERAL
+    if not literal or not factors[0].expr.isdecimal():
+        raise ValueError("The right-hand argument of `**` must be a positive integer")
+    products = terms
+    for _ in range(int(factors[0].expr) - 1):
+        _check_products(len(products) * len(terms))
+        longer = OrderedSet(product * term for product in products for term in terms)
+        check_expansion(len(term.factors) for term in longer)
+        if list(longer) == list(products):
+            break
+        products = longer
+    return products
+
+
+def _check_products(count: int) -> None:
+    if count > MAX_EXPANSION:
+        raise DataError(
+            f"the formula multiplies out to {count} terms, more than {MAX_EXPANSION}. "
+            "Leave out interactions of many columns."
+        )

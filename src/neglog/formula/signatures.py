@@ -1,0 +1,103 @@
+"""The functions and contrasts of a formula, and the arguments that each of them takes.
+
+An argument is computed from columns, or is a constant. Arguments that write into a column, leave rows out
+or call another function (``out``, ``where``, ``hash_func``, ``_state``) are in no signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from neglog.formula.limits import MAX_BASIS, MAX_DEGREE, MAX_LEVELS
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The arguments of a function.
+
+    `required` to `columns` leading arguments are computed from columns. `constants` follow, by position or by
+    name; `named` are constants by name alone. `text` says whether the leading arguments may be text.
+    """
+
+    columns: int = 1
+    required: int = 1
+    constants: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    text: bool = False
+
+
+_CUBIC = Signature(
+    constants=("df", "knots", "lower_bound", "upper_bound", "constraints"), named=("cyclic", "extrapolation")
+)
+_SPLINE = ("df", "knots", "degree", "include_intercept", "lower_bound", "upper_bound", "extrapolation")
+
+#: What formulaic 1.x offers by a bare name, but for `lag`, which looks at other rows, and `exp10`, which is
+#: x ** 10 there.
+FUNCTIONS: Mapping[str, Signature] = {
+    **dict.fromkeys(("log", "log10", "log2", "exp", "exp2", "center"), Signature()),
+    "scale": Signature(constants=("center", "scale", "ddof")),
+    "standardize": Signature(constants=("center", "rescale", "ddof")),
+    "poly": Signature(constants=("degree", "raw")),
+    "bs": Signature(constants=_SPLINE),
+    **dict.fromkeys(("cr", "cs", "cc"), _CUBIC),
+    "C": Signature(constants=("contrasts",), named=("levels", "spans_intercept"), text=True),
+    "hashed": Signature(constants=("levels", "contrasts"), named=("spans_intercept",), text=True),
+    "I": Signature(text=True),
+    "Q": Signature(text=True),
+}
+
+#: Contrasts by a bare name, as patsy has them, and after `contr.`, with their arguments.
+PATSY_CONTRASTS: Mapping[str, tuple[str, ...]] = {
+    "Treatment": ("reference",),
+    "Poly": ("scores",),
+    "Sum": (),
+    "Helmert": ("reverse", "scale"),
+    "Diff": ("backward",),
+}
+CONTRASTS: Mapping[str, tuple[str, ...]] = {
+    "helmert": ("reverse", "scale"),
+    "poly": ("scores",),
+    "sum": (),
+    "treatment": ("base",),
+    "SAS": ("base",),
+    "diff": ("backward",),
+    "custom": ("contrasts", "names"),
+}
+
+#: Constants after `np.`
+NUMPY_CONSTANTS: Mapping[str, float] = {"pi": np.pi, "e": np.e, "inf": np.inf}
+_NUMPY_FUNCTIONS: Mapping[str, Signature] = {
+    "where": Signature(columns=3, required=3, text=True),
+    "clip": Signature(columns=3, named=("a_min", "a_max", "min", "max")),
+}
+_COMPARISONS = {"equal", "not_equal", "less", "less_equal", "greater", "greater_equal"}
+
+#: Transforms that learn a state, and the names of its entries.
+STATES: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(("center", "scale", "standardize"), frozenset({"ddof", "center", "scale"})),
+    "poly": frozenset({"alpha", "norms2"}),
+    "bs": frozenset({"lower_bound", "upper_bound", "knots"}),
+    **dict.fromkeys(
+        ("cr", "cs", "cc"), frozenset({"lower_bound", "upper_bound", "knots", "constraints", "cyclic"})
+    ),
+}
+
+#: Arguments that may be a list, tuple or dict.
+SEQUENCES = frozenset({"knots", "constraints", "levels", "scores", "contrasts", "names"})
+
+#: The largest number that an argument may be, by its name.
+LARGEST: Mapping[str, int] = {"df": MAX_BASIS, "degree": MAX_DEGREE, "levels": MAX_LEVELS}
+
+
+def numpy_signature(name: str) -> Signature | None:
+    """The signature of a function of numpy; None unless it is a function of each row alone."""
+    if name in _NUMPY_FUNCTIONS:
+        return _NUMPY_FUNCTIONS[name]
+    function = getattr(np, name, None)
+    # A generalised ufunc such as `np.matmul` has a signature, and mixes rows.
+    if not isinstance(function, np.ufunc) or function.signature is not None or function.nout != 1:
+        return None
+    return Signature(columns=function.nin, required=function.nin, text=name in _COMPARISONS)

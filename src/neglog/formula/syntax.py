@@ -1,0 +1,386 @@
+"""The grammar of expressions: text → a syntax tree whose every node is on a list of what is allowed.
+
+That tree, and no text, is what `evaluation` computes.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from neglog.errors import DataError
+from neglog.formula.limits import (
+    MAX_BITS,
+    MAX_CONTRAST_LEVELS,
+    MAX_DEPTH,
+    MAX_EXPRESSION_LENGTH,
+    MAX_NODES,
+    shown,
+)
+from neglog.formula.signatures import (
+    CONTRASTS,
+    FUNCTIONS,
+    LARGEST,
+    NUMPY_CONSTANTS,
+    PATSY_CONTRASTS,
+    SEQUENCES,
+    Signature,
+    numpy_signature,
+)
+
+BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor,
+}
+UNARY: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
+    ast.Invert: operator.invert,
+    ast.Not: operator.not_,
+}
+COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+
+_REMEDY = "Compute it as a column of the table, or use center(), scale(), poly(), bs()."
+# A text literal, closed or not, or a name in backticks.
+_QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*+(?:\"|\\?\Z)|'(?:\\.|[^'\\])*+(?:'|\\?\Z)|`([^`]*)`", re.DOTALL)
+
+
+Number = bool | int | float
+
+
+class _Refused(ValueError):
+    """Why an expression is refused, as the predicate of a sentence whose subject is the expression."""
+
+
+@lru_cache(maxsize=4096)
+def parse(expression: str) -> ast.expr:
+    """The syntax tree of an expression, every node of which a formula may hold. It must not be changed.
+
+    The name of a column in backticks is an `ast.Name` that keeps its backticks.
+
+    Raises:
+        DataError: the expression is not Python, does what a formula may not do, or is too large.
+    """
+    if len(expression) > MAX_EXPRESSION_LENGTH:
+        raise DataError(
+            f"`{shown(expression)}` has more than {MAX_EXPRESSION_LENGTH} characters. Shorten it."
+        )
+    text, columns = _with_aliases(expression)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escape sequences in text, say
+            tree = ast.parse(text.strip(), mode="eval").body
+        _check_size(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name):
+                node.id = columns.get(node.id, node.id)
+        _check(tree)
+    except _Refused as refused:
+        raise DataError(f"`{shown(expression)}` {refused}") from None
+    except (RecursionError, MemoryError):
+        raise DataError(f"`{shown(expression)}` is nested too deeply. Simplify it.") from None
+    except (SyntaxError, ValueError):
+        raise DataError(
+            f"`{shown(expression)}` is not an expression that a formula can hold. Check its brackets."
+        ) from None
+    return tree
+
+
+def column_name(node: ast.Name) -> str:
+    """The column that a name means."""
+    return node.id[1:-1] if node.id.startswith("`") else node.id
+
+
+def function_name(call: ast.Call) -> str:
+    """The name of the function that a call has, with its `np.`."""
+    return ast.unparse(call.func)
+
+
+def signature_of(call: ast.Call) -> Signature:
+    """The signature of the function that a call has.
+
+    Raises:
+        ValueError: a formula has no such function.
+    """
+    match call.func:
+        case ast.Name(id=name) if name in FUNCTIONS:
+            return FUNCTIONS[name]
+        case ast.Name(id="exp10"):
+            raise _Refused("calls `exp10`, which formulaic computes as x ** 10. Write {10.0 ** x}.")
+        case ast.Name(id=name):
+            known = ", ".join(sorted(FUNCTIONS, key=str.lower))
+            hint = f"They have {known}, and np.…" if numpy_signature(name) is None else f"Write `np.{name}`."
+            raise _Refused(f"calls `{shown(name)}`, which formulas do not have. {hint}")
+        case ast.Attribute(value=ast.Name(id="np"), attr=name):
+            found = numpy_signature(name)
+            if found is not None:
+                return found
+    if isinstance(call.func, ast.Attribute):
+        raise _unknown_attribute(call.func)
+    raise _Refused(f"calls something without a name. {_REMEDY}")
+
+
+def arguments(call: ast.Call) -> tuple[list[ast.expr], dict[str, ast.expr]]:
+    """The arguments of a call that are computed from columns, and its constants by name.
+
+    Raises:
+        ValueError: the function does not take them.
+    """
+    signature = signature_of(call)
+    leading = call.args[: signature.columns]
+    if len(leading) < signature.required:
+        raise _Refused(
+            f"calls `{function_name(call)}` with {len(leading)} of {signature.required} arguments."
+        )
+    named = _by_name(call, call.args[signature.columns :], signature.constants, signature.named)
+    return leading, named
+
+
+def contrast_arguments(node: ast.expr) -> tuple[str, dict[str, ast.expr]] | None:
+    """The name of contrasts, with its `contr.`, and their arguments; None for anything else.
+
+    Raises:
+        ValueError: the contrasts do not take such arguments.
+    """
+    function = node.func if isinstance(node, ast.Call) else node
+    match function:
+        case ast.Name(id=name) if name in PATSY_CONTRASTS:
+            names = PATSY_CONTRASTS[name]
+        case ast.Attribute(value=ast.Name(id="contr"), attr=attr) if attr in CONTRASTS:
+            name, names = f"contr.{attr}", CONTRASTS[attr]
+        case _:
+            return None
+    return name, _by_name(node, node.args, names, ()) if isinstance(node, ast.Call) else {}
+
+
+def constant(node: ast.expr) -> Any:
+    """The value of an expression without columns: a number, text, None, or a list, tuple or dict of such.
+
+    Raises:
+        ValueError: it holds anything else, or a number that is too large.
+    """
+    match node:
+        case ast.List(elts=items):
+            return [constant(item) for item in items]
+        case ast.Tuple(elts=items):
+            return tuple(constant(item) for item in items)
+        case ast.Dict(keys=keys, values=values):
+            return {constant(key): constant(value) for key, value in zip(keys, values, strict=True) if key}
+        case ast.Constant(value=str() | None):
+            return node.value
+    value = _check(node)
+    if value is None:
+        raise _Refused(f"has a column where `{shown(ast.unparse(node))}` must be a constant. {_REMEDY}")
+    return value
+
+
+def arithmetic(op: ast.operator, left: Number, right: Number) -> Number:
+    """One operation on two numbers.
+
+    Raises:
+        ValueError: the result is not a number, or too large.
+    """
+    whole = isinstance(op, ast.Pow) and isinstance(left, int) and isinstance(right, int)
+    if whole and max(right, int(left).bit_length() * right) > 4 * MAX_BITS:  # `number` looks closer.
+        raise _Refused(f"holds a number of more than {MAX_BITS} binary digits. Write a smaller one.")
+    try:
+        return number(BINARY[type(op)](left, right))
+    except (ArithmeticError, ValueError, TypeError) as error:
+        raise _Refused(f"holds a number that cannot be computed ({error}). Correct it.") from None
+
+
+def number(value: Any) -> Number:
+    """A number as it enters arithmetic: whole numbers beyond 64 bits are floats, as in a table.
+
+    Raises:
+        ValueError: it is none, or too large for a float.
+    """
+    if not isinstance(value, bool | int | float):
+        raise _Refused(f"holds {shown(repr(value))} where a number is needed. {_REMEDY}")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        try:
+            return float(value)
+        except OverflowError:
+            raise _Refused(
+                f"holds a number of more than {MAX_BITS} binary digits. Write a smaller one."
+            ) from None
+    return value
+
+
+def _with_aliases(expression: str) -> tuple[str, dict[str, str]]:
+    """The expression with aliases for names in backticks, outside of text, and alias to name."""
+    prefix = "column_in_backticks_"
+    while prefix in expression:
+        prefix += "_"
+    aliases: dict[str, str] = {}
+
+    def alias(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0]
+        aliases[name := f"{prefix}{len(aliases)}"] = match[0]
+        return name
+
+    return _QUOTED.sub(alias, expression), aliases
+
+
+def _check_size(tree: ast.expr) -> None:
+    level: list[ast.AST] = [tree]
+    nodes, depth = 0, 0
+    while level:
+        nodes, depth = nodes + len(level), depth + 1
+        if nodes > MAX_NODES or depth > MAX_DEPTH:
+            raise _Refused(f"has more than {MAX_NODES} parts or {MAX_DEPTH} levels. Simplify it.")
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+
+
+def _check(node: ast.expr) -> Number | None:
+    """The value of a number; None for what differs from row to row.
+
+    Raises:
+        ValueError: a formula may not hold this.
+    """
+    match node:
+        case ast.Constant(value=value):
+            return number(value)
+        case ast.Name():
+            return None
+        case ast.Attribute():
+            return _check_attribute(node)
+        case ast.BinOp(op=op) if type(op) in BINARY:
+            return _check_binary(node)
+        case ast.UnaryOp(op=op, operand=operand):
+            value = _check(operand)
+            return None if value is None else _negated(op, value)
+        case ast.BoolOp(values=values):
+            for each in values:
+                _check(each)
+            return None
+        case ast.Compare(left=left, ops=ops, comparators=others) if {type(op) for op in ops} <= set(
+            COMPARISONS
+        ):
+            for each in (left, *others):
+                _check_operand(each, text=True)
+            return None
+        case ast.Call():
+            _check_call(node)
+            return None
+    inner = getattr(node, "op", None) or (getattr(node, "ops", None) or [node])[0]
+    raise _Refused(
+        f"holds more than a formula may ({type(inner).__name__}): arithmetic on columns only. {_REMEDY}"
+    )
+
+
+def _check_operand(node: ast.expr, text: bool) -> Number | None:
+    return None if text and _is_text(node) else _check(node)
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _check_binary(node: ast.BinOp) -> Number | None:
+    text = isinstance(node.op, ast.Add)  # Texts can be joined; all else would repeat or format them.
+    left, right = _check_operand(node.left, text), _check_operand(node.right, text)
+    return None if left is None or right is None else arithmetic(node.op, left, right)
+
+
+def _negated(op: ast.unaryop, value: Number) -> Number:
+    try:
+        return number(UNARY[type(op)](value))
+    except TypeError as error:
+        raise _Refused(f"holds a number that cannot be computed ({error}). Correct it.") from None
+
+
+def _check_attribute(node: ast.Attribute) -> Number:
+    """`np.pi` and its like."""
+    if isinstance(node.value, ast.Name) and node.value.id == "np" and node.attr in NUMPY_CONSTANTS:
+        return NUMPY_CONSTANTS[node.attr]
+    raise _unknown_attribute(node)
+
+
+def _unknown_attribute(node: ast.Attribute) -> _Refused:
+    return _Refused(
+        f"uses `.{shown(node.attr)}`, which is not a function of each row alone: it would mean something "
+        f"else on new rows. {_REMEDY} A column with a dot in its name goes in backticks."
+    )
+
+
+def _check_call(call: ast.Call) -> None:
+    signature, function = signature_of(call), function_name(call)
+    leading, parameters = arguments(call)
+    if function == "Q":
+        if not _is_text(leading[0]):
+            raise _Refused("needs the name of a column in quotes: Q('my column').")
+        return
+    for argument in leading:
+        _check_operand(argument, signature.text)
+    for name, node in parameters.items():
+        _check_parameter(function, name, node)
+    if function == "hashed":
+        _check_hashed(parameters)
+
+
+def _check_parameter(function: str, name: str, node: ast.expr) -> None:
+    found = contrast_arguments(node) if name == "contrasts" else None
+    if found is not None:
+        for each in found[1].values():
+            constant(each)
+        return
+    value, largest = constant(node), LARGEST.get(name)
+    if isinstance(value, list | tuple | dict) and name not in SEQUENCES:
+        raise _Refused(f"gives `{function}` several values of `{name}`. Give one.")
+    if largest is not None and isinstance(value, int | float) and not value <= largest:
+        raise _Refused(f"gives `{function}` the {name} {value}; at most {largest} can be computed.")
+
+
+def _check_hashed(parameters: Mapping[str, ast.expr]) -> None:
+    levels = constant(parameters["levels"]) if "levels" in parameters else None
+    if not isinstance(levels, int):
+        raise _Refused("needs the number of levels: hashed(x, levels=16).")
+    if "contrasts" in parameters and levels > MAX_CONTRAST_LEVELS:
+        raise _Refused(f"has contrasts for {levels} levels; at most {MAX_CONTRAST_LEVELS} can be computed.")
+
+
+def _by_name(
+    call: ast.Call, positional: Sequence[ast.expr], names: tuple[str, ...], named: tuple[str, ...]
+) -> dict[str, ast.expr]:
+    """The arguments of a call by name.
+
+    Raises:
+        ValueError: there are too many, one is given twice, or has another name.
+    """
+    found = dict(zip(names, positional, strict=False))
+    for keyword in call.keywords:
+        if keyword.arg not in (*names, *named) or keyword.arg in found:
+            raise _Refused(
+                f"gives `{function_name(call)}` the argument `{keyword.arg}`, {_takes(names, named)}"
+            )
+        found[keyword.arg] = keyword.value
+    if len(positional) > len(names):
+        raise _Refused(f"gives `{function_name(call)}` too many arguments, {_takes(names, named)}")
+    return found
+
+
+def _takes(names: tuple[str, ...], named: tuple[str, ...]) -> str:
+    known = ", ".join(f"`{name}`" for name in (*names, *named))
+    return f"which it does not take in a formula{f': it takes {known}' if known else ''}. {_REMEDY}"
