@@ -1,0 +1,5 @@
+"""Fits on disk: one file of JSON with a digest of all that it holds; no pickle, no data, no code."""
+
+from neglog.export.saved import Saved, check_folder, load, save
+
+__all__ = ["Saved", "check_folder", "load", "save"]

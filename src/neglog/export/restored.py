@@ -1,0 +1,152 @@
+"""Documents held against the model that they name: what is loaded can be predicted from, or is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog.data import ALL, Data
+from neglog.errors import DataError
+from neglog.export import arrays
+from neglog.export.described import conditions, rebuilt
+from neglog.export.documents import flag, mapping, number, shortened, text, texts, whole, wrong
+from neglog.formula import Design
+from neglog.handlers import Model, is_parameter
+from neglog.layers import former_names, replaced
+from neglog.predictors import RESPONSE
+from neglog.tracing import Run, initial_value, positive_names, predictor_names, run
+
+NEEDED = {
+    *("format", "neglog", "model", "params", "columns", "outputs", "responses", "row_keywords", "formula"),
+    *("nll", "loss", "converged", "status", "steps", "n", "k"),
+}
+"""The fields of a document beside its digest."""
+
+
+def restored(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a saved fit is made of, by the names of its attributes.
+
+    Raises:
+        NeglogError: a field is missing, or is not what the model needs.
+    """
+    if set(document) != NEEDED:
+        odd = sorted(set(document) ^ NEEDED)
+        raise DataError(f"`model.json` lacks fields or has others than it should: {shortened(odd)}.")
+    params = arrays.read("params", document["params"])
+    size = sum(value.numel() for value in params.values())
+    model = rebuilt(document["model"], size + 2)
+    former = former_names(model)
+    params = replaced(former, params)
+    columns, outputs = (replaced(former, _names(name, document[name])) for name in ("columns", "outputs"))
+    responses, keywords = (texts(name, document[name]) for name in ("responses", "row_keywords"))
+    formula = document["formula"]
+    data = _one_row(columns, keywords)
+    _check_predictors(model, data)
+    params = _checked_params(model, data, params)
+    _check_names(_at_estimates(model, data, params), outputs, responses)
+    return {
+        "model": model,
+        "params": params,
+        "columns": columns,
+        "outputs": outputs,
+        "responses": responses,
+        "keywords": keywords,
+        "formula": None if formula is None else Design.from_json(mapping("formula", formula)),
+        **_numbers(document, size),
+    }
+
+
+def _names(name: str, value: Any) -> dict[str, tuple[str, ...]]:
+    """An object of lists of names."""
+    return {key: texts(f"{name}.{key}", names) for key, names in mapping(name, value).items()}
+
+
+def _numbers(document: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """The numbers of a fit of `size` estimates."""
+    found: dict[str, Any] = {
+        **{name: float(number(name, document[name])) for name in ("nll", "loss", "n")},
+        **{name: whole(name, document[name]) for name in ("steps", "k")},
+        "converged": flag("converged", document["converged"]),
+        "status": text("status", document["status"]),
+    }
+    if not 0 < found["n"] < float("inf"):
+        raise wrong("n", "a positive number of observations", found["n"])
+    if found["k"] > size:
+        raise wrong("k", f"at most {size}, the number of estimates", found["k"])
+    for name in ("nll", "loss"):
+        if found["converged"] and not abs(found[name]) < float("inf"):
+            raise wrong(name, "finite, for a fit that converged", found[name])
+    return found
+
+
+def _one_row(columns: Mapping[str, tuple[str, ...]], keywords: tuple[str, ...]) -> Data:
+    """A row of zeros, with everything that the model takes for each row."""
+    if not columns:
+        raise wrong("columns", "an object of one design or more", columns)
+    designs = {key: torch.zeros((1, len(names)), dtype=torch.float64) for key, names in columns.items()}
+    x = designs[ALL] if set(designs) == {ALL} else designs
+    ones = {key: torch.ones(1, dtype=torch.float64) for key in keywords}
+    return Data(x, torch.zeros(1, dtype=torch.float64), None, ones)
+
+
+def _check_predictors(model: Model, data: Data) -> None:
+    """Raise DataError where there is a design for what the model does not have."""
+    designs = data.x if isinstance(data.x, Mapping) else {}
+    known = (
+        {*predictor_names(model, **data.keywords), *positive_names(model, **data.keywords)} if designs else ()
+    )
+    unknown = sorted(set(designs) - set(known))
+    if unknown:
+        raise wrong("columns", f"an object of designs for no more than {sorted(known)}", unknown)
+
+
+def _checked_params(model: Model, data: Data, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The estimates in the order of the model's sites, of their shapes and on their supports."""
+    bare = run(model, data, Run({RESPONSE: data.y}, fill=initial_value), response=False)
+    sites = {name: site for name, site in bare.sites.items() if is_parameter(site)}
+    free = [name for name, site in sites.items() if not site["is_observed"]]
+    fixed = conditions(model)
+    if set(fixed) != set(sites) - set(free):
+        raise DataError(f"it holds sites fixed that are not the model's: {shortened(sorted(fixed))}.")
+    _check_values({**params, **fixed}, {name: sites[name]["fn"] for name in (*free, *fixed)})
+    if len({value.dtype for value in params.values()}) != 1:
+        raise DataError("its estimates need one dtype.")
+    return {name: params[name] for name in free}
+
+
+def _check_values(values: Mapping[str, Tensor], priors: Mapping[str, Any]) -> None:
+    """Raise DataError unless each value has the shape of its prior, and is on its support."""
+    needed = {name: tuple(prior.shape()) for name, prior in priors.items()}
+    found = {name: tuple(value.shape) for name, value in values.items()}
+    if needed != found:
+        raise DataError(
+            f"its estimates have the shapes {shortened(found)}; the model needs {shortened(needed)}."
+        )
+    for name, prior in priors.items():
+        if not bool(prior.support.check(values[name]).all()):
+            raise DataError(f"the estimate of `{name}` is outside its support, which is {prior.support}.")
+
+
+def _at_estimates(model: Model, data: Data, params: Mapping[str, Tensor]) -> Run:
+    """The model run at its estimates."""
+    values = {**params, RESPONSE: data.y}  # None is drawn, which may take long where estimates are absurd.
+    try:
+        with torch.no_grad():
+            return run(model, data, Run(values), response=False)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"its estimates give `y` no distribution: {shortened(reason)}.") from None
+
+
+def _check_names(at: Run, outputs: Mapping[str, tuple[str, ...]], responses: tuple[str, ...]) -> None:
+    """Hold the names of outputs and responses against how many the model has."""
+    needed = {call.name: len(call.outputs) for call in at.affines if call.outputs is not None}
+    found = {name: len(names) for name, names in outputs.items()}
+    if found != needed:
+        raise wrong("outputs", f"names of as many outputs as {needed}", found)
+    shape = at.sites[RESPONSE]["fn"].event_shape
+    if responses and tuple(shape) != (len(responses),):
+        raise wrong("responses", f"the names of {shape[0] if shape else 'no'} components", responses)

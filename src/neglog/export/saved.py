@@ -1,0 +1,188 @@
+"""A fit ↔ a folder with one file, ``model.json``, that one rename replaces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from neglog.errors import DataError, ModelError, NeglogError
+from neglog.export import arrays, documents, files, legacy
+from neglog.export.described import described
+from neglog.export.documents import DAMAGE, shortened
+from neglog.export.restored import restored
+from neglog.fitting.fit import Fit
+from neglog.formula import Design
+from neglog.formula.tagged import to_json
+
+FORMAT = 2
+"""The format that is written; format 1 is read too."""
+
+FILE = "model.json"
+
+
+@dataclass(frozen=True)
+class Saved(Fit):
+    """A fit that was read from disk: it predicts, but holds no data. `formula` is there if it was saved."""
+
+    formula: Design | None = field(default=None, repr=False)
+
+
+def save(fit: Fit, folder: str | Path, *, formula: Design | None = None) -> Path:
+    """Write a fit into a folder, which is made if need be; an earlier model there is replaced.
+
+    The model is one file that one rename replaces: whoever reads meanwhile finds the old model or the new
+    one, and a process that is killed leaves one of them. Of several saves at once the last one counts.
+
+    Args:
+        fit: the fit of a model in `neglog.models`, with whatever of it `pyro.condition` holds fixed, inside
+            `masked`, `censored` and `truncated`.
+        folder: where to.
+        formula: how tables become designs, for `neglog predict`.
+
+    Raises:
+        ModelError: the model is not one of `neglog.models`, or is inside a handler that a file cannot name;
+            its estimates are none that it can have.
+        DataError: the folder holds other things than a model, or is a file; or the formula cannot be saved.
+        OSError: the folder cannot be written; what was there is as before.
+
+    >>> import tempfile, torch
+    >>> from neglog import mle, models, predict
+    >>> x = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
+    >>> fit = mle(models.gaussian, x, torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     again = load(save(fit, folder))
+    >>> bool((predict(again, x).mean == predict(fit, x).mean).all())
+    True
+    """
+    folder = Path(folder)
+    content = _content(fit, formula)
+    if len(content) > files.MAX_BYTES:
+        raise ModelError(f"the fit cannot be saved: it takes {len(content)} bytes, above {files.MAX_BYTES}.")
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE
+    before = _read_or_none(path)
+    files.publish(path, content)
+    files.remove_temporary(path)
+    _remove_legacy(folder, before)
+    return folder
+
+
+def _content(fit: Fit, formula: Design | None) -> bytes:
+    """The document of a fit, one that can be loaded."""
+    fields = {
+        "format": FORMAT,
+        "neglog": _version(),
+        "model": described(fit.model),
+        **{name: to_json(float(getattr(fit, name))) for name in ("nll", "loss", "n")},
+        **{name: int(getattr(fit, name)) for name in ("steps", "k")},
+        "converged": bool(fit.converged),
+        "status": fit.status,
+        "columns": {key: list(names) for key, names in fit.columns.items()},
+        "outputs": {key: list(names) for key, names in fit.outputs.items()},
+        "responses": list(fit.responses),
+        "row_keywords": list(fit.keywords),
+        "formula": None if formula is None else formula.to_json(),
+    }
+    try:
+        content = documents.encoded({**fields, "params": arrays.written(fit.params)})
+        restored(documents.verified(documents.parsed(content)))
+    except NeglogError as error:
+        raise ModelError(f"the fit cannot be saved: {error}") from error
+    return content
+
+
+def load(folder: str | Path) -> Saved:
+    """Read a fit that `save` wrote. All of it is held against the model that it names.
+
+    Raises:
+        DataError: the folder holds no model, or one that is damaged or of a newer neglog.
+        OSError: a file cannot be read.
+    """
+    folder = Path(folder)
+    try:
+        return Saved(**_restored(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"`{folder}` holds no saved model: it has no {FILE}. `neglog.export.save` and `neglog fit --out` "
+            "make one."
+        ) from None
+    except DAMAGE as error:
+        reason = str(error) if isinstance(error, NeglogError) else f"it is damaged ({shortened(error)})"
+        raise DataError(
+            f"`{folder}` cannot be used: {reason.removesuffix('.')}. Fit again, and save that fit with "
+            "`neglog.export.save` or `neglog fit --out`."
+        ) from error
+
+
+def _restored(folder: Path) -> dict[str, Any]:
+    document = documents.parsed(files.read(folder / FILE))
+    _check_format(document)
+    if document["format"] == FORMAT:
+        return restored(documents.verified(document))
+    try:
+        estimates = files.read(folder / legacy.ESTIMATES)
+    except FileNotFoundError:
+        if documents.parsed(files.read(folder / FILE)) != document:  # A save has replaced it meanwhile.
+            return _restored(folder)
+        raise DataError(f"its file {legacy.ESTIMATES} is missing.") from None
+    return restored(legacy.upgraded(document, estimates))
+
+
+def _check_format(document: Mapping[str, Any]) -> None:
+    number = document.get("format")
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise DataError(f"its {FILE} is not neglog's")
+    if number > FORMAT:
+        theirs = shortened(document.get("neglog"))
+        raise DataError(f"it was saved by neglog {theirs}, and this is {_version()}; upgrade neglog")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise DataError unless a model may be saved in the folder: a new one, an empty one, or a model's.
+
+    Files that a killed save left there do not count.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"`{folder}` is a file. Name a folder for the model.")
+    names = set(os.listdir(folder)) if folder.is_dir() else set()
+    if names - _leftovers(names) and _read_or_none(folder / FILE) is None:
+        raise DataError(
+            f"`{folder}` is not empty and holds no neglog model. Name a new folder, so that nothing is lost."
+        )
+
+
+def _leftovers(names: set[str]) -> set[str]:
+    """The files that a killed save left in a folder without a model."""
+    found = {name for name in names if files.is_temporary(name, FILE)} | names & legacy.LEFTOVERS
+    return found | (names & {legacy.ESTIMATES} if legacy.RENAMED_LAST in names else set())
+
+
+def _read_or_none(path: Path) -> dict[str, Any] | None:
+    """The document of a model, damaged or not; None where there is no document of neglog's."""
+    try:
+        document = documents.parsed(files.read(path))
+    except (OSError, NeglogError):
+        return None
+    return document if {"format", "neglog"} <= set(document) else None
+
+
+def _remove_legacy(folder: Path, before: Mapping[str, Any] | None) -> None:
+    """Remove the estimates of the model of format 1 that was replaced, and what killed saves of it left."""
+    names = set(os.listdir(folder))
+    old = _leftovers(names) - {name for name in names if files.is_temporary(name, FILE)}
+    if before is not None and before["format"] == 1:
+        old |= {legacy.ESTIMATES}
+    for name in old:
+        with contextlib.suppress(OSError):
+            os.unlink(folder / name)
+
+
+def _version() -> str:
+    from neglog import __version__
+
+    return __version__
