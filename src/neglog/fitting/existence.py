@@ -22,6 +22,8 @@ FALL = 1.0
 """A fall of the loss in nats that shows a slope, where a solver has not arrived."""
 RISE = 1e-7
 """A rise of the loss in nats that shows a minimum."""
+STRAIGHT = 1e9
+"""The longest way along a flat direction: beyond it the rounding of the direction moves what is not flat."""
 Ends = tuple[str, str]
 REAL: Ends = ("-∞", "+∞")
 """The ends of the real line."""
@@ -126,7 +128,8 @@ def _rises(coordinates: Coordinates, z: Tensor, value: float, direction: Tensor,
     if curvature <= 0:
         return False
     seen = (20 * RISE / (curvature * coordinates.rows)) ** 0.5
-    reached = (coordinates.value(z + far * seen * direction) for far in (1.0, 1e2, 1e4))
+    distances = (far * seen for far in (1.0, 1e2, 1e4) if far * seen <= STRAIGHT)
+    reached = (coordinates.value(z + distance * direction) for distance in distances)
     return any(math.isfinite(there) and there > value + RISE for there in reached)
 
 

@@ -24,7 +24,7 @@ from neglog.objective.basis import sample_of
 from neglog.objective.cuts import Cut, Look, look
 from neglog.objective.rowwise import TRIED, Rows, Rowwise, rowwise_of
 from neglog.objective.sites import Site, lay_out
-from neglog.objective.spread import check_spread, exact_rows, may_be_exact
+from neglog.objective.spread import check_spread, may_be_exact, narrow_rows
 from neglog.predictors import RESPONSE, design_keys
 from neglog.tracing import Affine, Run, initial_value, model_name, prototype, run, takes_missing, with_sizes
 
@@ -389,7 +389,7 @@ class Objective:
     def _is_spread(self, theta: Tensor) -> bool:
         """Whether the rows of a sample are all far from being followed exactly."""
         few = self.sample
-        return not bool(exact_rows(few.response(theta), few.data.y, FAR).any())
+        return not bool(narrow_rows(few.response(theta), few.data.y, FAR).any())
 
 
 def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Spreads: where a density has shrunk to the rounding of the rows that it follows."""
+"""Degenerate likelihoods: scale parameters that have collapsed to the floating-point precision of y."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from neglog.distributions.observed import latent
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.errors import UnboundedLikelihoodError
 
+STEPS = 64
+"""A spread of no more than this, in units of the relative rounding of y, is that of rounding."""
+FAR = 1e3
+"""The distance of a mean from a row that it does not follow, in units of the spread that is rounding."""
+
 
 def may_be_exact(response: Any) -> bool:
     """Whether the density of a response can be as high as one likes."""
@@ -19,24 +24,41 @@ def may_be_exact(response: Any) -> bool:
     return not (response.support.is_discrete or response.event_shape)
 
 
-def exact_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
-    """Where the spread of the response is no more than some times the rounding of `y`, `(N,)` or `(S, N)`."""
-    nowhere = torch.zeros((), dtype=torch.bool)
+def narrow_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
+    """Where the spread of the response is at most `times` the rounding of `y`, `(N,)` or `(S, N)`."""
     if not may_be_exact(response):
-        return nowhere
+        return torch.zeros((), dtype=torch.bool)
     response = latent(response)  # a spread that bounds hold up may still go to 0
     try:
         # A component of a mixture may follow its rows exactly while the others keep the whole wide.
         spread_at = getattr(response, "spread_at", None)
         spread = response.stddev if spread_at is None else spread_at(y)
     except NotImplementedError:  # a distribution of the user's own, without a variance
-        return nowhere
-    # A y that starts at 0 is as exact as its own row, as log y is; a real y as the largest of them.
+        return torch.zeros((), dtype=torch.bool)
+    narrow = spread <= times * _rounding(response, y)
+    return narrow.expand(broadcast_shapes(narrow.shape, y.shape))
+
+
+def exact_rows(response: Any, y: Tensor) -> Tensor:
+    """Where the density of the response has collapsed onto the row, `(N,)` or `(S, N)`.
+
+    A narrow density far from its row follows nothing: so is one whose scale has not yet come from its initial
+    value to that of a large y.
+    """
+    narrow, response = narrow_rows(response, y), latent(response)
+    if not bool(narrow.any()) or hasattr(response, "spread_at"):
+        return narrow
+    try:
+        away = (y - response.mean).abs()
+    except NotImplementedError:
+        return narrow
+    return narrow & ~(away > FAR * _rounding(response, y))
+
+
+def _rounding(response: Any, y: Tensor) -> Tensor:
+    """The spread that counts as rounding: of a y that starts at 0 in its own row, else of the largest y."""
     own = getattr(response.support, "lower_bound", None) == 0
-    exact = spread <= torch.finfo(y.dtype).eps * 500 * times * (
-        y.abs() if own else y.abs().amax(-1, keepdim=True)
-    )
-    return exact.expand(broadcast_shapes(exact.shape, y.shape))
+    return torch.finfo(y.dtype).eps * STEPS * (y.abs() if own else y.abs().amax(-1, keepdim=True))
 
 
 def check_spread(response: Any, data: Data, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,8 @@ CHUNK = 65_536
 """So many numbers of a design are worked on at a time: they stay in the cache."""
 ZERO = 1e-12
 """A residual of less than this share of what it is the difference of is zero up to rounding."""
+SOME = 256
+"""The number of rows, evenly spaced, that determine the unit of a design."""
 SUM = 16 * float(np.finfo(np.float64).eps)
 """The rounding of a sum of some terms, as a share of their sizes."""
 
@@ -46,6 +49,12 @@ class Lines:
     @property
     def rows(self) -> int:
         return len(self.y)
+
+    @cached_property
+    def unit(self) -> float:
+        """The root mean square of the entries of x in some rows: the unit in which duals balance."""
+        few = self.design(slice(0, self.rows, max(1, self.rows // SOME)))
+        return float(np.sqrt(np.square(few).mean())) or 1.0
 
     def chunks(self, stop: int | None = None) -> Iterator[slice]:
         """Parts of the rows, up to `stop`, that stay in the cache."""

@@ -66,7 +66,7 @@ def vertex_at(lines: Lines, basis: Index, guess: Array | float = 0.5) -> Vertex 
     if weighted is None:
         return None
     duals = weighted / lines.weights[held]
-    off = np.abs(weighted @ lines.design(held) - missing).max() / lines.weights.sum()
+    off = np.abs(weighted @ lines.design(held) - missing).max() / (lines.weights.sum() * lines.unit)
     excess = max(float((-duals).max()), float((duals - 1).max()), 0.0)
     return Vertex(z, basis, residuals, held, duals, max(excess, float(off)))
 
