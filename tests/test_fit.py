@@ -456,7 +456,7 @@ def test_rows_keep_what_belongs_to_them():
     torch.testing.assert_close(
         predict(fit, x, exposure=2 * exposure).mean, 2 * predict(fit, x, exposure=exposure).mean
     )
-    with pytest.raises(DataError, match=r"the fit had these for each row: \['exposure'\]; given are none"):
+    with pytest.raises(DataError, match=r"the rows that were fitted had `exposure`"):
         predict(fit, x)
     with pytest.raises(DataError, match="`exposure` has 59 rows"):
         mle(models.poisson, x, y, exposure=exposure[:-1])

@@ -26,7 +26,7 @@ from neglog import (
 )
 from neglog.distributions import Normal, Poisson
 from neglog.distributions.averaged import Averaged, Listed, quantile_of
-from neglog.errors import DataError, ModelError
+from neglog.errors import ModelError
 from neglog.prediction.predict import parameter_draws
 from neglog.predictors import linear, rows
 from neglog.uncertainty.covariances import theta_covariance
@@ -156,7 +156,7 @@ def test_a_posterior_is_predicted_from_by_its_own_draws():
     torch.testing.assert_close(response.cdf(torch.tensor(outcome["lower"].to_numpy())), number([0.025] * 40))
     with pytest.raises(ModelError, match="the posterior has 300"):
         predict(drawn, x, draws=301)
-    with pytest.raises(DataError, match="the posterior had these for each row: none"):
+    with pytest.raises(ModelError, match="`predict` takes no `exposure`"):
         predict(drawn, x, exposure=torch.ones(40))
 
 

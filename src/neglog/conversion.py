@@ -6,8 +6,9 @@ that mends the argument of the kind that came.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.masked import MaskedTensor
 
-from neglog.errors import DataError
+from neglog.errors import DataError, ModelError
 
 LARGEST_INTEGER = 2**63 - 1
 """Unsigned integers above this have no int64."""
@@ -159,6 +160,32 @@ def as_labels(name: str, value: Any) -> np.ndarray:
     if not array.ndim:
         raise DataError(f"`{name}` must have one entry for each row; it is {value!r}.")
     return array
+
+
+def named_values(name: str, values: Any) -> dict[str, Tensor]:
+    """Name -> float64 tensor, of a mapping of numbers, arrays or tensors such as the values of `start`.
+
+    Raises:
+        ModelError: no mapping, keys that are not text, values that are not finite real numbers.
+    """
+    if not isinstance(values, Mapping):
+        raise ModelError(
+            f"`{name}` must be a mapping, such as {{'sigma': 1.0}}; it is {type(values).__name__}."
+        )
+    found = {}
+    for key, value in values.items():
+        if not isinstance(key, str):
+            raise ModelError(f"the keys of `{name}` must be names of parameters; one is {key!r}.")
+        given = [value] if isinstance(value, Real) else value
+        given = given.to_numpy() if isinstance(given, pd.Series) else given
+        try:
+            tensor = to_tensor(f"{name}[{key!r}]", given, torch.float64, integers=True)
+        except DataError as error:
+            raise ModelError(str(error)) from error
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"`{name}[{key!r}]` must be finite; it is {value}.")
+        found[key] = tensor.reshape(()) if isinstance(value, Real) else tensor
+    return found
 
 
 def is_integer(y: Any) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -33,6 +34,14 @@ ALL = ""
 
 Columns = Mapping[str, tuple[str, ...]]
 Parts = dict[tuple[str, str], Tensor]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What a model reads its row-wise keywords as: bounds, which may be infinite, or values of a support."""
+
+    bounds: Collection[str] = ()
+    supports: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,12 +126,12 @@ def prepare(
     *,
     weights: Any = None,
     dtype: torch.dtype = torch.float64,
-    row_bounds: Collection[str] = (),
+    roles: Roles | None = None,
     **keywords: Any,
 ) -> Data:
     """Validate everything that belongs to the rows; rows of weight 0 are left out.
 
-    Keywords in `row_bounds` may be infinite. What of `y` is NaN is missing, which `observed` looks at.
+    What of `y` is NaN is missing, which `observed` looks at.
 
     Raises:
         DataError: wrong kind, shape or length, labels of rows that differ, no rows, NaN or infinite values,
@@ -145,7 +154,7 @@ def prepare(
     data = Data(designs, y, masses, vectors, columns, responses, integer, labels=labels)
     kept = torch.arange(rows) if masses is None else _positive(masses)
     data = data if len(kept) == rows else data.take(kept)
-    _check_finite(data, row_bounds)
+    check_roles(data, roles or Roles())
     return data
 
 
@@ -270,6 +279,11 @@ def _vector(name: str, value: Any, dtype: torch.dtype) -> Tensor:
         tensor = frame_tensor(name, value, dtype)
     elif isinstance(value, Named):
         tensor = value.values.to(dtype)
+    elif isinstance(value, Real) and name != "y":
+        raise DataError(
+            f"`{name}` needs one value for each row, as numpy.full(len(x), {value}) has; it is {value!r}. A "
+            f"setting of the model is bound to it, as by functools.partial(model, {name}={value!r})."
+        )
     elif isinstance(value, pd.Series):
         tensor = series_tensor(name, value, dtype)
     else:
@@ -312,7 +326,7 @@ def check_response(data: Data, support: Any, shape: tuple[int, ...], model: str)
     unknown = torch.isnan(data.y)
     inside = support.check(filled(data.y, ~unknown, support) if bool(unknown.any()) else data.y)
     if not bool(inside.all()):
-        raise DataError(f"`{model}` needs every `y` to be {_in_words(support)}; {_outside(data, ~inside)}")
+        raise DataError(f"`{model}` needs every `y` to be {in_words(support)}; {_outside(data, ~inside)}")
 
 
 def check_density(data: Data, log_prob: Tensor, model: str) -> None:
@@ -336,7 +350,7 @@ def _outside(data: Data, wrong: Tensor) -> str:
     return f"{count} of {wrong.numel()} do not: row {data.row(row)} has y = {data.y[row].tolist()}{keywords}."
 
 
-def _in_words(support: Any) -> str:
+def in_words(support: Any) -> str:
     if isinstance(getattr(support, "upper_bound", None), int):
         return f"a whole number from {support.lower_bound} to {support.upper_bound}"
     words = {
@@ -365,12 +379,35 @@ def _positive(weights: Tensor) -> Tensor:
     return kept
 
 
-def _check_finite(data: Data, row_bounds: Collection[str]) -> None:
+def check_roles(data: Data, roles: Roles) -> None:
+    """Refuse values that are NaN or infinite, and keywords outside the supports that a model has for them.
+
+    Raises:
+        DataError: some are, with the first of their rows.
+    """
     _check_designs(data.x, data.columns, data)
     for key, value in ({"y": data.y} | dict(data.keywords)).items():
-        wrong = {"y": torch.isinf}.get(key, torch.isnan if key in row_bounds else _not_a_number)(value)
+        wrong = {"y": torch.isinf}.get(key, torch.isnan if key in roles.bounds else _not_a_number)(value)
         if bool(wrong.any()):
             raise DataError(_not_finite(key, data, wrong, "drop or mend these rows"))
+        if key in roles.supports:
+            check_support(key, value, roles.supports[key], data.index)
+
+
+def check_support(key: str, value: Tensor, support: Any, index: Tensor | None = None) -> None:
+    """Refuse row-wise values `(N,)` or `(S, N)` outside the support that a model has for them.
+
+    Raises:
+        DataError: some are, with the first of their rows, by its number in the user's data.
+    """
+    wrong = ~support.check(value)
+    if bool(wrong.any()):
+        *_, row = wrong.nonzero()[0].tolist()
+        number = row if index is None else int(index[row])
+        raise DataError(
+            f"`{key}` must be {in_words(support)}; {int(wrong.sum())} of {wrong.numel()} are not: row "
+            f"{number} has {float(value[wrong][0]):g}. Correct these rows, or leave them out everywhere."
+        )
 
 
 def _not_a_number(value: Tensor) -> Tensor:

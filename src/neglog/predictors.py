@@ -170,6 +170,26 @@ def _like(x: Designs) -> Tensor:
     return next(iter(x.values())) if isinstance(x, Mapping) else x
 
 
+def row_supports(**supports: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a model with the supports of its keywords that belong to the rows: keyword -> constraint.
+
+    They stay on the model as ``row_supports``; data outside them are refused before a fit and a prediction.
+
+    >>> from torch.distributions import constraints
+    >>> @row_supports(exposure=constraints.nonnegative)
+    ... def counts(x, y=None, exposure=None):
+    ...     return exposure
+    >>> counts.row_supports
+    {'exposure': GreaterThanEq(lower_bound=0.0)}
+    """
+
+    def decorate(model: Callable[..., Any]) -> Callable[..., Any]:
+        model.row_supports = supports  # type: ignore[attr-defined]
+        return model
+
+    return decorate
+
+
 def sized(**sizes: Callable[[Tensor], int]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a model whose sizes (classes, dimensions) are read from the response: keyword -> reader.
 

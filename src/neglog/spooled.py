@@ -17,7 +17,7 @@ from torch import Tensor
 
 from neglog.alignment import common_labels
 from neglog.conversion import Named
-from neglog.data import ALL, Columns, Data, prepare, prepare_array, prepare_designs
+from neglog.data import ALL, Columns, Data, Roles, prepare, prepare_array, prepare_designs
 from neglog.errors import DataError
 from neglog.predictors import Designs, row_count
 
@@ -130,7 +130,7 @@ def _validated(block: Any, first: Data | None) -> Data | None:
         return None
     if first is not None:
         designs, columns = _in_order(designs, columns, first.columns), first.columns
-    data = replace(prepare(designs, y, row_bounds=set(given), **given), columns=columns)
+    data = replace(prepare(designs, y, roles=Roles(bounds=set(given)), **given), columns=columns)
     names = tuple(map(str, y.columns)) if isinstance(y, pd.DataFrame | Named) else ()
     data = replace(data, responses=names)
     if first is not None and _shapes(data) != _shapes(first):

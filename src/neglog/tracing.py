@@ -19,7 +19,7 @@ from torch.distributions import biject_to
 
 from neglog.data import ALL, Data
 from neglog.errors import ModelError
-from neglog.handlers import Model, checked_model, is_parameter, is_real
+from neglog.handlers import Model, is_parameter, is_real
 from neglog.layers import layers
 from neglog.modes import Constants, Mode, Network
 from neglog.predictors import RESPONSE, Designs, affine
@@ -254,16 +254,6 @@ def _nowhere(model: Model, first: Run, error: ValueError) -> str:
 def takes_missing(model: Model) -> bool:
     """Whether the model is inside `masked`."""
     return any(getattr(layer, "missing", False) for layer in layers(model))
-
-
-def row_bounds(model: Model) -> frozenset[str]:
-    """The keywords that `censored` and `truncated` read as bounds of the rows, which may be infinite.
-
-    Raises:
-        ModelError: the model is no function.
-    """
-    every = layers(checked_model(model))
-    return frozenset().union(*(getattr(layer, "row_bounds", ()) for layer in every))
 
 
 def model_name(model: Model) -> str:

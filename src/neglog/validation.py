@@ -21,7 +21,8 @@ from neglog.fitting.fit import mle
 from neglog.handlers import Model
 from neglog.prediction.scores import parsed
 from neglog.prediction.scores import scores as row_scores
-from neglog.tracing import row_bounds, takes_missing
+from neglog.signatures import roles_of
+from neglog.tracing import takes_missing
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def cross_validate(
         ModelError: no such score.
         NeglogError: the rows outside a fold cannot be fitted; the message names the fold.
     """
-    prepare(x, y, weights=weights, row_bounds=row_bounds(model), **rows)
+    prepare(x, y, weights=weights, roles=roles_of(model, rows, cross_validate), **rows)
     y, rows = _column(y), {name: _column(values) for name, values in rows.items()}
     counts = masses(weights, len(y))
     counts = torch.where(_unknown(y), 0.0, counts) if takes_missing(model) else counts

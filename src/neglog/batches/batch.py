@@ -30,6 +30,7 @@ from neglog.batches.precision import covariances, natural_errors, natural_interv
 from neglog.batches.replayed import replayed
 from neglog.batches.stack import Stack, prepare_stack
 from neglog.batches.whitening import whitened
+from neglog.conversion import named_values
 from neglog.errors import ConvergenceWarning, ModelError, NeglogError
 from neglog.fitting.existence import FAR, FLAT, RISE
 from neglog.fitting.start import starting_point
@@ -38,6 +39,7 @@ from neglog.layers import current_names
 from neglog.objective.coordinates import rescaled
 from neglog.objective.objective import Objective, Site
 from neglog.predictors import RESPONSE
+from neglog.signatures import roles_of
 from neglog.solvers import Continuation
 from neglog.solvers.interior import quantile_regressions
 from neglog.solvers.together import Solutions, chords, newton_together
@@ -158,8 +160,8 @@ def mle_batch(
             "fitted to many data sets at once. Loop over `mle`."
         )
     x = current_names(model, x, "x") if isinstance(x, Mapping) else x
-    start = None if start is None else current_names(model, start, "start")
-    stack = prepare_stack(x, y, weights=weights, **keywords)
+    start = None if start is None else current_names(model, named_values("start", start), "start")
+    stack = prepare_stack(x, y, weights=weights, roles=roles_of(model, keywords, mle_batch), **keywords)
     layout, shape = lay_out(with_sizes(flat(model), stack.y.reshape(-1)), stack)
     fit = _batch(layout, shape, stack, start, covariance)
     if not bool(fit.converged.all()):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neglog.alignment import common_labels
 from neglog.conversion import is_integer
-from neglog.data import ALL, Columns, Data, prepare_array, prepare_designs
+from neglog.data import ALL, Columns, Data, Roles, check_support, prepare_array, prepare_designs
 from neglog.errors import DataError
 from neglog.predictors import Designs
 
@@ -100,7 +100,9 @@ def _one(value: Tensor, s: int, stacked: int) -> Tensor:
     return value[s] if value.dim() == stacked else value
 
 
-def prepare_stack(x: Any, y: Any, *, weights: Any = None, **keywords: Any) -> Stack:
+def prepare_stack(
+    x: Any, y: Any, *, weights: Any = None, roles: Roles | None = None, **keywords: Any
+) -> Stack:
     """Validate S data sets; at least one of the arguments has a dimension for them, which comes first.
 
     Raises:
@@ -121,8 +123,11 @@ def prepare_stack(x: Any, y: Any, *, weights: Any = None, **keywords: Any) -> St
         designs, vectors = _mended(_checked(masses), designs, vectors)
     for key, value in designs.items():
         _check_finite(f"x[{key!r}]" if key else "x", value.flatten(-2), value.shape[-1])
+    roles = roles or Roles()
     for key, value in vectors.items():
-        _check_finite(key, value, 1)
+        _check_finite(key, value.nan_to_num(torch.nan, 0.0, 0.0) if key in roles.bounds else value, 1)
+        if key in roles.supports:
+            check_support(key, value, roles.supports[key])
     plain: Designs = designs if isinstance(x, Mapping) else designs[ALL]
     return Stack(count, rows, plain, vectors.pop("y"), masses, vectors, columns, is_integer(y))
 

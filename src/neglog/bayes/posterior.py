@@ -21,7 +21,7 @@ from neglog.errors import ConvergenceWarning, ModelError, NeglogError, SamplingW
 from neglog.fitting.fit import Fit, map_estimate
 from neglog.handlers import Model
 from neglog.objective.objective import Objective
-from neglog.tracing import row_bounds
+from neglog.signatures import roles_of
 from neglog.uncertainty.covariances import covariance
 
 FEW = 100
@@ -160,7 +160,7 @@ def posterior(
     chains, tune, seed = whole("chains", chains), whole("tune", tune), seed_of(seed)
     target_accept = share("target_accept", target_accept)
     cores = None if cores is None else whole("cores", cores)
-    data = prepare(x, y, weights=weights, row_bounds=row_bounds(model), **keywords)
+    data = prepare(x, y, weights=weights, roles=roles_of(model, keywords, posterior), **keywords)
     objective = Objective(model, data)
     flat = [name for name, site in objective.sites.items() if site.masked]
     fit = None

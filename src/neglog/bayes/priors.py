@@ -14,7 +14,8 @@ from neglog.distributions.observed import latent
 from neglog.errors import DataError
 from neglog.handlers import Model, is_real
 from neglog.objective.objective import Objective
-from neglog.tracing import Affine, row_bounds
+from neglog.signatures import roles_of
+from neglog.tracing import Affine
 
 SPREADS = 2.5
 """Moving x by one of its standard deviations moves y by so many of its own, a priori, or less."""
@@ -58,7 +59,7 @@ def priors_for(
     ... ].scale
     tensor([0.2500], dtype=torch.float64)
     """
-    data = prepare(x, y, weights=weights, row_bounds=row_bounds(model), **keywords)
+    data = prepare(x, y, weights=weights, roles=roles_of(model, keywords, priors_for), **keywords)
     objective = Objective(model, data)
     data = objective.data
     real = is_real(latent(objective.response(objective.initial)).support)

@@ -268,7 +268,8 @@ def _nb2(y: Tensor, mean: Tensor, a: Tensor) -> Tensor:
     ratio = _positive(a * size / (1 + a * low))
     first = size / (1 + a * low) * (torch.log1p(ratio) / ratio)
     second = y * torch.log1p(size / (_positive(torch.minimum(low.clamp(min=1), mean)) * (1 + a * high)))
-    return torch.sign(difference) * (first - second) - 0.5 * torch.log1p(a * y) - log_factorial_rest(y)
+    found = torch.sign(difference) * (first - second) - 0.5 * torch.log1p(a * y) - log_factorial_rest(y)
+    return torch.where((mean == 0) & (y > 0), -math.inf, found)
 
 
 def _nb2_in_mean_twice(y: Tensor, mean: Tensor, a: Tensor) -> Tensor:
@@ -319,11 +320,11 @@ class NegativeBinomial2(Counts, Family):
     """NegativeBinomial2(mean, dispersion): counts with variance mean + dispersion · mean².
 
     Density: Γ(y + r) / (y! Γ(r)) · (r / (r + mean))^r (mean / (r + mean))^y with r = 1 / dispersion.
-    Shapes: any that broadcast; `mean` in counts, `dispersion` without unit; both positive.
+    Shapes: any that broadcast; `mean` in counts, not negative, `dispersion` positive, without unit.
     Estimates: the mean, and the dispersion beyond the Poisson's, which is the limit dispersion → 0; values
     and derivatives stay accurate down to a dispersion of 1e-12 and up to large means.
     Source: Greenwood & Yule (1920); Cameron & Trivedi (1986), who named it NB2.
-    Raises ``ValueError`` for a mean or a dispersion that is not positive.
+    Raises ``ValueError`` for a mean that is negative or a dispersion that is not positive.
 
     >>> import torch
     >>> geometric = NegativeBinomial2(1.0, 1.0)  # ½, ¼, ⅛, ...
@@ -331,7 +332,7 @@ class NegativeBinomial2(Counts, Family):
     (tensor([0.5000, 0.7500]), tensor(2.))
     """
 
-    arg_constraints: Mapping[str, Any] = {"mean": constraints.positive, "dispersion": constraints.positive}
+    arg_constraints: Mapping[str, Any] = {"mean": constraints.nonnegative, "dispersion": constraints.positive}
     support = constraints.nonnegative_integer
 
     mean: Any = None

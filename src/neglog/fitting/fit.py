@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from pyro.infer.autoguide.initialization import init_to_value
 from torch import Tensor
 
+from neglog.conversion import named_values
 from neglog.data import ALL, Columns, Data, prepare
 from neglog.errors import (
     ConvergenceWarning,
@@ -36,8 +37,8 @@ from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import Objective
 from neglog.objective.training import buffers
 from neglog.predictors import design_keys
+from neglog.signatures import roles_of
 from neglog.solvers import Chain, MultiStart, Newton, Solution, TrustRegion
-from neglog.tracing import row_bounds
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def mle(
     >>> fit.converged, round(fit.params["mean.weight"].item(), 4)
     (True, 3.6)
     """
-    return _fit(flat(model), x, y, weights, solver, start, progress, keywords)
+    return _fit(mle, flat(model), x, y, weights, solver, start, progress, keywords)
 
 
 def map_estimate(
@@ -194,10 +195,11 @@ def map_estimate(
     >>> fit.loss > fit.nll
     True
     """
-    return _fit(model, x, y, weights, solver, start, progress, keywords)
+    return _fit(map_estimate, model, x, y, weights, solver, start, progress, keywords)
 
 
 def _fit(
+    caller: Callable[..., Fit],
     model: Model,
     x: Any,
     y: Any,
@@ -208,8 +210,8 @@ def _fit(
     keywords: Mapping[str, Any],
 ) -> Fit:
     dtype = getattr(solver, "dtype", torch.float64)
-    data = prepare(x, y, weights=weights, dtype=dtype, row_bounds=row_bounds(model), **keywords)
-    start = None if start is None else current_names(model, start, "start")
+    data = prepare(x, y, weights=weights, dtype=dtype, roles=roles_of(model, keywords, caller), **keywords)
+    start = None if start is None else current_names(model, named_values("start", start), "start")
     objective = Objective(model, data, start)
     theta = starting_point(objective, start)
     objective.sample.check_bounded(theta)

@@ -24,10 +24,10 @@ from neglog.handlers import Model, flat
 from neglog.kinks import sharpened
 from neglog.objective.coordinates import rescaled
 from neglog.objective.objective import Objective, kinked_sites
+from neglog.signatures import roles_of
 from neglog.solvers import ProximalNewton
 from neglog.solvers.path import quadratic_path
 from neglog.solvers.proximal import Penalty, proximal_step
-from neglog.tracing import row_bounds
 
 NOTHING = 1e-10
 """A slope of no more standard errors than this is rounding."""
@@ -143,7 +143,7 @@ def lasso_path(
     given = None if strengths is None else _checked(strengths)
     if given is None and not (n >= 1 and 0 < ratio < 1):
         raise DataError(f"`n` must be at least 1 and `ratio` between 0 and 1; they are {n} and {ratio:g}.")
-    data = prepare(x, y, weights=weights, row_bounds=row_bounds(model), **keywords)
+    data = prepare(x, y, weights=weights, roles=roles_of(model, keywords, lasso_path), **keywords)
     objective = Objective(model, data)
     theta = starting_point(objective, None)
     coordinates = rescaled(objective, theta)

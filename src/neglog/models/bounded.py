@@ -5,10 +5,11 @@ from __future__ import annotations
 import pyro
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from neglog.distributions import Bernoulli, Beta, Binomial
 from neglog.errors import ModelError
-from neglog.predictors import RESPONSE, Designs, linear, positive, rows
+from neglog.predictors import RESPONSE, Designs, linear, positive, row_supports, rows
 
 
 def bernoulli(x: Designs, y: Tensor | None = None) -> Tensor:
@@ -30,6 +31,7 @@ def bernoulli(x: Designs, y: Tensor | None = None) -> Tensor:
         return pyro.sample(RESPONSE, Bernoulli(logits=logit), obs=y)
 
 
+@row_supports(trials=constraints.nonnegative_integer)
 def binomial(x: Designs, y: Tensor | None = None, trials: Tensor | None = None) -> Tensor:
     """Successes in trials: y ~ Binomial(trials, logits=logit).
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pyro
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from neglog.distributions import NegativeBinomial2, Poisson, ZeroInflated
-from neglog.predictors import RESPONSE, Designs, linear, positive, probability, rows
+from neglog.predictors import RESPONSE, Designs, linear, positive, probability, row_supports, rows
 
 
+@row_supports(exposure=constraints.nonnegative)
 def poisson(x: Designs, y: Tensor | None = None, exposure: Tensor | None = None) -> Tensor:
     """Counts: y ~ Poisson(exposure · exp(log_rate)); the Poisson deviance.
 
@@ -31,6 +33,7 @@ def poisson(x: Designs, y: Tensor | None = None, exposure: Tensor | None = None)
         return pyro.sample(RESPONSE, Poisson(mean), obs=y)
 
 
+@row_supports(exposure=constraints.nonnegative)
 def negative_binomial(x: Designs, y: Tensor | None = None, exposure: Tensor | None = None) -> Tensor:
     """Overdispersed counts (NB2): mean m = exposure · exp(log_mean), variance m + dispersion · m².
 
@@ -52,6 +55,7 @@ def negative_binomial(x: Designs, y: Tensor | None = None, exposure: Tensor | No
         return pyro.sample(RESPONSE, NegativeBinomial2(mean, dispersion), obs=y)
 
 
+@row_supports(exposure=constraints.nonnegative)
 def zero_inflated_poisson(x: Designs, y: Tensor | None = None, exposure: Tensor | None = None) -> Tensor:
     """Counts with more zeros: 0 with probability π, else Poisson(exposure · exp(log_rate)).
 
@@ -76,6 +80,7 @@ def zero_inflated_poisson(x: Designs, y: Tensor | None = None, exposure: Tensor 
         return pyro.sample(RESPONSE, ZeroInflated(Poisson(mean), logit_zero), obs=y)
 
 
+@row_supports(exposure=constraints.nonnegative)
 def zero_inflated_negative_binomial(
     x: Designs, y: Tensor | None = None, exposure: Tensor | None = None
 ) -> Tensor:

@@ -66,7 +66,7 @@ class LaplaceApproximation:
         Raises:
             DataError: as `predict`.
         """
-        data = rows_of(self.fit, x, keywords)
+        data = rows_of(self.fit, x, keywords, self.linearised)
         names = tuple(name for part in self.parts for name in part.names)
         size = max(1, NUMBERS // max(1, self.network.size(names) * len(self.predictors)))
         means, covariances = [], []
@@ -90,7 +90,7 @@ class LaplaceApproximation:
         """
         draws, seed = whole("draws", draws), seed_of(seed)
         mean, covariance = self.linearised(x, **keywords)
-        data = rows_of(self.fit, x, keywords)
+        data = rows_of(self.fit, x, keywords, self.predict)
 
         def response(etas: Tensor) -> Any:
             at = Run(self.network.values, etas=self.network.split(etas))

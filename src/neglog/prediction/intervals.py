@@ -17,7 +17,7 @@ from neglog.distributions.averaged import quantile_of
 from neglog.distributions.supports import ends
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit
-from neglog.prediction.predict import predict, rows_of
+from neglog.prediction.predict import check_row_keywords, predict, rows_of
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, model_name, run
 from neglog.uncertainty.covariances import Kind, theta_covariance
@@ -83,6 +83,7 @@ def interval(
     2      5.87       2.36   2.67  12.89
     """
     level = share("level", level)
+    check_row_keywords(fit, keywords, interval)
     if kind == "outcome":
         shares = [0.5, 0.5 - level / 2, 0.5 + level / 2]
         ends_of = quantile(
@@ -94,7 +95,9 @@ def interval(
         columns = (
             _of_draws(fit, x, level, draws, keywords)
             if isinstance(fit, Posterior)
-            else _wald(fit, rows_of(fit, x, keywords), level, theta_covariance(fit, covariance, groups))
+            else _wald(
+                fit, rows_of(fit, x, keywords, interval), level, theta_covariance(fit, covariance, groups)
+            )
         )
     else:
         raise ModelError(f"`kind` must be 'mean' or 'outcome'; it is {kind!r}.")
@@ -135,6 +138,7 @@ def quantile(
     >>> quantile(fit, x[:1], [0.5, 0.975])
     tensor([[3.0000, 6.6668]], dtype=torch.float64)
     """
+    check_row_keywords(fit, keywords, quantile)
     try:
         shares = torch.as_tensor(q, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,8 @@ from neglog.fitting.fit import Fit, check_fit
 from neglog.handlers import Model
 from neglog.layers import current_names
 from neglog.predictors import RESPONSE, row_count
-from neglog.tracing import Run, model_name, row_bounds, run, takes_missing
+from neglog.signatures import check_keywords, roles_of
+from neglog.tracing import Run, model_name, run, takes_missing
 from neglog.uncertainty.covariances import Kind, theta_covariance
 
 DRAWS = 256
@@ -72,20 +73,31 @@ def predict(
     >>> bool((predict(fit, x, uncertainty=True).variance > predict(fit, x).variance).all())
     True
     """
+    check_row_keywords(fit, keywords, predict)
     if isinstance(fit, Posterior):
         had = fit.objective.data
-        data = new_rows(fit.model, had.columns, had.keywords, x, keywords, owner="posterior")
+        data = new_rows(fit.model, had.columns, had.keywords, x, keywords, predict)
         return _at_draws(fit.objective.model, data, _some(fit, draws))
-    data = rows_of(fit, x, keywords)
+    data = rows_of(fit, x, keywords, predict)
     if not uncertainty:
         return _response(fit.model, data, fit.params)
     return _at_draws(fit.model, data, parameter_draws(fit, draws, seed, kind, groups))
 
 
-def rows_of(fit: Fit, x: Any, keywords: Mapping[str, Any]) -> Data:
+def check_row_keywords(fit: Any, keywords: Collection[str], caller: Callable[..., Any]) -> None:
+    """Refuse keywords that neither the `caller` has, nor the rows of a fit or a posterior had.
+
+    Raises:
+        ModelError: one is unknown, or it is neither a fit nor a posterior.
+    """
+    had = fit.objective.data.keywords if isinstance(fit, Posterior) else check_fit(fit).keywords
+    check_keywords(caller, keywords, had, "the fit")
+
+
+def rows_of(fit: Fit, x: Any, keywords: Mapping[str, Any], caller: Callable[..., Any]) -> Data:
     """New rows for a fit, as `new_rows`."""
     dtype = next(iter(check_fit(fit).params.values())).dtype
-    return new_rows(fit.model, fit.columns, fit.keywords, x, keywords, dtype=dtype)
+    return new_rows(fit.model, fit.columns, fit.keywords, x, keywords, caller, dtype=dtype)
 
 
 def new_rows(
@@ -94,25 +106,29 @@ def new_rows(
     needed: Collection[str],
     x: Any,
     keywords: Mapping[str, Any],
+    caller: Callable[..., Any],
     *,
-    owner: str = "fit",
     dtype: torch.dtype = torch.float64,
 ) -> Data:
     """Designs and row-wise keywords as validated data, whose response is 0 and counts for nothing.
 
     Raises:
-        DataError: designs of other columns, other keywords than those `needed`, NaN or infinite values.
+        DataError: designs of other columns, a keyword of those `needed` is missing, NaN or infinite values.
+        ModelError: neither the rows that were fitted nor the `caller` have a keyword.
     """
-    if set(keywords) != set(needed):
-        given, wanted = sorted(keywords) or "none", sorted(needed) or "none"
-        raise DataError(f"the {owner} had these for each row: {wanted}; given are {given}. Give the same.")
+    check_keywords(caller, keywords, needed, "the fit")
+    missing = sorted(set(needed) - set(keywords))
+    if missing:
+        raise DataError(
+            f"the rows that were fitted had `{missing[0]}`; give it for the rows of this `x` too."
+        )
     common_labels({"x": x} | dict(keywords))
     x = current_names(model, x, "x") if isinstance(x, Mapping) else x
     designs, names = prepare_designs(x, dtype=dtype, columns=columns or None)
     anything = torch.zeros(row_count(designs), dtype=dtype)
     if not keywords:
         return Data(designs, anything, columns=names)
-    data = prepare(designs, anything, dtype=dtype, row_bounds=row_bounds(model), **keywords)
+    data = prepare(designs, anything, dtype=dtype, roles=roles_of(model, keywords, caller), **keywords)
     return Data(designs, data.y, None, data.keywords, names)
 
 
@@ -208,8 +224,9 @@ def log_likelihood(fit: Fit, x: Any, y: Any, **keywords: Any) -> Tensor:
     >>> torch.allclose(log_likelihood(fit, x, y).sum(), torch.tensor(-fit.nll, dtype=torch.float64))
     True
     """
-    dtype = next(iter(check_fit(fit).params.values())).dtype
-    every = prepare(x, y, dtype=dtype, row_bounds=row_bounds(fit.model), **keywords)
+    check_row_keywords(check_fit(fit), keywords, log_likelihood)
+    dtype = next(iter(fit.params.values())).dtype
+    every = prepare(x, y, dtype=dtype, roles=roles_of(fit.model, keywords, log_likelihood), **keywords)
     response = predict(fit, x, **keywords)
     shape = tuple(response.batch_shape + response.event_shape)
     check_response(every, response.support, shape, model_name(fit.model))

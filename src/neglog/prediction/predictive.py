@@ -20,7 +20,8 @@ from neglog.objective.lowered import replayed
 from neglog.objective.objective import Objective
 from neglog.prediction.predict import new_rows
 from neglog.predictors import RESPONSE, row_count
-from neglog.tracing import Run, row_bounds
+from neglog.signatures import roles_of
+from neglog.tracing import Run
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,12 @@ def prior_predictive(
     >>> prior_predictive(models.poisson, torch.zeros((4, 1), dtype=torch.float64), draws=10).y.shape
     torch.Size([1, 10, 4])
     """
+    roles = roles_of(model, keywords, prior_predictive)
     if y is None:
         y = torch.zeros(row_count(prepare_designs(x)[0]), dtype=torch.float64)
-        data = prepare(x, y, row_bounds=row_bounds(model), **keywords)
+        data = prepare(x, y, roles=roles, **keywords)
     else:
-        data = prepare(x, y, row_bounds=row_bounds(model), **keywords)
+        data = prepare(x, y, roles=roles, **keywords)
         model = Objective(model, data).model  # with the sizes that it reads from y
     return drawn_from_prior(model, data, draws, seed)
 
@@ -100,7 +102,7 @@ def posterior_predictive(posterior: Posterior, x: Any = None, *, seed: int = 0, 
     objective = posterior.objective
     data = objective.data
     if x is not None:
-        data = new_rows(objective.model, data.columns, data.keywords, x, keywords, owner="posterior")
+        data = new_rows(objective.model, data.columns, data.keywords, x, keywords, posterior_predictive)
     if x is None and keywords:
         raise DataError(f"{sorted(keywords)} belong to the rows of an `x`; give both, or none.")
     chains, draws = posterior.shape

@@ -15,8 +15,9 @@ from neglog.distributions.averaged import quantile_of
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
 from neglog.prediction.crps import crps
-from neglog.prediction.predict import log_likelihood, predict
-from neglog.tracing import model_name, row_bounds
+from neglog.prediction.predict import check_row_keywords, log_likelihood, predict
+from neglog.signatures import roles_of
+from neglog.tracing import model_name
 from neglog.uncertainty.covariances import Kind
 
 LEVELS = {"pinball": 0.5, "interval": 0.95}
@@ -71,12 +72,13 @@ def scores(
     tensor([0.5625, 0.0625, 0.0625, 0.0625], dtype=torch.float64)
     """
     parsed(kind)
+    check_row_keywords(fit, keywords, scores)
     if kind == "log" and isinstance(fit, Fit) and not uncertainty:
         return log_likelihood(fit, x, y, **keywords)
     response = predict(
         fit, x, uncertainty=uncertainty, draws=draws, seed=seed, kind=covariance, groups=groups, **keywords
     )
-    data = prepare(x, y, row_bounds=row_bounds(fit.model), **keywords)
+    data = prepare(x, y, roles=roles_of(fit.model, keywords, scores), **keywords)
     shape = tuple(response.batch_shape + response.event_shape)
     check_response(data, response.support, shape, model_name(fit.model))
     if bool(torch.isnan(data.y).any()):

@@ -88,7 +88,12 @@ def _student(fn: Any, df: Tensor, loc: Tensor, scale: Tensor) -> Entries:
 
 
 def _poisson(fn: Any, rate: Tensor) -> Entries:
-    return {(0, 0): rate.reciprocal()}
+    return {(0, 0): _reciprocal(rate)}
+
+
+def _reciprocal(variance: Tensor) -> Tensor:
+    """1 / variance; 0 where a count is certain, as at an exposure of 0, and no parameter changes that."""
+    return torch.where(variance > 0, variance.reciprocal(), 0.0)
 
 
 def _bernoulli(fn: Any, logits: Tensor) -> Entries:
@@ -109,7 +114,7 @@ def _negative_binomial(fn: Any, mean: Tensor, dispersion: Tensor) -> Entries:
     tails = probabilities.flip(0).cumsum(0).flip(0)[1:]  # P(Y > j), summed from the small ones on
     beyond = (tails / (r + counts[:-1]).square()).sum(0)
     own = beyond - mean / (r * (r + mean))
-    return {(0, 0): 1 / (mean + dispersion * mean.square()), (1, 1): own * r**4}
+    return {(0, 0): _reciprocal(mean + dispersion * mean.square()), (1, 1): own * r**4}
 
 
 def _gamma(fn: Any, concentration: Tensor, rate: Tensor) -> Entries:

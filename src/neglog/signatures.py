@@ -1,0 +1,84 @@
+"""Signatures: the keywords that a function or a model takes, and an error for all others."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from neglog.data import Roles
+from neglog.errors import ModelError
+from neglog.handlers import Model, checked_model
+from neglog.layers import layers
+from neglog.tracing import model_name
+
+BY_POSITION = ("model", "fit", "posterior", "x", "y")
+"""Parameters of an estimator that are the model, the fit and the data, no settings."""
+ELSEWHERE = {
+    "level": "Intervals of a level are those of neglog.interval(fit, x, level=...).",
+    "quantile": "Quantiles are those of neglog.quantile(fit, x, q).",
+    "alpha": "A penalty is a prior of the model: map_estimate(neglog.with_priors(model, ...), x, y).",
+    "penalty": "A penalty is a prior of the model: map_estimate(neglog.with_priors(model, ...), x, y).",
+    "offset": "The offset of a log rate is the logarithm of `exposure`.",
+}
+"""Keywords of other libraries -> where neglog has what they set."""
+SIMILARITY = 0.6
+"""Smallest ratio of `difflib` at which a known name is proposed for an unknown one."""
+
+
+def roles_of(model: Model, keywords: Mapping[str, Any], caller: Callable[..., Any]) -> Roles:
+    """What the model reads each keyword of the rows as.
+
+    Raises:
+        ModelError: the model is no function, or takes no keyword of this name, nor does the `caller`.
+    """
+    every = list(layers(checked_model(model)))
+    bounds = frozenset().union(*(getattr(layer, "row_bounds", ()) for layer in every))
+    supports: dict[str, Any] = {}
+    for layer in reversed(every):
+        supports |= getattr(layer, "row_supports", {})
+    if keywords:
+        known = model_keywords(model)
+        if known is not None:
+            check_keywords(caller, keywords, known | bounds, f"`{model_name(model)}`")
+    return Roles(bounds, supports)
+
+
+def model_keywords(model: Model) -> frozenset[str] | None:
+    """The names that a model takes besides `x` and `y`; None if it takes any, or does not tell."""
+    *_, inner = layers(model)
+    function = inner if inspect.isroutine(inner) else type(inner).__call__.__get__(inner)
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return None
+    return frozenset(each.name for each in parameters[2:] if each.kind is not each.VAR_POSITIONAL)
+
+
+def check_keywords(
+    caller: Callable[..., Any], keywords: Iterable[str], rows: Collection[str], owner: str
+) -> None:
+    """Refuse keywords that are neither settings of the caller nor among those of the `rows`.
+
+    Raises:
+        ModelError: one is unknown; the nearest known name is proposed.
+    """
+    unknown = [name for name in keywords if name not in rows]
+    if not unknown:
+        return
+    settings = [
+        name
+        for name, each in inspect.signature(caller).parameters.items()
+        if name not in BY_POSITION and each.kind is not each.VAR_KEYWORD
+    ]
+    known = [*settings, *sorted(rows)]
+    near = get_close_matches(unknown[0], known, 1, SIMILARITY)
+    proposal = f"Did you mean `{near[0]}`?" if near else ELSEWHERE.get(unknown[0], "Leave it out.")
+    own, of_rows = (", ".join(names) or "none" for names in (settings, sorted(rows)))
+    raise ModelError(
+        f"`{caller.__name__}` takes no `{unknown[0]}`, and {owner} has none for its rows. {proposal} "
+        f"Settings of `{caller.__name__}`: {own}; of the rows of {owner}: {of_rows}."
+    )
