@@ -373,7 +373,7 @@ def test_a_spread_of_nothing_is_told_wherever_the_solver_stopped(monkeypatch):
         return replace(found, converged=torch.ones_like(found.converged))
 
     monkeypatch.setattr(batch, "newton_together", sure_of_itself)
-    monkeypatch.setattr(batch, "_runs_away", lambda problems, found: torch.zeros_like(found.converged))
+    monkeypatch.setattr(batch, "runs_away", lambda white, found: torch.zeros_like(found.converged))
     model, x, y = all_alike()
     with pytest.warns(ConvergenceWarning, match="1 of 4 data sets, the first of them 0"):
         mle_batch(model, x, y)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from neglog.arguments import share
+from neglog.batches.existence import runs_away
 from neglog.batches.layout import (
     Kink,
     Layout,
@@ -32,7 +33,6 @@ from neglog.batches.stack import Stack, prepare_stack
 from neglog.batches.whitening import whitened
 from neglog.conversion import named_values
 from neglog.errors import ConvergenceWarning, ModelError, NeglogError
-from neglog.fitting.existence import FAR, FLAT, RISE
 from neglog.fitting.start import starting_point
 from neglog.handlers import Model, flat
 from neglog.layers import current_names
@@ -284,7 +284,7 @@ def _smooth(
     finite = torch.isfinite(theta).all(-1) & torch.isfinite(found.value) & white.sound
     for value in likelihoods.params(theta).values():
         finite &= torch.isfinite(value).flatten(1).all(-1)
-    optimum = found.converged & problems.bounded(found.z) & ~_runs_away(problems, found)
+    optimum = found.converged & problems.bounded(found.z) & ~runs_away(white, found)
     theta, nll = torch.where(finite[:, None], theta, start), found.value.clone()
     index = (~finite).nonzero()[:, 0]
     if len(index):
@@ -357,35 +357,6 @@ def _noise(likelihoods: Likelihoods, theta: Tensor) -> dict[str, Tensor]:
         name: torch.where((size > 0) & torch.isfinite(size), size.rsqrt().minimum(most.amax(0)), 1.0)
         for name, size in sizes.items()
     }
-
-
-def _runs_away(problems: Likelihoods, found: Solutions) -> Tensor:
-    """Where the likelihood never falls along a direction that is flat at `found`, `(S,)`.
-
-    Separated classes, counts that are all 0 and a dispersion of 0 have their supremum at infinity: see
-    `neglog.fitting.existence`.
-    """
-    away = torch.zeros(len(found.z), dtype=torch.bool)
-    average = (found.hessian / problems.rows[:, None, None]).nan_to_num(1.0)
-    _, level = torch.linalg.cholesky_ex(average - FLAT * torch.eye(problems.size, dtype=average.dtype))
-    flat = level.nonzero()[:, 0]
-    if not len(flat):
-        return away
-    curvatures, vectors = (
-        part.new_ones((len(away), *part.shape[1:])).index_copy(0, flat, part)
-        for part in torch.linalg.eigh(average[flat])
-    )
-    least = found.value.clone()
-    least[flat] = problems.take(flat).values(found.z[flat])
-    for i in range(problems.size):
-        for sign in (1.0, -1.0):
-            index = (curvatures[:, i] < FLAT).logical_and(~away).nonzero()[:, 0]
-            for far in FAR:
-                if len(index):
-                    trial = found.z[index] + far * sign * vectors[index, :, i]
-                    index = index[problems.take(index).values(trial) <= least[index] + RISE]
-            away[index] = True
-    return away
 
 
 def _least_squares(

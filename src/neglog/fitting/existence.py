@@ -12,7 +12,7 @@ from torch.distributions import constraints
 
 from neglog.errors import UnboundedLikelihoodError
 from neglog.objective.coordinates import Coordinates
-from neglog.objective.objective import Site
+from neglog.objective.objective import Objective, Site
 
 FLAT = 1e-5
 """A curvature a row below this, in units of that at the start, is looked at."""
@@ -24,6 +24,10 @@ RISE = 1e-7
 """A rise of the loss in nats that shows a minimum."""
 STRAIGHT = 1e9
 """The longest way along a flat direction: beyond it the rounding of the direction moves what is not flat."""
+CERTAIN = 300.0
+"""An intercept, in logarithms of rates or odds, at which counts and classes are certain to rounding."""
+WITHIN = (1.0, 1e2, 1e4)
+"""Where a rise is looked for, in units of the distance at which the curvature makes one of 10 `RISE`."""
 Ends = tuple[str, str]
 REAL: Ends = ("-∞", "+∞")
 """The ends of the real line."""
@@ -65,6 +69,39 @@ def check_covariance(coordinates: Coordinates) -> None:
     )
 
 
+def check_certain(objective: Objective) -> None:
+    """Refuse counts or classes that are all alike, where an intercept can make them certain.
+
+    The probability of each row then goes to 1, which no finite intercept attains.
+
+    Raises:
+        UnboundedLikelihoodError: naming the value and the intercept.
+    """
+    y = objective.data.y
+    if objective.exacting or y.dim() != 1 or not _is_constant(y):
+        return
+    for call in objective.calls:
+        site = objective.sites.get(f"{call.name}.bias")
+        if site is None or not site.masked:
+            continue
+        for shift in (-CERTAIN, CERTAIN):
+            theta = objective.initial.clone()
+            theta[site.place] = shift
+            with torch.no_grad():
+                nll = float(objective.trial(theta)[0])
+            if nll <= RISE:
+                raise UnboundedLikelihoodError(
+                    f"`{objective.name}` has no maximum: every `y` is {float(y[0]):g}, so the likelihood "
+                    f"rises for ever as `{call.name}` of Intercept → {REAL[shift > 0]}. Without another "
+                    "response there is nothing to estimate; use `map_estimate` with proper priors."
+                )
+
+
+def _is_constant(y: Tensor) -> bool:
+    """Whether all responses are alike; of very many rows the first few tell most that are not."""
+    return bool((y[:64] == y[0]).all()) and bool((y == y[0]).all())
+
+
 @dataclass(frozen=True)
 class Recession:
     """A direction along which a loss never rises: what runs away, and which way."""
@@ -85,28 +122,82 @@ def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None
     stops there all the same, where the rest of the fall is lost in rounding. `hessian` is the one next to z,
     where it is known.
     """
+    z, hessian = _nearer(coordinates, z, hessian)
     hessian = (coordinates.hessian(z) if hessian is None else hessian) / coordinates.rows
     if not bool(torch.isfinite(hessian).all()):
         return None
-    values, vectors = torch.linalg.eigh(hessian)
-    flat = vectors[:, values < FLAT].T
+    flat = _flat(hessian)
     if not len(flat):
         return None
     value, gradient = coordinates.value_and_gradient(z)
-    # Where many directions are flat, that in which the solver has run is the one to look along.
-    ran = (flat.T @ (flat @ z))[None]
-    ran = ran / ran.norm() if ran.norm() > 1 else ran[:0]
-    for way in torch.cat([_intercepts(coordinates, z), ran, flat]):
+    found: Recession | None = None
+    for way in torch.cat([_intercepts(coordinates, z), *_ways(coordinates, z, hessian, flat)]):
         downhill = -1.0 if float(gradient @ way) > 0 else 1.0
         for sign in (downhill, -downhill):
             direction = sign * way
             if _is_level(coordinates, z, value, direction, FAR) and not _rises(
                 coordinates, z, value, direction, float(way @ hessian @ way)
             ):
-                back = (*FAR, 2 * float((z @ way).abs()))  # as far as where the solver came from, and beyond
-                both = _is_level(coordinates, z, value, -direction, back)
-                return named(coordinates, coordinates.directions(direction[:, None])[:, 0], both)
-    return None
+                there = named(
+                    coordinates,
+                    coordinates.directions(direction[:, None])[:, 0],
+                    _is_level_everywhere(coordinates, z, value, way),
+                )
+                if there.coefficients:
+                    return there
+                found = found or there  # a constant at its border does not hide separated classes
+    return found
+
+
+def _nearer(coordinates: Coordinates, z: Tensor, hessian: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """A point closer to the origin where the loss is no higher: far out likelihoods are rounded to 0."""
+    least = coordinates.value(z) + RISE
+    while float(z.norm()) > FAR[-1] and coordinates.value(0.5 * z) <= least:
+        z, hessian = 0.5 * z, None
+    return z, hessian
+
+
+def _flat(hessian: Tensor) -> Tensor:
+    """The eigenvectors `(M, K)` of the directions in which a row has no curvature."""
+    values, vectors = torch.linalg.eigh(hessian)
+    return vectors[:, values < FLAT].T
+
+
+def _ways(coordinates: Coordinates, z: Tensor, hessian: Tensor, flat: Tensor) -> list[Tensor]:
+    """Directions `(M, K)` to look along, those in which the solver has run first.
+
+    Where many directions are flat, a constant at its border mixes with the coefficients in the eigenvectors:
+    those of the coefficients alone follow.
+    """
+    found = [_ran(z, flat), flat]
+    places = torch.cat([torch.arange(0), *(block.places for block in coordinates.blocks)])
+    if len(flat) > 1 and 0 < len(places) < len(z):
+        within = _flat(hessian[places[:, None], places])
+        alone = z.new_zeros((len(within), len(z)))
+        alone[:, places] = within
+        found += [_ran(z, alone), alone]
+    return found
+
+
+def _ran(z: Tensor, flat: Tensor) -> Tensor:
+    """The direction `(1, K)` among flat ones in which the solver has run; none if it has not run far."""
+    ran = (flat.T @ (flat @ z))[None]
+    return ran / ran.norm() if ran.norm() > 1 else ran[:0]
+
+
+def _is_level_everywhere(coordinates: Coordinates, z: Tensor, value: float, way: Tensor) -> bool:
+    """Whether the loss is level along a direction both ways, at `z` and where the model starts.
+
+    Where separated rows are certain, so it is next to `z` alone.
+    """
+    reach = (*FAR, 2 * float((z @ way).abs()))  # as far as where the solver came from, and beyond
+    origin = coordinates.z(coordinates.objective.initial)
+    there = coordinates.value(origin)
+    return all(
+        _is_level(coordinates, at, level, sign * way, reach)
+        for at, level in ((z, value), (origin, there))
+        for sign in (1.0, -1.0)
+    )
 
 
 def _is_level(
@@ -123,12 +214,14 @@ def _rises(coordinates: Coordinates, z: Tensor, value: float, direction: Tensor,
     """Whether the loss rises where a curvature a row, however small, would show.
 
     Of a spread far below that of the response, and of parameters of 1e9, all curvatures are small. Where the
-    first rise is lost in the rounding of such a response, one farther out is not.
+    first rise is lost in the rounding of such a response, one farther out is not. Counts and classes have no
+    such rounding, and far out along a direction that is not exact they rise in any case.
     """
     if curvature <= 0:
         return False
+    within = WITHIN if coordinates.objective.exacting else WITHIN[:1]
     seen = (20 * RISE / (curvature * coordinates.rows)) ** 0.5
-    distances = (far * seen for far in (1.0, 1e2, 1e4) if far * seen <= STRAIGHT)
+    distances = (far * seen for far in within if far * seen <= STRAIGHT)
     reached = (coordinates.value(z + distance * direction) for distance in distances)
     return any(math.isfinite(there) and there > value + RISE for there in reached)
 

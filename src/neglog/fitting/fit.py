@@ -25,7 +25,7 @@ from neglog.errors import (
 )
 from neglog.fitting.choice import DENSE, choose, problem_of
 from neglog.fitting.elsewhere import elsewhere
-from neglog.fitting.existence import check_covariance, recession
+from neglog.fitting.existence import check_certain, check_covariance, recession
 from neglog.fitting.least_squares import closed_form
 from neglog.fitting.penalised import at_corners, is_penalised
 from neglog.fitting.refinement import refined
@@ -213,6 +213,7 @@ def _fit(
     data = prepare(x, y, weights=weights, dtype=dtype, roles=roles_of(model, keywords, caller), **keywords)
     start = None if start is None else current_names(model, named_values("start", start), "start")
     objective = Objective(model, data, start)
+    check_certain(objective)
     theta = starting_point(objective, start)
     objective.sample.check_bounded(theta)
     coordinates = _coordinates(objective, theta, solver)

@@ -16,6 +16,8 @@ STEPS = 64
 """A spread of no more than this, in units of the relative rounding of y, is that of rounding."""
 FAR = 1e3
 """The distance of a mean from a row that it does not follow, in units of the spread that is rounding."""
+NO_SIZE = 1e-100
+"""The size of a response of zeros alone, whose rounding is no unit for a spread."""
 
 
 def may_be_exact(response: Any) -> bool:
@@ -58,7 +60,8 @@ def exact_rows(response: Any, y: Tensor) -> Tensor:
 def _rounding(response: Any, y: Tensor) -> Tensor:
     """The spread that counts as rounding: of a y that starts at 0 in its own row, else of the largest y."""
     own = getattr(response.support, "lower_bound", None) == 0
-    return torch.finfo(y.dtype).eps * STEPS * (y.abs() if own else y.abs().amax(-1, keepdim=True))
+    size = y.abs() if own else y.abs().amax(-1, keepdim=True)
+    return torch.finfo(y.dtype).eps * STEPS * torch.where(size > 0, size, NO_SIZE)
 
 
 def check_spread(response: Any, data: Data, name: str) -> None:

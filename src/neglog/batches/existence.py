@@ -1,0 +1,85 @@
+"""Existence: whether the likelihoods of a batch have maxima where the solver stopped."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from neglog.batches.likelihoods import Likelihoods
+from neglog.batches.whitening import Whitened
+from neglog.fitting.existence import FALL, FAR, FLAT, RISE, STRAIGHT, WITHIN
+from neglog.solvers.together import Solutions
+
+
+def runs_away(white: Whitened, found: Solutions) -> Tensor:
+    """Where the likelihood never falls along a direction that is flat at `found`, `(S,)`.
+
+    The directions and distances are those of `neglog.fitting.existence.recession`, for one data set: the
+    intercepts, the way that the solver went where the curvature is flat, and each flat eigenvector.
+    """
+    problems = white.likelihoods
+    away = torch.zeros(len(found.z), dtype=torch.bool)
+    average = (found.hessian / problems.rows[:, None, None]).nan_to_num(1.0)
+    _, level = torch.linalg.cholesky_ex(average - FLAT * torch.eye(problems.size, dtype=average.dtype))
+    flat = level.nonzero()[:, 0]
+    if len(flat):
+        z = found.z[flat]
+        curvatures, vectors = torch.linalg.eigh(average[flat])
+        vectors = torch.where((curvatures < FLAT)[:, None], vectors, 0.0)
+        away[flat] = _of_flat(white, problems.take(flat), flat, z, average[flat], vectors)
+    return away
+
+
+def _of_flat(
+    white: Whitened, problems: Likelihoods, index: Tensor, z: Tensor, average: Tensor, vectors: Tensor
+) -> Tensor:
+    """As `runs_away`, of the data sets `index`, whose flat eigenvectors are the columns of `vectors`."""
+    ran = (vectors @ (vectors.mT @ z[..., None]))[..., 0]
+    length = ran.norm(dim=-1, keepdim=True)
+    ran = torch.where(length > 1, ran / length, 0.0)
+    ways = [*_intercepts(white, index), ran, *vectors.unbind(-1)]
+    least, away = problems.values(z), torch.zeros(len(z), dtype=torch.bool)
+    for way in ways:
+        for sign in (1.0, -1.0):
+            left = (~away & (way != 0).any(-1)).nonzero()[:, 0]
+            left = _level(problems, z, least, sign * way, left)
+            curvature = torch.einsum("sk,skl,sl->s", way, average, way)
+            away[left] = ~_rise(problems, z, least, sign * way, curvature, left)
+    return away
+
+
+def _intercepts(white: Whitened, index: Tensor) -> list[Tensor]:
+    """The directions `(S, K)` of the intercepts alone."""
+    found = []
+    for predictor, triangle in zip(white.likelihoods.predictors, white.triangles, strict=True):
+        ones = predictor.design.values[..., :1]
+        if ones.shape[-1] and bool((ones == ones[..., :1, :]).all()):
+            column = triangle[..., 0].expand(len(white.likelihoods.rows), -1)[index]
+            way = column.new_zeros((len(index), white.likelihoods.size))
+            way[:, predictor.places] = column / column.norm(dim=-1, keepdim=True)
+            found.append(way)
+    return found
+
+
+def _level(problems: Likelihoods, z: Tensor, least: Tensor, way: Tensor, index: Tensor) -> Tensor:
+    """Those of `index` whose loss does not rise along a direction, nor falls by much."""
+    for far in FAR:
+        if len(index):
+            there = problems.take(index).values(z[index] + far * way[index])
+            index = index[(there <= least[index] + RISE) & (there >= least[index] - FALL)]
+    return index
+
+
+def _rise(
+    problems: Likelihoods, z: Tensor, least: Tensor, way: Tensor, curvature: Tensor, index: Tensor
+) -> Tensor:
+    """Whether the losses of `index` rise where a curvature a row, however small, would show."""
+    rises = torch.zeros(len(index), dtype=torch.bool)
+    curved = curvature[index] > 0
+    seen = (20 * RISE / (torch.where(curved, curvature[index], 1.0) * problems.rows[index])).sqrt()
+    within = WITHIN[:1] if problems.response_is_discrete else WITHIN
+    for far in within if len(index) else ():
+        there = problems.take(index).values(z[index] + (far * seen)[:, None] * way[index])
+        shown = curved & (far * seen <= STRAIGHT) & torch.isfinite(there)
+        rises |= shown & (there > least[index] + RISE)
+    return rises

@@ -1,0 +1,169 @@
+"""Data for which a likelihood has no maximum are refused by name, in every model and by every fit."""
+
+from __future__ import annotations
+
+
+from functools import partial
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linprog
+
+import neglog
+from neglog import lasso_path, map_estimate, mle, mle_batch, models, quantiles, with_priors
+from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError
+
+ROWS = 80
+COUNTS = {
+    "bernoulli": "logit",
+    "binomial": "logit",
+    "poisson": "log_rate",
+    "negative_binomial": "log_mean",
+    "zero_inflated_poisson": "log_rate",
+    "zero_inflated_negative_binomial": "log_mean",
+}
+REAL = ("gaussian", "laplace", "quantile", "heteroscedastic", "student_t", "huber", "logistic")
+
+
+def _columns(number: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn((ROWS, number), generator=generator, dtype=torch.float64)
+
+
+def _keywords(name: str, rows: int = ROWS) -> dict[str, torch.Tensor]:
+    return {"trials": torch.full((rows,), 3.0)} if name == "binomial" else {}
+
+
+# Responses that are all alike
+
+
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_that_are_all_0_have_no_maximum(name: str, number: int) -> None:
+    with pytest.raises(UnboundedLikelihoodError, match=f"every `y` is 0.*{COUNTS[name]}.*-∞"):
+        mle(getattr(models, name), _columns(number), torch.zeros(ROWS), **_keywords(name))
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_that_are_all_0_where_rows_count_have_no_maximum(name: str) -> None:
+    y, weights = torch.zeros(ROWS), torch.ones(ROWS)
+    y[:7], weights[:7] = 1.0, 0.0
+    with pytest.raises(UnboundedLikelihoodError, match="every `y` is 0"):
+        mle(getattr(models, name), _columns(), y, weights=weights, **_keywords(name))
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "poisson", "zero_inflated_poisson"])
+def test_counts_that_are_all_0_have_no_maximum_in_a_batch(name: str) -> None:
+    with pytest.warns(ConvergenceWarning):
+        fit = mle_batch(getattr(models, name), _columns(), torch.zeros(2, ROWS))
+    assert not fit.converged.any()
+
+
+def test_trials_that_all_succeed_have_no_maximum() -> None:
+    with pytest.raises(UnboundedLikelihoodError, match=r"every `y` is 3.*\+∞"):
+        mle(models.binomial, _columns(), torch.full((ROWS,), 3.0), **_keywords("binomial"))
+
+
+def test_counts_that_are_all_0_have_an_answer_under_proper_priors() -> None:
+    for name in ("bernoulli", "binomial", "poisson"):
+        fit = map_estimate(getattr(models, name), _columns(), torch.zeros(ROWS), **_keywords(name))
+        assert fit.converged
+        assert fit.params[f"{COUNTS[name]}.bias"] < -3
+
+
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("name", REAL)
+def test_a_response_of_zeros_is_refused_as_any_constant_is(name: str, number: int) -> None:
+    for constant in (0.0, 7.0):
+        with pytest.raises(UnboundedLikelihoodError, match="every row exactly"):
+            mle(getattr(models, name), _columns(number), torch.full((ROWS,), constant))
+
+
+def test_a_mixture_refuses_a_response_of_zeros() -> None:
+    with pytest.raises(UnboundedLikelihoodError, match="every row exactly"):
+        mle(models.gaussian_mixture, _columns(1), torch.zeros(ROWS))
+
+
+def test_quantiles_and_paths_refuse_a_response_of_zeros() -> None:
+    y, one = torch.zeros(ROWS), torch.ones(2, dtype=torch.float64)
+    with pytest.raises(UnboundedLikelihoodError, match="every row exactly"):
+        quantiles(_columns(), y, [0.2, 0.5])
+    for name, site in (("gaussian", "mean"), ("student_t", "location")):
+        model = with_priors(getattr(models, name), {f"{site}.weight": dist.Laplace(0 * one, one)})
+        with pytest.raises(neglog.errors.NeglogError):
+            lasso_path(model, _columns(), y)
+
+
+def test_a_response_in_tiny_units_is_no_constant() -> None:
+    y = 1e-120 * _columns(1)[:, 0]
+    assert mle(models.gaussian, _columns(), y).converged
+
+
+# Separation: a linear programme is the judge
+
+
+def _separated(x: NDArray[np.float64], y: NDArray[np.float64], top: float) -> bool:
+    """Whether some direction of the coefficients lowers no row's probability, and is no null direction.
+
+    Rows at 0 may only fall, rows at `top` only rise, and all others must stay where they are.
+    """
+    columns = np.column_stack([np.ones(len(y)), x])
+    ways = np.concatenate([-columns[y == 0], columns[y == top]])
+    still = columns[(y > 0) & (y < top)]
+    if not len(ways):
+        return False
+    found = linprog(
+        -ways.sum(0),
+        A_ub=-ways,
+        b_ub=np.zeros(len(ways)),
+        A_eq=still if len(still) else None,
+        b_eq=np.zeros(len(still)) if len(still) else None,
+        bounds=[(-1, 1)] * columns.shape[1],
+    )
+    return bool(found.fun < -1e-7)
+
+
+def _small(name: str, sets: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((sets, 12, 2))
+    odds = 1 / (1 + np.exp(-x.sum(-1)))
+    if name == "poisson":
+        return x, rng.poisson(0.3 * np.exp(0.5 * x.sum(-1))).astype(float), np.inf
+    if name == "binomial":
+        return x, rng.binomial(3, 0.15 * odds).astype(float), 3.0
+    return x, (rng.random(odds.shape) < odds).astype(float), 1.0
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "binomial", "poisson"])
+def test_a_batch_certifies_what_a_linear_programme_says_exists(name: str) -> None:
+    x, y, top = _small(name, 160)
+    expected = np.array([not _separated(*one, top) for one in zip(x, y, strict=True)])
+    assert 10 < expected.sum() < 155
+    with pytest.warns(ConvergenceWarning):
+        fit = mle_batch(getattr(models, name), torch.tensor(x), torch.tensor(y), **_keywords(name, 12))
+    assert fit.converged.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "binomial", "poisson"])
+def test_one_fit_agrees_with_the_linear_programme(name: str) -> None:
+    x, y, top = _small(name, 40)
+    for columns, response in zip(x, y, strict=True):
+        fitted = partial(mle, getattr(models, name), torch.tensor(columns), torch.tensor(response))
+        if _separated(columns, response, top):
+            with pytest.raises(UnboundedLikelihoodError):
+                fitted(**_keywords(name, 12))
+        else:
+            assert fitted(**_keywords(name, 12)).converged
+
+
+@pytest.mark.parametrize("name", ["negative_binomial", "zero_inflated_poisson"])
+def test_a_constant_at_its_border_does_not_hide_separated_counts(name: str) -> None:
+    x, y, top = _small("poisson", 160)
+    apart = [one for one in zip(x, y, strict=True) if one[1].any() and _separated(*one, top)]
+    assert len(apart) > 5
+    for columns, response in apart[:6]:
+        with pytest.raises(UnboundedLikelihoodError, match="never falls"):
+            mle(getattr(models, name), torch.tensor(columns), torch.tensor(response))
