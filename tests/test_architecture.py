@@ -32,8 +32,9 @@ MAY_IMPORT = {
     "kinks": {"distributions", "errors", "handlers"},
     "alignment": {"errors"},
     "conversion": {"errors"},
-    "data": {"alignment", "conversion", "distributions", "errors", "predictors"},
-    "spooled": {"alignment", "conversion", "data", "errors", "predictors"},
+    "intercepts": {"conversion"},
+    "data": {"alignment", "conversion", "distributions", "errors", "intercepts", "predictors"},
+    "spooled": {"alignment", "conversion", "data", "errors", "intercepts", "predictors"},
     "solvers": {"errors", "guides"},
     "tracing": {"data", "errors", "handlers", "layers", "modes", "predictors"},
     "signatures": {"data", "errors", "handlers", "layers", "tracing"},
@@ -254,7 +255,7 @@ MAY_IMPORT = {
         "quantiles": {"errors", "fitting.fit", "handlers", "models", "solvers"},
     },
     "batches": {
-        "stack": {"alignment", "conversion", "data", "errors", "predictors"},
+        "stack": {"alignment", "conversion", "data", "errors", "intercepts", "predictors"},
         "likelihoods": {
             "batches.stack",
             "data",
@@ -559,7 +560,7 @@ MAY_IMPORT = {
         "uncertainty.summaries",
     },
     "tables": {"errors"},
-    "formula": {"errors", "tables"},
+    "formula": {"errors", "intercepts", "tables"},
     "comparison": {
         "errors",
         "fitting.fit",

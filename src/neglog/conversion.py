@@ -29,6 +29,8 @@ class Named:
 
     values: Tensor
     columns: tuple[str, ...]
+    intercept: bool = True
+    """Whether the predictor that takes it as a design has an intercept."""
 
     def __len__(self) -> int:
         return len(self.values)

@@ -27,6 +27,7 @@ from neglog.conversion import (
 )
 from neglog.distributions.supports import filled
 from neglog.errors import DataError
+from neglog.intercepts import without_intercept
 from neglog.predictors import Designs, row_count
 
 ALL = ""
@@ -63,6 +64,8 @@ class Data:
     """The labels of all rows of the user's data, where a series or a data frame has some."""
     given: int | None = None
     """The number of rows in the user's data; None if no rows were left out."""
+    without_intercept: frozenset[str] = frozenset()
+    """The keys of the designs whose predictor has its bias at 0; the key of a plain design is `ALL`."""
 
     @property
     def rows(self) -> int:
@@ -152,6 +155,7 @@ def prepare(
     responses = tuple(map(str, y.columns)) if isinstance(y, pd.DataFrame | Named) else ()
     y, integer = vectors.pop("y"), is_integer(y)
     data = Data(designs, y, masses, vectors, columns, responses, integer, labels=labels)
+    data = replace(data, without_intercept=without_intercept(x))
     kept = torch.arange(rows) if masses is None else _positive(masses)
     data = data if len(kept) == rows else data.take(kept)
     check_roles(data, roles or Roles())

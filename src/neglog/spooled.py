@@ -19,6 +19,7 @@ from neglog.alignment import common_labels
 from neglog.conversion import Named
 from neglog.data import ALL, Columns, Data, Roles, prepare, prepare_array, prepare_designs
 from neglog.errors import DataError
+from neglog.intercepts import without_intercept
 from neglog.predictors import Designs, row_count
 
 ROWS = 10_000
@@ -132,7 +133,7 @@ def _validated(block: Any, first: Data | None) -> Data | None:
         designs, columns = _in_order(designs, columns, first.columns), first.columns
     data = replace(prepare(designs, y, roles=Roles(bounds=set(given)), **given), columns=columns)
     names = tuple(map(str, y.columns)) if isinstance(y, pd.DataFrame | Named) else ()
-    data = replace(data, responses=names)
+    data = replace(data, responses=names, without_intercept=without_intercept(x))
     if first is not None and _shapes(data) != _shapes(first):
         raise DataError(f"it has {_shapes(data)}, and the first block had {_shapes(first)}.")
     return data
@@ -182,14 +183,18 @@ def _flat(data: Data) -> dict[str, Tensor]:
 
 def _arguments(data: Data, arrays: dict[str, Tensor]) -> dict[str, Any]:
     """The arguments of `mle`, of the arrays by the names of `_flat`."""
-    designs = {key: _named(arrays.pop(f"{key}/x"), names) for key, names in data.columns.items()}
+    marked = data.without_intercept
+    designs = {
+        key: _named(arrays.pop(f"{key}/x"), names, key not in marked) for key, names in data.columns.items()
+    }
     x = designs if isinstance(data.x, Mapping) else designs[ALL]
     y = arrays.pop("y")
     return {"x": x, "y": Named(y, data.responses) if data.responses else y} | arrays
 
 
-def _named(values: Tensor, names: tuple[str, ...]) -> Tensor | Named:
-    return values if names == tuple(f"x{j}" for j in range(len(names))) else Named(values, names)
+def _named(values: Tensor, names: tuple[str, ...], intercept: bool) -> Tensor | Named:
+    plain = intercept and names == tuple(f"x{j}" for j in range(len(names)))
+    return values if plain else Named(values, names, intercept)
 
 
 class _Files:

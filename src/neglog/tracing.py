@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import pyro
 import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.autoguide.initialization import init_to_median
@@ -260,6 +261,43 @@ def model_name(model: Model) -> str:
     """The name of the function inside handlers and partials."""
     *_, inner = layers(model)
     return getattr(inner, "__name__", type(inner).__name__)
+
+
+def without_biases(model: Model, data: Data) -> Model:
+    """The model with the biases at 0 of the predictors whose designs have no intercept.
+
+    Raises:
+        ModelError: such a design serves several predictors, or a network.
+    """
+    if not data.without_intercept:
+        return model
+    with torch.no_grad():
+        seen = run(model, data, Run(fill=initial_value), response=False)
+    found: dict[str, Tensor] = {}
+    for key in data.without_intercept:
+        design = data.x[key] if isinstance(data.x, Mapping) else data.x
+        for name in _served(model, seen, design):
+            bias = seen.sites.get(f"{name}.bias")
+            if bias is not None and not bias["is_observed"]:
+                found[f"{name}.bias"] = torch.zeros_like(bias["value"])
+    return pyro.condition(model, data=found) if found else model
+
+
+def _served(model: Model, seen: Run, design: Tensor) -> list[str]:
+    """The predictors that a design without an intercept serves: one, or none of a model without `linear`."""
+    names = list(dict.fromkeys(call.name for call in seen.affines if call.design is design))
+    if len(names) > 1:
+        listed = ", ".join(map(repr, names))
+        raise ModelError(
+            f"`x` is the design of a formula without an intercept, and serves {listed} of "
+            f"`{model_name(model)}`. Give each its own: x=learned.design.x(table, ({listed}))."
+        )
+    if not names and (seen.affines or seen.networks):
+        raise ModelError(
+            "`x` is the design of a formula without an intercept, and goes through a network, which has "
+            "biases of its own. Write the formula with an intercept: `y ~ x`."
+        )
+    return names
 
 
 def with_sizes(model: Model, y: Tensor) -> Model:

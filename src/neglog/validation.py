@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -201,7 +201,7 @@ def _take(values: Any, index: Tensor) -> Any:
     if isinstance(values, Tensor):
         return values[index]
     if isinstance(values, Named):
-        return Named(values.values[index], values.columns)
+        return replace(values, values=values.values[index])
     return np.asarray(values)[index.numpy()]
 
 

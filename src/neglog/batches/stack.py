@@ -14,6 +14,7 @@ from neglog.alignment import common_labels
 from neglog.conversion import is_integer
 from neglog.data import ALL, Columns, Data, Roles, check_support, prepare_array, prepare_designs
 from neglog.errors import DataError
+from neglog.intercepts import without_intercept
 from neglog.predictors import Designs
 
 
@@ -33,13 +34,15 @@ class Stack:
     keywords: Mapping[str, Tensor] = field(default_factory=dict)
     columns: Columns = field(default_factory=dict)
     integer: bool = False
+    without_intercept: frozenset[str] = frozenset()
 
     def one(self, s: int) -> Data:
         """Data set `s`, without its weights and with all of its rows."""
         x = {k: _one(v, s, 3) for k, v in self.x.items()} if isinstance(self.x, Mapping) else self.x
         x = _one(x, s, 3) if isinstance(x, Tensor) else x
         keywords = {key: _one(value, s, 2) for key, value in self.keywords.items()}
-        return Data(x, _one(self.y, s, 2), None, keywords, self.columns, integer=self.integer)
+        data = Data(x, _one(self.y, s, 2), None, keywords, self.columns, integer=self.integer)
+        return replace(data, without_intercept=self.without_intercept)
 
     def blank(self) -> Designs:
         """Designs `(N, P)` as a model expects them: those that are shared, and NaN for a data set's own."""
@@ -129,7 +132,8 @@ def prepare_stack(
         if key in roles.supports:
             check_support(key, value, roles.supports[key])
     plain: Designs = designs if isinstance(x, Mapping) else designs[ALL]
-    return Stack(count, rows, plain, vectors.pop("y"), masses, vectors, columns, is_integer(y))
+    marked = without_intercept(x)
+    return Stack(count, rows, plain, vectors.pop("y"), masses, vectors, columns, is_integer(y), marked)
 
 
 def _designs(x: Any) -> tuple[dict[str, Tensor], Columns]:

@@ -31,6 +31,7 @@ from neglog.formula.saved import (
     state_keys,
 )
 from neglog.formula.tagged import from_json, to_json
+from neglog.intercepts import mark_without_intercept
 from neglog.tables import is_number, require_columns
 
 INTERCEPT = (("1", "literal"),)
@@ -74,7 +75,7 @@ class Side:
         design = _numbers(matrix)
         if tuple(design.columns) != self.columns:
             raise DataError(f"the table gives the columns {list(design)}; the fit has {list(self.columns)}.")
-        return design
+        return design if self.intercept else mark_without_intercept(design)
 
     def to_json(self) -> dict[str, Any]:
         """The side as plain JSON values, without any row of the data.

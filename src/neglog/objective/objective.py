@@ -26,7 +26,17 @@ from neglog.objective.rowwise import TRIED, Rows, Rowwise, rowwise_of
 from neglog.objective.sites import Site, lay_out
 from neglog.objective.spread import check_spread, may_be_exact, narrow_rows
 from neglog.predictors import RESPONSE, design_keys
-from neglog.tracing import Affine, Run, initial_value, model_name, prototype, run, takes_missing, with_sizes
+from neglog.tracing import (
+    Affine,
+    Run,
+    initial_value,
+    model_name,
+    prototype,
+    run,
+    takes_missing,
+    with_sizes,
+    without_biases,
+)
 
 NORMAL = (Normal, dist.Normal, torch.distributions.Normal)
 PART = 131_072
@@ -56,7 +66,7 @@ class Objective:
 
     def __init__(self, model: Model, data: Data, start: Mapping[str, Any] | None = None) -> None:
         data = observed(current_data(model, data), takes_missing(model))
-        model = with_sizes(model, data.y)
+        model = without_biases(with_sizes(model, data.y), data)
         first = prototype(model, data, start)
         self.networks = tuple(first.networks)
         loose = {name: at.constants for name, at in first.networks.items() if at.mode.constants is None}
@@ -409,7 +419,11 @@ def current_data(model: Model, data: Data) -> Data:
     if not isinstance(data.x, Mapping):
         return data
     x = current_names(model, data.x, "x")
-    return data if x is data.x else replace(data, x=x, columns=replaced(former_names(model), data.columns))
+    if x is data.x:
+        return data
+    former = former_names(model)
+    marked = frozenset(replaced(former, dict.fromkeys(data.without_intercept)))
+    return replace(data, x=x, columns=replaced(former, data.columns), without_intercept=marked)
 
 
 def kinked_sites(objective: Objective) -> tuple[str, ...]:

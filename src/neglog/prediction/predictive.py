@@ -21,7 +21,7 @@ from neglog.objective.objective import Objective
 from neglog.prediction.predict import new_rows
 from neglog.predictors import RESPONSE, row_count
 from neglog.signatures import roles_of
-from neglog.tracing import Run
+from neglog.tracing import Run, without_biases
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def prior_predictive(
     if y is None:
         y = torch.zeros(row_count(prepare_designs(x)[0]), dtype=torch.float64)
         data = prepare(x, y, roles=roles, **keywords)
+        model = without_biases(model, data)
     else:
         data = prepare(x, y, roles=roles, **keywords)
         model = Objective(model, data).model  # with the sizes that it reads from y
