@@ -17,6 +17,7 @@ from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError
 from neglog.fitting.fit import Fit, mle
 from neglog.formula import Design, Learned
 from neglog.handlers import Model
+from neglog.isolation import isolated
 from neglog.tracing import admits, positive_names, predictor_names
 from neglog.uncertainty.ranking import criterion_weights
 from neglog.validation import Validation, cross_validate, deal, masses
@@ -111,6 +112,7 @@ class Comparison:
         return f"Train with {best.loss}: {ahead}.{doubt}"
 
 
+@isolated
 def compare_models(
     learned: Learned,
     *,

@@ -37,7 +37,7 @@ class Named:
 
 
 def to_tensor(name: str, value: Any, dtype: torch.dtype, integers: bool = False) -> Tensor:
-    """A floating tensor of a tensor, an array or a list; memory of the right dtype is shared, not copied.
+    """A floating tensor on the CPU of a tensor, an array or a list; memory of the right dtype is shared.
 
     Raises:
         DataError: another kind; a mask, complex numbers, text; integers, unless they are allowed.
@@ -56,7 +56,8 @@ def to_tensor(name: str, value: Any, dtype: torch.dtype, integers: bool = False)
         raise DataError(_complex_message(name))
     if not (tensor.is_floating_point() or integers):
         raise DataError(integers_message(name, value, tensor.dtype))
-    return tensor.detach().to(dtype)
+    real = tensor.detach().to("cpu", dtype)
+    return real.clone() if real.is_inference() else real  # autograd refuses inference tensors
 
 
 def frame_tensor(name: str, frame: pd.DataFrame, dtype: torch.dtype) -> Tensor:

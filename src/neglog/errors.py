@@ -4,6 +4,9 @@ Every failure that neglog foresees is a :class:`NeglogError`, which is a ``Value
 names the argument, says what was needed, what came, and what to do.
 """
 
+import sys
+import warnings
+
 
 class NeglogError(ValueError):
     """Base of every error that neglog raises on purpose."""
@@ -31,3 +34,11 @@ class ConvergenceWarning(UserWarning):
 
 class SamplingWarning(UserWarning):
     """Draws of a posterior are not to be trusted as they are; its `status` says why."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn of the line outside neglog that called, however many functions of neglog are in between."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "neglog":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neglog.fitting.fit import Fit, check_fit
+from neglog.isolation import isolated
 from neglog.layers import layers
 from neglog.objective.objective import Objective
 
@@ -16,6 +17,7 @@ CHOLESKY = "_cholesky"
 """A site of this ending is the factor of a correlation matrix; tables show the correlations."""
 
 
+@isolated
 def estimates(fit: Fit) -> pd.Series:
     """The estimates as a table shows them: a number for each (parameter, term), intercepts first."""
     check_fit(fit)
@@ -29,6 +31,7 @@ def estimates(fit: Fit) -> pd.Series:
     return found[display_order(found.to_frame())]
 
 
+@isolated
 def tabulated(fit: Fit, params: Mapping[str, Tensor]) -> pd.DataFrame:
     """Many values `(S, *shape)` of the parameters: a frame with a column for each row of `summary`."""
     names: list[tuple[str, str]] = []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
 from pyro.poutine.messenger import Messenger
 
-from neglog.errors import ModelError
+from neglog.errors import ModelError, warn
 
 Value = TypeVar("Value")
 
@@ -88,5 +87,5 @@ def current_names(
         return named
     found = replaced(names, named)
     pairs = ", ".join(f"{old!r} is now {new!r}" for old, new in zip(named, found, strict=True) if old != new)
-    warnings.warn(f"in `{argument}`, {pairs}; the former name will be refused.", FutureWarning, stacklevel=3)
+    warn(f"in `{argument}`, {pairs}; the former name will be refused.", FutureWarning)
     return found

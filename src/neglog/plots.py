@@ -24,6 +24,7 @@ from neglog.comparison import designs
 from neglog.errors import DataError, NeglogError
 from neglog.fitting.fit import Fit
 from neglog.formula import Design
+from neglog.isolation import isolated
 from neglog.prediction.predict import predict
 
 __all__ = ["check_format", "picture", "picture_of_table", "write"]
@@ -56,6 +57,7 @@ class _Scene:
     curve: _Curve | None
 
 
+@isolated
 def picture(fits: Mapping[str, Fit], x: Any, y: Any, *, names: tuple[str, str] = ("x", "y")) -> Figure:
     """Draw fits of the same data: one panel each, with shared axes.
 
@@ -84,6 +86,7 @@ def picture(fits: Mapping[str, Fit], x: Any, y: Any, *, names: tuple[str, str] =
     return _draw(_Scene(fits, names[1], np.asarray(y, dtype=float), predictions, curve))
 
 
+@isolated
 def picture_of_table(fits: Mapping[str, Fit], design: Design, table: pd.DataFrame) -> Figure:
     """Draw fits of a formula, as `picture` does: one input is one column of the table, however transformed.
 

@@ -20,6 +20,7 @@ from neglog.conversion import Named
 from neglog.data import ALL, Columns, Data, Roles, prepare, prepare_array, prepare_designs
 from neglog.errors import DataError
 from neglog.intercepts import without_intercept
+from neglog.isolation import isolated
 from neglog.predictors import Designs, row_count
 
 ROWS = 10_000
@@ -117,6 +118,7 @@ def beside(left: Tensor, right: Tensor) -> Tensor:
         return files.mapped("x", (len(left), left.shape[1] + right.shape[1]))
 
 
+@isolated
 def _validated(block: Any, first: Data | None) -> Data | None:
     """A block, its columns in the order of the first; None if no row of it counts."""
     given = dict(block) if isinstance(block, Mapping) else _pair(block)
@@ -204,6 +206,7 @@ class _Files:
         self.directory = directory
         self.files: dict[str, IO[bytes]] = {}
 
+    @isolated
     def write(self, name: str, values: Tensor) -> None:
         """Add rows to the end of a file."""
         with self._told():
@@ -211,6 +214,7 @@ class _Files:
                 self.files[name] = tempfile.TemporaryFile(dir=self.directory)  # noqa: SIM115
             self.files[name].write(values.contiguous().numpy().data)
 
+    @isolated
     def mapped(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """The numbers of a file where they lie: its pages are read when they are asked for."""
         if not math.prod(shape):

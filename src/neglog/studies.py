@@ -14,6 +14,7 @@ from neglog import models
 from neglog.batches.batch import mle_batch
 from neglog.errors import DataError
 from neglog.handlers import Model
+from neglog.isolation import isolated
 from neglog.tracing import predictor_names
 
 INTERCEPT, SLOPE = 1.0, 2.0
@@ -58,6 +59,7 @@ OUTLIERS: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor, int], Rows]] = 
 )
 
 
+@isolated
 def robustness(
     losses: Mapping[str, Model] = LOSSES,
     *,

@@ -21,6 +21,7 @@ from torch.distributions import biject_to
 from neglog.data import ALL, Data
 from neglog.errors import ModelError
 from neglog.handlers import Model, is_parameter, is_real
+from neglog.isolation import isolated
 from neglog.layers import layers
 from neglog.modes import Constants, Mode, Network
 from neglog.predictors import RESPONSE, Designs, affine
@@ -324,6 +325,7 @@ def _bare(model: Model, x: Designs, keywords: Mapping[str, Tensor]) -> Run:
     return run(model, Data(x, torch.zeros(2), None, ones), Run(fill=initial_value), response=False)
 
 
+@isolated
 def predictor_names(model: Model, **keywords: Tensor) -> tuple[str, ...]:
     """The linear predictors of a model, the location first: ``("mean", "log_variance")``.
 
@@ -347,6 +349,7 @@ class _Asking(dict[str, Tensor]):
         return False
 
 
+@isolated
 def positive_names(model: Model, **keywords: Tensor) -> tuple[str, ...]:
     """The constants of a model that may be given a design of their own: ``("sigma",)``.
 
@@ -359,6 +362,7 @@ def positive_names(model: Model, **keywords: Tensor) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in asking.asked if name not in linear))
 
 
+@isolated
 def admits(model: Model, y: Any) -> bool:
     """Whether every value of `y` is one that the model can draw.
 

@@ -19,6 +19,7 @@ from neglog.data import prepare
 from neglog.errors import DataError, NeglogError
 from neglog.fitting.fit import mle
 from neglog.handlers import Model
+from neglog.isolation import isolated
 from neglog.prediction.scores import parsed
 from neglog.prediction.scores import scores as row_scores
 from neglog.signatures import roles_of
@@ -82,6 +83,7 @@ class Validation:
         return self.by_name[score]
 
 
+@isolated
 def cross_validate(
     model: Model,
     x: Any,

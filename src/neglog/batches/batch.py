@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -32,9 +31,10 @@ from neglog.batches.replayed import replayed
 from neglog.batches.stack import Stack, prepare_stack
 from neglog.batches.whitening import whitened
 from neglog.conversion import named_values
-from neglog.errors import ConvergenceWarning, ModelError, NeglogError
+from neglog.errors import ConvergenceWarning, ModelError, NeglogError, warn
 from neglog.fitting.start import starting_point
 from neglog.handlers import Model, flat
+from neglog.isolation import isolated
 from neglog.layers import current_names
 from neglog.objective.coordinates import rescaled
 from neglog.objective.objective import Objective, Site
@@ -76,6 +76,7 @@ class BatchFit:
     sites: tuple[Site, ...] = field(default=(), repr=False)
 
     @property
+    @isolated
     def standard_errors(self) -> dict[str, Tensor]:
         """Site name -> standard errors `(S, *shape)`, by the delta method on the site's own support.
 
@@ -85,6 +86,7 @@ class BatchFit:
         theta, covariance = self._known()
         return {site.name: natural_errors(site, theta, covariance) for site in self.sites}
 
+    @isolated
     def interval(self, level: float = 0.95) -> dict[str, tuple[Tensor, Tensor]]:
         """Site name -> both ends `(S, *shape)` of Wald's intervals, those of `summary`.
 
@@ -106,6 +108,7 @@ class BatchFit:
         raise TypeError("a BatchFit is not pickled; save its tensors.")
 
 
+@isolated
 def mle_batch(
     model: Model,
     x: Any,
@@ -166,11 +169,10 @@ def mle_batch(
     fit = _batch(layout, shape, stack, start, covariance)
     if not bool(fit.converged.all()):
         missed = (~fit.converged).nonzero()[:, 0]
-        warnings.warn(
+        warn(
             f"`{model_name(model)}`: no optimum was certified for {len(missed)} of {stack.count} data sets, "
             f"the first of them {int(missed[0])}; see `converged`.",
             ConvergenceWarning,
-            stacklevel=2,
         )
     return fit
 

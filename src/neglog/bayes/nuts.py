@@ -17,6 +17,7 @@ from torch import Tensor
 
 from neglog.bayes.density import Density
 from neglog.errors import ModelError
+from neglog.isolation import lent
 
 TRIES = 20
 """Each try for a first value of a chain is half as far from the start as the one before."""
@@ -73,6 +74,7 @@ def nuts(
 
     def log_density(z: np.ndarray, **_: Any) -> tuple[float, np.ndarray]:
         if not hasattr(known, "settled"):
+            join()
             known.settled = _settle(threads)
         value, gradient = evaluate(torch.from_numpy(z))
         return -value.item(), -gradient.numpy()
@@ -86,22 +88,40 @@ def nuts(
         ["z"],
         make_initial_point_fn=partial(_first, density, start),
     )
-    with _threads_put_back():
-        trace: Any = nutpie.sample(
-            model,
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            cores=1 if density.reason else cores,  # Pyro's handlers are one stack for all threads
-            seed=seed,
-            target_accept=target_accept,
-            progress_bar=progress,
-            save_warmup=False,
+    with _threads_put_back(), lent() as join:
+        trace: Any = _sampled(
+            nutpie.sample(
+                model,
+                draws=draws,
+                tune=tune,
+                chains=chains,
+                cores=1 if density.reason else cores,  # Pyro's handlers are one stack for all threads
+                seed=seed,
+                target_accept=target_accept,
+                progress_bar=progress,
+                save_warmup=False,
+                blocking=False,
+            )
         )
+    z = torch.from_numpy(np.array(trace.posterior["z"].values))
+    if z.shape != (chains, draws, density.size):
+        raise ModelError(f"nutpie returned draws of shape {tuple(z.shape)}, not {chains} chains of {draws}.")
     stats = {ours: trace.sample_stats[theirs].values for theirs, ours in STATS.items()}
     kinds = {"u": np.int64, "i": np.int64, "b": np.bool_, "f": np.float64}
     found = {name: torch.from_numpy(value.astype(kinds[value.dtype.kind])) for name, value in stats.items()}
-    return torch.from_numpy(np.array(trace.posterior["z"].values)), found
+    return z, found
+
+
+def _sampled(sampler: Any) -> Any:
+    """The draws, all of them: after an interrupt the chains end and none are returned.
+
+    nutpie's own waiting (`blocking=True`) returns the draws that there are when it is interrupted.
+    """
+    try:
+        return sampler.wait()
+    except BaseException:
+        sampler.cancel()
+        raise
 
 
 def _settle(threads: int) -> bool:

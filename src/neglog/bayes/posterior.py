@@ -17,9 +17,10 @@ from neglog.bayes.density import Density, density
 from neglog.bayes.diagnostics import MOST_PARETO_K, complaints, mixing, pareto_k
 from neglog.bayes.nuts import nuts
 from neglog.data import prepare
-from neglog.errors import ConvergenceWarning, ModelError, NeglogError, SamplingWarning
+from neglog.errors import ConvergenceWarning, ModelError, NeglogError, SamplingWarning, warn
 from neglog.fitting.fit import Fit, map_estimate
 from neglog.handlers import Model
+from neglog.isolation import isolated
 from neglog.objective.objective import Objective
 from neglog.signatures import roles_of
 from neglog.uncertainty.covariances import covariance
@@ -89,6 +90,7 @@ class Posterior:
         raise TypeError("a Posterior is not pickled; save what neglog.to_arviz makes of it.")
 
 
+@isolated
 def posterior(
     model: Model,
     x: Any,
@@ -314,5 +316,5 @@ def _of_normal(
 def _warned(found: Posterior) -> Posterior:
     if not found.converged:
         name = found.objective.name
-        warnings.warn(f"the posterior of `{name}`: {found.status}.", SamplingWarning, stacklevel=3)
+        warn(f"the posterior of `{name}`: {found.status}.", SamplingWarning)
     return found

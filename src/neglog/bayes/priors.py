@@ -13,6 +13,7 @@ from neglog.data import Data, prepare
 from neglog.distributions.observed import latent
 from neglog.errors import DataError
 from neglog.handlers import Model, is_real
+from neglog.isolation import isolated
 from neglog.objective.objective import Objective
 from neglog.signatures import roles_of
 from neglog.tracing import Affine
@@ -25,6 +26,7 @@ LINKS = ("log", "zero", "partial")
 """The predictors whose names begin so are in no units of y."""
 
 
+@isolated
 def priors_for(
     model: Model, x: Any, y: Any, *, weights: Any = None, **keywords: Any
 ) -> dict[str, dist.Distribution]:

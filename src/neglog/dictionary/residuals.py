@@ -9,6 +9,7 @@ from torch import Tensor
 
 from neglog.distributions import FromLoss, LossDensity, normalised
 from neglog.distributions.residual import Rho
+from neglog.isolation import isolated
 from neglog.losses import Reduction
 from neglog.losses.shapes import check_pair, log_scale, reduce
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows
@@ -46,6 +47,7 @@ class ResidualModel:
         return reduce(self.density.rho((target - location) / scale) + width + self.density.log_z, reduction)
 
 
+@isolated
 def as_likelihood(rho: Rho) -> ResidualModel:
     """The model that a loss ρ of the residual is minus the log of, with a scale that is estimated.
 

@@ -13,6 +13,7 @@ from neglog.arguments import whole
 from neglog.bayes.posterior import Posterior
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit, data_of
+from neglog.isolation import isolated
 from neglog.objective.objective import Objective
 from neglog.prediction.predictive import drawn_from_prior, posterior_predictive, responses, row_log_likelihood
 from neglog.predictors import RESPONSE, design_keys
@@ -21,6 +22,7 @@ Groups = dict[str, dict[str, np.ndarray]]
 TERM, ROW, RESPONSES = "term", "observation", "response"
 
 
+@isolated
 def to_arviz(result: Fit | Posterior, *, draws: int = 500, seed: int = 0) -> Any:
     """A posterior or a fit for ArviZ: `az.summary`, `az.loo`, `az.compare`, `az.plot_ppc` and the rest.
 

@@ -17,10 +17,12 @@ from torch import Tensor
 from neglog.arguments import whole
 from neglog.errors import DataError, ModelError
 from neglog.exchange.inference_data import arrays, assembled
+from neglog.isolation import isolated
 
 Sites = Mapping[str, Mapping[str, Any]]
 
 
+@isolated
 def from_pyro(
     source: Any,
     *args: Any,

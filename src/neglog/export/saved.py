@@ -17,6 +17,7 @@ from neglog.export.restored import restored
 from neglog.fitting.fit import Fit
 from neglog.formula import Design
 from neglog.formula.tagged import to_json
+from neglog.isolation import isolated
 
 FORMAT = 2
 """The format that is written; format 1 is read too."""
@@ -31,6 +32,7 @@ class Saved(Fit):
     formula: Design | None = field(default=None, repr=False)
 
 
+@isolated
 def save(fit: Fit, folder: str | Path, *, formula: Design | None = None) -> Path:
     """Write a fit into a folder, which is made if need be; an earlier model there is replaced.
 
@@ -96,6 +98,7 @@ def _content(fit: Fit, formula: Design | None) -> bytes:
     return content
 
 
+@isolated
 def load(folder: str | Path) -> Saved:
     """Read a fit that `save` wrote. All of it is held against the model that it names.
 

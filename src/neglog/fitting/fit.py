@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -22,6 +21,7 @@ from neglog.errors import (
     ModelError,
     SingularDesignError,
     UnboundedLikelihoodError,
+    warn,
 )
 from neglog.fitting.choice import DENSE, choose, problem_of
 from neglog.fitting.elsewhere import elsewhere
@@ -32,6 +32,7 @@ from neglog.fitting.refinement import refined
 from neglog.fitting.start import starting_point
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
+from neglog.isolation import isolated
 from neglog.layers import current_names
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import Objective
@@ -110,6 +111,7 @@ class Fit:
         return None
 
     @property
+    @isolated
     def guide(self) -> Delta:
         """A new `AutoDelta` (`neglog.guides.Delta`) of `model` at the optimum."""
         values = {name: value.clone() for name, value in self.params.items()}
@@ -124,6 +126,7 @@ class Fit:
         raise TypeError("a Fit is not pickled; save it with neglog.export.save.")
 
 
+@isolated
 def mle(
     model: Model,
     x: Any,
@@ -171,6 +174,7 @@ def mle(
     return _fit(mle, flat(model), x, y, weights, solver, start, progress, keywords)
 
 
+@isolated
 def map_estimate(
     model: Model,
     x: Any,
@@ -252,7 +256,7 @@ def _solved(coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool
     solution = _existing(coordinates, solution)
     fit = _finished(objective, coordinates, solution)
     if not fit.converged:
-        warnings.warn(f"`{objective.name}` did not converge: {fit.status}.", ConvergenceWarning, stacklevel=4)
+        warn(f"`{objective.name}` did not converge: {fit.status}.", ConvergenceWarning)
     return fit
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,12 +14,13 @@ import torch
 from torch import Tensor
 
 from neglog.data import prepare
-from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError
+from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError, warn
 from neglog.fitting.fit import Fit, map_estimate
 from neglog.fitting.parabola import Parabola
 from neglog.fitting.penalised import Penalised, aligned, at_corners, is_penalised
 from neglog.fitting.start import starting_point
 from neglog.handlers import Model, flat
+from neglog.isolation import isolated
 from neglog.kinks import sharpened
 from neglog.objective.coordinates import rescaled
 from neglog.objective.objective import Objective, kinked_sites
@@ -80,6 +80,7 @@ class LassoPath:
         """The model with the priors of strength `strengths[i]`."""
         return sharpened(self.model, float(self.strengths[i]))
 
+    @isolated
     def fit(self, i: int) -> Fit:
         """The fit at `strengths[i]`: `map_estimate` of `model_at(i)`, started where the path is."""
         start = {name: values[i] for name, values in self.params.items()}
@@ -89,6 +90,7 @@ class LassoPath:
         raise TypeError("a LassoPath is not pickled; save its tensors.")
 
 
+@isolated
 def lasso_path(
     model: Model,
     x: Any,
@@ -255,7 +257,7 @@ def _warn(name: str, grid: Tensor, points: _Points) -> None:
         told = f"the path ended early: at strength {float(grid[length]):g} the likelihood has no maximum"
     else:
         return
-    warnings.warn(f"`{name}`: {told}.", ConvergenceWarning, stacklevel=3)
+    warn(f"`{name}`: {told}.", ConvergenceWarning)
 
 
 def _finished(

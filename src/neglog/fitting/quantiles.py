@@ -15,6 +15,7 @@ from neglog import models
 from neglog.errors import DataError
 from neglog.fitting.fit import Fit, mle, refitted
 from neglog.handlers import flat
+from neglog.isolation import isolated
 from neglog.solvers import InteriorPoint
 
 CROSSED = 1e-9
@@ -52,6 +53,7 @@ class Quantiles(Mapping[float, Fit]):
         return f"the lines of {'; of '.join(found)} cross" if found else ""
 
 
+@isolated
 def quantiles(x: Any, y: Any, taus: Iterable[float], *, weights: Any = None) -> Quantiles:
     """Linear quantile regression at many quantiles: what `mle` says of each, sharing the work.
 

@@ -15,6 +15,7 @@ from neglog.distributions import Normal
 from neglog.distributions.averaged import Averaged, Listed
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit
+from neglog.isolation import isolated
 from neglog.networks.network import NUMBERS, Network, network_of
 from neglog.networks.structures import structured
 from neglog.prediction.predict import rows_of
@@ -52,6 +53,7 @@ class LaplaceApproximation:
     def predictors(self) -> tuple[str, ...]:
         return self.network.names
 
+    @isolated
     def linearised(self, x: Any, **keywords: Any) -> tuple[Tensor, Tensor]:
         """The mean `(N, O)` and the covariance `(N, O, O)` of the predictors at `x`.
 
@@ -77,6 +79,7 @@ class LaplaceApproximation:
                 covariances.append(sum(p.spread(self.network.jacobian(rows, p.names)) for p in self.parts))
         return torch.cat(means), torch.cat(covariances)
 
+    @isolated
     def predict(self, x: Any, *, draws: int = 256, seed: int = 0, **keywords: Any) -> Any:
         """The distribution of `y` given `x`, with the doubt about the network: of batch shape `(N,)`.
 
@@ -115,6 +118,7 @@ class LaplaceApproximation:
         return Averaged(Listed([response(each) for each in etas]), first)
 
 
+@isolated
 def laplace_approximation(
     fit: Fit,
     structure: Structure = "kronecker",

@@ -17,6 +17,7 @@ from neglog.distributions.averaged import quantile_of
 from neglog.distributions.supports import ends
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit
+from neglog.isolation import isolated
 from neglog.prediction.predict import check_row_keywords, predict, rows_of
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, model_name, run
@@ -30,6 +31,7 @@ STEP = 1e-4
 TINY = 1e-300
 
 
+@isolated
 def interval(
     fit: Fit | Posterior,
     x: Any,
@@ -104,6 +106,7 @@ def interval(
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=_index(x))
 
 
+@isolated
 def quantile(
     fit: Fit | Posterior,
     x: Any,

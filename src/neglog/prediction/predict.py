@@ -16,6 +16,7 @@ from neglog.distributions.averaged import Averaged, Listed
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, check_fit
 from neglog.handlers import Model
+from neglog.isolation import isolated
 from neglog.layers import current_names
 from neglog.predictors import RESPONSE, row_count
 from neglog.signatures import check_keywords, roles_of
@@ -26,6 +27,7 @@ DRAWS = 256
 """Draws of the parameters: a power of two, of which the points of a Sobol sequence are evenly spread."""
 
 
+@isolated
 def predict(
     fit: Fit | Posterior,
     x: Any,
@@ -208,6 +210,7 @@ def _agree(together: Any, ends: Mapping[int, Any]) -> bool:
     )
 
 
+@isolated
 def log_likelihood(fit: Fit, x: Any, y: Any, **keywords: Any) -> Tensor:
     """The log-density of each `y` given `x` at the estimates, `(N,)`, in nats.
 

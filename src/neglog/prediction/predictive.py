@@ -16,6 +16,7 @@ from neglog.bayes.posterior import Posterior
 from neglog.data import Data, prepare, prepare_designs
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
+from neglog.isolation import isolated
 from neglog.objective.lowered import replayed
 from neglog.objective.objective import Objective
 from neglog.prediction.predict import new_rows
@@ -32,6 +33,7 @@ class PriorDraws:
     y: Tensor = field(repr=False)
 
 
+@isolated
 def prior_predictive(
     model: Model, x: Any, y: Any = None, *, draws: int = 500, seed: int = 0, **keywords: Any
 ) -> PriorDraws:
@@ -81,6 +83,7 @@ def drawn_from_prior(model: Model, data: Data, draws: int, seed: int) -> PriorDr
     return PriorDraws(found, torch.stack([each.sites[RESPONSE]["value"] for each in runs])[None])
 
 
+@isolated
 def posterior_predictive(posterior: Posterior, x: Any = None, *, seed: int = 0, **keywords: Any) -> Tensor:
     """A response drawn from the model at each draw of a posterior, `(chains, draws, N)` or `(..., N, D)`.
 

@@ -14,6 +14,7 @@ from neglog.distributions import Ordered
 from neglog.distributions.averaged import quantile_of
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
+from neglog.isolation import isolated
 from neglog.prediction.crps import crps
 from neglog.prediction.predict import check_row_keywords, log_likelihood, predict
 from neglog.signatures import roles_of
@@ -25,6 +26,7 @@ LEVELS = {"pinball": 0.5, "interval": 0.95}
 NAMES = ("log", "crps", "brier", *LEVELS)
 
 
+@isolated
 def scores(
     fit: Fit | Posterior,
     x: Any,

@@ -18,8 +18,9 @@ from neglog.batches.batch import fitted_again
 from neglog.batches.stack import drawn_again
 from neglog.conversion import as_labels
 from neglog.data import Data
-from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError
+from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, warn
 from neglog.fitting.fit import Fit, data_of, mle
+from neglog.isolation import isolated
 from neglog.labels import estimates, tabulated
 from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
@@ -63,6 +64,7 @@ class Bootstrap:
         """The covariance of the draws `(K, K)`, by (parameter, term), with the divisor draws - 1."""
         return self.draws.cov(ddof=1)
 
+    @isolated
     def interval(self, level: float = 0.95, kind: Interval = "percentile") -> pd.DataFrame:
         """Confidence intervals: a data frame with the columns lower and upper, by (parameter, term).
 
@@ -123,6 +125,7 @@ class Bootstrap:
         raise TypeError("a Bootstrap is not pickled; save its `draws`.")
 
 
+@isolated
 def bootstrap(
     fit: Fit,
     draws: int = 1000,
@@ -185,11 +188,10 @@ def bootstrap(
     if missed > draws - 2:
         raise ModelError(f"{missed} of {draws} draws have no optimum{reason}, so there is nothing to see.")
     if missed:
-        warnings.warn(
+        warn(
             f"`bootstrap` leaves out {missed} of {draws} draws without a certified optimum{reason}; what is "
             "left is of the others alone. kind='weights' keeps every row in.",
             ConvergenceWarning,
-            stacklevel=2,
         )
     table = tabulated(fit, {name: value[converged] for name, value in found.items()})
     table.index = pd.Index(converged.nonzero()[:, 0].numpy(), name="draw")

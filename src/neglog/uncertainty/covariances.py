@@ -15,6 +15,7 @@ from torch import Tensor
 from neglog.conversion import as_labels
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
+from neglog.isolation import isolated
 from neglog.labels import jacobian, labels_of
 from neglog.objective.coordinates import Coordinates
 from neglog.predictors import RESPONSE
@@ -51,6 +52,7 @@ CORNERED = ("observed", "expected", "sandwich", "iid", "kernel", "bootstrap")
 """What there is for a loss with corners, whose scores say nothing of its curvature."""
 
 
+@isolated
 def covariance(
     fit: Fit,
     kind: Kind = "observed",

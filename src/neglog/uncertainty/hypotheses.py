@@ -13,6 +13,7 @@ from torch import Tensor
 from neglog.data import ALL, Data, prepare_designs
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, data_of
+from neglog.isolation import isolated
 from neglog.labels import estimates
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import Objective
@@ -50,6 +51,7 @@ class HypothesisTest:
         return f"{self.test} of {self.hypothesis}: {law} = {self.statistic:.4g}, {p}"
 
 
+@isolated
 def likelihood_ratio_test(fit: Fit, restricted: Fit) -> HypothesisTest:
     """Twice how much lower the log-likelihood of a restricted model is; Wilks' test that nothing is lost.
 
@@ -89,6 +91,7 @@ def likelihood_ratio_test(fit: Fit, restricted: Fit) -> HypothesisTest:
     return _chi_squared("likelihood-ratio test", name, max(statistic, 0.0), df)
 
 
+@isolated
 def wald_test(fit: Fit, hypothesis: str, *, kind: Kind = "observed", **settings: Any) -> HypothesisTest:
     """Wald's test of linear hypotheses, such as ``"x1 = 0, x2 - x3 = 1"``: their distance in standard errors.
 
@@ -123,6 +126,7 @@ def wald_test(fit: Fit, hypothesis: str, *, kind: Kind = "observed", **settings:
     )
 
 
+@isolated
 def score_test(
     fit: Fit, added: Any, predictor: str | None = None, *, kind: Literal["observed", "expected"] = "observed"
 ) -> HypothesisTest:
@@ -165,6 +169,7 @@ def score_test(
     return _chi_squared("score test", tested, float(pull @ pull), df)
 
 
+@isolated
 def vuong_test(first: Fit, second: Fit, *, correction: Correction | None = None) -> HypothesisTest:
     """Vuong's test of two models that are not nested: whether they are equally near the truth.
 

@@ -9,9 +9,11 @@ import pandas as pd
 
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
+from neglog.isolation import isolated
 from neglog.uncertainty.hypotheses import check_alike, vuong_test
 
 
+@isolated
 def compare(fits: Mapping[str, Fit]) -> pd.DataFrame:
     """A table of fits to the same data, the lowest AIC first.
 

@@ -12,6 +12,7 @@ from neglog.arguments import share
 from neglog.batches.precision import alone
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
+from neglog.isolation import isolated
 from neglog.labels import CHOLESKY, estimates, flat_values, jacobian, site_labels
 from neglog.objective.objective import Objective, Site
 from neglog.uncertainty.covariances import Kind, covariance
@@ -21,6 +22,7 @@ from neglog.uncertainty.profiles import Profile
 Interval = Literal["wald", "profile"]
 
 
+@isolated
 def summary(
     fit: Fit, *, level: float = 0.95, kind: Kind = "observed", interval: Interval = "wald", **settings: Any
 ) -> pd.DataFrame:

@@ -1,0 +1,176 @@
+"""Isolation: a computation depends on its arguments alone, in whatever surroundings it is called.
+
+Pyro's handlers are one stack for all threads of a process, and torch's modes and defaults change what the
+same lines compute. A public function that runs a model is `isolated`: one thread at a time, no handler but
+those of the model itself, torch's own defaults. Everything is put back afterwards, after an interrupt too.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import pyro
+import torch
+from pyro.poutine.runtime import _DIM_ALLOCATOR, _ENUM_ALLOCATOR, _PYRO_STACK
+from torch.overrides import _pop_mode, _push_mode
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PYRO = {
+    "binomial_approx_log_prob_tol": 0.0,
+    "binomial_approx_sample_thresh": float("inf"),
+    "cholesky_relative_jitter": 4.0,
+    "module_local_params": False,
+    "validate_distributions_pyro": True,
+    "validate_distributions_torch": True,
+    "validate_infer": True,
+    "validate_poutine": True,
+}
+"""Pyro's settings as they are when Python runs without ``-O``."""
+
+
+def isolated(function: Callable[P, R]) -> Callable[P, R]:
+    """The function in surroundings of its own (`isolation`), with its name, signature and documentation."""
+
+    @wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        with isolation():
+            return function(*args, **kwargs)
+
+    return alone
+
+
+@contextmanager
+def isolation() -> Iterator[None]:
+    """One thread at a time, without the handlers, modes and defaults of the caller, which are put back.
+
+    It can be entered again inside itself, as by a model that fits another one.
+    """
+    numpy = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")  # its own defaults
+    with _LOCK, _bare_pyro(), numpy, ExitStack() as usual:
+        for deviates, settled in TORCH:
+            if deviates():
+                usual.enter_context(settled())
+        yield
+
+
+class _Lock:
+    """A reentrant lock whose owner can lend it to threads that work for the owner while it waits for them."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start afresh, as in a forked process, where the threads of its parent do not run."""
+        self.lock, self.guests = threading.RLock(), set[int]()
+
+    def __enter__(self) -> None:
+        if threading.get_ident() not in self.guests:
+            self.lock.acquire()
+
+    def __exit__(self, *reason: object) -> None:
+        if threading.get_ident() not in self.guests:
+            self.lock.release()
+
+    @contextmanager
+    def lent(self) -> Iterator[Callable[[], None]]:
+        """A function that a thread calls to be a guest; it is one until the block ends."""
+        mine = set[int]()
+
+        def join() -> None:
+            mine.add(threading.get_ident())
+            self.guests.add(threading.get_ident())
+
+        try:
+            yield join
+        finally:
+            self.guests -= mine
+
+
+_LOCK = _Lock()
+lent = _LOCK.lent
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_LOCK.forget)
+
+
+@contextmanager
+def _bare_pyro() -> Iterator[None]:
+    """No handlers, no plates, default settings; parameters that a model adds to Pyro's store are removed."""
+    handlers, plates, enumerated = _PYRO_STACK[:], _DIM_ALLOCATOR._stack[:], dict(vars(_ENUM_ALLOCATOR))
+    store = pyro.get_param_store()
+    names, stored = set(store.keys()), store.get_state()
+    _PYRO_STACK.clear()
+    _DIM_ALLOCATOR._stack.clear()
+    try:
+        yield
+    finally:
+        _PYRO_STACK[:], _DIM_ALLOCATOR._stack[:] = handlers, plates
+        vars(_ENUM_ALLOCATOR).update(enumerated)
+        if set(store.keys()) != names:
+            store.clear()
+            store.set_state(stored)
+
+
+@contextmanager
+def _no_function_modes() -> Iterator[None]:
+    """Without `torch.overrides.TorchFunctionMode`, such as that of `torch.set_default_device`."""
+    modes = [_pop_mode() for _ in range(torch._C._len_torch_function_stack())]
+    try:
+        yield
+    finally:
+        for mode in reversed(modes):
+            _push_mode(mode)
+
+
+def _no_dispatch_modes() -> AbstractContextManager[Any]:
+    from torch.utils._python_dispatch import _disable_current_modes  # slow, and seldom needed
+
+    return _disable_current_modes()
+
+
+def _no_transforms() -> AbstractContextManager[Any]:
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack  # slow, and seldom needed
+
+    return temporarily_clear_interpreter_stack()
+
+
+@contextmanager
+def _nondeterministic() -> Iterator[None]:
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=warn_only)
+
+
+@contextmanager
+def _single_precision() -> Iterator[None]:
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+TORCH: tuple[tuple[Callable[[], Any], Callable[[], AbstractContextManager[Any]]], ...] = (
+    (torch._C._len_torch_function_stack, _no_function_modes),
+    (torch._C._len_torch_dispatch_stack, _no_dispatch_modes),
+    (torch._C._functorch.peek_interpreter_stack, _no_transforms),
+    (torch.is_inference_mode_enabled, lambda: torch.inference_mode(False)),
+    (lambda: not torch.is_grad_enabled(), torch.enable_grad),
+    (lambda: torch.is_autocast_enabled("cpu"), lambda: torch.autocast("cpu", enabled=False)),
+    (torch.is_anomaly_enabled, lambda: torch.autograd.set_detect_anomaly(False)),
+    (torch.are_deterministic_algorithms_enabled, _nondeterministic),
+    (lambda: torch.get_default_dtype() != torch.float32, _single_precision),
+    (lambda: pyro.settings.get() != PYRO, lambda: pyro.settings.context(**PYRO)),
+)
+"""Whether a mode or a default differs from torch's or Pyro's own, and a context in which it does not."""

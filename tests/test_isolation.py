@@ -1,0 +1,385 @@
+"""Isolation: results depend on arguments alone, and the surroundings are afterwards as they were before."""
+
+import signal
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from inspect import signature
+
+import numpy as np
+import pandas as pd
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import neglog
+from neglog import labels, losses, models, studies, tracing
+from neglog.comparison import compare_models
+from neglog.errors import ConvergenceWarning, DataError
+from neglog.formula import learn
+from neglog.guides import Delta
+from neglog.handlers import on_features, with_priors
+from neglog.isolation import isolated, isolation
+from neglog.solvers import SVI, Adam
+from neglog.validation import cross_validate
+
+ROWS = 40
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn((ROWS, 2), generator=GENERATOR, dtype=torch.float64)
+Y = torch.randn(ROWS, generator=GENERATOR, dtype=torch.float64)
+COUNTS = torch.poisson(torch.full((ROWS,), 3.0, dtype=torch.float64), generator=GENERATOR)
+DRAWS = torch.randn((ROWS, 3), generator=GENERATOR, dtype=torch.float64)
+
+
+FIRST, SECOND, COUNT = X[:, :1], X[:, 1:], COUNTS[None]
+
+
+def network():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+
+
+NET = on_features(models.gaussian, network())
+FIT = neglog.mle(models.gaussian, X, Y)
+SMALL = neglog.mle(models.gaussian, FIRST, Y)
+RATE = neglog.mle(models.poisson, X, COUNTS)
+MAP = neglog.map_estimate(models.poisson, X, COUNTS)
+BATCH = neglog.mle_batch(models.gaussian, X, DRAWS.T, covariance=True)
+LASSO = with_priors(models.gaussian, {"mean.weight": dist.Laplace(0.0, 1.0)})
+POSTERIOR = neglog.posterior(models.poisson, X, COUNTS, method="laplace", draws=100)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    NETWORK = neglog.map_estimate(NET, X, Y, solver=Adam(steps=20))
+    LAPLACE = neglog.laplace_approximation(NETWORK)
+TABLE = pd.DataFrame({"y": COUNTS.numpy(), "x": X[:, 0].numpy()})
+
+
+def quiet(function):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function()
+
+
+SLOW = {
+    "laplace": lambda: neglog.posterior(models.poisson, X, COUNTS, method="laplace", draws=100).draws,
+    "compare_models": lambda: [
+        (each.model, each.fit.nll)
+        for each in compare_models(
+            learn("y ~ x", TABLE), folds=2, watch=lambda names: ["gaussian", "poisson"]
+        ).entries
+    ],
+    "robustness": lambda: studies.robustness(shares=[0.2], data_sets=3, rows=20),
+    "to_arviz": lambda: neglog.to_arviz(POSTERIOR).posterior["log_rate.weight"].values,
+    "parametric bootstrap": lambda: neglog.bootstrap(FIT, draws=10, kind="parametric").draws,
+    "profile": lambda: neglog.summary(RATE, interval="profile"),
+    "outcome interval": lambda: neglog.interval(RATE, X, kind="outcome"),
+    "vi": lambda: quiet(
+        lambda: neglog.posterior(models.poisson, X, COUNTS, method="vi", draws=100, steps=100).draws
+    ),
+    "lasso_path": lambda: neglog.lasso_path(LASSO, X, Y, strengths=[5.0, 1.0]).params,
+}
+
+
+@isolated
+def settings():
+    """What a model of the user's finds."""
+    return (
+        poutine.runtime.am_i_wrapped(),
+        pyro.settings.get(),
+        np.geterr(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.get_default_dtype(),
+        torch.ones(()).device,
+        torch.is_autocast_enabled("cpu"),
+        torch.is_anomaly_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
+
+
+ENTRIES = {
+    "settings": settings,
+    "mle": lambda: neglog.mle(models.heteroscedastic, X, Y).params,
+    "map_estimate": lambda: neglog.map_estimate(models.poisson, X, COUNTS).params,
+    "guide": lambda: FIT.guide,
+    "svi": lambda: quiet(lambda: neglog.mle(models.gaussian, X, Y, solver=SVI(steps=5)).params),
+    "adam": lambda: quiet(lambda: neglog.mle(models.gaussian, X, Y, solver=Adam(steps=5)).params),
+    "quantiles": lambda: neglog.quantiles(X, Y, [0.25, 0.5])[0.25].params,
+    "mle_batch": lambda: neglog.mle_batch(models.poisson, X, COUNT).params,
+    "standard errors": lambda: BATCH.standard_errors,
+    "batch interval": lambda: BATCH.interval(),
+    "priors_for": lambda: neglog.priors_for(models.gaussian, X, Y),
+    "predict": lambda: neglog.predict(FIT, X),
+    "predict draws": lambda: neglog.predict(POSTERIOR, X),
+    "interval": lambda: neglog.interval(RATE, X),
+    "quantile": lambda: neglog.quantile(RATE, X, [0.1, 0.9]),
+    "log_likelihood": lambda: neglog.log_likelihood(FIT, X, Y),
+    "scores": lambda: neglog.scores(RATE, X, COUNTS),
+    "prior_predictive": lambda: neglog.prior_predictive(models.poisson, X, draws=5).y,
+    "posterior_predictive": lambda: neglog.posterior_predictive(POSTERIOR, X),
+    "summary": lambda: neglog.summary(RATE),
+    "covariance": lambda: neglog.covariance(RATE, "sandwich"),
+    "expected": lambda: neglog.covariance(RATE, "expected"),
+    "bootstrap": lambda: neglog.bootstrap(FIT, draws=10).draws,
+    "likelihood_ratio_test": lambda: neglog.likelihood_ratio_test(FIT, SMALL).p_value,
+    "wald_test": lambda: neglog.wald_test(FIT, "x0 = 0").p_value,
+    "score_test": lambda: neglog.score_test(SMALL, SECOND).p_value,
+    "vuong_test": lambda: neglog.vuong_test(FIT, neglog.mle(models.laplace, X, Y)).p_value,
+    "compare": lambda: neglog.compare({"two": FIT, "one": SMALL}),
+    "cross_validate": lambda: cross_validate(models.gaussian, X, Y, folds=2).scores,
+    "laplace_approximation": lambda: neglog.laplace_approximation(NETWORK).predict(X, draws=8),
+    "linearised": lambda: LAPLACE.linearised(X)[1],
+    "estimates": lambda: labels.estimates(FIT),
+    "names": lambda: tracing.predictor_names(models.heteroscedastic),
+    "as_likelihood": lambda: losses.as_likelihood(lambda r: torch.log1p(r**2)).density.log_z,
+    "spool": lambda: neglog.mle(models.gaussian, **neglog.spool([(X, Y)])).params,
+}
+
+
+def equal(one, other):
+    """Whether two answers are the same to the last bit."""
+    if isinstance(one, pd.DataFrame | pd.Series):
+        return one.equals(other)
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other) and not other.is_inference()
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, torch.distributions.Distribution):
+        return equal((one.mean, one.variance), (other.mean, other.variance))
+    if isinstance(one, Delta):
+        return equal(one.median(), other.median())
+    if hasattr(one, "keys"):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, tuple | list):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return type(one) is type(other) and one == other
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return {name: entry() for name, entry in (ENTRIES | SLOW).items()}
+
+
+class Halved(TorchFunctionMode):
+    """A mode of the user's under which every exponential is half of what it is."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        return found / 2 if function is torch.exp else found
+
+
+class Refused(TorchDispatchMode):
+    """A mode of the user's under which nothing can be computed."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        raise AssertionError(function)
+
+
+@contextmanager
+def put_back(setter, value, before):
+    setter(value)
+    try:
+        yield
+    finally:
+        setter(before)
+
+
+@contextmanager
+def numpy_raises():
+    before = np.seterr(all="raise")
+    try:
+        yield
+    finally:
+        np.seterr(**before)
+
+
+def conditioned():
+    return poutine.condition(data={"y": torch.zeros(ROWS, dtype=torch.float64), "sigma": torch.tensor(9.0)})
+
+
+SURROUNDINGS = {
+    "scale": lambda: poutine.scale(scale=2.0),
+    "condition": conditioned,
+    "mask": lambda: poutine.mask(mask=False),
+    "block": poutine.block,
+    "plate": lambda: pyro.plate("rows", 7),
+    "validation off": lambda: pyro.validation_enabled(False),
+    "approximate": lambda: pyro.settings.context(binomial_approx_log_prob_tol=0.1),
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "float16": lambda: put_back(torch.set_default_dtype, torch.float16, torch.float32),
+    "float64": lambda: put_back(torch.set_default_dtype, torch.float64, torch.float32),
+    "default device": lambda: put_back(torch.set_default_device, "meta", None),
+    "device": lambda: torch.device("meta"),
+    "function mode": Halved,
+    "dispatch mode": Refused,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "anomaly": lambda: torch.autograd.set_detect_anomaly(True),
+    "deterministic": lambda: put_back(torch.use_deterministic_algorithms, True, False),
+    "NumPy raises": numpy_raises,
+    "random state": lambda: put_back(torch.manual_seed, 7, 8),
+}
+
+
+def random_state():
+    with isolation():  # the modes of some surroundings take no such question
+        return torch.get_rng_state().tolist()
+
+
+def state():
+    """What a computation must leave as it was."""
+    return (
+        list(poutine.runtime._PYRO_STACK),
+        list(poutine.runtime._DIM_ALLOCATOR._stack),
+        sorted(pyro.get_param_store().keys()),
+        pyro.settings.get(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.get_default_dtype(),
+        torch.overrides._get_current_function_mode_stack(),
+        torch.utils._python_dispatch._get_current_dispatch_mode_stack(),
+        torch.is_autocast_enabled("cpu"),
+        torch.is_anomaly_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_num_threads(),
+        random_state(),
+        np.geterr(),
+        np.random.get_state()[1].tolist(),
+        warnings.filters[:],
+        signal.getsignal(signal.SIGINT),
+        threading.active_count(),
+    )
+
+
+def check(entries, clean):
+    """Hold each answer against that in clean surroundings, and the surroundings against those before."""
+    found, changed = {}, []
+    for name, entry in entries.items():
+        before = state()
+        found[name] = entry()
+        changed += [name] if state() != before else []
+    with isolation():
+        assert [name for name in entries if not equal(clean[name], found[name])] == []
+    assert changed == []
+
+
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+def test_results_depend_on_arguments_alone(surroundings, clean):
+    names = ("settings", "mle", "map_estimate", "predict", "summary")
+    with SURROUNDINGS[surroundings]():
+        check({name: ENTRIES[name] for name in names}, clean)
+
+
+def test_all_results_depend_on_arguments_alone(clean):
+    surroundings = [each() for each in SURROUNDINGS.values()]
+    with ExitStack() as every:
+        for each in surroundings:
+            every.enter_context(each)
+        check(ENTRIES | SLOW, clean)
+
+
+def test_results_under_vmap(clean):
+    def run(t):
+        check(ENTRIES, clean)
+        return t
+
+    torch.func.vmap(run)(torch.zeros(2))
+
+
+def test_a_warning_names_the_line_that_called():
+    with pytest.warns(ConvergenceWarning) as caught:
+        neglog.mle(models.gaussian, X, Y, solver=Adam(steps=1))
+    assert caught[0].filename == __file__
+
+
+def test_signatures_and_documentation_are_kept():
+    assert list(signature(neglog.mle).parameters)[:3] == ["model", "x", "y"]
+    assert neglog.mle.__name__ == "mle"
+    assert "Maximum likelihood" in neglog.mle.__doc__
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_data_made_in_inference_mode(dtype):
+    with torch.inference_mode():
+        x, y, weights = X.to(dtype) * 1, Y.to(dtype) * 1, torch.ones(ROWS, dtype=dtype)
+        start = {"mean.bias": torch.zeros((), dtype=dtype)}
+    found = neglog.mle(models.gaussian, x, y, weights=weights, start=start)
+    known = neglog.mle(models.gaussian, x.clone(), y.clone(), weights=weights.clone(), start=start)
+    assert equal(found.params, known.params)
+    assert equal(neglog.summary(found), neglog.summary(known))
+
+
+def test_data_without_numbers():
+    with pytest.raises(DataError, match="meta"):
+        neglog.mle(models.gaussian, X.to("meta"), Y)
+
+
+def test_a_traced_model_does_not_see_the_sites_of_a_fit():
+    def outer():
+        neglog.mle(models.gaussian, X, Y)
+        _ = FIT.guide
+        return pyro.sample("z", dist.Normal(torch.tensor(0.0), 1.0))
+
+    assert set(poutine.trace(outer).get_trace().nodes) == {"_INPUT", "z", "_RETURN"}
+
+
+def test_parameters_of_a_model_are_not_left_in_the_store(seeded):
+    def model(x, y=None):
+        width = pyro.param("width", torch.ones((), dtype=torch.float64)).detach()
+        bias = pyro.sample("bias", dist.Normal(torch.zeros((), dtype=torch.float64), 5.0))
+        with pyro.plate("rows", len(x)):
+            return pyro.sample("y", dist.Normal(bias, width), obs=y)
+
+    pyro.param("own", torch.ones(()))
+    neglog.mle(model, X, Y)
+    assert list(pyro.get_param_store().keys()) == ["own"]
+    pyro.param("width", torch.full((), 3.0, dtype=torch.float64))
+    assert neglog.mle(model, X, Y).nll > ROWS  # a parameter that is there counts
+
+
+def test_a_fit_inside_a_fit():
+    def model(x, y=None):
+        scale = neglog.mle(models.gaussian, X, Y).params["sigma"]
+        bias = pyro.sample("bias", dist.Normal(torch.zeros((), dtype=torch.float64), 5.0))
+        with pyro.plate("rows", len(x)):
+            return pyro.sample("y", dist.Normal(bias, scale), obs=y)
+
+    fit = neglog.mle(model, X, Y)
+    assert fit.converged
+    torch.testing.assert_close(fit.params["bias"], Y.mean())
+
+
+JOBS = ["mle", "map_estimate", "svi", "predict", "summary", "bootstrap", "guide", "laplace", "names"]
+
+
+def test_threads(clean):
+    """Eight threads at once: the results of one, and nothing left behind."""
+    before = state()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda name: (ENTRIES | SLOW)[name](), JOBS * 4))
+    assert state() == before
+    assert [name for name, one in zip(JOBS * 4, found, strict=True) if not equal(clean[name], one)] == []
+
+
+def test_a_thread_that_fails_leaves_others_alone():
+    def fails(x, y=None):
+        pyro.sample("bias", dist.Normal(torch.zeros((), dtype=torch.float64), 5.0))
+        raise RuntimeError("of the model")
+
+    def job(model):
+        try:
+            return neglog.mle(model, X, Y).nll
+        except RuntimeError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(job, [models.gaussian, fails] * 8))
+    assert found == [FIT.nll, "of the model"] * 8
+    assert not poutine.runtime._PYRO_STACK
