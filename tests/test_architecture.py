@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "conversion": {"errors"},
     "intercepts": {"conversion"},
     "data": {"alignment", "conversion", "distributions", "errors", "intercepts", "predictors"},
-    "spooled": {"alignment", "conversion", "data", "errors", "intercepts", "predictors"},
+    "spooled": {"alignment", "conversion", "data", "errors", "intercepts", "isolation", "predictors"},
     "solvers": {"errors", "guides"},
     "tracing": {"data", "errors", "handlers", "isolation", "layers", "modes", "predictors"},
     "signatures": {"data", "errors", "handlers", "layers", "tracing"},
