@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -91,3 +92,14 @@ def test_what_never_varies_has_no_unit():
         priors_for(models.gaussian, x, Y)
     with pytest.raises(DataError, match=r"`y` is the same in every row"):
         priors_for(models.gaussian, X, np.ones(5))
+
+
+@pytest.mark.parametrize("family", [dist.Gamma, dist.InverseGamma])
+def test_a_prior_given_by_python_numbers_is_computed_in_the_precision_of_the_site(family):
+    # Gamma casts values to the dtype of its parameters: float32 of Python's numbers.
+    ends = [
+        map_estimate(with_priors(models.gaussian, {"sigma": prior}), X, Y)
+        for prior in (family(2.0, 1.0), family(*torch.tensor([2.0, 1.0], dtype=torch.float64)))
+    ]
+    assert all(fit.converged for fit in ends)
+    torch.testing.assert_close(ends[0].params["sigma"], ends[1].params["sigma"], rtol=1e-12, atol=0)

@@ -20,6 +20,7 @@ from torch.distributions import constraints
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
+from neglog.distributions.parameters import in_dtype, parameters
 from neglog.errors import DataError, ModelError
 from neglog.layers import current_names
 from neglog.modes import Constants, Mode, features, in_mode
@@ -148,7 +149,9 @@ def changes_priors_alone(handler: Any) -> bool:
 
 
 def _fitted(name: str, prior: dist.Distribution, current: dist.Distribution) -> dist.Distribution:
-    """`prior`, expanded to the shape of the site's `current` distribution."""
+    """`prior`, expanded to the shape of the site's `current` distribution and as precise as that."""
+    if any(parameter.dtype == torch.float64 for parameter in parameters(current)):
+        prior = in_dtype(prior, torch.float64)  # Gamma, among others, casts values to its own dtype
     shape = current.batch_shape + current.event_shape
     if is_real(prior.support) and not is_real(current.support):
         raise ModelError(
@@ -176,8 +179,9 @@ def is_real(support: constraints.Constraint) -> bool:
 def with_priors(model: Model, priors: Mapping[str, dist.Distribution]) -> Model:
     """The model with some of its priors swapped: site name -> distribution, expanded to the site's shape.
 
-    Pass parameters as float64 tensors (``dist.Normal(0.0, torch.tensor(0.1, dtype=torch.float64))``) where
-    the last digits matter: a Python float becomes a float32 tensor inside torch.
+    The density is computed in the precision of the site. Pass parameters as float64 tensors
+    (``dist.Normal(0.0, torch.tensor(0.1, dtype=torch.float64))``) where their own last digits matter: torch
+    rounds a Python float to float32.
 
     Raises:
         ModelError: a value is not a distribution; when the model runs: a site that the model does not

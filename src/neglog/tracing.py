@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,9 +22,21 @@ from neglog.data import ALL, Data
 from neglog.errors import ModelError
 from neglog.handlers import Model, is_parameter, is_real
 from neglog.isolation import isolated
-from neglog.layers import layers
+from neglog.layers import current_names, former_names, layers, replaced
 from neglog.modes import Constants, Mode, Network
 from neglog.predictors import RESPONSE, Designs, affine
+
+
+def current_data(model: Model, data: Data) -> Data:
+    """The data with designs under the current names of predictors, where the model has renamed some."""
+    if not isinstance(data.x, Mapping):
+        return data
+    x = current_names(model, data.x, "x")
+    if x is data.x:
+        return data
+    former = former_names(model)
+    marked = frozenset(replaced(former, dict.fromkeys(data.without_intercept)))
+    return replace(data, x=x, columns=replaced(former, data.columns), without_intercept=marked)
 
 
 @dataclass

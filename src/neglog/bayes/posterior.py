@@ -19,6 +19,7 @@ from neglog.bayes.nuts import nuts
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, ModelError, NeglogError, SamplingWarning, warn
 from neglog.fitting.fit import Fit, map_estimate
+from neglog.fitting.joint_mode import check_joint_mode
 from neglog.handlers import Model
 from neglog.isolation import isolated
 from neglog.objective.objective import Objective
@@ -164,6 +165,8 @@ def posterior(
     cores = None if cores is None else whole("cores", cores)
     data = prepare(x, y, weights=weights, roles=roles_of(model, keywords, posterior), **keywords)
     objective = Objective(model, data)
+    if method == "laplace":
+        check_joint_mode(objective)
     flat = [name for name, site in objective.sites.items() if site.masked]
     fit = None
     if flat or space == "natural":

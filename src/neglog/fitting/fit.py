@@ -26,6 +26,7 @@ from neglog.errors import (
 from neglog.fitting.choice import DENSE, choose, problem_of
 from neglog.fitting.elsewhere import elsewhere
 from neglog.fitting.existence import check_certain, check_covariance, recession
+from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.least_squares import closed_form
 from neglog.fitting.penalised import at_corners, is_penalised
 from neglog.fitting.refinement import refined
@@ -218,6 +219,7 @@ def _fit(
     start = None if start is None else current_names(model, named_values("start", start), "start")
     objective = Objective(model, data, start)
     check_certain(objective)
+    check_joint_mode(objective)
     theta = starting_point(objective, start)
     objective.sample.check_bounded(theta)
     coordinates = _coordinates(objective, theta, solver)

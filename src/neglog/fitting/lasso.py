@@ -16,6 +16,7 @@ from torch import Tensor
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError, warn
 from neglog.fitting.fit import Fit, map_estimate
+from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.parabola import Parabola
 from neglog.fitting.penalised import Penalised, aligned, at_corners, is_penalised
 from neglog.fitting.start import starting_point
@@ -147,6 +148,7 @@ def lasso_path(
         raise DataError(f"`n` must be at least 1 and `ratio` between 0 and 1; they are {n} and {ratio:g}.")
     data = prepare(x, y, weights=weights, roles=roles_of(model, keywords, lasso_path), **keywords)
     objective = Objective(model, data)
+    check_joint_mode(objective)
     theta = starting_point(objective, None)
     coordinates = rescaled(objective, theta)
     if not is_penalised(coordinates):

@@ -164,7 +164,7 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     mean, which is 0 unless a prior says otherwise, networks at their own values, sites that read their
     beginning from `y` there (`neglog.tracing.initial_value`), and biases and other constants where they are
     best under that: at the null model. So the start has the location and the scale of `y`, whatever its
-    units.
+    units. Sites of which the priors of others depend start, as those do, at their prior's median or mean.
 
     Raises:
         ModelError: `given` names a site that the model does not have, or a value outside its support.
@@ -173,12 +173,14 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     given = dict(given or {})
     calls = objective.calls
     weights = {f"{call.name}.weight" for call in calls} - set(given)
+    parents = objective.seen.prior_parents if calls else {}  # of which a joint mode need not exist
+    hierarchy = {*parents, *(name for names in parents.values() for name in names)}
     for name, value in given.items():
         theta[_site(objective, name).place] = _unconstrained(objective, name, value)
     free = [
         site
         for name, site in objective.sites.items()
-        if name not in weights | set(given) and not (site.started or site.begun)
+        if name not in weights | set(given) | hierarchy and not (site.started or site.begun)
     ]
     places = torch.cat([torch.arange(s.offset, s.offset + s.size) for s in free]) if free else torch.arange(0)
     if not calls or not 0 < len(places) <= MOST:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neglog.data import Data
 from neglog.handlers import Model, Weighted
+from neglog.objective.hierarchy import Parents, prior_parents
 from neglog.objective.sites import Site
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine, Run, run
@@ -93,7 +94,13 @@ class Look:
             return -self.ran.log_prob(RESPONSE).sum()
 
     @cached_property
+    def prior_parents(self) -> Parents:
+        """Latent site -> the latent sites on which its prior depends, see `prior_parents`."""
+        return prior_parents(self.ran, self.numbers)
+
+    @cached_property
     def _slopes(self) -> Sequence[Tensor | None]:
+        self.prior_parents  # noqa: B018  (the gradients below free the graph)
         leaves = [*self.numbers.values(), *self.etas]
         if not self._loss.requires_grad:
             return [None] * len(leaves)

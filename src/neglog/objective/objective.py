@@ -18,7 +18,6 @@ from neglog.distributions import Normal
 from neglog.errors import ModelError
 from neglog.handlers import Model, weighted
 from neglog.kinks import corner, smoothed
-from neglog.layers import current_names, former_names, replaced
 from neglog.modes import InMode
 from neglog.objective.basis import sample_of
 from neglog.objective.cuts import Cut, Look, look
@@ -29,6 +28,7 @@ from neglog.predictors import RESPONSE, design_keys
 from neglog.tracing import (
     Affine,
     Run,
+    current_data,
     initial_value,
     model_name,
     prototype,
@@ -46,7 +46,7 @@ ROOM = 2**26
 FAR = 1e6
 """So many times the rounding of `y` is far from it."""
 OF_ROWS = ("separable", "parts", "sample", "as_read")
-OF_MODEL = ("rowwise", "beside", "few", "cut", "_look", "_scant")
+OF_MODEL = ("rowwise", "beside", "few", "cut", "seen", "_scant")
 """What is known of an objective as long as it has the same rows, and as long as it has the same model."""
 SAMPLE = 10_000
 """So many rows say where a solver starts."""
@@ -166,16 +166,16 @@ class Objective:
         return self.take(slice(0, 8)) if self.rows > SAMPLE and self.separable else self
 
     @cached_property
-    def _look(self) -> Look:
+    def seen(self) -> Look:
         """What the model says of itself when it is cut at its predictors."""
-        seen = self.take(slice(0, TRIED)) if self.rows > SAMPLE and self.separable else self
-        return look(self.model, seen.data, self.calls, self.sites.values(), self.initial)
+        some = self.take(slice(0, TRIED)) if self.rows > SAMPLE and self.separable else self
+        return look(self.model, some.data, self.calls, self.sites.values(), self.initial)
 
     @cached_property
     def cut(self) -> bool:
         """Whether the model is a function of linear predictors: fixed designs times free coefficients."""
         names = [call.name for call in self.calls]
-        return bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, self._look.affines))
+        return bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, self.seen.affines))
 
     def _is_plain(self, call: Affine) -> bool:
         """Whether a predictor is a fixed design times coefficients that are sites, or constants."""
@@ -195,7 +195,7 @@ class Objective:
     @cached_property
     def beside(self) -> tuple[Site, ...]:
         """The sites that enter the likelihood of the rows by themselves, beside the predictors."""
-        return tuple(self.sites[name] for name in self._look.beside)
+        return tuple(self.sites[name] for name in self.seen.beside)
 
     @property
     def replayed(self) -> Rowwise | None:
@@ -224,9 +224,9 @@ class Objective:
             return "it is not a function of linear predictors"
         still = {name: value.detach() for name, value in self.params(self.initial).items()}
         cut = Cut(self.model, self.data, self.calls, self.beside, still)
-        whole = self._look.data is self.data
-        rows = self.as_read if whole else replace(self.as_read, data=self._look.data, kept={})
-        return rowwise_of(cut, rows, self._look)
+        whole = self.seen.data is self.data
+        rows = self.as_read if whole else replace(self.as_read, data=self.seen.data, kept={})
+        return rowwise_of(cut, rows, self.seen)
 
     @cached_property
     def as_read(self) -> Rows:
@@ -412,18 +412,6 @@ def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:
         rows.append(torch.zeros_like(leaf) if row is None else row)
     hessian = torch.stack(rows) if rows else leaf.new_zeros((0, 0))
     return 0.5 * (hessian + hessian.T)
-
-
-def current_data(model: Model, data: Data) -> Data:
-    """The data with designs under the current names of predictors, where the model has renamed some."""
-    if not isinstance(data.x, Mapping):
-        return data
-    x = current_names(model, data.x, "x")
-    if x is data.x:
-        return data
-    former = former_names(model)
-    marked = frozenset(replaced(former, dict.fromkeys(data.without_intercept)))
-    return replace(data, x=x, columns=replaced(former, data.columns), without_intercept=marked)
 
 
 def kinked_sites(objective: Objective) -> tuple[str, ...]:

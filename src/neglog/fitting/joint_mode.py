@@ -1,0 +1,128 @@
+"""Joint modes: of latent sites whose prior depends on other latent sites there may be none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import pyro
+import torch
+from torch import Tensor
+
+from neglog.errors import ModelError, UnboundedLikelihoodError
+from neglog.objective.cuts import Look
+from neglog.objective.hierarchy import Parents, centre, slopes
+from neglog.objective.objective import Objective
+from neglog.objective.sites import Site
+from neglog.predictors import RESPONSE
+from neglog.tracing import Run, run
+
+REACH = {torch.float64: (80.0, 160.0, 320.0), torch.float32: (10.0, 20.0, 40.0)}
+"""Displacements of an unconstrained coordinate, such as log tau, at which a joint density is evaluated.
+
+The square of the exponential of the largest is a normal floating-point number."""
+RATE = 0.25
+"""Growth of a log density, in nats per unit of an unconstrained coordinate, above which it has no maximum."""
+TOLERANCE = 1e-6
+"""Gradient of a log prior, in nats per unit of an unconstrained coordinate, that may be rounding error."""
+
+
+def check_joint_mode(objective: Objective) -> None:
+    """Refuse a model whose joint density, or likelihood, has no mode in the parameters of a prior.
+
+    The joint density of ``u ~ Normal(0, tau)`` grows as tau^-G where all G effects u are 0 and tau goes to 0,
+    whatever the data. Where the priors are masked, nothing depends on tau.
+
+    Raises:
+        UnboundedLikelihoodError: the joint density grows without bound as the scale of a prior vanishes.
+        ModelError: a parameter of a masked prior enters neither the likelihood nor another prior.
+
+    Source: O'Hagan (1976), On posterior joint and marginal modes.
+    """
+    if len(objective.sites) < 2:
+        return
+    try:
+        seen = objective.seen
+    except (RuntimeError, ValueError, IndexError, TypeError):  # a model that does not run there
+        return
+    parents = seen.prior_parents
+    if parents:
+        _check_bounded(objective, seen, parents)
+        _check_reached(objective, seen, parents)
+
+
+def _check_reached(objective: Objective, seen: Look, parents: Parents) -> None:
+    """Refuse sites that enter masked priors alone."""
+    entering = {name for child in _counted(objective, parents) for name in parents[child]}
+    parts = (part for call in seen.affines for part in (call.design, call.weight, call.bias))
+    predicting = [part.sum() for part in parts if part.requires_grad]
+    if predicting:
+        entering |= set(slopes(torch.stack(predicting).sum(), seen.numbers))
+    entering |= set(seen.beside)
+    for child, names in parents.items():
+        for name in (name for name in names if name not in entering and objective.sites[name].masked):
+            raise ModelError(
+                f"`{objective.name}` has no maximum-likelihood estimate of {name!r}: it enters the prior of "
+                f"{child!r} alone, which maximum likelihood leaves out. {_remedy(objective.sites[name])}"
+            )
+
+
+def _counted(objective: Objective, parents: Parents) -> list[str]:
+    """The sites with parents whose priors are not masked."""
+    return [child for child in parents if not objective.sites[child].masked]
+
+
+def _check_bounded(objective: Objective, seen: Look, parents: Parents) -> None:
+    """Refuse sites along which the joint density grows without bound."""
+    children = _counted(objective, parents)
+    for name in dict.fromkeys(name for child in children for name in parents[child]):
+        total = torch.stack([parents[child][name] for child in children if name in parents[child]]).sum(0)
+        direction = torch.where(total.abs() > TOLERANCE, total.sign(), 0.0)
+        if bool(direction.any()) and _grows(objective, seen, name, direction, children):
+            child = next(child for child in children if name in parents[child])
+            raise UnboundedLikelihoodError(
+                f"`{objective.name}` has no joint mode: whatever the data, its density is unbounded as "
+                f"{name!r}, on which the prior of {child!r} depends, goes to its border. "
+                + _remedy(objective.sites[name])
+            )
+
+
+def _remedy(site: Site) -> str:
+    known = "torch.tensor(1.0)" if not site.shape else f"torch.ones({tuple(site.shape)})"
+    plain = site.shape == site.unconstrained and not site.is_real
+    prior = (
+        ", or give it a prior that vanishes at 0: "
+        f"with_priors(model, {{{site.name!r}: dist.InverseGamma(2.0, 1.0)}})"
+    )
+    return (
+        "Sample both with `posterior`; or, for `map_estimate`, hold it at a known value: "
+        f"pyro.condition(model, {{{site.name!r}: {known}}}){prior if plain else ''}."
+    )
+
+
+def _grows(objective: Objective, seen: Look, name: str, direction: Tensor, children: Sequence[str]) -> bool:
+    """Whether the joint density grows without bound as a site moves along a direction.
+
+    The `children` are at the location of their priors.
+    """
+    reach = REACH.get(direction.dtype, REACH[torch.float32])
+    heights = []
+    for distance in reach:
+        numbers = {**seen.numbers, name: seen.numbers[name] + distance * direction}
+        free = {other: number for other, number in numbers.items() if other not in children}
+        values = {other: objective.sites[other].transform(number) for other, number in free.items()}
+        heights.append(_height(objective, seen, values))
+    spans = zip(pairwise(heights), pairwise(reach), strict=True)
+    rises = [(high - low) / (far - near) for (low, high), (near, far) in spans]
+    return all(math.isfinite(rise) and rise > RATE for rise in rises)
+
+
+def _height(objective: Objective, seen: Look, values: Mapping[str, Tensor]) -> float:
+    """The joint log density, or NaN where there is none."""
+    try:
+        with torch.no_grad(), pyro.validation_enabled(False):
+            ran = run(objective.model, seen.data, Run(values, fill=centre))
+            return float(ran.log_prob(RESPONSE).sum() + ran.prior())
+    except (RuntimeError, ValueError):
+        return math.nan
