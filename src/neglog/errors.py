@@ -32,6 +32,10 @@ class ConvergenceWarning(UserWarning):
     """A solver stopped before it reached an optimum; the fit says ``converged=False`` and why."""
 
 
+class DateWarning(UserWarning):
+    """A formula takes a column of dates as the number of days since 1970-01-01."""
+
+
 class SamplingWarning(UserWarning):
     """Draws of a posterior are not to be trusted as they are; its `status` says why."""
 

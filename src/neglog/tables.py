@@ -4,8 +4,10 @@ Everything that can be wrong with a file or a column is found here, once, in the
 """
 
 import difflib
+import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,13 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pq")
 
 # pandas 3.1 reads every float to the nearest, and deprecates the argument that asks for it.
+# 2024-02-29, with or without a time and its zone.
+_DATE = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?)?"
+)
+_ZONE = re.compile(r"Z|[+-]")
+
 _ASK = tuple(int(part) for part in pd.__version__.split(".")[:2]) < (3, 1)
 EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _ASK else {}
 
@@ -25,7 +34,8 @@ EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _ASK else {}
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a table: ``.csv`` and ``.tsv`` (also gzipped, ``.csv.gz``), ``.parquet`` and ``.pq``.
 
-    Decimal numbers are read to the nearest float. Rows are numbered from 0.
+    Decimal numbers are read to the nearest float, text columns of ISO dates as dates. Rows are numbered
+    from 0.
 
     Raises:
         DataError: there is no such file, its kind is unknown, it cannot be read, it has no rows, or two of
@@ -41,7 +51,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
     _check_names(path, [str(name) for name in table.columns])
     if not len(table):
         raise DataError(f"`{path}` has column names but no rows. Add the data below the header.")
-    return table.set_axis([str(name) for name in table.columns], axis="columns")
+    table = table.set_axis([str(name) for name in table.columns], axis="columns")
+    dates = {str(name): _dates(table[name]) for name in table}
+    return table.assign(**{name: column for name, column in dates.items() if column is not None})
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
@@ -201,6 +213,67 @@ def _near(name: str, names: Iterable[str]) -> list[str]:
 def is_number(column: pd.Series) -> bool:
     """Whether a column holds numbers (or true and false), not text."""
     return pd.api.types.is_numeric_dtype(column.dtype)
+
+
+def is_date(column: pd.Series) -> bool:
+    """Whether a column holds dates, or dates with a time."""
+    if column.dtype == object:
+        known = column.dropna()
+        return bool(len(known)) and all(isinstance(value, date) for value in known)
+    return pd.api.types.is_datetime64_any_dtype(column.dtype)
+
+
+def is_date_text(column: pd.Series) -> bool:
+    """Whether a column of text holds nothing but ISO dates: ``2024-02-29``, ``2024-02-29T12:30``."""
+    return not is_number(column) and _dates(column) is not None
+
+
+def without_dates(table: pd.DataFrame, columns: Iterable[str], texts: Collection[str] = ()) -> pd.DataFrame:
+    """The table with its dates among the columns as numbers of days since 1970-01-01, or as text.
+
+    Raises:
+        DataError: a column is missing from the table.
+    """
+    columns = list(dict.fromkeys(columns))
+    require_columns(table, columns)
+    dates = [name for name in columns if is_date(table[name])]
+    return table.assign(**{name: (date_text if name in texts else days)(table[name]) for name in dates})
+
+
+def days(column: pd.Series) -> pd.Series:
+    """Dates as the number of days since 1970-01-01, in UTC if they have a time zone."""
+    return (_utc(column) - pd.Timestamp(0)) / pd.Timedelta(days=1)
+
+
+def days_of_text(text: str) -> float | str:
+    """The number of days since 1970-01-01 of an ISO date; any other text as it is."""
+    dates = _dates(pd.Series([text], dtype="str"))
+    return text if dates is None else float(days(dates).iloc[0])
+
+
+def date_text(column: pd.Series) -> pd.Series:
+    """Dates as ISO text, without a time where it is midnight."""
+    values = _utc(column)
+    whole = values.dt.normalize() == values
+    texts = values.dt.strftime("%Y-%m-%d").where(whole, values.astype("str"))
+    return texts.astype("str").where(values.notna())
+
+
+def _utc(column: pd.Series) -> pd.Series:
+    values = pd.to_datetime(column)
+    return values if values.dt.tz is None else values.dt.tz_convert("UTC").dt.tz_localize(None)
+
+
+def _dates(column: pd.Series) -> pd.Series | None:
+    """The dates in a column of text; None if anything else is in it."""
+    if not pd.api.types.is_string_dtype(column.dtype):
+        return None
+    known = column.dropna()
+    if not len(known) or not _DATE.fullmatch(str(known.iloc[0])) or not known.str.fullmatch(_DATE).all():
+        return None
+    zoned = bool(known.str[10:].str.contains(_ZONE).any())
+    dates = pd.to_datetime(column, format="ISO8601", errors="coerce", utc=zoned)
+    return dates if dates.isna().equals(column.isna()) else None
 
 
 def _plain(column: pd.Series) -> pd.Series:

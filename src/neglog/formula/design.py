@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from neglog.errors import DataError, ModelError
+from neglog.errors import DataError, DateWarning, ModelError
+from neglog.formula.categories import first_text
 from neglog.formula.expressions import categorical_column
 from neglog.formula.language import read_formula
 from neglog.formula.limits import shown
 from neglog.formula.saved import checked_names
-from neglog.formula.sides import INTERCEPT, Side, Terms, first_text, learn_side, variables
-from neglog.tables import complete_rows, is_number
+from neglog.formula.sides import INTERCEPT, Side, Terms, learn_side, variables
+from neglog.tables import complete_rows, is_date, is_number, require_columns, without_dates
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,9 @@ class Design:
             DataError: as `complete_rows`.
         """
         sides = [self.main, *self.others.values()]
-        return complete_rows(
-            table, [name for side in sides for name in side.variables], drop_missing=drop_missing
-        )
+        names = [name for side in sides for name in side.variables]
+        texts = {name for side in sides for name in side.texts}
+        return complete_rows(without_dates(table, names, texts), names, drop_missing=drop_missing)
 
     def to_json(self) -> dict[str, Any]:
         """The design as plain JSON values, without any row of the data.
@@ -163,9 +165,14 @@ def learn(
         keep: further columns that must be complete, such as weights. ``.`` leaves them out.
         drop_missing: drop the rows that have a missing value in any column in use.
 
+    Columns of dates are the number of days since 1970-01-01, as in R, or categories in ``C(date)``.
+
     Raises:
         DataError: a formula cannot be read, names a column that the table lacks, or meets values that it
             cannot use.
+
+    Warns:
+        DateWarning: dates are taken as numbers of days.
     """
     also = tuple(also)
     names = [str(name) for name in table.columns if name not in keep]
@@ -175,11 +182,12 @@ def learn(
         raise DataError(f"the formula `{formula}` has no response. Write it as `y ~ x`, with y a column.")
     companions = _companions(also, [name for name in names if name not in response])
     inputs = [name for terms in (right, *companions.values()) for name in variables(terms)]
-    rows, dropped = complete_rows(table, [*response, *inputs, *keep], drop_missing=drop_missing)
+    used = [*response, *inputs, *keep]
+    require_columns(table, used)
+    texts = _categories_of_dates(table, [left, right, *companions.values()])
+    rows, dropped = complete_rows(without_dates(table, used, texts), used, drop_missing=drop_missing)
     _require_numbers(rows, left)
-    for name in keep:
-        if not is_number(rows[name]):
-            raise DataError(f"column `{name}` needs numbers: {first_text(rows[name])}. Correct it.")
+    _check_kept(table, rows, keep)
     main = learn_side(right, rows)
     design = Design(
         formula=formula,
@@ -190,6 +198,34 @@ def learn(
         others={name: learn_side(terms, rows) for name, terms in companions.items()},
     )
     return Learned(design, rows, dropped)
+
+
+def _categories_of_dates(table: pd.DataFrame, sides: Iterable[Terms]) -> set[str]:
+    """The columns of dates that are categories; a warning names those that are numbers of days."""
+    factors = tuple({factor for terms in sides for term in terms for factor in term})
+    dates = {name for name in variables((factors,)) if is_date(table[name])}
+    others = tuple(factor for factor in factors if not _is_category(*factor))
+    numbers = dates.intersection(variables((others,)))
+    for name in sorted(numbers):
+        warnings.warn(
+            f"column `{name}` holds dates, which the formula takes as the number of days since 1970-01-01; "
+            f"C({name}) takes them as categories.",
+            DateWarning,
+            stacklevel=3,
+        )
+    return dates - numbers
+
+
+def _is_category(expression: str, method: str) -> bool:
+    return method == "python" and categorical_column(expression, method) is not None
+
+
+def _check_kept(table: pd.DataFrame, rows: pd.DataFrame, names: Iterable[str]) -> None:
+    for name in names:
+        if is_date(table[name]):
+            raise DataError(f"column `{name}` needs numbers, and holds dates. Name another column.")
+        if not is_number(rows[name]):
+            raise DataError(f"column `{name}` needs numbers: {first_text(rows[name])}. Correct it.")
 
 
 def _companions(also: Iterable[str], names: Sequence[str]) -> dict[str, Terms]:

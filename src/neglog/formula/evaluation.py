@@ -37,6 +37,7 @@ from neglog.formula.syntax import (
     parse,
     signature_of,
 )
+from neglog.tables import days_of_text
 
 
 class Materializer(PandasMaterializer):
@@ -79,20 +80,16 @@ class Evaluation:
             DataError, TypeError, ValueError: it has none on these rows.
         """
         match node:
-            case ast.Constant(value=str() as text):
-                return text
             case ast.Constant(value=value):
-                return number(value)
+                return value if isinstance(value, str) else number(value)
             case ast.Name():
                 return self.table[column_name(node)]
             case ast.Attribute(value=ast.Name(id="np"), attr=name):
                 return NUMPY_CONSTANTS[name]
             case ast.BinOp(left=left, op=op, right=right):
                 return _binary(op, self.value(left), self.value(right))
-            case ast.UnaryOp(op=ast.Not(), operand=operand):
-                return not _truth(self.value(operand))
             case ast.UnaryOp(op=op, operand=operand):
-                return _elementwise(UNARY[type(op)], self.value(operand))
+                return _unary(op, self.value(operand))
             case ast.BoolOp(op=op, values=values):
                 return self._boolean(op, values)
             case ast.Compare(left=left, ops=ops, comparators=others):
@@ -111,9 +108,9 @@ class Evaluation:
 
     def _comparison(self, left: ast.expr, ops: Sequence[ast.cmpop], others: Sequence[ast.expr]) -> Any:
         values = [self.value(each) for each in (left, *others)]
-        value = COMPARISONS[type(ops[0])](values[0], values[1])
+        value = _compared(ops[0], values[0], values[1])
         for op, first, second in zip(ops[1:], values[1:], values[2:], strict=False):
-            value = _truth(value) and COMPARISONS[type(op)](first, second)
+            value = _truth(value) and _compared(op, first, second)
         return value
 
     def _call(self, call: ast.Call) -> Any:
@@ -151,12 +148,25 @@ def _parameter(name: str, node: ast.expr) -> Any:
     return kind(**{each: constant(value) for each, value in parameters.items()})
 
 
+def _unary(op: ast.unaryop, value: Any) -> Any:
+    return not _truth(value) if isinstance(op, ast.Not) else _elementwise(UNARY[type(op)], value)
+
+
 def _binary(op: ast.operator, left: Any, right: Any) -> Any:
     if isinstance(left, Number) and isinstance(right, Number):
         return arithmetic(op, left, right)
     if not isinstance(op, ast.Add) and (_is_text(left) or _is_text(right)):
         raise TypeError("arithmetic with text")
     return _elementwise(BINARY[type(op)], left, right)
+
+
+def _compared(op: ast.cmpop, left: Any, right: Any) -> Any:
+    """A comparison of numbers or of texts; numbers of days may be compared with the text of a date."""
+    if _is_text(left) != _is_text(right):
+        left, right = (days_of_text(each) if isinstance(each, str) else each for each in (left, right))
+        if _is_text(left) or _is_text(right):
+            raise TypeError("a comparison of numbers with text")
+    return COMPARISONS[type(op)](left, right)
 
 
 def _elementwise(function: Callable[..., Any], *values: Any, **keywords: Any) -> Any:

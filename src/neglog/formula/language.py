@@ -38,17 +38,7 @@ def read_formula(text: str, names: Sequence[str]) -> tuple[Terms, Terms]:
         raise DataError(
             f"the formula `{shown(text)}` has more than {MAX_FORMULA_LENGTH} characters. Shorten it."
         )
-    parser = _Parser(operator_resolver=_Operators())
-    context = {"__formulaic_variables_available__": list(names)}
-    try:
-        parsed = Formula.from_spec(text, parser=parser, nested_parser=parser, context=context)
-    except DataError:
-        raise
-    except (FormulaicError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataError(
-            f"the formula `{shown(text)}` cannot be read: {shown(reason)}. Write it as `y ~ x1 + x2`."
-        ) from None
+    parsed = _parsed(text, names)
     sides = parsed._structure if isinstance(parsed, StructuredFormula) else {}
     if set(sides) != {"lhs", "rhs"} or not all(isinstance(side, SimpleFormula) for side in sides.values()):
         raise DataError(
@@ -60,6 +50,20 @@ def read_formula(text: str, names: Sequence[str]) -> tuple[Terms, Terms]:
     )
     _check_names(text, (*left, *right))
     return left, right
+
+
+def _parsed(text: str, names: Sequence[str]) -> Any:
+    parser = _Parser(operator_resolver=_Operators())
+    context = {"__formulaic_variables_available__": list(names)}
+    try:
+        return Formula.from_spec(text, parser=parser, nested_parser=parser, context=context)
+    except DataError:
+        raise
+    except (FormulaicError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise DataError(
+            f"the formula `{shown(text)}` cannot be read: {shown(reason)}. Write it as `y ~ x1 + x2`."
+        ) from None
 
 
 def _check_names(text: str, terms: Terms) -> None:
@@ -135,12 +139,8 @@ def _limited(operator: Operator) -> Operator:
 
 def _power(terms: OrderedSet[Term], exponent: OrderedSet[Term]) -> OrderedSet[Term]:
     """The products of as many of the terms as the exponent says; with larger exponents they stay the same."""
-    factors = [factor for term in exponent for factor in term.factors]
-    literal = len(factors) == 1 and factors[0].eval_method is Factor.EvalMethod.LITERAL
-    if not literal or not factors[0].expr.isdecimal():
-        raise ValueError("The right-hand argument of `**` must be a positive integer")
     products = terms
-    for _ in range(int(factors[0].expr) - 1):
+    for _ in range(_whole(exponent) - 1):
         _check_products(len(products) * len(terms))
         longer = OrderedSet(product * term for product in products for term in terms)
         check_expansion(len(term.factors) for term in longer)
@@ -148,6 +148,14 @@ def _power(terms: OrderedSet[Term], exponent: OrderedSet[Term]) -> OrderedSet[Te
             break
         products = longer
     return products
+
+
+def _whole(exponent: OrderedSet[Term]) -> int:
+    factors = [factor for term in exponent for factor in term.factors]
+    literal = len(factors) == 1 and factors[0].eval_method is Factor.EvalMethod.LITERAL
+    if not literal or not factors[0].expr.isdecimal() or int(factors[0].expr) < 1:
+        raise ValueError("The right-hand argument of `**` must be a positive integer")
+    return int(factors[0].expr)
 
 
 def _check_products(count: int) -> None:

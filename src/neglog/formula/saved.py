@@ -28,7 +28,7 @@ Expression = tuple[str, str]
 Terms = tuple[tuple[Expression, ...], ...]
 
 _DAMAGED = "the saved formula is damaged"
-_REMEDY = "Save the model again."
+_SAVE_AGAIN = "Save the model again."
 _BACKTICKS = re.compile(r"`([^`]*)`")
 
 
@@ -42,11 +42,11 @@ def checked_terms(saved: Any) -> Terms:
     kinds: dict[str, str] = {}
     for text, how in (expression for term in terms for expression in term):
         if not isinstance(text, str) or not isinstance(how, str):
-            raise DataError(f"{_DAMAGED}: a term holds {shown(repr((text, how)))}. {_REMEDY}")
+            raise DataError(f"{_DAMAGED}: a term holds {shown(repr((text, how)))}. {_SAVE_AGAIN}")
         if kinds.setdefault(text, how) != how:
-            raise DataError(f"{_DAMAGED}: `{shown(text)}` is of two kinds. {_REMEDY}")
+            raise DataError(f"{_DAMAGED}: `{shown(text)}` is of two kinds. {_SAVE_AGAIN}")
     if not all(terms):
-        raise DataError(f"{_DAMAGED}: a term is empty. {_REMEDY}")
+        raise DataError(f"{_DAMAGED}: a term is empty. {_SAVE_AGAIN}")
     check_expansion(map(len, terms))
     return terms
 
@@ -68,7 +68,7 @@ def checked_names(saved: Any, what: str) -> tuple[str, ...]:
     """
     names = tuple(_list(saved, what))
     if len(names) > MAX_COLUMNS or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{_DAMAGED}: `{what}` is not a list of at most {MAX_COLUMNS} names. {_REMEDY}")
+        raise DataError(f"{_DAMAGED}: `{what}` is not a list of at most {MAX_COLUMNS} names. {_SAVE_AGAIN}")
     return names
 
 
@@ -82,7 +82,7 @@ def checked_transforms(terms: Terms, saved: Any) -> dict[str, Any]:
     for key, call in _stateful(terms).items():
         state = saved.get(key, saved.get(_alias_key(key)))
         if not _is_state(call, state):
-            raise DataError(f"{_DAMAGED}: it holds no usable state of `{shown(key)}`. {_REMEDY}")
+            raise DataError(f"{_DAMAGED}: it holds no usable state of `{shown(key)}`. {_SAVE_AGAIN}")
         states[key] = state
     return states
 
@@ -107,7 +107,7 @@ def checked_levels(terms: Terms, saved: Mapping[Any, Any]) -> dict[str, list[Any
     for text, levels in saved.items():
         known = text in kinds and isinstance(levels, list)
         if not known or not all(isinstance(level, str | bool | int | float | np.generic) for level in levels):
-            raise DataError(f"{_DAMAGED}: the levels of `{shown(str(text))}` cannot be used. {_REMEDY}")
+            raise DataError(f"{_DAMAGED}: the levels of `{shown(str(text))}` cannot be used. {_SAVE_AGAIN}")
         check_level_count(text, kinds[text], len(levels))
     return dict(saved)
 
@@ -124,7 +124,7 @@ def check_level_count(expression: str, method: str, count: int) -> None:
 
 def _list(saved: Any, what: str) -> list[Any]:
     if not isinstance(saved, list):
-        raise DataError(f"{_DAMAGED}: `{what}` is not a list. {_REMEDY}")
+        raise DataError(f"{_DAMAGED}: `{what}` is not a list. {_SAVE_AGAIN}")
     return saved
 
 

@@ -19,11 +19,13 @@ from formulaic.errors import DataMismatchWarning, FormulaicError
 from formulaic.parser.types import Factor, Term
 
 from neglog.errors import DataError
+from neglog.formula.categories import check_category, first_text
 from neglog.formula.evaluation import Materializer
 from neglog.formula.expressions import categorical_column, columns_used
 from neglog.formula.limits import MAX_COLUMNS
 from neglog.formula.saved import (
     Terms,
+    check_level_count,
     checked_levels,
     checked_names,
     checked_terms,
@@ -32,7 +34,7 @@ from neglog.formula.saved import (
 )
 from neglog.formula.tagged import from_json, to_json
 from neglog.intercepts import mark_without_intercept
-from neglog.tables import is_number, require_columns
+from neglog.tables import date_text, days, is_date, is_number, require_columns
 
 INTERCEPT = (("1", "literal"),)
 
@@ -124,9 +126,8 @@ def learn_side(terms: Terms, table: pd.DataFrame) -> Side:
             looks like numbers with a mistake.
     """
     names = variables(terms)
-    for expression, how in (expression for term in terms for expression in term):
-        if how == "lookup":
-            _refuse_dirty_numbers(table[expression])
+    for expression, how in dict.fromkeys(expression for term in terms for expression in term):
+        _check_factor(expression, how, table)
     matrix, spec = _materialize(terms, table[list(names)], {}, {})
     levels = {
         expression: list(state["categories"])
@@ -140,6 +141,14 @@ def learn_side(terms: Terms, table: pd.DataFrame) -> Side:
     return Side(terms, transforms, levels, texts, tuple(_numbers(matrix).columns))
 
 
+def _check_factor(expression: str, how: str, table: pd.DataFrame) -> None:
+    name = categorical_column(expression, how)
+    if how == "lookup":
+        check_category(table[expression])
+    if name is not None and (how == "python" or not is_number(table[name])):
+        check_level_count(expression, how, table[name].nunique())
+
+
 def variables(terms: Terms) -> tuple[str, ...]:
     """The columns of a table that terms use, in order.
 
@@ -149,13 +158,6 @@ def variables(terms: Terms) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(name for term in terms for text, how in term for name in columns_used(text, how))
     )
-
-
-def first_text(column: pd.Series) -> str:
-    """Where a text column first has something that is no number: ``row 3 has 'n/a'``."""
-    bad = np.flatnonzero(pd.to_numeric(column.astype("str"), errors="coerce").isna())
-    position = bad[0] if len(bad) else 0
-    return f"row {column.index[position]} has {column.iloc[position]!r}"
 
 
 def _materialize(
@@ -213,6 +215,8 @@ def _numbers(matrix: pd.DataFrame) -> pd.DataFrame:
 
 def _as_before(column: pd.Series, text: bool) -> pd.Series:
     """The column, as text if it was text when the formula was learned."""
+    if is_date(column):
+        return date_text(column) if text else days(column)
     if text:  # Of the codes "1", "2" and "x" a new table may have only those that look like numbers.
         return column.astype("str") if is_number(column) else column
     if not is_number(column):
@@ -220,17 +224,6 @@ def _as_before(column: pd.Series, text: bool) -> pd.Series:
             f"column `{column.name}` holds text where numbers are needed: {first_text(column)}. Correct it."
         )
     return column
-
-
-def _refuse_dirty_numbers(column: pd.Series) -> None:
-    """One mistake makes a column of numbers text, and its values hundreds of categories: better to ask."""
-    if is_number(column) or isinstance(column.dtype, pd.CategoricalDtype):
-        return
-    if 2 * pd.to_numeric(column, errors="coerce").notna().sum() > len(column):
-        raise DataError(
-            f"column `{column.name}` holds text where numbers are needed: {first_text(column)}. "
-            f"Correct it, or write C({column.name}) if its values are categories."
-        )
 
 
 def _check_levels(table: pd.DataFrame, side: Side) -> None:

@@ -60,7 +60,7 @@ COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.GtE: operator.ge,
 }
 
-_REMEDY = "Compute it as a column of the table, or use center(), scale(), poly(), bs()."
+_COMPUTE = "Compute it as a column of the table, or use center(), scale(), poly(), bs()."
 # A text literal, closed or not, or a name in backticks.
 _QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*+(?:\"|\\?\Z)|'(?:\\.|[^'\\])*+(?:'|\\?\Z)|`([^`]*)`", re.DOTALL)
 
@@ -137,7 +137,7 @@ def signature_of(call: ast.Call) -> Signature:
                 return found
     if isinstance(call.func, ast.Attribute):
         raise _unknown_attribute(call.func)
-    raise _Refused(f"calls something without a name. {_REMEDY}")
+    raise _Refused(f"calls something without a name. {_COMPUTE}")
 
 
 def arguments(call: ast.Call) -> tuple[list[ast.expr], dict[str, ast.expr]]:
@@ -190,7 +190,7 @@ def constant(node: ast.expr) -> Any:
             return node.value
     value = _check(node)
     if value is None:
-        raise _Refused(f"has a column where `{shown(ast.unparse(node))}` must be a constant. {_REMEDY}")
+        raise _Refused(f"has a column where `{shown(ast.unparse(node))}` must be a constant. {_COMPUTE}")
     return value
 
 
@@ -216,7 +216,7 @@ def number(value: Any) -> Number:
         ValueError: it is none, or too large for a float.
     """
     if not isinstance(value, bool | int | float):
-        raise _Refused(f"holds {shown(repr(value))} where a number is needed. {_REMEDY}")
+        raise _Refused(f"holds {shown(repr(value))} where a number is needed. {_COMPUTE}")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         try:
             return float(value)
@@ -259,35 +259,33 @@ def _check(node: ast.expr) -> Number | None:
     Raises:
         ValueError: a formula may not hold this.
     """
-    match node:
-        case ast.Constant(value=value):
-            return number(value)
-        case ast.Name():
-            return None
-        case ast.Attribute():
-            return _check_attribute(node)
-        case ast.BinOp(op=op) if type(op) in BINARY:
-            return _check_binary(node)
-        case ast.UnaryOp(op=op, operand=operand):
-            value = _check(operand)
-            return None if value is None else _negated(op, value)
-        case ast.BoolOp(values=values):
-            for each in values:
-                _check(each)
-            return None
-        case ast.Compare(left=left, ops=ops, comparators=others) if {type(op) for op in ops} <= set(
-            COMPARISONS
-        ):
-            for each in (left, *others):
-                _check_operand(each, text=True)
-            return None
-        case ast.Call():
-            _check_call(node)
-            return None
-    inner = getattr(node, "op", None) or (getattr(node, "ops", None) or [node])[0]
-    raise _Refused(
-        f"holds more than a formula may ({type(inner).__name__}): arithmetic on columns only. {_REMEDY}"
-    )
+    check = _CHECKS.get(type(node))
+    if check is None:
+        raise _unknown(node)
+    return check(node)
+
+
+def _unknown(node: ast.AST) -> _Refused:
+    kind = type(node).__name__
+    return _Refused(f"holds more than a formula may ({kind}): arithmetic on columns only. {_COMPUTE}")
+
+
+def _check_unary(node: ast.UnaryOp) -> Number | None:
+    value = _check(node.operand)
+    return None if value is None else _negated(node.op, value)
+
+
+def _check_boolean(node: ast.BoolOp) -> None:
+    for each in node.values:
+        _check(each)
+
+
+def _check_comparison(node: ast.Compare) -> None:
+    for op in node.ops:
+        if type(op) not in COMPARISONS:
+            raise _unknown(op)
+    for each in (node.left, *node.comparators):
+        _check_operand(each, text=True)
 
 
 def _check_operand(node: ast.expr, text: bool) -> Number | None:
@@ -299,6 +297,8 @@ def _is_text(node: ast.expr) -> bool:
 
 
 def _check_binary(node: ast.BinOp) -> Number | None:
+    if type(node.op) not in BINARY:
+        raise _unknown(node.op)
     text = isinstance(node.op, ast.Add)  # Texts can be joined; all else would repeat or format them.
     left, right = _check_operand(node.left, text), _check_operand(node.right, text)
     return None if left is None or right is None else arithmetic(node.op, left, right)
@@ -321,7 +321,7 @@ def _check_attribute(node: ast.Attribute) -> Number:
 def _unknown_attribute(node: ast.Attribute) -> _Refused:
     return _Refused(
         f"uses `.{shown(node.attr)}`, which is not a function of each row alone: it would mean something "
-        f"else on new rows. {_REMEDY} A column with a dot in its name goes in backticks."
+        f"else on new rows. {_COMPUTE} A column with a dot in its name goes in backticks."
     )
 
 
@@ -383,4 +383,17 @@ def _by_name(
 
 def _takes(names: tuple[str, ...], named: tuple[str, ...]) -> str:
     known = ", ".join(f"`{name}`" for name in (*names, *named))
-    return f"which it does not take in a formula{f': it takes {known}' if known else ''}. {_REMEDY}"
+    return f"which it does not take in a formula{f': it takes {known}' if known else ''}. {_COMPUTE}"
+
+
+_CHECKS: Mapping[type[ast.expr], Callable[[Any], Number | None]] = {
+    ast.Constant: lambda node: number(node.value),
+    ast.Name: lambda node: None,
+    ast.Attribute: _check_attribute,
+    ast.BinOp: _check_binary,
+    ast.UnaryOp: _check_unary,
+    ast.BoolOp: _check_boolean,
+    ast.Compare: _check_comparison,
+    ast.Call: _check_call,
+}
+"""All that an expression may be made of."""

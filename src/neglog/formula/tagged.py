@@ -7,7 +7,7 @@ Floats are written with enough digits to come back the same; those that JSON lac
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ import pandas as pd
 from neglog.errors import DataError
 from neglog.formula.limits import MAX_STATE_BYTES, MAX_STATE_DEPTH, shown
 
-_KINDS = ("float", "array", "scalar", "list", "tuple", "dict")
 _FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|U[0-9]{1,4})")
 
@@ -68,21 +67,15 @@ def _value(saved: Any, depth: int) -> Any:
         raise _damaged(f"a list without a tag, {shown(repr(saved[:10]))}")
     if not isinstance(saved, dict):
         return saved
-    kind = next((tag for tag in _KINDS if tag in saved), None)
-    if kind is None or set(saved) != {kind, *(("dtype",) if kind in ("array", "scalar") else ())}:
-        raise _damaged(f"unknown tags {shown(str(sorted(saved)))}")
-    content = saved[kind]
-    match kind:
-        case "float":
-            return _FLOATS[content]
-        case "array":
-            return _array(_value(content, depth - 1), _dtype(saved["dtype"]))
-        case "scalar":
-            return _dtype(saved["dtype"]).type(_value(content, depth - 1))
-        case "dict":
-            return {_value(key, depth - 1): _value(item, depth - 1) for key, item in content}
-    items = [_value(item, depth - 1) for item in content]
-    return tuple(items) if kind == "tuple" else items
+    kind = next((tag for tag in _READERS if tag in saved), "")
+    tags = {kind, "dtype"} if kind in ("array", "scalar") else {kind}
+    if set(saved) != tags:
+        raise _damaged(f"unknown tags {shown(str(sorted(map(str, saved))))}")
+    return _READERS[kind](saved, depth - 1)
+
+
+def _items(saved: dict[str, Any], depth: int) -> list[Any]:
+    return [_value(item, depth) for each in saved.values() for item in each]
 
 
 def _array(items: Any, dtype: np.dtype[Any]) -> np.ndarray:
@@ -101,3 +94,13 @@ def _dtype(name: Any) -> np.dtype[Any]:
 
 def _damaged(reason: str) -> DataError:
     return DataError(f"the saved state is damaged: {reason}. Save the model again.")
+
+
+_READERS: Mapping[str, Callable[[dict[str, Any], int], Any]] = {
+    "float": lambda saved, depth: _FLOATS[saved["float"]],
+    "array": lambda saved, depth: _array(_value(saved["array"], depth), _dtype(saved["dtype"])),
+    "scalar": lambda saved, depth: _dtype(saved["dtype"]).type(_value(saved["scalar"], depth)),
+    "dict": lambda saved, depth: {_value(key, depth): _value(item, depth) for key, item in saved["dict"]},
+    "list": _items,
+    "tuple": lambda saved, depth: tuple(_items(saved, depth)),
+}
