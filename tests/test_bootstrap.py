@@ -262,8 +262,8 @@ def test_draws_without_an_optimum_are_told_and_left_out():
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"kind": "jackknife"}, ModelError, "'rows', 'weights' or 'parametric'; it is 'jackknife'"),
-        ({"draws": 1}, ModelError, "`draws` must be at least 2; it is 1"),
+        ({"kind": "jackknife"}, ModelError, "'rows', 'weights', 'parametric'; it is 'jackknife'"),
+        ({"draws": 1}, ModelError, "`draws` must be a whole number, 2 or more; it is 1"),
         ({"groups": [1, 2]}, DataError, "one entry for each of 80 rows; it has 2"),
         ({"groups": [None] + [1, 2] * 39 + [3]}, DataError, "missing in row 0"),
         ({"groups": [1] * 80}, DataError, "a single group"),
@@ -293,7 +293,7 @@ def test_intervals_that_cannot_be_had_are_refused():
     for level, kind, message in [
         (1.5, "percentile", "`level` must be between 0 and 1; it is 1.5"),
         (0.999, "percentile", "100 draws say nothing of the outer"),
-        (0.9, "normal", "'percentile', 'basic' or 'bca'; it is 'normal'"),
+        (0.9, "normal", "'percentile', 'basic', 'bca'; it is 'normal'"),
         (0.9, "bca", "needs resampled rows"),
     ]:
         with pytest.raises(ModelError, match=message):

@@ -419,10 +419,10 @@ def test_progress_goes_to_the_terminal(capsys):
 
 def test_settings_that_make_no_sense_are_refused():
     for settings in ({"steps": 0}, {"batch_size": 0}):
-        with pytest.raises(DataError, match="at least one step"):
+        with pytest.raises(DataError, match="must be a positive whole number; it is 0"):
             Adam(**settings)
     for settings in ({"learning_rate": 0.0}, {"learning_rate": math.inf}, {"decay": 0.0}, {"decay": 2.0}):
-        with pytest.raises(DataError, match="positive learning rate"):
+        with pytest.raises(DataError, match=f"`Adam`: `{next(iter(settings))}` must be"):
             Adam(**settings)
 
 

@@ -419,5 +419,5 @@ def test_densities_that_cannot_be_cut_are_refused():
 
 @pytest.mark.parametrize("settings", [{"memory": 0}, {"refresh": 0}, {"tolerance": 0.0}, {"max_steps": -1}])
 def test_settings_that_make_no_sense_are_refused(settings):
-    with pytest.raises(DataError, match="needs a positive tolerance and at least one step"):
+    with pytest.raises(DataError, match=r"`VariableProjection`: `(memory|refresh|tolerance|max_steps)` must"):
         VariableProjection(**settings)

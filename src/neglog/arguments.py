@@ -1,11 +1,37 @@
-"""Arguments that are numbers, held to their range."""
+"""Arguments that are numbers, flags, choices or dense tensors, held to their range and kind."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
-from neglog.errors import ModelError
+import torch
+from torch import Tensor
+from torch.masked import MaskedTensor
+
+from neglog.errors import DataError, ModelError
+
+LARGEST_COUNT = 2**31 - 1
+"""Largest number of draws, steps, folds and the like."""
+LARGEST_SEED = 2**63 - 1
+"""Largest seed of all generators that are used."""
+
+
+def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    """A finite number between `least` and `most`, neither of them.
+
+    Raises:
+        ModelError: it is none.
+    """
+    given = value.item() if isinstance(value, Tensor) and _is_scalar(value) else value
+    real = isinstance(given, Real) and not isinstance(given, bool)
+    found = _float(given) if real else math.nan
+    if not least < found < most or math.isinf(found):
+        raise ModelError(f"`{name}` must be {_range(least, most)}; it is {value!r}.")
+    return found
 
 
 def share(name: str, value: Any) -> float:
@@ -14,21 +40,21 @@ def share(name: str, value: Any) -> float:
     Raises:
         ModelError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < 1:
-        raise ModelError(f"`{name}` must be between 0 and 1; it is {value!r}.")
-    return float(value)
+    return number(name, value, 0, 1)
 
 
-def whole(name: str, value: Any, least: int = 1) -> int:
-    """A whole number of at least so much.
+def whole(name: str, value: Any, least: int = 1, most: int = LARGEST_COUNT) -> int:
+    """A whole number from `least` to `most`.
 
     Raises:
         ModelError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+    given = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+    if given is None or not least <= given <= most:
         what = "a positive whole number" if least == 1 else f"a whole number, {least} or more"
-        raise ModelError(f"`{name}` must be {what}; it is {value!r}.")
-    return int(value)
+        limit = f" and at most {most}" if given is not None and given > most else ""
+        raise ModelError(f"`{name}` must be {what}{limit}; it is {value!r}.")
+    return given
 
 
 def seed_of(value: Any) -> int:
@@ -37,4 +63,79 @@ def seed_of(value: Any) -> int:
     Raises:
         ModelError: it is none.
     """
-    return whole("seed", value, 0)
+    return whole("seed", value, 0, LARGEST_SEED)
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    if not isinstance(value, bool) and type(value).__name__ != "bool":  # NumPy's is called so too
+        raise ModelError(f"`{name}` must be True or False; it is {shown(value)}.")
+    return bool(value)
+
+
+def choice(name: str, value: Any, known: Collection[Any]) -> Any:
+    """One of several names, or None where it is among them.
+
+    Raises:
+        ModelError: it is none of them; the nearest one is proposed.
+    """
+    text = isinstance(value, str)
+    if (text or value is None) and value in known:
+        return value
+    near = get_close_matches(value, [each for each in known if each is not None], 1) if text else []
+    proposal = f" Did you mean {near[0]!r}?" if near else ""
+    *most, last = map(repr, known)
+    options = f"one of {', '.join(most)}, {last}" if len(most) > 1 else " or ".join([*most, last])
+    raise ModelError(f"`{name}` must be {options}; it is {shown(value)}.{proposal}")
+
+
+def check_dense(name: str, value: Tensor) -> None:
+    """Refuse tensors without a number in each place.
+
+    Raises:
+        DataError: a masked, sparse, nested, quantised or meta tensor.
+    """
+    if isinstance(value, MaskedTensor):
+        raise DataError(
+            f"`{name}` is a masked tensor, and its mask would be lost. For missing values pass "
+            f"{name}.to_tensor(float('nan')); where no entry is masked, pass {name}.get_data()."
+        )
+    if value.is_nested:
+        raise DataError(
+            f"`{name}` is a nested tensor, whose rows may differ in length; pass rows of one length, as "
+            f"torch.nested.to_padded_tensor({name}, 0.0) does."
+        )
+    if value.is_meta:
+        raise DataError(f"`{name}` is a meta tensor, which holds no numbers; pass one with data.")
+    if value.is_quantized:
+        raise DataError(f"`{name}` is a quantised tensor; pass {name}.dequantize().")
+    if value.layout != torch.strided:
+        raise DataError(f"`{name}` is a sparse tensor; pass {name}.to_dense().")
+
+
+def _is_scalar(value: Tensor) -> bool:
+    dense = not (value.is_nested or value.is_meta) and value.layout == torch.strided
+    return dense and value.dim() == 0 and not value.is_complex()
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _range(least: float, most: float) -> str:
+    if math.isfinite(least) and math.isfinite(most):
+        return f"between {least:g} and {most:g}"
+    return "a positive number" if least == 0 else "a finite number"
+
+
+def shown(value: Any) -> str:
+    """A short value as it is, any other by its type."""
+    written = isinstance(value, str | int | float | None)
+    return repr(value) if written else f"of type {type(value).__name__}"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.masked import MaskedTensor
 
+from neglog.arguments import check_dense
 from neglog.errors import DataError, ModelError
 
 LARGEST_INTEGER = 2**63 - 1
@@ -82,29 +83,6 @@ def series_tensor(name: str, series: pd.Series, dtype: torch.dtype) -> Tensor:
     if not pd.api.types.is_numeric_dtype(series.dtype):
         raise DataError(f"`{name}` holds {series.dtype}, not numbers; {_remedy_of_series(name, series)}.")
     return torch.tensor(series.to_numpy(dtype=np.float64, na_value=np.nan), dtype=dtype)
-
-
-def check_dense(name: str, value: Tensor) -> None:
-    """Refuse tensors without a number in each place.
-
-    Raises:
-        DataError: a masked, sparse, nested, quantised or meta tensor.
-    """
-    if isinstance(value, MaskedTensor):
-        raise DataError(_masked_message(name, f"{name}.to_tensor(float('nan'))", f"{name}.get_data()"))
-    if value.is_nested:
-        raise DataError(
-            f"`{name}` is a nested tensor, whose rows may differ in length; pass rows of one length, as "
-            f"torch.nested.to_padded_tensor({name}, 0.0) does."
-        )
-    if value.is_meta:
-        raise DataError(
-            f"`{name}` is a tensor on the meta device, which holds no numbers; pass one with data."
-        )
-    if value.is_quantized:
-        raise DataError(f"`{name}` is a quantised tensor; pass {name}.dequantize().")
-    if value.layout != torch.strided:
-        raise DataError(f"`{name}` is a sparse tensor; pass {name}.to_dense().")
 
 
 def check_unmasked(name: str, value: Any) -> None:

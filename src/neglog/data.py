@@ -130,6 +130,7 @@ def prepare(
     weights: Any = None,
     dtype: torch.dtype = torch.float64,
     roles: Roles | None = None,
+    may_be_empty: bool = False,
     **keywords: Any,
 ) -> Data:
     """Validate everything that belongs to the rows; rows of weight 0 are left out.
@@ -149,7 +150,7 @@ def prepare(
     for key, value in vectors.items():
         if len(value) != rows:
             raise DataError(f"`{key}` has {len(value)} rows and `x` has {rows}; they must be the same.")
-    if rows == 0:
+    if rows == 0 and not may_be_empty:
         raise DataError("the data have no rows; there is nothing to fit.")
     masses = vectors.pop("weights", None)
     responses = tuple(map(str, y.columns)) if isinstance(y, pd.DataFrame | Named) else ()

@@ -42,7 +42,7 @@ def row_count(x: Designs) -> int:
 
 def rows(x: Designs) -> pyro.plate:
     """The plate of independent observations, one for each row of `x`."""
-    return pyro.plate(ROWS, row_count(x))
+    return pyro.plate(ROWS, row_count(x) or None)  # Pyro has no plate of size 0, but one of any size
 
 
 def design(name: str, x: Designs) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neglog.arguments import share
+from neglog.arguments import flag, share
 from neglog.batches.existence import runs_away
 from neglog.batches.layout import (
     Kink,
@@ -157,6 +157,7 @@ def mle_batch(
     tensor([[3.6000],
             [1.2000]], dtype=torch.float64)
     """
+    covariance = flag("covariance", covariance)
     if getattr(y, "ndim", 1) > 2:
         raise ModelError(
             f"`{model_name(model)}` got a `y` of shape {tuple(y.shape)}: vector-valued responses cannot be "

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from neglog.arguments import seed_of, share, whole
+from neglog.arguments import choice, flag, seed_of, share, whole
 from neglog.bayes.approximations import GUIDES, laplace, laplace_natural, variational
 from neglog.bayes.density import Density, density
 from neglog.bayes.diagnostics import MOST_PARETO_K, complaints, mixing, pareto_k
@@ -162,7 +162,7 @@ def posterior(
     draws, steps = whole("draws", draws, FEW), whole("steps", steps, FEW)
     chains, tune, seed = whole("chains", chains), whole("tune", tune), seed_of(seed)
     target_accept = share("target_accept", target_accept)
-    cores = None if cores is None else whole("cores", cores)
+    cores, progress = None if cores is None else whole("cores", cores), flag("progress", progress)
     data = prepare(x, y, weights=weights, roles=roles_of(model, keywords, posterior), **keywords)
     objective = Objective(model, data)
     if method == "laplace":
@@ -206,8 +206,7 @@ def _check_choices(method: str, space: str, guide: str) -> None:
         "guide": (guide, tuple(GUIDES)),
     }
     for name, (value, known) in choices.items():
-        if value not in known:
-            raise ModelError(f"`{name}` must be one of {', '.join(map(repr, known))}; it is {value!r}.")
+        choice(name, value, known)
     if space == "natural" and method != "laplace":
         raise ModelError(f"`space='natural'` is for `method='laplace'`; the method is {method!r}.")
 

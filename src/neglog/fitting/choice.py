@@ -23,6 +23,7 @@ from neglog.solvers import (
     ProximalNewton,
     TrustRegion,
     VariableProjection,
+    check_solver,
 )
 
 DENSE = 200
@@ -107,10 +108,7 @@ def _repays_tracing(coordinates: Coordinates, solver: Any) -> bool:
 
 
 def _check_solver(solver: Any, coordinates: Coordinates) -> None:
-    if not callable(getattr(solver, "minimise", None)):
-        raise DataError(
-            f"`solver` must be one of neglog.solvers, such as Newton(), or None; it is {solver!r}."
-        )
+    check_solver("solver", solver)
     if depends_on_mode(coordinates) and not isinstance(solver, Adam | SVI):
         raise ModelError(
             f"`{type(solver).__name__}` minimises one fixed function, and the loss of this network in "

@@ -13,6 +13,7 @@ import torch
 from pyro.infer.autoguide.initialization import init_to_value
 from torch import Tensor
 
+from neglog.arguments import flag
 from neglog.conversion import named_values
 from neglog.data import ALL, Columns, Data, prepare
 from neglog.errors import (
@@ -40,7 +41,7 @@ from neglog.objective.objective import Objective
 from neglog.objective.training import buffers
 from neglog.predictors import design_keys
 from neglog.signatures import roles_of
-from neglog.solvers import Chain, MultiStart, Newton, Solution, TrustRegion
+from neglog.solvers import Chain, MultiStart, Newton, Solution, TrustRegion, check_solver
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,9 @@ def _fit(
     progress: bool,
     keywords: Mapping[str, Any],
 ) -> Fit:
-    dtype = getattr(solver, "dtype", torch.float64)
+    if solver is not None:
+        check_solver("solver", solver)
+    dtype, progress = getattr(solver, "dtype", torch.float64), flag("progress", progress)
     data = prepare(x, y, weights=weights, dtype=dtype, roles=roles_of(model, keywords, caller), **keywords)
     start = None if start is None else current_names(model, named_values("start", start), "start")
     objective = Objective(model, data, start)

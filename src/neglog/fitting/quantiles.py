@@ -12,7 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from neglog import models
-from neglog.errors import DataError
+from neglog.arguments import share, shown
+from neglog.conversion import check_unmasked
+from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, mle, refitted
 from neglog.handlers import flat
 from neglog.isolation import isolated
@@ -82,9 +84,7 @@ def quantiles(x: Any, y: Any, taus: Iterable[float], *, weights: Any = None) -> 
     >>> {tau: round(fit.params["quantile.weight"].item(), 4) for tau, fit in fits.items()}
     {0.3: 0.75, 0.6: 1.5}
     """
-    ordered = sorted({float(tau) for tau in taus})
-    if not ordered or not all(0 < tau < 1 for tau in ordered):
-        raise DataError(f"`taus` needs quantiles between 0 and 1; it has {ordered}.")
+    ordered = _ordered(taus)
     fits: dict[float, Fit] = {}
     for tau in ordered:
         model = partial(models.quantile, tau=tau)
@@ -101,6 +101,24 @@ def quantiles(x: Any, y: Any, taus: Iterable[float], *, weights: Any = None) -> 
         if rows:
             crossings[lower, upper] = rows
     return Quantiles(MappingProxyType(fits), MappingProxyType(crossings))
+
+
+def _ordered(taus: Any) -> list[float]:
+    """The quantiles, the lowest first.
+
+    Raises:
+        DataError: one is not between 0 and 1, or there is none.
+    """
+    try:
+        check_unmasked("taus", taus)
+        found = sorted({share("taus", tau) for tau in taus})
+    except (TypeError, ModelError, RuntimeError) as error:
+        raise DataError(
+            f"`taus` needs quantiles between 0 and 1, such as [0.25, 0.5]; it is {shown(taus)}."
+        ) from error
+    if not found:
+        raise DataError("`taus` needs quantiles between 0 and 1; it has [].")
+    return found
 
 
 def _line(fit: Fit) -> Tensor:

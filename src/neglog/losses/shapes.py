@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from neglog.arguments import check_dense
 from neglog.errors import DataError
 
 Reduction = Literal["none", "mean", "sum"]
@@ -44,6 +45,7 @@ def check_tensor(name: str, value: object) -> None:
         raise DataError(
             f"`{name}` must be of a floating-point dtype, not {value.dtype}. Call .double() on it."
         )
+    check_dense(name, value)
 
 
 def check_scale(name: str, value: Tensor, target: Tensor) -> None:
@@ -102,11 +104,12 @@ def finite(name: str, value: object, needed: str = "a finite number") -> float:
 
 def reduce(values: Tensor, reduction: Reduction) -> Tensor:
     """The values, their sum or their mean."""
-    if reduction == "none":
+    known = isinstance(reduction, str)
+    if known and reduction == "none":
         return values
-    if reduction == "sum":
+    if known and reduction == "sum":
         return values.sum()
-    if reduction == "mean":
+    if known and reduction == "mean":
         if values.numel() == 0:
             raise DataError("`target` is empty, and nothing has no mean. Pass at least one row.")
         return values.mean()

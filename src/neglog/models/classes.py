@@ -41,7 +41,7 @@ def _classes(y: Tensor) -> int:
 
 
 def _at_least_two(name: str, classes: int | None) -> int:
-    if not isinstance(classes, int) or classes < 2:
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
         raise ModelError(f"`{name}` needs a whole number of classes, at least 2; `classes` is {classes!r}.")
     return classes
 

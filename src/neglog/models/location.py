@@ -6,9 +6,9 @@ import pyro
 import torch
 from torch import Tensor
 
+from neglog.arguments import number, share
 from neglog.beginnings import Beginning, Shapes, line, many_optima, median
 from neglog.distributions import AsymmetricLaplace, Huber, Laplace, Logistic, Normal, StudentT
-from neglog.errors import ModelError
 from neglog.layers import renamed
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows
 
@@ -97,8 +97,7 @@ def huber(x: Designs, y: Tensor | None = None, delta: float = 1.345) -> Tensor:
     >>> round(fit.params["location.bias"].item(), 2), y.mean().item()
     (10.65, 14.5)
     """
-    if not delta > 0:
-        raise ModelError(f"`delta` must be positive; it is {delta}.")
+    delta = number("delta", delta, 0)
     location = linear("location", x)
     scale = positive("scale", x)
     with rows(x):
@@ -142,11 +141,9 @@ def student_t(x: Designs, y: Tensor | None = None, df: float | None = None) -> T
     >>> fit.params["location.bias"].item() < 5
     True
     """
-    if df is not None and not df > 0:
-        raise ModelError(f"`df` must be positive; it is {df}.")
     location = linear("location", x)
     scale = positive("scale", x)
-    freedom = positive("df", x, rate=0.1) if df is None else location.new_tensor(df)
+    freedom = positive("df", x, rate=0.1) if df is None else location.new_tensor(number("df", df, 0))
     with rows(x):
         return pyro.sample(RESPONSE, StudentT(freedom, location, scale), obs=y)
 
@@ -189,8 +186,7 @@ def quantile(x: Designs, y: Tensor | None = None, tau: float = 0.5) -> Tensor:
     >>> round(fit.params["quantile.bias"].item(), 6)
     8.0
     """
-    if not 0 < tau < 1:
-        raise ModelError(f"`tau` must be between 0 and 1; it is {tau}.")
+    tau = share("tau", tau)
     centre = linear("quantile", x)
     scale = positive("scale", x)
     with rows(x):

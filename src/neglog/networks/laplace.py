@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from neglog.arguments import seed_of, whole
+from neglog.arguments import choice, number, seed_of, whole
 from neglog.distributions import Normal
 from neglog.distributions.averaged import Averaged, Listed
 from neglog.errors import ModelError
@@ -168,10 +168,7 @@ def laplace_approximation(
     >>> bool(variance[1] > variance[0])
     True
     """
-    if structure not in get_args(Structure):
-        raise ModelError(
-            f"`structure` must be one of {', '.join(map(repr, get_args(Structure)))}; it is {structure!r}."
-        )
+    choice("structure", structure, get_args(Structure))
     network = network_of(fit)
     size = network.size(network.weights)
     if structure == "full" and size > FULL:
@@ -228,7 +225,6 @@ def _checked(structure: str, precision: Any, flat: bool) -> float | Literal["evi
         return None
     if not flat:
         raise ModelError("all weights have priors of their own; leave `prior_precision` out.")
-    number = isinstance(precision, int | float) and not isinstance(precision, bool)
-    if precision != "evidence" and not (number and 0 < precision < math.inf):
-        raise ModelError(f"`prior_precision` must be a positive number or 'evidence'; it is {precision!r}.")
-    return precision if precision == "evidence" else float(precision)
+    if isinstance(precision, str):
+        return choice("prior_precision", precision, ("evidence",))
+    return number("prior_precision", precision, 0)

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from neglog.arguments import share
+from neglog.arguments import check_dense, choice, flag, share
 from neglog.bayes.posterior import Posterior
 from neglog.data import Data
 from neglog.distributions.averaged import quantile_of
@@ -85,7 +85,9 @@ def interval(
     2      5.87       2.36   2.67  12.89
     """
     level = share("level", level)
+    choice("kind", kind, ("mean", "outcome"))
     check_row_keywords(fit, keywords, interval)
+    flag("uncertainty", uncertainty)
     if kind == "outcome":
         shares = [0.5, 0.5 - level / 2, 0.5 + level / 2]
         ends_of = quantile(
@@ -93,16 +95,11 @@ def interval(
             **keywords,
         )  # fmt: skip
         columns = dict(zip(("estimate", "lower", "upper"), ends_of.T, strict=True))
-    elif kind == "mean":
-        columns = (
-            _of_draws(fit, x, level, draws, keywords)
-            if isinstance(fit, Posterior)
-            else _wald(
-                fit, rows_of(fit, x, keywords, interval), level, theta_covariance(fit, covariance, groups)
-            )
-        )
+    elif isinstance(fit, Posterior):
+        columns = _of_draws(fit, x, level, draws, keywords)
     else:
-        raise ModelError(f"`kind` must be 'mean' or 'outcome'; it is {kind!r}.")
+        data = rows_of(fit, x, keywords, interval)
+        columns = _wald(fit, data, level, theta_covariance(fit, covariance, groups))
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=_index(x))
 
 
@@ -142,6 +139,8 @@ def quantile(
     tensor([[3.0000, 6.6668]], dtype=torch.float64)
     """
     check_row_keywords(fit, keywords, quantile)
+    if isinstance(q, Tensor):
+        check_dense("q", q)
     try:
         shares = torch.as_tensor(q, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -159,6 +158,8 @@ def quantile(
 def _wald(fit: Fit, data: Data, level: float, matrix: Tensor) -> dict[str, Tensor]:
     """The intervals of the means, by the delta method in theta with its covariance `(K, K)`."""
     assert fit.objective is not None
+    if data.rows == 0:
+        return dict.fromkeys(("estimate", "std_error", "lower", "upper"), matrix.new_empty(0))
     rows = _Rows(fit, data)
     theta = fit.objective.theta(fit.params)
     reach = float(torch.special.ndtri(torch.tensor(0.5 + level / 2, dtype=torch.float64)))
@@ -295,6 +296,8 @@ def _of_draws(
     if response.event_shape:
         raise ModelError("a response of vectors has means without intervals here.")
     means = response.component.mean
+    if means.shape[-1] == 0:
+        return dict.fromkeys(("estimate", "std_error", "lower", "upper"), means.new_empty(0))
     if not bool(torch.isfinite(means).all()):
         raise ModelError("the mean does not exist at every draw of the posterior; ask for kind='outcome'.")
     lower, upper = torch.quantile(

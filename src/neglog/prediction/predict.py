@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 
 from neglog.alignment import common_labels
-from neglog.arguments import seed_of, whole
+from neglog.arguments import flag, seed_of, whole
 from neglog.bayes.posterior import Posterior
 from neglog.data import Columns, Data, check_response, observed, prepare, prepare_designs
 from neglog.distributions.averaged import Averaged, Listed
@@ -76,6 +77,7 @@ def predict(
     True
     """
     check_row_keywords(fit, keywords, predict)
+    flag("uncertainty", uncertainty)
     if isinstance(fit, Posterior):
         had = fit.objective.data
         data = new_rows(fit.model, had.columns, had.keywords, x, keywords, predict)
@@ -130,7 +132,8 @@ def new_rows(
     anything = torch.zeros(row_count(designs), dtype=dtype)
     if not keywords:
         return Data(designs, anything, columns=names)
-    data = prepare(designs, anything, dtype=dtype, roles=roles_of(model, keywords, caller), **keywords)
+    roles = roles_of(model, keywords, caller)
+    data = prepare(designs, anything, dtype=dtype, roles=roles, may_be_empty=True, **keywords)
     return Data(designs, data.y, None, data.keywords, names)
 
 
@@ -173,6 +176,9 @@ def _some(posterior: Posterior, draws: int | None) -> dict[str, Tensor]:
 
 def _response(model: Model, data: Data, values: Mapping[str, Tensor]) -> Any:
     """The distribution of the observations at these values of the parameters."""
+    if data.rows == 0:  # which torch's checks of parameters, and some samplers, do not take
+        with torch.no_grad(), pyro.validation_enabled(False):
+            return run(model, data, Run({**values, RESPONSE: data.y}), response=False).sites[RESPONSE]["fn"]
     with torch.no_grad():
         return run(model, data, Run(values), response=False).sites[RESPONSE]["fn"]
 

@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from neglog.arguments import shown
 from neglog.bayes.posterior import Posterior
 from neglog.data import check_response, prepare
 from neglog.distributions import Ordered
@@ -119,10 +120,10 @@ def parsed(kind: str) -> tuple[str, float]:
     Raises:
         ModelError: there is no such score, or its level is not between 0 and 1.
     """
-    name, at, level = kind.partition("@")
+    name, at, level = kind.partition("@") if isinstance(kind, str) else (None, "", "")
     if name not in NAMES or (at and name not in LEVELS):
         listed = ", ".join(f'"{each}@{LEVELS[each]}"' if each in LEVELS else f'"{each}"' for each in NAMES)
-        raise ModelError(f"there is no score {kind!r}; there are {listed}.")
+        raise ModelError(f"there is no score {shown(kind)}; there are {listed}.")
     try:
         value = float(level) if at else LEVELS.get(name, 0.5)
     except ValueError:

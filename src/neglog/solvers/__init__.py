@@ -9,6 +9,7 @@ from neglog.solvers.multistart import MultiStart
 from neglog.solvers.newton import Newton
 from neglog.solvers.projection import Separable, VariableProjection
 from neglog.solvers.proximal import ProximalNewton
+from neglog.solvers.settings import check_solver
 from neglog.solvers.solution import Kinked, Problem, Solution
 from neglog.solvers.svi import SVI
 from neglog.solvers.trust import TrustRegion
@@ -29,4 +30,5 @@ __all__ = [
     "Solution",
     "TrustRegion",
     "VariableProjection",
+    "check_solver",
 ]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from neglog.errors import DataError
+from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Solution
 from neglog.solvers.stochastic import MaybeKinked, batches, certified, is_flat
 
@@ -37,7 +37,7 @@ class ReplayedProblem(MaybeKinked, Protocol):
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(Settings):
     """Adam (Kingma & Ba 2015): the steps of `SVI` with `pyro.optim.Adam`, many times faster.
 
     Model, handlers and autograd are run once; each step replays the operations that they came to.
@@ -80,18 +80,6 @@ class Adam:
     dtype: torch.dtype = torch.float64
 
     replayed: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or (self.batch_size is not None and self.batch_size < 1):
-            raise DataError(
-                f"`Adam` needs at least one step, and one row a batch; it has steps={self.steps}, "
-                f"batch_size={self.batch_size}."
-            )
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0 and 0 < self.decay <= 1):
-            raise DataError(
-                "`Adam` needs a positive learning rate and a decay in (0, 1]; it has "
-                f"learning_rate={self.learning_rate}, decay={self.decay}."
-            )
 
     def minimise(self, problem: ReplayedProblem, start: Tensor, progress: bool = False) -> Solution:
         """Run the steps from `start` `(K,)`."""

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
+from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
 
 
 @dataclass(frozen=True)
-class Chain:
+class Chain(Settings):
     """Each solver starts where the one before it stopped, until one of them has converged.
 
     ``Chain((LBFGS(max_steps=300), Newton()))`` gets near cheaply and finishes exactly.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neglog.solvers.newton import EPSILON, Newton
+from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Kinked, Solution, newton_direction
 
 NOISE = 1e-9
@@ -16,7 +17,7 @@ NOISE = 1e-9
 
 
 @dataclass(frozen=True)
-class Continuation:
+class Continuation(Settings):
     """For absolute values: least absolute deviations, lasso, and what is made of them.
 
     Each |r| is softened to sqrt(r² + softness²); Newton follows the optimum as the softness shrinks. The

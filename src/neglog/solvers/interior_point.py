@@ -11,6 +11,7 @@ from torch import Tensor
 from neglog.solvers.continuation import Continuation
 from neglog.solvers.globs import MANY, Near, optimum
 from neglog.solvers.lines import Piecewise
+from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Solution
 from neglog.solvers.vertex import level_direction, middle
 
@@ -19,7 +20,7 @@ PERFECT = 1e-9
 
 
 @dataclass(frozen=True)
-class InteriorPoint:
+class InteriorPoint(Settings):
     """For `laplace` and `quantile` with one scale and flat priors: exact, at every number of rows.
 
     The optimum is a linear programme. The method of Frisch and Newton follows the interior of its dual until

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from neglog.solvers.newton import EPSILON
+from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
 
 Point = tuple[Tensor, float, Tensor]
 
 
 @dataclass(frozen=True)
-class LBFGS:
+class LBFGS(Settings):
     """L-BFGS with a strong Wolfe line search, in float64; for many parameters, such as a network's.
 
     It has converged when the gradient's largest component is below `tolerance` times the number of rows

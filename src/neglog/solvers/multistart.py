@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neglog.errors import UnboundedLikelihoodError
+from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
 
 FEW = 20_000
@@ -23,7 +24,7 @@ ALIKE = 0.1
 
 
 @dataclass(frozen=True)
-class MultiStart:
+class MultiStart(Settings):
     """The best of what a solver finds from the point that it is given and from `starts`.
 
     An optimum that was certified counts before one that was not, and then the lower loss; of equal ones the

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from neglog.errors import UnboundedLikelihoodError
+from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Large, Problem, Solution, newton_direction
 
 Look = Callable[[Tensor], tuple[float, Tensor, Tensor]]
@@ -29,7 +30,7 @@ ROUGHLY = 0.5
 
 
 @dataclass(frozen=True)
-class Newton:
+class Newton(Settings):
     """Newton's method on the exact Hessian, with a line search that cannot climb.
 
     It has converged when the Newton decrement, the distance to the optimum in standard errors, is below

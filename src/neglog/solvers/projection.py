@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from neglog.errors import DataError
 from neglog.solvers.lbfgs import Point, direction_of, largest, noise_of, remember, wolfe
+from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
 
 PLAIN = 50
@@ -39,7 +39,7 @@ class Separable(Problem, Protocol):
 
 
 @dataclass(frozen=True)
-class VariableProjection:
+class VariableProjection(Settings):
     """Variable projection: a network's heads have their optimum at every step, and its trunk is searched.
 
     The smallest loss over all linear heads and constants, such as ``sigma``, is a function of the trunk's
@@ -82,13 +82,6 @@ class VariableProjection:
     max_steps: int = 2000
     memory: int = 20
     refresh: int = 30
-
-    def __post_init__(self) -> None:
-        if self.memory < 1 or self.refresh < 1 or self.max_steps < 0 or not self.tolerance > 0:
-            raise DataError(
-                "`VariableProjection` needs a positive tolerance and at least one step for `memory` and "
-                f"`refresh`; it has {self}."
-            )
 
     def minimise(self, problem: Separable, start: Tensor, progress: bool = False) -> Solution:
         """The minimum of `problem`, from `start` `(K,)`, of which only the outer part counts."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from neglog.errors import UnboundedLikelihoodError
 from neglog.solvers.newton import EPSILON, NEAR, ROUGH, ROUGHLY, SLOW
 from neglog.solvers.quadratic import Quadratic
+from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution, scaled_eigen
 
 FLAT = 1e-10
@@ -90,7 +91,7 @@ def proximal_step(hessian: Tensor, gradient: Tensor, penalty: Penalty, z: Tensor
 
 
 @dataclass(frozen=True)
-class ProximalNewton:
+class ProximalNewton(Settings):
     """Proximal Newton steps for lasso-type priors: a smooth loss plus absolute values of coefficients.
 
     Each step minimises the quadratic with the exact gradient and Hessian plus the absolute values themselves,

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from neglog.errors import DataError
 from neglog.guides import Delta
+from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Solution
 from neglog.solvers.stochastic import MaybeKinked, batches, certified, is_flat
 
@@ -39,7 +40,7 @@ class LiteralProblem(MaybeKinked, Protocol):
 
 
 @dataclass(frozen=True)
-class SVI:
+class SVI(Settings):
     """Stochastic variational inference with a Delta guide: gradient steps on `Trace_ELBO`.
 
     Args:
@@ -73,11 +74,7 @@ class SVI:
     dtype: torch.dtype = torch.float64
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or (self.batch_size is not None and self.batch_size < 1):
-            raise DataError(
-                f"`SVI` needs at least one step, and one row a batch; it has steps={self.steps}, "
-                f"batch_size={self.batch_size}."
-            )
+        super().__post_init__()
         if self.optim is not None and not isinstance(self.optim, pyro.optim.PyroOptim):
             raise DataError(f"`optim` must be a pyro.optim optimiser or scheduler; it is {self.optim!r}.")
 

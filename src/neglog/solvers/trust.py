@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution, newton_direction
 
 EPSILON = torch.finfo(torch.float64).eps
@@ -33,7 +34,7 @@ class Nonlinear(Problem, Protocol):
 
 
 @dataclass(frozen=True)
-class TrustRegion:
+class TrustRegion(Settings):
     """Newton's method on steps of limited length, for models that are nonlinear in their parameters.
 
     Each step minimises a quadratic exactly within an ellipsoid, which grows and shrinks with how well the

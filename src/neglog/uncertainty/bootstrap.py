@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from neglog.arguments import seed_of, share
+from neglog.arguments import choice, seed_of, share, whole
 from neglog.batches.batch import fitted_again
 from neglog.batches.stack import drawn_again
 from neglog.conversion import as_labels
@@ -24,6 +23,7 @@ from neglog.isolation import isolated
 from neglog.labels import estimates, tabulated
 from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
+from neglog.solvers import check_solver
 from neglog.tracing import Run, run
 from neglog.uncertainty.information import influence
 
@@ -81,6 +81,7 @@ class Bootstrap:
         Better bootstrap confidence intervals; DiCiccio & Efron (1996), section 6, for the acceleration.
         """
         level = share("level", level)
+        choice("kind", kind, ("percentile", "basic", "bca"))
         tail = (1 - level) / 2
         if len(self.draws) * tail < 1:
             raise ModelError(
@@ -90,8 +91,6 @@ class Bootstrap:
         estimate = _estimates(self.fit)
         if kind == "bca":
             shares = self._accelerated(shares, estimate)
-        elif kind not in ("percentile", "basic"):
-            raise ModelError(f"`kind` must be 'percentile', 'basic' or 'bca'; it is {kind!r}.")
         columns = self.draws.to_numpy().T
         ends = np.array([np.quantile(v, q) for v, q in zip(columns, shares.T, strict=True)])
         if kind == "basic":
@@ -176,6 +175,8 @@ def bootstrap(
     {'lower': 1.4, 'upper': 2.5}
     """
     data = _checked(fit, draws, kind, seed)
+    if solver is not None:
+        check_solver("solver", solver)
     numbers = None if groups is None else _numbers(groups, data, kind)
     size = max(1, CHUNK // data.rows)
     samples = (
@@ -212,10 +213,8 @@ def _checked(fit: Fit, draws: int, kind: str, seed: int) -> Data:
         )
     if not fit.converged:
         raise ModelError(f"there is nothing to bootstrap without an optimum: {fit.status}.")
-    if kind not in ("rows", "weights", "parametric"):
-        raise ModelError(f"`kind` must be 'rows', 'weights' or 'parametric'; it is {kind!r}.")
-    if isinstance(draws, bool) or not isinstance(draws, Integral) or not draws >= 2:
-        raise ModelError(f"`draws` must be at least 2; it is {draws!r}.")
+    choice("kind", kind, ("rows", "weights", "parametric"))
+    whole("draws", draws, 2)
     seed_of(seed)
     counted = data.weights is None or bool((data.weights == data.weights.round()).all())
     if kind != "weights" and not counted:

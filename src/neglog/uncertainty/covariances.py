@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from neglog.arguments import choice
 from neglog.conversion import as_labels
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
@@ -32,7 +33,7 @@ from neglog.uncertainty.information import (
     score_products,
     scores,
 )
-from neglog.uncertainty.sparsity import line_covariance
+from neglog.uncertainty.sparsity import BANDWIDTHS, line_covariance
 
 Kind = Literal[
     "observed",
@@ -123,6 +124,7 @@ def covariance(
     True
     """
     _check_request(kind, groups)
+    choice("bandwidth", bandwidth, BANDWIDTHS)
     if kind == "bootstrap":
         if is_network(fit):
             raise ModelError("refits of a network have other features, so kind='bootstrap' is not for it.")
@@ -160,8 +162,7 @@ def theta_covariance(fit: Fit, kind: Kind = "observed", groups: Any = None) -> T
 
 
 def _check_request(kind: str, groups: Any) -> None:
-    if kind not in get_args(Kind):
-        raise ModelError(f"`kind` must be one of {', '.join(map(repr, get_args(Kind)))}; it is {kind!r}.")
+    choice("kind", kind, get_args(Kind))
     if groups is not None and kind not in ("cluster", "bootstrap"):
         raise DataError(f"kind={kind!r} has no use for `groups`; ask for kind='cluster' or leave them out.")
     if groups is None and kind == "cluster":

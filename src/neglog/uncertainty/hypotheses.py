@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from neglog.arguments import choice
 from neglog.data import ALL, Data, prepare_designs
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, data_of
@@ -148,8 +149,7 @@ def score_test(
 
     Source: Rao (1948), Large sample tests of statistical hypotheses concerning several parameters.
     """
-    if kind not in ("observed", "expected"):
-        raise ModelError(f"`kind` must be 'observed' or 'expected'; it is {kind!r}.")
+    choice("kind", kind, ("observed", "expected"))
     coordinates, _ = optimum(fit)
     _check_likelihood(fit)
     if coordinates.kinked:
@@ -189,8 +189,7 @@ def vuong_test(first: Fit, second: Fit, *, correction: Correction | None = None)
     Source: Vuong (1989), Likelihood ratio tests for model selection and non-nested hypotheses, equation 5.7.
     """
     check_alike(first, second)
-    if correction not in (None, "aic", "bic"):
-        raise ModelError(f"`correction` must be None, 'aic' or 'bic'; it is {correction!r}.")
+    choice("correction", correction, (None, "aic", "bic"))
     rows, names = [], []
     for fit in (first, second):
         assert fit.objective is not None

@@ -33,8 +33,6 @@ def line_covariance(coordinates: Coordinates, z: Tensor, kind: str, bandwidth: s
             f"kind={kind!r} is for `laplace` and `quantile` with one linear predictor, one scale and flat "
             "priors, and this model is another one; see `bootstrap`."
         )
-    if bandwidth not in BANDWIDTHS:
-        raise ModelError(f"`bandwidth` must be 'hall-sheather' or 'bofinger'; it is {bandwidth!r}.")
     assert problem.block.basis is not None
     weights, tau = torch.as_tensor(problem.lines.weights), float(problem.lines.tau)
     basis, count = problem.block.basis, float(weights.sum())

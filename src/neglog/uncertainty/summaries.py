@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from neglog.arguments import share
+from neglog.arguments import choice, share
 from neglog.batches.precision import alone
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
@@ -63,8 +63,7 @@ def summary(
     {('mean', 'Intercept'): 0.5, ('mean', 'x0'): 2.5, ('sigma', ''): 0.707}
     """
     level = share("level", level)
-    if interval not in ("wald", "profile"):
-        raise ModelError(f"`interval` must be 'wald' or 'profile'; it is {interval!r}.")
+    choice("interval", interval, ("wald", "profile"))
     table = estimates(fit).to_frame()
     facts: dict[str, Any] = {
         name: getattr(fit, name)

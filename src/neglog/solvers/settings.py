@@ -1,0 +1,92 @@
+"""Settings: the numbers and flags of a solver, held to their range when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog.arguments import flag, number, seed_of, whole
+from neglog.errors import DataError, ModelError
+
+DTYPES = (torch.float64, torch.float32)
+
+
+class Settings:
+    """A solver, a dataclass, whose fields are checked by their names.
+
+    Raises:
+        DataError: a field has a value of another kind or outside its range.
+    """
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]
+            check, value = CHECKS.get(each.name), getattr(self, each.name)
+            if check is None or (value is None and each.default is None):
+                continue
+            try:
+                check(each.name, value)
+            except ModelError as error:
+                raise DataError(f"`{type(self).__name__}`: {error}") from error
+
+
+def check_solver(name: str, value: Any) -> None:
+    """Refuse what does not minimise.
+
+    Raises:
+        DataError: it is no solver, or the class of one.
+    """
+    if isinstance(value, type) and hasattr(value, "minimise"):
+        raise DataError(f"`{name}` is the class `{value.__name__}`; call it: {value.__name__}().")
+    if not callable(getattr(value, "minimise", None)):
+        kind = repr(value) if isinstance(value, str | int | float) else f"of type {type(value).__name__}"
+        raise DataError(f"`{name}` must be one of neglog.solvers, such as Newton(), or None; it is {kind}.")
+
+
+def _decay(name: str, value: Any) -> None:
+    if value != 1:
+        number(name, value, 0, 1)
+
+
+def _solvers(name: str, value: Any) -> None:
+    if not isinstance(value, tuple | list) or not value:
+        raise DataError(f"`{name}` must be a tuple of solvers, such as (LBFGS(), Newton()); it is {value!r}.")
+    for each in value:
+        check_solver(name, each)
+
+
+def _starts(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor) or value.dim() != 2 or not value.is_floating_point():
+        raise DataError(f"`{name}` must be a tensor of points, (points, parameters); it is {value!r}.")
+
+
+def _dtype(name: str, value: Any) -> None:
+    if value not in DTYPES:
+        raise DataError(f"`{name}` must be torch.float64 or torch.float32; it is {value!r}.")
+
+
+_positive = partial(number, least=0)
+CHECKS: dict[str, Callable[..., Any]] = {
+    "tolerance": _positive,
+    "certainty": _positive,
+    "learning_rate": _positive,
+    "decay": _decay,
+    "steps": whole,
+    "max_steps": partial(whole, least=0),
+    "memory": whole,
+    "refresh": whole,
+    "batch_size": whole,
+    "patience": whole,
+    "seed": lambda _, value: seed_of(value),
+    "compile": flag,
+    "rescale": flag,
+    "dtype": _dtype,
+    "solver": check_solver,
+    "solvers": _solvers,
+    "starts": _starts,
+}
+"""Field -> what refuses a wrong value."""
