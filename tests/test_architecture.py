@@ -428,6 +428,7 @@ MAY_IMPORT = {
         "hypotheses": {
             "arguments",
             "data",
+            "distributions",
             "errors",
             "fitting.fit",
             "isolation",
@@ -549,10 +550,12 @@ MAY_IMPORT = {
     "validation": {
         "conversion",
         "data",
+        "distributions",
         "errors",
         "fitting.fit",
         "handlers",
         "isolation",
+        "prediction.predict",
         "prediction.scores",
         "signatures",
         "tracing",

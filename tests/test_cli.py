@@ -311,6 +311,18 @@ def test_compare_in_json_has_every_digit() -> None:
 
 
 @pytest.mark.usefixtures("few_models")
+def test_compare_says_which_kind_it_compared_and_why() -> None:
+    counts = ["compare", WARP, "breaks ~ wool", "--no-plot"]
+    lines = run(*counts).stdout.splitlines()
+    assert lines[-2].startswith("These are densities of measurements, since the response has whole numbers")
+    said = answer(*counts, "--response", "discrete")
+    assert said["response"] == "discrete"
+    assert [entry["model"] for entry in said["models"]] == ["poisson"]
+    assert "since that was asked for" in said["scope"]
+    assert answer("compare", ENGEL, "food_expenditure ~ income", "--no-plot")["scope"] is None
+
+
+@pytest.mark.usefixtures("few_models")
 def test_the_seed_decides_the_folds() -> None:
     first, again, other = (
         answer("compare", CARS, "dist ~ speed", "--no-plot", "--folds", "2", "--seed", seed)
@@ -368,6 +380,8 @@ def test_bars_are_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
     run("compare", CARS, "dist ~ speed", "--no-plot", "--folds", "2")
     left_out = {"bernoulli", "beta", "binomial", "categorical", "gaussian_mixture", "ordinal", "quantile"}
     left_out |= {"multivariate_gaussian", "multivariate_heteroscedastic"}
+    left_out |= {"negative_binomial", "poisson"}  # of the whole numbers of another kind of response
+    left_out |= {"zero_inflated_negative_binomial", "zero_inflated_poisson"}
     assert watched == [name for name in neglog.models.__all__ if name not in left_out]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from neglog import Fit, datasets, mle, models
-from neglog.comparison import Comparison, Entry, compare_models, loss_of, model_named, set_up
+from neglog.comparison import Comparison, Entry, compare_models, kind_of, loss_of, model_named, set_up
 from neglog.errors import DataError, ModelError, UnboundedLikelihoodError
 from neglog.formula import Learned, learn
 from neglog.tables import read_table
@@ -216,3 +216,73 @@ def test_a_loss_without_a_class_in_torch_is_named_once() -> None:
     assert loss_of("gamma", ()) == "the Gamma deviance"
     assert loss_of("lognormal", ()) == "torch.nn.MSELoss, on log y (squared log error)"
     assert loss_of("poisson", ()) == "torch.nn.PoissonNLLLoss (Poisson deviance)"
+
+
+def table_of(y: np.ndarray, **columns: np.ndarray) -> pd.DataFrame:
+    generator = np.random.default_rng(3)
+    return pd.DataFrame({"x": generator.normal(size=len(y)), **columns, "y": y})
+
+
+def test_zeros_and_ones_are_compared_by_their_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Densities of 0 and 1 have any height: MAE was recommended for a column that is nearly always 0."""
+    y = np.zeros(80)
+    y[[3, 20, 41, 60, 77]] = 1.0
+    comparison = compare_models(learn("y ~ x", table_of(y)))
+    assert comparison.response == "discrete"
+    assert {entry.model for entry in comparison.entries} == {"bernoulli", "poisson"}
+    assert {entry.reason for entry in comparison.entries} == {None}
+    assert "the response is 0 or 1" in str(comparison.scope)
+    assert "--response continuous (response='continuous')" in str(comparison.scope)
+    monkeypatch.setattr(models, "__all__", ["bernoulli", "gamma", "gaussian", "laplace", "poisson"])
+    asked = compare_models(learn("y ~ x", table_of(y)), response="continuous")
+    assert asked.response == "continuous"
+    assert [entry.model for entry in asked.entries] == ["laplace", "gaussian", "gamma"]
+
+
+def test_models_that_agree_are_ranked_by_their_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts with less spread than Poisson's: the zeros that the other has more run to their border."""
+    monkeypatch.setattr(models, "__all__", ["zero_inflated_poisson", "poisson"])
+    comparison = compare_models(learn("y ~ 1", table_of(np.tile([1.0, 2.0, 2.0, 3.0], 10))), folds=2)
+    assert [entry.model for entry in comparison.entries] == ["poisson", "zero_inflated_poisson"]
+    assert comparison.tied == comparison.entries
+    assert "(0.000000 ± 0.000000 nats per row" in comparison.verdict
+
+
+@pytest.mark.parametrize(
+    ("y", "kind", "words"),
+    [
+        ([0, 1, 1, 0], "discrete", "is 0 or 1"),
+        ([0, 3, 1, 250], "discrete", "whole numbers from 0 on"),
+        ([1, 3, 2, 9], "discrete", "less than 10"),
+        ([214_000, 189_500, 320_000], "continuous", "at least 10"),
+        ([-3, 2, 4, 8], "continuous", "negative"),
+        ([0.5, 1, 2, 3], "continuous", None),
+    ],
+)
+def test_whole_numbers_are_counts_or_rounded_measurements(
+    y: list[float], kind: str, words: str | None
+) -> None:
+    values = torch.tensor(y, dtype=torch.float64)
+    found, why = kind_of(values, torch.ones(len(y)))
+    assert found == kind
+    assert (why is None) == (words is None)
+    assert words is None or words in str(why)
+    more, weights = torch.cat([values, torch.tensor([0.25, -1.0])]), torch.ones(len(y) + 2)
+    weights[-2:] = 0  # rows that are not there
+    assert kind_of(more, weights)[0] == kind
+    other = "continuous" if kind == "discrete" else "discrete"
+    assert kind_of(values, torch.ones(len(y)), other)[0] == other  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="`response` must be 'discrete', 'continuous' or None"):
+        kind_of(values, torch.ones(len(y)), "counts")  # type: ignore[arg-type]
+
+
+def test_what_no_model_draws_has_a_remedy_that_works(engel: Learned) -> None:
+    with pytest.raises(DataError, match=r"no discrete model .*\(response='continuous'\)"):
+        compare_models(engel, response="discrete")
+    assert kind_of(torch.tensor([1.5]), torch.ones(1), "continuous")[0] == "continuous"
+    two = table_of(np.random.default_rng(1).normal(size=30), z=np.random.default_rng(2).normal(size=30))
+    learned = learn("y + z ~ x", two)
+    with pytest.raises(DataError, match="Fit `multivariate_gaussian` and `multivariate_heteroscedastic`"):
+        compare_models(learned)
+    x, y = learned.design.x(two, ("mean",)), learned.design.y(two)
+    assert mle(models.multivariate_gaussian, x, y).bic > 0

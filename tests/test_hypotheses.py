@@ -9,6 +9,8 @@ import torch
 from reference import problem
 
 from neglog import (
+    censored,
+    compare,
     covariance,
     datasets,
     likelihood_ratio_test,
@@ -214,6 +216,8 @@ def test_what_has_no_test(cars):
     counts = mle(models.poisson, x, y)
     with pytest.raises(ModelError, match="density of one model cannot be compared"):
         vuong_test(fit, counts)
+    with pytest.raises(ModelError, match="density of one model cannot be compared"):
+        likelihood_ratio_test(fit, counts)
     with pytest.raises(ModelError, match="smooth loss"):
         score_test(mle(models.laplace, x, y), x**2)
     with pytest.raises(ModelError, match="there is no predictor 'median'"):
@@ -235,3 +239,17 @@ def test_zero_inflation_against_dispersion():
     found = vuong_test(negative, zeros, correction="bic")
     assert found.statistic > 0
     assert torch.isfinite(torch.tensor(found.p_value))
+
+
+def test_censored_rows_are_not_compared_with_their_densities(cars):
+    """Of a row at its bound one model gives a probability and the other a density, which has units."""
+    _, x, y = cars
+    top = y.clip(upper=float(y.quantile(0.8)))
+    bound = float(top.max())
+    plain, tobit = mle(models.gaussian, x, top), mle(censored(models.gaussian, upper=bound), x, top)
+    for test in (vuong_test, likelihood_ratio_test):
+        with pytest.raises(ModelError, match=rf"in {int((top == bound).sum())} of {len(y)} rows"):
+            test(plain, tobit)
+    other = mle(censored(models.logistic, upper=bound), x, top)
+    assert vuong_test(tobit, other).statistic == -vuong_test(other, tobit).statistic
+    assert len(compare({"normal": tobit, "logistic": other})) == 2

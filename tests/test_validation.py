@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from neglog import log_likelihood, mle, models
-from neglog.errors import DataError, SingularDesignError
+from neglog import censored, log_likelihood, mle, models
+from neglog.errors import DataError, ModelError, SingularDesignError
 from neglog.validation import cross_validate
 
 Data = tuple[Tensor, Tensor]
@@ -119,6 +119,21 @@ def test_the_difference_is_paired(data: Data) -> None:
     assert error == pytest.approx(difference.std(ddof=1) / math.sqrt(30), rel=1e-12)
     with pytest.raises(DataError, match="differ in their rows, folds or weights"):
         first.above(cross_validate(models.laplace, *data, seed=1))
+
+
+def test_log_scores_of_densities_are_not_compared_with_those_of_probabilities(data: Data) -> None:
+    x, y = data
+    counts = (y - y.min()).round()
+    one, other = (cross_validate(m, x, counts, scores=["crps"]) for m in (models.poisson, models.gaussian))
+    assert one.probabilities is not None
+    assert bool(one.probabilities.all())
+    with pytest.raises(ModelError, match="in 30 of 30 rows one log score is of a density"):
+        one.above(other)
+    assert math.isfinite(one.above(other, "crps")[0])  # the remedy, in units of y
+    bound = float(y.median())
+    tobit = cross_validate(censored(models.gaussian, lower=bound), x, y.clamp(min=bound))
+    with pytest.raises(ModelError, match="in 15 of 30 rows"):
+        tobit.above(cross_validate(models.gaussian, x, y.clamp(min=bound)))
 
 
 @pytest.mark.parametrize("folds", [1, 0, 31, 2.0, True])

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ from neglog.errors import ConvergenceWarning, DataError, NeglogError
 if TYPE_CHECKING:  # Everything else is imported where it is used, or `neglog --help` would wait for torch.
     import pandas as pd
 
+    from neglog.comparison import Kind
     from neglog.formula import Learned
 
 EPILOG = "Exit codes: 0 a result; 1 a fit that did not converge; 2 a request that cannot be met."
@@ -53,6 +55,13 @@ DropMissing = Annotated[
     bool, typer.Option("--drop-missing", help="Drop rows with a missing value in a column in use.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, with every digit.")]
+
+
+class _Response(Enum):
+    """The kind of models that are compared."""
+
+    DISCRETE = "discrete"
+    CONTINUOUS = "continuous"
 
 
 def main() -> None:
@@ -184,11 +193,18 @@ def compare(
         typer.Option(metavar="FILE", help="Where the picture goes. [default: DATA-compare.png here]"),
     ] = None,
     no_plot: Annotated[bool, typer.Option("--no-plot", help="Draw no picture.")] = False,
+    response: Annotated[
+        _Response | None,
+        typer.Option(
+            help="Compare probabilities of whole numbers, or densities. [default: as the response is]",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit every model that can draw the response, and rank them on rows they have not seen.
+    """Fit every model of one kind that can draw the response, and rank them on rows they have not seen.
 
-    The log score of a row is the log of the density that a fit to the other folds gave it, in nats.
+    The log score of a row is the log of the density, or of the probability, that a fit to the other folds
+    gave it, in nats. The two are never in one ranking.
     """
     if plot is not None and no_plot:
         raise typer.BadParameter("say either --plot or --no-plot.", param_hint="--no-plot")
@@ -201,7 +217,10 @@ def compare(
             plots.check_format(path)
         learned = _learn(data, formula, also, weights, drop_missing)
         watch = _bar if _shows_progress(as_json) else iter
-        comparison = compare_models(learned, weights=weights, folds=folds, seed=seed, watch=watch)
+        kind: Kind | None = None if response is None else response.value
+        comparison = compare_models(
+            learned, weights=weights, folds=folds, seed=seed, response=kind, watch=watch
+        )
         if path is not None:
             fits = {entry.model: entry.fit for entry in comparison.entries if entry.fit is not None}
             plots.write(plots.picture_of_table(fits, learned.design, learned.table), path)
@@ -211,7 +230,7 @@ def compare(
             _print_json(reports.comparison_json(comparison, **asked, **more))
         else:
             _print(reports.comparison_table(comparison), "")
-            typer.echo("\n".join([*reports.reasons(comparison), comparison.verdict]))
+            typer.echo("\n".join([*reports.reasons(comparison), *reports.conclusion(comparison)]))
             _say(f"picture in {path}" if path is not None else None)
 
 

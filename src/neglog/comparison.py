@@ -1,4 +1,8 @@
-"""Comparison: every model that admits a response, fitted to it and scored on rows it has not seen."""
+"""Comparison: every model that admits a response, fitted to it and scored on rows it has not seen.
+
+Probabilities are compared with probabilities and densities with densities: a density has units, so that no
+number of nats decides between the two.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from neglog.fitting.fit import Fit, mle
 from neglog.formula import Design, Learned
 from neglog.handlers import Model
 from neglog.isolation import isolated
-from neglog.tracing import admits, positive_names, predictor_names
+from neglog.tracing import admits, is_discrete, positive_names, predictor_names
 from neglog.uncertainty.ranking import criterion_weights
 from neglog.validation import Validation, cross_validate, deal, masses
 
@@ -27,6 +31,25 @@ __all__ = ["Comparison", "Entry", "compare_models", "designs", "loss_of", "model
 ASKED = {"gaussian_mixture", "quantile"}
 """Models that describe the noise only where they are asked to: a mixture finds as many kinds of rows as it is
 given, in one of many local optima; a quantile answers a question, and at its default is `laplace`."""
+
+
+OVERDISPERSED = {"negative_binomial", "zero_inflated_negative_binomial", "zero_inflated_poisson"}
+"""Models of counts that vary more than Poisson's. Zeros and ones vary less: each would end at `poisson`."""
+
+Kind = Literal["discrete", "continuous"]
+"""Models of whole numbers and classes, by their probabilities; or of measurements, by their densities."""
+
+COARSE = 10.0
+"""Whole numbers with a smaller standard deviation than this, in their units, are compared as counts.
+
+Above it a density at a whole number is the probability of the unit around it to about 1 / (24 · 10²) nats.
+"""
+
+
+MOST_PLACES = 6
+"""Decimals of a score, in nats per row, beyond which solvers differ."""
+SAME = 0.5 * 10.0**-MOST_PLACES
+"""A difference of scores, in nats per row, that those decimals do not show."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +71,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Entries, the best held-out log score first, those without one last."""
+    """Entries, the best held-out log score first, those without one last.
+
+    `response` is the kind of all models, `why` the reason for it where the response could be of either.
+    """
 
     entries: tuple[Entry, ...]
+    response: Kind = "continuous"
+    why: str | None = None
 
     @property
     def scored(self) -> tuple[Entry, ...]:
@@ -66,8 +94,6 @@ class Comparison:
 
     def weights(self, criterion: Literal["aic", "bic"] = "aic") -> Mapping[str, float]:
         """Model -> its share of exp(-criterion / 2), among the models whose fit to all rows converged.
-
-        For whole numbers a density stands beside a probability: that of the interval of width 1 around them.
 
         Raises:
             ModelError: another criterion.
@@ -85,8 +111,21 @@ class Comparison:
     def tied(self) -> tuple[Entry, ...]:
         """The best entry and all that are within one standard error of it."""
         best, *rest = self.scored
-        near = [entry for entry in rest if self.behind(entry)[0] <= self.behind(entry)[1]]
+        behind = {entry.model: self.behind(entry) for entry in rest}
+        near = [entry for entry in rest if behind[entry.model][0] <= max(behind[entry.model][1], SAME)]
         return (best, *near)
+
+    @property
+    def scope(self) -> str | None:
+        """One sentence on what was compared and why, where the response could be of either kind."""
+        if self.why is None:
+            return None
+        compared = {"discrete": "probabilities of whole numbers", "continuous": "densities of measurements"}
+        other: Kind = "continuous" if self.response == "discrete" else "discrete"
+        return (
+            f"These are {compared[self.response]}, since {self.why}. For {compared[other]} give "
+            f"--response {other} (response={other!r})."
+        )
 
     @property
     def verdict(self) -> str:
@@ -98,8 +137,9 @@ class Comparison:
         if not rest:
             return f"Only `{best.model}` could be scored, so there is nothing to compare {best.loss} with."
         gap, error = self.behind(near[0] if near else rest[0])
-        places = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 3  # two digits of the error
-        margin = f"{gap:.{places}f} ± {error:.{places}f} nats per row"
+        digits = 1 - math.floor(math.log10(error)) if error > 0 else 3  # two digits of the error
+        places = min(max(0, digits), MOST_PLACES)
+        margin = f"{max(gap, 0.0):.{places}f} ± {error:.{places}f} nats per row"
         if near:
             *some, last = [entry.loss for entry in (best, *near)]
             names = _listed([entry.model for entry in near])
@@ -119,10 +159,13 @@ def compare_models(
     weights: str | None = None,
     folds: int = 5,
     seed: int = 0,
+    response: Kind | None = None,
     watch: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> Comparison:
-    """Fit and cross-validate every model of `neglog.models` that can draw the response.
+    """Fit and cross-validate every model of one kind of `neglog.models` that can draw the response.
 
+    A response of whole numbers could be counts, which have probabilities, or rounded measurements, which
+    have a density. It is counts if none is negative, and one is 0 or they spread over few units (`COARSE`).
     A model that fails is listed with its reason. Design columns are learned from all rows, as the levels of
     a category must be; estimates are not.
 
@@ -134,23 +177,73 @@ def compare_models(
         watch: wraps the sequence of model names, for a progress bar.
 
     Raises:
-        DataError: no model admits the response, or all fail; `folds` is out of range.
+        DataError: no model of that kind admits the response, or all fail; `folds` is out of range.
         ModelError: no model has a predictor that a companion formula describes.
     """
     y = torch.tensor(learned.design.y(learned.table).to_numpy())
-    names = [name for name in models.__all__ if name not in ASKED and admits(getattr(models, name), y)]
+    counts = masses(None if weights is None else learned.table[weights], len(y))
+    kind, why = kind_of(y, counts, response)
+    names = [name for name in models.__all__ if _serves(name, y, kind)]
     if not names:
-        raise DataError(
-            "no model of neglog.models can draw such a response. See `neglog fit --help` for the models."
-        )
+        raise DataError(_none_serves(y, kind))
     _check_companions(learned.design, names)
-    deal(masses(None if weights is None else learned.table[weights], len(y)), folds, seed)
+    deal(counts, folds, seed)
     entries = [_enter(name, learned, weights, folds, seed) for name in watch(names)]
     if all(entry.fit is None for entry in entries):
         first, *rest = entries
         more = f" {_listed([entry.model for entry in rest])} fail too." if rest else ""
         raise DataError(f"no model could be fitted. {first.reason}{more}")
-    return Comparison(tuple(sorted(entries, key=_rank)))
+    return Comparison(tuple(sorted(entries, key=_rank)), kind, why)
+
+
+def kind_of(y: torch.Tensor, weights: torch.Tensor, asked: Kind | None = None) -> tuple[Kind, str | None]:
+    """The kind of models to compare for a response, and the reason in words where it could be of either.
+
+    >>> y = torch.tensor([0.0, 1.0, 1.0])
+    >>> kind_of(y, torch.ones(3))
+    ('discrete', 'the response is 0 or 1')
+
+    Raises:
+        DataError: there is no such kind.
+    """
+    if asked not in (None, "discrete", "continuous"):
+        raise DataError(f"`response` must be 'discrete', 'continuous' or None; it is {asked!r}.")
+    counted = weights > 0
+    values, shares = y[counted].double(), weights[counted].double() / weights.sum()
+    if values.dim() > 1 or not bool((values == values.floor()).all()):
+        return asked or "continuous", None
+    if asked is not None:
+        return asked, "that was asked for"
+    if bool((values < 0).any()):
+        return "continuous", "some of the whole numbers of the response are negative, which no count is"
+    if bool((values <= 1).all()):
+        return "discrete", "the response is 0 or 1"
+    spread = float((shares @ (values - shares @ values).square()).sqrt())
+    if bool((values == 0).any()):
+        return "discrete", "the response has whole numbers from 0 on, as counts are"
+    units = f"the response has whole numbers above 0 with a standard deviation of {spread:.3g}"
+    if spread < COARSE:
+        return "discrete", f"{units}, less than {COARSE:g}, as counts are"
+    return "continuous", f"{units}, at least {COARSE:g}, as measurements in whole units have"
+
+
+def _serves(name: str, y: torch.Tensor, kind: Kind) -> bool:
+    model = model_named(name)
+    if name in ASKED or (name in OVERDISPERSED and not bool((y > 1).any())):
+        return False
+    return admits(model, y) and is_discrete(model) == (kind == "discrete")
+
+
+def _none_serves(y: torch.Tensor, kind: Kind) -> str:
+    if y.dim() > 1:
+        return (
+            "a response of several columns is not compared. Fit `multivariate_gaussian` and "
+            "`multivariate_heteroscedastic` to it, and look at their BIC."
+        )
+    return (
+        f"no {kind} model can draw such a response: probabilities need whole numbers that are not negative. "
+        "Compare densities: --response continuous (response='continuous')."
+    )
 
 
 def set_up(name: str, design: Design, table: pd.DataFrame) -> tuple[Model, Any]:
@@ -230,9 +323,11 @@ def _check_companions(design: Design, names: Sequence[str]) -> None:
             )
 
 
-def _rank(entry: Entry) -> tuple[bool, bool, float]:
+def _rank(entry: Entry) -> tuple[bool, bool, float, int]:
+    """The best score first; of models that agree to `MOST_PLACES`, the one of the fewest parameters."""
     score = entry.validation.mean if entry.validation else 0.0
-    return entry.fit is None, entry.validation is None, -score
+    parameters = 0 if entry.fit is None else entry.fit.k
+    return entry.fit is None, entry.validation is None, -round(score, MOST_PLACES), parameters
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -166,6 +166,11 @@ def reasons(comparison: Comparison) -> list[str]:
     return [f"{entry.model}: {entry.reason}" for entry in comparison.entries if entry.reason is not None]
 
 
+def conclusion(comparison: Comparison) -> list[str]:
+    """What was compared and why, where that was a choice; and the verdict."""
+    return [line for line in (comparison.scope, comparison.verdict) if line is not None]
+
+
 def fit_json(fit: Fit, estimates: pd.DataFrame, loss: str, **more: Any) -> dict[str, Any]:
     """A fit as one JSON document, to the last digit; null for what there is not."""
     rows = [
@@ -180,7 +185,8 @@ def comparison_json(comparison: Comparison, **more: Any) -> dict[str, Any]:
     """A comparison as one JSON document, to the last digit; null for what there is not."""
     entries = [_entry_json(comparison, entry) for entry in comparison.entries]
     verdict = comparison.verdict if comparison.scored else None
-    return {**more, "models": entries, "verdict": verdict}
+    kind = {"response": comparison.response, "scope": comparison.scope}
+    return {**more, **kind, "models": entries, "verdict": verdict}
 
 
 def finite(value: Any) -> float | None:

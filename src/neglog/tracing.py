@@ -375,6 +375,18 @@ def positive_names(model: Model, **keywords: Tensor) -> tuple[str, ...]:
 
 
 @isolated
+def is_discrete(model: Model, **keywords: Tensor) -> bool:
+    """Whether the model draws whole numbers or classes, by their probabilities, and not by a density.
+
+    >>> from neglog import models
+    >>> is_discrete(models.poisson), is_discrete(models.gaussian)
+    (True, False)
+    """
+    response = _bare(with_sizes(model, TWO), _empty(), keywords).sites[RESPONSE]["fn"]
+    return bool(response.support.is_discrete)
+
+
+@isolated
 def admits(model: Model, y: Any) -> bool:
     """Whether every value of `y` is one that the model can draw.
 

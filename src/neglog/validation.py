@@ -16,10 +16,12 @@ from torch import Tensor
 
 from neglog.conversion import Named
 from neglog.data import prepare
-from neglog.errors import DataError, NeglogError
+from neglog.distributions import probabilities
+from neglog.errors import DataError, ModelError, NeglogError
 from neglog.fitting.fit import mle
 from neglog.handlers import Model
 from neglog.isolation import isolated
+from neglog.prediction.predict import predict
 from neglog.prediction.scores import parsed
 from neglog.prediction.scores import scores as row_scores
 from neglog.signatures import roles_of
@@ -33,6 +35,7 @@ class Validation:
     `scores` `(N,)` are log p(y | x) of each row under the fit to the other folds, `folds` `(N,)` the fold of
     each row, `weights` `(N,)` how often each row counts. `converged` says whether every fit did. `by_name`
     has all scores that were asked for, as `neglog.scores` has them: but for ``"log"``, losses.
+    `probabilities` `(N,)` has the rows whose log score is of a probability, not of a density.
     """
 
     scores: Tensor
@@ -40,6 +43,7 @@ class Validation:
     weights: Tensor
     converged: bool
     by_name: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    probabilities: Tensor | None = field(default=None, repr=False)
 
     @property
     def sum(self) -> float:
@@ -67,13 +71,25 @@ class Validation:
 
         Raises:
             DataError: the two are not of the same rows in the same folds, or one has no such score.
+            ModelError: log scores of densities beside those of probabilities, which have other units.
         """
         if not torch.equal(self.folds, other.folds) or not torch.equal(self.weights, other.weights):
             raise DataError(
                 "the two validations differ in their rows, folds or weights. Use the same for both."
             )
+        if score == "log":
+            self._check_units(other)
         difference = self._named(score) - other._named(score)
         return _mean(difference, self.weights), _standard_error(difference, self.weights)
+
+    def _check_units(self, other: Validation) -> None:
+        one, two = self.probabilities, other.probabilities
+        if one is not None and two is not None and not torch.equal(one, two):
+            raise ModelError(
+                f"in {int((one != two).sum())} of {len(one)} rows one log score is of a density, and the "
+                "other of a probability. Compare models of counts or classes with each other, and models of "
+                "measurements with each other; or by another score, such as 'crps'."
+            )
 
     def _named(self, score: str) -> Tensor:
         if score == "log":
@@ -128,6 +144,7 @@ def cross_validate(
     for name in names:
         parsed(name)
     held = {name: torch.full((len(y),), math.nan, dtype=torch.float64) for name in names}
+    probable = torch.zeros(len(y), dtype=torch.bool)
     converged = True
     for fold in _watched(range(folds), progress):
         out = torch.nonzero(dealt == fold)[:, 0]
@@ -137,12 +154,13 @@ def cross_validate(
             counted = None if weights is None else counts[kept]
             fit = mle(model, _take(x, kept), _take(y, kept), weights=counted, solver=solver, **given)
             left_out = {name: _take(values, out) for name, values in rows.items()}
+            probable[out] = probabilities(predict(fit, _take(x, out), **left_out), _numbers(_take(y, out)))
             for name in names:
                 held[name][out] = row_scores(fit, _take(x, out), _take(y, out), name, **left_out)
         except NeglogError as error:
             raise type(error)(f"without fold {fold + 1} of {folds}: {error}") from error
         converged = converged and fit.converged
-    return Validation(held["log"], dealt, counts, converged, MappingProxyType(held))
+    return Validation(held["log"], dealt, counts, converged, MappingProxyType(held), probable)
 
 
 def deal(masses: Tensor, folds: int, seed: int) -> Tensor:
@@ -179,11 +197,16 @@ def masses(weights: Any, rows: int) -> Tensor:
 
 def _unknown(y: Any) -> Tensor:
     """The rows of a response of which nothing is known, `(N,)`."""
-    y = y.values if isinstance(y, Named) else y
-    values = (
-        y if isinstance(y, Tensor) else torch.tensor(pd.DataFrame(y).to_numpy(np.float64, na_value=np.nan))
-    )
+    values = _numbers(y)
     return torch.isnan(values).reshape(len(values), -1).all(1)
+
+
+def _numbers(y: Any) -> Tensor:
+    """A response as a tensor, `(N,)` or `(N, D)`; NaN where it is missing."""
+    if isinstance(y, Tensor | Named):
+        return y if isinstance(y, Tensor) else y.values
+    values = torch.tensor(pd.DataFrame(y).to_numpy(np.float64, na_value=np.nan))
+    return values[:, 0] if np.ndim(y) == 1 else values
 
 
 def _column(values: Any) -> Any:

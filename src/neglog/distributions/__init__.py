@@ -6,7 +6,7 @@ from neglog.distributions.elastic import ElasticNet
 from neglog.distributions.huber import Huber, mixture_weights
 from neglog.distributions.marginal import MarginalNormal
 from neglog.distributions.mixtures import NormalMixture
-from neglog.distributions.observed import Censored, Truncated
+from neglog.distributions.observed import Censored, Truncated, probabilities
 from neglog.distributions.positive import Beta, Gamma, InverseGaussian, LogNormal, Weibull
 from neglog.distributions.residual import FromLoss, LossDensity, normalised
 from neglog.distributions.robust import AsymmetricLaplace, Laplace, Logistic, Normal, StudentT
@@ -43,4 +43,5 @@ __all__ = [
     "correlation_cholesky",
     "mixture_weights",
     "normalised",
+    "probabilities",
 ]

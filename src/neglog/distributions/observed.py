@@ -454,3 +454,24 @@ def _sums(fn: Any, low: Tensor, high: Tensor, centre: Tensor, log_mass: Tensor) 
         term = sign * torch.where(counted, torch.exp(log_density), 0.0)
         first, second = first + term * (value - centre), second + term * (value - centre) ** 2
     return first / mass, second / mass
+
+
+def probabilities(fn: Any, y: Tensor) -> Tensor:
+    """The rows `(N,)` of a response whose log_prob is that of a probability; of others it is of a density.
+
+    A density has units, one over those of y, and a probability has none: the two cannot be compared.
+
+    >>> import torch
+    >>> from neglog.distributions import Normal, Poisson
+    >>> y = torch.tensor([0.0, 1.0])
+    >>> [
+    ...     probabilities(fn, y).tolist()
+    ...     for fn in (Poisson(y + 1), Censored(Normal(y, 1.0), 0.0), Normal(y, 1.0))
+    ... ]
+    [[True, True], [True, False], [False, False]]
+    """
+    if fn.support.is_discrete:
+        return torch.ones(len(y), dtype=torch.bool)
+    if isinstance(fn, Censored):
+        return ~fn.within(y) & ~torch.isnan(y)
+    return torch.zeros(len(y), dtype=torch.bool)

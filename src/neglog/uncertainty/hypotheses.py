@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neglog.arguments import choice
 from neglog.data import ALL, Data, prepare_designs
+from neglog.distributions import probabilities
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, data_of
 from neglog.isolation import isolated
@@ -61,8 +62,8 @@ def likelihood_ratio_test(fit: Fit, restricted: Fit) -> HypothesisTest:
     chi-squared, and the p-value is too large.
 
     Raises:
-        ModelError: a fit with priors or without an optimum; the restricted one has not fewer parameters, or a
-            higher likelihood, which a nested model cannot have.
+        ModelError: a fit with priors or without an optimum; a density against probabilities; the restricted
+            one has not fewer parameters, or a higher likelihood, which a nested model cannot have.
         DataError: the fits are of different rows, weights or responses, or were read from disk.
 
     Source: Wilks (1938), The large-sample distribution of the likelihood ratio.
@@ -74,8 +75,7 @@ def likelihood_ratio_test(fit: Fit, restricted: Fit) -> HypothesisTest:
     >>> likelihood_ratio_test(mle(models.gaussian, x, y), mle(models.gaussian, x[:, :0], y))
     likelihood-ratio test of `gaussian` with 2 parameters in the place of 3: chi²(1) = 0.4431, p = 0.5057
     """
-    _check_likelihood(fit, restricted)
-    _check_same_rows(fit, restricted)
+    check_alike(fit, restricted)
     df, statistic = fit.k - restricted.k, 2 * (restricted.nll - fit.nll)
     if df <= 0:
         raise ModelError(
@@ -182,8 +182,8 @@ def vuong_test(first: Fit, second: Fit, *, correction: Correction | None = None)
             (k1 - k2) or ``"bic"`` ((k1 - k2) / 2 · log n).
 
     Raises:
-        ModelError: a fit with priors or without an optimum; no such correction; a density against the
-            probabilities of counts; models that give every row the same likelihood.
+        ModelError: a fit with priors or without an optimum; no such correction; a density against
+            probabilities, of counts or of rows censored; models that give every row the same likelihood.
         DataError: the fits are of different rows, weights or responses, or were read from disk.
 
     Source: Vuong (1989), Likelihood ratio tests for model selection and non-nested hypotheses, equation 5.7.
@@ -216,19 +216,25 @@ def check_alike(first: Fit, second: Fit) -> None:
     """Hold two fits to be maxima of likelihoods that may be compared.
 
     Raises:
-        ModelError: a fit with priors or without an optimum; a density against the probabilities of counts.
+        ModelError: a fit with priors or without an optimum; a density against probabilities, of counts or of
+            rows that are censored in one fit alone.
         DataError: the fits are of different rows, weights or responses, or were read from disk.
     """
     _check_likelihood(first, second)
     _check_same_rows(first, second)
-    one, other = (_is_discrete(fit) for fit in (first, second))
-    if one != other:
-        raise ModelError("the density of one model cannot be compared with the probabilities of the other.")
+    one, other = _probabilities(first), _probabilities(second)
+    if not torch.equal(one, other):
+        raise ModelError(
+            "the density of one model cannot be compared with the probabilities of the other, in "
+            f"{int((one != other).sum())} of {len(one)} rows. Compare models of counts or classes with each "
+            "other, and models of measurements with each other, censored at the same bounds."
+        )
 
 
-def _is_discrete(fit: Fit) -> bool:
+def _probabilities(fit: Fit) -> Tensor:
+    """The rows to which a fit gives probabilities."""
     assert fit.objective is not None
-    return bool(fit.objective.response(fit.objective.theta(fit.params)).support.is_discrete)
+    return probabilities(fit.objective.response(fit.objective.theta(fit.params)), fit.objective.data.y)
 
 
 def _chi_squared(test: str, hypothesis: str, statistic: float, df: int) -> HypothesisTest:

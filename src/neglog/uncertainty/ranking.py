@@ -32,7 +32,7 @@ def compare(fits: Mapping[str, Fit]) -> pd.DataFrame:
     Raises:
         DataError: fewer than two fits; other rows, weights or responses; a fit that was read from disk.
         ModelError: a fit with priors or without an optimum, whose criteria mean nothing; a density against
-            the probabilities of counts.
+            probabilities, of counts or of rows that are censored in one fit alone.
 
     Sources: Burnham & Anderson (2002), Model Selection and Multimodel Inference, section 2.9; Vuong (1989).
 
