@@ -11,7 +11,7 @@ import torch
 from table import TABLE
 
 from neglog import mle, models
-from neglog.errors import ConvergenceWarning
+from neglog.errors import ConvergenceWarning, SingularDesignError, UnboundedLikelihoodError
 from neglog.predictors import linear, rows
 
 LOG_LINK = {"gamma": {}, "lognormal": {}, "weibull": {}, "inverse_gaussian": {"dispersion": -1}}
@@ -127,3 +127,96 @@ def test_tails_lighter_than_normal_have_their_optimum_at_the_border_in_every_uni
         fit = mle(models.student_t, x, y)
     assert not fit.converged
     assert fit.nll == pytest.approx(mle(models.gaussian, x, y).nll, rel=1e-12)
+
+
+# Columns and responses far from 0.
+
+
+def clocks(noise, seed=0):
+    """Two clocks in milliseconds, and the same without their common offset."""
+    generator = np.random.default_rng(seed)
+    first = np.round(1.7e12 + 3.6e6 * generator.uniform(size=60))
+    second = first * (1 + 5e-6) + 37 + noise * generator.standard_normal(60)
+    return first[:, None], second
+
+
+REALS = [name for name, model in TABLE.items() if model.real]
+
+
+@pytest.mark.parametrize("noise", [10.0, 1.0, 0.1])
+@pytest.mark.parametrize("name", REALS)
+def test_two_clocks_have_the_fit_of_the_clocks_without_their_offset(name, noise):
+    x, y = clocks(noise)
+    model, location = TABLE[name].model, TABLE[name].location
+    fit, plain = mle(model, x, y), mle(model, x - 1.7e12, y - 1.7e12)
+    assert fit.converged
+    assert plain.converged
+    assert fit.nll == pytest.approx(plain.nll, abs=1e-5)  # y is rounded to 2.4e-4, the noise of some rows
+    slope = fit.params[f"{location}.weight"]
+    at = slope * (torch.from_numpy(x[:, 0]) - 1.7e12)  # the predictors, without the offset of either clock
+    line = at + (fit.params[f"{location}.bias"] + (slope - 1) * 1.7e12)
+    expected = plain.params[f"{location}.weight"] * (torch.from_numpy(x[:, 0]) - 1.7e12)
+    expected = expected + plain.params[f"{location}.bias"]
+    assert float((line - expected).abs().max()) < 1e-3 * noise + 5e-4
+
+
+def test_the_likelihood_of_two_clocks_is_that_of_the_parameters_that_are_returned():
+    x, y = clocks(0.1)
+    fit = mle(models.gaussian, x, y)
+    weight, bias, sigma = (np.longdouble(fit.params[s].item()) for s in ("mean.weight", "mean.bias", "sigma"))
+    u = (y.astype(np.longdouble) - x[:, 0].astype(np.longdouble) * weight - bias) / sigma
+    assert fit.nll == pytest.approx(
+        float((u**2 / 2 + np.log(sigma)).sum() + 30 * math.log(2 * np.pi)), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", REALS)
+def test_a_line_along_a_clock_that_is_followed_exactly_is_refused_as_it_is_without_the_offset(name):
+    t = np.linspace(1.7e12, 1.7e12 + 2e4, 24)
+    y = 0.002 * (t - t[0]) + 5
+    for x in (t, t - t[0]):
+        with pytest.raises(UnboundedLikelihoodError, match="exactly"):
+            mle(TABLE[name].model, x[:, None], y)
+
+
+def test_a_free_df_follows_a_line_exactly_by_name():
+    x = np.linspace(0, 2e4, 24)
+    with pytest.raises(UnboundedLikelihoodError, match="exactly"):
+        mle(models.student_t, x[:, None], 0.002 * x + 5)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "laplace", "logistic"])
+def test_a_column_far_from_0_has_the_fit_of_its_differences(name):
+    generator = np.random.default_rng(1)
+    t = np.linspace(1.7e12, 1.7e12 + 2e4, 40)
+    y = 0.002 * (t - t[0]) + 5 + 0.1 * generator.standard_normal(40)
+    far, near = (mle(TABLE[name].model, x[:, None], y) for x in (t, t - t[0]))
+    assert far.converged
+    assert far.nll == pytest.approx(near.nll, abs=1e-8)
+    weight = f"{TABLE[name].location}.weight"
+    assert far.params[weight].item() == pytest.approx(near.params[weight].item(), rel=1e-8)
+
+
+def test_a_noise_below_the_rounding_of_a_far_column_is_refused_by_name():
+    generator = np.random.default_rng(1)
+    t = np.linspace(1.7e12, 1.7e12 + 2e4, 40)
+    y = 0.002 * (t - t[0]) + 5 + 1e-6 * generator.standard_normal(40)
+    with pytest.raises(SingularDesignError, match=r"x0 of `mean` is so far from 0.*Subtract"):
+        mle(models.gaussian, t[:, None], y)
+    assert mle(models.gaussian, (t - t.mean())[:, None], y).converged  # the remedy
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_columns_alike_have_the_likelihood_of_what_is_returned_or_an_error_by_name(name):
+    row = TABLE[name]
+    x, y = row.sample(80, 2)
+    noise = torch.randn(80, generator=torch.Generator().manual_seed(77), dtype=torch.float64)
+    apart = mle(row.model, torch.stack([x[:, 0], noise], dim=1), y, **row.keywords(80)).nll
+    x[:, 1] = x[:, 0] + 1e-8 * noise
+    fit = mle(row.model, x, y, **row.keywords(80))
+    assert fit.converged
+    assert fit.nll == pytest.approx(apart, abs=1e-6)
+    assert fit.nll == pytest.approx(row.hand_written(fit.params, x, y).item(), abs=1e-6)
+    x[:, 1] = x[:, 0] + 1e-13 * noise
+    with pytest.raises(SingularDesignError, match="x0, x1"):
+        mle(row.model, x, y, **row.keywords(80))

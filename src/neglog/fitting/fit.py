@@ -24,11 +24,13 @@ from neglog.errors import (
     UnboundedLikelihoodError,
     warn,
 )
+from neglog.fitting.cancellation import check_cancellation
 from neglog.fitting.choice import DENSE, choose, problem_of
 from neglog.fitting.elsewhere import elsewhere
 from neglog.fitting.existence import check_certain, check_covariance, recession
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.least_squares import closed_form
+from neglog.fitting.offsets import Offset, levelled, offset_of
 from neglog.fitting.penalised import at_corners, is_penalised
 from neglog.fitting.refinement import refined
 from neglog.fitting.start import starting_point
@@ -220,9 +222,12 @@ def _fit(
     dtype, progress = getattr(solver, "dtype", torch.float64), flag("progress", progress)
     data = prepare(x, y, weights=weights, dtype=dtype, roles=roles_of(model, keywords, caller), **keywords)
     start = None if start is None else current_names(model, named_values("start", start), "start")
-    objective = Objective(model, data, start)
+    objective = whole = Objective(model, data, start)
     check_certain(objective)
     check_joint_mode(objective)
+    offset = offset_of(whole)
+    if offset is not None:
+        objective, start = offset.removed(start)
     theta = starting_point(objective, start)
     objective.sample.check_bounded(theta)
     coordinates = _coordinates(objective, theta, solver)
@@ -232,12 +237,12 @@ def _fit(
         best = closed_form(coordinates, theta) if isinstance(solver, Newton) else None
         if best is not None:
             coordinates = Coordinates(objective, coordinates.blocks, True, solved=True)
-            return _solved(coordinates, best, solver, progress)
+            return _solved(coordinates, best, solver, progress, offset)
         others = elsewhere(coordinates, theta) if isinstance(solver, Newton) else theta[:0]
         # Newton's method may stop at a saddle, which such likelihoods have between optima.
         beyond = Chain((solver, TrustRegion(max_steps=50)))
         solver = MultiStart(beyond, others) if len(others) else solver
-    return _solved(coordinates, theta, solver, progress)
+    return _solved(coordinates, theta, solver, progress, offset)
 
 
 def refitted(fit: Fit, model: Model, solver: Any) -> Fit:
@@ -251,7 +256,9 @@ def refitted(fit: Fit, model: Model, solver: Any) -> Fit:
     return _solved(coordinates, objective.theta(fit.params), solver, False)
 
 
-def _solved(coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool) -> Fit:
+def _solved(
+    coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool, offset: Offset | None = None
+) -> Fit:
     solver = choose(coordinates) if solver is None else solver
     coordinates, problem = problem_of(coordinates, solver)
     objective = coordinates.objective
@@ -259,7 +266,7 @@ def _solved(coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool
     if not (solution.converged and math.isfinite(solution.value)):
         objective.check_densities()
     solution = _existing(coordinates, solution)
-    fit = _finished(objective, coordinates, solution)
+    fit = _finished(coordinates, solution, offset)
     if not fit.converged:
         warn(f"`{objective.name}` did not converge: {fit.status}.", ConvergenceWarning)
     return fit
@@ -301,16 +308,37 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
     return replace(solution, converged=False, status=status)
 
 
-def _finished(objective: Objective, coordinates: Coordinates, solution: Solution) -> Fit:
+def _landed(
+    coordinates: Coordinates, solution: Solution, offset: Offset | None
+) -> tuple[Coordinates, Tensor, tuple[float, float] | None]:
+    """The coordinates in which y has its offset, the vector there `(K,)`, and the loss where it is known.
+
+    It is where products of columns far from 0 cancel: minus the log-likelihood, and minus the log prior.
+    """
     theta = coordinates.landed(coordinates.theta(solution.z)).detach()
     theta = refined(coordinates, theta) if solution.converged else theta
+    end = None
+    if coordinates.far or offset is not None:
+        end = coordinates.end(solution.z)
+        theta = levelled(coordinates, theta, solution.z, offset)
+    if offset is not None:
+        coordinates = offset.restored(coordinates)
+        coordinates.objective.check_bounded(theta)
+    if solution.converged:
+        check_cancellation(coordinates, theta)
+    return coordinates, theta, end
+
+
+def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | None) -> Fit:
+    coordinates, theta, end = _landed(coordinates, solution, offset)
+    objective = coordinates.objective
     params = {name: value.detach() for name, value in objective.params(theta).items()}
     if not all(bool(torch.isfinite(value).all()) for value in params.values()):
         raise UnboundedLikelihoodError(
             f"`{objective.name}` ran off to infinity: {solution.status}. The likelihood may have no maximum; "
             "use `map_estimate` with proper priors, or a smaller learning rate."
         )
-    nll, prior = objective.end(theta, solution.value if solution.exact else None)
+    nll, prior = end or objective.end(theta, solution.value if solution.exact else None)
     return Fit(
         model=objective.model,
         params=MappingProxyType(params),

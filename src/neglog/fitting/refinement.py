@@ -77,10 +77,10 @@ def _solve(columns: Tensor, y: Tensor, weights: Tensor, coefficients: Tensor) ->
     orthonormal, triangle = torch.linalg.qr(root[:, None] * columns)
     residuals, size = y - columns @ coefficients, torch.inf
     for _ in range(10):
-        lack = _lack(columns, y, coefficients, residuals)
+        missing_rows = lack(columns, y, coefficients, residuals)
         slope = -_gather(columns, weights, residuals)
         missing = torch.linalg.solve_triangular(triangle.T, slope[:, None], upper=False)[:, 0]
-        along = orthonormal.T @ (root * lack) - missing
+        along = orthonormal.T @ (root * missing_rows) - missing
         move = torch.linalg.solve_triangular(triangle, along[:, None], upper=True)[:, 0]
         before, size = size, float(along.norm())
         spread = float((root * residuals).norm()) / len(y) ** 0.5
@@ -89,11 +89,11 @@ def _solve(columns: Tensor, y: Tensor, weights: Tensor, coefficients: Tensor) ->
         if size >= before:  # all that is left is the rounding of the coefficients
             break
         coefficients = coefficients + move
-        residuals = residuals + lack - columns @ move
+        residuals = residuals + missing_rows - columns @ move
     return coefficients
 
 
-def _lack(columns: Tensor, y: Tensor, coefficients: Tensor, residuals: Tensor) -> Tensor:
+def lack(columns: Tensor, y: Tensor, coefficients: Tensor, residuals: Tensor) -> Tensor:
     """y - residuals - X b `(N,)`, as if summed in twice the digits."""
     products, errors = _two_product(columns.T, -coefficients[:, None])
     return _sum(torch.cat([y[None], -residuals[None], products]), errors.sum(dim=0))

@@ -19,6 +19,8 @@ from neglog.predictors import RESPONSE
 from neglog.tracing import Affine
 
 Known = dict[Hashable, tuple[Tensor, Basis]]
+OFFSET = 1e3
+"""A column further from 0 than this, in units of its spread, is decomposed without its mean."""
 FEW = 50_000
 """So many rows say about how large a column is."""
 
@@ -38,11 +40,18 @@ class Block:
     triangle: Tensor
     basis: Basis | None
     offset: Tensor | float
+    one: bool = False
+    """Whether the first coefficient is the bias."""
 
     @property
     def name(self) -> str:
         """The predictor, with the position of the output where it has many."""
         return self.predictor if self.output is None else f"{self.predictor}[{self.output}]"
+
+    @property
+    def is_far(self) -> bool:
+        """Whether a column beside an intercept is far from 0 in units of its spread."""
+        return self.one and bool(is_far(self.triangle).any())
 
     def solve(self, z: Tensor) -> Tensor:
         """The coefficients at `z` `(P,)`."""
@@ -123,7 +132,7 @@ def _noise(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> dict
     """
     if not etas:
         return {}
-    scores = _scores(objective, theta, etas)
+    scores = scores_at(objective, theta, etas)
     y = objective.data.y.nan_to_num(nan=0.0)
     most = 1 + max(float(value.abs().max()) for value in (y, *etas.values()) if value.numel())
     sizes = {name: score.square().mean(dim=0) for name, score in zip(etas, scores, strict=True)}
@@ -131,7 +140,7 @@ def _noise(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> dict
     return {name: torch.where(known[name], size.rsqrt().clamp(max=most), 1.0) for name, size in sizes.items()}
 
 
-def _scores(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> Sequence[Tensor]:
+def scores_at(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> Sequence[Tensor]:
     """The slopes of the log-likelihood in each predictor, `(N,)` or `(N, D)`, but for their sign."""
     rowwise = objective.replayed
     if rowwise is not None:
@@ -209,7 +218,7 @@ def _orthonormal(
         unit = objective.rows**0.5 * size
         scaled = replace(basis, transform=basis.transform * unit)
         offset = fixed[:, output] if isinstance(fixed, Tensor) and output is not None else fixed
-        blocks.append(Block(call.name, output, places, triangle / unit, scaled, offset))
+        blocks.append(Block(call.name, output, places, triangle / unit, scaled, offset, one))
     return tuple(blocks)
 
 
@@ -225,8 +234,28 @@ def _decomposed(
 ) -> tuple[Tensor, Basis]:
     """R and Q of ``[1, columns]`` with a diagonal of `further` rows `(P,)` below it.
 
-    The products of the columns in `parts` of the rows are made once, for that and for all else.
+    Columns far from 0 beside an intercept are decomposed without their means, which leaves Q as it is and
+    only the first row of R: ``[1, x] = [1, x - c] T`` with c in the first row of T.
     """
+    triangle, basis = _factors(columns, one, parts, further)
+    if further is not None or not one or not bool(is_far(triangle).any()):
+        return triangle, basis
+    centre = columns.mean(dim=0)
+    triangle, basis = _factors(columns - centre, one, parts, None)
+    triangle = triangle.clone()
+    triangle[0, 1:] += triangle[0, 0] * centre
+    return triangle, basis
+
+
+def is_far(triangle: Tensor) -> Tensor:
+    """Which columns of a design beside an intercept are far from 0 in units of their spread, `(P - 1,)`."""
+    return triangle[0, 1:].abs() > OFFSET * triangle[1:, 1:].norm(dim=0)
+
+
+def _factors(
+    columns: Tensor, one: bool, parts: Sequence[tuple[slice, Tensor]], further: Tensor | None
+) -> tuple[Tensor, Basis]:
+    """R and Q, where the products of the columns in `parts` of the rows are made once, for all uses."""
     identity = torch.eye(columns.shape[1] + one, dtype=columns.dtype)
     plain = Basis(columns, one, identity)
     known = [plain.multiply(y, rows) for rows, y in parts] if is_large(columns) else []

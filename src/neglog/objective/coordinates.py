@@ -219,7 +219,27 @@ class Coordinates:
         Raises:
             UnboundedLikelihoodError: see `Objective.check_bounded`.
         """
-        self.objective.check_bounded(self.theta(z))
+        theta = self.theta(z)
+        for rows, part in self._parts if self.objective.exacting else ():
+            part.check_bounded(theta, joined(self._etas(z, rows)))
+
+    def end(self, z: Tensor) -> tuple[float, float]:
+        """Minus the log-likelihood of the rows and minus the log prior, from the orthonormal designs.
+
+        The coefficients of columns far from 0 are numbers whose products cancel; these are not formed.
+        """
+        self.check(z)
+        theta, nll, prior = self.theta(z), 0.0, 0.0
+        with torch.no_grad():
+            for rows, part in self._parts:
+                own, shared = part.terms(theta, joined(self._etas(z, rows)))
+                nll, prior = nll + float(own), prior if rows.start else float(shared)
+        return nll, prior
+
+    @property
+    def far(self) -> bool:
+        """Whether the model is cut, and some column beside an intercept is far from 0."""
+        return self.cut and any(block.is_far for block in self.blocks)
 
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
         """The loss and its gradient `(K,)` in z; NaN where the loss is not finite."""

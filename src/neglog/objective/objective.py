@@ -361,12 +361,12 @@ class Objective:
         runs = (run(part.model, part.data, Run(params)) for _, part in self.parts)
         return torch.cat([at.log_prob(RESPONSE) for at in runs])
 
-    def response(self, theta: Tensor) -> Any:
-        """The distribution of the observations at `theta`."""
+    def response(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Any:
+        """The distribution of the observations at `theta`, cut at the predictors in `etas`."""
         with torch.no_grad():
-            return self.at(theta).sites[RESPONSE]["fn"]
+            return self.at(theta, etas).sites[RESPONSE]["fn"]
 
-    def check_bounded(self, theta: Tensor) -> None:
+    def check_bounded(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> None:
         """Refuse a place where the spread has shrunk to the rounding of the data.
 
         A density of a real `y` that follows some rows exactly can be made as high as one likes there; all
@@ -376,8 +376,8 @@ class Objective:
             UnboundedLikelihoodError: naming the first such row.
         """
         if self.exacting:
-            for _, part in self.parts:
-                check_spread(part.response(theta), part.data, self.name)
+            for _, part in self.parts if etas is None else ((None, self),):
+                check_spread(part.response(theta, etas), part.data, self.name)
 
     def end(self, theta: Tensor, loss: float | None = None) -> tuple[float, float]:
         """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`.

@@ -12,9 +12,9 @@ from neglog.distributions.observed import latent
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.errors import UnboundedLikelihoodError
 
-STEPS = 64
+ROUNDINGS = 64
 """A spread of no more than this, in units of the relative rounding of y, is that of rounding."""
-FAR = 1e3
+AWAY = 1e3
 """The distance of a mean from a row that it does not follow, in units of the spread that is rounding."""
 NO_SIZE = 1e-100
 """The size of a response of zeros alone, whose rounding is no unit for a spread."""
@@ -35,6 +35,8 @@ def narrow_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
         # A component of a mixture may follow its rows exactly while the others keep the whole wide.
         spread_at = getattr(response, "spread_at", None)
         spread = response.stddev if spread_at is None else spread_at(y)
+        endless = ~torch.isfinite(spread)  # of tails without a variance: as wide as the density is low
+        spread = torch.where(endless, torch.exp(-response.log_prob(y)), spread) if endless.any() else spread
     except NotImplementedError:  # a distribution of the user's own, without a variance
         return torch.zeros((), dtype=torch.bool)
     narrow = spread <= times * _rounding(response, y)
@@ -54,14 +56,14 @@ def exact_rows(response: Any, y: Tensor) -> Tensor:
         away = (y - response.mean).abs()
     except NotImplementedError:
         return narrow
-    return narrow & ~(away > FAR * _rounding(response, y))
+    return narrow & ~(away > AWAY * _rounding(response, y))
 
 
 def _rounding(response: Any, y: Tensor) -> Tensor:
     """The spread that counts as rounding: of a y that starts at 0 in its own row, else of the largest y."""
     own = getattr(response.support, "lower_bound", None) == 0
     size = y.abs() if own else y.abs().amax(-1, keepdim=True)
-    return torch.finfo(y.dtype).eps * STEPS * torch.where(size > 0, size, NO_SIZE)
+    return torch.finfo(y.dtype).eps * ROUNDINGS * torch.where(size > 0, size, NO_SIZE)
 
 
 def check_spread(response: Any, data: Data, name: str) -> None:

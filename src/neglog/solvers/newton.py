@@ -25,6 +25,10 @@ SLOW = 0.1
 """Steps that do not shrink the decrement by this are taken with a new Hessian."""
 SHARP = 1e-3
 """A curvature a row of more than this in all directions is no flat one."""
+VAGUE = 1e-6
+"""A squared decrement, in nats, of no more than this may be less than the rounding of the loss."""
+STUCK = 0.5
+"""Steps close to an optimum that do not shrink the decrement by this are lost in rounding."""
 ROUGHLY = 0.5
 """The decrement at which a sample of the rows has said what it can of where to begin."""
 
@@ -76,6 +80,8 @@ class Newton(Settings):
                 at, decrement = _Point.fresh(look, at.z), math.inf
                 continue
             shrinks = decrement / before if reused else 1.0
+            if not reused and definite and decrement**2 <= noise and decrement > STUCK * before:
+                return stopped(True, _status(decrement, step, definite))  # all that is left is rounding
             if decrement * shrinks <= self.tolerance and not borrowed:
                 if definite:  # one more step shrinks the error as much again, or squares it
                     at = replace(at, z=at.z + direction, value=at.value - 0.5 * decrement**2)
@@ -160,6 +166,8 @@ def _line_search(
         trial = at.z + step * direction
         whole = definite and step == 1.0 and not near
         new = _Point(trial, *(look if whole else problem.value_and_gradient)(trial))
+        if _is_nearer(problem, new, -slope):
+            return new
         if math.isfinite(new.value) and new.value <= at.value + 1e-4 * step * slope + noise:
             if not definite and step == 1.0:
                 return _stretch(problem, at.z, direction, new)
@@ -168,6 +176,18 @@ def _line_search(
         if step * -slope < noise * 1e-3:
             return None
     return None
+
+
+def _is_nearer(problem: Problem, new: _Point, square: float) -> bool:
+    """Whether a step with the squared decrement `square` shrank it, where the loss has no digits to tell.
+
+    The rounding of the loss is that of residuals next to predictors that may be much larger; the gradient
+    has digits left.
+    """
+    if not square <= VAGUE or new.hessian is None or not bool(torch.isfinite(new.hessian).all()):
+        return False
+    _, decrement, definite = newton_direction(new.hessian, new.gradient, problem.rows)
+    return definite and math.isfinite(new.value) and decrement <= STUCK * math.sqrt(square)
 
 
 def _shrink(value: float, reached: float, slope: float, step: float) -> float:

@@ -1,0 +1,81 @@
+"""Cancellation: whether float64 can evaluate a predictor from the coefficients that are returned."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from neglog.errors import SingularDesignError
+from neglog.objective.blocks import Block, scores_at
+from neglog.objective.coordinates import Coordinates
+from neglog.objective.spread import ROUNDINGS
+from neglog.tracing import Affine
+
+NEARLY_DEPENDENT = 1e-6
+"""Columns at least this far from the span of those before, as a share of their size, cancel few digits."""
+DEFINITE = 1e-5
+"""The most that the rounding of the products of columns and coefficients may change the loss by, in nats."""
+
+
+def check_cancellation(coordinates: Coordinates, theta: Tensor) -> None:
+    """Refuse coefficients `theta` `(K,)` whose products with nearly dependent columns cancel.
+
+    Where columns are alike to 12 digits their coefficients are of 1e12 times the noise, and of opposite
+    signs: the loss of the numbers that are returned is rounding. The products of a column far from 0 cancel
+    against the bias; that is the same in all rows, so they may be larger, up to where the rounding of the
+    predictor is that of a degenerate spread.
+
+    Raises:
+        SingularDesignError: naming the columns.
+    """
+    doubtful = [block for block in coordinates.blocks if coordinates.cut and _is_doubtful(block)]
+    if not doubtful:
+        return
+    calls = {call.name: call for call in coordinates.objective.calls}
+    scores = _scores(coordinates, theta)
+    for block in doubtful:
+        own = scores[block.predictor][:, block.output or 0]
+        _check(coordinates, block, calls[block.predictor], theta, own)
+
+
+def _scores(coordinates: Coordinates, theta: Tensor) -> dict[str, Tensor]:
+    """The slopes of the log-likelihood in each predictor, `(N, D)`, but for their sign."""
+    objective = coordinates.objective
+    etas = {call.name: call.value.detach() for call in objective.affines(theta)}
+    found = zip(etas, scores_at(objective, theta, etas), strict=True)
+    return {name: score.reshape(objective.rows, -1) for name, score in found}
+
+
+def _is_doubtful(block: Block) -> bool:
+    """Whether a column of the design is close to the span of those before it."""
+    return bool((block.triangle.diagonal().abs() < NEARLY_DEPENDENT * block.triangle.norm(dim=0)).any())
+
+
+def _check(coordinates: Coordinates, block: Block, call: Affine, theta: Tensor, scores: Tensor) -> None:
+    coefficients, eps = theta[block.places], torch.finfo(theta.dtype).eps
+    bias, weight = coefficients[: int(block.one)], coefficients[int(block.one) :]
+    if not len(weight):
+        return
+    around = call.design - call.design.mean(dim=0) if block.one else call.design
+    terms = around.abs() * weight.abs()
+    nats = float((scores * eps * terms.sum(dim=1)).norm())
+    whole = float((call.design.abs() @ weight.abs()).max()) + float(bias.abs().sum())
+    noise = float(scores.square().mean().rsqrt())
+    names = coordinates.objective.column_names(call)
+    if not nats <= DEFINITE:
+        sizes = terms.amax(dim=0)
+        large = (sizes > 0.1 * sizes.max()).tolist()
+        columns = [name for name, is_large in zip(names, large, strict=True) if is_large]
+        raise SingularDesignError(
+            f"the columns {', '.join(columns)} of `{call.name}` are so nearly dependent that float64 cannot "
+            f"evaluate it: its coefficients reach {float(weight.abs().max()):.1g}, and the rounding of their "
+            f"products moves the log-likelihood by {nats:.0e}. Leave one of them out, give their difference "
+            "as a column, or use `map_estimate` with proper priors."
+        )
+    if not eps * ROUNDINGS * whole <= noise:
+        far = (call.design.mean(dim=0) * weight).abs().argmax()
+        raise SingularDesignError(
+            f"the column {names[int(far)]} of `{call.name}` is so far from 0 that float64 cannot evaluate "
+            f"it: terms of {whole:.1g} cancel down to a noise of {noise:.1g}. Subtract a constant from the "
+            "column, such as its mean."
+        )
