@@ -6,6 +6,18 @@ names the argument, says what was needed, what came, and what to do.
 
 import sys
 import warnings
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(unknown: str, known: Iterable[str]) -> str:
+    """A sentence that names the nearest of the known names, with a space before it; empty if none is near.
+
+    >>> did_you_mean("mean.weigth", ["mean.weight", "sigma"])
+    " Did you mean 'mean.weight'?"
+    """
+    near = get_close_matches(unknown, list(known), 1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 class NeglogError(ValueError):

@@ -45,7 +45,7 @@ class Delta(AutoDelta):
         AutoGuide._setup_prototype(self, *args, **kwargs)
         for name, site in self.prototype_trace.iter_stochastic_nodes():
             value = PyroParam(site["value"].detach().clone(), site["fn"].support, site["fn"].event_dim)
-            setattr(self, _attribute(name), value)
+            setattr(self, self._attribute(name), value)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample every latent site from a point mass at its parameter."""
@@ -57,11 +57,16 @@ class Delta(AutoDelta):
             with ExitStack() as stack:
                 for frame in site["cond_indep_stack"]:
                     stack.enter_context(plates[frame.name])
-                point = dist.Delta(getattr(self, _attribute(name)), event_dim=site["fn"].event_dim)
+                point = dist.Delta(getattr(self, self._attribute(name)), event_dim=site["fn"].event_dim)
                 values[name] = pyro.sample(name, point)
         return values
 
-
-def _attribute(name: str) -> str:
-    flat = name.replace(".", "_")
-    return f"{flat}_" if hasattr(AutoDelta, flat) else flat
+    def _attribute(self, name: str) -> str:
+        """The attribute that keeps a site's value, another for each site: ``a.b`` and ``a_b`` are two."""
+        known: dict[str, str] = self.__dict__.setdefault("_attributes", {})
+        if name not in known:
+            flat = name.replace(".", "_")
+            while hasattr(AutoDelta, flat) or flat in known.values():
+                flat += "_"
+            known[name] = flat
+        return known[name]

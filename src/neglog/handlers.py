@@ -16,16 +16,15 @@ import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
-from torch.distributions import constraints
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from neglog.distributions.parameters import in_dtype, parameters
-from neglog.errors import DataError, ModelError
+from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.layers import current_names
 from neglog.modes import Constants, Mode, features, in_mode
 from neglog.observation import censored, masked, truncated
-from neglog.predictors import RESPONSE, ROWS, Designs
+from neglog.predictors import RESPONSE, ROWS, Designs, Watched
+from neglog.site_priors import fitted_prior, is_real
 
 __all__ = [
     "Model",
@@ -77,7 +76,8 @@ class _Sites(Messenger):
         if exc_type is None and unknown:
             raise ModelError(
                 f"`{self.handler}` was given {', '.join(map(repr, unknown))}, which the model does not "
-                f"sample; its parameter sites are {', '.join(map(repr, self.seen))}."
+                f"sample.{did_you_mean(unknown[0], self.seen)} Its parameter sites are "
+                f"{', '.join(map(repr, self.seen))}."
             )
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
@@ -140,40 +140,13 @@ class _WithPriors(_Sites):
 
     def change(self, msg: dict[str, Any]) -> None:
         if msg["name"] in self.priors:
-            msg["fn"] = _fitted(msg["name"], self.priors[msg["name"]], msg["fn"])
+            msg["fn"] = fitted_prior(msg["name"], self.priors[msg["name"]], msg["fn"])
+            msg["mask"] = None if msg["mask"] is False else msg["mask"]  # a prior given to a flat site counts
 
 
 def changes_priors_alone(handler: Any) -> bool:
     """Whether a handler leaves the density of the observations as it is."""
     return isinstance(handler, _Flat | _WithPriors)
-
-
-def _fitted(name: str, prior: dist.Distribution, current: dist.Distribution) -> dist.Distribution:
-    """`prior`, expanded to the shape of the site's `current` distribution and as precise as that."""
-    if any(parameter.dtype == torch.float64 for parameter in parameters(current)):
-        prior = in_dtype(prior, torch.float64)  # Gamma, among others, casts values to its own dtype
-    shape = current.batch_shape + current.event_shape
-    if is_real(prior.support) and not is_real(current.support):
-        raise ModelError(
-            f"the prior for `{name}` lives on the whole real line, but `{name}` does not: it is "
-            f"{current.support}. Use a distribution on that support, such as HalfNormal or LogNormal."
-        )
-    try:
-        if prior.batch_shape + prior.event_shape != shape:
-            prior = prior.expand(shape[: len(shape) - len(prior.event_shape)])
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(
-            f"the prior for `{name}` has the shape {tuple(prior.batch_shape + prior.event_shape)}, which "
-            f"does not expand to the site's {tuple(shape)}."
-        ) from error
-    return prior.to_event(current.event_dim - prior.event_dim)
-
-
-def is_real(support: constraints.Constraint) -> bool:
-    """Whether a support is all real numbers, or all real vectors."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support is constraints.real
 
 
 def with_priors(model: Model, priors: Mapping[str, dist.Distribution]) -> Model:
@@ -185,7 +158,8 @@ def with_priors(model: Model, priors: Mapping[str, dist.Distribution]) -> Model:
 
     Raises:
         ModelError: a value is not a distribution; when the model runs: a site that the model does not
-            sample, a shape that does not expand, a prior on all reals for a positive parameter.
+            sample, a shape that does not expand, a prior that is discrete or has values outside the support
+            of its site, such as negative ones of a scale.
 
     >>> import torch, pyro.distributions as dist
     >>> from neglog import models
@@ -326,7 +300,18 @@ class _OnFeatures:
                 "For a network of its own for each parameter, give `on_features` a mapping of modules."
             )
         weights = {key: self._sample(key, p, x) for key, p in self.trainable.items()}
-        return self.model(features(self, weights, x, name=self.name), y, **kwargs)
+        found = features(self, weights, x, name=self.name)
+        if not isinstance(found, Mapping):
+            return self.model(found, y, **kwargs)
+        watched = Watched(found)
+        value = self.model(watched, y, **kwargs)
+        unread = sorted(set(watched) - watched.asked)
+        if unread:
+            raise ModelError(
+                f"`on_features` has a network for {', '.join(map(repr, unread))}, which is no predictor "
+                "of the model, so that nothing would depend on it. Name the predictors that it has."
+            )
+        return value
 
     def constants(self) -> Constants:
         """Copies of the buffers and the frozen parameters."""
@@ -337,7 +322,7 @@ class _OnFeatures:
         value = parameter.detach().to(x)
         normal = dist.Normal(torch.zeros_like(value), 1.0).to_event(value.dim())
         site = f"{self.name}.{key}"
-        prior = normal if self.prior is None else _fitted(site, self.prior(value), normal)
+        prior = normal if self.prior is None else fitted_prior(site, self.prior(value), normal)
         return pyro.sample(site, prior, infer={"start": value})
 
     def features(self, weights: Mapping[str, Tensor], x: Tensor, mode: Mode | None) -> Designs:

@@ -64,6 +64,18 @@ def design(name: str, x: Designs) -> Tensor:
     return found
 
 
+class Watched(dict[str, Tensor]):
+    """A mapping of designs that records which of them were read."""
+
+    def __init__(self, designs: Mapping[str, Tensor]) -> None:
+        super().__init__(designs)
+        self.asked: set[str] = set()
+
+    def __getitem__(self, key: str) -> Tensor:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+
 @effectful(type="affine")
 def affine(x: Tensor, weight: Tensor, bias: Tensor, outputs: Sequence[Any] | None = None) -> Tensor:
     """`x @ weight + bias`, as an effect: a handler may stand in for it and hand in the predictor's values.

@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from neglog.data import ALL, Data
-from neglog.errors import ModelError
+from neglog.errors import ModelError, did_you_mean
 from neglog.handlers import Model, is_parameter, is_real
 from neglog.isolation import isolated
 from neglog.layers import current_names, former_names, layers, replaced
 from neglog.modes import Constants, Mode, Network
-from neglog.predictors import RESPONSE, Designs, affine
+from neglog.predictors import RESPONSE, Designs, Watched, affine
+from neglog.wellformed import check_conditions, check_sites
 
 
 def current_data(model: Model, data: Data) -> Data:
@@ -91,6 +92,8 @@ class Run(Messenger):
         super().__init__()
         self.values, self.etas, self.fill = values or {}, etas or {}, fill
         self.sites: dict[str, dict[str, Any]] = {}
+        self.repeated: set[str] = set()
+        self.params: dict[str, Tensor] = {}
         self.affines: list[Affine] = []
         self.networks: dict[str, Features] = {}
 
@@ -106,7 +109,12 @@ class Run(Messenger):
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         if not site_is_subsample(msg):
+            if msg["name"] in self.sites:
+                self.repeated.add(msg["name"])
             self.sites[msg["name"]] = msg
+
+    def _pyro_post_param(self, msg: dict[str, Any]) -> None:
+        self.params[msg["name"]] = msg["value"]
 
     def _pyro_affine(self, msg: dict[str, Any]) -> None:
         call = Affine(msg["name"], *msg["args"])
@@ -214,27 +222,16 @@ def _is_inside(support: Any, value: Tensor) -> bool:
     return bool(support.check(value).all()) and bool(torch.isfinite(biject_to(support).inv(value)).all())
 
 
-class _Watched(dict[str, Tensor]):
-    """A mapping of designs that remembers which were asked for."""
-
-    def __init__(self, designs: Mapping[str, Tensor]) -> None:
-        super().__init__(designs)
-        self.asked: set[str] = set()
-
-    def __getitem__(self, key: str) -> Tensor:
-        self.asked.add(key)
-        return super().__getitem__(key)
-
-
 def prototype(model: Model, data: Data, given: Mapping[str, Any] | None = None) -> Run:
     """The model run where its parameters start, some at values that are `given`, to see its sites."""
-    x: Designs = _Watched(data.x) if isinstance(data.x, Mapping) else data.x
+    x: Designs = Watched(data.x) if isinstance(data.x, Mapping) else data.x
     watched = Data(x, data.y, None, data.keywords)
     first = Run(fill=partial(initial_value, data=data, given=given))
     try:
         with torch.no_grad(), seeded():  # some priors know their median by sampling alone
             run(model, watched, first)
-    except ValueError as error:
+    except (ValueError, RuntimeError, IndexError) as error:
+        check_conditions(model, model_name(model), first.sites, complete=False)
         if "to satisfy the constraint" not in str(error):
             raise
         raise ModelError(_nowhere(model, first, error)) from error
@@ -243,18 +240,20 @@ def prototype(model: Model, data: Data, given: Mapping[str, Any] | None = None) 
             f"`{model_name(model)}` has no sample site named 'y'; the observation must be "
             f"pyro.sample('y', ..., obs=y). Its sites are {', '.join(map(repr, first.sites))}."
         )
-    if isinstance(x, _Watched) and x.asked != set(x):
+    check_sites(model, model_name(model), first.sites, first.repeated)
+    if isinstance(x, Watched) and x.asked != set(x):
         unused = ", ".join(map(repr, sorted(set(x) - x.asked)))
         names = dict.fromkeys(
             (*predictor_names(model, **data.keywords), *positive_names(model, **data.keywords))
         )
         raise ModelError(
             f"`{model_name(model)}` has no predictor {unused}; it has {', '.join(map(repr, names))}."
+            f"{did_you_mean(min(set(x) - x.asked), names)}"
         )
     return first
 
 
-def _nowhere(model: Model, first: Run, error: ValueError) -> str:
+def _nowhere(model: Model, first: Run, error: Exception) -> str:
     """What to say of a model that has no density where its parameters start."""
     numbers = {name: msg["value"] for name, msg in first.sites.items() if msg["value"].numel() == 1}
     at = ", ".join(f"{name} = {float(value):g}" for name, value in numbers.items())

@@ -17,6 +17,7 @@ from neglog.objective.objective import Objective
 from neglog.objective.sites import Site
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
+from neglog.wellformed import check_params
 
 REACH = {torch.float64: (80.0, 160.0, 320.0), torch.float32: (10.0, 20.0, 40.0)}
 """Displacements of an unconstrained coordinate, such as log tau, at which a joint density is evaluated.
@@ -36,16 +37,18 @@ def check_joint_mode(objective: Objective) -> None:
 
     Raises:
         UnboundedLikelihoodError: the joint density grows without bound as the scale of a prior vanishes.
-        ModelError: a parameter of a masked prior enters neither the likelihood nor another prior.
+        ModelError: a parameter of a masked prior enters neither the likelihood nor another prior; the density
+            depends on a `pyro.param`.
 
     Source: O'Hagan (1976), On posterior joint and marginal modes.
     """
-    if len(objective.sites) < 2:
-        return
     try:
         seen = objective.seen
     except (RuntimeError, ValueError, IndexError, TypeError):  # a model that does not run there
         return
+    if seen.ran.params:
+        density = seen.ran.log_prob(RESPONSE).sum() + seen.ran.prior()
+        check_params(objective.name, seen.ran.params, torch.stack([density, *_predicting(seen)]).sum())
     parents = seen.prior_parents
     if parents:
         _check_bounded(objective, seen, parents)
@@ -55,8 +58,7 @@ def check_joint_mode(objective: Objective) -> None:
 def _check_reached(objective: Objective, seen: Look, parents: Parents) -> None:
     """Refuse sites that enter masked priors alone."""
     entering = {name for child in _counted(objective, parents) for name in parents[child]}
-    parts = (part for call in seen.affines for part in (call.design, call.weight, call.bias))
-    predicting = [part.sum() for part in parts if part.requires_grad]
+    predicting = _predicting(seen)
     if predicting:
         entering |= set(slopes(torch.stack(predicting).sum(), seen.numbers))
     entering |= set(seen.beside)
@@ -66,6 +68,12 @@ def _check_reached(objective: Objective, seen: Look, parents: Parents) -> None:
                 f"`{objective.name}` has no maximum-likelihood estimate of {name!r}: it enters the prior of "
                 f"{child!r} alone, which maximum likelihood leaves out. {_remedy(objective.sites[name])}"
             )
+
+
+def _predicting(seen: Look) -> list[Tensor]:
+    """A scalar of each part of a predictor that depends on something."""
+    parts = (part for call in seen.affines for part in (call.design, call.weight, call.bias))
+    return [part.sum() for part in parts if part.requires_grad]
 
 
 def _counted(objective: Objective, parents: Parents) -> list[str]:

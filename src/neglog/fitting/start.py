@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neglog.errors import ModelError, UnboundedLikelihoodError
+from neglog.errors import ModelError, UnboundedLikelihoodError, did_you_mean
 from neglog.fitting.least_squares import null_line
 from neglog.fitting.medians import null_median
 from neglog.objective.objective import Objective, rows_of_second_derivatives
@@ -221,7 +221,7 @@ def _site(objective: Objective, name: str) -> Any:
     if name not in objective.sites:
         raise ModelError(
             f"`start` names {name!r}, which `{objective.name}` does not sample; its sites are "
-            f"{', '.join(map(repr, objective.sites))}."
+            f"{', '.join(map(repr, objective.sites))}.{did_you_mean(name, objective.sites)}"
         )
     return objective.sites[name]
 

@@ -1,0 +1,66 @@
+"""A prior in the place of a site's own: its support, its shape and its precision."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+import torch
+from torch.distributions import biject_to, constraints
+
+from neglog.distributions.parameters import in_dtype, parameters
+from neglog.errors import ModelError
+
+SPREAD = 3.0
+"""Half-width of the interval of unconstrained values at which one support is compared with another."""
+
+
+def fitted_prior(name: str, prior: dist.Distribution, current: dist.Distribution) -> dist.Distribution:
+    """`prior`, expanded to the shape of the site's `current` distribution and as precise as that.
+
+    Raises:
+        ModelError: it is discrete, has values outside the support of the site, or does not expand.
+    """
+    if any(parameter.dtype == torch.float64 for parameter in parameters(current)):
+        prior = in_dtype(prior, torch.float64)  # Gamma, among others, casts values to its own dtype
+    expanded = _expanded(name, prior, current)
+    _check_support(name, expanded, current)
+    return expanded
+
+
+def _expanded(name: str, prior: dist.Distribution, current: dist.Distribution) -> dist.Distribution:
+    shape = current.batch_shape + current.event_shape
+    try:
+        if prior.batch_shape + prior.event_shape != shape:
+            prior = prior.expand(shape[: len(shape) - len(prior.event_shape)])
+        return prior.to_event(current.event_dim - prior.event_dim)
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"the prior for `{name}` has the shape {tuple(prior.batch_shape + prior.event_shape)}, which "
+            f"does not expand to the site's {tuple(shape)}."
+        ) from error
+
+
+def _check_support(name: str, prior: dist.Distribution, current: dist.Distribution) -> None:
+    if is_real(current.support) and not prior.support.is_discrete:
+        return
+    if not prior.support.is_discrete:
+        transform = biject_to(prior.support)
+        middle = torch.zeros(transform.inverse_shape(prior.shape()))
+        values = [transform(middle + shift) for shift in (-SPREAD, 0.0, SPREAD)]
+        if all(bool(current.support.check(value).all()) for value in values):
+            return
+    raise ModelError(
+        f"the prior for `{name}` has values outside the site's support: it is on {_base(prior.support)}, and "
+        f"`{name}` on {_base(current.support)}. Use a distribution on that support, such as HalfNormal or "
+        "LogNormal for a positive number."
+    )
+
+
+def _base(support: constraints.Constraint) -> constraints.Constraint:
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
+
+
+def is_real(support: constraints.Constraint) -> bool:
+    """Whether a support is all real numbers, or all real vectors."""
+    return _base(support) is constraints.real
