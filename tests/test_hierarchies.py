@@ -6,9 +6,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from table import TABLE
 
 from neglog import flat, map_estimate, mle, posterior, with_priors
 from neglog.data import prepare
+from neglog.distributions.parameters import in_dtype, parameters
 from neglog.errors import ModelError, UnboundedLikelihoodError
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.start import starting_point
@@ -244,3 +246,17 @@ def test_prior_parents_are_read_from_a_traced_run():
     parents = objective(slopes).seen.prior_parents
     assert {name: set(of) for name, of in parents.items()} == {"u": {"tau", "root"}}
     assert objective(non_centred).seen.prior_parents == {}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_no_model_of_neglog_is_a_hierarchy(name):
+    x, y = TABLE[name].sample()
+    seen = Objective(TABLE[name].model, prepare(x, y, **TABLE[name].keywords())).seen
+    assert seen.prior_parents == {}
+
+
+def test_tensors_are_found_in_transforms_that_hold_each_other():
+    inverse = dist.transforms.ExpTransform().inv
+    positive_ = dist.TransformedDistribution(dist.Normal(zeros(3), 2.0), [inverse.inv, inverse, inverse.inv])
+    assert sum(part.numel() for part in parameters(positive_)) == 6
+    assert in_dtype(positive_, torch.float32).log_prob(torch.ones(3)).dtype == torch.float32

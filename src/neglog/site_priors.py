@@ -48,8 +48,9 @@ def _check_support(name: str, prior: dist.Distribution, current: dist.Distributi
         values = [transform(middle + shift) for shift in (-SPREAD, 0.0, SPREAD)]
         if all(bool(current.support.check(value).all()) for value in values):
             return
+    where = "the whole real line" if is_real(prior.support) else _base(prior.support)
     raise ModelError(
-        f"the prior for `{name}` has values outside the site's support: it is on {_base(prior.support)}, and "
+        f"the prior for `{name}` has values outside the site's support: it is on {where}, and "
         f"`{name}` on {_base(current.support)}. Use a distribution on that support, such as HalfNormal or "
         "LogNormal for a positive number."
     )

@@ -17,13 +17,21 @@ def parameters(value: Any) -> Iterator[Tensor]:
     >>> len(list(parameters(torch.distributions.LogNormal(0.0, 1.0))))
     2
     """
-    if isinstance(value, Tensor):
-        yield value
-    elif type(value) in (list, tuple):
-        for part in value:
-            yield from parameters(part)
-    elif isinstance(value, Distribution | Transform):
-        yield from parameters(list(vars(value).values()))
+    seen: set[int] = set()
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, Tensor):
+            yield part
+        elif id(part) not in seen:
+            seen.add(id(part))  # a transform and its inverse may hold each other
+            left += _parts(part)
+
+
+def _parts(value: Any) -> list[Any]:
+    if type(value) in (list, tuple):
+        return list(value)
+    return list(vars(value).values()) if isinstance(value, Distribution | Transform) else []
 
 
 def in_dtype(value: Any, dtype: torch.dtype) -> Any:
@@ -32,12 +40,18 @@ def in_dtype(value: Any, dtype: torch.dtype) -> Any:
     >>> in_dtype(torch.distributions.Gamma(2.0, 1.0), torch.float64).rate.dtype
     torch.float64
     """
+    return _in_dtype(value, dtype, {})
+
+
+def _in_dtype(value: Any, dtype: torch.dtype, known: dict[int, Any]) -> Any:
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if type(value) in (list, tuple):
-        return type(value)(in_dtype(part, dtype) for part in value)
-    if isinstance(value, Distribution | Transform):
-        other = copy(value)
-        other.__dict__.update({name: in_dtype(part, dtype) for name, part in vars(value).items()})
-        return other
-    return value
+        return type(value)(_in_dtype(part, dtype, known) for part in value)
+    if not isinstance(value, Distribution | Transform):
+        return value
+    if id(value) not in known:
+        known[id(value)] = other = copy(value)
+        parts = {name: _in_dtype(part, dtype, known) for name, part in vars(value).items()}
+        other.__dict__.update(parts)
+    return known[id(value)]
