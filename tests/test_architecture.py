@@ -203,6 +203,7 @@ MAY_IMPORT = {
             "wellformed",
         },
         "existence": {"errors", "objective.coordinates", "objective.objective"},
+        "limits": {"distributions", "kinks", "objective.coordinates", "objective.objective", "solvers"},
         "curvature": {"objective.coordinates", "objective.objective", "predictors", "tracing"},
         "parabola": {
             "objective.blocks",
@@ -272,6 +273,7 @@ MAY_IMPORT = {
             "fitting.existence",
             "fitting.joint_mode",
             "fitting.least_squares",
+            "fitting.limits",
             "fitting.offsets",
             "fitting.penalised",
             "fitting.refinement",

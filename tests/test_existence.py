@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 import neglog
-from neglog import lasso_path, map_estimate, mle, mle_batch, models, quantiles, with_priors
+from neglog import censored, lasso_path, map_estimate, mle, mle_batch, models, quantiles, with_priors
 from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError
 
 ROWS = 80
@@ -166,3 +166,37 @@ def test_a_constant_at_its_border_does_not_hide_separated_counts(name: str) -> N
     for columns, response in apart[:6]:
         with pytest.raises(UnboundedLikelihoodError, match="never falls"):
             mle(getattr(models, name), torch.tensor(columns), torch.tensor(response))
+
+
+# Quantiles that censoring hides
+
+
+def _censored_at_half() -> tuple[torch.Tensor, torch.Tensor, float]:
+    y = 10.5 + _columns(3)[:, 2]
+    bound = float(torch.quantile(y, 0.52))
+    return _columns(), y.clamp(max=bound), bound
+
+
+@pytest.mark.parametrize("tau", [0.6, 0.8])
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_quantile_beyond_its_censoring_bound_is_not_certified(tau: float, number: int) -> None:
+    x, y, bound = _censored_at_half()
+    with pytest.warns(ConvergenceWarning, match="only the tail of the assumed density"):
+        fit = mle(censored(partial(models.quantile, tau=tau), upper=bound), x[:, :number], y)
+    assert not fit.converged
+    assert "of 80 rows lies beyond their bound" in fit.status
+
+
+def test_a_median_beyond_its_censoring_bound_is_not_certified() -> None:
+    x, y, _ = _censored_at_half()
+    bound = float(torch.quantile(y, 0.3))
+    with pytest.warns(ConvergenceWarning, match="only the tail of the assumed density"):
+        fit = mle(censored(models.laplace, upper=bound), x, y.clamp(max=bound))
+    assert not fit.converged
+
+
+def test_a_quantile_within_its_censoring_bound_is_certified() -> None:
+    x, y, bound = _censored_at_half()
+    fit = mle(censored(partial(models.quantile, tau=0.25), upper=bound), x[:, :0], y)
+    assert fit.converged
+    assert "beyond" not in fit.status

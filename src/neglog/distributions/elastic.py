@@ -60,6 +60,11 @@ class ElasticNet(Family):
         """log Z."""
         return math.log(2) + log_tail_integral(self.l1, self.l2)
 
+    @property
+    def knots(self) -> tuple[Tensor]:
+        """Where the slope of the log-density jumps."""
+        return (self._given[0],)
+
     def _log_prob(self, value: Tensor) -> Tensor:
         location, l1, l2 = self._given
         distance = value - location

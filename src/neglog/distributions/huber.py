@@ -114,6 +114,15 @@ class Huber(Family):
         """The location under torch's name."""
         return self.location
 
+    @property
+    def knots(self) -> tuple[Tensor, Tensor]:
+        """Where the second derivative of the log-density jumps, in ascending order.
+
+        No integral of it up to there has first or second derivatives in where that is.
+        """
+        location, scale, delta = (part.detach() for part in self._given)
+        return location - delta * scale, location + delta * scale
+
     def _log_prob(self, value: Tensor) -> Tensor:
         core, tails = _masses(self._given[2])
         return _HUBER(value, *self._given) - torch.log(core + tails)

@@ -13,10 +13,11 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.distributions.between import Cut, cut, cut_before, log_between
 from neglog.distributions.quantiles import at_ends, interior, search_quantile, solve_quantile
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.supports import Bound, anywhere, ends
-from neglog.distributions.tails import log_above, log_below, log_between, log_tails, tailed
+from neglog.distributions.tails import log_tails, tailed
 from neglog.errors import ModelError
 
 _STEP, _REACH = 1 / 16, 72
@@ -301,7 +302,7 @@ class Truncated(_Bounded):
     @property
     def log_mass(self) -> Tensor:
         """The log of the probability of what can be seen, P(lower ≤ Y ≤ upper)."""
-        return log_between(*self._edges()).expand(self.batch_shape)
+        return log_between(self.family, *self._edges()).expand(self.batch_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density at `value`, every constant included; -∞ beyond the bounds."""
@@ -312,14 +313,13 @@ class Truncated(_Bounded):
     def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         return self._tails_within(value, *self._edges())
 
-    def _edges(self) -> tuple[_Tails, _Tails]:
-        """The log tails on both sides of each bound."""
-        return log_below(self.family, self.lower), log_above(self.family, self.upper)
+    def _edges(self) -> tuple[Cut, Cut]:
+        return cut_before(self.family, self.lower), cut(self.family, self.upper)
 
-    def _tails_within(self, value: Tensor, start: _Tails, end: _Tails) -> _Tails:
-        here, mass = log_tails(self.family, self._moved(value)), log_between(start, end)
-        until = (log_between(start, here) - mass).clamp(max=0.0)
-        after = (log_between(here, end) - mass).clamp(max=0.0)
+    def _tails_within(self, value: Tensor, start: Cut, end: Cut) -> _Tails:
+        here, mass = cut(self.family, self._moved(value)), log_between(self.family, start, end)
+        until = (log_between(self.family, start, here) - mass).clamp(max=0.0)
+        after = (log_between(self.family, here, end) - mass).clamp(max=0.0)
         low, high = value < self.lower, value >= self.upper
         return (
             torch.where(low, -math.inf, torch.where(high, 0.0, until)),
@@ -333,7 +333,7 @@ class Truncated(_Bounded):
         if self._validate_args and not bool(((q >= 0) & (q <= 1)).all()):
             raise ValueError(f"`icdf` needs probabilities between 0 and 1; it was given {value}.")
         (low, high), (start, end) = self._ends(), self._edges()
-        mass = log_between(start, end)
+        mass = log_between(self.family, start, end)
         q = q.to(mass.dtype).expand(broadcast_shapes(q.shape, self.batch_shape))
 
         def tails(y: Tensor) -> _Tails:
@@ -348,7 +348,7 @@ class Truncated(_Bounded):
             return torch.exp(self.base_dist.log_prob(place.value(s)) - mass) * place.slope(s)
 
         # A difference of tails is known to the rounding of the larger one.
-        noise = torch.exp(torch.minimum(start[1], end[0]) - mass) * (1 + mass.abs())
+        noise = torch.exp(torch.minimum(start.above, end.below) - mass) * (1 + mass.abs())
         s = solve_quantile(interior(q), lambda s: tails(place.value(s)), density, torch.zeros_like(q), noise)
         return at_ends(q, place.value(s), low.to(q), high.to(q))
 

@@ -162,6 +162,7 @@ class FromLoss(Family):
     arg_constraints: Mapping[str, Any] = {"location": constraints.real, "scale": constraints.positive}
     support = constraints.real
     has_rsample = True
+    tail_accuracy = 1e-10
 
     location: Tensor
     scale: Tensor
@@ -191,6 +192,11 @@ class FromLoss(Family):
     def _units(self, value: Tensor) -> Tensor:
         location, scale = self._given
         return (value - location) / scale
+
+    @property
+    def knots(self) -> tuple[Tensor]:
+        """Where the slope of the log-density jumps."""
+        return (self._given[0],)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         return self.density.log_prob(self._units(value)) - torch.log(self._given[1])

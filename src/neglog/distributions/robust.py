@@ -104,6 +104,11 @@ class Laplace(Given, dist.Laplace):
         self._given = as_tensors(loc, scale)
         super().__init__(*self._given, validate_args=validate_args)
 
+    @property
+    def knots(self) -> tuple[Tensor]:
+        """Where the slope of the log-density jumps."""
+        return (self._given[0],)
+
     def _log_prob(self, value: Tensor) -> Tensor:
         loc, scale = self._given
         return -(value - loc).abs() / scale - torch.log(2 * scale)
@@ -404,6 +409,11 @@ class AsymmetricLaplace(Family):
     def loc(self) -> Tensor:
         """The location under torch's name."""
         return self.location
+
+    @property
+    def knots(self) -> tuple[Tensor]:
+        """Where the slope of the log-density jumps."""
+        return (self._given[0],)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         location, scale, tau = self._given

@@ -1,4 +1,4 @@
-"""Log-probabilities of half-lines and intervals, for every distribution that has a distribution function."""
+"""Log-probabilities of half-lines, for every distribution that has a distribution function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from neglog.distributions.counts import Bernoulli, Binomial, Poisson
 from neglog.distributions.positive import Beta, Gamma, LogNormal, Weibull
 from neglog.distributions.robust import Laplace, Normal, StudentT
 from neglog.distributions.shapes import broadcast_shapes
-from neglog.distributions.special import log_difference, log_of
+from neglog.distributions.special import log_of
 from neglog.distributions.supports import anywhere, ends
 from neglog.errors import ModelError
 
@@ -64,37 +64,3 @@ def log_tails(fn: Any, value: Tensor) -> tuple[Tensor, Tensor]:
         torch.where(below, -math.inf, torch.where(above, 0.0, log_of(lower))),
         torch.where(below, 0.0, torch.where(above, -math.inf, log_of(1 - lower))),
     )
-
-
-def log_below(fn: Any, lower: Tensor) -> tuple[Tensor, Tensor]:
-    """log P(Y < lower) and log P(Y ≥ lower) for a bound that may be -∞."""
-    before = torch.ceil(lower) - 1 if fn.support.is_discrete else lower
-    return _at(fn, before, lower == -math.inf, -math.inf, 0.0)
-
-
-def log_above(fn: Any, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """log P(Y ≤ upper) and log P(Y > upper) for a bound that may be ∞."""
-    return _at(fn, upper, upper == math.inf, 0.0, -math.inf)
-
-
-def _at(fn: Any, bound: Tensor, is_open: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-    shape = broadcast_shapes(bound.shape, fn.batch_shape)
-    if bool(is_open.all()):
-        return bound.new_full(shape, low), bound.new_full(shape, high)
-    lower, upper = log_tails(fn, torch.where(is_open, 0.0, bound))
-    return torch.where(is_open, low, lower), torch.where(is_open, high, upper)
-
-
-def log_between(start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor]) -> Tensor:
-    """The log-probability between two points, of which the log tails on both sides are known.
-
-    By the difference of the two tails on the side of the median where the interval lies, so that it keeps its
-    digits, and its derivatives, however far out that is.
-    """
-    (before, beyond), (until, after) = start, end
-    # What is outside on both sides of a median that is inside: 1 minus it loses nothing.
-    outside = (torch.exp(before) + torch.exp(after)).clamp(max=1.0)
-    astride = torch.where(outside < 1, torch.log1p(-torch.where(outside < 1, outside, 0.0)), -math.inf)
-    half = -math.log(2)
-    one_side = torch.where(before > half, log_difference(beyond, after), log_difference(until, before))
-    return torch.where((before > half) | (after > half), one_side, astride)

@@ -30,6 +30,7 @@ from neglog.fitting.elsewhere import elsewhere
 from neglog.fitting.existence import check_certain, check_covariance, recession
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.least_squares import closed_form
+from neglog.fitting.limits import in_bounds, why_unbounded
 from neglog.fitting.offsets import Offset, levelled, offset_of
 from neglog.fitting.penalised import at_corners, is_penalised
 from neglog.fitting.refinement import refined
@@ -265,7 +266,7 @@ def _solved(
     solution = solver.minimise(problem, coordinates.z(theta), progress)
     if not (solution.converged and math.isfinite(solution.value)):
         objective.check_densities()
-    solution = _existing(coordinates, solution)
+    solution = in_bounds(coordinates, solution, _existing)
     fit = _finished(coordinates, solution, offset)
     if not fit.converged:
         warn(f"`{objective.name}` did not converge: {fit.status}.", ConvergenceWarning)
@@ -300,9 +301,8 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
         )
     if runaway.coefficients:
         raise UnboundedLikelihoodError(
-            f"`{name}` has no maximum: the likelihood never falls as {runaway}. The column, or a combination "
-            "of columns, separates the responses perfectly, or these are all alike. Leave it out, or use "
-            "`map_estimate` with proper priors."
+            f"`{name}` has no maximum: the likelihood never falls as {runaway}. "
+            f"{why_unbounded(coordinates.objective)} Leave it out, or use `map_estimate` with proper priors."
         )
     status = f"the likelihood is largest at the border: it never falls as {runaway}"
     return replace(solution, converged=False, status=status)
