@@ -27,7 +27,7 @@ TAIL = 0.5
 def in_bounds(
     coordinates: Coordinates, solution: Solution, existing: Callable[[Coordinates, Solution], Solution]
 ) -> Solution:
-    """The solution, if it is an `existing` one; its status names what bounds of the response leave undetermined."""
+    """The solution, if it is an `existing` one; its status names what bounds leave undetermined."""
     if is_uniform(coordinates, solution.z, solution.value):
         status = "the likelihood is largest at the border: it never falls as the spread → +∞, the limit in "
         return replace(solution, converged=False, status=f"{status}which `y` is uniform between its bounds")
@@ -44,9 +44,7 @@ def why_unbounded(objective: Objective) -> str:
     """The reason why a coefficient can run to infinity."""
     if issubclass(objective.family, Truncated) and objective.exacting:
         return "Far from its location a truncated density is exponential, which no finite one attains."
-    return (
-        "The column, or a combination of columns, separates the responses perfectly, or they are all alike."
-    )
+    return "The column, or a combination of columns, separates the responses perfectly, or all are alike."
 
 
 def is_uniform(coordinates: Coordinates, z: Tensor, loss: float) -> bool:
