@@ -63,6 +63,7 @@ MAY_IMPORT = {
     "objective": {
         "sites": {"errors", "handlers", "predictors", "tracing"},
         "hierarchy": {"distributions", "tracing"},
+        "ranges": {"objective.sites"},
         "cuts": {
             "data",
             "handlers",
@@ -351,6 +352,8 @@ MAY_IMPORT = {
             "batches.whitening",
             "kinks",
             "objective.objective",
+            "objective.ranges",
+            "objective.sites",
             "predictors",
         },
         "existence": {"batches.likelihoods", "batches.whitening", "fitting.existence", "solvers"},
@@ -379,7 +382,14 @@ MAY_IMPORT = {
         },
     },
     "studies": {"batches.batch", "errors", "handlers", "isolation", "models", "tracing"},
-    "labels": {"fitting.fit", "isolation", "layers", "objective.objective"},
+    "labels": {
+        "fitting.fit",
+        "isolation",
+        "layers",
+        "objective.objective",
+        "objective.ranges",
+        "objective.sites",
+    },
     "uncertainty": {
         "information": {
             "data",
@@ -407,6 +417,7 @@ MAY_IMPORT = {
             "isolation",
             "labels",
             "objective.objective",
+            "objective.ranges",
             "predictors",
             "solvers",
             "tracing",
@@ -443,6 +454,8 @@ MAY_IMPORT = {
             "isolation",
             "labels",
             "objective.objective",
+            "objective.ranges",
+            "objective.sites",
             "uncertainty.covariances",
             "uncertainty.information",
             "uncertainty.profiles",

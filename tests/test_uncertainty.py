@@ -1,5 +1,6 @@
 """Uncertainty around the optimum: standard errors of other software, closed forms, and what is refused."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,12 +20,16 @@ from neglog import (
     map_estimate,
     mle,
     models,
+    predict,
     summary,
     with_priors,
 )
-from neglog.errors import DataError, ModelError
+from neglog.errors import ConvergenceWarning, DataError, ModelError
+from neglog.labels import jacobian
+from neglog.predictors import linear, positive, rows
 from neglog.reports import estimates_html, estimates_latex, estimates_text
-from neglog.uncertainty.fisher import FAMILIES
+from neglog.tracing import Run, run
+from neglog.uncertainty.fisher import FAMILIES, family_of
 from neglog.uncertainty.sparsity import reach_of, weighted_quantiles
 
 CASE = 1e-7
@@ -459,8 +464,11 @@ def test_profiles_that_there_are_not(name):
 def test_bound_numbers_have_no_profile():
     y = torch.tensor([0.0, 1.0, 2.0] * 6, dtype=torch.float64)
     fit = mle(models.ordinal, normal(18, 1), y)
-    with pytest.raises(ModelError, match="`cutpoints` are bound to each other"):
-        summary(fit, interval="profile")
+    found = summary(fit, interval="profile")
+    assert found.loc["cutpoints", ["lower", "upper"]].isna().all(axis=None)
+    assert "`cutpoints` are bound to each other" in found.attrs["reason"]
+    assert found.loc[("location", "x0"), "lower"] < found.loc[("location", "x0"), "estimate"]
+    assert np.isfinite(found.loc[("location", "x0"), ["lower", "upper"]].to_numpy(float)).all()
     with pytest.raises(ModelError, match="`interval` must be"):
         summary(fit, interval="likelihood")
 
@@ -516,3 +524,78 @@ def test_a_table_without_errors_says_why():
         .splitlines()[-1]
         .startswith("standard errors: none, since a prior with corners")
     )
+
+
+def classed(kind, rows=90):
+    x = normal(rows, 2)
+    noise = torch.rand(rows, generator=torch.Generator().manual_seed(5), dtype=torch.float64).logit()
+    y = torch.bucketize(x[:, 0] + noise, torch.tensor([-0.7, 0.8], dtype=torch.float64)).double()
+    return mle(kind, x, y), x, y
+
+
+def test_the_expected_information_of_a_multinomial_logit_is_the_observed_one():
+    fit, _, _ = classed(models.categorical)
+    np.testing.assert_allclose(covariance(fit, "expected"), covariance(fit), rtol=1e-9)
+
+
+def test_the_expected_information_of_classes_is_the_mean_of_the_products_of_scores():
+    # Σ over rows and classes of P(y = k) s s', with the scores of all rows at class k by the opg of a fit.
+    fit, x, _ = classed(models.ordinal)
+    objective = fit.objective
+    theta = objective.theta(fit.params)
+    probabilities = predict(fit, x).probs
+    total = torch.zeros(len(theta), len(theta)).double()
+    for k in range(3):
+        data = replace(objective.data, y=torch.full((90,), float(k)).double())
+
+        def terms(t, data=data):
+            return run(objective.model, data, Run(objective.params(t))).log_prob("y")
+
+        scores = torch.autograd.functional.jacobian(terms, theta)
+        total += scores.T @ (probabilities[:, k, None] * scores)
+    slopes = jacobian(objective, theta)
+    exact = slopes @ torch.linalg.inv(total) @ slopes.T
+    np.testing.assert_allclose(covariance(fit, "expected"), exact, rtol=1e-7)
+    assert not np.allclose(covariance(fit, "expected"), covariance(fit), rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", [pyro.distributions.Normal, torch.distributions.Normal])
+def test_the_normal_of_pyro_and_torch_has_the_expected_information_of_neglogs(family):
+    def model(x, y=None):
+        mean, sigma = linear("mean", x), positive("sigma", x)
+        with rows(x):
+            return pyro.sample("y", family(mean, sigma), obs=y)
+
+    x, y = normal(30, 1), normal(30, seed=1)
+    if family is torch.distributions.Normal:
+        fn = family(torch.zeros(3), torch.ones(3))
+        assert family_of(fn) is family_of(pyro.distributions.Normal(0.0, 1.0)) is not None
+        return
+    ours, theirs = (covariance(mle(each, x, y), "expected") for each in (models.gaussian, model))
+    np.testing.assert_allclose(theirs, ours, rtol=1e-9)
+
+
+def test_a_fraction_of_a_row_has_no_leverage_by_its_weight_and_not_by_its_place():
+    x, y = normal(20, 1), normal(20, seed=1)
+    x[3] = 40.0
+    weights = torch.ones(20)
+    weights[3] = 0.001
+    with pytest.raises(ModelError, match=r"row 3 has a weight of 0\.001, less than one"):
+        covariance(mle(models.gaussian, x, y, weights=weights), "HC2")
+
+
+@pytest.mark.parametrize(
+    ("model", "y"),
+    [
+        (models.negative_binomial, torch.tensor([3.0, 2.0, 3.0, 2.0] * 10)),
+        (models.zero_inflated_poisson, torch.tensor([3.0, 2.0, 4.0, 2.0] * 10)),
+    ],
+    ids=["negative_binomial", "zero_inflated"],
+)
+def test_a_fit_at_a_border_has_all_columns_and_a_reason(model, y):
+    with pytest.warns(ConvergenceWarning, match="border"):
+        fit = mle(model, torch.empty(40, 0), y)
+    found = summary(fit)
+    assert list(found.columns) == ["estimate", "std_error", "z", "p_value", "lower", "upper"]
+    assert found.drop(columns="estimate").isna().all(axis=None)
+    assert "largest at the border" in found.attrs["reason"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ Beginning = Callable[[Designs, Tensor, Tensor, Shapes], Mapping[str, Tensor]]
 ROWS = 10_000
 """So many rows say where to begin."""
 STEPS = 20
-_Known = dict[Any, tuple[Any, tuple[Tensor, Tensor]]]
+_Known = dict[Any, tuple[Any, Any]]
+T = TypeVar("T")
 _KNOWN: ContextVar[_Known | None] = ContextVar("known", default=None)
 
 
@@ -56,14 +57,20 @@ def line(name: str, x: Designs, y: Tensor, weights: Tensor, power: float) -> tup
 
     By reweighted least squares, on orthonormal columns; the intercept comes first.
     """
-    columns, known = design(name, x), _KNOWN.get()
+    return once(_line, design(name, x), y, weights, power)
+
+
+def once(function: Callable[..., T], columns: Tensor, y: Tensor, weights: Tensor, setting: Any) -> T:
+    """``function(columns, y, weights, setting)``, which beginnings that are `shared` evaluate once."""
+    known = _KNOWN.get()
     if known is None:
-        return _line(columns, y, weights, power)
+        return function(columns, y, weights, setting)
     given = columns, y, weights
-    key = (*map(id, given), power)
+    key = (function, *map(id, given), setting)
     if key not in known:
-        known[key] = given, _line(*given, power)  # what has an `id` here lives as long as the line
-    return known[key][1]
+        known[key] = given, function(*given, setting)  # what has an `id` here lives as long as the answer
+    found: T = known[key][1]
+    return found
 
 
 def _line(columns: Tensor, y: Tensor, weights: Tensor, power: float) -> tuple[Tensor, Tensor]:

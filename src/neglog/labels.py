@@ -12,6 +12,8 @@ from neglog.fitting.fit import Fit, check_fit
 from neglog.isolation import isolated
 from neglog.layers import layers
 from neglog.objective.objective import Objective
+from neglog.objective.ranges import range_of
+from neglog.objective.sites import Site
 
 CHOLESKY = "_cholesky"
 """A site of this ending is the factor of a correlation matrix; tables show the correlations."""
@@ -69,15 +71,17 @@ def _displayed(labels: list[tuple[str, str]]) -> Callable[[int], tuple[int, bool
 def site_labels(fit: Fit) -> dict[str, list[tuple[str, str]]]:
     """Site -> the (parameter, term) of each number that a table shows of it."""
     labels = {}
+    predictors = None if fit.objective is None else {call.name for call in fit.objective.calls}
     features = any(hasattr(layer, "module") for layer in layers(fit.model))  # columns that a network makes
     for site, value in fit.params.items():
         parameter, _, part = site.rpartition(".")
         names, outputs = None if features else fit.terms(parameter), fit.outputs.get(parameter, (parameter,))
         many = (len(outputs),) if parameter in fit.outputs else ()
         named = value.dim() == 1 and len(value) == len(fit.responses)
-        if part == "bias" and tuple(value.shape) == many:
+        linear = bool(parameter) and (predictors is None or parameter in predictors)
+        if linear and part == "bias" and tuple(value.shape) == many:
             labels[site] = [(output, "Intercept") for output in outputs]
-        elif part == "weight" and names is not None and tuple(value.shape) == (*many, len(names)):
+        elif linear and part == "weight" and names is not None and tuple(value.shape) == (*many, len(names)):
             labels[site] = [(output, name) for output in outputs for name in names]
         elif value.dim() == 0:
             labels[site] = [(site, "")]
@@ -112,6 +116,22 @@ def labels_of(fit: Fit, objective: Objective) -> pd.MultiIndex:
     return pd.MultiIndex.from_tuples(
         [label for site in objective.sites for label in labels[site]], names=["parameter", "term"]
     )
+
+
+def flat_range(objective: Objective) -> tuple[Tensor, Tensor]:
+    """The ends, `(M,)` each, between which each of `flat_values` lies."""
+    pairs = [shown_range(site) for site in objective.sites.values()]
+    low, high = (torch.cat(part) for part in zip(*pairs, strict=True))
+    return low, high
+
+
+def shown_range(site: Site) -> tuple[Tensor, Tensor]:
+    """The ends of each number that a table shows of a site: a correlation lies between -1 and 1."""
+    low, high = range_of(site)
+    if site.name.endswith(CHOLESKY):
+        count = len(_below(low)[0])
+        return low.new_full((count,), -1.0), low.new_full((count,), 1.0)
+    return low.reshape(-1), high.reshape(-1)
 
 
 def flat_values(objective: Objective, theta: Tensor) -> Tensor:

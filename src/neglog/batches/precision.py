@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions.transforms import IndependentTransform
 
 from neglog.batches.layout import Kink, Layout, Square
 from neglog.batches.likelihoods import Likelihoods
 from neglog.batches.whitening import Whitened, whitened
 from neglog.kinks import corner
-from neglog.objective.objective import Site
+from neglog.objective.ranges import alone, inside, range_of
+from neglog.objective.sites import Site
 from neglog.predictors import RESPONSE
 
 SINGULAR = 1e-12
@@ -84,22 +84,16 @@ def natural_errors(site: Site, theta: Tensor, covariance: Tensor) -> Tensor:
 
 
 def natural_interval(site: Site, theta: Tensor, covariance: Tensor, reach: float) -> tuple[Tensor, Tensor]:
-    """Both ends `(S, *shape)` of Wald's interval: symmetric in theta where a number is one number there."""
+    """Both ends `(S, *shape)` of Wald's interval: symmetric in theta where a number is one number there.
+
+    Numbers that are bound to each other have the intervals of `neglog.objective.ranges.inside`.
+    """
     value = site.transform(theta[:, site.place].reshape(len(theta), *site.unconstrained))
     if not alone(site):
-        wide = reach * natural_errors(site, theta, covariance)
-        return value - wide, value + wide
+        return inside(value, natural_errors(site, theta, covariance), reach, *range_of(site))
     wide = reach * covariance.diagonal(dim1=-2, dim2=-1)[:, site.place].sqrt()
     ends = [
         site.transform((theta[:, site.place] + side * wide).reshape(len(theta), *site.unconstrained))
         for side in (-1, 1)
     ]
     return torch.minimum(*ends), torch.maximum(*ends)
-
-
-def alone(site: Site) -> bool:
-    """Whether each number of a site is a function of one unconstrained number, by itself."""
-    transform = site.transform
-    while isinstance(transform, IndependentTransform):
-        transform = transform.base_transform
-    return transform.domain.event_dim == 0

@@ -30,7 +30,7 @@ def elsewhere(coordinates: Coordinates, theta: Tensor) -> Tensor:
     rows = few(data.x, data.y, torch.ones_like(data.y) if data.weights is None else data.weights)
     shapes = {name: site.shape for name, site in objective.sites.items()}
     with shared():
-        values = [beginning(*rows, shapes) for beginning in beginnings]
+        values = [each for beginning in beginnings if (each := beginning(*rows, shapes))]
     points = [coordinates.z(_at(objective, theta, each)) for each in values]
     return torch.stack([point for point in points if bool(torch.isfinite(point).all())] or [theta])
 

@@ -9,9 +9,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from neglog.beginnings import Beginning, Shapes, line, many_optima, median
+from neglog.beginnings import Beginning, Shapes, line, many_optima, median, once
 from neglog.distributions import NormalMixture
 from neglog.errors import ModelError
+from neglog.models.expectation import mixtures_of_lines
 from neglog.predictors import RESPONSE, Designs, design, linear, positive, rows, simplex
 
 
@@ -73,11 +74,35 @@ def _about_one_line(apart: float, wider: float, turned: float) -> Beginning:
     return begin
 
 
+def _by_expectation(rank: int) -> Beginning:
+    """The mixture of this rank among those that `mixtures_of_lines` finds."""
+
+    def begin(x: Designs, y: Tensor, weights: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+        if "mean.bias" not in shapes:
+            return {}
+        columns, components = design("mean", x), shapes["mean.bias"].numel()
+        found = once(mixtures_of_lines, columns, y, weights, components)
+        if rank >= len(found):
+            return {}
+        coefficients, sigma, weight = found.coefficients[rank], found.sigma[rank], found.weight[rank]
+        return {
+            "mean.bias": coefficients[:, 0],
+            "mean.weight": coefficients[:, 1:],
+            "sigma": sigma,
+            "log_sigma.bias": sigma.log(),
+            "weight": weight,
+            "logit_weight.bias": (weight[1:] / weight[0]).log(),
+        }
+
+    return begin
+
+
 @many_optima(
     _about_one_line(0.0, 5.0, 0.0),
     _about_one_line(0.0, 30.0, 0.0),
     _about_one_line(2.0, 1.1, 0.0),
     _about_one_line(0.5, 1.5, 2.0),
+    *map(_by_expectation, range(3)),
 )
 def gaussian_mixture(x: Designs, y: Tensor | None = None, components: int = 2) -> Tensor:
     """Several kinds of rows: y ~ Σ weight · Normal(mean, sigma), the law of a mixture density network.
@@ -89,10 +114,9 @@ def gaussian_mixture(x: Designs, y: Tensor | None = None, components: int = 2) -
     components 1, ..., K - 1 against component 0.
     Estimates: the conditional density, of a local optimum: the likelihood has no maximum, since a component
     on a single row has any height as its sigma goes to 0, and it has many local ones. Which one is found
-    depends on the start: by default the means begin at the quantiles of y, the lowest first, so that the
-    order of the components is settled too; `start` says otherwise, such as ``start={"mean.weight": ...}``
-    where lines cross. A prior that vanishes at 0, such as a LogNormal for ``sigma``, gives `map_estimate` a
-    maximum.
+    depends on the start: by default the means begin at the quantiles of y, the lowest first, and at other
+    points, among them lines that expectation maximisation finds; `start` says otherwise. A prior that
+    vanishes at 0, such as a LogNormal for ``sigma``, gives `map_estimate` a maximum.
     Source: Pearson (1894); Quandt & Ramsey (1978); Bishop (1994), Mixture density networks.
 
     >>> import torch

@@ -17,7 +17,7 @@ from neglog.modes import Mode
 from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE, affine, design
 from neglog.tracing import Run, layers, run
-from neglog.uncertainty.fisher import FAMILIES
+from neglog.uncertainty.fisher import family_of
 from neglog.uncertainty.information import data_and_objective
 
 NUMBERS = 4_000_000
@@ -169,7 +169,7 @@ def row_curvature(network: Network, part: Objective) -> tuple[Tensor, Tensor, Te
     weights = part.data.weights
     mass = part.data.y.new_ones(part.rows) if weights is None else weights
     msg = ran.sites[RESPONSE]
-    known = FAMILIES.get(type(msg["fn"])) if msg["mask"] is None or msg["mask"] is True else None
+    known = family_of(msg["fn"]) if msg["mask"] is None or msg["mask"] is True else None
     if known is not None and len(msg["fn"].batch_shape) == 1:
         return _expected(ran, known, columns, gamma, mass)
     return _observed(-(mass * ran.log_prob(RESPONSE)).sum(), columns, gamma)

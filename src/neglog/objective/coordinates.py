@@ -200,7 +200,7 @@ class Coordinates:
         theta = z if replayed else self.theta(z)  # constants, which are all that is read, are the same in z
         sums = Sums(self.blocks, self._places, self.size, z, rough, self._apart)
         if not self._apart:
-            sums.add_prior(*self.objective.prior_terms(theta))
+            sums.add_prior(*self.objective.prior_terms(theta, curved=what == ALL_TERMS))
         for rows, part in self._parts:
             sums.add(self._terms(what, part, theta, z, rows), rows)
         return sums

@@ -252,8 +252,11 @@ class Objective:
             return 0.0
 
     @torch.enable_grad()
-    def prior_terms(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
-        """Minus the log prior, its gradient `(K,)` and its Hessian `(K, K)`; 0 where there is no density."""
+    def prior_terms(self, theta: Tensor, curved: bool = True) -> tuple[float, Tensor, Tensor]:
+        """Minus the log prior, its gradient `(K,)` and its Hessian `(K, K)`; 0 where there is no density.
+
+        The Hessian costs K backward passes; it is 0 unless `curved`.
+        """
         none = torch.zeros_like(theta)
         if self.priorless:
             return 0.0, none, torch.outer(none, none)
@@ -261,8 +264,9 @@ class Objective:
         prior = self._scant.prior_of(leaf)
         if not isinstance(prior, Tensor) or not prior.requires_grad:
             return float(prior), none, torch.outer(none, none)
-        (slope,) = torch.autograd.grad(prior, leaf, create_graph=True)
-        return float(prior.detach()), slope.detach(), rows_of_second_derivatives(slope, leaf)
+        (slope,) = torch.autograd.grad(prior, leaf, create_graph=curved)
+        bends = rows_of_second_derivatives(slope, leaf) if curved else torch.outer(none, none)
+        return float(prior.detach()), slope.detach(), bends
 
     def softened(self, softness: float) -> Objective:
         """The same objective with the corners of Laplace densities rounded off; itself if it has none."""

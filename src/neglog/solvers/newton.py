@@ -29,6 +29,10 @@ VAGUE = 1e-6
 """A squared decrement, in nats, of no more than this may be less than the rounding of the loss."""
 STUCK = 0.5
 """Steps close to an optimum that do not shrink the decrement by this are lost in rounding."""
+STALLED_STEPS = 20
+"""Steps over which the loss must fall by more than"""
+STALLED_FALL = 1e-6
+"""nats, or else the method stops: where curvatures differ by 16 powers of ten, steps are rounding."""
 ROUGHLY = 0.5
 """The decrement at which a sample of the rows has said what it can of where to begin."""
 
@@ -101,6 +105,8 @@ class Newton(Settings):
             at = moved if near or moved.hessian is not None else _Point.fresh(look, moved.z)
             step += 1
             history.append(at.value)
+            if not definite and _grinds(history):
+                return stopped(False, _stalled(step, decrement))
         return stopped(
             False, f"stopped after {self.max_steps} steps, {decrement:.1e} standard errors from an optimum"
         )
@@ -144,6 +150,18 @@ def _status(decrement: float, steps: int, definite: bool) -> str:
     if definite:
         return f"optimum: Newton decrement {decrement:.1e} after {steps} steps"
     return f"stationary after {steps} steps, but the Hessian is not positive definite there"
+
+
+def _grinds(history: list[float]) -> bool:
+    """Whether many steps have hardly lowered the loss."""
+    return len(history) > STALLED_STEPS and history[-1 - STALLED_STEPS] - history[-1] < STALLED_FALL
+
+
+def _stalled(steps: int, decrement: float) -> str:
+    return (
+        f"stopped after {steps} steps, the last {STALLED_STEPS} of which lowered the loss by less than "
+        f"{STALLED_FALL:g}, {decrement:.1e} standard errors from a stationary point"
+    )
 
 
 def _last_step(problem: Problem, at: _Point, direction: Tensor, noise: float) -> _Point:

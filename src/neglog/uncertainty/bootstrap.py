@@ -20,8 +20,9 @@ from neglog.data import Data
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, warn
 from neglog.fitting.fit import Fit, data_of, mle
 from neglog.isolation import isolated
-from neglog.labels import estimates, tabulated
+from neglog.labels import estimates, flat_range, labels_of, tabulated
 from neglog.objective.objective import Objective
+from neglog.objective.ranges import scale_of, value_of
 from neglog.predictors import RESPONSE
 from neglog.solvers import check_solver
 from neglog.tracing import Run, run
@@ -69,7 +70,8 @@ class Bootstrap:
         """Confidence intervals: a data frame with the columns lower and upper, by (parameter, term).
 
         With q the quantiles of the draws and t the estimate, ``percentile`` is [q(a/2), q(1 - a/2)] and
-        ``basic`` [2t - q(1 - a/2), 2t - q(a/2)], which may leave the range of a positive parameter. ``bca``
+        ``basic`` [2t - q(1 - a/2), 2t - q(a/2)], of the logarithm of a positive parameter and the log-odds of
+        one between two ends (a correlation, a share), so that it stays in its range. ``bca``
         takes the quantiles that bias and skewness ask for (accelerated by the infinitesimal jackknife), and
         needs resampled rows or groups.
 
@@ -94,8 +96,21 @@ class Bootstrap:
         columns = self.draws.to_numpy().T
         ends = np.array([np.quantile(v, q) for v, q in zip(columns, shares.T, strict=True)])
         if kind == "basic":
-            ends = 2 * estimate[:, None] - ends[:, ::-1]
+            ends = self._reflected(estimate, ends)
         return pd.DataFrame(ends, index=self.draws.columns, columns=["lower", "upper"])
+
+    def _reflected(self, estimate: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """The ends `(K, 2)` reflected at the estimates, on a scale on which a parameter has no ends."""
+        assert self.fit.objective is not None
+        labels = labels_of(self.fit, self.fit.objective)
+        known = dict(zip(labels, zip(*flat_range(self.fit.objective), strict=True), strict=True))
+        low, high = (
+            torch.stack(part)[:, None] for part in zip(*map(known.get, self.draws.columns), strict=True)
+        )
+        at, _ = scale_of(torch.tensor(estimate)[:, None], low, high)
+        far, _ = scale_of(torch.tensor(ends), low, high)
+        found: np.ndarray = value_of(2 * at - far, low, high).flip(1).numpy()
+        return found
 
     def _accelerated(self, shares: np.ndarray, estimate: np.ndarray) -> np.ndarray:
         """The shares `(2, K)` of the draws between which BCa intervals reach."""

@@ -265,7 +265,14 @@ def leverages(coordinates: Coordinates, z: Tensor) -> Tensor:
         assert basis is not None
         found[rows] = bends[rows] * replace(basis, transform=basis.transform @ root).dense().square().sum(1)
     if bool((found > 1 - 1e-10).any()):
-        row = coordinates.objective.data.row(int(found.argmax()))
+        worst = int(found.argmax())
+        row = coordinates.objective.data.row(worst)
+        if weights is not None and float(weights[worst]) < 1:
+            raise ModelError(
+                f"row {row} has a weight of {float(weights[worst]):g}, less than one observation, and its "
+                f"leverage as a whole one is {float(found[worst]):.3g}: HC2 and HC3, which divide by 1 minus "
+                "the leverage, do not exist for it. Use 'HC1'."
+            )
         raise ModelError(
             f"row {row} has a leverage of 1: it alone decides a coefficient, so HC2 and HC3 do not exist. "
             "Use 'HC1'."

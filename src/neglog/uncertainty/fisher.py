@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from neglog.predictors import RESPONSE
 from neglog.uncertainty.information import cut_run, in_blocks, slopes_of, summed_products
 
 Entries = Mapping[tuple[int, int], Tensor]
+Family = tuple[tuple[str, ...], Callable[..., Entries]]
 EULER = 0.5772156649015329
 LARGEST = 5_000_000
 """So many probabilities may the information on a dispersion take."""
@@ -40,17 +42,17 @@ def _of_rows(coordinates: Coordinates, z: Tensor) -> Tensor:
     ran, theta, etas = cut_run(coordinates, z)
     msg = ran.sites[RESPONSE]
     fn = msg["fn"]
-    known = next((FAMILIES[kind] for kind in FAMILIES if type(fn) is kind), None)
-    if known is None or msg["mask"] not in (None, False, True) or len(fn.batch_shape) != 1:
-        names = ", ".join(f"`{kind.__name__}`" for kind in FAMILIES)
+    known = family_of(fn)
+    plain = msg["mask"] in (None, False, True) and len(fn.batch_shape) == 1
+    if not plain or (known is None and not isinstance(fn, CLASSES)):
+        names = ", ".join(
+            f"`{kind.__name__}`" for kind in (*FAMILIES, families.Categorical, families.Ordered)
+        )
         raise ModelError(
             f"the expected information of `{coordinates.objective.name}`, whose y is drawn from "
             f"`{type(fn).__name__}`, is not known; it is for {names}. Use kind='observed' or 'sandwich'."
         )
-    parameters, of = known
-    values = [torch.as_tensor(getattr(fn, name), dtype=z.dtype).expand(fn.batch_shape) for name in parameters]
-    with torch.no_grad():
-        entries = of(fn, *(value.detach() for value in values))
+    values, entries = _of_classes(fn) if known is None else _of_family(fn, known)
     slopes = [slopes_of(value, theta, etas) for value in values]
     weights = coordinates.objective.data.weights
     total = coordinates.zeros(coordinates.size, coordinates.size)
@@ -59,6 +61,29 @@ def _of_rows(coordinates: Coordinates, z: Tensor) -> Tensor:
         part = summed_products(coordinates, slopes[a], slopes[b], each.expand(coordinates.rows))
         total += part if a == b else part + part.T
     return total
+
+
+def _of_family(fn: Any, known: Family) -> tuple[list[Tensor], Entries]:
+    """The parameters `(N,)` of a family, and the entries of the information in them."""
+    names, of = known
+    dtype = torch.float64
+    values = [torch.as_tensor(getattr(fn, name), dtype=dtype).expand(fn.batch_shape) for name in names]
+    with torch.no_grad():
+        return values, of(fn, *(value.detach() for value in values))
+
+
+def _of_classes(fn: Any) -> tuple[list[Tensor], Entries]:
+    """The log-probabilities `(N,)` of the classes, and the probabilities: Σ p s sᵀ is the information."""
+    count = fn.cutpoints.shape[-1] + 1 if isinstance(fn, families.Ordered) else fn.logits.shape[-1]
+    codes = torch.arange(count, dtype=torch.float64)
+    values = [fn.log_prob(code.expand(fn.batch_shape)) for code in codes]
+    return values, {(k, k): value.detach().exp() for k, value in enumerate(values)}
+
+
+def family_of(fn: Any) -> Family | None:
+    """What is known of the family of a density, written with neglog's, Pyro's or torch's class."""
+    kind = type(fn)
+    return FAMILIES.get(SAME.get(kind, kind))
 
 
 def _location_scale(of_location: float, of_scale: float) -> Callable[..., Entries]:
@@ -163,3 +188,22 @@ FAMILIES: Mapping[type, tuple[tuple[str, ...], Callable[..., Entries]]] = {
     families.Beta: (("concentration1", "concentration0"), _beta),
 }
 """Family -> its parameters, and the entries of its information in them."""
+SHARED = (
+    families.Normal,
+    families.Laplace,
+    families.StudentT,
+    families.Poisson,
+    families.Bernoulli,
+    families.Binomial,
+    families.LogNormal,
+    families.Gamma,
+    families.Weibull,
+    families.Beta,
+)
+"""The families that have the same parameters in Pyro and in torch."""
+SAME: Mapping[type, type] = {
+    getattr(module, kind.__name__): kind for kind in SHARED for module in (dist, torch.distributions)
+}
+"""The classes of Pyro and torch -> those of neglog."""
+CLASSES = (families.Ordered, torch.distributions.Categorical)
+"""The families of classes, whose expected information is a sum over all of them."""

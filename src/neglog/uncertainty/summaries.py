@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import pandas as pd
@@ -9,17 +10,21 @@ import torch
 from torch import Tensor
 
 from neglog.arguments import choice, share
-from neglog.batches.precision import alone
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
-from neglog.labels import CHOLESKY, estimates, flat_values, jacobian, site_labels
-from neglog.objective.objective import Objective, Site
+from neglog.labels import CHOLESKY, estimates, flat_range, flat_values, site_labels
+from neglog.objective.coordinates import Coordinates
+from neglog.objective.objective import Objective
+from neglog.objective.ranges import alone, inside
+from neglog.objective.sites import Site
 from neglog.uncertainty.covariances import Kind, covariance
 from neglog.uncertainty.information import around, information, inverse_root, optimum
 from neglog.uncertainty.profiles import Profile
 
 Interval = Literal["wald", "profile"]
+ERROR_COLUMNS = ("std_error", "z", "p_value", "lower", "upper")
+"""The columns of a summary that need a covariance."""
 
 
 @isolated
@@ -31,12 +36,14 @@ def summary(
     Columns: estimate, std_error, z, p_value (two-sided, of the hypothesis that the parameter is 0), lower,
     upper (an interval at `level`). Terms are ``Intercept``, the columns' names, or empty for a scalar. A
     positive parameter has an interval that is symmetric on the log scale, and no z or p_value, since it
-    cannot be 0; a correlation has Fisher's. Of a network (`on_features`) the table holds its heads and
-    constants, with standard errors given the features.
+    cannot be 0; a share, such as a weight of a mixture, one that is symmetric in its log-odds; a correlation
+    has Fisher's. Of a network (`on_features`) the table holds its heads and constants, with standard errors
+    given the features.
 
     ``attrs`` of the table holds nll, loss, aic, aicc, bic, n, k, converged, status, level, interval and kind:
     what the standard errors are, such as ``"expected"`` for a loss without curvature. Where `covariance`
-    refuses the fit, the estimates stand alone, kind is None, and ``attrs["reason"]`` says why.
+    refuses the fit, as at a border, all columns but the estimates are NaN, kind is None, and
+    ``attrs["reason"]`` says why.
 
     Args:
         fit: a fit of `mle` or `map_estimate`.
@@ -45,12 +52,13 @@ def summary(
         interval: ``"wald"``, from the standard errors; or ``"profile"``: the values that a likelihood-ratio
             test at 1 - level does not reject, all other parameters refitted. It may be open, where the
             likelihood never falls so low: then it ends at infinity, or at the border of the parameter.
+            Numbers that are bound to each other (shares, cutpoints) and profiles without an optimum have
+            NaN, and ``attrs["reason"]`` says why.
         settings: `groups`, `bandwidth`, `draws` and `seed` of `covariance`.
 
     Raises:
         ModelError: `level` is not between 0 and 1; no such kind or interval; `covariance` refuses a kind that
-            was asked for. For ``"profile"``: a fit with priors, a loss with corners, a parameter that is not
-            one number on the real line (shares, cutpoints), a profile without an optimum.
+            was asked for. For ``"profile"``: a fit with priors, a loss with corners.
         DataError: as `covariance`, for a kind that was asked for.
 
     Source: Venzon & Moolgavkar (1988), A method for computing profile-likelihood-based confidence intervals.
@@ -76,9 +84,11 @@ def summary(
         if kind != "observed" or interval != "wald" or settings:
             raise
         facts |= {"kind": None, "reason": str(error)}
+        table = table.assign(**dict.fromkeys(ERROR_COLUMNS, math.nan))
     if interval == "profile":
-        ends = _profiled(fit, level)
+        ends, reasons = _profiled(fit, level)
         table["lower"], table["upper"] = ends["lower"], ends["upper"]
+        facts |= {"reason": " ".join(dict.fromkeys(reasons))} if reasons else {}
     table.attrs |= facts | {"level": level, "interval": interval}
     return table
 
@@ -88,14 +98,9 @@ def _with_errors(fit: Fit, table: pd.DataFrame, matrix: pd.DataFrame, level: flo
     theta = objective.theta(fit.params)
     estimate, variance = flat_values(objective, theta), torch.tensor(matrix.to_numpy()).diagonal()
     error, reach = variance.sqrt(), float(normal_quantile(0.5 + level / 2))
-    real, correlation, bounded = _kinds(fit, objective)
-    lower, upper = estimate - reach * error, estimate + reach * error
-    spread = reach * _unconstrained_errors(fit, objective, theta, error)
-    ends = [flat_values(objective, theta - spread), flat_values(objective, theta + spread)]
-    lower[bounded], upper[bounded] = torch.minimum(*ends)[bounded], torch.maximum(*ends)[bounded]
-    r, fisher = estimate[correlation], error[correlation] * reach / (1 - estimate[correlation].square())
-    lower[correlation], upper[correlation] = (r.atanh() - fisher).tanh(), (r.atanh() + fisher).tanh()
-    z = torch.where((real | correlation) & (error > 0), estimate / error, torch.nan)
+    low, high = flat_range(objective)
+    lower, upper = inside(estimate, error, reach, low, high)
+    z = torch.where(_may_be_zero(fit, objective) & (error > 0), estimate / error, torch.nan)
     columns = {
         "std_error": error,
         "z": z,
@@ -107,35 +112,23 @@ def _with_errors(fit: Fit, table: pd.DataFrame, matrix: pd.DataFrame, level: flo
     return table.loc[[label for label in table.index if label in found.index]].join(found)
 
 
-def _unconstrained_errors(fit: Fit, objective: Objective, theta: Tensor, error: Tensor) -> Tensor:
-    """The standard errors `(K,)` in theta of what is one number there and one here; 0 for all else."""
-    slopes, spread, at = jacobian(objective, theta), torch.zeros_like(theta), 0
-    for site, labels in _labelled(fit, objective):
-        if alone(site):
-            rows = slice(at, at + len(labels))
-            spread[site.place] = error[rows] / slopes[rows, site.place].diagonal().abs()
-        at += len(labels)
-    return spread
-
-
 def _labelled(fit: Fit, objective: Objective) -> list[tuple[Site, list[tuple[str, str]]]]:
     """Each site of the objective with the labels of what a table shows of it."""
     labels = site_labels(fit)
     return [(site, labels[name]) for name, site in objective.sites.items()]
 
 
-def _kinds(fit: Fit, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
-    """Which entries of the table are real numbers, correlations, or bounded each by itself, `(K,)` each."""
-    parts = []
-    for site, labels in _labelled(fit, objective):
-        kinds = torch.tensor([site.is_real, site.name.endswith(CHOLESKY), not site.is_real and alone(site)])
-        parts.append(kinds.expand(len(labels), 3))
-    real, correlation, bounded = torch.cat(parts).T
-    return real, correlation, bounded
+def _may_be_zero(fit: Fit, objective: Objective) -> Tensor:
+    """Which entries of the table are real numbers or correlations, for which 0 is a hypothesis, `(M,)`."""
+    parts = [
+        torch.full((len(labels),), site.is_real or site.name.endswith(CHOLESKY))
+        for site, labels in _labelled(fit, objective)
+    ]
+    return torch.cat(parts)
 
 
-def _profiled(fit: Fit, level: float) -> pd.DataFrame:
-    """The profile intervals, by (parameter, term)."""
+def _profiled(fit: Fit, level: float) -> tuple[pd.DataFrame, list[str]]:
+    """The profile intervals, by (parameter, term), NaN where there is none, and why there is none."""
     coordinates, z = optimum(fit)
     objective = coordinates.objective
     if coordinates.kinked or not all(site.masked for site in objective.sites.values()):
@@ -143,27 +136,48 @@ def _profiled(fit: Fit, level: float) -> pd.DataFrame:
             "a profile interval is of a likelihood that is smooth, and this loss has corners or priors; use "
             "interval='wald', or `bootstrap`."
         )
-    root, reach = (
-        inverse_root(coordinates, information(coordinates, z)),
-        float(normal_quantile(0.5 + level / 2)),
-    )
-    theta, ends = coordinates.theta(z), {}
+    root = inverse_root(coordinates, information(coordinates, z))
+    reach = float(normal_quantile(0.5 + level / 2))
+    ends: dict[tuple[str, str], list[float]] = {}
+    reasons = []
     for site, labels in _labelled(fit, objective):
-        if not alone(site) and not (site.size == 1 and len(labels) == 1):
-            raise ModelError(
-                f"the numbers of `{site.name}` are bound to each other, so they have no profiles one by one; "
-                "use interval='wald'."
-            )
         for i, label in enumerate(labels):
-            place = site.place.start + i
-            profile = Profile(coordinates, z, root, place, f"`{label[0]}` {label[1]}".rstrip())
-            shown = []
-            for side in (-reach, reach):
-                moved = theta.clone()
-                moved[place] += profile.end(side) * profile.error
-                shown.append(float(flat_values(objective, moved)[_position(fit, label)]))
-            ends[label] = sorted(shown)
-    return pd.DataFrame.from_dict(ends, orient="index", columns=["lower", "upper"])
+            try:
+                ends[label] = _ends(fit, coordinates, z, root, site, i, label, reach)
+            except ModelError as error:
+                ends[label] = [math.nan, math.nan]
+                reasons.append(str(error))
+    return pd.DataFrame.from_dict(ends, orient="index", columns=["lower", "upper"]), reasons
+
+
+def _ends(
+    fit: Fit,
+    coordinates: Coordinates,
+    z: Tensor,
+    root: Tensor,
+    site: Site,
+    number: int,
+    label: tuple[str, str],
+    reach: float,
+) -> list[float]:
+    """The ends of one profile interval.
+
+    Raises:
+        ModelError: the number is bound to others; its profile has no optimum.
+    """
+    if not alone(site) and site.size != 1:
+        raise ModelError(
+            f"the numbers of `{site.name}` are bound to each other, so they have no profiles one by one; use "
+            "interval='wald'."
+        )
+    place = site.place.start + (number if alone(site) else 0)
+    profile = Profile(coordinates, z, root, place, f"`{label[0]}` {label[1]}".rstrip())
+    theta, shown = coordinates.theta(z), []
+    for side in (-reach, reach):
+        moved = theta.clone()
+        moved[place] += profile.end(side) * profile.error
+        shown.append(float(flat_values(coordinates.objective, moved)[_position(fit, label)]))
+    return sorted(shown)
 
 
 def _position(fit: Fit, label: tuple[str, str]) -> int:

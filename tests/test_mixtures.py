@@ -1,0 +1,146 @@
+"""Mixtures: where their fits begin, what their tables call the weights, and intervals within a range."""
+
+from functools import partial
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from neglog import bootstrap, covariance, mle, mle_batch, models, summary
+from neglog.labels import tabulated
+from neglog.models.expectation import mixtures_of_lines
+from neglog.predictors import linear, rows
+from neglog.uncertainty.bootstrap import Bootstrap
+
+# Body in kg and brain in g of 28 animals: R's MASS::Animals, Rousseeuw & Leroy (1987), p. 57.
+ANIMALS = torch.tensor([
+    1.35, 8.1, 465, 423, 36.33, 119.5, 27.66, 115, 1.04, 5.5, 11700, 50, 2547, 4603, 187.1, 419, 521, 655,
+    10, 115, 3.3, 25.6, 529, 680, 207, 406, 62, 1320, 6654, 5712, 9400, 70, 6.8, 179, 35, 56, 0.12, 1,
+    0.023, 0.4, 2.5, 12.1, 55.5, 175, 100, 157, 52.16, 440, 0.28, 1.9, 87000, 154.5, 0.122, 3, 192, 180,
+], dtype=torch.float64).reshape(28, 2).log()  # fmt: skip
+BODY, BRAIN = ANIMALS[:, :1], ANIMALS[:, 1]
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# Starts
+
+
+def test_default_starts_find_the_two_lines_of_animals():
+    fit = mle(models.gaussian_mixture, BODY, BRAIN)
+    assert fit.converged
+    assert fit.nll == pytest.approx(31.70426354, abs=1e-7)
+    # No spike: both components have many rows, and a spread like that of the rows around one line.
+    assert (28 * fit.params["weight"] > 8).all()
+    assert (fit.params["sigma"] > 0.3).all()
+    assert mle(models.gaussian_mixture, BODY, BRAIN).nll == fit.nll
+
+
+def test_no_random_start_is_better_for_lines_that_cross():
+    x, kind = normal(120, 1), torch.arange(120) % 3
+    y = torch.stack([2 * x[:, 0], -2 * x[:, 0], 0.5 * x[:, 0] + 4])[kind, torch.arange(120)]
+    y = y + 0.3 * normal(120, seed=1)
+    model = partial(models.gaussian_mixture, components=3)
+    slopes = torch.tensor([[2.0], [-2.0], [0.5]])
+    known = mle(model, x, y, start={"mean.weight": slopes, "mean.bias": torch.tensor([0.0, 0.0, 4.0])})
+    assert mle(model, x, y).nll <= known.nll + 1e-6
+
+
+def test_mixtures_of_lines_are_in_the_units_of_the_data():
+    plain = mixtures_of_lines(BODY, BRAIN, torch.ones(28).double(), 2)
+    moved = mixtures_of_lines(1e6 * BODY - 5.0, 3.0 + 1e-3 * BRAIN, torch.ones(28).double(), 2)
+    assert len(plain) == len(moved) > 1
+    torch.testing.assert_close(moved.sigma, 1e-3 * plain.sigma, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        moved.coefficients[..., 1], 1e-9 * plain.coefficients[..., 1], rtol=1e-5, atol=1e-15
+    )
+
+
+def test_rows_that_are_all_alike_have_no_mixture_of_lines():
+    assert len(mixtures_of_lines(BODY, torch.ones(28).double(), torch.ones(28).double(), 2)) == 0
+    assert len(mixtures_of_lines(BODY, BRAIN, torch.zeros(28).double(), 2)) == 0
+
+
+# Labels
+
+
+def test_weights_are_not_called_after_as_many_columns():
+    fit = mle(models.gaussian_mixture, torch.cat([BODY, BODY.square()], 1), BRAIN)
+    labels = {("weight", "0"), ("weight", "1")}
+    assert labels <= set(summary(fit).index)
+    assert labels <= set(covariance(fit).index)
+    assert labels <= set(tabulated(fit, {name: value[None] for name, value in fit.params.items()}).columns)
+
+
+def test_sites_of_ones_own_are_not_called_after_columns():
+    def model(x, y=None):
+        bias = pyro.sample("bias", dist.Normal(x.new_zeros(()), 1.0))
+        weight = pyro.sample("group.weight", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        mean = linear("mean", x) + weight[0] * x[:, 0] ** 2 + weight[1] * x[:, 1] ** 2
+        with rows(x):
+            return pyro.sample("y", dist.Normal(mean, bias.exp()), obs=y)
+
+    labels = set(summary(mle(model, normal(40, 2), normal(40, seed=1))).index)
+    assert {("bias", ""), ("group.weight", "0"), ("group.weight", "1"), ("mean", "x0")} <= labels
+
+
+# Intervals within a range
+
+
+def clumps(few, seed=0):
+    return torch.cat([normal(40, seed=seed), 6 + normal(few, seed=seed + 1)])
+
+
+def test_intervals_of_weights_are_those_of_their_log_odds():
+    y = clumps(1)
+    y = torch.cat([y, y[-1:] + 0.5])
+    fit = mle(models.gaussian_mixture, y.new_empty((len(y), 0)), y)
+    table = summary(fit, level=0.999).loc["weight"]
+    w, error = fit.params["weight"].numpy(), table["std_error"].to_numpy()
+    assert (w - 3.29 * error).min() < 0  # where the interval on the line would end
+    wide = 3.2905267314919255 * error / (w * (1 - w))
+    for column, side in (("lower", -1), ("upper", 1)):
+        ends = 1 / (1 + np.exp(-(np.log(w / (1 - w)) + side * wide)))
+        np.testing.assert_allclose(table[column], ends, rtol=1e-9)
+
+
+def spread(x, y=None):
+    """A Normal density whose spread on either half of the rows is a share of a whole."""
+    shares = pyro.sample("shares", dist.Dirichlet(x.new_ones(3)))
+    scale = torch.where(torch.arange(len(x)) < 6, shares[..., 0], shares[..., 1])
+    mean = linear("mean", x)
+    with rows(x):
+        return pyro.sample("y", dist.Normal(mean, scale), obs=y)
+
+
+def test_intervals_of_many_data_sets_stay_in_the_range_too():
+    y = 0.1 * normal(5, 12, seed=3)
+    fit = mle_batch(spread, y.new_empty((12, 0)), y, covariance=True)
+    lower, upper = fit.interval(0.999)["shares"]
+    known = fit.converged
+    assert known.any()
+    wide = 3.290527 * fit.standard_errors["shares"][known]
+    assert (fit.params["shares"][known] - wide).min() < 0  # where the interval on the line would end
+    assert ((lower[known] >= 0) & (upper[known] <= 1)).all()
+
+
+def test_basic_intervals_stay_in_the_range_of_a_parameter():
+    y = clumps(4)
+    fit = mle(models.gaussian_mixture, y.new_empty((44, 0)), y)
+    draws = bootstrap(fit, draws=40, kind="weights").draws
+    draws = draws.iloc[:20].copy()
+    draws[("weight", "1")] = np.linspace(0.001, 0.3, 20)  # far to both sides of the estimate
+    draws[("sigma", "1")] = np.linspace(0.1, 9.0, 20)
+    draws[("mean[1]", "Intercept")] = np.linspace(-20, 20, 20)
+    table = Bootstrap(fit, "weights", draws, np.ones(20, dtype=bool)).interval(0.8, "basic")
+    assert (table.loc["sigma"] > 0).all(axis=None)
+    assert ((table.loc["weight"] > 0) & (table.loc["weight"] < 1)).all(axis=None)
+    # Of a positive parameter t² / q, and 2 t - q of a real one.
+    t, q = fit.params["sigma"][1].item(), np.quantile(draws[("sigma", "1")], [0.9, 0.1])
+    np.testing.assert_allclose(table.loc[("sigma", "1")], t**2 / q)
+    t, q = fit.params["mean.bias"][1].item(), np.array([16.0, -16.0])
+    np.testing.assert_allclose(table.loc[("mean[1]", "Intercept")], 2 * t - q)
