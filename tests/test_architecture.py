@@ -453,6 +453,7 @@ MAY_IMPORT = {
             "fitting.fit",
             "isolation",
             "labels",
+            "objective.coordinates",
             "objective.objective",
             "objective.ranges",
             "objective.sites",
