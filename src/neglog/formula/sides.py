@@ -36,6 +36,9 @@ from neglog.formula.tagged import from_json, to_json
 from neglog.intercepts import mark_without_intercept
 from neglog.tables import date_text, days, is_date, is_number, require_columns
 
+# What functions of a formula raise for arguments that they do not take.
+_FAILURES = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError, RecursionError)
+
 INTERCEPT = (("1", "literal"),)
 
 
@@ -191,7 +194,7 @@ def _materialize(
         ) from None
     except DataError:
         raise
-    except (FormulaicError, ValueError, TypeError, IndexError, KeyError) as error:
+    except (FormulaicError, *_FAILURES) as error:
         reason = str(error).replace("\n", " ").rstrip(".")
         raise DataError(
             f"the formula cannot be evaluated: {reason}. Mend the column or the expression."
@@ -201,7 +204,10 @@ def _materialize(
 
 def _numbers(matrix: pd.DataFrame) -> pd.DataFrame:
     """The matrix as finite floats, without its intercept."""
-    design = matrix.drop(columns="Intercept", errors="ignore").astype("float64")
+    try:
+        design = matrix.drop(columns="Intercept", errors="ignore").astype("float64")
+    except (TypeError, ValueError) as error:
+        raise DataError(f"a term of the formula is not a number: {error}. Write C(...) around it.") from None
     bad = np.argwhere(~np.isfinite(design.to_numpy()))
     if len(bad):
         row, column = bad[0]
