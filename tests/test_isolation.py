@@ -1,11 +1,14 @@
 """Isolation: results depend on arguments alone, and the surroundings are afterwards as they were before."""
 
+import os
 import signal
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from inspect import signature
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import neglog
 from neglog import labels, losses, models, studies, tracing
+from neglog.bayes import nuts
 from neglog.comparison import compare_models
 from neglog.errors import ConvergenceWarning, DataError
 from neglog.formula import learn
@@ -383,3 +387,37 @@ def test_a_thread_that_fails_leaves_others_alone():
         found = list(pool.map(job, [models.gaussian, fails] * 8))
     assert found == [FIT.nll, "of the model"] * 8
     assert not poutine.runtime._PYRO_STACK
+
+
+def workers():
+    """The threads of nutpie, which Python does not know of."""
+    tasks = Path("/proc/self/task")
+    names = [(task / "comm").read_text() for task in tasks.iterdir()] if tasks.exists() else []
+    return sum(name.startswith("nutpie") for name in names)
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_an_interrupt_of_nuts_is_one(monkeypatch, cores):
+    """nutpie returns the draws so far when it is interrupted; a posterior of them would claim to be whole."""
+    pytest.importorskip("nutpie")  # which changes warning filters when it is imported
+    settle, sampling, before = nuts._settle, threading.Event(), state()
+
+    def settled(threads):
+        sampling.set()
+        return settle(threads)
+
+    def interrupt():
+        sampling.wait()
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(nuts, "_settle", settled)
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        neglog.posterior(models.poisson, X, COUNTS, draws=100_000, chains=2, cores=cores)
+    for _ in range(100):
+        if workers() == 0 and threading.active_count() == before[-1]:
+            break
+        time.sleep(0.05)
+    assert state() == before
+    assert workers() == 0

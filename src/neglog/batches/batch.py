@@ -208,6 +208,7 @@ def _batch(
     begin = None if start is None else starting_point(layout.objective, start)
     found = [_fitted(layout, shape, stack, index, begin, valued) for index in parts]
     theta, nll, converged, steps = (torch.cat(part) for part in zip(*found, strict=True))
+    converged = converged & torch.isfinite(nll) & torch.isfinite(theta).all(-1)
     params = {
         site.name: site.transform(theta[:, site.place].reshape(stack.count, *site.unconstrained))
         for site in layout.objective.sites.values()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,7 +48,7 @@ def _entry(series: Tensor) -> tuple[float, float]:
     halves = series if len(series) > 1 else series[:, : series.shape[1] // 2 * 2].reshape(2, -1)
     # From 1.0 on ArviZ has no quantiles of its own for the tail of an array.
     bulk, tail = arviz.ess(series.numpy()), arviz.ess(series.numpy(), method="tail", prob=TAILS)
-    return float(arviz.rhat(halves.numpy())), min(float(bulk), float(tail))
+    return float(arviz.rhat(halves.numpy())), float(np.minimum(bulk, tail))  # NaN if one is
 
 
 def pareto_k(log_ratios: Tensor) -> float:
@@ -81,22 +82,27 @@ def pareto_k(log_ratios: Tensor) -> float:
 
 
 def complaints(
-    stats: Mapping[str, Tensor], r_hat: Mapping[str, Tensor], ess: Mapping[str, Tensor]
+    draws: Mapping[str, Tensor],
+    stats: Mapping[str, Tensor],
+    r_hat: Mapping[str, Tensor],
+    ess: Mapping[str, Tensor],
 ) -> tuple[str, ...]:
     """What is wrong with the draws of Markov chains, in words."""
     found = []
     diverging = stats["diverging"]
+    if broken := [name for name, values in draws.items() if not bool(torch.isfinite(values).all())]:
+        found.append(f"draws of `{broken[0]}` are not finite")
     if count := int(diverging.sum()):
         found.append(
             f"{count} of {diverging.numel()} draws diverged, so that parts of the posterior were not "
             "reached: raise `target_accept`, or write the model in parameters that depend less on each other"
         )
     name, worst = _largest(r_hat)
-    if worst > MOST_R_HAT:
+    if not worst <= MOST_R_HAT:
         found.append(f"R-hat of `{name}` is {worst:.3f}, above {MOST_R_HAT}: the chains do not agree")
     name, worst = _largest({name: -value for name, value in ess.items()})
     least = LEAST_ESS * len(diverging)
-    if -worst < least:
+    if not -worst >= least:
         found.append(f"`{name}` has {-worst:.0f} effective draws and needs {least}: raise `draws`")
     if bool(stats["reached_max_treedepth"].any()):
         count = int(stats["reached_max_treedepth"].sum())

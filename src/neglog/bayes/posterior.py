@@ -242,7 +242,7 @@ def _check_tails(target: Density, optimum: Tensor, flat: list[str]) -> None:
                 near, far = optimum.clone(), optimum.clone()
                 near[entry] += side / 2
                 far[entry] += side
-                if target.value(far) < target.value(near) + FALLEN:
+                if not target.value(far) >= target.value(near) + FALLEN:
                     falls = (
                         f"the density does not fall towards its {'larg' if side > 0 else 'small'}est value"
                     )
@@ -268,7 +268,7 @@ def _draws(objective: Objective, theta: Tensor) -> Mapping[str, Tensor]:
 def _of_chains(objective: Objective, theta: Tensor, stats: Mapping[str, Tensor]) -> Posterior:
     draws = _draws(objective, theta)
     r_hat, ess = mixing(draws)
-    wrong = complaints(stats, r_hat, ess)
+    wrong = complaints(draws, stats, r_hat, ess)
     fine = "no divergences, R-hat and effective sample sizes as they should be"
     return Posterior(
         model=objective.model,

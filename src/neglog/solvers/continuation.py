@@ -95,7 +95,7 @@ class _Vertex:
                 return None
             basis = _null_space(self._held_jacobian(z))
             value, gradient = self.smooth.value_and_gradient(z)
-            if not math.isfinite(value):
+            if not (math.isfinite(value) and bool(torch.isfinite(gradient).all())):
                 return None
             reduced = basis.T @ self.smooth.hessian(z) @ basis
             if not bool(torch.isfinite(reduced).all()):
@@ -144,14 +144,14 @@ class _Vertex:
         residuals = self.problem.residuals(z)
         free = ~self.held
         noise = NOISE * (1 + residuals.abs().max())
-        if not self._is_on_face(z) or bool((residuals[free] * self.signs[free] < -noise).any()):
+        if not (self._is_on_face(z) and bool((residuals[free] * self.signs[free] >= -noise).all())):
             return math.inf
         multipliers = self._multipliers(z, guess)
         excess = float((multipliers.abs() - 1).clamp_min(0).max()) if multipliers.numel() else 0.0
         signs = self.signs.clone()
         signs[self.held] = multipliers
         gradient = self.problem.signed(signs).value_and_gradient(z)[1]
-        return max(excess, float(gradient.norm()) / max(1.0, float(self.problem.rows)))
+        return largest_of(excess, float(gradient.norm()) / max(1.0, float(self.problem.rows)))
 
     def _multipliers(self, z: Tensor, guess: Tensor) -> Tensor:
         """The signs of the held residuals that balance the gradient, those nearest to the guess."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -53,7 +54,7 @@ class MultiStart(Settings):
         ends = self._ends(few, torch.cat([start[None], self.starts]), progress)
         best = min(
             (end for end in ends if end is not None),
-            key=lambda end: (not end.converged, round(end.value, 9)),
+            key=lambda end: (not end.converged, math.isnan(end.value), round(end.value, 9)),
         )
         told = _told(ends, best, "" if few is problem else f" on {few.rows} rows")
         if few is not problem:

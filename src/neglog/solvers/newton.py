@@ -77,6 +77,8 @@ class Newton(Settings):
                 curvature, borrowed = at.hessian, False
             if curvature is None or not bool(torch.isfinite(curvature).all()):
                 return stopped(False, f"the curvature is not finite after {step} steps")
+            if not bool(torch.isfinite(at.gradient).all()):
+                return stopped(False, f"the gradient is not finite after {step} steps")
             before, reused = decrement, at.hessian is None
             direction, decrement, definite = newton_direction(curvature, at.gradient, problem.rows)
             noise = 64 * EPSILON * (abs(at.value) + math.sqrt(problem.rows))

@@ -60,7 +60,7 @@ def _along(
         beyond[:, face] = -np.inf
         turned = (np.sign(v) != signs) & (l1 > 0)
         turned[:, np.setdiff1d(np.arange(len(gradient)), face)] = False
-        sound = ~(turned.any(1) | (beyond.max(1, initial=-np.inf) > 0))
+        sound = ~turned.any(1) & (beyond.max(1, initial=-np.inf) <= 0) & np.isfinite(v).all(1)
         if sound[0]:
             return v[: int(sound.argmin())] if not sound.all() else v
         signs = np.where(turned[0], 0.0, signs)

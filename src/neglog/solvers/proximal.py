@@ -86,7 +86,7 @@ def proximal_step(hessian: Tensor, gradient: Tensor, penalty: Penalty, z: Tensor
     quadratic = Quadratic(curvature.numpy(), slope.numpy(), penalty.l1.numpy(), away.numpy())
     to = penalty.centre + torch.from_numpy(quadratic.minimise())
     descent = float((gradient * (to - z) + penalty.change(z, to)).sum())
-    squared = max(float((to - z) @ curvature @ (to - z)), -descent, 0.0)
+    squared = largest_of(float((to - z) @ curvature @ (to - z)), -descent, 0.0)
     return Step(to, descent, math.sqrt(squared))
 
 

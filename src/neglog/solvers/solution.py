@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,7 +75,10 @@ class Kinked(Problem, Protocol):
 
 @dataclass(frozen=True)
 class Solution:
-    """Where a solver stopped. `converged` is a claim that was checked, and `status` says how."""
+    """Where a solver stopped. `converged` is a claim that was checked, and `status` says how.
+
+    Nothing is claimed where the value or a component of `z` is not finite.
+    """
 
     z: Tensor
     value: float
@@ -87,6 +91,16 @@ class Solution:
     exact: bool = False
     """Whether `value` is that of all rows at `z` to rounding, so that nobody need ask for it again."""
 
+    def __post_init__(self) -> None:
+        if self.converged and not (math.isfinite(self.value) and bool(torch.isfinite(self.z).all())):
+            object.__setattr__(self, "converged", False)
+            object.__setattr__(self, "status", f"the loss or the parameters are not finite; {self.status}")
+
+
+def largest_of(*values: float) -> float:
+    """The largest of some numbers; NaN if one of them is, which `max` may drop so that a limit passes."""
+    return math.nan if any(map(math.isnan, values)) else max(values)
+
 
 def scaled_eigen(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Eigenvalues and vectors of a Hessian `(..., K, K)` scaled to a unit diagonal; the scale `(..., K)`."""
@@ -97,12 +111,14 @@ def scaled_eigen(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def newton_direction(hessian: Tensor, gradient: Tensor, rows: int = 1) -> tuple[Tensor, float, bool]:
-    """`newton_directions` of one problem."""
+    """`newton_directions` of one problem; the decrement is NaN where something is not finite."""
+    if not bool(torch.isfinite(hessian).all() & torch.isfinite(gradient).all()):
+        return torch.full_like(gradient, math.nan), math.nan, False
     factor, failed = torch.linalg.cholesky_ex(hessian)
     pivots = factor.diagonal().tolist()
-    if not failed and pivots and min(pivots) > LEAST * max(pivots):
+    if not failed and pivots and min(pivots) > LEAST * largest_of(*pivots):
         direction = -torch.cholesky_solve(gradient[:, None], factor)[:, 0]
-        return direction, max(0.0, -float(gradient @ direction)) ** 0.5, True
+        return direction, math.sqrt(largest_of(0.0, -float(gradient @ direction))), True
     number = gradient.new_full((1,), rows)
     direction, decrement, definite = newton_directions(hessian[None], gradient[None], number)
     return direction[0], float(decrement), bool(definite)

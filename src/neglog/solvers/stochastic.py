@@ -55,8 +55,11 @@ def is_flat(history: Sequence[float], patience: int | None, least: float) -> boo
 
 def certified(problem: MaybeKinked, z: Tensor, history: Sequence[float], certainty: float) -> Solution:
     """The end of some steps at `z` `(K,)`, and whether an optimum is within `certainty` standard errors."""
-    value, gradient = problem.value_and_gradient(z)
     steps = len(history)
+    if not bool(torch.isfinite(z).all()):
+        status = f"the parameters are not finite after {steps} steps; lower the learning rate"
+        return Solution(z, math.nan, False, status, steps, tuple(history))
+    value, gradient = problem.value_and_gradient(z)
 
     def stopped(converged: bool, status: str) -> Solution:
         return Solution(z, value, converged, status, steps, tuple(history))

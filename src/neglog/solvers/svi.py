@@ -94,7 +94,7 @@ class SVI(Settings):
             with problem.training(self.seed):
                 for index in tqdm(indices, "SVI", self.steps, disable=not progress, leave=False):
                     arguments, keywords = problem.literal_arguments(index)
-                    history.append(svi.step(*arguments, **keywords))
+                    history.append(_loss_of_step(svi, guide, arguments, keywords))
                     if hasattr(optim, "pt_scheduler_constructor"):
                         _advance(optim, history[-1])
                     if not math.isfinite(history[-1]) or is_flat(
@@ -110,6 +110,16 @@ class SVI(Settings):
         gamma = 1e-4 ** (1 / max(1, self.steps))
         adam = {"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.05}, "gamma": gamma}
         return pyro.optim.ExponentialLR(adam)
+
+
+def _loss_of_step(svi: Any, guide: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> float:
+    """The loss before a gradient step; NaN where the step before led to parameters that are not finite."""
+    try:
+        return float(svi.step(*arguments, **keywords))
+    except ValueError:  # of a prior that checks its values
+        if all(bool(torch.isfinite(value).all()) for value in guide.parameters()):
+            raise
+        return math.nan
 
 
 def _advance(scheduler: Any, loss: float) -> None:

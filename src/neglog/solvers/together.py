@@ -272,7 +272,8 @@ def newton_together(
             last_z, last_value = _last_step(problems, at, direction, decrement, room, tried & ended, good)
             where = index[ended]
             found.z[where], found.value[where] = last_z[ended], last_value[ended]
-            found.converged[where], found.steps[where] = good[ended], step
+            finite = torch.isfinite(last_value) & torch.isfinite(last_z).all(-1)
+            found.converged[where], found.steps[where] = (good & finite)[ended], step
             found.hessian[where] = at.hessian[ended]
         # A step that did not come from this Hessian says nothing of it.
         own = decrement if ahead is at.hessian else torch.where(at.fresh, decrement, torch.inf)

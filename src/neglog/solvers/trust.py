@@ -62,8 +62,8 @@ class TrustRegion(Settings):
     def minimise(self, problem: Problem, start: Tensor, progress: bool = False) -> Solution:
         """The minimum of `problem`, from `start` `(K,)`."""
         walk = _Walk(problem, start, self.max_steps)
-        if not math.isfinite(walk.value):
-            return walk.ended(False, "the loss is not finite at the start")
+        if not (math.isfinite(walk.value) and bool(torch.isfinite(walk.gradient).all())):
+            return walk.ended(False, "the loss or its gradient is not finite at the start")
         if hasattr(problem, "gauss_newton"):
             _approach(walk)
         return self._finish(walk)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neglog.solvers.lines import Array, Index, Lines
+from neglog.solvers.solution import largest_of
 
 SLACK = 1e-9
 """How far outside [0, 1] a dual may be by rounding, and how near to a border it counts as on it."""
@@ -67,8 +68,8 @@ def vertex_at(lines: Lines, basis: Index, guess: Array | float = 0.5) -> Vertex 
         return None
     duals = weighted / lines.weights[held]
     off = np.abs(weighted @ lines.design(held) - missing).max() / (lines.weights.sum() * lines.unit)
-    excess = max(float((-duals).max()), float((duals - 1).max()), 0.0)
-    return Vertex(z, basis, residuals, held, duals, max(excess, float(off)))
+    violation = largest_of(float((-duals).max()), float((duals - 1).max()), float(off), 0.0)
+    return Vertex(z, basis, residuals, held, duals, violation)
 
 
 def _duals(lines: Lines, basis: Index, held: Index, missing: Array, guess: Array | float) -> Array | None:
