@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neglog.solvers.newton import EPSILON, Newton
 from neglog.solvers.settings import Settings
-from neglog.solvers.solution import Kinked, Solution, newton_direction
+from neglog.solvers.solution import Kinked, Solution, largest_of, newton_direction
 
 NOISE = 1e-9
 """A residual this small beside the largest is zero up to rounding."""

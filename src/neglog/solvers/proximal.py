@@ -13,7 +13,7 @@ from neglog.errors import UnboundedLikelihoodError
 from neglog.solvers.newton import EPSILON, NEAR, ROUGH, ROUGHLY, SLOW
 from neglog.solvers.quadratic import Quadratic
 from neglog.solvers.settings import Settings
-from neglog.solvers.solution import Problem, Solution, scaled_eigen
+from neglog.solvers.solution import Problem, Solution, largest_of, scaled_eigen
 
 FLAT = 1e-10
 """A curvature of less than this share of the largest is none."""
