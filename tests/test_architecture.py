@@ -204,6 +204,7 @@ MAY_IMPORT = {
             "wellformed",
         },
         "existence": {"errors", "objective.coordinates", "objective.objective"},
+        "marked": {"errors", "objective.objective", "tracing"},
         "limits": {"distributions", "kinks", "objective.coordinates", "objective.objective", "solvers"},
         "curvature": {"objective.coordinates", "objective.objective", "predictors", "tracing"},
         "parabola": {
@@ -275,6 +276,7 @@ MAY_IMPORT = {
             "fitting.joint_mode",
             "fitting.least_squares",
             "fitting.limits",
+            "fitting.marked",
             "fitting.offsets",
             "fitting.penalised",
             "fitting.refinement",

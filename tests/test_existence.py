@@ -200,3 +200,60 @@ def test_a_quantile_within_its_censoring_bound_is_certified() -> None:
     fit = mle(censored(partial(models.quantile, tau=0.25), upper=bound), x[:, :0], y)
     assert fit.converged
     assert "beyond" not in fit.status
+
+
+# Rows with a scale of their own
+
+SCALES = {
+    "gaussian": ("mean", "sigma"),
+    "laplace": ("location", "scale"),
+    "huber": ("location", "scale"),
+    "logistic": ("location", "scale"),
+    "quantile": ("quantile", "scale"),
+    "heteroscedastic": ("mean", "log_variance"),
+    "gamma": ("log_mean", "shape"),
+    "weibull": ("log_scale", "shape"),
+    "lognormal": ("log_median", "sigma"),
+    "inverse_gaussian": ("log_mean", "dispersion"),
+    "beta": ("logit_mean", "precision"),
+}
+
+
+def _response(name: str) -> torch.Tensor:
+    z = _columns(3)[:, 2]
+    if name == "beta":
+        return torch.sigmoid(z)
+    return z.exp() if name in ("gamma", "weibull", "lognormal", "inverse_gaussian") else z
+
+
+def _mark(*rows: int) -> torch.Tensor:
+    column = torch.zeros((ROWS, 1), dtype=torch.float64)
+    column[list(rows)] = 1.0
+    return column
+
+
+@pytest.mark.parametrize("rows", [(3,), (3, 7)])
+@pytest.mark.parametrize("name", SCALES)
+def test_a_scale_of_rows_that_the_location_can_follow_has_no_maximum(
+    name: str, rows: tuple[int, ...]
+) -> None:
+    location, scale = SCALES[name]
+    with pytest.raises(UnboundedLikelihoodError, match=f"row.* {', '.join(map(str, rows))} alone"):
+        mle(getattr(models, name), {location: _columns(), scale: _mark(*rows)}, _response(name))
+
+
+@pytest.mark.parametrize("rows", [(3,), (3, 7)])
+def test_a_covariance_of_rows_that_the_mean_can_follow_has_no_maximum(rows: tuple[int, ...]) -> None:
+    x = torch.cat([_columns(1), _mark(*rows)], 1)
+    with pytest.raises(UnboundedLikelihoodError, match=f"{', '.join(map(str, rows))} alone"):
+        mle(models.multivariate_heteroscedastic, x, _columns(4)[:, 2:])
+
+
+def test_a_scale_of_more_rows_than_the_location_can_follow_is_fitted() -> None:
+    fit = mle(models.gaussian, {"mean": _columns(), "sigma": _mark(*range(6))}, _response("gaussian"))
+    assert fit.converged
+
+
+def test_rows_with_a_mean_of_their_own_are_fitted() -> None:
+    x = {"mean": torch.cat([_columns(), _mark(3)], 1), "sigma": _columns(1)}
+    assert mle(models.gaussian, x, _response("gaussian")).converged

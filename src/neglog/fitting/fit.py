@@ -31,6 +31,7 @@ from neglog.fitting.existence import check_certain, check_covariance, recession
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.least_squares import closed_form
 from neglog.fitting.limits import in_bounds, why_unbounded
+from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.offsets import Offset, levelled, offset_of
 from neglog.fitting.penalised import at_corners, is_penalised
 from neglog.fitting.refinement import refined
@@ -225,6 +226,7 @@ def _fit(
     start = None if start is None else current_names(model, named_values("start", start), "start")
     objective = whole = Objective(model, data, start)
     check_certain(objective)
+    check_marked_rows(objective)
     check_joint_mode(objective)
     offset = offset_of(whole)
     if offset is not None:

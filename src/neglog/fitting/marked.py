@@ -1,0 +1,104 @@
+"""Marked rows: columns that give a few rows, which the location can follow exactly, a scale of their own."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from neglog.errors import UnboundedLikelihoodError
+from neglog.objective.objective import Objective
+from neglog.tracing import Affine
+
+MOST = 10
+"""The largest number of rows of a column that is looked at."""
+SHIFT = 30.0
+"""The change of a predictor, a logarithm, at which a spread that it determines is next to nothing."""
+VANISHED = 1e-4
+"""The share of a spread below which it has vanished at `SHIFT`."""
+STAYS = 1e-2
+"""The share of its distance from the ends of the support that a mean keeps where the spread vanishes."""
+
+
+def check_marked_rows(objective: Objective) -> None:
+    """Refuse a scale that has a column for a few rows alone, which the location can follow exactly.
+
+    The scale of these rows goes to 0 while that of the others stays, and the likelihood goes to infinity.
+
+    Raises:
+        UnboundedLikelihoodError: naming the column and the rows.
+    """
+    if len(objective.calls) < 2 or _is_discrete(objective):
+        return
+    for call in objective.calls:
+        site = objective.sites.get(f"{call.name}.weight")
+        if site is None or not site.masked or call.design.requires_grad or not call.design.shape[1]:
+            continue
+        used = call.design != 0
+        few = (used.sum(0) <= MOST).nonzero()[:, 0].tolist()
+        if not few or not _is_scale(objective, call):
+            continue
+        for column in few:
+            rows = used[:, column].nonzero()[:, 0]
+            same = len(call.design[rows, column].sign().unique()) == 1
+            if same and _can_follow(objective, call, rows):
+                raise _refusal(objective, call, column, rows)
+
+
+def _is_discrete(objective: Objective) -> bool:
+    return not objective.exacting and objective.data.y.dim() == 1
+
+
+def _is_scale(objective: Objective, call: Affine) -> bool:
+    """Whether a predictor makes the spread vanish while the mean stays away from the ends of the support."""
+    site = objective.sites.get(f"{call.name}.bias")
+    if site is None:
+        return False
+    for shift in (-SHIFT, SHIFT):
+        theta = objective.initial.clone()
+        theta[site.place] = shift
+        try:
+            spread, room = _spread(objective, objective.initial)
+            less, left = _spread(objective, theta)
+        except (ValueError, NotImplementedError, AttributeError):
+            continue  # torch refuses a parameter that is 0 or infinite there, or there is no variance
+        stays = (left >= STAYS * room) & (STAYS * left <= room)
+        if bool((less <= VANISHED * spread).all()) and bool(stays.all()):
+            return True
+    return False
+
+
+def _spread(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """The standard deviation of each row, and the distance of its mean from the ends of the support."""
+    response = objective.few.response(theta)
+    mean, support = response.mean, response.support
+    low, high = getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
+    room = torch.minimum(mean - low, high - mean)
+    return response.variance.sqrt(), torch.where(torch.isfinite(room), room, 1.0)
+
+
+def _can_follow(objective: Objective, scale: Affine, rows: Tensor) -> bool:
+    """Whether another predictor can take any values in these rows."""
+    for call in objective.calls:
+        bias = f"{call.name}.bias" in objective.sites
+        weight = f"{call.name}.weight" in objective.sites
+        if call.name == scale.name or not (bias or weight) or _is_scale(objective, call):
+            continue
+        columns = [call.design[rows]] if weight else []
+        columns += [torch.ones((len(rows), 1)).to(call.design)] if bias else []
+        design = torch.cat(columns, 1)
+        if design.shape[1] and int(torch.linalg.matrix_rank(design)) == len(rows):
+            return True
+    return False
+
+
+def _refusal(objective: Objective, call: Affine, column: int, rows: Tensor) -> UnboundedLikelihoodError:
+    named = ", ".join(str(objective.data.row(row)) for row in rows.tolist())
+    plural = "s" * (len(rows) > 1)
+    return UnboundedLikelihoodError(
+        f"`{objective.name}` has no maximum: `{call.name}` has the column "
+        f"{objective.column_names(call)[column]} for row{plural} {named} alone, which the other coefficients "
+        "can follow exactly, so their spread goes to 0. Leave the column out of the scale, give it more "
+        "rows, or use `map_estimate` with proper priors."
+    )
