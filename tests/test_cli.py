@@ -1,5 +1,6 @@
 """The command line: known numbers, one clear line for every failure, and nothing on stdout but results."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -390,6 +391,60 @@ def test_the_bar_shows_each_name_once(capsys: pytest.CaptureFixture[str]) -> Non
 
     assert list(_bar(["a", "b"])) == ["a", "b"]
     assert capsys.readouterr().out == ""
+
+
+# What ends in one line and code 2, or in an interrupt
+
+
+def test_a_table_that_is_cut_off_or_no_file_is_one_line() -> None:
+    whole = gzip.compress(Path(CARS).read_bytes())
+    for name, content in {"cut": whole[:120], "damaged": whole[:30] + b"\xff" * 60 + whole[90:]}.items():
+        Path(f"{name}.csv.gz").write_bytes(content)
+        message = complaint("fit", f"{name}.csv.gz", "dist ~ speed", "-m", "gaussian")
+        assert "is cut off or damaged. Copy or compress it again" in message
+    os.mkfifo("pipe.csv")
+    assert "is a pipe or a device" in complaint("fit", "pipe.csv", "dist ~ speed", "-m", "gaussian")
+    Path("again.csv.gz").write_bytes(gzip.compress(Path(CARS).read_bytes()))  # the remedy
+    assert run("fit", "again.csv.gz", "dist ~ speed", "-m", "gaussian").exit_code == 0
+
+
+def test_a_comparison_without_a_score_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neglog.models, "__all__", ["gaussian", "laplace"])
+    y = np.random.default_rng(0).normal(size=20)
+    pd.DataFrame({"rare": [1.0] + [0.0] * 19, "y": y}).to_csv("rare.csv", index=False)
+    message = complaint("compare", "rare.csv", "y ~ rare", "--no-plot")
+    assert "no model could be scored on rows it has not seen. gaussian: without fold" in message
+
+
+def test_a_long_cell_is_not_shown_whole() -> None:
+    rows = "".join(f"{k},{k % 7}\n" for k in range(20))
+    Path("long.csv").write_text(f"x,y\n{rows}{'a' * 1_000_000},1\n")
+    message = complaint("fit", "long.csv", "y ~ x", "-m", "gaussian")
+    assert len(message) < 1100
+    assert "row 20 has 'aaa" in message
+    assert message.endswith("if its values are categories.")
+
+
+def test_an_interrupt_is_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **keywords: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(neglog, "mle", interrupted)
+    result = run("fit", CARS, "dist ~ speed", "-m", "gaussian")
+    assert (result.exit_code, result.stderr) == (130, "neglog: interrupted\n")
+
+
+@pytest.mark.parametrize(("stdout", "code", "lines"), [("/dev/full", 2, 1), ("closed pipe", 0, 0)])
+def test_an_output_that_takes_nothing_is_no_traceback(stdout: str, code: int, lines: int) -> None:
+    command = [sys.executable, "-c", "from neglog.cli import main; main()", "--version"]
+    if stdout == "closed pipe":
+        heard, tell = os.pipe()
+        os.close(heard)
+    else:
+        tell = os.open(stdout, os.O_WRONLY)
+    done = subprocess.run(command, stdout=tell, stderr=subprocess.PIPE, text=True)
+    os.close(tell)
+    assert (done.returncode, len(done.stderr.splitlines())) == (code, lines), done.stderr
 
 
 # The program

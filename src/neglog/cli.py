@@ -1,14 +1,16 @@
 """The command line: ``neglog fit``, ``neglog predict``, ``neglog compare``.
 
 Results go to stdout, everything said about them to stderr. Exit codes: 0 for a result, 1 for a fit that did
-not converge, 2 for a request that cannot be met, with one line that says why.
+not converge, 2 for a request that cannot be met, with one line that says why, 130 for an interrupt.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -22,10 +24,13 @@ from neglog.errors import ConvergenceWarning, DataError, NeglogError
 if TYPE_CHECKING:  # Everything else is imported where it is used, or `neglog --help` would wait for torch.
     import pandas as pd
 
-    from neglog.comparison import Kind
+    from neglog.comparison import Comparison, Kind
     from neglog.formula import Learned
 
 EPILOG = "Exit codes: 0 a result; 1 a fit that did not converge; 2 a request that cannot be met."
+
+LONGEST = 1000
+"""Characters of an error that are shown: what a file holds may be of any length."""
 
 app = typer.Typer(
     name="neglog",
@@ -66,14 +71,28 @@ class _Response(Enum):
 
 def main() -> None:
     """Run the command line."""
-    app(prog_name="neglog")
+    try:
+        with _reporting():
+            app(prog_name="neglog")
+    except typer.Exit as end:
+        _leave(end.exit_code)
+
+
+def _leave(code: int) -> None:
+    """End the process; what cannot be written to stdout any more is not tried again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(code)
 
 
 def _version(asked: bool) -> None:
     if asked:
         from neglog import __version__
 
-        typer.echo(f"neglog {__version__}")
+        with _reporting():  # or typer would end with code 1 where nobody reads on
+            typer.echo(f"neglog {__version__}")
         raise typer.Exit
 
 
@@ -153,7 +172,7 @@ def predict(
         raise typer.BadParameter(f"must be between 0 and 1; it is {level}.", param_hint="--level")
     with _reporting():
         from neglog import export
-        from neglog.tables import check_kind, read_table, write_table
+        from neglog.tables import check_kind, write_table
 
         if out is not None:
             check_kind(out)
@@ -162,7 +181,7 @@ def predict(
             raise DataError(
                 f"`{folder}` was saved without a formula. Use neglog.export.load and neglog.predict."
             )
-        table = read_table(data)
+        table = _read(data)
         rows, dropped = saved.formula.rows(table, drop_missing=drop_missing)
         predicted = _predictions(saved, rows, level).add_prefix(prefix)
         taken = [name for name in predicted if name in table]
@@ -221,6 +240,7 @@ def compare(
         comparison = compare_models(
             learned, weights=weights, folds=folds, seed=seed, response=kind, watch=watch
         )
+        _check_scored(comparison)
         if path is not None:
             fits = {entry.model: entry.fit for entry in comparison.entries if entry.fit is not None}
             plots.write(plots.picture_of_table(fits, learned.design, learned.table), path)
@@ -238,13 +258,30 @@ def _learn(
     data: Path, formula: str, also: Sequence[str] | None, weights: str | None, drop_missing: bool
 ) -> Learned:
     from neglog.formula import learn
-    from neglog.tables import read_table
 
-    table = read_table(data)
+    table = _read(data)
     keep = () if weights is None else (weights,)
     learned = learn(formula, table, also or (), keep=keep, drop_missing=drop_missing)
     _say_dropped(learned.dropped, len(table))
     return learned
+
+
+def _read(data: Path) -> pd.DataFrame:
+    from neglog.tables import read_table
+
+    if data.exists() and not data.is_file() and not data.is_dir():
+        raise DataError(f"`{data}` is a pipe or a device. Write the table to a file, and give its path.")
+    try:
+        return read_table(data)
+    except (EOFError, zlib.error):
+        raise DataError(f"`{data}` is cut off or damaged. Copy or compress it again.") from None
+
+
+def _check_scored(comparison: Comparison) -> None:
+    from neglog.reports import reasons
+
+    if not comparison.scored:
+        raise DataError(f"no model could be scored on rows it has not seen. {' '.join(reasons(comparison))}")
 
 
 def _predictions(saved: Any, rows: pd.DataFrame, level: float) -> pd.DataFrame:
@@ -277,10 +314,20 @@ def _reporting() -> Iterator[None]:
         try:
             yield
         except BrokenPipeError:  # The reader of stdout has seen enough.
-            raise
+            raise typer.Exit(0) from None
+        except KeyboardInterrupt:
+            _say("interrupted")
+            raise typer.Exit(130) from None
         except (NeglogError, OSError) as error:
-            _say(f"error: {' '.join(str(error).split())}")
+            _say(f"error: {_in_one_line(error)}")
             raise typer.Exit(2) from None
+
+
+def _in_one_line(error: Exception) -> str:
+    """An error without line breaks, and without the middle of what is too long to read."""
+    text = " ".join(str(error).split())
+    part = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:part]} [...] {text[-part:]}"
 
 
 def _print(*parts: Any) -> None:

@@ -48,7 +48,7 @@ Above it a density at a whole number is the probability of the unit around it to
 
 MOST_PLACES = 6
 """Decimals of a score, in nats per row, beyond which solvers differ."""
-SAME = 0.5 * 10.0**-MOST_PLACES
+SAME_SCORE = 0.5 * 10.0**-MOST_PLACES
 """A difference of scores, in nats per row, that those decimals do not show."""
 
 
@@ -112,7 +112,7 @@ class Comparison:
         """The best entry and all that are within one standard error of it."""
         best, *rest = self.scored
         behind = {entry.model: self.behind(entry) for entry in rest}
-        near = [entry for entry in rest if behind[entry.model][0] <= max(behind[entry.model][1], SAME)]
+        near = [entry for entry in rest if behind[entry.model][0] <= max(behind[entry.model][1], SAME_SCORE)]
         return (best, *near)
 
     @property
@@ -136,10 +136,7 @@ class Comparison:
         rest = [entry for entry in self.scored if entry is not best]
         if not rest:
             return f"Only `{best.model}` could be scored, so there is nothing to compare {best.loss} with."
-        gap, error = self.behind(near[0] if near else rest[0])
-        digits = 1 - math.floor(math.log10(error)) if error > 0 else 3  # two digits of the error
-        places = min(max(0, digits), MOST_PLACES)
-        margin = f"{max(gap, 0.0):.{places}f} ± {error:.{places}f} nats per row"
+        margin = _margin(*self.behind(near[0] if near else rest[0]))
         if near:
             *some, last = [entry.loss for entry in (best, *near)]
             names = _listed([entry.model for entry in near])
@@ -225,6 +222,13 @@ def kind_of(y: torch.Tensor, weights: torch.Tensor, asked: Kind | None = None) -
     if spread < COARSE:
         return "discrete", f"{units}, less than {COARSE:g}, as counts are"
     return "continuous", f"{units}, at least {COARSE:g}, as measurements in whole units have"
+
+
+def _margin(gap: float, error: float) -> str:
+    """A difference of scores with two digits of its standard error."""
+    digits = 1 - math.floor(math.log10(error)) if error > 0 else 3
+    places = min(max(0, digits), MOST_PLACES)
+    return f"{max(gap, 0.0):.{places}f} ± {error:.{places}f} nats per row"
 
 
 def _serves(name: str, y: torch.Tensor, kind: Kind) -> bool:
