@@ -93,7 +93,7 @@ def check_certain(objective: Objective) -> None:
                 raise UnboundedLikelihoodError(
                     f"`{objective.name}` has no maximum: every `y` is {float(y[0]):g}, so the likelihood "
                     f"rises for ever as `{call.name}` of Intercept → {REAL[shift > 0]}. Without another "
-                    "response there is nothing to estimate; use `map_estimate` with proper priors."
+                    f"response there is nothing to estimate; {objective.prior_advice}."
                 )
 
 

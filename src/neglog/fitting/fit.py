@@ -299,12 +299,13 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
     if runaway.coefficients and runaway.both:
         raise SingularDesignError(
             f"`{name}` cannot tell its parameters apart: the likelihood is the same as {runaway}, and the "
-            "other way. Leave a column out, such as one that is constant, or use `map_estimate`."
+            "other way. Leave a column out, such as one that is constant, or "
+            f"{coordinates.objective.prior_advice}."
         )
     if runaway.coefficients:
         raise UnboundedLikelihoodError(
             f"`{name}` has no maximum: the likelihood never falls as {runaway}. "
-            f"{why_unbounded(coordinates.objective)} Leave it out, or use `map_estimate` with proper priors."
+            f"{why_unbounded(coordinates.objective)} Leave it out, or {coordinates.objective.prior_advice}."
         )
     status = f"the likelihood is largest at the border: it never falls as {runaway}"
     return replace(solution, converged=False, status=status)
@@ -338,7 +339,7 @@ def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | Non
     if not all(bool(torch.isfinite(value).all()) for value in params.values()):
         raise UnboundedLikelihoodError(
             f"`{objective.name}` ran off to infinity: {solution.status}. The likelihood may have no maximum; "
-            "use `map_estimate` with proper priors, or a smaller learning rate."
+            f"{objective.prior_advice}, or take a smaller learning rate."
         )
     nll, prior = end or objective.end(theta, solution.value if solution.exact else None)
     return Fit(

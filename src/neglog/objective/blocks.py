@@ -334,7 +334,7 @@ def check_rank(
     if rows < count:
         raise SingularDesignError(
             f"`{call.name}` has {count} coefficients ({', '.join(names)}) and the data have {rows} rows; "
-            "they are not identified. Leave columns out, or use `map_estimate` with proper priors."
+            f"they are not identified. Leave columns out, or {objective.prior_advice}."
         )
     sizes = free.norm(dim=0)
     triangle = torch.linalg.qr(free / torch.where(sizes > 0, sizes, 1.0), mode="r").R
@@ -345,7 +345,7 @@ def check_rank(
     involved = [name for name, part in zip(names, vector.tolist(), strict=True) if part > 1e-6 * vector.max()]
     raise SingularDesignError(
         f"the columns {', '.join(involved)} of `{call.name}` are linearly dependent, so their coefficients "
-        "are not identified. Leave one of them out, or use `map_estimate` with proper priors."
+        f"are not identified. Leave one of them out, or {objective.prior_advice}."
         if len(involved) > 1
         else f"the column {involved[0]} of `{call.name}` is 0 in every row, so its coefficient is not "
         "identified. Leave it out."

@@ -237,6 +237,18 @@ class Objective:
     def _scant(self) -> Objective:
         return self.take(slice(0, 8)) if self.rows > 8 and self.separable else self
 
+    @property
+    def prior_advice(self) -> str:
+        """How priors identify coefficients: by counting those of the model, or by others in their place."""
+        if self.priorless:
+            return "use `map_estimate`, which counts the priors of the model"
+        flat = ", ".join(repr(name) for name, site in self.sites.items() if site.masked)
+        return (
+            f"give proper priors by `with_priors` to {flat}"
+            if flat
+            else "give narrower ones by `with_priors`"
+        )
+
     @cached_property
     def priorless(self) -> bool:
         """Whether no prior counts, as under `flat`."""

@@ -81,5 +81,6 @@ def check_spread(response: Any, data: Data, name: str) -> None:
     raise UnboundedLikelihoodError(
         f"`{name}` fits {which} exactly (row {data.row(row)}: y = {float(y[row]):g}), so its "
         "spread goes to 0 and the likelihood has no maximum. Use fewer columns or more rows, condition "
-        "the scale at a known value, or use `map_estimate` with a prior that keeps the scale away from 0."
+        "the scale at a known value, as pyro.condition(model, {'sigma': torch.tensor(1.0)}) does if it is "
+        "called sigma."
     )
