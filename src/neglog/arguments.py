@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.masked import MaskedTensor
 
 from neglog.errors import DataError, ModelError
@@ -91,6 +92,43 @@ def choice(name: str, value: Any, known: Collection[Any]) -> Any:
     *most, last = map(repr, known)
     options = f"one of {', '.join(most)}, {last}" if len(most) > 1 else " or ".join([*most, last])
     raise ModelError(f"`{name}` must be {options}; it is {shown(value)}.{proposal}")
+
+
+def text(name: str, value: Any) -> str:
+    """A text.
+
+    Raises:
+        ModelError: it is none.
+    """
+    if not isinstance(value, str):
+        raise ModelError(f"`{name}` must be text; it is {shown(value)}.")
+    return value
+
+
+def mapping(name: str, value: Any, example: str) -> Mapping[Any, Any]:
+    """A mapping.
+
+    Raises:
+        ModelError: it is none.
+    """
+    if not isinstance(value, Mapping):
+        raise ModelError(f"`{name}` must be a mapping, such as {example}; it is {shown(value)}.")
+    return value
+
+
+def checked_model(model: Any) -> Callable[..., Any]:
+    """A model, or an error that says what is none.
+
+    Raises:
+        ModelError: it is no function, but for example a class or a distribution.
+    """
+    if not callable(model) or isinstance(model, type | Distribution):
+        what = "the class " * isinstance(model, type)
+        raise ModelError(
+            f"`model` must be a function `(x, y=None)`, as `models.gaussian` is; it is {what}{model!r}."
+        )
+    checked: Callable[..., Any] = model
+    return checked
 
 
 def check_dense(name: str, value: Tensor) -> None:

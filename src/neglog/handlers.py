@@ -7,9 +7,11 @@ Each takes a model, a callable `(x, y=None)`, and returns another, so they nest:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 from types import TracebackType
 from typing import Any
 
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import torch
@@ -19,6 +21,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
+from neglog.arguments import check_dense, checked_model, mapping, number, text
+from neglog.conversion import to_tensor
 from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.layers import current_names
 from neglog.modes import Constants, Mode, features, in_mode
@@ -95,20 +99,6 @@ class _Flat(_Sites):
         msg["mask"] = False if msg["mask"] is None else msg["mask"] & False
 
 
-def checked_model(model: Any) -> Model:
-    """A model, or an error that says what is none.
-
-    Raises:
-        ModelError: it is no function.
-    """
-    if not callable(model):
-        raise ModelError(
-            f"`model` must be a function `(x, y=None)`, as `models.gaussian` is; it is {model!r}."
-        )
-    checked: Model = model
-    return checked
-
-
 def _named(model: Model, named: Mapping[str, Any], argument: str) -> dict[str, Any]:
     """What is named by sites or predictors, under their current names; the model is one."""
     return dict(current_names(checked_model(model), named, argument))
@@ -130,6 +120,8 @@ def flat(model: Model, *sites: str) -> Model:
     >>> float(trace.log_prob_sum(lambda name, site: name != "y"))
     0.0
     """
+    for site in sites:
+        text("sites", site)
     return _Flat("flat", frozenset(_named(model, dict.fromkeys(sites), "flat")))(model)
 
 
@@ -168,7 +160,8 @@ def with_priors(model: Model, priors: Mapping[str, dist.Distribution]) -> Model:
     >>> poutine.trace(wide).get_trace(torch.zeros(2, 3)).nodes["mean.weight"]["fn"].base_dist.scale
     tensor([100., 100., 100.])
     """
-    for name, prior in priors.items():
+    for name, prior in mapping("priors", priors, "{'sigma': dist.HalfNormal(1.0)}").items():
+        text("the keys of `priors`", name)
         if not isinstance(prior, torch.distributions.Distribution):
             raise ModelError(f"the prior for `{name}` must be a distribution; it is {prior!r}.")
     return _WithPriors(_named(model, priors, "with_priors"))(model) if priors else model
@@ -203,7 +196,7 @@ def weighted(model: Model, weights: Tensor | float) -> Model:
         DataError: a weight is negative, NaN or infinite, or `weights` has two dimensions; when the model
             runs, a number of weights other than the number of rows.
     """
-    tensor = torch.as_tensor(weights)
+    tensor = _weights(weights)
     if tensor.dim() > 1:
         raise DataError(f"`weights` needs the shape (rows,); it has {tuple(tensor.shape)}.")
     wrong = ~(torch.isfinite(tensor) & (tensor >= 0))
@@ -211,7 +204,22 @@ def weighted(model: Model, weights: Tensor | float) -> Model:
         row = int(wrong.reshape(-1).nonzero()[0])
         value = float(tensor.reshape(-1)[row])
         raise DataError(f"`weights` must be finite and not negative; row {row} has {value:g}.")
-    return Weighted(tensor)(model)
+    return Weighted(tensor)(checked_model(model))
+
+
+def _weights(weights: Any) -> Tensor:
+    """The weights of `weighted` as a tensor, `(N,)` or `()`; the labels of a series could not be compared."""
+    if isinstance(weights, Real) and not isinstance(weights, bool):
+        return torch.tensor(number("weights", weights), dtype=torch.float64)
+    if isinstance(weights, pd.Series | pd.DataFrame):
+        raise DataError(
+            "`weights` has labels, which `weighted` cannot compare with those of the data; pass "
+            "weights.to_numpy(), or fit mle(model, x, y, weights=weights)."
+        )
+    if isinstance(weights, Tensor) and weights.is_floating_point():
+        check_dense("weights", weights)
+        return weights
+    return to_tensor("weights", weights, torch.float64, integers=True)
 
 
 Module = nn.Module | Mapping[str, nn.Module]

@@ -20,6 +20,8 @@ import torch
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _ENUM_ALLOCATOR, _PYRO_STACK
 from torch.overrides import _pop_mode, _push_mode
 
+from neglog.errors import ModelError, NeglogError
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -41,10 +43,32 @@ def isolated(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
-        with isolation():
+        with isolation(), translated():
             return function(*args, **kwargs)
 
     return alone
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Errors of torch about numbers that overflowed, as an error of neglog.
+
+    Raises:
+        ModelError: a distribution refused its parameters, or a matrix could not be decomposed.
+    """
+    try:
+        yield
+    except NeglogError:
+        raise
+    except (ValueError, torch.linalg.LinAlgError) as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, ValueError) and "to satisfy the constraint" not in text:
+            raise
+        raise ModelError(
+            f"a distribution or a matrix left the range of its numbers: {text.rstrip(':')}. Bring the "
+            "columns of `x`, a real `y` and the parameters of priors to order one, as by dividing each by "
+            "its largest absolute value."
+        ) from error
 
 
 @contextmanager

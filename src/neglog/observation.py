@@ -15,6 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal
 
+from neglog.arguments import checked_model
 from neglog.distributions import Censored, MarginalNormal, Truncated
 from neglog.distributions.supports import filled
 from neglog.errors import DataError, ModelError
@@ -76,7 +77,7 @@ def masked(model: Model) -> Model:
     >>> round(fit.params["mean.bias"].item(), 6), fit.n
     (3.0, 3.0)
     """
-    return _Masked(model)
+    return _Masked(checked_model(model))
 
 
 class _Masked:
@@ -123,7 +124,7 @@ class _Bounds:
                     f"`{side}` of `{self.name}` must be a number, or the name of a keyword that holds a "
                     f"bound for each row; it is {limit!r}."
                 )
-        self.model, self.lower, self.upper = model, lower, upper
+        self.model, self.lower, self.upper = checked_model(model), lower, upper
         self.description = {self.name: {"lower": lower, "upper": upper}}
         low, high = (limit if isinstance(limit, int | float) else None for limit in (lower, upper))
         if not -math.inf <= (low or 0) <= math.inf or not -math.inf <= (high or 0) <= math.inf:

@@ -20,7 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
+from neglog.arguments import mapping
 from neglog.comparison import designs
+from neglog.data import prepare
 from neglog.errors import DataError, NeglogError
 from neglog.fitting.fit import Fit
 from neglog.formula import Design
@@ -73,6 +75,10 @@ def picture(fits: Mapping[str, Fit], x: Any, y: Any, *, names: tuple[str, str] =
     Raises:
         DataError: there is no fit, or `x` is not the design of one.
     """
+    mapping("fits", fits, "{'a': fit}")
+    if not isinstance(names, tuple | list) or len(names) != 2 or not all(isinstance(n, str) for n in names):
+        raise DataError(f"`names` must be two names, of the input and of the response; it is {names!r}.")
+    y = prepare(x, y).y.numpy()
     predictions = {name: predict(fit, x) for name, fit in fits.items()}
     values = (
         x.to_numpy() if isinstance(x, pd.DataFrame) else None if isinstance(x, Mapping) else np.asarray(x)
@@ -83,7 +89,7 @@ def picture(fits: Mapping[str, Fit], x: Any, y: Any, *, names: tuple[str, str] =
         curve = _Curve(
             names[0], values[:, 0], grid, {name: predict(fit, grid[:, None]) for name, fit in fits.items()}
         )
-    return _draw(_Scene(fits, names[1], np.asarray(y, dtype=float), predictions, curve))
+    return _draw(_Scene(fits, names[1], y, predictions, curve))
 
 
 @isolated

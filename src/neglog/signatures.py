@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from neglog.arguments import checked_model
 from neglog.data import Roles
 from neglog.errors import ModelError
-from neglog.handlers import Model, checked_model
+from neglog.handlers import Model
 from neglog.layers import layers
 from neglog.tracing import model_name
 

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from neglog.arguments import flag, seed_of, shown
 from neglog.conversion import Named
 from neglog.data import prepare
 from neglog.distributions import probabilities
@@ -137,9 +138,14 @@ def cross_validate(
     """
     prepare(x, y, weights=weights, roles=roles_of(model, rows, cross_validate), **rows)
     y, rows = _column(y), {name: _column(values) for name, values in rows.items()}
+    seed, progress = seed_of(seed), flag("progress", progress)
     counts = masses(weights, len(y))
     counts = torch.where(_unknown(y), 0.0, counts) if takes_missing(model) else counts
     dealt = deal(counts, folds, seed)
+    if isinstance(scores, str) or not isinstance(scores, Sequence):
+        raise ModelError(f"`scores` must be a list of names, such as ['log', 'crps']; it is {shown(scores)}.")
+    for name in scores:
+        parsed(name)
     names = tuple(dict.fromkeys(("log", *scores)))
     for name in names:
         parsed(name)

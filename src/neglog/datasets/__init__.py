@@ -33,7 +33,7 @@ def path(name: str) -> Path:
     'engel.csv'
     """
     files = {file.stem: file for file in sorted(Path(__file__).parent.glob("*.csv"))}
-    if name not in files:
+    if not isinstance(name, str) or name not in files:
         raise DataError(
             f"`name` must be one of the data sets {', '.join(files)}, not {name!r}. Choose one of them."
         )

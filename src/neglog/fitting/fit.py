@@ -13,7 +13,7 @@ import torch
 from pyro.infer.autoguide.initialization import init_to_value
 from torch import Tensor
 
-from neglog.arguments import flag
+from neglog.arguments import flag, text
 from neglog.conversion import named_values
 from neglog.data import ALL, Columns, Data, prepare
 from neglog.errors import (
@@ -111,7 +111,7 @@ class Fit:
 
     def terms(self, predictor: str) -> tuple[str, ...] | None:
         """The names of the columns that a linear predictor of this name has, or None if it has none."""
-        for key in (*design_keys(predictor), ALL):
+        for key in (*design_keys(text("predictor", predictor)), ALL):
             if key in self.columns:
                 return self.columns[key]
         return None

@@ -9,10 +9,11 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from neglog.arguments import whole
+from neglog.conversion import to_tensor
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError, warn
 from neglog.fitting.fit import Fit, map_estimate
@@ -79,13 +80,19 @@ class LassoPath:
 
     def model_at(self, i: int) -> Model:
         """The model with the priors of strength `strengths[i]`."""
-        return sharpened(self.model, float(self.strengths[i]))
+        return sharpened(self.model, float(self.strengths[self._place(i)]))
 
     @isolated
     def fit(self, i: int) -> Fit:
         """The fit at `strengths[i]`: `map_estimate` of `model_at(i)`, started where the path is."""
+        i = self._place(i)
         start = {name: values[i] for name, values in self.params.items()}
         return map_estimate(self.model_at(i), start=start, **self.arguments)
+
+    def _place(self, i: int) -> int:
+        """An index of the path; negative ones count from its end."""
+        most = len(self.strengths) - 1
+        return whole("i", i, -most - 1, most)
 
     def __getstate__(self) -> Any:
         raise TypeError("a LassoPath is not pickled; save its tensors.")
@@ -179,7 +186,7 @@ class _Points:
 
 
 def _checked(strengths: Sequence[float] | Tensor) -> Tensor:
-    grid = torch.as_tensor(np.asarray(strengths), dtype=torch.float64)
+    grid = to_tensor("strengths", strengths, torch.float64, integers=True)
     sound = grid.dim() == 1 and len(grid) > 0 and bool((torch.isfinite(grid) & (grid > 0)).all())
     if not sound or bool((grid.diff() >= 0).any()):
         raise DataError(

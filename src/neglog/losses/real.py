@@ -16,6 +16,7 @@ from neglog.losses.shapes import (
     check_scale,
     finite,
     log_scale,
+    plain,
     positive,
     reduce,
 )
@@ -88,6 +89,7 @@ def gaussian_nll(
     """
     check_pair("mean", mean, target)
     log_sigma = log_scale("sigma", sigma, target)
+    sigma = plain(sigma)
     return reduce(0.5 * ((target - mean) / sigma).square() + log_sigma + HALF_LOG_TWO_PI, reduction)
 
 
@@ -113,6 +115,7 @@ def laplace_nll(
     """
     check_pair("median", median, target)
     log_scale_ = log_scale("scale", scale, target)
+    scale = plain(scale)
     return reduce((target - median).abs() / scale + log_scale_ + math.log(2), reduction)
 
 
@@ -211,6 +214,7 @@ def huber_nll(
     """
     check_pair("location", location, target)
     delta, log_scale_ = positive("delta", delta), log_scale("scale", scale, target)
+    scale = plain(scale)
     inner = math.sqrt(2 * math.pi) * math.erf(delta / math.sqrt(2))
     log_z = math.log(inner + 2 * math.exp(-0.5 * delta**2) / delta)
     return reduce(_huber((target - location) / scale, delta) + log_scale_ + log_z, reduction)
@@ -238,6 +242,7 @@ def student_t_nll(
     """
     check_pair("location", location, target)
     log_scale_ = log_scale("scale", scale, target)
+    scale = plain(scale)
     freedom = df if isinstance(df, Tensor) else target.new_tensor(positive("df", df, NUMBER_OR_TENSOR))
     check_scale("df", freedom, target)
     constant = (
@@ -263,6 +268,7 @@ def logistic_nll(
     """
     check_pair("location", location, target)
     log_scale_ = log_scale("scale", scale, target)
+    scale = plain(scale)
     z = (target - location) / scale
     return reduce(softplus(z, threshold=40) + softplus(-z, threshold=40) + log_scale_, reduction)
 
@@ -289,6 +295,7 @@ def quantile_nll(
     """
     check_pair("quantile", quantile, target)
     tau, log_scale_ = _share("tau", tau), log_scale("scale", scale, target)
+    scale = plain(scale)
     constant = math.log(tau) + math.log1p(-tau)
     return reduce(_pinball(target - quantile, tau) / scale + log_scale_ - constant, reduction)
 

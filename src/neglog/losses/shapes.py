@@ -85,6 +85,11 @@ def log_scale(name: str, value: Tensor | float, target: Tensor) -> Tensor | floa
     return math.log(positive(name, value, NUMBER_OR_TENSOR))
 
 
+def plain(value: Tensor | float) -> Tensor | float:
+    """A tensor as it is, and a number of any kind that was checked as a float."""
+    return value if isinstance(value, Tensor) else float(value)
+
+
 def positive(name: str, value: object, needed: str = "a finite number") -> float:
     """A number, refused unless positive and finite."""
     number = finite(name, value, needed)

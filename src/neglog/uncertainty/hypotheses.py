@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from neglog.arguments import choice
+from neglog.arguments import choice, text
 from neglog.data import ALL, Data, prepare_designs
 from neglog.distributions import probabilities
 from neglog.errors import DataError, ModelError
@@ -281,6 +281,7 @@ def _predictor(fit: Fit, coordinates: Coordinates, predictor: str | None) -> str
                 f"`predictor` must say which of {', '.join(calls + constants)} the columns are for."
             )
         return calls[0]
+    text("predictor", predictor)
     if not any(predictor in design_keys(name) for name in calls) and predictor not in constants:
         raise ModelError(f"there is no predictor {predictor!r}; there are {', '.join(calls + constants)}.")
     return predictor

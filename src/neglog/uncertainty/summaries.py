@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import torch
@@ -72,6 +72,7 @@ def summary(
     """
     level = share("level", level)
     choice("interval", interval, ("wald", "profile"))
+    choice("kind", kind, get_args(Kind))
     table = estimates(fit).to_frame()
     facts: dict[str, Any] = {
         name: getattr(fit, name)

@@ -1,0 +1,182 @@
+"""Every argument of every public function, crossed with values of wrong kinds.
+
+The outcome of a call is an answer or an error of `neglog.errors`, never one of another library.
+The values are refused before anything is fitted, so a thousand calls take seconds.
+"""
+
+import inspect
+import warnings
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pyro.distributions as dist
+import pytest
+import scipy.sparse
+import torch
+
+import neglog
+from neglog import datasets, flat, losses, map_estimate, mle, models, plots, solvers, with_priors
+from neglog.errors import NeglogError
+from neglog.validation import cross_validate
+
+N = 20
+RNG = np.random.default_rng(0)
+X, Y, W = RNG.normal(size=(N, 2)), RNG.normal(size=N), np.ones(N)
+COUNTS, GROUPS = RNG.poisson(3.0, size=N).astype(float), np.arange(N) // 4
+FIT, NARROW = mle(models.gaussian, X, Y), mle(models.gaussian, X[:, :1], Y)
+RATES = mle(models.poisson, X, COUNTS, exposure=W)
+DRAWN = neglog.posterior(models.gaussian, X, Y, method="laplace", draws=100)
+PRIOR = dist.Laplace(torch.zeros((), dtype=torch.float64), 1.0)
+LASSO = flat(with_priors(models.gaussian, {"mean.weight": PRIOR}), "mean.bias", "sigma")
+PATH = neglog.lasso_path(LASSO, X, Y, n=3)
+DRAWS = neglog.bootstrap(FIT, 40)
+GAUSSIAN = models.gaussian
+TENSOR = torch.tensor(Y)
+
+
+def generated():
+    yield 1.0
+
+
+def quantised():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(torch.tensor(X).float(), 0.1, 0, torch.qint8)
+
+
+WRONG = {
+    "text": "no such thing",
+    "a huge whole number": 10**30,
+    "complex": 1j,
+    "nothing": [],
+    "ragged": [[1.0], [1.0, 2.0]],
+    "a list of None": [None] * N,
+    "a set": {1.0, 2.0},
+    "a generator": generated(),
+    "an object": object(),
+    "a class": int,
+    "a distribution": dist.Normal(0.0, 1.0),
+    "a masked array": np.ma.array(Y, mask=Y > 0),
+    "a complex array": Y + 1j,
+    "a sparse tensor": torch.tensor(X).to_sparse(),
+    "a meta tensor": torch.ones(N, device="meta"),
+    "a quantised tensor": quantised(),
+    "an array of text": np.array(["a"] * N),
+    "an array of objects": np.array([None] * N),
+    "three dimensions": X[:, :, None],
+    "an empty frame": pd.DataFrame(),
+    "a frame of text": pd.DataFrame({"a": ["a", "b"] * (N // 2)}),
+    "a series of dates": pd.Series(pd.date_range("2020-01-01", periods=N)),
+    "a sparse matrix": scipy.sparse.csr_matrix(X),
+    "a missing value": pd.NA,
+    "bytes": b"a",
+    "a slice": slice(3),
+    "keys that are no text": {1: X},
+}
+DATA = {"x": X, "y": Y, "weights": W}
+OF_X = {"x": X, "draws": 4, "seed": 0, "uncertainty": True, "kind": "cluster", "groups": GROUPS}
+CALLS = {
+    "mle": (mle, {"model": GAUSSIAN, **DATA, "solver": None, "start": None, "progress": False}),
+    "mle with exposure": (partial(mle, models.poisson), {"x": X, "y": COUNTS, "exposure": W}),
+    "map_estimate": (map_estimate, {"model": GAUSSIAN, **DATA, "solver": None, "start": None}),
+    "mle_batch": (neglog.mle_batch, {"model": GAUSSIAN, **DATA, "y": np.stack([Y, Y]), "covariance": True}),
+    "posterior": (
+        partial(neglog.posterior, GAUSSIAN, X, Y),
+        {"weights": W, "method": "laplace", "draws": 100, "chains": 1, "tune": 1, "seed": 0}
+        | {"target_accept": 0.8, "cores": 1, "progress": False, "space": "unconstrained", "guide": "full"}
+        | {"steps": 100},
+    ),
+    "priors_for": (neglog.priors_for, {"model": GAUSSIAN, **DATA}),
+    "prior_predictive": (neglog.prior_predictive, {"model": GAUSSIAN, "x": X, "draws": 1, "seed": 0}),
+    "posterior_predictive": (neglog.posterior_predictive, {"posterior": DRAWN, "x": X[:2], "seed": 0}),
+    "predict": (neglog.predict, {"fit": FIT, **OF_X}),
+    "predict with exposure": (partial(neglog.predict, RATES), {"x": X, "exposure": W}),
+    "predict by clusters": (
+        partial(neglog.predict, FIT, X, uncertainty=True, kind="cluster", draws=4),
+        {"groups": GROUPS},
+    ),
+    "interval": (
+        partial(neglog.interval, FIT),
+        {"x": X, "level": 0.9, "kind": "mean", "covariance": "observed", "groups": None},
+    ),
+    "quantile": (neglog.quantile, {"fit": FIT, "q": 0.5, **OF_X}),
+    "log_likelihood": (neglog.log_likelihood, {"fit": FIT, "x": X, "y": Y}),
+    "scores": (neglog.scores, {"fit": FIT, "x": X, "y": Y, "kind": "crps", "uncertainty": True, "draws": 4}),
+    "quantiles": (neglog.quantiles, {**DATA, "taus": [0.5]}),
+    "lasso_path": (neglog.lasso_path, {"model": LASSO, **DATA, "strengths": [2.0, 1.0]}),
+    "LassoPath.fit": (PATH.fit, {"i": 1}),
+    "LassoPath.model_at": (PATH.model_at, {"i": 1}),
+    "Fit.terms": (FIT.terms, {"predictor": "mean"}),
+    "spool": (neglog.spool, {"blocks": [(X, Y)], "directory": None}),
+    "bootstrap": (neglog.bootstrap, {"fit": FIT, "draws": 4, "kind": "rows", "groups": GROUPS, "seed": 0}),
+    "Bootstrap.interval": (DRAWS.interval, {"level": 0.8, "kind": "basic"}),
+    "covariance": (neglog.covariance, {"fit": FIT, "kind": "observed", "bandwidth": "bofinger"}),
+    "covariance by clusters": (partial(neglog.covariance, FIT, "cluster"), {"groups": GROUPS}),
+    "summary": (neglog.summary, {"fit": FIT, "level": 0.9, "kind": "observed", "interval": "wald"}),
+    "likelihood_ratio_test": (neglog.likelihood_ratio_test, {"fit": FIT, "restricted": NARROW}),
+    "score_test": (
+        neglog.score_test,
+        {"fit": FIT, "added": X**2, "predictor": "mean", "kind": "observed"},
+    ),
+    "vuong_test": (neglog.vuong_test, {"first": FIT, "second": NARROW, "correction": None}),
+    "wald_test": (neglog.wald_test, {"fit": FIT, "hypothesis": "x0 = 0", "kind": "observed"}),
+    "compare": (neglog.compare, {"fits": {"wide": FIT, "narrow": NARROW}}),
+    "laplace_approximation": (neglog.laplace_approximation, {"fit": FIT, "structure": "full"}),
+    "cross_validate": (
+        cross_validate,
+        {"model": GAUSSIAN, **DATA, "folds": 2, "seed": 0, "solver": None, "scores": ("log",)},
+    ),
+    "censored": (neglog.censored, {"model": GAUSSIAN, "lower": 0.0, "upper": 1.0}),
+    "truncated": (neglog.truncated, {"model": GAUSSIAN, "lower": 0.0, "upper": 1.0}),
+    "masked": (neglog.masked, {"model": GAUSSIAN}),
+    "weighted": (neglog.weighted, {"model": GAUSSIAN, "weights": torch.tensor(W)}),
+    "with_priors": (with_priors, {"model": GAUSSIAN, "priors": {"sigma": dist.HalfNormal(1.0)}}),
+    "picture": (plots.picture, {"fits": {"a": NARROW}, "y": Y, "names": ("x", "y")} | {"x": X[:, :1]}),
+    "datasets.load": (datasets.load, {"name": "engel"}),
+    "delta": (lambda delta: mle(partial(models.huber, delta=delta), X, Y), {"delta": 1.3}),
+    "tau": (lambda tau: mle(partial(models.quantile, tau=tau), X, Y), {"tau": 0.3}),
+    "df": (lambda df: mle(partial(models.student_t, df=df), X, Y), {"df": 4.0}),
+    "start": (lambda value: mle(GAUSSIAN, X, Y, start={"sigma": value}), {"value": 1.0}),
+    "mse": (losses.mse, {"prediction": TENSOR, "target": TENSOR, "reduction": "mean"}),
+    "pinball": (losses.pinball, {"prediction": TENSOR, "target": TENSOR, "tau": 0.5}),
+    "huber_nll": (losses.huber_nll, {"location": TENSOR, "target": TENSOR, "scale": 1.0, "delta": 1.0}),
+}
+OF_SOLVERS = [
+    (name, setting)
+    for name in solvers.__all__
+    if inspect.isclass(getattr(solvers, name)) and hasattr(getattr(solvers, name), "minimise")
+    for setting in inspect.signature(getattr(solvers, name)).parameters
+    if name not in ("Problem", "Kinked", "Separable") and not setting.startswith("_")
+]
+
+
+@pytest.mark.parametrize(("name", "argument"), [(n, a) for n, (_, args) in CALLS.items() for a in args])
+@pytest.mark.filterwarnings("ignore")
+def test_wrong_arguments_are_errors_of_neglog(name, argument):
+    call, arguments = CALLS[name]
+    refused = 0
+    for kind, value in WRONG.items():
+        try:
+            call(**{**arguments, argument: value})
+        except NeglogError:
+            refused += 1
+        except Exception as error:
+            raise AssertionError(f"{name}({argument}={kind}) raises {type(error).__name__}") from error
+    assert refused >= 0.6 * len(WRONG), "hardly anything is wrong here"
+
+
+@pytest.mark.parametrize(("name", "setting"), OF_SOLVERS)
+def test_wrong_settings_of_solvers_are_errors_of_neglog(name, setting):
+    others = {"MultiStart": {"solver": solvers.Newton(), "starts": torch.zeros(1, 1)}}.get(name, {})
+    for kind, value in WRONG.items():
+        if kind != "a huge whole number":
+            with pytest.raises(NeglogError):
+                getattr(solvers, name)(**{**others, setting: value})
+
+
+def test_every_public_function_is_crossed():
+    """A function that is added to `neglog` is added to the table too."""
+    elsewhere = {"from_pyro", "to_arviz", "on_features", "flat"}
+    functions = {name for name in neglog.__all__ if inspect.isfunction(getattr(neglog, name))}
+    assert functions - set(CALLS) <= elsewhere
