@@ -342,6 +342,7 @@ def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | Non
             f"{objective.prior_advice}, or take a smaller learning rate."
         )
     nll, prior = end or objective.end(theta, solution.value if solution.exact else None)
+    solution = replace(solution, value=nll + prior)  # one that is not finite is no optimum
     return Fit(
         model=objective.model,
         params=MappingProxyType(params),
