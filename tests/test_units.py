@@ -1,6 +1,7 @@
 """Units decide nothing: a response in other units, far from 0 or along columns far from 0."""
 
 import math
+import time
 from functools import cache, partial
 
 import numpy as np
@@ -129,6 +130,20 @@ def test_tails_lighter_than_normal_have_their_optimum_at_the_border_in_every_uni
     assert fit.nll == pytest.approx(mle(models.gaussian, x, y).nll, rel=1e-12)
 
 
+@pytest.mark.parametrize("seed", [2, 4])
+def test_a_df_that_runs_to_infinity_is_told_so_within_a_second(seed):
+    generator = np.random.default_rng(seed)
+    x = generator.standard_normal((300, 3))
+    noises = generator.beta(2, 2, 300), generator.uniform(size=300) + generator.uniform(size=300)
+    normal = [mle(models.gaussian, x, x.sum(axis=1) + noise).nll for noise in noises]
+    start = time.process_time()
+    for noise, nll in zip(noises, normal, strict=True):
+        with pytest.warns(ConvergenceWarning, match=r"`df` → \+∞"):
+            fit = mle(models.student_t, x, x.sum(axis=1) + noise)
+        assert fit.nll == pytest.approx(nll, rel=1e-12)
+    assert time.process_time() - start < 2.0
+
+
 # Columns and responses far from 0.
 
 
@@ -143,7 +158,7 @@ def clocks(noise, seed=0):
 REALS = [name for name, model in TABLE.items() if model.real]
 
 
-@pytest.mark.parametrize("noise", [10.0, 1.0, 0.1])
+@pytest.mark.parametrize("noise", [10.0, 0.1])
 @pytest.mark.parametrize("name", REALS)
 def test_two_clocks_have_the_fit_of_the_clocks_without_their_offset(name, noise):
     x, y = clocks(noise)

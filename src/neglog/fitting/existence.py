@@ -132,7 +132,9 @@ def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None
     value, gradient = coordinates.value_and_gradient(z)
     found: Recession | None = None
     for way in torch.cat([_intercepts(coordinates, z), *_ways(coordinates, z, hessian, flat)]):
-        downhill = -1.0 if float(gradient @ way) > 0 else 1.0
+        slope = float(gradient @ way)
+        # Where rounding has taken the slope, what runs away is further from where it came than to its end.
+        downhill = math.copysign(1.0, -slope if abs(slope) > RISE else float(z @ way))
         for sign in (downhill, -downhill):
             direction = sign * way
             if _is_level(coordinates, z, value, direction, FAR) and not _rises(
