@@ -221,7 +221,7 @@ MAY_IMPORT = {
             "tracing",
             "wellformed",
         },
-        "existence": {"errors", "objective.coordinates", "objective.objective"},
+        "existence": {"distributions", "errors", "objective.coordinates", "objective.objective"},
         "marked": {"errors", "objective.objective", "tracing"},
         "limits": {"distributions", "kinks", "objective.coordinates", "objective.objective", "solvers"},
         "curvature": {"objective.coordinates", "objective.objective", "predictors", "tracing"},

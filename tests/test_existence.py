@@ -86,6 +86,15 @@ def test_a_mixture_refuses_a_response_of_zeros() -> None:
         mle(models.gaussian_mixture, _columns(1), torch.zeros(ROWS))
 
 
+def test_a_mixture_of_two_refuses_a_response_of_two_values() -> None:
+    x = torch.cat([_columns()] * 4)
+    y = (x[:, 0] > 0.3).double()
+    with pytest.raises(UnboundedLikelihoodError, match="every `y` is 0 or 1"):
+        mle(models.gaussian_mixture, x, y)
+    with pytest.raises(UnboundedLikelihoodError):
+        mle(partial(models.gaussian_mixture, components=3), x[:, :0], y)
+
+
 def test_quantiles_and_paths_refuse_a_response_of_zeros() -> None:
     y, one = torch.zeros(ROWS), torch.ones(2, dtype=torch.float64)
     with pytest.raises(UnboundedLikelihoodError, match="every row exactly"):

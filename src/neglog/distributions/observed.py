@@ -14,14 +14,12 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.distributions.between import Cut, cut, cut_before, log_between
+from neglog.distributions.moments import about, partial_moments
 from neglog.distributions.quantiles import at_ends, interior, search_quantile, solve_quantile
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.supports import Bound, anywhere, ends
 from neglog.distributions.tails import log_tails, tailed
 from neglog.errors import ModelError
-
-_STEP, _REACH = 1 / 16, 72
-"""The spacing and the number of nodes on each side of the double exponential rule."""
 
 _Tails = tuple[Tensor, Tensor]
 
@@ -106,13 +104,13 @@ class _Bounded(TorchDistribution):
     @property
     @torch.no_grad()
     def mean(self) -> Tensor:
-        centre, _ = _about(self.base_dist, *self._ends())
+        centre, _ = about(self.base_dist, *self._ends())
         return self._moment("mean", centre + self._moments(centre)[0])
 
     @property
     @torch.no_grad()
     def variance(self) -> Tensor:
-        first, second = self._moments(_about(self.base_dist, *self._ends())[0])
+        first, second = self._moments(about(self.base_dist, *self._ends())[0])
         return self._moment("variance", second - first * first)
 
     def _moment(self, name: str, found: Tensor) -> Tensor:
@@ -265,7 +263,7 @@ class Censored(_Bounded):
         if self.base_dist.support.is_discrete:  # what is piled up on a bound is counted below
             low = torch.where(low == self.lower, low + 1, low)
             high = torch.where(high == self.upper, high - 1, high)
-        first, second = _partial_moments(self.base_dist, low, high, centre, torch.zeros_like(centre))
+        first, second = partial_moments(self.base_dist, low, high, centre, torch.zeros_like(centre))
         for bound, side in ((self.lower, 0), (self.upper, 1)):
             some = torch.isfinite(bound)
             at = torch.where(some, bound, 0.0).expand(self.batch_shape)
@@ -360,7 +358,7 @@ class Truncated(_Bounded):
             return self.icdf(uniform.clamp(min=torch.finfo(mass.dtype).tiny))
 
     def _moments(self, centre: Tensor) -> tuple[Tensor, Tensor]:
-        return _partial_moments(self.base_dist, *self._ends(), centre, self.log_mass)
+        return partial_moments(self.base_dist, *self._ends(), centre, self.log_mass)
 
 
 class _Line:
@@ -383,77 +381,6 @@ class _Line:
         """The derivative of `value`."""
         both = (self.high - self.low) * torch.sigmoid(s) * torch.sigmoid(-s)
         return self._chosen(both, torch.exp(s), torch.exp(-s), torch.cosh(s))
-
-
-# Moments
-
-
-@torch.no_grad()
-def _about(fn: Any, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """A centre between `low` and `high` where a density may have its corner or its peak, and its scale."""
-    try:
-        centre, scale = fn.mean, fn.stddev
-    except NotImplementedError:
-        centre = scale = torch.ones_like(low)
-    if fn.support is constraints.real:
-        centre = getattr(fn, "loc", centre)
-    known = torch.isfinite(scale) & (scale > 0)
-    return torch.clamp(centre.nan_to_num(), low, high), torch.where(known, scale, 1.0)
-
-
-def _partial_moments(
-    fn: Any, low: Tensor, high: Tensor, centre: Tensor, log_mass: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The integrals of (y - centre) p(y) and (y - centre)² p(y) from `low` to `high`, over exp(log_mass)."""
-    if fn.support.is_discrete:
-        return _sums(fn, low, high, centre, log_mass)
-    scale = _about(fn, low, high)[1]
-    parts = [_nodes(end, centre, scale, side) for end, side in ((low, -1.0), (high, 1.0))]
-    first, second = torch.zeros_like(centre), torch.zeros_like(centre)
-    for y, weights in parts:
-        inside = (y > low) & (y < high) & torch.isfinite(y)
-        log_density = fn.log_prob(torch.where(inside, y, anywhere(fn.support, y))) - log_mass
-        masses = torch.where(inside, torch.exp(log_density) * weights, 0.0)
-        masses = torch.where(torch.isfinite(masses), masses, 0.0)
-        away = torch.where(inside, y - centre, 0.0)
-        first, second = first + (masses * away).sum(0), second + (masses * away * away).sum(0)
-    return first, second
-
-
-def _nodes(end: Tensor, centre: Tensor, scale: Tensor, side: float) -> tuple[Tensor, Tensor]:
-    """Nodes and weights `(M, ...)` from `centre` to `end`, close together at both, and at `scale` between.
-
-    The double exponential rule (Takahasi & Mori 1974): the trapezoidal one in t, where the distance from the
-    centre is that to the end times σ(v) with v = ½π sinh t + log(scale / length), or scale · exp(½π sinh t)
-    where the end is at infinity.
-    """
-    t = torch.arange(-_REACH, _REACH + 1, dtype=centre.dtype).reshape(-1, *(1 for _ in centre.shape)) * _STEP
-    grown, speed = 0.5 * math.pi * torch.sinh(t), 0.5 * math.pi * _STEP * torch.cosh(t)
-    length, bounded = (end - centre).abs(), torch.isfinite(end)
-    v = grown + torch.log((scale / length).clamp(max=1.0))
-    near, far = length * torch.sigmoid(v), length * torch.sigmoid(-v)
-    y = torch.where(v < 0, centre + side * near, end - side * far)
-    open_distance = scale * torch.exp(grown)
-    return (
-        torch.where(bounded, y, centre + side * open_distance),
-        torch.where(bounded, near * torch.sigmoid(-v), open_distance) * speed,
-    )
-
-
-def _sums(fn: Any, low: Tensor, high: Tensor, centre: Tensor, log_mass: Tensor) -> tuple[Tensor, Tensor]:
-    """`_partial_moments` of counts; where there is no `high`, what all counts give less those below `low`."""
-    is_open = ~torch.isfinite(high)
-    start, stop = torch.where(is_open, 0.0, low), torch.where(is_open, low - 1, high)
-    mass, sign = torch.exp(log_mass), torch.where(is_open, -1.0, 1.0)
-    away = torch.where(is_open, fn.mean - centre, 0.0)
-    first, second = away, torch.where(is_open, fn.variance + away * away, 0.0)
-    for k in range(int((stop - start).max()) + 1):
-        value = start + k
-        counted = (value <= stop) & fn.support.check(value)
-        log_density = fn.log_prob(torch.where(counted, value, anywhere(fn.support, value)))
-        term = sign * torch.where(counted, torch.exp(log_density), 0.0)
-        first, second = first + term * (value - centre), second + term * (value - centre) ** 2
-    return first / mass, second / mass
 
 
 def probabilities(fn: Any, y: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from pyro.distributions.constraints import ordered_vector
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.distributions import NormalMixture
 from neglog.errors import UnboundedLikelihoodError
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective, Site
@@ -95,6 +96,25 @@ def check_certain(objective: Objective) -> None:
                     f"rises for ever as `{call.name}` of Intercept → {REAL[shift > 0]}. Without another "
                     f"response there is nothing to estimate; {objective.prior_advice}."
                 )
+
+
+def check_values(objective: Objective) -> None:
+    """Refuse a mixture whose components can each follow one of the few values of `y` exactly.
+
+    Raises:
+        UnboundedLikelihoodError: naming the values.
+    """
+    if not (issubclass(objective.family, NormalMixture) and objective.priorless):
+        return
+    values = objective.data.y.unique()
+    if len(values) > objective.few.response(objective.initial).means.shape[-1]:
+        return
+    shown = " or ".join(f"{value:g}" for value in values.tolist())
+    raise UnboundedLikelihoodError(
+        f"`{objective.name}` has no maximum: every `y` is {shown}, and components that fit every row exactly "
+        "have spreads that go to 0. Model `y` as counts or classes, or use `map_estimate` with a prior that "
+        "keeps the spreads away from 0."
+    )
 
 
 def _is_constant(y: Tensor) -> bool:
