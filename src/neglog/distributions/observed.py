@@ -15,7 +15,7 @@ from torch.distributions import constraints
 
 from neglog.distributions.between import Cut, cut, cut_before, log_between
 from neglog.distributions.moments import about, partial_moments
-from neglog.distributions.quantiles import at_ends, interior, search_quantile, solve_quantile
+from neglog.distributions.quantiles import Line, at_ends, interior, search_quantile, solve_quantile
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.supports import Bound, anywhere, ends
 from neglog.distributions.tails import log_tails, tailed
@@ -340,7 +340,7 @@ class Truncated(_Bounded):
 
         if self.base_dist.support.is_discrete:
             return at_ends(q, search_quantile(interior(q), tails, low.clamp(min=0.0)), low, high)
-        place = _Line(low.to(q), high.to(q))
+        place = Line(low.to(q), high.to(q))
 
         def density(s: Tensor) -> Tensor:
             return torch.exp(self.base_dist.log_prob(place.value(s)) - mass) * place.slope(s)
@@ -359,28 +359,6 @@ class Truncated(_Bounded):
 
     def _moments(self, centre: Tensor) -> tuple[Tensor, Tensor]:
         return partial_moments(self.base_dist, *self._ends(), centre, self.log_mass)
-
-
-class _Line:
-    """The line of real numbers, mapped onto the values between two ends in increasing order."""
-
-    def __init__(self, low: Tensor, high: Tensor) -> None:
-        self.low, self.high = low, high
-        self.start, self.stop = torch.isfinite(low), torch.isfinite(high)
-
-    def _chosen(self, both: Tensor, from_low: Tensor, to_high: Tensor, neither: Tensor) -> Tensor:
-        bounded = torch.where(self.start & self.stop, both, torch.where(self.start, from_low, to_high))
-        return torch.where(self.start | self.stop, bounded, neither)
-
-    def value(self, s: Tensor) -> Tensor:
-        """The value at `s`."""
-        both = self.low + (self.high - self.low) * torch.sigmoid(s)
-        return self._chosen(both, self.low + torch.exp(s), self.high - torch.exp(-s), torch.sinh(s))
-
-    def slope(self, s: Tensor) -> Tensor:
-        """The derivative of `value`."""
-        both = (self.high - self.low) * torch.sigmoid(s) * torch.sigmoid(-s)
-        return self._chosen(both, torch.exp(s), torch.exp(-s), torch.cosh(s))
 
 
 def probabilities(fn: Any, y: Tensor) -> Tensor:

@@ -111,3 +111,25 @@ def search_quantile(q: Tensor, tails: Tails, start: Tensor) -> Tensor:
         enough = reached(middle)
         low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
     return high
+
+
+class Line:
+    """The line of real numbers, mapped onto the values between two ends in increasing order."""
+
+    def __init__(self, low: Tensor, high: Tensor) -> None:
+        self.low, self.high = low, high
+        self.start, self.stop = torch.isfinite(low), torch.isfinite(high)
+
+    def _chosen(self, both: Tensor, from_low: Tensor, to_high: Tensor, neither: Tensor) -> Tensor:
+        bounded = torch.where(self.start & self.stop, both, torch.where(self.start, from_low, to_high))
+        return torch.where(self.start | self.stop, bounded, neither)
+
+    def value(self, s: Tensor) -> Tensor:
+        """The value at `s`."""
+        both = self.low + (self.high - self.low) * torch.sigmoid(s)
+        return self._chosen(both, self.low + torch.exp(s), self.high - torch.exp(-s), torch.sinh(s))
+
+    def slope(self, s: Tensor) -> Tensor:
+        """The derivative of `value`."""
+        both = (self.high - self.low) * torch.sigmoid(s) * torch.sigmoid(-s)
+        return self._chosen(both, torch.exp(s), torch.exp(-s), torch.cosh(s))
