@@ -903,6 +903,8 @@ def test_truncated_absolute_values_claim_nothing():
         ({"lower": NAN}, "must not be NaN"),
         ({"lower": 2.0, "upper": 1}, "needs lower < upper; they are 2 and 1"),
         ({"lower": 1.0, "upper": 1.0}, "needs lower < upper"),
+        ({"lower": math.inf}, "needs lower < upper; they are inf and inf"),
+        ({"upper": -math.inf}, "needs lower < upper; they are -inf and -inf"),
         ({"lower": torch.tensor(1.0)}, "must be a number, or the name of a keyword"),
         ({"upper": True}, "must be a number, or the name of a keyword"),
     ],

@@ -129,8 +129,9 @@ class _Bounds:
         low, high = (limit if isinstance(limit, int | float) else None for limit in (lower, upper))
         if not -math.inf <= (low or 0) <= math.inf or not -math.inf <= (high or 0) <= math.inf:
             raise ModelError(f"the bounds of `{self.name}` must not be NaN; they are {lower} and {upper}.")
-        if low is not None and high is not None and low >= high:
-            raise ModelError(f"`{self.name}` needs lower < upper; they are {low:g} and {high:g}.")
+        least, most = -math.inf if low is None else low, math.inf if high is None else high
+        if least >= most:  # also a lower bound of infinity, beyond which nothing is
+            raise ModelError(f"`{self.name}` needs lower < upper; they are {least:g} and {most:g}.")
 
     @property
     def row_bounds(self) -> frozenset[str]:
