@@ -90,7 +90,7 @@ def test_bad_input_is_refused(name):
 @pytest.mark.parametrize("name", [name for name, (x, *_) in BAD.items() if not isinstance(x, dict)])
 def test_every_model_refuses_bad_input(name, model):
     x, y, error, message = BAD[name]
-    with pytest.raises(error, match=message.replace("`mean`", "`(mean|median)`")):
+    with pytest.raises(error, match=message.replace("`mean`", "`(mean|location)`")):
         mle(model, x, y)
 
 
