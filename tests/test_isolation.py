@@ -6,8 +6,8 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from inspect import signature
+from contextlib import ExitStack, contextmanager, suppress
+from inspect import isfunction, signature
 from pathlib import Path
 
 import numpy as np
@@ -421,3 +421,35 @@ def test_an_interrupt_of_nuts_is_one(monkeypatch, cores):
         time.sleep(0.05)
     assert state() == before
     assert workers() == 0
+
+
+def test_every_public_function_that_computes_is_isolated():
+    """Handlers return models, and `spool` calls the user's iterator in the user's own surroundings."""
+    functions = {name for name in neglog.__all__ if isfunction(getattr(neglog, name))}
+    bare = {name for name in functions if not hasattr(getattr(neglog, name), "__wrapped__")}
+    handlers = {"censored", "flat", "masked", "on_features", "truncated", "weighted", "with_priors"}
+    assert bare == handlers | {"spool"}
+
+
+@pytest.mark.parametrize("solver", [None, SVI(steps=5)], ids=["default", "SVI"])
+def test_an_interrupt_in_a_model_is_one(solver):
+    """Whichever run of the model it interrupts; the next fit is as if it had not been."""
+
+    def model(x, y=None):
+        left.append(1)
+        if len(left) == at:
+            raise KeyboardInterrupt
+        return models.poisson(x, y)
+
+    left, at = [], 0
+    known, before = quiet(lambda: neglog.mle(model, X, COUNTS, solver=solver)), state()
+    runs = len(left)
+    while len(left) >= at and at < runs:  # a fit whose graph is known runs the model less often
+        at, left = at + 1, []
+        with suppress(KeyboardInterrupt):
+            quiet(lambda: neglog.mle(model, X, COUNTS, solver=solver))
+            assert len(left) < at  # else the interrupt was swallowed
+        assert state() == before
+    assert at > 3
+    at, left = 0, []
+    assert equal(quiet(lambda: neglog.mle(model, X, COUNTS, solver=solver)).params, known.params)
