@@ -329,3 +329,22 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, fit: Fit) -> None
     with pytest.raises(ModelError, match=r"the keyword `df` cannot be saved: it is a Tensor"):
         export.save(bound, tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_the_remedy_for_what_cannot_be_saved_works(
+    tmp_path: Path, x: Tensor, y: Tensor, network: bool
+) -> None:
+    """A network was told that it is none of the models, among them its own."""
+    from safetensors.torch import load_file, save_file
+
+    trunk = torch.nn.Sequential(torch.nn.Linear(1, 2, dtype=torch.float64), torch.nn.Tanh())
+    fit = map_estimate(neglog.on_features(models.gaussian, trunk) if network else my_model, x, y)
+    said = "features of a network" if network else "`my_model` is not one of them"
+    with pytest.raises(
+        ModelError, match=rf"{said}.*safetensors\.torch\.save_file\(dict\(fit\.params\), path\)"
+    ):
+        export.save(fit, tmp_path / "model")
+    save_file(dict(fit.params), tmp_path / "estimates")
+    again = load_file(tmp_path / "estimates")
+    assert all(torch.equal(again[name], value) for name, value in fit.params.items())

@@ -33,6 +33,8 @@ def described(model: Model) -> dict[str, Any]:
     Raises:
         ModelError: it is another model, or inside another handler, or a keyword is no number.
     """
+    if any(hasattr(layer, "module") for layer in layers(model)):
+        raise ModelError(f"a model on the features of a network (`on_features`) cannot be saved. {PARAMS}")
     handlers: list[dict[str, Any]] = []
     keywords: dict[str, Any] = {}
     while isinstance(model, partial) or hasattr(model, "description"):
@@ -63,9 +65,6 @@ def _check_ours(model: Model) -> None:
     name = model_name(model)
     if getattr(models, name, None) is model and name in models.__all__:
         return
-    network = next((layer for layer in layers(model) if hasattr(layer, "module")), None)
-    if network is not None:
-        raise ModelError(f"a model on the features of a network (`on_features`) cannot be saved. {PARAMS}")
     raise ModelError(
         f"only models of neglog.models can be saved, and `{name}` is not one of them: "
         f"{', '.join(models.__all__)}. {PARAMS}"
