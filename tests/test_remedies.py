@@ -26,6 +26,7 @@ FRAME = pd.DataFrame(X, columns=["a", "b"])
 LETTERS, DAYS = list("abcd" * (ROWS // 4)), pd.date_range("2020-01-01", periods=ROWS, freq="7h")
 SEPARATED = (X[:, 0] > 0).astype(float)
 MASKED = np.ma.array(Y, mask=np.arange(ROWS) < 4)
+ONE_ROW = np.eye(ROWS)[:, :1]
 NORMAL = dist.Normal(torch.zeros((), dtype=torch.float64), 1.0)
 NAMES = {"numpy": np, "pandas": pd, "torch": torch, "pyro": pyro, "functools": functools}
 
@@ -107,7 +108,7 @@ def test_code_in_a_message_mends_the_argument(name):
     case.call(eval(case.remedy, dict(NAMES), names))
 
 
-def bernoulli_prior(model, site):
+def normal_prior(model, site):
     return with_priors(model, {site: NORMAL})
 
 
@@ -125,7 +126,7 @@ CALLS = {
     "too few rows": (
         lambda: map_estimate(flat(models.bernoulli, "logit.weight"), X[:1], [1.0]),
         "give proper priors by `with_priors` to 'logit.weight'",
-        lambda: map_estimate(bernoulli_prior(models.bernoulli, "logit.weight"), X[:1], [1.0]),
+        lambda: map_estimate(normal_prior(models.bernoulli, "logit.weight"), X[:1], [1.0]),
     ),
     "separated classes, mle": (
         lambda: mle(models.bernoulli, X, SEPARATED),
@@ -135,7 +136,7 @@ CALLS = {
     "separated classes, map_estimate": (
         lambda: map_estimate(flat(models.bernoulli, "logit.weight"), X, SEPARATED),
         "give proper priors by `with_priors` to 'logit.weight'",
-        lambda: map_estimate(bernoulli_prior(models.bernoulli, "logit.weight"), X, SEPARATED),
+        lambda: map_estimate(normal_prior(models.bernoulli, "logit.weight"), X, SEPARATED),
     ),
     "counts that are all 0, mle": (
         lambda: mle(models.poisson, X, 0 * COUNTS),
@@ -145,12 +146,22 @@ CALLS = {
     "counts that are all 0, map_estimate": (
         lambda: map_estimate(flat(models.poisson, "log_rate.bias"), X, 0 * COUNTS),
         "give proper priors by `with_priors` to 'log_rate.bias'",
-        lambda: map_estimate(bernoulli_prior(models.poisson, "log_rate.bias"), X, 0 * COUNTS),
+        lambda: map_estimate(normal_prior(models.poisson, "log_rate.bias"), X, 0 * COUNTS),
     ),
     "a perfect fit": (
         lambda: map_estimate(models.gaussian, X, 1 + X[:, 0]),
         "pyro.condition(model, {'sigma': torch.tensor(1.0)})",
         lambda: map_estimate(pyro.condition(models.gaussian, {"sigma": torch.tensor(1.0)}), X, 1 + X[:, 0]),
+    ),
+    "a scale of one row, mle": (
+        lambda: mle(models.heteroscedastic, ONE_ROW, Y),
+        "use `map_estimate`",
+        lambda: map_estimate(models.heteroscedastic, ONE_ROW, Y),
+    ),
+    "a scale of one row, map_estimate": (
+        lambda: map_estimate(flat(models.heteroscedastic, "log_variance.weight"), ONE_ROW, Y),
+        "give proper priors by `with_priors` to 'log_variance.weight'",
+        lambda: map_estimate(normal_prior(models.heteroscedastic, "log_variance.weight"), ONE_ROW, Y),
     ),
     "missing values": (
         lambda: mle(models.gaussian, X, MASKED.astype(float).filled(np.nan)),

@@ -227,7 +227,6 @@ def _fit(
     objective = whole = Objective(model, data, start)
     check_certain(objective)
     check_values(objective)
-    check_marked_rows(objective)
     check_joint_mode(objective)
     offset = offset_of(whole)
     if offset is not None:
@@ -235,6 +234,7 @@ def _fit(
     theta = starting_point(objective, start)
     objective.sample.check_bounded(theta)
     coordinates = _coordinates(objective, theta, solver)
+    check_marked_rows(whole)  # after the rank: too few rows are a fault of the design
     check_covariance(coordinates)
     if solver is None and not start:
         solver = choose(coordinates)

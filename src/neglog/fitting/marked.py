@@ -100,5 +100,5 @@ def _refusal(objective: Objective, call: Affine, column: int, rows: Tensor) -> U
         f"`{objective.name}` has no maximum: `{call.name}` has the column "
         f"{objective.column_names(call)[column]} for row{plural} {named} alone, which the other coefficients "
         "can follow exactly, so their spread goes to 0. Leave the column out of the scale, give it more "
-        "rows, or use `map_estimate` with proper priors."
+        f"rows, or {objective.prior_advice}."
     )

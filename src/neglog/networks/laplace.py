@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from neglog.arguments import choice, number, seed_of, whole
+from neglog.arguments import choice, number, seed_of, shown, whole
 from neglog.distributions import Normal
 from neglog.distributions.averaged import Averaged, Listed
 from neglog.errors import ModelError
@@ -225,6 +225,11 @@ def _checked(structure: str, precision: Any, flat: bool) -> float | Literal["evi
         return None
     if not flat:
         raise ModelError("all weights have priors of their own; leave `prior_precision` out.")
-    if isinstance(precision, str):
-        return choice("prior_precision", precision, ("evidence",))
-    return number("prior_precision", precision, 0)
+    if isinstance(precision, str) and precision == "evidence":
+        return "evidence"
+    try:
+        return number("prior_precision", precision, 0)
+    except ModelError as error:
+        raise ModelError(
+            f"`prior_precision` must be a positive number or 'evidence'; it is {shown(precision)}."
+        ) from error
