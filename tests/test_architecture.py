@@ -305,6 +305,7 @@ MAY_IMPORT = {
             "layers",
             "objective.coordinates",
             "objective.objective",
+            "objective.spread",
             "objective.training",
             "predictors",
             "signatures",

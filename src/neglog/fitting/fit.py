@@ -42,6 +42,7 @@ from neglog.isolation import isolated
 from neglog.layers import current_names
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import Objective
+from neglog.objective.spread import UNCERTIFIED
 from neglog.objective.training import buffers
 from neglog.predictors import design_keys
 from neglog.signatures import roles_of
@@ -269,6 +270,8 @@ def _solved(
     solution = solver.minimise(problem, coordinates.z(theta), progress)
     if not (solution.converged and math.isfinite(solution.value)):
         objective.check_densities()
+        if bool(torch.isfinite(solution.z).all()):
+            objective.check_bounded(coordinates.theta(solution.z), times=UNCERTIFIED)
     solution = in_bounds(coordinates, solution, _existing)
     fit = _finished(coordinates, solution, offset)
     if not fit.converged:

@@ -382,8 +382,10 @@ class Objective:
         with torch.no_grad():
             return self.at(theta, etas).sites[RESPONSE]["fn"]
 
-    def check_bounded(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> None:
-        """Refuse a place where the spread has shrunk to the rounding of the data.
+    def check_bounded(
+        self, theta: Tensor, etas: Mapping[str, Tensor] | None = None, times: float = 1.0
+    ) -> None:
+        """Refuse a place where the spread has shrunk to `times` the rounding of the data.
 
         A density of a real `y` that follows some rows exactly can be made as high as one likes there; all
         that stops a solver is that residuals are rounded at 1e-16 of `y`.
@@ -393,7 +395,7 @@ class Objective:
         """
         if self.exacting:
             for _, part in self.parts if etas is None else ((None, self),):
-                check_spread(part.response(theta, etas), part.data, self.name)
+                check_spread(part.response(theta, etas), part.data, self.name, times)
 
     def end(self, theta: Tensor, loss: float | None = None) -> tuple[float, float]:
         """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`.

@@ -14,6 +14,8 @@ from neglog.errors import UnboundedLikelihoodError
 
 ROUNDINGS = 64
 """A spread of no more than this, in units of the relative rounding of y, is that of rounding."""
+UNCERTIFIED = 8.0
+"""The factor on `ROUNDINGS` for a solution without a certificate, whose solver was stopped by rounding."""
 AWAY = 1e3
 """The distance of a mean from a row that it does not follow, in units of the spread that is rounding."""
 NO_SIZE = 1e-100
@@ -43,13 +45,13 @@ def narrow_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
     return narrow.expand(broadcast_shapes(narrow.shape, y.shape))
 
 
-def exact_rows(response: Any, y: Tensor) -> Tensor:
+def exact_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
     """Where the density of the response has collapsed onto the row, `(N,)` or `(S, N)`.
 
     A narrow density far from its row follows nothing: so is one whose scale has not yet come from its initial
     value to that of a large y.
     """
-    narrow, response = narrow_rows(response, y), latent(response)
+    narrow, response = narrow_rows(response, y, times), latent(response)
     if not bool(narrow.any()) or hasattr(response, "spread_at"):
         return narrow
     try:
@@ -66,14 +68,14 @@ def _rounding(response: Any, y: Tensor) -> Tensor:
     return torch.finfo(y.dtype).eps * ROUNDINGS * torch.where(size > 0, size, NO_SIZE)
 
 
-def check_spread(response: Any, data: Data, name: str) -> None:
+def check_spread(response: Any, data: Data, name: str, times: float = 1.0) -> None:
     """Refuse a distribution of the observations, of a model of this name, that follows some rows exactly.
 
     Raises:
         UnboundedLikelihoodError: naming the first of them.
     """
     y = data.y
-    exact = exact_rows(response, y)
+    exact = exact_rows(response, y, times)
     if not bool(exact.any()):
         return
     row, count = int(exact.nonzero()[0]), int(exact.sum())
