@@ -216,3 +216,33 @@ def test_a_flat_bottom_where_the_solver_stood_all_along_is_no_border():
         fit = mle(model, torch.empty((5, 0)), torch.zeros(5))
     assert "border" not in fit.status
     assert fit.params["root.bias"] == 0
+
+
+class Grinding(Function):
+    """A function that falls by 1e-8 a step, and is infinite a little further on, with a given Hessian."""
+
+    def __init__(self, hessian):
+        super().__init__(lambda z: 1 + 0.1 * z[0], len(hessian))
+        self.curvature, self.wall = hessian, -math.inf
+
+    def value_and_gradient(self, z):
+        value, _ = super().value_and_gradient(z)
+        return (value if z[0] >= self.wall else math.inf), 1e-7 * torch.eye(self.size, dtype=z.dtype)[0]
+
+    def derivatives(self, z):
+        self.wall = float(z[0]) - 1.5e-7
+        return *self.value_and_gradient(z), self.curvature
+
+
+@pytest.mark.parametrize(
+    ("hessian", "steps"),
+    [
+        pytest.param(torch.diag(vector(1.0, -1.0)), 20, id="negative curvature"),
+        pytest.param(vector(1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0).reshape(3, 3), 5, id="flat"),
+    ],
+)
+def test_newton_stops_unconverged_where_its_steps_hardly_descend_on_an_indefinite_hessian(hessian, steps):
+    found = Newton().minimise(Grinding(hessian), torch.zeros(len(hessian), dtype=torch.float64))
+    assert not found.converged
+    assert found.steps == steps
+    assert f"the last {steps} of which lowered the loss by less than 1e-06" in found.status

@@ -26,6 +26,7 @@ from neglog.objective.blocks import Block, joined, linear_blocks
 from neglog.objective.literal import in_units
 from neglog.objective.objective import PART, Objective, kinked_sites
 from neglog.objective.rowwise import ALL_TERMS, VALUE, VALUE_AND_SLOPES, Rowwise, Terms
+from neglog.objective.shrinkage import UNTRACED, Shrinkage
 from neglog.objective.sums import Sums
 from neglog.predictors import RESPONSE
 
@@ -195,12 +196,17 @@ class Coordinates:
         own = {place for block in self.blocks for place in block.places.tolist()}
         return self.objective.priorless and own.isdisjoint(self._places.tolist())
 
+    @cached_property
+    def _shrinkage(self) -> Shrinkage:
+        return Shrinkage(self.objective, torch.arange(self.size), UNTRACED)
+
     def _summed(self, what: str, z: Tensor, rough: bool = False) -> Sums:
         replayed = self._apart and self._rowwise is not None
         theta = z if replayed else self.theta(z)  # constants, which are all that is read, are the same in z
         sums = Sums(self.blocks, self._places, self.size, z, rough, self._apart)
-        if not self._apart:
-            sums.add_prior(*self.objective.prior_terms(theta, curved=what == ALL_TERMS))
+        if not self.objective.priorless:
+            prior = self._shrinkage(theta, curved=what == ALL_TERMS)
+            sums.add_prior(prior.value, prior.slope, prior.bend)
         for rows, part in self._parts:
             sums.add(self._terms(what, part, theta, z, rows), rows)
         return sums

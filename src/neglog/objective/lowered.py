@@ -3,48 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 
-from neglog.graphs.graph import Graph, trace
 from neglog.handlers import Weighted
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective, Site
 from neglog.objective.quadratic import quadratic_priors
+from neglog.objective.replay import Replay, agree, replayed
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
 
 FORMED = 10_000_000
 """Bases of at most so many numbers are formed, in place of the design and a matrix of coefficients."""
-NEAR = 2**-8
-"""So far from the first place, a graph and its model are held together once more."""
 FEW = 200
 """The Normal priors of at most so many parameters are one quadratic form."""
-AGREEMENT = 4096
-"""Graph and model must agree to so many roundings: 1e-12 in float64."""
-
 Rows = Mapping[tuple[str, str], Tensor]
 """Everything that has rows: ("x", key), ("y", ""), ("weights", ""), ("keywords", name) and so on."""
-
-
-@dataclass(frozen=True)
-class Replay:
-    """The loss and its gradient, as a function of z `(K,)` and of the rows in `used`, in their order.
-
-    `reason` says why it is the model itself that is run at each call; it is empty where a graph is replayed.
-    """
-
-    evaluate: Callable[..., tuple[Tensor, Tensor]] = field(repr=False)
-    used: tuple[int, ...]
-    reason: str = ""
-    graph: Graph | None = field(default=None, repr=False)
 
 
 class Lowered(Coordinates):
@@ -102,7 +83,7 @@ class Lowered(Coordinates):
             program = graph.program(z)
         except Exception:  # whatever torch cannot write as a program can still be replayed
             return evaluate
-        return program if all(map(_agree, program(z), evaluate(z))) else evaluate
+        return program if all(map(agree, program(z), evaluate(z))) else evaluate
 
     def _evaluation(self, z: Tensor, size: int | None, compile: bool) -> Callable[..., tuple[Tensor, Tensor]]:
         parts = list(self._rows.values())
@@ -148,41 +129,9 @@ class Lowered(Coordinates):
         return -at.log_prob(RESPONSE).sum() - at.prior(self._quadratic.sites if self._quadratic else ())
 
 
-def replayed(
-    function: Callable[..., Any], z: Tensor, parts: list[Tensor], others: list[Tensor] | None, compile: bool
-) -> Replay:
-    """The graph of ``function(z, *parts)`` if it can be traced and says the same; else the function.
-
-    They are held together at `z` and near it. Without `others`, `parts` are taken as they are, and the replay
-    is a function of z alone; `others` are further rows to hold them together on.
-    """
-
-    def unlowered(z: Tensor, *rows: Tensor) -> Any:
-        return function(z, *(rows or parts))
-
-    eager = () if others is None else tuple(range(len(parts)))
-    try:
-        with torch.no_grad():
-            graph = trace(function, z, parts, fixed=others is None)
-            evaluate = graph.function()
-            for at, rows in ((z, parts), (z * (1 + NEAR) + NEAR, others or parts)):
-                found = evaluate(at, *(rows[i] for i in graph.used))
-                if not all(_agree(a, b) for a, b in zip(found, function(at, *rows), strict=True)):
-                    return Replay(unlowered, eager, "its graph does not say what the model says")
-    except Exception as error:  # whatever it is that torch cannot trace, the model itself can still be run
-        return Replay(unlowered, eager, f"it cannot be traced: {error}")
-    return Replay(graph.function(compile), graph.used, graph=graph)
-
-
 def _by_columns(design: Tensor) -> Tensor:
     """The same design, column after column in memory: both products with it take two thirds of the time."""
     return design.T.contiguous().T if design.numel() <= FORMED else design
-
-
-def _agree(found: Tensor, known: Tensor) -> bool:
-    size = known.nan_to_num(0.0, 0.0, 0.0).abs().max() if known.numel() else 0.0
-    tolerance = AGREEMENT * torch.finfo(known.dtype).eps
-    return torch.allclose(found, known, rtol=tolerance, atol=tolerance * float(size), equal_nan=True)
 
 
 class _Vector:

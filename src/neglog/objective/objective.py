@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -254,10 +254,10 @@ class Objective:
         """Whether no prior counts, as under `flat`."""
         return all(site.masked for site in self.sites.values())
 
-    def prior_of(self, theta: Tensor) -> Tensor | float:
-        """Minus the log prior; 0 where torch refuses a parameter, as it does in the rows."""
+    def prior_of(self, theta: Tensor, without: Collection[str] = ()) -> Tensor | float:
+        """Minus the log prior but of the sites named; 0 where torch refuses a parameter, as in the rows."""
         try:
-            return -self.at(theta).prior()
+            return -self.at(theta).prior(without)
         except ValueError as error:
             if "to satisfy the constraint" not in str(error):
                 raise

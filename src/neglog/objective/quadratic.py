@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent
 
 from neglog.objective.coordinates import Coordinates
-from neglog.objective.objective import NORMAL, Objective
+from neglog.objective.normals import normal_priors
 
 
 @dataclass(frozen=True)
@@ -30,40 +28,6 @@ class Quadratic:
         bend = self.matrix @ z
         value = 0.5 * (bend @ z) + self.constant
         return (value, bend) if self.slope is None else (value - self.slope @ z, bend - self.slope)
-
-
-@dataclass(frozen=True)
-class Normals:
-    """Independent Normal priors of some sites: their precisions `(K,)`, 0 where there is none.
-
-    Minus their log-density at theta is ½ thetaᵀ (`precision` theta) - `slope`ᵀ theta + `constant`.
-    """
-
-    sites: frozenset[str]
-    precision: Tensor
-    slope: Tensor
-    constant: float
-
-
-@torch.enable_grad()
-def normal_priors(objective: Objective) -> Normals:
-    """The Normal priors of an objective whose parameters do not depend on others."""
-    found = set()
-    precision, slope = torch.zeros_like(objective.initial), torch.zeros_like(objective.initial)
-    ran, constant = objective.sample.at(objective.initial.clone().requires_grad_()), 0.0
-    for name, site in objective.sites.items():
-        msg = ran.sites[name]
-        fn = msg["fn"]
-        while isinstance(fn, Independent):
-            fn = fn.base_dist
-        whole = msg["mask"] is None and bool((torch.as_tensor(msg["scale"]) == 1).all())
-        if not whole or type(fn) not in NORMAL or fn.loc.requires_grad or fn.scale.requires_grad:
-            continue
-        found.add(name)
-        loc, scale = (each.expand(site.shape).reshape(-1).to(slope) for each in (fn.loc, fn.scale))
-        precision[site.place], slope[site.place] = scale**-2, loc * scale**-2
-        constant += float((0.5 * (loc / scale).square() + scale.log() + 0.5 * math.log(2 * math.pi)).sum())
-    return Normals(frozenset(found), precision, slope, constant)
 
 
 def quadratic_priors(coordinates: Coordinates) -> Quadratic | None:

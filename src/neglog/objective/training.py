@@ -11,8 +11,9 @@ from torch import Tensor
 from neglog.handlers import Model
 from neglog.modes import Constants, InMode, is_same
 from neglog.objective.coordinates import Coordinates
-from neglog.objective.lowered import Lowered, Replay
+from neglog.objective.lowered import Lowered
 from neglog.objective.objective import Objective
+from neglog.objective.replay import Replay
 from neglog.tracing import Run, run, seeded
 
 FEW_ROWS = 10_000

@@ -12,8 +12,8 @@ from torch import Tensor, fx
 from torch.func import vmap
 
 from neglog.graphs.graph import trace_rows
-from neglog.objective.lowered import replayed
 from neglog.objective.objective import Objective
+from neglog.objective.replay import replayed
 from neglog.objective.rowwise import ODD
 from neglog.projection.headed import Headed
 from neglog.tracing import Run, run

@@ -14,8 +14,8 @@ from neglog.errors import ModelError
 from neglog.objective.cuts import Cut
 from neglog.objective.objective import Objective
 from neglog.objective.rowwise import ALL_TERMS, Rowwise, Terms, rowwise_of
+from neglog.objective.shrinkage import Shrinkage
 from neglog.projection.headed import Headed
-from neglog.projection.shrinkage import Shrinkage
 from neglog.solvers.solution import newton_direction
 
 CLOSE = 1e-6

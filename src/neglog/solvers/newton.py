@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neglog.errors import UnboundedLikelihoodError
 from neglog.solvers.settings import Settings
-from neglog.solvers.solution import Large, Problem, Solution, newton_direction
+from neglog.solvers.solution import FLAT, Large, Problem, Solution, newton_direction, scaled_eigen
 
 Look = Callable[[Tensor], tuple[float, Tensor, Tensor]]
 EPSILON = torch.finfo(torch.float64).eps
@@ -33,6 +33,8 @@ STALLED_STEPS = 20
 """Steps over which the loss must fall by more than"""
 STALLED_FALL = 1e-6
 """nats, or else the method stops: where curvatures differ by 16 powers of ten, steps are rounding."""
+LOST_STEPS = 5
+"""The same, where no curvature is negative beyond rounding, which a step could follow downhill."""
 ROUGHLY = 0.5
 """The decrement at which a sample of the rows has said what it can of where to begin."""
 
@@ -107,8 +109,8 @@ class Newton(Settings):
             at = moved if near or moved.hessian is not None else _Point.fresh(look, moved.z)
             step += 1
             history.append(at.value)
-            if not definite and _grinds(history):
-                return stopped(False, _stalled(step, decrement))
+            if not definite and (stalled := _stalled_steps(history, curvature)):
+                return stopped(False, _stalled(step, stalled, decrement))
         return stopped(
             False, f"stopped after {self.max_steps} steps, {decrement:.1e} standard errors from an optimum"
         )
@@ -154,14 +156,23 @@ def _status(decrement: float, steps: int, definite: bool) -> str:
     return f"stationary after {steps} steps, but the Hessian is not positive definite there"
 
 
-def _grinds(history: list[float]) -> bool:
-    """Whether many steps have hardly lowered the loss."""
-    return len(history) > STALLED_STEPS and history[-1 - STALLED_STEPS] - history[-1] < STALLED_FALL
+def _stalled_steps(history: list[float], hessian: Tensor) -> int:
+    """The number of last steps that have hardly lowered the loss, if they are too many; else 0."""
+    if not _hardly_fell(history, LOST_STEPS):
+        return 0
+    if _hardly_fell(history, STALLED_STEPS):
+        return STALLED_STEPS
+    values = scaled_eigen(hessian)[0]
+    return LOST_STEPS if float(values[0]) >= -FLAT * float(values[-1]) else 0
 
 
-def _stalled(steps: int, decrement: float) -> str:
+def _hardly_fell(history: list[float], steps: int) -> bool:
+    return len(history) > steps and history[-1 - steps] - history[-1] < STALLED_FALL
+
+
+def _stalled(steps: int, stalled: int, decrement: float) -> str:
     return (
-        f"stopped after {steps} steps, the last {STALLED_STEPS} of which lowered the loss by less than "
+        f"stopped after {steps} steps, the last {stalled} of which lowered the loss by less than "
         f"{STALLED_FALL:g}, {decrement:.1e} standard errors from a stationary point"
     )
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 LEAST = 1e-6
 """A Cholesky factor whose pivots span no more than this says which way to go."""
+FLAT = 1e-10
+"""A curvature below this share of the largest, of a Hessian scaled to a unit diagonal, is rounding."""
 
 
 class Problem(Protocol):
@@ -150,7 +152,7 @@ def newton_directions(hessian: Tensor, gradient: Tensor, rows: Tensor) -> tuple[
 def _eigen_directions(hessian: Tensor, gradient: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     bare = hessian.diagonal(dim1=-2, dim2=-1) == 0
     values, vectors, scale = scaled_eigen(hessian + torch.diag_embed(bare * rows[:, None]))
-    curved = values.abs() > 1e-10 * values.abs().amax(-1, keepdim=True)
+    curved = values.abs() > FLAT * values.abs().amax(-1, keepdim=True)
     along = (vectors.mT @ (scale * gradient)[..., None])[..., 0] / torch.where(curved, values.abs(), 1.0)
     direction = -scale * (vectors @ along[..., None])[..., 0]
     return direction, ~bare.any(-1) & (curved & (values > 0)).all(-1)

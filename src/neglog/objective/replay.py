@@ -1,0 +1,63 @@
+"""Functions of a vector and of rows, traced once and replayed where the graph says what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog.graphs.graph import Graph, trace
+
+NEAR = 2**-8
+"""So far from the first place, a graph and its model are held together once more."""
+AGREEMENT = 4096
+"""Graph and model must agree to so many roundings: 1e-12 in float64."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The loss and its gradient, as a function of z `(K,)` and of the rows in `used`, in their order.
+
+    `reason` says why it is the model itself that is run at each call; it is empty where a graph is replayed.
+    """
+
+    evaluate: Callable[..., tuple[Tensor, Tensor]] = field(repr=False)
+    used: tuple[int, ...]
+    reason: str = ""
+    graph: Graph | None = field(default=None, repr=False)
+
+
+def replayed(
+    function: Callable[..., Any], z: Tensor, parts: list[Tensor], others: list[Tensor] | None, compile: bool
+) -> Replay:
+    """The graph of ``function(z, *parts)`` if it can be traced and says the same; else the function.
+
+    They are held together at `z` and near it. Without `others`, `parts` are taken as they are, and the replay
+    is a function of z alone; `others` are further rows to hold them together on.
+    """
+
+    def unlowered(z: Tensor, *rows: Tensor) -> Any:
+        return function(z, *(rows or parts))
+
+    eager = () if others is None else tuple(range(len(parts)))
+    try:
+        with torch.no_grad():
+            graph = trace(function, z, parts, fixed=others is None)
+            evaluate = graph.function()
+            for at, rows in ((z, parts), (z * (1 + NEAR) + NEAR, others or parts)):
+                found = evaluate(at, *(rows[i] for i in graph.used))
+                if not all(agree(a, b) for a, b in zip(found, function(at, *rows), strict=True)):
+                    return Replay(unlowered, eager, "its graph does not say what the model says")
+    except Exception as error:  # whatever it is that torch cannot trace, the model itself can still be run
+        return Replay(unlowered, eager, f"it cannot be traced: {error}")
+    return Replay(graph.function(compile), graph.used, graph=graph)
+
+
+def agree(found: Tensor, known: Tensor) -> bool:
+    """Whether two tensors are the same to rounding."""
+    size = known.nan_to_num(0.0, 0.0, 0.0).abs().max() if known.numel() else 0.0
+    tolerance = AGREEMENT * torch.finfo(known.dtype).eps
+    return torch.allclose(found, known, rtol=tolerance, atol=tolerance * float(size), equal_nan=True)

@@ -1,0 +1,122 @@
+"""Shrinkage: minus the log prior of a vector and its derivatives, for work that asks for them many times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyro
+import torch
+from torch import Tensor
+
+from neglog.objective.hierarchy import slopes
+from neglog.objective.normals import normal_priors
+from neglog.objective.objective import Objective
+from neglog.objective.replay import replayed
+from neglog.tracing import Run, run
+
+UNTRACED = 12
+"""Evaluations by running the model, before tracing it once repays; the first of a `Shrinkage`."""
+DENSE = 200
+"""Of more parameters without a Normal prior the Hessian is not traced."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Minus the log prior, its gradient `(K,)`, and its Hessian `(I, I)` in some coordinates.
+
+    `sums` `(K,)` are those of the rows of the whole Hessian: its diagonal, where priors are independent.
+    """
+
+    value: float
+    slope: Tensor
+    bend: Tensor
+    sums: Tensor
+
+
+class Shrinkage:
+    """Minus the log prior of an objective; `places` `(I,)` are where its Hessian is wanted.
+
+    Normal priors are a formula. All others are evaluated by running the model, `untraced` times, and then by
+    a graph (`neglog.graphs.graph`) where there is one.
+    """
+
+    def __init__(self, objective: Objective, places: Tensor, untraced: int = 0) -> None:
+        self.objective, self.places, self.untraced = objective, places, untraced
+        self.normals = normal_priors(objective)
+        self.bend = torch.diag(self.normals.precision[places])
+        others = [n for n, s in objective.sites.items() if not s.masked and n not in self.normals.sites]
+        self.rest = bool(others)
+        self.constant = 0.0  # that of sites which the user conditioned
+        if not others:
+            whole = objective.prior_terms(objective.initial, curved=False)[0]
+            self.constant = whole - self(objective.initial).value
+
+    def __call__(self, theta: Tensor, curved: bool = True) -> Prior:
+        """The prior at `theta` `(K,)`; its second derivatives may be missing unless `curved`."""
+        normals = self.normals
+        sums = normals.precision * theta
+        value = float((0.5 * sums - normals.slope) @ theta) + normals.constant + self.constant
+        if not self.rest:
+            return Prior(value, sums - normals.slope, self.bend, normals.precision)
+        more, slope, bend, rest = self._evaluate(theta, curved)
+        whole = self.bend.index_put((self._curved[:, None], self._curved), bend, accumulate=True)
+        return Prior(value + float(more), sums - normals.slope + slope, whole, normals.precision + rest)
+
+    def _evaluate(self, theta: Tensor, curved: bool) -> tuple[Tensor, ...]:
+        if self.untraced > 0 or (not curved and self._graph is None):
+            self.untraced -= 1
+            return self._others(theta, curved)
+        return self._others(theta) if self._graph is None else self._graph(theta)
+
+    @cached_property
+    def _graph(self) -> Callable[..., tuple[Tensor, ...]] | None:
+        """The others as a graph, if they can be traced."""
+        if len(self._curved) > DENSE:
+            return None
+        found = replayed(self._others, self.objective.initial, [], None, False)
+        return None if found.reason else found.evaluate
+
+    @cached_property
+    @torch.enable_grad()
+    def _curved(self) -> Tensor:
+        """Where among `places` the priors beside the Normal ones may have second derivatives.
+
+        Those are all, where such a prior depends on a site with a Normal one.
+        """
+        objective, names = self.objective.few, self.normals.sites
+        leaves = {n: objective.initial[s.place].clone().requires_grad_() for n, s in objective.sites.items()}
+        values = {n: s.transform(leaves[n].reshape(s.unconstrained)) for n, s in objective.sites.items()}
+        rest = torch.as_tensor(run(objective.weighted, objective.data, Run(values)).prior(names))
+        if slopes(rest, {name: leaves[name] for name in names}):
+            return torch.arange(len(self.places))
+        own = torch.zeros(objective.size, dtype=torch.bool)
+        for name, site in objective.sites.items():
+            own[site.place] = name not in names
+        return own[self.places].nonzero()[:, 0]
+
+    def _others(self, theta: Tensor, curved: bool = True) -> tuple[Tensor, ...]:
+        """The value and the derivatives of all priors but the Normal ones, by running the model."""
+        places = self.places[self._curved]
+        size = len(places)
+        with pyro.validation_enabled(False), torch.enable_grad():
+            leaf = theta.detach().requires_grad_()
+            value = torch.as_tensor(self.objective.few.prior_of(leaf, self.normals.sites))
+            none = torch.zeros_like(theta)
+            if not value.requires_grad:
+                return value, none, theta.new_zeros(size, size), none
+            (slope,) = torch.autograd.grad(value, leaf, create_graph=curved)
+            if not curved:
+                return value.detach(), slope, theta.new_zeros(size, size), none
+            sums = _derivatives(slope.sum(), leaf)
+            rows = [_derivatives(slope[place], leaf)[places] for place in places.tolist()]
+        bend = torch.stack(rows) if rows else theta.new_zeros(0, 0)
+        return value.detach(), slope.detach(), bend, sums
+
+
+def _derivatives(scalar: Tensor, leaf: Tensor) -> Tensor:
+    if not scalar.requires_grad:
+        return torch.zeros_like(leaf)
+    (found,) = torch.autograd.grad(scalar, leaf, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return found.detach()
