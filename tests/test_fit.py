@@ -479,15 +479,15 @@ def test_two_quantiles_of_a_sample_are_order_statistics():
 
 
 def test_constants_of_a_model_are_bound_and_not_given_by_row():
-    with pytest.raises(DataError, match="`delta` must be a tensor"):
+    with pytest.raises(DataError, match=r"`delta` .* one value for each row"):
         mle(models.huber, *sample(), delta=2.0)
 
 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (lambda x, y=None: models.huber(x, y, delta=0.0), "`delta` must be positive"),
-        (lambda x, y=None: models.student_t(x, y, df=-1.0), "`df` must be positive"),
+        (lambda x, y=None: models.huber(x, y, delta=0.0), r"`delta` .* positive"),
+        (lambda x, y=None: models.student_t(x, y, df=-1.0), r"`df` .* positive"),
         (lambda x, y=None: models.quantile(x, y, tau=1.0), "`tau` must be between 0 and 1"),
         (models.binomial, "`binomial` needs the number of trials"),
     ],
