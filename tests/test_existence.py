@@ -110,6 +110,52 @@ def test_a_response_in_tiny_units_is_no_constant() -> None:
     assert mle(models.gaussian, _columns(), y).converged
 
 
+# Classes without rows
+
+CLASSES = {
+    "categorical": {
+        (0, 1): r"every `y` is 2.*`logit\[2\]` of Intercept → \+∞",
+        (0, 2): r"every `y` is 1.*`logit\[1\]` of Intercept → \+∞",
+        (1, 2): "every `y` is 0.*Intercept → -∞",
+        (0,): r"no `y` is 0,.*`logit\[1\]` of Intercept → \+∞ and `logit\[2\]` of Intercept → \+∞",
+        (1,): r"no `y` is 1,.*`logit\[1\]` of Intercept → -∞",
+        (2,): r"no `y` is 2,.*`logit\[2\]` of Intercept → -∞",
+    },
+    "ordinal": {
+        (0, 1): r"every `y` is 2.*`cutpoints\[0\]` → -∞ and the distance of `cutpoints\[1\]`.*→ 0",
+        (0, 2): r"every `y` is 1.*`cutpoints\[0\]` → -∞ and `cutpoints\[1\]` → \+∞",
+        (1, 2): r"every `y` is 0.*distance of `cutpoints\[1\]`.*→ 0 and `cutpoints\[1\]` → \+∞",
+        (0,): r"no `y` is 0,.*`cutpoints\[0\]` → -∞",
+        (1,): r"no `y` is 1,.*the distance of `cutpoints\[1\]` from the one below → 0",
+        (2,): r"no `y` is 2,.*`cutpoints\[1\]` → \+∞",
+    },
+}
+
+
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize(("name", "empty"), [(name, empty) for name in CLASSES for empty in CLASSES[name]])
+def test_a_class_without_rows_is_refused_by_name(name: str, empty: tuple[int, ...], number: int) -> None:
+    present = [k for k in range(3) if k not in empty]
+    y = torch.tensor(present * ROWS)[:ROWS]
+    model = partial(getattr(models, name), classes=3)
+    with pytest.raises(UnboundedLikelihoodError, match=CLASSES[name][empty]):
+        mle(model, _columns(number), y)
+
+
+@pytest.mark.parametrize("empty", [(1,), (2,), (0, 1)])
+def test_a_class_without_rows_has_no_maximum_in_a_batch(empty: tuple[int, ...]) -> None:
+    y = torch.tensor([k for k in range(3) if k not in empty] * ROWS)[:ROWS]
+    with pytest.warns(ConvergenceWarning):
+        fit = mle_batch(partial(models.ordinal, classes=3), _columns(), y.expand(2, ROWS))
+    assert not fit.converged.any()
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_without_rows_has_an_answer_under_proper_priors(name: str) -> None:
+    y = torch.tensor([0, 2] * ROWS)[:ROWS]
+    assert map_estimate(partial(getattr(models, name), classes=3), _columns(), y).converged
+
+
 # Separation: a linear programme is the judge
 
 

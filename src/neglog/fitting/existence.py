@@ -10,7 +10,7 @@ from pyro.distributions.constraints import ordered_vector
 from torch import Tensor
 from torch.distributions import constraints
 
-from neglog.distributions import NormalMixture
+from neglog.distributions import Categorical, NormalMixture, Ordered
 from neglog.errors import UnboundedLikelihoodError
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective, Site
@@ -98,6 +98,56 @@ def check_certain(objective: Objective) -> None:
                 )
 
 
+def check_classes(objective: Objective) -> None:
+    """Refuse classes without rows, where intercepts or cutpoints can make them impossible.
+
+    The probability of such a class then goes to 0, which no finite intercept or cutpoint attains.
+
+    Raises:
+        UnboundedLikelihoodError: naming the classes, and which way the intercepts or cutpoints run.
+    """
+    y = objective.data.y
+    if not issubclass(objective.family, Categorical | Ordered) or y.dim() != 1:
+        return
+    found = torch.bincount(
+        y.long(), minlength=objective.few.response(objective.initial).support.upper_bound + 1
+    )
+    if bool(found.all()):
+        return
+    empty, present = (found == 0).nonzero()[:, 0].tolist(), found.nonzero()[:, 0].tolist()
+    steps = _cuts(objective, empty) if issubclass(objective.family, Ordered) else _logits(objective, empty)
+    if not steps:
+        return
+    only = f"every `y` is {present[0]}" if len(present) == 1 else f"no `y` is {' or '.join(map(str, empty))}"
+    raise UnboundedLikelihoodError(
+        f"`{objective.name}` has no maximum: {only}, so the likelihood never falls as {' and '.join(steps)}, "
+        "where the probability of a class without rows goes to 0. Number the classes that `y` has without "
+        f"gaps, or {objective.prior_advice}."
+    )
+
+
+def _logits(objective: Objective, empty: list[int]) -> list[str]:
+    """Where the intercepts of the logits of classes run that have no rows; nowhere if they have priors."""
+    for call in objective.calls:
+        site = objective.sites.get(f"{call.name}.bias")
+        if site is not None and site.masked and call.outputs is not None:
+            names = dict(zip(call.outputs, objective.output_names(call), strict=True))
+            if 0 not in names and 0 in empty:  # the baseline, against which all others rise
+                return [f"`{name}` of Intercept → +∞" for k, name in names.items() if k not in empty]
+            return [f"`{name}` of Intercept → -∞" for k, name in names.items() if k in empty]
+    return []
+
+
+def _cuts(objective: Objective, empty: list[int]) -> list[str]:
+    """Where the cutpoints run beside classes that have no rows; nowhere if they have priors."""
+    for site in objective.sites.values():
+        if site.masked and site.fn.support is ordered_vector:
+            last = site.size
+            ends = {0: f"`{site.name}[0]` → -∞", last: f"`{site.name}[{last - 1}]` → +∞"}
+            return [ends.get(k, f"the distance of `{site.name}[{k}]` from the one below → 0") for k in empty]
+    return []
+
+
 def check_values(objective: Objective) -> None:
     """Refuse a mixture whose components can each follow one of the few values of `y` exactly.
 
@@ -142,7 +192,10 @@ def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None
     stops there all the same, where the rest of the fall is lost in rounding. `hessian` is the one next to z,
     where it is known.
     """
+    end = coordinates.value(z)
     z, hessian = _nearer(coordinates, z, hessian)
+    if coordinates.value(z) < end - FALL:
+        return None  # the solver was cut short on a slope, far above the loss on its way
     hessian = (coordinates.hessian(z) if hessian is None else hessian) / coordinates.rows
     if not bool(torch.isfinite(hessian).all()):
         return None

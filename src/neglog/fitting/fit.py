@@ -27,7 +27,13 @@ from neglog.errors import (
 from neglog.fitting.cancellation import check_cancellation
 from neglog.fitting.choice import DENSE, choose, problem_of
 from neglog.fitting.elsewhere import elsewhere
-from neglog.fitting.existence import check_certain, check_covariance, check_values, recession
+from neglog.fitting.existence import (
+    check_certain,
+    check_classes,
+    check_covariance,
+    check_values,
+    recession,
+)
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.least_squares import closed_form
 from neglog.fitting.limits import in_bounds, why_unbounded
@@ -227,6 +233,7 @@ def _fit(
     start = None if start is None else current_names(model, named_values("start", start), "start")
     objective = whole = Objective(model, data, start)
     check_certain(objective)
+    check_classes(objective)
     check_values(objective)
     check_joint_mode(objective)
     offset = offset_of(whole)
