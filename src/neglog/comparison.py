@@ -133,6 +133,8 @@ class Comparison:
         if not self.scored:
             return "No model could be scored on rows it has not seen."
         best, *near = self.tied
+        if best.validation is None or not math.isfinite(best.validation.mean):
+            return "No model gives every row that it has not seen a finite likelihood, so none is ahead."
         rest = [entry for entry in self.scored if entry is not best]
         if not rest:
             return f"Only `{best.model}` could be scored, so there is nothing to compare {best.loss} with."
@@ -328,8 +330,12 @@ def _check_companions(design: Design, names: Sequence[str]) -> None:
 
 
 def _rank(entry: Entry) -> tuple[bool, bool, float, int]:
-    """The best score first; of models that agree to `MOST_PLACES`, the one of the fewest parameters."""
+    """The best score first; of models that agree to `MOST_PLACES`, the one of the fewest parameters.
+
+    A score that is not a number is no better than -∞.
+    """
     score = entry.validation.mean if entry.validation else 0.0
+    score = -math.inf if math.isnan(score) else score
     parameters = 0 if entry.fit is None else entry.fit.k
     return entry.fit is None, entry.validation is None, -round(score, MOST_PLACES), parameters
 

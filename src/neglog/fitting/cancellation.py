@@ -48,7 +48,7 @@ def _scores(coordinates: Coordinates, theta: Tensor) -> dict[str, Tensor]:
 
 def _is_doubtful(block: Block) -> bool:
     """Whether a column of the design is close to the span of those before it."""
-    return bool((block.triangle.diagonal().abs() < NEARLY_DEPENDENT * block.triangle.norm(dim=0)).any())
+    return not bool((block.triangle.diagonal().abs() >= NEARLY_DEPENDENT * block.triangle.norm(dim=0)).all())
 
 
 def _check(coordinates: Coordinates, block: Block, call: Affine, theta: Tensor, scores: Tensor) -> None:

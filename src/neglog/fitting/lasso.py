@@ -231,7 +231,8 @@ def _curve_path(curve: Parabola, penalty: Penalty, z: Tensor, grid: Tensor) -> _
         found.append(z)
     away = torch.stack(found) - curve.middle
     value = curve.base + ((curve.slope + 0.5 * away @ curve.matrix) * away).sum(1)
-    return _Points(torch.stack(found), value, torch.ones(len(grid), dtype=torch.bool))
+    points = torch.stack(found)
+    return _Points(points, value, torch.isfinite(points).all(1) & torch.isfinite(value))
 
 
 def _path(problem: Penalised, z: Tensor, grid: Tensor) -> _Points:

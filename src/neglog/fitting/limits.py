@@ -78,7 +78,7 @@ def beyond_bounds(coordinates: Coordinates, z: Tensor) -> tuple[int, bool]:
         return 0, False
     y = objective.data.y
     loc = found.loc.expand(y.shape)
-    outside = ((loc < low) | (loc > high)).expand(y.shape)
+    outside = ~((loc >= low) & (loc <= high)).expand(y.shape)
     number = int(outside.sum())
     if not number:
         return 0, False

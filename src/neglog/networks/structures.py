@@ -196,7 +196,7 @@ def _dense(network: Network, priors: Priors, names: tuple[str, ...]) -> Dense:
     total[:size, :size] += torch.diag(priors.weights[places])
     total[size:, size:] += priors.constants
     added = torch.cat([priors.flat[places], torch.zeros(constants).bool()])
-    return Dense(names, total, added, network.theta[places])
+    return Dense(names, _finite(total), added, network.theta[places])
 
 
 def _diagonal(network: Network, priors: Priors) -> Diagonal:
@@ -206,7 +206,7 @@ def _diagonal(network: Network, priors: Priors) -> Diagonal:
         jacobian = network.jacobian(part.data.x, network.weights)
         curvature, _, _ = row_curvature(network, part)
         total += (jacobian * (curvature @ jacobian)).sum((0, 1))
-    return Diagonal(network.weights, total, priors.flat[places], network.theta[places])
+    return Diagonal(network.weights, _finite(total), priors.flat[places], network.theta[places])
 
 
 def _kronecker(network: Network, priors: Priors, layer: Layer, rows: float) -> Kronecker:
@@ -218,14 +218,25 @@ def _kronecker(network: Network, priors: Priors, layer: Layer, rows: float) -> K
             f"structure='kronecker' needs one prior for all weights of a layer; those of `{layer.weight}` "
             "differ. Use 'diagonal' or 'full'."
         )
-    (inner, forward), (outer, backward) = (torch.linalg.eigh(m) for m in (layer.inputs, layer.outputs))
+    (inner, forward), (outer, backward) = (
+        torch.linalg.eigh(_finite(each)) for each in (layer.inputs, layer.outputs)
+    )
     rates = outer.clamp(min=0)[:, None] * inner.clamp(min=0) / rows + own[0]
-    return Kronecker(names, backward, forward, rates, bool(flat[0]), network.theta[places])
+    return Kronecker(names, backward, forward, _finite(rates), bool(flat[0]), network.theta[places])
+
+
+def _finite(information: Tensor) -> Tensor:
+    if not bool(torch.isfinite(information).all()):
+        raise ModelError(
+            "the information of the rows of this network is not finite at its weights, so they have no "
+            "covariance. Fit it again, to columns of `x` of order one or from another start."
+        )
+    return information
 
 
 def _definite(matrix: Tensor) -> Tensor:
-    values = scaled_eigen(matrix)[0]
-    if not bool(torch.isfinite(matrix).all()) or (len(values) and values.min() < SINGULAR * values.max()):
+    values = scaled_eigen(_finite(matrix))[0]
+    if len(values) and not values.min() >= SINGULAR * values.max():
         raise ModelError(
             "the information of the rows and the priors does not hold the weights and constants of this "
             "network: a feature is constant or a combination of others, or the fit is far from an optimum. "

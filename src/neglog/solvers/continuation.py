@@ -162,6 +162,8 @@ class _Vertex:
         signs[self.held] = guess[self.held]
         gradient = self.problem.signed(signs).value_and_gradient(z)[1]
         weights = self.problem.kink_weights()[self.held]
+        if not bool(torch.isfinite(gradient).all() & torch.isfinite(rows).all()):
+            return torch.full_like(guess[self.held], math.nan)
         correction = torch.linalg.lstsq((rows * weights[:, None]).T, -gradient[:, None], driver="gelsd")
         return guess[self.held] + correction.solution[:, 0]
 

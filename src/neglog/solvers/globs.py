@@ -276,7 +276,7 @@ def _strayed(lines: Lines, z: Array, sides: NDArray[np.int8]) -> tuple[Index, fl
         off = side * (y - lines.at(z, rows))
         weighted = lines.weights[rows] * off
         loss += 0.5 * float(weighted.sum()) + (lines.tau - 0.5) * float(weighted @ side)
-        close = np.flatnonzero((off <= 1e3 * ZERO * (np.abs(y) + size)) & (side != 0))
+        close = np.flatnonzero(~(off > 1e3 * ZERO * (np.abs(y) + size)) & (side != 0))
         if len(close):
-            found.append(rows.start + close[off[close] <= lines.rounding(z, rows.start + close)])
+            found.append(rows.start + close[~(off[close] > lines.rounding(z, rows.start + close))])
     return np.concatenate([np.zeros(0, dtype=np.intp), *found]), loss

@@ -114,7 +114,8 @@ def _is_around(end: Solution, z: Tensor, value: float, gradient: Tensor) -> bool
     step = z - end.z
     slope = end.hessian @ step
     square = float(step @ slope)
-    if not 0 <= square <= NEAR**2 or abs(value - end.value - 0.5 * square) > ALIKE * square + SAME:
+    alike = abs(value - end.value - 0.5 * square) <= ALIKE * square + SAME
+    if not (0 <= square <= NEAR**2 and alike):
         return False
     # The slope that is left, as a distance in standard errors.
     rest = gradient - slope

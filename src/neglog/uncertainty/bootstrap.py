@@ -333,11 +333,11 @@ def _refitted(fit: Fit, samples: Iterator[Sample], solver: Any) -> tuple[dict[st
             reason = reason or why
         found.append(params)
         converged.append(optimal)
-    return (
-        {name: torch.cat([part[name] for part in found]) for name in fit.params},
-        torch.cat(converged),
-        reason,
-    )
+    params = {name: torch.cat([part[name] for part in found]) for name in fit.params}
+    optimal = torch.cat(converged)
+    for value in params.values():
+        optimal = optimal & torch.isfinite(value).reshape(len(value), -1).all(1)
+    return params, optimal, reason
 
 
 def _together(fit: Fit, data: Data, y: Tensor, weights: Tensor | None) -> tuple[Mapping[str, Tensor], Tensor]:

@@ -201,6 +201,8 @@ def vuong_test(first: Fit, second: Fit, *, correction: Correction | None = None)
     weights = torch.ones_like(gaps) if weights is None else weights
     mean = weights @ gaps / first.n
     deviation = float((weights @ (gaps - mean).square() / first.n).sqrt())
+    if not math.isfinite(deviation):
+        raise ModelError("a row has no finite likelihood under one of the models, so there is no test.")
     if deviation <= 1e-12 * float(rows[0].abs().max()):
         raise ModelError("both models give every row the same likelihood, so there is nothing to test.")
     more = first.k - second.k
@@ -238,6 +240,8 @@ def _probabilities(fit: Fit) -> Tensor:
 
 
 def _chi_squared(test: str, hypothesis: str, statistic: float, df: int) -> HypothesisTest:
+    if math.isnan(statistic):
+        raise ModelError(f"the {test} of {hypothesis} has no statistic: it is not a number at the estimates.")
     half = torch.tensor([df / 2, statistic / 2], dtype=torch.float64)
     return HypothesisTest(test, hypothesis, statistic, df, float(torch.special.gammaincc(*half)))
 

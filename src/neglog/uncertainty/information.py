@@ -22,7 +22,7 @@ from neglog.objective.blocks import Block, joined
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import Objective, kinked_sites
 from neglog.predictors import RESPONSE
-from neglog.solvers.solution import scaled_eigen
+from neglog.solvers.solution import largest_of, scaled_eigen
 from neglog.tracing import Run, run
 
 NUMBERS = 1_000_000
@@ -148,7 +148,7 @@ def _distance(coordinates: Coordinates, z: Tensor) -> float:
     data = coordinates.objective.data
     settings: dict[str, Any] = {"weights": data.weights, **data.keywords}
     best = map_estimate(coordinates.objective.model, data.x, data.y, **settings)
-    return (2 * max(0.0, coordinates.value(z) - best.loss)) ** 0.5
+    return (2 * largest_of(0.0, coordinates.value(z) - best.loss)) ** 0.5
 
 
 def in_blocks(coordinates: Coordinates) -> Iterator[tuple[slice, Coordinates]]:
@@ -187,7 +187,7 @@ def inverse_root(coordinates: Coordinates, matrix: Tensor) -> Tensor:
     if not bool(torch.isfinite(matrix).all()):
         raise ModelError("the information is not finite at the optimum, so there are no standard errors.")
     values, vectors, scale = scaled_eigen(matrix)
-    if values.numel() and values.min() < 1e-12 * values.max():
+    if values.numel() and not values.min() >= 1e-12 * values.max():
         direction = coordinates.directions((scale * vectors[:, 0])[:, None])[:, 0]
         moved = named(coordinates, direction, both=True)
         what = " and ".join(name.partition(" → ")[0] for name in moved.coefficients + moved.constants)

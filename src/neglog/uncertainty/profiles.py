@@ -90,6 +90,11 @@ class Profile:
                     f"estimate: {solution.status}. Use interval='wald'."
                 )
         rise = value - self.least
+        if math.isnan(rise):
+            raise ModelError(
+                f"the profile of {self.name} is not a number at {reach:.3g} standard errors from its "
+                "estimate. Use interval='wald'."
+            )
         if rise < -1e-6:
             raise ModelError(
                 f"the profile of {self.name} finds a higher likelihood, by {-rise:.3g}, than the fit: its "
@@ -112,7 +117,7 @@ class Profile:
                 at = 2 * at
                 if at > FARTHEST * target:
                     return side * math.inf
-            elif step % 3 == 2:  # the secant can keep one end for ever
+            elif step % 3 == 2 or math.isinf(high[1]):  # the secant can keep one end for ever
                 at = 0.5 * (low[0] + high[0])
             else:
                 at = low[0] - low[1] * (high[0] - low[0]) / (high[1] - low[1])

@@ -69,10 +69,11 @@ def compare(fits: Mapping[str, Fit]) -> pd.DataFrame:
 
 
 def criterion_weights(values: Mapping[str, float]) -> dict[str, float]:
-    """Model -> its share of exp(-criterion / 2)."""
-    least = min(values.values(), default=0.0)
-    raw = {name: math.exp(0.5 * (least - value)) for name, value in values.items()}
-    return {name: value / sum(raw.values()) for name, value in raw.items()}
+    """Model -> its share of exp(-criterion / 2) among those whose criterion is known; NaN of the others."""
+    known = {name: value for name, value in values.items() if not math.isnan(value)}
+    least = min(known.values(), default=0.0)
+    raw = {name: math.exp(0.5 * (least - value)) for name, value in known.items()}
+    return {name: raw[name] / sum(raw.values()) if name in raw else math.nan for name in values}
 
 
 def _against(fit: Fit, best: Fit) -> tuple[float, float]:
