@@ -24,12 +24,12 @@ MAY_IMPORT = {
     "datasets": {"errors"},
     "distributions": {"errors"},
     "layers": {"errors"},
-    "predictors": {"errors"},
+    "predictors": {"arguments", "errors"},
     "beginnings": {"predictors"},
     "models": {"arguments", "beginnings", "distributions", "errors", "layers", "predictors"},
     "observation": {"arguments", "distributions", "errors", "predictors"},
     "modes": set(),
-    "site_priors": {"distributions", "errors"},
+    "site_priors": {"arguments", "distributions", "errors"},
     "handlers": {
         "arguments",
         "conversion",
@@ -60,6 +60,7 @@ MAY_IMPORT = {
     "tracing": {"data", "errors", "handlers", "isolation", "layers", "modes", "predictors", "wellformed"},
     "signatures": {"arguments", "data", "errors", "handlers", "layers", "tracing"},
     "dictionary": {
+        "arguments",
         "distributions",
         "errors",
         "isolation",
@@ -414,7 +415,7 @@ MAY_IMPORT = {
             "tracing",
         },
     },
-    "studies": {"batches.batch", "errors", "handlers", "isolation", "models", "tracing"},
+    "studies": {"arguments", "batches.batch", "errors", "handlers", "isolation", "models", "tracing"},
     "labels": {
         "fitting.fit",
         "isolation",
@@ -667,7 +668,7 @@ MAY_IMPORT = {
             "prediction.predictive",
             "predictors",
         },
-        "pyro_samples": {"arguments", "errors", "exchange.inference_data", "isolation"},
+        "pyro_samples": {"arguments", "conversion", "errors", "exchange.inference_data", "isolation"},
     },
     "__init__": {
         "batches.batch",
@@ -707,7 +708,7 @@ MAY_IMPORT = {
         "uncertainty.ranking",
         "validation",
     },
-    "reports": {"comparison", "fitting.fit"},
+    "reports": {"arguments", "comparison", "errors", "fitting.fit"},
     "export": {
         "__init__",
         "data",

@@ -14,10 +14,24 @@ import pyro.distributions as dist
 import pytest
 import scipy.sparse
 import torch
+from pyro import poutine
 
 import neglog
-from neglog import datasets, flat, losses, map_estimate, mle, models, plots, solvers, with_priors
-from neglog.errors import NeglogError
+from neglog import (
+    datasets,
+    flat,
+    losses,
+    map_estimate,
+    mle,
+    models,
+    plots,
+    predictors,
+    reports,
+    solvers,
+    studies,
+    with_priors,
+)
+from neglog.errors import DataError, ModelError, NeglogError
 from neglog.validation import cross_validate
 
 N = 20
@@ -32,7 +46,9 @@ LASSO = flat(with_priors(models.gaussian, {"mean.weight": PRIOR}), "mean.bias", 
 PATH = neglog.lasso_path(LASSO, X, Y, n=3)
 DRAWS = neglog.bootstrap(FIT, 40)
 GAUSSIAN = models.gaussian
-TENSOR = torch.tensor(Y)
+TENSOR, DESIGN = torch.tensor(Y), torch.tensor(X)
+ESTIMATES = neglog.summary(FIT)
+TRUNK = torch.nn.Linear(2, 2)
 
 
 def generated():
@@ -141,6 +157,50 @@ CALLS = {
     "mse": (losses.mse, {"prediction": TENSOR, "target": TENSOR, "reduction": "mean"}),
     "pinball": (losses.pinball, {"prediction": TENSOR, "target": TENSOR, "tau": 0.5}),
     "huber_nll": (losses.huber_nll, {"location": TENSOR, "target": TENSOR, "scale": 1.0, "delta": 1.0}),
+    "weibull_nll": (losses.weibull_nll, {"log_scale": TENSOR, "target": TENSOR.exp(), "shape": 1.0}),
+    "loss_of": (losses.loss_of, {"model": "gaussian", "learn": "sigma", "reduction": "mean"}),
+    "likelihood_of": (losses.likelihood_of, {"loss": "squared_error"}),
+    "likelihood_of huber": (partial(losses.likelihood_of, "huber"), {"delta": 1.0}),
+    "likelihood_of quantile": (partial(losses.likelihood_of, "quantile"), {"quantile": 0.5}),
+    "Likelihood.nll": (losses.likelihood_of("squared_error").nll, {"loss": TENSOR, "target": TENSOR}),
+    "as_likelihood": (losses.as_likelihood, {"rho": torch.abs}),
+    "linear": (predictors.linear, {"name": "mean", "x": DESIGN, "outputs": 2, "bias": True}),
+    "positive": (predictors.positive, {"name": "sigma", "x": DESIGN, "rate": 1.0, "outputs": 2}),
+    "probability": (predictors.probability, {"name": "share", "x": DESIGN}),
+    "simplex": (predictors.simplex, {"name": "shares", "x": DESIGN, "outputs": 3}),
+    "affine": (predictors.affine, {"x": DESIGN, "weight": DESIGN[0], "bias": DESIGN[0, 0], "outputs": None}),
+    "rows": (predictors.rows, {"x": DESIGN}),
+    "against_first": (predictors.against_first, {"logits": DESIGN}),
+    "a response that sizes are read from": (partial(models.categorical, DESIGN), {"y": TENSOR.round().abs()}),
+    "estimates_table": (reports.estimates_table, {"estimates": ESTIMATES, "level": 0.9}),
+    "estimates_text": (reports.estimates_text, {"estimates": ESTIMATES}),
+    "estimates_html": (reports.estimates_html, {"estimates": ESTIMATES}),
+    "fit_table": (reports.fit_table, {"fit": FIT, "loss": "MSELoss"}),
+    "fit_json": (reports.fit_json, {"fit": FIT, "estimates": ESTIMATES, "loss": "MSELoss"}),
+    "comparison_table": (reports.comparison_table, {"comparison": None}),
+    "write": (partial(plots.write, plots.picture({"a": NARROW}, X[:, :1], Y)), {"path": None}),
+    "robustness": (
+        partial(studies.robustness, rows=10, data_sets=2, shares=(0.0,)),
+        {"losses": {"MSE": GAUSSIAN}, "outliers": "end"}
+        | {"shares": (0.0,), "size": 1.0, "rows": 10, "data_sets": 2, "seed": 0},
+    ),
+    "on_features": (neglog.on_features, {"model": GAUSSIAN, "module": TRUNK, "prior": None, "name": "a"}),
+    "a prior of features": (
+        lambda value: neglog.on_features(GAUSSIAN, TRUNK, prior=lambda _: value)(DESIGN.float()),
+        {"value": PRIOR},
+    ),
+    "flat": (flat, {"model": GAUSSIAN}),
+    "from_pyro": (
+        partial(neglog.from_pyro, {"a": torch.zeros(5, 3)}),
+        {"model": None, "prior": None, "posterior_predictive": None}
+        | {"dims": {"a": ["k"]}, "coords": {"k": [1, 2, 3]}},
+    ),
+    "samples": (lambda value: neglog.from_pyro({"a": value}), {"value": torch.zeros(5)}),
+    "names of dimensions": (
+        lambda names: neglog.from_pyro({"a": torch.zeros(5, 3)}, dims={"a": names}),
+        {"names": ["k"]},
+    ),
+    "to_arviz": (neglog.to_arviz, {"result": DRAWN, "draws": 5, "seed": 0}),
 }
 OF_SOLVERS = [
     (name, setting)
@@ -177,6 +237,30 @@ def test_wrong_settings_of_solvers_are_errors_of_neglog(name, setting):
 
 def test_every_public_function_is_crossed():
     """A function that is added to `neglog` is added to the table too."""
-    elsewhere = {"from_pyro", "to_arviz", "on_features", "flat"}
     functions = {name for name in neglog.__all__ if inspect.isfunction(getattr(neglog, name))}
-    assert functions - set(CALLS) <= elsewhere
+    assert functions <= set(CALLS)
+
+
+class Alone(torch.nn.Module):
+    """A network that takes `x` alone, which is no model."""
+
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    "model", [Alone(), lambda: None, lambda x: x, lambda x, y, z: x, torch.nn.Linear(2, 1)]
+)
+@pytest.mark.parametrize("call", [mle, neglog.priors_for, neglog.posterior, neglog.prior_predictive])
+def test_a_model_that_does_not_take_x_and_y_is_refused(model, call):
+    for given in (model, poutine.scale(model, scale=2.0)):
+        with pytest.raises(ModelError, match=r"function `\(x, y=None\)`.* takes"):
+            call(given, X, Y)
+
+
+def test_lists_that_hold_themselves_are_refused():
+    circle = []
+    circle.append(circle)
+    for call in (lambda: mle(GAUSSIAN, circle, Y), lambda: neglog.covariance(FIT, "cluster", groups=circle)):
+        with pytest.raises(DataError, match="not a rectangular array"):
+            call()

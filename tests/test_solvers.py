@@ -70,6 +70,20 @@ def test_rosenbrocks_valley(solver, start):
     torch.testing.assert_close(found.z, torch.ones(len(start), dtype=torch.float64), rtol=1e-6, atol=1e-6)
 
 
+def test_a_last_step_that_rounding_stops_far_away_is_not_called_an_optimum():
+    class Rising(Function):  # its rounding hides every descent
+        def value(self, z):
+            return float(self.evaluations)
+
+        def value_and_gradient(self, z):
+            return super().value_and_gradient(z)[0] + self.evaluations, super().value_and_gradient(z)[1]
+
+    found = Newton().minimise(Rising(lambda z: ((z - 1) ** 2).sum(), 2), vector(1.3, 1.3))
+    assert not found.converged
+    assert "rounding" in found.status
+    assert not found.status.startswith("optimum")
+
+
 def test_newton_solves_a_quadratic_in_one_step():
     matrix = torch.diag(vector(1e-6, 1.0, 1e6))
     found = Newton().minimise(Function(lambda z: 0.5 * z @ matrix @ z - z.sum(), 3), vector(0, 0, 0))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import os
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -105,6 +108,27 @@ def text(name: str, value: Any) -> str:
     return value
 
 
+def as_path(name: str, value: Any) -> Path:
+    """A path in the file system.
+
+    Raises:
+        DataError: it is none.
+    """
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise DataError(f"`{name}` must be a path; it is {shown(value)}.")
+    if "\0" in os.fspath(value) or not _is_encodable(os.fspath(value)):
+        raise DataError(f"`{name}` must be a path without NUL and unpaired surrogates; it is {value!r}.")
+    return Path(value)
+
+
+def _is_encodable(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeError:
+        return False
+    return True
+
+
 def mapping(name: str, value: Any, example: str) -> Mapping[Any, Any]:
     """A mapping.
 
@@ -127,8 +151,30 @@ def checked_model(model: Any) -> Callable[..., Any]:
         raise ModelError(
             f"`model` must be a function `(x, y=None)`, as `models.gaussian` is; it is {what}{model!r}."
         )
+    check_takes_rows(model)
     checked: Callable[..., Any] = model
     return checked
+
+
+def check_takes_rows(model: Any) -> None:
+    """Refuse a function that cannot be called as ``model(x, y)``.
+
+    Raises:
+        ModelError: naming its parameters.
+    """
+    called = model.forward if isinstance(model, torch.nn.Module) else model
+    try:
+        signature = inspect.signature(called)
+    except (TypeError, ValueError):
+        return  # a builtin has none
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise ModelError(
+            f"`model` must be a function `(x, y=None)`, as `models.gaussian` is; "
+            f"`{getattr(model, '__name__', type(model).__name__)}` takes {signature}. Give it the parameters "
+            "`x` and `y`, and bind others, as by functools.partial(model, tau=0.3)."
+        ) from error
 
 
 def check_dense(name: str, value: Tensor) -> None:

@@ -20,6 +20,8 @@ from torch.masked import MaskedTensor
 from neglog.arguments import check_dense
 from neglog.errors import DataError, ModelError
 
+MOST_DIMENSIONS = 32
+"""Arrays have no more dimensions than this."""
 LARGEST_INTEGER = 2**63 - 1
 """Unsigned integers above this have no int64."""
 
@@ -85,12 +87,16 @@ def series_tensor(name: str, series: pd.Series, dtype: torch.dtype) -> Tensor:
     return torch.tensor(series.to_numpy(dtype=np.float64, na_value=np.nan), dtype=dtype)
 
 
-def check_unmasked(name: str, value: Any) -> None:
+def check_unmasked(name: str, value: Any, depth: int = 0) -> None:
     """Refuse masked arrays, also inside lists: conversion would drop their masks.
 
     Raises:
-        DataError: something is a masked array.
+        DataError: something is a masked array; lists are nested deeper than NumPy has dimensions.
     """
+    if depth > MOST_DIMENSIONS:
+        raise DataError(
+            f"`{name}` is not a rectangular array: its lists are nested too deep, or in a circle."
+        )
     if isinstance(value, np.ma.MaskedArray):
         remedy = f"numpy.ma.filled({name}.astype(float), numpy.nan)"
         raise DataError(_masked_message(name, remedy, f"numpy.ma.getdata({name})"))
@@ -99,7 +105,7 @@ def check_unmasked(name: str, value: Any) -> None:
     if isinstance(value, list | tuple):
         for each in value:
             if isinstance(each, np.ma.MaskedArray | MaskedTensor | list | tuple):
-                check_unmasked(name, each)
+                check_unmasked(name, each, depth + 1)
 
 
 def to_array(name: str, value: Any) -> np.ndarray:

@@ -28,7 +28,7 @@ from neglog.layers import current_names
 from neglog.modes import Constants, Mode, features, in_mode
 from neglog.observation import censored, masked, truncated
 from neglog.predictors import RESPONSE, ROWS, Designs, Watched
-from neglog.site_priors import fitted_prior, is_real
+from neglog.site_priors import check_prior, fitted_prior, is_real, prior_of
 
 __all__ = [
     "Model",
@@ -273,18 +273,27 @@ def on_features(
     return _OnFeatures(model, module, prior, name)
 
 
+def _check_modules(modules: Mapping[Any, Any] | nn.ModuleDict) -> None:
+    for key, part in modules.items():
+        if not isinstance(key, str) or not isinstance(part, nn.Module):
+            raise ModelError(f"`module` must map names of predictors to modules; it has {key!r}: {part!r}.")
+
+
 class _OnFeatures:
     def __init__(
         self, model: Model, module: Module, prior: Callable[[Tensor], dist.Distribution] | None, name: str
     ) -> None:
         if isinstance(module, Mapping | nn.ModuleDict) and module:
+            _check_modules(module)
             module = nn.ModuleDict(_named(model, dict(module.items()), "module"))
+        self.model, self.name = checked_model(model), text("name", name)
+        check_prior(prior)
         if not isinstance(module, nn.Module):
             raise ModelError(
                 f"`module` must be a torch.nn.Module or a mapping from predictor name to one; it "
                 f"is {module!r}."
             )
-        self.model, self.module, self.prior, self.name = model, module, prior, name
+        self.module, self.prior = module, prior
         lazy = next((key for key, p in module.named_parameters() if is_lazy(p)), None)
         if lazy is not None:
             raise ModelError(
@@ -301,6 +310,8 @@ class _OnFeatures:
         return {f"{self.name}.{key}": p.detach().clone() for key, p in self.trainable.items()}
 
     def __call__(self, x: Tensor, y: Tensor | None = None, **kwargs: Any) -> Any:
+        if isinstance(x, Tensor):
+            check_dense("x", x)
         if not isinstance(x, Tensor) or x.dim() != 2:
             what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise DataError(
@@ -330,7 +341,7 @@ class _OnFeatures:
         value = parameter.detach().to(x)
         normal = dist.Normal(torch.zeros_like(value), 1.0).to_event(value.dim())
         site = f"{self.name}.{key}"
-        prior = normal if self.prior is None else fitted_prior(site, self.prior(value), normal)
+        prior = normal if self.prior is None else fitted_prior(site, prior_of(self.prior, value), normal)
         return pyro.sample(site, prior, infer={"start": value})
 
     def features(self, weights: Mapping[str, Tensor], x: Tensor, mode: Mode | None) -> Designs:

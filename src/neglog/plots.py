@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
-from neglog.arguments import mapping
+from neglog.arguments import as_path, mapping, shown
 from neglog.comparison import designs
-from neglog.data import prepare
+from neglog.data import observed, prepare
 from neglog.errors import DataError, NeglogError
 from neglog.fitting.fit import Fit
 from neglog.formula import Design
@@ -78,7 +78,12 @@ def picture(fits: Mapping[str, Fit], x: Any, y: Any, *, names: tuple[str, str] =
     mapping("fits", fits, "{'a': fit}")
     if not isinstance(names, tuple | list) or len(names) != 2 or not all(isinstance(n, str) for n in names):
         raise DataError(f"`names` must be two names, of the input and of the response; it is {names!r}.")
-    y = prepare(x, y).y.numpy()
+    data = observed(prepare(x, y), missing=False)
+    if data.y.dim() != 1:
+        raise DataError(
+            f"a picture needs `y` of shape (rows,); it has {tuple(data.y.shape)}. Draw each column by itself."
+        )
+    y = data.y.numpy()
     predictions = {name: predict(fit, x) for name, fit in fits.items()}
     values = (
         x.to_numpy() if isinstance(x, pd.DataFrame) else None if isinstance(x, Mapping) else np.asarray(x)
@@ -112,7 +117,9 @@ def write(figure: Figure, path: str | Path) -> Path:
         DataError: matplotlib does not write that format.
         OSError: the file cannot be written.
     """
-    path = Path(path)
+    if not isinstance(figure, Figure):
+        raise DataError(f"`figure` must be a figure, as `picture` makes it; it is {shown(figure)}.")
+    path = as_path("path", path)
     check_format(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
@@ -121,6 +128,7 @@ def write(figure: Figure, path: str | Path) -> Path:
 
 def check_format(path: Path) -> None:
     """Raise DataError unless matplotlib writes the format that the path ends in."""
+    path = as_path("path", path)
     if path.suffix.lower().removeprefix(".") not in FigureCanvasAgg.filetypes:
         raise DataError(f"a picture cannot be written as `{path}`. End its name in .png, .pdf or .svg.")
 

@@ -7,6 +7,7 @@ weakly informative for columns and a response of order one: Normal(0, 2.5) and N
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from pyro.poutine.runtime import effectful
 from torch import Tensor
 
+from neglog.arguments import check_dense, number, shown, text, whole
 from neglog.errors import DataError, ModelError
 
 Designs = Tensor | Mapping[str, Tensor]
@@ -30,14 +32,9 @@ def row_count(x: Designs) -> int:
 
     Raises:
         ModelError: `x` is an empty mapping, which says nothing of the rows.
+        DataError: a design is no dense tensor with rows.
     """
-    if isinstance(x, Mapping):
-        if not x:
-            raise ModelError(
-                "`x` is an empty mapping; give at least one predictor a design, if need be without columns."
-            )
-        return next(iter(x.values())).shape[0]
-    return x.shape[0]
+    return len(_like(x))
 
 
 def rows(x: Designs) -> pyro.plate:
@@ -49,13 +46,15 @@ def design(name: str, x: Designs) -> Tensor:
     """The design `(N, P)` that `x` holds for the predictor `name`; without columns if it holds none.
 
     Raises:
-        DataError: the design has not two dimensions.
+        DataError: the design is no dense floating-point tensor, or has not two dimensions.
     """
+    text("name", name)
     if isinstance(x, Mapping):
-        rows = row_count(x)
-        found = x[name] if name in x else next(iter(x.values())).new_empty((rows, 0))
+        like = _like(x)
+        found = x[name] if name in x else like.new_empty((len(like), 0))
     else:
         found = x
+    _check_design(f"the design of `{name}`", found)
     if found.dim() != 2:
         raise DataError(
             f"the design of `{name}` needs the shape (rows, columns); it has {tuple(found.shape)}. "
@@ -85,13 +84,19 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor, outputs: Sequence[Any] | Non
     `(*S, 1, D, P)`, `bias` `(D,)` or `(*S, 1, D)`, and the value `(N, D)` or `(*S, N, D)`. A weight drawn
     from a float32 prior takes the dtype of `x`.
     """
+    for key, value in (("x", x), ("weight", weight), ("bias", bias)):
+        _check_design(f"`{key}`", value)
     weight = weight.to(x.dtype)
-    if outputs is not None:
-        matrix = weight if weight.dim() == 2 else weight.squeeze(-3)
-        return x @ matrix.transpose(-1, -2) + bias
-    if weight.dim() == 1:
-        return x @ weight + bias
-    return (x @ weight.transpose(-1, -2)).squeeze(-1) + bias
+    try:
+        if outputs is not None:
+            matrix = weight if weight.dim() == 2 else weight.squeeze(-3)
+            return x @ matrix.transpose(-1, -2) + bias
+        if weight.dim() == 1:
+            return x @ weight + bias
+        return (x @ weight.transpose(-1, -2)).squeeze(-1) + bias
+    except (RuntimeError, IndexError) as error:
+        shapes = ", ".join(str(tuple(each.shape)) for each in (x, weight, bias))
+        raise DataError(f"`x`, `weight` and `bias` have shapes that do not fit: {shapes}.") from error
 
 
 def linear(
@@ -121,13 +126,15 @@ def linear(
     torch.Size([4])
     """
     columns = design(name, x)
-    outputs = range(outputs) if isinstance(outputs, int) else outputs
+    outputs = _named_outputs(outputs)
     shape = () if outputs is None else (len(outputs),)
     weights, zeros = columns.new_zeros((*shape, columns.shape[1])), columns.new_zeros(shape)
     weight = pyro.sample(f"{name}.weight", dist.Normal(weights, 2.5).to_event(weights.dim()))
     if bias is False:
         return affine(columns, weight, zeros, outputs, name=name)
     prior = dist.Normal(zeros, 5.0).to_event(zeros.dim()) if bias is True else bias
+    if not isinstance(prior, torch.distributions.Distribution):
+        raise ModelError(f"`bias` must be True, False or a distribution; it is {shown(bias)}.")
     return affine(columns, weight, pyro.sample(f"{name}.bias", prior), outputs, name=name)
 
 
@@ -138,9 +145,11 @@ def positive(name: str, x: Designs, rate: float = 1.0, outputs: int | None = Non
     Exponential(rate). With a design, its linear predictor lives on the log scale and the sites say so:
     ``log_NAME.weight``, ``log_NAME.bias``.
     """
+    text("name", name)
     if isinstance(x, Mapping) and name in x:
         return torch.exp(linear(f"log_{name}", x[name], outputs))
-    rates = _like(x).new_full(() if outputs is None else (outputs,), rate)
+    rate = number("rate", rate, 0)
+    rates = _like(x).new_full(() if outputs is None else (whole("outputs", outputs),), rate)
     return pyro.sample(name, dist.Exponential(rates).to_event(rates.dim()))
 
 
@@ -150,6 +159,7 @@ def probability(name: str, x: Designs) -> Tensor:
     As a constant it is one site ``NAME`` of shape `()` with the prior Uniform(0, 1). With a design, its
     linear predictor is the log-odds and the sites say so: ``logit_NAME.weight``, ``logit_NAME.bias``.
     """
+    text("name", name)
     if isinstance(x, Mapping) and name in x:
         return linear(f"logit_{name}", x[name])
     one = _like(x).new_ones(())
@@ -163,6 +173,8 @@ def simplex(name: str, x: Designs, outputs: int) -> Tensor:
     a design, the linear predictors are the log-odds of all but the first against the first, and the sites
     say so: ``logit_NAME.weight`` `(D - 1, P)`, ``logit_NAME.bias`` `(D - 1,)`; the value is `(N, D)`.
     """
+    text("name", name)
+    whole("outputs", outputs)
     if isinstance(x, Mapping) and name in x:
         return against_first(linear(f"logit_{name}", x[name], range(1, outputs)))
     return torch.log(pyro.sample(name, dist.Dirichlet(_like(x).new_ones(outputs))))
@@ -170,16 +182,57 @@ def simplex(name: str, x: Designs, outputs: int) -> Tensor:
 
 def against_first(logits: Tensor) -> Tensor:
     """The logits `(..., D)` of D classes from those `(..., D - 1)` of all but the first, whose own is 0."""
+    if not isinstance(logits, Tensor) or logits.dim() == 0:
+        raise DataError(f"`logits` must be a torch.Tensor of shape (..., D - 1); it is {shown(logits)}.")
+    check_dense("logits", logits)
     return torch.cat([torch.zeros_like(logits[..., :1]), logits], -1)
 
 
 def design_keys(predictor: str) -> tuple[str, ...]:
     """The keys under which a mapping of designs may hold the one of a predictor, such as ``log_scale``."""
+    text("predictor", predictor)
     return tuple(dict.fromkeys((predictor, predictor.removeprefix("log_"), predictor.removeprefix("logit_"))))
 
 
 def _like(x: Designs) -> Tensor:
-    return next(iter(x.values())) if isinstance(x, Mapping) else x
+    """The design, or one of them: it has the rows and the dtype of all.
+
+    Raises:
+        ModelError: `x` is an empty mapping.
+        DataError: it is no dense floating-point tensor with rows.
+    """
+    if isinstance(x, Mapping) and not x:
+        raise ModelError(
+            "`x` is an empty mapping; give at least one predictor a design, if need be without columns."
+        )
+    like = next(iter(x.values())) if isinstance(x, Mapping) else x
+    _check_design("`x`", like)
+    if not like.dim():
+        raise DataError("`x` needs the shape (rows, columns); it is a single number.")
+    return like
+
+
+def _check_design(name: str, value: Any) -> None:
+    """Refuse a design that is no dense floating-point tensor; `neglog.mle` converts others itself."""
+    _check_dense(name, value)
+    if not value.is_floating_point():
+        raise DataError(f"{name} must be of a floating-point dtype, not {value.dtype}. Pass x.double().")
+
+
+def _check_dense(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor) or value.is_complex():
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise DataError(
+            f"{name} must be a real torch.Tensor where a model is called, as torch.as_tensor makes it; it is "
+            f"{kind}."
+        )
+    check_dense(name.strip("`"), value)
+
+
+def _named_outputs(outputs: int | Sequence[Any] | None) -> Sequence[Any] | None:
+    if outputs is None or (isinstance(outputs, Sequence) and not isinstance(outputs, str | bytes)):
+        return outputs
+    return range(whole("outputs", outputs))
 
 
 def row_supports(**supports: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -196,7 +249,10 @@ def row_supports(**supports: Any) -> Callable[[Callable[..., Any]], Callable[...
     """
 
     def decorate(model: Callable[..., Any]) -> Callable[..., Any]:
-        model.row_supports = supports  # type: ignore[attr-defined]
+        if not inspect.isroutine(model):
+            raise ModelError(f"`row_supports` decorates a function, not {shown(model)}.")
+        function: Any = model
+        function.row_supports = supports
         return model
 
     return decorate
@@ -219,9 +275,15 @@ def sized(**sizes: Callable[[Tensor], int]) -> Callable[[Callable[..., Any]], Ca
     (2, 4)
     """
 
+    for key, read in sizes.items():
+        if not callable(read):
+            raise ModelError(f"`{key}` must be a function of the response; it is {shown(read)}.")
+
     def decorate(model: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(model)
         def filled(x: Designs, y: Tensor | None = None, **keywords: Any) -> Any:
+            if y is not None:
+                _check_dense("`y`", y)
             for name, read in sizes.items():
                 if keywords.get(name) is None:
                     if y is None:

@@ -14,8 +14,10 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from neglog.arguments import share, shown, text
 from neglog.comparison import Comparison, Entry
-from neglog.fitting.fit import Fit
+from neglog.errors import ModelError
+from neglog.fitting.fit import Fit, check_fit
 
 HEADINGS = {
     "estimate": "estimate",
@@ -28,7 +30,13 @@ HEADINGS = {
 
 
 def estimates_table(estimates: pd.DataFrame, level: float = 0.95) -> Table:
-    """The table of a fit; a parameter's name stands once."""
+    """The table of a fit; a parameter's name stands once.
+
+    Raises:
+        ModelError: `estimates` is no table of `summary`, or `level` no number between 0 and 1.
+    """
+    _check_estimates(estimates)
+    level = share("level", level)
     percent = f"{100 * level:g} %"
     headings = {**HEADINGS, "lower": f"{percent} from", "upper": "to"}
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -57,6 +65,7 @@ def estimates_text(estimates: pd.DataFrame) -> str:
     n = 3, k = 3, NLL = 3.2171, AIC = 12.434, BIC = 9.7301
     standard errors: observed; intervals: wald, 95 %
     """
+    _check_estimates(estimates)
     written = io.StringIO()
     shown = estimates_table(estimates, float(estimates.attrs.get("level", 0.95)))
     Console(width=200, file=written, color_system=None).print(shown)
@@ -87,6 +96,23 @@ def estimates_latex(estimates: pd.DataFrame) -> str:
     return "\n".join([*body, r"\end{tabular}"])
 
 
+def _check_estimates(estimates: Any) -> None:
+    """Refuse anything but a table of `summary`, whose rows are named by parameter and term."""
+    if not isinstance(estimates, pd.DataFrame) or not all(
+        isinstance(label, tuple) and len(label) == 2 and all(isinstance(part, str) for part in label)
+        for label in estimates.index
+    ):
+        raise ModelError(
+            f"`estimates` must be a table of neglog.summary(fit), a row for each parameter and term; it is "
+            f"{shown(estimates)}."
+        )
+
+
+def _check_comparison(comparison: Any) -> None:
+    if not isinstance(comparison, Comparison):
+        raise ModelError(f"`comparison` must be what neglog.comparison returns; it is {shown(comparison)}.")
+
+
 def _footer(estimates: pd.DataFrame) -> list[str]:
     """What a table of `summary` knows of its fit, in lines; none for a table without it."""
     facts = estimates.attrs
@@ -104,6 +130,7 @@ def _footer(estimates: pd.DataFrame) -> list[str]:
 
 def _grid(estimates: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """The headings and the cells of the table of `summary`, as text."""
+    _check_estimates(estimates)
     level = 100 * float(estimates.attrs.get("level", 0.95))
     headings = {**HEADINGS, "lower": f"{level:g} % from", "upper": "to"}
     head = ["parameter", "term", *(headings.get(str(name), str(name)) for name in estimates.columns)]
@@ -131,6 +158,8 @@ def _latex(text: str) -> str:
 
 def fit_table(fit: Fit, loss: str) -> Table:
     """What a fit comes to, one thing a line."""
+    check_fit(fit)
+    text("loss", loss)
     table = Table.grid(padding=(0, 2))
     table.add_row("method", "maximum likelihood" if fit.loss == fit.nll else "maximum a posteriori")
     table.add_row("rows", f"{fit.n:g}")
@@ -145,6 +174,7 @@ def fit_table(fit: Fit, loss: str) -> Table:
 
 def comparison_table(comparison: Comparison) -> Table:
     """One model a row, the best first, with the loss that it replaces below its name."""
+    _check_comparison(comparison)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("model")
     for heading in ("NLL", "AIC", "BIC", "held-out log\nscore per row", "behind\nthe best", "converged"):
@@ -163,16 +193,21 @@ def _short(loss: str) -> str:
 
 def reasons(comparison: Comparison) -> list[str]:
     """One line for each model that could not be scored."""
+    _check_comparison(comparison)
     return [f"{entry.model}: {entry.reason}" for entry in comparison.entries if entry.reason is not None]
 
 
 def conclusion(comparison: Comparison) -> list[str]:
     """What was compared and why, where that was a choice; and the verdict."""
+    _check_comparison(comparison)
     return [line for line in (comparison.scope, comparison.verdict) if line is not None]
 
 
 def fit_json(fit: Fit, estimates: pd.DataFrame, loss: str, **more: Any) -> dict[str, Any]:
     """A fit as one JSON document, to the last digit; null for what there is not."""
+    check_fit(fit)
+    _check_estimates(estimates)
+    text("loss", loss)
     rows = [
         dict(zip(("parameter", "term"), cast(tuple[str, str], label), strict=True))
         | {str(name): finite(value) for name, value in row.items()}
@@ -183,6 +218,7 @@ def fit_json(fit: Fit, estimates: pd.DataFrame, loss: str, **more: Any) -> dict[
 
 def comparison_json(comparison: Comparison, **more: Any) -> dict[str, Any]:
     """A comparison as one JSON document, to the last digit; null for what there is not."""
+    _check_comparison(comparison)
     entries = [_entry_json(comparison, entry) for entry in comparison.entries]
     verdict = comparison.verdict if comparison.scored else None
     kind = {"response": comparison.response, "scope": comparison.scope}
@@ -191,7 +227,10 @@ def comparison_json(comparison: Comparison, **more: Any) -> dict[str, Any]:
 
 def finite(value: Any) -> float | None:
     """A number as JSON has it: neither NaN nor infinity."""
-    number = float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise ModelError(f"a number is needed here; it is {shown(value)}.") from error
     return number if math.isfinite(number) else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from neglog.arguments import checked_model
+from neglog.arguments import check_takes_rows, checked_model
 from neglog.data import Roles
 from neglog.errors import ModelError
 from neglog.handlers import Model
@@ -35,6 +35,7 @@ def roles_of(model: Model, keywords: Mapping[str, Any], caller: Callable[..., An
         ModelError: the model is no function, or takes no keyword of this name, nor does the `caller`.
     """
     every = list(layers(checked_model(model)))
+    check_takes_rows(every[-1])
     bounds = frozenset().union(*(getattr(layer, "row_bounds", ()) for layer in every))
     supports: dict[str, Any] = {}
     for layer in reversed(every):

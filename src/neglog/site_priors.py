@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pyro.distributions as dist
 import torch
-from torch.distributions import biject_to, constraints
+from torch import Tensor
+from torch.distributions import Distribution, biject_to, constraints
 
+from neglog.arguments import shown
 from neglog.distributions.parameters import in_dtype, parameters
 from neglog.errors import ModelError
 
@@ -65,3 +70,31 @@ def _base(support: constraints.Constraint) -> constraints.Constraint:
 def is_real(support: constraints.Constraint) -> bool:
     """Whether a support is all real numbers, or all real vectors."""
     return _base(support) is constraints.real
+
+
+def check_prior(prior: Any) -> None:
+    """Refuse anything but a function from a parameter's value to its prior, or None.
+
+    Raises:
+        ModelError: it is something else, such as a distribution.
+    """
+    if prior is not None and (not callable(prior) or isinstance(prior, type | Distribution)):
+        raise ModelError(
+            "`prior` must be a function from a parameter's value to its prior, such as "
+            f"lambda value: dist.Normal(0.0, 1.0); it is {shown(prior)}."
+        )
+
+
+def prior_of(prior: Callable[[Tensor], Any], value: Tensor) -> dist.Distribution:
+    """The prior of a parameter of a network.
+
+    Raises:
+        ModelError: the function gives no distribution, or refuses the value.
+    """
+    try:
+        found = prior(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"`prior` cannot be called on a parameter of `module`: {error}") from error
+    if not isinstance(found, Distribution):
+        raise ModelError(f"`prior` must give a distribution; it gave {shown(found)}.")
+    return found

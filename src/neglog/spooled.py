@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from neglog.alignment import common_labels
-from neglog.arguments import shown
+from neglog.arguments import as_path, shown
 from neglog.conversion import Named
 from neglog.data import ALL, Columns, Data, Roles, prepare, prepare_array, prepare_designs
 from neglog.errors import DataError
@@ -90,10 +90,10 @@ def spool(blocks: Iterable[Any], directory: str | os.PathLike[str] | None = None
     >>> data, mle(models.gaussian, **data).n
     (Spooled(3000 rows: x, y), 3000.0)
     """
-    if not isinstance(blocks, Iterable):
+    if not isinstance(blocks, Iterable) or (isinstance(blocks, Tensor) and not blocks.dim()):
         raise DataError(f"`blocks` must be blocks of rows, such as [(x, y)]; it is {shown(blocks)}.")
-    if directory is not None and (not isinstance(directory, str | os.PathLike) or "\0" in str(directory)):
-        raise DataError(f"`directory` must be a path, or None; it is {shown(directory)}.")
+    if directory is not None:
+        as_path("directory", directory)
     first, rows = None, 0
     with _files(directory) as files:
         for number, block in enumerate(blocks):

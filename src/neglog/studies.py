@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neglog import models
+from neglog.arguments import choice, mapping, number, seed_of, shown, text, whole
 from neglog.batches.batch import mle_batch
 from neglog.errors import DataError
 from neglog.handlers import Model
@@ -95,18 +96,22 @@ def robustness(
         with a certified optimum.
 
     Raises:
-        DataError: a share outside [0, 1), an unknown kind of outliers, fewer than 2 data sets.
+        DataError: no models or shares, a share outside [0, 1).
+        ModelError: an unknown kind of outliers, fewer than 2 data sets, other wrong settings.
 
     >>> table = robustness(data_sets=20, shares=(0.0, 0.2))
     >>> bool(table.loc[(0.2, "MAE"), "slope_rmse"] < table.loc[(0.2, "MSE"), "slope_rmse"])
     True
     """
-    _check(losses, shares, outliers, data_sets)
-    generator = torch.Generator().manual_seed(seed)
+    _check(losses, shares, outliers)
+    whole("rows", rows)
+    whole("data_sets", data_sets, 2)  # for a standard error
+    number("size", size)
+    generator = torch.Generator().manual_seed(seed_of(seed))
     shape = (data_sets, rows)
     x, noise = torch.randn((2, *shape), generator=generator, dtype=torch.float64)
     order = _ranks(torch.rand(shape, generator=generator))
-    y, off, table = INTERCEPT + SLOPE * x + noise, torch.tensor(size, dtype=torch.float64), {}
+    y, off, table = INTERCEPT + SLOPE * x + noise, torch.tensor(float(size), dtype=torch.float64), {}
     for share in shares:
         moved = OUTLIERS[outliers](x, y, off, order, round(share * rows))
         fits = {name: _line(model, *moved) for name, model in losses.items()}
@@ -116,16 +121,17 @@ def robustness(
     return pd.DataFrame.from_dict(table, orient="index").rename_axis(index=["share", "loss"])
 
 
-def _check(losses: Mapping[str, Model], shares: Sequence[float], outliers: str, data_sets: int) -> None:
-    if not losses:
+def _check(losses: Mapping[str, Model], shares: Sequence[float], outliers: str) -> None:
+    if not mapping("losses", losses, "{'MSE': models.gaussian}"):
         raise DataError("`losses` is empty; name at least one model.")
-    wrong = [share for share in shares if not 0 <= share < 1]
+    for name in losses:
+        text("the keys of `losses`", name)
+    if not isinstance(shares, list | tuple) or not shares:
+        raise DataError(f"`shares` must be a tuple of shares, such as (0.0, 0.1); it is {shown(shares)}.")
+    wrong = [share for share in shares if not 0 <= number("shares", share) < 1]
     if wrong:
         raise DataError(f"`shares` must be at least 0 and below 1; one of them is {wrong[0]:g}.")
-    if outliers not in OUTLIERS:
-        raise DataError(f"`outliers` must be one of {', '.join(map(repr, OUTLIERS))}; it is {outliers!r}.")
-    if data_sets < 2:
-        raise DataError(f"`data_sets` must be at least 2, for a standard error; it is {data_sets}.")
+    choice("outliers", outliers, OUTLIERS)
 
 
 def _line(model: Model, x: Tensor, y: Tensor) -> dict[str, Tensor]:

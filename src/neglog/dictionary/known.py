@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from numbers import Real
 from typing import Any, get_args
 
 import pyro
@@ -13,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from neglog import losses, models
+from neglog.arguments import choice, flag, number, share
 from neglog.errors import ModelError
 from neglog.losses import Reduction
+from neglog.losses.shapes import check_tensor
 
 Model = Callable[..., Any]
 OfTarget = Callable[[Tensor], Tensor]
@@ -55,6 +58,8 @@ class Likelihood:
         >>> likelihood.nll(nn.L1Loss()(prediction, target), target)  # 1.5 + log 2
         tensor(2.1931)
         """
+        check_tensor("loss", loss)
+        check_tensor("target", target)
         constant = self.constant(target)
         reduced = {"none": constant, "sum": constant.sum(), "mean": constant.mean()}[self.reduction]
         return self.factor * loss + reduced
@@ -99,8 +104,7 @@ def likelihood_of(loss: nn.Module | str, **settings: float) -> Likelihood:
     if settings:
         raise ModelError(f"`{name}` has its settings inside; give {', '.join(settings)} to it.")
     reduction: Any = getattr(loss, "reduction", None)
-    if reduction not in get_args(Reduction):
-        raise ModelError(f"`{name}` has the reduction {reduction!r}; it must be none, mean or sum.")
+    choice("reduction", reduction, get_args(Reduction))
     return replace(_CLASSES[type(loss)](loss), reduction=reduction)
 
 
@@ -130,10 +134,8 @@ def _taken(name: str, settings: Mapping[str, float]) -> dict[str, float]:
 
 
 def _positive(name: str, value: Any) -> float:
-    number = float(value)
-    if not (number > 0 and math.isfinite(number)):
-        raise ModelError(f"`{name}` must be positive and finite; it is {value}.")
-    return number
+    one = isinstance(value, Tensor) and value.layout == torch.strided and value.numel() == 1
+    return number(name, value.reshape(()) if one else value, 0)
 
 
 def _held(model: Model, site: str) -> Model:
@@ -183,7 +185,7 @@ def _huber(loss: Any) -> Likelihood:
 
 
 def _smooth_l1(loss: Any) -> Likelihood:
-    if loss.beta == 0:
+    if isinstance(loss.beta, Real) and loss.beta == 0:
         return replace(_l1(loss), loss="the absolute error: smooth L1 with beta = 0")
     beta = _positive("beta", loss.beta)
     huber = _huber(nn.HuberLoss(delta=beta))
@@ -209,7 +211,7 @@ def _gaussian_nll(loss: Any) -> Likelihood:
 
 
 def _poisson_nll(loss: Any) -> Likelihood:
-    if not loss.log_input:
+    if not flag("log_input", loss.log_input):
         raise ModelError(
             "`PoissonNLLLoss(log_input=False)` predicts the mean itself and adds eps to it inside the log: "
             "that is minus the log of no density, nor has it the log link of `models.poisson`. Predict the "
@@ -263,9 +265,10 @@ def _bce(loss: Any) -> Likelihood:
 
 
 def _cross_entropy(loss: Any) -> Likelihood:
-    if loss.label_smoothing:
+    smoothing = number("label_smoothing", loss.label_smoothing)
+    if smoothing:
         raise ModelError(
-            f"`CrossEntropyLoss(label_smoothing={loss.label_smoothing:g})` has no likelihood: exp(-loss), "
+            f"`CrossEntropyLoss(label_smoothing={smoothing:g})` has no likelihood: exp(-loss), "
             "summed over the classes, depends on the logits. Set it to 0; a prior on the weights "
             "(`map_estimate`) also keeps probabilities away from 0 and 1."
         )
@@ -276,7 +279,7 @@ def _cross_entropy(loss: Any) -> Likelihood:
         free=models.categorical,
         note="The model's logits are those against class 0, so theirs is 0.",
     )
-    weight, ignored = loss.weight, loss.ignore_index
+    weight, ignored = loss.weight, int(number("ignore_index", loss.ignore_index))
     if weight is None and ignored < 0:
         return likelihood
 
@@ -295,8 +298,7 @@ def _cross_entropy(loss: Any) -> Likelihood:
 
 
 def _pinball(quantile: float) -> Likelihood:
-    if not 0 < quantile < 1:
-        raise ModelError(f"`quantile` must be between 0 and 1; it is {quantile}.")
+    quantile = share("quantile", quantile)
     model = partial(models.quantile, tau=quantile)
     return Likelihood(
         loss=f"the pinball loss, quantile = {quantile:g}",
@@ -346,7 +348,7 @@ _CLASSES: dict[type[nn.Module], Callable[[Any], Likelihood]] = {
 _NAMES: dict[str, Callable[..., Likelihood]] = {
     "squared_error": lambda: _mse(None),
     "absolute_error": lambda: _l1(None),
-    "huber": lambda delta: _huber(nn.HuberLoss(delta=delta)),
+    "huber": lambda delta: _huber(nn.HuberLoss(delta=_positive("delta", delta))),
     "quantile": _pinball,
     "poisson": _poisson_deviance,
     "gamma": _gamma_deviance,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -15,10 +15,12 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from neglog import losses, models
+from neglog.arguments import checked_model, shown
 from neglog.dictionary.residuals import ResidualModel
 from neglog.errors import DataError, ModelError
 from neglog.layers import layers
 from neglog.losses import Reduction
+from neglog.losses.shapes import reduce
 from neglog.tracing import positive_names
 
 Model = Callable[..., Any]
@@ -122,10 +124,11 @@ def loss_of(
     ['log_sigma']
     """
     model = _named(model) if isinstance(model, str) else model
-    name, nll, bound = _resolved(model)
+    name, nll, bound = _resolved(checked_model(model))
+    reduce(torch.zeros(1), reduction)  # refuses an unknown one
     parameters = dict(list(inspect.signature(nll).parameters.items())[2:])
     names = [key for key, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    learned = (learn,) if isinstance(learn, str) else tuple(learn)
+    learned = _texts("learn", learn)
     settings = bound | fixed
     _check_names(name, names, settings)
     if learned:
@@ -144,6 +147,15 @@ def loss_of(
         if key not in settings and key not in starts and parameters[key].annotation != "float"
     )
     return LikelihoodLoss(name, nll, asks, settings, starts, reduction)
+
+
+def _texts(name: str, given: Any) -> tuple[str, ...]:
+    """One name or many."""
+    if isinstance(given, str):
+        return (given,)
+    if not isinstance(given, Sequence | Set) or not all(isinstance(each, str) for each in given):
+        raise ModelError(f"`{name}` must be a name, or a tuple of names; it is {shown(given)}.")
+    return tuple(given)
 
 
 def _named(name: str) -> Model:

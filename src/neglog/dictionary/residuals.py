@@ -11,7 +11,7 @@ from neglog.distributions import FromLoss, LossDensity, normalised
 from neglog.distributions.residual import Rho
 from neglog.isolation import isolated
 from neglog.losses import Reduction
-from neglog.losses.shapes import check_pair, log_scale, reduce
+from neglog.losses.shapes import check_pair, log_scale, plain, reduce
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows
 
 
@@ -44,6 +44,7 @@ class ResidualModel:
         """
         check_pair("location", location, target)
         width = log_scale("scale", scale, target)
+        scale = plain(scale)
         return reduce(self.density.rho((target - location) / scale) + width + self.density.log_z, reduction)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neglog.arguments import whole
 from neglog.bayes.posterior import Posterior
-from neglog.errors import ModelError
+from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, data_of
 from neglog.isolation import isolated
 from neglog.objective.objective import Objective
@@ -91,9 +91,12 @@ def assembled(groups: Groups, dims: Mapping[str, list[str]], coords: Mapping[str
 
     from_dict: Any = arviz.from_dict
     groups = {name: {key: v for key, v in group.items() if v.size} for name, group in groups.items()}
-    if int(arviz.__version__.partition(".")[0]) < 1:
-        return from_dict(**groups, dims=dims, coords=coords)
-    return from_dict(groups, dims=dims, coords=coords)
+    try:
+        if int(arviz.__version__.partition(".")[0]) < 1:
+            return from_dict(**groups, dims=dims, coords=coords)
+        return from_dict(groups, dims=dims, coords=coords)
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"ArviZ refuses the names of `dims` and `coords`: {error}") from error
 
 
 def arrays(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

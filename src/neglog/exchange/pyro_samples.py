@@ -14,7 +14,8 @@ from pyro import poutine
 from pyro.infer import MCMC, Predictive
 from torch import Tensor
 
-from neglog.arguments import whole
+from neglog.arguments import check_dense, mapping, shown, text, whole
+from neglog.conversion import as_labels, to_array
 from neglog.errors import DataError, ModelError
 from neglog.exchange.inference_data import arrays, assembled
 from neglog.isolation import isolated
@@ -96,7 +97,41 @@ def from_pyro(
         drawn = groups.get("posterior_predictive", {})
         groups["posterior_predictive"] = {name: value for name, value in drawn.items() if name not in made}
     full = {name: arrays(group) for name, group in groups.items() if group}
-    return assembled(full, dict(dims or {}), dict(coords or {}))
+    return assembled(full, _dimensions(dims, full), _coordinates(coords))
+
+
+def _dimensions(dims: Any, groups: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, list[str]]:
+    """Variable -> the names of its dimensions.
+
+    Raises:
+        DataError: another kind, a variable that there is not, another number of names than it has dimensions.
+    """
+    if dims is None:
+        return {}
+    shapes = {name: value.shape for group in groups.values() for name, value in group.items()}
+    for name, names in mapping("dims", dims, "{'weight': ['column']}").items():
+        if not isinstance(names, list | tuple) or not all(isinstance(each, str) for each in names):
+            raise DataError(
+                f"`dims[{name!r}]` must be a list of names, such as ['column']; it is {shown(names)}."
+            )
+        if name not in shapes:
+            raise DataError(f"`dims` names {name!r}, which is no variable; there are {', '.join(shapes)}.")
+        if len(names) not in (len(shapes[name]), len(shapes[name]) - 2) or len(set(names)) < len(names):
+            raise DataError(
+                f"`dims[{name!r}]` needs a different name for each dimension of a draw, of shape "
+                f"{shapes[name][2:]}; it has {list(names)}."
+            )
+    return {name: list(names) for name, names in dims.items()}
+
+
+def _coordinates(coords: Any) -> dict[str, np.ndarray]:
+    """Dimension -> a label for each place along it."""
+    if coords is None:
+        return {}
+    given = mapping("coords", coords, "{'column': ['a', 'b']}")
+    for name in given:
+        text("the keys of `coords`", name)
+    return {name: as_labels(f"coords[{name!r}]", labels) for name, labels in given.items()}
 
 
 @dataclass(frozen=True)
@@ -123,7 +158,7 @@ def _drawn(source: Any, args: tuple[Any, ...], keywords: Mapping[str, Any], draw
         return _Found({name: value[None] for name, value in drawn.items()})
     raise ModelError(
         "`source` must be a pyro.infer.MCMC, a pyro.infer.Predictive, a guide, or samples (site name -> "
-        f"tensor); it is {f'an empty {type(source).__name__}' if source == {} else type(source).__name__}."
+        f"tensor); it is {'an empty ' * (isinstance(source, Mapping) and not source)}{type(source).__name__}."
     )
 
 
@@ -194,9 +229,14 @@ def _samples(owner: str, values: Any) -> dict[str, Tensor]:
         raise DataError(f"`{owner}` must be a mapping, site name -> draws; it is {type(values).__name__}.")
     found = {}
     for name, value in values.items():
+        if not isinstance(name, str):
+            raise DataError(f"the keys of `{owner}` must be names of sites; one is {name!r}.")
         if not isinstance(value, Tensor | np.ndarray | list | tuple):
             raise DataError(f"`{owner}` needs a tensor of draws of {name!r}; it is {type(value).__name__}.")
-        found[name] = torch.as_tensor(value)
+        argument = f"{owner}[{name!r}]"
+        if isinstance(value, Tensor):
+            check_dense(argument, value)
+        found[name] = torch.as_tensor(value if isinstance(value, Tensor) else to_array(argument, value))
     lengths = {name: len(value) if value.dim() else 0 for name, value in found.items()}
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
         raise DataError(f"`{owner}` needs as many draws of each site, and at least one; it has {lengths}.")

@@ -35,8 +35,11 @@ def in_bounds(
     number, decides = beyond_bounds(coordinates, solution.z)
     if not number:
         return solution
-    status = f"{solution.status}; the fitted quantile of {number} of {coordinates.rows} rows lies beyond "
-    status += "their bound, where only the tail of the assumed density determines it"
+    reason = (
+        f"the fitted quantile of {number} of {coordinates.rows} rows lies beyond their bound, where only "
+    )
+    reason += "the tail of the assumed density determines it"
+    status = f"{reason} (the solver: {solution.status})" if decides else f"{solution.status}; {reason}"
     return replace(solution, converged=solution.converged and not decides, status=status)
 
 

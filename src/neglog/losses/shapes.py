@@ -64,7 +64,7 @@ def check_outputs(name: str, value: Tensor, target: Tensor, *, shared: bool = Tr
     Where it may be `shared` by all rows, the outputs alone are as good.
     """
     check_tensor(name, value)
-    if not isinstance(target, Tensor):
+    if not isinstance(target, Tensor) or target.is_nested:
         check_tensor("target", target)
     rows = tuple(target.shape)
     some = value.dim() > 0 and value.shape[-1] > 0

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from neglog.losses.shapes import Reduction, check_pair, reduce
+from neglog.losses.shapes import Reduction, check_pair, plain, reduce
 from neglog.losses.shapes import log_scale as log_of
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -35,6 +35,7 @@ def lognormal_nll(
     """
     check_pair("log_median", log_median, target)
     log_sigma, log_target = log_of("sigma", sigma, target), torch.log(target)
+    sigma = plain(sigma)
     squared = ((log_target - log_median) / sigma).square()
     return reduce(0.5 * squared + log_sigma + log_target + HALF_LOG_TWO_PI, reduction)
 
@@ -55,6 +56,7 @@ def weibull_nll(
     """
     check_pair("log_scale", log_scale, target)
     log_shape, log_target = log_of("shape", shape, target), torch.log(target)
+    shape = plain(shape)
     power = shape * (log_target - log_scale)
     return reduce(power.exp() - power + log_target - log_shape, reduction)
 
@@ -77,6 +79,7 @@ def inverse_gaussian_nll(
     """
     check_pair("log_mean", log_mean, target)
     log_dispersion, log_target = log_of("dispersion", dispersion, target), torch.log(target)
+    dispersion = plain(dispersion)
     deviance = torch.expm1(log_target - log_mean).square() / target
     return reduce(
         0.5 * (deviance / dispersion + log_dispersion) + 1.5 * log_target + HALF_LOG_TWO_PI, reduction

@@ -22,7 +22,7 @@ from neglog.objective.replay import replayed
 from neglog.prediction.predict import new_rows
 from neglog.predictors import RESPONSE, row_count
 from neglog.signatures import roles_of
-from neglog.tracing import Run, without_biases
+from neglog.tracing import Run, model_name, without_biases
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,10 @@ def drawn_from_prior(model: Model, data: Data, draws: int, seed: int) -> PriorDr
     draws = whole("draws", draws)
     with _seeded(seed):
         runs = [_run(model, data, {}) for _ in range(draws)]
+    if RESPONSE not in runs[0].sites:
+        raise ModelError(
+            f"`{model_name(model)}` has no observation site {RESPONSE!r}, so it draws no response."
+        )
     latent = {name: msg for name, msg in runs[0].sites.items() if not msg["is_observed"] and name != RESPONSE}
     flat = [name for name, msg in latent.items() if msg["mask"] is False]
     if flat:

@@ -105,7 +105,7 @@ class Newton(Settings):
                 close = definite and decrement**2 <= noise
                 if close:
                     at = _last_step(problem, at, direction, ROUGH * noise)
-                return stopped(close, _status(decrement, step, definite))
+                return stopped(close, _status(decrement, step, definite, close))
             at = moved if near or moved.hessian is not None else _Point.fresh(look, moved.z)
             step += 1
             history.append(at.value)
@@ -150,9 +150,12 @@ def _is_sharp(hessian: Tensor, rows: int) -> bool:
     return finite and float(torch.linalg.eigvalsh(hessian)[0]) > SHARP * rows
 
 
-def _status(decrement: float, steps: int, definite: bool) -> str:
-    if definite:
+def _status(decrement: float, steps: int, definite: bool, close: bool = True) -> str:
+    if definite and close:
         return f"optimum: Newton decrement {decrement:.1e} after {steps} steps"
+    if definite:
+        where = f"{decrement:.1e} standard errors from an optimum"
+        return f"rounding hides any further descent after {steps} steps, {where}"
     return f"stationary after {steps} steps, but the Hessian is not positive definite there"
 
 

@@ -164,5 +164,7 @@ class _Search:
         z, steps = self.at[0], self.steps
         value, gradient = self.problem.value_and_gradient(z)
         size = largest(gradient) / self.problem.rows
+        if how == "optimum" and not size <= enough:
+            how = "no certified optimum"
         status = f"{how}: gradient {size:.1e} a row after {steps} steps, heads at their optimum at each"
         return Solution(z, value, size <= enough, status, steps, tuple(self.history))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from neglog.arguments import choice
-from neglog.conversion import as_labels
+from neglog.conversion import as_labels, check_unmasked
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
@@ -311,10 +311,18 @@ def _clustered(coordinates: Coordinates, z: Tensor, root: Tensor, groups: Any, f
     return middle
 
 
+def _is_grouping(value: Any) -> bool:
+    """Whether a value can be one grouping among several: one-dimensional."""
+    if isinstance(value, list | tuple):
+        return not any(isinstance(each, list | tuple) for each in value)
+    return isinstance(value, np.ndarray | pd.Series | pd.Index | Tensor) and value.ndim == 1
+
+
 def _groupings(groups: Any) -> Sequence[Any]:
     if isinstance(groups, pd.DataFrame):
         return [groups[column] for column in groups.columns]
-    if isinstance(groups, list | tuple) and groups and all(np.ndim(each) == 1 for each in groups):
+    check_unmasked("groups", groups)
+    if isinstance(groups, list | tuple) and groups and all(_is_grouping(each) for each in groups):
         return groups
     given = as_labels("groups", groups)
     return [groups] if given.ndim == 1 else list(given.T)
