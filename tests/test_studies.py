@@ -94,7 +94,7 @@ def test_losses_of_ones_own():
     [
         ({"shares": [0.1, 1.0]}, "`shares` must be at least 0 and below 1; one of them is 1"),
         ({"outliers": "left"}, "one of 'vertical', 'symmetric', 'end', 'leverage'; it is 'left'"),
-        ({"data_sets": 1}, "at least 2"),
+        ({"data_sets": 1}, "`data_sets`.*2 or more"),
         ({"losses": {}}, "`losses` is empty"),
     ],
 )

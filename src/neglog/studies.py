@@ -13,7 +13,7 @@ from torch import Tensor
 from neglog import models
 from neglog.arguments import choice, mapping, number, seed_of, shown, text, whole
 from neglog.batches.batch import mle_batch
-from neglog.errors import DataError
+from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.isolation import isolated
 from neglog.tracing import predictor_names
@@ -96,18 +96,21 @@ def robustness(
         with a certified optimum.
 
     Raises:
-        DataError: no models or shares, a share outside [0, 1).
-        ModelError: an unknown kind of outliers, fewer than 2 data sets, other wrong settings.
+        DataError: no models or shares, a share outside [0, 1), an unknown kind of outliers, fewer than 2
+            data sets, other wrong settings.
 
     >>> table = robustness(data_sets=20, shares=(0.0, 0.2))
     >>> bool(table.loc[(0.2, "MAE"), "slope_rmse"] < table.loc[(0.2, "MSE"), "slope_rmse"])
     True
     """
-    _check(losses, shares, outliers)
-    whole("rows", rows)
-    whole("data_sets", data_sets, 2)  # for a standard error
-    number("size", size)
-    generator = torch.Generator().manual_seed(seed_of(seed))
+    try:
+        _check(losses, shares, outliers)
+        whole("rows", rows)
+        whole("data_sets", data_sets, 2)  # for a standard error
+        number("size", size)
+        generator = torch.Generator().manual_seed(seed_of(seed))
+    except ModelError as error:
+        raise DataError(str(error)) from error
     shape = (data_sets, rows)
     x, noise = torch.randn((2, *shape), generator=generator, dtype=torch.float64)
     order = _ranks(torch.rand(shape, generator=generator))

@@ -131,7 +131,10 @@ def _coordinates(coords: Any) -> dict[str, np.ndarray]:
     given = mapping("coords", coords, "{'column': ['a', 'b']}")
     for name in given:
         text("the keys of `coords`", name)
-    return {name: as_labels(f"coords[{name!r}]", labels) for name, labels in given.items()}
+    return {
+        name: as_labels(f"coords[{name!r}]", list(labels) if isinstance(labels, range) else labels)
+        for name, labels in given.items()
+    }
 
 
 @dataclass(frozen=True)
