@@ -1,12 +1,16 @@
 """Isolation: results depend on arguments alone, and the surroundings are afterwards as they were before."""
 
+import gc
+import io
 import os
 import signal
+import sys
+import tempfile
 import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from inspect import isfunction, signature
 from pathlib import Path
 
@@ -22,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import neglog
+from neglog import isolation as isolation_module
 from neglog import labels, losses, models, studies, tracing
 from neglog.bayes import nuts
 from neglog.comparison import compare_models
@@ -30,7 +35,7 @@ from neglog.formula import learn
 from neglog.guides import Delta
 from neglog.handlers import on_features, with_priors
 from neglog.isolation import isolated, isolation
-from neglog.solvers import SVI, Adam
+from neglog.solvers import SVI, Adam, Newton
 from neglog.validation import cross_validate
 
 ROWS = 40
@@ -453,3 +458,96 @@ def test_an_interrupt_in_a_model_is_one(solver):
     assert at > 3
     at, left = 0, []
     assert equal(quiet(lambda: neglog.mle(model, X, COUNTS, solver=solver)).params, known.params)
+
+
+def blocks():
+    for start in range(0, ROWS, 10):
+        yield X[start : start + 10], Y[start : start + 10]
+
+
+def bars(function):
+    """Without what a progress bar writes."""
+    with redirect_stderr(io.StringIO()):
+        return quiet(function)
+
+
+SOURCES = str(Path(neglog.__file__).parent)
+INTERRUPTED = {
+    "mle": ENTRIES["mle"],
+    "quantiles": ENTRIES["quantiles"],
+    "mle_batch": ENTRIES["mle_batch"],
+    "lasso_path": SLOW["lasso_path"],
+    "bootstrap": ENTRIES["bootstrap"],
+    "parametric bootstrap": SLOW["parametric bootstrap"],
+    "bootstrap one by one": lambda: neglog.bootstrap(FIT, draws=3, solver=Newton()).draws,
+    "spool": lambda: neglog.mle(models.gaussian, **neglog.spool(blocks())).params,
+    "profile": SLOW["profile"],
+    "vi": SLOW["vi"],
+    "laplace_approximation": ENTRIES["laplace_approximation"],
+    "SVI": lambda: bars(lambda: neglog.mle(models.gaussian, X, Y, solver=SVI(steps=5), progress=True).params),
+    "Adam": lambda: bars(
+        lambda: neglog.mle(models.gaussian, X, Y, solver=Adam(steps=5), progress=True).params
+    ),
+    "cross_validate": lambda: bars(
+        lambda: cross_validate(models.gaussian, X, Y, folds=2, progress=True).scores
+    ),
+}
+
+
+def interrupted(function, at=0):
+    """The number of calls of functions of neglog that it makes; it is interrupted at one of them."""
+    calls = 0
+
+    def watch(frame, event, _):
+        nonlocal calls
+        if event != "call" or not frame.f_code.co_filename.startswith(SOURCES):
+            return
+        if frame.f_code.co_filename != isolation_module.__file__:  # a second Ctrl-C may fall into the exits
+            calls += 1
+            if calls == at:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    sys.setprofile(watch)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def left():
+    """What an interrupted function may leave behind: `state`, open files and threads by name."""
+    gc.collect()
+    folder = Path("/proc/self/fd")
+    files = len(list(folder.iterdir())) if folder.exists() else 0
+    for thread in threading.enumerate():  # a bar of rich's ends with its next look at the clock
+        if thread is not threading.main_thread():
+            thread.join(1.0)
+    return state(), files, sorted(thread.name for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("name", INTERRUPTED)
+def test_an_interrupt_at_any_depth_leaves_nothing_behind(name, monkeypatch, tmp_path):
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    function = INTERRUPTED[name]
+    known = function()
+    count, before = interrupted(function), left()
+    for share in (0.0, 0.5, 0.9):
+        at = 1 + int(share * count)
+        with suppress(KeyboardInterrupt):
+            calls = interrupted(function, at)  # what is cached is not computed again
+            assert calls < at or ignored  # Python ignores what is raised while an object is deleted
+        assert left() == before, at
+    assert list(tmp_path.iterdir()) == []
+    assert equal(known, function())
+
+
+def test_progress_bars_leave_no_thread():
+    before = threading.active_count()
+    for solver in (Adam(steps=2), SVI(steps=2)):
+        bars(lambda solver=solver: neglog.mle(models.gaussian, X, Y, solver=solver, progress=True))
+    assert threading.active_count() == before
+    assert not any("TMonitor" in type(thread).__name__ for thread in threading.enumerate())

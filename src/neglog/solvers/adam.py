@@ -10,11 +10,10 @@ from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Solution
-from neglog.solvers.stochastic import MaybeKinked, batches, certified, is_flat
+from neglog.solvers.stochastic import Bar, MaybeKinked, batches, certified, is_flat
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -88,7 +87,7 @@ class Adam(Settings):
             return certified(problem, z, history, self.certainty)
         moments = Moments(z)
         indices = batches(problem.rows, self.batch_size, self.steps, self.seed)
-        bar = tqdm(total=self.steps, desc="Adam", disable=not progress, leave=False)
+        bar = Bar(total=self.steps, desc="Adam", disable=not progress, leave=False)
         with torch.no_grad(), problem.training(self.seed), bar:
             while losses := self.advance(problem, z, moments, islice(indices, LOOKED_AT)):
                 history += losses

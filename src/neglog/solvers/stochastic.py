@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from neglog.solvers.solution import Problem, Solution, newton_direction
 
@@ -30,6 +31,12 @@ class MaybeKinked(Problem, Protocol):
     def training(self, seed: int) -> AbstractContextManager[None]:
         """Around gradient steps: random numbers after this seed, and a network's training mode."""
         ...
+
+
+class Bar(tqdm):
+    """A progress bar; without tqdm's thread, which would outlive it."""
+
+    monitor_interval = 0
 
 
 def batches(rows: int, size: int | None, steps: int, seed: int) -> Iterator[Tensor | None]:

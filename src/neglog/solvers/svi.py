@@ -13,13 +13,12 @@ import torch
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide.initialization import init_to_value
 from torch import Tensor
-from tqdm import tqdm
 
 from neglog.errors import DataError
 from neglog.guides import Delta
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Solution
-from neglog.solvers.stochastic import MaybeKinked, batches, certified, is_flat
+from neglog.solvers.stochastic import Bar, MaybeKinked, batches, certified, is_flat
 
 
 class LiteralProblem(MaybeKinked, Protocol):
@@ -92,7 +91,7 @@ class SVI(Settings):
             guide(*arguments, **keywords)  # which runs the model once, before training begins
             indices = batches(problem.rows, self.batch_size, self.steps, self.seed)
             with problem.training(self.seed):
-                for index in tqdm(indices, "SVI", self.steps, disable=not progress, leave=False):
+                for index in Bar(indices, "SVI", self.steps, disable=not progress, leave=False):
                     arguments, keywords = problem.literal_arguments(index)
                     history.append(_loss_of_step(svi, guide, arguments, keywords))
                     if hasattr(optim, "pt_scheduler_constructor"):
