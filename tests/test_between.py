@@ -141,3 +141,13 @@ def test_a_truncated_response_that_is_uniform_is_fitted_at_its_border(name: str)
         fit = mle(truncated(getattr(models, name), lower=0, upper=100), none, y)
     assert not fit.converged
     assert abs(fit.nll - 101 * math.log(100)) < 1e-5  # no density of the family is higher
+
+
+def test_gradient_steps_stop_where_they_run_to_a_uniform_density() -> None:
+    """A truncated Laplace density has a corner, so no curvature says that nothing is left to gain."""
+    y, none = torch.arange(101.0, dtype=torch.float64), torch.empty((101, 0), dtype=torch.float64)
+    with pytest.warns(ConvergenceWarning, match="uniform between its bounds"):
+        fit = mle(truncated(models.laplace, lower=0, upper=100), none, y)
+    assert not fit.converged
+    assert abs(fit.nll - 101 * math.log(100)) < 1e-9
+    assert fit.steps <= 200

@@ -36,7 +36,7 @@ from neglog.fitting.existence import (
 )
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.least_squares import closed_form
-from neglog.fitting.limits import in_bounds, why_unbounded
+from neglog.fitting.limits import in_bounds, minimised, why_unbounded
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.offsets import Offset, levelled, offset_of
 from neglog.fitting.penalised import at_corners, is_penalised
@@ -274,7 +274,7 @@ def _solved(
     solver = choose(coordinates) if solver is None else solver
     coordinates, problem = problem_of(coordinates, solver)
     objective = coordinates.objective
-    solution = solver.minimise(problem, coordinates.z(theta), progress)
+    solution = minimised(coordinates, problem, solver, coordinates.z(theta), progress)
     if not (solution.converged and math.isfinite(solution.value)):
         objective.check_densities()
         if bool(torch.isfinite(solution.z).all()):

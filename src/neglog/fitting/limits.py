@@ -14,12 +14,16 @@ from neglog.distributions import Censored, Truncated
 from neglog.kinks import corner
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
-from neglog.solvers import Solution
+from neglog.solvers import Adam, Solution
 
 LEVEL = 1e-2
 """The largest log-density, relative to the uniform one, of a truncated response whose spread is infinite."""
 GAIN = 1e-6
 """A gain over the uniform density, in nats, that shows an optimum of finite spread."""
+LOOK, STAYS = 25, 4
+"""Gradient steps between two looks at whether they are at the uniform density, and looks until they stop."""
+DOUBLINGS = 8
+"""The most doublings of the way to the uniform density, along which its loss falls to the limit."""
 TAIL = 0.5
 """The share of the rows whose quantile may lie beyond their bound before the tail decides the fit."""
 
@@ -43,6 +47,65 @@ def in_bounds(
     return replace(solution, converged=solution.converged and not decides, status=status)
 
 
+def minimised(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor, progress: bool) -> Solution:
+    """The minimum by a solver; gradient steps stop where they run to a uniform density."""
+    if not (isinstance(solver, Adam) and _may_be_uniform(coordinates.objective)):
+        found: Solution = solver.minimise(problem, start, progress)
+        return found
+    watched = _Watched(problem, coordinates)
+    try:
+        return solver.minimise(watched, start, progress)
+    except _RunsOut as out:
+        z, value = _outward(coordinates, start, out.z)
+        return Solution(z, value, False, "it runs to the border", watched.calls)
+
+
+class _RunsOut(Exception):
+    """Steps have come to the uniform density, and stayed there."""
+
+    def __init__(self, z: Tensor) -> None:
+        super().__init__()
+        self.z = z
+
+
+class _Watched:
+    """A problem that stops steps which are at the uniform density at `STAYS` looks in a row."""
+
+    def __init__(self, problem: Any, coordinates: Coordinates) -> None:
+        self._problem, self._coordinates, self.calls, self._uniform = problem, coordinates, 0, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._problem, name)
+
+    def evaluation(
+        self, z: Tensor, size: int | None = None, *, compile: bool = False
+    ) -> Callable[..., tuple[Tensor, Tensor]]:
+        evaluate: Callable[..., tuple[Tensor, Tensor]] = self._problem.evaluation(z, size, compile=compile)
+
+        def watched(z: Tensor, *index: Tensor) -> tuple[Tensor, Tensor]:
+            self.calls += 1
+            if self.calls % LOOK == 0:
+                uniform = is_uniform(self._coordinates, z, self._coordinates.value(z))
+                self._uniform = self._uniform + 1 if uniform else 0
+                if self._uniform == STAYS:
+                    raise _RunsOut(z.clone())
+            return evaluate(z, *index)
+
+        return watched
+
+
+def _outward(coordinates: Coordinates, start: Tensor, z: Tensor) -> tuple[Tensor, float]:
+    """Further along the way from the start, for as long as the loss falls: its limit, to rounding."""
+    way, value = z - start, coordinates.value(z)
+    for _ in range(DOUBLINGS):
+        way = 2 * way
+        further = coordinates.value(start + way)
+        if not further < value:
+            break
+        z, value = start + way, further
+    return z, value
+
+
 def why_unbounded(objective: Objective) -> str:
     """The reason why a coefficient can run to infinity."""
     if issubclass(objective.family, Truncated) and objective.exacting:
@@ -53,7 +116,7 @@ def why_unbounded(objective: Objective) -> str:
 def is_uniform(coordinates: Coordinates, z: Tensor, loss: float) -> bool:
     """Whether a response that is truncated on both sides is uniform at `z`: its spread runs to infinity."""
     objective = coordinates.objective
-    if not (issubclass(objective.family, Truncated) and objective.exacting and objective.priorless):
+    if not _may_be_uniform(objective):
         return False
     response, y = objective.response(coordinates.theta(z)), objective.data.y
     width = (response.upper - response.lower).expand(y.shape)
@@ -63,6 +126,10 @@ def is_uniform(coordinates: Coordinates, z: Tensor, loss: float) -> bool:
     weights = torch.ones_like(y) if objective.data.weights is None else objective.data.weights
     level = bool(gain.abs().amax() <= LEVEL)
     return level and loss >= float((weights * torch.log(width)).sum()) - GAIN
+
+
+def _may_be_uniform(objective: Objective) -> bool:
+    return issubclass(objective.family, Truncated) and objective.exacting and objective.priorless
 
 
 def beyond_bounds(coordinates: Coordinates, z: Tensor) -> tuple[int, bool]:
