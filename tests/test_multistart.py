@@ -127,6 +127,20 @@ def test_a_start_without_a_minimum_does_not_spoil_the_others():
         MultiStart(Refusing(), vector([150.0])).minimise(Wells(), vector(200.0))
 
 
+def test_starts_that_cannot_change_a_refusal_are_not_followed():
+    class Refusing:
+        tried = 0
+
+        def minimise(self, problem, start, progress=False):
+            self.tried += 1
+            problem.check(start)
+
+    solver = Refusing()
+    with pytest.raises(UnboundedLikelihoodError, match="without end"):
+        MultiStart(solver, vector([150.0], [160.0], [1.0], [2.0])).minimise(Wells(), vector(200.0))
+    assert solver.tried == 3
+
+
 def test_models_whose_likelihood_is_log_concave_start_once():
     """In location / scale and 1 / scale: Pratt (1981), Burridge (1981). A StudentT and a mixture are not."""
     declared = {name for name in models.__all__ if hasattr(getattr(models, name), "beginnings")}

@@ -73,8 +73,8 @@ class MultiStart(Settings):
             except UnboundedLikelihoodError as error:
                 ends.append(None)
                 refusal = refusal or error
-        if refusal is not None and ends.count(None) > len(ends) / 2:
-            raise refusal
+                if ends.count(None) > len(starts) / 2:  # the others would not change the verdict
+                    raise refusal from None
         return ends
 
 
