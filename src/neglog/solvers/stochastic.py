@@ -33,7 +33,7 @@ class MaybeKinked(Problem, Protocol):
         ...
 
 
-class Bar(tqdm):  # type: ignore[misc]
+class Bar(tqdm):
     """A progress bar; without tqdm's thread, which would outlive it."""
 
     monitor_interval = 0
