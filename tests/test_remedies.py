@@ -79,6 +79,12 @@ CODE = {
     "a series of text as response": of_y(
         pd.Series(LETTERS), "pandas.factorize(y, sort=True)[0]", partial(models.categorical, classes=4)
     ),
+    "a response in huge units": of_y(1e120 * np.exp(Y), "y / 1e121", models.gamma),
+    "components in huge units": of_y(
+        1e222 * np.stack([Y, Y + X[:, 0] ** 2], 1), "y / 1e222", models.multivariate_gaussian
+    ),
+    "a response in tiny units": of_y(1e-222 * Y, "y / 1e-222", models.laplace),
+    "columns in huge units": of_x(1e200 * X, "x / 1e200"),
     "dates as response": of_y(pd.Series(DAYS), "(y - y.min()) / pandas.Timedelta(days=1)"),
     "an array of dates": of_y(DAYS.to_numpy(), "(y - y.min()) / numpy.timedelta64(1, 'D')"),
     "numbers as text in a response": of_y(Y.astype(str), "y.astype(float)"),

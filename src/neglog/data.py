@@ -6,6 +6,7 @@ designs, since as often as not they are category codes; the columns of a data fr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -30,6 +31,10 @@ from neglog.errors import DataError
 from neglog.intercepts import without_intercept
 from neglog.predictors import Designs, row_count
 
+LARGEST_DESIGN = 1e150
+"""Largest entry of a design: the products of two of them are finite."""
+LARGEST_RESPONSE, SMALLEST_RESPONSE = 1e110, 1e-125
+"""Between these magnitudes of `y` the likelihood and its curvature neither overflow nor underflow."""
 ALL = ""
 """The key of the column names of a plain design, which serves every predictor."""
 
@@ -415,6 +420,25 @@ def check_support(key: str, value: Tensor, support: Any, index: Tensor | None = 
         )
 
 
+def check_magnitude(data: Data) -> None:
+    """Refuse a response of a magnitude at which float64 cannot evaluate a likelihood and its curvature.
+
+    Raises:
+        DataError: with the magnitude, and the unit in which `y` is of order one.
+    """
+    known = data.y[~torch.isnan(data.y)]
+    top = float(known.abs().amax()) if known.numel() else 0.0
+    if top > LARGEST_RESPONSE or 0 < top < SMALLEST_RESPONSE:
+        raise DataError(_too_far("y", top, "large" if top > 1 else "small"))
+
+
+def _too_far(name: str, top: float, how: str) -> str:
+    return (
+        f"`{name}` has values up to {top:.2g}, too {how} for float64, in which the likelihood and its "
+        f"curvature are computed. Fit it in another unit: pass {name} / 1e{math.floor(math.log10(top))}."
+    )
+
+
 def _not_a_number(value: Tensor) -> Tensor:
     return ~torch.isfinite(value)
 
@@ -430,14 +454,18 @@ def _not_finite(key: str, data: Data, wrong: Tensor, remedy: str) -> str:
 def _check_designs(designs: Designs, columns: Columns, data: Data | None = None) -> None:
     parts = designs if isinstance(designs, Mapping) else {ALL: designs}
     for key, value in parts.items():
-        if bool(torch.isfinite(value.sum())):  # one pass; a sum that overflows is looked at again below
+        if not value.numel():
             continue
+        low, high = map(float, torch.aminmax(value))  # one pass; NaN if a value is
+        if low >= -LARGEST_DESIGN and high <= LARGEST_DESIGN:
+            continue
+        name = f"x[{key!r}]" if key else "x"
         wrong = ~torch.isfinite(value)
         if bool(wrong.any()):
             row, column = (int(i) for i in wrong.nonzero()[0])
-            name = f"x[{key!r}]" if key else "x"
             raise DataError(
                 f"`{name}` is NaN or infinite in {int(wrong.sum())} places, first in row "
                 f"{data.row(row) if data else row} of column {columns[key][column]!r}; "
                 "drop or mend these rows."
             )
+        raise DataError(_too_far(name, max(-low, high), "large"))
