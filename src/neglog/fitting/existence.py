@@ -14,6 +14,7 @@ from neglog.distributions import Categorical, NormalMixture, Ordered
 from neglog.errors import UnboundedLikelihoodError
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective, Site
+from neglog.objective.spread import check_spread
 
 FLAT = 1e-5
 """A curvature a row below this, in units of that at the start, is looked at."""
@@ -27,6 +28,8 @@ STRAIGHT = 1e9
 """The longest way along a flat direction: beyond it the rounding of the direction moves what is not flat."""
 CERTAIN = 300.0
 """An intercept, in logarithms of rates or odds, at which counts and classes are certain to rounding."""
+OVERFLOWING = 1e50
+"""A spread of zeros this many times that of rounding, at which its derivatives may overflow."""
 WITHIN = (1.0, 1e2, 1e4)
 """Where a rise is looked for, in units of the distance at which the curvature makes one of 10 `RISE`."""
 Ends = tuple[str, str]
@@ -165,6 +168,19 @@ def check_values(objective: Objective) -> None:
         "have spreads that go to 0. Model `y` as counts or classes, or use `map_estimate` with a prior that "
         "keeps the spreads away from 0."
     )
+
+
+def check_zeros(objective: Objective, theta: Tensor) -> None:
+    """Refuse a response of zeros whose spread was next to nothing where a solver ended without an optimum.
+
+    Zeros have no rounding that a spread can come down to: derivatives in it overflow before.
+
+    Raises:
+        UnboundedLikelihoodError: the spread goes to 0.
+    """
+    few = objective.few
+    if objective.exacting and not bool(objective.data.y.any()):
+        check_spread(few.response(theta), few.data, objective.name, OVERFLOWING)
 
 
 def _is_constant(y: Tensor) -> bool:

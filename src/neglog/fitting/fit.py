@@ -32,6 +32,7 @@ from neglog.fitting.existence import (
     check_classes,
     check_covariance,
     check_values,
+    check_zeros,
     recession,
 )
 from neglog.fitting.joint_mode import check_joint_mode
@@ -278,6 +279,7 @@ def _solved(
     solution = minimised(coordinates, problem, solver, coordinates.z(theta), progress)
     if not (solution.converged and math.isfinite(solution.value)):
         objective.check_densities()
+        check_zeros(objective, coordinates.theta(solution.z))
         if bool(torch.isfinite(solution.z).all()):
             objective.check_bounded(coordinates.theta(solution.z), times=UNCERTIFIED)
     solution = in_bounds(coordinates, solution, _existing)

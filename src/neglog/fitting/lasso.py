@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -169,10 +169,14 @@ def lasso_path(
     curve = problem.curve or _curve(problem, start)
     path = partial(_path, problem) if curve is None else partial(_curve_path, curve, problem.penalty)
     null = path(start, torch.tensor([HOLDING], dtype=theta.dtype))
-    grid = _grid(_least_strength(problem, null.z[0]), n, ratio) if given is None else given
-    points = path(null.z[0], grid)
-    _warn(objective.name, grid, points)
     arguments = {"x": x, "y": y, "weights": weights, **keywords}
+    least = math.inf if given is not None else _least_strength(problem, null.z[0])
+    # Where no column has a slope at the null model, it may be since that has no maximum.
+    exists = least > 0 or map_estimate(model, **arguments).converged
+    grid = _grid(least if exists else 1.0, n, ratio) if given is None else given
+    points = path(null.z[0], grid)
+    points = replace(points, converged=points.converged & exists)
+    _warn(objective.name, grid, points)
     return _finished(model, problem, grid[: len(points.z)], points, arguments)
 
 
