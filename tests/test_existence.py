@@ -314,6 +314,7 @@ SCALES = {
     "huber": ("location", "scale"),
     "logistic": ("location", "scale"),
     "quantile": ("quantile", "scale"),
+    "student_t": ("location", "scale"),
     "heteroscedastic": ("mean", "log_variance"),
     "gamma": ("log_mean", "shape"),
     "weibull": ("log_scale", "shape"),
@@ -351,6 +352,43 @@ def test_a_covariance_of_rows_that_the_mean_can_follow_has_no_maximum(rows: tupl
     x = torch.cat([_columns(1), _mark(*rows)], 1)
     with pytest.raises(UnboundedLikelihoodError, match=f"{', '.join(map(str, rows))} alone"):
         mle(models.multivariate_heteroscedastic, x, _columns(4)[:, 2:])
+
+
+def _levels(rows: int) -> torch.Tensor:
+    """The treatment coding of three levels, of which the reference has the first `rows` rows alone."""
+    level = torch.arange(ROWS) % 2 + 1
+    level[:rows] = 0
+    return torch.stack([level == 1, level == 2], 1).double()
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("name", SCALES)
+def test_a_scale_of_a_reference_level_that_the_location_can_follow_has_no_maximum(
+    name: str, rows: int
+) -> None:
+    location, scale = SCALES[name]
+    with pytest.raises(UnboundedLikelihoodError, match=f"rows? {'0, 1' if rows == 2 else '0'} alone"):
+        mle(getattr(models, name), {location: _columns(), scale: _levels(rows)}, _response(name))
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_covariance_of_a_reference_level_that_the_mean_can_follow_has_no_maximum(rows: int) -> None:
+    x = torch.cat([_columns(1), _levels(rows)], 1)
+    with pytest.raises(UnboundedLikelihoodError, match=f"{'0, 1' if rows == 2 else '0'} alone"):
+        mle(models.multivariate_heteroscedastic, x, _columns(4)[:, 2:])
+
+
+def test_a_dispersion_of_a_marked_count_that_its_mean_is_close_to_has_no_maximum() -> None:
+    generator = torch.Generator().manual_seed(3)
+    y = torch.poisson(4.0 * torch.exp(_columns()[:, 0]), generator=generator)
+    for rows in ((3,), (3, 7)):
+        with pytest.raises(UnboundedLikelihoodError, match="`log_dispersion` of x0 → -∞"):
+            mle(models.negative_binomial, {"log_mean": _columns(), "dispersion": _mark(*rows)}, y)
+
+
+def test_a_reference_level_of_more_rows_than_the_location_can_follow_is_fitted() -> None:
+    fit = mle(models.gaussian, {"mean": _columns(), "sigma": _levels(6)}, _response("gaussian"))
+    assert fit.converged
 
 
 def test_a_scale_of_more_rows_than_the_location_can_follow_is_fitted() -> None:

@@ -13,6 +13,8 @@ from neglog.tracing import Affine
 
 MOST = 10
 """The largest number of rows of a column that is looked at."""
+ALONE = 1e-8
+"""The rounding of the sum of the leverages of rows that a combination of columns has for themselves: 1."""
 SHIFT = 30.0
 """The change of a predictor, a logarithm, at which a spread that it determines is next to nothing."""
 VANISHED = 1e-4
@@ -35,15 +37,57 @@ def check_marked_rows(objective: Objective) -> None:
         site = objective.sites.get(f"{call.name}.weight")
         if site is None or not site.masked or call.design.requires_grad or not call.design.shape[1]:
             continue
-        used = call.design != 0
-        few = (used.sum(0) <= MOST).nonzero()[:, 0].tolist()
-        if not few or not _is_scale(objective, call):
+        found = [*_columns(objective, call), *_combinations(objective, call)]
+        if not found or not _is_scale(objective, call):
             continue
-        for column in few:
-            rows = used[:, column].nonzero()[:, 0]
-            same = len(call.design[rows, column].sign().unique()) == 1
-            if same and _can_follow(objective, call, rows):
+        for column, rows in found:
+            if _can_follow(objective, call, rows):
                 raise _refusal(objective, call, column, rows)
+
+
+def _columns(objective: Objective, call: Affine) -> list[tuple[str, Tensor]]:
+    """The columns that are of one sign in a few rows and 0 in all others, and these rows."""
+    few = (torch.count_nonzero(call.design, dim=0) <= MOST).nonzero()[:, 0].tolist()
+    found = []
+    for column in few:
+        rows = call.design[:, column].nonzero()[:, 0]
+        if len(call.design[rows, column].sign().unique()) == 1:
+            found.append((f"the column {objective.column_names(call)[column]}", rows))
+    return found
+
+
+def _combinations(objective: Objective, call: Affine) -> list[tuple[str, Tensor]]:
+    """The few rows that a combination of the columns has for themselves, such as those of a reference level.
+
+    A combination is 0 in all rows but some where the leverage matrix of these has the eigenvalue 1: equal
+    rows whose leverages sum to 1, or two rows with (1 - h₁)(1 - h₂) = h₁₂².
+    """
+    bias = objective.sites.get(f"{call.name}.bias")
+    ones = [torch.ones_like(call.design[:, :1])] if bias is not None and bias.masked else []
+    columns = torch.cat([call.design, *ones], 1)
+    columns = columns / columns.norm(dim=0).clamp_min(1e-300)
+    values, vectors = torch.linalg.eigh(columns.T @ columns)
+    kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
+    spread = columns @ (vectors[:, kept] / values[kept].sqrt())
+    leverages = spread.square().sum(1)
+    high = (leverages >= 1 / MOST - ALONE).nonzero()[:, 0]
+    if not len(high):
+        return []
+    _, group = call.design[high].unique(dim=0, return_inverse=True)
+    sums = torch.zeros(int(group.max()) + 1).to(leverages).index_add(0, group, leverages[high])
+    alone = ((sums - 1).abs() <= ALONE).nonzero()[:, 0].tolist()
+    found = [high[group == g] for g in alone] + _pairs(high, spread[high])
+    return [("a combination of columns", rows) for rows in found]
+
+
+def _pairs(rows: Tensor, spread: Tensor) -> list[Tensor]:
+    """The pairs of rows that a combination of one sign has for themselves, from orthonormal columns there."""
+    matrix = spread @ spread.T
+    free = 1 - matrix.diagonal()
+    alike = (torch.outer(free, free) - matrix.square()).abs() <= ALONE * matrix.square()
+    apart = free > ALONE  # a row that has a combination by itself is no part of a pair
+    alike &= (matrix > 0) & apart & apart[:, None]
+    return [rows[pair] for pair in alike.triu(1).nonzero()]
 
 
 def _is_discrete(objective: Objective) -> bool:
@@ -93,12 +137,12 @@ def _can_follow(objective: Objective, scale: Affine, rows: Tensor) -> bool:
     return False
 
 
-def _refusal(objective: Objective, call: Affine, column: int, rows: Tensor) -> UnboundedLikelihoodError:
+def _refusal(objective: Objective, call: Affine, column: str, rows: Tensor) -> UnboundedLikelihoodError:
     named = ", ".join(str(objective.data.row(row)) for row in rows.tolist())
     plural = "s" * (len(rows) > 1)
     return UnboundedLikelihoodError(
-        f"`{objective.name}` has no maximum: `{call.name}` has the column "
-        f"{objective.column_names(call)[column]} for row{plural} {named} alone, which the other coefficients "
+        f"`{objective.name}` has no maximum: `{call.name}` has {column} "
+        f"for row{plural} {named} alone, which the other coefficients "
         "can follow exactly, so their spread goes to 0. Leave the column out of the scale, give it more "
         f"rows, or {objective.prior_advice}."
     )
