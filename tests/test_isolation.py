@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import neglog
 from neglog import isolation as isolation_module
-from neglog import labels, losses, models, studies, tracing
+from neglog import labels, losses, models, predictors, studies, tracing
 from neglog.bayes import nuts
 from neglog.comparison import compare_models
 from neglog.errors import ConvergenceWarning, DataError
@@ -399,6 +399,25 @@ def workers():
     tasks = Path("/proc/self/task")
     names = [(task / "comm").read_text() for task in tasks.iterdir()] if tasks.exists() else []
     return sum(name.startswith("nutpie") for name in names)
+
+
+def test_an_error_of_the_model_comes_out_of_nuts_as_it_is():
+    """nutpie ends in a panic of its own and a RuntimeError with the text of the error."""
+    pytest.importorskip("nutpie")
+    runs, before = [0], state()
+
+    def model(x, y=None):
+        runs[0] += 1
+        if runs[0] > 200:
+            raise ZeroDivisionError("of the model")
+        mean = predictors.linear("mean", x)
+        bool(mean.sum() > 0)  # control flow, so that each evaluation runs the model
+        with predictors.rows(x):
+            return pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    with pytest.raises(ZeroDivisionError, match="of the model"):
+        neglog.posterior(model, X, Y, draws=100, chains=2)
+    assert state() == before
 
 
 @pytest.mark.parametrize("cores", [1, 2])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -71,12 +72,19 @@ def nuts(
     if cores is None:
         cores = 1 if density.reason or quick else min(chains, os.cpu_count() or 1)
     threads, known = 1 if quick else max(1, torch.get_num_threads() // cores), threading.local()
+    raised: list[BaseException] = []
 
     def log_density(z: np.ndarray, **_: Any) -> tuple[float, np.ndarray]:
         if not hasattr(known, "settled"):
             join()
             known.settled = _settle(threads)
-        value, gradient = evaluate(torch.from_numpy(z))
+        if raised:
+            return math.nan, np.full_like(z, math.nan)
+        try:
+            value, gradient = evaluate(torch.from_numpy(z))
+        except BaseException as error:  # of which nutpie would make a panic: all steps diverge from here on
+            raised.append(error)
+            return math.nan, np.full_like(z, math.nan)
         return -value.item(), -gradient.numpy()
 
     model = from_pyfunc(
@@ -101,7 +109,8 @@ def nuts(
                 progress_bar=progress,
                 save_warmup=False,
                 blocking=False,
-            )
+            ),
+            raised,
         )
     z = torch.from_numpy(np.array(trace.posterior["z"].values))
     if z.shape != (chains, draws, density.size):
@@ -112,16 +121,22 @@ def nuts(
     return z, found
 
 
-def _sampled(sampler: Any) -> Any:
+def _sampled(sampler: Any, raised: Sequence[BaseException]) -> Any:
     """The draws, all of them: after an interrupt the chains end and none are returned.
 
-    nutpie's own waiting (`blocking=True`) returns the draws that there are when it is interrupted.
+    nutpie's own waiting (`blocking=True`) returns the draws that there are when it is interrupted. What the
+    model `raised` is raised again as it is.
     """
     try:
-        return sampler.wait()
+        trace = sampler.wait()
     except BaseException:
         sampler.cancel()
+        if raised:
+            raise raised[0] from None
         raise
+    if raised:
+        raise raised[0]
+    return trace
 
 
 def _settle(threads: int) -> bool:
