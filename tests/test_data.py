@@ -219,3 +219,13 @@ def test_log_likelihood_holds_y_to_the_model():
         log_likelihood(fit, X, Y[:-1])
     with pytest.raises(DataError, match="row 0"):
         log_likelihood(fit, X, changed(Y, 0, np.nan))
+
+
+@pytest.mark.parametrize("weight", [1e300, 1e20, 1e-12, 1e-300])
+def test_weights_whose_sum_is_no_number_of_rows_are_refused(weight):
+    """At 1e300 a decrement of 1e134 was certified; at 1e20 and 1e-12 an optimum was not believed to exist."""
+    x, y = torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None], torch.arange(8, dtype=torch.float64) % 3
+    weights = torch.full((8,), weight, dtype=torch.float64)
+    with pytest.raises(DataError, match="weights / "):
+        mle(models.poisson, x, y, weights=weights)
+    assert mle(models.poisson, x, y, weights=weights / weight).converged

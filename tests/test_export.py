@@ -348,3 +348,21 @@ def test_the_remedy_for_what_cannot_be_saved_works(
     save_file(dict(fit.params), tmp_path / "estimates")
     again = load_file(tmp_path / "estimates")
     assert all(torch.equal(again[name], value) for name, value in fit.params.items())
+
+
+def test_columns_that_the_formula_does_not_make_are_refused(tmp_path: Path, table: pd.DataFrame) -> None:
+    """The coefficients of two columns would change places, and predictions with them."""
+    design = learn("y ~ scale(x) + C(group)", table).design
+    fit = mle(models.gaussian, design.x(table, ("mean",)), design.y(table))
+    export.save(fit, tmp_path, formula=design)
+    edited(tmp_path, columns={"": list(reversed(fit.columns[""]))})
+    with pytest.raises(DataError, match="columns"):
+        export.load(tmp_path)
+
+
+def test_hundreds_of_handlers_are_refused_before_one_is_built(tmp_path: Path, fit: Fit) -> None:
+    """Each handler runs around all inside it: 1,500 took eight seconds, and 100,000 minutes."""
+    export.save(fit, tmp_path)
+    edited(tmp_path, model=described("laplace", handlers=[{"flat": []}] * 1500))
+    with pytest.raises(DataError, match="handlers"):
+        export.load(tmp_path)

@@ -253,3 +253,9 @@ def test_censored_rows_are_not_compared_with_their_densities(cars):
     other = mle(censored(models.logistic, upper=bound), x, top)
     assert vuong_test(tobit, other).statistic == -vuong_test(other, tobit).statistic
     assert len(compare({"normal": tobit, "logistic": other})) == 2
+
+
+@pytest.mark.parametrize("hypothesis", ["a / 0 = 1", "1 / 0 = a", "a = 1e999", "a = 1e308 * 1e308"])
+def test_hypotheses_with_numbers_that_are_not_finite_are_refused(hypothesis):
+    with pytest.raises(ModelError, match=r"not linear|beyond the range"):
+        linear_constraints(hypothesis, [("mean", "a")])

@@ -156,3 +156,10 @@ def test_trials_are_whole_numbers(trials):
     fit = mle(models.binomial, X, COUNTS, trials=np.full(ROWS, 20))
     with pytest.raises(DataError, match="row 5"):
         neglog.predict(fit, X, trials=wrong)
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: censored(model, lower=-9.0)])
+def test_a_misspelt_setting_that_is_bound_is_refused_with_the_nearest_name(wrap):
+    x, y = torch.zeros((4, 0), dtype=torch.float64), torch.arange(4, dtype=torch.float64)
+    with pytest.raises(ModelError, match=r"`tua`.*`tau`"):
+        mle(wrap(partial(models.quantile, tua=0.3)), x, y)

@@ -50,6 +50,10 @@ class Roles:
     supports: Mapping[str, Any] = field(default_factory=dict)
 
 
+MIN_WEIGHT_SUM, MAX_WEIGHT_SUM = 1e-9, 1e15
+"""The sums of weights, in observations, between which the tolerances of solvers mean what they say."""
+
+
 @dataclass(frozen=True)
 class Data:
     """Validated data: designs `(N, P)`, response `(N,)` or `(N, D)`, weights `(N,)`, row-wise keywords."""
@@ -386,6 +390,12 @@ def _positive(weights: Tensor) -> Tensor:
     kept = (weights > 0).nonzero()[:, 0]
     if len(kept) == 0:
         raise DataError("all `weights` are 0; there is nothing to fit.")
+    total = float(weights.sum())
+    if not MIN_WEIGHT_SUM <= total <= MAX_WEIGHT_SUM:
+        raise DataError(
+            f"`weights` count rows, and sum to {total:g}; solvers need a sum between {MIN_WEIGHT_SUM:g} and "
+            f"{MAX_WEIGHT_SUM:g}. For relative weights pass weights / {total / len(kept):.0e}."
+        )
     return kept
 
 

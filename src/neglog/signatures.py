@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from neglog.arguments import check_takes_rows, checked_model
@@ -44,7 +45,25 @@ def roles_of(model: Model, keywords: Mapping[str, Any], caller: Callable[..., An
         known = model_keywords(model)
         if known is not None:
             check_keywords(caller, keywords, known | bounds, f"`{model_name(model)}`")
+    check_bound_keywords(every, bounds)
     return Roles(bounds, supports)
+
+
+def check_bound_keywords(every: Sequence[Any], bounds: Collection[str]) -> None:
+    """Refuse keywords that `functools.partial` has bound to a model which does not take them.
+
+    Raises:
+        ModelError: one is unknown; the nearest known name is proposed.
+    """
+    bound = [name for layer in every if isinstance(layer, partial) for name in layer.keywords]
+    known = model_keywords(every[-1]) if bound else None
+    unknown = [] if known is None else [name for name in bound if name not in known | bounds]
+    if unknown:
+        assert known is not None
+        near = get_close_matches(unknown[0], sorted(known), 1, SIMILARITY)
+        proposal = f"Did you mean `{near[0]}`?" if near else "Leave it out."
+        name = model_name(every[-1])
+        raise ModelError(f"`{name}` takes no `{unknown[0]}`, which functools.partial has bound. {proposal}")
 
 
 def model_keywords(model: Model) -> frozenset[str] | None:

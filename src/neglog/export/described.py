@@ -26,6 +26,9 @@ from neglog.tracing import model_name
 PARAMS = "Save its estimates alone: safetensors.torch.save_file(dict(fit.params), path)."
 """What to do with a fit that `save` cannot write."""
 
+MAX_HANDLERS = 20
+"""The largest number of handlers around a saved model; each of them takes time whenever the model is run."""
+
 
 def described(model: Model) -> dict[str, Any]:
     """The JSON values of a model of `neglog.models`, inside handlers that a file can name.
@@ -134,7 +137,10 @@ def rebuilt(value: Any, largest: int) -> Model:
         if isinstance(each, int) and each > largest:
             raise wrong(f"model.keywords.{key}", f"at most {largest}, by the number of estimates", each)
     model: Model = partial(function, **bound) if bound else function
-    for handler in items("model.handlers", found["handlers"]):
+    handlers = items("model.handlers", found["handlers"])
+    if len(handlers) > MAX_HANDLERS:
+        raise wrong("model.handlers", f"a list of at most {MAX_HANDLERS} handlers", len(handlers))
+    for handler in handlers:
         model = _inside(model, handler)
     return model
 

@@ -42,9 +42,13 @@ def restored(document: Mapping[str, Any]) -> dict[str, Any]:
     params = replaced(former, params)
     columns, outputs = (replaced(former, _names(name, document[name])) for name in ("columns", "outputs"))
     responses, keywords = (texts(name, document[name]) for name in ("responses", "row_keywords"))
-    formula = document["formula"]
+    formula = None
+    if document["formula"] is not None:
+        formula = Design.from_json(mapping("formula", document["formula"]))
     data = _one_row(columns, keywords)
     _check_predictors(model, data)
+    if formula is not None:
+        _check_formula(model, data, formula, columns)
     params = _checked_params(model, data, params)
     _check_names(_at_estimates(model, data, params), outputs, responses)
     return {
@@ -54,7 +58,7 @@ def restored(document: Mapping[str, Any]) -> dict[str, Any]:
         "outputs": outputs,
         "responses": responses,
         "keywords": keywords,
-        "formula": None if formula is None else Design.from_json(mapping("formula", formula)),
+        "formula": formula,
         **_numbers(document, size),
     }
 
@@ -101,6 +105,14 @@ def _check_predictors(model: Model, data: Data) -> None:
     unknown = sorted(set(designs) - set(known))
     if unknown:
         raise wrong("columns", f"an object of designs for no more than {sorted(known)}", unknown)
+
+
+def _check_formula(model: Model, data: Data, formula: Design, columns: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise DataError unless the formula makes the columns that the fit has, in their order."""
+    keywords = data.keywords
+    needed = formula.columns(predictor_names(model, **keywords), positive_names(model, **keywords))
+    if needed != dict(columns):
+        raise wrong("columns", f"those of the formula, {shortened(needed)}", dict(columns))
 
 
 def _checked_params(model: Model, data: Data, params: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -59,6 +59,17 @@ class Design:
             return self.main.design(table)
         return {name: side.design(table) for name, side in sides.items()}
 
+    def columns(self, predictors: Sequence[str], positive: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+        """The names of the columns of what `x` gives, by its keys; ``""`` where it is one frame.
+
+        Raises:
+            ModelError: as `x`.
+        """
+        sides = self._sides(predictors, positive)
+        if all(side is self.main for side in sides.values()):
+            return {"": self.main.columns}
+        return {name: side.columns for name, side in sides.items()}
+
     def without_bias(self, predictors: Sequence[str], positive: Sequence[str] = ()) -> tuple[str, ...]:
         """The sites to hold at zero, because their formula has no intercept: ``("mean.bias",)``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -97,10 +98,12 @@ def _add(terms: Terms, sign: float, product: Sequence[str], hypothesis: str) -> 
         )
     number = sign
     for factor, each in zip(factors, signs, strict=True):
+        if each == "/" and (factor[0] not in "0123456789." or float(factor) == 0):
+            raise ModelError(f"{hypothesis!r} divides by {factor}, so it is not linear.")
         if factor[0] in "0123456789.":
             number = number * float(factor) if each == "*" else number / float(factor)
-        elif each == "/":
-            raise ModelError(f"{hypothesis!r} divides by {factor}, so it is not linear.")
+    if not math.isfinite(number):
+        raise ModelError(f"{hypothesis!r} holds a number beyond the range of floats; write a finite one.")
     name = names[0] if names else ""
     terms[name] = terms.get(name, 0.0) + number
 
