@@ -57,7 +57,7 @@ def check_bound_keywords(every: Sequence[Any], bounds: Collection[str]) -> None:
     """
     bound = [name for layer in every if isinstance(layer, partial) for name in layer.keywords]
     known = model_keywords(every[-1]) if bound else None
-    unknown = [] if known is None else [name for name in bound if name not in known | bounds]
+    unknown = [] if known is None else [name for name in bound if name not in {*known, *bounds}]
     if unknown:
         assert known is not None
         near = get_close_matches(unknown[0], sorted(known), 1, SIMILARITY)
