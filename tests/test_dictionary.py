@@ -809,7 +809,7 @@ def test_a_corner_with_curvature_is_certified_where_it_is(slopes):
     else:  # location and scale tell of each other there, and corners have no curvature to say how much
         with pytest.raises(ModelError, match="asymmetric loss with a corner has no standard errors"):
             covariance(fit)
-        assert list(summary(fit)) == ["estimate"]
+        assert summary(fit)["std_error"].isna().all()
 
 
 @pytest.mark.parametrize("solver", [None, LBFGS(max_steps=50), Newton(max_steps=20)], ids=str)
@@ -819,7 +819,7 @@ def test_corners_elsewhere_are_never_claimed_to_be_certified(solver):
     with pytest.warns(ConvergenceWarning, match="`insensitive` did not converge"):
         fit = mle(losses.as_likelihood(insensitive), x, y, solver=solver)
     assert not fit.converged
-    assert list(summary(fit)) == ["estimate"]
+    assert summary(fit)["std_error"].isna().all()
     if solver is None:
         assert "a loss with corners has no gradient to certify an optimum by" in fit.status
 
