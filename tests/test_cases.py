@@ -44,7 +44,7 @@ REFUSED = {
     "nasty_sep_bern_tiny": (UnboundedLikelihoodError, "never falls as .*`logit` of x → .∞"),
     "nasty_sep_bern_iris": (UnboundedLikelihoodError, "`bernoulli` has no maximum.*separates"),
     "nasty_sep_quasi_bern": (UnboundedLikelihoodError, "never falls as .*`logit` of x → .∞"),
-    "nasty_bern_all_ones": (UnboundedLikelihoodError, "`logit` of Intercept → .∞.*all alike"),
+    "nasty_bern_all_ones": (UnboundedLikelihoodError, "every `y` is 1.*`logit` of Intercept → .∞"),
     "nasty_pois_zeros": (UnboundedLikelihoodError, "`log_rate` of Intercept → -∞"),
     "nasty_pois_zero_cell": (UnboundedLikelihoodError, "`log_rate` of cell_AL → -∞"),
     "nasty_beta_zero": (DataError, r"`beta`.* row 3 has y = 0"),

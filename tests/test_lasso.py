@@ -570,7 +570,7 @@ def test_corners_of_the_response_go_elsewhere():
 
 def test_a_prior_whose_scale_is_estimated_is_another_problem():
     def hierarchical(x, y=None):
-        spread = pyro.sample("spread", dist.Exponential(number(1.0)))
+        spread = pyro.sample("spread", dist.LogNormal(number(0.0), number(1.0)))
         weight = pyro.sample("w", dist.Laplace(torch.zeros(x.shape[1]).double(), spread).to_event(1))
         with rows(x):
             return pyro.sample("y", dist.Normal(x @ weight, 1.0), obs=y)

@@ -422,7 +422,7 @@ def test_settings_that_make_no_sense_are_refused():
         with pytest.raises(DataError, match="must be a positive whole number; it is 0"):
             Adam(**settings)
     for settings in ({"learning_rate": 0.0}, {"learning_rate": math.inf}, {"decay": 0.0}, {"decay": 2.0}):
-        with pytest.raises(DataError, match=f"`Adam`: `{next(iter(settings))}` must be"):
+        with pytest.raises(DataError, match=f"`{next(iter(settings))}` must be"):
             Adam(**settings)
 
 

@@ -13,6 +13,8 @@ from neglog.tracing import Affine
 
 NEARLY_DEPENDENT = 1e-6
 """Columns at least this far from the span of those before, as a share of their size, cancel few digits."""
+ROWS_AT_ONCE = 8192
+"""The number of rows whose products are formed at once."""
 DEFINITE = 1e-5
 """The most that the rounding of the products of columns and coefficients may change the loss by, in nats."""
 
@@ -56,14 +58,13 @@ def _check(coordinates: Coordinates, block: Block, call: Affine, theta: Tensor, 
     bias, weight = coefficients[: int(block.one)], coefficients[int(block.one) :]
     if not len(weight):
         return
-    around = call.design - call.design.mean(dim=0) if block.one else call.design
-    terms = around.abs() * weight.abs()
-    nats = float((scores * eps * terms.sum(dim=1)).norm())
-    whole = float((call.design.abs() @ weight.abs()).max()) + float(bias.abs().sum())
+    origin, middle = torch.zeros_like(weight), call.design.mean(dim=0)
+    sums, sizes = _products(call.design, middle if block.one else origin, weight)
+    nats = float((scores * eps * sums).norm())
+    whole = float(_products(call.design, origin, weight)[0].max()) + float(bias.abs().sum())
     noise = float(scores.square().mean().rsqrt())
     names = coordinates.objective.column_names(call)
     if not nats <= DEFINITE:
-        sizes = terms.amax(dim=0)
         large = (sizes > 0.1 * sizes.max()).tolist()
         columns = [name for name, is_large in zip(names, large, strict=True) if is_large]
         raise SingularDesignError(
@@ -73,9 +74,22 @@ def _check(coordinates: Coordinates, block: Block, call: Affine, theta: Tensor, 
             "as a column, or use `map_estimate` with proper priors."
         )
     if not eps * ROUNDINGS * whole <= noise:
-        far = (call.design.mean(dim=0) * weight).abs().argmax()
+        far = (middle * weight).abs().argmax()
         raise SingularDesignError(
             f"the column {names[int(far)]} of `{call.name}` is so far from 0 that float64 cannot evaluate "
             f"it: terms of {whole:.1g} cancel down to a noise of {noise:.1g}. Subtract a constant from the "
             "column, such as its mean."
         )
+
+
+def _products(design: Tensor, middle: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The sizes of the products of columns, less their `middle`, with `weight` `(P,)`.
+
+    Their sums in each row `(N,)`, and the largest of each column `(P,)`; no copy of the design is made.
+    """
+    sums, largest = [], torch.zeros_like(weight)
+    for part in design.split(ROWS_AT_ONCE):
+        terms = (part - middle).abs() * weight.abs()
+        sums.append(terms.sum(dim=1))
+        largest = torch.maximum(largest, terms.amax(dim=0))
+    return torch.cat(sums), largest

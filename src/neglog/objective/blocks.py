@@ -21,6 +21,8 @@ from neglog.tracing import Affine
 Known = dict[Hashable, tuple[Tensor, Basis]]
 OFFSET = 1e3
 """A column further from 0 than this, in units of its spread, is decomposed without its mean."""
+MAX_CENTRED = 10_000_000
+"""The largest design, in numbers, that is copied without its means; larger ones are decomposed in place."""
 FEW = 50_000
 """So many rows say about how large a column is."""
 
@@ -238,7 +240,7 @@ def _decomposed(
     only the first row of R: ``[1, x] = [1, x - c] T`` with c in the first row of T.
     """
     triangle, basis = _factors(columns, one, parts, further)
-    if further is not None or not one or not bool(is_far(triangle).any()):
+    if further is not None or not one or columns.numel() > MAX_CENTRED or not bool(is_far(triangle).any()):
         return triangle, basis
     centre = columns.mean(dim=0)
     triangle, basis = _factors(columns - centre, one, parts, None)
