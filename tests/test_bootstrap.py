@@ -182,6 +182,24 @@ def test_weights_count_within_groups(kind):
     np.testing.assert_allclose(short.draws, long.draws, **SAME)
 
 
+@pytest.mark.parametrize("name", DATA)
+def test_parametric_draws_are_fitted_together(name):
+    """The model runs a few times for all draws, and as often for twice as many."""
+    model, y, keywords = DATA[name]
+    runs = [0]
+
+    def counted(x, y=None, **keywords):
+        runs[0] += 1
+        model(x, y, **keywords)
+
+    fit, used = mle(counted, X, y, **keywords), []
+    for draws in (20, 40):
+        before = runs[0]
+        bootstrap(fit, draws, kind="parametric")
+        used.append(runs[0] - before)
+    assert used[1] <= used[0] + 10, used
+
+
 @pytest.mark.parametrize("name", ["gaussian", "poisson", "bernoulli", "student_t"])
 def test_parametric_draws_vary_as_the_information_says(name):
     fit = fitted(name)

@@ -188,8 +188,8 @@ def fitted_again(
     Raises:
         ModelError: the model is not of this kind.
     """
-    data = replace(objective.data, weights=None)
-    bare = objective if objective.data.weights is None else Objective(objective.model, data)
+    own = stack.y is objective.data.y and objective.data.weights is None
+    bare = objective if own else single_objective(objective.model, stack, 0)
     fit = _batch(*laid_out(bare, stack), stack, start, covariance=False, valued=False)
     return fit.params, fit.converged
 
