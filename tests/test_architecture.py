@@ -150,6 +150,7 @@ MAY_IMPORT = {
             "objective.objective",
             "objective.rowwise",
             "objective.shrinkage",
+            "objective.spread",
             "objective.sums",
             "predictors",
         },

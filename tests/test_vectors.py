@@ -20,7 +20,7 @@ from neglog import (
     summary,
 )
 from neglog.distributions import MultivariateNormal, correlation_cholesky
-from neglog.errors import DataError, ModelError, UnboundedLikelihoodError
+from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError
 from neglog.export import load, save
 from neglog.models.vectors import _lkj_partial, _log_half_cauchy
 from neglog.predictors import linear, rows
@@ -404,3 +404,25 @@ def test_the_loss_by_hand_is_the_density_with_three_components():
     ]
     found = losses.multivariate_heteroscedastic_nll(mean, y, log_scale, partial, reduction="none")
     np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("fit", [mle, map_estimate])
+def test_a_covariance_of_few_rows_that_the_mean_follows_is_given_up_soon(fit):
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.randn(2, 8, 2, generator=generator, dtype=torch.float64)
+    with pytest.warns(ConvergenceWarning, match="follows"):
+        found = fit(models.multivariate_heteroscedastic, x, y)
+    assert not found.converged
+    assert found.steps <= 40  # it took 200
+    assert "of 8 rows" in found.status
+    assert "(row " in found.status
+
+
+def test_spreads_over_many_powers_of_ten_are_fitted():
+    x = torch.linspace(-1, 1, 200, dtype=torch.float64)[:, None]
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(200, 2, generator=generator, dtype=torch.float64)
+    found = mle(models.multivariate_heteroscedastic, x, torch.exp(7 * x) * noise)
+    factor = predict(found, x).scale_tril[:, 0, 0]
+    assert factor.min() < 1e-5 * factor.max()  # as small a share as that of rows which are followed
+    assert found.converged

@@ -306,6 +306,8 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
     cornered = coordinates.kinked and not is_penalised(coordinates)
     if cornered or network or coordinates.size > DENSE or not math.isfinite(solution.value):
         return solution
+    if not solution.converged and coordinates.check(solution.z):
+        return solution  # its status names the rows that are followed
     runaway = recession(coordinates, solution.z, solution.hessian)
     if runaway is None:
         return solution

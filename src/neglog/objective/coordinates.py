@@ -27,6 +27,7 @@ from neglog.objective.literal import in_units
 from neglog.objective.objective import PART, Objective, kinked_sites
 from neglog.objective.rowwise import ALL_TERMS, VALUE, VALUE_AND_SLOPES, Rowwise, Terms
 from neglog.objective.shrinkage import UNTRACED, Shrinkage
+from neglog.objective.spread import followed
 from neglog.objective.sums import Sums
 from neglog.predictors import RESPONSE
 
@@ -219,8 +220,8 @@ class Coordinates:
             nll, prior = self.objective.trial(self.theta(z))
             return float(nll + prior)
 
-    def check(self, z: Tensor) -> None:
-        """Refuse a place from which the loss falls without end.
+    def check(self, z: Tensor) -> str | None:
+        """Refuse a place from which the loss falls without end; the reason for a fall that may be long.
 
         Raises:
             UnboundedLikelihoodError: see `Objective.check_bounded`.
@@ -228,6 +229,11 @@ class Coordinates:
         theta = self.theta(z)
         for rows, part in self._parts if self.objective.exacting else ():
             part.check_bounded(theta, joined(self._etas(z, rows)))
+        objective = self.objective
+        if objective.data.y.dim() == 1 or not (self.cut and self.blocks) or len(self._parts) > 1:
+            return None
+        design = max((block.basis.dense() for block in self.blocks if block.basis), key=lambda d: d.shape[1])
+        return followed(objective.response(theta, joined(self._etas(z))), objective.data, design)
 
     def end(self, z: Tensor) -> tuple[float, float]:
         """Minus the log-likelihood of the rows and minus the log prior, from the orthonormal designs.

@@ -20,6 +20,12 @@ AWAY = 1e3
 """The distance of a mean from a row that it does not follow, in units of the spread that is rounding."""
 NO_SIZE = 1e-100
 """The size of a response of zeros alone, whose rounding is no unit for a spread."""
+FOLLOWED = 1e-4
+"""A spread of a row below this share of the largest one shows that the mean follows the row."""
+ALONE = 1e-2
+"""The leverage of other rows, of 1, at a row that the mean follows."""
+NAMED = 5
+"""The largest number of followed rows that a message names."""
 
 
 def may_be_exact(response: Any) -> bool:
@@ -85,4 +91,33 @@ def check_spread(response: Any, data: Data, name: str, times: float = 1.0) -> No
         "spread goes to 0 and the likelihood has no maximum. Use fewer columns or more rows, condition "
         "the scale at a known value, as pyro.condition(model, {'sigma': torch.tensor(1.0)}) does if it is "
         "called sigma."
+    )
+
+
+def followed(response: Any, data: Data, design: Tensor) -> str | None:
+    """The rows that a vector-valued mean with a `design` `(N, P)` follows exactly; None if there are none.
+
+    Their spread is next to nothing, and with the weights 1 / spread² their leverage is 1: no other row of a
+    spread that is as small determines the mean there.
+
+    The spread of a component is its conditional standard deviation given the components before it. Where the
+    covariance has predictors of its own, that of a followed row falls for as long as no prior outweighs it.
+    """
+    factor = getattr(response, "scale_tril", None)
+    if factor is None or factor.dim() != 3 or len(factor) != data.rows:
+        return None
+    spread = factor.diagonal(dim1=-2, dim2=-1)
+    share = spread / spread.amax(dim=0)
+    if not bool((share <= FOLLOWED).any()):
+        return None
+    weighted = design / spread.mT[:, :, None]  # (D, N, P)
+    leverage = torch.linalg.qr(weighted / weighted.abs().amax((1, 2), keepdim=True))[0].square().sum(-1).mT
+    rows = ((share <= FOLLOWED) & (leverage >= 1 - ALONE)).any(dim=1).nonzero()[:, 0].tolist()
+    if not rows:
+        return None
+    named = ", ".join(str(data.row(row)) for row in rows[:NAMED]) + ", ..." * (len(rows) > NAMED)
+    return (
+        f"the mean follows {len(rows)} of {data.rows} rows exactly (row {named}), so their spread has fallen "
+        f"to {float(share.min()):.0e} of the largest one. Use fewer columns or more rows, or one covariance "
+        "for all rows, as `multivariate_gaussian` has"
     )

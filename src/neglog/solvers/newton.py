@@ -35,6 +35,8 @@ STALLED_FALL = 1e-6
 """nats, or else the method stops: where curvatures differ by 16 powers of ten, steps are rounding."""
 LOST_STEPS = 5
 """The same, where no curvature is negative beyond rounding, which a step could follow downhill."""
+LATE = 20
+"""Steps after which a problem that may fall for very long is given up, while a curvature is negative."""
 ROUGHLY = 0.5
 """The decrement at which a sample of the rows has said what it can of where to begin."""
 
@@ -63,7 +65,7 @@ class Newton(Settings):
         sample = problem.sample()
         look: Look = problem.derivatives if sample is None else cast(Large, problem).roughly
         at, curvature = self._first(problem, look, sample, start)
-        history, decrement, step = [at.value], math.inf, 0
+        history, decrement, step, definite = [at.value], math.inf, 0, True
         borrowed = at.hessian is None
 
         def stopped(converged: bool, status: str) -> Solution:
@@ -73,8 +75,9 @@ class Newton(Settings):
             return Solution(at.z, at.value, converged, status, step, tuple(history), known, exact)
 
         while step < self.max_steps:
-            if step % 5 == 4:
-                problem.check(at.z)
+            lost = problem.check(at.z) if step % 5 == 4 else None
+            if lost and step >= LATE and not definite:
+                return stopped(False, f"stopped after {step} steps: {lost}")
             if at.hessian is not None:
                 curvature, borrowed = at.hessian, False
             if curvature is None or not bool(torch.isfinite(curvature).all()):

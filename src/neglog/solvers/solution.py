@@ -38,8 +38,11 @@ class Problem(Protocol):
         """
         ...
 
-    def check(self, z: Tensor) -> None:
-        """Raise if the function falls without end from `z`; solvers ask now and then."""
+    def check(self, z: Tensor) -> str | None:
+        """Raise if the function falls without end from `z`; return why it may fall for very long, if so.
+
+        Solvers call it every few steps.
+        """
         ...
 
 
