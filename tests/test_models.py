@@ -17,6 +17,7 @@ from neglog import losses, models
 from neglog.errors import DataError, ModelError
 from neglog.guides import Delta
 from neglog.predictors import linear, positive, rows
+from neglog.tracing import with_sizes
 
 LAW = pytest.mark.parametrize("name", TABLE)
 COUNTED = {
@@ -226,6 +227,17 @@ def test_parallel_prediction_matches_one_by_one(name):
         batched = {n: v.reshape(4, 1, *v.shape[1:]) for n, v in draws.items()}
         pyro.condition(model, batched)(x, **TABLE[name].keywords(5))
     torch.testing.assert_close(together.trace.nodes["y"]["fn"].log_prob(y), torch.stack(alone))
+
+
+@LAW
+def test_runs_without_rows(name):
+    """torch cannot check parameters of size 0 whose last dimension is an event."""
+    x, y = TABLE[name].sample()
+    model, none = with_sizes(TABLE[name].model, y), {k: v[:0] for k, v in TABLE[name].keywords().items()}
+    for given in (None, y[:0]):
+        site = poutine.trace(model).get_trace(x[:0], given, **none).nodes["y"]
+        assert site["value"].shape == y[:0].shape
+        assert site["fn"].log_prob(site["value"]).shape == (0,)
 
 
 @LAW

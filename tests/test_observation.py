@@ -985,6 +985,37 @@ def test_bounds_of_a_distribution_are_checked():
             Censored(dist.Normal(0.0, 1.0), *bounds)
 
 
+@pytest.mark.parametrize("name", ["gaussian", "weibull", "laplace", "quantile", "huber", "poisson"])
+@pytest.mark.parametrize("side", ["lower", "upper"])
+def test_a_response_that_is_censored_throughout_is_named(name, side):
+    y = torch.arange(1.0, 31.0, dtype=torch.float64)
+    x = torch.sin(y)[:, None]
+    model = getattr(models, name)
+    with pytest.raises(
+        UnboundedLikelihoodError, match=r"Every row of `y` is censored.* Give rows with an obs"
+    ):
+        mle(censored(model), x, y, **{side: y})
+    seen = {"lower": torch.cat([torch.full((20,), -INF), y[20:]]), "upper": torch.cat([y[:10], y[10:] + INF])}
+    assert mle(censored(model), x, y, **{side: seen[side]}).converged
+
+
+def test_a_response_of_current_status_is_fitted_although_it_is_censored_throughout():
+    """Bounds that differ between rows determine location and scale: a probit of the bound."""
+    bound = torch.linspace(-2.0, 2.0, 60, dtype=torch.float64)
+    below = torch.arange(60) % 3 > torch.linspace(2.5, -0.5, 60)
+    fit = mle(
+        censored(models.gaussian),
+        torch.empty((60, 0), dtype=torch.float64),
+        bound,
+        lower=torch.where(below, bound, -INF),
+        upper=torch.where(below, INF, bound),
+    )
+    z = (bound - fit.params["mean.bias"]) / fit.params["sigma"]
+    nll = -torch.special.log_ndtr(torch.where(below, z, -z)).sum()
+    assert fit.converged
+    assert fit.nll == pytest.approx(float(nll), rel=1e-12)
+
+
 # On disk, and from where else
 
 

@@ -24,6 +24,7 @@ from torch.nn.parameter import is_lazy
 from neglog.arguments import check_dense, checked_model, mapping, number, text
 from neglog.conversion import to_tensor
 from neglog.errors import DataError, ModelError, did_you_mean
+from neglog.isolation import user_code
 from neglog.layers import current_names
 from neglog.modes import Constants, Mode, features, in_mode
 from neglog.observation import censored, masked, truncated
@@ -354,7 +355,7 @@ class _OnFeatures:
         state = {key: t.to(x.dtype) if t.is_floating_point() else t for key, t in constants.items()}
         state |= weights
         try:
-            with in_mode(self.module, mode):
+            with user_code("`module`"), in_mode(self.module, mode):
                 found = self._features(state, x)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
@@ -393,7 +394,11 @@ class _OnFeatures:
 
     @staticmethod
     def _checked(features: Tensor, x: Tensor) -> Tensor:
-        if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != len(x):
+        if isinstance(features, Tensor):
+            check_dense("features", features)
+        if not isinstance(features, Tensor) or features.shape[:-1] != x.shape[:-1]:
             what = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise DataError(f"`module` must give features of shape ({len(x)}, F); it gave {what}.")
+        if not features.is_floating_point():
+            raise DataError(f"`module` must give features of a floating-point dtype, not {features.dtype}.")
         return features

@@ -61,14 +61,47 @@ def translated() -> Iterator[None]:
     except NeglogError:
         raise
     except (ValueError, torch.linalg.LinAlgError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, ValueError) and "to satisfy the constraint" not in text:
+        if not _overflowed(error):
             raise
         raise ModelError(
-            f"a distribution or a matrix left the range of its numbers: {text.rstrip(':')}. Bring the "
-            "columns of `x`, a real `y` and the parameters of priors to order one, as by dividing each by "
-            "its largest absolute value."
+            f"a distribution or a matrix left the range of its numbers: {_first_line(error).rstrip(':')}. "
+            "Bring the columns of `x`, a real `y` and the parameters of priors to order one, as by dividing "
+            "each by its largest absolute value."
         ) from error
+
+
+@contextmanager
+def user_code(function: str) -> Iterator[None]:
+    """Errors of a function that the user wrote, as errors of neglog that name it; the original is the cause.
+
+    Raises:
+        ModelError: the function raised an error that is none of neglog's.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, NeglogError) or _overflowed(error):
+            raise
+        raise failed(function, error) from error
+
+
+def failed(function: str, error: Exception) -> ModelError:
+    """The error of neglog for an error that a function of the user raised."""
+    return ModelError(
+        f"{function} raises {type(error).__name__}: {_first_line(error)}. Correct the function, in the line "
+        "that its own traceback, the cause of this error, ends in."
+    )
+
+
+def _overflowed(error: Exception) -> bool:
+    """Whether torch refused numbers that are infinite or NaN, or a matrix that it cannot decompose."""
+    if isinstance(error, ValueError):
+        return "to satisfy the constraint" in _first_line(error)
+    return isinstance(error, torch.linalg.LinAlgError)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from numbers import Integral
 from typing import Any
 
 import pyro
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from neglog.arguments import check_dense, number, shown, text, whole
 from neglog.errors import DataError, ModelError
+from neglog.isolation import user_code
 
 Designs = Tensor | Mapping[str, Tensor]
 
@@ -291,10 +293,28 @@ def sized(**sizes: Callable[[Tensor], int]) -> Callable[[Callable[..., Any]], Ca
                             f"`{model.__name__}` has no `y` to read `{name}` from; bind it, as in "
                             f"functools.partial({model.__name__}, {name}=3)."
                         )
-                    keywords[name] = read(y)
+                    keywords[name] = read_size(name, read, y)
             return model(x, y, **keywords)
 
         filled.sizes = sizes  # type: ignore[attr-defined]
         return filled
 
     return decorate
+
+
+def read_size(name: str, read: Callable[[Tensor], int], y: Tensor) -> int:
+    """The size that a function of `sized` reads from a response.
+
+    Raises:
+        ModelError: the function raises an error, or returns no whole number.
+    """
+    with user_code(f"the function that reads `{name}` from `y`"):
+        size: Any = read(y)
+    if isinstance(size, Tensor) and not size.dim() and not (size.is_floating_point() or size.is_complex()):
+        size = int(size)
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 0:
+        raise ModelError(
+            f"the function that reads `{name}` from `y` must return a whole number, not negative; it "
+            f"returned {shown(size)}. Convert it by int()."
+        )
+    return int(size)

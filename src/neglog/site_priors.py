@@ -13,6 +13,7 @@ from torch.distributions import Distribution, biject_to, constraints
 from neglog.arguments import shown
 from neglog.distributions.parameters import in_dtype, parameters
 from neglog.errors import ModelError
+from neglog.isolation import user_code
 
 SPREAD = 3.0
 """Half-width of the interval of unconstrained values at which one support is compared with another."""
@@ -91,10 +92,8 @@ def prior_of(prior: Callable[[Tensor], Any], value: Tensor) -> dist.Distribution
     Raises:
         ModelError: the function gives no distribution, or refuses the value.
     """
-    try:
+    with user_code("`prior`, called on a parameter of `module`,"):
         found = prior(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"`prior` cannot be called on a parameter of `module`: {error}") from error
     if not isinstance(found, Distribution):
         raise ModelError(f"`prior` must give a distribution; it gave {shown(found)}.")
     return found

@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from neglog.data import ALL, Data
-from neglog.errors import ModelError, did_you_mean
+from neglog.errors import ModelError, NeglogError, did_you_mean
 from neglog.handlers import Model, is_parameter, is_real
-from neglog.isolation import isolated
+from neglog.isolation import failed, isolated, user_code
 from neglog.layers import current_names, former_names, layers, replaced
 from neglog.modes import Constants, Mode, Network
-from neglog.predictors import RESPONSE, Designs, Watched, affine
+from neglog.predictors import RESPONSE, Designs, Watched, affine, read_size
 from neglog.wellformed import check_conditions, check_sites
 
 
@@ -199,8 +199,7 @@ def initial_value(
     if "start" in msg["infer"]:
         return msg["infer"]["start"]
     if "begin" in msg["infer"] and data is not None:
-        weights = data.y.new_ones(data.rows) if data.weights is None else data.weights
-        return msg["infer"]["begin"](data.y, weights, msg["fn"].shape())
+        return _begun(msg, data)
     if is_real(msg["fn"].support):
         try:
             mean = msg["fn"].mean.detach()
@@ -217,6 +216,22 @@ def initial_value(
         ) from error
 
 
+def _begun(msg: dict[str, Any], data: Data) -> Tensor:
+    """The initial value that a site reads from the data.
+
+    Raises:
+        ModelError: its function raises an error, or returns no tensor of the shape of the site.
+    """
+    weights = data.y.new_ones(data.rows) if data.weights is None else data.weights
+    shape, what = msg["fn"].shape(), f"the function that gives `{msg['name']}` its initial value"
+    with user_code(what):
+        value = msg["infer"]["begin"](data.y, weights, shape)
+    if not isinstance(value, Tensor) or value.shape != shape:
+        came = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ModelError(f"{what} must return a tensor of shape {tuple(shape)}; it returned {came}.")
+    return value
+
+
 def _is_inside(support: Any, value: Tensor) -> bool:
     """Whether a value is in a support, and not on its border."""
     return bool(support.check(value).all()) and bool(torch.isfinite(biject_to(support).inv(value)).all())
@@ -230,10 +245,12 @@ def prototype(model: Model, data: Data, given: Mapping[str, Any] | None = None) 
     try:
         with torch.no_grad(), seeded():  # some priors know their median by sampling alone
             run(model, watched, first)
-    except (ValueError, RuntimeError, IndexError) as error:
+    except Exception as error:
         check_conditions(model, model_name(model), first.sites, complete=False)
-        if "to satisfy the constraint" not in str(error):
+        if isinstance(error, NeglogError | torch.linalg.LinAlgError):
             raise
+        if "to satisfy the constraint" not in str(error):
+            raise failed(f"`{model_name(model)}`", error) from error
         raise ModelError(_nowhere(model, first, error)) from error
     if RESPONSE not in first.sites:
         raise ModelError(
@@ -283,7 +300,7 @@ def without_biases(model: Model, data: Data) -> Model:
     """
     if not data.without_intercept:
         return model
-    with torch.no_grad():
+    with torch.no_grad(), user_code(f"`{model_name(model)}`"):
         seen = run(model, data, Run(fill=initial_value), response=False)
     found: dict[str, Tensor] = {}
     for key in data.without_intercept:
@@ -318,7 +335,7 @@ def with_sizes(model: Model, y: Tensor) -> Model:
     for layer in layers(model):
         given |= set(getattr(layer, "keywords", ()))
         if hasattr(layer, "sizes"):
-            sizes = {name: read(y) for name, read in layer.sizes.items() if name not in given}
+            sizes = {n: read_size(n, read, y) for n, read in layer.sizes.items() if n not in given}
             return partial(model, **sizes) if sizes else model
     return model
 
@@ -333,7 +350,8 @@ def _empty(rows: int = 2) -> Tensor:
 
 def _bare(model: Model, x: Designs, keywords: Mapping[str, Tensor]) -> Run:
     ones = {key: torch.ones(2, dtype=torch.float64) for key in keywords}
-    return run(model, Data(x, torch.zeros(2), None, ones), Run(fill=initial_value), response=False)
+    with user_code(f"`{model_name(model)}`"):
+        return run(model, Data(x, torch.zeros(2), None, ones), Run(fill=initial_value), response=False)
 
 
 @isolated

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from pyro.poutine.condition_messenger import ConditionMessenger
 from torch import Tensor
+from torch.distributions import Distribution
 
 from neglog.errors import ModelError, did_you_mean
 from neglog.handlers import Model
@@ -29,6 +30,7 @@ def check_sites(model: Model, name: str, sites: Sites, repeated: Collection[str]
             f"`{name}` samples {min(repeated)!r} more than once, and sites of one name are one parameter. "
             "Give each site, and each predictor, a name of its own."
         )
+    check_distributions(name, sites)
     for site, msg in sites.items():
         if site != RESPONSE and _is_second_observation(msg):
             raise ModelError(
@@ -36,6 +38,20 @@ def check_sites(model: Model, name: str, sites: Sites, repeated: Collection[str]
                 "model to each, or make `y` a response of many columns."
             )
     check_conditions(model, name, sites)
+
+
+def check_distributions(name: str, sites: Sites) -> None:
+    """Refuse a site that is sampled from something else than a distribution.
+
+    Raises:
+        ModelError: naming the site.
+    """
+    for site, msg in sites.items():
+        if not isinstance(msg["fn"], Distribution):
+            raise ModelError(
+                f"`{name}` samples {site!r} from an object of type {type(msg['fn']).__name__}. Give it a "
+                f"distribution, as in pyro.sample({site!r}, pyro.distributions.Normal(0.0, 1.0))."
+            )
 
 
 def check_conditions(model: Model, name: str, sites: Sites, complete: bool = True) -> None:

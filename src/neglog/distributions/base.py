@@ -14,7 +14,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions.utils import broadcast_all
 
-from neglog.distributions.shapes import broadcast_shapes
+from neglog.distributions.shapes import broadcast_shapes, validation
 from neglog.distributions.special import log_of
 
 Parameter = Tensor | float
@@ -122,7 +122,7 @@ class Compound(Given, TorchDistribution):
     _kept: tuple[str, ...] = ()
 
     def __init__(self, batch_shape: torch.Size, *, validate_args: bool | None = None) -> None:
-        super().__init__(batch_shape, validate_args=validate_args)
+        super().__init__(batch_shape, validate_args=validation(validate_args, batch_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """The same distribution with a larger batch shape."""

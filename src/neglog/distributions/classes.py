@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neglog.distributions.base import Compound, Parameter, as_tensors
 from neglog.distributions.counts import Counts
-from neglog.distributions.shapes import broadcast_shapes
+from neglog.distributions.shapes import broadcast_shapes, validation
 from neglog.distributions.special import log1m_exp, log_expit
 
 
@@ -29,6 +29,16 @@ class Categorical(dist.Categorical):
     >>> Categorical(logits=torch.tensor([0.0, 0.0])).log_prob(torch.tensor(1.0)).exp()
     tensor(0.5000)
     """
+
+    def __init__(
+        self, probs: Tensor | None = None, logits: Tensor | None = None, validate_args: bool | None = None
+    ) -> None:
+        shapes = (each.shape for each in (probs, logits) if each is not None)
+        super().__init__(probs, logits, validate_args=validation(validate_args, *shapes))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """The same distribution with a larger batch shape."""
+        return super().expand(batch_shape, _instance or type(self).__new__(type(self)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-probability of the class `value`."""

@@ -26,6 +26,7 @@ from neglog.distributions.incomplete import (
     regularised_gamma,
 )
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
+from neglog.distributions.shapes import validation
 from neglog.distributions.special import (
     HALF_LOG_TWO_PI,
     log1m_exp,
@@ -297,7 +298,8 @@ class Beta(Given, dist.Beta):
         self, concentration1: Parameter, concentration0: Parameter, validate_args: bool | None = None
     ) -> None:
         self._given = as_tensors(concentration1, concentration0)
-        super().__init__(*self._given, validate_args=validate_args)
+        shapes = (each.shape for each in self._given)
+        super().__init__(*self._given, validate_args=validation(validate_args, *shapes))
 
     def _log_prob(self, value: Tensor) -> Tensor:
         (a, b), other = self._given, 1 - value

@@ -313,10 +313,11 @@ def _check_function(rho: Rho) -> None:
             f"{needed}; it raises {type(error).__name__}: {error}. Write it with torch; for a loss class of "
             "torch.nn, see losses.likelihood_of."
         ) from error
-    if not isinstance(loss, Tensor) or loss.shape != u.shape or loss.dtype != u.dtype:
+    plain = isinstance(loss, Tensor) and not loss.is_nested
+    if not plain or loss.shape != u.shape or loss.dtype != u.dtype:
         came = (
             f"{str(loss.dtype).removeprefix('torch.')} of shape {tuple(loss.shape)}"
-            if isinstance(loss, Tensor)
+            if plain
             else type(loss).__name__
         )
         raise ModelError(

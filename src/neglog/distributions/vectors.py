@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from pyro.distributions import MultivariateNormal as _MultivariateNormal
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from neglog.distributions.shapes import validation
 
 
 class MultivariateNormal(_MultivariateNormal):
@@ -20,6 +23,14 @@ class MultivariateNormal(_MultivariateNormal):
     >>> MultivariateNormal(torch.zeros(2), scale_tril=torch.eye(2)).log_prob(torch.zeros(2))
     tensor(-1.8379)
     """
+
+    def __init__(self, loc: Tensor, *covariance: Tensor | None, **settings: Any) -> None:
+        validate_args = validation(settings.pop("validate_args", None), loc.shape)
+        super().__init__(loc, *covariance, validate_args=validate_args, **settings)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """The same distribution with a larger batch shape."""
+        return super().expand(batch_shape, _instance or type(self).__new__(type(self)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density of `value` `(..., D)`, every constant included."""

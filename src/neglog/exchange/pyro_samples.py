@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neglog.arguments import check_dense, mapping, shown, text, whole
 from neglog.conversion import as_labels, to_array
-from neglog.errors import DataError, ModelError
+from neglog.errors import DataError, ModelError, NeglogError
 from neglog.exchange.inference_data import arrays, assembled
 from neglog.isolation import isolated
 
@@ -341,7 +341,9 @@ def _told(what: str) -> Iterator[None]:
     """What goes wrong inside Pyro, as an error of neglog."""
     try:
         yield
-    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
+    except NeglogError:
+        raise
+    except Exception as error:
         reason = str(error).partition("\n")[0]
         raise ModelError(
             f"{what} does not run on the arguments that were given: {type(error).__name__}: {reason}"

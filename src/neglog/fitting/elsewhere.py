@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from neglog.beginnings import few, shared
+from neglog.beginnings import Beginning, few, shared
+from neglog.errors import ModelError
+from neglog.isolation import user_code
 from neglog.layers import layers
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
@@ -30,9 +33,25 @@ def elsewhere(coordinates: Coordinates, theta: Tensor) -> Tensor:
     rows = few(data.x, data.y, torch.ones_like(data.y) if data.weights is None else data.weights)
     shapes = {name: site.shape for name, site in objective.sites.items()}
     with shared():
-        values = [each for beginning in beginnings if (each := beginning(*rows, shapes))]
+        values = [each for beginning in beginnings if (each := _begun(beginning, *rows, shapes))]
     points = [coordinates.z(_at(objective, theta, each)) for each in values]
     return torch.stack([point for point in points if bool(torch.isfinite(point).all())] or [theta])
+
+
+def _begun(beginning: Beginning, *arguments: Any) -> Mapping[str, Tensor]:
+    """The values of a function of `many_optima`.
+
+    Raises:
+        ModelError: it raises an error, or returns no mapping from sites to tensors.
+    """
+    with user_code("a function of `many_optima`"):
+        found = beginning(*arguments)
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ModelError(
+            "a function of `many_optima` must return a mapping, site name -> tensor; it returned one of type "
+            f"{type(found).__name__}."
+        )
+    return found
 
 
 def _at(objective: Objective, theta: Tensor, values: Mapping[str, Tensor]) -> Tensor:

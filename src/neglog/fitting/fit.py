@@ -37,7 +37,7 @@ from neglog.fitting.existence import (
 )
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.least_squares import closed_form
-from neglog.fitting.limits import in_bounds, minimised, why_unbounded
+from neglog.fitting.limits import in_bounds, is_censored_throughout, minimised, why_alike, why_unbounded
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.offsets import Offset, levelled, offset_of
 from neglog.fitting.penalised import at_corners, is_penalised
@@ -304,6 +304,7 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
     """
     network = any(site.started for site in coordinates.objective.sites.values())
     cornered = coordinates.kinked and not is_penalised(coordinates)
+    cornered = cornered and not is_censored_throughout(coordinates.objective)  # no row is near its corner
     if cornered or network or coordinates.size > DENSE or not math.isfinite(solution.value):
         return solution
     if not solution.converged and coordinates.check(solution.z):
@@ -315,13 +316,12 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
     if runaway.coefficients and runaway.both:
         raise SingularDesignError(
             f"`{name}` cannot tell its parameters apart: the likelihood is the same as {runaway}, and the "
-            "other way. Leave a column out, such as one that is constant, or "
-            f"{coordinates.objective.prior_advice}."
+            f"other way. {why_alike(coordinates.objective)}, or {coordinates.objective.prior_advice}."
         )
     if runaway.coefficients:
         raise UnboundedLikelihoodError(
             f"`{name}` has no maximum: the likelihood never falls as {runaway}. "
-            f"{why_unbounded(coordinates.objective)} Leave it out, or {coordinates.objective.prior_advice}."
+            f"{why_unbounded(coordinates.objective)}, or {coordinates.objective.prior_advice}."
         )
     status = f"the likelihood is largest at the border: it never falls as {runaway}"
     return replace(solution, converged=False, status=status)

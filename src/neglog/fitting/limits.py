@@ -107,10 +107,40 @@ def _outward(coordinates: Coordinates, start: Tensor, z: Tensor) -> tuple[Tensor
 
 
 def why_unbounded(objective: Objective) -> str:
-    """The reason why a coefficient can run to infinity."""
+    """The reason why a coefficient can run to infinity, and a remedy, to which others may be added."""
     if issubclass(objective.family, Truncated) and objective.exacting:
-        return "Far from its location a truncated density is exponential, which no finite one attains."
-    return "The column, or a combination of columns, separates the responses perfectly, or all are alike."
+        return (
+            "Far from its location a truncated density is exponential, which no finite one attains. Fit the "
+            "model without `truncated`"
+        )
+    if is_censored_throughout(objective):
+        return f"{CENSORED_THROUGHOUT} Give rows with an observed value"
+    return (
+        "The column, or a combination of columns, separates the responses perfectly, or all are alike. Leave "
+        "it out"
+    )
+
+
+def why_alike(objective: Objective) -> str:
+    """The reason why parameters cannot be told apart, where one is known, and the first remedy."""
+    if is_censored_throughout(objective):
+        return f"{CENSORED_THROUGHOUT} Give rows with an observed value"
+    return "Leave a column out, such as one that is constant"
+
+
+CENSORED_THROUGHOUT = (
+    "Every row of `y` is censored: it is at a bound of its own or beyond, so the data tell on which side of "
+    "its bound each response is, and no response itself."
+)
+
+
+def is_censored_throughout(objective: Objective) -> bool:
+    """Whether no row has an observed value: each is at a bound of its own, or beyond it, or missing."""
+    y = objective.data.y
+    if not issubclass(objective.family, Censored) or y.dim() != 1:
+        return False
+    low, high = _bounds(objective.response(objective.initial))
+    return not bool(((y > low) & (y < high)).any())
 
 
 def is_uniform(coordinates: Coordinates, z: Tensor, loss: float) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neglog.errors import SingularDesignError
+from neglog.errors import ModelError, SingularDesignError
 from neglog.objective.basis import ALL_ROWS, FAIR, Basis, are_alike, is_large, placed, spread_of, triangle_of
 from neglog.objective.cuts import joined_heads
 from neglog.objective.objective import NORMAL, Objective, Site
@@ -152,6 +152,11 @@ def scores_at(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> S
         return list(joined_heads(rowwise.heads, slopes).values())
     leaves = {name: eta.clone().requires_grad_() for name, eta in etas.items()}
     log_likelihood = objective.at(theta, leaves).log_prob(RESPONSE).sum()
+    if not log_likelihood.requires_grad:
+        raise ModelError(
+            f"the density of `y` in `{objective.name}` depends on none of its linear predictors, "
+            f"{', '.join(map(repr, etas))}. Use their values in the distribution of `y`."
+        )
     return torch.autograd.grad(
         log_likelihood, list(leaves.values()), allow_unused=True, materialize_grads=True
     )

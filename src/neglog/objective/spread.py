@@ -9,6 +9,7 @@ from torch import Tensor
 
 from neglog.data import Data
 from neglog.distributions.observed import latent
+from neglog.distributions.parameters import in_dtype
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.errors import UnboundedLikelihoodError
 
@@ -42,13 +43,24 @@ def narrow_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
     try:
         # A component of a mixture may follow its rows exactly while the others keep the whole wide.
         spread_at = getattr(response, "spread_at", None)
-        spread = response.stddev if spread_at is None else spread_at(y)
+        spread = _stddev(response, y.dtype) if spread_at is None else spread_at(y)
         endless = ~torch.isfinite(spread)  # of tails without a variance: as wide as the density is low
         spread = torch.where(endless, torch.exp(-response.log_prob(y)), spread) if endless.any() else spread
     except NotImplementedError:  # a distribution of the user's own, without a variance
         return torch.zeros((), dtype=torch.bool)
     narrow = spread <= times * _rounding(response, y)
     return narrow.expand(broadcast_shapes(narrow.shape, y.shape))
+
+
+def _stddev(response: Any, dtype: torch.dtype) -> Tensor:
+    """The standard deviation of a response; that of torch's StudentT has no parameters of mixed dtypes."""
+    try:
+        spread: Tensor = response.stddev
+    except NotImplementedError:
+        raise
+    except RuntimeError:
+        spread = in_dtype(response, dtype).stddev
+    return spread
 
 
 def exact_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:

@@ -17,7 +17,7 @@ from neglog.distributions.averaged import Averaged, Listed
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, check_fit
 from neglog.handlers import Model
-from neglog.isolation import isolated
+from neglog.isolation import isolated, user_code
 from neglog.layers import current_names
 from neglog.predictors import RESPONSE, row_count
 from neglog.signatures import check_keywords, roles_of
@@ -179,7 +179,7 @@ def _response(model: Model, data: Data, values: Mapping[str, Tensor]) -> Any:
     if data.rows == 0:  # which torch's checks of parameters, and some samplers, do not take
         with torch.no_grad(), pyro.validation_enabled(False):
             return run(model, data, Run({**values, RESPONSE: data.y}), response=False).sites[RESPONSE]["fn"]
-    with torch.no_grad():
+    with torch.no_grad(), user_code(f"`{model_name(model)}`"):
         return run(model, data, Run(values), response=False).sites[RESPONSE]["fn"]
 
 

@@ -16,13 +16,14 @@ from neglog.bayes.posterior import Posterior
 from neglog.data import Data, prepare, prepare_designs
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
-from neglog.isolation import isolated
+from neglog.isolation import isolated, user_code
 from neglog.objective.objective import Objective
 from neglog.objective.replay import replayed
 from neglog.prediction.predict import new_rows
 from neglog.predictors import RESPONSE, row_count
 from neglog.signatures import roles_of
 from neglog.tracing import Run, model_name, without_biases
+from neglog.wellformed import check_distributions
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def drawn_from_prior(model: Model, data: Data, draws: int, seed: int) -> PriorDr
         raise ModelError(
             f"`{model_name(model)}` has no observation site {RESPONSE!r}, so it draws no response."
         )
+    check_distributions(model_name(model), runs[0].sites)
     latent = {name: msg for name, msg in runs[0].sites.items() if not msg["is_observed"] and name != RESPONSE}
     flat = [name for name, msg in latent.items() if msg["mask"] is False]
     if flat:
@@ -137,7 +139,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _run(model: Model, data: Data, values: Mapping[str, Tensor]) -> Run:
-    with Run(values) as at:
+    with user_code(f"`{model_name(model)}`"), Run(values) as at:
         model(data.x, None, **data.keywords)
     return at
 

@@ -129,7 +129,7 @@ class _Vertex:
         """Whether all held residuals are zero there; too many of them were held if they cannot be."""
         residuals = self.problem.residuals(z).abs()
         held = residuals[self.held]
-        return not len(held) or bool(held.max() <= NOISE * (1 + residuals.max()))
+        return not len(held) or bool(held.max() <= _noise(residuals))
 
     def _descend(self, z: Tensor, value: float, direction: Tensor) -> Tensor | None:
         step = 1.0
@@ -143,7 +143,7 @@ class _Vertex:
         """How far the subgradient condition is from holding at `z`; 0 at an exact optimum."""
         residuals = self.problem.residuals(z)
         free = ~self.held
-        noise = NOISE * (1 + residuals.abs().max())
+        noise = _noise(residuals)
         if not (self._is_on_face(z) and bool((residuals[free] * self.signs[free] >= -noise).all())):
             return math.inf
         multipliers = self._multipliers(z, guess)
@@ -166,6 +166,11 @@ class _Vertex:
             return torch.full_like(guess[self.held], math.nan)
         correction = torch.linalg.lstsq((rows * weights[:, None]).T, -gradient[:, None], driver="gelsd")
         return guess[self.held] + correction.solution[:, 0]
+
+
+def _noise(residuals: Tensor) -> float:
+    """Below this a residual is 0 to rounding; there are none where every row is censored."""
+    return NOISE * (1 + (float(residuals.abs().max()) if len(residuals) else 0.0))
 
 
 def _null_space(rows: Tensor) -> Tensor:
