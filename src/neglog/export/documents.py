@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import reprlib
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -16,6 +17,11 @@ DIGEST = "sha256"
 
 MAX_WHOLE = 2**53
 """The largest whole number in a document: beyond it floats skip some."""
+
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""Control characters. Tabs and ends of lines are left out: names of columns in spreadsheets have them."""
+
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.+!-]{0,49}")
 
 DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 """Errors that content of foreign make may raise, beside those that are checked by name."""
@@ -119,14 +125,32 @@ def wrong(name: str, needed: str, value: Any) -> DataError:
 
 
 def text(name: str, value: Any) -> str:
-    """A field that holds text.
+    """A field that holds text, without control characters, which could rewrite what a terminal shows.
 
     Raises:
         DataError: it holds anything else, as in all functions below.
     """
     if not isinstance(value, str):
         raise wrong(name, "text", value)
+    if CONTROL.search(value):
+        raise wrong(name, "text without control characters", value)
     return value
+
+
+def line(name: str, value: Any) -> str:
+    """A field that holds one line of text."""
+    found = text(name, value)
+    if not found.isprintable():
+        raise wrong(name, "one line of text", value)
+    return found
+
+
+def version(name: str, value: Any) -> str:
+    """A field that holds a version, such as ``1.2.0`` or ``1.3.0rc1``."""
+    found = text(name, value)
+    if not _VERSION.fullmatch(found):
+        raise wrong(name, "a version, such as '1.2.0'", value)
+    return found
 
 
 def flag(name: str, value: Any) -> bool:
@@ -141,6 +165,13 @@ def whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise wrong(name, "a whole number, not negative", value)
     return value
+
+
+def own_version() -> str:
+    """The version of neglog that runs."""
+    from neglog import __version__
+
+    return __version__
 
 
 def items(name: str, value: Any) -> list[Any]:
@@ -162,6 +193,8 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
     """A field that holds an object."""
     if not isinstance(value, dict):
         raise wrong(name, "an object", value)
+    for key in value:
+        text(f"the names in {name}", key)
     return value
 
 

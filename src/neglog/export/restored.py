@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import biject_to
 
 from neglog.data import ALL, Data
 from neglog.errors import DataError
 from neglog.export import arrays
 from neglog.export.described import conditions, rebuilt
-from neglog.export.documents import flag, mapping, number, shortened, text, texts, whole, wrong
+from neglog.export.documents import (
+    flag,
+    line,
+    mapping,
+    number,
+    own_version,
+    shortened,
+    texts,
+    version,
+    whole,
+    wrong,
+)
 from neglog.formula import Design
 from neglog.handlers import Model, is_parameter
 from neglog.layers import former_names, replaced
@@ -25,6 +38,9 @@ NEEDED = {
 }
 """The fields of a document beside its digest."""
 
+PRIOR_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Relative tolerance within which the log prior at the estimates must be loss minus NLL, by their dtype."""
+
 
 def restored(document: Mapping[str, Any]) -> dict[str, Any]:
     """What a saved fit is made of, by the names of its attributes.
@@ -36,8 +52,8 @@ def restored(document: Mapping[str, Any]) -> dict[str, Any]:
         odd = sorted(set(document) ^ NEEDED)
         raise DataError(f"`model.json` lacks fields or has others than it should: {shortened(odd)}.")
     params = arrays.read("params", document["params"])
-    size = sum(value.numel() for value in params.values())
-    model = rebuilt(document["model"], size + 2)
+    largest = sum(value.numel() for value in params.values()) + 2
+    model = rebuilt(document["model"], largest)
     former = former_names(model)
     params = replaced(former, params)
     columns, outputs = (replaced(former, _names(name, document[name])) for name in ("columns", "outputs"))
@@ -50,7 +66,10 @@ def restored(document: Mapping[str, Any]) -> dict[str, Any]:
     if formula is not None:
         _check_formula(model, data, formula, columns)
     params = _checked_params(model, data, params)
-    _check_names(_at_estimates(model, data, params), outputs, responses)
+    at = _at_estimates(model, data, params)
+    _check_names(at, outputs, responses, formula)
+    numbers = _numbers(document, _size(at, params))
+    _check_prior(at, params, numbers, version("neglog", document["neglog"]))
     return {
         "model": model,
         "params": params,
@@ -59,7 +78,7 @@ def restored(document: Mapping[str, Any]) -> dict[str, Any]:
         "responses": responses,
         "keywords": keywords,
         "formula": formula,
-        **_numbers(document, size),
+        **numbers,
     }
 
 
@@ -69,21 +88,46 @@ def _names(name: str, value: Any) -> dict[str, tuple[str, ...]]:
 
 
 def _numbers(document: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """The numbers of a fit of `size` estimates."""
+    """The numbers of a fit of `size` free parameters."""
     found: dict[str, Any] = {
         **{name: float(number(name, document[name])) for name in ("nll", "loss", "n")},
         **{name: whole(name, document[name]) for name in ("steps", "k")},
         "converged": flag("converged", document["converged"]),
-        "status": text("status", document["status"]),
+        "status": line("status", document["status"]),
     }
     if not 0 < found["n"] < float("inf"):
         raise wrong("n", "a positive number of observations", found["n"])
-    if found["k"] > size:
-        raise wrong("k", f"at most {size}, the number of estimates", found["k"])
+    if found["k"] != size:
+        raise wrong("k", f"{size}, the number of free parameters", found["k"])
     for name in ("nll", "loss"):
         if found["converged"] and not abs(found[name]) < float("inf"):
             raise wrong(name, "finite, for a fit that converged", found[name])
     return found
+
+
+def _size(at: Run, params: Mapping[str, Tensor]) -> int:
+    """The number of free parameters: of numbers that fix the estimates on their supports."""
+    transforms = {name: biject_to(at.sites[name]["fn"].support) for name in params}
+    return sum(transforms[name].inv(value).numel() for name, value in params.items())
+
+
+def _check_prior(at: Run, params: Mapping[str, Tensor], numbers: Mapping[str, Any], saved_by: str) -> None:
+    """Raise DataError unless the loss is above the NLL by minus the log prior: by nothing, where it is flat.
+
+    Another version may have had another prior.
+    """
+    nll, loss, prior = numbers["nll"], numbers["loss"], -float(at.prior())
+    if not (math.isfinite(nll) and math.isfinite(loss)):
+        return
+    dtype = next((value.dtype for value in params.values()), torch.float64)
+    tolerance = PRIOR_TOLERANCE[dtype] * (1 + abs(nll) + abs(prior))
+    found = loss - nll
+    same = abs(found - prior) <= tolerance
+    if not (same if saved_by == own_version() or not prior else abs(found) > tolerance):
+        raise DataError(
+            f"`loss` is above `nll` by {found:.6g}, and minus the log prior of `model` at the estimates is "
+            f"{prior:.6g}: `handlers` or one of the two is not that of the fit."
+        )
 
 
 def _one_row(columns: Mapping[str, tuple[str, ...]], keywords: tuple[str, ...]) -> Data:
@@ -108,11 +152,19 @@ def _check_predictors(model: Model, data: Data) -> None:
 
 
 def _check_formula(model: Model, data: Data, formula: Design, columns: Mapping[str, tuple[str, ...]]) -> None:
-    """Raise DataError unless the formula makes the columns that the fit has, in their order."""
+    """Raise DataError unless the formula makes the columns that the fit has, in their order.
+
+    A bias that the formula leaves out, and that is held fixed, is held at 0.
+    """
     keywords = data.keywords
-    needed = formula.columns(predictor_names(model, **keywords), positive_names(model, **keywords))
+    predictors, positive = predictor_names(model, **keywords), positive_names(model, **keywords)
+    needed = formula.columns(predictors, positive)
     if needed != dict(columns):
         raise wrong("columns", f"those of the formula, {shortened(needed)}", dict(columns))
+    fixed = conditions(model)
+    for site in formula.without_bias(predictors, positive):
+        if site in fixed and bool(fixed[site].any()):
+            raise wrong(f"condition.{site}", "0, since the formula has no intercept", fixed[site].tolist())
 
 
 def _checked_params(model: Model, data: Data, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -153,8 +205,10 @@ def _at_estimates(model: Model, data: Data, params: Mapping[str, Tensor]) -> Run
         raise DataError(f"its estimates give `y` no distribution: {shortened(reason)}.") from None
 
 
-def _check_names(at: Run, outputs: Mapping[str, tuple[str, ...]], responses: tuple[str, ...]) -> None:
-    """Hold the names of outputs and responses against how many the model has."""
+def _check_names(
+    at: Run, outputs: Mapping[str, tuple[str, ...]], responses: tuple[str, ...], formula: Design | None
+) -> None:
+    """Hold the names of outputs and responses against how many the model has, and against the formula."""
     needed = {call.name: len(call.outputs) for call in at.affines if call.outputs is not None}
     found = {name: len(names) for name, names in outputs.items()}
     if found != needed:
@@ -162,3 +216,14 @@ def _check_names(at: Run, outputs: Mapping[str, tuple[str, ...]], responses: tup
     shape = at.sites[RESPONSE]["fn"].event_shape
     if responses and tuple(shape) != (len(responses),):
         raise wrong("responses", f"the names of {shape[0] if shape else 'no'} components", responses)
+    if formula is not None:
+        _check_response(formula, tuple(shape), responses)
+
+
+def _check_response(formula: Design, shape: tuple[int, ...], responses: tuple[str, ...]) -> None:
+    """Raise DataError unless the model has as many responses as the formula, of the same names."""
+    names = formula.response.columns if len(formula.response.columns) > 1 else ()
+    if responses not in ((), names):
+        raise wrong("responses", f"those of the formula, {shortened(names)}", responses)
+    if names and shape != (len(names),):
+        raise wrong("formula", f"one of {shape[0] if shape else 1} responses", formula.formula)

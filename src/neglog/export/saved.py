@@ -78,7 +78,7 @@ def _content(fit: Fit, formula: Design | None) -> bytes:
     """The document of a fit, one that can be loaded."""
     fields = {
         "format": FORMAT,
-        "neglog": _version(),
+        "neglog": documents.own_version(),
         "model": described(fit.model),
         **{name: to_json(float(getattr(fit, name))) for name in ("nll", "loss", "n")},
         **{name: int(getattr(fit, name)) for name in ("steps", "k")},
@@ -141,8 +141,10 @@ def _check_format(document: Mapping[str, Any]) -> None:
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise DataError(f"its {FILE} is not neglog's")
     if number > FORMAT:
-        theirs = shortened(document.get("neglog"))
-        raise DataError(f"it was saved by neglog {theirs}, and this is {_version()}; upgrade neglog")
+        theirs = documents.version("neglog", document.get("neglog"))
+        raise DataError(
+            f"it was saved by neglog {theirs}, and this is {documents.own_version()}; upgrade neglog"
+        )
 
 
 def check_folder(folder: Path) -> None:
@@ -183,9 +185,3 @@ def _remove_legacy(folder: Path, before: Mapping[str, Any] | None) -> None:
     for name in old:
         with contextlib.suppress(OSError):
             os.unlink(folder / name)
-
-
-def _version() -> str:
-    from neglog import __version__
-
-    return __version__

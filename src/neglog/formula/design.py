@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +11,12 @@ from typing import Any
 import pandas as pd
 
 from neglog.errors import DataError, DateWarning, ModelError
+from neglog.formula.agreement import check_agreement
 from neglog.formula.categories import first_text
 from neglog.formula.expressions import categorical_column
-from neglog.formula.language import read_formula
+from neglog.formula.language import read_companions, read_formula
 from neglog.formula.limits import shown
-from neglog.formula.saved import checked_names
+from neglog.formula.saved import check_fields, checked_names
 from neglog.formula.sides import INTERCEPT, Side, Terms, learn_side, variables
 from neglog.tables import complete_rows, is_date, is_number, require_columns, without_dates
 
@@ -83,7 +85,9 @@ class Design:
     def known_to(self, predictors: Sequence[str], positive: Sequence[str] = ()) -> Design:
         """The design with those companions alone that describe a predictor of this model."""
         known = {*predictors, *positive}
-        return replace(self, others={name: side for name, side in self.others.items() if name in known})
+        kept = [(text, name) for text, name in zip(self.also, self.others, strict=True) if name in known]
+        others = {name: self.others[name] for _, name in kept}
+        return replace(self, also=tuple(text for text, _ in kept), others=others)
 
     def _sides(self, predictors: Sequence[str], positive: Sequence[str]) -> dict[str, Side]:
         location, *rest = predictors
@@ -134,8 +138,9 @@ class Design:
             DataError: it is damaged, or holds an expression that does what a formula may not do.
         """
         try:
+            check_fields(saved, {"formula", "also", "response", "main", "shared", "others"})
             main = Side.from_json(saved["main"])
-            return cls(
+            design = cls(
                 formula=checked_names([saved["formula"]], "formula")[0],
                 also=checked_names(saved["also"], "also"),
                 response=Side.from_json(saved["response"]),
@@ -143,6 +148,8 @@ class Design:
                 shared=main if saved["shared"] is None else Side.from_json(saved["shared"]),
                 others={name: Side.from_json(side) for name, side in saved["others"].items()},
             )
+            check_agreement(**{each.name: getattr(design, each.name) for each in dataclasses.fields(design)})
+            return design
         except DataError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -191,7 +198,7 @@ def learn(
     response = variables(left)
     if not response:
         raise DataError(f"the formula `{formula}` has no response. Write it as `y ~ x`, with y a column.")
-    companions = _companions(also, [name for name in names if name not in response])
+    companions = read_companions(also, [name for name in names if name not in response])
     inputs = [name for terms in (right, *companions.values()) for name in variables(terms)]
     used = [*response, *inputs, *keep]
     require_columns(table, used)
@@ -237,20 +244,6 @@ def _check_kept(table: pd.DataFrame, rows: pd.DataFrame, names: Iterable[str]) -
             raise DataError(f"column `{name}` needs numbers, and holds dates. Name another column.")
         if not is_number(rows[name]):
             raise DataError(f"column `{name}` needs numbers: {first_text(rows[name])}. Correct it.")
-
-
-def _companions(also: Iterable[str], names: Sequence[str]) -> dict[str, Terms]:
-    """Predictor name to terms."""
-    found: dict[str, Terms] = {}
-    for text in also:
-        left, right = read_formula(text, names)
-        if len(left) != 1 or len(left[0]) != 1 or left[0][0][1] != "lookup":
-            raise DataError(f"the formula `{text}` must name one predictor before its ~: `log_variance ~ x`.")
-        name = left[0][0][0]
-        if name in found:
-            raise DataError(f"the predictor `{name}` has two formulas. Join them into one.")
-        found[name] = right
-    return found
 
 
 def _require_numbers(table: pd.DataFrame, left: Terms) -> None:

@@ -21,7 +21,8 @@ from interface_meta import override
 from neglog.errors import DataError
 from neglog.formula.expressions import state_key
 from neglog.formula.limits import shown
-from neglog.formula.signatures import NUMPY_CONSTANTS, STATES
+from neglog.formula.signatures import NUMPY_CONSTANTS, SPLINES, STATES
+from neglog.formula.states import check_state
 from neglog.formula.syntax import (
     BINARY,
     COMPARISONS,
@@ -68,10 +69,14 @@ class Materializer(PandasMaterializer):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The evaluation of checked expressions on a table; the states of transforms are kept in `spec`."""
+    """The evaluation of checked expressions on a table; the states of transforms are kept in `spec`.
+
+    Rows that are `made_up` may lie outside of the bounds of splines, which are evaluated at the bounds there.
+    """
 
     table: pd.DataFrame
     spec: ModelSpec
+    made_up: bool = False
 
     def value(self, node: ast.expr) -> Any:
         """The value of a node: a column, an array, a number or a text.
@@ -125,10 +130,18 @@ class Evaluation:
         if name.startswith("np."):
             return _elementwise(getattr(np, name.removeprefix("np.")), *values, **keywords)
         if name in STATES:
-            state = self.spec.transform_state.setdefault(state_key(call), {})
-            floats = [_as_float(value) if _is_whole(value) else value for value in values]
-            return TRANSFORMS[name](*floats, **keywords, _state=state, _spec=self.spec)
+            return self._transformed(call, name, values, keywords)
         return TRANSFORMS[name](*values, **keywords)
+
+    def _transformed(self, call: ast.Call, name: str, values: list[Any], keywords: dict[str, Any]) -> Any:
+        """The value of a transform, with the state that it has, or the one that it learns here."""
+        key = state_key(call)
+        (argument,) = (_as_float(value) if _is_whole(value) else value for value in values)
+        if key in self.spec.transform_state:
+            check_state(key, name, keywords, argument, self.spec.transform_state[key])
+        state = self.spec.transform_state.setdefault(key, {})
+        beyond = {"extrapolation": "clip"} if self.made_up and name in SPLINES else {}
+        return TRANSFORMS[name](argument, **{**keywords, **beyond}, _state=state, _spec=self.spec)
 
 
 def _parameter(name: str, node: ast.expr) -> Any:

@@ -53,6 +53,24 @@ def read_formula(text: str, names: Sequence[str]) -> tuple[Terms, Terms]:
     return left, right
 
 
+def read_companions(also: Iterable[str], names: Sequence[str]) -> dict[str, Terms]:
+    """The terms of companion formulas, ``sigma ~ x``, by the predictors that they describe.
+
+    Raises:
+        DataError: as `read_formula`; one names no predictor, or two name the same.
+    """
+    found: dict[str, Terms] = {}
+    for text in also:
+        left, right = read_formula(text, names)
+        if len(left) != 1 or len(left[0]) != 1 or left[0][0][1] != "lookup":
+            raise DataError(f"the formula `{text}` must name one predictor before its ~: `log_variance ~ x`.")
+        name = left[0][0][0]
+        if name in found:
+            raise DataError(f"the predictor `{name}` has two formulas. Join them into one.")
+        found[name] = right
+    return found
+
+
 def _parsed(text: str, names: Sequence[str]) -> Any:
     parser = _Parser(operator_resolver=_Operators())
     context = {"__formulaic_variables_available__": list(names)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from neglog.errors import DataError
-from neglog.formula.expressions import has_contrasts, state_key, stateful_calls
+from neglog.formula.expressions import categorical_column, has_contrasts, state_key, stateful_calls
 from neglog.formula.limits import (
     MAX_COLUMNS,
     MAX_CONTRAST_LEVELS,
@@ -19,8 +20,6 @@ from neglog.formula.limits import (
     MAX_STATE_LENGTH,
     shown,
 )
-from neglog.formula.signatures import STATES
-from neglog.formula.syntax import arguments, constant, function_name
 
 #: An expression, and formulaic's word for how to evaluate it: lookup, python or literal.
 Expression = tuple[str, str]
@@ -32,23 +31,34 @@ _SAVE_AGAIN = "Save the model again."
 _BACKTICKS = re.compile(r"`([^`]*)`")
 
 
+def check_fields(saved: Any, needed: set[str]) -> None:
+    """Raise DataError unless this is an object of just these fields."""
+    if not isinstance(saved, Mapping) or set(saved) != needed:
+        raise DataError(f"{_DAMAGED}: it needs an object of {', '.join(sorted(needed))}. {_SAVE_AGAIN}")
+
+
 def checked_terms(saved: Any) -> Terms:
     """The terms in a file.
 
     Raises:
         DataError: they are not terms, or too many.
     """
-    terms = tuple(tuple((text, how) for text, how in term) for term in _list(saved, "terms"))
+    terms = tuple(tuple(_expression(each) for each in _list(term, "terms")) for term in _list(saved, "terms"))
     kinds: dict[str, str] = {}
     for text, how in (expression for term in terms for expression in term):
-        if not isinstance(text, str) or not isinstance(how, str):
-            raise DataError(f"{_DAMAGED}: a term holds {shown(repr((text, how)))}. {_SAVE_AGAIN}")
         if kinds.setdefault(text, how) != how:
             raise DataError(f"{_DAMAGED}: `{shown(text)}` is of two kinds. {_SAVE_AGAIN}")
     if not all(terms):
         raise DataError(f"{_DAMAGED}: a term is empty. {_SAVE_AGAIN}")
     check_expansion(map(len, terms))
     return terms
+
+
+def _expression(saved: Any) -> Expression:
+    if not isinstance(saved, list) or len(saved) != 2 or not all(isinstance(each, str) for each in saved):
+        raise DataError(f"{_DAMAGED}: a term holds {shown(repr(saved))}. {_SAVE_AGAIN}")
+    text, how = saved
+    return text, how
 
 
 def check_expansion(factors: Iterable[int]) -> None:
@@ -72,18 +82,25 @@ def checked_names(saved: Any, what: str) -> tuple[str, ...]:
     return names
 
 
-def checked_transforms(terms: Terms, saved: Any) -> dict[str, Any]:
+def checked_transforms(terms: Terms, saved: Mapping[Any, Any]) -> dict[str, Any]:
     """The states of the calls in `terms` that have one; without it they would learn from new rows.
 
+    What each state holds is checked where its call is evaluated.
+
     Raises:
-        DataError: a state is missing, or is not one of such a call, or too large.
+        DataError: a state is missing, is too large, or belongs to no call.
     """
     states: dict[str, Any] = {}
-    for key, call in _stateful(terms).items():
-        state = saved.get(key, saved.get(_alias_key(key)))
-        if not _is_state(call, state):
+    used = set()
+    for key in state_keys(terms):
+        name = key if key in saved else _alias_key(key)
+        if name not in saved or not isinstance(saved[name], dict) or not _is_small(saved[name]):
             raise DataError(f"{_DAMAGED}: it holds no usable state of `{shown(key)}`. {_SAVE_AGAIN}")
-        states[key] = state
+        used.add(name)
+        states[key] = saved[name]
+    if len(used) != len(saved):
+        odd = next(name for name in saved if name not in used)
+        raise DataError(f"{_DAMAGED}: no term has the state of `{shown(str(odd))}`. {_SAVE_AGAIN}")
     return states
 
 
@@ -97,19 +114,38 @@ def _stateful(terms: Terms) -> dict[str, ast.Call]:
     return {state_key(call): call for expression in expressions for call in stateful_calls(*expression)}
 
 
-def checked_levels(terms: Terms, saved: Mapping[Any, Any]) -> dict[str, list[Any]]:
-    """The levels of the categories in `terms`.
+def checked_levels(terms: Terms, saved: Mapping[Any, Any], texts: Sequence[str]) -> dict[str, list[Any]]:
+    """The levels of the categories in `terms`, where `texts` are the columns that hold text.
 
     Raises:
-        DataError: they are of something else, of another kind, or too many.
+        DataError: they are of something else, of several kinds or that of another column, or too many.
     """
-    kinds = {expression: how for term in terms for expression, how in term}
+    kinds = dict(expression for term in terms for expression in term)
     for text, levels in saved.items():
-        known = text in kinds and isinstance(levels, list)
-        if not known or not all(isinstance(level, str | bool | int | float | np.generic) for level in levels):
+        if text not in kinds or not isinstance(levels, list) or not _are_levels(levels):
             raise DataError(f"{_DAMAGED}: the levels of `{shown(str(text))}` cannot be used. {_SAVE_AGAIN}")
         check_level_count(text, kinds[text], len(levels))
+        column = categorical_column(text, kinds[text])
+        if column is not None and column not in texts and isinstance(levels[0], str):
+            raise DataError(
+                f"{_DAMAGED}: the levels of `{shown(text)}` are text, and its column holds numbers. "
+                f"{_SAVE_AGAIN}"
+            )
     return dict(saved)
+
+
+def _are_levels(levels: Sequence[Any]) -> bool:
+    """Whether these are different values of one kind: texts, truth values or numbers."""
+    kinds = {next((kind for kind, types in _LEVELS if isinstance(each, types)), "") for each in levels}
+    finite = all(each == each and abs(each) != math.inf for each in levels if isinstance(each, float))
+    return len(kinds) == 1 and "" not in kinds and finite and len(set(levels)) == len(levels)
+
+
+_LEVELS: Sequence[tuple[str, Any]] = (
+    ("text", str),
+    ("truth", bool | np.bool_),
+    ("number", int | float | np.number),
+)
 
 
 def check_level_count(expression: str, method: str, count: int) -> None:
@@ -128,35 +164,12 @@ def _list(saved: Any, what: str) -> list[Any]:
     return saved
 
 
-def _is_state(call: ast.Call, state: Any) -> bool:
-    raw = arguments(call)[1].get("raw") if function_name(call) == "poly" else None
-    if raw is not None and constant(raw):
-        return state == {}
-    return _has_entries(state, STATES[function_name(call)])
-
-
-def _has_entries(state: Any, names: frozenset[str]) -> bool:
-    """Whether a state has these entries, or is that of a basis, with a state for each of its columns."""
-    if not isinstance(state, dict) or not state:
-        return False
-    if set(state) == names:
-        return all(_is_small(value, name) for name, value in state.items())
-    return len(state) <= MAX_STATE_LENGTH and all(_has_entries(each, names) for each in state.values())
-
-
-def _is_small(value: Any, name: str) -> bool:
-    """Whether an entry of a state is a number, None, or a short sequence of numbers."""
-    if isinstance(value, np.ndarray):
-        dimensions = 2 if name == "constraints" else 1  # More would broadcast against the rows.
-        return value.ndim <= dimensions and value.size <= MAX_STATE_LENGTH and value.dtype.kind in "biuf"
-    if isinstance(value, dict):
-        return all(isinstance(key, int) for key in value) and _are_numbers(list(value.values()))
-    return _are_numbers(value if isinstance(value, list) else [value])
-
-
-def _are_numbers(values: Sequence[Any]) -> bool:
-    kinds = bool | int | float | np.number | np.bool_ | None
-    return len(values) <= MAX_STATE_LENGTH and all(isinstance(value, kinds) for value in values)
+def _is_small(state: Any) -> bool:
+    """Whether each entry of a state, and of the states of a basis, is short."""
+    if isinstance(state, dict | list):
+        values = state.values() if isinstance(state, dict) else state
+        return len(state) <= MAX_STATE_LENGTH and all(map(_is_small, values))
+    return not isinstance(state, np.ndarray) or state.size <= MAX_STATE_LENGTH
 
 
 def _alias_key(key: str) -> str:

@@ -20,11 +20,13 @@ from formulaic.parser.types import Factor, Term
 
 from neglog.errors import DataError
 from neglog.formula.categories import check_category, first_text
+from neglog.formula.derived import MadeUpRows
 from neglog.formula.evaluation import Materializer
 from neglog.formula.expressions import categorical_column, columns_used
-from neglog.formula.limits import MAX_COLUMNS
+from neglog.formula.limits import MAX_COLUMNS, shown
 from neglog.formula.saved import (
     Terms,
+    check_fields,
     check_level_count,
     checked_levels,
     checked_names,
@@ -76,7 +78,8 @@ class Side:
         used = {name: _as_before(table[name], name in self.texts) for name in self.variables}
         frame = pd.DataFrame(used, index=table.index)
         _check_levels(frame, self)
-        matrix, _ = _materialize(self.terms, frame, self.transforms, self.levels, len(self.columns))
+        rows = Materializer(frame, len(self.columns))
+        matrix, _ = _materialize(self.terms, rows, self.transforms, self.levels)
         design = _numbers(matrix)
         if tuple(design.columns) != self.columns:
             raise DataError(f"the table gives the columns {list(design)}; the fit has {list(self.columns)}.")
@@ -104,21 +107,38 @@ class Side:
             DataError: a value is damaged, or an expression does what a formula may not do.
             KeyError, TypeError, ValueError: the structure is not that of a side.
         """
+        check_fields(saved, {"terms", "transforms", "levels", "texts", "columns"})
         terms = checked_terms(saved["terms"])
         used = variables(terms)  # This reads every expression, and refuses those that do more than compute.
         state = {key: from_json(saved[key]) for key in ("transforms", "levels")}
         if not all(isinstance(value, dict) for value in state.values()):
             raise TypeError("transforms and levels must be dictionaries")
         texts = checked_names(saved["texts"], "texts")
-        if not set(texts) <= set(used):
-            raise ValueError("a column of text is not in the terms")
-        return cls(
+        if texts != tuple(name for name in used if name in texts):
+            raise ValueError("`texts` are not columns of the terms, in their order")
+        side = cls(
             terms,
             transforms=checked_transforms(terms, state["transforms"]),
-            levels=checked_levels(terms, state["levels"]),
+            levels=checked_levels(terms, state["levels"], texts),
             texts=texts,
             columns=checked_names(saved["columns"], "columns"),
         )
+        side.check_derived()
+        return side
+
+    def check_derived(self) -> None:
+        """Raise DataError unless terms, states, levels and texts give the columns and the levels."""
+        rows = MadeUpRows(self.variables, self.texts, len(self.columns))
+        matrix, spec = _materialize(self.terms, rows, self.transforms, self.levels, any_level=True)
+        columns = tuple(name for name in matrix.columns if name != "Intercept")
+        found = {"columns": columns, "levels": _levels(spec)}
+        for name, value in found.items():
+            saved = getattr(self, name)
+            if value != saved:
+                raise DataError(
+                    f"the saved formula is damaged: its `{name}` are {shown(str(saved))}, and its terms give "
+                    f"{shown(str(value))}. Save the model again."
+                )
 
 
 def learn_side(terms: Terms, table: pd.DataFrame) -> Side:
@@ -131,17 +151,21 @@ def learn_side(terms: Terms, table: pd.DataFrame) -> Side:
     names = variables(terms)
     for expression, how in dict.fromkeys(expression for term in terms for expression in term):
         _check_factor(expression, how, table)
-    matrix, spec = _materialize(terms, table[list(names)], {}, {})
-    levels = {
-        expression: list(state["categories"])
-        for expression, (_, state) in spec.encoder_state.items()
-        if "categories" in state
-    }
+    matrix, spec = _materialize(terms, Materializer(table[list(names)], MAX_COLUMNS), {}, {})
     texts = tuple(name for name in names if not is_number(table[name]))
     transforms = {
         key: spec.transform_state[key] for key in state_keys(terms)
     }  # formulaic evaluates them in the order of a set.
-    return Side(terms, transforms, levels, texts, tuple(_numbers(matrix).columns))
+    return Side(terms, transforms, _levels(spec), texts, tuple(_numbers(matrix).columns))
+
+
+def _levels(spec: ModelSpec) -> dict[str, list[Any]]:
+    """The levels of each category, by its expression."""
+    return {
+        expression: list(state["categories"])
+        for expression, (kind, state) in spec.encoder_state.items()
+        if kind is Factor.Kind.CATEGORICAL and "categories" in state
+    }
 
 
 def _check_factor(expression: str, how: str, table: pd.DataFrame) -> None:
@@ -165,28 +189,20 @@ def variables(terms: Terms) -> tuple[str, ...]:
 
 def _materialize(
     terms: Terms,
-    table: pd.DataFrame,
+    rows: Materializer,
     transforms: Mapping[str, Any],
     levels: Mapping[str, Sequence[Any]],
-    most: int = MAX_COLUMNS,
+    *,
+    any_level: bool = False,
 ) -> tuple[pd.DataFrame, ModelSpec]:
-    """formulaic's model matrix, of at most `most` columns besides the intercept.
+    """formulaic's model matrix of rows, which may have levels that are not known with `any_level`.
 
     What columns a term gives follows from the levels: no structure is kept.
     """
-    known = {text: (Factor.Kind.CATEGORICAL, {"categories": list(found)}) for text, found in levels.items()}
-    products = [Term([Factor(text, eval_method=how) for text, how in term]) for term in terms]
-    spec = ModelSpec(
-        formula=SimpleFormula(products, _ordering="none"),
-        na_action="ignore",  # The rows are complete, and what is not finite is reported below.
-        output="pandas",
-        transform_state=copy.deepcopy(dict(transforms)),  # formulaic writes into this.
-        encoder_state=known,
-    )
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("error", DataMismatchWarning)
-            matrix = Materializer(table, most).get_model_matrix(spec)
+            warnings.simplefilter(*(("ignore",) if any_level else ("error", DataMismatchWarning)))
+            matrix = rows.get_model_matrix(_spec(terms, transforms, levels))
     except DataMismatchWarning:
         texts = ", ".join(f"`{text}`" for term in terms for text, how in term if how == "python")
         raise DataError(
@@ -195,11 +211,27 @@ def _materialize(
     except DataError:
         raise
     except (FormulaicError, *_FAILURES) as error:
+        if isinstance(error.__cause__, DataError):  # It names the expression, and what to do.
+            raise error.__cause__ from None
         reason = str(error).replace("\n", " ").rstrip(".")
         raise DataError(
             f"the formula cannot be evaluated: {reason}. Mend the column or the expression."
         ) from None
     return pd.DataFrame(matrix), matrix.model_spec
+
+
+def _spec(terms: Terms, transforms: Mapping[str, Any], levels: Mapping[str, Sequence[Any]]) -> ModelSpec:
+    """Terms, states and levels in formulaic's words."""
+    products = [Term([Factor(text, eval_method=how) for text, how in term]) for term in terms]
+    return ModelSpec(
+        formula=SimpleFormula(products, _ordering="none"),
+        na_action="ignore",  # The rows are complete, and what is not finite is reported below.
+        output="pandas",
+        transform_state=copy.deepcopy(dict(transforms)),  # formulaic writes into this.
+        encoder_state={
+            text: (Factor.Kind.CATEGORICAL, {"categories": list(found)}) for text, found in levels.items()
+        },
+    )
 
 
 def _numbers(matrix: pd.DataFrame) -> pd.DataFrame:

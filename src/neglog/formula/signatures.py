@@ -85,6 +85,8 @@ STATES: Mapping[str, frozenset[str]] = {
     ),
 }
 
+SPLINES = frozenset({"bs", "cr", "cs", "cc"})
+
 #: Arguments that may be a list, tuple or dict.
 SEQUENCES = frozenset({"knots", "constraints", "levels", "scores", "contrasts", "names"})
 

@@ -5,6 +5,7 @@ Numbers, text, true, false and None stand for themselves; everything else carrie
 Floats are written with enough digits to come back the same; those that JSON lacks as ``{"float": "nan"}``.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -52,7 +53,11 @@ def from_json(value: Any) -> Any:
         DataError: it is not something that `to_json` writes, or is nested too deeply.
     """
     try:
-        return _value(value, MAX_STATE_DEPTH)
+        found = _value(value, MAX_STATE_DEPTH)
+        # A number that its dtype cannot hold, or a text longer than it, would be another one.
+        if json.dumps(to_json(found)) != json.dumps(value):
+            raise _damaged("it is not what its values and dtypes are written as")
+        return found
     except DataError:
         raise
     except (TypeError, ValueError, KeyError, OverflowError) as error:
