@@ -45,7 +45,16 @@ MAY_IMPORT = {
     "kinks": {"distributions", "errors", "handlers"},
     "alignment": {"errors"},
     "intercepts": {"conversion"},
-    "data": {"alignment", "conversion", "distributions", "errors", "intercepts", "predictors"},
+    "magnitudes": {"errors"},
+    "data": {
+        "alignment",
+        "conversion",
+        "distributions",
+        "errors",
+        "intercepts",
+        "magnitudes",
+        "predictors",
+    },
     "spooled": {
         "alignment",
         "arguments",
@@ -105,6 +114,7 @@ MAY_IMPORT = {
         "spread": {"data", "distributions", "errors"},
         "products": set(),
         "basis": {"objective.products"},
+        "units": set(),
         "objective": {
             "data",
             "distributions",
@@ -118,6 +128,7 @@ MAY_IMPORT = {
             "objective.rowwise",
             "objective.sites",
             "objective.spread",
+            "objective.units",
             "predictors",
             "tracing",
         },
@@ -132,6 +143,7 @@ MAY_IMPORT = {
         },
         "blocks": {
             "errors",
+            "magnitudes",
             "objective.basis",
             "objective.cuts",
             "objective.objective",
@@ -369,7 +381,15 @@ MAY_IMPORT = {
         },
     },
     "batches": {
-        "stack": {"alignment", "conversion", "data", "errors", "intercepts", "predictors"},
+        "stack": {
+            "alignment",
+            "conversion",
+            "data",
+            "errors",
+            "intercepts",
+            "magnitudes",
+            "predictors",
+        },
         "likelihoods": {
             "batches.stack",
             "data",

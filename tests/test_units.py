@@ -3,6 +3,7 @@
 import math
 import time
 from functools import cache, partial
+from itertools import product
 
 import numpy as np
 import pyro
@@ -11,9 +12,12 @@ import pytest
 import torch
 from table import TABLE
 
-from neglog import mle, models
-from neglog.errors import ConvergenceWarning, SingularDesignError, UnboundedLikelihoodError
+import neglog
+from neglog import map_estimate, mle, mle_batch, models, posterior, quantiles
+from neglog.errors import ConvergenceWarning, DataError, SingularDesignError, UnboundedLikelihoodError
+from neglog.handlers import with_priors
 from neglog.predictors import linear, rows
+from neglog.validation import cross_validate
 
 LOG_LINK = {"gamma": {}, "lognormal": {}, "weibull": {}, "inverse_gaussian": {"dispersion": -1}}
 """Models whose bias moves by the log of the unit; constant -> its power of the unit of y."""
@@ -49,8 +53,11 @@ def in_units(name, params, unit):
     return moved
 
 
-@pytest.mark.parametrize("power", POWERS)
-@pytest.mark.parametrize("name", SCALED)
+EXTREME = [*product(["gamma", "heteroscedastic", "inverse_gaussian", "laplace", "weibull"], [-120, 105])]
+EXTREME += [("heteroscedastic", 30), ("inverse_gaussian", 14), ("inverse_gaussian", -20), ("weibull", 60)]
+
+
+@pytest.mark.parametrize(("name", "power"), [*product(SCALED, POWERS), *EXTREME])
 def test_the_unit_of_y_changes_no_verdict_and_no_estimate(name, power):
     x, y, plain = drawn(name)
     unit = 10.0**power
@@ -62,6 +69,51 @@ def test_the_unit_of_y_changes_no_verdict_and_no_estimate(name, power):
     for site, value in fit.params.items():
         scale = expected[site].abs().max()
         torch.testing.assert_close(value / scale, expected[site] / scale, rtol=CLOSE, atol=CLOSE, msg=site)
+
+
+ENTRIES = {
+    "mle": lambda x, y: mle(models.gamma, x, y),
+    "map_estimate": lambda x, y: map_estimate(models.gamma, x, y),
+    "mle_batch": lambda x, y: mle_batch(models.gamma, x, torch.stack([y.sign(), y])),
+    "posterior": lambda x, y: posterior(models.gamma, x, y, method="laplace", draws=100),
+    "priors_for": lambda x, y: neglog.priors_for(models.gamma, x, y),
+    "quantiles": lambda x, y: quantiles(x, y, [0.5]),
+    "cross_validate": lambda x, y: cross_validate(models.gamma, x, y, folds=2),
+    "lasso_path": lambda x, y: neglog.lasso_path(
+        with_priors(models.gamma, {"log_mean.weight": dist.Laplace(torch.zeros((), dtype=x.dtype), 1.0)}),
+        x,
+        y,
+    ),
+}
+
+
+@pytest.mark.parametrize("power", [-150, 150])
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_function_that_fits_refuses_a_unit_beyond_float64_by_name(entry, power):
+    x, y = TABLE["gamma"].sample(20, 1)
+    where = " in data set 1" if entry == "mle_batch" else ""
+    with pytest.raises(DataError, match=rf"`y` has values of order 1e{power}{where}.*pass y / 1e{power}"):
+        ENTRIES[entry](x, y / y.max() * 10.0**power)
+
+
+def test_a_column_whose_squares_vanish_is_refused_with_its_unit():
+    x, y = TABLE["gaussian"].sample(20, 2)
+    with pytest.raises(DataError, match=r"column x1 of `x` has values of order 1e-200.*the column / 1e-200"):
+        mle(models.gaussian, x * x.new_tensor([1.0, 1e-200]), y)
+    x[:, 1] = 0.0
+    with pytest.raises(SingularDesignError, match="x1 of `mean` is 0 in every row"):
+        mle(models.gaussian, x, y)
+
+
+@pytest.mark.parametrize("power", [-149, -12, 12, 149])
+@pytest.mark.parametrize("name", ["gaussian", "laplace", "poisson"])
+def test_the_unit_of_the_columns_changes_no_verdict_and_no_estimate(name, power):
+    x, y = TABLE[name].sample(40, 2)
+    plain, fit = (mle(TABLE[name].model, unit * x, y) for unit in (1.0, 10.0**power))
+    assert fit.converged
+    assert fit.nll == pytest.approx(plain.nll, rel=1e-10)
+    weight = f"{TABLE[name].location}.weight"
+    torch.testing.assert_close(10.0**power * fit.params[weight], plain.params[weight], rtol=CLOSE, atol=CLOSE)
 
 
 def income(seed=0):

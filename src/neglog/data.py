@@ -6,7 +6,6 @@ designs, since as often as not they are category codes; the columns of a data fr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -29,12 +28,9 @@ from neglog.conversion import (
 from neglog.distributions.supports import filled
 from neglog.errors import DataError
 from neglog.intercepts import without_intercept
+from neglog.magnitudes import LARGEST_DESIGN, check_design_magnitude, check_response_magnitude
 from neglog.predictors import Designs, row_count
 
-LARGEST_DESIGN = 1e150
-"""Largest entry of a design: the products of two of them are finite."""
-LARGEST_RESPONSE, SMALLEST_RESPONSE = 1e110, 1e-125
-"""Between these magnitudes of `y` the likelihood and its curvature neither overflow nor underflow."""
 ALL = ""
 """The key of the column names of a plain design, which serves every predictor."""
 
@@ -169,6 +165,25 @@ def prepare(
     kept = torch.arange(rows) if masses is None else _positive(masses)
     data = data if len(kept) == rows else data.take(kept)
     check_roles(data, roles or Roles())
+    return data
+
+
+def prepare_fit(
+    x: Any,
+    y: Any,
+    *,
+    weights: Any = None,
+    dtype: torch.dtype = torch.float64,
+    roles: Roles | None = None,
+    **keywords: Any,
+) -> Data:
+    """As `prepare`, of data that a model is fitted to: the unit of `y` must be one that float64 has room for.
+
+    Raises:
+        DataError: as `prepare`; a response of a magnitude at which there is no likelihood in float64.
+    """
+    data = prepare(x, y, weights=weights, dtype=dtype, roles=roles, **keywords)
+    check_response_magnitude(data.y)
     return data
 
 
@@ -430,25 +445,6 @@ def check_support(key: str, value: Tensor, support: Any, index: Tensor | None = 
         )
 
 
-def check_magnitude(data: Data) -> None:
-    """Refuse a response of a magnitude at which float64 cannot evaluate a likelihood and its curvature.
-
-    Raises:
-        DataError: with the magnitude, and the unit in which `y` is of order one.
-    """
-    known = data.y[~torch.isnan(data.y)]
-    top = float(known.abs().amax()) if known.numel() else 0.0
-    if top > LARGEST_RESPONSE or 0 < top < SMALLEST_RESPONSE:
-        raise DataError(_too_far("y", top, "large" if top > 1 else "small"))
-
-
-def _too_far(name: str, top: float, how: str) -> str:
-    return (
-        f"`{name}` has values up to {top:.2g}, too {how} for float64, in which the likelihood and its "
-        f"curvature are computed. Fit it in another unit: pass {name} / 1e{math.floor(math.log10(top))}."
-    )
-
-
 def _not_a_number(value: Tensor) -> Tensor:
     return ~torch.isfinite(value)
 
@@ -478,4 +474,4 @@ def _check_designs(designs: Designs, columns: Columns, data: Data | None = None)
                 f"{data.row(row) if data else row} of column {columns[key][column]!r}; "
                 "drop or mend these rows."
             )
-        raise DataError(_too_far(name, max(-low, high), "large"))
+        check_design_magnitude(name, max(-low, high))

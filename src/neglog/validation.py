@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neglog.arguments import flag, seed_of, shown
 from neglog.conversion import Named
-from neglog.data import prepare
+from neglog.data import prepare_fit
 from neglog.distributions import probabilities
 from neglog.errors import DataError, ModelError, NeglogError
 from neglog.fitting.fit import mle
@@ -136,7 +136,7 @@ def cross_validate(
         ModelError: no such score.
         NeglogError: the rows outside a fold cannot be fitted; the message names the fold.
     """
-    prepare(x, y, weights=weights, roles=roles_of(model, rows, cross_validate), **rows)
+    prepare_fit(x, y, weights=weights, roles=roles_of(model, rows, cross_validate), **rows)
     y, rows = _column(y), {name: _column(values) for name, values in rows.items()}
     seed, progress = seed_of(seed), flag("progress", progress)
     counts = masses(weights, len(y))

@@ -15,6 +15,7 @@ from neglog.conversion import is_integer
 from neglog.data import ALL, Columns, Data, Roles, check_support, prepare_array, prepare_designs
 from neglog.errors import DataError
 from neglog.intercepts import without_intercept
+from neglog.magnitudes import check_response_magnitude
 from neglog.predictors import Designs
 
 
@@ -131,6 +132,7 @@ def prepare_stack(
         _check_finite(key, value.nan_to_num(torch.nan, 0.0, 0.0) if key in roles.bounds else value, 1)
         if key in roles.supports:
             check_support(key, value, roles.supports[key])
+    check_response_magnitude(vectors["y"], masses, stacked=True)
     plain: Designs = designs if isinstance(x, Mapping) else designs[ALL]
     marked = without_intercept(x)
     return Stack(count, rows, plain, vectors.pop("y"), masses, vectors, columns, is_integer(y), marked)

@@ -16,7 +16,7 @@ from neglog.bayes.approximations import GUIDES, laplace, laplace_natural, variat
 from neglog.bayes.density import Density, density
 from neglog.bayes.diagnostics import MOST_PARETO_K, complaints, mixing, pareto_k
 from neglog.bayes.nuts import nuts
-from neglog.data import prepare
+from neglog.data import prepare_fit
 from neglog.errors import ConvergenceWarning, ModelError, NeglogError, SamplingWarning, warn
 from neglog.fitting.fit import Fit, map_estimate
 from neglog.fitting.joint_mode import check_joint_mode
@@ -163,7 +163,7 @@ def posterior(
     chains, tune, seed = whole("chains", chains), whole("tune", tune), seed_of(seed)
     target_accept = share("target_accept", target_accept)
     cores, progress = None if cores is None else whole("cores", cores), flag("progress", progress)
-    data = prepare(x, y, weights=weights, roles=roles_of(model, keywords, posterior), **keywords)
+    data = prepare_fit(x, y, weights=weights, roles=roles_of(model, keywords, posterior), **keywords)
     objective = Objective(model, data)
     if method == "laplace":
         check_joint_mode(objective)

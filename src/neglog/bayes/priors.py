@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from neglog.data import Data, prepare
+from neglog.data import Data, prepare_fit
 from neglog.distributions.observed import latent
 from neglog.errors import DataError
 from neglog.handlers import Model, is_real
@@ -61,7 +61,7 @@ def priors_for(
     ... ].scale
     tensor([0.2500], dtype=torch.float64)
     """
-    data = prepare(x, y, weights=weights, roles=roles_of(model, keywords, priors_for), **keywords)
+    data = prepare_fit(x, y, weights=weights, roles=roles_of(model, keywords, priors_for), **keywords)
     objective = Objective(model, data)
     data = objective.data
     real = is_real(latent(objective.response(objective.initial)).support)

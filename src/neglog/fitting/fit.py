@@ -15,7 +15,7 @@ from torch import Tensor
 
 from neglog.arguments import flag, text
 from neglog.conversion import named_values
-from neglog.data import ALL, Columns, Data, check_magnitude, prepare
+from neglog.data import ALL, Columns, Data, prepare_fit
 from neglog.errors import (
     ConvergenceWarning,
     DataError,
@@ -230,8 +230,9 @@ def _fit(
     if solver is not None:
         check_solver("solver", solver)
     dtype, progress = getattr(solver, "dtype", torch.float64), flag("progress", progress)
-    data = prepare(x, y, weights=weights, dtype=dtype, roles=roles_of(model, keywords, caller), **keywords)
-    check_magnitude(data)
+    data = prepare_fit(
+        x, y, weights=weights, dtype=dtype, roles=roles_of(model, keywords, caller), **keywords
+    )
     start = None if start is None else current_names(model, named_values("start", start), "start")
     objective = whole = Objective(model, data, start)
     check_certain(objective)

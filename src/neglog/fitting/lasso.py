@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neglog.arguments import whole
 from neglog.conversion import to_tensor
-from neglog.data import prepare
+from neglog.data import prepare_fit
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError, warn
 from neglog.fitting.fit import Fit, map_estimate
 from neglog.fitting.joint_mode import check_joint_mode
@@ -153,7 +153,7 @@ def lasso_path(
     given = None if strengths is None else _checked(strengths)
     if given is None and not (n >= 1 and 0 < ratio < 1):
         raise DataError(f"`n` must be at least 1 and `ratio` between 0 and 1; they are {n} and {ratio:g}.")
-    data = prepare(x, y, weights=weights, roles=roles_of(model, keywords, lasso_path), **keywords)
+    data = prepare_fit(x, y, weights=weights, roles=roles_of(model, keywords, lasso_path), **keywords)
     objective = Objective(model, data)
     check_joint_mode(objective)
     theta = starting_point(objective, None)

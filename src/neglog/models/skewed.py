@@ -24,10 +24,10 @@ def gamma(x: Designs, y: Tensor | None = None) -> Tensor:
     >>> round(fit.params["log_mean.bias"].exp().item(), 6)
     3.0
     """
-    mean = torch.exp(linear("log_mean", x))
+    log_mean = linear("log_mean", x)
     shape = positive("shape", x, rate=0.1)
-    with rows(x):
-        return pyro.sample(RESPONSE, Gamma(shape, shape / mean), obs=y)
+    with rows(x):  # 1 / mean would have derivatives of 1 / mean³
+        return pyro.sample(RESPONSE, Gamma(shape, shape * torch.exp(-log_mean)), obs=y)
 
 
 def lognormal(x: Designs, y: Tensor | None = None) -> Tensor:

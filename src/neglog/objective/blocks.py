@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neglog.errors import ModelError, SingularDesignError
+from neglog.magnitudes import check_small_columns
 from neglog.objective.basis import ALL_ROWS, FAIR, Basis, are_alike, is_large, placed, spread_of, triangle_of
 from neglog.objective.cuts import joined_heads
 from neglog.objective.objective import NORMAL, Objective, Site
@@ -348,6 +349,7 @@ def check_rank(
     _, values, right = torch.linalg.svd(triangle)
     if values[-1] > 4 * torch.finfo(free.dtype).eps * (rows * count) ** 0.5 * values[0]:
         return
+    check_small_columns(call.design, objective.column_names(call))
     vector = right[-1].abs()
     involved = [name for name, part in zip(names, vector.tolist(), strict=True) if part > 1e-6 * vector.max()]
     raise SingularDesignError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -24,6 +25,7 @@ from neglog.objective.cuts import Cut, Look, look
 from neglog.objective.rowwise import TRIED, Rows, Rowwise, rowwise_of
 from neglog.objective.sites import Site, lay_out
 from neglog.objective.spread import check_spread, may_be_exact, narrow_rows
+from neglog.objective.units import initial_in_units
 from neglog.predictors import RESPONSE, design_keys
 from neglog.tracing import (
     Affine,
@@ -82,9 +84,24 @@ class Objective:
         if not self.sites:
             raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")
         initial = {name: first.sites[name]["value"] for name in self.sites}
-        self.initial = self.theta(initial)
+        self.initial = own = self.theta(initial)
+        self.initial = initial_in_units(own, data.y, self._constants(start or ()), self._tried)
         if len(self.parts) == 1:  # of very many rows a solver will tell
-            check_density(data, first.log_prob(RESPONSE), self.name)
+            at = first if self.initial is own else self.at(self.initial)
+            check_density(data, at.log_prob(RESPONSE), self.name)
+
+    def _constants(self, given: Collection[str]) -> list[slice]:
+        """The places of the sites that are no weights and have no initial values of their own or `given`."""
+        without = {f"{call.name}.weight" for call in self.calls} | set(given)
+        sites = (site for name, site in self.sites.items() if name not in without)
+        return [site.place for site in sites if not (site.started or site.begun)]
+
+    @torch.no_grad()
+    def _tried(self, theta: Tensor) -> float:
+        """The loss of a sample of the rows; infinite where it is not a number."""
+        nll, prior = self.sample.trial(theta)
+        value = float(nll + prior)
+        return value if math.isfinite(value) else math.inf
 
     @torch.no_grad()
     def check_densities(self) -> None:

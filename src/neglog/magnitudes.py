@@ -1,0 +1,74 @@
+"""Magnitudes: the sizes of responses and columns between which float64 can evaluate a likelihood."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from neglog.errors import DataError
+
+LARGEST_DESIGN, SMALLEST_DESIGN = 1e150, 1e-150
+"""Between these magnitudes of a column its products with itself neither overflow nor underflow."""
+LARGEST_RESPONSE, SMALLEST_RESPONSE = 1e110, 1e-125
+"""Between these magnitudes of `y` the likelihood and its curvature neither overflow nor underflow."""
+
+
+def check_response_magnitude(y: Tensor, weights: Tensor | None = None, stacked: bool = False) -> None:
+    """Refuse a response at whose magnitude float64 cannot evaluate a likelihood and its curvature.
+
+    The magnitude is that of each component of `y` `(N, D)`, and of each data set of a stacked `(S, N)`. What
+    is NaN or has a weight of 0 does not count; a response of zeros has no magnitude.
+
+    Raises:
+        DataError: with the magnitude, and the unit in which `y` is of order one.
+    """
+    if not y.numel() or _is_within(y):
+        return
+    sizes = y.abs() if weights is None else torch.where(weights > 0, y.abs(), 0.0)
+    tops = sizes.nan_to_num(0.0).amax(-1 if stacked else 0).reshape(-1)
+    wrong = (tops > LARGEST_RESPONSE) | ((tops > 0) & (tops < SMALLEST_RESPONSE))
+    for place in wrong.nonzero()[:1, 0].tolist():
+        part, where = "y", f" in data set {place}" if stacked and len(tops) > 1 else ""
+        if not stacked and not bool(wrong.all()):
+            part, where = f"y[:, {place}]", f" in column {place}"
+        raise DataError(_too_far("`y`", part, float(tops[place]), where))
+
+
+def check_design_magnitude(name: str, top: float) -> None:
+    """Refuse a design whose largest entry is so large that products of two are infinite.
+
+    Raises:
+        DataError: with the magnitude, and the unit in which the design is of order one.
+    """
+    if not top <= LARGEST_DESIGN:
+        raise DataError(_too_far(f"`{name}`", name, top))
+
+
+def check_small_columns(design: Tensor, names: Sequence[str]) -> None:
+    """Refuse a design `(N, P)` with a column that is not 0, but whose products with itself are.
+
+    Raises:
+        DataError: with the column, its magnitude, and the unit in which it is of order one.
+    """
+    tops = design.abs().amax(0)
+    small = (tops > 0) & (tops < SMALLEST_DESIGN)
+    for place in small.nonzero()[:1, 0].tolist():
+        part = "x" if bool(small.all()) else "the column"
+        raise DataError(_too_far(f"the column {names[place]} of `x`", part, float(tops[place])))
+
+
+def _is_within(y: Tensor) -> bool:
+    """Whether the first row and the largest of all show that there is nothing to look at."""
+    low, high = (float(end) for end in torch.aminmax(y))  # NaN if a value is
+    return y.dim() == 1 and max(-low, high) <= LARGEST_RESPONSE and abs(float(y[0])) >= SMALLEST_RESPONSE
+
+
+def _too_far(what: str, part: str, top: float, where: str = "") -> str:
+    order = f"1e{math.floor(math.log10(top))}"
+    return (
+        f"{what} has values of order {order}{where}, too {'large' if top > 1 else 'small'} for float64, in "
+        f"which the likelihood and its curvature are computed. Fit it in another unit: pass {part} / {order}."
+    )

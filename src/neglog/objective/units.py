@@ -1,0 +1,53 @@
+"""Units: initial values in the unit of a response that is very large or very small."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+ORDINARY = 10.0 * math.log(10.0)
+"""The largest logarithm of the size of `y`, either way, at which initial values of order one are kept."""
+MULTIPLES = (-3, -2, -1, 1, 2, 3)
+"""The powers of the unit of `y` that a constant may be of: a log variance is of the second."""
+MOVES = 6
+"""The largest number of constants that are moved, one after the other."""
+GAIN = 1.0
+"""The smallest fall of the loss, in nats, for which an initial value is moved."""
+
+
+def initial_in_units(
+    theta: Tensor, y: Tensor, places: Sequence[slice], loss: Callable[[Tensor], float]
+) -> Tensor:
+    """`theta` `(K,)` with the biases and constants at `places` in the unit of `y`.
+
+    Scales, dispersions and log links are logarithms in `theta`, so another unit of `y` moves them by
+    multiples of its log. Newton's method moves a logarithm by about one a step, and derivatives at a value
+    of order one overflow beside a `y` of 1e100. The move that lowers the loss most is made first. Where `y`
+    is within ten powers of ten of one, `theta` itself is returned.
+    """
+    size = _log_size(y)
+    if abs(size) <= ORDINARY or not places:
+        return theta
+    least = loss(theta)
+    for _ in range(MOVES):
+        moved = [_moved(theta, place, m * size) for place in places for m in MULTIPLES]
+        losses = [loss(there) for there in moved]
+        if not min(losses) < least - GAIN:
+            break
+        least = min(losses)
+        theta = moved[losses.index(least)]
+    return theta
+
+
+def _log_size(y: Tensor) -> float:
+    """The log of the largest magnitude of a response; 0 of zeros, and where nothing is known."""
+    top = float(y.abs().nan_to_num(0.0).amax()) if y.numel() else 0.0
+    return math.log(top) if 0 < top < math.inf else 0.0
+
+
+def _moved(theta: Tensor, place: slice, by: float) -> Tensor:
+    theta = theta.clone()
+    theta[place] += by
+    return theta
