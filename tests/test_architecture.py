@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "isolation": {"errors"},
     "conversion": {"arguments", "errors"},
     "losses": {"arguments", "errors"},
-    "datasets": {"errors"},
+    "datasets": {"arguments", "errors"},
     "distributions": {"errors"},
     "layers": {"errors"},
     "predictors": {"arguments", "errors", "isolation"},
@@ -697,6 +697,7 @@ MAY_IMPORT = {
         "inference_data": {
             "arguments",
             "bayes.posterior",
+            "conversion",
             "errors",
             "fitting.fit",
             "isolation",

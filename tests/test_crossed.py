@@ -61,6 +61,13 @@ def quantised():
         return torch.quantize_per_tensor(torch.tensor(X).float(), 0.1, 0, torch.qint8)
 
 
+def deep():
+    found = []
+    for _ in range(3000):
+        found = [found]
+    return found
+
+
 WRONG = {
     "text": "no such thing",
     "a huge whole number": 10**30,
@@ -89,6 +96,13 @@ WRONG = {
     "bytes": b"a",
     "a slice": slice(3),
     "keys that are no text": {1: X},
+    "no key": {None: X},
+    "a number beyond floats": 10**400,
+    "a list without a repr": deep(),
+    "a tensor in bfloat16": torch.tensor(X[:0]).bfloat16(),
+    "a conjugate tensor": torch.tensor(X + 1j).conj(),
+    "an array of lists": np.array([[1.0], [1.0, 2.0]] + [None] * (N - 2), dtype=object),
+    "a scalar array": np.array(1e308),
 }
 DATA = {"x": X, "y": Y, "weights": W}
 OF_X = {"x": X, "draws": 4, "seed": 0, "uncertainty": True, "kind": "cluster", "groups": GROUPS}
@@ -230,7 +244,7 @@ def test_wrong_arguments_are_errors_of_neglog(name, argument):
 def test_wrong_settings_of_solvers_are_errors_of_neglog(name, setting):
     others = {"MultiStart": {"solver": solvers.Newton(), "starts": torch.zeros(1, 1)}}.get(name, {})
     for kind, value in WRONG.items():
-        if kind != "a huge whole number":
+        if kind not in ("a huge whole number", "a number beyond floats"):
             with pytest.raises(NeglogError):
                 getattr(solvers, name)(**{**others, setting: value})
 

@@ -22,6 +22,8 @@ LARGEST_COUNT = 2**31 - 1
 """Largest number of draws, steps, folds and the like."""
 LARGEST_SEED = 2**63 - 1
 """Largest seed of all generators that are used."""
+LONGEST_VALUE = 200
+"""Number of characters of a wrong value that a message shows."""
 
 
 def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
@@ -32,9 +34,9 @@ def number(name: str, value: Any, least: float = -math.inf, most: float = math.i
     """
     given = value.item() if isinstance(value, Tensor) and _is_scalar(value) else value
     real = isinstance(given, Real) and not isinstance(given, bool)
-    found = _float(given) if real else math.nan
+    found = as_float(given) if real else math.nan
     if not least < found < most or math.isinf(found):
-        raise ModelError(f"`{name}` must be {_range(least, most)}; it is {value!r}.")
+        raise ModelError(f"`{name}` must be {_range(least, most)}; it is {written(value)}.")
     return found
 
 
@@ -57,7 +59,7 @@ def whole(name: str, value: Any, least: int = 1, most: int = LARGEST_COUNT) -> i
     if given is None or not least <= given <= most:
         what = "a positive whole number" if least == 1 else f"a whole number, {least} or more"
         limit = f" and at most {most}" if given is not None and given > most else ""
-        raise ModelError(f"`{name}` must be {what}{limit}; it is {value!r}.")
+        raise ModelError(f"`{name}` must be {what}{limit}; it is {written(value)}.")
     return given
 
 
@@ -117,7 +119,9 @@ def as_path(name: str, value: Any) -> Path:
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise DataError(f"`{name}` must be a path; it is {shown(value)}.")
     if "\0" in os.fspath(value) or not _is_encodable(os.fspath(value)):
-        raise DataError(f"`{name}` must be a path without NUL and unpaired surrogates; it is {value!r}.")
+        raise DataError(
+            f"`{name}` must be a path without NUL and unpaired surrogates; it is {written(value)}."
+        )
     return Path(value)
 
 
@@ -149,7 +153,8 @@ def checked_model(model: Any) -> Callable[..., Any]:
     if not callable(model) or isinstance(model, type | Distribution):
         what = "the class " * isinstance(model, type)
         raise ModelError(
-            f"`model` must be a function `(x, y=None)`, as `models.gaussian` is; it is {what}{model!r}."
+            "`model` must be a function `(x, y=None)`, as `models.gaussian` is; it is "
+            f"{what}{written(model)}."
         )
     check_takes_rows(model)
     checked: Callable[..., Any] = model
@@ -165,16 +170,23 @@ def check_takes_rows(model: Any) -> None:
     called = model.forward if isinstance(model, torch.nn.Module) else model
     try:
         signature = inspect.signature(called)
-    except (TypeError, ValueError):
-        return  # a builtin has none
+    except (TypeError, ValueError, RecursionError):
+        return  # a builtin has none, nor has a function whose defaults are nested too deep
     try:
         signature.bind(None, None)
     except TypeError as error:
         raise ModelError(
             f"`model` must be a function `(x, y=None)`, as `models.gaussian` is; "
-            f"`{getattr(model, '__name__', type(model).__name__)}` takes {signature}. Give it the parameters "
-            "`x` and `y`, and bind others, as by functools.partial(model, tau=0.3)."
+            f"`{getattr(model, '__name__', type(model).__name__)}` takes {_arguments_of(signature)}. Give it "
+            "the parameters `x` and `y`, and bind others, as by functools.partial(model, tau=0.3)."
         ) from error
+
+
+def _arguments_of(signature: inspect.Signature) -> str:
+    try:
+        return str(signature)
+    except RecursionError:  # of a default
+        return f"({', '.join(signature.parameters)})"
 
 
 def check_dense(name: str, value: Tensor) -> None:
@@ -206,7 +218,8 @@ def _is_scalar(value: Tensor) -> bool:
     return dense and value.dim() == 0 and not value.is_complex()
 
 
-def _float(value: Any) -> float:
+def as_float(value: Any) -> float:
+    """A number as a float; infinity where it is too large for one."""
     try:
         return float(value)
     except OverflowError:
@@ -221,5 +234,17 @@ def _range(least: float, most: float) -> str:
 
 def shown(value: Any) -> str:
     """A short value as it is, any other by its type."""
-    written = isinstance(value, str | int | float | None)
-    return repr(value) if written else f"of type {type(value).__name__}"
+    plain = isinstance(value, str | int | float | None)
+    return written(value) if plain else f"of type {type(value).__name__}"
+
+
+def written(value: Any) -> str:
+    """A value as `repr` has it, cut off where it is long; its type where `repr` fails.
+
+    Whole numbers of thousands of digits and lists nested thousands deep have no `repr`.
+    """
+    try:
+        text = repr(value)
+    except Exception:
+        return f"of type {type(value).__name__}"
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.masked import MaskedTensor
 
-from neglog.arguments import check_dense
+from neglog.arguments import check_dense, written
 from neglog.errors import DataError, ModelError
 
 MOST_DIMENSIONS = 32
@@ -128,6 +128,13 @@ def to_array(name: str, value: Any) -> np.ndarray:
     return array
 
 
+def as_numpy(value: Tensor) -> np.ndarray:
+    """A tensor as an array; of bfloat16, which NumPy has not, in float32."""
+    value = value.detach().cpu().resolve_conj().resolve_neg()
+    array: np.ndarray = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    return array
+
+
 def as_labels(name: str, value: Any) -> np.ndarray:
     """An array of labels, such as those of groups, of any kind: text, numbers, dates.
 
@@ -135,17 +142,17 @@ def as_labels(name: str, value: Any) -> np.ndarray:
         DataError: no array, series or list; a mask, or a ragged list.
     """
     if not isinstance(value, np.ndarray | pd.Series | pd.Index | pd.DataFrame | Tensor | list | tuple):
-        raise DataError(f"`{name}` must have one entry for each row; it is {value!r}.")
+        raise DataError(f"`{name}` must have one entry for each row; it is {written(value)}.")
     check_unmasked(name, value)
     if isinstance(value, Tensor):
         check_dense(name, value)
-        value = value.detach()
+        value = as_numpy(value)
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise DataError(f"`{name}` is not a rectangular array: {error}.") from error
     if not array.ndim:
-        raise DataError(f"`{name}` must have one entry for each row; it is {value!r}.")
+        raise DataError(f"`{name}` must have one entry for each row; it is {written(value)}.")
     return array
 
 
@@ -162,7 +169,7 @@ def named_values(name: str, values: Any) -> dict[str, Tensor]:
     found = {}
     for key, value in values.items():
         if not isinstance(key, str):
-            raise ModelError(f"the keys of `{name}` must be names of parameters; one is {key!r}.")
+            raise ModelError(f"the keys of `{name}` must be names of parameters; one is {written(key)}.")
         given = [value] if isinstance(value, Real) else value
         given = given.to_numpy() if isinstance(given, pd.Series) else given
         try:

@@ -223,7 +223,7 @@ def prepare_designs(
 
 def _designs(x: Any, dtype: torch.dtype, columns: Columns | None) -> tuple[Designs, Columns]:
     if isinstance(x, Mapping):
-        _check_keys(x)
+        check_keys(x)
     if columns is not None and (ALL in columns) == isinstance(x, Mapping):
         came = f"a mapping of {sorted(x)}" if isinstance(x, Mapping) else "one design"
         needed = "one design" if ALL in columns else f"a mapping with designs for {sorted(columns)}"
@@ -242,7 +242,7 @@ def _designs(x: Any, dtype: torch.dtype, columns: Columns | None) -> tuple[Desig
     return designs, found
 
 
-def _check_keys(x: Mapping[Any, Any]) -> None:
+def check_keys(x: Mapping[Any, Any]) -> None:
     """Refuse a mapping whose keys are not names of predictors, and designs whose rows have other labels."""
     wrong = [key for key in x if not isinstance(key, str)]
     if wrong:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from neglog.arguments import check_dense, checked_model, mapping, number, text
+from neglog.arguments import check_dense, checked_model, mapping, number, text, written
 from neglog.conversion import to_tensor
 from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.isolation import user_code
@@ -164,7 +164,7 @@ def with_priors(model: Model, priors: Mapping[str, dist.Distribution]) -> Model:
     for name, prior in mapping("priors", priors, "{'sigma': dist.HalfNormal(1.0)}").items():
         text("the keys of `priors`", name)
         if not isinstance(prior, torch.distributions.Distribution):
-            raise ModelError(f"the prior for `{name}` must be a distribution; it is {prior!r}.")
+            raise ModelError(f"the prior for `{name}` must be a distribution; it is {written(prior)}.")
     return _WithPriors(_named(model, priors, "with_priors"))(model) if priors else model
 
 
@@ -277,7 +277,9 @@ def on_features(
 def _check_modules(modules: Mapping[Any, Any] | nn.ModuleDict) -> None:
     for key, part in modules.items():
         if not isinstance(key, str) or not isinstance(part, nn.Module):
-            raise ModelError(f"`module` must map names of predictors to modules; it has {key!r}: {part!r}.")
+            raise ModelError(
+                f"`module` must map names of predictors to modules; it has {written(key)}: {written(part)}."
+            )
 
 
 class _OnFeatures:
@@ -292,7 +294,7 @@ class _OnFeatures:
         if not isinstance(module, nn.Module):
             raise ModelError(
                 f"`module` must be a torch.nn.Module or a mapping from predictor name to one; it "
-                f"is {module!r}."
+                f"is {written(module)}."
             )
         self.module, self.prior = module, prior
         lazy = next((key for key, p in module.named_parameters() if is_lazy(p)), None)

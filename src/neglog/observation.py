@@ -15,7 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal
 
-from neglog.arguments import checked_model
+from neglog.arguments import as_float, checked_model, written
 from neglog.distributions import Censored, MarginalNormal, Truncated
 from neglog.distributions.supports import filled
 from neglog.errors import DataError, ModelError
@@ -122,11 +122,11 @@ class _Bounds:
             if isinstance(limit, bool) or not isinstance(limit, int | float | str | None):
                 raise ModelError(
                     f"`{side}` of `{self.name}` must be a number, or the name of a keyword that holds a "
-                    f"bound for each row; it is {limit!r}."
+                    f"bound for each row; it is {written(limit)}."
                 )
         self.model, self.lower, self.upper = checked_model(model), lower, upper
         self.description = {self.name: {"lower": lower, "upper": upper}}
-        low, high = (limit if isinstance(limit, int | float) else None for limit in (lower, upper))
+        low, high = (as_float(each) if isinstance(each, int | float) else None for each in (lower, upper))
         if not -math.inf <= (low or 0) <= math.inf or not -math.inf <= (high or 0) <= math.inf:
             raise ModelError(f"the bounds of `{self.name}` must not be NaN; they are {lower} and {upper}.")
         least, most = -math.inf if low is None else low, math.inf if high is None else high

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
-from neglog.arguments import as_path, mapping, shown
+from neglog.arguments import as_path, mapping, shown, written
 from neglog.comparison import designs
 from neglog.data import observed, prepare
 from neglog.errors import DataError, NeglogError
@@ -77,7 +77,9 @@ def picture(fits: Mapping[str, Fit], x: Any, y: Any, *, names: tuple[str, str] =
     """
     mapping("fits", fits, "{'a': fit}")
     if not isinstance(names, tuple | list) or len(names) != 2 or not all(isinstance(n, str) for n in names):
-        raise DataError(f"`names` must be two names, of the input and of the response; it is {names!r}.")
+        raise DataError(
+            f"`names` must be two names, of the input and of the response; it is {written(names)}."
+        )
     data = observed(prepare(x, y), missing=False)
     if data.y.dim() != 1:
         raise DataError(

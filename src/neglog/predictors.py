@@ -217,8 +217,8 @@ def _like(x: Designs) -> Tensor:
 def _check_design(name: str, value: Any) -> None:
     """Refuse a design that is no dense floating-point tensor; `neglog.mle` converts others itself."""
     _check_dense(name, value)
-    if not value.is_floating_point():
-        raise DataError(f"{name} must be of a floating-point dtype, not {value.dtype}. Pass x.double().")
+    if value.dtype not in (torch.float32, torch.float64):  # of others torch draws no Beta or Dirichlet
+        raise DataError(f"{name} must be of dtype float32 or float64, not {value.dtype}. Pass x.double().")
 
 
 def _check_dense(name: str, value: Any) -> None:

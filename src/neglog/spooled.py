@@ -90,7 +90,7 @@ def spool(blocks: Iterable[Any], directory: str | os.PathLike[str] | None = None
     >>> data, mle(models.gaussian, **data).n
     (Spooled(3000 rows: x, y), 3000.0)
     """
-    if not isinstance(blocks, Iterable) or (isinstance(blocks, Tensor) and not blocks.dim()):
+    if not isinstance(blocks, Iterable) or not getattr(blocks, "ndim", 1):
         raise DataError(f"`blocks` must be blocks of rows, such as [(x, y)]; it is {shown(blocks)}.")
     if directory is not None:
         as_path("directory", directory)

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from neglog.arguments import flag, seed_of, shown
+from neglog.arguments import flag, seed_of, shown, written
 from neglog.conversion import Named
 from neglog.data import prepare_fit
 from neglog.distributions import probabilities
@@ -177,7 +177,9 @@ def deal(masses: Tensor, folds: int, seed: int) -> Tensor:
     """
     counted = torch.nonzero(masses > 0)[:, 0]
     if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= len(counted):
-        raise DataError(f"`folds` must be a whole number from 2 to the {len(counted)} rows; it is {folds!r}.")
+        raise DataError(
+            f"`folds` must be a whole number from 2 to the {len(counted)} rows; it is {written(folds)}."
+        )
     generator = torch.Generator().manual_seed(seed)
     order = counted[torch.randperm(len(counted), generator=generator)]
     dealt = torch.zeros(len(masses), dtype=torch.int64)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neglog.alignment import common_labels
 from neglog.conversion import is_integer
-from neglog.data import ALL, Columns, Data, Roles, check_support, prepare_array, prepare_designs
+from neglog.data import ALL, Columns, Data, Roles, check_keys, check_support, prepare_array, prepare_designs
 from neglog.errors import DataError
 from neglog.intercepts import without_intercept
 from neglog.magnitudes import check_response_magnitude
@@ -143,6 +143,8 @@ def _designs(x: Any) -> tuple[dict[str, Tensor], Columns]:
     parts = x if isinstance(x, Mapping) else {ALL: x}
     if not parts:
         raise DataError("`x` is an empty mapping; give at least one predictor a design.")
+    if isinstance(x, Mapping):
+        check_keys(x)
     designs: dict[str, Tensor] = {}
     columns: dict[str, tuple[str, ...]] = {}
     for key, value in parts.items():

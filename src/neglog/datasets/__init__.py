@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from neglog.arguments import written
 from neglog.errors import DataError
 
 __all__ = ["load", "path"]
@@ -35,6 +36,7 @@ def path(name: str) -> Path:
     files = {file.stem: file for file in sorted(Path(__file__).parent.glob("*.csv"))}
     if not isinstance(name, str) or name not in files:
         raise DataError(
-            f"`name` must be one of the data sets {', '.join(files)}, not {name!r}. Choose one of them."
+            f"`name` must be one of the data sets {', '.join(files)}, not {written(name)}. Choose "
+            "one of them."
         )
     return files[name]

@@ -15,7 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from neglog import losses, models
-from neglog.arguments import checked_model, shown
+from neglog.arguments import checked_model, shown, written
 from neglog.dictionary.residuals import ResidualModel
 from neglog.errors import DataError, ModelError
 from neglog.layers import layers
@@ -232,5 +232,7 @@ def _check_learnable(
 
 def _start(name: str, value: Any) -> float:
     if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
-        raise ModelError(f"`{name}` must start at a positive, finite number to be learned; it is {value!r}.")
+        raise ModelError(
+            f"`{name}` must start at a positive, finite number to be learned; it is {written(value)}."
+        )
     return float(value)

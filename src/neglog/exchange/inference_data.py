@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neglog.arguments import whole
 from neglog.bayes.posterior import Posterior
+from neglog.conversion import as_numpy
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, data_of
 from neglog.isolation import isolated
@@ -101,7 +102,7 @@ def assembled(groups: Groups, dims: Mapping[str, list[str]], coords: Mapping[str
 
 def arrays(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Tensors as NumPy has them."""
-    return {name: value.detach().cpu().numpy() for name, value in values.items()}
+    return {name: as_numpy(value) for name, value in values.items()}
 
 
 def _log_likelihood(objective: Objective, values: Mapping[str, Tensor]) -> np.ndarray:

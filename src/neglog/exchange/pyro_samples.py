@@ -14,7 +14,7 @@ from pyro import poutine
 from pyro.infer import MCMC, Predictive
 from torch import Tensor
 
-from neglog.arguments import check_dense, mapping, shown, text, whole
+from neglog.arguments import check_dense, mapping, shown, text, whole, written
 from neglog.conversion import as_labels, to_array
 from neglog.errors import DataError, ModelError, NeglogError
 from neglog.exchange.inference_data import arrays, assembled
@@ -233,7 +233,7 @@ def _samples(owner: str, values: Any) -> dict[str, Tensor]:
     found = {}
     for name, value in values.items():
         if not isinstance(name, str):
-            raise DataError(f"the keys of `{owner}` must be names of sites; one is {name!r}.")
+            raise DataError(f"the keys of `{owner}` must be names of sites; one is {written(name)}.")
         if not isinstance(value, Tensor | np.ndarray | list | tuple):
             raise DataError(f"`{owner}` needs a tensor of draws of {name!r}; it is {type(value).__name__}.")
         argument = f"{owner}[{name!r}]"

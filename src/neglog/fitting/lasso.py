@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neglog.arguments import whole
+from neglog.arguments import whole, written
 from neglog.conversion import to_tensor
 from neglog.data import prepare_fit
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError, warn
@@ -194,7 +194,7 @@ def _checked(strengths: Sequence[float] | Tensor) -> Tensor:
     sound = grid.dim() == 1 and len(grid) > 0 and bool((torch.isfinite(grid) & (grid > 0)).all())
     if not sound or bool((grid.diff() >= 0).any()):
         raise DataError(
-            f"`strengths` must be positive numbers, each below the one before; got {strengths!r}."
+            f"`strengths` must be positive numbers, each below the one before; got {written(strengths)}."
         )
     return grid
 

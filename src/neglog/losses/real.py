@@ -216,7 +216,7 @@ def huber_nll(
     delta, log_scale_ = positive("delta", delta), log_scale("scale", scale, target)
     scale = plain(scale)
     inner = math.sqrt(2 * math.pi) * math.erf(delta / math.sqrt(2))
-    log_z = math.log(inner + 2 * math.exp(-0.5 * delta**2) / delta)
+    log_z = math.log(inner + 2 * math.exp(-0.5 * delta * delta) / delta)
     return reduce(_huber((target - location) / scale, delta) + log_scale_ + log_z, reduction)
 
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from neglog.arguments import check_dense
+from neglog.arguments import as_float, check_dense, written
 from neglog.errors import DataError
 
 Reduction = Literal["none", "mean", "sum"]
@@ -102,8 +102,8 @@ def finite(name: str, value: object, needed: str = "a finite number") -> float:
     """A number, refused unless finite."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise DataError(f"`{name}` must be {needed}, not {type(value).__name__}. Convert it first.")
-    if not math.isfinite(value):
-        raise DataError(f"`{name}` must be {needed}, not {value}. Look for what made it so.")
+    if not math.isfinite(as_float(value)):
+        raise DataError(f"`{name}` must be {needed}, not {written(value)}. Look for what made it so.")
     return float(value)
 
 
@@ -119,4 +119,4 @@ def reduce(values: Tensor, reduction: Reduction) -> Tensor:
             raise DataError("`target` is empty, and nothing has no mean. Pass at least one row.")
         return values.mean()
     choices = ", ".join(f'"{choice}"' for choice in get_args(Reduction))
-    raise DataError(f"`reduction` must be one of {choices}, not {reduction!r}. Choose one of them.")
+    raise DataError(f"`reduction` must be one of {choices}, not {written(reduction)}. Choose one of them.")

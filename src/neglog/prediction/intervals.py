@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from neglog.arguments import check_dense, choice, flag, share
+from neglog.arguments import check_dense, choice, flag, share, written
 from neglog.bayes.posterior import Posterior
 from neglog.data import Data
 from neglog.distributions.averaged import quantile_of
@@ -143,8 +143,10 @@ def quantile(
         check_dense("q", q)
     try:
         shares = torch.as_tensor(q, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"`q` must be one number between 0 and 1, or several; it is {q!r}.") from error
+    except (TypeError, ValueError, RuntimeError, OverflowError, RecursionError) as error:
+        raise ModelError(
+            f"`q` must be one number between 0 and 1, or several; it is {written(q)}."
+        ) from error
     if shares.dim() > 1 or not bool(((shares > 0) & (shares < 1)).all()):
         raise ModelError(f"`q` must be one number between 0 and 1, or several; it is {q}.")
     response = predict(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neglog.arguments import check_dense, flag, number, seed_of, whole
+from neglog.arguments import check_dense, flag, number, seed_of, whole, written
 from neglog.errors import DataError, ModelError
 
 DTYPES = (torch.float64, torch.float32)
@@ -49,12 +49,14 @@ def check_solver(name: str, value: Any) -> None:
 
 def _decay(name: str, value: Any) -> None:
     if number(name, value, 0) > 1:
-        raise DataError(f"`{name}` must be above 0 and at most 1; it is {value!r}.")
+        raise DataError(f"`{name}` must be above 0 and at most 1; it is {written(value)}.")
 
 
 def _solvers(name: str, value: Any) -> None:
     if not isinstance(value, tuple | list) or not value:
-        raise DataError(f"`{name}` must be a tuple of solvers, such as (LBFGS(), Newton()); it is {value!r}.")
+        raise DataError(
+            f"`{name}` must be a tuple of solvers, such as (LBFGS(), Newton()); it is {written(value)}."
+        )
     for each in value:
         check_solver(name, each)
 
@@ -62,13 +64,13 @@ def _solvers(name: str, value: Any) -> None:
 def _starts(name: str, value: Any) -> None:
     if isinstance(value, Tensor):
         check_dense(name, value)
-    if not isinstance(value, Tensor) or value.dim() != 2 or not value.is_floating_point():
-        raise DataError(f"`{name}` must be a tensor of points, (points, parameters); it is {value!r}.")
+    if not isinstance(value, Tensor) or value.dim() != 2 or not (len(value) and value.is_floating_point()):
+        raise DataError(f"`{name}` must be a tensor of points, (points, parameters); it is {written(value)}.")
 
 
 def _dtype(name: str, value: Any) -> None:
     if not isinstance(value, torch.dtype) or value not in DTYPES:
-        raise DataError(f"`{name}` must be torch.float64 or torch.float32; it is {value!r}.")
+        raise DataError(f"`{name}` must be torch.float64 or torch.float32; it is {written(value)}.")
 
 
 _positive = partial(number, least=0)

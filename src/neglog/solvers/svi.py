@@ -14,6 +14,7 @@ from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide.initialization import init_to_value
 from torch import Tensor
 
+from neglog.arguments import shown
 from neglog.errors import DataError
 from neglog.guides import Delta
 from neglog.solvers.settings import Settings
@@ -75,7 +76,9 @@ class SVI(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.optim is not None and not isinstance(self.optim, pyro.optim.PyroOptim):
-            raise DataError(f"`optim` must be a pyro.optim optimiser or scheduler; it is {self.optim!r}.")
+            raise DataError(
+                f"`optim` must be a pyro.optim optimiser or scheduler; it is {shown(self.optim)}."
+            )
 
     @torch.enable_grad()
     def minimise(self, problem: LiteralProblem, start: Tensor, progress: bool = False) -> Solution:

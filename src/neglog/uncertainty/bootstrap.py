@@ -256,7 +256,10 @@ def group_numbers(groups: Any, data: Data) -> np.ndarray:
     if given.ndim != 1:
         raise DataError(f"`groups` needs the shape (rows,); it has {given.shape}.")
     data.check_rows("groups", groups)
-    codes, names = pd.factorize(given if data.index is None else given[data.index.numpy()])
+    try:
+        codes, names = pd.factorize(given if data.index is None else given[data.index.numpy()])
+    except TypeError as error:
+        raise DataError(f"`groups` must be numbers or text, one entry a row; {error}.") from error
     if (codes < 0).any():
         raise DataError(f"`groups` is missing in row {data.row(int(np.argmax(codes < 0)))}.")
     if len(names) < 2:

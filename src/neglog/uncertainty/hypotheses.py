@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from neglog.arguments import choice, text
+from neglog.arguments import choice, text, written
 from neglog.data import ALL, Data, prepare_designs
 from neglog.distributions import probabilities
 from neglog.errors import DataError, ModelError
@@ -112,7 +112,7 @@ def wald_test(fit: Fit, hypothesis: str, *, kind: Kind = "observed", **settings:
     Source: Wald (1943), Tests of statistical hypotheses concerning several parameters.
     """
     if not isinstance(hypothesis, str):
-        raise ModelError(f"`hypothesis` must be text, as 'x1 = 0, x2 = x3'; it is {hypothesis!r}.")
+        raise ModelError(f"`hypothesis` must be text, as 'x1 = 0, x2 = x3'; it is {written(hypothesis)}.")
     matrix = covariance(fit, kind, **settings)
     rows, values = linear_constraints(hypothesis, list(matrix.index))
     away = rows @ torch.tensor(estimates(fit)[list(matrix.index)].to_numpy()) - values
