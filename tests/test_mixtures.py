@@ -8,9 +8,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from neglog import bootstrap, covariance, mle, mle_batch, models, summary
+from neglog import bootstrap, covariance, map_estimate, mle, mle_batch, models, summary, with_priors
+from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError
 from neglog.labels import tabulated
 from neglog.models.expectation import mixtures_of_lines
+from neglog.objective.coordinates import Coordinates
 from neglog.predictors import linear, rows
 from neglog.uncertainty.bootstrap import Bootstrap
 
@@ -144,3 +146,51 @@ def test_basic_intervals_stay_in_the_range_of_a_parameter():
     np.testing.assert_allclose(table.loc[("sigma", "1")], t**2 / q)
     t, q = fit.params["mean.bias"][1].item(), np.array([16.0, -16.0])
     np.testing.assert_allclose(table.loc[("mean[1]", "Intercept")], 2 * t - q)
+
+
+def few_rows(rows: int, columns: int, seed: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    return x, torch.randn(rows, generator=generator, dtype=torch.float64)
+
+
+def test_components_on_a_few_rows_are_recognised_soon(monkeypatch):
+    calls = []
+    original = Coordinates._summed
+    monkeypatch.setattr(Coordinates, "_summed", lambda *args, **kw: calls.append(1) or original(*args, **kw))
+    with pytest.raises(UnboundedLikelihoodError, match="of 8 rows"):
+        map_estimate(models.gaussian_mixture, *few_rows(8, 2))
+    assert len(calls) <= 400  # 821 before their lines were held against the rows
+
+
+def test_a_prior_that_vanishes_at_0_keeps_a_component_off_a_few_rows():
+    prior = {"sigma": dist.LogNormal(torch.zeros(2).double(), torch.ones(2).double()).to_event(1)}
+    fit = map_estimate(with_priors(models.gaussian_mixture, prior), *few_rows(8, 2))
+    assert fit.converged
+    assert fit.params["sigma"].min() > 1e-3
+
+
+def equal_responses(columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = few_rows(80, columns, seed=1)
+    y[:60] = 1.0
+    return x, y
+
+
+def test_a_component_of_equal_responses_is_named_in_the_status():
+    with pytest.warns(ConvergenceWarning, match="60 responses are equal"):
+        fit = mle(models.gaussian_mixture, *equal_responses(1))
+    assert fit.converged
+    assert "60 responses are equal (1)" in fit.status
+    assert f"{fit.params['sigma'].max().item():.3g}" in fit.status
+
+
+@pytest.mark.parametrize("fit", [mle, map_estimate])
+def test_equal_responses_that_all_starts_fall_onto_are_counted(fit):
+    with pytest.raises(UnboundedLikelihoodError, match="60 responses are equal"):
+        fit(models.gaussian_mixture, *equal_responses(0))
+
+
+def test_equal_responses_by_rounding_are_no_pit():
+    x, y = few_rows(300, 1)
+    y = (10 * y).round() + 100 * (x[:, 0] > 0)
+    assert "equal" not in mle(models.gaussian_mixture, x[:, :0], y).status

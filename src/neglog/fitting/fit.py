@@ -43,6 +43,7 @@ from neglog.fitting.offsets import Offset, levelled, offset_of
 from neglog.fitting.penalised import at_corners, is_penalised
 from neglog.fitting.refinement import refined
 from neglog.fitting.start import starting_point
+from neglog.fitting.ties import check_tie, with_tie
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
 from neglog.isolation import isolated
@@ -281,9 +282,11 @@ def _solved(
     if not (solution.converged and math.isfinite(solution.value)):
         objective.check_densities()
         check_zeros(objective, coordinates.theta(solution.z))
+        check_tie(objective, coordinates.theta(solution.z))
         if bool(torch.isfinite(solution.z).all()):
             objective.check_bounded(coordinates.theta(solution.z), times=UNCERTIFIED)
     solution = in_bounds(coordinates, solution, _existing)
+    solution = with_tie(objective, coordinates.theta(solution.z), solution)
     fit = _finished(coordinates, solution, offset)
     if not fit.converged:
         warn(f"`{objective.name}` did not converge: {fit.status}.", ConvergenceWarning)

@@ -25,6 +25,7 @@ from neglog.objective.basis import ALL_ROWS, placed, sample_of
 from neglog.objective.blocks import Block, joined, linear_blocks
 from neglog.objective.literal import in_units
 from neglog.objective.objective import PART, Objective, kinked_sites
+from neglog.objective.pits import check_pits
 from neglog.objective.rowwise import ALL_TERMS, VALUE, VALUE_AND_SLOPES, Rowwise, Terms
 from neglog.objective.shrinkage import UNTRACED, Shrinkage
 from neglog.objective.spread import followed
@@ -224,12 +225,13 @@ class Coordinates:
         """Refuse a place from which the loss falls without end; the reason for a fall that may be long.
 
         Raises:
-            UnboundedLikelihoodError: see `Objective.check_bounded`.
+            UnboundedLikelihoodError: see `Objective.check_bounded` and `check_pits`.
         """
         theta = self.theta(z)
         for rows, part in self._parts if self.objective.exacting else ():
             part.check_bounded(theta, joined(self._etas(z, rows)))
         objective = self.objective
+        check_pits(objective, theta)
         if objective.data.y.dim() == 1 or not (self.cut and self.blocks) or len(self._parts) > 1:
             return None
         design = max((block.basis.dense() for block in self.blocks if block.basis), key=lambda d: d.shape[1])

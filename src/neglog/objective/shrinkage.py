@@ -10,10 +10,11 @@ import pyro
 import torch
 from torch import Tensor
 
+from neglog.graphs.staged import BOTH, staged
 from neglog.objective.hierarchy import slopes
 from neglog.objective.normals import normal_priors
 from neglog.objective.objective import Objective
-from neglog.objective.replay import replayed
+from neglog.objective.replay import agree, replayed
 from neglog.tracing import Run, run
 
 UNTRACED = 12
@@ -65,18 +66,34 @@ class Shrinkage:
         return Prior(value + float(more), sums - normals.slope + slope, whole, normals.precision + rest)
 
     def _evaluate(self, theta: Tensor, curved: bool) -> tuple[Tensor, ...]:
-        if self.untraced > 0 or (not curved and self._graph is None):
+        if self.untraced > 0 or self._graph is None:
             self.untraced -= 1
             return self._others(theta, curved)
-        return self._others(theta) if self._graph is None else self._graph(theta)
+        return self._graph(theta, curved)
 
     @cached_property
-    def _graph(self) -> Callable[..., tuple[Tensor, ...]] | None:
-        """The others as a graph, if they can be traced."""
+    def _graph(self) -> Callable[[Tensor, bool], tuple[Tensor, ...]] | None:
+        """The others as a graph, if they can be traced: in NumPy, which is faster for few numbers."""
         if len(self._curved) > DENSE:
             return None
-        found = replayed(self._others, self.objective.initial, [], None, False)
-        return None if found.reason else found.evaluate
+        start, size = self.objective.initial, len(self._curved)
+        found = replayed(self._others, start, [], None, False)
+        if found.graph is None:
+            return None
+        graph, constants = found.graph.module.graph, found.graph.constants
+        none, flat = torch.zeros_like(start), start.new_zeros(size, size)
+
+        def evaluate(theta: Tensor, curved: bool) -> tuple[Tensor, ...]:
+            terms = (whole if curved else first).outputs([theta], [], [])
+            return tuple(terms) if curved else (*terms, flat, none)
+
+        try:
+            whole, first = (staged(graph, constants, (BOTH,), range(n), arrays=True) for n in (4, 2))
+            if all(map(agree, evaluate(start, True), found.evaluate(start))):
+                return evaluate
+        except (RuntimeError, TypeError, IndexError, ValueError, KeyError, NotImplementedError):
+            pass  # an operation that NumPy does not have; torch replays the graph as well
+        return lambda theta, curved: found.evaluate(theta)
 
     @cached_property
     @torch.enable_grad()

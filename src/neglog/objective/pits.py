@@ -1,0 +1,85 @@
+"""Pits: components of a mixture that have shrunk onto rows which their lines can follow exactly."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from neglog.distributions import NormalMixture
+from neglog.distributions.observed import latent
+from neglog.errors import UnboundedLikelihoodError
+from neglog.objective.objective import Objective
+from neglog.predictors import RESPONSE
+
+NARROW = 1e-4
+"""A spread of a component below this share of that of the response is looked at."""
+ROUNDINGS = 64
+"""Residuals of at most so many roundings of the largest response are exactly 0."""
+FALLS = (0.0, 10.0, 20.0)
+"""Falls of the logarithm of a spread between which priors may not rise by more than the likelihood does."""
+
+
+def check_pits(objective: Objective, theta: Tensor) -> None:
+    """Refuse a mixture of which a component has shrunk onto rows that its line can follow exactly.
+
+    From there the likelihood rises by the number of these rows for each unit by which the logarithm of the
+    spread falls, unless a prior of the spread vanishes at 0.
+
+    Raises:
+        UnboundedLikelihoodError: naming the first of these rows.
+    """
+    if objective.data.y.dim() != 1 or not issubclass(objective.family, NormalMixture):
+        return
+    at = objective.at(theta)
+    response = latent(at.sites[RESPONSE]["fn"])
+    sigmas = response.sigmas.detach().reshape(-1, response.sigmas.shape[-1])
+    if len(sigmas) > 1:  # spreads that have a predictor of their own
+        return
+    y = objective.data.y
+    nearest = response.components(y).detach().argmax(dim=-1)
+    for k in (sigmas[0] <= NARROW * y.std()).nonzero()[:, 0].tolist():
+        rows = (nearest == k).nonzero()[:, 0]
+        designs = [call.design for call in at.affines if torch.equal(call.value, response.means)]
+        if (
+            len(rows)
+            and designs
+            and _is_followed(designs[0][rows], y[rows])
+            and falls(objective, theta, k, rows)
+        ):
+            row = int(rows[0])
+            raise UnboundedLikelihoodError(
+                f"`{objective.name}` fits {len(rows)} of {len(y)} rows exactly (row "
+                f"{objective.data.row(row)}: y = {float(y[row]):g}): a component follows them alone, so its "
+                "spread goes to 0 and the likelihood has no maximum. Use fewer components, fewer columns or "
+                "more rows, or `map_estimate` with a prior of the spread that vanishes at 0, such as a "
+                "LogNormal."
+            )
+
+
+def _is_followed(design: Tensor, y: Tensor) -> bool:
+    """Whether a line goes through all of some rows."""
+    columns = torch.cat([design.new_ones((len(design), 1)), design], dim=1)
+    columns = columns / columns.norm(dim=0).clamp_min(1e-300)
+    found = torch.linalg.lstsq(columns, y[:, None], driver="gelsd").solution[:, 0]
+    residuals = (y - columns @ found).abs()
+    return bool(residuals.amax() <= ROUNDINGS * torch.finfo(y.dtype).eps * y.abs().amax())
+
+
+def falls(objective: Objective, theta: Tensor, component: int, rows: Tensor) -> bool:
+    """Whether the rows gain more from a spread of a component that goes to 0 than priors take."""
+    if objective.priorless:
+        return True
+    leaf = theta.detach().requires_grad_()
+    with torch.enable_grad():
+        sigmas = latent(objective.few.at(leaf).sites[RESPONSE]["fn"]).sigmas
+        log_sigma = sigmas.reshape(-1, sigmas.shape[-1])[:, component].log().mean()
+    if not log_sigma.requires_grad:
+        return False
+    (way,) = torch.autograd.grad(log_sigma, leaf)
+    if not bool(torch.isfinite(way).all() and way.any()):
+        return False
+    priors = [objective.prior_terms(theta - t * way / (way @ way), curved=False)[0] for t in FALLS]
+    weights = objective.data.weights
+    gain = float(len(rows)) if weights is None else float(weights[rows].sum())
+    steps = zip(FALLS[1:], FALLS, priors[1:], priors, strict=False)
+    return all(after - before < gain * (t - s) for t, s, after, before in steps)
