@@ -257,7 +257,14 @@ MAY_IMPORT = {
             "objective.spread",
         },
         "marked": {"errors", "objective.objective", "tracing"},
-        "limits": {"distributions", "kinks", "objective.coordinates", "objective.objective", "solvers"},
+        "limits": {
+            "distributions",
+            "errors",
+            "kinks",
+            "objective.coordinates",
+            "objective.objective",
+            "solvers",
+        },
         "curvature": {"objective.coordinates", "objective.objective", "predictors", "tracing"},
         "parabola": {
             "objective.blocks",
@@ -286,6 +293,12 @@ MAY_IMPORT = {
             "predictors",
             "solvers",
             "tracing",
+        },
+        "separation": {
+            "distributions",
+            "fitting.existence",
+            "fitting.limits",
+            "objective.coordinates",
         },
         "ties": {"distributions", "errors", "objective.objective", "objective.pits", "solvers"},
         "elsewhere": {
@@ -340,6 +353,7 @@ MAY_IMPORT = {
             "fitting.offsets",
             "fitting.penalised",
             "fitting.refinement",
+            "fitting.separation",
             "fitting.start",
             "fitting.ties",
             "guides",

@@ -11,9 +11,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import linprog
+from torch import Tensor
 
 from neglog import censored, lasso_path, map_estimate, mle, mle_batch, models, quantiles, with_priors
 from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError
+from neglog.fitting.separation import separating
+from neglog.objective.coordinates import Coordinates
 
 ROWS = 80
 COUNTS = {
@@ -399,3 +402,29 @@ def test_a_scale_of_more_rows_than_the_location_can_follow_is_fitted() -> None:
 def test_rows_with_a_mean_of_their_own_are_fitted() -> None:
     x = {"mean": torch.cat([_columns(), _mark(3)], 1), "sigma": _columns(1)}
     assert mle(models.gaussian, x, _response("gaussian")).converged
+
+
+def _in_order(rows: int, columns: int, classes: int, noise: float) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    latent = x.sum(dim=1) + noise * torch.randn(rows, generator=generator, dtype=torch.float64)
+    cuts = torch.quantile(latent, torch.linspace(0, 1, classes + 1, dtype=torch.float64)[1:-1])
+    return x, torch.bucketize(latent, cuts).double()
+
+
+@pytest.mark.parametrize(("rows", "columns", "classes"), [(20, 2, 3), (60, 1, 3), (300, 3, 4), (3000, 2, 3)])
+def test_separated_classes_in_an_order_are_found_soon(
+    rows: int, columns: int, classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    original = Coordinates._summed
+    monkeypatch.setattr(Coordinates, "_summed", lambda *args, **kw: calls.append(1) or original(*args, **kw))
+    with pytest.raises(UnboundedLikelihoodError, match="separates the responses perfectly"):
+        mle(models.ordinal, *_in_order(rows, columns, classes, 0.0))
+    assert len(calls) <= 20  # there were 97 to 361, and no error but where there were 287
+
+
+def test_classes_in_an_order_with_few_mistakes_are_fitted() -> None:
+    x, y = _in_order(300, 3, 4, 0.05)
+    assert separating(x.numpy(), y.numpy().astype(int), 3) is None
+    assert mle(models.ordinal, x, y).converged

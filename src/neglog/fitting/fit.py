@@ -37,11 +37,12 @@ from neglog.fitting.existence import (
 )
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.least_squares import closed_form
-from neglog.fitting.limits import in_bounds, is_censored_throughout, minimised, why_alike, why_unbounded
+from neglog.fitting.limits import in_bounds, is_censored_throughout, minimised, refusal, why_alike
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.offsets import Offset, levelled, offset_of
 from neglog.fitting.penalised import at_corners, is_penalised
 from neglog.fitting.refinement import refined
+from neglog.fitting.separation import watched
 from neglog.fitting.start import starting_point
 from neglog.fitting.ties import check_tie, with_tie
 from neglog.guides import Delta
@@ -278,6 +279,7 @@ def _solved(
     solver = choose(coordinates) if solver is None else solver
     coordinates, problem = problem_of(coordinates, solver)
     objective = coordinates.objective
+    problem = watched(coordinates, problem)
     solution = minimised(coordinates, problem, solver, coordinates.z(theta), progress)
     if not (solution.converged and math.isfinite(solution.value)):
         objective.check_densities()
@@ -323,10 +325,7 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
             f"other way. {why_alike(coordinates.objective)}, or {coordinates.objective.prior_advice}."
         )
     if runaway.coefficients:
-        raise UnboundedLikelihoodError(
-            f"`{name}` has no maximum: the likelihood never falls as {runaway}. "
-            f"{why_unbounded(coordinates.objective)}, or {coordinates.objective.prior_advice}."
-        )
+        raise refusal(coordinates.objective, runaway)
     status = f"the likelihood is largest at the border: it never falls as {runaway}"
     return replace(solution, converged=False, status=status)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neglog.distributions import Censored, Truncated
+from neglog.errors import UnboundedLikelihoodError
 from neglog.kinks import corner
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
@@ -104,6 +105,14 @@ def _outward(coordinates: Coordinates, start: Tensor, z: Tensor) -> tuple[Tensor
             break
         z, value = start + way, further
     return z, value
+
+
+def refusal(objective: Objective, runaway: object) -> UnboundedLikelihoodError:
+    """The error for a likelihood that never falls as `runaway` says."""
+    return UnboundedLikelihoodError(
+        f"`{objective.name}` has no maximum: the likelihood never falls as {runaway}. "
+        f"{why_unbounded(objective)}, or {objective.prior_advice}."
+    )
 
 
 def why_unbounded(objective: Objective) -> str:

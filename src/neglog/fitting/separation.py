@@ -1,0 +1,110 @@
+"""Separation: whether coefficients put classes in an order without a mistake, by a linear programme."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pyro.distributions.constraints import ordered_vector
+from torch import Tensor
+
+from neglog.distributions import Ordered
+from neglog.fitting.existence import named
+from neglog.fitting.limits import refusal
+from neglog.objective.coordinates import Coordinates
+
+CHECKS = 2
+"""The calls of `check`, one in five steps, at which a fit is slow enough to look for separation."""
+SIZES = (200, 2000)
+"""Numbers of rows, evenly spaced: where these are not separated, all are not."""
+CERTAIN = 1e-6
+"""The average margin of a row above which a direction separates; rounding makes less."""
+EXACT = 1e-8
+"""The largest violation of a constraint that is rounding."""
+Matrix = NDArray[np.float64]
+
+
+def watched(coordinates: Coordinates, problem: Any) -> Any:
+    """The problem; that of classes in an order looks for separation where a solver takes many steps."""
+    objective = coordinates.objective
+    ordered = issubclass(objective.family, Ordered) and objective.priorless and objective.data.y.dim() == 1
+    cuts = [site for site in objective.sites.values() if site.fn.support is ordered_vector]
+    weights = [name for name in objective.sites if name.endswith(".weight")]
+    if not ordered or len(cuts) != 1 or len(weights) != 1 or len(objective.sites) != 2:
+        return problem
+    return _Watched(coordinates, problem, cuts[0].name, weights[0])
+
+
+class _Watched:
+    """A problem that looks for separation once, at a late check."""
+
+    def __init__(self, coordinates: Coordinates, problem: Any, cuts: str, weight: str) -> None:
+        self._coordinates, self._problem, self._cuts, self._weight = coordinates, problem, cuts, weight
+        self._checks = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._problem, name)
+
+    def check(self, z: Tensor) -> Any:
+        """As that of the problem.
+
+        Raises:
+            UnboundedLikelihoodError: the classes are separated.
+        """
+        self._checks += 1
+        if self._checks == CHECKS:
+            self._check_separation()
+        return self._problem.check(z)
+
+    def _check_separation(self) -> None:
+        objective = self._coordinates.objective
+        call = next(call for call in objective.calls if f"{call.name}.weight" == self._weight)
+        sites, data = objective.sites, objective.data
+        kept = slice(None) if data.weights is None else data.weights > 0
+        x, y = call.design[kept].detach().numpy(), data.y[kept].numpy().astype(int)
+        scale = np.sqrt(np.square(x).mean(axis=0))
+        scale[scale == 0] = 1.0
+        found: Matrix | None = None
+        for size in (*SIZES, len(y)):
+            rows = np.unique(np.linspace(0, len(y) - 1, min(size, len(y))).astype(int))
+            found = separating(x[rows] / scale, y[rows], sites[self._cuts].size)
+            if found is None:
+                return
+        assert found is not None
+        weight, cuts = found[: len(scale)] / scale, found[len(scale) :]
+        direction = torch.zeros_like(objective.initial)
+        direction[sites[self._weight].place] = torch.as_tensor(weight)
+        direction[sites[self._cuts].place] = torch.as_tensor(np.diff(cuts, prepend=0.0))
+        raise refusal(objective, named(self._coordinates, direction, False))
+
+
+def separating(x: Matrix, y: NDArray[np.int_], cuts: int) -> Matrix | None:
+    """A direction of coefficients and cutpoints along which no row becomes less likely; None without one.
+
+    A row of class k becomes no less likely where its predictor rises no faster than cut k, and no slower than
+    cut k - 1 (Albert & Anderson 1984, for classes in an order). The programme maximises the sum of these
+    margins, with no part of the direction above 1.
+    """
+    from scipy.optimize import linprog  # only here: they take long to import
+    from scipy.sparse import csr_array, hstack, vstack
+
+    below, above = (y < cuts).nonzero()[0], (y > 0).nonzero()[0]
+    parts = [(-x[below], below, y[below], 1.0), (x[above], above, y[above] - 1, -1.0)]
+    blocks = [
+        hstack(
+            [
+                csr_array(columns),
+                csr_array((np.full(len(at), sign), (np.arange(len(at)), cut)), (len(at), cuts)),
+            ]
+        )
+        for columns, at, cut, sign in parts
+    ]
+    margins = vstack(blocks).tocsr()
+    found = linprog(-margins.sum(axis=0), A_ub=-margins, b_ub=np.zeros(margins.shape[0]), bounds=(-1, 1))
+    if found.x is None:
+        return None
+    gained = margins @ found.x
+    separated = gained.sum() >= CERTAIN * len(y) and gained.min() >= -EXACT
+    return np.asarray(found.x) if separated else None
