@@ -30,7 +30,7 @@ def variant(change, x, y=None):
 
 def named(model):
     found = line_of(Objective(flat(model), prepare(X, Y)))
-    return None if found is None else (found.mean.name, found.scale)
+    return None if found is None else (found.mean, found.scale)
 
 
 def test_a_normal_line_is_recognised():

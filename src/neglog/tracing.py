@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from neglog.data import ALL, Data
+from neglog.distributions.canonical import plain
 from neglog.errors import ModelError, NeglogError, did_you_mean
 from neglog.handlers import Model, is_parameter, is_real
 from neglog.isolation import failed, isolated, user_code
@@ -98,7 +99,10 @@ class Run(Messenger):
         self.networks: dict[str, Features] = {}
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["is_observed"] or site_is_subsample(msg):
+        if site_is_subsample(msg):
+            return
+        msg["fn"] = plain(msg["fn"])
+        if msg["is_observed"]:
             return
         if msg["name"] in self.values:
             msg["value"] = self.values[msg["name"]]

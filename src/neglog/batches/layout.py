@@ -12,11 +12,13 @@ from torch import Tensor
 from neglog.batches.likelihoods import Columns, Likelihoods, Predictor
 from neglog.batches.stack import Stack
 from neglog.data import ALL
+from neglog.distributions import Normal
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.kinks import corner
 from neglog.objective.blocks import linear_blocks
 from neglog.objective.objective import Objective, Site
+from neglog.objective.structure import Response
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine
 
@@ -66,6 +68,12 @@ class Layout:
         own = {site.name for call in self.calls for site in self.parts(call) if site is not None}
         return [site for name, site in self.objective.sites.items() if name not in own]
 
+    @property
+    def parameters(self) -> tuple[Response, list[str], list[str]]:
+        """The structure of the response, the names of the predictors, and those of the constants."""
+        names = [call.name for call in self.calls], [site.name for site in self.constants]
+        return self.objective.structure.response, *names
+
     def initial(self, count: int) -> Tensor:
         """The values that the model starts at, `(S, K)`."""
         return self.objective.initial.repeat(count, 1)
@@ -94,7 +102,7 @@ def laid_out(objective: Objective, stack: Stack) -> tuple[Layout, Kink | Square 
     others = [single_objective(objective.model, stack, last)] if last else []
     ends = in_theta(layout, stack.take(torch.tensor(sorted({0, last}))))
     density = _checked_density(layout, ends, [objective, *others])
-    return layout, _kink(layout, density) or _square(density)
+    return layout, _kink(layout, density) or _square(layout)
 
 
 def single_objective(model: Model, stack: Stack, s: int) -> Objective:
@@ -126,17 +134,11 @@ def _check_plain(layout: Layout) -> None:
         raise _unfit(layout, "its sites begin at values that depend on `y`")
 
 
-@dataclass(frozen=True)
-class _Density:
-    """The distribution of the responses, and the predictors and constants that it is made of."""
+def _checked_density(layout: Layout, ends: Likelihoods, alone: list[Objective]) -> Any:
+    """The distribution of all responses, its density held against that of single data sets.
 
-    fn: Any
-    etas: Mapping[str, Tensor]
-    params: Mapping[str, Tensor]
-
-
-def _checked_density(layout: Layout, ends: Likelihoods, alone: list[Objective]) -> _Density:
-    """Hold the batched log-likelihood against that of single data sets, at a vector of no special kind."""
+    This is done at parameters where nothing vanishes.
+    """
     theta = layout.initial(len(alone))
     theta += 0.1 * torch.cos(torch.arange(theta.numel(), dtype=theta.dtype)).reshape(theta.shape)
     for call in layout.calls:
@@ -159,39 +161,38 @@ def _checked_density(layout: Layout, ends: Likelihoods, alone: list[Objective]) 
         raise _unfit(
             layout, "its likelihood is not one of linear predictors with fixed designs and of constants alone"
         )
-    return _Density(at.sites[RESPONSE]["fn"], etas, params)
+    return at.sites[RESPONSE]["fn"]
 
 
-def _kink(layout: Layout, density: _Density) -> Kink | None:
+def _kink(layout: Layout, density: Any) -> Kink | None:
     """The corner of the response, or None if it has none.
 
     Raises:
         ModelError: it has one that is not at a linear predictor, or its scale is not a constant.
     """
-    at, etas, params = corner(density.fn), density.etas, density.params
+    at = corner(density)
     if at is None:
         return None
-    located = [name for name, eta in etas.items() if at.loc.data_ptr() == eta.data_ptr()]
-    scales = [name for name, value in params.items() if at.scale.data_ptr() == value.data_ptr()]
-    fixed = not params and len(at.scale.unique()) == 1
+    response, predictors, constants = layout.parameters
+    scale, known = response.scale, not constants and response.known_scale is not None
     u = torch.tensor([-2.0, -1.0, 1.0, 2.0], dtype=torch.float64).reshape(-1, 1, 1)
     tilts, steepness = torch.as_tensor(at.smooth(u) / u), torch.as_tensor(at.steepness)
     tilt = tilts.reshape(-1)[0]
     straight = bool(((tilts - tilt).abs() < 1e-12).all()) and len(steepness.unique()) == 1 and not at.bounds
-    if list(etas) != located or not (list(params) == scales or fixed) or not straight:
+    if predictors != [response.location] or not (constants == [scale] or known) or not straight:
         raise _unfit(layout, "its absolute values need one linear predictor, one scale and nothing else")
-    return Kink(float(steepness.reshape(-1)[0]), float(tilt), None if fixed else scales[0])
+    return Kink(float(steepness.reshape(-1)[0]), float(tilt), scale)
 
 
-def _square(density: _Density) -> Square | None:
+def _square(layout: Layout) -> Square | None:
     """Whether the response is a normal variable around its only predictor, with one standard deviation."""
-    fn, etas, params = density.fn, density.etas, density.params
-    if not isinstance(fn, torch.distributions.Normal) or len(etas) > 1 or len(params) > 1:
+    response, predictors, constants = layout.parameters
+    plain = response.is_complete and response.row_scale == 1
+    if response.family is not Normal or not plain or predictors != [response.location]:
         return None
-    located = all(fn.loc.data_ptr() == eta.data_ptr() for eta in etas.values())
-    scaled = all(v.numel() == len(v) and fn.scale.data_ptr() == v.data_ptr() for v in params.values())
-    fixed = not params and len(fn.scale.unique()) == 1
-    return Square(next(iter(params), None)) if located and scaled and (params or fixed) else None
+    if response.known_scale is not None and not constants:
+        return Square(None)
+    return Square(response.scale) if constants == [response.scale] else None
 
 
 def _designs(layout: Layout, chunk: Stack) -> list[Tensor]:

@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
+from neglog.distributions.canonical import tailed
 from neglog.distributions.quantiles import at_ends, interior, search_quantile, solve_quantile
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.supports import ends
-from neglog.distributions.tails import log_tails, tailed
+from neglog.distributions.tails import log_tails
 from neglog.errors import ModelError
 
 

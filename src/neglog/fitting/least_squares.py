@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from neglog.objective.basis import placed
+from neglog.distributions import Normal
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
-from neglog.objective.objective import NORMAL, Objective
+from neglog.objective.objective import Objective
 from neglog.objective.quadratic import quadratic_priors
-from neglog.predictors import RESPONSE
-from neglog.tracing import Affine, Run, run
 
 CANCELLED = 1e-3
 """Squares of residuals below this share of those of y are added up themselves: differences lose digits."""
@@ -24,46 +22,35 @@ TIGHT = 1e-8
 
 @dataclass(frozen=True)
 class Line:
-    """The predictor that is the mean of a Normal response, the site that is its scale, and its value."""
+    """The predictor that is the mean of a Normal response, and its scale: a site, or a known number.
 
-    mean: Affine
+    `precision` is 1 / scale², times the factor by which the model scales all rows, where it is known.
+    """
+
+    mean: str
     scale: str | None
-    spread: float
+    precision: float | None
 
     @property
     def bias(self) -> str:
-        return f"{self.mean.name}.bias"
+        return f"{self.mean}.bias"
 
     @property
     def weight(self) -> str:
-        return f"{self.mean.name}.weight"
+        return f"{self.mean}.weight"
 
 
-@torch.enable_grad()
 def line_of(objective: Objective) -> Line | None:
-    """The line of a model whose response is Normal around one predictor, with one scale for all rows.
-
-    It is told by identity: the distribution holds the very tensors that were handed to the model. Designs of
-    more than `neglog.objective.objective.SAMPLE` rows are in the predictor with those of a sample.
-    """
-    few = objective.sample
-    if objective.family not in NORMAL or few.data.y.dim() != 1 or bool(few.data.y.isnan().any()):
+    """The line of a model whose response is Normal around one predictor, with one scale for all rows."""
+    response = objective.structure.response
+    if response.family is not Normal or not (response.is_scalar and response.is_complete):
         return None
-    start = objective.params(objective.initial)
-    params = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
-    etas = {call.name: call.constant(few.rows).detach().clone() for call in objective.calls}
-    ran = run(few.model, few.data, Run(params, etas=etas))
-    site = ran.sites[RESPONSE]
-    loc, scale = site["fn"].loc, site["fn"].scale
-    mean = next((call for call in ran.affines if placed(loc) == placed(etas[call.name])), None)
-    if mean is None or mean.outputs is not None or site["mask"] is not None or any(scale.stride()):
+    mean = next((call for call in objective.calls if call.name == response.location), None)
+    if mean is None or mean.outputs is not None or bool(objective.sample.data.y.isnan().any()):
         return None
-    name = next((name for name, value in params.items() if scale.data_ptr() == value.data_ptr()), None)
-    return (
-        None
-        if name is None and scale.requires_grad
-        else Line(mean, name, float(scale.detach().reshape(-1)[0]))
-    )
+    known = response.known_scale
+    precision = None if known is None else response.row_scale / known**2
+    return None if known is None and response.scale is None else Line(mean.name, response.scale, precision)
 
 
 def null_line(objective: Objective, theta: Tensor, free: Collection[str]) -> Tensor | None:
@@ -74,11 +61,12 @@ def null_line(objective: Objective, theta: Tensor, free: Collection[str]) -> Ten
     line = line_of(objective)
     if line is None or not set(free) <= {line.bias, line.scale} or not _are_flat(objective, free):
         return None
-    data = objective.sample.data
-    params = objective.params(theta)
-    weight, bias = params.get(line.weight, line.mean.weight), params.get(line.bias, line.mean.bias)
+    few = objective.sample
+    data = few.data
     with torch.no_grad():
-        slope = Affine(line.mean.name, line.mean.design, weight, torch.zeros_like(bias))
+        mean = next(call for call in few.affines(theta) if call.name == line.mean)
+        bias, weight = mean.bias, mean.weight
+        slope = replace(mean, bias=torch.zeros_like(bias))
         rest = data.y - (slope.value if bool(weight.any()) else slope.constant(data.rows))
         weights = torch.ones_like(rest) if data.weights is None else data.weights
         bias = weights @ rest / weights.sum() if line.bias in free else bias
@@ -95,19 +83,19 @@ def closed_form(coordinates: Coordinates, theta: Tensor) -> Tensor | None:
     objective = coordinates.objective
     line = line_of(objective) if coordinates.cut else None
     own = {line.bias, line.weight, line.scale} & set(objective.sites) if line else set()
-    block = next((b for b in coordinates.blocks if line and b.predictor == line.mean.name), None)
+    block = next((b for b in coordinates.blocks if line and b.predictor == line.mean), None)
     if line is None or block is None or not len(block.places):
         return None
     priors = None
     if not _are_flat(objective, own):
-        priors = quadratic_priors(coordinates) if line.scale is None else None
+        priors = None if line.precision is None else quadratic_priors(coordinates)
         if priors is None or not _are_flat(objective, own - priors.sites):
             return None
     sums = _normal_equations(objective, block)
     products, slopes = sums.products, sums.slopes
-    if priors is not None:
-        products = products + line.spread**2 * priors.matrix[block.places][:, block.places]
-        slopes = slopes + (0.0 if priors.slope is None else line.spread**2 * priors.slope[block.places])
+    if priors is not None and line.precision is not None:
+        products = products + priors.matrix[block.places][:, block.places] / line.precision
+        slopes = slopes + (0.0 if priors.slope is None else priors.slope[block.places] / line.precision)
     factor, failed = torch.linalg.cholesky_ex(products)
     if failed:
         return None

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neglog.fitting.least_squares import line_of
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
-from neglog.objective.objective import NORMAL, Objective
-from neglog.predictors import RESPONSE
-from neglog.tracing import Run, run
+from neglog.objective.objective import Objective
 
 CANCELLED = 1e-3
 """Values below this share of what they are differences of are added up row by row."""
@@ -80,14 +79,16 @@ def parabola(coordinates: Coordinates) -> Parabola | None:
     if block.output is not None or block.basis is None or coordinates.objective.data.y.dim() != 1:
         return None
     objective, theta = coordinates.objective, torch.zeros_like(coordinates.objective.initial)
+    line = line_of(objective) if objective.structure.is_flat else None
+    if line is None or line.precision is None or line.mean != block.predictor:
+        return None
+    response = objective.structure.response
+    spread, factor = float(response.known_scale or 0.0), response.row_scale
     products, sums = torch.zeros_like(block.triangle), torch.zeros_like(theta)
-    spreads, mass, square = set(), 0.0, 0.0
+    mass, square = 0.0, 0.0
     for rows, part in objective.parts:
-        line = _line(block, rows, part)
-        if line is None:
-            return None
-        spread, y, weights = line
-        spreads.add(spread)
+        y, weights = _weighted_response(block, rows, part)
+        weights = factor * weights
         bias = objective.sites.get(f"{block.predictor}.bias")
         if bias is not None and not rows.start:
             theta[bias.place] = y.mean()  # of a part: about the middle is enough to keep digits
@@ -97,7 +98,7 @@ def parabola(coordinates: Coordinates) -> Parabola | None:
         sums[block.places] += block.gather(weighted, rows)
         mass, square = mass + float(weights.sum()), square + float(weighted @ y)
     sizes = products.diagonal().sqrt()
-    if len(spreads) > 1 or not bool((sizes > 0).all() & torch.isfinite(products).all()):
+    if not bool((sizes > 0).all() & torch.isfinite(products).all()):
         return None
     if float(torch.linalg.eigvalsh(products / sizes / sizes[:, None])[0]) < WELL:
         return None
@@ -108,25 +109,9 @@ def parabola(coordinates: Coordinates) -> Parabola | None:
     return Parabola(coordinates.z(theta), base, -sums / spread**2, matrix, coordinates.rows, magnitude)
 
 
-@torch.enable_grad()
-def _line(block: Block, rows: slice, part: Objective) -> tuple[float, Tensor, Tensor] | None:
-    """The scale of some rows, what the line is to fit, and what each counts for; None if it is no such line.
-
-    It is told by identity: the distribution holds the very tensor that was handed to the model.
-    """
-    start = part.params(part.initial)
-    params = {name: value.detach().requires_grad_() for name, value in start.items()}
-    eta = torch.zeros_like(part.data.y)
-    cut = run(part.weighted, part.data, Run(params, etas={block.predictor: eta}))
-    site = cut.sites[RESPONSE]
-    fn, scale = site["fn"], torch.as_tensor(site["scale"], dtype=eta.dtype).detach()
-    if type(fn) not in NORMAL or site["mask"] is not None or not isinstance(cut.prior(), float):
-        return None
-    if fn.loc.data_ptr() != eta.data_ptr() or fn.loc.shape != eta.shape:
-        return None
-    if any(fn.scale.stride()) or fn.scale.requires_grad:
-        return None
-    y = site["value"]
+def _weighted_response(block: Block, rows: slice, part: Objective) -> tuple[Tensor, Tensor]:
+    """What the line is to fit in some rows, and what each counts for, both `(N,)`."""
+    y = part.data.y
     if isinstance(block.offset, Tensor) or block.offset:
         y = y - (block.offset[rows] if isinstance(block.offset, Tensor) else block.offset)
-    return float(fn.scale.reshape(-1)[0]), y, scale.expand(eta.shape)
+    return y, torch.ones_like(y) if part.data.weights is None else part.data.weights

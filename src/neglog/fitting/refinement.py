@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import torch
-from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
-from torch.distributions import Independent, Normal
 
+from neglog import distributions as families
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
-from neglog.predictors import RESPONSE
 
 LARGEST = 100_000
 """Designs of more numbers than this are left as they are: so many rows have no digits to spare."""
@@ -51,18 +49,16 @@ def _least_squares(coordinates: Coordinates, theta: Tensor) -> Block | None:
         return None
     if any(call.design.numel() > LARGEST for call in objective.calls):
         return None
-    if not issubclass(objective.family, Normal | Independent | MaskedDistribution):
+    response = objective.structure.response
+    if response.family is not families.Normal or not (response.is_scalar and response.is_complete):
         return None
-    ran = objective.at(theta)
-    etas, fn = {call.name: call.value for call in ran.affines}, ran.sites[RESPONSE]["fn"]
-    while isinstance(fn, Independent | MaskedDistribution):
-        fn = fn.base_dist
-    if not isinstance(fn, Normal) or bool((fn.scale != fn.scale.reshape(-1)[0]).any()):
+    scale = objective.response(theta).scale.reshape(-1)
+    if bool((scale != scale[0]).any()):
         return None
     flat = {name for name, site in objective.sites.items() if site.masked}
     for block in coordinates.blocks:
         own = {f"{block.predictor}.{part}" for part in ("bias", "weight")} & set(objective.sites)
-        if block.output is None and own <= flat and torch.equal(etas[block.predictor], fn.loc):
+        if block.output is None and own <= flat and block.predictor == response.location:
             return block
     return None
 

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neglog.distributions import Normal
 from neglog.errors import ModelError, SingularDesignError
 from neglog.magnitudes import check_small_columns
 from neglog.objective.basis import ALL_ROWS, FAIR, Basis, are_alike, is_large, placed, spread_of, triangle_of
 from neglog.objective.cuts import joined_heads
-from neglog.objective.objective import NORMAL, Objective, Site
+from neglog.objective.objective import Objective, Site
 from neglog.objective.rowwise import VALUE_AND_SLOPES
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine
@@ -233,7 +234,8 @@ def _orthonormal(
 def _multiplied(objective: Objective) -> list[tuple[slice, Tensor]]:
     """The blocks of rows whose columns least squares will multiply with themselves and with these values."""
     data = objective.data
-    even = objective.family in NORMAL and data.weights is None and len(objective.calls) == 1
+    normal = objective.structure.response.family is Normal
+    even = normal and data.weights is None and len(objective.calls) == 1
     return [(rows, part.data.y) for rows, part in objective.parts] if even and data.y.dim() == 1 else []
 
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from neglog.objective.objective import NORMAL, Objective
+from neglog.distributions import Normal
+from neglog.distributions.canonical import family
+from neglog.objective.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def normal_priors(objective: Objective) -> Normals:
         while isinstance(fn, Independent):
             fn = fn.base_dist
         whole = msg["mask"] is None and bool((torch.as_tensor(msg["scale"]) == 1).all())
-        if not whole or type(fn) not in NORMAL or fn.loc.requires_grad or fn.scale.requires_grad:
+        if not whole or family(fn) is not Normal or fn.loc.requires_grad or fn.scale.requires_grad:
             continue
         found.add(name)
         loc, scale = (each.expand(site.shape).reshape(-1).to(slope) for each in (fn.loc, fn.scale))

@@ -10,12 +10,10 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from neglog.data import ALL, Data, check_density, check_response, observed
-from neglog.distributions import Normal
 from neglog.errors import ModelError
 from neglog.handlers import Model, weighted
 from neglog.kinks import corner, smoothed
@@ -25,6 +23,7 @@ from neglog.objective.cuts import Cut, Look, look
 from neglog.objective.rowwise import TRIED, Rows, Rowwise, rowwise_of
 from neglog.objective.sites import Site, lay_out
 from neglog.objective.spread import check_spread, may_be_exact, narrow_rows
+from neglog.objective.structure import ModelStructure, structure_of
 from neglog.objective.units import initial_in_units
 from neglog.predictors import RESPONSE, design_keys
 from neglog.tracing import (
@@ -40,7 +39,6 @@ from neglog.tracing import (
     without_biases,
 )
 
-NORMAL = (Normal, dist.Normal, torch.distributions.Normal)
 PART = 131_072
 """So many rows are worked on at a time: their numbers stay in the cache, and the model is seldom run."""
 ROOM = 2**26
@@ -48,7 +46,7 @@ ROOM = 2**26
 FAR = 1e6
 """So many times the rounding of `y` is far from it."""
 OF_ROWS = ("separable", "parts", "sample", "as_read")
-OF_MODEL = ("rowwise", "beside", "few", "cut", "seen", "_scant")
+OF_MODEL = ("rowwise", "beside", "few", "cut", "seen", "structure", "_scant")
 """What is known of an objective as long as it has the same rows, and as long as it has the same model."""
 SAMPLE = 10_000
 """So many rows say where a solver starts."""
@@ -187,6 +185,11 @@ class Objective:
         """What the model says of itself when it is cut at its predictors."""
         some = self.take(slice(0, TRIED)) if self.rows > SAMPLE and self.separable else self
         return look(self.model, some.data, self.calls, self.sites.values(), self.initial)
+
+    @cached_property
+    def structure(self) -> ModelStructure:
+        """What the model is made of."""
+        return structure_of(self.seen)
 
     @cached_property
     def cut(self) -> bool:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from neglog.distributions import Gamma, Laplace, Logistic, LogNormal, Normal, NormalMixture, StudentT
 from neglog.distributions.averaged import Averaged, quantile_of
+from neglog.distributions.canonical import tailed
 from neglog.distributions.positive import Beta
 from neglog.distributions.quadrature import gauss_legendre, nodes_of
 from neglog.distributions.shapes import broadcast_shapes
-from neglog.distributions.tails import log_tails, tailed
+from neglog.distributions.tails import log_tails
 from neglog.errors import ModelError
 
 SHARES = (1e-9, 1e-4, 0.01, 0.1, 0.5, 0.9, 0.99, 1 - 1e-4, 1 - 1e-9)

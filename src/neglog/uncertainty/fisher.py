@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from neglog import distributions as families
+from neglog.distributions.canonical import family
 from neglog.errors import ModelError
 from neglog.objective.coordinates import Coordinates
 from neglog.predictors import RESPONSE
@@ -44,7 +44,7 @@ def _of_rows(coordinates: Coordinates, z: Tensor) -> Tensor:
     fn = msg["fn"]
     known = family_of(fn)
     plain = msg["mask"] in (None, False, True) and len(fn.batch_shape) == 1
-    if not plain or (known is None and not isinstance(fn, CLASSES)):
+    if not plain or (known is None and family(fn) not in CLASSES):
         names = ", ".join(
             f"`{kind.__name__}`" for kind in (*FAMILIES, families.Categorical, families.Ordered)
         )
@@ -81,9 +81,8 @@ def _of_classes(fn: Any) -> tuple[list[Tensor], Entries]:
 
 
 def family_of(fn: Any) -> Family | None:
-    """What is known of the family of a density, written with neglog's, Pyro's or torch's class."""
-    kind = type(fn)
-    return FAMILIES.get(SAME.get(kind, kind))
+    """The parameters and the information of the family of a density; None if they are not known."""
+    return FAMILIES.get(family(fn))
 
 
 def _location_scale(of_location: float, of_scale: float) -> Callable[..., Entries]:
@@ -188,22 +187,5 @@ FAMILIES: Mapping[type, tuple[tuple[str, ...], Callable[..., Entries]]] = {
     families.Beta: (("concentration1", "concentration0"), _beta),
 }
 """Family -> its parameters, and the entries of its information in them."""
-SHARED = (
-    families.Normal,
-    families.Laplace,
-    families.StudentT,
-    families.Poisson,
-    families.Bernoulli,
-    families.Binomial,
-    families.LogNormal,
-    families.Gamma,
-    families.Weibull,
-    families.Beta,
-)
-"""The families that have the same parameters in Pyro and in torch."""
-SAME: Mapping[type, type] = {
-    getattr(module, kind.__name__): kind for kind in SHARED for module in (dist, torch.distributions)
-}
-"""The classes of Pyro and torch -> those of neglog."""
-CLASSES = (families.Ordered, torch.distributions.Categorical)
+CLASSES = (families.Ordered, families.Categorical)
 """The families of classes, whose expected information is a sum over all of them."""

@@ -1,0 +1,146 @@
+"""Structure is read from a run of the model: classes, wrappers and names change no number and no solver."""
+
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from neglog import distributions, map_estimate, mle, mle_batch, models, summary
+from neglog.handlers import flat
+from neglog.objective.objective import Objective
+from neglog.predictors import linear
+from neglog.validation import prepare
+
+X = torch.randn((60, 2), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+NOISE = torch.randn(60, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+Y = 1 + X @ torch.tensor([2.0, -1.0], dtype=torch.float64) + NOISE
+COUNTS = torch.poisson(torch.exp(0.3 * X[:, 0]), generator=torch.Generator().manual_seed(3))
+
+
+def number(value):
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def written(family, predictor="mean", scale="sigma", wrap=lambda fn: fn):
+    """A model of one location and one scale, in words of its own."""
+
+    def model(x, y=None):
+        eta = linear(predictor, x)
+        spread = pyro.sample(scale, dist.HalfNormal(number(1.0)))
+        return pyro.sample("y", wrap(family(eta, spread)), obs=y)
+
+    return model
+
+
+def structure(model, y=Y):
+    return Objective(flat(model), prepare(X, y)).structure.response
+
+
+WRAPPERS = {
+    "bare": lambda fn: fn,
+    "mask(True)": lambda fn: fn.mask(True),
+    "mask(tensor)": lambda fn: fn.mask(torch.tensor(True)),
+    "to_event(0)": lambda fn: fn.to_event(0),
+}
+CLASSES = {
+    "Normal": (distributions.Normal, dist.Normal),
+    "Laplace": (distributions.Laplace, dist.Laplace),
+    "StudentT": (partial(distributions.StudentT, 5.0), partial(dist.StudentT, 5.0)),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+@pytest.mark.parametrize("name", CLASSES)
+def test_classes_and_wrappers_take_the_same_road(name, wrap):
+    ours, theirs = CLASSES[name]
+    first = mle(written(ours), X, Y)
+    again = mle(written(theirs, "eta", "s", WRAPPERS[wrap]), X, Y)
+    assert first.status == again.status
+    assert first.steps == again.steps
+    for old, new in (("mean.weight", "eta.weight"), ("mean.bias", "eta.bias"), ("sigma", "s")):
+        torch.testing.assert_close(first.params[old], again.params[new], rtol=1e-12, atol=1e-12)
+    errors = summary(first)["std_error"].to_numpy(), summary(again)["std_error"].to_numpy()
+    torch.testing.assert_close(*map(torch.tensor, errors), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_wrappers_take_the_same_road_in_batches(wrap):
+    y = torch.stack([Y, -Y])
+    first = mle_batch(written(distributions.Normal), X, y)
+    again = mle_batch(written(dist.Normal, "eta", "s", WRAPPERS[wrap]), X, y)
+    assert torch.equal(first.steps, again.steps)
+    torch.testing.assert_close(first.params["sigma"], again.params["s"], rtol=1e-12, atol=0)
+
+
+def test_location_and_scale_are_found_whatever_they_are_called():
+    found = structure(written(dist.Normal, "log_rate", "variance"))
+    assert found.family is distributions.Normal
+    assert (found.location, found.scale) == ("log_rate", "variance")
+
+
+def test_two_scales_of_one_initial_value_are_told_apart():
+    def model(x, y=None):
+        other = pyro.sample("a", dist.HalfNormal(number(1.0)))
+        spread = pyro.sample("b", dist.HalfNormal(number(1.0)))
+        pyro.sample("c", dist.Normal(number(0.0), other))
+        return pyro.sample("y", dist.Normal(linear("mean", x), spread), obs=y)
+
+    assert structure(model).scale == "b"
+
+
+def test_what_only_equals_a_parameter_is_none():
+    """A link, a factor of 1, a lower bound: the numbers may agree, but they are not the parameter."""
+
+    def model(x, y=None, change=lambda value: value):
+        spread = pyro.sample("sigma", dist.HalfNormal(number(1.0)))
+        return pyro.sample("y", dist.Normal(change(linear("mean", x)), change(spread)), obs=y)
+
+    for change in (lambda v: 1.0 * v, lambda v: v.clamp(min=-1e9), lambda v: v + 0.0, torch.exp):
+        found = structure(partial(model, change=change))
+        assert (found.location, found.scale, found.known_scale) == (None, None, None)
+
+
+def test_a_scale_of_each_row_is_no_known_scale():
+    def model(x, y=None, noise=None):
+        scale = torch.ones(len(x), dtype=torch.float64) if noise is None else noise
+        return pyro.sample("y", dist.Normal(linear("mean", x), scale), obs=y)
+
+    noise = torch.ones(60, dtype=torch.float64)
+    noise[30:] = 3.0
+    expected = torch.linalg.lstsq(
+        torch.cat([X, torch.ones(60, 1)], 1) / noise[:, None], (Y / noise)[:, None]
+    ).solution[:2, 0]
+    fit = mle(model, X, Y, noise=noise)
+    assert fit.objective.structure.response.known_scale is None
+    torch.testing.assert_close(fit.params["mean.weight"], expected, rtol=1e-9, atol=0)
+
+
+def test_rows_that_a_model_masks_do_not_count():
+    """A mask of some rows, or weights of the model's own, leave no closed form of all rows."""
+    seen = torch.arange(60) >= 20
+
+    def masked(x, y=None):
+        spread = pyro.sample("sigma", dist.HalfNormal(number(1.0)))
+        counted = seen if len(x) == 60 else torch.ones(len(x), dtype=torch.bool)
+        with pyro.poutine.mask(mask=counted):
+            return pyro.sample("y", dist.Normal(linear("mean", x), spread), obs=y)
+
+    assert not structure(masked).is_complete
+    expected = mle(models.gaussian, X[seen], Y[seen])
+    found = mle(masked, X, Y)
+    torch.testing.assert_close(found.params["sigma"], expected.params["sigma"], rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("estimate", [mle, map_estimate])
+def test_counts_written_with_pyro_are_as_ours(estimate):
+    def model(x, y=None):
+        return pyro.sample("y", dist.Poisson(linear("eta", x).exp()).mask(True), obs=y)
+
+    first, again = estimate(models.poisson, X, COUNTS), estimate(model, X, COUNTS)
+    torch.testing.assert_close(
+        first.params["log_rate.weight"], again.params["eta.weight"], rtol=1e-7, atol=1e-7
+    )
+    assert first.converged
+    assert again.converged
