@@ -324,15 +324,6 @@ MAY_IMPORT = {
             "objective.coordinates",
             "objective.objective",
         },
-        "refinement": {"objective.blocks", "objective.coordinates", "predictors"},
-        "elsewhere": {
-            "beginnings",
-            "errors",
-            "isolation",
-            "layers",
-            "objective.coordinates",
-            "objective.objective",
-        },
         "refinement": {"distributions", "objective.blocks", "objective.coordinates", "predictors"},
         "offsets": {
             "distributions",

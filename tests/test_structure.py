@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from neglog import distributions, map_estimate, mle, mle_batch, models, summary
+from neglog.data import prepare
 from neglog.handlers import flat
 from neglog.objective.objective import Objective
 from neglog.predictors import linear
-from neglog.validation import prepare
 
 X = torch.randn((60, 2), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 NOISE = torch.randn(60, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
