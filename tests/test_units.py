@@ -96,6 +96,44 @@ def test_every_function_that_fits_refuses_a_unit_beyond_float64_by_name(entry, p
         ENTRIES[entry](x, y / y.max() * 10.0**power)
 
 
+EXCLUDED = [("gaussian", 60), ("laplace", 20), ("multivariate_gaussian", 20), ("gaussian_mixture", 14)]
+EXCLUDED += [("inverse_gaussian", -120), ("multivariate_heteroscedastic", 60)]
+
+
+@pytest.mark.parametrize(("name", "power"), EXCLUDED)
+def test_priors_that_exclude_the_unit_of_y_are_refused_with_the_unit(name, power):
+    x, y = TABLE[name].sample(40, 2)
+    with pytest.raises(
+        DataError, match=rf"order 1e{power}, which the priors of .* exclude.*pass y / 1e{power}"
+    ):
+        map_estimate(TABLE[name].model, x, y / y.abs().max() * 1.5 * 10.0**power)
+
+
+def test_priors_in_the_unit_of_y_have_their_mode_in_any():
+    x, y = TABLE["gaussian"].sample(40, 2)
+    plain, far = (
+        map_estimate(
+            with_priors(models.gaussian, neglog.priors_for(models.gaussian, x, unit * y)), x, unit * y
+        )
+        for unit in (1.0, 1e60)
+    )
+    assert far.converged
+    torch.testing.assert_close(
+        far.params["mean.weight"] / 1e60, plain.params["mean.weight"], rtol=CLOSE, atol=0
+    )
+
+
+def test_counts_of_1e12_have_the_slopes_of_counts_in_another_unit():
+    """Their loss is of 1e13 nats, in steps of 2e-3, where the likelihood was not seen to fall."""
+    x, y = TABLE["poisson"].sample(60, 2)
+    plain, far = mle(models.poisson, x, y), mle(models.poisson, x, 1e12 * y)
+    batch = mle_batch(models.poisson, x, 1e12 * y[None])
+    assert far.converged
+    assert batch.converged.all()
+    for weight in (far.params["log_rate.weight"], batch.params["log_rate.weight"][0]):
+        torch.testing.assert_close(weight, plain.params["log_rate.weight"], rtol=CLOSE, atol=CLOSE)
+
+
 def test_a_column_whose_squares_vanish_is_refused_with_its_unit():
     x, y = TABLE["gaussian"].sample(20, 2)
     with pytest.raises(DataError, match=r"column x1 of `x` has values of order 1e-200.*the column / 1e-200"):

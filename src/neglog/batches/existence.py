@@ -7,7 +7,7 @@ from torch import Tensor
 
 from neglog.batches.likelihoods import Likelihoods
 from neglog.batches.whitening import Whitened
-from neglog.fitting.existence import FALL, FAR, FLAT, RISE, STRAIGHT, WITHIN
+from neglog.fitting.existence import FALL, FAR, FLAT, STRAIGHT, WITHIN, visible_rise
 from neglog.solvers.together import Solutions
 
 
@@ -66,7 +66,8 @@ def _level(problems: Likelihoods, z: Tensor, least: Tensor, way: Tensor, index: 
     for far in FAR:
         if len(index):
             there = problems.take(index).values(z[index] + far * way[index])
-            index = index[(there <= least[index] + RISE) & (there >= least[index] - FALL)]
+            rise = visible_rise(least[index])
+            index = index[(there <= least[index] + rise) & (there >= least[index] - FALL - rise)]
     return index
 
 
@@ -76,10 +77,11 @@ def _rise(
     """Whether the losses of `index` rise where a curvature a row, however small, would show."""
     rises = torch.zeros(len(index), dtype=torch.bool)
     curved = curvature[index] > 0
-    seen = (20 * RISE / (torch.where(curved, curvature[index], 1.0) * problems.rows[index])).sqrt()
+    rise = visible_rise(least[index])
+    seen = (20 * rise / (torch.where(curved, curvature[index], 1.0) * problems.rows[index])).sqrt()
     within = WITHIN[:1] if problems.response_is_discrete else WITHIN
     for far in within if len(index) else ():
         there = problems.take(index).values(z[index] + (far * seen)[:, None] * way[index])
         shown = curved & (far * seen <= STRAIGHT) & torch.isfinite(there)
-        rises |= shown & (there > least[index] + RISE)
+        rises |= shown & (there > least[index] + rise)
     return rises

@@ -20,6 +20,7 @@ from neglog.data import prepare_fit
 from neglog.errors import ConvergenceWarning, ModelError, NeglogError, SamplingWarning, warn
 from neglog.fitting.fit import Fit, map_estimate
 from neglog.fitting.joint_mode import check_joint_mode
+from neglog.fitting.prior_units import check_prior_units
 from neglog.handlers import Model
 from neglog.isolation import isolated
 from neglog.objective.objective import Objective
@@ -165,6 +166,7 @@ def posterior(
     cores, progress = None if cores is None else whole("cores", cores), flag("progress", progress)
     data = prepare_fit(x, y, weights=weights, roles=roles_of(model, keywords, posterior), **keywords)
     objective = Objective(model, data)
+    check_prior_units(objective)
     if method == "laplace":
         check_joint_mode(objective)
     flat = [name for name, site in objective.sites.items() if site.masked]

@@ -24,6 +24,8 @@ FALL = 1.0
 """A fall of the loss in nats that shows a slope, where a solver has not arrived."""
 RISE = 1e-7
 """A rise of the loss in nats that shows a minimum."""
+ROUNDED = 8 * torch.finfo(torch.float64).eps
+"""The rounding of a loss, as a share of it: of counts of 1e12 it is of 1e13 nats, in steps of 2e-3."""
 STRAIGHT = 1e9
 """The longest way along a flat direction: beyond it the rounding of the direction moves what is not flat."""
 CERTAIN = 300.0
@@ -201,6 +203,11 @@ class Recession:
         return " and ".join(self.coefficients + self.constants)
 
 
+def visible_rise(value: Tensor) -> Tensor:
+    """The rise in nats `(...)` that shows a minimum beside the rounding of losses `value` `(...)`."""
+    return (ROUNDED * value.abs()).clamp_min(RISE)
+
+
 def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None) -> Recession | None:
     """What runs away from `z` `(K,)` without making the loss rise; None if the curvature holds everything.
 
@@ -298,7 +305,9 @@ def _is_level(
 
     A loss that is not a number there shows nothing, so it does not count.
     """
-    return all(value - FALL <= coordinates.value(z + far * direction) <= value + RISE for far in distances)
+    rise = float(visible_rise(torch.tensor(value, dtype=torch.float64)))
+    fall = FALL + rise
+    return all(value - fall <= coordinates.value(z + far * direction) <= value + rise for far in distances)
 
 
 def _rises(coordinates: Coordinates, z: Tensor, value: float, direction: Tensor, curvature: float) -> bool:
@@ -311,10 +320,11 @@ def _rises(coordinates: Coordinates, z: Tensor, value: float, direction: Tensor,
     if curvature <= 0:
         return False
     within = WITHIN if coordinates.objective.exacting else WITHIN[:1]
-    seen = (20 * RISE / (curvature * coordinates.rows)) ** 0.5
+    rise = float(visible_rise(torch.tensor(value, dtype=torch.float64)))
+    seen = (20 * rise / (curvature * coordinates.rows)) ** 0.5
     distances = (far * seen for far in within if far * seen <= STRAIGHT)
     reached = (coordinates.value(z + distance * direction) for distance in distances)
-    return any(math.isfinite(there) and there > value + RISE for there in reached)
+    return any(math.isfinite(there) and there > value + rise for there in reached)
 
 
 def _intercepts(coordinates: Coordinates, z: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ from neglog.fitting.limits import in_bounds, is_censored_throughout, minimised, 
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.offsets import Offset, levelled, offset_of
 from neglog.fitting.penalised import at_corners, is_penalised
+from neglog.fitting.prior_units import check_prior_units
 from neglog.fitting.refinement import refined
 from neglog.fitting.separation import watched
 from neglog.fitting.start import starting_point
@@ -241,6 +242,7 @@ def _fit(
     check_classes(objective)
     check_values(objective)
     check_joint_mode(objective)
+    check_prior_units(objective)
     offset = offset_of(whole)
     if offset is not None:
         objective, start = offset.removed(start)

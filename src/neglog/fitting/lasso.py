@@ -20,6 +20,7 @@ from neglog.fitting.fit import Fit, map_estimate
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.parabola import Parabola
 from neglog.fitting.penalised import Penalised, aligned, at_corners, is_penalised
+from neglog.fitting.prior_units import check_prior_units
 from neglog.fitting.start import starting_point
 from neglog.handlers import Model, flat
 from neglog.isolation import isolated
@@ -156,6 +157,7 @@ def lasso_path(
     data = prepare_fit(x, y, weights=weights, roles=roles_of(model, keywords, lasso_path), **keywords)
     objective = Objective(model, data)
     check_joint_mode(objective)
+    check_prior_units(objective)
     theta = starting_point(objective, None)
     coordinates = rescaled(objective, theta)
     if not is_penalised(coordinates):

@@ -83,22 +83,22 @@ class Objective:
             raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")
         initial = {name: first.sites[name]["value"] for name in self.sites}
         self.initial = own = self.theta(initial)
-        self.initial = initial_in_units(own, data.y, self._constants(start or ()), self._tried)
+        self.initial = initial_in_units(own, data.y, self.constants(start or ()), self.tried)
         if len(self.parts) == 1:  # of very many rows a solver will tell
             at = first if self.initial is own else self.at(self.initial)
             check_density(data, at.log_prob(RESPONSE), self.name)
 
-    def _constants(self, given: Collection[str]) -> list[slice]:
+    def constants(self, given: Collection[str]) -> list[slice]:
         """The places of the sites that are no weights and have no initial values of their own or `given`."""
         without = {f"{call.name}.weight" for call in self.calls} | set(given)
         sites = (site for name, site in self.sites.items() if name not in without)
         return [site.place for site in sites if not (site.started or site.begun)]
 
     @torch.no_grad()
-    def _tried(self, theta: Tensor) -> float:
-        """The loss of a sample of the rows; infinite where it is not a number."""
+    def tried(self, theta: Tensor, priors: bool = True) -> float:
+        """The loss of a sample of the rows, with or without the priors; infinite if it is not a number."""
         nll, prior = self.sample.trial(theta)
-        value = float(nll + prior)
+        value = float(nll + prior if priors else nll)
         return value if math.isfinite(value) else math.inf
 
     @torch.no_grad()

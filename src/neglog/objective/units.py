@@ -27,7 +27,7 @@ def initial_in_units(
     of order one overflow beside a `y` of 1e100. The move that lowers the loss most is made first. Where `y`
     is within ten powers of ten of one, `theta` itself is returned.
     """
-    size = _log_size(y)
+    size = log_size(y)
     if abs(size) <= ORDINARY or not places:
         return theta
     least = loss(theta)
@@ -41,7 +41,7 @@ def initial_in_units(
     return theta
 
 
-def _log_size(y: Tensor) -> float:
+def log_size(y: Tensor) -> float:
     """The log of the largest magnitude of a response; 0 of zeros, and where nothing is known."""
     top = float(y.abs().nan_to_num(0.0).amax()) if y.numel() else 0.0
     return math.log(top) if 0 < top < math.inf else 0.0

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from neglog.solvers.newton import EPSILON, ROUGH
+from neglog.solvers.newton import EPSILON, ROUGH, STUCK
 from neglog.solvers.solution import newton_directions
 
 KEEP = 0.02
@@ -243,6 +243,7 @@ def newton_together(
         start.new_zeros((count, size, size)),
     )
     index, at = torch.arange(count), _State.at(problems, start, opening)
+    before = torch.full_like(found.value, torch.inf)
     for step in range(max_steps):
         sound = at.sound
         if step % 5 == 4:
@@ -262,6 +263,8 @@ def newton_together(
         left = torch.where(shrinking, decrement * decrement / at.last, decrement)
         arrived = left <= torch.where(at.fresh, 1.0, 0.1) * tolerance
         noise = 64 * EPSILON * (at.value.abs() + problems.rows.sqrt())
+        stuck = at.fresh & definite & (decrement**2 <= noise) & (decrement > STUCK * before)
+        arrived |= sound & stuck  # all that is left is rounding
         reached, moved = _line_search(problems, at, direction, definite, noise, sound & ~arrived)
         # Where no step descends, the promised descent may be lost in the rounding of the sum over rows.
         good = sound & definite & (arrived | (~moved & at.fresh & (decrement**2 <= noise)))
@@ -278,12 +281,13 @@ def newton_together(
         # A step that did not come from this Hessian says nothing of it.
         own = decrement if ahead is at.hessian else torch.where(at.fresh, decrement, torch.inf)
         reached.last = torch.where(reached.last == 0, 0.0, own)
-        reached.hessian, at = ahead, reached
+        reached.hessian, at, before = ahead, reached, decrement
         if bool(ended.any()):
             going = (~ended).nonzero()[:, 0]
             if not len(going):
                 return found
             problems, index, at = problems.take(going), index[going], at.take(going)
+            before = before[going]
     found.z[index], found.value[index], found.hessian[index] = at.z, at.value, at.hessian
     return found
 
