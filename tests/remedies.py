@@ -1,0 +1,89 @@
+"""The messages in the source that advise something, and the one that an error came from."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import neglog
+
+SOURCE = Path(neglog.__file__).parent
+ERRORS = {"DataError", "ModelError", "SingularDesignError", "UnboundedLikelihoodError", "_Refused"}
+"""Errors of neglog, and what becomes one."""
+VERBS = (
+    *("Add", "Ask", "Bring", "Call", "Check", "Choose", "Compare", "Compute", "Convert", "Copy", "Correct"),
+    *("Detach", "Divide", "Draw", "Drop", "End", "Fill", "Fit", "Give", "Hold", "Install", "Join", "Keep"),
+    *("Leave", "Let", "List", "Look", "Loop", "Make", "Mend", "Model", "Name", "Number", "Pass", "Predict"),
+    *("Put", "Read", "Reduce", "Rename", "Run", "Save", "Set", "Shift", "Shorten", "Simplify", "Smooth"),
+    *("Subtract", "Take", "Train", "Turn", "Upgrade", "Use", "Wrap", "Write"),
+)
+"""Imperatives that messages begin an advice with."""
+ADVICE = re.compile(rf"(?:^|[.;:,] (?:or |and |so |then )?)(?:{'|'.join(VERBS)})\b", re.IGNORECASE)
+"""A sentence, or a part of one, that begins with an imperative."""
+
+
+def written_text(node: ast.AST) -> str:
+    """The constant parts of a message, with `{}` in the place of values."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.FormattedValue):
+        inner = written_text(node.value)
+        return inner if "{}" not in inner and inner.strip() else "{}"
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(written_text, node.values))
+    if isinstance(node, ast.BinOp):
+        return written_text(node.left) + written_text(node.right)
+    if isinstance(node, ast.IfExp):
+        return written_text(node.body) + written_text(node.orelse)
+    return "{}"
+
+
+@cache
+def messages() -> dict[tuple[str, int], str]:
+    """(module, first line of a `raise`) -> its text, for every error of neglog in the source."""
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                name = getattr(node.exc.func, "id", "")
+                if name in ERRORS and node.exc.args:
+                    at = (path.relative_to(SOURCE).as_posix(), node.lineno)
+                    found[at] = written_text(node.exc.args[0])
+    return found
+
+
+def advice() -> dict[tuple[str, int], str]:
+    """Those of `messages` that have a remedy."""
+    return {at: text for at, text in messages().items() if ADVICE.search(text)}
+
+
+def raised_at(error: BaseException | None) -> set[tuple[str, int]]:
+    """The `raise` statements of the source that an error, and its causes, came from."""
+    found = set()
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            path = Path(trace.tb_frame.f_code.co_filename)
+            if SOURCE in path.parents:
+                module = path.relative_to(SOURCE).as_posix()
+                found |= {at for at in messages() if at[0] == module and at[1] == _first(at, trace.tb_lineno)}
+            trace = trace.tb_next
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _first(at: tuple[str, int], line: int) -> int:
+    """The line of a `raise` whose statement a line of the traceback is within."""
+    return at[1] if at[1] <= line <= _ends()[at] else -1
+
+
+@cache
+def _ends() -> dict[tuple[str, int], int]:
+    return {
+        (path.relative_to(SOURCE).as_posix(), node.lineno): node.end_lineno or node.lineno
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Raise)
+    }
