@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from neglog import distributions, map_estimate, mle, mle_batch, models, summary
+from neglog import distributions, map_estimate, mle, mle_batch, models, priors_for, summary
 from neglog.data import prepare
 from neglog.handlers import flat
 from neglog.objective.objective import Objective
@@ -144,3 +144,35 @@ def test_counts_written_with_pyro_are_as_ours(estimate):
     )
     assert first.converged
     assert again.converged
+
+
+def test_priors_do_not_hang_on_names():
+    """A log variance that is called `a`, a mean that is called `log_b` and a scale that is called `c`."""
+
+    def spread(x, y=None):
+        return pyro.sample("y", dist.Normal(linear("log_b", x), torch.exp(0.5 * linear("a", x))), obs=y)
+
+    renamed = {"mean": "log_b", "log_variance": "a"}
+    expected, found = priors_for(models.heteroscedastic, X, Y), priors_for(spread, X, Y)
+    for name, prior in expected.items():
+        predictor, part = name.split(".")
+        again = found[f"{renamed[predictor]}.{part}"]
+        torch.testing.assert_close(again.loc, prior.loc)
+        torch.testing.assert_close(again.scale, prior.scale)
+    scale = priors_for(written(dist.Normal, "log_b", "c"), X, Y)["c"]
+    torch.testing.assert_close(scale.rate, priors_for(models.gaussian, X, Y)["sigma"].rate)
+
+
+def test_degrees_of_freedom_have_no_unit():
+    """The prior of log df is not centred at log sd(y), as that of the logarithm of a scale is."""
+    found = priors_for(models.student_t, {"location": X, "scale": X, "df": X}, 1000 * Y)
+    assert float(found["log_df.bias"].loc) == 0
+    torch.testing.assert_close(found["log_scale.bias"].loc, torch.log(1000 * Y.std()))
+
+
+def test_a_rate_that_is_no_exponential_has_no_logarithm():
+    def model(x, y=None):
+        return pyro.sample("y", dist.Poisson(torch.nn.functional.softplus(linear("log_rate", x))), obs=y)
+
+    assert float(priors_for(model, X, COUNTS)["log_rate.bias"].loc) == 0
+    assert float(priors_for(models.poisson, X, COUNTS)["log_rate.bias"].loc) != 0

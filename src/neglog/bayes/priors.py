@@ -10,20 +10,16 @@ import torch
 from torch import Tensor
 
 from neglog.data import Data, prepare_fit
-from neglog.distributions.observed import latent
 from neglog.errors import DataError
-from neglog.handlers import Model, is_real
+from neglog.handlers import Model
 from neglog.isolation import isolated
+from neglog.objective.links import Link, Links, Role
 from neglog.objective.objective import Objective
 from neglog.signatures import roles_of
 from neglog.tracing import Affine
 
 SPREADS = 2.5
 """Moving x by one of its standard deviations moves y by so many of its own, a priori, or less."""
-LOGS = ("log_rate", "log_mean", "log_median", "log_scale")
-"""Predictors of the log of y, where it is not negative."""
-LINKS = ("log", "zero", "partial")
-"""The predictors whose names begin so are in no units of y."""
 
 
 @isolated
@@ -39,7 +35,10 @@ def priors_for(
     - any other (a log, a log-odds): weights Normal(0, 2.5 / sd(x)), and at the average row Normal(m, 2.5),
       where m is log mean(y) for the log of a rate, mean or median (per unit of `exposure`), log sd(y) for
       the log of a scale of a real y (2 log sd(y) of a variance), and 0 otherwise;
-    - ``sigma`` or ``scale`` of a real y: Exponential(1 / sd(y)).
+    - the scale of a real y: Exponential(1 / sd(y)).
+
+    What a predictor or a site is to y is read from the distribution that the model gives y, whatever it is
+    called.
 
     A bias is the predictor where x is 0, which may be far from the average row, so the prior of the bias is
     as wide as the two above make it: its variance is the sum of theirs, the latter times mean(x)².
@@ -64,32 +63,34 @@ def priors_for(
     data = prepare_fit(x, y, weights=weights, roles=roles_of(model, keywords, priors_for), **keywords)
     objective = Objective(model, data)
     data = objective.data
-    real = is_real(latent(objective.response(objective.initial)).support)
-    mean, spread = _moments("y", data.y, data.weights)
+    links, (mean, spread) = Links(objective), _moments("y", data.y, data.weights)
     found: dict[str, dist.Distribution] = {}
     for call in objective.calls:
-        identity = real and not call.name.startswith(LINKS)
-        centre, unit = (mean, spread) if identity else (_centre(call.name, data, real, mean, spread), 1.0)
-        found |= _of_predictor(objective, call, centre, SPREADS * torch.as_tensor(unit).to(mean))
-    for name in ("sigma", "scale"):
-        if real and name in objective.sites:
-            found[name] = dist.Exponential((1 / spread).expand(objective.sites[name].shape))
+        link = links.of(call.name)
+        centre, unit = _average(link, data, mean, spread)
+        found |= _of_predictor(objective, call, link, centre, SPREADS * unit)
+    for name, site in objective.sites.items():
+        if links.is_scale(name):
+            found[name] = dist.Exponential((1 / spread).expand(site.shape))
     return {name: found[name] for name in objective.sites if name in found}
 
 
-def _centre(name: str, data: Data, real: bool, mean: Tensor, spread: Tensor) -> Tensor:
-    """The value of a linked predictor at the average row, as far as its name and y tell it."""
-    if real and name.startswith("log_"):
-        return spread.log() * (2 if "variance" in name else 1)
-    if not real and name in LOGS:
+def _average(link: Link, data: Data, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """The value of a predictor at the average row, as far as its link and y tell it, and its unit."""
+    one = mean.new_ones(())
+    if link.role is Role.LOCATION:
+        return mean, spread
+    if link.role is Role.LOG_SCALE:
+        return link.power * spread.log(), one
+    if link.role is Role.LOG_MEAN:
         exposure = data.keywords.get("exposure", torch.ones(data.rows))
         weights = torch.ones(data.rows) if data.weights is None else data.weights
-        return (mean / ((weights * exposure).sum() / weights.sum())).log()
-    return torch.zeros_like(mean)
+        return (mean / ((weights * exposure).sum() / weights.sum())).log(), one
+    return mean.new_zeros(()), one
 
 
 def _of_predictor(
-    objective: Objective, call: Affine, centre: Tensor, width: Tensor
+    objective: Objective, call: Affine, link: Link, centre: Tensor, width: Tensor
 ) -> dict[str, dist.Distribution]:
     names = {part: f"{call.name}.{part}" for part in ("weight", "bias")}
     sites = {part: objective.sites[name] for part, name in names.items() if name in objective.sites}
@@ -100,7 +101,7 @@ def _of_predictor(
     if "weight" in sites:
         scale = (width[..., None] / spreads).expand(sites["weight"].shape)
         found[names["weight"]] = dist.Normal(torch.zeros_like(scale), scale)
-    if "bias" in sites and call.name != "partial":
+    if "bias" in sites and link.role is not Role.DEPENDENCE:
         reach = (1 + (means / spreads).square().sum()).sqrt()
         shape = sites["bias"].shape
         found[names["bias"]] = dist.Normal(centre.expand(shape), (width * reach).expand(shape))
