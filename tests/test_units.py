@@ -16,6 +16,7 @@ import neglog
 from neglog import map_estimate, mle, mle_batch, models, posterior, quantiles
 from neglog.errors import ConvergenceWarning, DataError, SingularDesignError, UnboundedLikelihoodError
 from neglog.handlers import with_priors
+from neglog.objective import blocks
 from neglog.predictors import linear, rows
 from neglog.validation import cross_validate
 
@@ -325,3 +326,23 @@ def test_columns_alike_have_the_likelihood_of_what_is_returned_or_an_error_by_na
     x[:, 1] = x[:, 0] + 1e-13 * noise
     with pytest.raises(SingularDesignError, match="x0, x1"):
         mle(row.model, x, y, **row.keywords(80))
+
+
+def test_clocks_in_a_design_beyond_ten_million_numbers_have_the_fit_of_their_differences():
+    """Decomposed in place, they cost 125 nats, and the optimum was certified."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand((1_010_000, 10), generator=generator, dtype=torch.float64)
+    x[:, :2] = (3.6e6 * x[:, :2]).round()
+    y = torch.poisson(torch.exp(1 + 3e-7 * x[:, 0] + 0.3 * x[:, 2]), generator=generator)
+    near = mle(models.poisson, x, y)
+    x[:, :2] += 1.7e12
+    far = mle(models.poisson, x, y)
+    assert far.converged
+    assert far.nll == pytest.approx(near.nll, abs=1e-4)
+
+
+def test_columns_too_far_from_0_for_a_design_that_is_not_copied_are_refused_by_name(monkeypatch):
+    monkeypatch.setattr(blocks, "MAX_COPIED", 10)
+    x, y = clocks(1.0)
+    with pytest.raises(SingularDesignError, match=r"columns \[0\].*so far from 0.*Subtract"):
+        mle(models.student_t, x, y)

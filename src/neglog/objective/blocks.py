@@ -25,6 +25,10 @@ OFFSET = 1e3
 """A column further from 0 than this, in units of its spread, is decomposed without its mean."""
 MAX_CENTRED = 10_000_000
 """The largest design, in numbers, that is copied without its means; larger ones are decomposed in place."""
+VERY_FAR = 1e4
+"""A column further from 0 than this, in the same units, loses digits where it is decomposed in place."""
+MAX_COPIED = 100_000_000
+"""The largest design, in numbers, with columns so far from 0, that is copied without its means."""
 FEW = 50_000
 """So many rows say about how large a column is."""
 
@@ -248,7 +252,11 @@ def _decomposed(
     only the first row of R: ``[1, x] = [1, x - c] T`` with c in the first row of T.
     """
     triangle, basis = _factors(columns, one, parts, further)
-    if further is not None or not one or columns.numel() > MAX_CENTRED or not bool(is_far(triangle).any()):
+    if further is not None or not one or not bool(is_far(triangle).any()):
+        return triangle, basis
+    very = is_far(triangle, VERY_FAR)
+    if columns.numel() > (MAX_COPIED if bool(very.any()) else MAX_CENTRED):
+        _check_in_place(very)
         return triangle, basis
     centre = columns.mean(dim=0)
     triangle, basis = _factors(columns - centre, one, parts, None)
@@ -257,9 +265,23 @@ def _decomposed(
     return triangle, basis
 
 
-def is_far(triangle: Tensor) -> Tensor:
-    """Which columns of a design beside an intercept are far from 0 in units of their spread, `(P - 1,)`."""
-    return triangle[0, 1:].abs() > OFFSET * triangle[1:, 1:].norm(dim=0)
+def is_far(triangle: Tensor, offset: float = OFFSET) -> Tensor:
+    """Which columns beside an intercept are further from 0 than `offset` of their spreads, `(P - 1,)`."""
+    return triangle[0, 1:].abs() > offset * triangle[1:, 1:].norm(dim=0)
+
+
+def _check_in_place(very: Tensor) -> None:
+    """Refuse columns that lose digits in place, of a design that is too large to be copied.
+
+    Raises:
+        SingularDesignError: with the positions of the columns.
+    """
+    places = very.nonzero()[:, 0].tolist()
+    if places:
+        raise SingularDesignError(
+            f"columns {places} of a design of over {MAX_COPIED:,} numbers are so far from 0 that float64 "
+            "cannot tell them from the intercept. Subtract a constant from each, such as its mean."
+        )
 
 
 def _factors(
