@@ -811,11 +811,22 @@ MAY_IMPORT = {
         "isolation",
         "prediction.predict",
     },
-    "cli": {"__init__", "comparison", "errors", "export", "formula", "plots", "reports", "tables"},
+    "usage": set(),
+    "cli": {
+        "__init__",
+        "comparison",
+        "errors",
+        "export",
+        "formula",
+        "plots",
+        "reports",
+        "tables",
+        "usage",
+    },
 }
 HANDS_ON = {"losses": {"dictionary"}}
 """Names that a module hands on when they are asked for, and does not import: `losses.likelihood_of`."""
-OUTSIDE = {"cli", "comparison", "export", "formula", "plots", "reports", "tables"}
+OUTSIDE = {"cli", "comparison", "export", "formula", "plots", "reports", "tables", "usage"}
 """The command line and what serves it."""
 PACKAGES = {name: inside for name, inside in MAY_IMPORT.items() if isinstance(inside, dict)}
 MODULES = {name: allowed for name, allowed in MAY_IMPORT.items() if name not in PACKAGES} | {

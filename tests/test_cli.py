@@ -239,9 +239,9 @@ def test_predictions_go_to_stdout_and_to_every_kind_of_table(saved: str) -> None
     result = run("predict", saved, CARS)
     assert result.exit_code == 0
     assert result.stdout.splitlines()[0] == "speed,dist,mean,median,sd,lower,upper"
-    run("predict", saved, CARS, "--out", "deep/out.csv")
-    expected = read_table("deep/out.csv")
-    assert Path("deep/out.csv").read_text() == result.stdout
+    run("predict", saved, CARS, "--out", "whole.csv")
+    expected = read_table("whole.csv")
+    assert Path("whole.csv").read_text() == result.stdout
     for name in ("out.tsv", "out.parquet"):
         run("predict", saved, CARS, "--out", name)
         pd.testing.assert_frame_equal(read_table(name), expected, check_exact=True)
@@ -343,11 +343,11 @@ def test_a_model_that_fails_is_listed_with_its_reason(monkeypatch: pytest.Monkey
         return whole(model, *arguments, **keywords)
 
     monkeypatch.setattr("neglog.comparison.mle", fails)
-    result = run("compare", CARS, "dist ~ speed", "--plot", "deep/cars.png")
+    result = run("compare", CARS, "dist ~ speed", "--plot", "some.png")
     assert result.exit_code == 0
     assert "laplace: no maximum" in result.stdout.splitlines()
     assert any(line.startswith("laplace") and line.endswith("failed") for line in result.stdout.splitlines())
-    assert Path("deep/cars.png").exists()
+    assert Path("some.png").exists()
 
 
 def test_compare_refuses_in_one_line() -> None:
@@ -423,6 +423,55 @@ def test_a_long_cell_is_not_shown_whole() -> None:
     assert len(message) < 1100
     assert "row 20 has 'aaa" in message
     assert message.endswith("if its values are categories.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "--nope"], "--nope"),
+        (["fit", CARS], "'FORMULA'"),
+        (["fit", CARS, "dist ~ speed"], "'--model'"),
+        (["nope"], "'nope'"),
+        (["fit", CARS, "dist ~ speed", "-m", "gaussian", "--model", "laplace"], "gaussian, laplace"),
+        (["fit", CARS, "dist ~ speed", "-m", "gaussian", "--out", "a", "--out=b"], "a, b"),
+        (["predict", "a", CARS, "--level", "2"], "--level"),
+        (["compare", CARS, "dist ~ speed", "--seed", "-1"], "'--seed'"),
+        (["compare", CARS, "dist ~ speed", "--folds", "x"], "'--folds'"),
+        (["compare", CARS, "dist ~ speed", "--no-plot", "--plot", "x.png"], "--no-plot"),
+    ],
+)
+def test_errors_of_usage_are_one_line(arguments: list[str], message: str) -> None:
+    line = complaint(*arguments)
+    assert message in line
+    assert "--help" in line
+
+
+def test_a_list_of_formulas_may_have_several() -> None:
+    formulas = ["--also", "sigma ~ speed", "--also", "nothing ~ speed"]
+    assert "no predictor `nothing`" in complaint("fit", CARS, "dist ~ speed", "-m", "gaussian", *formulas)
+
+
+def test_no_folder_is_made_and_no_data_are_replaced(saved: str) -> None:
+    before = sorted(Path.cwd().rglob("*"))
+    fit = ["fit", CARS, "dist ~ speed", "-m", "gaussian", "--out", "deep/model"]
+    for arguments in (fit, ["predict", saved, CARS, "--out", "deep/x.csv"],
+                      ["compare", CARS, "dist ~ speed", "--plot", "deep/x.png"]):  # fmt: skip
+        assert "`deep`, which does not exist" in complaint(*arguments)
+    assert sorted(Path.cwd().rglob("*")) == before
+    Path("rows.csv").write_bytes(Path(CARS).read_bytes())
+    Path("again.csv").symlink_to("rows.csv")
+    for name in ("rows.csv", "./rows.csv", "again.csv"):
+        assert "would replace the data" in complaint("predict", saved, "rows.csv", "--out", name)
+    assert Path("rows.csv").read_bytes() == Path(CARS).read_bytes()
+
+
+def test_a_table_that_is_not_gzipped_is_named() -> None:
+    Path("plain.csv.gz").write_bytes(Path(CARS).read_bytes())
+    assert "`plain.csv.gz` is not gzipped" in complaint(
+        "fit", "plain.csv.gz", "dist ~ speed", "-m", "gaussian"
+    )
+    Path("plain.csv.gz").rename("plain.csv")  # the remedy
+    assert run("fit", "plain.csv", "dist ~ speed", "-m", "gaussian").exit_code == 0
 
 
 def test_an_interrupt_is_code_130(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,6 +207,7 @@ CONTRADICTIONS: list[tuple[str, Steps, Any]] = [
     ("C(k)", ("formula", "main", "levels", "C(k)", "list"), [0, 1, 2, {"float": "nan"}]),
     ("C(k)", ("formula", "main", "levels", "C(k)", "list"), [0, 2, 1, 3]),
     ("C(k)", ("formula", "main", "levels"), NOTHING),
+    ("C(k, contr.poly)", ("formula", "main", "levels", "C(k, contr.poly)", "list"), [0, 2, 1, 3]),
     ("C(k, levels=[3, 2, 1, 0])", ("formula", "main", "levels", "dict", 0, 1, "list"), [0, 1, 2, 3]),
     ("C(x > 2)", ("formula", "main", "levels", "C(x > 2)", "list"), [True, False]),
     ("C(group, contr.sum)", ("formula", "main", "levels", "C(group, contr.sum)", "list"), ["b", "a", "c"]),

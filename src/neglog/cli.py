@@ -6,6 +6,7 @@ not converge, 2 for a request that cannot be met, with one line that says why, 1
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import sys
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neglog.errors import ConvergenceWarning, DataError, NeglogError
+from neglog.usage import Command, Commands, say
 
 if TYPE_CHECKING:  # Everything else is imported where it is used, or `neglog --help` would wait for torch.
     import pandas as pd
@@ -34,6 +36,7 @@ LONGEST = 1000
 
 app = typer.Typer(
     name="neglog",
+    cls=Commands,
     help="Every regression loss is the negative log of a likelihood: fit it, question it, compare it.",
     epilog=EPILOG,
     no_args_is_help=True,
@@ -105,7 +108,7 @@ def _options(
     pass
 
 
-@app.command()
+@app.command(cls=Command)
 def fit(
     data: Data,
     formula: FormulaText,
@@ -130,6 +133,7 @@ def fit(
 
         model_named(model)
         if out is not None:
+            _check_place("--out", out)
             export.check_folder(out)
         learned = _learn(data, formula, also, weights, drop_missing)
         design, table = learned.design, learned.table
@@ -146,12 +150,13 @@ def fit(
             _print_json(reports.fit_json(result, summary(result), loss, **asked, **more))
         else:
             _print(reports.estimates_table(summary(result)), "", reports.fit_table(result, loss))
-            _say(f"saved in {out}" if out is not None else None)
+            if out is not None:
+                say(f"saved in {out}")
     if not result.converged:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command)
 def predict(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="What `neglog fit --out` made.", show_default=False)
@@ -176,6 +181,7 @@ def predict(
 
         if out is not None:
             check_kind(out)
+            _check_place("--out", out, data)
         saved = export.load(folder)
         if saved.formula is None:
             raise DataError(
@@ -195,16 +201,16 @@ def predict(
             typer.echo(result.to_csv(index=False), nl=False)
         else:
             write_table(result, out)
-            _say(f"{len(result)} rows written to {out}")
+            say(f"{len(result)} rows written to {out}")
 
 
-@app.command()
+@app.command(cls=Command)
 def compare(
     data: Data,
     formula: FormulaText,
     also: Also = None,
     folds: Annotated[int, typer.Option(help="Into how many parts the rows are dealt.", min=2)] = 5,
-    seed: Annotated[int, typer.Option(help="Decides which row goes where.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides which row goes where.", min=0)] = 0,
     weights: Weights = None,
     drop_missing: DropMissing = False,
     plot: Annotated[
@@ -234,6 +240,7 @@ def compare(
         path = None if no_plot else plot or Path(f"{data.name.split('.')[0]}-compare.png")
         if path is not None:
             plots.check_format(path)
+            _check_place("--plot", path, data)
         learned = _learn(data, formula, also, weights, drop_missing)
         watch = _bar if _shows_progress(as_json) else iter
         kind: Kind | None = None if response is None else response.value
@@ -251,7 +258,8 @@ def compare(
         else:
             _print(reports.comparison_table(comparison), "")
             typer.echo("\n".join([*reports.reasons(comparison), *reports.conclusion(comparison)]))
-            _say(f"picture in {path}" if path is not None else None)
+            if path is not None:
+                say(f"picture in {path}")
 
 
 def _learn(
@@ -273,8 +281,22 @@ def _read(data: Path) -> pd.DataFrame:
         raise DataError(f"`{data}` is a pipe or a device. Write the table to a file, and give its path.")
     try:
         return read_table(data)
+    except gzip.BadGzipFile:
+        raise DataError(
+            f"`{data}` is not gzipped, or damaged. Compress it again, or name it without .gz."
+        ) from None
     except (EOFError, zlib.error):
         raise DataError(f"`{data}` is cut off or damaged. Copy or compress it again.") from None
+
+
+def _check_place(option: str, path: Path, data: Path | None = None) -> None:
+    """Raise DataError unless a file or folder can be made there that does not take the place of the data."""
+    if not path.parent.is_dir():
+        raise DataError(
+            f"`{option} {path}` needs the folder `{path.parent}`, which does not exist. Make it first."
+        )
+    if data is not None and path.exists() and data.exists() and path.samefile(data):
+        raise DataError(f"`{option} {path}` would replace the data. Name another file.")
 
 
 def _check_scored(comparison: Comparison) -> None:
@@ -306,7 +328,7 @@ def _reporting() -> Iterator[None]:
     """Foreseeable failures and warnings as one line each on stderr; a failure exits with code 2."""
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
-        _say(f"warning: {' '.join(str(message).split())}")
+        say(f"warning: {' '.join(str(message).split())}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", ConvergenceWarning)
@@ -316,10 +338,10 @@ def _reporting() -> Iterator[None]:
         except BrokenPipeError:  # The reader of stdout has seen enough.
             raise typer.Exit(0) from None
         except KeyboardInterrupt:
-            _say("interrupted")
+            say("interrupted")
             raise typer.Exit(130) from None
         except (NeglogError, OSError) as error:
-            _say(f"error: {_in_one_line(error)}")
+            say(f"error: {_in_one_line(error)}")
             raise typer.Exit(2) from None
 
 
@@ -342,13 +364,9 @@ def _print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
 
 
-def _say(text: str | None) -> None:
-    if text is not None:
-        typer.echo(f"neglog: {text}", err=True)
-
-
 def _say_dropped(dropped: int, rows: int) -> None:
-    _say(f"dropped {dropped} of {rows} rows, which have a missing value" if dropped else None)
+    if dropped:
+        say(f"dropped {dropped} of {rows} rows, which have a missing value")
 
 
 def _shows_progress(as_json: bool) -> bool:

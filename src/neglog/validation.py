@@ -173,8 +173,9 @@ def deal(masses: Tensor, folds: int, seed: int) -> Tensor:
     """The fold of each row `(N,)`. Rows of weight 0 are in no fit; they go along with the first fold.
 
     Raises:
-        DataError: `folds` is below 2 or above the number of rows that count.
+        DataError: `folds` is below 2 or above the number of rows that count; or as `seed_of`.
     """
+    seed = seed_of(seed)
     counted = torch.nonzero(masses > 0)[:, 0]
     if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= len(counted):
         raise DataError(

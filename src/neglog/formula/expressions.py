@@ -74,10 +74,10 @@ def stateful_calls(expression: str, method: str) -> Iterator[ast.Call]:
                 yield node
 
 
-def has_contrasts(expression: str, method: str) -> bool:
-    """Whether an expression codes a category with contrasts of its own."""
+def has_argument(name: str, expression: str, method: str) -> bool:
+    """Whether an expression is a call with a constant argument of this name, such as ``contrasts``."""
     tree = parse(expression) if method == "python" else None
-    return isinstance(tree, ast.Call) and "contrasts" in arguments(tree)[1]
+    return isinstance(tree, ast.Call) and name in arguments(tree)[1]
 
 
 def state_key(call: ast.Call) -> str:

@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from neglog.errors import DataError
-from neglog.formula.expressions import categorical_column, has_contrasts, state_key, stateful_calls
+from neglog.formula.expressions import (
+    categorical_column,
+    columns_used,
+    has_argument,
+    state_key,
+    stateful_calls,
+)
 from neglog.formula.limits import (
     MAX_COLUMNS,
     MAX_CONTRAST_LEVELS,
@@ -125,13 +131,21 @@ def checked_levels(terms: Terms, saved: Mapping[Any, Any], texts: Sequence[str])
         if text not in kinds or not isinstance(levels, list) or not _are_levels(levels):
             raise DataError(f"{_DAMAGED}: the levels of `{shown(str(text))}` cannot be used. {_SAVE_AGAIN}")
         check_level_count(text, kinds[text], len(levels))
-        column = categorical_column(text, kinds[text])
-        if column is not None and column not in texts and isinstance(levels[0], str):
-            raise DataError(
-                f"{_DAMAGED}: the levels of `{shown(text)}` are text, and its column holds numbers. "
-                f"{_SAVE_AGAIN}"
-            )
+        if set(texts).isdisjoint(columns_used(text, kinds[text])):
+            _check_numbers(text, kinds[text], levels)
     return dict(saved)
+
+
+def _check_numbers(text: str, how: str, levels: Sequence[Any]) -> None:
+    """Raise DataError unless levels are those of columns of numbers, which come in order if none is given."""
+    computed = categorical_column(text, how) is None
+    if not computed and isinstance(levels[0], str):
+        reason = "text, and its column holds numbers"
+    elif not has_argument("levels", text, how) and list(levels) != sorted(levels):
+        reason = "not in order"
+    else:
+        return
+    raise DataError(f"{_DAMAGED}: the levels of `{shown(text)}` are {reason}. {_SAVE_AGAIN}")
 
 
 def _are_levels(levels: Sequence[Any]) -> bool:
@@ -150,7 +164,7 @@ _LEVELS: Sequence[tuple[str, Any]] = (
 
 def check_level_count(expression: str, method: str, count: int) -> None:
     """Raise DataError if a category has more levels than can be coded."""
-    most = MAX_CONTRAST_LEVELS if has_contrasts(expression, method) else MAX_LEVELS
+    most = MAX_CONTRAST_LEVELS if has_argument("contrasts", expression, method) else MAX_LEVELS
     if count > most:
         raise DataError(
             f"`{shown(expression)}` has {count} levels; at most {most} can be coded. "
