@@ -392,6 +392,7 @@ MAY_IMPORT = {
             "conversion",
             "data",
             "errors",
+            "fitting.existence",
             "fitting.fit",
             "fitting.joint_mode",
             "fitting.parabola",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from torch import Tensor
 
-from neglog import censored, lasso_path, map_estimate, mle, mle_batch, models, quantiles, with_priors
+from neglog import censored, flat, lasso_path, map_estimate, mle, mle_batch, models, quantiles, with_priors
 from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError
 from neglog.fitting.separation import separating
 from neglog.objective.coordinates import Coordinates
@@ -152,6 +152,33 @@ def test_a_path_of_counts_that_are_all_0_is_at_its_border_as_its_fit_is() -> Non
     with pytest.warns(ConvergenceWarning, match=border), pytest.warns(ConvergenceWarning, match=path):
         found = lasso_path(model, _columns(), torch.zeros(ROWS), n=3)
     assert not found.converged.any()
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "name", ["negative_binomial", "zero_inflated_poisson", "zero_inflated_negative_binomial"]
+)
+def test_a_path_of_given_strengths_is_at_a_border_where_its_fit_is(name: str, constant: float) -> None:
+    scale = torch.ones(2, dtype=torch.float64)
+    prior = dist.Laplace(torch.zeros_like(scale), scale).to_event(1)
+    model = with_priors(getattr(models, name), {f"{COUNTS[name]}.weight": prior})
+    y = torch.full((ROWS,), constant)
+    with pytest.warns(ConvergenceWarning, match="no optimum was certified"):
+        path = lasso_path(model, _columns(), y, strengths=[2.0, 1.0])
+    with pytest.warns(ConvergenceWarning, match="largest at the border"):
+        fit = map_estimate(model, _columns(), y)
+    assert path.converged.tolist() == [fit.converged] * 2 == [False] * 2
+
+
+@pytest.mark.parametrize("name", ["poisson", "bernoulli"])
+def test_a_path_of_given_strengths_refuses_certain_counts_as_its_fit_does(name: str) -> None:
+    scale = torch.ones(2, dtype=torch.float64)
+    prior = dist.Laplace(torch.zeros_like(scale), scale).to_event(1)
+    model = flat(
+        with_priors(getattr(models, name), {f"{COUNTS[name]}.weight": prior}), f"{COUNTS[name]}.bias"
+    )
+    with pytest.raises(UnboundedLikelihoodError, match="every `y` is 0"):
+        lasso_path(model, _columns(), torch.zeros(ROWS), strengths=[2.0, 1.0])
 
 
 def test_a_response_in_tiny_units_is_no_constant() -> None:

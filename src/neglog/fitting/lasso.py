@@ -16,6 +16,7 @@ from neglog.arguments import whole, written
 from neglog.conversion import to_tensor
 from neglog.data import prepare_fit
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError, warn
+from neglog.fitting.existence import check_certain, check_classes, recession
 from neglog.fitting.fit import Fit, map_estimate
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.parabola import Parabola
@@ -28,7 +29,7 @@ from neglog.kinks import sharpened
 from neglog.objective.coordinates import rescaled
 from neglog.objective.objective import Objective, kinked_sites
 from neglog.signatures import roles_of
-from neglog.solvers import ProximalNewton
+from neglog.solvers import ProximalNewton, Solution
 from neglog.solvers.path import quadratic_path
 from neglog.solvers.proximal import Penalty, proximal_step
 
@@ -156,6 +157,8 @@ def lasso_path(
         raise DataError(f"`n` must be at least 1 and `ratio` between 0 and 1; they are {n} and {ratio:g}.")
     data = prepare_fit(x, y, weights=weights, roles=roles_of(model, keywords, lasso_path), **keywords)
     objective = Objective(model, data)
+    check_certain(objective)
+    check_classes(objective)
     check_joint_mode(objective)
     check_prior_units(objective)
     theta = starting_point(objective, None)
@@ -253,8 +256,13 @@ def _path(problem: Penalised, z: Tensor, grid: Tensor) -> _Points:
             break
         z = found[-1].z
     points, values = [one.z for one in found], [problem.smooth.value(one.z) for one in found]
-    certified = torch.tensor([one.converged for one in found])
+    certified = torch.tensor([one.converged and _has_optimum(problem, one) for one in found])
     return _Points(torch.stack(points), torch.tensor(values, dtype=grid.dtype), certified)
+
+
+def _has_optimum(problem: Penalised, point: Solution) -> bool:
+    """Whether no constant or coefficient runs to a border from a point, as `map_estimate` requires."""
+    return recession(problem.coordinates, point.z, point.hessian) is None
 
 
 def _least_strength(problem: Penalised, null: Tensor) -> float:
