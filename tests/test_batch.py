@@ -18,7 +18,13 @@ from neglog.batches import batch, likelihoods, normal_equations, replayed
 from neglog.batches.layout import in_theta, lay_out
 from neglog.batches.stack import prepare_stack
 from neglog.data import prepare
-from neglog.errors import ConvergenceWarning, DataError, ModelError, SingularDesignError
+from neglog.errors import (
+    ConvergenceWarning,
+    DataError,
+    ModelError,
+    SingularDesignError,
+    UnboundedLikelihoodError,
+)
 from neglog.labels import site_labels
 from neglog.objective.objective import Objective
 from neglog.predictors import linear, positive, rows
@@ -664,3 +670,21 @@ def test_objectives_alone_are_the_same_functions():
     assert isinstance(alone, Objective)
     theta = alone.theta({name: value[1] for name, value in fit.params.items()})
     assert float(fit.nll[1]) == pytest.approx(alone.nll(theta), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "heteroscedastic", "huber"])
+def test_rows_with_a_scale_of_their_own_have_the_verdict_of_a_single_fit(name):
+    """A batch stopped at a local optimum, where the likelihood of that row had not begun to rise."""
+    row = TABLE[name]
+    x, y = row.sample(12, 2)
+    marked = torch.zeros((12, 1), dtype=x.dtype)
+    marked[3] = 1.0
+    for column in (marked, 1.0 - marked):
+        designs = {row.location: x[:, :1], row.scale: column}
+        for fit in (lambda at: mle(row.model, at, y), lambda at: mle_batch(row.model, at, y[None])):
+            with pytest.raises(UnboundedLikelihoodError, match="row 3 alone"):
+                fit(designs)
+    own = torch.stack([marked, x[:, 1:]])
+    with pytest.warns(ConvergenceWarning, match="1 of 2 data sets"):
+        found = mle_batch(row.model, {row.location: x[:, :1], row.scale: own}, y)
+    assert found.converged.tolist() == [False, True]

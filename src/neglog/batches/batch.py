@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neglog.arguments import flag, share
-from neglog.batches.existence import runs_away
+from neglog.batches.existence import have_marked_rows, runs_away
 from neglog.batches.layout import (
     Kink,
     Layout,
@@ -32,6 +32,7 @@ from neglog.batches.stack import Stack, prepare_stack
 from neglog.batches.whitening import whitened
 from neglog.conversion import named_values
 from neglog.errors import ConvergenceWarning, ModelError, NeglogError, warn
+from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.start import starting_point
 from neglog.handlers import Model, flat
 from neglog.isolation import isolated
@@ -144,6 +145,7 @@ def mle_batch(
         ModelError: the model is not of this kind, such as a network, a vector-valued one, or absolute values
             with a scale that depends on the input. Loop over `mle`.
         SingularDesignError: designs that all data sets share lack full rank.
+        UnboundedLikelihoodError: in these designs a few rows have a scale of their own.
 
     Warns:
         ConvergenceWarning: for some data sets no optimum was certified.
@@ -167,7 +169,10 @@ def mle_batch(
     start = None if start is None else current_names(model, named_values("start", start), "start")
     stack = prepare_stack(x, y, weights=weights, roles=roles_of(model, keywords, mle_batch), **keywords)
     layout, shape = lay_out(with_sizes(flat(model), stack.y.reshape(-1)), stack)
+    if stack.shared_designs and stack.counted is None:
+        check_marked_rows(layout.objective)
     fit = _batch(layout, shape, stack, start, covariance)
+    fit = replace(fit, converged=fit.converged & ~have_marked_rows(layout, stack, fit.converged))
     if not bool(fit.converged.all()):
         missed = (~fit.converged).nonzero()[:, 0]
         warn(

@@ -5,9 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from neglog.batches.layout import Layout
 from neglog.batches.likelihoods import Likelihoods
+from neglog.batches.stack import Stack
 from neglog.batches.whitening import Whitened
+from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.existence import FALL, FAR, FLAT, STRAIGHT, WITHIN, visible_rise
+from neglog.fitting.marked import check_marked_rows
+from neglog.objective.objective import Objective
 from neglog.solvers.together import Solutions
 
 
@@ -28,6 +33,27 @@ def runs_away(white: Whitened, found: Solutions) -> Tensor:
         vectors = torch.where((curvatures < FLAT)[:, None], vectors, 0.0)
         away[flat] = _of_flat(white, problems.take(flat), flat, z, average[flat], vectors)
     return away
+
+
+def have_marked_rows(layout: Layout, stack: Stack, looked_at: Tensor) -> Tensor:
+    """Which of the data sets `looked_at` `(S,)` have a few rows with a scale of their own, `(S,)`.
+
+    Where they share designs and all rows count, the designs show it before anything is fitted.
+    """
+    found = torch.zeros(stack.count, dtype=torch.bool)
+    if len(layout.calls) < 2 or not layout.objective.exacting:
+        return found
+    if stack.shared_designs and stack.counted is None:
+        return found
+    for s in looked_at.nonzero()[:, 0].tolist():
+        data = stack.one(s)
+        if stack.counted is not None:
+            data = data.take(stack.counted.expand(stack.count, -1)[s].nonzero()[:, 0])
+        try:
+            check_marked_rows(Objective(layout.objective.model, data))
+        except UnboundedLikelihoodError:
+            found[s] = True
+    return found
 
 
 def _of_flat(
