@@ -188,6 +188,9 @@ INFINITE = FRAME.assign(a=np.where(np.arange(N) == 1, np.inf, X[:, 0]))
 
 OWED = Path(__file__).parent / "data" / "advice_without_row.txt"
 
+SIDES = np.concatenate([np.linspace(-2.0, 2.0, 20), [1.0, -1.0]])[:, None]
+ORDERED = np.concatenate([np.repeat([0.0, 1.0], 10), [0.0, 1.0]])
+
 ROWS = {
     "masked tensors": (
         lambda _: mle(models.gaussian, half_masked(), Y),
@@ -644,6 +647,16 @@ ROWS = {
     "LBFGS of dropout": (
         fitted(on_features(models.gaussian, DROPOUT), solver=solvers.LBFGS()),
         fitted(on_features(models.gaussian, DROPOUT), solver=STEPS),
+    ),
+    "separated but for rows of no weight": (
+        fitted(models.bernoulli, SIDES, ORDERED, weights=np.repeat([1.0, 1e-20], [20, 2])),
+        fitted(models.bernoulli, SIDES, ORDERED, weights=np.repeat([1.0, 1e-2], [20, 2])),
+    ),
+    "a unit that priors exclude": (
+        lambda _: map_estimate(models.gaussian, X, 1e100 * Y),
+        lambda _: map_estimate(
+            with_priors(models.gaussian, neglog.priors_for(models.gaussian, X, 1e100 * Y)), X, 1e100 * Y
+        ),
     ),
     "a class without rows": (
         fitted(partial(models.categorical, classes=4), y=CLASSES),

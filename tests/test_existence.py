@@ -10,7 +10,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linprog
+from scipy.optimize import brentq, linprog
+from scipy.special import expit
 from torch import Tensor
 
 from neglog import censored, flat, lasso_path, map_estimate, mle, mle_batch, models, quantiles, with_priors
@@ -455,3 +456,32 @@ def test_classes_in_an_order_with_few_mistakes_are_fitted() -> None:
     x, y = _in_order(300, 3, 4, 0.05)
     assert separating(x.numpy(), y.numpy().astype(int), 3) is None
     assert mle(models.ordinal, x, y).converged
+
+
+@pytest.mark.parametrize("weight", [1e-6, 1e-10, 1e-14])
+def test_rows_of_small_weight_that_contradict_separated_ones_give_a_maximum(weight):
+    """It is far away and finite: the root of the score, a sum of tails that float64 has to all digits."""
+    x = np.concatenate([np.linspace(-2.0, 2.0, 40), [1.0, -1.0]])
+    y = np.concatenate([np.repeat([0.0, 1.0], 20), [0.0, 1.0]])
+    weights = np.repeat([1.0, weight], [40, 2])
+
+    signs = np.where(y == 1, 1.0, -1.0)
+
+    def score(slope):
+        return float(weights @ (x * signs * expit(-slope * x * signs)))
+
+    fit = mle(models.bernoulli, x[:, None], y, weights=weights)
+    assert fit.converged
+    root = brentq(score, 50.0, 700.0, xtol=1e-9, rtol=1e-14)
+    assert fit.params["logit.weight"].item() == pytest.approx(root, rel=1e-6)
+
+
+def test_rows_of_no_weight_do_not_hide_separated_ones():
+    x = np.concatenate([np.linspace(-2.0, 2.0, 40), [1.0, -1.0]])[:, None]
+    y = np.concatenate([np.repeat([0.0, 1.0], 20), [0.0, 1.0]])
+    with pytest.raises(
+        UnboundedLikelihoodError, match="2 rows of negligible weight, such as row 40 with 1e-20"
+    ):
+        mle(models.bernoulli, x, y, weights=np.repeat([1.0, 1e-20], [40, 2]))
+    with pytest.raises(UnboundedLikelihoodError, match="separates the responses perfectly"):
+        mle(models.bernoulli, x[:40], y[:40], weights=np.linspace(1e-12, 1.0, 40))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from pyro.distributions.constraints import ordered_vector
@@ -198,6 +198,8 @@ class Recession:
     constants: tuple[str, ...]
     both: bool
     """Whether the loss is level the other way too: the parameters are not identified."""
+    direction: Tensor | None = None
+    """The direction in the coordinates of the solver, `(K,)`."""
 
     def __str__(self) -> str:
         return " and ".join(self.coefficients + self.constants)
@@ -241,6 +243,7 @@ def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None
                     coordinates.directions(direction[:, None])[:, 0],
                     _is_level_everywhere(coordinates, z, value, way),
                 )
+                there = replace(there, direction=direction)
                 if there.coefficients:
                     return there
                 found = found or there  # a constant at its border does not hide separated classes

@@ -37,7 +37,14 @@ from neglog.fitting.existence import (
 )
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.least_squares import closed_form
-from neglog.fitting.limits import in_bounds, is_censored_throughout, minimised, refusal, why_alike
+from neglog.fitting.limits import (
+    in_bounds,
+    is_censored_throughout,
+    is_contradicted,
+    minimised,
+    refusal,
+    why_alike,
+)
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.offsets import Offset, levelled, offset_of
 from neglog.fitting.penalised import at_corners, is_penalised
@@ -326,6 +333,8 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
             f"`{name}` cannot tell its parameters apart: the likelihood is the same as {runaway}, and the "
             f"other way. {why_alike(coordinates.objective)}, or {coordinates.objective.prior_advice}."
         )
+    if runaway.coefficients and is_contradicted(coordinates, solution.z, runaway, runaway.direction):
+        return solution
     if runaway.coefficients:
         raise refusal(coordinates.objective, runaway)
     status = f"the likelihood is largest at the border: it never falls as {runaway}"

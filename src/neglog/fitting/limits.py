@@ -17,6 +17,15 @@ from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.solvers import Adam, Solution
 
+OUTWARD = 64.0
+"""Distance along a direction at which rows that contradict it are found, in units of the noise of a row."""
+FALL = 1.0
+"""Fall of the log-likelihood of a row over that distance, in nats, that contradicts the direction."""
+STEP = 1e-4
+"""Step of the central difference that gives the slopes of the rows, in units of the noise of a row."""
+BALANCE = 1e-2
+"""Largest ratio of the sum of the rows' slopes to the sum of their absolute values at a maximum."""
+
 LEVEL = 1e-2
 """The largest log-density, relative to the uniform one, of a truncated response whose spread is infinite."""
 GAIN = 1e-6
@@ -141,6 +150,46 @@ CENSORED_THROUGHOUT = (
     "Every row of `y` is censored: it is at a bound of its own or beyond, so the data tell on which side of "
     "its bound each response is, and no response itself."
 )
+
+
+def is_contradicted(coordinates: Coordinates, z: Tensor, runaway: object, direction: Tensor | None) -> bool:
+    """Whether rows of small weight contradict the direction in which coefficients run, and end it at `z`.
+
+    Raises:
+        UnboundedLikelihoodError: some contradict it, and their weights are too small to end it.
+    """
+    objective = coordinates.objective
+    if direction is None or objective.exacting:
+        return False
+    against, ended = contradictions(coordinates, z, direction)
+    if len(against) and not ended:
+        first = int(against[0])
+        weight = 1.0 if objective.data.weights is None else float(objective.data.weights[first])
+        raise UnboundedLikelihoodError(
+            f"`{objective.name}` has no maximum within the range of float64: it is separated, as {runaway}, "
+            f"but for {len(against)} rows of negligible weight, such as row {objective.data.row(first)} with "
+            f"{weight:.1g}. Give them a larger weight, or {objective.prior_advice}."
+        )
+    return ended
+
+
+def contradictions(coordinates: Coordinates, z: Tensor, direction: Tensor) -> tuple[Tensor, bool]:
+    """The rows against a direction along which the loss does not rise, and whether they end it at `z`.
+
+    The weights of such rows are so small that what they lose is below the rounding of the loss. They end the
+    direction where their slopes and those of the other rows cancel: `z` is then the maximum.
+    """
+    objective = coordinates.objective
+
+    def rows(distance: float) -> Tensor:
+        return objective.log_likelihood(coordinates.theta(z + distance * direction))
+
+    with torch.no_grad():
+        against = (rows(0.0) - rows(OUTWARD) > FALL).nonzero()[:, 0]
+        slopes = (rows(STEP) - rows(-STEP)) / (2 * STEP)
+    if objective.data.weights is not None:
+        slopes = slopes * objective.data.weights
+    return against, bool(slopes.sum().abs() <= BALANCE * slopes.abs().sum()) and len(against) > 0
 
 
 def is_censored_throughout(objective: Objective) -> bool:
