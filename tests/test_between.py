@@ -16,6 +16,7 @@ from neglog import distributions as own
 from neglog import mle, models, truncated
 from neglog.distributions import Truncated
 from neglog.errors import ConvergenceWarning
+from neglog.solvers import Adam
 
 ACCURACY = 1e-10
 """Of a log-probability and its first two derivatives, relative to the largest term that they are made of."""
@@ -143,11 +144,12 @@ def test_a_truncated_response_that_is_uniform_is_fitted_at_its_border(name: str)
     assert abs(fit.nll - 101 * math.log(100)) < 1e-5  # no density of the family is higher
 
 
-def test_gradient_steps_stop_where_they_run_to_a_uniform_density() -> None:
+@pytest.mark.parametrize("solver", [None, Adam()], ids=["default", "Adam"])
+def test_gradient_steps_stop_where_they_run_to_a_uniform_density(solver: Adam | None) -> None:
     """A truncated Laplace density has a corner, so no curvature says that nothing is left to gain."""
     y, none = torch.arange(101.0, dtype=torch.float64), torch.empty((101, 0), dtype=torch.float64)
     with pytest.warns(ConvergenceWarning, match="uniform between its bounds"):
-        fit = mle(truncated(models.laplace, lower=0, upper=100), none, y)
+        fit = mle(truncated(models.laplace, lower=0, upper=100), none, y, solver=solver)
     assert not fit.converged
     assert abs(fit.nll - 101 * math.log(100)) < 1e-9
     assert fit.steps <= 200

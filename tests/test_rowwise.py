@@ -8,13 +8,13 @@ import pytest
 import torch
 from table import TABLE, sample
 
-from neglog import censored, flat, map_estimate, masked, mle, models, with_priors
+from neglog import censored, flat, map_estimate, masked, mle, models, truncated, with_priors
 from neglog.data import prepare
 from neglog.errors import DataError
 from neglog.fitting.start import starting_point
 from neglog.objective import rowwise as module
 from neglog.objective.coordinates import Coordinates, rescaled
-from neglog.objective.objective import Objective
+from neglog.objective.objective import TRIALS, Objective
 from neglog.objective.rowwise import Rowwise
 from neglog.predictors import linear, positive, rows
 
@@ -105,12 +105,57 @@ def test_designs_and_handlers(model, x):
     assert_alike(replayed, ran, z)
 
 
-@pytest.mark.parametrize("handler", [partial(censored, upper=1.0), masked], ids=["censored", "masked"])
-def test_where_rows_are_looked_at_one_by_one_the_model_is_run(handler):
+@pytest.mark.parametrize("model", [models.gaussian, models.laplace, models.huber, models.student_t])
+@pytest.mark.parametrize("handler", [censored, truncated])
+def test_bounded_responses_are_replayed(handler, model):
+    """Which rows are censored, and derivatives of |r| that vanish, kept these models from being traced."""
     x, y = sample()
-    y = y.clamp(max=1.0)
-    y[:5] = torch.nan if handler is masked else 1.0
-    replayed, ran, z = problems(flat(handler(models.gaussian)), x, y)
+    replayed, ran, z = problems(flat(handler(model, upper=1.0)), *bounded(handler, x, y))
+    assert isinstance(replayed.objective.rowwise, Rowwise), replayed.objective.rowwise
+    assert_alike(replayed, ran, z)
+
+
+def bounded(handler, x, y):
+    return (x, y.clamp(max=1.0)) if handler is censored else (x[y < 1.0], y[y < 1.0])
+
+
+def test_a_gradient_that_vanishes_is_traced():
+    """That of `Tensor.abs` twice over has no memory."""
+
+    def model(x, y=None):
+        mean = linear("mean", x)
+        with rows(x):
+            return pyro.sample("y", dist.Normal(mean.abs() ** 2, 1.0), obs=y)
+
+    replayed, ran, z = problems(flat(model), *sample())
+    assert isinstance(replayed.objective.rowwise, Rowwise), replayed.objective.rowwise
+    assert_alike(replayed, ran, z)
+
+
+def test_a_long_loss_of_few_rows_is_traced_when_it_repays():
+    x, y = sample()
+    problem = Coordinates(*problem_of_bounded(x, y))
+    z = torch.zeros(problem.size, dtype=torch.float64)
+    for _ in range(TRIALS):
+        problem.value(z)
+        assert "rowwise" not in problem.objective.__dict__
+    problem.value(z)
+    assert isinstance(problem.objective.__dict__["rowwise"], Rowwise)
+    again = Coordinates(*problem_of_bounded(x, y))  # the graph is kept for further fits
+    again.value(z)
+    assert isinstance(again.objective.__dict__["rowwise"], Rowwise)
+
+
+def problem_of_bounded(x, y):
+    found = problems(flat(truncated(models.weibull, upper=3.5)), x, y.sigmoid())[0]
+    objective = Objective(found.objective.model, found.objective.data)
+    return objective, found.blocks, True
+
+
+def test_where_rows_are_looked_at_one_by_one_the_model_is_run():
+    x, y = sample()
+    y[:5] = torch.nan
+    replayed, ran, z = problems(flat(masked(models.gaussian)), x, y)
     assert "control flow" in str(replayed.objective.rowwise)
     assert_alike(replayed, ran, z)
 

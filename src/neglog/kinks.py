@@ -193,9 +193,9 @@ class _Sharpen(Messenger):
 
 
 class _Relax(Messenger):
-    def __init__(self, softness: float | None, signs: Mapping[str, Tensor]) -> None:
+    def __init__(self, softness: float | None, signs: Mapping[str, Tensor], bounded: bool = True) -> None:
         super().__init__()
-        self.softness, self.signs = softness, signs
+        self.softness, self.signs, self.bounded = softness, signs, bounded
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         found = corner(msg["fn"])
@@ -207,19 +207,23 @@ class _Relax(Messenger):
             relaxed = _Signed(found, self.signs[msg["name"]])
         else:
             return
-        msg["fn"] = _around(msg["fn"], relaxed)
+        msg["fn"] = _around(msg["fn"], relaxed, self.bounded)
 
 
-def _around(fn: Any, relaxed: _Relaxed) -> Any:
-    """The relaxed density with the bounds and the dimensions of the one that it stands in for."""
+def _around(fn: Any, relaxed: _Relaxed, bounded: bool) -> Any:
+    """The relaxed density with the dimensions of the one that it stands in for, and with its bounds."""
     if isinstance(fn, Censored | Truncated):
-        return fn.around(_around(fn.base_dist, relaxed))
+        inside = _around(fn.base_dist, relaxed, bounded)
+        return fn.around(inside) if bounded or isinstance(fn, Censored) else inside
     return relaxed.to_event(len(fn.event_shape))
 
 
-def smoothed(model: Model, softness: float) -> Model:
-    """The model with each corner's |u| replaced by sqrt(u² + softness²), u in units of its scale."""
-    return _Relax(softness, {})(model)
+def smoothed(model: Model, softness: float, bounded: bool = True) -> Model:
+    """The model with each corner's |u| replaced by sqrt(u² + softness²), u in units of its scale.
+
+    Without `bounded` it is that of a response that was not truncated.
+    """
+    return _Relax(softness, {}, bounded)(model)
 
 
 def signed(model: Model, signs: Mapping[str, Tensor]) -> Model:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from neglog.distributions.shapes import broadcast_shapes
-from neglog.distributions.special import log_difference, log_of
+from neglog.distributions.special import log_difference, log_of, nowhere
 from neglog.distributions.supports import anywhere, ends
 from neglog.distributions.tails import log_tails
 
@@ -68,6 +68,8 @@ def log_between(fn: Any, start: Cut, end: Cut) -> Tensor:
     if bool((torch.isinf(start.at) | torch.isinf(end.at)).all()):
         return difference
     share = torch.exp(difference.detach() - tail.detach())
+    if nowhere(share < NARROW):
+        return difference
     if fn.support.is_discrete:
         found, usable = _sum(fn, start.at, end.at)
     else:

@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from neglog.distributions.base import Family, Parameter, as_tensors
 from neglog.distributions.location import location_scale
 from neglog.distributions.quantiles import at_ends, interior
-from neglog.distributions.special import log1m_exp, ndtr
+from neglog.distributions.special import absolute, log1m_exp, ndtr
 
 _ROOT_TWO_PI = math.sqrt(2 * math.pi)
 
@@ -146,10 +146,10 @@ class Huber(Family):
         location, scale, delta = self._given
         u = (value - location) / scale
         outside = u.abs() > delta
-        excess = torch.where(outside, u.abs() - delta, 0.0)
+        excess = torch.where(outside, absolute(u) - delta, 0.0)
         tail = -delta * excess - 0.5 * delta * delta - torch.log(delta * sum(_masses(delta)))
         inner = torch.where(outside, 0.0, u)
-        near, mirrored = torch.log(self._lower(-inner.abs())), torch.log1p(-self._lower(-inner.abs()))
+        near, mirrored = torch.log(self._lower(-absolute(inner))), torch.log1p(-self._lower(-absolute(inner)))
         smaller, larger = torch.where(outside, tail, near), torch.where(outside, log1m_exp(-tail), mirrored)
         below = u < 0
         return torch.where(below, smaller, larger), torch.where(below, larger, smaller)

@@ -18,6 +18,7 @@ from neglog.distributions.canonical import tailed
 from neglog.distributions.moments import about, partial_moments
 from neglog.distributions.quantiles import Line, at_ends, interior, search_quantile, solve_quantile
 from neglog.distributions.shapes import broadcast_shapes
+from neglog.distributions.special import nowhere
 from neglog.distributions.supports import Bound, anywhere, ends
 from neglog.distributions.tails import log_tails
 from neglog.errors import ModelError
@@ -229,7 +230,7 @@ class Censored(_Bounded):
         usable = self.base_dist.support.check(at) & ((at > low) & (at < high) | seen)
         # Whatever is not used is evaluated where it is finite, for the sake of its derivatives.
         density = self.base_dist.log_prob(torch.where(usable, at, anywhere(self.base_dist.support, at)))
-        if bool(seen.all()):
+        if nowhere(~seen):
             return density
         until, beyond = self._masses(at)
         piled = torch.where(value <= self.lower, until, beyond)

@@ -29,6 +29,7 @@ from neglog.distributions.quantiles import at_ends, corrected, interior, solve_q
 from neglog.distributions.shapes import validation
 from neglog.distributions.special import (
     HALF_LOG_TWO_PI,
+    absolute,
     log1m_exp,
     log_gamma_spread,
     log_ndtr,
@@ -202,7 +203,7 @@ class InverseGaussian(_Positive, Family):
         # Both terms as exp(-a² / 2) times a Mills ratio, on the side where the tail is small.
         a, b = self._distances(value)
         below, half = a < 0, -0.5 * a * a
-        first = torch.special.erfcx(a.abs() / math.sqrt(2))
+        first = torch.special.erfcx(absolute(a) / math.sqrt(2))
         second = torch.special.erfcx(b / math.sqrt(2))
         lower = half + torch.log(0.5 * (first + second))
         difference = torch.where(below, 1.0, first - second)

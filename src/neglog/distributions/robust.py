@@ -18,6 +18,7 @@ from neglog.distributions.partials import Law
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
 from neglog.distributions.special import (
     HALF_LOG_TWO_PI,
+    absolute,
     log1m_exp,
     log_excess,
     log_expit,
@@ -111,7 +112,7 @@ class Laplace(Given, dist.Laplace):
 
     def _log_prob(self, value: Tensor) -> Tensor:
         loc, scale = self._given
-        return -(value - loc).abs() / scale - torch.log(2 * scale)
+        return -absolute(value - loc) / scale - torch.log(2 * scale)
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         loc, scale = self._given
@@ -277,7 +278,7 @@ def _student_tails(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
     """The tails of the standard t distribution."""
     far, factor = _student_factor(z, df)
     part = 0.5 * z * torch.exp(_log_student(z, df)) * factor
-    outside, inside = part.abs(), 0.5 + part
+    outside, inside = absolute(part), 0.5 + part
     lower = torch.where(far, torch.where(z < 0, outside, 1 - outside), inside)
     upper = torch.where(far, torch.where(z < 0, 1 - outside, outside), 0.5 - part)
     return lower, upper
@@ -286,7 +287,7 @@ def _student_tails(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
 def _log_student_tails(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
     far, factor = _student_factor(z, df)
     log_density = _log_student(z, df)
-    away = torch.where(far, z.abs(), 1.0)
+    away = torch.where(far, absolute(z), 1.0)
     outside = torch.where(far, torch.log(0.5 * away) + log_density + torch.log(factor), -1.0)
     inside = torch.where(far, 0.0, 0.5 * z * torch.exp(log_density) * factor)
     below, rest = z < 0, log1m_exp(-outside)

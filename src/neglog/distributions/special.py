@@ -1,7 +1,7 @@
 """Functions that keep their digits where the textbook formula loses them, derivatives included.
 
-None branches on data, so a tracer can record them, and all but those that say otherwise can be differentiated
-as often as is wanted.
+None branches on data, `nowhere` aside, so a tracer can record them, and all but those that say otherwise can
+be differentiated as often as is wanted.
 """
 
 from __future__ import annotations
@@ -35,6 +35,26 @@ _STIRLING = (
 _SHIFT = 10
 _ORDERS = 5
 _TABLE = 64
+
+
+def nowhere(condition: Tensor) -> bool:
+    """Whether a condition holds nowhere, so that what it selects need not be evaluated.
+
+    False where the values of the tensor may not decide what is run, as while it is traced or mapped over.
+    """
+    try:
+        return not bool(condition.any())
+    except RuntimeError:
+        return False
+
+
+def absolute(u: Tensor) -> Tensor:
+    """|u|, whose second derivative is a 0 that takes no memory and no time.
+
+    That of `Tensor.abs` is a tensor of torch's that has no storage: nothing can be traced through it, and to
+    multiply by it imports torch's compiler, which takes seconds.
+    """
+    return u * torch.sign(u.detach())
 
 
 def _horner(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
@@ -77,7 +97,7 @@ def log_ratio(difference: Tensor, a: Tensor, b: Tensor) -> Tensor:
     For the formulas of a `Law`: autograd finds no derivative of it at a = b.
     """
     smaller = torch.minimum(a, b).clamp(min=torch.finfo(difference.dtype).tiny)
-    return torch.sign(difference) * torch.log1p(difference.abs() / smaller)
+    return torch.sign(difference) * torch.log1p(absolute(difference) / smaller)
 
 
 def log_expit(logit: Tensor) -> Tensor:

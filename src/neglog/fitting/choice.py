@@ -118,8 +118,8 @@ def _check_solver(solver: Any, coordinates: Coordinates) -> None:
         )
     if isinstance(solver, Continuation) and not coordinates.polyhedral:
         raise DataError(
-            "`Continuation` needs a Laplace density, not truncated, whose location is a linear predictor, or "
-            "a Laplace prior; this model has none. Leave `solver` out."
+            "`Continuation` needs a Laplace density whose location is a linear predictor, or a Laplace "
+            "prior; this model has none. Leave `solver` out."
         )
     if isinstance(solver, ProximalNewton) and not is_penalised(coordinates):
         raise DataError(

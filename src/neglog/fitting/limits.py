@@ -15,7 +15,7 @@ from neglog.errors import UnboundedLikelihoodError
 from neglog.kinks import corner
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
-from neglog.solvers import Adam, Solution
+from neglog.solvers import Adam, Continuation, Solution
 
 OUTWARD = 64.0
 """Distance along a direction at which rows that contradict it are found, in units of the noise of a row."""
@@ -32,6 +32,8 @@ GAIN = 1e-6
 """A gain over the uniform density, in nats, that shows an optimum of finite spread."""
 LOOK, STAYS = 25, 4
 """Gradient steps between two looks at whether they are at the uniform density, and looks until they stop."""
+FOLDS = (0.0, 5.0, 10.0, 15.0, 20.0)
+"""The logarithms of the factors by which the spread grows further."""
 DOUBLINGS = 8
 """The most doublings of the way to the uniform density, along which its loss falls to the limit."""
 TAIL = 0.5
@@ -58,15 +60,16 @@ def in_bounds(
 
 
 def minimised(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor, progress: bool) -> Solution:
-    """The minimum by a solver; gradient steps stop where they run to a uniform density."""
-    if not (isinstance(solver, Adam) and _may_be_uniform(coordinates.objective)):
+    """The minimum by a solver; gradient steps and softened losses stop at a uniform density."""
+    if not (isinstance(solver, Adam | Continuation) and _may_be_uniform(coordinates.objective)):
         found: Solution = solver.minimise(problem, start, progress)
         return found
     watched = _Watched(problem, coordinates)
+    limit = _outward if isinstance(solver, Adam) else _levelled
     try:
         return solver.minimise(watched, start, progress)
     except _RunsOut as out:
-        z, value = _outward(coordinates, start, out.z)
+        z, value = limit(coordinates, start, out.z)
         return Solution(z, value, False, "it runs to the border", watched.calls)
 
 
@@ -79,13 +82,23 @@ class _RunsOut(Exception):
 
 
 class _Watched:
-    """A problem that stops steps which are at the uniform density at `STAYS` looks in a row."""
+    """A problem that stops steps which are at the uniform density at `STAYS` looks in a row.
+
+    The end of a softened problem, where its `value` is computed, counts at once.
+    """
 
     def __init__(self, problem: Any, coordinates: Coordinates) -> None:
         self._problem, self._coordinates, self.calls, self._uniform = problem, coordinates, 0, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._problem, name)
+
+    def value(self, z: Tensor) -> float:
+        self.calls += 1
+        found = self._coordinates.value(z)
+        if is_uniform(self._coordinates, z, found):
+            raise _RunsOut(z)
+        return found
 
     def evaluation(
         self, z: Tensor, size: int | None = None, *, compile: bool = False
@@ -122,6 +135,15 @@ def refusal(objective: Objective, runaway: object) -> UnboundedLikelihoodError:
         f"`{objective.name}` has no maximum: the likelihood never falls as {runaway}. "
         f"{why_unbounded(objective)}, or {objective.prior_advice}."
     )
+
+
+def _levelled(coordinates: Coordinates, start: Tensor, far: Tensor) -> tuple[Tensor, float]:
+    """Further towards the uniform density, by the spread alone: its limit, to rounding."""
+    spread = torch.zeros_like(far)
+    for site in coordinates.objective.beside:
+        spread[site.place] = 1.0
+    best = min((far + times * spread for times in FOLDS), key=coordinates.value)
+    return best, coordinates.value(best)
 
 
 def why_unbounded(objective: Objective) -> str:

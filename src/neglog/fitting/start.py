@@ -193,7 +193,7 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
 def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
     """The null model of a sample of the rows, or of all where a sample has none, as of equal values."""
     kinked = objective.softened(1.0) is not objective
-    rowwise = "" if kinked else objective.rowwise
+    rowwise = None if kinked else objective.replay()
     few = objective.sample
     if few is not objective:
         try:
@@ -206,10 +206,10 @@ def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
 
 
 def _null_of(
-    objective: Objective, theta: Tensor, places: Tensor, rowwise: Rowwise | str
+    objective: Objective, theta: Tensor, places: Tensor, rowwise: Rowwise | None
 ) -> tuple[Tensor, bool]:
     soft = objective.softened(1.0)
-    if soft is objective and isinstance(rowwise, Rowwise):
+    if soft is objective and rowwise is not None:
         null: _Null = _Replayed(objective, theta, places, rowwise)
     else:
         null = _Null(soft, theta, places)

@@ -18,6 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 INPUT, CONSTANT = "input", "constant"
 """The targets of what is no operation: an input, by its number, and a tensor that is no input."""
 
+ZERO_GRADIENT = torch.ops.aten._efficientzerotensor.default
+"""What autograd passes on where a gradient vanishes: a tensor without memory."""
+ABSORBING = {torch.ops.aten.mul.Tensor, torch.ops.aten.mul.Scalar, torch.ops.aten.neg.default}
+"""Operations that leave such a gradient one."""
+
 
 @dataclass(eq=False, slots=True)
 class Operation:
@@ -69,6 +74,7 @@ class _Recorder(TorchDispatchMode):
         self.known: dict[int, Operation] = {}
         self.aliases: dict[int, set[int]] = {}  # the tensors that share a piece of memory
         self.kept: list[Tensor] = []  # an id is that of one tensor for as long as the tensor lives
+        self.vanishing: set[int] = set()  # gradients of 0, whatever they are multiplied with
         self.in_place = False
         for i, value in enumerate(inputs):
             self.note(value, Operation(INPUT, (i,), varies=i < varying))
@@ -108,6 +114,8 @@ class _Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func is ZERO_GRADIENT or (func in ABSORBING and any(id(arg) in self.vanishing for arg in args)):
+            return self._vanishing(func, args, kwargs)
         target = self._out_of_place(func, args, kwargs) if func._schema.is_mutable else func
         operation = Operation(target, self.arguments(args), self.arguments(kwargs) if kwargs else {})
         varies = any(each.varies for each in _operations((operation.args, operation.kwargs)))
@@ -122,6 +130,18 @@ class _Recorder(TorchDispatchMode):
         elif varies:
             raise RuntimeError(f"its control flow, or a number, depends on the value of a tensor ({func})")
         return found
+
+    def _vanishing(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Zeros of the shape of an operation's result; as for autograd, they remain so times infinity."""
+        if func is ZERO_GRADIENT:
+            shape, dtype = list(args[0]), kwargs["dtype"]
+        else:
+            found = func(*args, **kwargs)
+            shape, dtype = list(found.shape), found.dtype
+        zeros = torch.zeros(shape, dtype=dtype)
+        self.note(zeros, Operation(torch.ops.aten.zeros.default, (shape,), {"dtype": dtype}))
+        self.vanishing.add(id(zeros))
+        return zeros
 
     def _out_of_place(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The operation that gives a new tensor, where nothing else sees the one that is changed."""

@@ -176,14 +176,15 @@ class Coordinates:
         """The terms of the rows as a graph, where there is one and it repays."""
         if not self.cut or (self.solved and self.rows <= PART):
             return None
-        found = self.objective.rowwise
-        return found if isinstance(found, Rowwise) else None
+        return self.objective.replay()
 
-    def _terms(self, what: str, part: Objective, theta: Tensor, z: Tensor, rows: slice) -> Terms:
+    def _terms(
+        self, what: str, part: Objective, theta: Tensor, z: Tensor, rows: slice, rowwise: Rowwise | None
+    ) -> Terms:
         """The loss of some rows and its derivatives in the predictors and in the constants."""
         etas = [block.eta(z[block.places], rows) for block in self.blocks]
-        if self._rowwise is not None:
-            return self._rowwise.terms(what, theta[self._rowwise.places], etas, part.as_read)
+        if rowwise is not None:
+            return rowwise.terms(what, theta[rowwise.places], etas, part.as_read)
         return _by_running(what, part, theta, self._places, dict(zip(self.blocks, etas, strict=True)))
 
     @cached_property
@@ -203,14 +204,15 @@ class Coordinates:
         return Shrinkage(self.objective, torch.arange(self.size), UNTRACED)
 
     def _summed(self, what: str, z: Tensor, rough: bool = False) -> Sums:
-        replayed = self._apart and self._rowwise is not None
+        rowwise = self._rowwise
+        replayed = self._apart and rowwise is not None
         theta = z if replayed else self.theta(z)  # constants, which are all that is read, are the same in z
         sums = Sums(self.blocks, self._places, self.size, z, rough, self._apart)
         if not self.objective.priorless:
             prior = self._shrinkage(theta, curved=what == ALL_TERMS)
             sums.add_prior(prior.value, prior.slope, prior.bend)
         for rows, part in self._parts:
-            sums.add(self._terms(what, part, theta, z, rows), rows)
+            sums.add(self._terms(what, part, theta, z, rows, rowwise), rows)
         return sums
 
     def value(self, z: Tensor) -> float:
@@ -301,13 +303,18 @@ class Coordinates:
 
     @property
     def polyhedral(self) -> bool:
-        """Whether the loss has corners and `Continuation` can certify an optimum at them.
-
-        Not where the response was truncated: beyond the bounds such a loss is flat, and no optimum.
-        """
-        response, at = self._kinked_predictor, self.response_corner
+        """Whether the loss has corners and `Continuation` can certify an optimum at them."""
+        response = self._kinked_predictor
         placed = response is None or response in {block.name for block in self.blocks}
-        return self.kinked and self.cut and placed and not (at is not None and Truncated in at.bounds)
+        return self.kinked and self.cut and placed
+
+    @property
+    def convex(self) -> bool:
+        """Whether a place where the loss is flat may be an optimum: not where the response was truncated.
+
+        Beyond the bounds such a loss is flat, far from any optimum.
+        """
+        return self.response_corner is None or Truncated not in self.response_corner.bounds
 
     @property
     def response_corner(self) -> Corner | None:
@@ -329,9 +336,9 @@ class Coordinates:
     def _changed(self, handler: Callable[[Model], Model]) -> Coordinates:
         return Coordinates(self.objective.changed(handler), self.blocks, self.cut)
 
-    def smoothed(self, softness: float) -> Coordinates:
-        """The same problem with its corners rounded off."""
-        return self._changed(lambda model: smoothed(model, softness))
+    def smoothed(self, softness: float, bounded: bool = True) -> Coordinates:
+        """The same problem with its corners rounded off; as if not truncated without `bounded`."""
+        return self._changed(lambda model: smoothed(model, softness, bounded))
 
     def signed(self, signs: Tensor) -> Coordinates:
         """The same problem on one side of each corner; `signs` `(M,)` in the order of `residuals`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import pyro
 import torch
@@ -105,6 +106,16 @@ class Look:
         if not self._loss.requires_grad:
             return [None] * len(leaves)
         return torch.autograd.grad(self._loss, leaves, allow_unused=True)
+
+    def is_longer(self, count: int) -> bool:
+        """Whether the loss is made of more than so many differentiable operations."""
+        stack, seen = [self._loss.grad_fn], set[Any]()
+        while stack and len(seen) <= count:
+            node = stack.pop()
+            if node is not None and node not in seen:
+                seen.add(node)
+                stack += [before for before, _ in node.next_functions]
+        return len(seen) > count
 
     @property
     def beside(self) -> list[str]:

@@ -20,7 +20,7 @@ from neglog.kinks import corner, smoothed
 from neglog.modes import InMode
 from neglog.objective.basis import sample_of
 from neglog.objective.cuts import Cut, Look, look
-from neglog.objective.rowwise import TRIED, Rows, Rowwise, rowwise_of
+from neglog.objective.rowwise import TRIED, Rows, Rowwise, is_kept, rowwise_of
 from neglog.objective.sites import Site, lay_out
 from neglog.objective.spread import check_spread, may_be_exact, narrow_rows
 from neglog.objective.structure import ModelStructure, structure_of
@@ -48,6 +48,10 @@ FAR = 1e6
 OF_ROWS = ("separable", "parts", "sample", "as_read")
 OF_MODEL = ("rowwise", "beside", "few", "cut", "seen", "structure", "_scant")
 """What is known of an objective as long as it has the same rows, and as long as it has the same model."""
+LONG = 40
+"""The number of operations beyond which the trace of a loss costs more than some evaluations without it."""
+TRIALS, FEW = 40, 1000
+"""Evaluations of a long loss before it is traced, where its rows are no more than the second number."""
 SAMPLE = 10_000
 """So many rows say where a solver starts."""
 
@@ -75,7 +79,7 @@ class Objective:
         response = first.sites[RESPONSE]["fn"]
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
         self.sites: dict[str, Site] = lay_out(first)
-        self.calls, self.whole = tuple(first.affines), True
+        self.calls, self.whole, self.requests = tuple(first.affines), True, 0
         self.exacting = may_be_exact(response)
         self.corner, self.family = corner(response), type(response)
         self.size = sum(site.size for site in self.sites.values())
@@ -135,6 +139,7 @@ class Objective:
         for name in OF_ROWS + (OF_MODEL if "model" in changes else ()):
             other.__dict__.pop(name, None)
         other.__dict__.update(changes)
+        other.requests = 0
         other.whole = self.whole and "data" not in changes
         return other
 
@@ -237,16 +242,30 @@ class Objective:
             for call in self.calls
         ]
 
+    def replay(self) -> Rowwise | None:
+        """The terms of the rows as a graph, if there is one and it repays; each call counts as an evaluation.
+
+        A long loss of few rows takes as much time to trace as some thirty evaluations of its derivatives.
+        """
+        if "rowwise" not in self.__dict__ and self.cut and self.rows <= FEW and self.seen.is_longer(LONG):
+            self.requests += 1
+            if self.requests <= TRIALS and not is_kept(self._cut):
+                return None
+        return self.rowwise if isinstance(self.rowwise, Rowwise) else None
+
+    @property
+    def _cut(self) -> Cut:
+        still = {name: value.detach() for name, value in self.params(self.initial).items()}
+        return Cut(self.model, self.data, self.calls, self.beside, still)
+
     @cached_property
     def rowwise(self) -> Rowwise | str:
         """The terms of the rows as a graph, where the model is `cut`; or why there is none."""
         if not self.cut:
             return "it is not a function of linear predictors"
-        still = {name: value.detach() for name, value in self.params(self.initial).items()}
-        cut = Cut(self.model, self.data, self.calls, self.beside, still)
         whole = self.seen.data is self.data
         rows = self.as_read if whole else replace(self.as_read, data=self.seen.data, kept={})
-        return rowwise_of(cut, rows, self.seen)
+        return rowwise_of(self._cut, rows, self.seen)
 
     @cached_property
     def as_read(self) -> Rows:

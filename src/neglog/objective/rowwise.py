@@ -230,6 +230,12 @@ def rowwise_of(cut: Cut, rows: Rows, look: Look | None = None) -> Rowwise | str:
     return found
 
 
+def is_kept(cut: Cut) -> bool:
+    """Whether a graph of a model's rows is kept from an earlier fit."""
+    key = _key(cut)
+    return key is not None and _SHELF.get(key) is not None
+
+
 def _places(sites: Sequence[Site]) -> Tensor:
     return torch.cat([torch.arange(0), *(torch.arange(site.place.start, site.place.stop) for site in sites)])
 
@@ -319,6 +325,8 @@ def _kind(model: Model) -> Hashable | None:
             found.append(words)
         elif isinstance(layer, FunctionType):
             found.append(layer)
+        elif hasattr(layer, "row_bounds"):
+            found.append((type(layer), layer.lower, layer.upper))
         else:
             return None
     return tuple(found)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from neglog.solvers.newton import EPSILON, Newton
 from neglog.solvers.settings import Settings
-from neglog.solvers.solution import Kinked, Solution, largest_of, newton_direction
+from neglog.solvers.solution import Kinked, Problem, Solution, largest_of, newton_direction
+from neglog.solvers.trust import TrustRegion
 
 NOISE = 1e-9
 """A residual this small beside the largest is zero up to rounding."""
+
+FEW_STEPS = 10
+"""Newton steps on a face after which one that is not convex is taken for the wrong one."""
+MOST_STEPS = 60
+"""Evaluations of a softened loss that is not convex after which it is taken for one without an optimum."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,9 @@ class Continuation(Settings):
     residuals that go to zero with it are then held at zero exactly (a vertex of the linear programme, or an
     exact zero of the lasso), the others keep their signs, and Newton solves for what is left. The result is
     certified by its subgradient: every residual at zero has a multiplier in [-1, 1], every other one the
-    sign it was given, and with them the gradient is zero. Without that certificate `converged` is False.
+    sign it was given, and with them the gradient is zero. A truncated density is not convex: there the
+    curvature must be positive too, and the optimum is a local one. Without that certificate `converged` is
+    False.
 
     Args:
         tolerance: the decrement to stop at, in standard errors.
@@ -38,21 +47,35 @@ class Continuation(Settings):
 
     def minimise(self, problem: Kinked, start: Tensor, progress: bool = False) -> Solution:
         """The minimum of `problem`, from `start` `(K,)`."""
-        z, steps, history = start, 0, []
-        for exponent in range(13):
-            softness = 10.0**-exponent
-            newton = Newton(tolerance=1e-6, max_steps=max(1, self.max_steps - steps))
-            smooth = newton.minimise(problem.smoothed(softness), z)
-            z, steps = smooth.z, steps + smooth.steps
+        z, steps, history, softness = start, 0, [], 1.0
+        for softness, smooth, inner in self._stages(problem):
+            most = max(1, min(inner.max_steps, self.max_steps - steps))
+            found = replace(inner, max_steps=most).minimise(smooth, z)
+            z, steps = found.z, steps + found.steps
             history.append(problem.value(z))
-            if exponent >= 3:
+            if softness <= 1e-3:
                 landed = self._land(problem, z, softness, steps, tuple(history))
                 if landed is not None:
                     return landed
-            if steps >= self.max_steps:
+            if found.steps >= most and (not problem.convex or steps >= self.max_steps):
                 break
         status = f"no certified optimum after {steps} steps; the last softness was {softness:.0e}"
         return Solution(z, problem.value(z), False, status, steps, tuple(history))
+
+    def _stages(self, problem: Kinked) -> Iterator[tuple[float, Problem, Newton | TrustRegion]]:
+        """Softnesses, the problems so softened, and what minimises each.
+
+        A loss that is not convex begins at the optimum of the convex one next to it, and takes steps of
+        limited length from there: long ones lead out of sight.
+        """
+        if not problem.convex:
+            yield 0.1, problem.smoothed(0.1, bounded=False), Newton(tolerance=1e-6)
+        for exponent in range(0 if problem.convex else 1, 13):
+            smooth = problem.smoothed(10.0**-exponent)
+            if problem.convex:
+                yield 10.0**-exponent, smooth, Newton(tolerance=1e-6, max_steps=self.max_steps)
+            else:
+                yield 10.0**-exponent, smooth, TrustRegion(tolerance=1e-2, max_steps=MOST_STEPS)
 
     def _land(
         self, problem: Kinked, z: Tensor, softness: float, steps: int, history: tuple[float, ...]
@@ -67,6 +90,8 @@ class Continuation(Settings):
             if point is None:
                 continue
             landed, flat, decrement, newton_steps = point
+            if flat and not problem.convex:
+                continue
             worst = vertex.violation(landed, signs)
             if worst <= 1e-7:
                 where = f"{int(held.sum())} residuals exactly 0"
@@ -89,7 +114,7 @@ class _Vertex:
 
     def solve(self, z: Tensor, tolerance: float) -> tuple[Tensor, bool, float, int] | None:
         """The optimum on the face, whether the face is flat there, the last decrement, and the steps."""
-        for step in range(50):
+        for step in range(50 if self.problem.convex else FEW_STEPS):
             z = self._onto_face(z)
             if not self._is_on_face(z):
                 return None

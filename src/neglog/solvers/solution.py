@@ -57,6 +57,11 @@ class Large(Problem, Protocol):
 class Kinked(Problem, Protocol):
     """A function of one vector that is smooth but for a sum of weighted absolute values |r(z)|, r linear."""
 
+    @property
+    def convex(self) -> bool:
+        """Whether the subgradient condition makes an optimum of a place even if the loss is flat there."""
+        ...
+
     def residuals(self, z: Tensor) -> Tensor:
         """r(z), `(M,)`, each in units of its own scale."""
         ...
@@ -69,8 +74,8 @@ class Kinked(Problem, Protocol):
         """What each |r| counts for, `(M,)`, positive."""
         ...
 
-    def smoothed(self, softness: float) -> Problem:
-        """The same with each |r| replaced by sqrt(r² + softness²)."""
+    def smoothed(self, softness: float, bounded: bool = True) -> Problem:
+        """The same with each |r| replaced by sqrt(r² + softness²); a convex one without `bounded`."""
         ...
 
     def signed(self, signs: Tensor) -> Problem:

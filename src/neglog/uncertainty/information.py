@@ -316,7 +316,8 @@ def _kinked_information(coordinates: Coordinates, z: Tensor) -> Tensor:
             "the loss has corners that are not in a linear predictor, so there are no standard errors."
         )
     if coordinates.response_corner is not None and coordinates.response_corner.bounds:
-        raise ModelError("a censored response with corners has no information of its own; bootstrap it.")
+        kind = coordinates.response_corner.bounds[0].__name__.lower()
+        raise ModelError(f"a {kind} response with corners has no information of its own; bootstrap it.")
     hessian = coordinates.signed(coordinates.residuals(z).sign()).hessian(z)
     expected, located = torch.zeros_like(hessian), torch.zeros_like(z).bool()
     for _, part in in_blocks(coordinates):
