@@ -980,7 +980,7 @@ LIGHT = """
 import sys, warnings, torch, pyro
 filters, dtype = list(warnings.filters), torch.get_default_dtype()
 validating = torch.distributions.Distribution._validate_args
-import neglog
+from neglog import mle, mle_batch, models, losses, posterior, priors_for, scores, spool, summary, to_arviz
 heavy = {"matplotlib", "arviz", "formulaic", "typer", "sklearn"} & set(sys.modules)
 assert not heavy, heavy
 assert filters == list(warnings.filters)
@@ -988,6 +988,24 @@ assert dtype == torch.get_default_dtype()
 assert validating == torch.distributions.Distribution._validate_args
 assert not list(pyro.get_param_store().keys())
 """
+
+
+LAZY = """
+import sys
+import neglog
+heavy = {"torch", "pyro", "pandas", "numpy"} & set(sys.modules)
+assert not heavy, heavy
+assert set(neglog.__all__) <= set(dir(neglog))
+neglog.mle, neglog.errors.NeglogError, neglog.export.save
+try:
+    neglog.no_such_name
+except AttributeError as error:
+    assert "no_such_name" in str(error)
+"""
+
+
+def test_names_are_imported_when_they_are_used():
+    subprocess.run([sys.executable, "-c", LAZY], check=True)
 
 
 def test_importing_is_light_and_changes_nothing():

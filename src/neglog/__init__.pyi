@@ -1,0 +1,91 @@
+"""The public names, and where they are defined."""
+
+from . import (
+    datasets,
+    errors,
+    export,
+    handlers,
+    losses,
+    models,
+    plots,
+    predictors,
+    solvers,
+    studies,
+    validation,
+)
+from .batches.batch import BatchFit, mle_batch
+from .bayes.posterior import Posterior, posterior
+from .bayes.priors import priors_for
+from .exchange.inference_data import to_arviz
+from .exchange.pyro_samples import from_pyro
+from .fitting.fit import Fit, map_estimate, mle
+from .fitting.lasso import LassoPath, lasso_path
+from .fitting.quantiles import Quantiles, quantiles
+from .handlers import censored, flat, masked, on_features, truncated, weighted, with_priors
+from .networks.laplace import LaplaceApproximation, laplace_approximation
+from .prediction.intervals import interval, quantile
+from .prediction.predict import log_likelihood, predict
+from .prediction.predictive import PriorDraws, posterior_predictive, prior_predictive
+from .prediction.scores import scores
+from .spooled import Spooled, spool
+from .uncertainty.bootstrap import Bootstrap, bootstrap
+from .uncertainty.covariances import covariance
+from .uncertainty.hypotheses import (
+    HypothesisTest,
+    likelihood_ratio_test,
+    score_test,
+    vuong_test,
+    wald_test,
+)
+from .uncertainty.ranking import compare
+from .uncertainty.summaries import summary
+
+__all__ = [
+    "BatchFit",
+    "Bootstrap",
+    "Fit",
+    "HypothesisTest",
+    "LaplaceApproximation",
+    "LassoPath",
+    "Posterior",
+    "PriorDraws",
+    "Quantiles",
+    "Spooled",
+    "bootstrap",
+    "censored",
+    "compare",
+    "covariance",
+    "flat",
+    "from_pyro",
+    "interval",
+    "laplace_approximation",
+    "lasso_path",
+    "likelihood_ratio_test",
+    "log_likelihood",
+    "losses",
+    "map_estimate",
+    "masked",
+    "mle",
+    "mle_batch",
+    "models",
+    "on_features",
+    "posterior",
+    "posterior_predictive",
+    "predict",
+    "prior_predictive",
+    "priors_for",
+    "quantile",
+    "quantiles",
+    "score_test",
+    "scores",
+    "spool",
+    "summary",
+    "to_arviz",
+    "truncated",
+    "vuong_test",
+    "wald_test",
+    "weighted",
+    "with_priors",
+]
+
+__version__: str
