@@ -1,17 +1,17 @@
 """The public names, and where they are defined."""
 
 from . import (
-    datasets,
-    errors,
-    export,
-    handlers,
+    datasets as datasets,
+    errors as errors,
+    export as export,
+    handlers as handlers,
     losses,
     models,
-    plots,
-    predictors,
-    solvers,
-    studies,
-    validation,
+    plots as plots,
+    predictors as predictors,
+    solvers as solvers,
+    studies as studies,
+    validation as validation,
 )
 from .batches.batch import BatchFit, mle_batch
 from .bayes.posterior import Posterior, posterior
