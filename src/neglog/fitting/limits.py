@@ -19,9 +19,9 @@ from neglog.solvers import Adam, Continuation, Solution
 
 OUTWARD = 64.0
 """Distance along a direction at which rows that contradict it are found, in units of the noise of a row."""
-FALL = 1.0
+CONTRADICTION = 1.0
 """Fall of the log-likelihood of a row over that distance, in nats, that contradicts the direction."""
-STEP = 1e-4
+DIFFERENCE_STEP = 1e-4
 """Step of the central difference that gives the slopes of the rows, in units of the noise of a row."""
 BALANCE = 1e-2
 """Largest ratio of the sum of the rows' slopes to the sum of their absolute values at a maximum."""
@@ -207,8 +207,8 @@ def contradictions(coordinates: Coordinates, z: Tensor, direction: Tensor) -> tu
         return objective.log_likelihood(coordinates.theta(z + distance * direction))
 
     with torch.no_grad():
-        against = (rows(0.0) - rows(OUTWARD) > FALL).nonzero()[:, 0]
-        slopes = (rows(STEP) - rows(-STEP)) / (2 * STEP)
+        against = (rows(0.0) - rows(OUTWARD) > CONTRADICTION).nonzero()[:, 0]
+        slopes = (rows(DIFFERENCE_STEP) - rows(-DIFFERENCE_STEP)) / (2 * DIFFERENCE_STEP)
     if objective.data.weights is not None:
         slopes = slopes * objective.data.weights
     return against, bool(slopes.sum().abs() <= BALANCE * slopes.abs().sum()) and len(against) > 0
