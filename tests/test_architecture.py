@@ -316,6 +316,7 @@ MAY_IMPORT = {
             "fitting.existence",
             "fitting.limits",
             "objective.coordinates",
+            "objective.objective",
         },
         "ties": {"distributions", "errors", "objective.objective", "objective.pits", "solvers"},
         "elsewhere": {

@@ -322,9 +322,9 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
     cornered = cornered and not is_censored_throughout(coordinates.objective)  # no row is near its corner
     if cornered or network or coordinates.size > DENSE or not math.isfinite(solution.value):
         return solution
-    if not solution.converged and coordinates.check(solution.z):
-        return solution  # its status names the rows that are followed
-    runaway = recession(coordinates, solution.z, solution.hessian)
+    # Where rows are followed, the status names them already.
+    followed = None if solution.converged else coordinates.check(solution.z)
+    runaway = None if followed else recession(coordinates, solution.z, solution.hessian)
     if runaway is None:
         return solution
     name = coordinates.objective.name

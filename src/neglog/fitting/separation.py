@@ -14,27 +14,33 @@ from neglog.distributions import Ordered
 from neglog.fitting.existence import named
 from neglog.fitting.limits import refusal
 from neglog.objective.coordinates import Coordinates
+from neglog.objective.objective import Objective
 
 CHECKS = 2
 """The calls of `check`, one in five steps, at which a fit is slow enough to look for separation."""
-SIZES = (200, 2000)
+SAMPLE_SIZES = (200, 2000)
 """Numbers of rows, evenly spaced: where these are not separated, all are not."""
-CERTAIN = 1e-6
+LEAST_MARGIN = 1e-6
 """The average margin of a row above which a direction separates; rounding makes less."""
-EXACT = 1e-8
+ROUNDED_MARGIN = 1e-8
 """The largest violation of a constraint that is rounding."""
 Matrix = NDArray[np.float64]
 
 
 def watched(coordinates: Coordinates, problem: Any) -> Any:
     """The problem; that of classes in an order looks for separation where a solver takes many steps."""
-    objective = coordinates.objective
-    ordered = issubclass(objective.family, Ordered) and objective.priorless and objective.data.y.dim() == 1
-    cuts = [site for site in objective.sites.values() if site.fn.support is ordered_vector]
-    weights = [name for name in objective.sites if name.endswith(".weight")]
-    if not ordered or len(cuts) != 1 or len(weights) != 1 or len(objective.sites) != 2:
-        return problem
-    return _Watched(coordinates, problem, cuts[0].name, weights[0])
+    names = _cuts_and_weights(coordinates.objective)
+    return problem if names is None else _Watched(coordinates, problem, *names)
+
+
+def _cuts_and_weights(objective: Objective) -> tuple[str, str] | None:
+    """The names of the two sites of a model of classes in an order; None of another model, or with priors."""
+    sites = objective.sites.values()
+    if not (issubclass(objective.family, Ordered) and objective.priorless and len(sites) == 2):
+        return None
+    cuts = [site.name for site in sites if site.fn.support is ordered_vector]
+    weights = [site.name for site in sites if site.name.endswith(".weight")]
+    return (cuts[0], weights[0]) if len(cuts) == len(weights) == 1 else None
 
 
 class _Watched:
@@ -67,7 +73,7 @@ class _Watched:
         scale = np.sqrt(np.square(x).mean(axis=0))
         scale[scale == 0] = 1.0
         found: Matrix | None = None
-        for size in (*SIZES, len(y)):
+        for size in (*SAMPLE_SIZES, len(y)):
             rows = np.unique(np.linspace(0, len(y) - 1, min(size, len(y))).astype(int))
             found = separating(x[rows] / scale, y[rows], sites[self._cuts].size)
             if found is None:
@@ -106,5 +112,5 @@ def separating(x: Matrix, y: NDArray[np.int_], cuts: int) -> Matrix | None:
     if found.x is None:
         return None
     gained = margins @ found.x
-    separated = gained.sum() >= CERTAIN * len(y) and gained.min() >= -EXACT
+    separated = gained.sum() >= LEAST_MARGIN * len(y) and gained.min() >= -ROUNDED_MARGIN
     return np.asarray(found.x) if separated else None

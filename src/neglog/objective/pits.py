@@ -11,11 +11,11 @@ from neglog.errors import UnboundedLikelihoodError
 from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
 
-NARROW = 1e-4
+NARROW_SHARE = 1e-4
 """A spread of a component below this share of that of the response is looked at."""
 ROUNDINGS = 64
 """Residuals of at most so many roundings of the largest response are exactly 0."""
-FALLS = (0.0, 10.0, 20.0)
+LOG_FALLS = (0.0, 10.0, 20.0)
 """Falls of the logarithm of a spread between which priors may not rise by more than the likelihood does."""
 
 
@@ -37,27 +37,27 @@ def check_pits(objective: Objective, theta: Tensor) -> None:
         return
     y = objective.data.y
     nearest = response.components(y).detach().argmax(dim=-1)
-    for k in (sigmas[0] <= NARROW * y.std()).nonzero()[:, 0].tolist():
+    design = next((call.design for call in at.affines if torch.equal(call.value, response.means)), None)
+    for k in (sigmas[0] <= NARROW_SHARE * y.std()).nonzero()[:, 0].tolist():
         rows = (nearest == k).nonzero()[:, 0]
-        designs = [call.design for call in at.affines if torch.equal(call.value, response.means)]
-        if (
-            len(rows)
-            and designs
-            and _is_followed(designs[0][rows], y[rows])
-            and falls(objective, theta, k, rows)
-        ):
-            row = int(rows[0])
-            raise UnboundedLikelihoodError(
-                f"`{objective.name}` fits {len(rows)} of {len(y)} rows exactly (row "
-                f"{objective.data.row(row)}: y = {float(y[row]):g}): a component follows them alone, so its "
-                "spread goes to 0 and the likelihood has no maximum. Use fewer components, fewer columns or "
-                "more rows, or `map_estimate` with a prior of the spread that vanishes at 0, such as a "
-                "LogNormal."
-            )
+        if design is not None and _is_followed(design[rows], y[rows]) and falls(objective, theta, k, rows):
+            raise _refusal(objective, rows)
+
+
+def _refusal(objective: Objective, rows: Tensor) -> UnboundedLikelihoodError:
+    y, row = objective.data.y, int(rows[0])
+    return UnboundedLikelihoodError(
+        f"`{objective.name}` fits {len(rows)} of {len(y)} rows exactly (row "
+        f"{objective.data.row(row)}: y = {float(y[row]):g}): a component follows them alone, so its "
+        "spread goes to 0 and the likelihood has no maximum. Use fewer components, fewer columns or "
+        "more rows, or `map_estimate` with a prior of the spread that vanishes at 0, such as a LogNormal."
+    )
 
 
 def _is_followed(design: Tensor, y: Tensor) -> bool:
-    """Whether a line goes through all of some rows."""
+    """Whether a line goes through all of some rows; not where there are none."""
+    if not len(y):
+        return False
     columns = torch.cat([design.new_ones((len(design), 1)), design], dim=1)
     columns = columns / columns.norm(dim=0).clamp_min(1e-300)
     found = torch.linalg.lstsq(columns, y[:, None], driver="gelsd").solution[:, 0]
@@ -78,8 +78,8 @@ def falls(objective: Objective, theta: Tensor, component: int, rows: Tensor) -> 
     (way,) = torch.autograd.grad(log_sigma, leaf)
     if not bool(torch.isfinite(way).all() and way.any()):
         return False
-    priors = [objective.prior_terms(theta - t * way / (way @ way), curved=False)[0] for t in FALLS]
+    priors = [objective.prior_terms(theta - t * way / (way @ way), curved=False)[0] for t in LOG_FALLS]
     weights = objective.data.weights
     gain = float(len(rows)) if weights is None else float(weights[rows].sum())
-    steps = zip(FALLS[1:], FALLS, priors[1:], priors, strict=False)
+    steps = zip(LOG_FALLS[1:], LOG_FALLS, priors[1:], priors, strict=False)
     return all(after - before < gain * (t - s) for t, s, after, before in steps)
