@@ -485,3 +485,13 @@ def test_rows_of_no_weight_do_not_hide_separated_ones():
         mle(models.bernoulli, x, y, weights=np.repeat([1.0, 1e-20], [40, 2]))
     with pytest.raises(UnboundedLikelihoodError, match="separates the responses perfectly"):
         mle(models.bernoulli, x[:40], y[:40], weights=np.linspace(1e-12, 1.0, 40))
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_counts_of_a_row_with_a_dispersion_of_its_own_are_poisson_at_the_border(reference: bool) -> None:
+    row = (torch.arange(30) == 3).to(torch.float64)[:, None]
+    y = torch.arange(30).to(torch.float64).square() % 13
+    x = {"log_mean": _columns(1)[:30], "dispersion": 1 - row if reference else row}
+    remedy = r"bounded.*border.*Poisson.*Leave the column out of `log_disp"
+    with pytest.raises(UnboundedLikelihoodError, match=remedy):
+        mle(models.negative_binomial, x, y)

@@ -133,7 +133,22 @@ def refusal(objective: Objective, runaway: object) -> UnboundedLikelihoodError:
     """The error for a likelihood that never falls as `runaway` says."""
     return UnboundedLikelihoodError(
         f"`{objective.name}` has no maximum: the likelihood never falls as {runaway}. "
-        f"{why_unbounded(objective)}, or {objective.prior_advice}."
+        f"{_beside_the_mean(objective, runaway) or why_unbounded(objective)}, or {objective.prior_advice}."
+    )
+
+
+def _beside_the_mean(objective: Objective, runaway: object) -> str:
+    """The reason and a remedy where coefficients of a dispersion of counts run away; else empty.
+
+    Probabilities are at most 1: the likelihood stays bounded, and negative binomial counts become Poisson.
+    """
+    way, first = str(runaway), objective.calls[0].name if objective.calls else ""
+    if objective.exacting or f"`{first}" in way:
+        return ""
+    own = way.split("`")[1]
+    return (
+        f"It stays bounded, and its supremum is at the border: rows whose `{own}` is infinite, such as "
+        f"counts with a dispersion of 0, which are Poisson. Leave the column out of `{own}`"
     )
 
 
