@@ -196,7 +196,7 @@ def is_contradicted(coordinates: Coordinates, z: Tensor, runaway: object, direct
         UnboundedLikelihoodError: some contradict it, and their weights are too small to end it.
     """
     objective = coordinates.objective
-    if direction is None or objective.exacting:
+    if direction is None or objective.exacting or objective.data.weights is None:
         return False
     against, ended = contradictions(coordinates, z, direction)
     if len(against) and not ended:
