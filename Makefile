@@ -13,7 +13,7 @@ NEWER ?= $(shell for p in python3.12 python3.13 python3.14 python3 $(wildcard $(
 ARVIZ := tests/test_inference_data.py tests/test_pyro_samples.py tests/test_posterior.py tests/test_plots.py \
 	tests/test_priors.py tests/test_documents.py src/neglog
 
-.PHONY: help demo test arviz bench format clean
+.PHONY: help demo lint test arviz bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -23,10 +23,13 @@ demo: .venv/installed  ## fit several likelihoods to the shipped data set and co
 	@mkdir -p demo-output
 	$(BIN)/neglog compare src/neglog/datasets/engel.csv "food_expenditure ~ income" --plot demo-output/engel.png
 
-test: .venv/installed-dev  ## lint, types, tests, doctests, examples
+lint: .venv/installed-dev  ## style, types, layers of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+
+test: lint  ## lint, types, tests, doctests, examples
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 arviz:  ## the tests that meet ArviZ, with ArviZ 1.x, where there is a Python 3.12 or later
