@@ -122,6 +122,22 @@ except AttributeError as error:
 """
 
 
+WITHOUT_PANDAS = """
+import sys
+import torch
+from neglog import map_estimate, mle, models
+assert "pandas" not in sys.modules
+x, y = torch.zeros(4, 0), torch.tensor([0.0, 1.0, 2.0, 5.0])
+mle(models.gaussian, x.numpy(), y.numpy(), weights=[1.0, 1.0, 2.0, 1.0])
+map_estimate(models.laplace, x, y)
+assert "pandas" not in sys.modules
+"""
+
+
+def test_fits_of_arrays_do_not_import_pandas():
+    subprocess.run([sys.executable, "-c", WITHOUT_PANDAS], check=True)
+
+
 def test_names_are_imported_when_they_are_used():
     subprocess.run([sys.executable, "-c", LAZY], check=True)
 

@@ -159,8 +159,8 @@ def test_a_score_test_puts_large_designs_together_on_disk(monkeypatch):
     frame = table()
     fit = mle(models.poisson, frame[["a", "b"]], frame["y"])
     expected = score_test(fit, frame[["c"]])
-    monkeypatch.setattr("neglog.spooled.IN_MEMORY", 100)
-    monkeypatch.setattr("neglog.spooled.ROWS", 7)
+    monkeypatch.setattr("neglog.spooled.MAX_NUMBERS_IN_MEMORY", 100)
+    monkeypatch.setattr("neglog.spooled.COPIED_ROWS", 7)
     assert score_test(fit, frame[["c"]]) == expected
 
 
@@ -172,7 +172,7 @@ from neglog import covariance, likelihood_ratio_test, log_likelihood, mle, model
 from neglog import wald_test
 
 neglog.objective.objective.PART, neglog.objective.objective.SAMPLE = 5000, 1000
-neglog.uncertainty.information.NUMBERS, neglog.spooled.IN_MEMORY = 100_000, 500_000
+neglog.uncertainty.information.NUMBERS, neglog.spooled.MAX_NUMBERS_IN_MEMORY = 100_000, 500_000
 ROWS, COLUMNS = 32_000, 100
 rng = np.random.default_rng(0)
 

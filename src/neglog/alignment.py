@@ -7,12 +7,15 @@ labels decide, as in statsmodels; rows are never put into another order in silen
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
+from neglog.conversion import is_labelled
 from neglog.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIT = "the data of the fit"
 """The name of the labels that a fit has kept, in messages."""
@@ -27,8 +30,8 @@ def common_labels(arguments: Mapping[str, Any], labels: pd.Index | None = None) 
         DataError: two arguments of the same length have other labels, or the same ones in another order.
     """
     first = FIT
-    for name, value in _named(arguments):
-        if not isinstance(value, pd.DataFrame | pd.Series):
+    for name, value in _by_name(arguments):
+        if not is_labelled(value):
             continue
         if labels is None:
             first, labels = name, value.index
@@ -37,7 +40,7 @@ def common_labels(arguments: Mapping[str, Any], labels: pd.Index | None = None) 
     return labels
 
 
-def _named(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _by_name(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in arguments.items():
         if isinstance(value, Mapping):
             yield from ((f"{name}[{key!r}]", each) for key, each in value.items())

@@ -6,13 +6,13 @@ that mends the argument of the kind that came.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.masked import MaskedTensor
@@ -20,10 +20,13 @@ from torch.masked import MaskedTensor
 from neglog.arguments import check_dense, written
 from neglog.errors import DataError, ModelError
 
-MOST_DIMENSIONS = 32
-"""Arrays have no more dimensions than this."""
-LARGEST_INTEGER = 2**63 - 1
-"""Unsigned integers above this have no int64."""
+if TYPE_CHECKING:  # Importing pandas takes a third of a second, and only its own objects need it.
+    import pandas as pd
+
+MAX_DIMENSIONS = 32
+"""Maximal depth of nested lists: NumPy's maximal number of dimensions."""
+MAX_INT64 = 2**63 - 1
+"""The largest integer that int64 represents."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,22 +42,40 @@ class Named:
         return len(self.values)
 
 
+def is_frame(value: Any) -> TypeGuard[pd.DataFrame]:
+    """Whether a value is a data frame."""
+    return _is_of_pandas(value, "DataFrame")
+
+
+def is_series(value: Any) -> TypeGuard[pd.Series]:
+    """Whether a value is a series."""
+    return _is_of_pandas(value, "Series")
+
+
+def is_labelled(value: Any) -> TypeGuard[pd.DataFrame | pd.Series]:
+    """Whether a value is a data frame or a series, whose rows have labels."""
+    return is_frame(value) or is_series(value)
+
+
+def _is_of_pandas(value: Any, kind: str) -> bool:
+    """Whether a value is of a class of pandas, without importing it: whoever made the value has."""
+    expected = getattr(sys.modules.get("pandas"), kind, None)
+    return expected is not None and isinstance(value, expected)
+
+
+def column_names(value: Any) -> tuple[str, ...]:
+    """The names of the columns of a data frame; none for anything else."""
+    return tuple(map(str, value.columns)) if isinstance(value, Named) or is_frame(value) else ()
+
+
 def to_tensor(name: str, value: Any, dtype: torch.dtype, integers: bool = False) -> Tensor:
     """A floating tensor on the CPU of a tensor, an array or a list; memory of the right dtype is shared.
 
     Raises:
         DataError: another kind; a mask, complex numbers, text; integers, unless they are allowed.
     """
-    if isinstance(value, Tensor):
-        check_dense(name, value)
-        tensor = value
-    else:
-        array = to_array(name, value)
-        odd = not array.flags.writeable or not array.dtype.isnative or min(array.strides, default=0) < 0
-        native = array.astype(array.dtype.newbyteorder("="), copy=True) if odd else array
-        if native.dtype.kind in "iub" and not integers:
-            raise DataError(integers_message(name, value, native.dtype))
-        tensor = torch.from_numpy(_signed(native))
+    tensor = value if isinstance(value, Tensor) else _array_tensor(name, value, integers)
+    check_dense(name, tensor)
     if tensor.is_complex():
         raise DataError(_complex_message(name))
     if not (tensor.is_floating_point() or integers):
@@ -63,12 +84,24 @@ def to_tensor(name: str, value: Any, dtype: torch.dtype, integers: bool = False)
     return real.clone() if real.is_inference() else real  # autograd refuses inference tensors
 
 
+def _array_tensor(name: str, value: Any, integers: bool) -> Tensor:
+    """A tensor of an array or a list, which shares its memory where torch can."""
+    array = to_array(name, value)
+    shareable = array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0
+    native = array if shareable else array.astype(array.dtype.newbyteorder("="), copy=True)
+    if native.dtype.kind in "iub" and not integers:
+        raise DataError(integers_message(name, value, native.dtype))
+    return torch.from_numpy(_signed(native))
+
+
 def frame_tensor(name: str, frame: pd.DataFrame, dtype: torch.dtype) -> Tensor:
     """The columns `(N, P)` of a data frame, which must be numbers; missing entries are NaN.
 
     Raises:
         DataError: a column of complex numbers, text, categories or dates.
     """
+    import pandas as pd
+
     for column, kind in frame.dtypes.items():
         if pd.api.types.is_complex_dtype(kind):
             raise DataError(_complex_message(f"column {str(column)!r} of `{name}`"))
@@ -80,6 +113,8 @@ def frame_tensor(name: str, frame: pd.DataFrame, dtype: torch.dtype) -> Tensor:
 
 def series_tensor(name: str, series: pd.Series, dtype: torch.dtype) -> Tensor:
     """A series `(N,)`, as `frame_tensor`."""
+    import pandas as pd
+
     if pd.api.types.is_complex_dtype(series.dtype):
         raise DataError(_complex_message(f"`{name}`"))
     if not pd.api.types.is_numeric_dtype(series.dtype):
@@ -93,7 +128,7 @@ def check_unmasked(name: str, value: Any, depth: int = 0) -> None:
     Raises:
         DataError: something is a masked array; lists are nested deeper than NumPy has dimensions.
     """
-    if depth > MOST_DIMENSIONS:
+    if depth > MAX_DIMENSIONS:
         raise DataError(
             f"`{name}` is not a rectangular array: its lists are nested too deep, or in a circle."
         )
@@ -141,7 +176,8 @@ def as_labels(name: str, value: Any) -> np.ndarray:
     Raises:
         DataError: no array, series or list; a mask, or a ragged list.
     """
-    if not isinstance(value, np.ndarray | pd.Series | pd.Index | pd.DataFrame | Tensor | list | tuple):
+    known = isinstance(value, np.ndarray | Tensor | list | tuple) or is_labelled(value)
+    if not (known or _is_of_pandas(value, "Index")):
         raise DataError(f"`{name}` must have one entry for each row; it is {written(value)}.")
     check_unmasked(name, value)
     if isinstance(value, Tensor):
@@ -171,7 +207,7 @@ def named_values(name: str, values: Any) -> dict[str, Tensor]:
         if not isinstance(key, str):
             raise ModelError(f"the keys of `{name}` must be names of parameters; one is {written(key)}.")
         given = [value] if isinstance(value, Real) else value
-        given = given.to_numpy() if isinstance(given, pd.Series) else given
+        given = given.to_numpy() if is_series(given) else given
         try:
             tensor = to_tensor(f"{name}[{key!r}]", given, torch.float64, integers=True)
         except DataError as error:
@@ -184,7 +220,7 @@ def named_values(name: str, values: Any) -> dict[str, Tensor]:
 
 def is_integer(y: Any) -> bool:
     """Whether `y` is an array of integers or booleans; a table's column of integers is a table's column."""
-    if isinstance(y, pd.DataFrame | pd.Series | Named):
+    if isinstance(y, Named) or is_labelled(y):
         return False
     return not y.is_floating_point() if isinstance(y, Tensor) else np.asarray(y).dtype.kind in "iub"
 
@@ -206,7 +242,7 @@ def _signed(array: np.ndarray) -> np.ndarray:
     """Unsigned integers, of which torch knows the bytes alone, as int64; as floats where that overflows."""
     if array.dtype.kind != "u" or array.dtype.itemsize == 1:
         return array
-    return array.astype(np.int64 if array.max(initial=0) <= LARGEST_INTEGER else np.float64)
+    return array.astype(np.int64 if array.max(initial=0) <= MAX_INT64 else np.float64)
 
 
 def _masked_message(name: str, remedy: str, unmasked: str) -> str:
@@ -257,6 +293,8 @@ def _categories(name: str) -> str:
 
 
 def _remedy_of_series(name: str, series: pd.Series) -> str:
+    import pandas as pd
+
     if pd.api.types.is_datetime64_any_dtype(series.dtype):
         return f"convert it, as by ({name} - {name}.min()) / pandas.Timedelta(days=1)"
     if pd.api.types.is_timedelta64_dtype(series.dtype):
@@ -265,6 +303,8 @@ def _remedy_of_series(name: str, series: pd.Series) -> str:
 
 
 def _column_message(name: str, column: Any, kind: Any) -> str:
+    import pandas as pd
+
     key, own = repr(column), f"{name}[{column!r}]"
     if pd.api.types.is_datetime64_any_dtype(kind):
         value = f"({own} - {own}.min()) / pandas.Timedelta(days=1)"

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -19,9 +18,12 @@ from neglog.alignment import common_labels
 from neglog.conversion import (
     Named,
     check_unmasked,
+    column_names,
     frame_tensor,
     integers_message,
+    is_frame,
     is_integer,
+    is_series,
     series_tensor,
     to_tensor,
 )
@@ -30,6 +32,9 @@ from neglog.errors import DataError
 from neglog.intercepts import without_intercept
 from neglog.magnitudes import LARGEST_DESIGN, check_design_magnitude, check_response_magnitude
 from neglog.predictors import Designs, row_count
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ALL = ""
 """The key of the column names of a plain design, which serves every predictor."""
@@ -148,24 +153,32 @@ def prepare(
     """
     designs, columns = _designs(x, dtype, None)
     labels = common_labels({"x": x, "y": y, "weights": weights} | keywords)
-    vectors = {key: _vector(key, value, dtype) for key, value in ({"y": y} | keywords).items()}
-    if weights is not None:
-        vectors["weights"] = _vector("weights", weights, dtype)
+    given = {"y": y} | keywords | ({} if weights is None else {"weights": weights})
+    vectors = {key: _vector(key, value, dtype) for key, value in given.items()}
     rows = row_count(designs)
+    _check_lengths(vectors, rows)
+    if rows == 0 and not may_be_empty:
+        raise DataError("the data have no rows; there is nothing to fit.")
+    data = Data(
+        designs,
+        vectors.pop("y"),
+        vectors.pop("weights", None),
+        vectors,
+        columns,
+        responses=column_names(y),
+        integer=is_integer(y),
+        labels=labels,
+        without_intercept=without_intercept(x),
+    )
+    data = _of_positive_weight(data)
+    check_roles(data, roles or Roles())
+    return data
+
+
+def _check_lengths(vectors: Mapping[str, Tensor], rows: int) -> None:
     for key, value in vectors.items():
         if len(value) != rows:
             raise DataError(f"`{key}` has {len(value)} rows and `x` has {rows}; they must be the same.")
-    if rows == 0 and not may_be_empty:
-        raise DataError("the data have no rows; there is nothing to fit.")
-    masses = vectors.pop("weights", None)
-    responses = tuple(map(str, y.columns)) if isinstance(y, pd.DataFrame | Named) else ()
-    y, integer = vectors.pop("y"), is_integer(y)
-    data = Data(designs, y, masses, vectors, columns, responses, integer, labels=labels)
-    data = replace(data, without_intercept=without_intercept(x))
-    kept = torch.arange(rows) if masses is None else _positive(masses)
-    data = data if len(kept) == rows else data.take(kept)
-    check_roles(data, roles or Roles())
-    return data
 
 
 def prepare_fit(
@@ -222,24 +235,32 @@ def prepare_designs(
 
 
 def _designs(x: Any, dtype: torch.dtype, columns: Columns | None) -> tuple[Designs, Columns]:
+    """Designs as tensors and the names of their columns, which must be `columns` where these are given."""
     if isinstance(x, Mapping):
         check_keys(x)
-    if columns is not None and (ALL in columns) == isinstance(x, Mapping):
-        came = f"a mapping of {sorted(x)}" if isinstance(x, Mapping) else "one design"
-        needed = "one design" if ALL in columns else f"a mapping with designs for {sorted(columns)}"
-        raise DataError(f"the model was fitted on {needed}; `x` is {came}.")
+    if columns is not None:
+        _check_predictors(x, columns)
+    expected = columns or {}
     if not isinstance(x, Mapping):
-        tensor, names = _design("x", x, dtype, columns[ALL] if columns else None)
+        tensor, names = _design("x", x, dtype, expected.get(ALL))
         return tensor, {ALL: names}
-    if columns is not None and set(x) != set(columns):
-        raise DataError(f"the model was fitted on designs for {sorted(columns)}; `x` has {sorted(x)}.")
     designs, found = {}, {}
     for key, value in x.items():
-        designs[key], found[key] = _design(f"x[{key!r}]", value, dtype, columns[key] if columns else None)
+        designs[key], found[key] = _design(f"x[{key!r}]", value, dtype, expected.get(key))
     lengths = {key: len(value) for key, value in designs.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"the designs in `x` have different numbers of rows: {lengths}.")
     return designs, found
+
+
+def _check_predictors(x: Any, columns: Columns) -> None:
+    """Refuse designs for other predictors than those that the model was fitted on."""
+    if (ALL in columns) == isinstance(x, Mapping):
+        came = f"a mapping of {sorted(x)}" if isinstance(x, Mapping) else "one design"
+        needed = "one design" if ALL in columns else f"a mapping with designs for {sorted(columns)}"
+        raise DataError(f"the model was fitted on {needed}; `x` is {came}.")
+    if isinstance(x, Mapping) and set(x) != set(columns):
+        raise DataError(f"the model was fitted on designs for {sorted(columns)}; `x` has {sorted(x)}.")
 
 
 def check_keys(x: Mapping[Any, Any]) -> None:
@@ -253,14 +274,27 @@ def check_keys(x: Mapping[Any, Any]) -> None:
 def _design(
     name: str, value: Any, dtype: torch.dtype, expected: tuple[str, ...] | None
 ) -> tuple[Tensor, tuple[str, ...]]:
-    if isinstance(value, pd.DataFrame):
-        value = _by_name(name, value, expected)
-        return frame_tensor(name, value, dtype), tuple(map(str, value.columns))
+    """A design `(N, P)` and the names of its columns, in the expected order."""
+    if is_frame(value):
+        frame = _by_name(name, value, expected)
+        return frame_tensor(name, frame, dtype), column_names(frame)
     if isinstance(value, Named):
-        values, names = value.values.to(dtype), value.columns
-        if expected is None or names == expected:
-            return values, names
-        return values[:, [names.index(each) for each in _found(name, names, expected)]], expected
+        return _named_design(name, value, dtype, expected)
+    return _array_design(name, value, dtype, expected)
+
+
+def _named_design(
+    name: str, value: Named, dtype: torch.dtype, expected: tuple[str, ...] | None
+) -> tuple[Tensor, tuple[str, ...]]:
+    values, names = value.values.to(dtype), value.columns
+    if expected is None or names == expected:
+        return values, names
+    return values[:, [names.index(each) for each in _found(name, names, expected)]], expected
+
+
+def _array_design(
+    name: str, value: Any, dtype: torch.dtype, expected: tuple[str, ...] | None
+) -> tuple[Tensor, tuple[str, ...]]:
     tensor = to_tensor(name, value, dtype)
     if tensor.dim() != 2:
         raise DataError(
@@ -280,7 +314,7 @@ def _by_name(name: str, frame: pd.DataFrame, expected: tuple[str, ...] | None) -
     duplicated = frame.columns[frame.columns.duplicated()]
     if len(duplicated):
         raise DataError(f"`{name}` has two columns named {duplicated[0]!r}; give each a name of its own.")
-    if expected is None or tuple(map(str, frame.columns)) == expected:
+    if expected is None or column_names(frame) == expected:
         return frame
     named = {str(column): column for column in frame.columns}
     return frame[[named[column] for column in _found(name, tuple(named), expected)]]
@@ -304,7 +338,7 @@ def _column(name: str, value: Any) -> str:
 
 def _vector(name: str, value: Any, dtype: torch.dtype) -> Tensor:
     """A response, weights or keyword: `(N,)`, or `(N, D)` for a response of many components."""
-    if isinstance(value, pd.DataFrame):
+    if is_frame(value):
         tensor = frame_tensor(name, value, dtype)
     elif isinstance(value, Named):
         tensor = value.values.to(dtype)
@@ -313,7 +347,7 @@ def _vector(name: str, value: Any, dtype: torch.dtype) -> Tensor:
             f"`{name}` needs one value for each row, as numpy.full(len(x), {value}) has; it is {value!r}. A "
             f"setting of the model is bound to it, as by functools.partial(model, {name}={value!r})."
         )
-    elif isinstance(value, pd.Series):
+    elif is_series(value):
         tensor = series_tensor(name, value, dtype)
     else:
         tensor = to_tensor(name, value, dtype, integers=True)
@@ -328,7 +362,7 @@ def prepare_array(name: str, value: Any, dims: tuple[int, ...], *, integers: boo
     Raises:
         DataError: another shape or kind; integers, unless they are allowed.
     """
-    if isinstance(value, pd.Series):
+    if is_series(value):
         return _vector(name, value, torch.float64)
     tensor = to_tensor(name, value, torch.float64, integers)
     if tensor.dim() not in dims:
@@ -393,8 +427,16 @@ def in_words(support: Any) -> str:
     return words.get(type(support).__name__.lstrip("_"), f"in {support}")
 
 
+def _of_positive_weight(data: Data) -> Data:
+    """The data of the rows of positive weight."""
+    if data.weights is None:
+        return data
+    kept = _positive(data.weights)
+    return data if len(kept) == data.rows else data.take(kept)
+
+
 def _positive(weights: Tensor) -> Tensor:
-    """The rows of positive weight."""
+    """The numbers of the rows of positive weight."""
     wrong = ~(torch.isfinite(weights) & (weights >= 0))
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])

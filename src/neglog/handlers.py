@@ -11,7 +11,6 @@ from numbers import Real
 from types import TracebackType
 from typing import Any
 
-import pandas as pd
 import pyro
 import pyro.distributions as dist
 import torch
@@ -22,7 +21,7 @@ from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from neglog.arguments import check_dense, checked_model, mapping, number, text, written
-from neglog.conversion import to_tensor
+from neglog.conversion import is_labelled, to_tensor
 from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.isolation import user_code
 from neglog.layers import current_names
@@ -212,7 +211,7 @@ def _weights(weights: Any) -> Tensor:
     """The weights of `weighted` as a tensor, `(N,)` or `()`; the labels of a series could not be compared."""
     if isinstance(weights, Real) and not isinstance(weights, bool):
         return torch.tensor(number("weights", weights), dtype=torch.float64)
-    if isinstance(weights, pd.Series | pd.DataFrame):
+    if is_labelled(weights):
         raise DataError(
             "`weights` has labels, which `weighted` cannot compare with those of the data; pass "
             "weights.to_numpy(), or fit mle(model, x, y, weights=weights)."

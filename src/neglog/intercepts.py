@@ -6,11 +6,12 @@ The design of ``y ~ 0 + x`` has the columns of ``y ~ x``; what differs is the mo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+from neglog.conversion import Named, is_frame
 
-from neglog.conversion import Named
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MARK = "neglog.intercept"  # In `DataFrame.attrs`, which pandas keeps when rows or columns are taken.
 
@@ -30,4 +31,4 @@ def without_intercept(x: Any) -> frozenset[str]:
 def _is_marked(value: Any) -> bool:
     if isinstance(value, Named):
         return not value.intercept
-    return isinstance(value, pd.DataFrame) and value.attrs.get(_MARK) is False
+    return is_frame(value) and value.attrs.get(_MARK) is False

@@ -11,23 +11,22 @@ from dataclasses import replace
 from typing import IO, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from neglog.alignment import common_labels
 from neglog.arguments import as_path, shown
-from neglog.conversion import Named
+from neglog.conversion import Named, column_names
 from neglog.data import ALL, Columns, Data, Roles, prepare, prepare_array, prepare_designs
 from neglog.errors import DataError
 from neglog.intercepts import without_intercept
 from neglog.isolation import isolated
 from neglog.predictors import Designs, row_count
 
-ROWS = 10_000
-"""So many rows of two designs are put beside each other at a time."""
-IN_MEMORY = 50_000_000
-"""Designs of more numbers than this are put beside each other on disk."""
+COPIED_ROWS = 10_000
+"""Rows of two designs that are concatenated at a time."""
+MAX_NUMBERS_IN_MEMORY = 50_000_000
+"""Two designs of more numbers than this are concatenated on disk."""
 
 
 class Spooled(Mapping[str, Any]):
@@ -96,14 +95,8 @@ def spool(blocks: Iterable[Any], directory: str | os.PathLike[str] | None = None
         as_path("directory", directory)
     first, rows = None, 0
     with _files(directory) as files:
-        for number, block in enumerate(blocks):
-            try:
-                data = _validated(block, first)
-            except DataError as error:
-                raise DataError(f"block {number} of the data: {error}") from error
-            if data is None:
-                continue
-            first, rows = data if first is None else first, rows + data.rows
+        for data in _validated_blocks(blocks):
+            first, rows = first or data, rows + data.rows
             for name, value in _flat(data).items():
                 files.write(name, value)
         if first is None:
@@ -114,36 +107,57 @@ def spool(blocks: Iterable[Any], directory: str | os.PathLike[str] | None = None
 
 def beside(left: Tensor, right: Tensor) -> Tensor:
     """Two designs `(N, P)` and `(N, Q)` as one `(N, P + Q)`, on disk where they are large."""
-    if left.numel() + right.numel() <= IN_MEMORY:
+    if left.numel() + right.numel() <= MAX_NUMBERS_IN_MEMORY:
         return torch.cat([left, right], dim=1)
     with _files(None) as files:
-        for start in range(0, len(left), ROWS):
-            rows = slice(start, start + ROWS)
+        for start in range(0, len(left), COPIED_ROWS):
+            rows = slice(start, start + COPIED_ROWS)
             files.write("x", torch.cat([left[rows], right[rows]], dim=1))
         return files.mapped("x", (len(left), left.shape[1] + right.shape[1]))
 
 
+def _validated_blocks(blocks: Iterable[Any]) -> Iterator[Data]:
+    """The blocks that have rows of positive weight, their columns in the order of the first."""
+    first = None
+    for number, block in enumerate(blocks):
+        try:
+            data = _validated(block, first)
+        except DataError as error:
+            raise DataError(f"block {number} of the data: {error}") from error
+        if data is not None:
+            first = first or data
+            yield data
+
+
 @isolated
 def _validated(block: Any, first: Data | None) -> Data | None:
-    """A block, its columns in the order of the first; None if no row of it counts."""
-    given = dict(block) if isinstance(block, Mapping) else _pair(block)
-    missing = {"x", "y"} - set(given)
-    if missing:
-        raise DataError(f"it needs 'x' and 'y'; it has {', '.join(map(repr, given)) or 'nothing'}.")
+    """A block, its columns in the order of the first; None if it has no row of positive weight."""
+    given = _block_arguments(block)
     common_labels(given)
     x, y, weights = given.pop("x"), given.pop("y"), given.get("weights")
     designs, columns = prepare_designs(x)
-    none = weights is not None and not bool(prepare_array("weights", weights, (1,), integers=True).any())
-    if row_count(designs) == 0 or none:
+    if row_count(designs) == 0 or _all_zero(weights):
         return None
     if first is not None:
         designs, columns = _in_order(designs, columns, first.columns), first.columns
-    data = replace(prepare(designs, y, roles=Roles(bounds=set(given)), **given), columns=columns)
-    names = tuple(map(str, y.columns)) if isinstance(y, pd.DataFrame | Named) else ()
-    data = replace(data, responses=names, without_intercept=without_intercept(x))
+    data = prepare(designs, y, roles=Roles(bounds=set(given)), **given)
+    data = replace(data, columns=columns, responses=column_names(y), without_intercept=without_intercept(x))
     if first is not None and _shapes(data) != _shapes(first):
         raise DataError(f"it has {_shapes(data)}, and the first block had {_shapes(first)}.")
     return data
+
+
+def _block_arguments(block: Any) -> dict[str, Any]:
+    """The arguments of `mle` in a block, which may be a pair `(x, y)`."""
+    given = dict(block) if isinstance(block, Mapping) else _pair(block)
+    if not {"x", "y"} <= set(given):
+        raise DataError(f"it needs 'x' and 'y'; it has {', '.join(map(repr, given)) or 'nothing'}.")
+    return given
+
+
+def _all_zero(weights: Any) -> bool:
+    """Whether weights are given, all of them 0."""
+    return weights is not None and not bool(prepare_array("weights", weights, (1,), integers=True).any())
 
 
 def _pair(block: Any) -> dict[str, Any]:
@@ -214,7 +228,7 @@ class _Files:
     @isolated
     def write(self, name: str, values: Tensor) -> None:
         """Add rows to the end of a file."""
-        with self._told():
+        with self._writing():
             if name not in self.files:
                 self.files[name] = tempfile.TemporaryFile(dir=self.directory)  # noqa: SIM115
             self.files[name].write(values.contiguous().numpy().data)
@@ -224,12 +238,12 @@ class _Files:
         """The numbers of a file where they lie: its pages are read when they are asked for."""
         if not math.prod(shape):
             return torch.empty(shape, dtype=torch.float64)
-        with self._told():
+        with self._writing():
             self.files[name].flush()
             return torch.from_numpy(np.memmap(self.files[name], dtype=np.float64, mode="r+", shape=shape))
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _writing(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

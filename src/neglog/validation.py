@@ -7,15 +7,14 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from neglog.arguments import flag, seed_of, shown, written
-from neglog.conversion import Named
+from neglog.conversion import Named, is_labelled
 from neglog.data import prepare_fit
 from neglog.distributions import probabilities
 from neglog.errors import DataError, ModelError, NeglogError
@@ -27,6 +26,9 @@ from neglog.prediction.scores import parsed
 from neglog.prediction.scores import scores as row_scores
 from neglog.signatures import roles_of
 from neglog.tracing import takes_missing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Validation:
 
     def table(self) -> pd.DataFrame:
         """The mean of each score over the rows with its standard error: a row for each score."""
+        import pandas as pd
+
         means = {name: (_mean(each, self.weights), _standard_error(each, self.weights))
                  for name, each in self.by_name.items()}  # fmt: skip
         return pd.DataFrame.from_dict(means, orient="index", columns=["mean", "std_error"])
@@ -142,31 +146,52 @@ def cross_validate(
     counts = masses(weights, len(y))
     counts = torch.where(_unknown(y), 0.0, counts) if takes_missing(model) else counts
     dealt = deal(counts, folds, seed)
-    if isinstance(scores, str) or not isinstance(scores, Sequence):
-        raise ModelError(f"`scores` must be a list of names, such as ['log', 'crps']; it is {shown(scores)}.")
-    for name in scores:
-        parsed(name)
-    names = tuple(dict.fromkeys(("log", *scores)))
-    for name in names:
-        parsed(name)
+    names = _score_names(scores)
+    data = _Rows(x, y, None if weights is None else counts, rows)
     held = {name: torch.full((len(y),), math.nan, dtype=torch.float64) for name in names}
     probable = torch.zeros(len(y), dtype=torch.bool)
     converged = True
     for fold in _watched(range(folds), progress):
         out = torch.nonzero(dealt == fold)[:, 0]
         kept = torch.nonzero(dealt != fold)[:, 0]
-        given = {name: _take(values, kept) for name, values in rows.items()}
+        train, test = data.take(kept), data.take(out)
         try:
-            counted = None if weights is None else counts[kept]
-            fit = mle(model, _take(x, kept), _take(y, kept), weights=counted, solver=solver, **given)
-            left_out = {name: _take(values, out) for name, values in rows.items()}
-            probable[out] = probabilities(predict(fit, _take(x, out), **left_out), _numbers(_take(y, out)))
+            fit = mle(model, train.x, train.y, weights=train.weights, solver=solver, **train.keywords)
+            probable[out] = probabilities(predict(fit, test.x, **test.keywords), _numbers(test.y))
             for name in names:
-                held[name][out] = row_scores(fit, _take(x, out), _take(y, out), name, **left_out)
+                held[name][out] = row_scores(fit, test.x, test.y, name, **test.keywords)
         except NeglogError as error:
             raise type(error)(f"without fold {fold + 1} of {folds}: {error}") from error
         converged = converged and fit.converged
     return Validation(held["log"], dealt, counts, converged, MappingProxyType(held), probable)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The arguments of a fit that have an entry for each row."""
+
+    x: Any
+    y: Any
+    weights: Tensor | None
+    keywords: Mapping[str, Any]
+
+    def take(self, index: Tensor) -> _Rows:
+        """The arguments at some rows."""
+        weights = None if self.weights is None else self.weights[index]
+        return _Rows(_take(self.x, index), _take(self.y, index), weights, _take(self.keywords, index))
+
+
+def _score_names(scores: Any) -> tuple[str, ...]:
+    """The names of the scores to compute, the log score first.
+
+    Raises:
+        ModelError: the argument is no list, or there is no such score.
+    """
+    if isinstance(scores, str) or not isinstance(scores, Sequence):
+        raise ModelError(f"`scores` must be a list of names, such as ['log', 'crps']; it is {shown(scores)}.")
+    for name in scores:
+        parsed(name)
+    return tuple(dict.fromkeys(("log", *scores)))
 
 
 def deal(masses: Tensor, folds: int, seed: int) -> Tensor:
@@ -214,23 +239,23 @@ def _numbers(y: Any) -> Tensor:
     """A response as a tensor, `(N,)` or `(N, D)`; NaN where it is missing."""
     if isinstance(y, Tensor | Named):
         return y if isinstance(y, Tensor) else y.values
+    import pandas as pd
+
     values = torch.tensor(pd.DataFrame(y).to_numpy(np.float64, na_value=np.nan))
     return values[:, 0] if np.ndim(y) == 1 else values
 
 
 def _column(values: Any) -> Any:
-    return (
-        values
-        if isinstance(values, Tensor | np.ndarray | pd.Series | pd.DataFrame | Named)
-        else np.asarray(values)
-    )
+    """A response or a keyword of which rows can be taken."""
+    known = isinstance(values, Tensor | np.ndarray | Named) or is_labelled(values)
+    return values if known else np.asarray(values)
 
 
 def _take(values: Any, index: Tensor) -> Any:
     """The rows at `index` of a tensor, an array, a frame, or a mapping of them."""
     if isinstance(values, Mapping):
         return {name: _take(value, index) for name, value in values.items()}
-    if isinstance(values, pd.DataFrame | pd.Series):
+    if is_labelled(values):
         return values.iloc[index.numpy()]
     if isinstance(values, Tensor):
         return values[index]
