@@ -549,20 +549,25 @@ def left():
     return state(), files, sorted(thread.name for thread in threading.enumerate())
 
 
-@pytest.mark.parametrize("name", INTERRUPTED)
-def test_an_interrupt_at_any_depth_leaves_nothing_behind(name, monkeypatch, tmp_path):
+SHARES = (0.0, 0.5, 0.9)
+"""The part of a computation before it is interrupted, for one function after the other."""
+
+
+@pytest.mark.parametrize(
+    ("name", "share"), [(name, SHARES[i % len(SHARES)]) for i, name in enumerate(INTERRUPTED)]
+)
+def test_an_interrupt_at_any_depth_leaves_nothing_behind(name, share, monkeypatch, tmp_path):
     ignored = []
     monkeypatch.setattr(sys, "unraisablehook", ignored.append)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     function = INTERRUPTED[name]
     known = function()
     count, before = interrupted(function), left()
-    for share in (0.0, 0.5, 0.9):
-        at = 1 + int(share * count)
-        with suppress(KeyboardInterrupt):
-            calls = interrupted(function, at)  # what is cached is not computed again
-            assert calls < at or ignored  # Python ignores what is raised while an object is deleted
-        assert left() == before, at
+    at = 1 + int(share * count)
+    with suppress(KeyboardInterrupt):
+        calls = interrupted(function, at)  # what is cached is not computed again
+        assert calls < at or ignored  # Python ignores what is raised while an object is deleted
+    assert left() == before
     assert list(tmp_path.iterdir()) == []
     assert equal(known, function())
 

@@ -182,7 +182,7 @@ def test_runs_under_raw_svi(name, guide):
 @LAW
 def test_runs_under_raw_nuts(name):
     x, y = drawn(name, 30, 1)
-    mcmc = MCMC(NUTS(MODELS[name]), num_samples=20, warmup_steps=30, disable_progbar=True)
+    mcmc = MCMC(NUTS(MODELS[name], max_tree_depth=4), num_samples=6, warmup_steps=6, disable_progbar=True)
     mcmc.run(x, y)
     draws = mcmc.get_samples()
     assert {site: d.shape[1:] for site, d in draws.items()} == {

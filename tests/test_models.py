@@ -200,7 +200,8 @@ def test_delta_takes_sites_inside_plates():
 @LAW
 def test_runs_under_raw_nuts(name):
     x, y = TABLE[name].sample(30, 1)
-    mcmc = MCMC(NUTS(TABLE[name].model), num_samples=20, warmup_steps=30, disable_progbar=True)
+    kernel = NUTS(TABLE[name].model, max_tree_depth=4)
+    mcmc = MCMC(kernel, num_samples=6, warmup_steps=6, disable_progbar=True)
     mcmc.run(x, y, **TABLE[name].keywords(30))
     draws = mcmc.get_samples()
     assert set(draws) == set(random_params(TABLE[name], columns=1))
