@@ -235,7 +235,7 @@ def test_layers_are_kronecker_products_of_what_goes_in_and_what_comes_back(monke
     fit = fitted("heteroscedastic", sizes=(2, 3, 4))
     network = network_of(fit)
     curvature = row_curvature(network, network.objective)[0]
-    monkeypatch.setattr("neglog.networks.network.NUMBERS", 7 * network.size(network.heads) * 2)
+    monkeypatch.setattr("neglog.networks.network.MAX_JACOBIAN_ENTRIES", 7 * network.size(network.heads) * 2)
     (first, second), rows = linear_layers(network)
     assert rows == 60
     # The derivatives in a bias are those in what comes out of its layer.
@@ -247,7 +247,7 @@ def test_layers_are_kronecker_products_of_what_goes_in_and_what_comes_back(monke
     kron = torch.kron(first.outputs, first.inputs) / 60 + 0.7 * torch.eye(9).double()
     jacobian = network.jacobian(X[:4], part.names)
     ordered = torch.cat([jacobian[..., :6].reshape(4, 2, 3, 2), jacobian[..., 6:, None]], -1).flatten(2)
-    torch.testing.assert_close(part.spread(jacobian), ordered @ torch.linalg.inv(kron) @ ordered.mT)
+    torch.testing.assert_close(part.covariance(jacobian), ordered @ torch.linalg.inv(kron) @ ordered.mT)
 
 
 def test_rows_without_known_information_have_their_curvature_where_it_is_positive():
@@ -399,7 +399,7 @@ def test_layers_need_one_prior_each():
 
 
 def test_networks_that_are_too_large_are_refused(monkeypatch):
-    monkeypatch.setattr("neglog.networks.laplace.FULL", 5)
+    monkeypatch.setattr("neglog.networks.laplace.MAX_FULL_COVARIANCE_WEIGHTS", 5)
     with pytest.raises(ModelError, match="for up to 5 weights, and this network has 17; use 'kronecker'"):
         laplace_approximation(fitted(estimate=map_estimate), "full")
 

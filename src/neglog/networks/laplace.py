@@ -1,4 +1,4 @@
-"""Laplace's approximation for networks: the doubt about their weights, and with it about predictions."""
+"""Laplace's approximation for networks: uncertainty of their weights, and of predictions through them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from neglog.distributions.averaged import Averaged, Listed
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
-from neglog.networks.network import NUMBERS, Network, network_of
+from neglog.networks.network import MAX_JACOBIAN_ENTRIES, Network, network_of
 from neglog.networks.structures import structured
 from neglog.prediction.predict import rows_of
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
 
 Structure = Literal["last_layer", "diagonal", "kronecker", "full"]
-FULL = 5000
-"""A network of at most so many weights has all their covariances formed."""
-PRECISIONS = torch.logspace(-8, 10, 73, dtype=torch.float64)
-"""Where the marginal likelihood is looked at first; the best of them is refined."""
+MAX_FULL_COVARIANCE_WEIGHTS = 5000
+"""Above this many weights the full covariance matrix of a network is not formed."""
+PRECISION_GRID = torch.logspace(-8, 10, 73, dtype=torch.float64)
+"""Prior precisions at which the marginal likelihood is evaluated first; the best is refined."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +34,12 @@ class LaplaceApproximation:
     """A Normal distribution of the weights of a network around a fit. A value, as `Fit` is.
 
     Attributes:
-        fit: what it is around.
-        structure: which covariances it has.
-        prior_precision: that of the Normal priors which were added to flat ones, or None if there are none.
+        fit: the fit at the mean of the approximation.
+        structure: the structure of the covariance of the weights.
+        prior_precision: the precision of the Normal priors in the place of flat ones, or None without
+            such priors.
         log_evidence: the log marginal likelihood of the data, in nats, up to a constant that does not depend
-            on `prior_precision`; None where there is none.
+            on `prior_precision`; None without `prior_precision`.
         predictors: the names of the predictors, one for each output.
     """
 
@@ -57,35 +58,38 @@ class LaplaceApproximation:
     def linearised(self, x: Any, **keywords: Any) -> tuple[Tensor, Tensor]:
         """The mean `(N, O)` and the covariance `(N, O, O)` of the predictors at `x`.
 
-        The network is taken as linear in its weights around the fit: Normal weights then make Normal
-        predictors. Sources: MacKay (1992); Immer, Korzepa & Bauer (2021) for why this and not the network
-        itself at random weights.
+        The network is linearised in its weights around the fit, so that Normal weights imply Normal
+        predictors. Sources: MacKay (1992); Immer, Korzepa & Bauer (2021) for why this predicts better than
+        the network itself at random weights.
 
         Args:
-            x: as `predict` has it.
-            keywords: what else the model takes for each row.
+            x: designs, as for `predict`.
+            keywords: further row-wise arguments of the model.
 
         Raises:
             DataError: as `predict`.
         """
         data = rows_of(self.fit, x, keywords, self.linearised)
         names = tuple(name for part in self.parts for name in part.names)
-        size = max(1, NUMBERS // max(1, self.network.size(names) * len(self.predictors)))
+        size = max(1, MAX_JACOBIAN_ENTRIES // max(1, self.network.size(names) * len(self.predictors)))
         means, covariances = [], []
         with torch.no_grad():
             for start in range(0, data.rows, size):
                 rows = data.x[start : start + size]  # type: ignore[index]
                 means.append(self.network.predictors(rows))
-                covariances.append(sum(p.spread(self.network.jacobian(rows, p.names)) for p in self.parts))
+                covariances.append(
+                    sum(p.covariance(self.network.jacobian(rows, p.names)) for p in self.parts)
+                )
         return torch.cat(means), torch.cat(covariances)
 
     @isolated
     def predict(self, x: Any, *, draws: int = 256, seed: int = 0, **keywords: Any) -> Any:
-        """The distribution of `y` given `x`, with the doubt about the network: of batch shape `(N,)`.
+        """The predictive distribution of `y` given `x`, of batch shape `(N,)`.
 
-        Of a Normal density with one spread for all it is Normal: the variances of the noise and of the mean
-        add. Otherwise it is the mean of the model's distributions over draws of the linearised predictors
-        (`neglog.distributions.averaged.Averaged`). Constants such as ``sigma`` are held at their estimates.
+        For a Normal density with one standard deviation it is Normal: the variances of the noise and of the
+        mean add. Otherwise it is the average of the model's distributions over draws of the linearised
+        predictors (`neglog.distributions.averaged.Averaged`). Constants such as ``sigma`` are fixed at their
+        estimates.
 
         Raises:
             DataError: as `predict`.
@@ -101,7 +105,7 @@ class LaplaceApproximation:
                 return run(self.fit.model, data, at, response=False).sites[RESPONSE]["fn"]
 
         first = response(mean)
-        if mean.shape[1] == 1 and _is_plain(first, mean[:, 0]):
+        if mean.shape[1] == 1 and _is_homoscedastic_normal(first, mean[:, 0]):
             return Normal(mean[:, 0], (first.scale.square() + covariance[:, 0, 0]).sqrt())
         values, vectors = torch.linalg.eigh(covariance)
         root = vectors * values.clamp(min=0).sqrt()[:, None]
@@ -127,27 +131,28 @@ def laplace_approximation(
 ) -> LaplaceApproximation:
     """A Normal approximation of the posterior of a network's weights (`on_features`), around a fit.
 
-    Its precision is the generalised Gauss-Newton matrix, Σ Jᵀ H J over the rows, and the curvature of the
-    priors: J are the derivatives of the predictors in the weights, H the information of a row in its
-    predictors: Fisher's where that of the family is known, and otherwise the second derivatives of the
-    negative log-likelihood without their negative part. `structure` says what of it is kept:
+    Its precision is the generalised Gauss-Newton matrix, Σ Jᵀ H J over the rows, plus the curvature of the
+    priors. J is the Jacobian of the predictors in the weights; H is the information of a row in its
+    predictors: Fisher's where it is known for the family, and otherwise the positive part of the second
+    derivatives of the negative log-likelihood. `structure` is the structure of the precision:
 
     - ``"last_layer"``: the heads and the constants alone, given the features.
-    - ``"diagonal"``: each weight by itself.
-    - ``"kronecker"``: each `torch.nn.Linear` of the network by itself, as the Kronecker product of what goes
-      in and of what comes back (K-FAC); the heads and constants as in ``"last_layer"``.
-    - ``"full"``: all of them, for up to 5000 weights.
+    - ``"diagonal"``: the diagonal, so that all weights are independent.
+    - ``"kronecker"``: a block for each `torch.nn.Linear` of the network, the Kronecker product of the second
+      moments of its inputs and of its back-propagated curvature (K-FAC); the heads and constants as in
+      ``"last_layer"``.
+    - ``"full"``: the whole matrix, for up to 5000 weights.
 
     Args:
         fit: a fit of a network, at or near its optimum.
-        prior_precision: of Normal(0, 1 / precision) priors on the weights of the network and its heads where
-            they are flat, as those of `mle` are; biases of heads stay flat. ``"evidence"`` takes the one
-            under which the data have the largest marginal likelihood, as this approximation has it.
+        prior_precision: the precision of Normal(0, 1 / precision) priors on those weights of the network and
+            its heads whose priors are flat, as after `mle`; biases of heads keep flat priors. ``"evidence"``
+            maximises the marginal likelihood of the data under this approximation.
 
     Raises:
-        ModelError: the fit has no network; no such structure; flat priors on the weights of a network without
-            a `prior_precision`, or one where all priors are proper; a precision that is not positive;
-            information that does not hold the heads; for ``"kronecker"``, other layers than
+        ModelError: the fit has no network; an unknown structure; flat priors on the weights of a network
+            without a `prior_precision`, or a `prior_precision` where all priors are proper; a precision that
+            is not positive; singular information in the heads; for ``"kronecker"``, other layers than
             `torch.nn.Linear`, or priors that differ within a layer; for ``"full"``, too many weights.
         DataError: the fit was read from disk, without its data.
 
@@ -171,56 +176,60 @@ def laplace_approximation(
     choice("structure", structure, get_args(Structure))
     network = network_of(fit)
     size = network.size(network.weights)
-    if structure == "full" and size > FULL:
+    if structure == "full" and size > MAX_FULL_COVARIANCE_WEIGHTS:
         raise ModelError(
-            f"structure='full' is for up to {FULL} weights, and this network has {size}; use 'kronecker'."
+            f"structure='full' is for up to {MAX_FULL_COVARIANCE_WEIGHTS} weights, and this network has "
+            f"{size}; use 'kronecker'."
         )
     parts = structured(network, structure)
-    precision = _checked(structure, prior_precision, any(bool(part.flat.any()) for part in parts))
+    precision = _checked_precision(structure, prior_precision, any(bool(part.flat.any()) for part in parts))
     if precision == "evidence":
-        precision = _most_evident(parts)
-    held = tuple(part.held(precision or 0.0) for part in parts)
+        precision = _best_precision(parts)
+    regularised = tuple(part.regularised(precision or 0.0) for part in parts)
     evidence = None if precision is None else _log_evidence(fit, parts, precision)
-    return LaplaceApproximation(fit, structure, precision, evidence, network, held)
+    return LaplaceApproximation(fit, structure, precision, evidence, network, regularised)
 
 
-def _is_plain(response: Any, eta: Tensor) -> bool:
-    """Whether a response is Normal around a predictor, with one spread for all rows."""
+def _is_homoscedastic_normal(response: Any, eta: Tensor) -> bool:
+    """Whether a response is Normal around a predictor, with one standard deviation for all rows."""
     return type(response) is Normal and torch.equal(response.loc, eta) and len(response.scale.unique()) == 1
 
 
-def _most_evident(parts: Sequence[Any]) -> float:
+def _best_precision(parts: Sequence[Any]) -> float:
     """The prior precision under which the marginal likelihood of the data is largest.
 
-    The best of `PRECISIONS`, and from there MacKay's iteration: it is the number of weights that the rows
-    hold, the sum of r / (r + precision) over their information r, by the sum of the squares of all.
+    MacKay's fixed-point iteration from the best of `PRECISION_GRID`: the effective number of parameters, the
+    sum of r / (r + precision) over the eigenvalues r of the information, by the squared norm of the weights.
     """
-    rates, size = torch.cat([part.spectrum()[0] for part in parts]), sum(part.size() for part in parts)
-    best = float(max(PRECISIONS, key=lambda each: float(_gain(rates, size, float(each)))))
+    rates, norm = (
+        torch.cat([part.spectrum()[0] for part in parts]),
+        sum(part.squared_norm() for part in parts),
+    )
+    best = float(max(PRECISION_GRID, key=lambda each: float(_gain(rates, norm, float(each)))))
     for _ in range(100):
-        again = float((rates / (rates + best)).sum()) / size if size else math.inf
-        if not 0 < again < math.inf or _gain(rates, size, again) < _gain(rates, size, best):
+        again = float((rates / (rates + best)).sum()) / norm if norm else math.inf
+        if not 0 < again < math.inf or _gain(rates, norm, again) < _gain(rates, norm, best):
             break
         best = again
     return best
 
 
-def _gain(rates: Tensor, size: float, precision: float) -> float:
-    """What priors of this precision add to the log marginal likelihood, but for a constant."""
-    return -0.5 * float((rates / precision + 1).log().sum()) - 0.5 * precision * size
+def _gain(rates: Tensor, norm: float, precision: float) -> float:
+    """The terms of the log marginal likelihood that depend on the prior precision."""
+    return -0.5 * float((rates / precision + 1).log().sum()) - 0.5 * precision * norm
 
 
 def _log_evidence(fit: Fit, parts: Sequence[Any], precision: float) -> float:
-    found = [(*part.spectrum(), part.size()) for part in parts]
-    return -fit.loss + sum(_gain(rates, size, precision) - 0.5 * float(rest) for rates, rest, size in found)
+    found = [(*part.spectrum(), part.squared_norm()) for part in parts]
+    return -fit.loss + sum(_gain(rates, norm, precision) - 0.5 * float(rest) for rates, rest, norm in found)
 
 
-def _checked(structure: str, precision: Any, flat: bool) -> float | Literal["evidence"] | None:
+def _checked_precision(structure: str, precision: Any, flat: bool) -> float | Literal["evidence"] | None:
     if precision is None:
         if flat and structure != "last_layer":
             raise ModelError(
-                "the weights of this network have flat priors, and the rows alone do not hold them all. Give "
-                "`prior_precision`, a number or 'evidence', or fit by `map_estimate`."
+                "the weights of this network have flat priors, and the rows alone do not determine them all. "
+                "Give `prior_precision`, a number or 'evidence', or fit by `map_estimate`."
             )
         return None
     if not flat:

@@ -1,10 +1,11 @@
-"""Networks around their weights: predictors as functions of them, and the curvature of rows in predictors."""
+"""Networks as functions of their weights: predictors, Jacobians, and the curvature of rows in predictors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy, deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,15 +21,17 @@ from neglog.tracing import Run, layers, run
 from neglog.uncertainty.fisher import family_of
 from neglog.uncertainty.information import data_and_objective
 
-NUMBERS = 4_000_000
-"""So many derivatives, rows times predictors times weights, are held at a time."""
-SAME = 1e-9
-"""Relative: predictors by two roads."""
+MAX_JACOBIAN_ENTRIES = 4_000_000
+"""Entries of a Jacobian, rows × predictors × weights, that are formed at a time."""
+PREDICTOR_TOLERANCE = 1e-9
+"""Largest relative difference between the predictors of the model and those of its network."""
+MAX_VERIFICATION_ROWS = 64
+"""Rows on which the two are compared."""
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A fit of `on_features` as what it computes before its likelihood.
+    """The linear predictors of a fit of `on_features` as a function of its weights.
 
     `trunk` and `heads` name the sites of the weights, of the network and of the linear predictors on its
     features; `constants` all other parameters, such as ``sigma``. `theta` `(K,)` is the optimum. `mode` is
@@ -55,11 +58,11 @@ class Network:
         return tuple(name for call in self.objective.calls for name in self.objective.output_names(call))
 
     def size(self, names: tuple[str, ...]) -> int:
-        """How many numbers some sites are."""
+        """The number of parameters in some sites."""
         return sum(self.objective.sites[name].size for name in names)
 
     def places(self, names: tuple[str, ...]) -> Tensor:
-        """Where some sites stand in `theta`."""
+        """The positions of some sites in `theta`."""
         sites = (self.objective.sites[name] for name in names)
         found = [torch.arange(site.place.start, site.place.stop) for site in sites]
         return torch.cat(found) if found else torch.arange(0)
@@ -80,7 +83,7 @@ class Network:
         return torch.cat(columns, dim=1)
 
     def jacobian(self, x: Any, names: tuple[str, ...]) -> Tensor:
-        """The derivatives `(N, O, K)` of the predictors in the weights of some sites."""
+        """The Jacobian `(N, O, K)` of the predictors in the weights of some sites."""
         if not names:
             return x.new_zeros((len(x), len(self.names), 0))
         at = {name: self.values[name].detach() for name in names}
@@ -92,8 +95,8 @@ class Network:
         return torch.cat([found[name].reshape(len(x), len(self.names), -1) for name in names], dim=2).detach()
 
     def blocks(self, names: tuple[str, ...]) -> Iterator[Objective]:
-        """The rows in blocks whose derivatives in some sites fit in memory."""
-        size = max(1, NUMBERS // max(1, self.size(names) * len(self.names)))
+        """Blocks of rows whose Jacobian in some sites has at most `MAX_JACOBIAN_ENTRIES` entries."""
+        size = max(1, MAX_JACOBIAN_ENTRIES // max(1, self.size(names) * len(self.names)))
         for start in range(0, self.objective.rows, size):
             yield self.objective.take(slice(start, min(start + size, self.objective.rows)))
 
@@ -112,9 +115,9 @@ def network_of(fit: Fit) -> Network:
     """The network of a fit.
 
     Raises:
-        ModelError: it has none, or one whose predictors are not linear in its features, or depend on other
-            rows.
-        DataError: it was read from disk, without its data.
+        ModelError: the model has no network, or one whose predictors are not linear in its features, or
+            depend on other rows.
+        DataError: the fit was read from disk, without its data.
     """
     _, objective = data_and_objective(fit)
     module = next((layer for layer in layers(objective.model) if hasattr(layer, "trainable")), None)
@@ -124,37 +127,52 @@ def network_of(fit: Fit) -> Network:
             "`posterior` with method='laplace'."
         )
     theta = objective.theta(fit.params)
+    few = objective.take(slice(0, min(objective.rows, MAX_VERIFICATION_ROWS)))
     with torch.no_grad():
-        few = objective.take(slice(0, min(objective.rows, 64)))
         ran = few.at(theta)
-    values = {name: msg["value"].detach() for name, msg in ran.sites.items() if name != RESPONSE}
-    sites = objective.sites
-    trunk = tuple(name for name in sites if name.removeprefix(f"{module.name}.") in module.trainable)
-    own = [f"{call.name}.{part}" for call in objective.calls for part in ("weight", "bias")]
-    heads = tuple(name for name in own if name in sites and sites[name].size)
-    rest = tuple(name for name in sites if name not in {*trunk, *own})
-    mode = ran.networks[module.name].mode
-    found = Network(objective, module, mode, values, theta, trunk, heads, rest)
-    with torch.no_grad():
-        seen = torch.cat([c.value.reshape(few.rows, -1) for c in ran.affines], dim=1)
-        again = found.predictors(few.data.x)
-    alike = seen.shape == again.shape and torch.allclose(
-        seen, again, rtol=SAME, atol=SAME * float(seen.abs().max())
+    network = Network(
+        objective,
+        module,
+        ran.networks[module.name].mode,
+        {name: msg["value"].detach() for name, msg in ran.sites.items() if name != RESPONSE},
+        theta,
+        *_partition(objective, module),
     )
-    if not alike or not objective.separable:
+    if not _reproduces(network, few, ran) or not objective.separable:
         raise ModelError(
             f"`{objective.name}` is not a sum over rows of what linear predictors on the features of the "
             "network say, so it has no such approximation."
         )
-    return found
+    return network
+
+
+def _partition(objective: Objective, module: Any) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """The sites of the trunk, of the heads, and of the constants."""
+    sites = objective.sites
+    trunk = tuple(name for name in sites if name.removeprefix(f"{module.name}.") in module.trainable)
+    coefficients = [f"{call.name}.{part}" for call in objective.calls for part in ("weight", "bias")]
+    heads = tuple(name for name in coefficients if name in sites and sites[name].size)
+    constants = tuple(name for name in sites if name not in {*trunk, *coefficients})
+    return trunk, heads, constants
+
+
+@torch.no_grad()
+def _reproduces(network: Network, part: Objective, ran: Run) -> bool:
+    """Whether a network has the predictors of a run of its model, up to rounding."""
+    expected = torch.cat([call.value.reshape(part.rows, -1) for call in ran.affines], dim=1)
+    found = network.predictors(part.data.x)
+    rounding = PREDICTOR_TOLERANCE * float(expected.abs().max())
+    return expected.shape == found.shape and torch.allclose(
+        expected, found, rtol=PREDICTOR_TOLERANCE, atol=rounding
+    )
 
 
 @torch.enable_grad()
 def row_curvature(network: Network, part: Objective) -> tuple[Tensor, Tensor, Tensor]:
-    """The information of rows in their predictors `(N, O, O)`, these and constants `(N, O, G)`, `(G, G)`.
+    """The information of rows in predictors `(N, O, O)`, in both `(N, O, G)`, and in constants `(G, G)`.
 
-    Fisher's information where that of the family is known, and otherwise the second derivatives of the
-    negative log-likelihood, those in the predictors without their negative part; with the rows' weights.
+    Fisher's information where it is known for the family, and otherwise the second derivatives of the
+    negative log-likelihood, those in the predictors projected to their positive part; with row weights.
     """
     with torch.no_grad():
         etas = network.predictors(part.data.x)
@@ -166,8 +184,7 @@ def row_curvature(network: Network, part: Objective) -> tuple[Tensor, Tensor, Te
         values[name] = site.transform(gamma[at : at + site.size].reshape(site.unconstrained))
         at += site.size
     ran = run(part.model, part.data, Run(values, etas=network.split(torch.stack(columns, dim=1))))
-    weights = part.data.weights
-    mass = part.data.y.new_ones(part.rows) if weights is None else weights
+    mass = _row_weights(part)
     msg = ran.sites[RESPONSE]
     known = family_of(msg["fn"]) if msg["mask"] is None or msg["mask"] is True else None
     if known is not None and len(msg["fn"].batch_shape) == 1:
@@ -175,10 +192,16 @@ def row_curvature(network: Network, part: Objective) -> tuple[Tensor, Tensor, Te
     return _observed(-(mass * ran.log_prob(RESPONSE)).sum(), columns, gamma)
 
 
+def _row_weights(part: Objective) -> Tensor:
+    """The frequency weights `(N,)` of rows, 1 where the data have none."""
+    weights = part.data.weights
+    return part.data.y.new_ones(part.rows) if weights is None else weights
+
+
 def _expected(
     ran: Run, known: Any, columns: list[Tensor], gamma: Tensor, mass: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sᵀ I S, with I the information in the parameters of the family and S their derivatives."""
+    """Sᵀ I S, with I the Fisher information in the parameters of the family and S their derivatives."""
     fn = ran.sites[RESPONSE]["fn"]
     names, of = known
     parameters = [torch.as_tensor(getattr(fn, name), dtype=mass.dtype).expand(len(mass)) for name in names]
@@ -211,6 +234,7 @@ def _slopes(values: Tensor, columns: list[Tensor], gamma: Tensor) -> Tensor:
 
 
 def _observed(nll: Tensor, columns: list[Tensor], gamma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The second derivatives of the negative log-likelihood, positive semi-definite in the predictors."""
     leaves = [*columns, gamma]
     slopes = torch.autograd.grad(nll, leaves, create_graph=True, allow_unused=True, materialize_grads=True)
 
@@ -243,59 +267,105 @@ class Layer:
     outputs: Tensor
     """The sum `(D, D)` of Jᵀ H J, J the derivatives of the predictors in the outputs."""
 
+    def __add__(self, other: Layer) -> Layer:
+        """The layer with the sums over the rows of both."""
+        return replace(self, inputs=self.inputs + other.inputs, outputs=self.outputs + other.outputs)
+
 
 @torch.enable_grad()
 def linear_layers(network: Network) -> tuple[list[Layer], float]:
-    """The layers of a trunk of `torch.nn.Linear` and functions without weights, and how many rows they saw.
+    """The layers of a trunk of `torch.nn.Linear` and functions without weights, and the sum of row weights.
 
     Raises:
         ModelError: a trunk with other weights, or with a layer that is used twice, or on more than rows.
     """
-    module = copy(network.module)
-    module.module = deepcopy(network.module.module)
-    linear = {name: m for name, m in module.module.named_modules() if isinstance(m, nn.Linear)}
-    sites = {name: (_site(module.name, name, "weight"), _site(module.name, name, "bias")) for name in linear}
-    linear = {name: m for name, m in linear.items() if sites[name][0] in network.trunk}
-    other = [site for site in network.trunk if site not in {s for name in linear for s in sites[name]}]
-    if other:
-        raise ModelError(
-            f"structure='kronecker' is for networks of torch.nn.Linear layers, and `{other[0]}` is no weight "
-            "of one. Use 'diagonal', 'full' or 'last_layer'."
-        )
-    seen: list[tuple[str, Tensor, Tensor]] = []
-    for name, layer in linear.items():
-        layer.register_forward_hook(lambda _, given, out, name=name: seen.append((name, given[0], out)))
-    sums: dict[str, tuple[Tensor, Tensor]] = {}
+    recorder = _Recorder(network)
+    weights = {name: network.values[name].clone().requires_grad_() for name in network.trunk}
+    sums: dict[str, Layer] = {}
     rows = 0.0
-    at = {name: network.values[name].clone().requires_grad_() for name in network.trunk}
     for part in network.blocks(network.heads):
         curvature, _, _ = row_curvature(network, part)
-        seen.clear()
-        etas = network.predictors(part.data.x, at, module)
-        mass = part.data.y.new_ones(part.rows) if part.data.weights is None else part.data.weights
+        etas = recorder.predictors(part.data.x, weights)
+        mass = _row_weights(part)
         rows += float(mass.sum())
-        if sorted(name for name, _, _ in seen) != sorted(linear) or any(a.dim() != 2 for _, a, _ in seen):
+        for call, jacobian in zip(recorder.calls, _jacobians(etas, recorder.calls), strict=True):
+            inputs = call.inputs
+            layer = Layer(
+                *recorder.sites[call.name],
+                inputs.T @ (mass[:, None] * inputs),
+                (jacobian.mT @ curvature @ jacobian).sum(0),
+            )
+            sums[call.name] = sums[call.name] + layer if call.name in sums else layer
+    return list(sums.values()), rows
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """A forward pass of a layer: its inputs `(N, I)`, with a 1 for the bias, and its outputs `(N, D)`."""
+
+    name: str
+    inputs: Tensor
+    outputs: Tensor
+
+
+class _Recorder:
+    """A network whose `torch.nn.Linear` layers record their forward passes.
+
+    `sites` has the sites of each layer's weight and bias, None for a bias that is not a parameter.
+
+    Raises:
+        ModelError: a weight of the trunk belongs to no such layer.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network, self.module = network, copy(network.module)
+        self.module.module = deepcopy(network.module.module)
+        self.calls: list[_Call] = []
+        self.sites: dict[str, tuple[str, str | None]] = {}
+        for name, layer in self.module.module.named_modules():
+            weight, bias = (_site(self.module.name, name, part) for part in ("weight", "bias"))
+            if isinstance(layer, nn.Linear) and weight in network.trunk:
+                self.sites[name] = weight, bias if bias in network.trunk else None
+                layer.register_forward_hook(partial(self._record, name))
+        known = {site for sites in self.sites.values() for site in sites}
+        other = [site for site in network.trunk if site not in known]
+        if other:
+            raise ModelError(
+                f"structure='kronecker' is for networks of torch.nn.Linear layers, and `{other[0]}` is no "
+                "weight of one. Use 'diagonal', 'full' or 'last_layer'."
+            )
+
+    def _record(self, name: str, layer: nn.Module, given: tuple[Tensor, ...], outputs: Tensor) -> None:
+        inputs = given[0].detach()
+        if self.sites[name][1] is not None:
+            inputs = torch.cat([inputs, inputs.new_ones((*inputs.shape[:-1], 1))], dim=-1)
+        self.calls.append(_Call(name, inputs, outputs))
+
+    def predictors(self, x: Any, weights: Mapping[str, Tensor]) -> Tensor:
+        """The predictors `(N, O)` as `Network.predictors`; `calls` are then the forward passes of them.
+
+        Raises:
+            ModelError: a layer is used twice or not at all, or on something else than rows.
+        """
+        self.calls.clear()
+        etas = self.network.predictors(x, weights, self.module)
+        once = sorted(call.name for call in self.calls) == sorted(self.sites)
+        if not once or any(call.inputs.dim() != 2 for call in self.calls):
             raise ModelError(
                 "structure='kronecker' is for layers that are used once, on rows of features; one of this "
                 "network is not. Use 'diagonal', 'full' or 'last_layer'."
             )
-        ends = [out for _, _, out in seen]
-        slopes = [
-            torch.autograd.grad(eta.sum(), ends, retain_graph=True, allow_unused=True) for eta in etas.T
-        ]
-        for i, (name, given, out) in enumerate(seen):
-            by_eta = [torch.zeros_like(out) if each[i] is None else each[i] for each in slopes]
-            jacobian, inputs = torch.stack(by_eta, dim=1), given.detach()
-            if sites[name][1] in network.trunk:
-                inputs = torch.cat([inputs, inputs.new_ones((len(inputs), 1))], dim=1)
-            own = inputs.T @ (mass[:, None] * inputs), (jacobian.mT @ curvature @ jacobian).sum(0)
-            before = sums.get(name)
-            sums[name] = own if before is None else (before[0] + own[0], before[1] + own[1])
-    found = []
-    for name, (inputs, outputs) in sums.items():
-        weight, bias = sites[name]
-        found.append(Layer(weight, bias if bias in network.trunk else None, inputs, outputs))
-    return found, rows
+        return etas
+
+
+def _jacobians(etas: Tensor, calls: Sequence[_Call]) -> list[Tensor]:
+    """The derivatives `(N, O, D)` of the predictors `(N, O)` of rows in the outputs of each layer."""
+    outputs = [call.outputs for call in calls]
+    slopes = [
+        torch.autograd.grad(eta.sum(), outputs, retain_graph=True, allow_unused=True, materialize_grads=True)
+        for eta in etas.T
+    ]
+    return [torch.stack(of_layer, dim=1) for of_layer in zip(*slopes, strict=True)]
 
 
 def _site(prefix: str, layer: str, part: str) -> str:

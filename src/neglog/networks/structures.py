@@ -1,4 +1,4 @@
-"""Precisions of the weights of a network, in the structures in which they can be inverted."""
+"""Precision matrices of the weights of a network, in structures that can be inverted."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from neglog.errors import ModelError
 from neglog.networks.network import Layer, Network, linear_layers, row_curvature
 from neglog.solvers.solution import scaled_eigen
 
-SINGULAR = 1e-12
-"""Relative: information below this, with all weights in units of their own, is none."""
+SINGULARITY_TOLERANCE = 1e-12
+"""Smallest eigenvalue of a regular precision matrix of unit diagonal, relative to the largest."""
 
 
 @dataclass(frozen=True, eq=False)
 class Priors:
-    """The curvature `(K,)` of the priors of a fit, that `(G, G)` of constants, and which weights are flat."""
+    """Curvatures of the log priors at a fit: `(K,)` of all parameters, `(G, G)` of the constants jointly."""
 
     weights: Tensor
     constants: Tensor
     flat: Tensor
-    """Which of `theta` `(K,)` are weights that a prior precision is added to."""
+    """Whether an entry of `theta` `(K,)` is a weight with a flat prior; these get a prior precision."""
 
 
 @torch.enable_grad()
 def priors_of(network: Network) -> Priors:
-    """The priors of a network where it was fitted; where they are not concave, they count for nothing."""
+    """The curvatures of a network's log priors at its fit; negative ones are replaced by 0."""
     objective, theta = network.objective, network.theta.clone().requires_grad_()
     flat, places = torch.zeros(len(theta)).bool(), network.places(network.constants)
     for name in network.weights:
@@ -55,18 +55,18 @@ def priors_of(network: Network) -> Priors:
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """All covariances of some weights, and of the constants, which come after them."""
+    """A dense precision matrix of some weights and, after them, of the constants."""
 
     names: tuple[str, ...]
     matrix: Tensor
     """The precision `(K + G, K + G)`."""
     flat: Tensor
-    """To which of them a prior precision is added, `(K + G,)`."""
+    """Whether a prior precision is added to an entry of the diagonal, `(K + G,)`."""
     values: Tensor
     """The weights `(K,)`."""
 
     def spectrum(self) -> tuple[Tensor, Tensor]:
-        """The eigenvalues of the precision of what is flat, and the log determinant of that of the rest."""
+        """Eigenvalues of the Schur complement of the flat parameters, and the log determinant of the rest."""
         own, rest = self.matrix[self.flat][:, self.flat], self.matrix[~self.flat][:, ~self.flat]
         if len(rest):
             across = self.matrix[self.flat][:, ~self.flat]
@@ -76,12 +76,12 @@ class Dense:
             return torch.linalg.eigvalsh(own).clamp(min=0), 2 * factor.diagonal().log().sum()
         return torch.linalg.eigvalsh(own).clamp(min=0), own.new_zeros(())
 
-    def size(self) -> float:
-        """The sum of squares of what is flat."""
+    def squared_norm(self) -> float:
+        """The sum of the squares of the weights with flat priors."""
         return float(self.values[self.flat[: len(self.values)]].square().sum())
 
-    def held(self, precision: float) -> Any:
-        """The same with a prior precision added, as its root."""
+    def regularised(self, precision: float) -> Any:
+        """The covariance, as its root, with a prior precision added."""
         matrix = _definite(self.matrix + torch.diag(precision * self.flat.to(self.matrix)))
         values, vectors, scale = scaled_eigen(matrix)
         return Rooted(self.names, (scale[:, None] * vectors * values.rsqrt())[: len(self.values)])
@@ -94,15 +94,15 @@ class Rooted:
     names: tuple[str, ...]
     root: Tensor
 
-    def spread(self, jacobian: Tensor) -> Tensor:
-        """The covariance `(N, O, O)` of what has these derivatives `(N, O, K)`."""
-        moved = jacobian @ self.root
-        return moved @ moved.mT
+    def covariance(self, jacobian: Tensor) -> Tensor:
+        """The covariance `(N, O, O)` of predictors with the Jacobian `(N, O, K)`."""
+        half = jacobian @ self.root
+        return half @ half.mT
 
 
 @dataclass(frozen=True, eq=False)
 class Diagonal:
-    """Weights each by itself: their precisions `(K,)`."""
+    """A diagonal precision matrix: `precisions` `(K,)` of independent weights."""
 
     names: tuple[str, ...]
     precisions: Tensor
@@ -113,25 +113,25 @@ class Diagonal:
         rest = self.precisions[~self.flat]
         return self.precisions[self.flat], rest.log().sum()
 
-    def size(self) -> float:
+    def squared_norm(self) -> float:
         return float(self.values[self.flat].square().sum())
 
-    def held(self, precision: float) -> Diagonal:
+    def regularised(self, precision: float) -> Diagonal:
         found = self.precisions + precision * self.flat
         if not bool((found > 0).all()):
             raise ModelError("a weight has no information and no prior; give `prior_precision`.")
         return replace(self, precisions=found)
 
-    def spread(self, jacobian: Tensor) -> Tensor:
+    def covariance(self, jacobian: Tensor) -> Tensor:
         return (jacobian / self.precisions) @ jacobian.mT
 
 
 @dataclass(frozen=True, eq=False)
 class Kronecker:
-    """A layer: the precision is that of what comes back ⊗ that of what goes in, and that of the prior.
+    """The precision of a layer: a Kronecker product of an output and an input matrix, plus its prior's.
 
-    With the eigenvalues `rates` `(D, I)` of both together, on the axes `backward` `(D, D)` and `forward`
-    `(I, I)`, a further precision of the prior is added to each of them.
+    `backward` `(D, D)` and `forward` `(I, I)` are the eigenvectors of the two matrices, `rates` `(D, I)` the
+    eigenvalues of the product; a prior precision is added to each eigenvalue.
     """
 
     names: tuple[str, ...]
@@ -150,24 +150,24 @@ class Kronecker:
         rates = self.rates.reshape(-1)
         return (rates, rates.new_zeros(())) if self.free else (rates[:0], rates.log().sum())
 
-    def size(self) -> float:
+    def squared_norm(self) -> float:
         return float(self.values.square().sum()) if self.free else 0.0
 
-    def held(self, precision: float) -> Kronecker:
+    def regularised(self, precision: float) -> Kronecker:
         return replace(self, rates=self.rates + precision * self.free)
 
-    def spread(self, jacobian: Tensor) -> Tensor:
+    def covariance(self, jacobian: Tensor) -> Tensor:
         rows, outputs, _ = jacobian.shape
         (down, across), bias = self.rates.shape, len(self.names) == 2
         weight = jacobian[..., : down * (across - bias)].reshape(rows, outputs, down, across - bias)
         if bias:
             weight = torch.cat([weight, jacobian[..., down * (across - 1) :, None]], dim=-1)
-        turned = self.backward.T @ weight @ self.forward
-        return torch.einsum("noij,npij->nop", turned / self.rates, turned)
+        rotated = self.backward.T @ weight @ self.forward
+        return torch.einsum("noij,npij->nop", rotated / self.rates, rotated)
 
 
 def structured(network: Network, structure: str) -> list[Dense | Diagonal | Kronecker]:
-    """The precisions of a network in a structure of `laplace_approximation`, with the priors of its fit."""
+    """The precision matrices of a network in a structure of `laplace_approximation`, priors included."""
     priors = priors_of(network)
     if structure == "diagonal":
         return [_diagonal(network, priors)]
@@ -236,9 +236,9 @@ def _finite(information: Tensor) -> Tensor:
 
 def _definite(matrix: Tensor) -> Tensor:
     values = scaled_eigen(_finite(matrix))[0]
-    if len(values) and not values.min() >= SINGULAR * values.max():
+    if len(values) and not values.min() >= SINGULARITY_TOLERANCE * values.max():
         raise ModelError(
-            "the information of the rows and the priors does not hold the weights and constants of this "
+            "the information of the rows and the priors does not determine the weights and constants of this "
             "network: a feature is constant or a combination of others, or the fit is far from an optimum. "
             "Give a `prior_precision`, or fit by `map_estimate`."
         )
