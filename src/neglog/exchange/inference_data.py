@@ -1,8 +1,9 @@
-"""ArviZ: fits and posteriors as what ArviZ works on."""
+"""Fits and posteriors as ArviZ's data structure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ from torch import Tensor
 from neglog.arguments import whole
 from neglog.bayes.posterior import Posterior
 from neglog.conversion import as_numpy
+from neglog.data import Data
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, data_of
 from neglog.isolation import isolated
 from neglog.objective.objective import Objective
 from neglog.prediction.predictive import drawn_from_prior, posterior_predictive, responses, row_log_likelihood
 from neglog.predictors import RESPONSE, design_keys
+from neglog.tracing import Affine
 
 Groups = dict[str, dict[str, np.ndarray]]
 TERM, ROW, RESPONSES = "term", "observation", "response"
@@ -28,24 +31,24 @@ def to_arviz(result: Fit | Posterior, *, draws: int = 500, seed: int = 0) -> Any
     """A posterior or a fit for ArviZ: `az.summary`, `az.loo`, `az.compare`, `az.plot_ppc` and the rest.
 
     Groups: posterior, log_likelihood (of each row, without its weight), posterior_predictive, observed_data,
-    constant_data (designs, weights, keywords); of a posterior sample_stats, and prior and prior_predictive
-    unless a prior is flat. Along ``term`` stand the names of the columns, along ``observation`` the numbers
-    of the rows. (ArviZ 1.x has dimensions called row and column of its own, in its pictures.)
+    constant_data (designs, weights, keywords); for a posterior also sample_stats, and prior and
+    prior_predictive unless a prior is flat. The dimension ``term`` is labelled by the names of the columns,
+    ``observation`` by the numbers of the rows. (The figures of ArviZ 1.x reserve the names row and column.)
 
-    A fit is one draw, its estimates, and `draws` responses at them: no doubt about the parameters is in it,
-    so that `az.plot_ppc` works on it and `az.loo` has nothing to work on.
+    A fit is a single draw, its estimates, and `draws` responses at them. It has no uncertainty of the
+    parameters: `az.plot_ppc` works on it, `az.loo` does not.
 
     Args:
-        result: what `posterior`, `mle` or `map_estimate` gave.
-        draws: draws from the prior, and responses of a fit.
-        seed: of the draws that are made here.
+        result: a result of `posterior`, `mle` or `map_estimate`.
+        draws: number of draws from the prior, and of responses of a fit.
+        seed: the seed of these draws.
 
     Returns:
         An `arviz.InferenceData`; from ArviZ 1.0 on, an `xarray.DataTree`.
 
     Raises:
-        ModelError: neither a fit nor a posterior; `draws` is not a positive whole number.
-        DataError: a fit that was read from disk, without its data.
+        ModelError: `result` is neither a fit nor a posterior; `draws` is not a positive whole number.
+        DataError: the fit was read from disk, without its data.
 
     >>> import torch
     >>> from neglog import mle, models
@@ -86,7 +89,7 @@ def to_arviz(result: Fit | Posterior, *, draws: int = 500, seed: int = 0) -> Any
 def assembled(groups: Groups, dims: Mapping[str, list[str]], coords: Mapping[str, Any]) -> Any:
     """Groups of arrays as the installed ArviZ takes them: by keyword before 1.0, as one mapping since.
 
-    What has no numbers, such as the weights of no columns, is left out: ArviZ cannot summarise it.
+    Empty arrays, such as the weights of no columns, are left out: ArviZ cannot summarise them.
     """
     import arviz
 
@@ -101,7 +104,7 @@ def assembled(groups: Groups, dims: Mapping[str, list[str]], coords: Mapping[str
 
 
 def arrays(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Tensors as NumPy has them."""
+    """Tensors as NumPy arrays."""
     return {name: as_numpy(value) for name, value in values.items()}
 
 
@@ -129,31 +132,54 @@ def _constants(objective: Objective) -> dict[str, Tensor]:
 
 
 def _dimensions(objective: Objective) -> tuple[dict[str, list[str]], dict[str, Any]]:
-    """The names of the dimensions of each variable, and what stands along them."""
-    data = objective.data
-    coords: dict[str, Any] = {ROW: [data.row(i) for i in range(data.rows)]}
-    dims: dict[str, list[str]] = {name: [ROW] for name in _constants(objective)}
-    for key, names in data.columns.items():
-        dimension = f"{key}_{TERM}" if key else TERM
-        coords[dimension] = list(names)
-        dims[f"x_{key}" if key else "x"] = [ROW, dimension]
-    dims[RESPONSE] = [ROW]
-    if data.y.dim() == 2:
-        dims[RESPONSE].append(RESPONSES)
-        coords[RESPONSES] = list(data.responses) or list(range(data.y.shape[1]))
+    """Variable -> the names of its dimensions, and dimension -> its labels."""
+    axes = _Axes()
+    axes.add_rows(objective)
+    axes.add_response(objective.data)
     for call in objective.calls:
-        many = [] if call.outputs is None else [f"{call.name}_output"]
-        if many:
-            coords[many[0]] = list(objective.output_names(call))
+        axes.add_predictor(objective, call)
+    for name, site in objective.sites.items():
+        axes.add_site(name, len(site.shape))
+    return axes.dims, axes.coords
+
+
+@dataclass
+class _Axes:
+    """Variable -> the names of its dimensions, and dimension -> its labels, as ArviZ takes them."""
+
+    dims: dict[str, list[str]] = field(default_factory=dict)
+    coords: dict[str, Any] = field(default_factory=dict)
+
+    def add_rows(self, objective: Objective) -> None:
+        """The designs, weights and keywords of the rows."""
+        data = objective.data
+        self.coords[ROW] = [data.row(i) for i in range(data.rows)]
+        self.dims |= {name: [ROW] for name in _constants(objective)}
+        for key, names in data.columns.items():
+            term = f"{key}_{TERM}" if key else TERM
+            self.coords[term] = list(names)
+            self.dims[f"x_{key}" if key else "x"] = [ROW, term]
+
+    def add_response(self, data: Data) -> None:
+        self.dims[RESPONSE] = [ROW]
+        if data.y.dim() == 2:
+            self.dims[RESPONSE].append(RESPONSES)
+            self.coords[RESPONSES] = list(data.responses) or list(range(data.y.shape[1]))
+
+    def add_predictor(self, objective: Objective, call: Affine) -> None:
+        """The coefficients of a predictor, along the terms of its design and its outputs."""
+        outputs = [] if call.outputs is None else [f"{call.name}_output"]
+        if outputs:
+            self.coords[outputs[0]] = list(objective.output_names(call))
         columns = objective.column_names(call)
-        own = [f"{key}_{TERM}" for key in design_keys(call.name)] + [TERM]  # `scale` for `log_scale`
-        dimension = next((d for d in own if coords.get(d) == columns), f"{call.name}_{TERM}")
-        coords[dimension] = columns
-        dims[f"{call.name}.weight"] = [*many, dimension]
-        dims[f"{call.name}.bias"] = many
-    shapes = {name: len(site.shape) for name, site in objective.sites.items()}
-    known = {name: of for name, of in dims.items() if name not in shapes or len(of) == shapes[name]}
-    numbered = {
-        name: [f"{name}_{j}" for j in range(length)] for name, length in shapes.items() if name not in known
-    }
-    return known | numbered, coords
+        designs = [f"{key}_{TERM}" for key in design_keys(call.name)] + [TERM]  # `scale` for `log_scale`
+        term = next((name for name in designs if self.coords.get(name) == columns), f"{call.name}_{TERM}")
+        self.coords[term] = columns
+        self.dims[f"{call.name}.weight"] = [*outputs, term]
+        self.dims[f"{call.name}.bias"] = outputs
+
+    def add_site(self, name: str, dimensions: int) -> None:
+        """Numbered dimensions of a site, unless it has a name for each already."""
+        names = self.dims.get(name)
+        if names is None or len(names) != dimensions:
+            self.dims[name] = [f"{name}_{j}" for j in range(dimensions)]

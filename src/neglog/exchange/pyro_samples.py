@@ -1,8 +1,8 @@
-"""What Pyro sampled, for ArviZ: chains, predictive draws, guides."""
+"""Samples of Pyro for ArviZ: of chains, of predictive draws, of guides."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,33 +35,33 @@ def from_pyro(
     coords: Mapping[str, Any] | None = None,
     **keywords: Any,
 ) -> Any:
-    """What Pyro sampled, for ArviZ, in any version of it.
+    """Samples of Pyro as ArviZ's data structure, for any version of ArviZ.
 
-    With a model that was given its observations come log_likelihood and observed_data, of each observed site,
-    and what it makes by `pyro.deterministic` stands among the posterior. Rows that `poutine.mask` leaves out
-    have a log-likelihood of 0; the factors of `poutine.scale` are not in it.
+    A model with its observations adds the groups log_likelihood and observed_data, with each observed site,
+    and the sites of `pyro.deterministic` to the group posterior. Rows that `poutine.mask` leaves out have a
+    log-likelihood of 0; the factors of `poutine.scale` are left out of it.
 
     Args:
         source: a `pyro.infer.MCMC` that has run; a guide, a function of `args`; samples, site name ->
             `(S, *shape)`; or a `pyro.infer.Predictive`, which is called with `args`. One with a guide or with
-            samples gives posterior and posterior_predictive; one without gives prior, and, of what `args`
-            has observations of, prior_predictive.
+            samples gives posterior and posterior_predictive; one without gives prior, and
+            prior_predictive for the sites that `args` has observations of.
         args: the arguments of the model and of the guide, with the observations.
-        model: the model; that of a `Predictive` is known.
+        model: the model; by default that of a `Predictive`.
         draws: draws from a guide.
         posterior_predictive: site name -> draws `(S, ...)`, of the same number.
-        prior: site name -> draws `(S, ...)`, of any number; what the posterior has no site of is
+        prior: site name -> draws `(S, ...)`, of any number; sites that the posterior lacks go to
             prior_predictive.
         dims: variable -> the names of its dimensions.
-        coords: dimension -> what stands along it.
+        coords: dimension -> its labels.
         keywords: the keywords of the model and of the guide.
 
     Returns:
         An `arviz.InferenceData`; from ArviZ 1.0 on, an `xarray.DataTree`.
 
     Raises:
-        ModelError: `source` is something else, or has no samples; the model does not run on `args`, observes
-            nothing, has a latent site without samples, or sees a random part of its rows.
+        ModelError: `source` is something else, or has no samples; the model does not run on `args`, has no
+            observed site, has a latent site without samples, or subsamples its rows.
         DataError: samples or draws of different numbers.
 
     >>> import torch, pyro, pyro.distributions as dist
@@ -75,27 +75,20 @@ def from_pyro(
     """
     if model is not None and not callable(model):
         raise ModelError(f"`model` must be a Pyro function; it is {type(model).__name__}.")
-    if isinstance(source, Predictive):
-        found = _of_predictive(source, args, keywords)
-        model = model or (source.model if found.posterior and found.observes else None)
-    else:
-        found = _drawn(source, args, keywords, draws)
-    groups = found.groups | ({"posterior": found.posterior} if found.posterior else {})
+    found = _drawn(source, args, keywords, draws)
+    model = model or found.model
+    groups = dict(found.groups)
+    if found.posterior:
+        groups["posterior"] = found.posterior
     if posterior_predictive is not None:
         groups["posterior_predictive"] = _reshaped(posterior_predictive, found)
     if prior is not None:
-        each = {name: value for name, value in _samples("prior", prior).items() if value[0, 0].numel()}
-        like = {name: value[0, 0] for name, value in found.posterior.items()}
-        groups["prior"] = {name: _shaped(v, like[name]) for name, v in each.items() if name in like}
-        groups["prior_predictive"] = {name: v for name, v in each.items() if name not in found.posterior}
+        groups |= _prior_groups(prior, found.posterior)
     if model is not None:
-        if not found.posterior:
-            raise ModelError("`source` has draws of the prior alone, and `model` needs some of a posterior.")
-        densities, observed, made = _densities(model, args, keywords, found)
-        groups |= {"log_likelihood": densities, "observed_data": observed}
-        groups["posterior"] = dict(found.posterior) | made
+        groups |= _evaluated(model, args, keywords, found)
+        deterministic = groups["posterior"].keys() - found.posterior.keys()
         drawn = groups.get("posterior_predictive", {})
-        groups["posterior_predictive"] = {name: value for name, value in drawn.items() if name not in made}
+        groups["posterior_predictive"] = {name: v for name, v in drawn.items() if name not in deterministic}
     full = {name: arrays(group) for name, group in groups.items() if group}
     return assembled(full, _dimensions(dims, full), _coordinates(coords))
 
@@ -104,28 +97,34 @@ def _dimensions(dims: Any, groups: Mapping[str, Mapping[str, np.ndarray]]) -> di
     """Variable -> the names of its dimensions.
 
     Raises:
-        DataError: another kind, a variable that there is not, another number of names than it has dimensions.
+        DataError: no mapping of lists; an unknown variable; another number of names than it has dimensions.
     """
     if dims is None:
         return {}
     shapes = {name: value.shape for group in groups.values() for name, value in group.items()}
-    for name, names in mapping("dims", dims, "{'weight': ['column']}").items():
-        if not isinstance(names, list | tuple) or not all(isinstance(each, str) for each in names):
-            raise DataError(
-                f"`dims[{name!r}]` must be a list of names, such as ['column']; it is {shown(names)}."
-            )
-        if name not in shapes:
-            raise DataError(f"`dims` names {name!r}, which is no variable; there are {', '.join(shapes)}.")
-        if len(names) not in (len(shapes[name]), len(shapes[name]) - 2) or len(set(names)) < len(names):
-            raise DataError(
-                f"`dims[{name!r}]` needs a different name for each dimension of a draw, of shape "
-                f"{shapes[name][2:]}; it has {list(names)}."
-            )
-    return {name: list(names) for name, names in dims.items()}
+    given = mapping("dims", dims, "{'weight': ['column']}")
+    for name, names in given.items():
+        _check_dimension_names(name, names, shapes)
+    return {name: list(names) for name, names in given.items()}
+
+
+def _check_dimension_names(name: Any, names: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if not isinstance(names, list | tuple) or not all(isinstance(each, str) for each in names):
+        raise DataError(
+            f"`dims[{name!r}]` must be a list of names, such as ['column']; it is {shown(names)}."
+        )
+    if name not in shapes:
+        raise DataError(f"`dims` names {name!r}, which is no variable; there are {', '.join(shapes)}.")
+    shape = shapes[name]
+    if len(names) not in (len(shape), len(shape) - 2) or len(set(names)) < len(names):
+        raise DataError(
+            f"`dims[{name!r}]` needs a different name for each dimension of a draw, of shape {shape[2:]}; it "
+            f"has {list(names)}."
+        )
 
 
 def _coordinates(coords: Any) -> dict[str, np.ndarray]:
-    """Dimension -> a label for each place along it."""
+    """Dimension -> the labels of its entries."""
     if coords is None:
         return {}
     given = mapping("coords", coords, "{'column': ['a', 'b']}")
@@ -138,12 +137,15 @@ def _coordinates(coords: Any) -> dict[str, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Site name -> samples `(chains, draws, *shape)`, what else there is, and whether a site was observed."""
+class _Samples:
+    """Site name -> posterior samples `(chains, draws, *shape)`, and the other groups that a source has.
+
+    `model` is the model of the source, if that can be evaluated at the samples: it has observed sites.
+    """
 
     posterior: Mapping[str, Tensor]
     groups: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    observes: bool = False
+    model: Callable[..., Any] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -151,21 +153,23 @@ class _Found:
         return chains, draws
 
 
-def _drawn(source: Any, args: tuple[Any, ...], keywords: Mapping[str, Any], draws: int) -> _Found:
+def _drawn(source: Any, args: tuple[Any, ...], keywords: Mapping[str, Any], draws: int) -> _Samples:
+    if isinstance(source, Predictive):
+        return _of_predictive(source, args, keywords)
     if isinstance(source, MCMC):
         return _of_chains(source)
     if isinstance(source, Mapping) and source:
-        return _Found(_samples("source", source))
+        return _Samples(_validated("source", source))
     if callable(source):
         drawn = _of_guide(source, args, keywords, whole("draws", draws))
-        return _Found({name: value[None] for name, value in drawn.items()})
+        return _Samples({name: value[None] for name, value in drawn.items()})
     raise ModelError(
         "`source` must be a pyro.infer.MCMC, a pyro.infer.Predictive, a guide, or samples (site name -> "
         f"tensor); it is {'an empty ' * (isinstance(source, Mapping) and not source)}{type(source).__name__}."
     )
 
 
-def _of_chains(source: MCMC) -> _Found:
+def _of_chains(source: MCMC) -> _Samples:
     try:
         found = dict(source.get_samples(group_by_chain=True))
         divergences = source.diagnostics().get("divergences", {}).values()
@@ -174,14 +178,14 @@ def _of_chains(source: MCMC) -> _Found:
     diverging = torch.zeros(next(iter(found.values())).shape[:2], dtype=torch.bool)
     for chain, places in enumerate(divergences):
         diverging[chain, places] = True
-    return _Found(found, {"sample_stats": {"diverging": diverging}})
+    return _Samples(found, {"sample_stats": {"diverging": diverging}})
 
 
 def _of_guide(
     guide: Callable[..., Any], args: tuple[Any, ...], keywords: Mapping[str, Any], draws: int
 ) -> dict[str, Tensor]:
-    """Draws `(S, *shape)` of the sites of a guide, without those that are only a means to it."""
-    with _told("the guide"), torch.no_grad():
+    """Draws `(S, *shape)` of the sites of a guide, without its auxiliary sites."""
+    with _model_errors("the guide"), torch.no_grad():
         sites = poutine.trace(guide).get_trace(*args, **keywords).nodes
         drawn = Predictive(guide, num_samples=draws, return_sites=None)(*args, **keywords)
     found = {
@@ -194,30 +198,41 @@ def _of_guide(
     return found
 
 
-def _of_predictive(source: Predictive, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> _Found:
-    """What stands in a `Predictive` or comes from its guide, and what its model draws, observed or not."""
+def _of_predictive(source: Predictive, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> _Samples:
+    """The samples of a `Predictive` or of its guide, and the draws of its model, conditioned or not."""
     samples = dict(source.posterior_samples)
     if source.guide is not None:
         samples = _of_guide(source.guide, args, keywords, source.num_samples)
     model = poutine.uncondition(source.model)
     settings = {"num_samples": source.num_samples, "parallel": source.parallel}
-    with _told("the model"), torch.no_grad():
+    with _model_errors("the model"), torch.no_grad():
         sites = poutine.trace(source.model).get_trace(*args, **keywords).nodes
         drawn = Predictive(model, samples, **settings)(*args, **keywords)
-    made = {name for name, site in sites.items() if _is_deterministic(site)}
-    observed = {name: site["value"] for name, site in sites.items() if _is_response(site)}
     drawn = {name: _shaped(v[None], sites[name]["value"]) for name, v in drawn.items() if v.numel()}
+    observed = {name: site["value"] for name, site in sites.items() if _is_response(site)}
     if samples:
-        posterior = {name: value[None] for name, value in samples.items()}
-        posterior |= {name: value for name, value in drawn.items() if name in made}
-        rest = {name: value for name, value in drawn.items() if name not in posterior}
-        return _Found(posterior, {"posterior_predictive": rest}, observes=bool(observed))
-    groups: dict[str, Mapping[str, Tensor]] = {
-        "prior": {name: value for name, value in drawn.items() if name not in observed},
-        "prior_predictive": {name: value for name, value in drawn.items() if name in observed},
-        "observed_data": observed,
-    }
-    return _Found({}, groups, observes=bool(observed))
+        return _posterior_of(source.model, samples, drawn, sites, bool(observed))
+    latent, predictive = _partitioned(drawn, observed.keys())
+    return _Samples({}, {"prior": latent, "prior_predictive": predictive, "observed_data": observed})
+
+
+def _posterior_of(
+    model: Any, samples: Mapping[str, Tensor], drawn: Mapping[str, Tensor], sites: Sites, observes: bool
+) -> _Samples:
+    """Samples and deterministic sites as the posterior, other draws as predictive ones."""
+    deterministic = {name for name, site in sites.items() if _is_deterministic(site)}
+    rest, made = _partitioned(drawn, deterministic)
+    posterior = {name: value[None] for name, value in samples.items()} | made
+    predictive, _ = _partitioned(rest, posterior.keys())
+    return _Samples(posterior, {"posterior_predictive": predictive}, model if observes else None)
+
+
+def _partitioned(
+    values: Mapping[str, Tensor], names: Collection[str]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The values whose names are not among some, and those whose names are."""
+    inside = {name: value for name, value in values.items() if name in names}
+    return {name: value for name, value in values.items() if name not in names}, inside
 
 
 def _shaped(values: Tensor, one: Tensor) -> Tensor:
@@ -226,29 +241,40 @@ def _shaped(values: Tensor, one: Tensor) -> Tensor:
     return values.reshape(*values.shape[:2], *one.shape) if alike else values
 
 
-def _samples(owner: str, values: Any) -> dict[str, Tensor]:
-    """Samples `(S, *shape)` that were given, as those of one chain."""
+def _validated(owner: str, values: Any) -> dict[str, Tensor]:
+    """Samples `(S, *shape)` of an argument, as those of one chain."""
     if not isinstance(values, Mapping):
         raise DataError(f"`{owner}` must be a mapping, site name -> draws; it is {type(values).__name__}.")
-    found = {}
-    for name, value in values.items():
-        if not isinstance(name, str):
-            raise DataError(f"the keys of `{owner}` must be names of sites; one is {written(name)}.")
-        if not isinstance(value, Tensor | np.ndarray | list | tuple):
-            raise DataError(f"`{owner}` needs a tensor of draws of {name!r}; it is {type(value).__name__}.")
-        argument = f"{owner}[{name!r}]"
-        if isinstance(value, Tensor):
-            check_dense(argument, value)
-        found[name] = torch.as_tensor(value if isinstance(value, Tensor) else to_array(argument, value))
+    found = {name: _tensor_of(owner, name, value) for name, value in values.items()}
     lengths = {name: len(value) if value.dim() else 0 for name, value in found.items()}
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
         raise DataError(f"`{owner}` needs as many draws of each site, and at least one; it has {lengths}.")
     return {name: value[None] for name, value in found.items()}
 
 
-def _reshaped(values: Any, found: _Found) -> dict[str, Tensor]:
+def _tensor_of(owner: str, name: Any, value: Any) -> Tensor:
+    if not isinstance(name, str):
+        raise DataError(f"the keys of `{owner}` must be names of sites; one is {written(name)}.")
+    if not isinstance(value, Tensor | np.ndarray | list | tuple):
+        raise DataError(f"`{owner}` needs a tensor of draws of {name!r}; it is {type(value).__name__}.")
+    argument = f"{owner}[{name!r}]"
+    if isinstance(value, Tensor):
+        check_dense(argument, value)
+        return torch.as_tensor(value)
+    return torch.as_tensor(to_array(argument, value))
+
+
+def _prior_groups(prior: Any, posterior: Mapping[str, Tensor]) -> dict[str, Mapping[str, Tensor]]:
+    """Draws of sites that the posterior has as the group prior, those of others as prior_predictive."""
+    drawn = {name: value for name, value in _validated("prior", prior).items() if value[0, 0].numel()}
+    predictive, latent = _partitioned(drawn, posterior.keys())
+    like = {name: _shaped(value, posterior[name][0, 0]) for name, value in latent.items()}
+    return {"prior": like, "prior_predictive": predictive}
+
+
+def _reshaped(values: Any, found: _Samples) -> dict[str, Tensor]:
     """Predictive draws in the chains of the posterior."""
-    drawn = {name: v for name, v in _samples("posterior_predictive", values).items() if v[0, 0].numel()}
+    drawn = {name: v for name, v in _validated("posterior_predictive", values).items() if v[0, 0].numel()}
     if not found.posterior:
         raise ModelError(
             "`posterior_predictive` needs a posterior, and `source` has draws of the prior alone."
@@ -263,66 +289,87 @@ def _reshaped(values: Any, found: _Found) -> dict[str, Tensor]:
     return {name: value.reshape(chains, count, *value.shape[2:]) for name, value in drawn.items()}
 
 
-def _densities(
-    model: Any, args: tuple[Any, ...], keywords: Mapping[str, Any], found: _Found
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Of the observed sites the log-density at every draw and the values, and what is made of the draws."""
+def _evaluated(
+    model: Any, args: tuple[Any, ...], keywords: Mapping[str, Any], found: _Samples
+) -> dict[str, Mapping[str, Tensor]]:
+    """The model at every draw: log-densities and values of observed sites, and deterministic sites.
+
+    The groups are log_likelihood, observed_data, and posterior with the deterministic sites.
+    """
+    if not found.posterior:
+        raise ModelError("`source` has draws of the prior alone, and `model` needs some of a posterior.")
     chains, count = found.shape
     flat = {name: value.flatten(0, 1) for name, value in found.posterior.items()}
     densities: dict[str, list[Tensor]] = {}
-    made: dict[str, list[Tensor]] = {}
+    deterministic: dict[str, list[Tensor]] = {}
     sites: Sites = {}
     for i in range(chains * count):
-        held = pyro.condition(model, data={name: value[i] for name, value in flat.items()})
-        with _told("the model"), torch.no_grad(), poutine.block(), torch.random.fork_rng(devices=[]):
-            sites = poutine.trace(held).get_trace(*args, **keywords).nodes
+        sites = _conditioned_sites(model, {name: value[i] for name, value in flat.items()}, args, keywords)
         if i == 0:
             _check_sites(sites, flat)
         for name, site in sites.items():
-            if name not in flat and _is_deterministic(site):
-                made.setdefault(name, []).append(site["value"])
-            elif name not in flat and _is_response(site):
-                densities.setdefault(name, []).append(_density(site))
-    stacked = (
-        {name: torch.stack(each).reshape(chains, count, *each[0].shape) for name, each in group.items()}
-        for group in (densities, made)
-    )
-    return next(stacked), {name: sites[name]["value"] for name in densities}, next(stacked)
+            if name in flat:
+                continue
+            if _is_deterministic(site):
+                deterministic.setdefault(name, []).append(site["value"])
+            elif _is_response(site):
+                densities.setdefault(name, []).append(_log_density(site))
+    return {
+        "log_likelihood": _in_chains(densities, found),
+        "observed_data": {name: sites[name]["value"] for name in densities},
+        "posterior": dict(found.posterior) | _in_chains(deterministic, found),
+    }
 
 
-def _density(site: Mapping[str, Any]) -> Tensor:
+def _conditioned_sites(
+    model: Any, draw: Mapping[str, Tensor], args: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> Sites:
+    conditioned = pyro.condition(model, data=dict(draw))
+    with _model_errors("the model"), torch.no_grad(), poutine.block(), torch.random.fork_rng(devices=[]):
+        sites: Sites = poutine.trace(conditioned).get_trace(*args, **keywords).nodes
+    return sites
+
+
+def _in_chains(values: Mapping[str, list[Tensor]], found: _Samples) -> dict[str, Tensor]:
+    return {name: torch.stack(each).reshape(*found.shape, *each[0].shape) for name, each in values.items()}
+
+
+def _log_density(site: Mapping[str, Any]) -> Tensor:
     density: Tensor = site["fn"].log_prob(site["value"])
     mask = site["mask"]
     return density if mask is None else torch.where(torch.as_tensor(mask), density, 0.0)
 
 
 def _check_sites(sites: Sites, samples: Mapping[str, Tensor]) -> None:
-    latent = [
-        name
-        for name, site in sites.items()
-        if site["type"] == "sample"
-        and not site["is_observed"]
-        and name not in samples
-        and not poutine.util.site_is_subsample(site)
-    ]
+    latent = [name for name, site in sites.items() if _is_latent(site) and name not in samples]
     if latent:
         raise ModelError(
             f"the model has a latent site {latent[0]!r} of which there are no samples, so its observations "
             "have no density."
         )
-    if not any(_is_response(site) and name not in samples for name, site in sites.items()):
+    responses = {name: site for name, site in sites.items() if _is_response(site)}
+    if not responses.keys() - samples.keys():
         raise ModelError(
             "the model observes nothing: give it its observations among `args`, or leave it out."
         )
-    for name, site in sites.items():
-        if _is_response(site) and any(f.full_size != f.size for f in site["cond_indep_stack"]):
-            raise ModelError(
-                f"the model sees a random part of the rows of {name!r}; let its plates have all."
-            )
+    subsampled = [name for name, site in responses.items() if _is_subsampled(site)]
+    if subsampled:
+        raise ModelError(
+            f"the model sees a random part of the rows of {subsampled[0]!r}; let its plates have all."
+        )
+
+
+def _is_latent(site: Mapping[str, Any]) -> bool:
+    sampled = site["type"] == "sample" and not site["is_observed"]
+    return sampled and not poutine.util.site_is_subsample(site)
+
+
+def _is_subsampled(site: Mapping[str, Any]) -> bool:
+    return any(frame.full_size != frame.size for frame in site["cond_indep_stack"])
 
 
 def _is_response(site: Mapping[str, Any]) -> bool:
-    """Whether a site was observed: neither made of others, nor a factor, nor the rows of a plate."""
+    """Whether a site is observed: not deterministic, no factor, and not the row indices of a plate."""
     return (
         site["type"] == "sample"
         and bool(site["is_observed"])
@@ -337,8 +384,8 @@ def _is_deterministic(site: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """What goes wrong inside Pyro, as an error of neglog."""
+def _model_errors(caller: str) -> Iterator[None]:
+    """Errors inside Pyro, as errors of neglog."""
     try:
         yield
     except NeglogError:
@@ -346,5 +393,5 @@ def _told(what: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise ModelError(
-            f"{what} does not run on the arguments that were given: {type(error).__name__}: {reason}"
+            f"{caller} does not run on the arguments that were given: {type(error).__name__}: {reason}"
         ) from error
