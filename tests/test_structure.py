@@ -7,11 +7,26 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from neglog import distributions, map_estimate, mle, mle_batch, models, priors_for, summary
+from neglog import (
+    censored,
+    distributions,
+    map_estimate,
+    mle,
+    mle_batch,
+    models,
+    priors_for,
+    summary,
+    with_priors,
+)
 from neglog.data import prepare
+from neglog.fitting.choice import choose
+from neglog.fitting.pinball import pinball
+from neglog.fitting.start import starting_point
 from neglog.handlers import flat
+from neglog.objective.coordinates import rescaled
 from neglog.objective.objective import Objective
 from neglog.predictors import linear
+from neglog.solvers import InteriorPoint
 
 X = torch.randn((60, 2), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 NOISE = torch.randn(60, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -176,3 +191,95 @@ def test_a_rate_that_is_no_exponential_has_no_logarithm():
 
     assert float(priors_for(model, X, COUNTS)["log_rate.bias"].loc) == 0
     assert float(priors_for(models.poisson, X, COUNTS)["log_rate.bias"].loc) != 0
+
+
+QUANTILES = {
+    "Laplace": (distributions.Laplace, dist.Laplace),
+    "AsymmetricLaplace": (
+        lambda location, scale: distributions.AsymmetricLaplace(location, scale, number(0.3)),
+        lambda location, scale: distributions.AsymmetricLaplace(location, scale, number(0.3)).mask(True),
+    ),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+@pytest.mark.parametrize("name", QUANTILES)
+def test_quantile_lines_of_all_wrappers_start_and_end_alike(name, wrap):
+    ours, theirs = QUANTILES[name]
+    first = Objective(flat(written(ours)), prepare(X, Y))
+    again = Objective(flat(written(theirs, "eta", "s", WRAPPERS[wrap])), prepare(X, Y))
+    start, other = starting_point(first, None), starting_point(again, None)
+    assert torch.equal(start, other)
+    assert float(start[first.sites["mean.bias"].place]) in Y.tolist()
+    solvers = [choose(rescaled(each, start)) for each in (first, again)]
+    assert [type(solver) for solver in solvers] == [InteriorPoint, InteriorPoint]
+    ends = mle(first.model, X, Y), mle(again.model, X, Y)
+    assert torch.equal(ends[0].params["mean.weight"], ends[1].params["eta.weight"])
+
+
+def test_a_quantile_line_takes_no_run_of_the_model_beyond_its_structure():
+    runs = []
+
+    def model(x, y=None):
+        runs.append(1)
+        return written(dist.Laplace)(x, y)
+
+    objective = Objective(flat(model), prepare(X, Y))
+    coordinates = rescaled(objective, starting_point(objective, None))
+    runs.clear()
+    assert pinball(coordinates) is not None
+    assert not runs
+
+
+def test_what_a_model_observes_need_not_be_y():
+    """A model of log(y) has the optimum of the same model without the logarithm, on log(y)."""
+    positive = torch.exp(Y)
+    for family in (distributions.Laplace, distributions.Normal):
+
+        def model(x, y=None, family=family):
+            spread = pyro.sample("sigma", dist.HalfNormal(number(1.0)))
+            return pyro.sample(
+                "y", family(linear("mean", x), spread), obs=None if y is None else torch.log(y)
+            )
+
+        assert not structure(model, positive).is_y
+        expected, found = mle(written(family), X, Y), mle(model, X, positive)
+        torch.testing.assert_close(
+            found.params["mean.weight"], expected.params["mean.weight"], rtol=1e-9, atol=0
+        )
+
+
+def test_a_lasso_of_the_logarithm_is_that_of_its_rows():
+    prior = dist.Laplace(number(0.0), number(0.05))
+
+    def model(x, y=None, transform=torch.log):
+        value = None if y is None else transform(y)
+        return pyro.sample("y", dist.Normal(linear("mean", x), number(1.0)), obs=value)
+
+    sharp = with_priors(model, {"mean.weight": prior})
+    lasso = [partial(flat(sharp, "mean.bias"), transform=t) for t in (torch.log, torch.clone)]
+    found, expected = map_estimate(lasso[0], X, torch.exp(Y)), map_estimate(lasso[1], X, Y)
+    torch.testing.assert_close(
+        found.params["mean.weight"], expected.params["mean.weight"], rtol=1e-8, atol=1e-9
+    )
+
+
+def test_rows_that_a_model_scales_itself_keep_the_interior_point():
+    factors = torch.where(torch.arange(60) < 30, number(2.0), number(1.0))
+
+    def scaled(x, y=None):
+        spread = pyro.sample("sigma", dist.HalfNormal(number(1.0)))
+        with pyro.poutine.scale(scale=factors[: len(x)]):
+            return pyro.sample("y", dist.Laplace(linear("mean", x), spread), obs=y)
+
+    assert not structure(scaled).is_complete
+    found, expected = mle(scaled, X, Y), mle(written(dist.Laplace), X, Y, weights=factors)
+    torch.testing.assert_close(
+        found.params["mean.weight"], expected.params["mean.weight"], rtol=1e-12, atol=0
+    )
+    assert "vertex" in found.status
+
+
+def test_the_location_inside_bounds_is_found():
+    found = structure(lambda x, y=None: censored(written(dist.Laplace), upper=2.0)(x, y))
+    assert found.location == "mean"

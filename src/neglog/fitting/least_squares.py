@@ -43,7 +43,7 @@ class Line:
 def line_of(objective: Objective) -> Line | None:
     """The line of a model whose response is Normal around one predictor, with one scale for all rows."""
     response = objective.structure.response
-    if response.family is not Normal or not (response.is_scalar and response.is_complete):
+    if response.family is not Normal or not (response.is_scalar and response.is_complete and response.is_y):
         return None
     mean = next((call for call in objective.calls if call.name == response.location), None)
     if mean is None or mean.outputs is not None or bool(objective.sample.data.y.isnan().any()):

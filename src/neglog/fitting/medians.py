@@ -1,25 +1,65 @@
-"""Medians: the null model of least absolute deviations and quantiles, whose optimum is a quantile of y."""
+"""Quantile lines: responses whose loss is a pinball loss around one predictor, and their null model."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neglog.kinks import Corner, corner
+from neglog.kinks import Corner, alike
 from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
-from neglog.tracing import Run, run
 
-TIGHT = 1e-8
-"""A mean loss below this share of the largest response is left to the solvers to judge."""
+MIN_RELATIVE_LOSS = 1e-8
+"""A null model with a mean loss below this share of the largest |y| is left to the solvers to judge."""
 
 
-def slopes(at: Corner, dtype: torch.dtype) -> tuple[float, float] | None:
-    """Steepness and tilt of a density exp(-steepness |u| - tilt u), if it is one, in all rows alike."""
+@dataclass(frozen=True)
+class QuantileLine:
+    """A response of density exp(-`height` · pinball(u)) / constant, u = (y - location) / scale, in every row.
+
+    Attributes:
+        predictor: the location.
+        scale: the site that is the scale; None if none is.
+        is_scale_fixed: whether no parameter changes the scale.
+        tau: the probability of the quantile that the location is.
+        height: the factor of the pinball loss.
+    """
+
+    predictor: str
+    scale: str | None
+    is_scale_fixed: bool
+    tau: float
+    height: float
+
+    @property
+    def bias(self) -> str:
+        return f"{self.predictor}.bias"
+
+    @property
+    def weight(self) -> str:
+        return f"{self.predictor}.weight"
+
+
+def quantile_line(objective: Objective) -> QuantileLine | None:
+    """The line of a model with a Laplace response, symmetric or not, and one scale for all rows."""
+    at, response = objective.corner, objective.structure.response
+    if at is None or at.bounds or not response.is_scalar or response.location is None:
+        return None
+    sides = straight_sides(at, objective.data.y.dtype)
+    if sides is None or len(alike(at.scale).unique()) > 1:
+        return None
+    steepness, tilt = sides
+    tau, height = 0.5 * (1 + tilt / steepness), 2 * steepness
+    return QuantileLine(response.location, response.scale, response.is_scale_fixed, tau, height)
+
+
+def straight_sides(at: Corner, dtype: torch.dtype) -> tuple[float, float] | None:
+    """Steepness and tilt of a density exp(-steepness |u| - tilt u), if it is one, equal in all rows."""
     u = torch.tensor([-2.0, -1.0, 1.0, 2.0], dtype=dtype)
     tilts, steepness = torch.as_tensor(at.smooth(u[:, None])) / u[:, None], torch.as_tensor(at.steepness)
     same = bool(((tilts - tilts.reshape(-1)[0]).abs() < 1e-12).all()) and len(steepness.unique()) == 1
@@ -27,53 +67,57 @@ def slopes(at: Corner, dtype: torch.dtype) -> tuple[float, float] | None:
     return (steep, tilt) if same and steep > abs(tilt) else None
 
 
-def masses(msg: dict[str, Any], eta: Tensor) -> Any:
-    """What each row counts for, `(N,)`; None where some row counts for nothing."""
-    scale = torch.as_tensor(msg["scale"], dtype=eta.dtype)
-    known = msg["mask"] is None or bool(torch.as_tensor(msg["mask"]).all())
-    if not known or msg["fn"].event_shape or not bool((scale > 0).all()):
+def scored_rows(objective: Objective) -> tuple[Any, Any] | None:
+    """The observed values and the factors of their log-densities, both `(N,)`.
+
+    None where a row is masked or its factor is 0. The model is run where the structure does not show them.
+    """
+    response, data = objective.structure.response, objective.data
+    if response.is_complete and response.is_y:
+        y, mask = data.y, torch.tensor(True)
+        factors = response.row_scale * (torch.ones_like(y) if data.weights is None else data.weights)
+    else:
+        msg = objective.at(objective.initial).sites[RESPONSE]
+        y, mask = msg["value"], torch.as_tensor(True if msg["mask"] is None else msg["mask"])
+        factors = torch.as_tensor(msg["scale"], dtype=y.dtype).expand(y.shape)
+    if not bool(mask.all() & (factors > 0).all()):
         return None
-    return np.ascontiguousarray(scale.expand(eta.shape).numpy())
+    return y.numpy(), np.ascontiguousarray(factors.numpy())
 
 
 def null_median(objective: Objective, theta: Tensor, free: Collection[str]) -> Tensor | None:
-    """`theta` `(K,)` with the sites `free`, the bias and the scale of one quantile, where they are best.
+    """`theta` `(K,)` with the sites `free`, the bias and the scale of one quantile, at their optimum.
 
-    None where these are not all that is free, the density is another, or priors or columns count. Of many
-    rows a sample says it.
+    None where other sites are free, the density is another, or priors or columns count. Of many rows a
+    sample is used.
     """
-    few = objective.sample
-    if objective.corner is None or len(objective.calls) != 1 or few.data.y.dim() != 1:
+    line, params = quantile_line(objective), objective.params(theta)
+    if line is None or not _is_null(objective, line, params, free):
         return None
-    (call,) = objective.calls
-    params = objective.params(theta)
-    if call.outputs is not None or bool(params.get(f"{call.name}.weight", call.weight).any()):
+    rows = scored_rows(objective.sample)
+    if rows is None:
         return None
-    if not all(objective.sites[name].masked for name in free):
-        return None
-    eta = torch.zeros_like(few.data.y)
-    cut = run(few.weighted, few.data, Run(params, etas={call.name: eta}))
-    at = corner(cut.sites[RESPONSE]["fn"])
-    if at is None or at.bounds or at.loc.data_ptr() != eta.data_ptr() or any(at.scale.stride()):
-        return None
-    names = [name for name in free if name != f"{call.name}.bias"]
-    if len(names) == len(free) or len(names) > 1:
-        return None
-    if names and at.scale.data_ptr() != params[names[0]].data_ptr():
-        return None
-    found, weights = slopes(at, eta.dtype), masses(cut.sites[RESPONSE], eta)
-    if found is None or weights is None:
-        return None
-    steepness, tilt = found
-    y, tau = cut.sites[RESPONSE]["value"].numpy(), 0.5 * (1 + tilt / steepness)
+    y, factors = rows
     order = np.argsort(y)
-    sums = np.cumsum(weights[order])
-    bias = y[order[min(int(np.searchsorted(sums, tau * sums[-1])), len(y) - 1)]]
-    loss = 2 * steepness * float(weights @ ((y - bias) * (tau - (y < bias)))) / sums[-1]
-    if not loss > TIGHT * float(np.abs(y).max()):
+    sums = np.cumsum(factors[order])
+    bias = y[order[min(int(np.searchsorted(sums, line.tau * sums[-1])), len(y) - 1)]]
+    loss = line.height * float(factors @ ((y - bias) * (line.tau - (y < bias)))) / sums[-1]
+    if not loss > MIN_RELATIVE_LOSS * float(np.abs(y).max()):
         return None
     theta = theta.clone()
-    for name, value in {f"{call.name}.bias": bias, **dict.fromkeys(names, loss)}.items():
-        site = objective.sites[name]
-        theta[site.place] = site.transform.inv(torch.tensor(value, dtype=theta.dtype)).reshape(-1)
+    for name, value in {line.bias: bias, line.scale: loss}.items():
+        if name is not None and name in free:
+            site = objective.sites[name]
+            theta[site.place] = site.transform.inv(torch.tensor(value, dtype=theta.dtype)).reshape(-1)
     return theta
+
+
+def _is_null(
+    objective: Objective, line: QuantileLine, params: dict[str, Tensor], free: Collection[str]
+) -> bool:
+    """Whether no column counts, and the bias and perhaps the scale, without priors, are all that is free."""
+    if len(objective.calls) != 1 or objective.calls[0].outputs is not None:
+        return False
+    weight = params.get(line.weight, objective.calls[0].weight)
+    is_free = line.bias in free and set(free) <= {line.bias, line.scale}
+    return is_free and not bool(weight.any()) and all(objective.sites[name].masked for name in free)

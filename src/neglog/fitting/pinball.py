@@ -1,4 +1,4 @@
-"""Losses that are pinball losses of the residuals from one line, over one scale: `laplace` and `quantile`."""
+"""Pinball losses of the residuals of one linear predictor, over one scale: `laplace` and `quantile`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neglog.fitting.medians import masses, slopes
-from neglog.kinks import alike, corner
+from neglog.fitting.medians import QuantileLine, quantile_line, scored_rows
+from neglog.kinks import corner
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Site
@@ -16,8 +16,8 @@ from neglog.predictors import RESPONSE
 from neglog.solvers.lines import Lines
 from neglog.tracing import Run, run
 
-READ = "pinball"
-"""Where it is kept that coordinates were read so."""
+CACHE_KEY = "pinball"
+"""The key of `Coordinates.read` under which the problem is stored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,41 +74,36 @@ def pinball(coordinates: Coordinates) -> Pinball | None:
     It is one where the only parameters are the coefficients of one linear predictor with a fixed design and
     perhaps a scale, all under flat priors, and the response has a corner there and is straight on both sides.
     """
-    if READ not in coordinates.read:
-        coordinates.read[READ] = _pinball(coordinates)
-    return coordinates.read[READ]
+    if CACHE_KEY not in coordinates.read:
+        coordinates.read[CACHE_KEY] = _pinball(coordinates)
+    return coordinates.read[CACHE_KEY]
 
 
 def _pinball(coordinates: Coordinates) -> Pinball | None:
-    objective, blocks = coordinates.objective, coordinates.blocks
-    sites = objective.sites
-    if objective.corner is None or objective.data.y.dim() != 1:
+    objective = coordinates.objective
+    line = quantile_line(objective)
+    block = None if line is None else _only_block(coordinates, line)
+    if line is None or block is None or block.basis is None:
         return None
-    if not coordinates.cut or len(blocks) != 1 or not all(site.masked for site in sites.values()):
+    constants = [site for name, site in objective.sites.items() if name not in (line.bias, line.weight)]
+    if [site.name for site in constants] != ([] if line.is_scale_fixed else [line.scale]):
         return None
-    block = blocks[0]
-    own = {f"{block.predictor}.bias", f"{block.predictor}.weight"}
-    others = [site for name, site in sites.items() if name not in own]
-    if block.output is not None or block.basis is None or len(others) > 1:
+    rows = scored_rows(objective)
+    if rows is None:
         return None
-    params = objective.params(objective.initial)
-    eta = torch.zeros_like(objective.data.y) + block.offset
-    cut = run(objective.weighted, objective.data, Run(params, etas={block.predictor: eta}))
-    at = corner(cut.sites[RESPONSE]["fn"])
-    if at is None or at.bounds or at.loc.data_ptr() != eta.data_ptr() or not isinstance(cut.prior(), float):
-        return None
-    found, weights = slopes(at, eta.dtype), masses(cut.sites[RESPONSE], eta)
-    if found is None or weights is None:
-        return None
-    steepness, tilt = found
-    if others:
-        if others[0].size != 1 or at.scale.data_ptr() != params[others[0].name].data_ptr():
-            return None
-    elif len(alike(at.scale).unique()) > 1:
-        return None
-    tau = 0.5 * (1 + tilt / steepness)
-    y = cut.sites[RESPONSE]["value"]
-    y = (y - block.offset if isinstance(block.offset, Tensor) or block.offset else y).numpy()
+    y, factors = rows
+    if isinstance(block.offset, Tensor) or block.offset:
+        y = (torch.from_numpy(y) - block.offset).numpy()
     columns, one = block.basis.mixed()
-    lines = Lines(columns.numpy(), one, block.basis.transform.numpy(), y, weights, tau)
-    return Pinball(coordinates, lines, block, others[0] if others else None, 2 * steepness)
+    lines = Lines(columns.numpy(), one, block.basis.transform.numpy(), y, factors, line.tau)
+    return Pinball(coordinates, lines, block, constants[0] if constants else None, line.height)
+
+
+def _only_block(coordinates: Coordinates, line: QuantileLine) -> Block | None:
+    """The block of the line's coefficients, if the model has no other block, and no prior."""
+    objective = coordinates.objective
+    if not (coordinates.cut and objective.priorless and objective.structure.is_flat):
+        return None
+    blocks = coordinates.blocks
+    is_only = len(blocks) == 1 and blocks[0].predictor == line.predictor and blocks[0].output is None
+    return blocks[0] if is_only else None

@@ -323,15 +323,12 @@ class Coordinates:
 
     @cached_property
     def _kinked_predictor(self) -> str | None:
-        """The predictor that the observation's corner is at; '' if at none; None if there is no corner."""
-        if self.objective.corner is None:
+        """The predictor that the response's corner is at; '' if at none; None if there is no corner."""
+        at = self.objective.corner
+        if at is None:
             return None
-        start, few = self.objective.initial, self.objective.sample
-        etas = {call.name: call.value for call in few.at(start).affines}
-        base = corner(few.at(start, etas).sites[RESPONSE]["fn"])
-        assert base is not None
-        located = (name for name, eta in etas.items() if base.loc.data_ptr() == eta.data_ptr())
-        return next(located, "")
+        is_straight = bool(torch.as_tensor(at.steepness).any())  # 0 marks a corner elsewhere than at 0
+        return (self.objective.structure.response.location or "") if is_straight else ""
 
     def _changed(self, handler: Callable[[Model], Model]) -> Coordinates:
         return Coordinates(self.objective.changed(handler), self.blocks, self.cut)

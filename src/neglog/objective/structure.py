@@ -1,4 +1,4 @@
-"""Structure: what one traced run of a model says of itself, so that nothing else inspects a model."""
+"""Structure: the facts about a model that are read from one traced run, so that nothing else inspects it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
+from torch.distributions import Independent
 
+from neglog.distributions import Censored, Truncated
 from neglog.distributions.canonical import family, location_of
 from neglog.objective.cuts import Look
 from neglog.predictors import RESPONSE
@@ -23,10 +25,13 @@ class Response:
 
     Attributes:
         family: neglog's class of its law, whether written with its own, Pyro's or torch's.
-        location: the predictor that is the location parameter, without a link; None if none is.
+        location: the predictor that is the location parameter, without a link; None if none is. Of a masked,
+            censored or truncated response this and the scale are those of the distribution inside.
         scale: the site that is the scale parameter of all rows; None if none is.
         known_scale: the scale of all rows, where it is one number that no parameter changes.
+        is_scale_fixed: whether there is a scale, perhaps one for each row, that no parameter changes.
         is_scalar: whether each row is one number.
+        is_y: whether the observed values are `y` itself, rather than computed from it.
         is_complete: whether no row is masked, and the model scales all rows alike.
         row_scale: the factor by which the model scales the log-density of each row, beside its weight.
     """
@@ -35,7 +40,9 @@ class Response:
     location: str | None
     scale: str | None
     known_scale: float | None
+    is_scale_fixed: bool
     is_scalar: bool
+    is_y: bool
     is_complete: bool
     row_scale: float
 
@@ -63,17 +70,27 @@ def _response(look: Look) -> Response:
     msg, ran = look.ran.sites[RESPONSE], look.ran
     fn = msg["fn"]
     params = {name: ran.sites[name]["value"] for name in look.numbers}
-    scale = getattr(fn, "scale", None)
+    law = _inner(fn)
+    scale = getattr(law, "scale", None)
     row_scale = _row_scale(msg, look.data.weights)
     return Response(
         family=family(fn),
-        location=_same(location_of(fn), ran.etas),
+        location=_same(location_of(law), ran.etas),
         scale=_same(scale, {name: value for name, value in params.items() if value.numel() == 1}),
         known_scale=_number(scale),
-        is_scalar=not msg["fn"].event_shape and look.data.y.dim() == 1,
+        is_scale_fixed=isinstance(scale, Tensor) and not scale.requires_grad,
+        is_scalar=not fn.event_shape and look.data.y.dim() == 1,
+        is_y=msg["value"] is look.data.y,
         is_complete=row_scale is not None,
         row_scale=1.0 if row_scale is None else row_scale,
     )
+
+
+def _inner(fn: Any) -> Any:
+    """The distribution inside masks, bounds and event dimensions."""
+    while isinstance(fn, Independent | MaskedDistribution | Censored | Truncated):
+        fn = fn.base_dist
+    return fn
 
 
 def _row_scale(msg: dict[str, Any], weights: Tensor | None) -> float | None:
