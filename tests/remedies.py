@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import neglog
 
@@ -61,8 +63,9 @@ def advice() -> dict[tuple[str, int], str]:
 
 def raised_at(error: BaseException | None) -> set[tuple[str, int]]:
     """The `raise` statements of the source that an error, and its causes, came from."""
-    found = set()
-    while error is not None:
+    found, known = set(), set()
+    while error is not None and id(error) not in known:  # A chain of causes may be a circle.
+        known.add(id(error))
         trace = error.__traceback__
         while trace is not None:
             path = Path(trace.tb_frame.f_code.co_filename)
@@ -87,3 +90,21 @@ def _ends() -> dict[tuple[str, int], int]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Raise)
     }
+
+
+class Row(NamedTuple):
+    """A message, provoked and followed; both functions are given a folder of their own."""
+
+    error: type[Exception]
+    """The class of the error."""
+    facts: tuple[str, ...]
+    """What the message names: the argument, the numbers, the columns."""
+    provoke: Callable[[Path], Any]
+    follow: Callable[[Path], Any]
+    """Does what the message advises, and must not raise."""
+
+
+def row(
+    error: type[Exception], *facts: str, provoke: Callable[[Path], Any], follow: Callable[[Path], Any]
+) -> Row:
+    return Row(error, facts, provoke, follow)

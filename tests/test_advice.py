@@ -8,6 +8,7 @@ import tempfile
 from functools import cache, partial
 from pathlib import Path
 
+import advice_on_tables
 import numpy as np
 import pandas as pd
 import pyro
@@ -16,7 +17,7 @@ import pytest
 import test_remedies
 import torch
 from pyro import poutine
-from remedies import advice, raised_at
+from remedies import Row, advice, raised_at
 from torch import nn
 
 import neglog
@@ -665,6 +666,9 @@ ROWS = {
 }
 
 
+ROWS = {name: Row(NeglogError, (), *pair) for name, pair in ROWS.items()} | advice_on_tables.ROWS
+
+
 def half_masked():
     return torch.masked.masked_tensor(TENSOR, torch.ones(N, 2, dtype=torch.bool))
 
@@ -702,17 +706,19 @@ def scored():
 @cache
 def provoked(name):
     """The message of a row, and where in the source it was raised."""
-    with tempfile.TemporaryDirectory() as folder, pytest.raises(NeglogError) as caught:
-        ROWS[name][0](Path(folder))
+    with tempfile.TemporaryDirectory() as folder, pytest.raises(ROWS[name].error) as caught:
+        ROWS[name].provoke(Path(folder))
     return str(caught.value), raised_at(caught.value)
 
 
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.filterwarnings("ignore")
 def test_advice_is_given_and_works(name, tmp_path):
-    _, places = provoked(name)
+    message, places = provoked(name)
     assert places & set(advice()), "the message advises nothing"
-    ROWS[name][1](tmp_path)
+    for fact in ROWS[name].facts:
+        assert fact in message
+    ROWS[name].follow(tmp_path)
 
 
 def _raised_in_remedies():

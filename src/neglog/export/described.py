@@ -126,9 +126,7 @@ def rebuilt(value: Any, largest: int) -> Model:
     found = fields("model", value, {"name", "keywords", "handlers"})
     name = text("model.name", found["name"])
     if name not in models.__all__:
-        raise DataError(
-            f"there is no model {shortened(name)} in this version of neglog. Upgrade neglog, or fit again."
-        )
+        raise DataError(f"there is no model {shortened(name)} in this version; upgrade neglog")
     function = getattr(models, name)
     keywords = mapping("model.keywords", found["keywords"])
     _check_known("model.keywords", keywords, list(inspect.signature(function).parameters)[2:])
@@ -177,7 +175,7 @@ def _inside(model: Model, handler: Any) -> Model:
             return censored(model, **_limits("censored", limits))
         case {"truncated": limits, **rest} if not rest:
             return truncated(model, **_limits("truncated", limits))
-    raise DataError(f"the handler {shortened(handler)} is unknown. Upgrade neglog, or fit again.")
+    raise DataError(f"the handler {shortened(handler)} is unknown to this version; upgrade neglog")
 
 
 def _limits(name: str, value: Any) -> dict[str, Any]:

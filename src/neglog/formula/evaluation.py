@@ -101,7 +101,7 @@ class Evaluation:
                 return self._comparison(left, ops, others)
             case ast.Call():
                 return self._call(node)
-        raise DataError(f"a formula cannot hold {type(node).__name__}. Compute it as a column of the table.")
+        raise TypeError(f"{type(node).__name__} has no value")
 
     def _boolean(self, op: ast.boolop, nodes: Sequence[ast.expr]) -> Any:
         value = self.value(nodes[0])

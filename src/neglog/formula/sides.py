@@ -239,7 +239,7 @@ def _numbers(matrix: pd.DataFrame) -> pd.DataFrame:
     try:
         design = matrix.drop(columns="Intercept", errors="ignore").astype("float64")
     except (TypeError, ValueError) as error:
-        raise DataError(f"a term of the formula is not a number: {error}. Write C(...) around it.") from None
+        raise DataError(f"a term of the formula is not a number: {error}.") from None
     bad = np.argwhere(~np.isfinite(design.to_numpy()))
     if len(bad):
         row, column = bad[0]

@@ -205,6 +205,8 @@ def arithmetic(op: ast.operator, left: Number, right: Number) -> Number:
         raise _Refused(f"holds a number of more than {MAX_BITS} binary digits. Write a smaller one.")
     try:
         return number(BINARY[type(op)](left, right))
+    except _Refused:
+        raise
     except (ArithmeticError, ValueError, TypeError) as error:
         raise _Refused(f"holds a number that cannot be computed ({error}). Correct it.") from None
 
