@@ -89,6 +89,12 @@ def mp_student(y, loc, log_scale, df):
     return gammas - log_scale - (df + 1) / 2 * mp.log1p(z * z / df)
 
 
+def mp_student_below(y, loc, log_scale, df):
+    z = (y - loc) / mp.exp(log_scale)
+    tail = mp.betainc(df / 2, mp.mpf(1) / 2, 0, df / (df + z * z), regularized=True) / 2
+    return mp.log(tail if z < 0 else 1 - tail)
+
+
 def mp_beta(y, a, b):
     gammas = mp.loggamma(a + b) - mp.loggamma(a) - mp.loggamma(b)
     return gammas + (a - 1) * mp.log(y) + (b - 1) * mp.log1p(-y)
@@ -117,6 +123,11 @@ DENSITIES = {
         lambda y, m, s, v: dist.StudentT(v, m, torch.exp(s)).log_prob(y),
         mp_student,
         [(y, 0.3, s, v) for y in (0.4, -3.0, 80.0) for s in (-1.0, 0.7) for v in (0.7, 4.0, 25.0, 1e5)],
+    ),
+    "student_t_below": (
+        lambda y, m, s, v: dist.StudentT(v, m, torch.exp(s)).log_cdf(y),
+        mp_student_below,
+        [(y, 0.3, 0.2, v) for y in (0.4, -3.0) for v in (0.7, 4.0, 300.0)],
     ),
     "gamma": (
         lambda y, m, a: dist.Gamma(a, a / torch.exp(m)).log_prob(y),
@@ -160,7 +171,7 @@ DENSITIES = {
     ),
 }
 EACH = pytest.mark.parametrize("name", DENSITIES)
-CONTINUOUS = {"student_t", "gamma", "beta", "logistic", "weibull"}
+CONTINUOUS = {"student_t", "student_t_below", "gamma", "beta", "logistic", "weibull"}
 """Families whose density has derivatives in the value too."""
 UP_TO = 4
 

@@ -12,19 +12,15 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.distributions.base import Family, Given, Parameter, as_tensors
-from neglog.distributions.incomplete import beta_factor
 from neglog.distributions.location import location_scale
-from neglog.distributions.partials import Law
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
-from neglog.distributions.special import (
-    HALF_LOG_TWO_PI,
-    absolute,
-    log1m_exp,
-    log_excess,
-    log_expit,
-    log_ndtr,
-    ndtr,
-    remainder,
+from neglog.distributions.special import HALF_LOG_TWO_PI, absolute, log_expit, log_ndtr, ndtr
+from neglog.distributions.student import (
+    STUDENT,
+    STUDENT_CONSTANT,
+    log_student,
+    log_student_tails,
+    student_tails,
 )
 
 
@@ -155,13 +151,13 @@ class StudentT(Given, dist.StudentT):
 
     def _log_prob(self, value: Tensor) -> Tensor:
         df, loc, scale = self._given
-        return _STUDENT(value, loc, scale, df) + _STUDENT_CONSTANT(df)
+        return STUDENT(value, loc, scale, df) + STUDENT_CONSTANT(df)
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        return _student_tails(self._standard(value), self._given[0])
+        return student_tails(self._standard(value), self._given[0])
 
     def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        return _log_student_tails(self._standard(value), self._given[0])
+        return log_student_tails(self._standard(value), self._given[0])
 
     def _standard(self, value: Tensor) -> Tensor:
         _, loc, scale = self._given
@@ -174,127 +170,13 @@ class StudentT(Given, dist.StudentT):
         fixed = inner.detach()
 
         def density(s: Tensor) -> Tensor:
-            return torch.exp(_log_student(torch.sinh(s), df)) * torch.cosh(s)
+            return torch.exp(log_student(torch.sinh(s), df)) * torch.cosh(s)
 
         with torch.no_grad():
             start = torch.asinh(torch.special.ndtri(fixed))
-            z = torch.sinh(solve_quantile(fixed, lambda s: _student_tails(torch.sinh(s), df), density, start))
-        z = corrected(inner, z, _student_tails(z, df), torch.exp(_log_student(z, df)))
+            z = torch.sinh(solve_quantile(fixed, lambda s: student_tails(torch.sinh(s), df), density, start))
+        z = corrected(inner, z, student_tails(z, df), torch.exp(log_student(z, df)))
         return loc + scale * at_ends(q, z, -math.inf, math.inf)
-
-
-def _student_loss(u: Tensor, df: Tensor) -> Tensor:
-    # ½ (ν + 1) log(1 + u² / ν), and u² / 2 in the limit of ν → ∞.
-    square = u * u
-    q = (square / df).clamp(min=torch.finfo(u.dtype).tiny)
-    log = torch.log1p(q)
-    return 0.5 * (square * (log / q) + log)
-
-
-def _student_pull(u: Tensor, df: Tensor) -> Tensor:
-    return (1 + 1 / df) * u / (1 + u * u / df)
-
-
-def _student_curve(u: Tensor, df: Tensor) -> Tensor:
-    q = u * u / df
-    return (1 + 1 / df) * (1 - q) / (1 + q) ** 2
-
-
-def _student_in_df(u: Tensor, df: Tensor) -> Tensor:
-    q = u * u / df
-    return 0.5 * (log_excess(q) - q / ((1 + q) * df))
-
-
-def _student_in_df_twice(u: Tensor, df: Tensor) -> Tensor:
-    square = u * u
-    q = square / df
-    return 0.5 * q * (2 + q - square) / ((1 + q) * df) ** 2
-
-
-def _student_cross(u: Tensor, df: Tensor) -> Tensor:
-    square = u * u
-    return u * (square - 1) / ((1 + square / df) * df) ** 2
-
-
-_STUDENT = location_scale(
-    _student_loss,
-    _student_pull,
-    _student_curve,
-    {(1,): _student_in_df, (0, 1): _student_cross, (1, 1): _student_in_df_twice},
-)
-
-
-def _student_remainders(df: Tensor, order: int) -> Tensor:
-    """The derivative in ν of S((ν + 1) / 2) - S(ν / 2)."""
-    low, high = (remainder.partial((0,) * order, (0.5 * each,)) for each in (df, df + 1))
-    return 0.5**order * (high - low)
-
-
-def _student_constant(df: Tensor) -> Tensor:
-    # log Γ((ν+1)/2) - log Γ(ν/2) - ½ log πν by Stirling's formula: the large terms cancel on paper.
-    inverse = (1 / df).clamp(min=torch.finfo(df.dtype).tiny)
-    half = 0.5 * torch.log1p(inverse) / inverse - 0.5
-    return half + _student_remainders(df, 0) - HALF_LOG_TWO_PI
-
-
-_STUDENT_CONSTANT = Law(
-    {
-        (): _student_constant,
-        (0,): lambda df: 0.5 * log_excess(1 / df) + _student_remainders(df, 1),
-        (0, 0): lambda df: -0.5 / (df * (1 + df) ** 2) + _student_remainders(df, 2),
-    }
-)
-
-
-def _log_student(z: Tensor, df: Tensor) -> Tensor:
-    """The log-density of the standard t distribution."""
-    return _STUDENT(z, torch.zeros_like(df), torch.ones_like(df), df) + _STUDENT_CONSTANT(df)
-
-
-def _student_factor(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether z is far from 0, and the factor by which ½ |z| times the density is the tail beyond z there.
-
-    The tails are ½ I_x(ν/2, ½) at x = ν / (ν + z²), and its mirror image; nearer to 0 the factor is that of
-    the probability between 0 and z. x^(ν/2) y^½ / B(ν/2, ½) is |z| times the density.
-    """
-    z, df = torch.broadcast_tensors(z, df)
-    s = z * z / df
-    x = 1 / (1 + s)
-    y = torch.where(s < 1, s * x, 1 - x)
-    a, b, ay, bx = 0.5 * df, torch.full_like(x, 0.5), 0.5 * z * z * x, 0.5 * x
-    far = bx + x <= ay + y
-    return far, beta_factor(
-        torch.where(far, a, b),
-        torch.where(far, 2 / df, 2),
-        torch.where(far, b, a),
-        torch.where(far, x, y),
-        torch.where(far, y, x),
-        torch.where(far, bx, ay),
-        torch.where(far, ay, bx),
-    )
-
-
-def _student_tails(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
-    """The tails of the standard t distribution."""
-    far, factor = _student_factor(z, df)
-    part = 0.5 * z * torch.exp(_log_student(z, df)) * factor
-    outside, inside = absolute(part), 0.5 + part
-    lower = torch.where(far, torch.where(z < 0, outside, 1 - outside), inside)
-    upper = torch.where(far, torch.where(z < 0, 1 - outside, outside), 0.5 - part)
-    return lower, upper
-
-
-def _log_student_tails(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
-    far, factor = _student_factor(z, df)
-    log_density = _log_student(z, df)
-    away = torch.where(far, absolute(z), 1.0)
-    outside = torch.where(far, torch.log(0.5 * away) + log_density + torch.log(factor), -1.0)
-    inside = torch.where(far, 0.0, 0.5 * z * torch.exp(log_density) * factor)
-    below, rest = z < 0, log1m_exp(-outside)
-    return (
-        torch.where(far, torch.where(below, outside, rest), torch.log(0.5 + inside)),
-        torch.where(far, torch.where(below, rest, outside), torch.log(0.5 - inside)),
-    )
 
 
 def _logistic_curve(u: Tensor) -> Tensor:
