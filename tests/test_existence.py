@@ -15,7 +15,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from neglog import censored, flat, lasso_path, map_estimate, mle, mle_batch, models, quantiles, with_priors
-from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError
+from neglog.errors import ConvergenceWarning, ModelError, UnboundedLikelihoodError
 from neglog.fitting.separation import separating
 from neglog.objective.coordinates import Coordinates
 
@@ -257,6 +257,25 @@ def _separated(x: NDArray[np.float64], y: NDArray[np.float64], top: float) -> bo
     return bool(found.fun < -1e-7)
 
 
+def _separated_classes(x: NDArray[np.float64], y: NDArray[np.float64], name: str) -> bool:
+    """Whether some direction of slopes and cutpoints, or of logits, lowers no row's probability of its class.
+
+    Logits of all three classes may move; that all move alike has no margin.
+    """
+    columns, below, above = np.column_stack([np.ones(len(y)), x]), y < 2, y > 0
+    if name == "ordinal":  # the predictor of a row may not pass the cutpoints beside its class
+        cuts = np.eye(2)
+        ways = [np.column_stack([-x[below], cuts[y[below].astype(int)]])]
+        ways += [np.column_stack([x[above], -cuts[y[above].astype(int) - 1]])]
+    else:  # the logit of the class of a row rises no slower than that of another
+        logits = [np.kron(np.eye(3)[k], columns) for k in range(3)]
+        own = np.choose(y.astype(int)[:, None], logits)
+        ways = [(own - logits[k])[y != k] for k in range(3)]
+    margins = np.concatenate(ways)
+    found = linprog(-margins.sum(0), A_ub=-margins, b_ub=np.zeros(len(margins)), bounds=(-1, 1))
+    return bool(found.fun < -1e-7)
+
+
 def _small(name: str, sets: int, seed: int = 3) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((sets, 12, 2))
@@ -265,6 +284,9 @@ def _small(name: str, sets: int, seed: int = 3) -> tuple[NDArray[np.float64], ND
         return x, rng.poisson(0.3 * np.exp(0.5 * x.sum(-1))).astype(float), np.inf
     if name == "binomial":
         return x, rng.binomial(3, 0.15 * odds).astype(float), 3.0
+    if name in CLASSES:
+        latent = 3.0 * x[..., 0] + rng.logistic(size=odds.shape)
+        return x, (latent > -1.0).astype(float) + (latent > 1.0), 2.0
     return x, (rng.random(odds.shape) < odds).astype(float), 1.0
 
 
@@ -277,6 +299,43 @@ def test_a_batch_certifies_what_a_linear_programme_says_exists(name: str, seed: 
     with pytest.warns(ConvergenceWarning):
         fit = mle_batch(getattr(models, name), torch.tensor(x), torch.tensor(y), **_keywords(name, 12))
     assert fit.converged.tolist() == expected.tolist()
+
+
+def test_a_batch_certifies_no_classes_in_an_order_that_are_separated() -> None:
+    """It certified one in three: coefficients and the distance of two cutpoints ran away along a curve."""
+    x, y = (part[18:48] for part in _small("ordinal", 60)[:2])
+    expected = np.array([not _separated_classes(*one, "ordinal") for one in zip(x, y, strict=True)])
+    assert 5 < expected.sum() < 25
+    model = partial(models.ordinal, classes=3)
+    with pytest.warns(ConvergenceWarning):
+        fit = mle_batch(model, torch.tensor(x), torch.tensor(y))
+    assert fit.converged.tolist() == expected.tolist()
+    some = slice(3)
+    many = torch.tensor(np.concatenate([x, x], 1)[some]), torch.tensor(np.concatenate([y, 2 - y], 1)[some])
+    with pytest.warns(ConvergenceWarning):
+        weighted = mle_batch(model, *many, weights=torch.cat([torch.ones(12), torch.zeros(12)]))
+    assert weighted.converged.tolist() == expected[some].tolist()
+
+
+def test_a_batch_refuses_logits_of_classes_by_name() -> None:
+    x, y, _ = _small("categorical", 2)
+    with pytest.raises(ModelError, match="vector-valued predictor"):
+        mle_batch(partial(models.categorical, classes=3), torch.tensor(x), torch.tensor(y))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_one_fit_of_classes_agrees_with_the_linear_programme(name: str) -> None:
+    x, y, _ = _small(name, 12, seed=0)
+    verdicts = []
+    for columns, response in zip(x, y, strict=True):
+        verdicts.append(_separated_classes(columns, response, name))
+        fitted = partial(mle, partial(getattr(models, name), classes=3), torch.tensor(columns))
+        if verdicts[-1]:
+            with pytest.raises(UnboundedLikelihoodError):
+                fitted(torch.tensor(response))
+        else:
+            assert fitted(torch.tensor(response)).converged
+    assert 2 < sum(verdicts) < 10
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "binomial", "poisson"])

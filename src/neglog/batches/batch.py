@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neglog.arguments import flag, share
-from neglog.batches.existence import have_marked_rows, runs_away
+from neglog.batches.existence import have_marked_rows, have_separated_classes, runs_away
 from neglog.batches.layout import (
     Kink,
     Layout,
@@ -33,6 +33,7 @@ from neglog.batches.whitening import whitened
 from neglog.conversion import named_values
 from neglog.errors import ConvergenceWarning, ModelError, NeglogError, warn
 from neglog.fitting.marked import check_marked_rows
+from neglog.fitting.separation import SLOW_STEPS
 from neglog.fitting.start import starting_point
 from neglog.handlers import Model, flat
 from neglog.isolation import isolated
@@ -294,6 +295,8 @@ def _smooth(
     for value in likelihoods.params(theta).values():
         finite &= torch.isfinite(value).flatten(1).all(-1)
     optimum = found.converged & problems.bounded(found.z) & ~runs_away(white, found)
+    slow = optimum & (found.steps >= SLOW_STEPS)
+    optimum &= ~have_separated_classes(layout, likelihoods.stack, slow)
     theta, nll = torch.where(finite[:, None], theta, start), found.value.clone()
     index = (~finite).nonzero()[:, 0]
     if len(index):

@@ -9,9 +9,11 @@ from neglog.batches.layout import Layout
 from neglog.batches.likelihoods import Likelihoods
 from neglog.batches.stack import Stack
 from neglog.batches.whitening import Whitened
+from neglog.distributions import Ordered
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.existence import FALL, FAR, FLAT, STRAIGHT, WITHIN, visible_rise
 from neglog.fitting.marked import check_marked_rows
+from neglog.fitting.separation import is_separated
 from neglog.objective.objective import Objective
 from neglog.solvers.together import Solutions
 
@@ -46,13 +48,22 @@ def have_marked_rows(layout: Layout, stack: Stack, looked_at: Tensor) -> Tensor:
     if stack.shared_designs and stack.counted is None:
         return found
     for s in looked_at.nonzero()[:, 0].tolist():
-        data = stack.one(s)
-        if stack.counted is not None:
-            data = data.take(stack.counted.expand(stack.count, -1)[s].nonzero()[:, 0])
         try:
-            check_marked_rows(Objective(layout.objective.model, data))
+            check_marked_rows(Objective(layout.objective.model, stack.counting(s)))
         except UnboundedLikelihoodError:
             found[s] = True
+    return found
+
+
+def have_separated_classes(layout: Layout, stack: Stack, looked_at: Tensor) -> Tensor:
+    """Which of the data sets `looked_at` `(S,)` have classes in an order that are separated, `(S,)`.
+
+    There the distance of two cutpoints, a logarithm, and the coefficients run away together, along a curve:
+    `runs_away` looks along lines.
+    """
+    found = torch.zeros_like(looked_at)
+    for s in looked_at.nonzero()[:, 0].tolist() if issubclass(layout.objective.family, Ordered) else ():
+        found[s] = is_separated(Objective(layout.objective.model, stack.counting(s)))
     return found
 
 

@@ -45,6 +45,13 @@ class Stack:
         data = Data(x, _one(self.y, s, 2), None, keywords, self.columns, integer=self.integer)
         return replace(data, without_intercept=self.without_intercept)
 
+    def counting(self, s: int) -> Data:
+        """Data set `s`, without its weights and with those of its rows that count."""
+        data = self.one(s)
+        if self.counted is None:
+            return data
+        return data.take(self.counted.expand(self.count, -1)[s].nonzero()[:, 0])
+
     def blank(self) -> Designs:
         """Designs `(N, P)` as a model expects them: those that are shared, and NaN for a data set's own."""
 

@@ -18,6 +18,8 @@ from neglog.objective.objective import Objective
 
 CHECKS = 2
 """The calls of `check`, one in five steps, at which a fit is slow enough to look for separation."""
+SLOW_STEPS = 5 * CHECKS
+"""The number of steps at which it is, where nothing counts those calls."""
 SAMPLE_SIZES = (200, 2000)
 """Numbers of rows, evenly spaced: where these are not separated, all are not."""
 LEAST_MARGIN = 1e-6
@@ -66,24 +68,36 @@ class _Watched:
 
     def _check_separation(self) -> None:
         objective = self._coordinates.objective
-        call = next(call for call in objective.calls if f"{call.name}.weight" == self._weight)
-        sites, data = objective.sites, objective.data
-        kept = slice(None) if data.weights is None else data.weights > 0
-        x, y = call.design[kept].detach().numpy(), data.y[kept].numpy().astype(int)
-        scale = np.sqrt(np.square(x).mean(axis=0))
-        scale[scale == 0] = 1.0
-        found: Matrix | None = None
-        for size in (*SAMPLE_SIZES, len(y)):
-            rows = np.unique(np.linspace(0, len(y) - 1, min(size, len(y))).astype(int))
-            found = separating(x[rows] / scale, y[rows], sites[self._cuts].size)
-            if found is None:
-                return
-        assert found is not None
-        weight, cuts = found[: len(scale)] / scale, found[len(scale) :]
-        direction = torch.zeros_like(objective.initial)
-        direction[sites[self._weight].place] = torch.as_tensor(weight)
-        direction[sites[self._cuts].place] = torch.as_tensor(np.diff(cuts, prepend=0.0))
-        raise refusal(objective, named(self._coordinates, direction, False))
+        direction = _direction(objective, self._cuts, self._weight)
+        if direction is not None:
+            raise refusal(objective, named(self._coordinates, direction, False))
+
+
+def is_separated(objective: Objective) -> bool:
+    """Whether classes in an order are separated in the rows that count; False for another model."""
+    names = _cuts_and_weights(objective)
+    return names is not None and _direction(objective, *names) is not None
+
+
+def _direction(objective: Objective, cuts: str, weight: str) -> Tensor | None:
+    """A direction `(K,)`, with steps of cutpoints, along which no row becomes less likely; None without."""
+    call = next(call for call in objective.calls if f"{call.name}.weight" == weight)
+    sites, data = objective.sites, objective.data
+    kept = slice(None) if data.weights is None else data.weights > 0
+    x, y = call.design[kept].detach().numpy(), data.y[kept].numpy().astype(int)
+    scale = np.sqrt(np.square(x).mean(axis=0))
+    scale[scale == 0] = 1.0
+    found: Matrix | None = None
+    for size in (*SAMPLE_SIZES, len(y)):
+        rows = np.unique(np.linspace(0, len(y) - 1, min(size, len(y))).astype(int))
+        found = separating(x[rows] / scale, y[rows], sites[cuts].size)
+        if found is None:
+            return None
+    assert found is not None
+    direction = torch.zeros_like(objective.initial)
+    direction[sites[weight].place] = torch.as_tensor(found[: len(scale)] / scale)
+    direction[sites[cuts].place] = torch.as_tensor(np.diff(found[len(scale) :], prepend=0.0))
+    return direction
 
 
 def separating(x: Matrix, y: NDArray[np.int_], cuts: int) -> Matrix | None:
