@@ -1,6 +1,6 @@
 """The command line: ``neglog fit``, ``neglog predict``, ``neglog compare``.
 
-Results go to stdout, everything said about them to stderr. Exit codes: 0 for a result, 1 for a fit that did
+Results go to stdout, all remarks to stderr. Exit codes: 0 for a result, 1 for a fit that did
 not converge, 2 for a request that cannot be met, with one line that says why, 130 for an interrupt.
 """
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:  # Everything else is imported where it is used, or `neglog --
 
 EPILOG = "Exit codes: 0 a result; 1 a fit that did not converge; 2 a request that cannot be met."
 
-LONGEST = 1000
-"""Characters of an error that are shown: what a file holds may be of any length."""
+MAX_ERROR_CHARACTERS = 1000
+"""Characters of an error message that are printed; the contents of a file may be of any length."""
 
 app = typer.Typer(
     name="neglog",
@@ -145,13 +145,12 @@ def fit(
             export.save(result, out, formula=design)
         loss = loss_of(model, design.others) + (" plus a penalty, minus the log of the priors" if map else "")
         if as_json:
-            asked = {"data": str(data), "formula": formula, "also": also or [], "model": model}
-            more = {"method": "map" if map else "mle", "dropped": learned.dropped, "saved": out and str(out)}
-            _print_json(reports.fit_json(result, summary(result), loss, **asked, **more))
+            request = {"data": str(data), "formula": formula, "also": also or [], "model": model}
+            more = {"method": "map" if map else "mle", "dropped": learned.dropped, "saved": _text(out)}
+            _print_json(reports.fit_json(result, summary(result), loss, **request, **more))
         else:
             _print(reports.estimates_table(summary(result)), "", reports.fit_table(result, loss))
-            if out is not None:
-                say(f"saved in {out}")
+            _say_written("saved in", out)
     if not result.converged:
         raise typer.Exit(1)
 
@@ -234,13 +233,10 @@ def compare(
     if plot is not None and no_plot:
         raise typer.BadParameter("say either --plot or --no-plot.", param_hint="--no-plot")
     with _reporting():
-        from neglog import plots, reports
+        from neglog import reports
         from neglog.comparison import compare_models
 
-        path = None if no_plot else plot or Path(f"{data.name.split('.')[0]}-compare.png")
-        if path is not None:
-            plots.check_format(path)
-            _check_place("--plot", path, data)
+        path = None if no_plot else _picture_path(plot, data)
         learned = _learn(data, formula, also, weights, drop_missing)
         watch = _bar if _shows_progress(as_json) else iter
         kind: Kind | None = None if response is None else response.value
@@ -249,17 +245,33 @@ def compare(
         )
         _check_scored(comparison)
         if path is not None:
-            fits = {entry.model: entry.fit for entry in comparison.entries if entry.fit is not None}
-            plots.write(plots.picture_of_table(fits, learned.design, learned.table), path)
+            _draw(comparison, learned, path)
         if as_json:
-            asked = {"data": str(data), "formula": formula, "also": also or [], "folds": folds, "seed": seed}
-            more = {"dropped": learned.dropped, "picture": path and str(path)}
-            _print_json(reports.comparison_json(comparison, **asked, **more))
+            request = {"data": str(data), "formula": formula, "also": also or []}
+            more = {"folds": folds, "seed": seed, "dropped": learned.dropped, "picture": _text(path)}
+            _print_json(reports.comparison_json(comparison, **request, **more))
         else:
             _print(reports.comparison_table(comparison), "")
             typer.echo("\n".join([*reports.reasons(comparison), *reports.conclusion(comparison)]))
-            if path is not None:
-                say(f"picture in {path}")
+            _say_written("picture in", path)
+
+
+def _picture_path(plot: Path | None, data: Path) -> Path:
+    """Where the picture goes: a path that it can be written to, by default one named after the data."""
+    from neglog import plots
+
+    path = plot or Path(f"{data.name.split('.')[0]}-compare.png")
+    plots.check_format(path)
+    _check_place("--plot", path, data)
+    return path
+
+
+def _draw(comparison: Comparison, learned: Learned, path: Path) -> None:
+    """Write the picture of all models that could be fitted."""
+    from neglog import plots
+
+    fits = {entry.model: entry.fit for entry in comparison.entries if entry.fit is not None}
+    plots.write(plots.picture_of_table(fits, learned.design, learned.table), path)
 
 
 def _learn(
@@ -346,10 +358,10 @@ def _reporting() -> Iterator[None]:
 
 
 def _in_one_line(error: Exception) -> str:
-    """An error without line breaks, and without the middle of what is too long to read."""
+    """An error without line breaks, and without its middle where it is too long to read."""
     text = " ".join(str(error).split())
-    part = LONGEST // 2
-    return text if len(text) <= LONGEST else f"{text[:part]} [...] {text[-part:]}"
+    part = MAX_ERROR_CHARACTERS // 2
+    return text if len(text) <= MAX_ERROR_CHARACTERS else f"{text[:part]} [...] {text[-part:]}"
 
 
 def _print(*parts: Any) -> None:
@@ -362,6 +374,17 @@ def _print(*parts: Any) -> None:
 
 def _print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
+
+
+def _text(path: Path | None) -> str | None:
+    """A path as JSON has it."""
+    return None if path is None else str(path)
+
+
+def _say_written(what: str, path: Path | None) -> None:
+    """Report on stderr where something was written, if it was."""
+    if path is not None:
+        say(f"{what} {path}")
 
 
 def _say_dropped(dropped: int, rows: int) -> None:

@@ -138,16 +138,22 @@ class Comparison:
         rest = [entry for entry in self.scored if entry is not best]
         if not rest:
             return f"Only `{best.model}` could be scored, so there is nothing to compare {best.loss} with."
-        margin = _margin(*self.behind(near[0] if near else rest[0]))
-        if near:
-            *some, last = [entry.loss for entry in (best, *near)]
-            names = _listed([entry.model for entry in near])
-            return (
-                f"Train with {', '.join(some)} or {last}: these rows do not tell `{best.model}` from {names} "
-                f"({margin}, less than one standard error)."
-            )
+        return self._tie(best, near) if near else self._lead(best, rest[0])
+
+    def _tie(self, best: Entry, near: Sequence[Entry]) -> str:
+        """The verdict where several models are within one standard error of the best."""
+        *some, last = [entry.loss for entry in (best, *near)]
+        names = _listed([entry.model for entry in near])
+        return (
+            f"Train with {', '.join(some)} or {last}: these rows do not tell `{best.model}` from {names} "
+            f"({_margin(*self.behind(near[0]))}, less than one standard error)."
+        )
+
+    def _lead(self, best: Entry, second: Entry) -> str:
+        """The verdict where one model is ahead of all others."""
         doubt = "" if best.converged else " It did not converge, so look at that first."
-        ahead = f"`{best.model}` predicts unseen rows best, {margin} ahead of `{rest[0].model}`"
+        margin = _margin(*self.behind(second))
+        ahead = f"`{best.model}` predicts unseen rows best, {margin} ahead of `{second.model}`"
         return f"Train with {best.loss}: {ahead}.{doubt}"
 
 

@@ -23,7 +23,7 @@ from neglog.errors import DataError, ModelError
 if TYPE_CHECKING:  # Importing pandas takes a third of a second, and only its own objects need it.
     import pandas as pd
 
-MAX_DIMENSIONS = 32
+MAX_LIST_DEPTH = 32
 """Maximal depth of nested lists: NumPy's maximal number of dimensions."""
 MAX_INT64 = 2**63 - 1
 """The largest integer that int64 represents."""
@@ -128,7 +128,7 @@ def check_unmasked(name: str, value: Any, depth: int = 0) -> None:
     Raises:
         DataError: something is a masked array; lists are nested deeper than NumPy has dimensions.
     """
-    if depth > MAX_DIMENSIONS:
+    if depth > MAX_LIST_DEPTH:
         raise DataError(
             f"`{name}` is not a rectangular array: its lists are nested too deep, or in a circle."
         )

@@ -6,7 +6,8 @@ Each takes a model, a callable `(x, y=None)`, and returns another, so they nest:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Real
 from types import TracebackType
 from typing import Any
@@ -281,6 +282,20 @@ def _check_modules(modules: Mapping[Any, Any] | nn.ModuleDict) -> None:
             )
 
 
+@contextmanager
+def _explained_batch_norm() -> Iterator[None]:
+    """The error of a BatchNorm in training mode on a single row, with its remedy."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ModelError(
+            "`module` has BatchNorm, which cannot be trained on a batch of one row. Give more rows, and "
+            "a `batch_size` that does not leave a single one over."
+        ) from error
+
+
 class _OnFeatures:
     def __init__(
         self, model: Model, module: Module, prior: Callable[[Tensor], dist.Distribution] | None, name: str
@@ -355,16 +370,8 @@ class _OnFeatures:
         constants = self.constants() if known is None else {key: t.clone() for key, t in known.items()}
         state = {key: t.to(x.dtype) if t.is_floating_point() else t for key, t in constants.items()}
         state |= weights
-        try:
-            with user_code("`module`"), in_mode(self.module, mode):
-                found = self._features(state, x)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise ModelError(
-                "`module` has BatchNorm, which cannot be trained on a batch of one row. Give more rows, and "
-                "a `batch_size` that does not leave a single one over."
-            ) from error
+        with _explained_batch_norm(), user_code("`module`"), in_mode(self.module, mode):
+            found = self._features(state, x)
         if mode is not None and mode.training and known is not None:
             known.update({key: state[key].detach() for key in known})
         return found

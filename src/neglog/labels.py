@@ -1,8 +1,8 @@
-"""Labels: what a table calls each number of a fit, and in which order it shows them."""
+"""Labels: the name of each number of a fit in tables, and the order of these numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -17,6 +17,9 @@ from neglog.objective.sites import Site
 
 CHOLESKY = "_cholesky"
 """A site of this ending is the factor of a correlation matrix; tables show the correlations."""
+
+Label = tuple[str, str]
+"""The parameter and the term that a table shows a number under."""
 
 
 @isolated
@@ -36,19 +39,19 @@ def estimates(fit: Fit) -> pd.Series:
 @isolated
 def tabulated(fit: Fit, params: Mapping[str, Tensor]) -> pd.DataFrame:
     """Many values `(S, *shape)` of the parameters: a frame with a column for each row of `summary`."""
-    names: list[tuple[str, str]] = []
+    names: list[Label] = []
     columns: list[Tensor] = []
     for site, labels in site_labels(fit).items():
         value = params[site]
         flat = torch.stack([shown(site, one) for one in value]) if site.endswith(CHOLESKY) else value
         names += labels
         columns.append(flat.reshape(len(value), len(labels)))
-    order = sorted(range(len(names)), key=_displayed(names))
+    order = sorted(range(len(names)), key=_display_key(names))
     index = _index([names[place] for place in order])
     return pd.DataFrame(torch.cat(columns, 1)[:, order].numpy(), columns=index, copy=False)
 
 
-def _index(labels: list[tuple[str, str]]) -> pd.MultiIndex:
+def _index(labels: list[Label]) -> pd.MultiIndex:
     """``MultiIndex.from_tuples``, which takes seven times as long."""
     parts = list(zip(*labels, strict=True))
     levels = [sorted(set(part)) for part in parts]
@@ -56,47 +59,68 @@ def _index(labels: list[tuple[str, str]]) -> pd.MultiIndex:
     return pd.MultiIndex(levels, codes, names=["parameter", "term"], verify_integrity=False)
 
 
-def display_order(table: pd.DataFrame) -> list[tuple[str, str]]:
+def display_order(table: pd.DataFrame) -> list[Label]:
     """Each predictor's intercept before its slopes."""
     labels = list(table.index)
-    return [labels[place] for place in sorted(range(len(labels)), key=_displayed(labels))]
+    return [labels[place] for place in sorted(range(len(labels)), key=_display_key(labels))]
 
 
-def _displayed(labels: list[tuple[str, str]]) -> Callable[[int], tuple[int, bool]]:
-    """What the places of labels are sorted by for a table."""
+def _display_key(labels: list[Label]) -> Callable[[int], tuple[int, bool]]:
+    """The sort key of positions in a list of labels: by parameter, intercepts first."""
     parameters = list(dict.fromkeys(parameter for parameter, _ in labels))
     return lambda place: (parameters.index(labels[place][0]), labels[place][1] != "Intercept")
 
 
-def site_labels(fit: Fit) -> dict[str, list[tuple[str, str]]]:
+def site_labels(fit: Fit) -> dict[str, list[Label]]:
     """Site -> the (parameter, term) of each number that a table shows of it."""
-    labels = {}
     predictors = None if fit.objective is None else {call.name for call in fit.objective.calls}
-    features = any(hasattr(layer, "module") for layer in layers(fit.model))  # columns that a network makes
+    labels = {}
     for site, value in fit.params.items():
         parameter, _, part = site.rpartition(".")
-        names, outputs = None if features else fit.terms(parameter), fit.outputs.get(parameter, (parameter,))
-        many = (len(outputs),) if parameter in fit.outputs else ()
-        named = value.dim() == 1 and len(value) == len(fit.responses)
         linear = bool(parameter) and (predictors is None or parameter in predictors)
-        if linear and part == "bias" and tuple(value.shape) == many:
-            labels[site] = [(output, "Intercept") for output in outputs]
-        elif linear and part == "weight" and names is not None and tuple(value.shape) == (*many, len(names)):
-            labels[site] = [(output, name) for output in outputs for name in names]
-        elif value.dim() == 0:
-            labels[site] = [(site, "")]
-        elif named:
-            labels[site] = [(site, response) for response in fit.responses]
-        elif site.endswith(CHOLESKY):
-            components = fit.responses or tuple(map(str, range(len(value))))
-            pairs = zip(*_below(value), strict=True)
-            labels[site] = [
-                (site.removesuffix(CHOLESKY), f"{components[i]},{components[j]}") for i, j in pairs
-            ]
-        else:
-            places = torch.cartesian_prod(*map(torch.arange, value.shape)).reshape(value.numel(), -1)
-            labels[site] = [(site, ",".join(map(str, place))) for place in places.tolist()]
+        found = _coefficient_labels(fit, parameter, part, value) if linear else None
+        labels[site] = _entry_labels(site, value, fit.responses) if found is None else found
     return labels
+
+
+def _coefficient_labels(fit: Fit, predictor: str, part: str, value: Tensor) -> list[Label] | None:
+    """The labels of the bias or the weight of a linear predictor; None for any other site."""
+    if part not in ("bias", "weight"):
+        return None
+    outputs = fit.outputs.get(predictor)
+    terms = ("Intercept",) if part == "bias" else _column_names(fit, predictor)
+    if terms is None:
+        return None
+    shape = () if outputs is None else (len(outputs),)
+    shape = shape if part == "bias" else (*shape, len(terms))
+    if tuple(value.shape) != shape:
+        return None
+    return [(output, term) for output in outputs or (predictor,) for term in terms]
+
+
+def _column_names(fit: Fit, predictor: str) -> tuple[str, ...] | None:
+    """The names of the columns of a predictor's design; None for features, which a network computes."""
+    on_features = any(hasattr(layer, "module") for layer in layers(fit.model))
+    return None if on_features else fit.terms(predictor)
+
+
+def _entry_labels(site: str, value: Tensor, responses: Sequence[str]) -> list[Label]:
+    """The labels of the entries of a site that is no coefficient of a linear predictor."""
+    if value.dim() == 0:
+        return [(site, "")]
+    if value.dim() == 1 and len(value) == len(responses):
+        return [(site, response) for response in responses]
+    if site.endswith(CHOLESKY):
+        return _correlation_labels(site, value, responses)
+    indices = torch.cartesian_prod(*map(torch.arange, value.shape)).reshape(value.numel(), -1)
+    return [(site, ",".join(map(str, index))) for index in indices.tolist()]
+
+
+def _correlation_labels(site: str, factor: Tensor, responses: Sequence[str]) -> list[Label]:
+    """The labels of the correlations, whose matrix has a Cholesky factor at the site."""
+    components = responses or tuple(map(str, range(len(factor))))
+    pairs = zip(*_below(factor), strict=True)
+    return [(site.removesuffix(CHOLESKY), f"{components[i]},{components[j]}") for i, j in pairs]
 
 
 def _below(matrix: Tensor) -> tuple[list[int], list[int]]:
@@ -106,7 +130,7 @@ def _below(matrix: Tensor) -> tuple[list[int], list[int]]:
 
 
 def shown(site: str, value: Tensor) -> Tensor:
-    """What a table shows of a site: its values, or of the factor of a matrix what the matrix holds."""
+    """The numbers of a site that tables show: its values, or the correlations of a Cholesky factor."""
     return (value @ value.mT)[_below(value)] if site.endswith(CHOLESKY) else value.reshape(-1)
 
 
@@ -135,7 +159,7 @@ def shown_range(site: Site) -> tuple[Tensor, Tensor]:
 
 
 def flat_values(objective: Objective, theta: Tensor) -> Tensor:
-    """What tables show, `(M,)`, in the order of the sites."""
+    """The numbers that tables show, `(M,)`, in the order of the sites."""
     return torch.cat([shown(name, value) for name, value in objective.params(theta).items()])
 
 

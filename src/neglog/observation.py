@@ -126,12 +126,11 @@ class _Bounds:
                 )
         self.model, self.lower, self.upper = checked_model(model), lower, upper
         self.description = {self.name: {"lower": lower, "upper": upper}}
-        low, high = (as_float(each) if isinstance(each, int | float) else None for each in (lower, upper))
-        if not -math.inf <= (low or 0) <= math.inf or not -math.inf <= (high or 0) <= math.inf:
+        low, high = _number_or(lower, -math.inf), _number_or(upper, math.inf)
+        if math.isnan(low) or math.isnan(high):
             raise ModelError(f"the bounds of `{self.name}` must not be NaN; they are {lower} and {upper}.")
-        least, most = -math.inf if low is None else low, math.inf if high is None else high
-        if least >= most:  # also a lower bound of infinity, beyond which nothing is
-            raise ModelError(f"`{self.name}` needs lower < upper; they are {least:g} and {most:g}.")
+        if low >= high:  # also a lower bound of infinity, beyond which nothing is
+            raise ModelError(f"`{self.name}` needs lower < upper; they are {low:g} and {high:g}.")
 
     @property
     def row_bounds(self) -> frozenset[str]:
@@ -178,6 +177,11 @@ class _Bounds:
                 f"`{self.name}` needs lower < upper, and infinite where there is no bound; "
                 f"{int(wrong.sum())} of {wrong.numel()} rows do not: one has {first:g} and {last:g}."
             )
+
+
+def _number_or(limit: Limit, default: float) -> float:
+    """A bound of all rows; the default where there is none, or each row has its own."""
+    return as_float(limit) if isinstance(limit, int | float) else default
 
 
 class _Censored(_Bounds):

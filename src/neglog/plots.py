@@ -33,11 +33,13 @@ __all__ = ["check_format", "picture", "picture_of_table", "write"]
 
 INK, QUIET, RULE = "#22303c", "#7a8793", "#d5dbe0"
 POINT, LINE, BAND = "#4b5862", "#b5462f", "#dd9a83"
-LEVELS = ((0.9, 0.28), (0.5, 0.5))
-GRID = 200
-ACROSS = 3
-MOST = 10_000
-"""Of more rows than this, evenly spaced ones are drawn."""
+BANDS = ((0.9, 0.28), (0.5, 0.5))
+"""The probability that each band of a predicted distribution has, and its opacity."""
+GRID_POINTS = 200
+"""Points along the input at which predictions are drawn."""
+MAX_PANELS_PER_ROW = 3
+MAX_DRAWN_ROWS = 10_000
+"""Of data with more rows than this, evenly spaced ones are drawn."""
 
 
 @dataclass(frozen=True)
@@ -87,16 +89,7 @@ def picture(fits: Mapping[str, Fit], x: Any, y: Any, *, names: tuple[str, str] =
         )
     y = data.y.numpy()
     predictions = {name: predict(fit, x) for name, fit in fits.items()}
-    values = (
-        x.to_numpy() if isinstance(x, pd.DataFrame) else None if isinstance(x, Mapping) else np.asarray(x)
-    )
-    curve = None
-    if values is not None and values.shape[1] == 1:
-        grid = _grid(values[:, 0])
-        curve = _Curve(
-            names[0], values[:, 0], grid, {name: predict(fit, grid[:, None]) for name, fit in fits.items()}
-        )
-    return _draw(_Scene(fits, names[1], y, predictions, curve))
+    return _draw(_Scene(fits, names[1], y, predictions, _curve_of_design(fits, x, names[0])))
 
 
 @isolated
@@ -135,6 +128,18 @@ def check_format(path: Path) -> None:
         raise DataError(f"a picture cannot be written as `{path}`. End its name in .png, .pdf or .svg.")
 
 
+def _curve_of_design(fits: Mapping[str, Fit], x: Any, name: str) -> _Curve | None:
+    """The curve over a design of a single column; None for any other design."""
+    if isinstance(x, Mapping):
+        return None
+    values = x.to_numpy() if isinstance(x, pd.DataFrame) else np.asarray(x)
+    if values.shape[1] != 1:
+        return None
+    grid = _grid(values[:, 0])
+    predictions = {key: predict(fit, grid[:, None]) for key, fit in fits.items()}
+    return _Curve(name, values[:, 0], grid, predictions)
+
+
 def _curve_of_table(fits: Mapping[str, Fit], design: Design, table: pd.DataFrame) -> _Curve | None:
     """The curve over the one column that all the designs use, if it is one, and of numbers."""
     sides = [design.main, *design.others.values()]
@@ -153,13 +158,13 @@ def _curve_of_table(fits: Mapping[str, Fit], design: Design, table: pd.DataFrame
 
 
 def _grid(values: np.ndarray) -> np.ndarray:
-    return np.linspace(values.min(), values.max(), GRID)
+    return np.linspace(values.min(), values.max(), GRID_POINTS)
 
 
 def _draw(scene: _Scene) -> Figure:
     if not scene.fits:
         raise DataError("there is no fit to draw. Pass at least one.")
-    across = min(ACROSS, len(scene.fits))
+    across = min(MAX_PANELS_PER_ROW, len(scene.fits))
     down = math.ceil(len(scene.fits) / across)
     size = (max(3.9 * across, 5.0), 3.7 * down + 0.5)
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, wspace=0.02, hspace=0.04)
@@ -199,7 +204,7 @@ def _draw_curve(axes: Axes, scene: _Scene, name: str) -> None:
     axes.scatter(curve.values[rows], scene.y[rows], **_points(len(rows)), label="rows")
     prediction = curve.predictions[name]
     axes.plot(curve.grid, _middle(prediction), color=LINE, lw=1.8, label="median", zorder=4)
-    for level, alpha in reversed(LEVELS):
+    for level, alpha in reversed(BANDS):
         lower, upper = _quantile(prediction, 0.5 - level / 2), _quantile(prediction, 0.5 + level / 2)
         if lower is not None and upper is not None:
             label = f"{100 * level:.0f} % of new rows"
@@ -229,13 +234,13 @@ def _dress(axes: Axes, name: str, fit: Fit) -> None:
 
 
 def _points(rows: int) -> dict[str, Any]:
-    """Smaller and fainter, the more there are."""
+    """The style of points: the more rows, the smaller and fainter."""
     size = float(np.clip(4000 / rows, 2.5, 16))
     return {"s": size, "color": POINT, "alpha": float(np.clip(130 / rows, 0.15, 0.7)), "lw": 0, "zorder": 3}
 
 
 def _rows(count: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, min(count, MOST)).round().astype(int))
+    return np.unique(np.linspace(0, count - 1, min(count, MAX_DRAWN_ROWS)).round().astype(int))
 
 
 def _ends(rows: np.ndarray, lines: Iterable[np.ndarray], margin: float) -> tuple[float, float]:

@@ -17,20 +17,20 @@ from neglog.tracing import model_name
 
 BY_POSITION = ("model", "fit", "posterior", "x", "y")
 """Parameters of an estimator that are the model, the fit and the data, no settings."""
-ELSEWHERE = {
+REMEDIES = {
     "level": "Intervals of a level are those of neglog.interval(fit, x, level=...).",
     "quantile": "Quantiles are those of neglog.quantile(fit, x, q).",
     "alpha": "A penalty is a prior of the model: map_estimate(neglog.with_priors(model, ...), x, y).",
     "penalty": "A penalty is a prior of the model: map_estimate(neglog.with_priors(model, ...), x, y).",
     "offset": "The offset of a log rate is the logarithm of `exposure`.",
 }
-"""Keywords of other libraries -> where neglog has what they set."""
+"""Keywords of other libraries -> the corresponding call of neglog."""
 SIMILARITY = 0.6
 """Smallest ratio of `difflib` at which a known name is proposed for an unknown one."""
 
 
 def roles_of(model: Model, keywords: Mapping[str, Any], caller: Callable[..., Any]) -> Roles:
-    """What the model reads each keyword of the rows as.
+    """The role of each row-wise keyword of a model: a bound, or a value of a support.
 
     Raises:
         ModelError: the model is no function, or takes no keyword of this name, nor does the `caller`.
@@ -57,13 +57,18 @@ def check_bound_keywords(every: Sequence[Any], bounds: Collection[str]) -> None:
     """
     bound = [name for layer in every if isinstance(layer, partial) for name in layer.keywords]
     known = model_keywords(every[-1]) if bound else None
-    unknown = [] if known is None else [name for name in bound if name not in {*known, *bounds}]
+    if known is None:
+        return
+    unknown = [name for name in bound if name not in {*known, *bounds}]
     if unknown:
-        assert known is not None
-        near = get_close_matches(unknown[0], sorted(known), 1, SIMILARITY)
-        proposal = f"Did you mean `{near[0]}`?" if near else "Leave it out."
-        name = model_name(every[-1])
+        name, proposal = model_name(every[-1]), _proposal(unknown[0], sorted(known), "Leave it out.")
         raise ModelError(f"`{name}` takes no `{unknown[0]}`, which functools.partial has bound. {proposal}")
+
+
+def _proposal(unknown: str, known: Sequence[str], otherwise: str) -> str:
+    """The remedy for an unknown keyword: the nearest known one, if any is similar."""
+    near = get_close_matches(unknown, known, 1, SIMILARITY)
+    return f"Did you mean `{near[0]}`?" if near else otherwise
 
 
 def model_keywords(model: Model) -> frozenset[str] | None:
@@ -95,9 +100,8 @@ def check_keywords(
         for name, each in inspect.signature(caller).parameters.items()
         if name not in BY_POSITION and each.kind is not each.VAR_KEYWORD
     ]
-    known = [*settings, *sorted(rows)]
-    near = get_close_matches(unknown[0], known, 1, SIMILARITY)
-    proposal = f"Did you mean `{near[0]}`?" if near else ELSEWHERE.get(unknown[0], "Leave it out.")
+    otherwise = REMEDIES.get(unknown[0], "Leave it out.")
+    proposal = _proposal(unknown[0], [*settings, *sorted(rows)], otherwise)
     own, of_rows = (", ".join(names) or "none" for names in (settings, sorted(rows)))
     raise ModelError(
         f"`{caller.__name__}` takes no `{unknown[0]}`, and {owner} has none for its rows. {proposal} "

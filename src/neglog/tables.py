@@ -195,14 +195,18 @@ def require_columns(table: pd.DataFrame, columns: Iterable[str]) -> None:
     present = [str(name) for name in table.columns]
     absent = [name for name in columns if name not in present]
     if absent:
-        lower = {name.lower(): name for name in present}
-        close = [lower[match] for name in absent for match in _near(name.lower(), lower)]
-        hint = f" Did you mean {_quoted(dict.fromkeys(close))}?" if close else ""
         has = f"its columns are {_quoted(present)}" if present else "it has no columns"
-        raise DataError(f"the table has no column {_quoted(absent)}; {has}.{hint}")
+        raise DataError(f"the table has no column {_quoted(absent)}; {has}.{_did_you_mean(absent, present)}")
     twice = [name for name in dict.fromkeys(columns) if present.count(name) > 1]
     if twice:
         raise DataError(f"the table has several columns named {_quoted(twice)}. Rename them.")
+
+
+def _did_you_mean(absent: Iterable[str], present: Iterable[str]) -> str:
+    """A proposal of similar names, upper and lower case alike; empty where there are none."""
+    lower = {name.lower(): name for name in present}
+    close = [lower[match] for name in absent for match in _near(name.lower(), lower)]
+    return f" Did you mean {_quoted(dict.fromkeys(close))}?" if close else ""
 
 
 def _near(name: str, names: Iterable[str]) -> list[str]:

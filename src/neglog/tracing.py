@@ -189,21 +189,29 @@ def seeded() -> Iterator[None]:
 def initial_value(
     msg: dict[str, Any], data: Data | None = None, given: Mapping[str, Any] | None = None
 ) -> Tensor:
-    """Where a site starts, deterministic given torch's random state.
+    """The initial value of a site, deterministic given torch's random state.
 
-    The value that is `given`, if it fits; a network's own value (`infer={"start": value}`); what the site
-    reads from the data, where there are any (`infer={"begin": function of y, the weights of its rows and the
-    shape}`); the prior's mean where all real numbers are allowed, so that linear predictors are small however
-    large the columns; else the prior's median.
+    The value that is `given`, if it has the shape and lies inside the support; a network's own value
+    (`infer={"start": value}`); a function of the data, where there are any (`infer={"begin": function of y,
+    the weights of its rows and the shape}`); else the centre of the prior.
     """
-    given = given or {}
-    told = torch.as_tensor(given[msg["name"]], dtype=torch.float64) if msg["name"] in given else None
-    if told is not None and told.shape == msg["fn"].shape() and _is_inside(msg["fn"].support, told):
-        return told
+    if given and msg["name"] in given:
+        value = torch.as_tensor(given[msg["name"]], dtype=torch.float64)
+        if value.shape == msg["fn"].shape() and _is_inside(msg["fn"].support, value):
+            return value
     if "start" in msg["infer"]:
         return msg["infer"]["start"]
     if "begin" in msg["infer"] and data is not None:
-        return _begun(msg, data)
+        return _value_from_data(msg, data)
+    return _prior_centre(msg)
+
+
+def _prior_centre(msg: dict[str, Any]) -> Tensor:
+    """The mean of a prior on all real numbers, so that linear predictors are small; else the median.
+
+    Raises:
+        ModelError: the median is not known, and the prior cannot be drawn from.
+    """
     if is_real(msg["fn"].support):
         try:
             mean = msg["fn"].mean.detach()
@@ -220,7 +228,7 @@ def initial_value(
         ) from error
 
 
-def _begun(msg: dict[str, Any], data: Data) -> Tensor:
+def _value_from_data(msg: dict[str, Any], data: Data) -> Tensor:
     """The initial value that a site reads from the data.
 
     Raises:

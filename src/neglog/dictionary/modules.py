@@ -134,18 +134,10 @@ def loss_of(
     if learned:
         _check_learnable(name, model, parameters, learned)
     starts = {key: _start(key, settings.pop(key, 1.0)) for key in learned}
-    for key, value in settings.items():
-        if not isinstance(value, Real) or isinstance(value, bool):
-            raise ModelError(
-                f"`{key}` must be a number to be fixed, not {type(value).__name__}. Pass a tensor with each "
-                "call."
-            )
-    # Tuning constants of the loss itself, such as delta, keep their defaults and are not asked for.
-    asks = tuple(
-        key
-        for key in names
-        if key not in settings and key not in starts and parameters[key].annotation != "float"
-    )
+    _check_numbers(settings)
+    # Tuning constants of the loss itself, such as delta, keep their defaults and are no arguments.
+    tuning = {key for key in names if parameters[key].annotation == "float"}
+    asks = tuple(key for key in names if key not in {*settings, *starts, *tuning})
     return LikelihoodLoss(name, nll, asks, settings, starts, reduction)
 
 
@@ -167,14 +159,7 @@ def _named(name: str) -> Model:
 
 def _resolved(model: Model) -> tuple[str, Callable[..., Tensor], dict[str, Any]]:
     """A model's name, its hand-written loss and the constants that are bound to it."""
-    bound: dict[str, Any] = {}
-    inner: Any = model
-    for inner in layers(model):
-        inside = [part for part in getattr(inner, "args", ()) if isinstance(part, Messenger)]
-        for messenger in inside:
-            bound = _condition(messenger) | bound
-        if isinstance(inner, partial) and not inside:
-            bound = {key: value for key, value in inner.keywords.items() if value is not None} | bound
+    bound, inner = _bound_constants(model)
     if isinstance(inner, ResidualModel):
         return inner.__name__, inner.nll, bound
     name = getattr(inner, "__name__", type(inner).__name__)
@@ -187,8 +172,21 @@ def _resolved(model: Model) -> tuple[str, Callable[..., Tensor], dict[str, Any]]
     return name, nll, {key: value for key, value in bound.items() if key not in getattr(inner, "sizes", ())}
 
 
+def _bound_constants(model: Model) -> tuple[dict[str, Any], Any]:
+    """The constants that handlers and partials fix, the outermost first, and the function inside them all."""
+    bound: dict[str, Any] = {}
+    layer: Any = model
+    for layer in layers(model):
+        messengers = [part for part in getattr(layer, "args", ()) if isinstance(part, Messenger)]
+        for messenger in messengers:
+            bound = _condition(messenger) | bound
+        if isinstance(layer, partial) and not messengers:
+            bound = {key: value for key, value in layer.keywords.items() if value is not None} | bound
+    return bound, layer
+
+
 def _condition(messenger: Messenger) -> dict[str, Any]:
-    """What a handler fixes: a condition its values, a prior nothing.
+    """The constants that a handler fixes: the values of a condition; none for a prior.
 
     Raises:
         ModelError: it changes more than priors and constants.
@@ -210,24 +208,36 @@ def _check_names(name: str, names: list[str], settings: Mapping[str, Any]) -> No
         )
 
 
+def _check_numbers(settings: Mapping[str, Any]) -> None:
+    """Refuse constants that are to be fixed and are no numbers."""
+    for key, value in settings.items():
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise ModelError(
+                f"`{key}` must be a number to be fixed, not {type(value).__name__}. Pass a tensor with each "
+                "call."
+            )
+
+
 def _check_learnable(
     name: str, model: Model, parameters: Mapping[str, inspect.Parameter], learned: tuple[str, ...]
 ) -> None:
-    """Refuse what is not a positive number of the model."""
-    own = {inspect.unwrap(layer) for layer in layers(model) if inspect.isfunction(layer)}
-    taken = {key for fn in own for key in inspect.signature(fn).parameters}
-    by_row = {key: torch.ones(2) for key in ("exposure", "trials") if key in taken}
-    positive = [
-        key
-        for key in positive_names(model, **by_row)
-        if key in parameters and parameters[key].annotation == "Tensor | float"
-    ]
+    """Refuse names of anything but a positive constant of the model."""
+    positive = _positive_constants(model, parameters)
     for key in learned:
         if key not in positive:
             raise ModelError(
                 f"`{name}` has no positive number {key!r} to learn; it has "
                 f"{', '.join(map(repr, positive)) or 'none'}."
             )
+
+
+def _positive_constants(model: Model, parameters: Mapping[str, inspect.Parameter]) -> list[str]:
+    """The positive parameters of a model that its loss takes as a number or a tensor."""
+    own = {inspect.unwrap(layer) for layer in layers(model) if inspect.isfunction(layer)}
+    taken = set().union(*(inspect.signature(function).parameters for function in own))
+    by_row = {key: torch.ones(2) for key in ("exposure", "trials") if key in taken}
+    taken_by_loss = {key for key, each in parameters.items() if each.annotation == "Tensor | float"}
+    return [key for key in positive_names(model, **by_row) if key in taken_by_loss]
 
 
 def _start(name: str, value: Any) -> float:

@@ -299,30 +299,44 @@ def _coordinate(centre: float, u: Tensor) -> Tensor:
     return torch.sign(away) * (torch.log(away.abs()) + _REACH).clamp(min=0.0, max=2 * _REACH)
 
 
+_ELEMENTWISE = (
+    "`rho` must be a function of a tensor of residuals that gives the loss of each, of the same shape"
+)
+
+
 def _check_function(rho: Rho) -> None:
-    """Refuse what is not one differentiable function of each residual by itself."""
-    needed = (
-        "`rho` must be a function of a tensor of residuals that gives the loss of each, of the same shape"
-    )
+    """Refuse a loss that is not one differentiable function of each residual by itself."""
     u = torch.linspace(-2.0, 3.0, 6, dtype=torch.float64).reshape(2, 3).requires_grad_()
     try:
         loss = rho(u)
         alone = [rho(one.detach()) for one in u.reshape(-1)]
     except Exception as error:
         raise ModelError(
-            f"{needed}; it raises {type(error).__name__}: {error}. Write it with torch; for a loss class of "
-            "torch.nn, see losses.likelihood_of."
+            f"{_ELEMENTWISE}; it raises {type(error).__name__}: {error}. Write it with torch; for a loss "
+            "class of torch.nn, see losses.likelihood_of."
         ) from error
+    _check_values(u, loss)
+    _check_independence(loss, alone)
+    _check_at_zero(rho)
+
+
+def _check_values(u: Tensor, loss: Any) -> None:
+    """Refuse losses of another type, shape or dtype than the residuals."""
     plain = isinstance(loss, Tensor) and not loss.is_nested
-    if not plain or loss.shape != u.shape or loss.dtype != u.dtype:
-        came = (
-            f"{str(loss.dtype).removeprefix('torch.')} of shape {tuple(loss.shape)}"
-            if plain
-            else type(loss).__name__
-        )
-        raise ModelError(
-            f"{needed}; for float64 of shape (2, 3) it gives {came}. Reduce nothing, and keep to torch."
-        )
+    if plain and loss.shape == u.shape and loss.dtype == u.dtype:
+        return
+    came = (
+        f"{str(loss.dtype).removeprefix('torch.')} of shape {tuple(loss.shape)}"
+        if plain
+        else type(loss).__name__
+    )
+    raise ModelError(
+        f"{_ELEMENTWISE}; for float64 of shape (2, 3) it gives {came}. Reduce nothing, and keep to torch."
+    )
+
+
+def _check_independence(loss: Tensor, alone: list[Tensor]) -> None:
+    """Refuse losses that depend on anything but their own residual, or not differentiably on that."""
     if any(one.requires_grad for one in alone):
         raise ModelError(
             "`rho` depends on tensors that are trained, and its normaliser would not follow them. Detach "
@@ -336,8 +350,12 @@ def _check_function(rho: Rho) -> None:
         torch.stack(alone), loss.detach().reshape(-1), rtol=1e-12, atol=1e-300, equal_nan=True
     ):
         raise ModelError(
-            f"{needed}; the loss of one residual here changes with the others, or from call to call."
+            f"{_ELEMENTWISE}; the loss of one residual here changes with the others, or from call to call."
         )
+
+
+def _check_at_zero(rho: Rho) -> None:
+    """Refuse a loss that is not finite and differentiable at a residual of 0."""
     at_zero = float(rho(_double(0.0)))
     if not math.isfinite(at_zero):
         raise ModelError(

@@ -41,27 +41,31 @@ def described(model: Model) -> dict[str, Any]:
     handlers: list[dict[str, Any]] = []
     keywords: dict[str, Any] = {}
     while isinstance(model, partial) or hasattr(model, "description"):
-        if not isinstance(model, partial):
+        if isinstance(model, partial):
+            keywords = {**model.keywords, **keywords}  # Python makes one partial of two.
+            outer, model = _of_partial(model)
+            handlers = [*outer, *handlers]
+        else:
             _check_bounds(model, keywords)
             of_handler: dict[str, Any] = getattr(model, "description", {})
             handlers.insert(0, {name: _settings(settings) for name, settings in of_handler.items()})
             _, model, *_ = layers(model)
-            continue
-        messenger = model.args[0] if model.args else None
-        # Python makes one partial of two, a handler's and a size's.
-        keywords = {**model.keywords, **keywords}
-        if isinstance(messenger, Messenger):
-            handlers.insert(0, _of_messenger(messenger))
-            model = model.args[1]
-        elif isinstance(inner := model.func, partial) or not model.args:  # Pyro wraps its partials once more.
-            model = inner
-        else:
-            raise ModelError(
-                "a model with bound positional arguments cannot be saved; bind keywords instead."
-            )
     _check_ours(model)
     bound = {name: _keyword(name, value) for name, value in keywords.items()}
     return {"name": model_name(model), "keywords": bound, "handlers": handlers}
+
+
+def _of_partial(model: partial[Any]) -> tuple[list[dict[str, Any]], Model]:
+    """The JSON values of the handler that a partial applies, if it is one of Pyro's, and the model inside.
+
+    Raises:
+        ModelError: another positional argument than a handler is bound.
+    """
+    if model.args and isinstance(model.args[0], Messenger):
+        return [_of_messenger(model.args[0])], model.args[1]
+    if isinstance(model.func, partial) or not model.args:  # Pyro wraps its partials once more.
+        return [], model.func
+    raise ModelError("a model with bound positional arguments cannot be saved; bind keywords instead.")
 
 
 def _check_ours(model: Model) -> None:

@@ -27,17 +27,14 @@ def to_json(value: Any) -> Any:
     Raises:
         DataError: the value, or one inside it, is of a kind that cannot be written without pickle.
     """
-    if value is None or type(value) in (bool, int, str):
-        return value
-    if type(value) is float:
-        return value if math.isfinite(value) else {"float": repr(value)}
+    write = _WRITERS.get(type(value))
+    if write is not None:
+        return write(value)
     if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufU":
         kind = "array" if isinstance(value, np.ndarray) else "scalar"
         return {kind: to_json(value.tolist()), "dtype": value.dtype.str}
     if isinstance(value, pd.Index):
-        return {"list": [to_json(item) for item in value]}
-    if type(value) in (list, tuple):
-        return {type(value).__name__: [to_json(item) for item in value]}
+        return {"list": list(map(to_json, value))}
     if isinstance(value, Mapping):
         return {"dict": [[to_json(key), to_json(item)] for key, item in value.items()]}
     raise DataError(
@@ -101,6 +98,12 @@ def _damaged(reason: str) -> DataError:
     return DataError(f"the saved state is damaged: {reason}. Save the model again.")
 
 
+_WRITERS: Mapping[type, Callable[[Any], Any]] = {
+    **dict.fromkeys((type(None), bool, int, str), lambda value: value),
+    float: lambda value: value if math.isfinite(value) else {"float": repr(value)},
+    list: lambda value: {"list": list(map(to_json, value))},
+    tuple: lambda value: {"tuple": list(map(to_json, value))},
+}
 _READERS: Mapping[str, Callable[[dict[str, Any], int], Any]] = {
     "float": lambda saved, depth: _FLOATS[saved["float"]],
     "array": lambda saved, depth: _array(_value(saved["array"], depth), _dtype(saved["dtype"])),
