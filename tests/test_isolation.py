@@ -30,7 +30,7 @@ from neglog import isolation as isolation_module
 from neglog import labels, losses, models, predictors, studies, tracing
 from neglog.bayes import nuts
 from neglog.comparison import compare_models
-from neglog.errors import ConvergenceWarning, DataError
+from neglog.errors import ConvergenceWarning, DataError, ModelError
 from neglog.formula import learn
 from neglog.guides import Delta
 from neglog.handlers import on_features, with_priors
@@ -388,8 +388,8 @@ def test_a_thread_that_fails_leaves_others_alone():
     def job(model):
         try:
             return neglog.mle(model, X, Y).nll
-        except RuntimeError as error:
-            return str(error)
+        except ModelError as error:
+            return str(error.__cause__)
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(job, [models.gaussian, fails] * 8))
