@@ -101,8 +101,8 @@ def test_draws_in_parts_are_draws(monkeypatch):
     fit = fitted("poisson")
     for kind in ("rows", "weights", "parametric"):
         whole = bootstrap(fit, 5, kind=kind).draws
-        monkeypatch.setattr(MODULE, "CHUNK", 2 * len(X))
-        monkeypatch.setattr(MODULE, "PART", len(X))
+        monkeypatch.setattr(MODULE, "MAX_RESAMPLED_ENTRIES", 2 * len(X))
+        monkeypatch.setattr(MODULE, "COUNTED_ENTRIES", len(X))
         parts = bootstrap(fit, 5, kind=kind)
         monkeypatch.undo()
         assert parts.draws.shape == (5, 3)

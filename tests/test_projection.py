@@ -223,7 +223,7 @@ def test_the_curvature_is_nowhere_negative(name):
 def test_blocks_of_rows_add_up(monkeypatch):
     problem, _, z = projected(*CASES["heteroscedastic"])
     whole = problem.gauss_newton(z)
-    monkeypatch.setattr("neglog.projection.projected.NUMBERS", 7 * len(problem.outer))
+    monkeypatch.setattr("neglog.projection.projected.MAX_HEAD_DERIVATIVES", 7 * len(problem.outer))
     torch.testing.assert_close(problem.gauss_newton(z), whole)
 
 
@@ -323,7 +323,7 @@ def test_steps_that_run_out_claim_nothing():
 
 def test_without_a_matrix_the_steps_are_those_of_the_projected_loss(monkeypatch):
     model, y = CASES["known scale"]
-    monkeypatch.setattr("neglog.projection.projected.LARGEST", 1)
+    monkeypatch.setattr("neglog.projection.projected.MAX_GAUSS_NEWTON_WEIGHTS", 1)
     problem, _, z = projected(model, y)
     assert problem.gauss_newton(z) is None
     fit = map_estimate(model, X, y, solver=VariableProjection())

@@ -101,7 +101,7 @@ def test_blocks_of_rows_add_up_to_the_whole(name, kind, monkeypatch):
     groups = [np.arange(60) // 7, np.arange(60) % 5]
     settings = {"groups": groups} if kind == "cluster" else {}
     whole = covariance(fit, kind, **settings)
-    monkeypatch.setattr("neglog.uncertainty.information.NUMBERS", 13 * fit.k)
+    monkeypatch.setattr("neglog.uncertainty.information.MAX_SCORE_ENTRIES", 13 * fit.k)
     np.testing.assert_allclose(covariance(fit, kind, **settings), whole, rtol=EXACT, atol=1e-14)
 
 

@@ -1,4 +1,4 @@
-"""Normal approximations of a posterior: Laplace's, at its mode, and the variational one."""
+"""Normal approximations of a posterior: Laplace's at its mode, and the variational one."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from neglog.uncertainty.covariances import natural_covariance
 from neglog.uncertainty.information import optimum
 
 GUIDES = {"full": AutoMultivariateNormal, "diagonal": AutoDiagonalNormal}
-TRIES = 100
-"""So many times as many draws are made, at most, to have enough of them inside the support."""
+MAX_REJECTION_FACTOR = 100
+"""Largest number of proposals per requested draw, where draws outside the support are rejected."""
 
 
 def laplace(density: Density, start: Tensor, draws: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -58,9 +58,9 @@ def _mode(density: Density, start: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def laplace_natural(fit: Fit, draws: int, seed: int) -> tuple[Tensor, Tensor, float]:
-    """Draws `(draws, K)` of theta, Normal in the parameters themselves around a fit, the log ratios, a share.
+    """Draws `(draws, K)` of theta, Normal in the constrained parameters around a fit, and their log ratios.
 
-    The share is that of the draws which fell outside the support of a parameter and were made again.
+    The third value is the share of draws outside the support of a parameter, which were rejected.
 
     Raises:
         ModelError: a site is not bounded entry by entry; see also `covariance`.
@@ -74,7 +74,7 @@ def laplace_natural(fit: Fit, draws: int, seed: int) -> tuple[Tensor, Tensor, fl
     noise = torch.empty((0, objective.size), dtype=centre.dtype)
     generator, made = _generator(seed), 0
     while len(noise) < draws:
-        if made >= TRIES * draws:
+        if made >= MAX_REJECTION_FACTOR * draws:
             raise ModelError("a Normal around this fit is hardly inside the support of its parameters.")
         more = torch.randn((draws, objective.size), dtype=centre.dtype, generator=generator)
         inside = _inside(objective, centre + more @ factor.mT)
@@ -106,7 +106,7 @@ def _unflattened(objective: Objective, values: Tensor) -> dict[str, Tensor]:
 
 
 def _inside(objective: Objective, values: Tensor) -> Tensor:
-    """Which of the vectors `(S, K)` of parameters are in the support, `(S,)`."""
+    """Whether vectors `(S, K)` of parameters are in the support, `(S,)`."""
     params = _unflattened(objective, values)
     checks = [site.fn.support.check(params[name]) for name, site in objective.sites.items()]
     return torch.stack([check.reshape(len(values), -1).all(1) for check in checks]).all(0)
@@ -117,9 +117,9 @@ def variational(
 ) -> tuple[Tensor, Tensor]:
     """Draws `(draws, K)` of z from the Normal nearest to its density, and the log ratios `(draws,)`.
 
-    Nearest in the divergence KL(q || p), by `pyro.infer.SVI` with one of Pyro's own guides. It begins at the
-    mode, with its curvature, where that can be had; the parameters of the guide are averaged over the later
-    half of the steps (Polyak & Juditsky 1992), which takes most of the noise of the gradients out of them.
+    It minimises KL(q || p), by `pyro.infer.SVI` with one of Pyro's own guides. The initial value is the mode,
+    with its curvature, where that exists; the parameters of the guide are averaged over the later half of
+    the steps (Polyak & Juditsky 1992), which removes most of the noise of the gradients.
     """
     try:
         centre, hessian = _mode(density, start)

@@ -1,4 +1,4 @@
-"""The posterior density in unconstrained coordinates, with the Jacobian that a change of variables brings."""
+"""The posterior density in unconstrained coordinates, with the Jacobian of the change of variables."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from neglog.objective.objective import Objective, Site, rows_of_second_derivativ
 
 
 class Density(Lowered):
-    """Minus the log of the posterior density of z `(K,)`, up to a constant: what samplers walk on.
+    """Minus the log of the posterior density of z `(K,)`, up to a constant: the target of samplers.
 
     `Coordinates` have the density in the parameters themselves, whose mode is the MAP estimate. A density
     of z also has the log of the Jacobian of each site's transform: +log sigma for z = log sigma. Linear
-    coefficients are linear in z, so that theirs is a constant.
+    coefficients are linear in z, so that their Jacobian is constant.
     """
 
     def log_jacobian(self, z: Tensor) -> Tensor:
-        """The log-determinant of the parameters as a function of z, but for a constant."""
+        """The log-determinant of the Jacobian of the parameters in z, up to a constant."""
         total = z.new_zeros(())
-        for site in self._bent:
+        for site in self._transformed:
             free = z[site.place].reshape(site.unconstrained)
             total = total + site.transform.log_abs_det_jacobian(free, site.transform(free)).sum()
         return total
 
     @property
-    def _bent(self) -> list[Site]:
+    def _transformed(self) -> list[Site]:
         """The sites with a transform; none of them is in a block of linear coefficients."""
         return [site for site in self.objective.sites.values() if not site.is_real]
 
@@ -40,7 +40,7 @@ class Density(Lowered):
 
     def _function(self, z: Tensor, *parts: Tensor) -> tuple[Tensor, Tensor]:
         loss, gradient = super()._function(z, *parts)
-        if not self._bent:
+        if not self._transformed:
             return loss, gradient
         value, slope = self._log_jacobian_and_gradient(z)
         return loss - value, gradient - slope
@@ -51,7 +51,7 @@ class Density(Lowered):
             return super().value(z) - float(self.log_jacobian(z))
 
     def sample(self) -> None:
-        """None: all rows are asked always."""
+        """None: the density is always that of all rows."""
         return None
 
     def hessian(self, z: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Density(Lowered):
         """Minus the log density, its gradient `(K,)` and its Hessian `(K, K)` in z."""
         bare = Coordinates(self.objective, self.blocks, self.cut)
         value, gradient, hessian = bare.derivatives(z)
-        if not self._bent:
+        if not self._transformed:
             return value, gradient, hessian
         leaf = z.detach().requires_grad_()
         log_jacobian = self.log_jacobian(leaf)
@@ -73,7 +73,7 @@ class Density(Lowered):
 
 
 def density(objective: Objective) -> tuple[Density, Tensor]:
-    """The density of an objective in coordinates that suit its data, and where a solver would start in z.
+    """The density of an objective in coordinates that suit its data, and the initial value of a solver in z.
 
     Raises:
         SingularDesignError: a design whose coefficients have flat priors lacks full column rank.

@@ -1,4 +1,4 @@
-"""Whether draws can be trusted: mixing of chains, effective sizes, and how far an approximation is off."""
+"""Diagnostics of draws: mixing of chains, effective sample sizes, and the error of an approximation."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor
 MOST_R_HAT = 1.01
 """Chains disagree above this (Vehtari et al. 2021)."""
 LEAST_ESS = 100
-"""A chain needs so many effective draws before means and quantiles can be told (Vehtari et al. 2021)."""
+"""Least effective sample size per chain for estimates of means and quantiles (Vehtari et al. 2021)."""
 TAILS = (0.05, 0.95)
-"""The quantiles whose effective sample size is that of the tail (Vehtari et al. 2021)."""
+"""The quantiles of the effective sample size of the tails (Vehtari et al. 2021)."""
 MOST_PARETO_K = 0.7
 """Above this the ratios of the densities have no usable mean (Vehtari et al. 2024)."""
 
-EXACT = 1e-6
-"""Log ratios that differ by no more than rounding are those of an approximation that is exact."""
+EXACT_RATIO_RANGE = 1e-6
+"""Range of log ratios, in nats, that is attributed to rounding: the approximation is exact."""
 
 
 def mixing(draws: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The rank-normalised split R-hat of each entry of each site, and its effective sample size.
 
-    The size is the smaller one of bulk and tail. An entry that never moves, such as the 0 above the diagonal
+    The effective size is the smaller one of bulk and tail. A constant entry, such as the 0 above the diagonal
     of a Cholesky factor, has R-hat 1 and all draws. Draws are `(chains, draws, *shape)`; both are `(*shape)`.
 
     Source: Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Bayesian Analysis 16(2).
@@ -52,7 +52,7 @@ def _entry(series: Tensor) -> tuple[float, float]:
 
 
 def pareto_k(log_ratios: Tensor) -> float:
-    """The shape of the Pareto distribution that the largest of the ratios `(S,)` follow.
+    """The shape k of a generalised Pareto distribution fitted to the largest of the ratios `(S,)`.
 
     The ratios are those of the posterior density to that of an approximation at draws from the latter, up
     to a factor. Below 0.5 they have a variance; above 0.7 the approximation misses some of the posterior.
@@ -60,7 +60,8 @@ def pareto_k(log_ratios: Tensor) -> float:
     Source: Yao, Vehtari, Simpson & Gelman (2018), "Yes, but did it work?"; Vehtari et al. (2024), JMLR 25;
     the estimate of the shape is that of Zhang & Stephens (2009), with the prior of the former.
     """
-    if float(log_ratios.max() - log_ratios.min()) < EXACT:
+    # Not ArviZ's `psislw`: it has infinite k for equal ratios, moved in 1.0, and takes 2 s to import.
+    if float(log_ratios.max() - log_ratios.min()) < EXACT_RATIO_RANGE:
         return 0.0
     count = len(log_ratios)
     size = math.ceil(min(0.2 * count, 3 * math.sqrt(count)))
@@ -87,7 +88,7 @@ def complaints(
     r_hat: Mapping[str, Tensor],
     ess: Mapping[str, Tensor],
 ) -> tuple[str, ...]:
-    """What is wrong with the draws of Markov chains, in words."""
+    """The diagnostics that draws of Markov chains fail, in words."""
     found = []
     diverging = stats["diverging"]
     if broken := [name for name, values in draws.items() if not bool(torch.isfinite(values).all())]:

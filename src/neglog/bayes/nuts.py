@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo without U-turns, by nutpie."""
+"""The No-U-Turn Sampler, by nutpie."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from neglog.bayes.density import Density
 from neglog.errors import ModelError
 from neglog.isolation import lent
 
-TRIES = 20
-"""Each try for a first value of a chain is half as far from the start as the one before."""
-SHORT = 3e-4
-"""Evaluations of fewer seconds are done one chain after another: threads would wait for each other more."""
-REPEATS = 5
-"""Evaluations that are timed for it."""
+MAX_INITIAL_VALUES = 20
+"""Candidates for the initial value of a chain, each half as far from the start as the one before."""
+MIN_PARALLEL_SECONDS = 3e-4
+"""Seconds per evaluation from which on chains run in parallel: threads would wait for faster ones."""
+TIMED_EVALUATIONS = 5
+"""Evaluations whose time is measured for this."""
 STATS = {
     "logp": "lp",
     "diverging": "diverging",
@@ -37,7 +37,7 @@ STATS = {
     "energy": "energy",
     "energy_error": "energy_error",
 }
-"""What nutpie calls the numbers of a draw, and what ArviZ does."""
+"""nutpie's name of a statistic -> ArviZ's."""
 
 
 def nuts(
@@ -59,16 +59,10 @@ def nuts(
 
     Source: Hoffman & Gelman (2014), The No-U-Turn Sampler, JMLR 15.
     """
-    try:
-        import nutpie
-        from nutpie.compiled_pyfunc import from_pyfunc
-    except ImportError as error:
-        raise ModelError(
-            "`method='nuts'` needs nutpie: pip install 'neglog[nuts]', or choose `method='laplace'`."
-        ) from error
+    nutpie, from_pyfunc = _imported()
     evaluate = density.program(start)
 
-    quick = _seconds(evaluate, start) < SHORT
+    quick = _seconds(evaluate, start) < MIN_PARALLEL_SECONDS
     if cores is None:
         cores = 1 if density.reason or quick else min(chains, os.cpu_count() or 1)
     threads, known = 1 if quick else max(1, torch.get_num_threads() // cores), threading.local()
@@ -82,7 +76,7 @@ def nuts(
             return math.nan, np.full_like(z, math.nan)
         try:
             value, gradient = evaluate(torch.from_numpy(z))
-        except BaseException as error:  # of which nutpie would make a panic: all steps diverge from here on
+        except BaseException as error:  # nutpie would panic: instead all steps diverge from here on
             raised.append(error)
             return math.nan, np.full_like(z, math.nan)
         return -value.item(), -gradient.numpy()
@@ -115,17 +109,33 @@ def nuts(
     z = torch.from_numpy(np.array(trace.posterior["z"].values))
     if z.shape != (chains, draws, density.size):
         raise ModelError(f"nutpie returned draws of shape {tuple(z.shape)}, not {chains} chains of {draws}.")
+    return z, _statistics(trace)
+
+
+def _imported() -> tuple[Any, Any]:
+    """nutpie, and its function that takes a density written in Python."""
+    try:
+        import nutpie
+        from nutpie.compiled_pyfunc import from_pyfunc
+    except ImportError as error:
+        raise ModelError(
+            "`method='nuts'` needs nutpie: pip install 'neglog[nuts]', or choose `method='laplace'`."
+        ) from error
+    return nutpie, from_pyfunc
+
+
+def _statistics(trace: Any) -> dict[str, Tensor]:
+    """The statistics `(chains, draws)` of draws, under ArviZ's names."""
     stats = {ours: trace.sample_stats[theirs].values for theirs, ours in STATS.items()}
     kinds = {"u": np.int64, "i": np.int64, "b": np.bool_, "f": np.float64}
-    found = {name: torch.from_numpy(value.astype(kinds[value.dtype.kind])) for name, value in stats.items()}
-    return z, found
+    return {name: torch.from_numpy(value.astype(kinds[value.dtype.kind])) for name, value in stats.items()}
 
 
 def _sampled(sampler: Any, raised: Sequence[BaseException]) -> Any:
-    """The draws, all of them: after an interrupt the chains end and none are returned.
+    """All draws; after an interrupt the chains end and none are returned.
 
-    nutpie's own waiting (`blocking=True`) returns the draws that there are when it is interrupted. What the
-    model `raised` is raised again as it is.
+    With `blocking=True` nutpie would return the draws that it has at an interrupt. An error of the model,
+    the first of `raised`, is raised again as it is.
     """
     try:
         trace = sampler.wait()
@@ -140,10 +150,10 @@ def _sampled(sampler: Any, raised: Sequence[BaseException]) -> Any:
 
 
 def _settle(threads: int) -> bool:
-    """Make a thread of nutpie at home: torch computes by so many threads in it, and Python keeps it in mind.
+    """Register a foreign thread with CPython once, and set torch's number of threads in it.
 
-    It is none of Python's own, so that Python would make up what it knows of it at every evaluation and
-    forget it again, which takes half as long as the evaluation. What is kept are some kilobytes a chain.
+    Otherwise CPython creates and destroys the state of the thread at each evaluation, which takes half as
+    long as the evaluation. The states that stay are some kilobytes a chain.
     """
     torch.set_num_threads(threads)
     ctypes.pythonapi.PyGILState_Ensure()
@@ -152,7 +162,7 @@ def _settle(threads: int) -> bool:
 
 @contextmanager
 def _threads_put_back() -> Iterator[None]:
-    """Torch's number of threads afterwards as it was: that of one thread is that of all which come later."""
+    """Restore torch's number of threads, which later threads inherit."""
     threads = torch.get_num_threads()
     try:
         yield
@@ -161,9 +171,9 @@ def _threads_put_back() -> Iterator[None]:
 
 
 def _seconds(evaluate: Callable[[Tensor], Any], z: Tensor) -> float:
-    """What an evaluation takes, undisturbed."""
+    """The least time of an evaluation, in seconds."""
     found = []
-    for _ in range(REPEATS):
+    for _ in range(TIMED_EVALUATIONS):
         started = time.perf_counter()
         evaluate(z)
         found.append(time.perf_counter() - started)
@@ -171,9 +181,9 @@ def _seconds(evaluate: Callable[[Tensor], Any], z: Tensor) -> float:
 
 
 def _first(density: Density, start: Tensor, seed: int) -> np.ndarray:
-    """A first value of a chain, about the noise of a row from the start."""
+    """The initial value of a chain: uniform around the start, about the noise of a row away."""
     random = np.random.default_rng(seed)
-    for k in range(TRIES):
+    for k in range(MAX_INITIAL_VALUES):
         z = start + torch.from_numpy(random.uniform(-1, 1, density.size)) * 0.5**k
         value, gradient = density.evaluation(start)(z)
         if bool(torch.isfinite(value)) and bool(torch.isfinite(gradient).all()):

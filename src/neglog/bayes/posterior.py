@@ -1,4 +1,4 @@
-"""Posteriors: a model and data in, draws of its parameters out."""
+"""Draws from the posterior of a model given data."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from neglog.objective.objective import Objective
 from neglog.signatures import roles_of
 from neglog.uncertainty.covariances import covariance
 
-FEW = 100
-"""Fewer draws say nothing of tails and mixing; fewer steps of `vi` lead nowhere."""
-FAR = 40.0
-"""From half as far to so far from the optimum, on the unconstrained scale, a proper density falls ..."""
-FALLEN = 10.0
-"""... by so many nats at least."""
+MIN_DRAWS = 100
+"""Smallest number of draws, for diagnostics of tails and mixing, and of steps of `vi`."""
+TAIL_DISTANCE = 40.0
+"""Distance from the optimum, on the unconstrained scale, at which the tails of a density are checked."""
+MIN_TAIL_DECREASE = 10.0
+"""Least decrease of a proper log density from half of that distance to the whole, in nats."""
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Draws of the parameters given the data. A value: everything else is a function of it.
+    """Draws of the parameters given the data. A value: all statistics are functions of it.
 
     Attributes:
-        model: what was sampled.
+        model: the model.
         draws: site name -> draws `(chains, draws, *shape)` on the site's own support, in the user's units.
         method: ``nuts``, ``laplace`` or ``vi``.
-        space: where an approximation is Normal: ``unconstrained`` or ``natural``; for ``nuts``, where it
-            walked.
-        converged: whether nothing speaks against the draws; `status` says what does, or what was checked.
-        stats: what is known of each draw, `(chains, draws)`: of ``nuts`` its log density ``lp`` in
+        space: the coordinates in which an approximation is Normal, or ``nuts`` samples: ``unconstrained``
+            or ``natural``.
+        converged: whether the draws pass all diagnostics; `status` names those that fail, or that passed.
+        stats: statistics of each draw, `(chains, draws)`: of ``nuts`` its log density ``lp`` in
             unconstrained coordinates, ``diverging``, ``tree_depth`` and so on, under ArviZ's names; of an
             approximation ``log_ratio``, of the posterior density to its own, up to a constant.
         r_hat: site name -> rank-normalised split R-hat `(*shape)`; empty for an approximation.
-        ess: site name -> effective sample size `(*shape)`, of bulk and tail the smaller one; likewise.
-        pareto_k: of an approximation, the shape of the tail of its ratios; None for ``nuts``.
+        ess: site name -> effective sample size `(*shape)`, the smaller one of bulk and tail; likewise.
+        pareto_k: of an approximation, the Pareto shape of the tail of its ratios; None for ``nuts``.
         objective: the loss as a function of one vector, with the data.
     """
 
@@ -69,7 +69,7 @@ class Posterior:
 
     @property
     def divergences(self) -> int:
-        """How many trajectories of NUTS diverged."""
+        """The number of divergent trajectories of NUTS."""
         return int(self.stats["diverging"].sum()) if "diverging" in self.stats else 0
 
     @property
@@ -114,15 +114,15 @@ def posterior(
 ) -> Posterior:
     """Draws from the posterior of a model's parameters, under the model's own priors.
 
-    ``nuts`` walks on the exact density, in unconstrained coordinates in which the designs are orthonormal.
+    ``nuts`` samples the exact density, in unconstrained coordinates in which the designs are orthonormal.
     ``laplace`` draws from a Normal at a mode: that of the density of the unconstrained parameters, or, in
     ``space="natural"``, at the MAP estimate with the covariance of `covariance` (at the maximum of the
-    likelihood, where priors are flat); draws outside the support are made again. ``vi`` draws from the Normal
-    in unconstrained coordinates that is nearest in KL(q || p), by one of Pyro's guides.
+    likelihood, where priors are flat); draws outside the support are rejected. ``vi`` draws from the Normal
+    in unconstrained coordinates that minimises KL(q || p), by one of Pyro's guides.
 
-    Flat priors (`flat`) are refused unless the data make the posterior proper. That is judged by necessary
-    signs: the optimum exists, the information is positive definite there, and along each flat parameter with
-    a bounded support the density falls towards both ends.
+    Flat priors (`flat`) are refused unless the data make the posterior proper. Necessary conditions are
+    verified: the optimum exists, the information is positive definite there, and along each flat parameter
+    with a bounded support the density decreases towards both ends.
 
     Args:
         model: a Pyro function `(x, y=None)` with an observation site ``y``.
@@ -132,16 +132,16 @@ def posterior(
         method: ``nuts``, ``laplace`` or ``vi``.
         draws: draws of each chain; an approximation has one chain.
         chains: chains of ``nuts``.
-        tune: draws that ``nuts`` adapts itself on before, and leaves out.
-        seed: the same seed gives the same draws, on however many cores.
-        target_accept: the rate at which ``nuts`` should accept; nearer to 1 takes smaller steps.
-        cores: chains of ``nuts`` that run at a time; by default all that there are, or one where a density
-            is so quickly evaluated that they would wait for each other.
-        progress: whether ``nuts`` shows a progress bar.
+        tune: warm-up draws of ``nuts``, which are discarded.
+        seed: the same seed gives the same draws, for any number of cores.
+        target_accept: the target acceptance rate of ``nuts``; values nearer to 1 mean smaller steps.
+        cores: chains of ``nuts`` that run at a time; by default all cores of the machine, or one where
+            evaluations are so fast that threads would wait for each other.
+        progress: whether to show a progress bar of ``nuts``.
         space: ``unconstrained`` or ``natural``, for ``laplace``.
         guide: ``full`` (`AutoMultivariateNormal`) or ``diagonal`` (`AutoDiagonalNormal`), for ``vi``.
         steps: steps of ``vi``.
-        keywords: what else the model takes for each row, such as ``exposure``, `(N,)`.
+        keywords: further row-wise arguments of the model, such as ``exposure``, `(N,)`.
 
     Raises:
         DataError: as `mle`.
@@ -149,7 +149,7 @@ def posterior(
             out of range; no mode; ``nuts`` without nutpie.
 
     Warns:
-        SamplingWarning: the draws are not to be trusted as they are; `status` says why.
+        SamplingWarning: a diagnostic fails; `status` names it.
 
     >>> import torch
     >>> from neglog import models
@@ -160,10 +160,19 @@ def posterior(
     (torch.Size([1, 500, 1]), True)
     """
     _check_choices(method=method, space=space, guide=guide)
-    draws, steps = whole("draws", draws, FEW), whole("steps", steps, FEW)
-    chains, tune, seed = whole("chains", chains), whole("tune", tune), seed_of(seed)
-    target_accept = share("target_accept", target_accept)
-    cores, progress = None if cores is None else whole("cores", cores), flag("progress", progress)
+    settings = _Settings(
+        method=method,
+        space=space,
+        guide=guide,
+        draws=whole("draws", draws, MIN_DRAWS),
+        steps=whole("steps", steps, MIN_DRAWS),
+        chains=whole("chains", chains),
+        tune=whole("tune", tune),
+        seed=seed_of(seed),
+        target_accept=share("target_accept", target_accept),
+        cores=None if cores is None else whole("cores", cores),
+        progress=flag("progress", progress),
+    )
     data = prepare_fit(x, y, weights=weights, roles=roles_of(model, keywords, posterior), **keywords)
     objective = Objective(model, data)
     check_prior_units(objective)
@@ -177,28 +186,53 @@ def posterior(
     if fit is not None:
         start = target.z(objective.theta(fit.params))
         _check_tails(target, start, flat)
+    return _warned(_sampled(settings, target, start, fit))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """The arguments of `posterior` about its method, validated."""
+
+    method: str
+    space: str
+    guide: str
+    draws: int
+    steps: int
+    chains: int
+    tune: int
+    seed: int
+    target_accept: float
+    cores: int | None
+    progress: bool
+
+
+def _sampled(settings: _Settings, target: Density, start: Tensor, fit: Fit | None) -> Posterior:
+    """Draws by the method of the settings, from `start` `(K,)` on."""
+    method, space, draws, seed = settings.method, settings.space, settings.draws, settings.seed
     if method == "nuts":
         z, stats = nuts(
             target,
             start,
-            chains=chains,
+            chains=settings.chains,
             draws=draws,
-            tune=tune,
+            tune=settings.tune,
             seed=seed,
-            target_accept=target_accept,
-            cores=cores,
-            progress=progress,
+            target_accept=settings.target_accept,
+            cores=settings.cores,
+            progress=settings.progress,
         )
-        return _warned(_of_chains(objective, _thetas(target, z), stats))
-    if method == "laplace" and space == "natural":
+        return _of_chains(target.objective, _thetas(target, z), stats)
+    if space == "natural":
         assert fit is not None
         theta, ratios, outside = laplace_natural(fit, draws, seed)
-        return _warned(_of_normal(objective, theta, ratios, method, space, outside))
+        return _of_normal(target.objective, theta, ratios, method, space, outside)
     if method == "laplace":
         z, ratios = laplace(target, start, draws, seed)
     else:
-        z, ratios = variational(target, start, guide=guide, draws=draws, steps=steps, seed=seed)
-    return _warned(_of_normal(objective, _thetas(target, z), ratios, method, space))
+        z, ratios = variational(
+            target, start, guide=settings.guide, draws=draws, steps=settings.steps, seed=seed
+        )
+    return _of_normal(target.objective, _thetas(target, z), ratios, method, space)
 
 
 def _check_choices(method: str, space: str, guide: str) -> None:
@@ -235,16 +269,16 @@ def _improper(flat: list[str]) -> str:
 
 
 def _check_tails(target: Density, optimum: Tensor, flat: list[str]) -> None:
-    """Refuse a flat parameter with a bounded support that may run to an end of it."""
+    """Refuse a flat parameter with a bounded support along which the posterior may be improper."""
     sites = target.objective.sites
     for name in flat:
         place = sites[name].place
         for entry in [] if sites[name].is_real else range(place.start, place.stop):
-            for side in (-FAR, FAR):
+            for side in (-TAIL_DISTANCE, TAIL_DISTANCE):
                 near, far = optimum.clone(), optimum.clone()
                 near[entry] += side / 2
                 far[entry] += side
-                if not target.value(far) >= target.value(near) + FALLEN:
+                if not target.value(far) >= target.value(near) + MIN_TAIL_DECREASE:
                     falls = (
                         f"the density does not fall towards its {'larg' if side > 0 else 'small'}est value"
                     )
@@ -252,7 +286,7 @@ def _check_tails(target: Density, optimum: Tensor, flat: list[str]) -> None:
 
 
 def _thetas(target: Density, z: Tensor) -> Tensor:
-    """The vectors of the objective at many z, `(..., K)`."""
+    """The vectors theta `(..., K)` at many z."""
     columns = target.directions(z.reshape(-1, target.size).T)
     return columns.T.reshape(z.shape)
 

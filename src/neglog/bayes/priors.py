@@ -18,8 +18,8 @@ from neglog.objective.objective import Objective
 from neglog.signatures import roles_of
 from neglog.tracing import Affine
 
-SPREADS = 2.5
-"""Moving x by one of its standard deviations moves y by so many of its own, a priori, or less."""
+PRIOR_SCALE = 2.5
+"""Prior standard deviation of the effect of one standard deviation of x, in standard deviations of y."""
 
 
 @isolated
@@ -37,17 +37,16 @@ def priors_for(
       the log of a scale of a real y (2 log sd(y) of a variance), and 0 otherwise;
     - the scale of a real y: Exponential(1 / sd(y)).
 
-    What a predictor or a site is to y is read from the distribution that the model gives y, whatever it is
-    called.
+    The role of a predictor or a site is read from the distribution of y in the model, not from its name.
 
-    A bias is the predictor where x is 0, which may be far from the average row, so the prior of the bias is
-    as wide as the two above make it: its variance is the sum of theirs, the latter times mean(x)².
+    A bias is the predictor where x is 0, which may be far from the average row, so the prior of the bias
+    follows from the two above: its variance is the sum of theirs, the latter times mean(x)².
 
     Sites of other kinds (shapes, dispersions, degrees of freedom, correlations, networks) have no units of
-    the data, and keep the priors of the model: they are not in what is returned.
+    the data, and keep the priors of the model: they are absent from the result.
 
     Raises:
-        DataError: as `mle`; a column or the response that never varies, so that it has no unit.
+        DataError: as `mle`; a column or the response is constant, so that it has no unit.
 
     Source: the defaults of R's rstanarm (Gabry & Goodrich, "Prior distributions for rstanarm models"), but
     that its intercept belongs to centred columns.
@@ -68,7 +67,7 @@ def priors_for(
     for call in objective.calls:
         link = links.of(call.name)
         centre, unit = _average(link, data, mean, spread)
-        found |= _of_predictor(objective, call, link, centre, SPREADS * unit)
+        found |= _of_predictor(objective, call, link, centre, PRIOR_SCALE * unit)
     for name, site in objective.sites.items():
         if links.is_scale(name):
             found[name] = dist.Exponential((1 / spread).expand(site.shape))
@@ -76,7 +75,7 @@ def priors_for(
 
 
 def _average(link: Link, data: Data, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
-    """The value of a predictor at the average row, as far as its link and y tell it, and its unit."""
+    """The prior mean of a predictor at the average row, from its link and y, and its unit."""
     one = mean.new_ones(())
     if link.role is Role.LOCATION:
         return mean, spread
@@ -111,7 +110,7 @@ def _of_predictor(
 def _moments(
     name: str, values: Tensor, weights: Tensor | None, columns: Sequence[str] = ()
 ) -> tuple[Tensor, Tensor]:
-    """The mean and the standard deviation of each column, of what is known of it."""
+    """The mean and the standard deviation of each column, over its entries that are not missing."""
     known = ~torch.isnan(values)
     mass = known.to(values.dtype)
     if weights is not None:
@@ -119,9 +118,9 @@ def _moments(
     values, total = values.nan_to_num(0.0), mass.sum(0)
     mean = (mass * values).sum(0) / total
     spread = ((mass * (values - mean).square()).sum(0) / (total - 1).clamp_min(1.0)).sqrt()
-    still = ~(spread > 0).reshape(-1)
-    if bool(still.any()):
-        column = f" {columns[int(still.nonzero()[0])]!r}" if columns else ""
+    constant = ~(spread > 0).reshape(-1)
+    if bool(constant.any()):
+        column = f" {columns[int(constant.nonzero()[0])]!r}" if columns else ""
         what = f"column{column} of `{name}`" if values.dim() == 2 else f"`{name}`"
         raise DataError(
             f"{what} is the same in every row, so it has no unit for a prior. Say the prior yourself."

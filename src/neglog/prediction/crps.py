@@ -20,21 +20,21 @@ from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.tails import log_tails
 from neglog.errors import ModelError
 
-SHARES = (1e-9, 1e-4, 0.01, 0.1, 0.5, 0.9, 0.99, 1 - 1e-4, 1 - 1e-9)
-"""Between these quantiles lie the panels of the integral; what is beyond counts for less than 1e-9."""
-PARTS = 4
-"""Each stretch between two of these quantiles is cut into so many panels of the same width: the distribution
-function of one family may have corners. That of a mixture over draws is smooth, and dear."""
-STEP = 64
-"""So many counts of each row are summed at a time."""
-FAR = 10_000.0
-"""Counts below this mean are summed from 0 on."""
-NOTHING = 1e-8
-"""A tail with no more probability than this adds less than its square times its length."""
-MOST = 1_000_000
-"""Counts that spread over more numbers than this are not summed."""
-SAMPLE = 1024
-"""Draws for a distribution of real numbers that has no distribution function."""
+PANEL_QUANTILES = (1e-9, 1e-4, 0.01, 0.1, 0.5, 0.9, 0.99, 1 - 1e-4, 1 - 1e-9)
+"""Quantiles between which the panels of the integral lie; the rest contributes less than 1e-9."""
+PANELS_PER_QUANTILE = 4
+"""Panels of the same width between two quantiles, for the corners that the distribution function of a family
+may have. That of a mixture over draws is smooth, and costly: it has one panel."""
+SUMMED_COUNTS = 64
+"""Counts of each row that are summed at a time."""
+MAX_MEAN_FROM_ZERO = 10_000.0
+"""Above this mean, counts are not summed from 0 on but from a quantile."""
+NEGLIGIBLE_TAIL = 1e-8
+"""Probability of a tail that is left out of a sum; it contributes less than its square times its length."""
+MAX_SUMMED_COUNTS = 1_000_000
+"""Largest number of counts in a sum."""
+CRPS_DRAWS = 1024
+"""Draws from a distribution of real numbers without a distribution function."""
 
 CLOSED: Mapping[type, tuple[str, Callable[[Any], tuple[Tensor, ...]]]] = {
     Normal: ("crps_normal", lambda d: (d.loc, d.scale)),
@@ -52,9 +52,9 @@ CLOSED: Mapping[type, tuple[str, Callable[[Any], tuple[Tensor, ...]]]] = {
 def crps(fn: Any, y: Tensor) -> Tensor:
     """The score `(N,)` of each y, in units of y: the lower, the better.
 
-    By the closed form in scoringrules, where that is installed and has one for the family; by the exact sum,
-    for whole numbers; by an integral to about 1e-9 of the spread, for whatever else has a distribution
-    function; from 1024 draws, without bias (the mean of |X - y| less half that of |X - X'|), for the rest.
+    Families with a closed form in scoringrules use it, where that is installed. Counts have the exact sum,
+    other distributions with a distribution function an integral to about 1e-9 of their spread, and the rest
+    an unbiased estimate from 1024 draws: the mean of |X - y| less half that of |X - X'|.
 
     Raises:
         ModelError: vectors, classes without an order, counts that spread over more than a million numbers.
@@ -84,7 +84,7 @@ def _closed(fn: Any, y: Tensor) -> Tensor | None:
     except ImportError:
         return None
     name, parameters = CLOSED[type(fn)]
-    with np.errstate(all="ignore"):  # what comes out is looked at
+    with np.errstate(all="ignore"):  # the result is checked
         values = [value.double().numpy() for value in (y, *parameters(fn))]
         found = torch.as_tensor(np.asarray(getattr(scoringrules, name)(*values))).to(y.dtype)
     return found.expand(y.shape) if bool(torch.isfinite(found).all()) else None
@@ -92,9 +92,9 @@ def _closed(fn: Any, y: Tensor) -> Tensor | None:
 
 def _integral(fn: Any, y: Tensor) -> Tensor:
     """Gauss's rule on panels between quantiles, of F² before y and of (1 - F)² after it."""
-    shares = torch.tensor(SHARES, dtype=y.dtype).reshape(-1, *(1 for _ in y.shape))
-    quantiles = quantile_of(fn, shares).expand(len(SHARES), *y.shape)
-    parts = 1 if isinstance(fn, Averaged) else PARTS
+    shares = torch.tensor(PANEL_QUANTILES, dtype=y.dtype).reshape(-1, *(1 for _ in y.shape))
+    quantiles = quantile_of(fn, shares).expand(len(PANEL_QUANTILES), *y.shape)
+    parts = 1 if isinstance(fn, Averaged) else PANELS_PER_QUANTILE
     inner = [quantiles[:-1] + part / parts * quantiles.diff(dim=0) for part in range(parts)]
     edges = torch.cat([*inner, quantiles[-1:], y[None]]).sort(0).values
     total = torch.zeros_like(y)
@@ -112,18 +112,18 @@ def _sum(fn: Any, y: Tensor) -> Tensor:
     F is summed up from the probabilities, which cost less than the distribution function.
     """
     low, below = torch.zeros_like(y), torch.zeros_like(y)
-    if float(fn.mean.max()) > FAR:
-        low = (quantile_of(fn, torch.full_like(y, NOTHING)) - 1).clamp(min=0)
+    if float(fn.mean.max()) > MAX_MEAN_FROM_ZERO:
+        low = (quantile_of(fn, torch.full_like(y, NEGLIGIBLE_TAIL)) - 1).clamp(min=0)
         below = log_tails(fn, low - 1)[0].exp()
     total = (low - y).clamp(min=0)  # where F is 0 and k ≥ y
-    for _ in range(MOST // STEP):
-        k = low + torch.arange(STEP, dtype=y.dtype)[:, None]
+    for _ in range(MAX_SUMMED_COUNTS // SUMMED_COUNTS):
+        k = low + torch.arange(SUMMED_COUNTS, dtype=y.dtype)[:, None]
         possible = fn.support.check(k)
         each = torch.where(possible, fn.log_prob(torch.where(possible, k, y)).exp(), 0.0)
         lower = below + each.cumsum(0)
         total += torch.where(k < y, lower, (1 - lower) * (k >= y)).square().sum(0)
-        low, below = low + STEP, lower[-1]
-        if bool((1 - below < NOTHING).all()):
+        low, below = low + SUMMED_COUNTS, lower[-1]
+        if bool((1 - below < NEGLIGIBLE_TAIL).all()):
             return total + (y - low).clamp(min=0)  # where F is 1 and k < y
     raise ModelError("the counts spread over too many numbers to sum their CRPS; take the log score.")
 
@@ -131,8 +131,8 @@ def _sum(fn: Any, y: Tensor) -> Tensor:
 def _by_draws(fn: Any, y: Tensor) -> Tensor:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        values = fn.sample((SAMPLE,)).sort(0).values
-    rank = torch.arange(SAMPLE, dtype=y.dtype).reshape(-1, *(1 for _ in y.shape))
+        values = fn.sample((CRPS_DRAWS,)).sort(0).values
+    rank = torch.arange(CRPS_DRAWS, dtype=y.dtype).reshape(-1, *(1 for _ in y.shape))
     # The mean of |X - X'| over pairs, from the ordered draws.
-    between = 2 * ((2 * rank + 1 - SAMPLE) * values).sum(0) / (SAMPLE * (SAMPLE - 1))
+    between = 2 * ((2 * rank + 1 - CRPS_DRAWS) * values).sum(0) / (CRPS_DRAWS * (CRPS_DRAWS - 1))
     return (values - y).abs().mean(0) - 0.5 * between

@@ -1,8 +1,8 @@
-"""Draws of new observations from priors and posteriors, and the density of those that were made."""
+"""Draws of observations from priors and posteriors, and the log-likelihood of the observed ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,15 +38,15 @@ class PriorDraws:
 def prior_predictive(
     model: Model, x: Any, y: Any = None, *, draws: int = 500, seed: int = 0, **keywords: Any
 ) -> PriorDraws:
-    """Draws of the parameters from their priors, and of a response to each.
+    """Draws of the parameters from their priors, and of a response given each draw.
 
     Args:
         model: a Pyro function `(x, y=None)`.
         x: a design `(N, P)`, or a mapping of them.
         y: a response `(N,)` or `(N, D)`, for models that read their sizes (classes, dimensions) from it.
-        draws: how many.
+        draws: the number of draws.
         seed: the same seed gives the same draws.
-        keywords: what else the model takes for each row, such as ``exposure``, `(N,)`.
+        keywords: further row-wise arguments of the model, such as ``exposure``, `(N,)`.
 
     Raises:
         ModelError: a prior is flat, so that it cannot be drawn from.
@@ -69,24 +69,34 @@ def prior_predictive(
 
 
 def drawn_from_prior(model: Model, data: Data, draws: int, seed: int) -> PriorDraws:
-    """As `prior_predictive`, of data that were validated."""
+    """As `prior_predictive`, for validated data."""
     draws = whole("draws", draws)
     with _seeded(seed):
         runs = [_run(model, data, {}) for _ in range(draws)]
-    if RESPONSE not in runs[0].sites:
+    latent = _latent_sites(model, runs[0])
+    return PriorDraws({name: _stacked(runs, name) for name in latent}, _stacked(runs, RESPONSE))
+
+
+def _latent_sites(model: Model, ran: Run) -> list[str]:
+    """The names of the parameters of a run from the prior, which draws a response and has proper priors."""
+    if RESPONSE not in ran.sites:
         raise ModelError(
             f"`{model_name(model)}` has no observation site {RESPONSE!r}, so it draws no response."
         )
-    check_distributions(model_name(model), runs[0].sites)
-    latent = {name: msg for name, msg in runs[0].sites.items() if not msg["is_observed"] and name != RESPONSE}
-    flat = [name for name, msg in latent.items() if msg["mask"] is False]
+    check_distributions(model_name(model), ran.sites)
+    latent = [name for name, msg in ran.sites.items() if not msg["is_observed"] and name != RESPONSE]
+    flat = [name for name in latent if ran.sites[name]["mask"] is False]
     if flat:
         raise ModelError(
             f"the priors of {', '.join(map(repr, flat))} are flat, so there is nothing to draw them from. "
             "Give them priors by `with_priors`."
         )
-    found = {name: torch.stack([each.sites[name]["value"] for each in runs])[None] for name in latent}
-    return PriorDraws(found, torch.stack([each.sites[RESPONSE]["value"] for each in runs])[None])
+    return latent
+
+
+def _stacked(runs: Sequence[Run], name: str) -> Tensor:
+    """The values `(1, draws, ...)` of a site in many runs."""
+    return torch.stack([each.sites[name]["value"] for each in runs])[None]
 
 
 @isolated
@@ -95,14 +105,14 @@ def posterior_predictive(posterior: Posterior, x: Any = None, *, seed: int = 0, 
 
     Args:
         posterior: a posterior.
-        x: designs as the posterior had them; its own by default.
+        x: designs of the form of the posterior's; by default its own.
         seed: the same seed gives the same draws.
-        keywords: what else the model takes for each row of `x`, such as ``exposure``, `(N,)`.
+        keywords: further row-wise arguments of the model for `x`, such as ``exposure``, `(N,)`.
 
     Raises:
-        ModelError: it is no posterior.
-        DataError: designs of another form than the posterior had, NaN or infinite values; keywords
-            without `x`, or others than it had.
+        ModelError: `posterior` is no posterior.
+        DataError: designs of another form than those of the posterior, NaN or infinite values; keywords
+            without `x`, or other ones than those of the posterior.
     """
     if not isinstance(posterior, Posterior):
         raise ModelError(
@@ -131,7 +141,7 @@ def responses(model: Model, data: Data, values: Mapping[str, Tensor], seed: int)
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Random numbers in private, from this seed; parameters are known to be fine."""
+    """Draw from a random state of its own, without validation of the distributions."""
     seed = seed_of(seed)
     with torch.no_grad(), torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
         torch.default_generator.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Heads: which predictors of a network are linear in features that it learns, and what is beside them."""
+"""Linear heads of a network on its learned features, the constants beside them, and the trunk."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from neglog.tracing import Affine, Run, run
 class Head:
     """One output of a linear predictor on learned features: its intercept and its weights, `(1 + F,)`.
 
-    `free` says which of them are parameters and `places` where these stand in theta; `fixed` are the values
-    of the others, which the user conditioned, and 0 elsewhere.
+    `free` marks those that are parameters, `places` are their positions in theta; `fixed` has the values of
+    the others, which the user conditioned, and 0 elsewhere.
     """
 
     predictor: str
@@ -38,10 +38,10 @@ class Head:
 
 @dataclass(frozen=True, eq=False)
 class Headed:
-    """A network as its heads, the constants beside them, such as ``sigma``, and the rest, its trunk.
+    """A network as its heads, the constants of its density, such as ``sigma``, and the rest, its trunk.
 
-    `calls` are the predictors whose outputs the `heads` are. What is free in constants, and in those heads
-    whose numbers are in `inside`, is to be at its optimum given the rest.
+    `calls` are the predictors whose outputs the `heads` are. The free parameters of the constants, and of
+    those heads whose indices are in `inside`, are optimised given the rest (variable projection).
     """
 
     calls: tuple[Affine, ...]
@@ -52,23 +52,23 @@ class Headed:
 
     @property
     def free(self) -> tuple[int, ...]:
-        """The numbers of the heads with parameters of their own."""
+        """The indices of the heads with free parameters."""
         return tuple(j for j, head in enumerate(self.heads) if len(head.places))
 
     @property
     def outside(self) -> tuple[int, ...]:
-        """The numbers of those that are not inside."""
+        """The indices of those free heads that are not inside."""
         return tuple(j for j in self.free if j not in self.inside)
 
     @property
     def inner(self) -> Tensor:
-        """The places in theta of the heads inside, and then of the constants."""
+        """The positions in theta of the heads inside, and then of the constants."""
         places = [self.heads[j].places for j in self.inside]
         return torch.cat([*places, *(torch.arange(s.place.start, s.place.stop) for s in self.constants)])
 
     @property
     def outer(self) -> Tensor:
-        """The places in theta of all others."""
+        """The positions in theta of all other parameters."""
         free = torch.ones(self.size, dtype=torch.bool)
         free[self.inner] = False
         return free.nonzero()[:, 0]
@@ -79,53 +79,60 @@ def headed(objective: Objective) -> Headed:
     """The heads of a network.
 
     Raises:
-        ModelError: no predictor is linear in features that the model learns, or what it learns them by is
-            in its heads or its density too.
+        ModelError: no predictor is linear in learned features, or the features depend on parameters of the
+            heads or the density too.
     """
     few = objective.few
     values = {n: v.detach().requires_grad_() for n, v in objective.params(objective.initial).items()}
     hidden = _hidden(few, values)
-    names = [call.name for call in objective.calls]
     calls = tuple(call for call in objective.calls if call.name not in hidden)
     etas = {call.name: call.constant(few.rows).detach() for call in calls}
     ran = run(few.weighted, few.data, Run(values, etas=etas))
-    own = [call for call in ran.affines if call.name in etas]
-    learned = _those_in(sum((call.design.sum() for call in own), torch.zeros(())), values)
-    plain = len(set(names)) == len(names) and all(map(objective.has_own, own))
-    heads = tuple(head for call in own for head in _heads(objective, call)) if plain else ()
-    if not any(len(head.places) for head in heads) or not learned:
+    outputs = [call for call in ran.affines if call.name in etas]
+    learned = _dependencies(sum((call.design.sum() for call in outputs), torch.zeros(())), values)
+    heads = _all_heads(objective, outputs)
+    if not learned or not any(len(head.places) for head in heads):
         raise ModelError(
             f"`VariableProjection` solves for linear heads on features that a network learns, and "
             f"`{objective.name}` has none. Put the model on a network with `on_features`, or leave `solver` "
             "out."
         )
-    beside = _those_in(ran.log_prob(RESPONSE).sum(), values)
-    constants = tuple(objective.sites[name] for name in beside)
-    network = Headed(calls, heads, constants, (), objective.size)
+    constants = _dependencies(ran.log_prob(RESPONSE).sum(), values)
+    network = Headed(calls, heads, tuple(objective.sites[name] for name in constants), (), objective.size)
     network = replace(network, inside=network.free)
-    outer = set(network.outer.tolist())
-    both = [name for name in learned if not outer.issuperset(_places(objective.sites[name]))]
-    if both:
-        raise ModelError(
-            f"`VariableProjection` needs features that do not depend on heads or constants, and those of "
-            f"`{objective.name}` depend on {', '.join(map(repr, both))}. Use `LBFGS`."
-        )
+    _check_features(objective, network, learned)
     return network
 
 
-def _places(site: Site) -> range:
-    return range(site.place.start, site.place.stop)
+def _all_heads(objective: Objective, calls: Sequence[Affine]) -> tuple[Head, ...]:
+    """The outputs of linear predictors; none where predictors share a name or have no own coefficients."""
+    names = [call.name for call in objective.calls]
+    if len(set(names)) < len(names) or not all(map(objective.has_own, calls)):
+        return ()
+    return tuple(head for call in calls for head in _heads(objective, call))
+
+
+def _check_features(objective: Objective, network: Headed, learned: Sequence[str]) -> None:
+    """Refuse features that depend on parameters of heads or of the density."""
+    trunk = set(network.outer.tolist())
+    places = {name: objective.sites[name].place for name in learned}
+    shared = [name for name, place in places.items() if not trunk.issuperset(range(place.start, place.stop))]
+    if shared:
+        raise ModelError(
+            f"`VariableProjection` needs features that do not depend on heads or constants, and those of "
+            f"`{objective.name}` depend on {', '.join(map(repr, shared))}. Use `LBFGS`."
+        )
 
 
 def _hidden(few: Objective, values: Mapping[str, Tensor]) -> set[str]:
-    """The predictors that other predictors' designs are made of, as the hidden layers of a network."""
+    """The predictors that enter other predictors' designs, such as the hidden layers of a network."""
     etas = {call.name: call.constant(few.rows).detach().requires_grad_() for call in few.calls}
     ran = run(few.weighted, few.data, Run(values, etas=etas))
-    return {name for call in ran.affines for name in _those_in(call.design.sum(), etas)}
+    return {name for call in ran.affines for name in _dependencies(call.design.sum(), etas)}
 
 
-def _those_in(scalar: Tensor, leaves: Mapping[str, Tensor]) -> list[str]:
-    """Which of some leaves a number depends on."""
+def _dependencies(scalar: Tensor, leaves: Mapping[str, Tensor]) -> list[str]:
+    """The names of the leaves that a scalar depends on."""
     if not scalar.requires_grad:
         return []
     found = torch.autograd.grad(scalar, list(leaves.values()), allow_unused=True, retain_graph=True)

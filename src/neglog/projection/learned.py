@@ -1,4 +1,4 @@
-"""Learned features: what a network makes of rows, as a function of its weights, and that row by row."""
+"""Learned features: the designs of a network's heads as functions of its weights, also row by row."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from neglog.objective.rowwise import ODD
 from neglog.projection.headed import Headed
 from neglog.tracing import Run, run
 
-ALIKE = 1e-9
-"""Relative: features of rows one by one, and of all rows together."""
-FEW = 8
-"""So many rows are held together."""
+FEATURE_TOLERANCE = 1e-9
+"""Largest relative difference between features of rows one by one and of all rows together."""
+COMPARED_ROWS = 8
+"""Rows on which the two are compared."""
 
 Row = Callable[..., tuple[Tensor, ...]]
 """From the weights `(K,)` and the numbers of one row to its features, `(F,)` for each design."""
@@ -82,13 +82,16 @@ class Features:
         weights = self.objective.initial[self.places] + 2.0**-6
         try:
             row, numbers = self._traced(weights)
-            few = [part[:FEW] for part in numbers]
+            few = [part[:COMPARED_ROWS] for part in numbers]
             with torch.no_grad():
                 apart = vmap(row, in_dims=(None, *(0 for _ in few)))(weights, *few)
-                whole = [design[:FEW] for design in self(weights)]
+                whole = [design[:COMPARED_ROWS] for design in self(weights)]
         except Exception:  # whatever it is that torch cannot trace or take apart, steps can do without it
             return None
-        same = all(torch.allclose(a, b, ALIKE, ALIKE) for a, b in zip(apart, whole, strict=True))
+        same = all(
+            torch.allclose(a, b, FEATURE_TOLERANCE, FEATURE_TOLERANCE)
+            for a, b in zip(apart, whole, strict=True)
+        )
         return (row, numbers) if same and few else None
 
     def _traced(self, weights: Tensor) -> tuple[Row, list[Tensor]]:

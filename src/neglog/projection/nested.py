@@ -1,4 +1,4 @@
-"""Nested optima: the heads and constants of a network where they are best, given its features."""
+"""The inner optimisation of variable projection: heads and constants of a network given its features."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ from neglog.objective.shrinkage import Shrinkage
 from neglog.projection.headed import Headed
 from neglog.solvers.solution import newton_direction
 
-CLOSE = 1e-6
-"""So near to the optimum, in units of the noise of a row, the last step is a quadratic's."""
-STEPS = 50
-"""Steps after which an optimum is not waited for."""
-ROUGH = 1e-9
-"""A negative curvature of less than this share of the largest is rounding."""
-EPSILON = torch.finfo(torch.float64).eps
+NEWTON_DECREMENT_TOLERANCE = 1e-6
+"""Newton decrement, in units of the noise of a row, below which the last step is that of a quadratic."""
+MAX_INNER_STEPS = 50
+"""Largest number of Newton steps."""
+MAX_INNER_LINE_SEARCH_STEPS = 40
+"""Largest number of steps of a line search, each a quarter of the one before."""
+CURVATURE_ROUNDING = 1e-9
+"""Negative curvature attributed to rounding, relative to the largest curvature."""
+UNIT_ROUNDOFF = torch.finfo(torch.float64).eps
+"""Relative spacing of floating-point numbers."""
 
 
 @dataclass(frozen=True, eq=False)
 class Optimum:
-    """The loss at its smallest given features, and where: `theta` `(K,)`.
+    """The smallest loss given features, and its argument `theta` `(K,)`.
 
-    `slopes` are its derivatives in each head's values there, `(N,)` each; `slope` `(K,)` those of minus the
-    log prior.
+    `slopes` are the derivatives of the loss in each head's values, `(N,)` each; `slope` `(K,)` is that of
+    minus the log prior in theta.
     """
 
     theta: Tensor
@@ -42,8 +45,8 @@ class Optimum:
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
-    """The loss at a place, with its derivatives in heads and constants."""
+class _Evaluation:
+    """The loss at `theta`, with its derivatives in heads and constants."""
 
     theta: Tensor
     value: float
@@ -54,13 +57,13 @@ class _Look:
 
 
 def nestable(objective: Objective, network: Headed) -> tuple[Headed, Rowwise]:
-    """A network with those heads inside that the loss is convex in together, and what rows say of all heads.
+    """A network with those heads inside in which the loss is jointly convex, and its row-wise derivatives.
 
     Raises:
-        ModelError: that cannot be replayed (`neglog.objective.rowwise`).
+        ModelError: the rows' log-likelihood has no graph (`neglog.objective.rowwise`).
     """
-    still = {name: value.detach() for name, value in objective.params(objective.initial).items()}
-    cut = Cut(objective.model, objective.data, network.calls, network.constants, still)
+    fixed = {name: value.detach() for name, value in objective.params(objective.initial).items()}
+    cut = Cut(objective.model, objective.data, network.calls, network.constants, fixed)
     found = rowwise_of(cut, objective.as_read)
     if not isinstance(found, Rowwise):
         raise ModelError(
@@ -71,31 +74,42 @@ def nestable(objective: Objective, network: Headed) -> tuple[Headed, Rowwise]:
 
 
 def _convex(objective: Objective, network: Headed, rowwise: Rowwise) -> tuple[int, ...]:
-    """The heads, as many as the loss of rows is convex in together, the first ones first.
+    """The heads in which the rows' loss is jointly convex, chosen greedily from the first on.
 
     In both heads of a heteroscedastic network, for one, it is not, and an optimum over both may jump.
     """
+    bends = _curvature_at_probe(objective, network, rowwise)
+    kept: list[int] = []
+    for j, head in enumerate(network.heads):
+        if len(head.places) and _is_positive([*kept, j], bends, objective.rows):
+            kept.append(j)
+    return tuple(kept) or network.free[:1]
+
+
+def _curvature_at_probe(
+    objective: Objective, network: Headed, rowwise: Rowwise
+) -> Sequence[Sequence[Tensor]]:
+    """The second derivatives of the rows' loss in all heads, where each row has predictors of its own."""
     theta, rows = objective.initial, objective.rows
     wave = torch.sin(torch.arange(rows, dtype=theta.dtype))
     levels = [call.constant(rows).detach().reshape(rows, -1) for call in network.calls]
     etas = [eta + wave for level in levels for eta in level.unbind(1)]
-    bends = rowwise.terms(ALL_TERMS, theta[rowwise.places], etas, objective.as_read).bends
-    kept: list[int] = []
-    for j, head in enumerate(network.heads):
-        both = [*kept, j]
-        part = [[bends[max(a, b)][min(a, b)].expand(rows) for a in both] for b in both]
-        values = torch.linalg.eigvalsh(torch.stack([torch.stack(row) for row in part]).permute(2, 0, 1))
-        if len(head.places) and bool((values[:, 0] >= -ROUGH * values[:, -1].abs()).all()):
-            kept.append(j)
-    return tuple(kept) or network.free[:1]
+    return rowwise.terms(ALL_TERMS, theta[rowwise.places], etas, objective.as_read).bends
+
+
+def _is_positive(heads: Sequence[int], bends: Sequence[Sequence[Tensor]], rows: int) -> bool:
+    """Whether the curvature of each row in some heads is positive semi-definite, up to rounding."""
+    hessian = [torch.stack([bends[max(a, b)][min(a, b)].expand(rows) for a in heads]) for b in heads]
+    values = torch.linalg.eigvalsh(torch.stack(hessian).permute(2, 0, 1))
+    return bool((values[:, 0] >= -CURVATURE_ROUNDING * values[:, -1].abs()).all())
 
 
 class Nested:
     """The optimum of a network's heads and constants, by Newton's method.
 
-    For a Normal mean of known scale one step is the solution of the normal equations; a second look confirms
-    it, and mends what they lose to rounding. Combinations that neither features nor priors tell apart stay
-    where they are.
+    For a Normal mean of known scale one step solves the normal equations; a second evaluation verifies the
+    solution and corrects its rounding errors. Combinations of parameters that neither features nor priors
+    identify keep their values.
 
     Raises:
         ModelError: see `nestable`.
@@ -111,23 +125,23 @@ class Nested:
         self.own = slice(ends[-1], len(self.places))
 
     def optimum(self, designs: Sequence[Tensor], theta: Tensor) -> Optimum:
-        """The optimum given the designs `(N, F)`, from where heads and constants are in `theta` `(K,)`."""
+        """The optimum given the designs `(N, F)`, from the heads and constants in `theta` `(K,)`."""
         rows = self.objective.rows
         columns, grams = [with_one(each) for each in designs], dict[tuple[int, int], Tensor]()
-        at = self._look(columns, theta, grams)
-        for _ in range(STEPS):
+        at = self._evaluate(columns, theta, grams)
+        for _ in range(MAX_INNER_STEPS):
             if not math.isfinite(at.value) or not bool(torch.isfinite(at.hessian).all()):
                 break
             step, decrement, _ = newton_direction(at.hessian, at.gradient, rows)
-            near = decrement <= CLOSE * math.sqrt(rows)
-            new = None if near else self._descended(columns, at, step, decrement, grams)
+            near = decrement <= NEWTON_DECREMENT_TOLERANCE * math.sqrt(rows)
+            new = None if near else self._line_search(columns, at, step, decrement, grams)
             if new is None:
-                return self._ended(columns, at, step, decrement)
+                return self._final_step(columns, at, step, decrement)
             at = new
         return Optimum(at.theta, at.value, at.terms.slopes, at.slope)
 
     def bends(self, designs: Sequence[Tensor], theta: Tensor) -> list[Tensor]:
-        """The curvature of the rows in each head's values `(N,)`, where it is not negative."""
+        """The curvature of the rows in each head's values `(N,)`, negative ones replaced by 0."""
         etas = self._etas([with_one(each) for each in designs], theta)
         terms = self._terms(theta, etas)
         rows = self.objective.rows
@@ -140,7 +154,9 @@ class Nested:
     def _terms(self, theta: Tensor, etas: Sequence[Tensor]) -> Terms:
         return self.rowwise.terms(ALL_TERMS, theta[self.rowwise.places], etas, self.objective.as_read)
 
-    def _look(self, columns: Sequence[Tensor], theta: Tensor, grams: dict[tuple[int, int], Tensor]) -> _Look:
+    def _evaluate(
+        self, columns: Sequence[Tensor], theta: Tensor, grams: dict[tuple[int, int], Tensor]
+    ) -> _Evaluation:
         terms, prior = self._terms(theta, self._etas(columns, theta)), self.shrinkage(theta)
         assert terms.own is not None
         assert terms.own_bends is not None
@@ -160,10 +176,10 @@ class Nested:
                 part = self.gathered(columns[self.design[j]], j, across[j].expand(rows))
                 hessian[place, own.start + c] += part
                 hessian[own.start + c, place] += part
-        return _Look(theta, float(terms.value) + prior.value, gradient, hessian, terms, prior.slope)
+        return _Evaluation(theta, float(terms.value) + prior.value, gradient, hessian, terms, prior.slope)
 
     def gathered(self, columns: Tensor, j: int, values: Tensor) -> Tensor:
-        """Derivatives `(N,)` in the values of a head as those in its coefficients that are free."""
+        """Derivatives in the free coefficients of a head from those in its values `(N,)`."""
         found = values @ columns
         free = self.network.heads[j].free
         return found if len(self.network.heads[j].places) == len(free) else found[free]
@@ -176,7 +192,7 @@ class Nested:
         values: Tensor,
         grams: dict[tuple[int, int], Tensor],
     ) -> Tensor:
-        """Products of the free columns of two heads; those without weights are kept for the next step."""
+        """Cross products of the free columns of two heads; unweighted ones are stored for later steps."""
         left, right = (columns[self.design[i]] for i in (j, k))
         if bool((values == values[0]).all()):
             key = self.design[j], self.design[k]
@@ -188,27 +204,29 @@ class Nested:
         first, second = (self.network.heads[i].free for i in (j, k))
         return whole if bool(first.all() and second.all()) else whole[first][:, second]
 
-    def _descended(
+    def _line_search(
         self,
         columns: Sequence[Tensor],
-        at: _Look,
+        at: _Evaluation,
         step: Tensor,
         decrement: float,
         grams: dict[tuple[int, int], Tensor],
-    ) -> _Look | None:
-        """The first point along a step that descends enough; None if there is none."""
-        noise = 64 * EPSILON * (abs(at.value) + math.sqrt(self.objective.rows))
+    ) -> _Evaluation | None:
+        """Backtracking line search: the first point of sufficient decrease; None if there is none."""
+        noise = 64 * UNIT_ROUNDOFF * (abs(at.value) + math.sqrt(self.objective.rows))
         share = 1.0
-        for _ in range(40):
+        for _ in range(MAX_INNER_LINE_SEARCH_STEPS):
             theta = at.theta.index_add(0, self.places, step, alpha=share)
-            new = self._look(columns, theta, grams)
+            new = self._evaluate(columns, theta, grams)
             if math.isfinite(new.value) and new.value <= at.value - 1e-4 * share * decrement**2 + noise:
                 return new if new.value < at.value + noise else None
             share *= 0.25
         return None
 
-    def _ended(self, columns: Sequence[Tensor], at: _Look, step: Tensor, decrement: float) -> Optimum:
-        """The last step, with what it changes by the derivatives that are known."""
+    def _final_step(
+        self, columns: Sequence[Tensor], at: _Evaluation, step: Tensor, decrement: float
+    ) -> Optimum:
+        """The last step, with derivatives after it by a first-order expansion."""
         theta = at.theta.index_add(0, self.places, step)
         moves = [
             eta - old
@@ -226,5 +244,5 @@ class Nested:
 
 
 def with_one(design: Tensor) -> Tensor:
-    """`[1, design]`."""
+    """`[1, design]`: the design with a column for the intercept."""
     return torch.cat([design.new_ones((len(design), 1)), design], dim=1)

@@ -1,4 +1,4 @@
-"""Projected problems: a network's loss where its heads and constants are always at their optimum."""
+"""Variable projection: a network's loss, minimised over its heads and constants, in the other weights."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from neglog.projection.headed import Headed, headed
 from neglog.projection.learned import Features
 from neglog.projection.nested import Nested, Optimum, nestable, with_one
 
-NUMBERS = 1_000_000
-"""So many derivatives, rows times weights, are held at a time."""
-LARGEST = 1_000
-"""Of more weights than this no matrix is made."""
+MAX_HEAD_DERIVATIVES = 1_000_000
+"""Derivatives of a head, rows × weights, that are formed at a time."""
+MAX_GAUSS_NEWTON_WEIGHTS = 1_000
+"""Above this many weights the Gauss-Newton matrix is not formed."""
 
 
 def network_of(objective: Objective) -> Headed:
@@ -103,14 +103,14 @@ class Projected(Coordinates):
         Source: Kaufman (1975), A variable projection method for solving separable nonlinear least squares
         problems.
         """
-        if len(self.outer) > LARGEST:
+        if len(self.outer) > MAX_GAUSS_NEWTON_WEIGHTS:
             return None
         theta = self.units * z
         designs = self.features(theta[self.trunk])
         whole = torch.diag(self.nested.shrinkage(theta).sums.clamp_min(0.0))
         bends = self.nested.bends(designs, theta)
         coefficients = [head.coefficients(theta) for head in self.network.heads]
-        step = max(1, NUMBERS // len(self.outer))
+        step = max(1, MAX_HEAD_DERIVATIVES // len(self.outer))
         for start in range(0, self.rows, step):
             rows = slice(start, min(start + step, self.rows))
             slopes = self.features.slopes(theta[self.trunk], coefficients, rows)

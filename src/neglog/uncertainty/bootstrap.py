@@ -1,4 +1,4 @@
-"""The bootstrap: how far the estimates of a fit move when its data are drawn again."""
+"""The bootstrap: the sampling distribution of estimates by refits to resampled data."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from neglog.uncertainty.information import influence
 
 Kind = Literal["rows", "weights", "parametric"]
 Interval = Literal["percentile", "basic", "bca"]
-CHUNK = 20_000_000
-"""So many numbers, draws times rows, are drawn at a time,"""
-PART = 100_000
-"""and so many of their rows: they stay in the cache."""
+MAX_RESAMPLED_ENTRIES = 20_000_000
+"""Entries of the weights or responses of resampled data, draws × rows, that are held at a time."""
+COUNTED_ENTRIES = 100_000
+"""Entries of row indices that are drawn and counted at a time, so that they stay in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class Bootstrap:
-    """Estimates from data that were drawn again. A value, as `Fit` is.
+    """Estimates from resampled data. A value, as `Fit` is.
 
     Attributes:
-        fit: what was bootstrapped.
-        kind: how the data were drawn.
-        draws: the estimates, one row for each draw that has an optimum, by its number, and one column for
+        fit: the fit that was bootstrapped.
+        kind: the resampling scheme.
+        draws: the estimates, one row for each draw that has an optimum, by its index, and one column for
             each (parameter, term) of `summary`.
         converged: whether an optimum was certified, `(draws,)`. A draw can be without one: separated classes,
             dependent columns.
@@ -72,12 +72,12 @@ class Bootstrap:
         With q the quantiles of the draws and t the estimate, ``percentile`` is [q(a/2), q(1 - a/2)] and
         ``basic`` [2t - q(1 - a/2), 2t - q(a/2)], of the logarithm of a positive parameter and the log-odds of
         one between two ends (a correlation, a share), so that it stays in its range. ``bca``
-        takes the quantiles that bias and skewness ask for (accelerated by the infinitesimal jackknife), and
-        needs resampled rows or groups.
+        corrects the quantiles for bias and skewness (acceleration by the infinitesimal jackknife), and needs
+        resampled rows or groups.
 
         Raises:
-            ModelError: `level` is not between 0 and 1, no such kind, too few draws for the level; for
-                ``bca``, other draws than of rows, or a fit without an information matrix.
+            ModelError: `level` is not between 0 and 1; an unknown kind; too few draws for the level; for
+                ``bca``, draws that do not resample rows, or a fit without an information matrix.
 
         Sources: Davison & Hinkley (1997), Bootstrap Methods and their Application, chapter 5; Efron (1987),
         Better bootstrap confidence intervals; DiCiccio & Efron (1996), section 6, for the acceleration.
@@ -100,7 +100,7 @@ class Bootstrap:
         return pd.DataFrame(ends, index=self.draws.columns, columns=["lower", "upper"])
 
     def _reflected(self, estimate: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """The ends `(K, 2)` reflected at the estimates, on a scale on which a parameter has no ends."""
+        """The ends `(K, 2)` reflected at the estimates, on the unbounded scale of each parameter."""
         assert self.fit.objective is not None
         labels = labels_of(self.fit, self.fit.objective)
         known = dict(zip(labels, zip(*flat_range(self.fit.objective), strict=True), strict=True))
@@ -149,34 +149,34 @@ def bootstrap(
     seed: int = 0,
     solver: Any = None,
 ) -> Bootstrap:
-    """Fit again to data that are drawn again, to see how far the estimates move.
+    """Refit a model to resampled data, for the sampling distribution of its estimates.
 
-    Models that `mle_batch` takes are fitted all at once; others one after the other, from the estimates on.
+    Models that `mle_batch` takes are fitted together; others one after the other, from the estimates on.
 
     Args:
         fit: a maximum-likelihood fit that converged.
-        draws: how many data sets.
+        draws: the number of data sets.
         kind: ``"rows"`` draws as many observations as there are, with replacement (of whole groups, if
             `groups` is given); ``"weights"`` gives each observation, or each group, an exponential weight:
             the Bayesian bootstrap, without empty classes; ``"parametric"`` keeps `x` and draws `y` from the
             fitted model.
-        groups: what rows belong together, `(N,)`, such as the patient of a visit: rows within a group may
-            depend on each other.
-        seed: of a random generator of its own. The same seed gives the same draws.
-        solver: one of `neglog.solvers` for the refits, which then go one by one; None to choose.
+        groups: the group of each row, `(N,)`, such as the patient of a visit: rows within a group may be
+            dependent.
+        seed: the seed of the draws. The same seed gives the same draws.
+        solver: one of `neglog.solvers` for the refits, which then run one by one; None for the default.
 
     Raises:
         ModelError: the fit is not one of maximum likelihood, or did not converge; fewer than two draws have
-            an optimum; no such kind.
-        DataError: the fit was read from disk, without its data; `groups` do not fit the rows, or cannot be
-            had with ``"parametric"``; weights that are not whole numbers, unless the draws are weights.
+            an optimum; an unknown kind.
+        DataError: the fit was read from disk, without its data; `groups` do not match the rows, or are given
+            with ``"parametric"``; weights that are not whole numbers, unless the draws are weights.
 
     Warns:
         ConvergenceWarning: draws without a certified optimum, which are left out.
 
     Posterior modes (`map_estimate`) are refused: penalised estimates are biased towards their prior, so the
-    spread of their refits says how they vary but not where the truth is; with a lasso it is wrong even for
-    that (Chatterjee & Lahiri 2010). Their uncertainty is the posterior's.
+    variance of refits is not their error; for a lasso it is not even a consistent estimate of their variance
+    (Chatterjee & Lahiri 2010). Their uncertainty is the posterior's.
 
     Sources: Efron (1979), Bootstrap methods; Rubin (1981), The Bayesian bootstrap; Davison & Hinkley (1997),
     section 3.8, for groups.
@@ -192,8 +192,8 @@ def bootstrap(
     data = _checked(fit, draws, kind, seed)
     if solver is not None:
         check_solver("solver", solver)
-    numbers = None if groups is None else _numbers(groups, data, kind)
-    size = max(1, CHUNK // data.rows)
+    numbers = None if groups is None else _group_numbers_of(groups, data, kind)
+    size = max(1, MAX_RESAMPLED_ENTRIES // data.rows)
     samples = (
         _parametric(fit, data, draws, size, seed)
         if kind == "parametric"
@@ -215,7 +215,7 @@ def bootstrap(
 
 
 Sample = tuple[Data, Tensor, Tensor | None]
-"""Data, whose own y and weights do not count; y `(N,)` or `(S, N)`; weights `(S, N)` or None."""
+"""Data, whose own y and weights are not used; y `(N,)` or `(S, N)`; weights `(S, N)` or None."""
 
 
 def _checked(fit: Fit, draws: int, kind: str, seed: int) -> Data:
@@ -240,7 +240,7 @@ def _checked(fit: Fit, draws: int, kind: str, seed: int) -> Data:
     return data
 
 
-def _numbers(groups: Any, data: Data, kind: str) -> np.ndarray:
+def _group_numbers_of(groups: Any, data: Data, kind: str) -> np.ndarray:
     if kind == "parametric":
         raise DataError("kind='parametric' draws every y by itself, as the model says; leave `groups` out.")
     return group_numbers(groups, data)
@@ -250,7 +250,7 @@ def group_numbers(groups: Any, data: Data) -> np.ndarray:
     """The groups of the rows that were fitted, as numbers from 0, `(N,)`.
 
     Raises:
-        DataError: `groups` do not fit the rows, are missing in one, or are a single group.
+        DataError: `groups` do not match the rows, have a missing entry, or are a single group.
     """
     given = as_labels("groups", groups)
     if given.ndim != 1:
@@ -289,13 +289,13 @@ def _reweighted(
 
 
 def _counts(items: np.ndarray | None, size: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of `size` things is drawn `(draws, size)`, when all `items` are drawn anew.
+    """How often each of `size` rows or groups is drawn `(draws, size)`, resampling `items` with replacement.
 
-    Without `items`, each thing is one.
+    `items` are indices of rows, each as often as its weight; None stands for each index once.
     """
     number = size if items is None else len(items)
     counts, one = torch.zeros((draws, size), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-    step = max(1, PART // number)
+    step = max(1, COUNTED_ENTRIES // number)
     for low in range(0, draws, step):
         part = counts[low : low + step]
         drawn = rng.integers(number, size=(len(part), number), dtype=np.uint32)
@@ -305,7 +305,7 @@ def _counts(items: np.ndarray | None, size: int, draws: int, rng: np.random.Gene
 
 
 def _parametric(fit: Fit, data: Data, draws: int, size: int, seed: int) -> Iterator[Sample]:
-    """The data with y `(S, N)` from the fitted model, for some draws at a time; each observation a row."""
+    """The data with y `(S, N)` from the fitted model, for some draws at a time; one row per observation."""
     if data.weights is not None:
         index = torch.arange(data.rows).repeat_interleave(data.weights.long())
         data = replace(data.take(index), weights=None)
@@ -320,7 +320,7 @@ def _parametric(fit: Fit, data: Data, draws: int, size: int, seed: int) -> Itera
 
 
 def _refitted(fit: Fit, samples: Iterator[Sample], solver: Any) -> tuple[dict[str, Tensor], Tensor, str]:
-    """The parameters `(draws, *shape)`, which are optima, and why the first of the others is none."""
+    """The parameters `(draws, *shape)`, which of them are optima, and why the first other is none."""
     found: list[Mapping[str, Tensor]] = []
     converged: list[Tensor] = []
     reason, together = "", solver is None
@@ -352,25 +352,32 @@ def _together(fit: Fit, data: Data, y: Tensor, weights: Tensor | None) -> tuple[
 def _one_by_one(
     fit: Fit, data: Data, y: Tensor, weights: Tensor | None, solver: Any
 ) -> tuple[dict[str, Tensor], Tensor, str]:
+    """Refits of single draws: parameters `(S, *shape)`, which are optima, and why the first other is none."""
     count = len(y) if weights is None else len(weights)
     params = {name: value.expand(count, *value.shape).clone() for name, value in fit.params.items()}
     converged, reason = torch.zeros(count, dtype=torch.bool), ""
     for s in range(count):
-        own = y[s] if weights is None else y
-        mass = None if weights is None else weights[s]
-        settings = {"weights": mass, "start": fit.params, "solver": solver, **data.keywords}
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                one = mle(fit.model, data.x, own, **settings)
-        except NeglogError as error:
-            reason = reason or f" (the first: {error})"
+        sample = (y[s], None) if weights is None else (y, weights[s])
+        one, failure = _refit(fit, data, *sample, solver)
+        reason = reason or failure
+        if one is None:
             continue
         converged[s] = one.converged
-        reason = reason if one.converged else reason or f" (the first: {one.status})"
         for name, value in one.params.items():
             params[name][s] = value
     return params, converged, reason
+
+
+def _refit(fit: Fit, data: Data, y: Tensor, weights: Tensor | None, solver: Any) -> tuple[Fit | None, str]:
+    """A fit to one draw, if there is any, and why it is no optimum."""
+    settings = {"weights": weights, "start": fit.params, "solver": solver, **data.keywords}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            one = mle(fit.model, data.x, y, **settings)
+    except NeglogError as error:
+        return None, f" (the first: {error})"
+    return one, "" if one.converged else f" (the first: {one.status})"
 
 
 def _estimates(fit: Fit) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Constraints: linear hypotheses on parameters, read from a string such as ``"x1 = 0, x2 - x3 = 1"``."""
+"""Linear hypotheses on parameters, parsed from a string such as ``"x1 = 0, x2 - x3 = 1"``."""
 
 from __future__ import annotations
 
@@ -12,31 +12,27 @@ from torch import Tensor
 
 from neglog.errors import ModelError
 
+# The parser of formulaic 1.2 (`LinearConstraints`) fails on 1e-3, "=-1" and "a:b", and misreads "a = b = 1".
 TOKEN = re.compile(
     r"\s*(?P<token>`[^`]+`|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[^\W\d][\w.:]*(?:\[[^\]]*\])*|[-+*/=,])"
 )
 Terms = dict[str, float]
-"""Name -> coefficient; the constant is under the empty name."""
+"""Name -> coefficient; the constant has the empty name."""
 
 
 def linear_constraints(hypothesis: str, index: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
     """R `(H, K)` and q `(H,)` of the hypothesis R b = q on parameters, each a (parameter, term).
 
-    Each constraint is a sum of multiples of parameters, and of numbers, on each side of ``=``; ``= 0`` may be
-    left out, and commas separate constraints. A parameter is ``mean[x1]``, or ``x1`` where only one predictor
-    has that term, or a constant such as ``sigma``; backticks hold names with other signs.
+    Each side of ``=`` is a sum of numbers and of multiples of parameters; ``= 0`` may be left out, and commas
+    separate constraints. A parameter is ``mean[x1]``, or ``x1`` where only one predictor has that term, or a
+    constant such as ``sigma``; names with other characters are written in backticks.
 
     Raises:
-        ModelError: what cannot be read, is not linear, or names no parameter, or more than one.
+        ModelError: the hypothesis cannot be parsed, is not linear, or has an unknown or ambiguous name.
     """
-    found = []
-    for part in _split(_tokens(hypothesis), ","):
-        sides = [_sum(side, hypothesis) for side in _split(part, "=")]
-        sides = sides if len(sides) > 1 else [*sides, {}]
-        for left, right in pairwise(sides):
-            found.append({key: left.get(key, 0.0) - right.get(key, 0.0) for key in {**left, **right}})
-    names, matrix = _names(index), torch.zeros((len(found), len(index)), dtype=torch.float64)
-    for row, terms in zip(matrix, found, strict=True):
+    constraints, names = _constraints(hypothesis), _names(index)
+    matrix = torch.zeros((len(constraints), len(index)), dtype=torch.float64)
+    for row, terms in zip(matrix, constraints, strict=True):
         for name, coefficient in terms.items():
             if name:
                 row[_place(name, names)] += coefficient
@@ -44,7 +40,18 @@ def linear_constraints(hypothesis: str, index: Sequence[tuple[str, str]]) -> tup
             raise ModelError(
                 f"a constraint in {hypothesis!r} has no parameter left, so there is nothing to test."
             )
-    return matrix, -torch.tensor([terms.get("", 0.0) for terms in found], dtype=torch.float64)
+    return matrix, -torch.tensor([terms.get("", 0.0) for terms in constraints], dtype=torch.float64)
+
+
+def _constraints(hypothesis: str) -> list[Terms]:
+    """The terms of left side minus right side, of each constraint; ``a = b = c`` has two of them."""
+    found = []
+    for part in _split(_tokens(hypothesis), ","):
+        sides = [_sum(side, hypothesis) for side in _split(part, "=")]
+        sides = sides if len(sides) > 1 else [*sides, {}]
+        for left, right in pairwise(sides):
+            found.append({key: left.get(key, 0.0) - right.get(key, 0.0) for key in {**left, **right}})
+    return found
 
 
 def _tokens(hypothesis: str) -> list[str]:
@@ -89,27 +96,43 @@ def _sum(tokens: Sequence[str], hypothesis: str) -> Terms:
 
 def _add(terms: Terms, sign: float, product: Sequence[str], hypothesis: str) -> None:
     """Add a product such as ``2 * x1 / 3`` to the terms."""
-    factors, signs = product[::2], ["*", *product[1::2]]
-    names = [factor.strip("`") for factor in factors if factor[0] not in "0123456789."]
-    well = len(factors) == len(signs) and all(each in ("*", "/") for each in signs)
-    if not well or len(names) > 1 or any(factor in "*/+-" for factor in factors):
+    factors, operators = product[::2], ["*", *product[1::2]]
+    names = [factor.strip("`") for factor in factors if not _is_number(factor)]
+    if len(names) > 1 or not _alternate(factors, operators):
         raise ModelError(
             f"{hypothesis!r} is not a list of linear constraints; write them as in 'x1 = 0, 2 * x2 - x3 = 1'."
         )
-    number = sign
-    for factor, each in zip(factors, signs, strict=True):
-        if each == "/" and (factor[0] not in "0123456789." or float(factor) == 0):
-            raise ModelError(f"{hypothesis!r} divides by {factor}, so it is not linear.")
-        if factor[0] in "0123456789.":
-            number = number * float(factor) if each == "*" else number / float(factor)
-    if not math.isfinite(number):
+    coefficient = sign
+    for factor, operator in zip(factors, operators, strict=True):
+        coefficient = _scaled(coefficient, operator, factor, hypothesis)
+    if not math.isfinite(coefficient):
         raise ModelError(f"{hypothesis!r} holds a number beyond the range of floats; write a finite one.")
     name = names[0] if names else ""
-    terms[name] = terms.get(name, 0.0) + number
+    terms[name] = terms.get(name, 0.0) + coefficient
+
+
+def _is_number(token: str) -> bool:
+    return token[0] in "0123456789."
+
+
+def _alternate(factors: Sequence[str], operators: Sequence[str]) -> bool:
+    """Whether the tokens of a product are a factor, an operator, a factor, and so on."""
+    alternating = len(factors) == len(operators) and not {"*", "/", "+", "-"} & set(factors)
+    return alternating and {"*", "/"} >= set(operators)
+
+
+def _scaled(coefficient: float, operator: str, factor: str, hypothesis: str) -> float:
+    """A coefficient times or by a factor; a parameter has the factor 1."""
+    number = float(factor) if _is_number(factor) else None
+    if operator == "/" and not number:
+        raise ModelError(f"{hypothesis!r} divides by {factor}, so it is not linear.")
+    if number is None:
+        return coefficient
+    return coefficient * number if operator == "*" else coefficient / number
 
 
 def _names(index: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
-    """What a parameter may be called -> the places of all that are called so."""
+    """Name -> the indices of all parameters that it may mean."""
     names: dict[str, list[int]] = {}
     for place, (parameter, term) in enumerate(index):
         names.setdefault(f"{parameter}[{term}]" if term else parameter, []).append(place)

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from neglog.arguments import choice
 from neglog.conversion import as_labels, check_unmasked
+from neglog.data import Data
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.labels import jacobian, labels_of
+from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.predictors import RESPONSE
 from neglog.uncertainty.bootstrap import bootstrap, group_numbers
@@ -245,39 +247,49 @@ def leverages(coordinates: Coordinates, z: Tensor) -> Tensor:
     Raises:
         ModelError: the model has not one linear predictor with one output; a row has a leverage of 1.
     """
+    block, weights = _single_block(coordinates), coordinates.objective.data.weights
+    # Results are filled in place: allocated between the temporaries of blocks they would fragment the heap.
+    bends, found = coordinates.zeros(coordinates.rows), coordinates.zeros(coordinates.rows)
+    for rows, part in in_blocks(coordinates):
+        bends[rows] = _curvatures(part, z)
+    each = bends if weights is None else bends * weights
+    values, vectors = torch.linalg.eigh(block.cross(each, block))
+    curved = values > 1e-14 * values.max()  # a column without curvature has no leverage
+    root = vectors * torch.where(curved, values, torch.inf).rsqrt()
+    for rows, part in in_blocks(coordinates):
+        basis = part.blocks[0].basis
+        assert basis is not None
+        found[rows] = bends[rows] * replace(basis, transform=basis.transform @ root).dense().square().sum(1)
+    _check_leverages(found, coordinates.objective.data)
+    return found
+
+
+def _single_block(coordinates: Coordinates) -> Block:
+    """The one linear predictor of a model, of one output."""
     blocks = coordinates.blocks
     if not coordinates.cut or len(blocks) != 1 or blocks[0].basis is None or blocks[0].output is not None:
         raise ModelError(
             "HC2 and HC3 need leverages, which a model has with one linear predictor of one output; this one "
             "is another. Use 'HC1'."
         )
-    block, weights = blocks[0], coordinates.objective.data.weights
-    # What is kept is filled in place: results of each block between its temporaries would hold the heap open.
-    bends, found = coordinates.zeros(coordinates.rows), coordinates.zeros(coordinates.rows)
-    for rows, part in in_blocks(coordinates):
-        bends[rows] = _curvatures(part, z)
-    each = bends if weights is None else bends * weights
-    values, vectors = torch.linalg.eigh(block.cross(each, block))
-    held = values > 1e-14 * values.max()  # a column without curvature has no leverage
-    root = vectors * torch.where(held, values, torch.inf).rsqrt()
-    for rows, part in in_blocks(coordinates):
-        basis = part.blocks[0].basis
-        assert basis is not None
-        found[rows] = bends[rows] * replace(basis, transform=basis.transform @ root).dense().square().sum(1)
-    if bool((found > 1 - 1e-10).any()):
-        worst = int(found.argmax())
-        row = coordinates.objective.data.row(worst)
-        if weights is not None and float(weights[worst]) < 1:
-            raise ModelError(
-                f"row {row} has a weight of {float(weights[worst]):g}, less than one observation, and its "
-                f"leverage as a whole one is {float(found[worst]):.3g}: HC2 and HC3, which divide by 1 minus "
-                "the leverage, do not exist for it. Use 'HC1'."
-            )
+    return blocks[0]
+
+
+def _check_leverages(found: Tensor, data: Data) -> None:
+    if not bool((found > 1 - 1e-10).any()):
+        return
+    worst = int(found.argmax())
+    row = data.row(worst)
+    if data.weights is not None and float(data.weights[worst]) < 1:
         raise ModelError(
-            f"row {row} has a leverage of 1: it alone decides a coefficient, so HC2 and HC3 do not exist. "
-            "Use 'HC1'."
+            f"row {row} has a weight of {float(data.weights[worst]):g}, less than one observation, and its "
+            f"leverage as a whole one is {float(found[worst]):.3g}: HC2 and HC3, which divide by 1 minus "
+            "the leverage, do not exist for it. Use 'HC1'."
         )
-    return found
+    raise ModelError(
+        f"row {row} has a leverage of 1: it alone decides a coefficient, so HC2 and HC3 do not exist. "
+        "Use 'HC1'."
+    )
 
 
 def _curvatures(coordinates: Coordinates, z: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fisher's information: what an observation of each family is expected to tell of its parameters."""
+"""Fisher's information: the expected information of an observation of each family in its parameters."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from neglog.uncertainty.information import cut_run, in_blocks, slopes_of, summed
 Entries = Mapping[tuple[int, int], Tensor]
 Family = tuple[tuple[str, ...], Callable[..., Entries]]
 EULER = 0.5772156649015329
-LARGEST = 5_000_000
-"""So many probabilities may the information on a dispersion take."""
+"""The Euler-Mascheroni constant."""
+MAX_COUNT_PROBABILITIES = 5_000_000
+"""Largest number of probabilities, rows × counts, in the information on a dispersion."""
 
 
 def expected_information(coordinates: Coordinates, z: Tensor) -> Tensor:
-    """The information `(K, K)` in z that the rows are expected to carry if the model is true.
+    """The expected information `(K, K)` of the rows in z under the model.
 
-    Jᵀ I J summed over the rows, with I that of a family in its own parameters and J their derivatives.
+    The sum of Jᵀ I J over the rows: I is the information of a family in its own parameters, J their Jacobian.
 
     Raises:
-        ModelError: the density of `y` is none of those whose information is known.
+        ModelError: the information of the family of `y` is not known.
     """
     total = coordinates.zeros(coordinates.size, coordinates.size)
     for _, part in in_blocks(coordinates):
@@ -38,21 +39,9 @@ def expected_information(coordinates: Coordinates, z: Tensor) -> Tensor:
 
 
 def _of_rows(coordinates: Coordinates, z: Tensor) -> Tensor:
-    """The same, of so few rows that their derivatives fit in memory."""
+    """The expected information `(K, K)` of a block of rows."""
     ran, theta, etas = cut_run(coordinates, z)
-    msg = ran.sites[RESPONSE]
-    fn = msg["fn"]
-    known = family_of(fn)
-    plain = msg["mask"] in (None, False, True) and len(fn.batch_shape) == 1
-    if not plain or (known is None and family(fn) not in CLASSES):
-        names = ", ".join(
-            f"`{kind.__name__}`" for kind in (*FAMILIES, families.Categorical, families.Ordered)
-        )
-        raise ModelError(
-            f"the expected information of `{coordinates.objective.name}`, whose y is drawn from "
-            f"`{type(fn).__name__}`, is not known; it is for {names}. Use kind='observed' or 'sandwich'."
-        )
-    values, entries = _of_classes(fn) if known is None else _of_family(fn, known)
+    values, entries = _parameters(ran.sites[RESPONSE], coordinates.objective.name)
     slopes = [slopes_of(value, theta, etas) for value in values]
     weights = coordinates.objective.data.weights
     total = coordinates.zeros(coordinates.size, coordinates.size)
@@ -61,6 +50,22 @@ def _of_rows(coordinates: Coordinates, z: Tensor) -> Tensor:
         part = summed_products(coordinates, slopes[a], slopes[b], each.expand(coordinates.rows))
         total += part if a == b else part + part.T
     return total
+
+
+def _parameters(msg: Mapping[str, Any], model: str) -> tuple[list[Tensor], Entries]:
+    """The parameters `(N,)` of a response's family, and the entries of the information in them."""
+    fn = msg["fn"]
+    known = family_of(fn)
+    univariate = msg["mask"] in (None, False, True) and len(fn.batch_shape) == 1
+    if univariate and known is not None:
+        return _of_family(fn, known)
+    if univariate and family(fn) in CLASSES:
+        return _of_classes(fn)
+    names = ", ".join(f"`{kind.__name__}`" for kind in (*FAMILIES, families.Categorical, families.Ordered))
+    raise ModelError(
+        f"the expected information of `{model}`, whose y is drawn from `{type(fn).__name__}`, is not known; "
+        f"it is for {names}. Use kind='observed' or 'sandwich'."
+    )
 
 
 def _of_family(fn: Any, known: Family) -> tuple[list[Tensor], Entries]:
@@ -81,12 +86,12 @@ def _of_classes(fn: Any) -> tuple[list[Tensor], Entries]:
 
 
 def family_of(fn: Any) -> Family | None:
-    """The parameters and the information of the family of a density; None if they are not known."""
+    """The parameters and the information of the family of a density; None if unknown."""
     return FAMILIES.get(family(fn))
 
 
 def _location_scale(of_location: float, of_scale: float) -> Callable[..., Entries]:
-    """That of a symmetric density, in units of 1 / scale²."""
+    """The information of a symmetric density, in units of 1 / scale²."""
 
     def entries(fn: Any, location: Tensor, scale: Tensor) -> Entries:
         unit = scale.square().reciprocal()
@@ -131,7 +136,7 @@ def _binomial(fn: Any, logits: Tensor) -> Entries:
 def _negative_binomial(fn: Any, mean: Tensor, dispersion: Tensor) -> Entries:
     # With r = 1 / dispersion, I(r) = Σ_j P(Y > j) / (r + j)² - mean / (r (r + mean)); dr = -r² d(1 / r).
     r, last = 1 / dispersion, int(fn.icdf(torch.full_like(mean, 1 - 1e-13)).max())
-    if last * len(mean) > LARGEST:
+    if last * len(mean) > MAX_COUNT_PROBABILITIES:
         raise ModelError("the counts are too large for the expected information; use kind='observed'.")
     counts = torch.arange(last + 2, dtype=mean.dtype)[:, None]
     probabilities = fn.log_prob(counts).exp()

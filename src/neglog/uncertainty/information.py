@@ -1,4 +1,4 @@
-"""Uncertainty around the optimum: the information of a fit, its inverse, and the score of each row."""
+"""The information of a fit at its optimum, the inverse of it, and the scores of rows."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from neglog.predictors import RESPONSE
 from neglog.solvers.solution import largest_of, scaled_eigen
 from neglog.tracing import Run, run
 
-NUMBERS = 1_000_000
-"""So many numbers, rows times parameters, are held at a time."""
-NEAR = 0.25
-"""So many standard errors the heads of a network may be off: intervals at 95 % then hold 94 %."""
+MAX_SCORE_ENTRIES = 1_000_000
+"""Entries of the scores, rows × parameters, that are formed at a time."""
+MAX_HEAD_DISTANCE = 0.25
+"""Distance of a network's heads from their optimum, in standard errors; intervals at 95 % then cover 94 %."""
 
 
 def influence(fit: Fit) -> pd.DataFrame:
-    """How far one more observation like each moves the estimates, to first order: `(N, K)`.
+    """The first-order change of the estimates per additional observation like each row: `(N, K)`.
 
     The infinitesimal jackknife: the inverse information times the score of each row, without its weight.
 
@@ -51,7 +51,7 @@ def influence(fit: Fit) -> pd.DataFrame:
 
 
 def optimum(fit: Fit) -> tuple[Coordinates, Tensor]:
-    """The problem of a fit and where its optimum is, `(K,)`, where there is anything to say around it.
+    """The problem of a fit and its optimum `(K,)`, if standard errors exist there.
 
     Raises:
         ModelError: the fit did not converge, a prior has corners (lasso), or there are more than 200
@@ -67,7 +67,7 @@ def optimum(fit: Fit) -> tuple[Coordinates, Tensor]:
 
 
 def _flat(fit: Fit) -> str:
-    """Along what the loss is flat where a solver stopped, as words to be added; none where it is not."""
+    """The directions in which the loss is flat where a solver stopped, as words to append; else empty."""
     coordinates, objective = fit.coordinates, fit.objective
     assert coordinates is not None
     assert objective is not None
@@ -82,10 +82,10 @@ def _flat(fit: Fit) -> str:
 
 
 def data_and_objective(fit: Fit) -> tuple[Data, Objective]:
-    """What a fit was fitted to.
+    """The data and the objective of a fit.
 
     Raises:
-        DataError: it was read from disk, without its data.
+        DataError: the fit was read from disk, without its data.
     """
     data = data_of(fit)
     assert fit.objective is not None
@@ -102,9 +102,9 @@ def _check_smooth(objective: Objective) -> None:
 
 
 def around(fit: Fit) -> tuple[Coordinates, Tensor]:
-    """The problem that standard errors are of, and where its optimum is: of a network, that of its heads.
+    """The problem and the optimum that standard errors refer to: of a network, those of its heads.
 
-    What a network makes of `x` stands still, so that its heads are linear in features that are known.
+    The features of a network are fixed, so that its heads are linear in known designs.
 
     Raises:
         ModelError: as `optimum`; the heads of a network are not at their optimum given its features.
@@ -130,7 +130,7 @@ def _heads(fit: Fit) -> tuple[Coordinates, Tensor]:
     coordinates = rescaled(given, given.theta(fit.params))
     z = coordinates.z(given.theta(fit.params))
     away = _distance(coordinates, z)
-    if not away < NEAR:
+    if not away < MAX_HEAD_DISTANCE:
         raise ModelError(
             f"the heads of this network are {away:.2g} standard errors from their optimum given its features."
             " Fit them alone, with the network's weights held by `pyro.condition`, or go on from here with "
@@ -140,11 +140,11 @@ def _heads(fit: Fit) -> tuple[Coordinates, Tensor]:
 
 
 def _distance(coordinates: Coordinates, z: Tensor) -> float:
-    """How far from an optimum a point is, in standard errors."""
+    """The distance of a point from the optimum, in standard errors."""
     if not coordinates.kinked:
         root = inverse_root(coordinates, information(coordinates, z))
         return float((root.T @ coordinates.value_and_gradient(z)[1]).norm())
-    # A gradient says nothing at a corner. Where the loss is a parabola, it rises by half the square of this.
+    # At a corner there is no gradient. A quadratic loss rises by half the square of this distance.
     data = coordinates.objective.data
     settings: dict[str, Any] = {"weights": data.weights, **data.keywords}
     best = map_estimate(coordinates.objective.model, data.x, data.y, **settings)
@@ -152,11 +152,11 @@ def _distance(coordinates: Coordinates, z: Tensor) -> float:
 
 
 def in_blocks(coordinates: Coordinates) -> Iterator[tuple[slice, Coordinates]]:
-    """The problem in blocks of rows that fit in memory: which rows, and the problem of them.
+    """The problem in blocks of rows that fit in memory: the rows and the problem of each block.
 
     One block of all rows where the loss is not a sum over them. Each block has the priors in it.
     """
-    objective, size = coordinates.objective, max(1, NUMBERS // coordinates.size)
+    objective, size = coordinates.objective, max(1, MAX_SCORE_ENTRIES // coordinates.size)
     if coordinates.rows <= size or not objective.separable:
         yield ALL_ROWS, coordinates
         return
@@ -173,7 +173,7 @@ def _in_rows(block: Block, rows: slice) -> Block:
 
 
 def information(coordinates: Coordinates, z: Tensor) -> Tensor:
-    """The Hessian `(K, K)` of the loss in z; where it has corners, with what they are expected to tell."""
+    """The Hessian `(K, K)` of the loss in z; at corners, with the expected information."""
     return _kinked_information(coordinates, z) if coordinates.kinked else coordinates.hessian(z)
 
 
@@ -181,8 +181,8 @@ def inverse_root(coordinates: Coordinates, matrix: Tensor) -> Tensor:
     """A matrix L `(K, K)` with L Lᵀ the inverse of an information in z.
 
     Raises:
-        ModelError: the information is singular or indefinite; naming the coefficients and constants that
-            the direction without information moves.
+        ModelError: the information is singular or indefinite; the message names the coefficients and
+            constants along the direction without information.
     """
     if not bool(torch.isfinite(matrix).all()):
         raise ModelError("the information is not finite at the optimum, so there are no standard errors.")
@@ -200,7 +200,7 @@ def inverse_root(coordinates: Coordinates, matrix: Tensor) -> Tensor:
 
 
 def score_products(coordinates: Coordinates, z: Tensor, shares: Tensor | None = None) -> Tensor:
-    """The sum `(K, K)` over the rows of w s sᵀ, s the score in z, each by its share `(N,)`."""
+    """The sum `(K, K)` of w s sᵀ over the rows, s the score in z, each divided by its share `(N,)`."""
     total = coordinates.zeros(coordinates.size, coordinates.size)
     for rows, part in in_blocks(coordinates):
         ran, theta, etas = cut_run(part, z)
@@ -221,7 +221,7 @@ def scores(coordinates: Coordinates, z: Tensor) -> Tensor:
 
 @torch.enable_grad()
 def cut_run(coordinates: Coordinates, z: Tensor) -> tuple[Run, Tensor, dict[Block, Tensor]]:
-    """The model without weights, cut at its predictors; with theta and these, to differentiate it in."""
+    """A run of the model without weights, cut at its predictors; theta and the predictors as leaves."""
     objective, theta = coordinates.objective, coordinates.theta(z).requires_grad_()
     etas = {block: eta.requires_grad_() for block, eta in _etas(coordinates, z).items()}
     ran = run(objective.model, objective.data, Run(objective.params(theta), etas=joined(etas)))
@@ -242,21 +242,21 @@ def row_slopes(
 
 @dataclass(frozen=True, eq=False)
 class Slopes:
-    """The derivatives of values `(N,)` in the predictors of their rows, and in what has no design."""
+    """The derivatives of values `(N,)` in the predictors of their rows and in parameters without design."""
 
     blocks: Mapping[Block, Tensor]
     """Block -> the derivatives `(N,)` in it."""
     others: Tensor
-    """Those `(N, S)` in some of theta itself."""
+    """The derivatives `(N, S)` in some entries of theta."""
     units: Tensor
-    """Which these are: columns `(K, S)` of the identity."""
+    """The entries, as columns `(K, S)` of the identity."""
 
 
 @torch.enable_grad()
 def slopes_of(values: Tensor, theta: Tensor, etas: Mapping[Block, Tensor]) -> Slopes:
     """The derivatives of values `(N,)`, each of which depends on its own row alone.
 
-    In predictors, of their sum; in theta, of their weighted sum and then in the weights.
+    In predictors by one derivative of the sum; in theta by a second one, of the weighted sum in the weights.
     """
     weights = torch.ones(len(values), dtype=theta.dtype, requires_grad=True)
     own, *by_eta = (
@@ -305,12 +305,12 @@ def _gathered(block: Block, values: Tensor, others: Tensor) -> Tensor:
 
 
 def _etas(coordinates: Coordinates, z: Tensor) -> dict[Block, Tensor]:
-    """The value of each block where the model is cut; none where it is not."""
+    """The linear predictor of each block; empty for a model that is not cut."""
     return {block: block.eta(z[block.places]) for block in coordinates.blocks} if coordinates.cut else {}
 
 
 def _kinked_information(coordinates: Coordinates, z: Tensor) -> Tensor:
-    """The Hessian, with the expected information of the Laplace location in the place of its 0."""
+    """The Hessian, with the expected information of the Laplace location, whose second derivative is 0."""
     if not coordinates.polyhedral:
         raise ModelError(
             "the loss has corners that are not in a linear predictor, so there are no standard errors."

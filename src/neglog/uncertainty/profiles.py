@@ -1,4 +1,4 @@
-"""Profiles: intervals of the values at which the likelihood, everything else refitted, is not yet too low."""
+"""Profile likelihood: intervals of a parameter from the likelihood maximised over all others."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from neglog.errors import ModelError
 from neglog.objective.coordinates import Coordinates
 from neglog.solvers import Newton
 
-CLOSE = 1e-7
-"""How near a profile interval ends to where it should, in standard errors."""
-FARTHEST = 30
-"""A likelihood that is still not too low at so many times the distance to be expected never will be."""
-STEPS = 60
+PROFILE_END_TOLERANCE = 1e-7
+"""Error of the ends of a profile interval, in standard errors."""
+MAX_PROFILE_EXPANSION = 30
+"""Ends farther from the estimate than this multiple of their distance under normality are infinite."""
+MAX_ROOT_STEPS = 60
+"""Largest number of steps of the search for an end."""
 
 
-class Held:
-    """A problem on the plane ``centre + plane @ v``, on which one parameter stands still."""
+class Constrained:
+    """A problem on the plane ``centre + plane @ v``, on which one parameter is fixed."""
 
     def __init__(self, problem: Coordinates, centre: Tensor, plane: Tensor) -> None:
         self.problem, self.centre, self.plane = problem, centre, plane
@@ -48,7 +49,7 @@ class Held:
         return value, self.plane.T @ gradient, self.plane.T @ hessian @ self.plane
 
     def sample(self) -> None:
-        """Nothing: the start is near."""
+        """Do nothing: the initial value is near the optimum."""
 
     def check(self, v: Tensor) -> None:
         """As `Coordinates.check`."""
@@ -56,7 +57,7 @@ class Held:
 
 
 class Profile:
-    """The likelihood along one unconstrained parameter, everything else at its best.
+    """The profile likelihood of one unconstrained parameter.
 
     `place` is its position in theta, and `root` `(K, K)` a root of the inverse information in z.
     """
@@ -69,20 +70,24 @@ class Profile:
         normal = coordinates.pull_back(unit)  # theta[place] = normal · z
         covariances = root @ (root.T @ normal)
         self.error = math.sqrt(float(normal @ covariances))
-        self.along = covariances / self.error  # the best answer of all others to one standard error of this
+        self.along = (
+            covariances / self.error
+        )  # the conditional optimum of all others per standard error of this
         whole, _ = torch.linalg.qr(normal[:, None], mode="complete")
         self.plane = whole[:, 1:]
 
     def distance(self, reach: float, v: Tensor) -> tuple[float, Tensor]:
-        """The signed root of the likelihood ratio, `reach` standard errors from the estimate; where it is.
+        """The root of the likelihood ratio at `reach` standard errors from the estimate, and the optimum `v`.
 
         Raises:
-            ModelError: the others have no optimum there, or a better one than the estimate.
+            ModelError: the other parameters have no optimum there, or a better one than the estimate.
         """
-        held = Held(self.coordinates, self.z + reach * self.along, self.plane)
-        value = held.value(v)
-        if held.size:
-            solution = Newton().minimise(held, v if math.isfinite(value) else torch.zeros_like(v), False)
+        constrained = Constrained(self.coordinates, self.z + reach * self.along, self.plane)
+        value = constrained.value(v)
+        if constrained.size:
+            solution = Newton().minimise(
+                constrained, v if math.isfinite(value) else torch.zeros_like(v), False
+            )
             value, v = solution.value, solution.z
             if not solution.converged:
                 raise ModelError(
@@ -103,21 +108,21 @@ class Profile:
         return math.sqrt(max(2 * rise, 0.0)), v
 
     def end(self, reach: float) -> float:
-        """Where the root of the likelihood ratio is |reach|, in standard errors; infinite if nowhere."""
+        """The point where the root of the likelihood ratio is |reach|, in standard errors; or infinity."""
         side, target = math.copysign(1.0, reach), abs(reach)
         low, high = (0.0, -target), (math.inf, math.inf)
         at, v = target, torch.zeros(self.plane.shape[1], dtype=self.z.dtype)
-        for step in range(STEPS):
+        for step in range(MAX_ROOT_STEPS):
             found, v = self.distance(side * at, v)
             gap = found - target
-            if abs(gap) < CLOSE:
+            if abs(gap) < PROFILE_END_TOLERANCE:
                 return side * at
             low, high = (low, (at, gap)) if gap > 0 else ((at, gap), high)
             if math.isinf(high[0]):
                 at = 2 * at
-                if at > FARTHEST * target:
+                if at > MAX_PROFILE_EXPANSION * target:
                     return side * math.inf
-            elif step % 3 == 2 or math.isinf(high[1]):  # the secant can keep one end for ever
+            elif step % 3 == 2 or math.isinf(high[1]):  # the secant may keep one end of the bracket for ever
                 at = 0.5 * (low[0] + high[0])
             else:
                 at = low[0] - low[1] * (high[0] - low[0]) / (high[1] - low[1])
