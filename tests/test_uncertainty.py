@@ -24,13 +24,14 @@ from neglog import (
     summary,
     with_priors,
 )
+from neglog.empirical import EmpiricalDistribution
 from neglog.errors import ConvergenceWarning, DataError, ModelError
 from neglog.labels import jacobian
 from neglog.predictors import linear, positive, rows
 from neglog.reports import estimates_html, estimates_latex, estimates_text
 from neglog.tracing import Run, run
 from neglog.uncertainty.fisher import FAMILIES, family_of
-from neglog.uncertainty.sparsity import reach_of, weighted_quantiles
+from neglog.uncertainty.sparsity import reach_of
 
 CASE = 1e-7
 """Relative: the references come from solvers that stop at 1e-8 of a standard error, or sum series to 1e-8."""
@@ -234,12 +235,14 @@ def test_a_bandwidth_stays_between_zero_and_one():
     assert 0.95 + reach_of(0.95, 20.0, "bofinger") < 1
 
 
-def test_weighted_quantiles_are_those_of_the_rows_twice():
+def test_weighted_quantiles_are_those_of_repeated_rows():
     values, weights = normal(9), torch.tensor([1.0, 2.0, 3.0] * 3)
     twice = np.repeat(values.numpy(), weights.int().numpy())
     for share in (0.0, 0.1, 0.37, 0.5, 0.99, 1.0):
-        found = weighted_quantiles(values, weights, [share]).item()
+        found = EmpiricalDistribution(values, weights).interpolated([share]).item()
         assert found == pytest.approx(np.quantile(twice, share), abs=1e-12)
+        step = EmpiricalDistribution(values, weights).quantile(share).item()
+        assert step == np.quantile(twice, share, method="inverted_cdf")
 
 
 AT = {

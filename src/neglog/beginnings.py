@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from neglog.empirical import EmpiricalDistribution
 from neglog.predictors import Designs, design
 
 Shapes = Mapping[str, torch.Size]
@@ -103,6 +104,4 @@ def few(x: Designs, y: Tensor, weights: Tensor) -> tuple[Designs, Tensor, Tensor
 
 def median(values: Tensor, weights: Tensor) -> Tensor:
     """The weighted median of `values` `(N,)`."""
-    ordered, order = values.sort()
-    mass = weights[order].cumsum(0)
-    return ordered[torch.searchsorted(mass, 0.5 * mass[-1])]
+    return EmpiricalDistribution(values, weights).quantile(0.5)

@@ -17,7 +17,7 @@ class EmpiricalDistribution:
 
     def __init__(self, values: Tensor, weights: Tensor) -> None:
         order = torch.from_numpy(np.argsort(values.detach().numpy()))
-        self.values, self.count = values[order], weights.sum()
+        self.values, self.weights = values[order], weights
         self.cumulative = weights[order].cumsum(0)
 
     @property
@@ -32,7 +32,7 @@ class EmpiricalDistribution:
 
     def interpolated(self, shares: Sequence[float]) -> Tensor:
         """Quantiles `(Q,)`, linear between order statistics as NumPy's; weights are frequencies."""
-        at = (torch.tensor(shares, dtype=self.values.dtype) * (self.count - 1)).clamp_min(0)
+        at = (torch.tensor(shares, dtype=self.values.dtype) * (self.weights.sum() - 1)).clamp_min(0)
         low, high = at.floor(), at.floor() + 1
         index = torch.stack([torch.searchsorted(self.cumulative, end, right=True) for end in (low, high)])
         below, above = self.values[index.clamp_max(len(self.values) - 1)]

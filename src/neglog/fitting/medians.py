@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neglog.empirical import EmpiricalDistribution
 from neglog.kinks import Corner, alike
 from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
@@ -98,10 +99,9 @@ def null_median(objective: Objective, theta: Tensor, free: Collection[str]) -> T
     if rows is None:
         return None
     y, factors = rows
-    order = np.argsort(y)
-    sums = np.cumsum(factors[order])
-    bias = y[order[min(int(np.searchsorted(sums, line.tau * sums[-1])), len(y) - 1)]]
-    loss = line.height * float(factors @ ((y - bias) * (line.tau - (y < bias)))) / sums[-1]
+    responses = EmpiricalDistribution(torch.from_numpy(y), torch.from_numpy(factors))
+    bias, total = float(responses.quantile(line.tau)), float(responses.total)
+    loss = line.height * float(factors @ ((y - bias) * (line.tau - (y < bias)))) / total
     if not loss > MIN_RELATIVE_LOSS * float(np.abs(y).max()):
         return None
     theta = theta.clone()

@@ -2,7 +2,7 @@
 
 The information of such a line is f Xᵀ X, where f is the density of the residuals at 0; its inverse 1 / f is
 called the sparsity. The scale is the mean of the loss over the rows, so that the equations of both together,
-Σ x (tau - 1[r < 0]) = 0 and Σ (loss(r) - scale) = 0, give a covariance for all that was estimated.
+Σ x (tau - 1[r < 0]) = 0 and Σ (loss(r) - scale) = 0, give a covariance of all estimates.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from neglog.empirical import EmpiricalDistribution
 from neglog.errors import ModelError
 from neglog.fitting.pinball import Pinball, pinball
 from neglog.objective.coordinates import Coordinates
@@ -20,12 +21,12 @@ BANDWIDTHS = ("hall-sheather", "bofinger")
 
 
 def line_covariance(coordinates: Coordinates, z: Tensor, kind: str, bandwidth: str) -> Tensor:
-    """The covariance `(K, K)` in theta of a line of least pinball loss, and of its scale where it is free.
+    """The covariance `(K, K)` in theta of a line of least pinball loss, and of its scale if that is free.
 
-    `kind` is ``"iid"`` or ``"kernel"``, as `neglog.covariance` has them.
+    `kind` is ``"iid"`` or ``"kernel"``, as for `neglog.covariance`.
 
     Raises:
-        ModelError: the loss is another one; no such bandwidth; residuals that have no spread.
+        ModelError: another loss; an unknown bandwidth; residuals without spread.
     """
     problem = pinball(coordinates)
     if problem is None:
@@ -40,7 +41,7 @@ def line_covariance(coordinates: Coordinates, z: Tensor, kind: str, bandwidth: s
     reach = reach_of(tau, count, bandwidth)
     gram = basis.cross(weights, basis)
     if kind == "iid":
-        ends = weighted_quantiles(residuals, weights, [tau - reach, tau + reach])
+        ends = EmpiricalDistribution(residuals, weights).interpolated([tau - reach, tau + reach])
         density = _positive(2 * reach / float(ends[1] - ends[0]) if ends[1] > ends[0] else math.inf)
         bread = torch.linalg.inv(density * gram)
     else:
@@ -96,23 +97,12 @@ def reach_of(tau: float, count: float, bandwidth: str) -> float:
     return reach
 
 
-def weighted_quantiles(values: Tensor, weights: Tensor, shares: list[float]) -> Tensor:
-    """Quantiles `(Q,)` of values `(N,)`, each as often as its weight, between order statistics as NumPy's."""
-    order = values.argsort()
-    ends, at = weights[order].cumsum(0), torch.tensor(shares, dtype=values.dtype) * (weights.sum() - 1)
-    at = at.clamp_min(0)
-    low, high = at.floor(), at.floor() + 1
-    index = torch.stack([torch.searchsorted(ends, part, right=True) for part in (low, high)])
-    below, above = values[order][index.clamp_max(len(values) - 1)]
-    return below + (at - low) * (above - below)
-
-
 def _width(residuals: Tensor, weights: Tensor, tau: float, reach: float) -> float:
-    """The width of a normal kernel: the reach, as the residuals would be spread if they were normal."""
+    """The width of a normal kernel: the bandwidth in the units of normal residuals."""
     count = weights.sum()
     mean = weights @ residuals / count
     deviation = float((weights @ (residuals - mean).square() / (count - 1)).sqrt())
-    low, high = weighted_quantiles(residuals, weights, [0.25, 0.75])
+    low, high = EmpiricalDistribution(residuals, weights).interpolated([0.25, 0.75])
     ends = torch.special.ndtri(torch.tensor([tau - reach, tau + reach], dtype=residuals.dtype))
     return _positive(float(ends[1] - ends[0]) * min(deviation, float(high - low) / 1.34))
 
