@@ -1,4 +1,4 @@
-"""Arguments that are numbers, flags, choices or dense tensors, held to their range and kind."""
+"""Validation of arguments: numbers, flags, choices, paths, dense tensors."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ LONGEST_VALUE = 200
 
 
 def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
-    """A finite number between `least` and `most`, neither of them.
+    """A finite number between `least` and `most`, exclusive.
 
     Raises:
-        ModelError: it is none.
+        ModelError: the value is something else.
     """
     given = value.item() if isinstance(value, Tensor) and _is_scalar(value) else value
     real = isinstance(given, Real) and not isinstance(given, bool)
@@ -41,10 +41,10 @@ def number(name: str, value: Any, least: float = -math.inf, most: float = math.i
 
 
 def share(name: str, value: Any) -> float:
-    """A number between 0 and 1, neither of them.
+    """A number between 0 and 1, exclusive.
 
     Raises:
-        ModelError: it is none.
+        ModelError: the value is something else.
     """
     return number(name, value, 0, 1)
 
@@ -53,7 +53,7 @@ def whole(name: str, value: Any, least: int = 1, most: int = LARGEST_COUNT) -> i
     """A whole number from `least` to `most`.
 
     Raises:
-        ModelError: it is none.
+        ModelError: the value is something else.
     """
     given = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
     if given is None or not least <= given <= most:
@@ -67,7 +67,7 @@ def seed_of(value: Any) -> int:
     """A seed of a random generator.
 
     Raises:
-        ModelError: it is none.
+        ModelError: the value is something else.
     """
     return whole("seed", value, 0, LARGEST_SEED)
 
@@ -76,9 +76,9 @@ def flag(name: str, value: Any) -> bool:
     """True or False.
 
     Raises:
-        ModelError: it is neither.
+        ModelError: the value is neither.
     """
-    if not isinstance(value, bool) and type(value).__name__ != "bool":  # NumPy's is called so too
+    if not isinstance(value, bool) and type(value).__name__ != "bool":  # NumPy's type has the same name
         raise ModelError(f"`{name}` must be True or False; it is {shown(value)}.")
     return bool(value)
 
@@ -87,7 +87,7 @@ def choice(name: str, value: Any, known: Collection[Any]) -> Any:
     """One of several names, or None where it is among them.
 
     Raises:
-        ModelError: it is none of them; the nearest one is proposed.
+        ModelError: the value is none of them; the message proposes the nearest one.
     """
     text = isinstance(value, str)
     if (text or value is None) and value in known:
@@ -103,7 +103,7 @@ def text(name: str, value: Any) -> str:
     """A text.
 
     Raises:
-        ModelError: it is none.
+        ModelError: the value is something else.
     """
     if not isinstance(value, str):
         raise ModelError(f"`{name}` must be text; it is {shown(value)}.")
@@ -114,7 +114,7 @@ def as_path(name: str, value: Any) -> Path:
     """A path in the file system.
 
     Raises:
-        DataError: it is none.
+        DataError: the value is something else.
     """
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise DataError(f"`{name}` must be a path; it is {shown(value)}.")
@@ -137,7 +137,7 @@ def mapping(name: str, value: Any, example: str) -> Mapping[Any, Any]:
     """A mapping.
 
     Raises:
-        ModelError: it is none.
+        ModelError: the value is something else.
     """
     if not isinstance(value, Mapping):
         raise ModelError(f"`{name}` must be a mapping, such as {example}; it is {shown(value)}.")
@@ -145,10 +145,10 @@ def mapping(name: str, value: Any, example: str) -> Mapping[Any, Any]:
 
 
 def checked_model(model: Any) -> Callable[..., Any]:
-    """A model, or an error that says what is none.
+    """A callable model.
 
     Raises:
-        ModelError: it is no function, but for example a class or a distribution.
+        ModelError: the value is not callable, or a class or a distribution.
     """
     if not callable(model) or isinstance(model, type | Distribution):
         what = "the class " * isinstance(model, type)
@@ -165,7 +165,7 @@ def check_takes_rows(model: Any) -> None:
     """Refuse a function that cannot be called as ``model(x, y)``.
 
     Raises:
-        ModelError: naming its parameters.
+        ModelError: the message names its parameters.
     """
     called = model.forward if isinstance(model, torch.nn.Module) else model
     try:
@@ -190,7 +190,7 @@ def _arguments_of(signature: inspect.Signature) -> str:
 
 
 def check_dense(name: str, value: Tensor) -> None:
-    """Refuse tensors without a number in each place.
+    """Refuse tensors without a number in each entry.
 
     Raises:
         DataError: a masked, sparse, nested, quantised or meta tensor.
@@ -219,7 +219,7 @@ def _is_scalar(value: Tensor) -> bool:
 
 
 def as_float(value: Any) -> float:
-    """A number as a float; infinity where it is too large for one."""
+    """A number as a float; infinity above its range."""
     try:
         return float(value)
     except OverflowError:
@@ -233,13 +233,13 @@ def _range(least: float, most: float) -> str:
 
 
 def shown(value: Any) -> str:
-    """A short value as it is, any other by its type."""
+    """The `repr` of a plain value, the type of any other."""
     plain = isinstance(value, str | int | float | None)
     return written(value) if plain else f"of type {type(value).__name__}"
 
 
 def written(value: Any) -> str:
-    """A value as `repr` has it, cut off where it is long; its type where `repr` fails.
+    """The `repr` of a value, truncated; its type if `repr` fails.
 
     Whole numbers of thousands of digits and lists nested thousands deep have no `repr`.
     """

@@ -1,7 +1,7 @@
-"""What can go wrong, by name.
+"""Exceptions and warnings.
 
-Every failure that neglog foresees is a :class:`NeglogError`, which is a ``ValueError``: its message
-names the argument, says what was needed, what came, and what to do.
+Every anticipated failure is a :class:`NeglogError`, which is a ``ValueError``. Its message names the
+argument, the requirement, the value and a remedy.
 """
 
 import sys
@@ -25,11 +25,11 @@ class NeglogError(ValueError):
 
 
 class DataError(NeglogError):
-    """The data do not fit the model: NaN, infinite, of the wrong shape, length, kind or support."""
+    """The data are invalid for the model: NaN, infinite, of the wrong shape, length, kind or support."""
 
 
 class ModelError(NeglogError):
-    """The model cannot be used as asked: an unknown site or predictor, or no observation site ``y``."""
+    """The model cannot be used in this way: an unknown site or predictor, or no observation site ``y``."""
 
 
 class SingularDesignError(NeglogError):
@@ -41,7 +41,7 @@ class UnboundedLikelihoodError(NeglogError):
 
 
 class ConvergenceWarning(UserWarning):
-    """A solver stopped before it reached an optimum; the fit says ``converged=False`` and why."""
+    """A solver stopped before an optimum; the fit has ``converged=False`` and the reason as `status`."""
 
 
 class DateWarning(UserWarning):
@@ -49,7 +49,7 @@ class DateWarning(UserWarning):
 
 
 class SamplingWarning(UserWarning):
-    """Draws of a posterior are not to be trusted as they are; its `status` says why."""
+    """Draws of a posterior fail a diagnostic; its `status` names it."""
 
 
 def warn(message: str, category: type[Warning]) -> None:

@@ -1,4 +1,4 @@
-"""Guides: `AutoDelta`, for every site name."""
+"""`AutoDelta` for every name of a site."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor
 class Delta(AutoDelta):
     """`pyro.infer.autoguide.AutoDelta`, but for how it stores its parameters.
 
-    `AutoDelta` keeps the value of a site ``median.weight`` as the attribute ``median.weight`` of the
+    `AutoDelta` stores the value of a site ``median.weight`` as the attribute ``median.weight`` of the
     guide, where ``median`` is already a method of the guide (as are ``quantiles``, ``double``, ``type``
     ...), and fails with an AttributeError. No model of `neglog.models` has such a site; one of yours may.
     Here dots in a site's name become underscores: the parameter is ``median_weight``. In Pyro's parameter
@@ -62,7 +62,7 @@ class Delta(AutoDelta):
         return values
 
     def _attribute(self, name: str) -> str:
-        """The attribute that keeps a site's value, another for each site: ``a.b`` and ``a_b`` are two."""
+        """The attribute that stores a site's value, unique to the site: ``a.b`` and ``a_b`` are two."""
         known: dict[str, str] = self.__dict__.setdefault("_attributes", {})
         if name not in known:
             flat = name.replace(".", "_")

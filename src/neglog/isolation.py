@@ -1,8 +1,8 @@
-"""Isolation: a computation depends on its arguments alone, in whatever surroundings it is called.
+"""Isolation: a computation depends on its arguments alone, not on global state of Pyro and torch.
 
 Pyro's handlers are one stack for all threads of a process, and torch's modes and defaults change what the
 same lines compute. A public function that runs a model is `isolated`: one thread at a time, no handler but
-those of the model itself, torch's own defaults. Everything is put back afterwards, after an interrupt too.
+those of the model itself, torch's own defaults. All state is restored afterwards, after an interrupt too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from neglog.errors import ModelError, NeglogError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-PYRO = {
+PYRO_DEFAULTS = {
     "binomial_approx_log_prob_tol": 0.0,
     "binomial_approx_sample_thresh": float("inf"),
     "cholesky_relative_jitter": 4.0,
@@ -39,7 +39,7 @@ PYRO = {
 
 
 def isolated(function: Callable[P, R]) -> Callable[P, R]:
-    """The function in surroundings of its own (`isolation`), with its name, signature and documentation."""
+    """The function within `isolation`, with its name, signature and documentation."""
 
     @wraps(function)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -51,7 +51,7 @@ def isolated(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Errors of torch about numbers that overflowed, as an error of neglog.
+    """Errors of torch about overflow, as errors of neglog.
 
     Raises:
         ModelError: a distribution refused its parameters, or a matrix could not be decomposed.
@@ -106,26 +106,26 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def isolation() -> Iterator[None]:
-    """One thread at a time, without the handlers, modes and defaults of the caller, which are put back.
+    """One thread at a time, without the handlers, modes and defaults of the caller, which are restored.
 
-    It can be entered again inside itself, as by a model that fits another one.
+    It is reentrant, for a model that fits another one.
     """
-    numpy = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")  # its own defaults
+    numpy = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")  # NumPy's defaults
     with _LOCK, _bare_pyro(), numpy, ExitStack() as usual:
-        for deviates, settled in TORCH:
+        for deviates, default in TORCH_DEFAULTS:
             if deviates():
-                usual.enter_context(settled())
+                usual.enter_context(default())
         yield
 
 
 class _Lock:
-    """A reentrant lock whose owner can lend it to threads that work for the owner while it waits for them."""
+    """A reentrant lock that its owner can lend to threads for which it waits."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Start afresh, as in a forked process, where the threads of its parent do not run."""
+        """Reset the lock, for a forked process, in which the threads of its parent do not run."""
         self.lock, self.guests = threading.RLock(), set[int]()
 
     def __enter__(self) -> None:
@@ -138,7 +138,7 @@ class _Lock:
 
     @contextmanager
     def lent(self) -> Iterator[Callable[[], None]]:
-        """A function that a thread calls to be a guest; it is one until the block ends."""
+        """A function by which a thread enters the lock as a guest, until the block ends."""
         mine = set[int]()
 
         def join() -> None:
@@ -187,13 +187,15 @@ def _no_function_modes() -> Iterator[None]:
 
 
 def _no_dispatch_modes() -> AbstractContextManager[Any]:
-    from torch.utils._python_dispatch import _disable_current_modes  # slow, and seldom needed
+    from torch.utils._python_dispatch import _disable_current_modes  # slow to import, and seldom needed
 
     return _disable_current_modes()
 
 
 def _no_transforms() -> AbstractContextManager[Any]:
-    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack  # slow, and seldom needed
+    from torch._functorch.pyfunctorch import (
+        temporarily_clear_interpreter_stack,
+    )  # slow to import, and seldom needed
 
     return temporarily_clear_interpreter_stack()
 
@@ -218,7 +220,7 @@ def _single_precision() -> Iterator[None]:
         torch.set_default_dtype(dtype)
 
 
-TORCH: tuple[tuple[Callable[[], Any], Callable[[], AbstractContextManager[Any]]], ...] = (
+TORCH_DEFAULTS: tuple[tuple[Callable[[], Any], Callable[[], AbstractContextManager[Any]]], ...] = (
     (torch._C._len_torch_function_stack, _no_function_modes),
     (torch._C._len_torch_dispatch_stack, _no_dispatch_modes),
     (torch._C._functorch.peek_interpreter_stack, _no_transforms),
@@ -228,6 +230,6 @@ TORCH: tuple[tuple[Callable[[], Any], Callable[[], AbstractContextManager[Any]]]
     (torch.is_anomaly_enabled, lambda: torch.autograd.set_detect_anomaly(False)),
     (torch.are_deterministic_algorithms_enabled, _nondeterministic),
     (lambda: torch.get_default_dtype() != torch.float32, _single_precision),
-    (lambda: pyro.settings.get() != PYRO, lambda: pyro.settings.context(**PYRO)),
+    (lambda: pyro.settings.get() != PYRO_DEFAULTS, lambda: pyro.settings.context(**PYRO_DEFAULTS)),
 )
-"""Whether a mode or a default differs from torch's or Pyro's own, and a context in which it does not."""
+"""Whether a mode or a setting differs from the default of torch or Pyro, and a context with the default."""

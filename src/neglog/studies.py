@@ -1,4 +1,4 @@
-"""Simulation studies: what losses recover of a known truth, with the Monte-Carlo error of what is said."""
+"""Simulation studies: errors of losses under a known truth, with their Monte-Carlo standard errors."""
 
 from __future__ import annotations
 
@@ -71,23 +71,23 @@ def robustness(
     data_sets: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What each loss recovers of the line y = 1 + 2 x as more rows become outliers.
+    """Errors of each loss for the line y = 1 + 2 x as more rows become outliers.
 
     Every cell is fitted to the same data sets: the same x, the same Normal(0, 1) noise, and outliers of a
-    smaller share are among those of a larger one. So differences between losses and shares have less
-    Monte-Carlo error than the columns ending in ``_se`` say of each.
+    smaller share are among those of a larger one. So differences between losses and shares have
+    smaller Monte-Carlo errors than the columns ending in ``_se``, which are those of single cells.
 
     Args:
-        losses: what the loss is called -> the model; its first predictor is the line. The first loss is
-            what efficiencies are relative to.
+        losses: name of the loss -> model, whose first predictor is the line. The first loss is the reference
+            of efficiencies.
         shares: the shares of rows that are outliers, each in [0, 1); rounded to whole rows.
         outliers: ``vertical`` adds `size` to the y of rows anywhere; ``symmetric`` adds or subtracts it, in
             the direction of the noise; ``end`` adds it to the y of the rows with the largest x;
-            ``leverage`` adds it to the x of rows anywhere, which no convex loss of the residual forgives.
-        size: how far outliers are off, in standard deviations of the noise (of x for ``leverage``).
+            ``leverage`` adds it to the x of rows anywhere, to which no convex loss of the residual is robust.
+        size: the displacement of outliers, in standard deviations of the noise (of x for ``leverage``).
         rows: the rows of a data set.
-        data_sets: how many data sets; Monte-Carlo errors fall with its square root.
-        seed: decides all of them; torch's random state is neither used nor changed.
+        data_sets: the number of data sets; Monte-Carlo errors decrease with its square root.
+        seed: the seed of the data sets; torch's random state is neither used nor changed.
 
     Returns:
         One row for each share and loss. For ``slope`` and ``intercept``: the bias, the root mean squared

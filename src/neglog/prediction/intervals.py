@@ -24,11 +24,12 @@ from neglog.tracing import Run, model_name, run
 from neglog.uncertainty.covariances import Kind, theta_covariance
 
 Of = Literal["mean", "outcome"]
-REST = 1e-9
-"""What is less of a standard error than this comes of rounding."""
-STEP = 1e-4
-"""Differences are taken over so many standard errors: right to 1e-8, by Taylor's series and by rounding."""
-TINY = 1e-300
+SLOPE_ROUNDING = 1e-9
+"""Differences of slopes attributed to rounding, relative to the largest standard error."""
+DIFFERENCE_STEP = 1e-4
+"""Step of central differences, in standard errors: an error of 1e-8 by truncation and by rounding."""
+SMALLEST_SLOPE = 1e-300
+"""Absolute tolerance of slopes, for means that do not depend on the parameters."""
 
 
 @isolated
@@ -45,31 +46,31 @@ def interval(
     seed: int = 0,
     **keywords: Any,
 ) -> pd.DataFrame:
-    """An interval for each row of `x`: of the mean E[y | x], or of an outcome y that is still to come.
+    """An interval for each row of `x`: of the mean E[y | x], or of a future outcome y.
 
     ``"mean"`` is Wald's, by the delta method: estimate, std_error, lower, upper. Where the mean is a function
     of one linear predictor it is symmetric on the scale of that predictor and mapped, so that a rate stays
-    positive and a probability between 0 and 1; else it is symmetric on the logarithm of a positive mean, on
-    the log-odds of one between two ends, and as it is on the line. Of a posterior it lies between quantiles
-    of the means at its draws, and the estimate is their mean.
+    positive and a probability between 0 and 1; else it is symmetric in the logarithm of a positive mean, in
+    the log-odds of a mean with two bounds, and in an unbounded mean itself. For a posterior the ends are
+    quantiles of the means at its draws, and the estimate is their mean.
 
-    ``"outcome"`` lies between quantiles of `predict`, with the doubt about the parameters unless
-    ``uncertainty=False``: estimate (the median), lower, upper. It holds at least `level` of the predicted
-    probability: the ends of a discrete outcome are the smallest numbers whose distribution function reaches
+    ``"outcome"`` has quantiles of `predict` as ends, with the uncertainty of the parameters unless
+    ``uncertainty=False``: estimate (the median), lower, upper. Its predicted probability is at least `level`:
+    the ends of a discrete outcome are the smallest numbers whose distribution function reaches
     (1 - level) / 2 and (1 + level) / 2.
 
     Args:
         fit: a fit; or a posterior, which has its own draws.
-        x: designs `(N, P)` as the fit had them; the table has the index of a data frame.
-        level: of the intervals.
+        x: designs `(N, P)` of the form of the fit's; the table has the index of a data frame.
+        level: the level of the intervals.
         kind: ``"mean"`` or ``"outcome"``.
-        covariance, groups: how far the estimates vary: `kind` and `groups` of `neglog.covariance`.
-        uncertainty, draws, seed: of ``"outcome"``, as `predict` has them.
-        keywords: what else the model takes for each row, such as ``exposure``, `(N,)`.
+        covariance, groups: the covariance of the estimates: `kind` and `groups` of `neglog.covariance`.
+        uncertainty, draws, seed: for ``"outcome"``, as for `predict`.
+        keywords: further row-wise arguments of the model, such as ``exposure``, `(N,)`.
 
     Raises:
-        ModelError: `level` is not between 0 and 1; no such kind; a response of vectors, or of classes without
-            an order; a mean that does not exist; as `covariance`.
+        ModelError: `level` is not between 0 and 1; an unknown kind; a response of vectors, or of unordered
+            classes; a mean that does not exist; as `covariance`.
         DataError: as `predict` and `covariance`.
 
     Source: McCullagh & Nelder (1989), Generalized Linear Models, section 4.4.
@@ -116,10 +117,10 @@ def quantile(
     groups: Any = None,
     **keywords: Any,
 ) -> Tensor:
-    """Quantiles of the distribution that is predicted for each row: `(N,)`, or `(N, Q)` for Q of them.
+    """Quantiles of the predictive distribution of each row: `(N,)`, or `(N, Q)` for Q of them.
 
-    By the quantile function of the family; of a mixture over draws of the parameters, or where the family has
-    none, by a root of the distribution function. Of a discrete outcome, the smallest number whose
+    By the quantile function of the family, if there is one; otherwise, and for a mixture over draws of the
+    parameters, by a root of the distribution function. For a discrete outcome, the smallest number whose
     distribution function is at least `q`.
 
     Args:
@@ -171,10 +172,10 @@ def _wald(fit: Fit, data: Data, level: float, matrix: Tensor) -> dict[str, Tenso
         raise ModelError(
             f"the mean of `{rows.name}` does not exist at these estimates; ask for kind='outcome'."
         )
-    spread = matrix.diagonal().clamp(min=0).sqrt()
-    slopes = _checked_slopes(rows.mean, theta, spread)
+    scale = matrix.diagonal().clamp(min=0).sqrt()
+    slopes = _checked_slopes(rows.mean, theta, scale)
     error = _errors(slopes, matrix)
-    carrier = rows.carrier(theta, slopes, spread)
+    carrier = rows.carrier(theta, slopes, scale)
     if carrier is None:
         sides = _linked(mean, error, reach, rows.response(theta).support)
     else:
@@ -199,7 +200,7 @@ class _Rows:
         self.name = model_name(fit.model)
 
     def at(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Run:
-        # A response that is given is not drawn; which one makes no difference to its distribution.
+        # An observed response is not drawn; its value does not change its distribution.
         values = {**self.objective.params(theta), RESPONSE: self.data.y}
         return run(self.model, self.data, Run(values, etas=etas), response=False)
 
@@ -233,7 +234,7 @@ class _Rows:
                 continue
             (along,) = torch.autograd.grad(mean.sum(), leaf)
             through = along[:, None] * row_slopes(partial(self.eta, name), theta)
-            if bool((((slopes - through).abs() * spread) <= REST * most).all()):
+            if bool((((slopes - through).abs() * spread) <= SLOPE_ROUNDING * most).all()):
                 return name, eta
         return None
 
@@ -253,30 +254,34 @@ def row_slopes(function: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _checked_slopes(function: Callable[[Tensor], Tensor], theta: Tensor, spread: Tensor) -> Tensor:
-    """`row_slopes`, held against a difference along one direction; differences where a mean has no others.
+    """`row_slopes`, verified by a difference along one direction; differences where autograd is incomplete.
 
-    The mean of a censored or truncated distribution is a quadrature that is not differentiated.
+    The mean of a censored or truncated distribution is a quadrature without derivatives.
     """
 
     def difference(direction: Tensor) -> Tensor:
-        return (function(theta + STEP * direction) - function(theta - STEP * direction)) / (2 * STEP)
+        return (
+            function(theta + DIFFERENCE_STEP * direction) - function(theta - DIFFERENCE_STEP * direction)
+        ) / (2 * DIFFERENCE_STEP)
 
     found = row_slopes(function, theta)
     direction = spread * torch.cos(torch.arange(len(theta), dtype=theta.dtype))
     along = difference(direction)
-    if torch.allclose(found @ direction, along, rtol=1e-3, atol=1e-3 * float(along.abs().max()) + TINY):
+    if torch.allclose(
+        found @ direction, along, rtol=1e-3, atol=1e-3 * float(along.abs().max()) + SMALLEST_SLOPE
+    ):
         return found
     columns = [difference(each) for each in torch.diag(spread)]
     return torch.stack(columns, -1) / torch.where(spread > 0, spread, 1.0)
 
 
 def _errors(slopes: Tensor, matrix: Tensor) -> Tensor:
-    """The standard errors `(N,)` of what has these derivatives `(N, K)` in parameters of this covariance."""
+    """The standard errors `(N,)` of values with the derivatives `(N, K)`, by the delta method."""
     return torch.linalg.vecdot(slopes @ matrix, slopes).clamp(min=0).sqrt()
 
 
 def _linked(mean: Tensor, error: Tensor, reach: float, support: Any) -> tuple[Tensor, ...]:
-    """Both ends of intervals that are symmetric where a mean has no border, and end before the border."""
+    """Both ends of intervals, symmetric on the scale on which the mean is unbounded."""
     low, high = (torch.as_tensor(end, dtype=mean.dtype) for end in ends(support))
     above, below = torch.isfinite(low), torch.isfinite(high)
     over = torch.where(above, mean - low, 1.0)

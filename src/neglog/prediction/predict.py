@@ -1,4 +1,4 @@
-"""Prediction: the distribution of new observations, and the log-likelihood of given ones."""
+"""The predictive distribution of new observations, and the log-likelihood of observed ones."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from neglog.signatures import check_keywords, roles_of
 from neglog.tracing import Run, model_name, run, takes_missing
 from neglog.uncertainty.covariances import Kind, theta_covariance
 
-DRAWS = 256
-"""Draws of the parameters: a power of two, of which the points of a Sobol sequence are evenly spread."""
+DEFAULT_PARAMETER_DRAWS = 256
+"""Draws of the parameters of a fit: a power of two, for which the points of a Sobol sequence are balanced."""
 
 
 @isolated
@@ -42,27 +42,27 @@ def predict(
 ) -> Any:
     """The distribution of `y` given `x`: a torch distribution of batch shape `(N,)`.
 
-    At the estimates it holds the doubt about `y` that the model states. With ``uncertainty=True`` it holds
-    the doubt about the parameters too: it is the mean of the model's own distributions over draws of the
-    parameters (`neglog.distributions.averaged.Averaged`), with `mean`, `variance`, `log_prob`, `cdf`, `icdf`
-    and `sample` of that mixture. The draws are Normal around the estimates in unconstrained coordinates,
+    By default it is the distribution at the estimates. With ``uncertainty=True`` it includes the uncertainty
+    of the parameters: it is the average of the model's distributions over draws of the parameters
+    (`neglog.distributions.averaged.Averaged`), with `mean`, `variance`, `log_prob`, `cdf`, `icdf` and
+    `sample` of that mixture. The draws are Normal around the estimates in unconstrained coordinates,
     where a positive parameter is its logarithm, with a covariance of `covariance`; they are the points of a
-    scrambled Sobol sequence, which are more even than random ones. Of a posterior, they are its own.
+    scrambled Sobol sequence, which are more even than random ones. A posterior has its own draws.
 
-    Memory goes with draws times rows; predict many rows in parts.
+    Memory is proportional to draws × rows; predict many rows in parts.
 
     Args:
-        fit: a fit; or a posterior, whose predictions always hold the doubt about the parameters.
-        x: designs `(N, P)` as the fit had them; a data frame is read by column name.
-        uncertainty: whether to hold the doubt about the parameters of a fit.
-        draws: how many draws of the parameters, best a power of two; 256 by default, and all that a
-            posterior has. Fewer of a posterior are evenly spaced ones.
+        fit: a fit; or a posterior, whose predictions always include the uncertainty of the parameters.
+        x: designs `(N, P)` of the form of the fit's; a data frame is read by column name.
+        uncertainty: whether to include the uncertainty of the parameters of a fit.
+        draws: the number of draws of the parameters, best a power of two; by default 256 for a fit, and all
+            draws of a posterior. A smaller number of these is evenly spaced.
         seed: the same seed gives the same draws of the parameters.
-        kind, groups: of the covariance, as `covariance` has them.
-        keywords: what else the model takes for each row, such as ``exposure``, `(N,)`.
+        kind, groups: the covariance of the estimates, as for `covariance`.
+        keywords: further row-wise arguments of the model, such as ``exposure``, `(N,)`.
 
     Raises:
-        DataError: designs of another form than the fit had, NaN or infinite values.
+        DataError: designs of another form than those of the fit, NaN or infinite values.
         ModelError: `draws` is not a positive whole number; with ``uncertainty=True``, as `covariance`.
 
     Source: for the points, Owen (1997), Scrambled net variance for integrals of smooth functions.
@@ -79,9 +79,9 @@ def predict(
     check_row_keywords(fit, keywords, predict)
     flag("uncertainty", uncertainty)
     if isinstance(fit, Posterior):
-        had = fit.objective.data
-        data = new_rows(fit.model, had.columns, had.keywords, x, keywords, predict)
-        return _at_draws(fit.objective.model, data, _some(fit, draws))
+        fitted = fit.objective.data
+        data = new_rows(fit.model, fitted.columns, fitted.keywords, x, keywords, predict)
+        return _at_draws(fit.objective.model, data, _thinned(fit, draws))
     data = rows_of(fit, x, keywords, predict)
     if not uncertainty:
         return _response(fit.model, data, fit.params)
@@ -89,13 +89,13 @@ def predict(
 
 
 def check_row_keywords(fit: Any, keywords: Collection[str], caller: Callable[..., Any]) -> None:
-    """Refuse keywords that neither the `caller` has, nor the rows of a fit or a posterior had.
+    """Refuse keywords that are neither arguments of `caller` nor row-wise arguments of the fit or posterior.
 
     Raises:
-        ModelError: one is unknown, or it is neither a fit nor a posterior.
+        ModelError: a keyword is unknown, or `fit` is neither a fit nor a posterior.
     """
-    had = fit.objective.data.keywords if isinstance(fit, Posterior) else check_fit(fit).keywords
-    check_keywords(caller, keywords, had, "the fit")
+    known = fit.objective.data.keywords if isinstance(fit, Posterior) else check_fit(fit).keywords
+    check_keywords(caller, keywords, known, "the fit")
 
 
 def rows_of(fit: Fit, x: Any, keywords: Mapping[str, Any], caller: Callable[..., Any]) -> Data:
@@ -114,11 +114,11 @@ def new_rows(
     *,
     dtype: torch.dtype = torch.float64,
 ) -> Data:
-    """Designs and row-wise keywords as validated data, whose response is 0 and counts for nothing.
+    """Designs and row-wise keywords as validated data, whose response is a placeholder of 0.
 
     Raises:
         DataError: designs of other columns, a keyword of those `needed` is missing, NaN or infinite values.
-        ModelError: neither the rows that were fitted nor the `caller` have a keyword.
+        ModelError: a keyword is neither of the fitted rows nor of `caller`.
     """
     check_keywords(caller, keywords, needed, "the fit")
     missing = sorted(set(needed) - set(keywords))
@@ -146,7 +146,7 @@ def parameter_draws(
         ModelError: `draws` is not a positive whole number; as `covariance`.
         DataError: as `covariance`.
     """
-    count, seed = whole("draws", DRAWS if draws is None else draws), seed_of(seed)
+    count, seed = whole("draws", DEFAULT_PARAMETER_DRAWS if draws is None else draws), seed_of(seed)
     matrix = theta_covariance(fit, kind, groups)
     assert fit.objective is not None
     scale = matrix.diagonal().clamp(min=0).sqrt()
@@ -162,8 +162,8 @@ def parameter_draws(
     }
 
 
-def _some(posterior: Posterior, draws: int | None) -> dict[str, Tensor]:
-    """The draws of a posterior, or so many of them that are evenly spaced: site name -> `(S, *shape)`."""
+def _thinned(posterior: Posterior, draws: int | None) -> dict[str, Tensor]:
+    """The draws of a posterior, or evenly spaced ones of them: site name -> `(S, *shape)`."""
     flat = {name: values.flatten(0, 1) for name, values in posterior.draws.items()}
     every = posterior.shape[0] * posterior.shape[1]
     if draws is None:
@@ -176,7 +176,7 @@ def _some(posterior: Posterior, draws: int | None) -> dict[str, Tensor]:
 
 def _response(model: Model, data: Data, values: Mapping[str, Tensor]) -> Any:
     """The distribution of the observations at these values of the parameters."""
-    if data.rows == 0:  # which torch's checks of parameters, and some samplers, do not take
+    if data.rows == 0:  # no validation: torch's checks of parameters, and some samplers, fail without rows
         with torch.no_grad(), pyro.validation_enabled(False):
             return run(model, data, Run({**values, RESPONSE: data.y}), response=False).sites[RESPONSE]["fn"]
     with torch.no_grad(), user_code(f"`{model_name(model)}`"):
@@ -186,8 +186,8 @@ def _response(model: Model, data: Data, values: Mapping[str, Tensor]) -> Any:
 def _at_draws(model: Model, data: Data, values: Mapping[str, Tensor]) -> Averaged:
     """The distribution of each row, averaged over draws of the parameters `(S, *shape)`.
 
-    The model runs once for all draws where it says of them what it says of each alone, which is held for the
-    first and the last; a model that does not runs draw by draw.
+    The model runs once for all draws, if its distributions are then those of single draws, which is verified
+    for the first and the last; otherwise it runs draw by draw.
     """
     count = len(next(iter(values.values())))
 
@@ -205,6 +205,7 @@ def _at_draws(model: Model, data: Data, values: Mapping[str, Tensor]) -> Average
 
 
 def _agree(together: Any, ends: Mapping[int, Any]) -> bool:
+    """Whether distributions at all draws have the log-densities of those at single draws."""
     if any(together.event_shape != fn.event_shape for fn in ends.values()):
         return False
     with torch.random.fork_rng(devices=[]):
@@ -220,7 +221,7 @@ def _agree(together: Any, ends: Mapping[int, Any]) -> bool:
 def log_likelihood(fit: Fit, x: Any, y: Any, **keywords: Any) -> Tensor:
     """The log-density of each `y` given `x` at the estimates, `(N,)`, in nats.
 
-    Under `masked` it is that of what is known of a row, and 0 where nothing is.
+    Under `masked` it is that of the known part of a row, and 0 for a row without one.
 
     Raises:
         DataError: as `predict`; a `y` of another shape or length, or outside the model's support.

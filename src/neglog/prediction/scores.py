@@ -1,4 +1,4 @@
-"""Scores: how well what was predicted for each row fits what came, by proper scoring rules."""
+"""Proper scoring rules: predictive distributions against observations."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from neglog.signatures import roles_of
 from neglog.tracing import model_name
 from neglog.uncertainty.covariances import Kind
 
-LEVELS = {"pinball": 0.5, "interval": 0.95}
-"""The scores of a level, and the level where none is given."""
-NAMES = ("log", "crps", "brier", *LEVELS)
+DEFAULT_LEVELS = {"pinball": 0.5, "interval": 0.95}
+"""The scores with a level -> their default level."""
+SCORES = ("log", "crps", "brier", *DEFAULT_LEVELS)
 
 
 @isolated
@@ -41,30 +41,30 @@ def scores(
     groups: Any = None,
     **keywords: Any,
 ) -> Tensor:
-    """The score of each row, `(N,)`, of what `predict` says of it. All are proper.
+    """The score of the predictive distribution of each row, `(N,)`. All scores are proper.
 
-    - ``"log"``: log p(y | x) in nats, as `log_likelihood` has it: the higher, the better. All others are
+    - ``"log"``: log p(y | x) in nats, as by `log_likelihood`: the higher, the better. All others are
       losses: the lower, the better.
-    - ``"crps"``: the continuous ranked probability score, in units of y; of a point forecast it is the
-      absolute error. See `neglog.prediction.crps` for how it is computed. Of ordered classes it is the ranked
-      probability score.
-    - ``"brier"``: (p - y)² of a 0 or a 1; of classes, the sum of such squares over all of them.
-    - ``"pinball@0.9"``: max(0.9 (y - q), 0.1 (q - y)) of the quantile q of that level; of the median
-      without one.
-    - ``"interval@0.9"``: the length of the central interval of that level, and 2 / (1 - level) times how far
-      y is outside; at 0.95 without one.
+    - ``"crps"``: the continuous ranked probability score, in units of y; for a point forecast it is the
+      absolute error. See `neglog.prediction.crps` for how it is computed. For ordered classes it is the
+      ranked probability score.
+    - ``"brier"``: (p - y)² for a binary y; for classes, the sum of these squares over all classes.
+    - ``"pinball@0.9"``: max(0.9 (y - q), 0.1 (q - y)) of the quantile q of that level; by default
+      of the median.
+    - ``"interval@0.9"``: the length of the central interval of that level, plus 2 / (1 - level) times the
+      distance of y from it; by default at 0.95.
 
     Args:
         fit: a fit, or a posterior.
-        x, y: rows, such as new ones; `y` as the model draws it.
-        kind: which score.
+        x, y: rows, such as new ones; `y` of the form of the model's response.
+        kind: the score.
         uncertainty, draws, seed: as in `predict`.
         covariance, groups: `kind` and `groups` of `predict`.
-        keywords: what else the model takes for each row.
+        keywords: further row-wise arguments of the model.
 
     Raises:
-        ModelError: no such score, or a response that has none of that kind; as `predict`.
-        DataError: as `log_likelihood`; for all but ``"log"``, a `y` that is not known.
+        ModelError: an unknown score, or one that is not defined for the response; as `predict`.
+        DataError: as `log_likelihood`; for all but ``"log"``, a missing `y`.
 
     Sources: Gneiting & Raftery (2007), Strictly proper scoring rules; Brier (1950).
 
@@ -95,7 +95,7 @@ def score_of(response: Any, y: Tensor, kind: str) -> Tensor:
     """The score of each y `(N,)` under a distribution of batch shape `(N,)`.
 
     Raises:
-        ModelError: no such score, or the distribution has none of that kind.
+        ModelError: an unknown score, or one that is not defined for the distribution.
     """
     name, level = parsed(kind)
     if name == "log":
@@ -118,14 +118,16 @@ def parsed(kind: str) -> tuple[str, float]:
     """The name of a score and its level: ``"pinball@0.9"`` is ``("pinball", 0.9)``.
 
     Raises:
-        ModelError: there is no such score, or its level is not between 0 and 1.
+        ModelError: an unknown score, or a level that is not between 0 and 1.
     """
     name, at, level = kind.partition("@") if isinstance(kind, str) else (None, "", "")
-    if name not in NAMES or (at and name not in LEVELS):
-        listed = ", ".join(f'"{each}@{LEVELS[each]}"' if each in LEVELS else f'"{each}"' for each in NAMES)
+    if name not in SCORES or (at and name not in DEFAULT_LEVELS):
+        listed = ", ".join(
+            f'"{each}@{DEFAULT_LEVELS[each]}"' if each in DEFAULT_LEVELS else f'"{each}"' for each in SCORES
+        )
         raise ModelError(f"there is no score {shown(kind)}; there are {listed}.")
     try:
-        value = float(level) if at else LEVELS.get(name, 0.5)
+        value = float(level) if at else DEFAULT_LEVELS.get(name, 0.5)
     except ValueError:
         value = -1.0
     if not 0 < value < 1:

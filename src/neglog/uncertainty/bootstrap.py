@@ -357,8 +357,8 @@ def _one_by_one(
     params = {name: value.expand(count, *value.shape).clone() for name, value in fit.params.items()}
     converged, reason = torch.zeros(count, dtype=torch.bool), ""
     for s in range(count):
-        sample = (y[s], None) if weights is None else (y, weights[s])
-        one, failure = _refit(fit, data, *sample, solver)
+        own, mass = (y[s], None) if weights is None else (y, weights[s])
+        one, failure = _refit(fit, data, own, mass, solver)
         reason = reason or failure
         if one is None:
             continue

@@ -1,4 +1,4 @@
-"""Hypotheses: tests of what a fit says, each with its statistic, its degrees of freedom and its p-value."""
+"""Hypothesis tests of fits: statistic, degrees of freedom and p-value."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ Correction = Literal["aic", "bic"]
 
 @dataclass(frozen=True, repr=False)
 class HypothesisTest:
-    """The end of a test. A value.
+    """The result of a test. A value.
 
     Attributes:
         test: its name.
-        hypothesis: what is tested, in words.
-        statistic: chi-squared with `df` degrees of freedom if it is true; standard normal where `df` is None.
+        hypothesis: the null hypothesis, in words.
+        statistic: under the hypothesis chi-squared with `df` degrees of freedom; standard normal if `df` is
+            None.
         df: the degrees of freedom, or None.
-        p_value: the probability of a statistic at least as far out, if the hypothesis is true.
+        p_value: the probability of a statistic at least as extreme under the hypothesis.
     """
 
     test: str
@@ -55,15 +56,15 @@ class HypothesisTest:
 
 @isolated
 def likelihood_ratio_test(fit: Fit, restricted: Fit) -> HypothesisTest:
-    """Twice how much lower the log-likelihood of a restricted model is; Wilks' test that nothing is lost.
+    """Wilks' test of a restricted model: twice the difference of the log-likelihoods.
 
-    The restricted model is `fit`'s with fewer columns, or with constants held by `pyro.condition`; that it is
-    nested is for you to know. Where it lies at the border of the other (a dispersion of 0), the law is not
-    chi-squared, and the p-value is too large.
+    The restricted model is `fit`'s with fewer columns, or with constants fixed by `pyro.condition`; nesting
+    is not verified. On the boundary of the larger model (a dispersion of 0) the statistic is not chi-squared,
+    and the p-value is too large.
 
     Raises:
         ModelError: a fit with priors or without an optimum; a density against probabilities; the restricted
-            one has not fewer parameters, or a higher likelihood, which a nested model cannot have.
+            model has as many parameters, or a higher likelihood, which a nested model cannot have.
         DataError: the fits are of different rows, weights or responses, or were read from disk.
 
     Source: Wilks (1938), The large-sample distribution of the likelihood ratio.
@@ -94,19 +95,19 @@ def likelihood_ratio_test(fit: Fit, restricted: Fit) -> HypothesisTest:
 
 @isolated
 def wald_test(fit: Fit, hypothesis: str, *, kind: Kind = "observed", **settings: Any) -> HypothesisTest:
-    """Wald's test of linear hypotheses, such as ``"x1 = 0, x2 - x3 = 1"``: their distance in standard errors.
+    """Wald's test of linear hypotheses, such as ``"x1 = 0, x2 - x3 = 1"``.
 
     Args:
         fit: a fit.
-        hypothesis: constraints with commas between them. Parameters are ``mean[x1]``, ``mean[Intercept]``,
+        hypothesis: constraints, separated by commas. Parameters are ``mean[x1]``, ``mean[Intercept]``,
             ``sigma``, or ``x1`` alone where one predictor has it; ``= 0`` may be left out; names with other
-            signs stand in backticks: ``"`mean[C(group)[T.b]]` = 0"``.
+            characters are written in backticks: ``"`mean[C(group)[T.b]]` = 0"``.
         kind: of `covariance`, such as ``"sandwich"``.
         settings: further arguments of `covariance`.
 
     Raises:
-        ModelError: a hypothesis that cannot be read, or names what there is not; constraints that follow from
-            each other; as `covariance`.
+        ModelError: a hypothesis that cannot be parsed, or has an unknown name; linearly dependent
+            constraints; as `covariance`.
         DataError: as `covariance`.
 
     Source: Wald (1943), Tests of statistical hypotheses concerning several parameters.
@@ -115,13 +116,13 @@ def wald_test(fit: Fit, hypothesis: str, *, kind: Kind = "observed", **settings:
         raise ModelError(f"`hypothesis` must be text, as 'x1 = 0, x2 = x3'; it is {written(hypothesis)}.")
     matrix = covariance(fit, kind, **settings)
     rows, values = linear_constraints(hypothesis, list(matrix.index))
-    away = rows @ torch.tensor(estimates(fit)[list(matrix.index)].to_numpy()) - values
+    distance = rows @ torch.tensor(estimates(fit)[list(matrix.index)].to_numpy()) - values
     spread = rows @ torch.tensor(matrix.to_numpy()) @ rows.T
     scale = spread.diagonal().sqrt()
     correlation = spread / scale[:, None] / scale
     if not bool((scale > 0).all()) or not float(torch.linalg.eigvalsh(correlation)[0]) > 1e-10:
         raise ModelError(f"the constraints of {hypothesis!r} follow from each other; leave one of them out.")
-    unit = away / scale
+    unit = distance / scale
     return _chi_squared(
         "Wald test", hypothesis, float(unit @ torch.linalg.solve(correlation, unit)), len(values)
     )
@@ -131,19 +132,19 @@ def wald_test(fit: Fit, hypothesis: str, *, kind: Kind = "observed", **settings:
 def score_test(
     fit: Fit, added: Any, predictor: str | None = None, *, kind: Literal["observed", "expected"] = "observed"
 ) -> HypothesisTest:
-    """Rao's test that columns which a fit does not have would add nothing to a predictor; it fits nothing.
+    """Rao's score test that columns added to a predictor have coefficients of 0. No model is fitted.
 
-    Columns for a constant, such as `sigma`, ask whether it varies with them.
+    Columns added to a constant, such as `sigma`, test whether it varies with them.
 
     Args:
         fit: a fit of `mle`.
         added: the columns, `(N, Q)`, an array or a data frame.
-        predictor: the parameter that they are for, such as ``"mean"``; None where there is one predictor.
-        kind: of the information, ``"observed"`` or ``"expected"``, as `covariance` has them.
+        predictor: the parameter that they are added to, such as ``"mean"``; None with one predictor.
+        kind: the kind of the information, ``"observed"`` or ``"expected"``, as for `covariance`.
 
     Raises:
-        ModelError: no such predictor, or several to choose from; a fit with priors, without an optimum or
-            with corners; no such kind; a singular information.
+        ModelError: an unknown predictor, or several without `predictor`; a fit with priors, without an
+            optimum or with corners; an unknown kind; a singular information.
         DataError: the columns are not `(N, Q)`, or not numbers; the fit was read from disk.
         SingularDesignError: the columns depend on those of the fit.
 
@@ -171,18 +172,18 @@ def score_test(
 
 @isolated
 def vuong_test(first: Fit, second: Fit, *, correction: Correction | None = None) -> HypothesisTest:
-    """Vuong's test of two models that are not nested: whether they are equally near the truth.
+    """Vuong's test of two models that are not nested: both are equally near the truth.
 
     The statistic is the mean difference of the rows' log-likelihoods in its standard errors: above 0 it
-    favours the first. Losses are compared as likelihoods, so squares may stand against absolute values.
+    favours the first. Losses are compared as likelihoods, so squares may be compared with absolute values.
 
     Args:
         first, second: fits of `mle` to the same rows, of densities of the same kind.
-        correction: what is taken off for the k1 - k2 parameters that the first has more: None, ``"aic"``
+        correction: the penalty for the k1 - k2 additional parameters of the first: None, ``"aic"``
             (k1 - k2) or ``"bic"`` ((k1 - k2) / 2 · log n).
 
     Raises:
-        ModelError: a fit with priors or without an optimum; no such correction; a density against
+        ModelError: a fit with priors or without an optimum; an unknown correction; a density against
             probabilities, of counts or of rows censored; models that give every row the same likelihood.
         DataError: the fits are of different rows, weights or responses, or were read from disk.
 
@@ -205,9 +206,9 @@ def vuong_test(first: Fit, second: Fit, *, correction: Correction | None = None)
         raise ModelError("a row has no finite likelihood under one of the models, so there is no test.")
     if deviation <= 1e-12 * float(rows[0].abs().max()):
         raise ModelError("both models give every row the same likelihood, so there is nothing to test.")
-    more = first.k - second.k
-    off = {None: 0.0, "aic": float(more), "bic": more / 2 * math.log(first.n)}[correction]
-    statistic = (float(mean) * first.n - off) / (math.sqrt(first.n) * deviation)
+    additional = first.k - second.k
+    penalty = {None: 0.0, "aic": float(additional), "bic": additional / 2 * math.log(first.n)}[correction]
+    statistic = (float(mean) * first.n - penalty) / (math.sqrt(first.n) * deviation)
     p_value = math.erfc(abs(statistic) / math.sqrt(2))
     return HypothesisTest(
         "Vuong test", f"{names[0]} as near the truth as {names[1]}", statistic, None, p_value
@@ -215,7 +216,7 @@ def vuong_test(first: Fit, second: Fit, *, correction: Correction | None = None)
 
 
 def check_alike(first: Fit, second: Fit) -> None:
-    """Hold two fits to be maxima of likelihoods that may be compared.
+    """Verify that two fits are maxima of comparable likelihoods.
 
     Raises:
         ModelError: a fit with priors or without an optimum; a density against probabilities, of counts or of
@@ -234,7 +235,7 @@ def check_alike(first: Fit, second: Fit) -> None:
 
 
 def _probabilities(fit: Fit) -> Tensor:
-    """The rows to which a fit gives probabilities."""
+    """Whether a fit gives a row a probability instead of a density."""
     assert fit.objective is not None
     return probabilities(fit.objective.response(fit.objective.theta(fit.params)), fit.objective.data.y)
 
@@ -276,7 +277,7 @@ def _weights(data: Data) -> Tensor:
 
 
 def _predictor(fit: Fit, coordinates: Coordinates, predictor: str | None) -> str:
-    """The parameter that columns are added to, as `x` has it."""
+    """The parameter that columns are added to, under its name in `x`."""
     calls = [call.name for call in coordinates.objective.calls]
     constants = [name for name in fit.params if "." not in name]
     if predictor is None:
@@ -292,7 +293,7 @@ def _predictor(fit: Fit, coordinates: Coordinates, predictor: str | None) -> str
 
 
 def _columns(added: Any, data: Data) -> tuple[Tensor, tuple[str, ...]]:
-    """The added columns `(N, Q)` in the rows that were fitted, and their names."""
+    """The added columns `(N, Q)` of the fitted rows, and their names."""
     try:
         found, columns = prepare_designs(added, dtype=data.y.dtype)
     except DataError as error:

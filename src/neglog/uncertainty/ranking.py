@@ -1,4 +1,4 @@
-"""Ranking: fits of several models to the same data, by their information criteria."""
+"""Comparison of fits to the same data by information criteria."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from neglog.uncertainty.hypotheses import check_alike, vuong_test
 def compare(fits: Mapping[str, Fit]) -> pd.DataFrame:
     """A table of fits to the same data, the lowest AIC first.
 
-    Columns: nll, k, n, aic, aicc, bic; delta, how far the AIC is above the lowest; aic_weight and bic_weight,
+    Columns: nll, k, n, aic, aicc, bic; delta, the AIC minus the lowest; aic_weight and bic_weight,
     shares of exp(-criterion / 2); vuong_z and vuong_p, Vuong's test against the first row (below 0: farther
     from the truth than it), empty in the first row and where the two give every row the same likelihood.
-    Losses are compared as likelihoods, each with its constants: squares may stand against absolute values.
+    Losses are compared as likelihoods, each with its constants: squares may be compared with absolute values.
 
-    Vuong's law is for models that are not nested; of those that are, use `likelihood_ratio_test`. A weight is
-    no probability that a model is true, and criteria of models whose parameters lie at a border (a dispersion
+    Vuong's test is for models that are not nested; for nested ones use `likelihood_ratio_test`. A weight is
+    no probability that a model is true, and criteria of models with parameters on the boundary (a dispersion
     of 0) are too high.
 
     Args:
@@ -31,7 +31,7 @@ def compare(fits: Mapping[str, Fit]) -> pd.DataFrame:
 
     Raises:
         DataError: fewer than two fits; other rows, weights or responses; a fit that was read from disk.
-        ModelError: a fit with priors or without an optimum, whose criteria mean nothing; a density against
+        ModelError: a fit with priors or without an optimum, whose criteria have no meaning; a density against
             probabilities, of counts or of rows that are censored in one fit alone.
 
     Sources: Burnham & Anderson (2002), Model Selection and Multimodel Inference, section 2.9; Vuong (1989).
@@ -69,7 +69,7 @@ def compare(fits: Mapping[str, Fit]) -> pd.DataFrame:
 
 
 def criterion_weights(values: Mapping[str, float]) -> dict[str, float]:
-    """Model -> its share of exp(-criterion / 2) among those whose criterion is known; NaN of the others."""
+    """Model -> its share of exp(-criterion / 2) among models with a criterion; NaN for the others."""
     known = {name: value for name, value in values.items() if not math.isnan(value)}
     least = min(known.values(), default=0.0)
     raw = {name: math.exp(0.5 * (least - value)) for name, value in known.items()}
@@ -77,7 +77,7 @@ def criterion_weights(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _against(fit: Fit, best: Fit) -> tuple[float, float]:
-    """Vuong's statistic and its p-value; NaN, an empty cell, where there is no difference to test."""
+    """Vuong's statistic and its p-value; NaN without a difference to test."""
     try:
         found = vuong_test(fit, best)
     except ModelError:

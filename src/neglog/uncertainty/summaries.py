@@ -1,4 +1,4 @@
-"""Summaries: the table of a fit."""
+"""The summary table of a fit."""
 
 from __future__ import annotations
 
@@ -36,30 +36,31 @@ def summary(
     Columns: estimate, std_error, z, p_value (two-sided, of the hypothesis that the parameter is 0), lower,
     upper (an interval at `level`). Terms are ``Intercept``, the columns' names, or empty for a scalar. A
     positive parameter has an interval that is symmetric on the log scale, and no z or p_value, since it
-    cannot be 0; a share, such as a weight of a mixture, one that is symmetric in its log-odds; a correlation
-    has Fisher's. Of a network (`on_features`) the table holds its heads and constants, with standard errors
-    given the features.
+    cannot be 0. A share, such as a weight of a mixture, has one that is symmetric in its log-odds; a
+    correlation has Fisher's. Of a network (`on_features`) the table has the heads and constants, with
+    standard errors given the features.
 
-    ``attrs`` of the table holds nll, loss, aic, aicc, bic, n, k, converged, status, level, interval and kind:
-    what the standard errors are, such as ``"expected"`` for a loss without curvature. Where `covariance`
-    refuses the fit, as at a border, all columns but the estimates are NaN, kind is None, and
-    ``attrs["reason"]`` says why.
+    ``attrs`` of the table has nll, loss, aic, aicc, bic, n, k, converged, status, level, interval and kind:
+    the kind of the standard errors, such as ``"expected"`` for a loss without curvature. If `covariance`
+    refuses the fit, as at a boundary, all columns but the estimates are NaN, kind is None, and
+    ``attrs["reason"]`` is the reason.
 
     Args:
         fit: a fit of `mle` or `map_estimate`.
-        level: of the intervals.
-        kind: of the standard errors, as `covariance` has them; another than ``"observed"`` is insisted on.
+        level: the level of the intervals.
+        kind: the kind of the standard errors, as for `covariance`; without those of another kind than
+            ``"observed"`` it raises.
         interval: ``"wald"``, from the standard errors; or ``"profile"``: the values that a likelihood-ratio
-            test at 1 - level does not reject, all other parameters refitted. It may be open, where the
-            likelihood never falls so low: then it ends at infinity, or at the border of the parameter.
-            Numbers that are bound to each other (shares, cutpoints) and profiles without an optimum have
-            NaN, and ``attrs["reason"]`` says why.
+            test at 1 - level does not reject, all other parameters refitted. Where
+            the likelihood never falls so low, it ends at infinity, or at the bound of the parameter.
+            Parameters with joint constraints (shares, cutpoints) and profiles without an optimum have NaN,
+            and ``attrs["reason"]`` is the reason.
         settings: `groups`, `bandwidth`, `draws` and `seed` of `covariance`.
 
     Raises:
-        ModelError: `level` is not between 0 and 1; no such kind or interval; `covariance` refuses a kind that
-            was asked for. For ``"profile"``: a fit with priors, a loss with corners.
-        DataError: as `covariance`, for a kind that was asked for.
+        ModelError: `level` is not between 0 and 1; an unknown kind or interval; `covariance` refuses a kind
+            that was given. For ``"profile"``: a fit with priors, a loss with corners.
+        DataError: as `covariance`, for a kind that was given.
 
     Source: Venzon & Moolgavkar (1988), A method for computing profile-likelihood-based confidence intervals.
 
@@ -114,13 +115,13 @@ def _with_errors(fit: Fit, table: pd.DataFrame, matrix: pd.DataFrame, level: flo
 
 
 def _labelled(fit: Fit, objective: Objective) -> list[tuple[Site, list[tuple[str, str]]]]:
-    """Each site of the objective with the labels of what a table shows of it."""
+    """Each site of the objective with the labels of its rows in a table."""
     labels = site_labels(fit)
     return [(site, labels[name]) for name, site in objective.sites.items()]
 
 
 def _may_be_zero(fit: Fit, objective: Objective) -> Tensor:
-    """Which entries of the table are real numbers or correlations, for which 0 is a hypothesis, `(M,)`."""
+    """Whether a row of the table is a real number or a correlation, for which 0 is a hypothesis, `(M,)`."""
     parts = [
         torch.full((len(labels),), site.is_real or site.name.endswith(CHOLESKY))
         for site, labels in _labelled(fit, objective)
@@ -129,7 +130,7 @@ def _may_be_zero(fit: Fit, objective: Objective) -> Tensor:
 
 
 def _profiled(fit: Fit, level: float) -> tuple[pd.DataFrame, list[str]]:
-    """The profile intervals, by (parameter, term), NaN where there is none, and why there is none."""
+    """The profile intervals, by (parameter, term), NaN where there is none, and the reasons for these."""
     coordinates, z = optimum(fit)
     objective = coordinates.objective
     if coordinates.kinked or not all(site.masked for site in objective.sites.values()):
@@ -164,7 +165,7 @@ def _ends(
     """The ends of one profile interval.
 
     Raises:
-        ModelError: the number is bound to others; its profile has no optimum.
+        ModelError: the parameter has joint constraints with others; its profile has no optimum.
     """
     if not alone(site) and site.size != 1:
         raise ModelError(
