@@ -73,8 +73,7 @@ def from_pyro(
     >>> found["log_likelihood"]["y"].shape
     (1, 50, 3)
     """
-    if model is not None and not callable(model):
-        raise ModelError(f"`model` must be a Pyro function; it is {type(model).__name__}.")
+    _check_model(model)
     found = _drawn(source, args, keywords, draws)
     model = model or found.model
     groups = dict(found.groups)
@@ -91,6 +90,11 @@ def from_pyro(
         groups["posterior_predictive"] = {name: v for name, v in drawn.items() if name not in deterministic}
     full = {name: arrays(group) for name, group in groups.items() if group}
     return assembled(full, _dimensions(dims, full), _coordinates(coords))
+
+
+def _check_model(model: Any) -> None:
+    if model is not None and not callable(model):
+        raise ModelError(f"`model` must be a Pyro function; it is {type(model).__name__}.")
 
 
 def _dimensions(dims: Any, groups: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, list[str]]:
@@ -304,16 +308,14 @@ def _evaluated(
     deterministic: dict[str, list[Tensor]] = {}
     sites: Sites = {}
     for i in range(chains * count):
-        sites = _conditioned_sites(model, {name: value[i] for name, value in flat.items()}, args, keywords)
+        sites = _conditioned_sites(model, flat, i, args, keywords)
         if i == 0:
             _check_sites(sites, flat)
-        for name, site in sites.items():
-            if name in flat:
-                continue
-            if _is_deterministic(site):
-                deterministic.setdefault(name, []).append(site["value"])
-            elif _is_response(site):
-                densities.setdefault(name, []).append(_log_density(site))
+        others = {name: site for name, site in sites.items() if name not in flat}
+        for name, site in _selected(others, _is_deterministic).items():
+            deterministic.setdefault(name, []).append(site["value"])
+        for name, site in _selected(others, _is_response).items():
+            densities.setdefault(name, []).append(_log_density(site))
     return {
         "log_likelihood": _in_chains(densities, found),
         "observed_data": {name: sites[name]["value"] for name in densities},
@@ -322,9 +324,10 @@ def _evaluated(
 
 
 def _conditioned_sites(
-    model: Any, draw: Mapping[str, Tensor], args: tuple[Any, ...], keywords: Mapping[str, Any]
+    model: Any, draws: Mapping[str, Tensor], i: int, args: tuple[Any, ...], keywords: Mapping[str, Any]
 ) -> Sites:
-    conditioned = pyro.condition(model, data=dict(draw))
+    """The sites of the model at draw `i` of samples `(S, *shape)`."""
+    conditioned = pyro.condition(model, data={name: value[i] for name, value in draws.items()})
     with _model_errors("the model"), torch.no_grad(), poutine.block(), torch.random.fork_rng(devices=[]):
         sites: Sites = poutine.trace(conditioned).get_trace(*args, **keywords).nodes
     return sites
@@ -341,22 +344,26 @@ def _log_density(site: Mapping[str, Any]) -> Tensor:
 
 
 def _check_sites(sites: Sites, samples: Mapping[str, Tensor]) -> None:
-    latent = [name for name, site in sites.items() if _is_latent(site) and name not in samples]
+    latent = [name for name in _selected(sites, _is_latent) if name not in samples]
     if latent:
         raise ModelError(
             f"the model has a latent site {latent[0]!r} of which there are no samples, so its observations "
             "have no density."
         )
-    responses = {name: site for name, site in sites.items() if _is_response(site)}
+    responses = _selected(sites, _is_response)
     if not responses.keys() - samples.keys():
         raise ModelError(
             "the model observes nothing: give it its observations among `args`, or leave it out."
         )
-    subsampled = [name for name, site in responses.items() if _is_subsampled(site)]
+    subsampled = list(_selected(responses, _is_subsampled))
     if subsampled:
         raise ModelError(
             f"the model sees a random part of the rows of {subsampled[0]!r}; let its plates have all."
         )
+
+
+def _selected(sites: Sites, condition: Callable[[Mapping[str, Any]], bool]) -> Sites:
+    return {name: site for name, site in sites.items() if condition(site)}
 
 
 def _is_latent(site: Mapping[str, Any]) -> bool:

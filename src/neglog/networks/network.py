@@ -327,8 +327,11 @@ class _Recorder:
             if isinstance(layer, nn.Linear) and weight in network.trunk:
                 self.sites[name] = weight, bias if bias in network.trunk else None
                 layer.register_forward_hook(partial(self._record, name))
+        self._check_trunk()
+
+    def _check_trunk(self) -> None:
         known = {site for sites in self.sites.values() for site in sites}
-        other = [site for site in network.trunk if site not in known]
+        other = [site for site in self.network.trunk if site not in known]
         if other:
             raise ModelError(
                 f"structure='kronecker' is for networks of torch.nn.Linear layers, and `{other[0]}` is no "

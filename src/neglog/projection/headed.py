@@ -84,14 +84,13 @@ def headed(objective: Objective) -> Headed:
     """
     few = objective.few
     values = {n: v.detach().requires_grad_() for n, v in objective.params(objective.initial).items()}
-    hidden = _hidden(few, values)
-    calls = tuple(call for call in objective.calls if call.name not in hidden)
+    calls = _last_predictors(objective, values)
     etas = {call.name: call.constant(few.rows).detach() for call in calls}
     ran = run(few.weighted, few.data, Run(values, etas=etas))
     outputs = [call for call in ran.affines if call.name in etas]
     learned = _dependencies(sum((call.design.sum() for call in outputs), torch.zeros(())), values)
     heads = _all_heads(objective, outputs)
-    if not learned or not any(len(head.places) for head in heads):
+    if not learned or not heads:
         raise ModelError(
             f"`VariableProjection` solves for linear heads on features that a network learns, and "
             f"`{objective.name}` has none. Put the model on a network with `on_features`, or leave `solver` "
@@ -105,11 +104,12 @@ def headed(objective: Objective) -> Headed:
 
 
 def _all_heads(objective: Objective, calls: Sequence[Affine]) -> tuple[Head, ...]:
-    """The outputs of linear predictors; none where predictors share a name or have no own coefficients."""
+    """The outputs of linear predictors; none if predictors share a name, or all coefficients are fixed."""
     names = [call.name for call in objective.calls]
     if len(set(names)) < len(names) or not all(map(objective.has_own, calls)):
         return ()
-    return tuple(head for call in calls for head in _heads(objective, call))
+    heads = tuple(head for call in calls for head in _heads(objective, call))
+    return heads if any(len(head.places) for head in heads) else ()
 
 
 def _check_features(objective: Objective, network: Headed, learned: Sequence[str]) -> None:
@@ -124,11 +124,13 @@ def _check_features(objective: Objective, network: Headed, learned: Sequence[str
         )
 
 
-def _hidden(few: Objective, values: Mapping[str, Tensor]) -> set[str]:
-    """The predictors that enter other predictors' designs, such as the hidden layers of a network."""
+def _last_predictors(objective: Objective, values: Mapping[str, Tensor]) -> tuple[Affine, ...]:
+    """The predictors that enter no other predictor's design, as hidden layers of a network do."""
+    few = objective.few
     etas = {call.name: call.constant(few.rows).detach().requires_grad_() for call in few.calls}
     ran = run(few.weighted, few.data, Run(values, etas=etas))
-    return {name for call in ran.affines for name in _dependencies(call.design.sum(), etas)}
+    hidden = {name for call in ran.affines for name in _dependencies(call.design.sum(), etas)}
+    return tuple(call for call in objective.calls if call.name not in hidden)
 
 
 def _dependencies(scalar: Tensor, leaves: Mapping[str, Tensor]) -> list[str]:
