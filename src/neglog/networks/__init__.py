@@ -1,1 +1,1 @@
-"""Networks as functions of their weights, and the doubt about these."""
+"""Networks as functions of their weights, and the uncertainty of these."""

@@ -1,1 +1,1 @@
-"""What is said of new rows, and how well it fits what came."""
+"""Predictive distributions of new rows, and proper scores of these."""

@@ -1,1 +1,1 @@
-"""A network's loss where its linear heads, and the constants beside them, are at their optimum."""
+"""Variable projection: a network's loss, minimised over its linear heads and constants."""

@@ -31,14 +31,14 @@ class Features:
     """The designs `(N, F)` of a network's heads as a function of the trunk's weights `(K,)`.
 
     They are replayed (`neglog.graphs.graph`) where that is possible. Heads on the same features share a
-    design: `design` says which is that of each head.
+    design: `design` has the index of each head's.
     """
 
     def __init__(self, objective: Objective, network: Headed) -> None:
         self.objective, self.network = objective, network
         self.data = replace(objective.data, weights=None)
         self.parts = list(self.data.parts().values())
-        # Heads that are not inside count among the weights, and no feature depends on them.
+        # Heads that are not inside are weights of the outer problem, and no feature depends on them.
         self.places = network.outer
         at = objective.initial[self.places]
         with torch.no_grad():
@@ -57,9 +57,9 @@ class Features:
         return found
 
     def slopes(self, weights: Tensor, coefficients: Sequence[Tensor], rows: slice) -> Tensor | None:
-        """The derivatives `(O, M, K)` of O heads in the weights, in M rows; None if rows are not apart.
+        """The derivatives `(O, M, K)` of O heads in the weights, in M rows; None if rows are dependent.
 
-        Each row is given weights of its own, all alike, so that one backward pass a head has them all.
+        Each row has its own copy of the weights, so that one backward pass per head has all derivatives.
         """
         if self._row is None:
             return None
@@ -78,7 +78,7 @@ class Features:
 
     @cached_property
     def _row(self) -> tuple[Row, list[Tensor]] | None:
-        """The features of a row, and the rows' numbers that it takes; None if they depend on other rows."""
+        """The features of a row, and the tensors of rows that it takes; None if they depend on other rows."""
         weights = self.objective.initial[self.places] + 2.0**-6
         try:
             row, numbers = self._traced(weights)
@@ -86,7 +86,7 @@ class Features:
             with torch.no_grad():
                 apart = vmap(row, in_dims=(None, *(0 for _ in few)))(weights, *few)
                 whole = [design[:COMPARED_ROWS] for design in self(weights)]
-        except Exception:  # whatever it is that torch cannot trace or take apart, steps can do without it
+        except Exception:  # torch cannot trace or vectorise the network: steps do without these derivatives
             return None
         same = all(
             torch.allclose(a, b, FEATURE_TOLERANCE, FEATURE_TOLERANCE)

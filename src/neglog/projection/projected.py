@@ -22,7 +22,7 @@ MAX_GAUSS_NEWTON_WEIGHTS = 1_000
 
 
 def network_of(objective: Objective) -> Headed:
-    """What of a network is to be at its optimum.
+    """The heads, the constants and the trunk of a network.
 
     Raises:
         ModelError: see `Projected`.
@@ -31,13 +31,13 @@ def network_of(objective: Objective) -> Headed:
 
 
 class Projected(Coordinates):
-    """Coordinates of a network, of which all but the trunk's weights have their optimum given these.
+    """Coordinates of a network, whose heads and constants are at their optimum given the other weights.
 
-    `outer` are the places of the weights. Implements `neglog.solvers.projection.Separable`.
+    `outer` are the positions of the other weights. Implements `neglog.solvers.projection.Separable`.
 
     Raises:
         ModelError: the model has no heads on learned features, its loss has corners, or its density cannot
-            be taken apart at the heads.
+            be cut at the heads.
     """
 
     def __init__(self, objective: Objective, blocks: tuple[Block, ...], cut: bool) -> None:
@@ -53,14 +53,14 @@ class Projected(Coordinates):
         self.network = self.nested.network
         self.outer = self.network.outer
         self.trunk = self.features.places
-        # Where designs depend on parameters, each coefficient has a unit of its own, and none are mixed.
+        # Designs depend on parameters: each coefficient has its own unit, and none are combined.
         self.units = self.theta(torch.ones_like(objective.initial))
 
     def project(self, z: Tensor) -> tuple[Tensor, float, Tensor]:
         """The optimum `(K,)` given the weights in `z` `(K,)`, the loss there and its gradient `(K,)`.
 
-        By the envelope theorem the gradient of the smallest loss in the weights is that with all else
-        standing still at the optimum.
+        By the envelope theorem the gradient of the smallest loss in the weights is that of the loss with the
+        other parameters fixed at their optimum.
         """
         theta = self.units * z
         weights = theta[self.trunk].requires_grad_()
@@ -95,7 +95,7 @@ class Projected(Coordinates):
 
     @torch.no_grad()
     def gauss_newton(self, z: Tensor) -> Tensor | None:
-        """The Hessian `(W, W)` of the smallest loss in the weights, without the network's own second ones.
+        """The Gauss-Newton matrix `(W, W)` of the smallest loss in the weights.
 
         It is the Schur complement of the heads in JᵀCJ, where J are the derivatives of the heads' values and
         C the curvature of the rows in each; for a Normal mean that is Kaufman's approximation. None if there
@@ -120,7 +120,7 @@ class Projected(Coordinates):
                 columns = with_one(designs[self.features.design[j]][rows])[:, head.free]
                 both = torch.cat([slopes[j], columns], dim=1) * bends[j][rows, None].sqrt()
                 places, array = torch.cat([self.trunk, head.places]), both.numpy()
-                # NumPy knows a product with one's own transpose, which takes half the time.
+                # NumPy computes a product with its own transpose in half the time.
                 whole[places[:, None], places] += torch.from_numpy(array.T @ array)
         heads = self.network.inner[: self.nested.own.start]
         units = self.units[self.outer]
@@ -128,7 +128,7 @@ class Projected(Coordinates):
 
 
 def _schur(whole: Tensor, outer: Tensor, inner: Tensor) -> Tensor:
-    """What is left of a matrix in some coordinates where others are at their best."""
+    """The Schur complement: a quadratic form in `outer` coordinates, minimised over `inner` ones."""
     corner, across = whole[inner][:, inner], whole[inner][:, outer]
     scale = corner.diagonal().clamp_min(1e-300).rsqrt()
     values, vectors = torch.linalg.eigh(scale[:, None] * corner * scale)

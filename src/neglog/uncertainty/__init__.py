@@ -1,1 +1,1 @@
-"""What a fit is in doubt of: covariances, intervals, tests, and which fit to prefer."""
+"""Uncertainty of a fit: covariances, intervals, tests, and comparison of fits."""

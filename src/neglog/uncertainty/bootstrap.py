@@ -31,7 +31,7 @@ from neglog.uncertainty.information import influence
 Kind = Literal["rows", "weights", "parametric"]
 Interval = Literal["percentile", "basic", "bca"]
 MAX_RESAMPLED_ENTRIES = 20_000_000
-"""Entries of the weights or responses of resampled data, draws × rows, that are held at a time."""
+"""Entries of the weights or responses of resampled data, draws × rows, in memory at a time."""
 COUNTED_ENTRIES = 100_000
 """Entries of row indices that are drawn and counted at a time, so that they stay in the cache."""
 
@@ -291,7 +291,7 @@ def _reweighted(
 def _counts(items: np.ndarray | None, size: int, draws: int, rng: np.random.Generator) -> np.ndarray:
     """How often each of `size` rows or groups is drawn `(draws, size)`, resampling `items` with replacement.
 
-    `items` are indices of rows, each as often as its weight; None stands for each index once.
+    `items` are indices of rows, each repeated by its weight; None means each index once.
     """
     number = size if items is None else len(items)
     counts, one = torch.zeros((draws, size), dtype=torch.float64), torch.ones((), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Covariances: how far the estimates of a fit would vary, by its curvature, its scores, or its refits."""
+"""Covariances of the estimates of a fit, by its curvature, its scores, or refits."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ Kind = Literal[
     "iid",
     "kernel",
 ]
-CORNERED = ("observed", "expected", "sandwich", "iid", "kernel", "bootstrap")
-"""What there is for a loss with corners, whose scores say nothing of its curvature."""
+KINDS_WITH_CORNERS = ("observed", "expected", "sandwich", "iid", "kernel", "bootstrap")
+"""The kinds of covariance of a loss with corners, whose scores have no information on its curvature."""
 
 
 @isolated
@@ -67,52 +67,52 @@ def covariance(
 ) -> pd.DataFrame:
     """The covariance of the estimates, by the delta method on the parameters themselves.
 
-    There is no Jacobian shift: the standard error of a Gaussian's sigma is sigma / √(2n). Weights are
-    frequencies everywhere: 2 is the row twice. With H the Hessian of the joint NLL at the optimum and s_i the
-    gradient of row i's log-likelihood, `kind` is
+    No Jacobian of a transform shifts them: the standard error of a Gaussian's sigma is sigma / √(2n). Weights
+    are frequencies everywhere: 2 is the row twice. With H the Hessian of the joint NLL at the optimum and s_i
+    the gradient of row i's log-likelihood, `kind` is
 
-    - ``"observed"``: H⁻¹. For `map_estimate` it is the inverse curvature of the posterior at its mode: how
-      wide a normal density that was laid there is, and not how the mode varies from sample to sample.
-      A Laplace density has no curvature in its location; there the information that the model expects
-      stands in, 1 / scale² a row (tau (1 - tau) / scale² for a quantile): right if the noise has that
-      density, else take ``"kernel"``.
+    - ``"observed"``: H⁻¹. For `map_estimate` it is the inverse curvature of the posterior at its mode:
+      the covariance of a Normal approximation of the posterior, and not the sampling variance of the mode.
+      A Laplace density has no curvature in its location; the expected information of the model takes its
+      place, 1 / scale² per row (tau (1 - tau) / scale² for a quantile). It is valid if the noise has that
+      density; otherwise use ``"kernel"``.
     - ``"expected"``: the inverse of Fisher's information, for the families of
       `neglog.uncertainty.fisher.FAMILIES`.
     - ``"opg"``: (Σ s sᵀ)⁻¹, the outer product of the gradients.
-    - ``"sandwich"`` or ``"HC0"``: H⁻¹ (Σ s sᵀ) H⁻¹, right where the density is not; for `laplace` and
+    - ``"sandwich"`` or ``"HC0"``: H⁻¹ (Σ s sᵀ) H⁻¹, valid under a misspecified density; for `laplace` and
       `quantile` it is ``"kernel"``. ``"HC1"`` is n / (n - p) times it, p the number of linear coefficients.
       ``"HC2"`` divides s sᵀ by 1 - h and ``"HC3"`` by (1 - h)², where h is the row's leverage: the diagonal
       of the hat matrix of the one linear predictor, weighted by the curvature of the loss in it.
-    - ``"cluster"``: sums of scores within `groups` in the place of s, times G / (G - 1) · (n - 1) / (n - p)
-      for G groups. Several groupings are added and subtracted as Cameron, Gelbach & Miller have it, each
-      combination of groups with a factor of its own.
+    - ``"cluster"``: sums of scores within `groups` replace s, times G / (G - 1) · (n - 1) / (n - p)
+      for G groups. Several groupings are combined by inclusion and exclusion (Cameron, Gelbach & Miller),
+      each combination of groups with its own factor.
     - ``"bootstrap"``: the covariance of `draws` refits to resampled rows, or groups; see `neglog.bootstrap`.
     - ``"iid"``, for `laplace` and `quantile`: tau (1 - tau) / f² (XᵀX)⁻¹ with one density f of the noise at
       the line, by Siddiqui's difference of quantiles within the `bandwidth`.
     - ``"kernel"``, for the same: Powell's sandwich, with the density of each row's noise by a normal kernel.
 
-    Of a network (`on_features`) it is the covariance of its heads and constants, such as ``sigma``, given the
-    features that it computes: the doubt about the network's own weights is not in it, and they are left out.
-    See `neglog.laplace_approximation` for theirs.
+    Of a network (`on_features`) it is the covariance of its heads and constants, such as ``sigma``, given its
+    features: the other weights and their uncertainty are left out. For these see
+    `neglog.laplace_approximation`.
 
     Args:
         fit: a fit of `mle`; of `map_estimate` for ``"observed"``. Of a network it need not have converged, if
             its heads are at their optimum given the features.
-        groups: for ``"cluster"`` (or ``"bootstrap"``), what rows belong together, `(N,)`; for ``"cluster"``
-            also a data frame or a list with several such groupings.
+        groups: for ``"cluster"`` (or ``"bootstrap"``), the group of each row, `(N,)`; for ``"cluster"`` also
+            a data frame or a list of several groupings.
         bandwidth: ``"hall-sheather"`` or ``"bofinger"``, for ``"iid"`` and ``"kernel"``.
         draws, seed: for ``"bootstrap"``.
 
     Returns:
-        A data frame `(K, K)` with rows and columns indexed by (parameter, term). Its ``attrs["kind"]`` says
-        what it is, such as ``"expected"`` where a loss has no curvature, and of a network
+        A data frame `(K, K)` with rows and columns indexed by (parameter, term). Its ``attrs["kind"]`` is
+        the kind that was computed, such as ``"expected"`` for a loss without curvature, and for a network
         ``"observed, given the features"``.
 
     Raises:
-        ModelError: no such kind, or it is not defined for this model; the fit did not converge; its
-            information is singular or indefinite, naming along what; its prior has corners (lasso); more
-            than 200 parameters; a variance that comes out negative.
-        DataError: the fit was read from disk, without its data; `groups` do not fit the rows.
+        ModelError: an unknown kind, or one that is not defined for this model; the fit did not converge; its
+            information is singular or indefinite; its prior has corners (lasso); more than 200 parameters;
+            a negative variance.
+        DataError: the fit was read from disk, without its data; `groups` do not match the rows.
 
     Sources: Huber (1967); White (1980); MacKinnon & White (1985) for HC1 to HC3; Cameron, Gelbach & Miller
     (2011), Robust inference with multiway clustering; Koenker (2005), Quantile Regression, section 3.4;
@@ -142,7 +142,7 @@ def covariance(
 def natural_covariance(
     coordinates: Coordinates, z: Tensor, kind: str, groups: Any = None, bandwidth: str = "hall-sheather"
 ) -> tuple[Tensor, str]:
-    """The covariance `(M, M)` of what tables show, by a kind of `covariance`, and which it came to be."""
+    """The covariance `(M, M)` of the rows of tables, by a kind of `covariance`, and the computed kind."""
     matrix, used = unconstrained_covariance(coordinates, z, kind, groups, bandwidth)
     slopes = jacobian(coordinates.objective, coordinates.theta(z))
     return slopes @ matrix @ slopes.T, used
@@ -186,7 +186,7 @@ def _labelled(matrix: np.ndarray, index: pd.MultiIndex, kind: str) -> pd.DataFra
 def unconstrained_covariance(
     coordinates: Coordinates, z: Tensor, kind: str, groups: Any = None, bandwidth: str = "hall-sheather"
 ) -> tuple[Tensor, str]:
-    """The covariance `(K, K)` in theta by a kind of `covariance`, and which kind it came to be."""
+    """The covariance `(K, K)` in theta by a kind of `covariance`, and the computed kind."""
     _check_kind(coordinates, kind)
     if coordinates.kinked:
         if kind in ("iid", "kernel", "sandwich"):
@@ -217,15 +217,15 @@ def _check_kind(coordinates: Coordinates, kind: str) -> None:
         raise ModelError(
             f"kind={kind!r} is for `laplace` and `quantile`; this loss is smooth, so use 'sandwich'."
         )
-    if coordinates.kinked and kind not in CORNERED:
+    if coordinates.kinked and kind not in KINDS_WITH_CORNERS:
         raise ModelError(
-            f"kind={kind!r} is not defined for a loss with corners; it has {', '.join(CORNERED)}. For groups "
-            "use `bootstrap`."
+            f"kind={kind!r} is not defined for a loss with corners; it has {', '.join(KINDS_WITH_CORNERS)}. "
+            "For groups use `bootstrap`."
         )
 
 
 def _middle(coordinates: Coordinates, z: Tensor, root: Tensor, kind: str, groups: Any) -> Tensor:
-    """What stands in the sandwich, of scores in the coordinates of the root of the information."""
+    """The middle matrix of the sandwich, in the coordinates of the root of the information."""
     count, slopes = coordinates.objective.data.count, sum(len(block.places) for block in coordinates.blocks)
     if kind in ("HC1", "cluster") and not count > slopes:
         raise ModelError(
@@ -302,7 +302,7 @@ def _curvatures(coordinates: Coordinates, z: Tensor) -> Tensor:
 
 
 def _clustered(coordinates: Coordinates, z: Tensor, root: Tensor, groups: Any, factor: float) -> Tensor:
-    """The sum over all combinations of groupings, those of an even number subtracted."""
+    """The sum over all combinations of groupings by inclusion and exclusion."""
     numbers = [group_numbers(each, coordinates.objective.data) for each in _groupings(groups)]
     signs, indices, sums = [], [], []
     for size in range(1, len(numbers) + 1):
@@ -318,8 +318,8 @@ def _clustered(coordinates: Coordinates, z: Tensor, root: Tensor, groups: Any, f
             total.index_add_(0, index[rows], own)
     middle = torch.zeros_like(root)
     for sign, total in zip(signs, sums, strict=True):
-        turned = total @ root
-        middle += sign * factor * len(total) / (len(total) - 1) * (turned.T @ turned)
+        scaled = total @ root
+        middle += sign * factor * len(total) / (len(total) - 1) * (scaled.T @ scaled)
     return middle
 
 

@@ -1,4 +1,4 @@
-"""Sparsity: covariances of least absolute deviations and quantiles, whose loss has no curvature.
+"""Covariances of least absolute deviations and quantiles, whose loss has no curvature, by the sparsity.
 
 The information of such a line is f Xᵀ X, where f is the density of the residuals at 0; its inverse 1 / f is
 called the sparsity. The scale is the mean of the loss over the rows, so that the equations of both together,
@@ -78,7 +78,7 @@ def _with_scale(problem: Pinball, z: Tensor, residuals: Tensor, bread: Tensor, l
 
 
 def reach_of(tau: float, count: float, bandwidth: str) -> float:
-    """How far around tau the quantiles of `count` residuals are looked at, halved until it stays in (0, 1).
+    """The bandwidth around tau for quantiles of `count` residuals, halved until both ends are in (0, 1).
 
     Sources: Hall & Sheather (1988), On the distribution of a studentized quantile, for 95 % intervals;
     Bofinger (1975), Estimation of a density function using order statistics; as in Koenker (2005), Quantile
