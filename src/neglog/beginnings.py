@@ -1,6 +1,6 @@
-"""Where else the fit of a model may begin, for likelihoods that have more than one optimum.
+"""Initial points: further starting values for likelihoods that have more than one optimum.
 
-A model declares it (`many_optima`); a model that does not has one optimum, as every log-concave likelihood.
+A model declares them (`many_optima`); other models have one optimum, as every log-concave likelihood has.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from neglog.predictors import Designs, design
 
 Shapes = Mapping[str, torch.Size]
 Beginning = Callable[[Designs, Tensor, Tensor, Shapes], Mapping[str, Tensor]]
-"""From designs, `y`, the weights of its rows and the shapes of sites to values; others begin as always."""
-ROWS = 10_000
-"""So many rows say where to begin."""
-STEPS = 20
-_Known = dict[Any, tuple[Any, Any]]
+"""From designs, `y`, the weights of its rows and the shapes of sites to initial values of some sites."""
+MAX_SUBSAMPLE_ROWS = 10_000
+"""Of data with more rows than this, evenly spaced ones decide where a fit begins."""
+REWEIGHTING_STEPS = 20
+"""Steps of iteratively reweighted least squares."""
+_Answers = dict[Any, tuple[Any, Any]]
 T = TypeVar("T")
-_KNOWN: ContextVar[_Known | None] = ContextVar("known", default=None)
+_CACHE: ContextVar[_Answers | None] = ContextVar("known", default=None)
 
 
 def many_optima(*beginnings: Beginning) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate a model whose likelihood may have many optima with where else its fit begins.
+    """Decorate a model whose likelihood may have many optima with further initial points.
 
     >>> @many_optima(lambda x, y, weights, shapes: {"scale": y.std()})
     ... def model(x, y=None): ...
@@ -45,12 +46,12 @@ def many_optima(*beginnings: Beginning) -> Callable[[Callable[..., Any]], Callab
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """Within, many beginnings that ask for the same line find it once."""
-    token = _KNOWN.set({})
+    """Within this context, initial points that need the same line compute it once."""
+    token = _CACHE.set({})
     try:
         yield
     finally:
-        _KNOWN.reset(token)
+        _CACHE.reset(token)
 
 
 def line(name: str, x: Designs, y: Tensor, weights: Tensor, power: float) -> tuple[Tensor, Tensor]:
@@ -63,13 +64,13 @@ def line(name: str, x: Designs, y: Tensor, weights: Tensor, power: float) -> tup
 
 def once(function: Callable[..., T], columns: Tensor, y: Tensor, weights: Tensor, setting: Any) -> T:
     """``function(columns, y, weights, setting)``, which beginnings that are `shared` evaluate once."""
-    known = _KNOWN.get()
+    known = _CACHE.get()
     if known is None:
         return function(columns, y, weights, setting)
     given = columns, y, weights
     key = (function, *map(id, given), setting)
     if key not in known:
-        known[key] = given, function(*given, setting)  # what has an `id` here lives as long as the answer
+        known[key] = given, function(*given, setting)  # the key has ids of objects that must live as long
     found: T = known[key][1]
     return found
 
@@ -79,10 +80,10 @@ def _line(columns: Tensor, y: Tensor, weights: Tensor, power: float) -> tuple[Te
     sizes = whole.norm(dim=0).clamp_min(1e-300)
     orthonormal, triangle = torch.linalg.qr(whole / sizes)
     each, residuals, found = weights, y, y.new_zeros(orthonormal.shape[1])
-    for _ in range(STEPS if power < 2 else 1):
+    for _ in range(REWEIGHTING_STEPS if power < 2 else 1):
         weighed = each[:, None] * orthonormal
         factor, failed = torch.linalg.cholesky_ex(weighed.T @ orthonormal)
-        if failed:  # so few rows are left that they do not tell the columns apart
+        if failed:  # too few rows are left to determine the coefficients
             break
         found = torch.cholesky_solve((weighed.T @ y)[:, None], factor)[:, 0]
         residuals = y - orthonormal @ found
@@ -94,10 +95,10 @@ def _line(columns: Tensor, y: Tensor, weights: Tensor, power: float) -> tuple[Te
 
 
 def few(x: Designs, y: Tensor, weights: Tensor) -> tuple[Designs, Tensor, Tensor]:
-    """Some thousand rows, evenly spaced."""
-    if len(y) <= ROWS:
+    """At most `MAX_SUBSAMPLE_ROWS` rows, evenly spaced."""
+    if len(y) <= MAX_SUBSAMPLE_ROWS:
         return x, y, weights
-    index = torch.linspace(0, len(y) - 1, ROWS, dtype=torch.float64).round().long()
+    index = torch.linspace(0, len(y) - 1, MAX_SUBSAMPLE_ROWS, dtype=torch.float64).round().long()
     some = {key: value[index] for key, value in x.items()} if isinstance(x, Mapping) else x[index]
     return some, y[index], weights[index]
 

@@ -28,9 +28,9 @@ from neglog.validation import Validation, cross_validate, deal, masses
 
 __all__ = ["Comparison", "Entry", "compare_models", "designs", "loss_of", "model_named", "set_up"]
 
-ASKED = {"gaussian_mixture", "quantile"}
-"""Models that describe the noise only where they are asked to: a mixture finds as many kinds of rows as it is
-given, in one of many local optima; a quantile answers a question, and at its default is `laplace`."""
+ON_REQUEST = {"gaussian_mixture", "quantile"}
+"""Models that are compared only on request: a mixture fits any given number of components, in one of many
+local optima; a quantile regression estimates a quantile, and at its default is `laplace`."""
 
 
 OVERDISPERSED = {"negative_binomial", "zero_inflated_negative_binomial", "zero_inflated_poisson"}
@@ -39,16 +39,16 @@ OVERDISPERSED = {"negative_binomial", "zero_inflated_negative_binomial", "zero_i
 Kind = Literal["discrete", "continuous"]
 """Models of whole numbers and classes, by their probabilities; or of measurements, by their densities."""
 
-COARSE = 10.0
+MAX_COUNT_SPREAD = 10.0
 """Whole numbers with a smaller standard deviation than this, in their units, are compared as counts.
 
 Above it a density at a whole number is the probability of the unit around it to about 1 / (24 · 10²) nats.
 """
 
 
-MOST_PLACES = 6
+SCORE_DECIMALS = 6
 """Decimals of a score, in nats per row, beyond which solvers differ."""
-SAME_SCORE = 0.5 * 10.0**-MOST_PLACES
+SAME_SCORE = 0.5 * 10.0**-SCORE_DECIMALS
 """A difference of scores, in nats per row, that those decimals do not show."""
 
 
@@ -170,9 +170,9 @@ def compare_models(
     """Fit and cross-validate every model of one kind of `neglog.models` that can draw the response.
 
     A response of whole numbers could be counts, which have probabilities, or rounded measurements, which
-    have a density. It is counts if none is negative, and one is 0 or they spread over few units (`COARSE`).
-    A model that fails is listed with its reason. Design columns are learned from all rows, as the levels of
-    a category must be; estimates are not.
+    have a density. It is counts if none is negative, and one is 0 or their standard deviation is small
+    (`MAX_COUNT_SPREAD`). A model that fails is listed with its reason. Design columns are learned from all
+    rows, as the levels of a category must be; estimates are not.
 
     Args:
         learned: a formula, learned from the data.
@@ -227,21 +227,21 @@ def kind_of(y: torch.Tensor, weights: torch.Tensor, asked: Kind | None = None) -
     if bool((values == 0).any()):
         return "discrete", "the response has whole numbers from 0 on, as counts are"
     units = f"the response has whole numbers above 0 with a standard deviation of {spread:.3g}"
-    if spread < COARSE:
-        return "discrete", f"{units}, less than {COARSE:g}, as counts are"
-    return "continuous", f"{units}, at least {COARSE:g}, as measurements in whole units have"
+    if spread < MAX_COUNT_SPREAD:
+        return "discrete", f"{units}, less than {MAX_COUNT_SPREAD:g}, as counts are"
+    return "continuous", f"{units}, at least {MAX_COUNT_SPREAD:g}, as measurements in whole units have"
 
 
 def _margin(gap: float, error: float) -> str:
     """A difference of scores with two digits of its standard error."""
     digits = 1 - math.floor(math.log10(error)) if error > 0 else 3
-    places = min(max(0, digits), MOST_PLACES)
+    places = min(max(0, digits), SCORE_DECIMALS)
     return f"{max(gap, 0.0):.{places}f} ± {error:.{places}f} nats per row"
 
 
 def _serves(name: str, y: torch.Tensor, kind: Kind) -> bool:
     model = model_named(name)
-    if name in ASKED or (name in OVERDISPERSED and not bool((y > 1).any())):
+    if name in ON_REQUEST or (name in OVERDISPERSED and not bool((y > 1).any())):
         return False
     return admits(model, y) and is_discrete(model) == (kind == "discrete")
 
@@ -336,14 +336,14 @@ def _check_companions(design: Design, names: Sequence[str]) -> None:
 
 
 def _rank(entry: Entry) -> tuple[bool, bool, float, int]:
-    """The best score first; of models that agree to `MOST_PLACES`, the one of the fewest parameters.
+    """The best score first; of models that agree to `SCORE_DECIMALS`, the one of the fewest parameters.
 
     A score that is not a number is no better than -∞.
     """
     score = entry.validation.mean if entry.validation else 0.0
     score = -math.inf if math.isnan(score) else score
     parameters = 0 if entry.fit is None else entry.fit.k
-    return entry.fit is None, entry.validation is None, -round(score, MOST_PLACES), parameters
+    return entry.fit is None, entry.validation is None, -round(score, SCORE_DECIMALS), parameters
 
 
 def _listed(names: Sequence[str]) -> str:

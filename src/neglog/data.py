@@ -45,14 +45,14 @@ Parts = dict[tuple[str, str], Tensor]
 
 @dataclass(frozen=True)
 class Roles:
-    """What a model reads its row-wise keywords as: bounds, which may be infinite, or values of a support."""
+    """The roles of row-wise keywords in a model: bounds, which may be infinite, or values of a support."""
 
     bounds: Collection[str] = ()
     supports: Mapping[str, Any] = field(default_factory=dict)
 
 
 MIN_WEIGHT_SUM, MAX_WEIGHT_SUM = 1e-9, 1e15
-"""The sums of weights, in observations, between which the tolerances of solvers mean what they say."""
+"""Range of the sum of weights, in observations, for which the tolerances of solvers are valid."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def prepare(
 ) -> Data:
     """Validate everything that belongs to the rows; rows of weight 0 are left out.
 
-    What of `y` is NaN is missing, which `observed` looks at.
+    Entries of `y` that are NaN are missing, which `observed` verifies.
 
     Raises:
         DataError: wrong kind, shape or length, labels of rows that differ, no rows, NaN or infinite values,
@@ -190,7 +190,7 @@ def prepare_fit(
     roles: Roles | None = None,
     **keywords: Any,
 ) -> Data:
-    """As `prepare`, of data that a model is fitted to: the unit of `y` must be one that float64 has room for.
+    """As `prepare`, for a fit: the unit of `y` must be within the range of float64.
 
     Raises:
         DataError: as `prepare`; a response of a magnitude at which there is no likelihood in float64.
@@ -201,10 +201,10 @@ def prepare_fit(
 
 
 def observed(data: Data, missing: bool) -> Data:
-    """The data of the rows in which something of `y` is known.
+    """The data of the rows that have an observed entry of `y`.
 
     Raises:
-        DataError: something is not, and `missing` values are not admitted; or nothing is.
+        DataError: an entry is missing, and `missing` values are not admitted; or all entries are.
     """
     unknown = torch.isnan(data.y)
     if not bool(unknown.any()):
@@ -374,7 +374,7 @@ def prepare_array(name: str, value: Any, dims: tuple[int, ...], *, integers: boo
 
 
 def check_response(data: Data, support: Any, shape: tuple[int, ...], model: str) -> None:
-    """Hold `y` against what the model draws: its shape, and its support row by row.
+    """Verify that `y` has the shape and lies in the support of the response of a model.
 
     Raises:
         DataError: another shape, an integer array for a continuous model, a value outside the support.
@@ -393,7 +393,7 @@ def check_response(data: Data, support: Any, shape: tuple[int, ...], model: str)
 
 
 def check_density(data: Data, log_prob: Tensor, model: str) -> None:
-    """Hold the density of each row, at some parameters, to be positive and finite.
+    """Verify that the density of each row, at some parameters, is positive and finite.
 
     Raises:
         DataError: it is not, as on the border of a support (a share of 0 or 1) or at an exposure of 0.

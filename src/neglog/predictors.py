@@ -26,7 +26,9 @@ from neglog.isolation import user_code
 Designs = Tensor | Mapping[str, Tensor]
 
 ROWS = "rows"
+"""The name of the plate over the rows."""
 RESPONSE = "y"
+"""The name of the site of the response."""
 
 
 def row_count(x: Designs) -> int:

@@ -19,7 +19,6 @@ from neglog.errors import DataError
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pq")
 
-# pandas 3.1 reads every float to the nearest, and deprecates the argument that asks for it.
 # 2024-02-29, with or without a time and its zone.
 _DATE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -27,8 +26,9 @@ _DATE = re.compile(
 )
 _ZONE = re.compile(r"Z|[+-]")
 
-_ASK = tuple(int(part) for part in pd.__version__.split(".")[:2]) < (3, 1)
-EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _ASK else {}
+# pandas 3.1 reads every float to the nearest, and deprecates the argument that requests it.
+_NEEDS_ROUND_TRIP = tuple(int(part) for part in pd.__version__.split(".")[:2]) < (3, 1)
+EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _NEEDS_ROUND_TRIP else {}
 
 
 def read_table(path: str | Path) -> pd.DataFrame:

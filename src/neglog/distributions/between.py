@@ -22,14 +22,14 @@ from neglog.distributions.special import log_difference, log_of, nowhere
 from neglog.distributions.supports import anywhere, ends
 from neglog.distributions.tails import log_tails
 
-NARROW = 0.1
-"""The share of the tail from which it is subtracted, below which an interval loses digits."""
-NODES = 10
-"""The nodes of Gauss's rule: exact to rounding where the density changes by `NARROW` of itself."""
-COUNTS = 16
-"""The number of counts up to which an interval is a sum of their probabilities."""
-DIGITS = 1e-12
-"""The relative accuracy of tails, unless a family has a `tail_accuracy` of its own."""
+MAX_INTERVAL_SHARE = 0.1
+"""Share of a tail below which an interval is integrated: as a difference of tails it would lose digits."""
+INTERVAL_NODES = 10
+"""Nodes of Gauss's rule: exact to rounding where the density changes by that share of itself."""
+MAX_SUMMED_COUNTS = 16
+"""Number of counts up to which the probability of an interval is the sum of theirs."""
+TAIL_ACCURACY = 1e-12
+"""Relative accuracy of tails, unless a family has a `tail_accuracy` of its own."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,20 @@ def log_between(fn: Any, start: Cut, end: Cut) -> Tensor:
     if bool((torch.isinf(start.at) | torch.isinf(end.at)).all()):
         return difference
     share = torch.exp(difference.detach() - tail.detach())
-    if nowhere(share < NARROW):
+    if nowhere(share < MAX_INTERVAL_SHARE):
         return difference
     if fn.support.is_discrete:
         found, usable = _sum(fn, start.at, end.at)
     else:
         found, usable = _integral(fn, start.at, end.at)
-        accuracy = getattr(fn, "tail_accuracy", DIGITS)
+        accuracy = getattr(fn, "tail_accuracy", TAIL_ACCURACY)
         known = tail.detach()
         # A logarithm is rounded in units of itself; tails that are no logarithms, in units of 1.
         exact = accuracy * ((1 - known) if hasattr(fn, "_log_tails") else torch.exp(-known))
         # What varies within the interval, as a narrow component of a mixture does, shows in the difference.
         agree = (torch.expm1(difference.detach() - found.detach())).abs() * share <= exact
         usable = usable & (agree | (share <= exact))
-    return torch.where(usable & (share < NARROW), found, difference)
+    return torch.where(usable & (share < MAX_INTERVAL_SHARE), found, difference)
 
 
 def _difference(start: Cut, end: Cut) -> tuple[Tensor, Tensor]:
@@ -104,8 +104,8 @@ def _difference(start: Cut, end: Cut) -> tuple[Tensor, Tensor]:
 def _sum(fn: Any, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     """The log-probability of the counts above `start` up to `end`, and where it is known so."""
     first, number = torch.floor(start) + 1, torch.floor(end) - torch.floor(start)
-    usable = torch.isfinite(first) & (number <= COUNTS)
-    k = _along(torch.arange(COUNTS).to(start), broadcast_shapes(number.shape, fn.batch_shape))
+    usable = torch.isfinite(first) & (number <= MAX_SUMMED_COUNTS)
+    k = _along(torch.arange(MAX_SUMMED_COUNTS).to(start), broadcast_shapes(number.shape, fn.batch_shape))
     value = torch.where(usable & (k < number), first + k, math.nan)
     counted = fn.support.check(value)
     terms = fn.log_prob(torch.where(counted, value, anywhere(fn.support, value)))
@@ -154,7 +154,7 @@ def _panels(fn: Any, start: Tensor, end: Tensor, nodes: Tensor, log_weights: Ten
 @lru_cache(maxsize=1)
 def _rule() -> tuple[Tensor, Tensor]:
     """Nodes and weights of Gauss's rule on [0, 1]."""
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    nodes, weights = np.polynomial.legendre.leggauss(INTERVAL_NODES)
     return torch.tensor((nodes + 1) / 2), torch.tensor(weights / 2)
 
 

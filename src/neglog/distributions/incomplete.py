@@ -17,17 +17,19 @@ import torch
 from torch import Tensor
 
 from neglog.distributions.partials import Law
+from neglog.distributions.quadrature import LOG_NEGLIGIBLE
 from neglog.distributions.special import HALF_LOG_TWO_PI, log1m_exp, log1p_ratio, log_ratio, remainder
 
-_NODES = 40
-_RAISED = 8
-_DEPTH = 37.0  # exp(-37) is below the rounding of what is summed
+_QUADRATURE_NODES = 40
+"""Nodes of the quadrature over a tail."""
+_SHAPE_INCREMENT = 8
+"""Steps of the recurrence that raises a shape parameter before the quadrature."""
 
 
 @lru_cache(maxsize=1)
 def _rule() -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Nodes and weights on [0, 1], as the eigenvalues of the Jacobi matrix (Golub & Welsch 1969)."""
-    k = torch.arange(1, _NODES, dtype=torch.float64)
+    k = torch.arange(1, _QUADRATURE_NODES, dtype=torch.float64)
     off = k / torch.sqrt(4 * k * k - 1)
     nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
     return tuple((0.5 * (nodes + 1)).tolist()), tuple((vectors[0] ** 2).tolist())
@@ -42,9 +44,9 @@ def _decay_integral(
     """
     with torch.no_grad():
         first = slope(torch.zeros_like(curvature))
-        end = 2 * _DEPTH / (first + torch.sqrt(first * first + 2 * _DEPTH * curvature))
+        end = 2 * LOG_NEGLIGIBLE / (first + torch.sqrt(first * first + 2 * LOG_NEGLIGIBLE * curvature))
         for _ in range(6):  # Newton on a convex function comes from the right after its first step
-            end = end - (exponent(end) - _DEPTH) / slope(end)
+            end = end - (exponent(end) - LOG_NEGLIGIBLE) / slope(end)
     nodes, weights = (torch.tensor(part, dtype=end.dtype, device=end.device) for part in _rule())
     v = end.unsqueeze(-1) * nodes
     return end * (torch.exp(-exponent(v)) * weights).sum(-1)
@@ -79,7 +81,7 @@ def _gamma_parts(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x = x.clamp(min=torch.finfo(x.dtype).tiny)
     below = x < a + 1
     sign = torch.where(below, -1.0, 1.0).to(x.dtype)
-    raised = torch.where(below, a + _RAISED, a)
+    raised = torch.where(below, a + _SHAPE_INCREMENT, a)
 
     def exponent(v: Tensor) -> Tensor:
         s, r, y = (t.reshape(t.shape + (1,) * (v.dim() - t.dim())) for t in (sign, raised, x))
@@ -93,7 +95,7 @@ def _gamma_parts(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     at = torch.where(
         below, x, a
     )  # the recurrence serves the lower side alone; elsewhere it must not overflow
-    for j in range(_RAISED):
+    for j in range(_SHAPE_INCREMENT):
         total = total + term / (a + j)
         term = term * at / (a + j)
     return below, log_gamma_kernel(a, x), torch.where(below, total + term * integral, integral)
@@ -137,7 +139,7 @@ def beta_factor(
     stands for a limit, as 1 / dispersion does for the Poisson limit, they are what stays smooth.
     """
     total, term = torch.zeros_like(x), torch.ones_like(x)
-    for j in range(_RAISED):
+    for j in range(_SHAPE_INCREMENT):
         grown = 1 + j * inverse_a
         total = total + term * inverse_a / grown
         term = term * (inverse_a * bx + x * grown) / grown
@@ -145,9 +147,9 @@ def beta_factor(
     # with y for x, h(v) = -b v + (a + b + 8) log(1 + y (exp(v) - 1)): the same, without large differences.
     first = x <= y
     sign = torch.where(first, -1.0, 1.0).to(x.dtype)
-    linear = torch.where(first, -(a + _RAISED), b)
+    linear = torch.where(first, -(a + _SHAPE_INCREMENT), b)
     small = torch.where(first, x, y)
-    weight = torch.where(first, (a + _RAISED) * x + bx, (b + _RAISED) * y + ay)
+    weight = torch.where(first, (a + _SHAPE_INCREMENT) * x + bx, (b + _SHAPE_INCREMENT) * y + ay)
 
     def exponent(v: Tensor) -> Tensor:
         more = (1,) * (v.dim() - x.dim())

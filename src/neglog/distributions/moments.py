@@ -11,7 +11,7 @@ from torch.distributions import constraints
 
 from neglog.distributions.supports import anywhere
 
-_STEP, _REACH = 1 / 16, 72
+_NODE_SPACING, _NODES_PER_SIDE = 1 / 16, 72
 """The spacing and the number of nodes on each side of the double exponential rule."""
 
 
@@ -54,8 +54,9 @@ def _nodes(end: Tensor, centre: Tensor, scale: Tensor, side: float) -> tuple[Ten
     centre is that to the end times σ(v) with v = ½π sinh t + log(scale / length), or scale · exp(½π sinh t)
     where the end is at infinity.
     """
-    t = torch.arange(-_REACH, _REACH + 1, dtype=centre.dtype).reshape(-1, *(1 for _ in centre.shape)) * _STEP
-    grown, speed = 0.5 * math.pi * torch.sinh(t), 0.5 * math.pi * _STEP * torch.cosh(t)
+    steps = torch.arange(-_NODES_PER_SIDE, _NODES_PER_SIDE + 1, dtype=centre.dtype)
+    t = steps.reshape(-1, *(1 for _ in centre.shape)) * _NODE_SPACING
+    grown, speed = 0.5 * math.pi * torch.sinh(t), 0.5 * math.pi * _NODE_SPACING * torch.cosh(t)
     length, bounded = (end - centre).abs(), torch.isfinite(end)
     v = grown + torch.log((scale / length).clamp(max=1.0))
     near, far = length * torch.sigmoid(v), length * torch.sigmoid(-v)

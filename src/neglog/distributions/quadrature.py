@@ -15,13 +15,16 @@ from neglog.errors import ModelError
 Rule = tuple[Tensor, Tensor]
 Integrand = Callable[[Tensor], Tensor]
 
-TOLERANCE = 1e-12
-"""How well each panel is known, relative to the mass from it outwards."""
-TINY = 1e-280
-"""Masses below this have lost digits to underflow; nobody counts on them."""
-MOST = 200_000
-"""With more panels than this an integrand is given up."""
-_DEPTH = 60
+PANEL_TOLERANCE = 1e-12
+"""Accuracy of the integral over each panel, relative to the mass from the panel outwards."""
+MIN_MASS = 1e-280
+"""Masses below this have lost digits to underflow, and need no accuracy."""
+MAX_PANELS = 200_000
+"""Number of panels above which an integrand is refused."""
+MAX_HALVINGS = 60
+"""Number of times that a panel is halved at most."""
+LOG_NEGLIGIBLE = 37.0
+"""Fall of a log-integrand, in nats, after which the rest is below rounding: exp(-37) < 1e-16."""
 
 
 @lru_cache(maxsize=1)
@@ -59,16 +62,16 @@ def over_panels(integrand: Integrand, start: Tensor, end: Tensor, rule: Rule) ->
 def adaptive(integrand: Integrand, edges: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
     """Panels that resolve a positive `integrand`, as edges `(M + 1,)`, and the integral over each `(M,)`.
 
-    A panel is halved for as long as that changes its integral by more than `TOLERANCE` of the mass from it
-    to the nearer end, so both tails come out with relative accuracy. A corner takes some forty halvings.
+    A panel is halved for as long as that changes its integral by more than `PANEL_TOLERANCE` of the mass
+    from it to the nearer end, so both tails have relative accuracy. A corner takes some forty halvings.
 
     Raises:
-        ModelError: the integrand swings faster than `MOST` panels can follow.
+        ModelError: the integrand swings faster than `MAX_PANELS` panels can follow.
     """
     start, end = edges[:-1], edges[1:]
     mass = over_panels(integrand, start, end, rule)
     unsure = torch.ones_like(mass, dtype=torch.bool)
-    for _ in range(_DEPTH):
+    for _ in range(MAX_HALVINGS):
         a, b = start[unsure], end[unsure]
         middle = 0.5 * (a + b)
         halves = torch.stack(
@@ -81,10 +84,10 @@ def adaptive(integrand: Integrand, edges: Tensor, rule: Rule) -> tuple[Tensor, T
         change = torch.cat([torch.zeros_like(mass[: len(mass) - 2 * len(a)]), change, change])
         order = torch.argsort(start)
         start, end, mass, change = start[order], end[order], mass[order], change[order]
-        unsure = change > TOLERANCE * torch.minimum(*tails(mass)) + TINY
+        unsure = change > PANEL_TOLERANCE * torch.minimum(*tails(mass)) + MIN_MASS
         if not bool(unsure.any()):
             break
-        if len(mass) > MOST:
+        if len(mass) > MAX_PANELS:
             raise ModelError("`rho` jumps or swings faster than a quadrature can follow. Smooth it.")
     return torch.cat([start, end[-1:]]), mass
 

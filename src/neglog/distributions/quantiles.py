@@ -12,7 +12,7 @@ from torch import Tensor
 
 Tails = Callable[[Tensor], tuple[Tensor, Tensor]]
 
-_SLACK = 64  # in units of rounding: how far below q a discrete cdf may come out that should equal q
+_CDF_ROUNDING = 64  # in units of rounding: how far below q a discrete cdf may come out that should equal q
 
 
 def interior(q: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def corrected(q: Tensor, value: Tensor, tails: tuple[Tensor, Tensor], density: T
 def search_quantile(q: Tensor, tails: Tails, start: Tensor) -> Tensor:
     """The smallest integer k ≥ 0 with F(k) ≥ q, by doubling from `start` and then halving."""
     eps = torch.finfo(q.dtype).eps
-    slack = _SLACK * eps
+    slack = _CDF_ROUNDING * eps
 
     def reached(k: Tensor) -> Tensor:
         lower, upper = tails(k)

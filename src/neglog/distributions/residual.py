@@ -13,7 +13,7 @@ from torch.distributions import constraints
 
 from neglog.distributions.base import Family, Parameter
 from neglog.distributions.quadrature import (
-    TINY,
+    MIN_MASS,
     adaptive,
     gauss_legendre,
     nodes_of,
@@ -26,12 +26,12 @@ from neglog.errors import ModelError
 
 Rho = Callable[[Tensor], Tensor]
 
-ACCURACY = 1e-10
-"""How well the normaliser must be known, relatively: two rules must agree to it."""
-NEGLIGIBLE = 1e-12
-"""The share of a density that may lie beyond the last residual at which its loss is a number."""
-_REACH = 700.0  # exp(±700) are numbers of float64, with room to spare
-_UNDERFLOW = 745.0
+NORMALISER_TOLERANCE = 1e-10
+"""Relative difference within which two quadratures of the normaliser must agree."""
+MAX_OMITTED_SHARE = 1e-12
+"""Largest share of a density beyond the last residual at which its loss is a number."""
+_LOG_RANGE = 700.0
+"""Range of log|residual|: exp(±700) neither overflow nor underflow in float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ class LossDensity:
         low, high = edges[panel], edges[panel + 1]
         start, end = low.clone(), high.clone()
         wanted = torch.where(left, q - below[panel], (1 - q) - above[panel + 1])
-        share = wanted / (below[panel + 1] - below[panel]).clamp_min(TINY)
+        share = wanted / (below[panel + 1] - below[panel]).clamp_min(MIN_MASS)
         v = low + (high - low) * torch.where(left, share, 1 - share).clamp(0.0, 1.0)
         for _ in range(60):
             found = over_panels(
@@ -122,7 +122,7 @@ class LossDensity:
         return below[panel] + lower, above[panel + 1] + upper
 
     def _integrand(self, v: Tensor) -> Tensor:
-        return torch.exp(v.abs() - _REACH - self.rho(_residual(self.centre, v)) - self.log_z)
+        return torch.exp(v.abs() - _LOG_RANGE - self.rho(_residual(self.centre, v)) - self.log_z)
 
 
 class _Tails(torch.autograd.Function):
@@ -258,7 +258,7 @@ def normalised(rho: Rho) -> LossDensity:
         ends = [_End(rho, centre, peak, edges, side) for side in (-1, 1)]
 
         def integrand(v: Tensor) -> Tensor:
-            return torch.exp(v.abs() - _REACH - (rho(_residual(centre, v)) - peak))
+            return torch.exp(v.abs() - _LOG_RANGE - (rho(_residual(centre, v)) - peak))
 
         panels, mass = adaptive(integrand, _weighty(integrand, edges), gauss_legendre())
         total = float(mass.sum())
@@ -291,12 +291,12 @@ def _double(value: float) -> Tensor:
 
 
 def _residual(centre: float, v: Tensor) -> Tensor:
-    return centre + torch.sign(v) * torch.exp(v.abs() - _REACH)
+    return centre + torch.sign(v) * torch.exp(v.abs() - _LOG_RANGE)
 
 
 def _coordinate(centre: float, u: Tensor) -> Tensor:
     away = u - centre
-    return torch.sign(away) * (torch.log(away.abs()) + _REACH).clamp(min=0.0, max=2 * _REACH)
+    return torch.sign(away) * (torch.log(away.abs()) + _LOG_RANGE).clamp(min=0.0, max=2 * _LOG_RANGE)
 
 
 _ELEMENTWISE = (
@@ -378,7 +378,7 @@ def _gradient(rho: Rho, u: Tensor) -> Tensor:
 
 def _centre(rho: Rho) -> float:
     """Where the loss is smallest: 0, unless it is clearly smaller elsewhere."""
-    grid = _residual(0.0, torch.arange(-2 * _REACH, 2 * _REACH + 1, dtype=torch.float64))
+    grid = _residual(0.0, torch.arange(-2 * _LOG_RANGE, 2 * _LOG_RANGE + 1, dtype=torch.float64))
     values = rho(grid)
     at_zero = float(values[len(grid) // 2])
     if bool((values == -math.inf).any()):
@@ -400,7 +400,7 @@ def _centre(rho: Rho) -> float:
 
 def _finite_edges(rho: Rho, centre: float) -> Tensor:
     """Edges one apart in v, from the last finite loss on the left to the last on the right."""
-    edges = torch.arange(-2 * _REACH, 2 * _REACH + 1, dtype=torch.float64)
+    edges = torch.arange(-2 * _LOG_RANGE, 2 * _LOG_RANGE + 1, dtype=torch.float64)
     lost = (~torch.isfinite(rho(_residual(centre, edges)))).nonzero()[:, 0]
     middle = len(edges) // 2
     first = int(lost[lost < middle].max()) + 1 if bool((lost < middle).any()) else 0
@@ -409,34 +409,34 @@ def _finite_edges(rho: Rho, centre: float) -> Tensor:
 
 
 def _weighty(integrand: Callable[[Tensor], Tensor], edges: Tensor) -> Tensor:
-    """The edges from the first to the last between which the integrand is above 0, and one more each side."""
+    """The edges between which the integrand is positive, and one more on each side."""
     some = (integrand(edges) > 0).nonzero()[:, 0]
     return edges[max(int(some.min()) - 1, 0) : int(some.max()) + 2]
 
 
 class _End:
-    """One side of a loss at the last residual where it is a number, and what the density does beyond it."""
+    """One side of a loss: its last finite value, and the decay of the density beyond it."""
 
     def __init__(self, rho: Rho, centre: float, peak: float, edges: Tensor, side: int) -> None:
         v = edges[[1, 0]] if side < 0 else edges[-2:]
         self.residual = float(_residual(centre, v)[1])
-        self.log_size = float(v[1].abs()) - _REACH
+        self.log_size = float(v[1].abs()) - _LOG_RANGE
         before, self.loss = (rho(_residual(centre, v)) - peak).tolist()
         self.growth = (self.loss - before) / abs(float(v[1] - v[0]))
 
     def _log_rest(self, moment: int) -> float:
-        """The log of ∫|u|^moment exp(-ρ) beyond the end, if ρ goes on growing like that many log |u|."""
+        """The log of ∫|u|^moment exp(-ρ) beyond the end, if ρ goes on growing like `growth` · log |u|."""
         excess = self.growth - 1 - moment
         return (1 + moment) * self.log_size - self.loss - math.log(excess) if excess > 0 else math.inf
 
     def has_moment(self, moment: int, total: float) -> bool:
-        return self._log_rest(moment) < math.log(NEGLIGIBLE * total) + moment * math.log(total)
+        return self._log_rest(moment) < math.log(MAX_OMITTED_SHARE * total) + moment * math.log(total)
 
     def check(self, total: float) -> None:
-        """Refuse a density of which something may lie beyond."""
-        if math.isfinite(total) and self._log_rest(0) < math.log(NEGLIGIBLE * total):
+        """Refuse a density whose mass beyond the end may not be negligible."""
+        if math.isfinite(total) and self._log_rest(0) < math.log(MAX_OMITTED_SHARE * total):
             return
-        if self.log_size < 0.4 * _REACH:
+        if self.log_size < 0.4 * _LOG_RANGE:
             raise ModelError(
                 f"`rho` is not finite beyond r = {self.residual:.3g}, where exp(-rho) is not negligible yet. "
                 "A loss must be a number for every residual; beyond the largest of interest let it grow."
@@ -457,7 +457,7 @@ class _End:
 
 
 def _check_twice(rho: Rho, centre: float, peak: float, total: float, edges: Tensor) -> None:
-    """Hold the integral against that by another rule, in another coordinate, on other panels."""
+    """Compare the integral with that by another rule, in another coordinate, on other panels."""
     ends = torch.asinh((_residual(centre, edges[[0, -1]]) - centre) / total)
     low, high = ends.tolist()
 
@@ -469,7 +469,7 @@ def _check_twice(rho: Rho, centre: float, peak: float, total: float, edges: Tens
     inner = torch.arange(math.ceil(low), math.floor(high) + 1, dtype=torch.float64)
     panels = torch.unique(torch.cat([ends[:1], inner, ends[1:]]))
     again = total * float(adaptive(integrand, _weighty(integrand, panels), tanh_sinh())[1].sum())
-    if not abs(again - total) <= ACCURACY * total:
+    if not abs(again - total) <= NORMALISER_TOLERANCE * total:
         raise ModelError(
             f"`rho` could not be normalised to 10 digits: two quadratures give {total:.12g} and "
             f"{again:.12g}. It may jump, or swing faster than they can follow."
@@ -483,7 +483,7 @@ class _Moments:
         v, weights = nodes_of(panels[:-1], panels[1:], gauss_legendre())
         u = _residual(centre, v)
         with torch.no_grad():
-            p = weights * torch.exp(v.abs() - _REACH - (rho(u) - peak)) / total
+            p = weights * torch.exp(v.abs() - _LOG_RANGE - (rho(u) - peak)) / total
         keep = p > 0
         self.u, self.p, self.right, self.total = u[keep], p[keep], v[keep] > 0, total
         self.slope = _gradient(rho, self.u)

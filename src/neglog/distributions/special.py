@@ -32,9 +32,12 @@ _STIRLING = (
     -236364091 / 1506960,
     657931 / 300,
 )
-_SHIFT = 10
-_ORDERS = 5
-_TABLE = 64
+_STIRLING_SHIFT = 10
+"""Steps of the recurrence to the argument at which Stirling's series is summed."""
+_MAX_ORDER = 5
+"""Highest derivative of the remainders of Stirling's formula."""
+_TABLE_SIZE = 64
+"""Counts whose remainders are read from a table."""
 
 
 def nowhere(condition: Tensor) -> bool:
@@ -167,7 +170,7 @@ def _sums_of_powers(z: Tensor, order: int) -> list[Tensor]:
             second = torch.addcmul(second, product, product)
         sums.append(4 * square * second - 2 * first + 1 / square)
     higher = range(3, order + 1)
-    return sums + [torch.stack([(z + j) ** -k for j in range(1, _SHIFT)]).sum(0) for k in higher]
+    return sums + [torch.stack([(z + j) ** -k for j in range(1, _STIRLING_SHIFT)]).sum(0) for k in higher]
 
 
 def _shift(z: Tensor) -> Tensor:
@@ -175,22 +178,22 @@ def _shift(z: Tensor) -> Tensor:
 
     It is the integral of log z from z to z + 10 by the trapezium rule, less the integral.
     """
-    w = 1 / (z + _SHIFT)
+    w = 1 / (z + _STIRLING_SHIFT)
     square = w * w
-    q, product = z * (z + _SHIFT) * square, (z + 5) * w
+    q, product = z * (z + _STIRLING_SHIFT) * square, (z + 5) * w
     for c in (9, 16, 21, 24):  # (z + j) (z + 10 - j) over (z + 10)²
         product = product * torch.add(q, square, alpha=c)
-    return (z + 0.5) * torch.log1p(_SHIFT / z) - _SHIFT - torch.log(product)
+    return (z + 0.5) * torch.log1p(_STIRLING_SHIFT / z) - _STIRLING_SHIFT - torch.log(product)
 
 
 def _shifts(z: Tensor, order: int) -> list[Tensor]:
     """The derivatives of `_shift` in z of the orders 1..order."""
-    start, end = 1 / z, 1 / (z + _SHIFT)
+    start, end = 1 / z, 1 / (z + _STIRLING_SHIFT)
     found = []
     for k, inner in enumerate(_sums_of_powers(z, order), start=1):
         rule = torch.add(inner, start**k + end**k, alpha=0.5)
         if k == 1:
-            found.append(torch.log1p(_SHIFT * start) - rule)
+            found.append(torch.log1p(_STIRLING_SHIFT * start) - rule)
         else:
             integral = (end ** (k - 1) - start ** (k - 1)) / (k - 1)
             found.append((-1) ** k * math.factorial(k - 1) * (rule + integral))
@@ -198,9 +201,9 @@ def _shifts(z: Tensor, order: int) -> list[Tensor]:
 
 
 def _remainder(z: Tensor, order: int) -> Tensor:
-    near = z < _SHIFT
-    series = _series(1 / torch.where(near, z + _SHIFT, z), order)
-    low = z.clamp(max=float(_SHIFT))
+    near = z < _STIRLING_SHIFT
+    series = _series(1 / torch.where(near, z + _STIRLING_SHIFT, z), order)
+    low = z.clamp(max=float(_STIRLING_SHIFT))
     return series + torch.where(near, _shifts(low, order)[-1] if order else _shift(low), 0.0)
 
 
@@ -213,9 +216,9 @@ def _lah(order: int) -> tuple[int, ...]:
 
 
 def _inverse_remainder(w: Tensor, order: int) -> Tensor:
-    edge = 1 / _SHIFT
+    edge = 1 / _STIRLING_SHIFT
     small, z = w.clamp(max=edge), 1 / w.clamp(min=edge)
-    beyond = 1 / (z + _SHIFT)
+    beyond = 1 / (z + _STIRLING_SHIFT)
     if order == 0:
         return torch.where(w < edge, _series(small, 0), _shift(z) + _series(beyond, 0))
     powers = [(c, 2 * m + 1) for m, c in enumerate(_stirling(order)) if 2 * m + 1 >= order]
@@ -228,11 +231,11 @@ def _inverse_remainder(w: Tensor, order: int) -> Tensor:
     return torch.where(w < edge, far, near * (-z) ** order * z)
 
 
-remainder = Law({(0,) * order: partial(_remainder, order=order) for order in range(_ORDERS + 1)})
+remainder = Law({(0,) * order: partial(_remainder, order=order) for order in range(_MAX_ORDER + 1)})
 """S(z) in log Γ(z) = (z - ½) log z - z + ½ log 2π + S(z), for z > 0: Stirling's remainder, near 1 / 12z."""
 
 stirling_remainder = Law(
-    {(0,) * order: partial(_inverse_remainder, order=order) for order in range(_ORDERS + 1)}
+    {(0,) * order: partial(_inverse_remainder, order=order) for order in range(_MAX_ORDER + 1)}
 )
 """`remainder` as a function of w = 1 / z > 0.
 
@@ -261,18 +264,18 @@ def log_gamma_spread(a: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _factorial_rests() -> tuple[float, ...]:
-    return tuple(math.lgamma(y + 1) - (y * math.log(y) - y if y else 0) for y in range(_TABLE))
+    return tuple(math.lgamma(y + 1) - (y * math.log(y) - y if y else 0) for y in range(_TABLE_SIZE))
 
 
 def log_factorial_rest(y: Tensor) -> Tensor:
     """log y! - y log y + y for whole y ≥ 0: a table, and from 64 on ½ log 2πy + S(y). No derivative in y."""
     y = y if y.is_floating_point() else y.to(torch.get_default_dtype())
     table = torch.tensor(_factorial_rests(), dtype=y.dtype, device=y.device)
-    known = table.index_select(0, y.clamp(0, _TABLE - 1).to(torch.int32).reshape(-1)).reshape(y.shape)
-    large = y.clamp(min=_TABLE)
+    known = table.index_select(0, y.clamp(0, _TABLE_SIZE - 1).to(torch.int32).reshape(-1)).reshape(y.shape)
+    large = y.clamp(min=_TABLE_SIZE)
     w = 1 / large
     series = HALF_LOG_TWO_PI + 0.5 * torch.log(large) + w * _horner(_STIRLING[:3], w * w)
-    return torch.where(y < _TABLE, known, series)
+    return torch.where(y < _TABLE_SIZE, known, series)
 
 
 def ndtr(z: Tensor) -> Tensor:
@@ -282,7 +285,8 @@ def ndtr(z: Tensor) -> Tensor:
 
 # (2k - 1)!! with alternating signs: z Φ(-z) / φ(z) in powers of 1 / z² (Laplace 1812).
 _MILLS = (1.0, -1.0, 3.0, -15.0, 105.0, -945.0, 10395.0, -135135.0, 2027025.0)
-_FAR = 30.0
+_ASYMPTOTIC_Z = 30.0
+"""Distance from 0, in standard deviations, beyond which a Normal tail is summed by this series."""
 
 
 def log_ndtr(z: Tensor) -> Tensor:
@@ -290,9 +294,9 @@ def log_ndtr(z: Tensor) -> Tensor:
 
     From -30 down by the asymptotic series: the second derivative of `erfcx` loses z² times the rounding.
     """
-    far, high = z < -_FAR, z > -1
+    far, high = z < -_ASYMPTOTIC_Z, z > -1
     deep, middle, top = (
-        torch.where(far, z, -_FAR),
+        torch.where(far, z, -_ASYMPTOTIC_Z),
         torch.where(far | high, -1.0, z),
         torch.where(high, z, 0.0),
     )
@@ -307,7 +311,7 @@ def log_tail_integral(rate: Tensor, curvature: Tensor) -> Tensor:
 
     With x = rate / √curvature it is Mills' ratio m(x) over √curvature, and 1 / rate without a curvature.
     """
-    small = curvature < rate * rate / _FAR**2
+    small = curvature < rate * rate / _ASYMPTOTIC_Z**2
     w = torch.where(small, curvature, 0.0) / (rate * rate)
     series = torch.log(_horner(_MILLS, w)) - torch.log(rate)
     root = torch.sqrt(torch.where(small, 1.0, curvature))

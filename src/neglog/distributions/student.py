@@ -21,15 +21,14 @@ from torch import Tensor
 
 from neglog.distributions.location import location_scale
 from neglog.distributions.partials import Law
+from neglog.distributions.quadrature import LOG_NEGLIGIBLE
 from neglog.distributions.special import HALF_LOG_TWO_PI, log1m_exp, log_excess, remainder
 
-NODES = 36
+TAIL_NODES = 36
 """Nodes of the quadrature over a tail."""
-DEPTH = 37.0
-"""Fall of the log-integrand over the interval of the quadrature, in nats: exp(-37) is below rounding."""
-EXPONENTIAL = 30.0
+MAX_COSH_ARGUMENT = 30.0
 """The d from which on cosh(d) is ½ exp(d) to rounding."""
-ROOM = 0.4
+MAX_EXPONENT_SHARE = 0.4
 """The share of the exponents of a dtype within which squares, and products with them, do not overflow."""
 
 
@@ -104,14 +103,14 @@ def log_student(z: Tensor, df: Tensor) -> Tensor:
 @lru_cache(maxsize=1)
 def _rule() -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Nodes and weights of Gauss's rule on [0, 1]."""
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    nodes, weights = np.polynomial.legendre.leggauss(TAIL_NODES)
     return tuple((0.5 * (nodes + 1)).tolist()), tuple((0.5 * weights).tolist())
 
 
 def _reach(tangent: Tensor, df: Tensor) -> Tensor:
-    """The d at which ν log(cosh(s + d) / cosh(s)) is `DEPTH`: the root of a quadratic in exp(d)."""
-    depth = DEPTH / df
-    short = depth.clamp(max=ROOM * math.log(torch.finfo(depth.dtype).max))
+    """The d at which ν log(cosh(s + d) / cosh(s)) is `LOG_NEGLIGIBLE`: the root of a quadratic in exp(d)."""
+    depth = LOG_NEGLIGIBLE / df
+    short = depth.clamp(max=MAX_EXPONENT_SHARE * math.log(torch.finfo(depth.dtype).max))
     grown = torch.expm1(short)
     more = grown * (2 + grown)
     rest = more / (torch.sqrt(more + tangent * tangent) + tangent)
@@ -127,7 +126,7 @@ def _over_tail(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         grown = torch.expm1(stretch * nodes)
         shrunk = 1 / (1 + grown)
         d, width = 0.5 * (grown + grown * shrunk), (0.5 * stretch) * (weights * (1 + grown + shrunk))
-        short = d.clamp(max=EXPONENTIAL)
+        short = d.clamp(max=MAX_COSH_ARGUMENT)
         grown = torch.expm1(short)
     rise = torch.log1p((grown / (2 * (1 + grown))) * (grown + tangent * (2 + grown))) + (d - short)
     return d - short, grown, width * torch.exp(-df.unsqueeze(-1) * rise)
@@ -148,7 +147,7 @@ def _over_tail_in_df(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     nu, half = df.unsqueeze(-1), 0.5 * grown / (1 + grown)
     start = (z / torch.sqrt(df)).unsqueeze(-1)  # sinh(s₀), from which the sine is that of s₀ + d
     sine = start + half * (start * grown + torch.sqrt(1 + start * start) * (2 + grown))
-    q = (sine * sine).clamp(max=torch.finfo(sine.dtype).max ** (2 * ROOM))
+    q = (sine * sine).clamp(max=torch.finfo(sine.dtype).max ** (2 * MAX_EXPONENT_SHARE))
     share = q / (1 + q)
     slope = 0.5 * (share / nu - log_excess(q)) - far
     bend = -0.5 * share * (2 - share - nu * share) / (nu * nu)

@@ -12,7 +12,7 @@ from torch import Tensor
 from neglog.errors import ModelError
 from neglog.export.documents import fields, items, mapping, number, shortened, text, whole, wrong
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+FLOAT_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 MAX_DIMENSIONS = 2
 """The largest number of dimensions of a parameter."""
 
@@ -28,7 +28,7 @@ def written(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _written(name: str, value: Tensor) -> dict[str, Any]:
     dtype = str(value.dtype).removeprefix("torch.")
-    if dtype not in DTYPES or not bool(torch.isfinite(value).all()):
+    if dtype not in FLOAT_DTYPES or not bool(torch.isfinite(value).all()):
         raise ModelError(f"`{name}` must hold finite float32 or float64 values; it is {shortened(value)}.")
     return {"dtype": dtype, "shape": list(value.shape), "values": value.reshape(-1).tolist()}
 
@@ -44,9 +44,9 @@ def read(name: str, value: Any) -> dict[str, Tensor]:
 
 def _read(name: str, value: Any) -> Tensor:
     found = fields(name, value, {"dtype", "shape", "values"})
-    dtype = DTYPES.get(text(f"{name}.dtype", found["dtype"]))
+    dtype = FLOAT_DTYPES.get(text(f"{name}.dtype", found["dtype"]))
     if dtype is None:
-        raise wrong(f"{name}.dtype", " or ".join(DTYPES), found["dtype"])
+        raise wrong(f"{name}.dtype", " or ".join(FLOAT_DTYPES), found["dtype"])
     shape = [whole(f"{name}.shape", size) for size in items(f"{name}.shape", found["shape"])]
     values = [float(number(f"{name}.values", each)) for each in items(f"{name}.values", found["values"])]
     if len(shape) > MAX_DIMENSIONS or math.prod(shape) != len(values):

@@ -20,7 +20,7 @@ from neglog.formula.expressions import columns_used
 from neglog.formula.limits import shown
 from neglog.formula.syntax import parse
 
-TRIALS = 100
+MAX_KIND_COMBINATIONS = 100
 """The largest number of combinations of kinds of columns in which one expression is evaluated."""
 
 _KINDS: dict[str, pd.Series] = {
@@ -55,7 +55,7 @@ class MadeUpRows(Materializer):
         """The rows with numbers of each kind: all floats, all whole, all truth values, then mixtures."""
         free = [name for name in names if name not in self.texts]
         uniform = [(kind,) * len(free) for kind in _KINDS]
-        mixed = itertools.islice(itertools.product(_KINDS, repeat=len(free)), TRIALS)
+        mixed = itertools.islice(itertools.product(_KINDS, repeat=len(free)), MAX_KIND_COMBINATIONS)
         for kinds in dict.fromkeys(itertools.chain(uniform, mixed)):
             yield self.data.assign(**_columns(dict(zip(free, kinds, strict=True))))
 

@@ -91,7 +91,7 @@ SPLINES = frozenset({"bs", "cr", "cs", "cc"})
 SEQUENCES = frozenset({"knots", "constraints", "levels", "scores", "contrasts", "names"})
 
 #: The largest number that an argument may be, by its name.
-LARGEST: Mapping[str, int] = {"df": MAX_BASIS, "degree": MAX_DEGREE, "levels": MAX_LEVELS}
+MAX_ARGUMENTS: Mapping[str, int] = {"df": MAX_BASIS, "degree": MAX_DEGREE, "levels": MAX_LEVELS}
 
 
 def numpy_signature(name: str) -> Signature | None:

@@ -25,7 +25,7 @@ from neglog.formula.limits import (
 from neglog.formula.signatures import (
     CONTRASTS,
     FUNCTIONS,
-    LARGEST,
+    MAX_ARGUMENTS,
     NUMPY_CONSTANTS,
     PATSY_CONTRASTS,
     SEQUENCES,
@@ -348,7 +348,7 @@ def _check_parameter(function: str, name: str, node: ast.expr) -> None:
         for each in found[1].values():
             constant(each)
         return
-    value, largest = constant(node), LARGEST.get(name)
+    value, largest = constant(node), MAX_ARGUMENTS.get(name)
     if isinstance(value, list | tuple | dict) and name not in SEQUENCES:
         raise _Refused(f"gives `{function}` several values of `{name}`. Give one.")
     if largest is not None and isinstance(value, int | float) and not value <= largest:

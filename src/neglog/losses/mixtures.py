@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from neglog.errors import DataError
 from neglog.losses.counted import negative_binomial_nll, poisson_nll
-from neglog.losses.shapes import Reduction, check_outputs, check_scale, finite, reduce
-
-HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+from neglog.losses.shapes import HALF_LOG_TWO_PI, Reduction, check_outputs, check_scale, finite, reduce
 
 
 def gaussian_mixture_nll(

@@ -10,6 +10,7 @@ from torch.nn.functional import softplus
 
 from neglog.errors import DataError
 from neglog.losses.shapes import (
+    HALF_LOG_TWO_PI,
     NUMBER_OR_TENSOR,
     Reduction,
     check_pair,
@@ -20,8 +21,6 @@ from neglog.losses.shapes import (
     positive,
     reduce,
 )
-
-HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 def mse(prediction: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:

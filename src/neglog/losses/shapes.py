@@ -13,6 +13,8 @@ from neglog.errors import DataError
 
 Reduction = Literal["none", "mean", "sum"]
 
+HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+"""The constant of the negative log-density of a Normal, in nats."""
 NUMBER_OR_TENSOR = "a finite number or a torch.Tensor"
 
 

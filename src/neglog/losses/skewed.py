@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from neglog.losses.shapes import Reduction, check_pair, plain, reduce
+from neglog.losses.shapes import HALF_LOG_TWO_PI, Reduction, check_pair, plain, reduce
 from neglog.losses.shapes import log_scale as log_of
-
-HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 def lognormal_nll(

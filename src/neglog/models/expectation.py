@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-TRIES = 40
-"""Random starts. An optimum to which a share p of them leads is missed with probability (1 - p)⁴⁰."""
-STEPS = 25
+RANDOM_STARTS = 40
+"""Number of random starts. An optimum that a share p of them reaches is missed with probability (1 - p)⁴⁰."""
+EM_STEPS = 25
 """Steps of expectation maximisation: enough to rank the starts, which Newton's method finishes."""
-NARROWEST = 0.03
-"""The least sigma of a component relative to that of one line: below, it is a spike on a few rows."""
-APART = 0.05
-"""Starts whose log-likelihoods differ by less, in nats, are taken for the same."""
-ROWS = 2_000
-"""Of more rows than this evenly spaced ones decide."""
+MIN_RELATIVE_SIGMA = 0.03
+"""Smallest sigma of a component, relative to that of a single line: below, it is a spike on a few rows."""
+SAME_LOG_LIKELIHOOD = 0.05
+"""Difference of log-likelihoods, in nats, below which two mixtures are one optimum."""
+MAX_EM_ROWS = 2_000
+"""Of data with more rows than this, evenly spaced ones are used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,21 +39,22 @@ def mixtures_of_lines(columns: Tensor, y: Tensor, weights: Tensor, components: i
     Those with a component on too few rows, or too narrow, are left out, and of equal ones all but one.
     Source: Biernacki, Celeux & Govaert (2003), Choosing starting values for the EM algorithm.
     """
-    some = torch.linspace(0, len(y) - 1, min(len(y), ROWS)).round().long()
+    some = torch.linspace(0, len(y) - 1, min(len(y), MAX_EM_ROWS)).round().long()
     columns, y, weights = columns[some], y[some], weights[some] / weights[some].mean()
     middle, level, y = columns.mean(0), y.mean(), y - y.mean()
     size = (columns - middle).square().mean(0).sqrt().clamp_min(1e-300)
     design = torch.cat([torch.ones_like(y)[:, None], (columns - middle) / size], 1)
     spread = _fitted(design, y, weights[None, None])[1][0, 0]
     found = _start(design, y, components, spread)
-    for _ in range(STEPS):
-        found = _step(design, y, weights, found, NARROWEST * spread)
+    for _ in range(EM_STEPS):
+        found = _step(design, y, weights, found, MIN_RELATIVE_SIGMA * spread)
     shares, heights = _shares(design, y, found)
     values = heights @ weights
     enough = (shares * weights).sum(-1).amin(-1) > design.shape[1] + 1
-    sound = enough & (found.sigma > 1.01 * NARROWEST * spread).all(-1) & values.isfinite()
+    sound = enough & (found.sigma > 1.01 * MIN_RELATIVE_SIGMA * spread).all(-1) & values.isfinite()
     order = [i for i in values.argsort(descending=True).tolist() if bool(sound[i])]
-    kept = [i for n, i in enumerate(order) if n == 0 or float(values[order[n - 1]] - values[i]) > APART]
+    gaps = [math.inf, *(float(values[a] - values[b]) for a, b in itertools.pairwise(order))]
+    kept = [i for i, gap in zip(order, gaps, strict=False) if gap > SAME_LOG_LIKELIHOOD]
     coefficients = found.coefficients[kept].clone()
     coefficients[..., 1:] /= size
     coefficients[..., 0] += level - coefficients[..., 1:] @ middle
@@ -68,11 +71,11 @@ def _in_order(lines: Lines, middle: Tensor) -> Lines:
 def _start(design: Tensor, y: Tensor, components: int, spread: Tensor) -> Lines:
     """Each component on a line through as many rows as it has coefficients, and one more."""
     rows, width = design.shape
-    shape = (TRIES, components, width + 1)
+    shape = (RANDOM_STARTS, components, width + 1)
     chosen = torch.randint(rows, shape, generator=torch.Generator().manual_seed(0))
-    each = torch.zeros((TRIES, components, rows), dtype=y.dtype).scatter_(-1, chosen, 1.0)
+    each = torch.zeros((RANDOM_STARTS, components, rows), dtype=y.dtype).scatter_(-1, chosen, 1.0)
     coefficients, _ = _fitted(design, y, each)
-    sigma = (spread / components).expand(TRIES, components)
+    sigma = (spread / components).expand(RANDOM_STARTS, components)
     return Lines(coefficients, sigma, torch.full_like(sigma, 1 / components))
 
 
