@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -16,8 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 import neglog
-from neglog import datasets, export, predict
-from neglog.cli import app
+from neglog import datasets, export, models, predict
+from neglog.cli import MODELS, app
 from neglog.comparison import Entry
 from neglog.errors import ConvergenceWarning
 from neglog.tables import read_table
@@ -537,3 +538,10 @@ def test_help_does_not_wait_for_the_libraries() -> None:
         sys.exit(bool({"torch", "pandas", "matplotlib", "formulaic"} & set(sys.modules)))
     """
     subprocess.run([sys.executable, "-c", code, os.fspath(Path(neglog.__file__).parent)], check=True)
+
+
+def test_help_lists_the_models():
+    assert MODELS.split(", ") == models.__all__
+    for command in ([], ["fit"]):
+        shown = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).stdout
+        assert set(models.__all__) <= set(re.findall(r"\w+", shown))

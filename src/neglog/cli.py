@@ -29,7 +29,17 @@ if TYPE_CHECKING:  # Everything else is imported where it is used, or `neglog --
     from neglog.comparison import Comparison, Kind
     from neglog.formula import Learned
 
-EPILOG = "Exit codes: 0 a result; 1 a fit that did not converge; 2 a request that cannot be met."
+MODELS = (
+    "bernoulli, beta, binomial, categorical, gamma, gaussian, gaussian_mixture, heteroscedastic, huber, "
+    "inverse_gaussian, laplace, logistic, lognormal, multivariate_gaussian, multivariate_heteroscedastic, "
+    "negative_binomial, ordinal, poisson, quantile, student_t, weibull, zero_inflated_negative_binomial, "
+    "zero_inflated_poisson"
+)
+"""The names of `neglog.models`, which cannot be imported without torch."""
+EPILOG = (
+    f"Models: {MODELS}.\n\n"
+    "Exit codes: 0 a result; 1 a fit that did not converge; 2 a request that cannot be met."
+)
 
 MAX_ERROR_CHARACTERS = 1000
 """Characters of an error message that are printed; the contents of a file may be of any length."""
@@ -112,9 +122,7 @@ def _options(
 def fit(
     data: Data,
     formula: FormulaText,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="gaussian, laplace, heteroscedastic, ...", show_default=False)
-    ],
+    model: Annotated[str, typer.Option("--model", "-m", help=f"One of: {MODELS}.", show_default=False)],
     also: Also = None,
     map: Annotated[
         bool, typer.Option("--map", help="Maximum a posteriori, with the model's priors.")
