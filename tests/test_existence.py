@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from neglog import censored, flat, lasso_path, map_estimate, mle, mle_batch, models, quantiles, with_priors
 from neglog.errors import ConvergenceWarning, ModelError, UnboundedLikelihoodError
+from neglog.fitting.isolated import isolated_rows
 from neglog.fitting.separation import separating
 from neglog.objective.coordinates import Coordinates
 
@@ -471,9 +473,54 @@ def test_a_covariance_of_a_reference_level_that_the_mean_can_follow_has_no_maxim
 def test_a_dispersion_of_a_marked_count_that_its_mean_is_close_to_has_no_maximum() -> None:
     generator = torch.Generator().manual_seed(3)
     y = torch.poisson(4.0 * torch.exp(_columns()[:, 0]), generator=generator)
-    for rows in ((3,), (3, 7)):
-        with pytest.raises(UnboundedLikelihoodError, match="`log_dispersion` of x0 → -∞"):
+    for rows, named in (((3,), r"\(row 3\)"), ((3, 7), r"\(rows 3, 7\)")):
+        with pytest.raises(UnboundedLikelihoodError, match=f"`log_dispersion` of x0 → -∞.*{named}"):
             mle(models.negative_binomial, {"log_mean": _columns(), "dispersion": _mark(*rows)}, y)
+
+
+@pytest.mark.parametrize("rows", [4, 5])
+@pytest.mark.parametrize("name", ["gaussian", "heteroscedastic"])
+def test_a_scale_of_unequal_rows_that_the_location_can_follow_has_no_maximum(name: str, rows: int) -> None:
+    """The first rows have a level and a line for themselves; a combination of these is 0 in one of them."""
+    location, scale = SCALES[name]
+    within = (torch.arange(ROWS) >= rows).double()[:, None]
+    line = torch.linspace(1, 2, ROWS, dtype=torch.float64)[:, None]
+    designs = {location: _columns(4), scale: torch.cat([within, line * within, line], 1)}
+    named = ", ".join(map(str, range(rows - 1)))
+    with pytest.raises(UnboundedLikelihoodError, match=f"rows {named} alone"):
+        mle(getattr(models, name), designs, _response(name))
+
+
+def test_isolated_rows_are_those_that_trying_all_sets_finds() -> None:
+    rng = np.random.default_rng(1)
+    total = 0
+    for case in range(8):
+        shape = int(rng.integers(5, 9)), int(rng.integers(1, 4))
+        columns = rng.integers(-1, 3, shape) if case % 2 else (rng.random(shape) < 0.4)
+        design = np.column_stack([columns, np.ones(shape[0])]).astype(float)
+        expected = _isolated(design, 3)
+        found = {
+            tuple(rows.tolist()) for rows in isolated_rows(torch.tensor(design), torch.ones(len(design)), 3)
+        }
+        assert found == expected
+        total += len(expected)
+    assert total > 15
+
+
+def _isolated(design: NDArray[np.float64], most: int) -> set[tuple[int, ...]]:
+    """The minimal sets of rows of which a combination of the columns has one sign, being 0 in all others."""
+    found: set[tuple[int, ...]] = set()
+    for size in range(1, most + 1):
+        for rows in combinations(range(len(design)), size):
+            others = np.delete(design, rows, 0)
+            sums = design[list(rows)].sum(0)
+            top = linprog(
+                -sums, A_ub=-design[list(rows)], b_ub=np.zeros(size), A_eq=others, b_eq=np.zeros(len(others)),
+                bounds=(-1, 1),
+            )  # fmt: skip
+            if top.fun < -1e-9 and not any(set(smaller) <= set(rows) for smaller in found):
+                found.add(rows)
+    return found
 
 
 def test_a_reference_level_of_more_rows_than_the_location_can_follow_is_fitted() -> None:

@@ -200,6 +200,8 @@ class Recession:
     """Whether the loss is level the other way too: the parameters are not identified."""
     direction: Tensor | None = None
     """The direction in the coordinates of the solver, `(K,)`."""
+    unconstrained: Tensor | None = None
+    """The direction in the unconstrained parameters, `(K,)`."""
 
     def __str__(self) -> str:
         return " and ".join(self.coefficients + self.constants)
@@ -366,6 +368,7 @@ def named(coordinates: Coordinates, direction: Tensor, both: bool) -> Recession:
         tuple(label for label, move in coefficients.items() if abs(move) > 1e-2 * most),
         tuple(label for label, move in constants.items() if abs(move) > 1e-2 * most),
         both,
+        unconstrained=direction,
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neglog.distributions import Censored, Truncated
 from neglog.errors import UnboundedLikelihoodError
+from neglog.fitting.existence import Recession
 from neglog.kinks import corner
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
@@ -36,6 +37,10 @@ FOLDS = (0.0, 5.0, 10.0, 15.0, 20.0)
 """The logarithms of the factors by which the spread grows further."""
 DOUBLINGS = 8
 """The most doublings of the way to the uniform density, along which its loss falls to the limit."""
+FEW_ROWS = 10
+"""The largest number of rows that a message names."""
+MOVED = 1e-6
+"""Change of a row's predictor along a direction, as a share of the largest, below which it is rounding."""
 TAIL = 0.5
 """The share of the rows whose quantile may lie beyond their bound before the tail decides the fit."""
 
@@ -129,7 +134,7 @@ def _outward(coordinates: Coordinates, start: Tensor, z: Tensor) -> tuple[Tensor
     return z, value
 
 
-def refusal(objective: Objective, runaway: object) -> UnboundedLikelihoodError:
+def refusal(objective: Objective, runaway: Recession) -> UnboundedLikelihoodError:
     """The error for a likelihood that never falls as `runaway` says."""
     return UnboundedLikelihoodError(
         f"`{objective.name}` has no maximum: the likelihood never falls as {runaway}. "
@@ -137,7 +142,7 @@ def refusal(objective: Objective, runaway: object) -> UnboundedLikelihoodError:
     )
 
 
-def _beside_the_mean(objective: Objective, runaway: object) -> str:
+def _beside_the_mean(objective: Objective, runaway: Recession) -> str:
     """The reason and a remedy where coefficients of a dispersion of counts run away; else empty.
 
     Probabilities are at most 1: the likelihood stays bounded, and negative binomial counts become Poisson.
@@ -147,9 +152,26 @@ def _beside_the_mean(objective: Objective, runaway: object) -> str:
         return ""
     own = way.split("`")[1]
     return (
-        f"It stays bounded, and its supremum is at the border: rows whose `{own}` is infinite, such as "
-        f"counts with a dispersion of 0, which are Poisson. Leave the column out of `{own}`"
+        f"It stays bounded, and its supremum is at the border: rows whose `{own}` is infinite"
+        f"{_moved_rows(objective, own, runaway)}, such as counts with a dispersion of 0, which are Poisson. "
+        f"Leave the column out of `{own}`"
     )
+
+
+def _moved_rows(objective: Objective, own: str, runaway: Recession) -> str:
+    """The rows whose predictor `own` a direction moves, where they are few."""
+    call = next((call for call in objective.calls if call.name == own), None)
+    if call is None or runaway.unconstrained is None or call.weight.dim() != 1:
+        return ""
+    moves = torch.zeros(len(call.design)).to(call.design)
+    for part, columns in (("weight", call.design), ("bias", torch.ones_like(call.design[:, :1]))):
+        site = objective.sites.get(f"{own}.{part}")
+        if site is not None and columns.shape[1] == site.size:
+            moves = moves + columns.detach() @ runaway.unconstrained[site.place]
+    rows = (moves.abs() > MOVED * moves.abs().amax()).nonzero()[:, 0].tolist()
+    if len(rows) > FEW_ROWS:
+        return ""
+    return f" (row{'s' * (len(rows) > 1)} {', '.join(str(objective.data.row(row)) for row in rows)})"
 
 
 def _levelled(coordinates: Coordinates, start: Tensor, far: Tensor) -> tuple[Tensor, float]:

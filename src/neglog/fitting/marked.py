@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from neglog.errors import UnboundedLikelihoodError
+from neglog.fitting.isolated import ROUNDED, isolated_rows
 from neglog.objective.objective import Objective
 from neglog.tracing import Affine
 
 MOST = 10
 """The largest number of rows of a column that is looked at."""
-ALONE = 1e-8
-"""The rounding of the sum of the leverages of rows that a combination of columns has for themselves: 1."""
 SHIFT = 30.0
 """The change of a predictor, a logarithm, at which a spread that it determines is next to nothing."""
 VANISHED = 1e-4
@@ -37,10 +38,10 @@ def check_marked_rows(objective: Objective) -> None:
         site = objective.sites.get(f"{call.name}.weight")
         if site is None or not site.masked or call.design.requires_grad or not call.design.shape[1]:
             continue
-        found = [*_columns(objective, call), *_combinations(objective, call)]
-        if not found or not _is_scale(objective, call):
+        marked, combined = _columns(objective, call), _concentrated(objective, call)
+        if (not marked and combined is None) or not _is_scale(objective, call):
             continue
-        for column, rows in found:
+        for column, rows in chain(marked, _combinations(objective, call, combined)):
             if _can_follow(objective, call, rows):
                 raise _refusal(objective, call, column, rows)
 
@@ -56,38 +57,34 @@ def _columns(objective: Objective, call: Affine) -> list[tuple[str, Tensor]]:
     return found
 
 
-def _combinations(objective: Objective, call: Affine) -> list[tuple[str, Tensor]]:
-    """The few rows that a combination of the columns has for themselves, such as those of a reference level.
+def _concentrated(objective: Objective, call: Affine) -> tuple[Tensor, Tensor] | None:
+    """The columns and the intercept, scaled, and the leverages, where those of few rows sum to 1.
 
-    A combination is 0 in all rows but some where the leverage matrix of these has the eigenvalue 1: equal
-    rows whose leverages sum to 1, or two rows with (1 - h₁)(1 - h₂) = h₁₂².
+    None where they do not: then no combination is 0 in all other rows.
     """
     bias = objective.sites.get(f"{call.name}.bias")
     ones = [torch.ones_like(call.design[:, :1])] if bias is not None and bias.masked else []
-    columns = torch.cat([call.design, *ones], 1)
+    columns = torch.cat([call.design, *ones], 1).detach()
     columns = columns / columns.norm(dim=0).clamp_min(1e-300)
     values, vectors = torch.linalg.eigh(columns.T @ columns)
     kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
-    spread = columns @ (vectors[:, kept] / values[kept].sqrt())
-    leverages = spread.square().sum(1)
-    high = (leverages >= 1 / MOST - ALONE).nonzero()[:, 0]
-    if not len(high):
-        return []
-    _, group = call.design[high].unique(dim=0, return_inverse=True)
-    sums = torch.zeros(int(group.max()) + 1).to(leverages).index_add(0, group, leverages[high])
-    alone = ((sums - 1).abs() <= ALONE).nonzero()[:, 0].tolist()
-    found = [high[group == g] for g in alone] + _pairs(high, spread[high])
-    return [("a combination of columns", rows) for rows in found]
+    leverages = (columns @ (vectors[:, kept] / values[kept].sqrt())).square().sum(1)
+    largest = leverages.topk(min(_most(objective, call), len(columns))).values
+    return (columns, leverages) if float(largest.sum()) >= 1 - ROUNDED else None
 
 
-def _pairs(rows: Tensor, spread: Tensor) -> list[Tensor]:
-    """The pairs of rows that a combination of one sign has for themselves, from orthonormal columns there."""
-    matrix = spread @ spread.T
-    free = 1 - matrix.diagonal()
-    alike = (torch.outer(free, free) - matrix.square()).abs() <= ALONE * matrix.square()
-    apart = free > ALONE  # a row that has a combination by itself is no part of a pair
-    alike &= (matrix > 0) & apart & apart[:, None]
-    return [rows[pair] for pair in alike.triu(1).nonzero()]
+def _most(objective: Objective, call: Affine) -> int:
+    """The largest number of rows that another predictor may be able to follow, of which not too many."""
+    widths = [other.design.shape[1] + 1 for other in objective.calls if other.name != call.name]
+    return min(MOST, max(widths))
+
+
+def _combinations(
+    objective: Objective, call: Affine, combined: tuple[Tensor, Tensor] | None
+) -> Iterator[tuple[str, Tensor]]:
+    """The few rows that a combination of columns has for themselves, such as those of a reference level."""
+    for rows in () if combined is None else isolated_rows(*combined, _most(objective, call)):
+        yield "a combination of columns", rows
 
 
 def _is_discrete(objective: Objective) -> bool:
