@@ -427,7 +427,7 @@ def test_an_error_of_the_model_comes_out_of_nuts_as_it_is():
 def test_an_interrupt_of_nuts_is_one(monkeypatch, cores):
     """nutpie returns the draws so far when it is interrupted; a posterior of them would claim to be whole."""
     pytest.importorskip("nutpie")  # which changes warning filters when it is imported
-    settle, sampling, before = nuts._settle, threading.Event(), state()
+    settle, sampling, before = nuts._register_thread, threading.Event(), state()
 
     def settled(threads):
         sampling.set()
@@ -438,7 +438,7 @@ def test_an_interrupt_of_nuts_is_one(monkeypatch, cores):
         time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(nuts, "_settle", settled)
+    monkeypatch.setattr(nuts, "_register_thread", settled)
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         neglog.posterior(models.poisson, X, COUNTS, draws=100_000, chains=2, cores=cores)

@@ -62,7 +62,7 @@ def nuts(
     nutpie, from_pyfunc = _imported()
     evaluate = density.program(start)
 
-    quick = _seconds(evaluate, start) < MIN_PARALLEL_SECONDS
+    quick = _evaluation_time(evaluate, start) < MIN_PARALLEL_SECONDS
     if cores is None:
         cores = 1 if density.reason or quick else min(chains, os.cpu_count() or 1)
     threads, known = 1 if quick else max(1, torch.get_num_threads() // cores), threading.local()
@@ -71,7 +71,7 @@ def nuts(
     def log_density(z: np.ndarray, **_: Any) -> tuple[float, np.ndarray]:
         if not hasattr(known, "settled"):
             join()
-            known.settled = _settle(threads)
+            known.settled = _register_thread(threads)
         if raised:
             return math.nan, np.full_like(z, math.nan)
         try:
@@ -88,9 +88,9 @@ def nuts(
         [np.dtype("float64")],
         [(density.size,)],
         ["z"],
-        make_initial_point_fn=partial(_first, density, start),
+        make_initial_point_fn=partial(_initial_value, density, start),
     )
-    with _threads_put_back(), lent() as join:
+    with _threads_restored(), lent() as join:
         trace: Any = _sampled(
             nutpie.sample(
                 model,
@@ -149,7 +149,7 @@ def _sampled(sampler: Any, raised: Sequence[BaseException]) -> Any:
     return trace
 
 
-def _settle(threads: int) -> bool:
+def _register_thread(threads: int) -> bool:
     """Register a foreign thread with CPython once, and set torch's number of threads in it.
 
     Otherwise CPython creates and destroys the state of the thread at each evaluation, which takes half as
@@ -161,7 +161,7 @@ def _settle(threads: int) -> bool:
 
 
 @contextmanager
-def _threads_put_back() -> Iterator[None]:
+def _threads_restored() -> Iterator[None]:
     """Restore torch's number of threads, which later threads inherit."""
     threads = torch.get_num_threads()
     try:
@@ -170,7 +170,7 @@ def _threads_put_back() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _seconds(evaluate: Callable[[Tensor], Any], z: Tensor) -> float:
+def _evaluation_time(evaluate: Callable[[Tensor], Any], z: Tensor) -> float:
     """The least time of an evaluation, in seconds."""
     found = []
     for _ in range(TIMED_EVALUATIONS):
@@ -180,7 +180,7 @@ def _seconds(evaluate: Callable[[Tensor], Any], z: Tensor) -> float:
     return min(found)
 
 
-def _first(density: Density, start: Tensor, seed: int) -> np.ndarray:
+def _initial_value(density: Density, start: Tensor, seed: int) -> np.ndarray:
     """The initial value of a chain: uniform around the start, about the noise of a row away."""
     random = np.random.default_rng(seed)
     for k in range(MAX_INITIAL_VALUES):

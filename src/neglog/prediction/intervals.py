@@ -174,13 +174,13 @@ def _wald(fit: Fit, data: Data, level: float, matrix: Tensor) -> dict[str, Tenso
         )
     scale = matrix.diagonal().clamp(min=0).sqrt()
     slopes = _checked_slopes(rows.mean, theta, scale)
-    error = _errors(slopes, matrix)
+    error = _standard_errors(slopes, matrix)
     carrier = rows.carrier(theta, slopes, scale)
     if carrier is None:
-        sides = _linked(mean, error, reach, rows.response(theta).support)
+        sides = _unbounded_ends(mean, error, reach, rows.response(theta).support)
     else:
         name, eta = carrier
-        wide = reach * _errors(row_slopes(partial(rows.eta, name), theta), matrix)
+        wide = reach * _standard_errors(row_slopes(partial(rows.eta, name), theta), matrix)
         with torch.no_grad():
             sides = tuple(rows.mean(theta, {name: eta + side * wide}) for side in (-1, 1))
     return {
@@ -275,12 +275,12 @@ def _checked_slopes(function: Callable[[Tensor], Tensor], theta: Tensor, spread:
     return torch.stack(columns, -1) / torch.where(spread > 0, spread, 1.0)
 
 
-def _errors(slopes: Tensor, matrix: Tensor) -> Tensor:
+def _standard_errors(slopes: Tensor, matrix: Tensor) -> Tensor:
     """The standard errors `(N,)` of values with the derivatives `(N, K)`, by the delta method."""
     return torch.linalg.vecdot(slopes @ matrix, slopes).clamp(min=0).sqrt()
 
 
-def _linked(mean: Tensor, error: Tensor, reach: float, support: Any) -> tuple[Tensor, ...]:
+def _unbounded_ends(mean: Tensor, error: Tensor, reach: float, support: Any) -> tuple[Tensor, ...]:
     """Both ends of intervals, symmetric on the scale on which the mean is unbounded."""
     low, high = (torch.as_tensor(end, dtype=mean.dtype) for end in ends(support))
     above, below = torch.isfinite(low), torch.isfinite(high)

@@ -68,7 +68,7 @@ class Projected(Coordinates):
             designs = self.features(weights)
         with torch.no_grad():
             found = self.nested.optimum([design.detach() for design in designs], theta)
-            back = self._back(found, designs)
+            back = self._design_gradients(found, designs)
         learned = [i for i, design in enumerate(designs) if design.requires_grad]
         (slope,) = torch.autograd.grad(
             [designs[i] for i in learned], weights, [back[i] for i in learned], materialize_grads=True
@@ -84,7 +84,7 @@ class Projected(Coordinates):
         at[inner] = found.theta[inner] / self.units[inner]
         return at, found.value, self.units * gradient
 
-    def _back(self, found: Optimum, designs: Sequence[Tensor]) -> list[Tensor]:
+    def _design_gradients(self, found: Optimum, designs: Sequence[Tensor]) -> list[Tensor]:
         """The derivatives of the loss in the designs `(N, F)`."""
         slopes: list[list[Tensor]] = [[] for _ in designs]
         weights: list[list[Tensor]] = [[] for _ in designs]
@@ -133,5 +133,5 @@ def _schur(whole: Tensor, outer: Tensor, inner: Tensor) -> Tensor:
     scale = corner.diagonal().clamp_min(1e-300).rsqrt()
     values, vectors = torch.linalg.eigh(scale[:, None] * corner * scale)
     kept = values > 1e-10 * values[-1].clamp_min(0.0)
-    ways = (vectors[:, kept] * values[kept].rsqrt()).T @ (scale[:, None] * across)
-    return whole[outer][:, outer] - ways.T @ ways
+    half = (vectors[:, kept] * values[kept].rsqrt()).T @ (scale[:, None] * across)
+    return whole[outer][:, outer] - half.T @ half

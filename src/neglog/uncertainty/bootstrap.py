@@ -133,7 +133,7 @@ class Bootstrap:
             masses = np.ones(len(pulls))
         acceleration = (masses @ pulls**3) / (6 * (masses @ pulls**2) ** 1.5)
         centre, reach = _normal_quantile(below), _normal_quantile(shares) + _normal_quantile(below)
-        return _normal_share(centre + reach / (1 - acceleration * reach))
+        return _normal_cdf(centre + reach / (1 - acceleration * reach))
 
     def __getstate__(self) -> Any:
         raise TypeError("a Bootstrap is not pickled; save its `draws`.")
@@ -189,7 +189,7 @@ def bootstrap(
     >>> again.interval(0.9).loc[("mean", "x0")].round(1).to_dict()
     {'lower': 1.4, 'upper': 2.5}
     """
-    data = _checked(fit, draws, kind, seed)
+    data = _validated_data(fit, draws, kind, seed)
     if solver is not None:
         check_solver("solver", solver)
     numbers = None if groups is None else _group_numbers_of(groups, data, kind)
@@ -218,7 +218,7 @@ Sample = tuple[Data, Tensor, Tensor | None]
 """Data, whose own y and weights are not used; y `(N,)` or `(S, N)`; weights `(S, N)` or None."""
 
 
-def _checked(fit: Fit, draws: int, kind: str, seed: int) -> Data:
+def _validated_data(fit: Fit, draws: int, kind: str, seed: int) -> Data:
     data = data_of(fit)
     assert fit.objective is not None
     if not all(site.masked for site in fit.objective.sites.values()):
@@ -388,5 +388,5 @@ def _normal_quantile(share: np.ndarray) -> np.ndarray:
     return torch.special.ndtri(torch.from_numpy(np.asarray(share))).numpy()
 
 
-def _normal_share(quantile: np.ndarray) -> np.ndarray:
+def _normal_cdf(quantile: np.ndarray) -> np.ndarray:
     return torch.special.ndtr(torch.from_numpy(np.asarray(quantile))).numpy()

@@ -61,12 +61,14 @@ def optimum(fit: Fit) -> tuple[Coordinates, Tensor]:
     _, objective = data_and_objective(fit)
     assert fit.coordinates is not None
     if not fit.converged:
-        raise ModelError(f"there are no standard errors without an optimum: {fit.status}{_flat(fit)}.")
+        raise ModelError(
+            f"there are no standard errors without an optimum: {fit.status}{_flat_directions(fit)}."
+        )
     _check_smooth(objective)
     return fit.coordinates, fit.coordinates.z(objective.theta(fit.params))
 
 
-def _flat(fit: Fit) -> str:
+def _flat_directions(fit: Fit) -> str:
     """The directions in which the loss is flat where a solver stopped, as words to append; else empty."""
     coordinates, objective = fit.coordinates, fit.objective
     assert coordinates is not None

@@ -63,7 +63,7 @@ def compare(fits: Mapping[str, Fit]) -> pd.DataFrame:
         table[f"{criterion}_weight"] = list(shares.values())
     table = table.sort_values("aic", kind="stable")
     best, *others = (fits[str(label)] for label in table.index)
-    tests = [(math.nan, math.nan), *(_against(other, best) for other in others)]
+    tests = [(math.nan, math.nan), *(_vuong_or_nan(other, best) for other in others)]
     table["vuong_z"], table["vuong_p"] = zip(*tests, strict=True)
     return table
 
@@ -76,7 +76,7 @@ def criterion_weights(values: Mapping[str, float]) -> dict[str, float]:
     return {name: raw[name] / sum(raw.values()) if name in raw else math.nan for name in values}
 
 
-def _against(fit: Fit, best: Fit) -> tuple[float, float]:
+def _vuong_or_nan(fit: Fit, best: Fit) -> tuple[float, float]:
     """Vuong's statistic and its p-value; NaN without a difference to test."""
     try:
         found = vuong_test(fit, best)
