@@ -61,6 +61,101 @@ def advice() -> dict[tuple[str, int], str]:
     return {at: text for at, text in messages().items() if ADVICE.search(text)}
 
 
+NO_ERRORS = {
+    "BatchFit.__getstate__": "a TypeError of pickle",
+    "Bootstrap.__getstate__": "a TypeError of pickle",
+    "Fit.__getstate__": "a TypeError of pickle",
+    "LassoPath.__getstate__": "a TypeError of pickle",
+    "Posterior.__getstate__": "a TypeError of pickle",
+    "Comparison._lead": "the result of a comparison",
+    "Comparison._tie": "the result of a comparison",
+    "Command.parse_args": "an error of usage, of typer",
+    "_bce": "a note on an equivalence",
+    "_of_normal": "the status of a posterior",
+    "_smooth_l1": "the description of a loss",
+    "complaints": "the status of a posterior",
+}
+"""Functions whose texts advise something and are no errors of neglog."""
+
+
+class _Texts(ast.NodeVisitor):
+    """The texts of a module with advice that no `raise` holds: those that functions return, and constants."""
+
+    def __init__(self) -> None:
+        self.found: dict[int, tuple[str, list[str], re.Pattern[str]]] = {}
+        self.within: list[str] = []
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.ClassDef) -> None:
+        self.within.append(node.name)
+        if ".".join(self.within) not in NO_ERRORS:
+            self.generic_visit(node)
+        self.within.pop()
+
+    visit_ClassDef = visit_FunctionDef
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        if not isinstance(node.value, ast.Constant):  # a docstring
+            self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> None:
+        if not isinstance(node.exc, ast.Call) or getattr(node.exc.func, "id", "") not in ERRORS:
+            self.generic_visit(node)
+
+    def visit_keyword(self, node: ast.keyword) -> None:
+        if node.arg != "help":
+            self.generic_visit(node)
+
+    def _text(self, node: ast.expr) -> None:
+        text = written_text(node)
+        if ADVICE.search(text) and len(text.split()) > 2:
+            pattern = _pattern(node)
+            parts = [] if "(?:" in pattern else text.split("{}")  # Whole expressions are slow to search for.
+            self.found[node.lineno] = text, parts, re.compile(pattern, re.DOTALL)
+        elif not isinstance(node, ast.Constant):
+            self.generic_visit(node)
+
+    visit_Constant = visit_JoinedStr = visit_BinOp = _text
+
+
+def _pattern(node: ast.expr) -> str:
+    """The regular expression of the texts that an expression may be."""
+    if isinstance(node, ast.Constant):
+        return re.escape(str(node.value))
+    if isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.IfExp):
+        return _pattern(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(_pattern, node.values))
+    if isinstance(node, ast.BinOp):
+        return _pattern(node.left) + _pattern(node.right)
+    if isinstance(node, ast.IfExp):
+        return f"(?:{_pattern(node.body)}|{_pattern(node.orelse)})"
+    return ".*?"
+
+
+def is_said(at: tuple[str, int], message: str) -> bool:
+    """Whether a message holds the text of a `raise` statement, which some results keep as their reason."""
+    parts = messages()[at].split("{}")
+    return max(map(len, parts)) >= 20 and all(part in message for part in parts)
+
+
+def is_built(at: tuple[str, int], message: str) -> bool:
+    """Whether a message holds one of `helper_texts`."""
+    _, parts, pattern = helper_texts()[at]
+    return all(part in message for part in parts) and pattern.search(message) is not None
+
+
+@cache
+def helper_texts() -> dict[tuple[str, int], tuple[str, list[str], re.Pattern[str]]]:
+    """(module, line) -> a text with advice that becomes an error elsewhere, its fixed parts, its pattern."""
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        texts = _Texts()
+        texts.visit(ast.parse(path.read_text(encoding="utf-8")))
+        module = path.relative_to(SOURCE).as_posix()
+        found |= {(module, line): pattern for line, pattern in texts.found.items()}
+    return found
+
+
 def raised_at(error: BaseException | None) -> set[tuple[str, int]]:
     """The `raise` statements of the source that an error, and its causes, came from."""
     found, known = set(), set()

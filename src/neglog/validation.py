@@ -214,18 +214,10 @@ def deal(masses: Tensor, folds: int, seed: int) -> Tensor:
 
 
 def masses(weights: Any, rows: int) -> Tensor:
-    """How often each row counts `(N,)`: `weights`, or once.
-
-    Raises:
-        DataError: there are not as many weights as rows.
-    """
+    """How often each row counts `(N,)`: `weights`, which were checked before, or once."""
     if weights is None:
         return torch.ones(rows, dtype=torch.float64)
     given = weights.double() if isinstance(weights, Tensor) else np.array(weights, dtype=np.float64)
-    if tuple(given.shape) != (rows,):
-        raise DataError(
-            f"`weights` has the shape {tuple(given.shape)}; `y` has {rows} rows. Give one for each."
-        )
     return torch.as_tensor(given)
 
 

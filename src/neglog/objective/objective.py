@@ -285,7 +285,7 @@ class Objective:
         return (
             f"give proper priors by `with_priors` to {flat}"
             if flat
-            else "give narrower ones by `with_priors`"
+            else "give narrower priors by `with_priors`"
         )
 
     @cached_property

@@ -1,0 +1,613 @@
+"""Rows of test_advice.py: messages about densities, fits, networks and what is uncertain about them."""
+
+import os
+import sys
+from functools import cache, partial
+from unittest import mock
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer import MCMC, NUTS
+from remedies import Row, row
+from torch import nn
+
+import neglog
+from neglog import (
+    bootstrap,
+    censored,
+    covariance,
+    distributions,
+    laplace_approximation,
+    losses,
+    map_estimate,
+    masked,
+    mle,
+    models,
+    on_features,
+    with_priors,
+)
+from neglog.bayes import approximations
+from neglog.errors import DataError, ModelError, SingularDesignError, UnboundedLikelihoodError
+from neglog.exchange.pyro_samples import from_pyro
+from neglog.formula import learn
+from neglog.networks import laplace as networks
+from neglog.objective import blocks
+from neglog.prediction import crps
+from neglog.predictors import affine, linear, positive, rows
+from neglog.solvers import LBFGS, SVI, Adam, VariableProjection
+from neglog.uncertainty import fisher, profiles
+
+N = 20
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(N, 2)), RNG.normal(size=N)
+COUNTS = RNG.poisson(3.0, size=N).astype(float)
+BOTH = np.stack([Y, RNG.normal(size=N)], 1)
+"""A response of two columns."""
+ONE = torch.ones((), dtype=torch.float64)
+FEATURES = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+
+
+def fitted(model, x=X, y=Y, estimate=mle, **settings):
+    return lambda _: estimate(model, x, y, **settings)
+
+
+def loss(*arguments, function=losses.as_likelihood, **settings):
+    return lambda _: function(*arguments, **settings)
+
+
+def scored(kind):
+    return lambda _: neglog.scores(many(), X[:, :0], COUNTS, kind=kind)
+
+
+def with_value(module, name, value, function):
+    """A function while a constant of a module has another value."""
+
+    def call(folder):
+        with mock.patch.object(module, name, value):
+            return function(folder)
+
+    return call
+
+
+def without_nutpie(folder):
+    with mock.patch.dict(sys.modules, {"nutpie": None}):
+        return sampled("nuts")(folder)
+
+
+def sampled(method, model=models.gaussian, **settings):
+    return lambda _: neglog.posterior(model, X, Y, method=method, draws=100, **settings)
+
+
+def without_compiler(folder, **settings):
+    with mock.patch.dict(os.environ, {"CXX": "no-such-compiler"}):
+        return mle(models.gaussian, X, Y, solver=Adam(steps=2, **settings))
+
+
+# Models
+
+
+def simplex(x, y=None):
+    share = pyro.sample("share", dist.Dirichlet(torch.ones(2, dtype=torch.float64)))
+    location = linear("location", x) + share[0]
+    with rows(x):
+        return pyro.sample("y", dist.Normal(location, ONE), obs=y)
+
+
+def observed(family):
+    """A model of a location whose response is of some family."""
+
+    def model(x, y=None):
+        location = linear("location", x)
+        with rows(x):
+            return pyro.sample("y", family(location), obs=y)
+
+    return model
+
+
+def two_predictors(x, y=None):
+    location, log_scale = linear("location", x), linear("log_scale", x)
+    with rows(x):
+        return pyro.sample("y", dist.Normal(location, log_scale.exp()), obs=y)
+
+
+def product(x, y=None):
+    """A mean that is the product of two constants, of which the data tell the product alone."""
+    first, second = positive("first", x), positive("second", x)
+    with rows(x):
+        return pyro.sample("y", dist.Normal(first * second + 0 * x[:, 0], ONE), obs=y)
+
+
+def of_low_rank(x, y=None):
+    location = linear("location", x, outputs=2)
+    ones = torch.ones(len(x), 2, dtype=torch.float64)
+    with rows(x):
+        return pyro.sample("y", dist.LowRankMultivariateNormal(location, ones[..., None], ones), obs=y)
+
+
+def tied(x, y=None):
+    """The weights of the head make features too."""
+    weight = pyro.sample("mean.weight", dist.Normal(torch.zeros(2).double(), 1.0).to_event(1))
+    features = torch.tanh(x * weight)
+    mean = affine(features, weight, features.new_zeros(()), name="mean")
+    with rows(x):
+        return pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def shifted(x, y=None, plate=None):
+    shift = pyro.sample("shift", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x), subsample_size=plate) as taken:
+        pyro.sample("y", dist.Normal(shift, 1.0), obs=None if y is None else y[taken])
+
+
+def unseen():
+    pyro.sample("shift", dist.Normal(0.0, 1.0))
+
+
+def chains(run):
+    found = MCMC(NUTS(unseen), num_samples=4, warmup_steps=2, disable_progbar=True)
+    if run:
+        found.run()
+    return from_pyro(found)
+
+
+SHIFT = {"shift": torch.zeros(5)}
+ROWS_OF_Y = torch.tensor(X), torch.tensor(Y)
+
+
+# Networks
+
+
+class Twice(nn.Module):
+    """A layer that is used twice, and a scale that belongs to none."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.scale = nn.Parameter(torch.ones(2)) if scale else None
+
+    def forward(self, x):
+        found = self.layer(torch.tanh(self.layer(x)))
+        return found if self.scale is None else found * self.scale
+
+
+@cache
+def network(kind="plain", steps=5):
+    trunk = {"plain": FEATURES, "twice": Twice(False), "scale": Twice(True)}[kind]
+    return map_estimate(on_features(models.gaussian, trunk), X, Y, solver=LBFGS(max_steps=steps))
+
+
+def approximated(fit, structure="kronecker", **settings):
+    return lambda _: laplace_approximation(fit(), structure, **settings)
+
+
+@cache
+def uneven():
+    priors = on_features(models.gaussian, FEATURES, prior=lambda value: dist.Normal(0.0, 1.0 + value.abs()))
+    return map_estimate(with_priors(priors, {}), X, Y, solver=LBFGS(max_steps=5))
+
+
+@cache
+def flat_network():
+    heads = dict(fit_of_heads().params)
+    start = start_of_trunk() | heads | {"mean.bias": heads["mean.bias"] + 0.3 * heads["sigma"]}
+    return mle(on_features(models.gaussian, FEATURES), X, Y, start=start, solver=LBFGS(max_steps=0))
+
+
+def start_of_trunk():
+    return {name: value for name, value in network().params.items() if name.startswith("trunk")}
+
+
+@cache
+def fit_of_heads():
+    return mle(pyro.condition(on_features(models.gaussian, FEATURES), start_of_trunk()), X, Y)
+
+
+def normed(x, **settings):
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    return lambda _: mle(on_features(models.gaussian, net), x, Y[: len(x)], solver=Adam(steps=2, **settings))
+
+
+# Fits
+
+
+@cache
+def fit(model=models.gaussian, columns=2):
+    return mle(model, X[:, :columns], Y)
+
+
+def least():
+    bound = np.full(N, -0.5)
+    return {"y": np.maximum(Y, bound), "least": bound}
+
+
+def features(**settings):
+    return on_features(models.gaussian, FEATURES)
+
+
+def censored_network(lower):
+    return lambda _: mle(
+        censored(on_features(models.gaussian, FEATURES), lower=lower),
+        X,
+        np.maximum(Y, -0.5),
+        solver=VariableProjection(max_steps=2) if lower == "least" else LBFGS(max_steps=2),
+        **({"least": np.full(N, -0.5)} if lower == "least" else {}),
+    )
+
+
+FAR = np.linspace(1.7e12, 1.7e12 + 2e4, N)
+TREND = 0.002 * (FAR - FAR[0]) + 5 + 1e-6 * Y
+SLIGHTLY = np.stack([X[:, 0], X[:, 0] + 1e-13 * X[:, 1]], 1)
+CAUCHY = observed(lambda at: dist.Cauchy(at, ONE))
+CLOCK = np.round(1.7e12 + 3.6e6 * RNG.uniform(size=60))
+CLOCKS = CLOCK[:, None], CLOCK * (1 + 5e-6) + 37 + RNG.normal(size=60)
+LASSO = with_priors(models.gaussian, {"mean.weight": dist.Laplace(0 * ONE, ONE)})
+HALVES = np.tile([[1.0], [-1.0]], (N // 2, 1))
+SIGNS = np.repeat([1.0, -1.0], N // 2)
+GROUPS = [np.array(list(map(int, digits))) for digits in ("12111002110221021201", "12111020110221021201")]
+"""Two groupings that differ in two rows."""
+HEAVY = np.tan(np.pi * (np.arange(N) + 0.5) / N - np.pi / 2)
+HEAVY = np.sign(HEAVY) * HEAVY**2
+TIED = np.concatenate([np.ones(15), [-1.0, 0.2, 0.9, 1.7, 2.8]])
+PARTLY = np.where(np.arange(2 * N).reshape(N, 2) == 3, np.nan, BOTH)
+PARTLY_ROW = np.where(np.arange(N)[:, None] == 1, np.nan, BOTH)
+
+
+def nested():
+    return torch.nested.nested_tensor(list(torch.tensor(X)))
+
+
+def quantised():
+    return torch.quantize_per_tensor(torch.tensor(X).float(), 0.1, 0, torch.qint8)
+
+
+DENSITIES = {
+    "a nested tensor": row(
+        DataError,
+        "`x`",
+        provoke=lambda _: mle(models.gaussian, nested(), Y),
+        follow=lambda _: mle(models.gaussian, torch.nested.to_padded_tensor(nested(), 0.0), Y),
+    ),
+    "a quantised tensor": row(
+        DataError,
+        "x.dequantize()",
+        provoke=lambda _: mle(models.gaussian, quantised(), Y),
+        follow=lambda _: mle(models.gaussian, quantised().dequantize(), Y),
+    ),
+    "Laplace's method for many parameters": row(
+        ModelError,
+        "4 parameters",
+        provoke=with_value(approximations, "DENSE", 3, sampled("laplace")),
+        follow=with_value(approximations, "DENSE", 3, sampled("vi", steps=100)),
+    ),
+    "a simplex in its own space": row(
+        ModelError,
+        "`share`",
+        provoke=sampled("laplace", simplex, space="natural"),
+        follow=sampled("laplace", simplex, space="unconstrained"),
+    ),
+    "no nutpie": row(ModelError, "neglog[nuts]", provoke=without_nutpie, follow=sampled("laplace")),
+    "a model without a loss": row(
+        ModelError,
+        "`simplex`",
+        provoke=loss(simplex, function=losses.loss_of),
+        follow=lambda _: mle(simplex, X, Y, solver=SVI(steps=2)),
+    ),
+    "a tensor that is fixed": row(
+        ModelError,
+        "`sigma`",
+        "Tensor",
+        provoke=loss(models.gaussian, sigma=torch.ones(N), function=losses.loss_of),
+        follow=lambda _: losses.loss_of(models.gaussian)(torch.zeros(N), torch.ones(N), sigma=torch.ones(N)),
+    ),
+    "rho that swings": row(
+        ModelError,
+        "`rho`",
+        provoke=loss(lambda r: torch.tan(r) ** 2),
+        follow=loss(lambda r: r.abs() + torch.tanh(r) ** 2),
+    ),
+    "rho of a tensor that is trained": row(
+        ModelError,
+        "`rho`",
+        provoke=loss(lambda r: r.abs() * torch.ones((), dtype=torch.float64, requires_grad=True)),
+        follow=loss(lambda r: r.abs() * torch.ones((), dtype=torch.float64, requires_grad=True).detach()),
+    ),
+    "rho that is NaN": row(
+        ModelError,
+        "`rho`",
+        provoke=loss(lambda r: torch.where((r > 3.5) & (r < 3.7), torch.nan, r.abs())),
+        follow=loss(lambda r: r.abs()),
+    ),
+    "rho of a root": row(
+        ModelError, "r = 0", provoke=loss(lambda r: (r * r).sqrt()), follow=loss(lambda r: r.abs())
+    ),
+    "bounds of a family without a distribution function": row(
+        ModelError,
+        "`VonMises`",
+        provoke=fitted(censored(observed(lambda at: dist.VonMises(at, ONE)), lower=-0.5), y=Y.clip(-0.5)),
+        follow=fitted(
+            censored(observed(lambda at: distributions.Normal(at, ONE)), lower=-0.5), y=Y.clip(-0.5)
+        ),
+    ),
+    "chains that did not run": row(
+        ModelError, "`run`", provoke=lambda _: chains(run=False), follow=lambda _: chains(run=True)
+    ),
+    "samples of a model without observations": row(
+        ModelError,
+        "`args`",
+        provoke=lambda _: from_pyro(SHIFT, model=unseen),
+        follow=lambda _: (from_pyro(SHIFT), from_pyro(SHIFT, *ROWS_OF_Y, model=shifted)),
+    ),
+    "samples of a part of the rows": row(
+        ModelError,
+        "'y'",
+        provoke=lambda _: from_pyro(SHIFT, *ROWS_OF_Y, model=partial(shifted, plate=2)),
+        follow=lambda _: from_pyro(SHIFT, *ROWS_OF_Y, model=shifted),
+    ),
+    "components of another number": row(
+        DataError,
+        "`logits`",
+        "3",
+        provoke=lambda _: losses.gaussian_mixture_nll(
+            torch.zeros(4, 2), torch.zeros(4), logits=torch.zeros(3), sigma=torch.ones(2)
+        ),
+        follow=lambda _: losses.gaussian_mixture_nll(
+            torch.zeros(4, 2), torch.zeros(4), logits=torch.zeros(2), sigma=torch.ones(2)
+        ),
+    ),
+}
+
+FITS = {
+    "steps that are too large": row(
+        UnboundedLikelihoodError,
+        "`poisson`",
+        "learning rate",
+        provoke=fitted(models.poisson, y=COUNTS, solver=Adam(steps=50, learning_rate=1e6)),
+        follow=fitted(models.poisson, y=COUNTS, solver=Adam(steps=50, learning_rate=1e-2)),
+    ),
+    "columns that float64 cannot tell apart": row(
+        SingularDesignError,
+        "x0, x1",
+        "`log_rate`",
+        provoke=fitted(models.poisson, SLIGHTLY, COUNTS),
+        follow=fitted(models.poisson, SLIGHTLY[:, :1], COUNTS),
+    ),
+    "a column far from 0": row(
+        SingularDesignError,
+        "x0",
+        "`mean`",
+        provoke=fitted(models.gaussian, FAR[:, None], TREND),
+        follow=fitted(models.gaussian, FAR[:, None] - FAR.mean(), TREND),
+    ),
+    "columns far from 0 of a large design": row(
+        SingularDesignError,
+        "columns [0]",
+        provoke=with_value(blocks, "MAX_COPIED", 10, fitted(models.student_t, *CLOCKS)),
+        follow=with_value(
+            blocks, "MAX_COPIED", 10, fitted(models.student_t, CLOCKS[0] - CLOCKS[0].mean(), CLOCKS[1])
+        ),
+    ),
+    "a path of columns that tell nothing": row(
+        DataError,
+        "`y`",
+        provoke=lambda _: neglog.lasso_path(LASSO, HALVES, SIGNS, n=2),
+        follow=lambda _: neglog.lasso_path(LASSO, X, Y, n=2),
+    ),
+    "equal responses of a mixture": row(
+        UnboundedLikelihoodError,
+        "`gaussian_mixture`",
+        "15 responses are equal (1)",
+        provoke=fitted(models.gaussian_mixture, X[:, :0], TIED),
+        follow=fitted(models.gaussian, X[15:, :0], TIED[15:]),
+    ),
+    "no compiler": row(
+        DataError,
+        "no-such-compiler",
+        provoke=partial(without_compiler, compile=True),
+        follow=without_compiler,
+    ),
+    "BatchNorm of one row": row(
+        ModelError,
+        "BatchNorm",
+        provoke=normed(X, batch_size=N - 1),
+        follow=normed(X, batch_size=N // 2),
+    ),
+    "numbers that overflow": row(
+        ModelError,
+        "`x`",
+        provoke=lambda _: neglog.predict(of_noise(), 1e6 * X).mean,
+        follow=lambda _: neglog.predict(of_noise(), X).mean,
+    ),
+    "some entries of rows": row(
+        ModelError,
+        "`LowRankMultivariateNormal`",
+        provoke=fitted(masked(of_low_rank), y=PARTLY),
+        follow=fitted(masked(of_low_rank), y=PARTLY_ROW),
+    ),
+    "a log-score of large counts": row(
+        ModelError,
+        "CRPS",
+        provoke=with_value(
+            crps, "MOST", crps.STEP, lambda _: neglog.scores(many(), X[:, :0], COUNTS, kind="crps")
+        ),
+        follow=with_value(
+            crps, "MOST", crps.STEP, lambda _: neglog.scores(many(), X[:, :0], COUNTS, kind="log")
+        ),
+    ),
+    "a design without an intercept of two predictors": row(
+        ModelError,
+        "'location', 'log_scale'",
+        "`two_predictors`",
+        provoke=lambda _: mle(two_predictors, no_intercept().main.design(frame()), Y),
+        follow=lambda _: mle(two_predictors, no_intercept().x(frame(), ("location", "log_scale")), Y),
+    ),
+    "a design without an intercept through a network": row(
+        ModelError,
+        "`x`",
+        provoke=lambda _: mle(features(), no_intercept().main.design(frame()), Y, solver=Adam(steps=2)),
+        follow=lambda _: mle(
+            features(), learn("y ~ a + b", frame()).design.main.design(frame()), Y, solver=Adam(steps=2)
+        ),
+    ),
+}
+
+
+def frame():
+    import pandas as pd
+
+    return pd.DataFrame(X, columns=["a", "b"]).assign(y=Y)
+
+
+def no_intercept():
+    return learn("y ~ 0 + a + b", frame()).design
+
+
+@cache
+def many():
+    return mle(models.negative_binomial, X[:, :0], np.exp(np.arange(N)).round())
+
+
+NETWORKS = {
+    "heads that share their weights with features": row(
+        ModelError,
+        "'mean.weight'",
+        provoke=fitted(tied, estimate=map_estimate, solver=VariableProjection()),
+        follow=fitted(tied, estimate=map_estimate, solver=LBFGS()),
+    ),
+    "heads of a density that is not replayed": row(
+        ModelError, "`gaussian`", provoke=censored_network("least"), follow=censored_network(-0.5)
+    ),
+    "all weights of a large network": row(
+        ModelError,
+        "has 9",
+        provoke=with_value(networks, "MAX_FULL_COVARIANCE_WEIGHTS", 3, approximated(network, "full")),
+        follow=with_value(networks, "MAX_FULL_COVARIANCE_WEIGHTS", 3, approximated(network, "kronecker")),
+    ),
+    "layers with a scale": row(
+        ModelError,
+        "`trunk.scale`",
+        provoke=approximated(partial(network, "scale")),
+        follow=approximated(partial(network, "scale"), "diagonal"),
+    ),
+    "a layer that is used twice": row(
+        ModelError,
+        "kronecker",
+        provoke=approximated(partial(network, "twice")),
+        follow=approximated(partial(network, "twice"), "diagonal"),
+    ),
+    "priors that differ in a layer": row(
+        ModelError,
+        "`trunk.0.weight`",
+        provoke=approximated(uneven),
+        follow=approximated(uneven, "diagonal"),
+    ),
+    "heads that are not at their optimum": row(
+        ModelError,
+        "standard errors",
+        provoke=lambda _: covariance(flat_network()),
+        follow=lambda _: covariance(fit_of_heads()),
+    ),
+}
+
+DOUBTS = {
+    "HC3 of a row of small weight": row(
+        ModelError,
+        "row 0",
+        "0.5",
+        "'HC1'",
+        provoke=lambda _: covariance(lone(), "HC3"),
+        follow=lambda _: covariance(lone(), "HC1"),
+    ),
+    "a family without an expected information": row(
+        ModelError,
+        "`model`",
+        "`Cauchy`",
+        provoke=lambda _: covariance(fit(CAUCHY), "expected"),
+        follow=lambda _: (covariance(fit(CAUCHY), "observed"), covariance(fit(CAUCHY), "sandwich")),
+    ),
+    "the expected information of large counts": row(
+        ModelError,
+        "kind='observed'",
+        provoke=with_value(fisher, "LARGEST", 10, lambda _: covariance(spread(), "expected")),
+        follow=with_value(fisher, "LARGEST", 10, lambda _: covariance(spread(), "observed")),
+    ),
+    "models that are not nested": row(
+        ModelError,
+        "`vuong_test`",
+        provoke=lambda _: neglog.likelihood_ratio_test(fit(models.laplace), near()),
+        follow=lambda _: neglog.vuong_test(fit(models.laplace), near()),
+    ),
+    "a mean that does not exist at a draw": row(
+        ModelError,
+        "kind='outcome'",
+        provoke=lambda _: neglog.interval(heavy(), X[:2, :0], kind="mean"),
+        follow=lambda _: neglog.interval(heavy(), X[:2, :0], kind="outcome"),
+    ),
+    "groupings that overlap": row(
+        ModelError,
+        "('mean', 'x0')",
+        "'cluster'",
+        provoke=lambda _: covariance(near(), "cluster", groups=GROUPS),
+        follow=lambda _: (covariance(near(), "cluster", groups=GROUPS[0]), bootstrap(near(), 10)),
+    ),
+    "constants of which only the product is known": row(
+        ModelError,
+        "`first`",
+        "`second`",
+        provoke=lambda _: covariance(mle(product, X, np.abs(Y))),
+        follow=lambda _: covariance(mle(pyro.condition(product, {"second": ONE}), X, np.abs(Y))),
+    ),
+    "a profile that is too rough": row(
+        ModelError,
+        "`mean` x0",
+        "interval='wald'",
+        provoke=with_value(profiles, "STEPS", 1, lambda _: why_no_profile(near())),
+        follow=lambda _: neglog.summary(near(), interval="wald"),
+    ),
+    "numbers that are bound to each other": row(
+        ModelError,
+        "`cutpoints`",
+        provoke=lambda _: why_no_profile(ordinal()),
+        follow=lambda _: neglog.summary(ordinal(), interval="wald"),
+    ),
+}
+
+
+@cache
+def lone():
+    x = np.eye(N)[:, :1]
+    return mle(models.gaussian, x, Y, weights=np.where(np.arange(N) == 0, 0.5, 1.0))
+
+
+@cache
+def spread():
+    return mle(models.negative_binomial, X[:, :1], RNG.negative_binomial(1, 0.1, size=N).astype(float))
+
+
+@cache
+def near():
+    return mle(models.gaussian, X[:, :1], Y)
+
+
+@cache
+def ordinal():
+    return mle(models.ordinal, X[:, :1], np.arange(N) % 3.0)
+
+
+def why_no_profile(done):
+    """A summary keeps the error of a profile as a text."""
+    raise ModelError(neglog.summary(done, interval="profile").attrs["reason"])
+
+
+@cache
+def of_noise():
+    return mle(models.heteroscedastic, X, Y)
+
+
+@cache
+def heavy():
+    return neglog.posterior(models.student_t, X[:, :0], HEAVY, method="laplace", draws=100)
+
+
+ROWS: dict[str, Row] = {**DENSITIES, **FITS, **NETWORKS, **DOUBTS}
