@@ -100,11 +100,11 @@ def _leave(code: int) -> None:
     raise SystemExit(code)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         from neglog import __version__
 
-        with _reporting():  # or typer would end with code 1 where nobody reads on
+        with _reporting():  # or typer would exit with code 1 where stdout is closed
             typer.echo(f"neglog {__version__}")
         raise typer.Exit
 
@@ -265,7 +265,7 @@ def compare(
 
 
 def _picture_path(plot: Path | None, data: Path) -> Path:
-    """Where the picture goes: a path that it can be written to, by default one named after the data."""
+    """The path of the picture, verified to be writable; by default it is named after the data."""
     from neglog import plots
 
     path = plot or Path(f"{data.name.split('.')[0]}-compare.png")

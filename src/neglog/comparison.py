@@ -129,7 +129,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """One sentence: the loss to train with, hedged where the rows do not tell the best models apart."""
+        """One sentence: the loss to train with, hedged where the best models do not differ significantly."""
         if not self.scored:
             return "No model could be scored on rows it has not seen."
         best, *near = self.tied
@@ -201,7 +201,7 @@ def compare_models(
     return Comparison(tuple(sorted(entries, key=_rank)), kind, why)
 
 
-def kind_of(y: torch.Tensor, weights: torch.Tensor, asked: Kind | None = None) -> tuple[Kind, str | None]:
+def kind_of(y: torch.Tensor, weights: torch.Tensor, requested: Kind | None = None) -> tuple[Kind, str | None]:
     """The kind of models to compare for a response, and the reason in words where it could be of either.
 
     >>> y = torch.tensor([0.0, 1.0, 1.0])
@@ -211,14 +211,14 @@ def kind_of(y: torch.Tensor, weights: torch.Tensor, asked: Kind | None = None) -
     Raises:
         DataError: there is no such kind.
     """
-    if asked not in (None, "discrete", "continuous"):
-        raise DataError(f"`response` must be 'discrete', 'continuous' or None; it is {asked!r}.")
+    if requested not in (None, "discrete", "continuous"):
+        raise DataError(f"`response` must be 'discrete', 'continuous' or None; it is {requested!r}.")
     counted = weights > 0
     values, shares = y[counted].double(), weights[counted].double() / weights.sum()
     if values.dim() > 1 or not bool((values == values.floor()).all()):
-        return asked or "continuous", None
-    if asked is not None:
-        return asked, "that was asked for"
+        return requested or "continuous", None
+    if requested is not None:
+        return requested, "that was asked for"
     if bool((values < 0).any()):
         return "continuous", "some of the whole numbers of the response are negative, which no count is"
     if bool((values <= 1).all()):

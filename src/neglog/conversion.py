@@ -1,7 +1,7 @@
 """Conversion: arrays, lists, tensors, series and data frames become dense real tensors; nothing else does.
 
-Nothing is dropped in silence: masks, imaginary parts and missing entries are refused. Each refusal gives code
-that mends the argument of the kind that came.
+Nothing is dropped in silence: masks, imaginary parts and missing entries are refused. Each error gives code
+that converts an argument of the kind concerned.
 """
 
 from __future__ import annotations

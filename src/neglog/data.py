@@ -67,7 +67,7 @@ class Data:
     responses: tuple[str, ...] = ()
     """The names of the columns of a `y` with many, where it has them."""
     integer: bool = False
-    """Whether `y` came as an array of integers, which only a discrete model takes."""
+    """Whether `y` was given as an array of integers, which only a discrete model takes."""
     index: Tensor | None = None
     """The row numbers in the user's data, where some rows were left out."""
     labels: pd.Index | None = None

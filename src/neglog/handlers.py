@@ -341,7 +341,7 @@ class _OnFeatures:
             return self.model(found, y, **kwargs)
         watched = Watched(found)
         value = self.model(watched, y, **kwargs)
-        unread = sorted(set(watched) - watched.asked)
+        unread = sorted(set(watched) - watched.used)
         if unread:
             raise ModelError(
                 f"`on_features` has a network for {', '.join(map(repr, unread))}, which is no predictor "

@@ -43,10 +43,10 @@ class Corner:
 
     @property
     def information(self) -> float | Tensor:
-        """What a row is expected to tell of its location, in units of 1 / scale².
+        """The expected information of a row on its location, in units of 1 / scale².
 
         Raises:
-            ModelError: it tells of the scale too, and the two cannot be taken apart.
+            ModelError: the location and the scale are not orthogonal, as under an asymmetric loss.
         """
         if abs(self.skew) > 1e-8:
             raise ModelError(
@@ -132,7 +132,7 @@ def _corner_of_loss(fn: FromLoss) -> Corner:
 class _Relaxed(TorchDistribution):
     """A density with a corner, its |u| replaced by another function of u.
 
-    It is not normalised, on purpose: at u ≫ softness it equals the density it stands in for.
+    It is not normalised, on purpose: at u ≫ softness it equals the density that it replaces.
     """
 
     arg_constraints: Mapping[str, Any] = {}
@@ -147,7 +147,7 @@ class _Relaxed(TorchDistribution):
         return self.corner.base.variance
 
     def size(self, u: Tensor) -> Tensor:
-        raise TypeError("a subclass says what stands in for |u|")
+        raise TypeError("a subclass defines the replacement of |u|")
 
     def log_prob(self, value: Tensor) -> Tensor:
         c = self.corner
@@ -211,7 +211,7 @@ class _Relax(Messenger):
 
 
 def _around(fn: Any, relaxed: _Relaxed, bounded: bool) -> Any:
-    """The relaxed density with the dimensions of the one that it stands in for, and with its bounds."""
+    """The relaxed density with the dimensions and the bounds of the one that it replaces."""
     if isinstance(fn, Censored | Truncated):
         inside = _around(fn.base_dist, relaxed, bounded)
         return fn.around(inside) if bounded or isinstance(fn, Censored) else inside

@@ -1,6 +1,6 @@
 """Predictors: the input-dependent parameters that models are made of.
 
-A predictor is named after the parameter that it predicts. Its sites stand above the plate of rows:
+A predictor is named after the parameter that it predicts. Its sites are above the plate of rows:
 ``NAME.weight`` with shape ``(P,)`` and ``NAME.bias`` with shape ``()``. Both priors are proper and
 weakly informative for columns and a response of order one: Normal(0, 2.5) and Normal(0, 5).
 """
@@ -72,16 +72,16 @@ class Watched(dict[str, Tensor]):
 
     def __init__(self, designs: Mapping[str, Tensor]) -> None:
         super().__init__(designs)
-        self.asked: set[str] = set()
+        self.used: set[str] = set()
 
     def __getitem__(self, key: str) -> Tensor:
-        self.asked.add(key)
+        self.used.add(key)
         return super().__getitem__(key)
 
 
 @effectful(type="affine")
 def affine(x: Tensor, weight: Tensor, bias: Tensor, outputs: Sequence[Any] | None = None) -> Tensor:
-    """`x @ weight + bias`, as an effect: a handler may stand in for it and hand in the predictor's values.
+    """`x @ weight + bias`, as an effect: a handler may replace it, and supply the predictor's values.
 
     Shapes: `x` is `(N, P)`; `weight` is `(P,)`, or `(*S, 1, P)` under a vectorising plate of shape `S`;
     the value is `(N,)`, or `(*S, N)`. With `outputs`, D names or numbers, `weight` is `(D, P)` or

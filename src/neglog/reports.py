@@ -30,7 +30,7 @@ HEADINGS = {
 
 
 def estimates_table(estimates: pd.DataFrame, level: float = 0.95) -> Table:
-    """The table of a fit; a parameter's name stands once.
+    """The table of a fit; a parameter's name appears once.
 
     Raises:
         ModelError: `estimates` is no table of `summary`, or `level` no number between 0 and 1.
@@ -157,7 +157,7 @@ def _latex(text: str) -> str:
 
 
 def fit_table(fit: Fit, loss: str) -> Table:
-    """What a fit comes to, one thing a line."""
+    """The properties of a fit, one a line."""
     check_fit(fit)
     text("loss", loss)
     table = Table.grid(padding=(0, 2))

@@ -72,7 +72,7 @@ def _proposal(unknown: str, known: Sequence[str], otherwise: str) -> str:
 
 
 def model_keywords(model: Model) -> frozenset[str] | None:
-    """The names that a model takes besides `x` and `y`; None if it takes any, or does not tell."""
+    """The names that a model takes besides `x` and `y`; None if it takes any, or its signature is unknown."""
     *_, inner = layers(model)
     function = inner if inspect.isroutine(inner) else type(inner).__call__.__get__(inner)
     try:

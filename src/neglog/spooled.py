@@ -33,8 +33,8 @@ class Spooled(Mapping[str, Any]):
     """Data on disk, by the names of the arguments of `mle`: ``mle(models.poisson, **data)``.
 
     A design `(N, P)` is a float64 tensor, or `neglog.conversion.Named` where the blocks were data frames;
-    ``y`` and everything else are tensors. Their memory is that of temporary files, which nobody else sees,
-    and which go when the last tensor does, at the latest with the process.
+    ``y`` and everything else are tensors. Their memory is that of temporary files, which no other process
+    sees, and which go when the last tensor does, at the latest with the process.
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
@@ -64,7 +64,7 @@ class Spooled(Mapping[str, Any]):
 def spool(blocks: Iterable[Any], directory: str | os.PathLike[str] | None = None) -> Spooled:
     """Write data that come in blocks of rows to disk, once, for fits that read them from there.
 
-    No more than a block is in memory, and the operating system reads what a fit asks for. Fits,
+    No more than a block is in memory, and the operating system reads the pages that a fit uses. Fits,
     `covariance`, `summary` and the tests of hypotheses walk such data in blocks.
 
     Args:
@@ -235,7 +235,7 @@ class _Files:
 
     @isolated
     def mapped(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """The numbers of a file where they lie: its pages are read when they are asked for."""
+        """The numbers of a file, mapped into memory: its pages are read when they are used."""
         if not math.prod(shape):
             return torch.empty(shape, dtype=torch.float64)
         with self._writing():

@@ -57,7 +57,7 @@ class Affine:
         return affine(self.design, self.weight, self.bias, self.outputs)
 
     def constant(self, rows: int) -> Tensor:
-        """The predictor in so many rows where all weights are 0."""
+        """The predictor, for a number of rows, where all weights are 0."""
         return self.bias.to(self.design.dtype).expand(rows, *self.bias.shape)
 
 
@@ -270,14 +270,14 @@ def prototype(model: Model, data: Data, given: Mapping[str, Any] | None = None) 
             f"pyro.sample('y', ..., obs=y). Its sites are {', '.join(map(repr, first.sites))}."
         )
     check_sites(model, model_name(model), first.sites, first.repeated)
-    if isinstance(x, Watched) and x.asked != set(x):
-        unused = ", ".join(map(repr, sorted(set(x) - x.asked)))
+    if isinstance(x, Watched) and x.used != set(x):
+        unused = ", ".join(map(repr, sorted(set(x) - x.used)))
         names = dict.fromkeys(
             (*predictor_names(model, **data.keywords), *positive_names(model, **data.keywords))
         )
         raise ModelError(
             f"`{model_name(model)}` has no predictor {unused}; it has {', '.join(map(repr, names))}."
-            f"{did_you_mean(min(set(x) - x.asked), names)}"
+            f"{did_you_mean(min(set(x) - x.used), names)}"
         )
     return first
 
@@ -353,7 +353,7 @@ def with_sizes(model: Model, y: Tensor) -> Model:
 
 
 TWO = torch.eye(2, dtype=torch.float64)
-"""A response of two columns, or of two classes: where only names are asked for, any sizes will do."""
+"""A response of two columns, or of two classes, for runs of which only the names of sites are used."""
 
 
 def _empty(rows: int = 2) -> Tensor:
@@ -378,15 +378,15 @@ def predictor_names(model: Model, **keywords: Tensor) -> tuple[str, ...]:
     return tuple(dict.fromkeys(affine.name for affine in bare.affines))
 
 
-class _Asking(dict[str, Tensor]):
-    """A mapping of designs that holds none, and remembers what it was asked for."""
+class _Lookups(dict[str, Tensor]):
+    """A mapping without the designs of predictors, which records the keys that are looked up."""
 
     def __init__(self) -> None:
         super().__init__({ALL: _empty()})
-        self.asked: list[str] = []
+        self.keys_looked_up: list[str] = []
 
     def __contains__(self, key: object) -> bool:
-        self.asked.append(str(key))
+        self.keys_looked_up.append(str(key))
         return False
 
 
@@ -398,9 +398,9 @@ def positive_names(model: Model, **keywords: Tensor) -> tuple[str, ...]:
     >>> positive_names(models.laplace)
     ('scale',)
     """
-    asking = _Asking()
-    linear = {affine.name for affine in _bare(with_sizes(model, TWO), asking, keywords).affines}
-    return tuple(dict.fromkeys(name for name in asking.asked if name not in linear))
+    lookups = _Lookups()
+    linear = {affine.name for affine in _bare(with_sizes(model, TWO), lookups, keywords).affines}
+    return tuple(dict.fromkeys(name for name in lookups.keys_looked_up if name not in linear))
 
 
 @isolated

@@ -37,7 +37,7 @@ class Validation:
 
     `scores` `(N,)` are log p(y | x) of each row under the fit to the other folds, `folds` `(N,)` the fold of
     each row, `weights` `(N,)` how often each row counts. `converged` says whether every fit did. `by_name`
-    has all scores that were asked for, as `neglog.scores` has them: but for ``"log"``, losses.
+    has all requested scores, as `neglog.scores` returns them: but for ``"log"``, losses.
     `probabilities` `(N,)` has the rows whose log score is of a probability, not of a density.
     """
 
@@ -127,7 +127,7 @@ def cross_validate(
         model: a model of `(x, y=None)`.
         x: the design `(N, P)`, or a mapping from predictor to its own: tensors, arrays or data frames.
         y: the response. Under `masked`, rows of which nothing is known do not count.
-        weights: how often each row counts, `(N,)`. A row never stands on both sides of a fold.
+        weights: how often each row counts, `(N,)`. A row is never on both sides of a fold.
         folds: how many folds, from 2 to the number of rows (then each row is left out alone).
         seed: decides the folds.
         solver: as in `mle`.

@@ -75,10 +75,10 @@ def likelihood_of(loss: nn.Module | str, **settings: float) -> Likelihood:
             "poisson", "gamma", "log_loss".
         settings: of a name: ``delta`` of "huber"; ``quantile``, or ``alpha``, of "quantile".
 
-    A name of scikit-learn stands for what `sklearn.metrics` averages: the whole squared error and the whole
-    deviance, twice the log-likelihood that is missing to a perfect fit. What its estimators minimise under
-    the same name (`sklearn._loss`) is half of these three, without what does not depend on the prediction;
-    the optimum is the same.
+    A name of scikit-learn means the loss that `sklearn.metrics` averages: the whole squared error and the
+    whole deviance, twice the log-likelihood that is missing to a perfect fit. The loss of its estimators
+    under the same name (`sklearn._loss`) is half of these three, without terms that do not depend on the
+    prediction; the optimum is the same.
 
     Raises:
         ModelError: another loss, or one whose settings leave no likelihood; the message says why.

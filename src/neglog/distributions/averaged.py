@@ -157,11 +157,11 @@ class Averaged(TorchDistribution):
 
     @property
     def _axis(self) -> int:
-        """Where the draws stand in densities: before the batch."""
+        """The dimension of the draws in densities: before the batch."""
         return -1 - len(self.batch_shape)
 
     def _along(self, value: Tensor, event: int = 0) -> Tensor:
-        """A value with a dimension for the draws, which stands before those of the batch."""
+        """A value with a dimension for the draws, before those of the batch."""
         missing = len(self.batch_shape) + event - value.dim()
         value = value.reshape((1,) * max(0, missing) + tuple(value.shape))
         return value.unsqueeze(self._axis - event)

@@ -73,7 +73,7 @@ class ElasticNet(Family):
 
     def _log_beyond(self, distance: Tensor) -> Tensor:
         """The log of the probability of more than `distance` ≥ 0 above the location."""
-        # exp(-l1 (t + s) - l2 (t + s)² / 2) is what stands at t, times exp(-(l1 + l2 t) s - l2 s² / 2).
+        # exp(-l1 (t + s) - l2 (t + s)² / 2) is the integrand at t, times exp(-(l1 + l2 t) s - l2 s² / 2).
         _, l1, l2 = self._given
         rest = log_tail_integral(l1 + l2 * distance, l2) - log_tail_integral(l1, l2)
         return rest - (l1 + 0.5 * l2 * distance) * distance - math.log(2)

@@ -75,7 +75,7 @@ class _Bounded(TorchDistribution):
         return new
 
     def around(self, density: Any) -> Any:
-        """The same bounds and tails around another density, one that stands in for that of `base_dist`."""
+        """The same bounds and tails around another density, which replaces that of `base_dist`."""
         new = copy(self)
         new.base_dist = density
         return new

@@ -94,12 +94,12 @@ class _Partial(torch.autograd.Function):
 
 
 def _slope(ctx: Any, place: int, arguments: tuple[Tensor, ...]) -> Any:
-    """The derivative in the argument at `place`, once for all who ask for it while the graph stands."""
+    """The derivative in the argument at `place`, computed once as long as the graph exists."""
     recorded = torch.is_grad_enabled()
     if place not in ctx.slopes or (recorded and not ctx.slopes[place][0]):
         ctx.slopes[place] = recorded, ctx.law.partial((*ctx.index, place), arguments)
     return ctx.slopes[place][1]
 
 
-# Each call asks for it anew, and to find it takes as long as three operations.
+# Each call inspects the signature, which takes as long as three operations unless it is stored.
 _Partial.forward.__signature__ = inspect.signature(_Partial.forward)  # type: ignore[attr-defined]

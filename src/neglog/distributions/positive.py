@@ -155,7 +155,7 @@ class InverseGaussian(_Positive, Family):
     tensor(0.5944)
     """
 
-    # The name `shape` belongs to Pyro: it is the method that tells the shape of a draw.
+    # The name `shape` belongs to Pyro: it is the method that returns the shape of a draw.
     arg_constraints: Mapping[str, Any] = {"mean": constraints.positive, "concentration": constraints.positive}
     support = constraints.positive
 

@@ -147,7 +147,7 @@ class FromLoss(Family):
     Density: exp(-ρ((y - location) / scale)) / (scale Z), with ρ and Z in `density`, which is
     ``normalised(rho)``.
     Shapes: any that broadcast; `location` and `scale` in units of y.
-    Estimates: whatever residual 0 stands for in the loss; the scale is that in which the loss takes them.
+    Estimates: the location at which the loss has residual 0; the scale is that in which the loss takes them.
     Source: Huber (1964), who reads a loss as minus the log of a density up to its scale.
     `cdf`, `sf` and `icdf` by the same quadrature, with relative accuracy in both tails; `rsample` goes
     through `icdf`. `mean` and `variance` are NaN where they do not exist; there always is a `median`.

@@ -1,4 +1,4 @@
-"""Supports: where they end, and values inside them that stand in for what must not be evaluated."""
+"""Supports: where they end, and values inside them that replace those which must not be evaluated."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def digest(fields: Mapping[str, Any]) -> str:
 
 
 def parsed(content: bytes) -> dict[str, Any]:
-    """The fields of a document: standard JSON of finite numbers, in which no name stands twice.
+    """The fields of a document: standard JSON of finite numbers, in which no name appears twice.
 
     Raises:
         DataError: it is anything else.

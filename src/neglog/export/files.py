@@ -1,6 +1,6 @@
 """Files: read whole and of bounded size, and replaced by one rename, so that no reader sees half of one.
 
-A file is written under a temporary name that nobody can guess, opened exclusively, synchronised to the disk
+A file is written under a random temporary name, opened exclusively, synchronised to the disk
 and renamed. A process that is killed leaves the old file or the new one, and perhaps a temporary one, which
 the next save removes.
 """

@@ -14,7 +14,8 @@ _SEPARATORS = r"[\s,'_%$€£]"
 def check_category(column: pd.Series) -> None:
     """Raise DataError for a column of text that a formula should not take for a category unasked.
 
-    One mistake makes a column of numbers text, and its values hundreds of categories. ``C(name)`` asks.
+    One mistake makes a column of numbers text, and its values hundreds of categories.
+    ``C(name)`` requests them.
     """
     if is_number(column) or isinstance(column.dtype, pd.CategoricalDtype):
         return

@@ -5,7 +5,7 @@ An expression is parsed once, by `syntax`, and its tree alone is used, for three
   `poly`, ...): `x / x.max()` would mean something else on every new table;
 - a saved model holds expressions, and loading a file must never run code that its author slipped in, nor
   hang;
-- its names tell which columns of the table are used.
+- its names are the columns of the table that are used.
 """
 
 import ast

@@ -1,6 +1,6 @@
 """Values to JSON and back, exactly and without pickle.
 
-Numbers, text, true, false and None stand for themselves; everything else carries its kind:
+Numbers, text, true, false and None are written as they are; everything else with its kind:
 ``{"array": ..., "dtype": "float64"}``, ``{"tuple": [...]}``, ``{"dict": [[key, value], ...]}``.
 Floats are written with enough digits to come back the same; those that JSON lacks as ``{"float": "nan"}``.
 """

@@ -24,7 +24,7 @@ target, which PyTorch would compare all with all, is an error. Values are not se
 these functions sit inside training loops.
 
 Between losses and models, :func:`likelihood_of` looks a loss up, :func:`loss_of` is the way back, and
-:func:`as_likelihood` takes a loss of your own. They stand above the models, in `neglog.dictionary`.
+:func:`as_likelihood` takes a loss of your own. They are above the models, in `neglog.dictionary`.
 """
 
 from importlib import import_module
