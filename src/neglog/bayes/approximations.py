@@ -14,7 +14,7 @@ from torch.distributions.transforms import IndependentTransform
 
 from neglog.bayes.density import Density
 from neglog.errors import ModelError
-from neglog.fitting.choice import DENSE
+from neglog.fitting.choice import MAX_NEWTON_PARAMETERS
 from neglog.fitting.fit import Fit
 from neglog.objective.lowered import Lowered
 from neglog.objective.objective import Objective
@@ -42,10 +42,10 @@ def laplace(density: Density, start: Tensor, draws: int, seed: int) -> tuple[Ten
 
 def _mode(density: Density, start: Tensor) -> tuple[Tensor, Tensor]:
     name = density.objective.name
-    if density.size > DENSE:
+    if density.size > MAX_NEWTON_PARAMETERS:
         raise ModelError(
-            f"Laplace's approximation needs the Hessian of {density.size} parameters; the limit is {DENSE}. "
-            "Choose `method='vi'`."
+            f"Laplace's approximation needs the Hessian of {density.size} parameters; the limit is "
+            f"{MAX_NEWTON_PARAMETERS}. Choose `method='vi'`."
         )
     if density.kinked:
         raise ModelError(

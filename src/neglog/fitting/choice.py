@@ -1,7 +1,9 @@
-"""Choice: which solver suits a problem, and how that solver sees it."""
+"""Choice: the solver for a problem, and the problem in the form that the solver takes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from neglog.errors import DataError, ModelError
@@ -26,34 +28,49 @@ from neglog.solvers import (
     check_solver,
 )
 
-DENSE = 200
-"""A model of at most so many parameters is solved by Newton's method even without linear predictors."""
-FULL_BATCH = 100_000_000
-"""A network of at most so many parameters times rows is fitted on all rows at once."""
+MAX_NEWTON_PARAMETERS = 200
+"""Above this many parameters the Hessian of a model without linear predictors is not formed."""
+MAX_FULL_BATCH = 100_000_000
+"""Above this product of parameters and rows a network is fitted on minibatches."""
+MAX_FIRST_STEPS = 500
+"""Steps of the first solver of a network, before those of Newton's method."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A row of the table of docs/solvers.md: a kind of problem, and the solver for it."""
+
+    problem: str
+    applies: Callable[[Coordinates], bool]
+    solver: Callable[[Coordinates], Any]
 
 
 def choose(coordinates: Coordinates) -> Any:
-    """The solver for a problem, by the rule in `mle`."""
-    if depends_on_mode(coordinates):
-        return _adam(coordinates)
-    if is_penalised(coordinates):
-        return ProximalNewton()
-    if pinball(coordinates) is not None:
-        return InteriorPoint()
-    if coordinates.polyhedral:
-        return Continuation()
-    sites = coordinates.objective.sites.values()
-    small, network = coordinates.size <= DENSE, any(site.started for site in sites)
-    if not coordinates.kinked and coordinates.cut:
-        return Newton()
-    if not coordinates.kinked and small and not network:
-        return TrustRegion()
-    if coordinates.kinked or coordinates.size * coordinates.rows > FULL_BATCH:
-        return _adam(coordinates)
-    if any(site.masked for site in sites):
-        return LBFGS()  # a network's likelihood often has its maximum at infinity; priors bring it back
-    steps = VariableProjection if _are_convex(coordinates) else LBFGS
-    return Chain((steps(max_steps=500), Newton())) if small else steps()
+    """The solver for a problem: that of the first strategy that applies."""
+    return strategy_for(coordinates).solver(coordinates)
+
+
+def strategy_for(coordinates: Coordinates) -> Strategy:
+    """The first strategy that applies to a problem."""
+    return next(strategy for strategy in STRATEGIES if strategy.applies(coordinates))
+
+
+def _is_small(coordinates: Coordinates) -> bool:
+    return coordinates.size <= MAX_NEWTON_PARAMETERS
+
+
+def _is_curve(coordinates: Coordinates) -> bool:
+    """Whether a problem has few parameters and no network."""
+    return _is_small(coordinates) and not has_network(coordinates)
+
+
+def has_network(coordinates: Coordinates) -> bool:
+    """Whether some parameters are the weights of a network."""
+    return any(site.started for site in coordinates.objective.sites.values())
+
+
+def _has_flat_prior(coordinates: Coordinates) -> bool:
+    return any(site.masked for site in coordinates.objective.sites.values())
 
 
 def _adam(coordinates: Coordinates) -> Adam:
@@ -63,8 +80,8 @@ def _adam(coordinates: Coordinates) -> Adam:
 def _are_convex(coordinates: Coordinates) -> bool:
     """Whether a network has heads, and its loss is convex in them all, given the features.
 
-    Where it is not, as with a variance of each row, a mean that is always at its best makes the variance of
-    some row vanish sooner than it would.
+    Where it is not, as with a variance of each row, a mean that is always at its optimum makes the variance
+    of some row vanish sooner.
     """
     try:
         return not network_of(coordinates.objective).outside
@@ -72,11 +89,33 @@ def _are_convex(coordinates: Coordinates) -> bool:
         return False
 
 
+STRATEGIES = (
+    Strategy("a loss that depends on training mode", depends_on_mode, _adam),
+    Strategy("corners of priors alone", is_penalised, lambda _: ProximalNewton()),
+    Strategy("a pinball loss of one line", lambda c: pinball(c) is not None, lambda _: InteriorPoint()),
+    Strategy("other corners in linear predictors", lambda c: c.polyhedral, lambda _: Continuation()),
+    Strategy("corners elsewhere", lambda c: c.kinked, _adam),
+    Strategy("linear predictors and constants", lambda c: c.cut, lambda _: Newton()),
+    Strategy("few parameters, no network", _is_curve, lambda _: TrustRegion()),
+    Strategy("many parameters times rows", lambda c: c.size * c.rows > MAX_FULL_BATCH, _adam),
+    # The likelihood of a network often has its maximum at infinity; with priors it has one within reach.
+    Strategy("a network with flat priors", _has_flat_prior, lambda _: LBFGS()),
+    Strategy("a network convex in its heads", _are_convex, lambda c: _finished(VariableProjection, c)),
+    Strategy("any other", lambda _: True, lambda c: _finished(LBFGS, c)),
+)
+"""The rule of `mle` and docs/solvers.md, in order: the first strategy that applies is taken."""
+
+
+def _finished(first: type, coordinates: Coordinates) -> Any:
+    """A solver of networks, finished by Newton's method where parameters are few."""
+    return Chain((first(max_steps=MAX_FIRST_STEPS), Newton())) if _is_small(coordinates) else first()
+
+
 def problem_of(coordinates: Coordinates, solver: Any) -> tuple[Coordinates, Any]:
-    """The problem as a solver sees it, and the coordinates in which it is stated.
+    """The coordinates of a problem, and the problem in the form that a solver takes.
 
     Raises:
-        DataError: it is no solver, or one for other problems.
+        DataError: `solver` is no solver, or one for other problems.
     """
     _check_solver(solver, coordinates)
     if depends_on_mode(coordinates):
@@ -102,9 +141,8 @@ def _each(solver: Any) -> tuple[Any, ...]:
 
 
 def _repays_tracing(coordinates: Coordinates, solver: Any) -> bool:
-    """Whether the steps are so many that the model is better traced once and replayed at each."""
-    network = any(site.started for site in coordinates.objective.sites.values())
-    return isinstance(solver, Adam) or (network and isinstance(solver, LBFGS | Chain))
+    """Whether a solver takes enough steps for the model to be traced once and replayed at each."""
+    return isinstance(solver, Adam) or (has_network(coordinates) and isinstance(solver, LBFGS | Chain))
 
 
 def _check_solver(solver: Any, coordinates: Coordinates) -> None:

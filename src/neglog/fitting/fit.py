@@ -25,7 +25,7 @@ from neglog.errors import (
     warn,
 )
 from neglog.fitting.cancellation import check_cancellation
-from neglog.fitting.choice import DENSE, choose, problem_of
+from neglog.fitting.choice import MAX_NEWTON_PARAMETERS, choose, problem_of
 from neglog.fitting.elsewhere import elsewhere
 from neglog.fitting.existence import (
     check_certain,
@@ -320,7 +320,7 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
     network = any(site.started for site in coordinates.objective.sites.values())
     cornered = coordinates.kinked and not is_penalised(coordinates)
     cornered = cornered and not is_censored_throughout(coordinates.objective)  # no row is near its corner
-    if cornered or network or coordinates.size > DENSE or not math.isfinite(solution.value):
+    if cornered or network or coordinates.size > MAX_NEWTON_PARAMETERS or not math.isfinite(solution.value):
         return solution
     # Where rows are followed, the status names them already.
     followed = None if solution.converged else coordinates.check(solution.z)

@@ -1,4 +1,4 @@
-"""Least squares: where one linear predictor is the mean of a Normal response, its optimum is known."""
+"""Least squares: the closed form of the optimum of a Normal response whose mean is one linear predictor."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.objective.quadratic import quadratic_priors
 
-CANCELLED = 1e-3
-"""Squares of residuals below this share of those of y are added up themselves: differences lose digits."""
-TIGHT = 1e-8
-"""A spread below this share of the largest response is left to the solvers to judge."""
+MIN_RESIDUAL_SHARE = 1e-3
+"""A residual sum of squares below this share of that of y is summed row by row: a difference loses digits."""
+MIN_RELATIVE_SPREAD = 1e-8
+"""A standard deviation below this share of the largest |y| is left to the solvers to judge."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +39,28 @@ class Line:
     def weight(self) -> str:
         return f"{self.mean}.weight"
 
+    def sites(self, objective: Objective) -> set[str | None]:
+        """The names of the free coefficients and of the scale, if it is a site."""
+        return {self.bias, self.weight, self.scale} & set(objective.sites)
+
 
 def line_of(objective: Objective) -> Line | None:
     """The line of a model whose response is Normal around one predictor, with one scale for all rows."""
     response = objective.structure.response
-    if response.family is not Normal or not (response.is_scalar and response.is_complete and response.is_y):
+    if response.family is not Normal or not response.is_plain or response.location is None:
         return None
-    mean = next((call for call in objective.calls if call.name == response.location), None)
-    if mean is None or mean.outputs is not None or bool(objective.sample.data.y.isnan().any()):
+    mean = next(call for call in objective.calls if call.name == response.location)
+    if mean.outputs is not None or bool(objective.sample.data.y.isnan().any()):
         return None
-    known = response.known_scale
-    precision = None if known is None else response.row_scale / known**2
-    return None if known is None and response.scale is None else Line(mean.name, response.scale, precision)
+    if response.known_scale is not None:
+        return Line(mean.name, response.scale, response.row_scale / response.known_scale**2)
+    return None if response.scale is None else Line(mean.name, response.scale, None)
 
 
 def null_line(objective: Objective, theta: Tensor, free: Collection[str]) -> Tensor | None:
-    """`theta` `(K,)` with the sites `free`, a bias and a scale with flat priors, where they are best.
+    """`theta` `(K,)` with the sites `free`, a bias and a scale with flat priors, at their optimum.
 
-    None where these are not all that is free. Of many rows a sample says it.
+    None where other sites are free. Of many rows a sample is used.
     """
     line = line_of(objective)
     if line is None or not set(free) <= {line.bias, line.scale} or not _are_flat(objective, free):
@@ -75,65 +79,103 @@ def null_line(objective: Objective, theta: Tensor, free: Collection[str]) -> Ten
 
 
 def closed_form(coordinates: Coordinates, theta: Tensor) -> Tensor | None:
-    """`theta` `(K,)` with the coefficients and the scale of a Normal line where they are best.
+    """`theta` `(K,)` with the coefficients and the scale of a Normal line at their optimum.
 
-    None where there is no such line, or its priors count and are not all Normal at a known scale. Products of
-    the columns are those which the curvature at the optimum is made of.
+    None where there is no such line, or its priors count and are not all Normal at a known scale. The
+    products of the columns are those that the Hessian at the optimum is made of.
     """
     objective = coordinates.objective
     line = line_of(objective) if coordinates.cut else None
-    own = {line.bias, line.weight, line.scale} & set(objective.sites) if line else set()
-    block = next((b for b in coordinates.blocks if line and b.predictor == line.mean), None)
-    if line is None or block is None or not len(block.places):
+    block = None if line is None else _block_of(coordinates, line)
+    if line is None or block is None:
         return None
-    priors = None
-    if not _are_flat(objective, own):
-        priors = None if line.precision is None else quadratic_priors(coordinates)
-        if priors is None or not _are_flat(objective, own - priors.sites):
-            return None
-    sums = _normal_equations(objective, block)
-    products, slopes = sums.products, sums.slopes
-    if priors is not None and line.precision is not None:
-        products = products + priors.matrix[block.places][:, block.places] / line.precision
-        slopes = slopes + (0.0 if priors.slope is None else priors.slope[block.places] / line.precision)
-    factor, failed = torch.linalg.cholesky_ex(products)
-    if failed:
+    sums = _penalised_equations(coordinates, line, block)
+    z = None if sums is None else sums.solution()
+    if sums is None or z is None:
         return None
-    z = torch.cholesky_solve(slopes[:, None], factor)[:, 0]
     found = theta.index_copy(0, block.places, block.solve(z))
     if line.scale is None:
         return found
-    square = sums.squares - slopes @ z  # what the columns leave of the squares
-    if not float(square) > CANCELLED * float(sums.squares):
+    square = sums.squares - sums.slopes @ z  # the residual sum of squares
+    if not float(square) > MIN_RESIDUAL_SHARE * float(sums.squares):
         square = _squares(objective, block, z)
-    return _placed(objective, found, {line.scale: (square / sums.mass).sqrt()}, own)
+    return _placed(objective, found, {line.scale: (square / sums.mass).sqrt()}, line.sites(objective))
+
+
+def _block_of(coordinates: Coordinates, line: Line) -> Block | None:
+    """The block of the coefficients of a line; None if none are free."""
+    return next((b for b in coordinates.blocks if b.predictor == line.mean and len(b.places)), None)
 
 
 @dataclass(frozen=True)
 class NormalEquations:
-    """The weighted products of the columns `(P, P)`, theirs with y `(P,)`, and the squares of y, in z."""
+    """The weighted sums of least squares, in z.
+
+    Attributes:
+        products: those of the columns with each other, `(P, P)`.
+        slopes: those of the columns with y less `centre`, `(P,)`.
+        squares: that of the squares of y less `centre`.
+        mass: the sum of the weights.
+        centre: the mean of y in the first block of rows, or 0.
+    """
 
     products: Tensor
     slopes: Tensor
     squares: Tensor
     mass: float
+    centre: Tensor
+
+    def solution(self) -> Tensor | None:
+        """The coefficients `(P,)` in z; None where the products are not positive definite."""
+        factor, failed = torch.linalg.cholesky_ex(self.products)
+        return None if failed else torch.cholesky_solve(self.slopes[:, None], factor)[:, 0]
 
 
-def _normal_equations(objective: Objective, block: Block) -> NormalEquations:
+def _penalised_equations(coordinates: Coordinates, line: Line, block: Block) -> NormalEquations | None:
+    """The normal equations with Normal priors as ridges; None where other priors count."""
+    objective = coordinates.objective
+    own = line.sites(objective)
+    if _are_flat(objective, own):
+        return normal_equations(objective, block)
+    priors = None if line.precision is None else quadratic_priors(coordinates)
+    if priors is None or line.precision is None or not _are_flat(objective, own - priors.sites):
+        return None
+    sums, places = normal_equations(objective, block), block.places
+    products = sums.products + priors.matrix[places][:, places] / line.precision
+    slopes = sums.slopes + (0.0 if priors.slope is None else priors.slope[places] / line.precision)
+    return replace(sums, products=products, slopes=slopes)
+
+
+def normal_equations(
+    objective: Objective, block: Block, factor: float = 1.0, centred: bool = False
+) -> NormalEquations:
+    """The sums over all rows, whose weights are multiplied by `factor`; with y less its mean if `centred`.
+
+    The mean is that of the first block of rows, which is enough to keep digits.
+    """
     like = block.triangle
     products, slopes = like.new_zeros(like.shape), like.new_zeros(len(block.places))
-    squares, mass = like.new_zeros(()), 0.0
+    squares, mass, centre = like.new_zeros(()), 0.0, like.new_zeros(())
     for rows, part in objective.parts:
-        weights = torch.ones_like(part.data.y) if part.data.weights is None else part.data.weights
-        rest = part.data.y
-        if isinstance(block.offset, Tensor) or block.offset:
-            rest = rest - (block.offset[rows] if isinstance(block.offset, Tensor) else block.offset)
-        weighed = rest if part.data.weights is None else weights * rest
+        rest = _without_offset(block, rows, part.data.y)
+        if centred:
+            centre = centre if rows.start else rest.mean()
+            rest = rest - centre
+        weights = torch.ones_like(rest) if part.data.weights is None else part.data.weights
+        weights = weights if factor == 1.0 else factor * weights
+        weighted = rest if part.data.weights is None and factor == 1.0 else weights * rest
         products += block.cross(weights, block, rows)
-        slopes += block.gather(weighed, rows)
-        squares += weighed @ rest
+        slopes += block.gather(weighted, rows)
+        squares += weighted @ rest
         mass += float(weights.sum())
-    return NormalEquations(products, slopes, squares, mass)
+    return NormalEquations(products, slopes, squares, mass, centre)
+
+
+def _without_offset(block: Block, rows: slice, y: Tensor) -> Tensor:
+    """The response of some rows less the part of the predictor that is not free."""
+    if isinstance(block.offset, Tensor):
+        return y - block.offset[rows]
+    return y - block.offset if block.offset else y
 
 
 def _squares(objective: Objective, block: Block, z: Tensor) -> Tensor:
@@ -152,9 +194,9 @@ def _are_flat(objective: Objective, names: Collection[str | None]) -> bool:
 def _placed(
     objective: Objective, theta: Tensor, values: dict[str | None, Tensor], free: Collection[str | None]
 ) -> Tensor | None:
-    """`theta` with the values of the sites that are free; None where a spread is next to nothing."""
+    """`theta` with the values of the sites that are free; None where the spread is close to 0."""
     *_, spread = values.values()
-    if not float(spread) > TIGHT * float(objective.sample.data.y.abs().max()):
+    if not float(spread) > MIN_RELATIVE_SPREAD * float(objective.sample.data.y.abs().max()):
         return None
     theta = theta.clone()
     for name, value in values.items():

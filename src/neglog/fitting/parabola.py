@@ -1,4 +1,4 @@
-"""Parabolas: a Normal line of known scale as a quadratic in its coefficients, read from the rows once."""
+"""Quadratic losses: a Normal line of known scale as a quadratic in its coefficients."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neglog.fitting.least_squares import line_of
+from neglog.fitting.least_squares import line_of, normal_equations
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
-from neglog.objective.objective import Objective
 
-CANCELLED = 1e-3
-"""Values below this share of what they are differences of are added up row by row."""
-WELL = 1e-6
-"""Columns whose scaled products have eigenvalues that span no more than this keep their digits in them."""
+MIN_VALUE_SHARE = 1e-3
+"""A loss below this share of the terms of which it is a difference is summed row by row."""
+MIN_EIGENVALUE = 1e-6
+"""The smallest eigenvalue of the products of columns, scaled to a diagonal of 1, that keep their digits."""
 
 
 @dataclass(eq=False)
 class Parabola:
     """`base` + `slope`ᵀ d + ½ dᵀ `matrix` d, d = z - `middle`: a smooth problem that reads no row.
 
-    Shapes: `middle` and `slope` `(K,)`, `matrix` `(K, K)`. `rows` is how many rows it was read from, and
-    `magnitude` what `base` is a sum of.
+    Shapes: `middle` and `slope` `(K,)`, `matrix` `(K, K)`. `rows` is the number of rows that it was read
+    from, and `magnitude` the sum of the absolute values of the terms of `base`.
     """
 
     middle: Tensor
@@ -42,8 +41,8 @@ class Parabola:
         return self.value_and_gradient(z)[0]
 
     def keeps_digits(self, value: float) -> bool:
-        """Whether a value has the digits of the sum over rows, and has not lost them to differences."""
-        return abs(value) > CANCELLED * self.magnitude
+        """Whether a value has the digits of the sum over rows, none lost to cancellation."""
+        return abs(value) > MIN_VALUE_SHARE * self.magnitude
 
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
         """The loss and its gradient `(K,)`."""
@@ -60,10 +59,10 @@ class Parabola:
         return *self.value_and_gradient(z), self.matrix
 
     def sample(self) -> None:
-        """None: it costs nothing as it is."""
+        """None: its evaluations read no row."""
 
     def check(self, z: Tensor) -> None:
-        """Nothing: it does not fall without end."""
+        """Nothing: it is bounded below."""
 
 
 def parabola(coordinates: Coordinates) -> Parabola | None:
@@ -72,46 +71,42 @@ def parabola(coordinates: Coordinates) -> Parabola | None:
     It is one where all parameters are the coefficients of one predictor, which is the mean of a Normal
     response of one known scale, and no priors count; and where the columns are not close to dependent.
     """
-    blocks = coordinates.blocks
+    block = _only_block(coordinates)
+    if block is None:
+        return None
+    objective, theta = coordinates.objective, torch.zeros_like(coordinates.objective.initial)
+    response, bias = objective.structure.response, objective.sites.get(f"{block.predictor}.bias")
+    sums = normal_equations(objective, block, response.row_scale, centred=bias is not None)
+    if not _is_well_conditioned(sums.products):
+        return None
+    if bias is not None:
+        theta[bias.place] = sums.centre
+    spread, size = float(response.known_scale or 0.0), len(theta)
+    slope, matrix = torch.zeros_like(theta), torch.zeros((size, size), dtype=theta.dtype)
+    slope[block.places] = -sums.slopes / spread**2
+    matrix[block.places[:, None], block.places] = sums.products / spread**2
+    constant = sums.mass * (math.log(spread) + 0.5 * math.log(2 * math.pi))
+    half = 0.5 * float(sums.squares) / spread**2
+    z = coordinates.z(theta)
+    return Parabola(z, half + constant, slope, matrix, coordinates.rows, half + abs(constant))
+
+
+def _only_block(coordinates: Coordinates) -> Block | None:
+    """The block of all parameters, if it is the mean of a Normal response of known scale without priors."""
+    blocks, objective = coordinates.blocks, coordinates.objective
     if not coordinates.cut or len(blocks) != 1 or len(blocks[0].places) != coordinates.size:
         return None
     (block,) = blocks
-    if block.output is not None or block.basis is None or coordinates.objective.data.y.dim() != 1:
+    if block.output is not None or block.basis is None or not objective.structure.is_flat:
         return None
-    objective, theta = coordinates.objective, torch.zeros_like(coordinates.objective.initial)
-    line = line_of(objective) if objective.structure.is_flat else None
-    if line is None or line.precision is None or line.mean != block.predictor:
-        return None
-    response = objective.structure.response
-    spread, factor = float(response.known_scale or 0.0), response.row_scale
-    products, sums = torch.zeros_like(block.triangle), torch.zeros_like(theta)
-    mass, square = 0.0, 0.0
-    for rows, part in objective.parts:
-        y, weights = _weighted_response(block, rows, part)
-        weights = factor * weights
-        bias = objective.sites.get(f"{block.predictor}.bias")
-        if bias is not None and not rows.start:
-            theta[bias.place] = y.mean()  # of a part: about the middle is enough to keep digits
-        y = y if bias is None else y - theta[bias.place]
-        weighted = weights * y
-        products += block.cross(weights, block, rows)
-        sums[block.places] += block.gather(weighted, rows)
-        mass, square = mass + float(weights.sum()), square + float(weighted @ y)
+    line = line_of(objective)
+    is_mean = line is not None and line.precision is not None and line.mean == block.predictor
+    return block if is_mean else None
+
+
+def _is_well_conditioned(products: Tensor) -> bool:
+    """Whether products of columns `(P, P)` keep their digits: none is 0, and none close to dependent."""
     sizes = products.diagonal().sqrt()
     if not bool((sizes > 0).all() & torch.isfinite(products).all()):
-        return None
-    if float(torch.linalg.eigvalsh(products / sizes / sizes[:, None])[0]) < WELL:
-        return None
-    matrix = torch.zeros((len(theta), len(theta)), dtype=theta.dtype)
-    matrix[block.places[:, None], block.places] = products / spread**2
-    constant = mass * (math.log(spread) + 0.5 * math.log(2 * math.pi))
-    base, magnitude = 0.5 * square / spread**2 + constant, 0.5 * square / spread**2 + abs(constant)
-    return Parabola(coordinates.z(theta), base, -sums / spread**2, matrix, coordinates.rows, magnitude)
-
-
-def _weighted_response(block: Block, rows: slice, part: Objective) -> tuple[Tensor, Tensor]:
-    """What the line is to fit in some rows, and what each counts for, both `(N,)`."""
-    y = part.data.y
-    if isinstance(block.offset, Tensor) or block.offset:
-        y = y - (block.offset[rows] if isinstance(block.offset, Tensor) else block.offset)
-    return y, torch.ones_like(y) if part.data.weights is None else part.data.weights
+        return False
+    return not float(torch.linalg.eigvalsh(products / sizes / sizes[:, None])[0]) < MIN_EIGENVALUE

@@ -85,9 +85,6 @@ def _pinball(coordinates: Coordinates) -> Pinball | None:
     block = None if line is None else _only_block(coordinates, line)
     if line is None or block is None or block.basis is None:
         return None
-    constants = [site for name, site in objective.sites.items() if name not in (line.bias, line.weight)]
-    if [site.name for site in constants] != ([] if line.is_scale_fixed else [line.scale]):
-        return None
     rows = scored_rows(objective)
     if rows is None:
         return None
@@ -96,14 +93,16 @@ def _pinball(coordinates: Coordinates) -> Pinball | None:
         y = (torch.from_numpy(y) - block.offset).numpy()
     columns, one = block.basis.mixed()
     lines = Lines(columns.numpy(), one, block.basis.transform.numpy(), y, factors, line.tau)
-    return Pinball(coordinates, lines, block, constants[0] if constants else None, line.height)
+    return Pinball(coordinates, lines, block, objective.sites.get(line.scale or ""), line.height)
 
 
 def _only_block(coordinates: Coordinates, line: QuantileLine) -> Block | None:
-    """The block of the line's coefficients, if the model has no other block, and no prior."""
-    objective = coordinates.objective
-    if not (coordinates.cut and objective.priorless and objective.structure.is_flat):
+    """The block of the line, if its coefficients and its scale are all parameters, and no prior counts."""
+    objective, blocks = coordinates.objective, coordinates.blocks
+    if not (coordinates.cut and objective.priorless and objective.structure.is_flat) or len(blocks) != 1:
         return None
-    blocks = coordinates.blocks
-    is_only = len(blocks) == 1 and blocks[0].predictor == line.predictor and blocks[0].output is None
-    return blocks[0] if is_only else None
+    constants = set(objective.sites) - {line.bias, line.weight}
+    is_only = constants == (set() if line.is_scale_fixed else {line.scale})
+    return (
+        blocks[0] if is_only and (blocks[0].predictor, blocks[0].output) == (line.predictor, None) else None
+    )

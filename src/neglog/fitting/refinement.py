@@ -5,26 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from neglog import distributions as families
+from neglog.distributions import Normal
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
+from neglog.objective.objective import Objective
 
-LARGEST = 100_000
-"""Designs of more numbers than this are left as they are: so many rows have no digits to spare."""
-CLOSE = 1e-3
-"""What a refinement may move, in standard errors: it mends rounding and nothing else."""
+MAX_DESIGN_SIZE = 100_000
+"""Above this many numbers in a design its coefficients are not refined."""
+MAX_MOVE = 1e-3
+"""The largest move of a refinement, in standard errors: it corrects rounding and nothing else."""
 SPLITTER = 2.0**27 + 1
+"""Veltkamp's constant, which splits a number of 53 binary digits into halves."""
 
 
 def refined(coordinates: Coordinates, theta: Tensor) -> Tensor:
     """`theta` `(K,)` of an optimum, with the least squares coefficients of a Normal mean of one scale.
 
     Every solution by one decomposition in float64 loses as many digits as the condition number of the design
-    has. Residuals in twice the digits tell what is missing, and the same decomposition finds it. `theta`
-    itself comes back where there is no such mean, or too large a design.
+    has. Residuals in twice the digits are solved for again by the same decomposition. `theta` itself is
+    returned where there is no such mean, or too large a design.
     Source: Björck (1967), Iterative refinement of linear least squares solutions.
     """
-    block = _least_squares(coordinates, theta)
+    block = _block_of_mean(coordinates, theta)
     if block is None:
         return theta
     objective = coordinates.objective
@@ -42,25 +44,25 @@ def refined(coordinates: Coordinates, theta: Tensor) -> Tensor:
     return theta.index_copy(0, block.places, better)
 
 
-def _least_squares(coordinates: Coordinates, theta: Tensor) -> Block | None:
+def _block_of_mean(coordinates: Coordinates, theta: Tensor) -> Block | None:
     """The block that is the mean of a Normal response of one scale, free and without priors."""
     objective = coordinates.objective
-    if not coordinates.cut or objective.data.y.dim() != 1 or objective.data.y.isnan().any():
-        return None
-    if any(call.design.numel() > LARGEST for call in objective.calls):
-        return None
     response = objective.structure.response
-    if response.family is not families.Normal or not (response.is_scalar and response.is_complete):
+    if not coordinates.cut or response.family is not Normal or not response.is_plain:
+        return None
+    if max(call.design.numel() for call in objective.calls) > MAX_DESIGN_SIZE:
         return None
     scale = objective.response(theta).scale.reshape(-1)
-    if bool((scale != scale[0]).any()):
+    if bool((scale != scale[0]).any() | objective.data.y.isnan().any()):
         return None
-    flat = {name for name, site in objective.sites.items() if site.masked}
-    for block in coordinates.blocks:
-        own = {f"{block.predictor}.{part}" for part in ("bias", "weight")} & set(objective.sites)
-        if block.output is None and own <= flat and block.predictor == response.location:
-            return block
-    return None
+    return next((b for b in coordinates.blocks if _is_flat_mean(objective, b)), None)
+
+
+def _is_flat_mean(objective: Objective, block: Block) -> bool:
+    """Whether a block is the location of the response, and its coefficients have no priors."""
+    own = (objective.sites.get(f"{block.predictor}.{part}") for part in ("bias", "weight"))
+    is_flat = all(site.masked for site in own if site is not None)
+    return block.predictor == objective.structure.response.location and block.output is None and is_flat
 
 
 def _solve(columns: Tensor, y: Tensor, weights: Tensor, coefficients: Tensor) -> Tensor | None:
@@ -80,7 +82,7 @@ def _solve(columns: Tensor, y: Tensor, weights: Tensor, coefficients: Tensor) ->
         move = torch.linalg.solve_triangular(triangle, along[:, None], upper=True)[:, 0]
         before, size = size, float(along.norm())
         spread = float((root * residuals).norm()) / len(y) ** 0.5
-        if not (size <= max(CLOSE * spread, 1e-12 * float((root * y).norm()))):
+        if not (size <= max(MAX_MOVE * spread, 1e-12 * float((root * y).norm()))):
             return None
         if size >= before:  # all that is left is the rounding of the coefficients
             break

@@ -46,6 +46,11 @@ class Response:
     is_complete: bool
     row_scale: float
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether each row is one number, that of `y`, none is masked, and the model scales all alike."""
+        return self.is_scalar and self.is_y and self.is_complete
+
 
 @dataclass(frozen=True)
 class ModelStructure:
@@ -80,7 +85,7 @@ def _response(look: Look) -> Response:
         known_scale=_number(scale),
         is_scale_fixed=isinstance(scale, Tensor) and not scale.requires_grad,
         is_scalar=not fn.event_shape and look.data.y.dim() == 1,
-        is_y=msg["value"] is look.data.y,
+        is_y=msg["value"].is_set_to(look.data.y),
         is_complete=row_scale is not None,
         row_scale=1.0 if row_scale is None else row_scale,
     )

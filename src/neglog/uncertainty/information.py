@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neglog.data import Data
 from neglog.errors import ModelError
-from neglog.fitting.choice import DENSE
+from neglog.fitting.choice import MAX_NEWTON_PARAMETERS
 from neglog.fitting.existence import named
 from neglog.fitting.fit import Fit, data_of, map_estimate
 from neglog.labels import display_order, jacobian, labels_of
@@ -73,7 +73,7 @@ def _flat_directions(fit: Fit) -> str:
     coordinates, objective = fit.coordinates, fit.objective
     assert coordinates is not None
     assert objective is not None
-    if coordinates.kinked or kinked_sites(objective) or objective.size > DENSE:
+    if coordinates.kinked or kinked_sites(objective) or objective.size > MAX_NEWTON_PARAMETERS:
         return ""
     z = coordinates.z(objective.theta(fit.params))
     try:
@@ -99,8 +99,10 @@ def _check_smooth(objective: Objective) -> None:
         raise ModelError(
             "a prior with corners (lasso) has no curvature where it matters, so no standard errors."
         )
-    if objective.size > DENSE:
-        raise ModelError(f"the Hessian of {objective.size} parameters is not formed; the limit is {DENSE}.")
+    if objective.size > MAX_NEWTON_PARAMETERS:
+        raise ModelError(
+            f"the Hessian of {objective.size} parameters is not formed; the limit is {MAX_NEWTON_PARAMETERS}."
+        )
 
 
 def around(fit: Fit) -> tuple[Coordinates, Tensor]:
