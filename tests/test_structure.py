@@ -19,6 +19,7 @@ from neglog import (
     with_priors,
 )
 from neglog.data import prepare
+from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.choice import choose
 from neglog.fitting.pinball import pinball
 from neglog.fitting.start import starting_point
@@ -283,3 +284,15 @@ def test_rows_that_a_model_scales_itself_keep_the_interior_point():
 def test_the_location_inside_bounds_is_found():
     found = structure(lambda x, y=None: censored(written(dist.Laplace), upper=2.0)(x, y))
     assert found.location == "mean"
+
+
+def test_classes_without_rows_are_refused_whoever_wrote_the_family():
+    classes = torch.tensor([0.0, 2.0], dtype=torch.float64).repeat(30)
+
+    def model(x, y=None):
+        logits = linear("logits", x, outputs=range(1, 3))
+        logits = torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=-1)
+        return pyro.sample("y", dist.Categorical(logits=logits), obs=y)
+
+    with pytest.raises(UnboundedLikelihoodError, match=r"no `y` is 1"):
+        mle(model, X, classes)

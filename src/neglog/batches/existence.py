@@ -11,7 +11,14 @@ from neglog.batches.stack import Stack
 from neglog.batches.whitening import Whitened
 from neglog.distributions import Ordered
 from neglog.errors import UnboundedLikelihoodError
-from neglog.fitting.existence import FALL, FAR, FLAT, STRAIGHT, WITHIN, visible_rise
+from neglog.fitting.existence import (
+    DISTANCES,
+    FLAT_CURVATURE,
+    MAX_DISTANCE,
+    MAX_FALL,
+    RISE_DISTANCES,
+    visible_rise,
+)
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.separation import is_separated
 from neglog.objective.objective import Objective
@@ -27,12 +34,14 @@ def runs_away(white: Whitened, found: Solutions) -> Tensor:
     problems = white.likelihoods
     away = torch.zeros(len(found.z), dtype=torch.bool)
     average = (found.hessian / problems.rows[:, None, None]).nan_to_num(1.0)
-    _, level = torch.linalg.cholesky_ex(average - FLAT * torch.eye(problems.size, dtype=average.dtype))
+    _, level = torch.linalg.cholesky_ex(
+        average - FLAT_CURVATURE * torch.eye(problems.size, dtype=average.dtype)
+    )
     flat = level.nonzero()[:, 0]
     if len(flat):
         z = found.z[flat]
         curvatures, vectors = torch.linalg.eigh(average[flat])
-        vectors = torch.where((curvatures < FLAT)[:, None], vectors, 0.0)
+        vectors = torch.where((curvatures < FLAT_CURVATURE)[:, None], vectors, 0.0)
         away[flat] = _of_flat(white, problems.take(flat), flat, z, average[flat], vectors)
     return away
 
@@ -100,11 +109,11 @@ def _intercepts(white: Whitened, index: Tensor) -> list[Tensor]:
 
 def _level(problems: Likelihoods, z: Tensor, least: Tensor, way: Tensor, index: Tensor) -> Tensor:
     """Those of `index` whose loss does not rise along a direction, nor falls by much."""
-    for far in FAR:
+    for far in DISTANCES:
         if len(index):
             there = problems.take(index).values(z[index] + far * way[index])
             rise = visible_rise(least[index])
-            index = index[(there <= least[index] + rise) & (there >= least[index] - FALL - rise)]
+            index = index[(there <= least[index] + rise) & (there >= least[index] - MAX_FALL - rise)]
     return index
 
 
@@ -116,9 +125,9 @@ def _rise(
     curved = curvature[index] > 0
     rise = visible_rise(least[index])
     seen = (20 * rise / (torch.where(curved, curvature[index], 1.0) * problems.rows[index])).sqrt()
-    within = WITHIN[:1] if problems.response_is_discrete else WITHIN
+    within = RISE_DISTANCES[:1] if problems.response_is_discrete else RISE_DISTANCES
     for far in within if len(index) else ():
         there = problems.take(index).values(z[index] + (far * seen)[:, None] * way[index])
-        shown = curved & (far * seen <= STRAIGHT) & torch.isfinite(there)
+        shown = curved & (far * seen <= MAX_DISTANCE) & torch.isfinite(there)
         rises |= shown & (there > least[index] + rise)
     return rises

@@ -14,8 +14,8 @@ from neglog.objective.objective import Objective, rows_of_second_derivatives
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
 
-LARGEST = 20_000_000
-"""So many numbers may the derivatives of a density's parameters take."""
+MAX_JACOBIAN_SIZE = 20_000_000
+"""Above this many numbers the derivatives of the parameters of a density are not formed."""
 
 
 class Curved(Coordinates):
@@ -68,7 +68,7 @@ def gauss_newton(objective: Objective, theta: Tensor) -> Tensor | None:
     leaf = theta.detach().requires_grad_()
     ran = objective.at(leaf)
     own = _parameters(ran.sites[RESPONSE]["fn"])
-    if not own or sum(value.numel() for value in own.values()) * len(theta) > LARGEST:
+    if not own or sum(value.numel() for value in own.values()) * len(theta) > MAX_JACOBIAN_SIZE:
         return None
     nll = -ran.log_prob(RESPONSE).sum()
     (gradient,) = torch.autograd.grad(nll, leaf, retain_graph=True)

@@ -1,14 +1,15 @@
-"""The other points that a model with many optima is fitted from."""
+"""Multistart: further initial points for a model with several optima."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from neglog.beginnings import Beginning, few, shared
+from neglog.data import Data
 from neglog.errors import ModelError
 from neglog.isolation import user_code
 from neglog.layers import layers
@@ -17,25 +18,33 @@ from neglog.objective.objective import Objective
 
 
 def elsewhere(coordinates: Coordinates, theta: Tensor) -> Tensor:
-    """Other points `(M, K)` in z than the start `theta` `(K,)`, as the model declares them; often none.
+    """Further initial points `(M, K)` in z beside `theta` `(K,)`, as the model declares them; often none.
 
     A model declares them with `neglog.beginnings.many_optima`. Values for sites that the model does not have
     here, such as those conditioned, and those outside a support are left as they are at `theta`.
     """
     objective = coordinates.objective
-    data = objective.data
     declared = (layer.beginnings for layer in layers(objective.model) if hasattr(layer, "beginnings"))
     beginnings = next(declared, ())
-    if not beginnings or data.y.dim() != 1:
+    if not beginnings or objective.data.y.dim() != 1:
         return theta.new_zeros((0, len(theta)))
-    seen = (~data.y.isnan()).nonzero()[:, 0]
-    data = data if len(seen) == data.rows else data.take(seen)
-    rows = few(data.x, data.y, torch.ones_like(data.y) if data.weights is None else data.weights)
+    points = (coordinates.z(_at(objective, theta, each)) for each in _values(objective, beginnings))
+    return torch.stack([point for point in points if bool(torch.isfinite(point).all())] or [theta])
+
+
+def _values(objective: Objective, beginnings: Sequence[Beginning]) -> list[Mapping[str, Tensor]]:
+    """The values of sites that the functions of `many_optima` return."""
+    rows = _observed(objective.data)
     shapes = {name: site.shape for name, site in objective.sites.items()}
     with shared():
-        values = [each for beginning in beginnings if (each := _begun(beginning, *rows, shapes))]
-    points = [coordinates.z(_at(objective, theta, each)) for each in values]
-    return torch.stack([point for point in points if bool(torch.isfinite(point).all())] or [theta])
+        return [each for beginning in beginnings if (each := _begun(beginning, *rows, shapes))]
+
+
+def _observed(data: Data) -> tuple[Any, Tensor, Tensor]:
+    """Some of the rows with a `y`: their designs, values and weights."""
+    seen = (~data.y.isnan()).nonzero()[:, 0]
+    data = data if len(seen) == data.rows else data.take(seen)
+    return few(data.x, data.y, torch.ones_like(data.y) if data.weights is None else data.weights)
 
 
 def _begun(beginning: Beginning, *arguments: Any) -> Mapping[str, Tensor]:

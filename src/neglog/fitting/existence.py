@@ -1,8 +1,9 @@
-"""Existence: whether a loss has a minimum where a solver stopped, or falls for ever towards a border."""
+"""Existence: whether a loss has a minimum where a solver stopped, or falls without end towards a border."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,25 +16,28 @@ from neglog.errors import UnboundedLikelihoodError
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective, Site
 from neglog.objective.spread import check_spread
+from neglog.tracing import Affine
 
-FLAT = 1e-5
-"""A curvature a row below this, in units of that at the start, is looked at."""
-FAR = (1.0, 4.0, 16.0, 64.0)
-"""How far to look along a flat direction, in units of the noise of a row."""
-FALL = 1.0
-"""A fall of the loss in nats that shows a slope, where a solver has not arrived."""
-RISE = 1e-7
-"""A rise of the loss in nats that shows a minimum."""
-ROUNDED = 8 * torch.finfo(torch.float64).eps
+FLAT_CURVATURE = 1e-5
+"""Directions of a curvature a row below this, in units of that at the start, are searched for recessions."""
+DISTANCES = (1.0, 4.0, 16.0, 64.0)
+"""Distances of the loss values along a flat direction, in units of the noise of a row."""
+MAX_FALL = 1.0
+"""A fall of the loss above this, in nats, is a slope: the solver has not converged."""
+MIN_RISE = 1e-7
+"""A rise of the loss above this, in nats, shows a minimum."""
+MIN_SHARE = 1e-2
+"""Parameters that move by less than this share of the largest move are not named."""
+RELATIVE_ROUNDING = 8 * torch.finfo(torch.float64).eps
 """The rounding of a loss, as a share of it: of counts of 1e12 it is of 1e13 nats, in steps of 2e-3."""
-STRAIGHT = 1e9
-"""The longest way along a flat direction: beyond it the rounding of the direction moves what is not flat."""
-CERTAIN = 300.0
+MAX_DISTANCE = 1e9
+"""The largest distance along a flat direction, beyond which its rounding moves directions that are not."""
+CERTAIN_INTERCEPT = 300.0
 """An intercept, in logarithms of rates or odds, at which counts and classes are certain to rounding."""
-OVERFLOWING = 1e50
-"""A spread of zeros this many times that of rounding, at which its derivatives may overflow."""
-WITHIN = (1.0, 1e2, 1e4)
-"""Where a rise is looked for, in units of the distance at which the curvature makes one of 10 `RISE`."""
+OVERFLOW_SPREAD = 1e50
+"""A spread of zeros, in units of that of rounding, below which its derivatives may overflow."""
+RISE_DISTANCES = (1.0, 1e2, 1e4)
+"""Distances of an expected rise, in units of that at which the curvature makes one of 10 `MIN_RISE`."""
 Ends = tuple[str, str]
 REAL: Ends = ("-∞", "+∞")
 """The ends of the real line."""
@@ -54,25 +58,29 @@ def check_covariance(coordinates: Coordinates) -> None:
     found = (block.basis for block in coordinates.blocks if block.output is not None)
     basis = next(found, None)
     columns = torch.ones_like(y[:, :1]) if basis is None else basis.dense()
+    reason = _singular_covariance(y, columns, objective.data.responses)
+    if reason:
+        raise UnboundedLikelihoodError(
+            f"`{objective.name}` has no maximum: {reason}, so their covariance becomes singular. Leave a "
+            "component out, or model what it says by itself."
+        )
+
+
+def _singular_covariance(y: Tensor, columns: Tensor, responses: tuple[str, ...]) -> str:
+    """The reason why the residuals of `y` `(N, D)` have a singular covariance; empty if they have not."""
+    if len(y) < y.shape[1] + columns.shape[1]:
+        return (
+            f"{len(y)} rows are too few for {y.shape[1]} components and {columns.shape[1]} coefficients each"
+        )
     spread, _ = torch.linalg.qr(columns)
-    sizes = y.norm(dim=0).clamp_min(1e-300)
-    residual = y / sizes - spread @ (spread.T @ (y / sizes))
-    _, values, right = torch.linalg.svd(residual, full_matrices=False)
-    short = len(y) < y.shape[1] + columns.shape[1]
-    if not short and values[-1] > 8 * torch.finfo(y.dtype).eps * len(y) ** 0.5:
-        return
-    names = objective.data.responses or tuple(f"y[{d}]" for d in range(y.shape[1]))
+    scaled = y / y.norm(dim=0).clamp_min(1e-300)
+    _, values, right = torch.linalg.svd(scaled - spread @ (spread.T @ scaled), full_matrices=False)
+    if values[-1] > 8 * torch.finfo(y.dtype).eps * len(y) ** 0.5:
+        return ""
+    names = responses or tuple(f"y[{d}]" for d in range(y.shape[1]))
     vector = right[-1].abs()
     involved = [name for name, part in zip(names, vector.tolist(), strict=True) if part > 1e-6 * vector.max()]
-    raise UnboundedLikelihoodError(
-        f"`{objective.name}` has no maximum: "
-        + (
-            f"{len(y)} rows are too few for {y.shape[1]} components and {columns.shape[1]} coefficients each"
-            if short
-            else f"the components {', '.join(involved)} of `y` are linearly dependent given `x`"
-        )
-        + ", so their covariance becomes singular. Leave a component out, or model what it says by itself."
-    )
+    return f"the components {', '.join(involved)} of `y` are linearly dependent given `x`"
 
 
 def check_certain(objective: Objective) -> None:
@@ -90,12 +98,12 @@ def check_certain(objective: Objective) -> None:
         site = objective.sites.get(f"{call.name}.bias")
         if site is None or not site.masked:
             continue
-        for shift in (-CERTAIN, CERTAIN):
+        for shift in (-CERTAIN_INTERCEPT, CERTAIN_INTERCEPT):
             theta = objective.initial.clone()
             theta[site.place] = shift
             with torch.no_grad():
                 nll = float(objective.trial(theta)[0])
-            if nll <= RISE:
+            if nll <= MIN_RISE:
                 raise UnboundedLikelihoodError(
                     f"`{objective.name}` has no maximum: every `y` is {float(y[0]):g}, so the likelihood "
                     f"rises for ever as `{call.name}` of Intercept → {REAL[shift > 0]}. Without another "
@@ -132,19 +140,25 @@ def check_classes(objective: Objective) -> None:
 
 
 def _logits(objective: Objective, empty: list[int]) -> list[str]:
-    """Where the intercepts of the logits of classes run that have no rows; nowhere if they have priors."""
-    for call in objective.calls:
-        site = objective.sites.get(f"{call.name}.bias")
-        if site is not None and site.masked and call.outputs is not None:
-            names = dict(zip(call.outputs, objective.output_names(call), strict=True))
-            if 0 not in names and 0 in empty:  # the baseline, against which all others rise
-                return [f"`{name}` of Intercept → +∞" for k, name in names.items() if k not in empty]
-            return [f"`{name}` of Intercept → -∞" for k, name in names.items() if k in empty]
-    return []
+    """The limits of the intercepts of classes without rows; none if the intercepts have priors."""
+    call = next((call for call in objective.calls if _has_flat_intercepts(objective, call)), None)
+    if call is None or call.outputs is None:
+        return []
+    names = dict(zip(call.outputs, objective.output_names(call), strict=True))
+    # Without rows of the baseline the intercepts of all classes with rows rise.
+    is_baseline = 0 not in names and 0 in empty
+    end = REAL[is_baseline]
+    return [f"`{name}` of Intercept → {end}" for k, name in names.items() if (k in empty) != is_baseline]
+
+
+def _has_flat_intercepts(objective: Objective, call: Affine) -> bool:
+    """Whether a predictor with many outputs has intercepts without priors."""
+    site = objective.sites.get(f"{call.name}.bias")
+    return site is not None and site.masked and call.outputs is not None
 
 
 def _cuts(objective: Objective, empty: list[int]) -> list[str]:
-    """Where the cutpoints run beside classes that have no rows; nowhere if they have priors."""
+    """The limits of the cutpoints beside classes without rows; none if the cutpoints have priors."""
     for site in objective.sites.values():
         if site.masked and site.fn.support is ordered_vector:
             last = site.size
@@ -182,7 +196,7 @@ def check_zeros(objective: Objective, theta: Tensor) -> None:
     """
     few = objective.few
     if objective.exacting and not bool(objective.data.y.any()):
-        check_spread(few.response(theta), few.data, objective.name, OVERFLOWING)
+        check_spread(few.response(theta), few.data, objective.name, OVERFLOW_SPREAD)
 
 
 def _is_constant(y: Tensor) -> bool:
@@ -192,7 +206,7 @@ def _is_constant(y: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Recession:
-    """A direction along which a loss never rises: what runs away, and which way."""
+    """A direction along which a loss never rises: the parameters that go to infinity or a border there."""
 
     coefficients: tuple[str, ...]
     constants: tuple[str, ...]
@@ -209,11 +223,11 @@ class Recession:
 
 def visible_rise(value: Tensor) -> Tensor:
     """The rise in nats `(...)` that shows a minimum beside the rounding of losses `value` `(...)`."""
-    return (ROUNDED * value.abs()).clamp_min(RISE)
+    return (RELATIVE_ROUNDING * value.abs()).clamp_min(MIN_RISE)
 
 
 def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None) -> Recession | None:
-    """What runs away from `z` `(K,)` without making the loss rise; None if the curvature holds everything.
+    """The direction from `z` `(K,)` along which the loss never rises; None if it is curved in all.
 
     Separated classes, counts that are all 0 and a dispersion of 0 have their supremum at infinity. A solver
     stops there all the same, where the rest of the fall is lost in rounding. `hessian` is the one next to z,
@@ -221,7 +235,7 @@ def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None
     """
     end = coordinates.value(z)
     z, hessian = _nearer(coordinates, z, hessian)
-    if coordinates.value(z) < end - FALL:
+    if coordinates.value(z) < end - MAX_FALL:
         return None  # the solver was cut short on a slope, far above the loss on its way
     hessian = (coordinates.hessian(z) if hessian is None else hessian) / coordinates.rows
     if not bool(torch.isfinite(hessian).all()):
@@ -231,31 +245,35 @@ def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None
         return None
     value, gradient = coordinates.value_and_gradient(z)
     found: Recession | None = None
-    for way in torch.cat([_intercepts(coordinates, z), *_ways(coordinates, z, hessian, flat)]):
-        slope = float(gradient @ way)
-        # Where rounding has taken the slope, what runs away is further from where it came than to its end.
-        downhill = math.copysign(1.0, -slope if abs(slope) > RISE else float(z @ way))
-        for sign in (downhill, -downhill):
-            direction = sign * way
-            if _is_level(coordinates, z, value, direction, FAR) and not _rises(
-                coordinates, z, value, direction, float(way @ hessian @ way)
-            ):
-                there = named(
-                    coordinates,
-                    coordinates.directions(direction[:, None])[:, 0],
-                    _is_level_everywhere(coordinates, z, value, way),
-                )
-                there = replace(there, direction=direction)
-                if there.coefficients:
-                    return there
-                found = found or there  # a constant at its border does not hide separated classes
+    ways = torch.cat([_intercepts(coordinates, z), *_ways(coordinates, z, hessian, flat)])
+    for way in ways:
+        for direction in _level_directions(coordinates, z, value, way, gradient, hessian):
+            both = _is_level_everywhere(coordinates, z, value, way)
+            there = named(coordinates, coordinates.directions(direction[:, None])[:, 0], both)
+            there = replace(there, direction=direction)
+            if there.coefficients:
+                return there
+            found = found or there  # a constant at its border does not hide separated classes
     return found
+
+
+def _level_directions(
+    coordinates: Coordinates, z: Tensor, value: float, way: Tensor, gradient: Tensor, hessian: Tensor
+) -> Iterator[Tensor]:
+    """`way` and its opposite, downhill first, if the loss does not rise along them."""
+    slope, curvature = float(gradient @ way), float(way @ hessian @ way)
+    # Where the slope is lost in rounding, downhill is away from the initial point.
+    downhill = math.copysign(1.0, -slope if abs(slope) > MIN_RISE else float(z @ way))
+    for direction in (downhill * way, -downhill * way):
+        is_level = _is_level(coordinates, z, value, direction, DISTANCES)
+        if is_level and not _rises(coordinates, z, value, direction, curvature):
+            yield direction
 
 
 def _nearer(coordinates: Coordinates, z: Tensor, hessian: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """A point closer to the origin where the loss is no higher: far out likelihoods are rounded to 0."""
-    least = coordinates.value(z) + RISE
-    while float(z.norm()) > FAR[-1] and coordinates.value(0.5 * z) <= least:
+    least = coordinates.value(z) + MIN_RISE
+    while float(z.norm()) > DISTANCES[-1] and coordinates.value(0.5 * z) <= least:
         z, hessian = 0.5 * z, None
     return z, hessian
 
@@ -263,7 +281,7 @@ def _nearer(coordinates: Coordinates, z: Tensor, hessian: Tensor | None) -> tupl
 def _flat(hessian: Tensor) -> Tensor:
     """The eigenvectors `(M, K)` of the directions in which a row has no curvature."""
     values, vectors = torch.linalg.eigh(hessian)
-    return vectors[:, values < FLAT].T
+    return vectors[:, values < FLAT_CURVATURE].T
 
 
 def _ways(coordinates: Coordinates, z: Tensor, hessian: Tensor, flat: Tensor) -> list[Tensor]:
@@ -293,7 +311,7 @@ def _is_level_everywhere(coordinates: Coordinates, z: Tensor, value: float, way:
 
     Where separated rows are certain, so it is next to `z` alone.
     """
-    reach = (*FAR, 2 * float((z @ way).abs()))  # as far as where the solver came from, and beyond
+    reach = (*DISTANCES, 2 * float((z @ way).abs()))  # as far as where the solver came from, and beyond
     origin = coordinates.z(coordinates.objective.initial)
     there = coordinates.value(origin)
     return all(
@@ -311,7 +329,7 @@ def _is_level(
     A loss that is not a number there shows nothing, so it does not count.
     """
     rise = float(visible_rise(torch.tensor(value, dtype=torch.float64)))
-    fall = FALL + rise
+    fall = MAX_FALL + rise
     return all(value - fall <= coordinates.value(z + far * direction) <= value + rise for far in distances)
 
 
@@ -324,10 +342,10 @@ def _rises(coordinates: Coordinates, z: Tensor, value: float, direction: Tensor,
     """
     if curvature <= 0:
         return False
-    within = WITHIN if coordinates.objective.exacting else WITHIN[:1]
+    within = RISE_DISTANCES if coordinates.objective.exacting else RISE_DISTANCES[:1]
     rise = float(visible_rise(torch.tensor(value, dtype=torch.float64)))
     seen = (20 * rise / (curvature * coordinates.rows)) ** 0.5
-    distances = (far * seen for far in within if far * seen <= STRAIGHT)
+    distances = (far * seen for far in within if far * seen <= MAX_DISTANCE)
     reached = (coordinates.value(z + distance * direction) for distance in distances)
     return any(math.isfinite(there) and there > value + rise for there in reached)
 
@@ -348,28 +366,30 @@ def named(coordinates: Coordinates, direction: Tensor, both: bool) -> Recession:
     objective = coordinates.objective
     coefficients: dict[str, float] = {}
     constants: dict[str, float] = {}
-    calls = {call.name: call for call in objective.calls}
+    calls = {f"{call.name}.{part}": call for call in objective.calls for part in ("weight", "bias")}
     for name, site in objective.sites.items():
-        parameter, _, part = name.rpartition(".")
         moves = direction[site.place]
-        if part in ("weight", "bias") and parameter in calls:
-            call = calls[parameter]
-            columns = objective.column_names(call) if part == "weight" else ["Intercept"]
-            sizes = call.design.square().mean(dim=0).sqrt() if part == "weight" else torch.ones(1)
-            outputs = objective.output_names(call)
-            labels = [f"`{output}` of {column}" for output in outputs for column in columns]
-            coefficients |= _arrows(
-                labels, [REAL] * len(labels), (moves.reshape(len(outputs), -1) * sizes).reshape(-1)
-            )
+        if name in calls:
+            coefficients |= _coefficients(objective, calls[name], name, moves)
         else:
             constants |= _arrows(*_constants(site), moves)
-    most = max(map(abs, [*coefficients.values(), *constants.values()]))
-    return Recession(
-        tuple(label for label, move in coefficients.items() if abs(move) > 1e-2 * most),
-        tuple(label for label, move in constants.items() if abs(move) > 1e-2 * most),
-        both,
-        unconstrained=direction,
-    )
+    least = MIN_SHARE * max(map(abs, [*coefficients.values(), *constants.values()]))
+    return Recession(_above(coefficients, least), _above(constants, least), both, unconstrained=direction)
+
+
+def _above(moves: Mapping[str, float], least: float) -> tuple[str, ...]:
+    """The labels of the moves that are larger than the `least`."""
+    return tuple(label for label, move in moves.items() if abs(move) > least)
+
+
+def _coefficients(objective: Objective, call: Affine, name: str, moves: Tensor) -> dict[str, float]:
+    """The coefficients of a site of a predictor, by how much they move the predictor of an average row."""
+    columns, sizes = ["Intercept"], torch.ones(1)
+    if name.endswith(".weight"):
+        columns, sizes = objective.column_names(call), call.design.square().mean(dim=0).sqrt()
+    outputs = objective.output_names(call)
+    labels = [f"`{output}` of {column}" for output in outputs for column in columns]
+    return _arrows(labels, [REAL] * len(labels), (moves.reshape(len(outputs), -1) * sizes).reshape(-1))
 
 
 def _constants(site: Site) -> tuple[list[str], list[Ends]]:

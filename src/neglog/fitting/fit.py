@@ -25,7 +25,7 @@ from neglog.errors import (
     warn,
 )
 from neglog.fitting.cancellation import check_cancellation
-from neglog.fitting.choice import MAX_NEWTON_PARAMETERS, choose, problem_of
+from neglog.fitting.choice import MAX_NEWTON_PARAMETERS, choose, has_network, problem_of
 from neglog.fitting.elsewhere import elsewhere
 from neglog.fitting.existence import (
     check_certain,
@@ -317,28 +317,33 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
     Raises:
         UnboundedLikelihoodError: a coefficient runs to infinity, such as where classes are separated.
     """
-    network = any(site.started for site in coordinates.objective.sites.values())
-    cornered = coordinates.kinked and not is_penalised(coordinates)
-    cornered = cornered and not is_censored_throughout(coordinates.objective)  # no row is near its corner
-    if cornered or network or coordinates.size > MAX_NEWTON_PARAMETERS or not math.isfinite(solution.value):
+    objective = coordinates.objective
+    if not (math.isfinite(solution.value) and _is_smooth_enough(coordinates)):
         return solution
     # Where rows are followed, the status names them already.
     followed = None if solution.converged else coordinates.check(solution.z)
     runaway = None if followed else recession(coordinates, solution.z, solution.hessian)
     if runaway is None:
         return solution
-    name = coordinates.objective.name
-    if runaway.coefficients and runaway.both:
+    if not runaway.coefficients:
+        status = f"the likelihood is largest at the border: it never falls as {runaway}"
+        return replace(solution, converged=False, status=status)
+    if runaway.both:
         raise SingularDesignError(
-            f"`{name}` cannot tell its parameters apart: the likelihood is the same as {runaway}, and the "
-            f"other way. {why_alike(coordinates.objective)}, or {coordinates.objective.prior_advice}."
+            f"`{objective.name}` cannot tell its parameters apart: the likelihood is the same as {runaway}, "
+            f"and the other way. {why_alike(objective)}, or {objective.prior_advice}."
         )
-    if runaway.coefficients and is_contradicted(coordinates, solution.z, runaway, runaway.direction):
-        return solution
-    if runaway.coefficients:
-        raise refusal(coordinates.objective, runaway)
-    status = f"the likelihood is largest at the border: it never falls as {runaway}"
-    return replace(solution, converged=False, status=status)
+    if not is_contradicted(coordinates, solution.z, runaway, runaway.direction):
+        raise refusal(objective, runaway)
+    return solution
+
+
+def _is_smooth_enough(coordinates: Coordinates) -> bool:
+    """Whether curvature shows a recession: few parameters, no network, and no corner near a row."""
+    if has_network(coordinates) or coordinates.size > MAX_NEWTON_PARAMETERS:
+        return False
+    is_cornered = coordinates.kinked and not is_penalised(coordinates)
+    return not is_cornered or is_censored_throughout(coordinates.objective)  # then no row is near its corner
 
 
 def _landed(

@@ -33,12 +33,12 @@ from neglog.solvers import ProximalNewton, Solution
 from neglog.solvers.path import quadratic_path
 from neglog.solvers.proximal import Penalty, proximal_step
 
-NOTHING = 1e-10
-"""A slope of no more standard errors than this is rounding."""
-HOLDING = 1e200
-"""A strength that holds every coefficient at its corner."""
-EXACT = 1e-9
-"""A loss that a quadratic predicts this well, relatively, far from where it was taken is one."""
+ROUNDED_SLOPE = 1e-10
+"""A slope up to this, in standard errors, is rounding."""
+MAX_STRENGTH = 1e200
+"""A strength of the priors at which every coefficient is at its corner."""
+QUADRATIC_TOLERANCE = 1e-9
+"""A loss whose quadratic expansion is this accurate, relatively, far from its centre, is a quadratic."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +153,25 @@ def lasso_path(
             [2.5000, 0.5000]], dtype=torch.float64)
     """
     given = None if strengths is None else _checked(strengths)
-    if given is None and not (n >= 1 and 0 < ratio < 1):
-        raise DataError(f"`n` must be at least 1 and `ratio` between 0 and 1; they are {n} and {ratio:g}.")
+    _check_grid(n, ratio, given)
     data = prepare_fit(x, y, weights=weights, roles=roles_of(model, keywords, lasso_path), **keywords)
-    objective = Objective(model, data)
+    problem, start = _penalised(Objective(model, data))
+    curve = problem.curve or _curve(problem, start)
+    path = partial(_path, problem) if curve is None else partial(_curve_path, curve, problem.penalty)
+    null = path(start, torch.tensor([MAX_STRENGTH], dtype=start.dtype))
+    arguments = {"x": x, "y": y, "weights": weights, **keywords}
+    least = math.inf if given is not None else _least_strength(problem, null.z[0])
+    # Where no column has a slope at the null model, it may be since that has no maximum.
+    exists = least > 0 or map_estimate(model, **arguments).converged
+    grid = _grid(least if exists else 1.0, n, ratio) if given is None else given
+    points = path(null.z[0], grid)
+    points = replace(points, converged=points.converged & exists)
+    _warn(problem.coordinates.objective.name, grid, points)
+    return _finished(model, problem, grid[: len(points.z)], points, arguments)
+
+
+def _penalised(objective: Objective) -> tuple[Penalised, Tensor]:
+    """The problem of a model with such priors, and its null model `(K,)` to start from."""
     check_certain(objective)
     check_classes(objective)
     check_joint_mode(objective)
@@ -168,21 +183,9 @@ def lasso_path(
             f"`{objective.name}` has no Laplace or ElasticNet prior of coefficients, or corners elsewhere; "
             'it has no path. Give it one, as by with_priors(model, {"mean.weight": dist.Laplace(zero, one)}).'
         )
-    coordinates = aligned(coordinates)
-    problem = Penalised(coordinates)
-    start = torch.where(problem.penalty.l1 > 0, problem.penalty.centre, coordinates.z(theta))
-    curve = problem.curve or _curve(problem, start)
-    path = partial(_path, problem) if curve is None else partial(_curve_path, curve, problem.penalty)
-    null = path(start, torch.tensor([HOLDING], dtype=theta.dtype))
-    arguments = {"x": x, "y": y, "weights": weights, **keywords}
-    least = math.inf if given is not None else _least_strength(problem, null.z[0])
-    # Where no column has a slope at the null model, it may be since that has no maximum.
-    exists = least > 0 or map_estimate(model, **arguments).converged
-    grid = _grid(least if exists else 1.0, n, ratio) if given is None else given
-    points = path(null.z[0], grid)
-    points = replace(points, converged=points.converged & exists)
-    _warn(objective.name, grid, points)
-    return _finished(model, problem, grid[: len(points.z)], points, arguments)
+    problem = Penalised(aligned(coordinates))
+    start = problem.coordinates.z(theta)
+    return problem, torch.where(problem.penalty.l1 > 0, problem.penalty.centre, start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +207,11 @@ def _checked(strengths: Sequence[float] | Tensor) -> Tensor:
     return grid
 
 
+def _check_grid(n: int, ratio: float, given: Tensor | None) -> None:
+    if given is None and not (n >= 1 and 0 < ratio < 1):
+        raise DataError(f"`n` must be at least 1 and `ratio` between 0 and 1; they are {n} and {ratio:g}.")
+
+
 def _grid(first: float, n: int, ratio: float) -> Tensor:
     if first == 0:
         raise DataError(
@@ -221,8 +229,8 @@ def _curve(problem: Penalised, z: Tensor) -> Parabola | None:
     value, gradient = problem.smooth.value_and_gradient(far)
     foreseen, slope = curve.value_and_gradient(far)
     size = curve.slope.abs() + curve.matrix.abs() @ (far - z).abs()
-    linear = bool(((gradient - slope).abs() <= EXACT * (size + size.mean())).all())
-    return curve if linear and math.isclose(value, foreseen, rel_tol=EXACT) else None
+    linear = bool(((gradient - slope).abs() <= QUADRATIC_TOLERANCE * (size + size.mean())).all())
+    return curve if linear and math.isclose(value, foreseen, rel_tol=QUADRATIC_TOLERANCE) else None
 
 
 def _curve_path(curve: Parabola, penalty: Penalty, z: Tensor, grid: Tensor) -> _Points:
@@ -269,7 +277,7 @@ def _least_strength(problem: Penalised, null: Tensor) -> float:
     """The smallest strength that holds all coefficients at their corners; 0 if none has a slope."""
     _, gradient, hessian = problem.smooth.derivatives(null)
     cornered = problem.penalty.l1 > 0
-    told = gradient.abs() > NOTHING * hessian.diagonal().sqrt()  # in standard errors
+    told = gradient.abs() > ROUNDED_SLOPE * hessian.diagonal().sqrt()  # in standard errors
     return max((gradient.abs() / problem.penalty.l1)[cornered & told].tolist(), default=0.0)
 
 

@@ -29,8 +29,8 @@ BALANCE = 1e-2
 
 LEVEL = 1e-2
 """The largest log-density, relative to the uniform one, of a truncated response whose spread is infinite."""
-GAIN = 1e-6
-"""A gain over the uniform density, in nats, that shows an optimum of finite spread."""
+MIN_GAIN = 1e-6
+"""A gain over the uniform density above this, in nats, shows an optimum of finite spread."""
 LOOK, STAYS = 25, 4
 """Gradient steps between two looks at whether they are at the uniform density, and looks until they stop."""
 FOLDS = (0.0, 5.0, 10.0, 15.0, 20.0)
@@ -272,7 +272,7 @@ def is_uniform(coordinates: Coordinates, z: Tensor, loss: float) -> bool:
     gain = response.log_prob(y) + torch.log(width)
     weights = torch.ones_like(y) if objective.data.weights is None else objective.data.weights
     level = bool(gain.abs().amax() <= LEVEL)
-    return level and loss >= float((weights * torch.log(width)).sum()) - GAIN
+    return level and loss >= float((weights * torch.log(width)).sum()) - MIN_GAIN
 
 
 def _may_be_uniform(objective: Objective) -> bool:

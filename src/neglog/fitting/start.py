@@ -1,8 +1,8 @@
-"""Where a solver starts: at the null model, in which no column counts."""
+"""The initial point of a solver: the null model, in which the coefficients of all columns are 0."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,18 +12,18 @@ from torch import Tensor
 from neglog.errors import ModelError, UnboundedLikelihoodError, did_you_mean
 from neglog.fitting.least_squares import null_line
 from neglog.fitting.medians import null_median
-from neglog.objective.objective import Objective, rows_of_second_derivatives
+from neglog.objective.objective import Objective, Site, rows_of_second_derivatives
 from neglog.objective.rowwise import ALL_TERMS, VALUE, Rowwise, Terms
 from neglog.solvers import Newton
 
-MOST = 50
-"""With more constants than this the null model is not fitted first."""
-CLOSE = 1e-3
-"""So near, in units of the noise of a row, the null model is to its own optimum before the last step."""
+MAX_NULL_PARAMETERS = 50
+"""Above this many free constants the null model is not fitted first."""
+NULL_TOLERANCE = 1e-3
+"""The distance of the null model from its optimum before the last step, in units of the noise of a row."""
 
 
 class _Null:
-    """The objective in some of its coordinates, the others standing still."""
+    """The objective in some of its coordinates, the others fixed."""
 
     def __init__(self, objective: Objective, theta: Tensor, places: Tensor) -> None:
         self.objective, self.still, self.places = objective, theta, places
@@ -102,7 +102,7 @@ class _Replayed(_Null):
         return found
 
     def _bias_places(self) -> list[int]:
-        """Where the bias of each output stands in theta; -1 where it is no site."""
+        """The place in theta of the bias of each output; -1 where it is no site."""
         places = []
         for name, output in self.rowwise.heads:
             site = self.objective.sites.get(f"{name}.bias")
@@ -131,26 +131,41 @@ class _Replayed(_Null):
         terms = self._terms(ALL_TERMS, theta)
         assert terms.own is not None
         assert terms.own_bends is not None
-        # Few numbers, added as such; what does not move is gathered in the last place.
-        first, second = terms.own.tolist(), terms.own_bends.tolist()
-        for j, slopes in enumerate(terms.slopes):
-            first.append(self._total(slopes))
-            row = [self._total(values) for values in (*(c[j] for c in terms.crosses), *terms.bends[j])]
-            for before, value in zip(second, row, strict=False):
-                before.append(value)
-            second.append(row)
-        places, full = [*self.own, *self.biases], range(self.size + 1)
-        gradient, hessian = [0.0 for _ in full], [[0.0 for _ in full] for _ in full]
-        for place, slope, row in zip(places, first, second, strict=True):
-            gradient[place] += slope
-            for other, bend in zip(places, row, strict=True):
-                hessian[place][other] += bend
+        first, second = self._with_levels(terms, terms.own.tolist(), terms.own_bends.tolist())
+        gradient, hessian = self._gathered(first, second)
         moved, curved = z.new_tensor(gradient)[:-1], z.new_tensor(hessian)[:-1, :-1]
         if self.objective.priorless:
             return float(terms.value), moved, curved
         value, slope, bend = self.objective.prior_terms(theta)
         bend = bend[self.places][:, self.places]
         return float(terms.value) + value, moved + slope[self.places], curved + bend
+
+    def _with_levels(
+        self, terms: Terms, first: list[float], second: list[list[float]]
+    ) -> tuple[list[float], list[list[float]]]:
+        """The derivatives in the constants, followed by those in the level of each predictor."""
+        for j, slopes in enumerate(terms.slopes):
+            first.append(self._total(slopes))
+            row = [self._total(values) for values in (*(c[j] for c in terms.crosses), *terms.bends[j])]
+            for before, value in zip(second, row, strict=False):
+                before.append(value)
+            second.append(row)
+        return first, second
+
+    def _gathered(
+        self, first: list[float], second: list[list[float]]
+    ) -> tuple[list[float], list[list[float]]]:
+        """The gradient and the Hessian in z; the last place sums the derivatives in what is not free.
+
+        These are so few numbers that Python adds them faster than torch.
+        """
+        places, full = [*self.own, *self.biases], range(self.size + 1)
+        gradient, hessian = [0.0 for _ in full], [[0.0 for _ in full] for _ in full]
+        for place, slope, row in zip(places, first, second, strict=True):
+            gradient[place] += slope
+            for other, bend in zip(places, row, strict=True):
+                hessian[place][other] += bend
+        return gradient, hessian
 
     def _total(self, values: Tensor) -> float:
         """The sum over all rows, of one value for all or one for each."""
@@ -161,33 +176,39 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     """A vector `(K,)` to start from, deterministic.
 
     Values in `given` (site name -> value) are taken as they are. Otherwise weights start at their prior's
-    mean, which is 0 unless a prior says otherwise, networks at their own values, sites that read their
-    beginning from `y` there (`neglog.tracing.initial_value`), and biases and other constants where they are
-    best under that: at the null model. So the start has the location and the scale of `y`, whatever its
-    units. Sites of which the priors of others depend start, as those do, at their prior's median or mean.
+    mean, which is 0 unless a prior says otherwise, networks at their own values, sites that compute their
+    initial value from `y` at that value (`neglog.tracing.initial_value`), and biases and other constants at
+    their optimum given the others: at the null model. So the start has the location and the scale of `y`,
+    whatever its units. Sites on which the priors of others depend start, as those do, at the median or mean
+    of their prior.
 
     Raises:
         ModelError: `given` names a site that the model does not have, or a value outside its support.
     """
     theta = objective.initial.clone()
     given = dict(given or {})
-    calls = objective.calls
-    weights = {f"{call.name}.weight" for call in calls} - set(given)
-    parents = objective.seen.prior_parents if calls else {}  # of which a joint mode need not exist
-    hierarchy = {*parents, *(name for names in parents.values() for name in names)}
     for name, value in given.items():
         theta[_site(objective, name).place] = _unconstrained(objective, name, value)
-    free = [
-        site
-        for name, site in objective.sites.items()
-        if name not in weights | set(given) | hierarchy and not (site.started or site.begun)
-    ]
-    places = torch.cat([torch.arange(s.offset, s.offset + s.size) for s in free]) if free else torch.arange(0)
-    if not calls or not 0 < len(places) <= MOST:
+    free = _free_constants(objective, given)
+    places = torch.cat([torch.arange(0), *(torch.arange(s.offset, s.offset + s.size) for s in free)])
+    if not objective.calls or not 0 < len(places) <= MAX_NULL_PARAMETERS:
         return theta
     names = [site.name for site in free]
     line = null_median(objective, theta, names) if objective.corner else null_line(objective, theta, names)
     return _null_fit(objective, theta, places) if line is None else line
+
+
+def _free_constants(objective: Objective, given: Collection[str]) -> list[Site]:
+    """The sites that the null model fits.
+
+    Not weights, sites with an initial value of their own, nor hierarchies, of which a joint mode need not
+    exist.
+    """
+    parents = objective.seen.prior_parents if objective.calls else {}
+    hierarchy = {*parents, *(name for names in parents.values() for name in names)}
+    without = hierarchy | set(given) | {f"{call.name}.weight" for call in objective.calls}
+    sites = (site for name, site in objective.sites.items() if name not in without)
+    return [site for site in sites if not (site.started or site.begun)]
 
 
 def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
@@ -213,7 +234,7 @@ def _null_of(
         null: _Null = _Replayed(objective, theta, places, rowwise)
     else:
         null = _Null(soft, theta, places)
-    found = Newton(tolerance=CLOSE * null.rows**0.5, max_steps=100).minimise(null, theta[places])
+    found = Newton(tolerance=NULL_TOLERANCE * null.rows**0.5, max_steps=100).minimise(null, theta[places])
     return null.theta(found.z), found.converged
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from neglog.data import ALL, Data, check_density, check_response, observed
+from neglog.distributions.canonical import family
 from neglog.errors import ModelError
 from neglog.handlers import Model, weighted
 from neglog.kinks import corner, smoothed
@@ -81,7 +82,7 @@ class Objective:
         self.sites: dict[str, Site] = lay_out(first)
         self.calls, self.whole, self.requests = tuple(first.affines), True, 0
         self.exacting = may_be_exact(response)
-        self.corner, self.family = corner(response), type(response)
+        self.corner, self.family = corner(response), family(response)
         self.size = sum(site.size for site in self.sites.values())
         if not self.sites:
             raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")
