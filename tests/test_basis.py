@@ -60,7 +60,7 @@ def test_dependent_or_few_columns_are_left_to_householder():
 
 @pytest.mark.parametrize("one", [False, True])
 def test_a_triangle_is_undone_row_by_row(one, monkeypatch):
-    monkeypatch.setattr(basis, "PIECE", 300)
+    monkeypatch.setattr(basis, "SOLVED_ROWS", 300)
     x = columns()
     near = torch.cat([x, x[:, :1] + 1e-8 * columns(len(x), 1, seed=5)], dim=1) + 3.0
     triangle = triangle_of(near, one)
@@ -82,7 +82,7 @@ def test_a_triangle_is_undone_row_by_row(one, monkeypatch):
 
 @pytest.mark.parametrize("one", [False, True])
 def test_columns_that_lose_digits_are_decomposed_block_by_block(one, monkeypatch):
-    monkeypatch.setattr(basis, "BLOCK", 700)
+    monkeypatch.setattr(basis, "DECOMPOSED_ROWS", 700)
     x = columns() + 1e4
     whole = torch.cat([torch.ones(len(x), int(one), dtype=torch.float64), x], dim=1)
     for extra in (None, torch.linspace(1, 50, whole.shape[1], dtype=torch.float64)):
@@ -98,7 +98,7 @@ def test_both_ways_reach_one_optimum(model, far, monkeypatch):
     x = columns(2_000, 4) + far
     y = x @ torch.linspace(-1, 1, 4, dtype=torch.float64) + columns(2_000, 1, seed=9)[:, 0]
     exact = mle(model, x, y)
-    monkeypatch.setattr(basis, "LARGE", 0)
+    monkeypatch.setattr(basis, "MIN_LARGE_DESIGN", 0)
     large = mle(model, x, y)
     assert large.converged
     rounding = 4 * far * torch.finfo(y.dtype).eps * len(y) ** 0.5  # of coefficients times such columns

@@ -27,10 +27,10 @@ N = 3000
 @pytest.fixture
 def many(monkeypatch):
     """Few rows are treated as very many."""
-    monkeypatch.setattr("neglog.objective.objective.PART", 700)
-    monkeypatch.setattr("neglog.objective.objective.SAMPLE", 300)
-    monkeypatch.setattr("neglog.objective.coordinates.MANY", 1000)
-    monkeypatch.setattr("neglog.objective.basis.LARGE", 1000)
+    monkeypatch.setattr("neglog.objective.objective.BLOCK_ROWS", 700)
+    monkeypatch.setattr("neglog.objective.objective.SAMPLE_ROWS", 300)
+    monkeypatch.setattr("neglog.objective.coordinates.MIN_SAMPLED_ROWS", 1000)
+    monkeypatch.setattr("neglog.objective.basis.MIN_LARGE_DESIGN", 1000)
     monkeypatch.setattr("neglog.objective.basis.SAMPLED", 400)
 
 
@@ -80,7 +80,7 @@ def test_blocks_of_rows_add_up_to_the_whole(name, monkeypatch):
     weights = np.random.default_rng(1).integers(0, 3, N).astype(float)
     whole, z = problem(name, x, y, weights=weights)
     value, gradient, hessian = whole.derivatives(z + 0.1)
-    monkeypatch.setattr("neglog.objective.objective.PART", 700)
+    monkeypatch.setattr("neglog.objective.objective.BLOCK_ROWS", 700)
     blocks, _ = problem(name, x, y, weights=weights)
     assert len(blocks.objective.parts) > 2
     assert sum(part.rows for _, part in blocks.objective.parts) == int((weights > 0).sum())
@@ -349,14 +349,14 @@ def test_views_of_the_same_memory_are_designs_of_their_own(many):
 
 
 def test_there_is_room_for_some_of_what_rows_come_to(many, monkeypatch):
-    monkeypatch.setattr("neglog.objective.rowwise.FEW", 100)
+    monkeypatch.setattr("neglog.objective.rowwise.MAX_NUMPY_ROWS", 100)
     x, y = drawn("poisson")
     coordinates, z = problem("poisson", x, y)
     expected = coordinates.derivatives(z)
     kept = [len(part.as_read.kept) for _, part in coordinates.objective.parts]
     assert all(kept)
     for room in (0, 1000):
-        monkeypatch.setattr("neglog.objective.objective.ROOM", room)
+        monkeypatch.setattr("neglog.objective.objective.MAX_KEPT_BYTES", room)
         other, _ = problem("poisson", x, y)
         value, gradient, hessian = other.derivatives(z)
         assert value == expected[0]

@@ -645,7 +645,7 @@ def test_the_path_from_kink_to_kink_is_that_of_the_search(seed):
 @pytest.mark.parametrize("weights", [False, True])
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 def test_a_parabola_is_the_loss_itself(weights, offset, monkeypatch):
-    monkeypatch.setattr("neglog.objective.objective.PART", 40)
+    monkeypatch.setattr("neglog.objective.objective.BLOCK_ROWS", 40)
     x, y = problem("gaussian", 100, 6, 3)
     data = prepare(x, y + offset, weights=1.0 + np.arange(100) % 3 if weights else None)
     objective = Objective(penalised("gaussian", laplace(0.05)), data)

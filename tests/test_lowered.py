@@ -449,7 +449,7 @@ def test_a_network_is_fitted_on_its_graph():
 
 
 def test_large_designs_are_not_copied(monkeypatch):
-    monkeypatch.setattr("neglog.objective.lowered.FORMED", 10)
+    monkeypatch.setattr("neglog.objective.lowered.MAX_FORMED_NUMBERS", 10)
     lowered, coordinates, z = problem(models.gaussian, *sample(40_000))
     assert_alike(lowered, coordinates, z)
     assert any(

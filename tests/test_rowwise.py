@@ -244,7 +244,7 @@ def test_many_constants_are_left_to_the_model():
 
 
 def test_the_shelf_holds_so_many_graphs(monkeypatch):
-    monkeypatch.setattr(module, "KEPT", 2)
+    monkeypatch.setattr(module, "MAX_KEPT_GRAPHS", 2)
     x, y = sample()
     for df in (3.0, 4.0, 5.0):
         assert isinstance(Objective(partial(models.student_t, df=df), prepare(x, y)).rowwise, Rowwise)
@@ -252,8 +252,8 @@ def test_the_shelf_holds_so_many_graphs(monkeypatch):
 
 
 def test_a_row_without_a_density_is_told_of_many_too(monkeypatch):
-    monkeypatch.setattr("neglog.objective.objective.PART", 100)
-    monkeypatch.setattr("neglog.objective.coordinates.MANY", 200)
+    monkeypatch.setattr("neglog.objective.objective.BLOCK_ROWS", 100)
+    monkeypatch.setattr("neglog.objective.coordinates.MIN_SAMPLED_ROWS", 200)
     x, y = TABLE["poisson"].sample(500)
     exposure = torch.ones(500, dtype=torch.float64)
     y[321], exposure[321] = 3.0, 0.0

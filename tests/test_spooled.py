@@ -171,7 +171,7 @@ import neglog.objective.objective, neglog.spooled, neglog.uncertainty.informatio
 from neglog import covariance, likelihood_ratio_test, log_likelihood, mle, models, score_test, spool, summary
 from neglog import wald_test
 
-neglog.objective.objective.PART, neglog.objective.objective.SAMPLE = 5000, 1000
+neglog.objective.objective.BLOCK_ROWS, neglog.objective.objective.SAMPLE_ROWS = 5000, 1000
 neglog.uncertainty.information.MAX_SCORE_ENTRIES, neglog.spooled.MAX_NUMBERS_IN_MEMORY = 100_000, 500_000
 ROWS, COLUMNS = 32_000, 100
 rng = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from neglog.batches.likelihoods import Likelihoods
 from neglog.data import Data
-from neglog.objective.objective import ROOM, Objective
+from neglog.objective.objective import MAX_KEPT_BYTES, Objective
 from neglog.objective.rowwise import SLOPES, Rows, Rowwise
 
 MANY = 50_000
@@ -45,7 +45,7 @@ class Replayed:
             most = max(self.tiled, default=0)
             size = count * self.data.rows
             larger = self.tiled[most].data.take(slice(0, size)) if most > count else self._tiled(count)
-            self.tiled[count] = Rows.of(larger, ROOM)
+            self.tiled[count] = Rows.of(larger, MAX_KEPT_BYTES)
         return self.tiled[count]
 
     def _tiled(self, count: int) -> Data:

@@ -25,7 +25,7 @@ REACH = {torch.float64: (80.0, 160.0, 320.0), torch.float32: (10.0, 20.0, 40.0)}
 The square of the exponential of the largest is a normal floating-point number."""
 RATE = 0.25
 """Growth of a log density, in nats per unit of an unconstrained coordinate, above which it has no maximum."""
-TOLERANCE = 1e-6
+MODE_TOLERANCE = 1e-6
 """Gradient of a log prior, in nats per unit of an unconstrained coordinate, that may be rounding error."""
 
 
@@ -86,7 +86,7 @@ def _check_bounded(objective: Objective, seen: Look, parents: Parents) -> None:
     children = _counted(objective, parents)
     for name in dict.fromkeys(name for child in children for name in parents[child]):
         total = torch.stack([parents[child][name] for child in children if name in parents[child]]).sum(0)
-        direction = torch.where(total.abs() > TOLERANCE, total.sign(), 0.0)
+        direction = torch.where(total.abs() > MODE_TOLERANCE, total.sign(), 0.0)
         if bool(direction.any()) and _grows(objective, seen, name, direction, children):
             child = next(child for child in children if name in parents[child])
             raise UnboundedLikelihoodError(

@@ -19,22 +19,22 @@ from neglog.objective.products import (
     symmetric_products,
 )
 
-ALIKE = 0.05
+SINGLE_PRECISION_SPREAD = 0.05
 """Columns whose scaled singular values span no more than this lose few digits in single precision."""
-WELL = 1e-3
+NORMAL_EQUATIONS_SPREAD = 1e-3
 """Columns whose scaled singular values span no more than this keep their digits in normal equations."""
 FAIR = 1e-6
 """Those whose singular values span no more than this keep them where the inverse of their triangle mixes."""
 POOR = 1e-13
 """Those whose singular values span no more than this keep them where their triangle is undone row by row."""
-LARGE = 100_000
+MIN_LARGE_DESIGN = 100_000
 """Designs of fewer numbers than this are decomposed by Householder's QR, exact whatever they hold."""
-BLOCK = 10_000
-"""So many rows are decomposed at a time."""
-PIECE = 2_500
-"""So many rows are solved for at a time."""
+DECOMPOSED_ROWS = 10_000
+"""Rows that are decomposed at a time."""
+SOLVED_ROWS = 2_500
+"""Rows that are solved for at a time."""
 SAMPLED = 50_000
-"""Well-behaved designs of many more rows than this are judged by so many of them."""
+"""Rows from which the conditioning of a well-behaved design of many more is judged."""
 ALL_ROWS = slice(None)
 
 
@@ -74,7 +74,7 @@ class Basis:
         """Parts of some rows that are worked on at a time: in the data, and among these rows."""
         start, stop, _ = rows.indices(len(self.columns))
         solved = self.triangle is not None or (other is not None and other.triangle is not None)
-        size = PIECE if solved else max(1, stop - start)
+        size = SOLVED_ROWS if solved else max(1, stop - start)
         ends = ((at, min(at + size, stop)) for at in range(start, stop, size))
         return [(slice(a, b), slice(a - start, b - start)) for a, b in ends]
 
@@ -229,7 +229,7 @@ def triangle_of(
 
 def is_large(columns: Tensor) -> bool:
     """Whether a design is read in place."""
-    return columns.numel() >= LARGE and columns.shape[1] > 0
+    return columns.numel() >= MIN_LARGE_DESIGN and columns.shape[1] > 0
 
 
 def sample_of(rows: int, count: int) -> Tensor:
@@ -255,14 +255,14 @@ def _well_conditioned(means: Tensor, rows: int, further: Tensor | None) -> Tenso
     if failed:
         return None
     values = torch.linalg.svdvals(factor)
-    return factor * sizes if values[-1] > WELL * values[0] else None
+    return factor * sizes if values[-1] > NORMAL_EQUATIONS_SPREAD * values[0] else None
 
 
 def _by_blocks(columns: Tensor, one: bool, further: Tensor | None) -> Tensor | None:
     """R by the decomposition of a block of rows below that of the blocks before it."""
     width = columns.shape[1] + one
     triangle = columns.new_zeros((0, width)) if further is None else torch.diag(further)
-    for rows in chunks(len(columns), BLOCK):
+    for rows in chunks(len(columns), DECOMPOSED_ROWS):
         block = columns[rows]
         block = torch.cat([torch.ones_like(block[:, :1]), block], dim=1) if one else block
         triangle = torch.linalg.qr(torch.cat([triangle, block]), mode="r").R
@@ -276,7 +276,7 @@ def are_alike(triangle: Tensor) -> bool:
     """Whether the columns of a triangle are of sizes that single precision holds, and far from dependent."""
     sizes = triangle.norm(dim=0)
     held = sizes.max() < 1e12 and sizes.min() > 1e-12 and sizes.max() < 1e6 * sizes.min()
-    return bool(held) and spread_of(triangle) > ALIKE
+    return bool(held) and spread_of(triangle) > SINGLE_PRECISION_SPREAD
 
 
 def spread_of(triangle: Tensor) -> float:

@@ -29,8 +29,8 @@ VERY_FAR = 1e4
 """A column further from 0 than this, in the same units, loses digits where it is decomposed in place."""
 MAX_COPIED = 100_000_000
 """The largest design, in numbers, with columns so far from 0, that is copied without its means."""
-FEW = 50_000
-"""So many rows say about how large a column is."""
+SIZE_ROWS = 50_000
+"""Rows from which the size of a column is estimated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,29 +210,41 @@ def _orthonormal(
     if flat and key not in known:
         known[key] = _decomposed(columns, one, parts)
     shared = known[key] if flat else None
-    first = one and bool(masked[0])
-    if shared is not None:
-        free = shared[0]
-    elif bool(masked[int(one) :].any()):
-        free = _with_one(columns[:, masked[int(one) :]], first)
-    else:
-        free = columns.new_ones((1, int(first)))  # an intercept alone is of full rank
+    free = _free_columns(columns, one, masked) if shared is None else shared[0]
     check_rank(objective, call, free, bias, weight)
     fixed = _offset(call, bias, weight)
     blocks = []
     for output, size in zip(_outputs(call), noise.reshape(-1).tolist(), strict=True):
         places = _block_places(bias, weight, output)
-        if shared is None:
-            prior = size * _prior_curvature(objective, theta, places).sqrt()
-            floor = torch.where(masked, 0.0, 1e-8 * _sizes(columns, one).clamp_min(1e-300))
-            triangle, basis = _decomposed(columns, one, parts, torch.maximum(prior, floor))
-        else:
-            triangle, basis = shared
+        triangle, basis = shared or _decomposed(
+            columns, one, parts, _prior_rows(objective, theta, places, size, masked, _sizes(columns, one))
+        )
         unit = objective.rows**0.5 * size
         scaled = replace(basis, transform=basis.transform * unit)
-        offset = fixed[:, output] if isinstance(fixed, Tensor) and output is not None else fixed
+        offset = _of_output(fixed, output)
         blocks.append(Block(call.name, output, places, triangle / unit, scaled, offset, one))
     return tuple(blocks)
+
+
+def _of_output(fixed: Tensor | float, output: int | None) -> Tensor | float:
+    """The column of an output, where there are columns."""
+    return fixed[:, output] if isinstance(fixed, Tensor) and output is not None else fixed
+
+
+def _prior_rows(
+    objective: Objective, theta: Tensor, places: Tensor, noise: float, masked: Tensor, sizes: Tensor
+) -> Tensor:
+    """The roots of the priors' second derivatives `(P,)`, in units of the noise: further rows of Q R."""
+    floor = torch.where(masked, 0.0, 1e-8 * sizes.clamp_min(1e-300))
+    return torch.maximum(noise * _prior_curvature(objective, theta, places).sqrt(), floor)
+
+
+def _free_columns(columns: Tensor, one: bool, masked: Tensor) -> Tensor:
+    """The columns of ``[1, columns]`` whose coefficients have flat priors, `masked` `(P,)`."""
+    first, others = one and bool(masked[0]), masked[int(one) :]
+    if bool(others.any()):
+        return _with_one(columns[:, others], first)
+    return columns.new_ones((1, int(first)))  # an intercept alone is of full rank
 
 
 def _multiplied(objective: Objective) -> list[tuple[slice, Tensor]]:
@@ -310,7 +322,7 @@ def _with_one(columns: Tensor, one: bool) -> Tensor:
 def _sizes(columns: Tensor, one: bool) -> Tensor:
     """About the norms of the columns of ``[1, columns]``, without a copy of them."""
     own = columns.numpy()
-    every = max(1, len(own) // FEW)
+    every = max(1, len(own) // SIZE_ROWS)
     few = own[::every]
     squares = np.einsum("ij,ij->j", few, few) * every
     if every > 1 and not squares.all():
@@ -376,10 +388,17 @@ def check_rank(
     check_small_columns(call.design, objective.column_names(call))
     vector = right[-1].abs()
     involved = [name for name, part in zip(names, vector.tolist(), strict=True) if part > 1e-6 * vector.max()]
-    raise SingularDesignError(
-        f"the columns {', '.join(involved)} of `{call.name}` are linearly dependent, so their coefficients "
-        f"are not identified. Leave one of them out, or {objective.prior_advice}."
-        if len(involved) > 1
-        else f"the column {involved[0]} of `{call.name}` is 0 in every row, so its coefficient is not "
-        "identified. Leave it out."
+    raise SingularDesignError(_dependence(call.name, involved, objective.prior_advice))
+
+
+def _dependence(predictor: str, columns: list[str], advice: str) -> str:
+    """The message for linearly dependent columns, or one column of zeros."""
+    if len(columns) > 1:
+        return (
+            f"the columns {', '.join(columns)} of `{predictor}` are linearly dependent, so their "
+            f"coefficients are not identified. Leave one of them out, or {advice}."
+        )
+    return (
+        f"the column {columns[0]} of `{predictor}` is 0 in every row, so its coefficient is not identified. "
+        "Leave it out."
     )

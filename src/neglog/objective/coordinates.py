@@ -24,7 +24,7 @@ from neglog.kinks import Corner, corner, cornered, signed, smoothed
 from neglog.objective.basis import ALL_ROWS, placed, sample_of
 from neglog.objective.blocks import Block, joined, linear_blocks
 from neglog.objective.literal import in_units
-from neglog.objective.objective import PART, Objective, kinked_sites
+from neglog.objective.objective import BLOCK_ROWS, Objective, kinked_sites
 from neglog.objective.pits import check_pits
 from neglog.objective.rowwise import ALL_TERMS, VALUE, VALUE_AND_SLOPES, Rowwise, Terms
 from neglog.objective.shrinkage import UNTRACED, Shrinkage
@@ -32,14 +32,14 @@ from neglog.objective.spread import followed
 from neglog.objective.sums import Sums
 from neglog.predictors import RESPONSE
 
-MANY = 50_000
-"""With more rows than this a solver starts on a part of them."""
+MIN_SAMPLED_ROWS = 50_000
+"""Above this many rows a solver starts on a part of them."""
 
 
 class Coordinates:
     """The objective as a problem in z: what a solver sees.
 
-    `solved` says that a solver starts at the optimum, and has but to confirm it.
+    `solved` states that the initial point is the optimum, which a solver confirms.
     Implements `neglog.solvers.solution.Kinked` where the only corners are Laplace densities in a linear
     predictor or of a prior (`polyhedral`), and `Problem` always.
     """
@@ -49,7 +49,7 @@ class Coordinates:
     ) -> None:
         self.objective, self.blocks, self.cut, self.solved = objective, blocks, cut, solved
         self.size, self.rows = objective.size, objective.rows
-        self.read: dict[str, Any] = {}  # as what it was read, by those who ask more than once
+        self.read: dict[str, Any] = {}  # other forms of the problem, stored by those who derive them
 
     def zeros(self, *shape: int) -> Tensor:
         return self.objective.initial.new_zeros(shape)
@@ -161,9 +161,9 @@ class Coordinates:
 
     def sample(self) -> Coordinates | None:
         """The problem of a tenth of the rows, or of one block: its optimum is near that of very many."""
-        if self.rows < MANY or not self.cut or self.solved or not self.objective.separable:
+        if self.rows < MIN_SAMPLED_ROWS or not self.cut or self.solved or not self.objective.separable:
             return None
-        index = sample_of(self.rows, min(self.rows // 10, PART))
+        index = sample_of(self.rows, min(self.rows // 10, BLOCK_ROWS))
         _ = self.objective.rowwise  # once for the sample too
         few = self.objective.take(index)
         pairs = zip(self.objective.data.parts().values(), few.data.parts().values(), strict=True)
@@ -174,7 +174,7 @@ class Coordinates:
     @property
     def _rowwise(self) -> Rowwise | None:
         """The terms of the rows as a graph, where there is one and it repays."""
-        if not self.cut or (self.solved and self.rows <= PART):
+        if not self.cut or (self.solved and self.rows <= BLOCK_ROWS):
             return None
         return self.objective.replay()
 
@@ -224,7 +224,7 @@ class Coordinates:
             return float(nll + prior)
 
     def check(self, z: Tensor) -> str | None:
-        """Refuse a place from which the loss falls without end; the reason for a fall that may be long.
+        """Refuse a point from which the loss falls without end; the reason for a fall that may be long.
 
         Raises:
             UnboundedLikelihoodError: see `Objective.check_bounded` and `check_pits`.
@@ -389,7 +389,7 @@ class Coordinates:
         return torch.cat(parts)
 
     def kink_weights(self) -> Tensor:
-        """What each |residual| counts for, `(M,)`."""
+        """The weight of each |residual|, `(M,)`."""
         return self._each_row(lambda at: at.steepness)
 
     def kink_information(self) -> Tensor:
@@ -425,6 +425,13 @@ def _by_running(
     first = Terms(nll.detach(), own.detach()[places], [slope.detach() for slope in slopes])
     if not full:
         return first
+    return _with_second(first, own, slopes, theta, leaves, places)
+
+
+def _with_second(
+    first: Terms, own: Tensor, slopes: list[Tensor], theta: Tensor, leaves: list[Tensor], places: Tensor
+) -> Terms:
+    """The terms with second derivatives, from the graphs of the first ones."""
     rows = [_second(own[place], [theta, *leaves]) for place in places]
     none = theta.new_zeros(0, len(places))
     return replace(

@@ -20,10 +20,10 @@ from neglog.tracing import Affine, Run, run
 
 Head = tuple[str, int | None]
 """A predictor, and which of its outputs, where it has many."""
-NEAR = 2.0**-6
-"""So far from where a fit starts constants stand at a place where nothing vanishes,"""
-WAVE = 0.1
-"""and predictors so far from their biases."""
+PROBE_OFFSET = 2.0**-6
+"""Offset of the probe point from the initial constants, so that no derivative is accidentally zero."""
+PROBE_WAVE = 0.1
+"""Offset of the predictors from their biases at the probe point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Cut:
         """Numbers, predictors and data of so many rows, at which nothing vanishes."""
         data = self.data.take(torch.arange(rows) % self.data.rows)
         starts = [site.transform.inv(self.still[site.name]).reshape(-1) for site in self.sites]
-        numbers = torch.cat([data.y.new_zeros(0), *starts]) + NEAR
+        numbers = torch.cat([data.y.new_zeros(0), *starts]) + PROBE_OFFSET
         return [numbers, *bent(self.calls, data), *data.parts().values()]
 
     def derivatives(self, numbers: Tensor, *others: Tensor) -> list[Tensor]:
@@ -141,7 +141,7 @@ class Look:
 def look(model: Model, data: Data, calls: Sequence[Affine], sites: Collection[Site], start: Tensor) -> Look:
     """A look at a model near `start` `(K,)`, under the weights of the data; or there, if need be."""
     try:
-        return _look(model, data, calls, sites, start + NEAR, WAVE)
+        return _look(model, data, calls, sites, start + PROBE_OFFSET, PROBE_WAVE)
     except (RuntimeError, ValueError, IndexError, TypeError):
         return _look(model, data, calls, sites, start, 0.0)
 
@@ -161,7 +161,7 @@ def heads_of(calls: Sequence[Affine]) -> tuple[Head, ...]:
     return tuple((call.name, output) for call in calls for output in _outputs(call))
 
 
-def bent(calls: Sequence[Affine], data: Data, wave: float = WAVE) -> list[Tensor]:
+def bent(calls: Sequence[Affine], data: Data, wave: float = PROBE_WAVE) -> list[Tensor]:
     """Predictors `(N,)` around their biases, no two rows alike."""
     away = wave * torch.sin(torch.arange(data.rows, dtype=data.y.dtype))
     levels = [call.constant(data.rows).reshape(data.rows, -1) for call in calls]

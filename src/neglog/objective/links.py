@@ -15,8 +15,8 @@ from neglog.distributions.observed import latent
 from neglog.handlers import is_real
 from neglog.objective.objective import Objective
 
-STEP = 0.5
-"""The change of a predictor, or of the logarithm of a site, whose effect on the distribution is looked at."""
+LINK_STEP = 0.5
+"""The change of a predictor, or of the logarithm of a site, whose effect on the distribution is measured."""
 ROUNDING = 1e-8
 
 
@@ -59,19 +59,25 @@ class Links:
         """The link of a predictor."""
         if name in self.locations:
             return Link(Role.LOCATION)
-        changed = self._response(self.theta, self.etas | {name: self.etas[name] + STEP})
+        changed = self._response(self.theta, self.etas | {name: self.etas[name] + LINK_STEP})
         if self.is_real:
-            power = self._power(lambda etas: self._response(self.theta, etas | {name: etas[name] + STEP}))
+            power = self._power(
+                lambda etas: self._response(self.theta, etas | {name: etas[name] + LINK_STEP})
+            )
             if power is not None:
                 return Link(Role.LOG_SCALE, power)
+        return Link(self._role_by_moments(changed))
+
+    def _role_by_moments(self, changed: Any) -> Role:
+        """The role of a predictor whose change turns the first distribution into `changed`."""
         mean, again = _moment(self.start, "mean"), _moment(changed, "mean")
         if mean is None or again is None:
-            return Link(Role.OTHER)
-        if not self.is_real and _are_close(again, mean * math.exp(STEP)):
-            return Link(Role.LOG_MEAN)
+            return Role.OTHER
+        if not self.is_real and _are_close(again, mean * math.exp(LINK_STEP)):
+            return Role.LOG_MEAN
         before, after = _moment(self.start, "variance"), _moment(changed, "variance")
         same = before is not None and after is not None and _are_close(before, after)
-        return Link(Role.DEPENDENCE if same and _are_close(mean, again) else Role.OTHER)
+        return Role.DEPENDENCE if same and _are_close(mean, again) else Role.OTHER
 
     def is_scale(self, name: str) -> bool:
         """Whether a site is the scale of a real response, or those of its components."""
@@ -80,11 +86,11 @@ class Links:
         if (
             not self.is_real
             or is_real(site.fn.support)
-            or not bool(site.fn.support.check(value * math.exp(STEP)).all())
+            or not bool(site.fn.support.check(value * math.exp(LINK_STEP)).all())
         ):
             return False
         theta = self.theta.clone()
-        theta[site.place] = site.transform.inv(value * math.exp(STEP)).reshape(-1)
+        theta[site.place] = site.transform.inv(value * math.exp(LINK_STEP)).reshape(-1)
         return self._power(lambda etas: self._response(theta, etas)) == 1.0
 
     def _response(self, theta: Tensor, etas: dict[str, Tensor]) -> Any:
@@ -93,11 +99,11 @@ class Links:
     def _is_location(self, name: str) -> bool:
         """Whether the density of y + d at the predictor + d is that of y."""
         y = self.objective.data.y.nan_to_num(0.0)
-        moved = self._response(self.theta, self.etas | {name: self.etas[name] + STEP})
-        return _are_close(self.start.log_prob(y), moved.log_prob(y + STEP))
+        moved = self._response(self.theta, self.etas | {name: self.etas[name] + LINK_STEP})
+        return _are_close(self.start.log_prob(y), moved.log_prob(y + LINK_STEP))
 
     def _power(self, change: Callable[[dict[str, Tensor]], Any]) -> float | None:
-        """The power of the scale that a change multiplies by e^STEP; None if it is no change of scale alone.
+        """The power of the scale that a change multiplies by e^`LINK_STEP`; None if it changes other parts.
 
         Where y and its location are 0, a density is proportional to 1 / scale.
         """
@@ -106,7 +112,7 @@ class Links:
         }
         zero, width = torch.zeros_like(self.objective.data.y), self.start.event_shape.numel()
         fell = self._response(self.theta, etas).log_prob(zero) - change(etas).log_prob(zero)
-        share = fell / (STEP * width)
+        share = fell / (LINK_STEP * width)
         first = float(share.reshape(-1)[0])
         near = min((1.0, 0.5), key=lambda power: abs(power - first))
         return 1 / near if self.locations and _are_close(share, torch.full_like(share, near)) else None

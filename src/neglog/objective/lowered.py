@@ -20,10 +20,10 @@ from neglog.objective.replay import Replay, agree, replayed
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
 
-FORMED = 10_000_000
-"""Bases of at most so many numbers are formed, in place of the design and a matrix of coefficients."""
-FEW = 200
-"""The Normal priors of at most so many parameters are one quadratic form."""
+MAX_FORMED_NUMBERS = 10_000_000
+"""Bases of up to this many numbers are formed, in place of the design and a matrix of coefficients."""
+MAX_QUADRATIC_PARAMETERS = 200
+"""Up to this many parameters Normal priors are one quadratic form."""
 Rows = Mapping[tuple[str, str], Tensor]
 """Everything that has rows: ("x", key), ("y", ""), ("weights", ""), ("keywords", name) and so on."""
 
@@ -40,7 +40,7 @@ class Lowered(Coordinates):
     def __init__(self, objective: Objective, blocks: tuple[Block, ...], cut: bool) -> None:
         super().__init__(objective, blocks, cut)
         self._vector = _Vector(self)
-        self._quadratic = quadratic_priors(self) if self.size <= FEW else None
+        self._quadratic = quadratic_priors(self) if self.size <= MAX_QUADRATIC_PARAMETERS else None
         self._rows = objective.data.parts() | self._vector.rows
         self._evaluations: dict[tuple[int | None, bool], Callable[..., tuple[Tensor, Tensor]]] = {}
         self._program: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
@@ -131,7 +131,7 @@ class Lowered(Coordinates):
 
 def _by_columns(design: Tensor) -> Tensor:
     """The same design, column after column in memory: both products with it take two thirds of the time."""
-    return design.T.contiguous().T if design.numel() <= FORMED else design
+    return design.T.contiguous().T if design.numel() <= MAX_FORMED_NUMBERS else design
 
 
 class _Vector:
@@ -237,7 +237,7 @@ class _Part:
             return
         basis = block.basis
         assert basis is not None
-        if basis.triangle is not None or len(basis.columns) * len(order) <= FORMED:
+        if basis.triangle is not None or len(basis.columns) * len(order) <= MAX_FORMED_NUMBERS:
             self.rows["basis", block.name] = basis.dense()[:, order].contiguous()
         else:
             self.rows["basis", block.name] = basis.columns

@@ -21,7 +21,7 @@ from neglog.kinks import corner, smoothed
 from neglog.modes import InMode
 from neglog.objective.basis import sample_of
 from neglog.objective.cuts import Cut, Look, look
-from neglog.objective.rowwise import TRIED, Rows, Rowwise, is_kept, rowwise_of
+from neglog.objective.rowwise import COMPARED_ROWS, Rows, Rowwise, is_kept, rowwise_of
 from neglog.objective.sites import Site, lay_out
 from neglog.objective.spread import check_spread, may_be_exact, narrow_rows
 from neglog.objective.structure import ModelStructure, structure_of
@@ -40,21 +40,21 @@ from neglog.tracing import (
     without_biases,
 )
 
-PART = 131_072
-"""So many rows are worked on at a time: their numbers stay in the cache, and the model is seldom run."""
-ROOM = 2**26
-"""So many bytes of what the rows come to by themselves are kept."""
-FAR = 1e6
-"""So many times the rounding of `y` is far from it."""
+BLOCK_ROWS = 131_072
+"""Rows that are evaluated at a time: their numbers fit in the cache, and the model is seldom run."""
+MAX_KEPT_BYTES = 2**26
+"""Bytes of the terms of the rows that depend on the data alone, and are kept."""
+FAR_ROUNDINGS = 1e6
+"""A spread above this, in units of the rounding of `y`, is far from it."""
 OF_ROWS = ("separable", "parts", "sample", "as_read")
 OF_MODEL = ("rowwise", "beside", "few", "cut", "seen", "structure", "_scant")
 """What is known of an objective as long as it has the same rows, and as long as it has the same model."""
-LONG = 40
-"""The number of operations beyond which the trace of a loss costs more than some evaluations without it."""
-TRIALS, FEW = 40, 1000
+MAX_SHORT_LOSS = 40
+"""Above this many operations the trace of a loss costs more than some evaluations without it."""
+TRIALS, MAX_TRIAL_ROWS = 40, 1000
 """Evaluations of a long loss before it is traced, where its rows are no more than the second number."""
-SAMPLE = 10_000
-"""So many rows say where a solver starts."""
+SAMPLE_ROWS = 10_000
+"""Rows of the sample from which a solver starts."""
 
 
 class Objective:
@@ -168,28 +168,32 @@ class Objective:
     @cached_property
     def parts(self) -> tuple[tuple[slice, Objective], ...]:
         """The objective as a sum over blocks of rows: which rows, and the objective of them."""
-        if self.rows <= PART or not self.separable:
+        if self.rows <= BLOCK_ROWS or not self.separable:
             return ((slice(None), self),)
-        ends = [*range(0, self.rows - PART // 2, PART), self.rows]
+        ends = [*range(0, self.rows - BLOCK_ROWS // 2, BLOCK_ROWS), self.rows]
         found = tuple((slice(*rows), self.take(slice(*rows))) for rows in pairwise(ends))
         for _, part in found:
-            part.__dict__["as_read"] = Rows.of(part.data, ROOM // len(found))
+            part.__dict__["as_read"] = Rows.of(part.data, MAX_KEPT_BYTES // len(found))
         return found
 
     @cached_property
     def sample(self) -> Objective:
         """The objective of a few thousand rows, which says where to start; itself where they are no more."""
-        return self.take(sample_of(self.rows, SAMPLE)) if self.rows > SAMPLE and self.separable else self
+        return (
+            self.take(sample_of(self.rows, SAMPLE_ROWS))
+            if self.rows > SAMPLE_ROWS and self.separable
+            else self
+        )
 
     @cached_property
     def few(self) -> Objective:
         """The objective of next to no rows, to read off what they do not change; itself if it is small."""
-        return self.take(slice(0, 8)) if self.rows > SAMPLE and self.separable else self
+        return self.take(slice(0, 8)) if self.rows > SAMPLE_ROWS and self.separable else self
 
     @cached_property
     def seen(self) -> Look:
         """What the model says of itself when it is cut at its predictors."""
-        some = self.take(slice(0, TRIED)) if self.rows > SAMPLE and self.separable else self
+        some = self.take(slice(0, COMPARED_ROWS)) if self.rows > SAMPLE_ROWS and self.separable else self
         return look(self.model, some.data, self.calls, self.sites.values(), self.initial)
 
     @cached_property
@@ -248,7 +252,12 @@ class Objective:
 
         A long loss of few rows takes as much time to trace as some thirty evaluations of its derivatives.
         """
-        if "rowwise" not in self.__dict__ and self.cut and self.rows <= FEW and self.seen.is_longer(LONG):
+        if (
+            "rowwise" not in self.__dict__
+            and self.cut
+            and self.rows <= MAX_TRIAL_ROWS
+            and self.seen.is_longer(MAX_SHORT_LOSS)
+        ):
             self.requests += 1
             if self.requests <= TRIALS and not is_kept(self._cut):
                 return None
@@ -271,7 +280,7 @@ class Objective:
     @cached_property
     def as_read(self) -> Rows:
         """The rows as graphs read them."""
-        return Rows.of(self.data, ROOM)
+        return Rows.of(self.data, MAX_KEPT_BYTES)
 
     @cached_property
     def _scant(self) -> Objective:
@@ -457,7 +466,7 @@ class Objective:
     def _is_spread(self, theta: Tensor) -> bool:
         """Whether the rows of a sample are all far from being followed exactly."""
         few = self.sample
-        return not bool(narrow_rows(few.response(theta), few.data.y, FAR).any())
+        return not bool(narrow_rows(few.response(theta), few.data.y, FAR_ROUNDINGS).any())
 
 
 def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:

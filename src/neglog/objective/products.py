@@ -1,4 +1,4 @@
-"""Products of tall matrices: what many rows of a few columns come to, in cache-sized chunks."""
+"""Products of tall matrices, of many rows and few columns, in cache-sized chunks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-CHUNK = 327_680
-"""So many numbers are multiplied at a time: they stay in the cache of a core."""
+CHUNK_NUMBERS = 327_680
+"""Numbers that are multiplied at a time: they fit in the cache of a core."""
 TALL = 2048
-"""Tall matrices are multiplied so many rows at a time."""
-AT_ONCE = 4
-"""So many weights stand side by side."""
-FULL = {torch.float64: 12, torch.float32: 8}
+"""Rows of a tall matrix that are multiplied at a time."""
+WEIGHTS_AT_ONCE = 4
+"""Weights whose products are computed side by side."""
+REGISTER_WIDTHS = {torch.float64: 12, torch.float32: 8}
 """Widths that are multiples of these keep the registers of a processor full."""
 
 
@@ -46,8 +46,8 @@ def symmetric_products(
     `rough` products are summed in single precision within a chunk, with weights of order one.
     """
     found: list[Tensor] = []
-    for at in range(0, len(weights), AT_ONCE):
-        group = weights[at : at + AT_ONCE]
+    for at in range(0, len(weights), WEIGHTS_AT_ONCE):
+        group = weights[at : at + WEIGHTS_AT_ONCE]
         found += (_roughly(columns, one, group) if rough else None) or _side_by_side(columns, one, group)[0]
     return found
 
@@ -86,27 +86,35 @@ def _side_by_side(
     each = width + one
     used = each * len(weights)
     padded = _full(used + len(values), dtype)
-    size = min(TALL * max(1, CHUNK // (TALL * max(1, padded))), max(1, rows))
+    size = min(TALL * max(1, CHUNK_NUMBERS // (TALL * max(1, padded))), max(1, rows))
     beside = columns.new_zeros(size, padded, dtype=dtype)
     total, sums = columns.new_zeros(width, padded), columns.new_zeros(len(weights) + len(values))
     for chunk in chunks(rows, size):
         left = columns[chunk].to(dtype)
         right = beside[: len(left)]
-        for k, weight in enumerate(weights):
-            own = weight[chunk].to(dtype)
-            torch.mul(left, own[:, None], out=right[:, k * each : k * each + width])
-            if one:
-                right[:, k * each + width] = own
-                sums[k] += own.sum()
+        _weigh(left, one, [weight[chunk].to(dtype) for weight in weights], right, sums)
         for k, value in enumerate(values):
             right[:, used + k] = value[chunk]
             sums[len(weights) + k] += value[chunk].sum()
         total += tall_product(left, right)
     parts = (total[:, k * each : (k + 1) * each] for k in range(len(weights)))
-    products = [_bordered(part, sums[k]) if one else part for k, part in enumerate(parts)]
-    vectors = ((k, total[:, used + k]) for k in range(len(values)))
+    vectors = [total[:, used + k] for k in range(len(values))]
+    if not one:
+        return list(parts), vectors
+    products = [_bordered(part, own) for part, own in zip(parts, sums, strict=False)]
     first = sums[len(weights) :, None]
-    return products, [torch.cat([first[k], vector]) if one else vector for k, vector in vectors]
+    return products, [torch.cat([own, vector]) for own, vector in zip(first, vectors, strict=True)]
+
+
+def _weigh(left: Tensor, one: bool, weights: Sequence[Tensor], right: Tensor, sums: Tensor) -> None:
+    """Write `[w₁ left, w₁, w₂ left, w₂, …]` to `right`, and add the sums of the weights to `sums`."""
+    width = left.shape[1]
+    for k, weight in enumerate(weights):
+        start = k * (width + one)
+        torch.mul(left, weight[:, None], out=right[:, start : start + width])
+        if one:
+            right[:, start + width] = weight
+            sums[k] += weight.sum()
 
 
 def _bordered(part: Tensor, total: Tensor) -> Tensor:
@@ -117,14 +125,14 @@ def _bordered(part: Tensor, total: Tensor) -> Tensor:
 
 def _full(width: int, dtype: torch.dtype) -> int:
     """The next width that is no slower; narrow products are as fast as they are."""
-    unit = FULL.get(dtype, 1)
+    unit = REGISTER_WIDTHS.get(dtype, 1)
     return width if width < unit else -(-width // unit) * unit
 
 
 def mixed_products(left: Tensor, values: Tensor, right: Tensor, one: bool, other: bool) -> Tensor:
     """`[1, left].T @ diag(values) @ [1, right]`, each 1 where it is asked for, chunk by chunk."""
     total = values.new_zeros((left.shape[1] + one, right.shape[1] + other))
-    size = TALL * max(1, CHUNK // (TALL * max(1, right.shape[1])))
+    size = TALL * max(1, CHUNK_NUMBERS // (TALL * max(1, right.shape[1])))
     for rows in chunks(len(values), size):
         weights, first = values[rows], left[rows]
         weighted = right[rows] * weights[:, None]
@@ -149,5 +157,5 @@ def tall_product(left: Tensor, right: Tensor) -> Tensor:
 
 
 def chunks(rows: int, size: int) -> Iterator[slice]:
-    """Slices of so many rows, the last one shorter."""
+    """Slices of `size` rows, the last one shorter."""
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))

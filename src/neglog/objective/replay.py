@@ -11,10 +11,10 @@ from torch import Tensor
 
 from neglog.graphs.graph import Graph, trace
 
-NEAR = 2**-8
-"""So far from the first place, a graph and its model are held together once more."""
+CHECK_OFFSET = 2**-8
+"""Offset from the first point at which a graph and its model are compared once more."""
 AGREEMENT = 4096
-"""Graph and model must agree to so many roundings: 1e-12 in float64."""
+"""The largest difference between a graph and its model, in roundings: 1e-12 in float64."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def replayed(
         with torch.no_grad():
             graph = trace(function, z, parts, fixed=others is None)
             evaluate = graph.function()
-            for at, rows in ((z, parts), (z * (1 + NEAR) + NEAR, others or parts)):
+            for at, rows in ((z, parts), (z * (1 + CHECK_OFFSET) + CHECK_OFFSET, others or parts)):
                 found = evaluate(at, *(rows[i] for i in graph.used))
                 if not all(agree(a, b) for a, b in zip(found, function(at, *rows), strict=True)):
                     return Replay(unlowered, eager, "its graph does not say what the model says")

@@ -29,18 +29,18 @@ from neglog.layers import layers
 from neglog.objective.cuts import Cut, Head, Look
 from neglog.objective.sites import Site
 
-MOST = 16
-"""With more predictors and constants than this a graph of all second derivatives is too long to repay."""
+MAX_TRACED_INPUTS = 16
+"""Above this many predictors and constants a graph of all second derivatives is too long to repay."""
 ODD = (29, 31, 37, 41, 43, 47)
 """Numbers of rows to trace with: one that is no other size of the problem."""
-TRIED = 1009
-"""So many rows a graph and its model are held together on."""
+COMPARED_ROWS = 1009
+"""Rows on which a graph and its model are compared."""
 AGREEMENT = 4096
-"""Graph and model must agree to so many roundings: 1e-12 in float64."""
-FEW = 10_000
-"""So many rows are evaluated in NumPy, which takes less time to call; torch is faster at many."""
-KEPT = 64
-"""So many graphs are kept for further fits."""
+"""The largest difference between a graph and its model, in roundings: 1e-12 in float64."""
+MAX_NUMPY_ROWS = 10_000
+"""Up to this many rows are evaluated in NumPy, which takes less time to call; torch is faster at many."""
+MAX_KEPT_GRAPHS = 64
+"""The number of graphs that are kept for further fits."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Rows:
     @staticmethod
     def of(data: Data, room: int = 0) -> Rows:
         """The rows of some data, evaluated as is best for so many."""
-        return Rows(data, room, data.rows <= FEW and data.y.dtype == torch.float64)
+        return Rows(data, room, data.rows <= MAX_NUMPY_ROWS and data.y.dtype == torch.float64)
 
     @cached_property
     def parts(self) -> list[Tensor]:
@@ -195,7 +195,7 @@ class _Shelf:
     def put(self, key: Hashable, rowwise: Rowwise) -> None:
         with self.lock:
             self.graphs[key] = rowwise
-            while len(self.graphs) > KEPT:
+            while len(self.graphs) > MAX_KEPT_GRAPHS:
                 self.graphs.popitem(last=False)
 
 
@@ -211,14 +211,12 @@ def rowwise_of(cut: Cut, rows: Rows, look: Look | None = None) -> Rowwise | str:
     # Where rows are many, samples of them are few.
     ways = {rows.few, Rows.of(cut.data.take(slice(0, 1))).few}
     size = sum(site.size for site in cut.sites)
-    if size + len(cut.heads) > MOST:
+    if size + len(cut.heads) > MAX_TRACED_INPUTS:
         return f"it has {len(cut.heads)} predictors and {size} constants"
     key = _key(cut)
     known = None if key is None else _SHELF.get(key)
-    if known is not None:
-        tried = known if look is not None else replace(known, held=set())
-        if _holds(tried, cut, ways) and (look is None or _seen(known, look, rows)):
-            return replace(known, places=_places(cut.sites))
+    if known is not None and _is_current(known, cut, rows, look, ways):
+        return replace(known, places=_places(cut.sites))
     try:
         found = _traced(cut)
     except Exception as error:  # whatever it is that torch cannot trace, the model itself can still be run
@@ -228,6 +226,13 @@ def rowwise_of(cut: Cut, rows: Rows, look: Look | None = None) -> Rowwise | str:
     if key is not None:
         _SHELF.put(key, found)
     return found
+
+
+def _is_current(known: Rowwise, cut: Cut, rows: Rows, look: Look | None, ways: set[bool]) -> bool:
+    """Whether a stored graph still agrees with the model, of which global variables may have changed."""
+    if look is None:
+        return _holds(replace(known, held=set()), cut, ways)
+    return _holds(known, cut, ways) and _seen(known, look, rows)
 
 
 def is_kept(cut: Cut) -> bool:
@@ -255,7 +260,7 @@ def _holds(found: Rowwise, cut: Cut, ways: set[bool]) -> bool:
     """Whether a graph says what the model says, on some rows that are evaluated as few, or as many."""
     if ways <= found.held:
         return True
-    inputs = cut.inputs(min(cut.data.rows, TRIED))
+    inputs = cut.inputs(min(cut.data.rows, COMPARED_ROWS))
     numbers, etas, parts = inputs[0], inputs[1 : 1 + len(cut.heads)], inputs[1 + len(cut.heads) :]
     data = cut.data.made_of(dict(zip(cut.data.parts(), parts, strict=True)))
     known = cut.derivatives(*inputs)
@@ -301,7 +306,7 @@ def _key(cut: Cut) -> Hashable | None:
 
 
 def _is_small(data: Mapping[str, Any]) -> bool:
-    return all(isinstance(value, Tensor) and value.numel() <= MOST for value in data.values())
+    return all(isinstance(value, Tensor) and value.numel() <= MAX_TRACED_INPUTS for value in data.values())
 
 
 def _fixed(data: Mapping[str, Tensor]) -> Hashable:
@@ -310,23 +315,25 @@ def _fixed(data: Mapping[str, Tensor]) -> Hashable:
 
 
 def _kind(model: Model) -> Hashable | None:
-    """The function inside, and what is around it, as far as it matters to the rows."""
-    found: list[Hashable] = []
-    for layer in layers(model):
-        handler = layer.args[0] if isinstance(layer, partial) and len(layer.args) > 1 else None
-        if isinstance(handler, ConditionMessenger) and _is_small(handler.data):
-            found.append(_fixed(handler.data))
-        elif changes_priors_alone(handler):
-            continue
-        elif isinstance(layer, partial):
-            words = tuple(layer.keywords.items())
-            if layer.args or not all(isinstance(word, str | int | float | bool | None) for _, word in words):
-                return None
-            found.append(words)
-        elif isinstance(layer, FunctionType):
-            found.append(layer)
-        elif hasattr(layer, "row_bounds"):
-            found.append((type(layer), layer.lower, layer.upper))
-        else:
-            return None
-    return tuple(found)
+    """The function inside and the layers around it that change the rows; None where one is unknown."""
+    keys = [_layer_key(layer) for layer in layers(model) if not changes_priors_alone(_handler(layer))]
+    return None if any(key is None for key in keys) else tuple(keys)
+
+
+def _handler(layer: Any) -> Any:
+    """The handler that a layer of a model applies; None if it is another kind of layer."""
+    return layer.args[0] if isinstance(layer, partial) and len(layer.args) > 1 else None
+
+
+def _layer_key(layer: Any) -> Hashable | None:
+    """The identity of a layer: layers of one key compute the rows alike; None if that is not known."""
+    handler = _handler(layer)
+    if isinstance(handler, ConditionMessenger) and _is_small(handler.data):
+        return _fixed(handler.data)
+    if isinstance(layer, partial):
+        words = tuple(layer.keywords.items())
+        are_plain = all(isinstance(word, str | int | float | bool | None) for _, word in words)
+        return words if are_plain and not layer.args else None
+    if isinstance(layer, FunctionType):
+        return layer
+    return (type(layer), layer.lower, layer.upper) if hasattr(layer, "row_bounds") else None

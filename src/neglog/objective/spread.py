@@ -23,7 +23,7 @@ NO_SIZE = 1e-100
 """The size of a response of zeros alone, whose rounding is no unit for a spread."""
 FOLLOWED = 1e-4
 """A spread of a row below this share of the largest one shows that the mean follows the row."""
-ALONE = 1e-2
+OTHER_LEVERAGE = 1e-2
 """The leverage of other rows, of 1, at a row that the mean follows."""
 NAMED = 5
 """The largest number of followed rows that a message names."""
@@ -124,7 +124,7 @@ def followed(response: Any, data: Data, design: Tensor) -> str | None:
         return None
     weighted = design / spread.mT[:, :, None]  # (D, N, P)
     leverage = torch.linalg.qr(weighted / weighted.abs().amax((1, 2), keepdim=True))[0].square().sum(-1).mT
-    rows = ((share <= FOLLOWED) & (leverage >= 1 - ALONE)).any(dim=1).nonzero()[:, 0].tolist()
+    rows = ((share <= FOLLOWED) & (leverage >= 1 - OTHER_LEVERAGE)).any(dim=1).nonzero()[:, 0].tolist()
     if not rows:
         return None
     named = ", ".join(str(data.row(row)) for row in rows[:NAMED]) + ", ..." * (len(rows) > NAMED)

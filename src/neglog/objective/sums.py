@@ -1,4 +1,4 @@
-"""Sums: what blocks of rows come to, as the value, the gradient and the Hessian of a problem."""
+"""Sums: the value, the gradient and the Hessian of a problem, added up over blocks of rows."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ PullBack = Callable[[Tensor], Tensor]
 """A gradient `(K, ...)` in theta as one in z."""
 
 
-class Sums:
-    """The sums over rows, while the blocks of rows come in; constants stand at `places` `(C,)` in theta.
+Pair = tuple[Block, Block, Tensor]
+"""Two blocks, and the second derivatives `(N,)` of the rows in their predictors."""
 
-    Of a `rough` Hessian six digits will do. `apart` says that nothing but constants of their own, which are
-    the same in z, stands beside the predictors: no prior that counts, and no coefficient.
+
+class Sums:
+    """The sums over the rows so far; `places` `(C,)` are those of the constants in theta.
+
+    A `rough` Hessian has six digits. With `apart` the likelihood has no parameters beside the predictors but
+    constants, which are the same in z: no prior counts, and no coefficient enters it by itself.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class Sums:
         self._add_slopes(wanted, rows)
 
     def _add_slopes(self, wanted: Sequence[tuple[Tensor, Block, Tensor]], rows: slice) -> None:
-        """Add to each vector `(K,)` what values `(N,)` in a predictor come to in its coefficients."""
+        """Add to each vector `(K,)` the derivatives in the coefficients, from those `(N,)` in a predictor."""
         for group in _by_columns(wanted, lambda each: each[1]):
             values = [each.expand(_count(block, rows)) for _, block, each in group]
             sums = _basis(group[0][1]).sums(values, rows)
@@ -71,15 +75,19 @@ class Sums:
             for block, bends in zip(self.blocks, terms.bends, strict=True)
             for other, values in zip(self.blocks, bends, strict=False)
         ]
-        shared = [pair for pair in pairs if _basis(pair[0]).shares(_basis(pair[1]))]
+        shared = [pair for pair in pairs if _share_columns(pair)]
         for group in _by_columns(shared, lambda pair: pair[0]):
-            rough = self.rough and all(_basis(block).alike for pair in group for block in pair[:2])
-            products = _basis(group[0][0]).products([values for *_, values in group], rows, rough)
-            for (block, other, _), found in zip(group, products, strict=True):
-                self._add_bend(block, other, _basis(block).transform.T @ found @ _basis(other).transform)
+            self._add_shared(group, rows)
         for block, other, values in pairs:
-            if not _basis(block).shares(_basis(other)):
+            if not _share_columns((block, other, values)):
                 self._add_bend(block, other, block.cross(values, other, rows))
+
+    def _add_shared(self, group: Sequence[Pair], rows: slice) -> None:
+        """Add the second derivatives in pairs of blocks of the same columns, whose products are one pass."""
+        rough = self.rough and all(_basis(block).alike for pair in group for block in pair[:2])
+        products = _basis(group[0][0]).products([values for *_, values in group], rows, rough)
+        for (block, other, _), found in zip(group, products, strict=True):
+            self._add_bend(block, other, _basis(block).transform.T @ found @ _basis(other).transform)
 
     def _add_bend(self, block: Block, other: Block, part: Tensor) -> None:
         _add(self.hessian, block.places, other.places, part)
@@ -109,13 +117,18 @@ def _add(matrix: Tensor, rows: Tensor, columns: Tensor, part: Tensor) -> None:
 
 
 def _by_columns(wanted: Sequence[Any], block_of: Callable[[Any], Block]) -> list[list[Any]]:
-    """What is wanted of blocks, grouped by the columns that these are combinations of."""
+    """Tasks for blocks, grouped by the columns that these are combinations of."""
     if len({id(block_of(each)) for each in wanted}) == 1:
         return [list(wanted)]
     groups: dict[Hashable, list[Any]] = {}
     for each in wanted:
         groups.setdefault(_basis(block_of(each)).key, []).append(each)
     return list(groups.values())
+
+
+def _share_columns(pair: Pair) -> bool:
+    """Whether two blocks are combinations of the same columns."""
+    return _basis(pair[0]).shares(_basis(pair[1]))
 
 
 def _basis(block: Block) -> Basis:

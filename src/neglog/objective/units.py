@@ -13,7 +13,7 @@ MULTIPLES = (-3, -2, -1, 1, 2, 3)
 """The powers of the unit of `y` that a constant may be of: a log variance is of the second."""
 MOVES = 6
 """The largest number of constants that are moved, one after the other."""
-GAIN = 1.0
+MIN_FALL = 1.0
 """The smallest fall of the loss, in nats, for which an initial value is moved."""
 
 
@@ -34,7 +34,7 @@ def initial_in_units(
     for _ in range(MOVES):
         moved = [_moved(theta, place, m * size) for place in places for m in MULTIPLES]
         losses = [loss(there) for there in moved]
-        if not min(losses) < least - GAIN:
+        if not min(losses) < least - MIN_FALL:
             break
         least = min(losses)
         theta = moved[losses.index(least)]
