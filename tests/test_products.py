@@ -5,7 +5,7 @@ import torch
 
 from neglog.objective.basis import Basis, placed
 from neglog.objective.products import (
-    AT_ONCE,
+    WEIGHTS_AT_ONCE,
     TALL,
     gathered,
     mixed_products,
@@ -38,7 +38,7 @@ def assert_are(found, expected, digits=1e-13):
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("rows", ROWS)
 def test_products_of_many_weights_are_those_of_each(rows, width, one):
-    columns, weights = drawn(rows, width, AT_ONCE + 1)
+    columns, weights = drawn(rows, width, WEIGHTS_AT_ONCE + 1)
     dense = whole(columns, one)
     expected = [dense.T @ (w[:, None] * dense) for w in weights]
     assert_are(symmetric_products(columns, one, weights), expected)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-PLAIN = "plain"
-"""What is known of a node: that its tensors are all of double precision, or truth values."""
+PLAIN_KEY = "plain"
+"""Key of the metadata of a node whose tensors are all of double precision, or Boolean."""
 
 
 def in_arrays(node: fx.Node) -> Callable[..., Any]:
@@ -19,7 +19,7 @@ def in_arrays(node: fx.Node) -> Callable[..., Any]:
     target: Any = node.target
     name = target._schema.name.removeprefix("aten::") if hasattr(target, "_schema") else target.__name__
     names = WITH_KEYWORDS if node.kwargs else NAMES
-    return names[name] if node.meta.get(PLAIN) and name in names else _Lifted(target)
+    return names[name] if node.meta.get(PLAIN_KEY) and name in names else _Lifted(target)
 
 
 def array(value: Any) -> Any:

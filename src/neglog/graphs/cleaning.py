@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from neglog.graphs.arrays import PLAIN
+from neglog.graphs.arrays import PLAIN_KEY
 from neglog.graphs.nodes import (
     all_floating,
     factored,
@@ -39,7 +39,7 @@ from neglog.graphs.recording import CONSTANT, INPUT, Operation, Recording, fille
 aten = torch.ops.aten
 OpOverload = torch._ops.OpOverload
 
-SAME = {
+IDENTITIES = {
     aten.detach.default,
     aten.alias.default,
     aten.clone.default,
@@ -52,7 +52,7 @@ SAME = {
     aten.reshape.default,
     aten.expand.default,
 }
-"""Operations that say nothing where shape, strides and kind are the same before and after."""
+"""Operations that are the identity where shape, strides and dtype are the same before and after."""
 SHAPED = {
     aten.ones_like.default,
     aten.zeros_like.default,
@@ -61,7 +61,7 @@ SHAPED = {
     aten.new_zeros.default,
     aten.new_full.default,
 }
-"""Operations that ask for no more than the shape and the kind of a tensor."""
+"""Operations that depend on the shape and the dtype of a tensor alone."""
 
 
 def cleaned(
@@ -79,7 +79,7 @@ def cleaned(
 
 
 class _Cleaner:
-    """Copies a recording operation by operation, with the value of each at hand."""
+    """Copies a recording operation by operation, with the value of each, and simplifies it."""
 
     def __init__(self, inputs: Sequence[Any], fixed: bool) -> None:
         self.inputs, self.fixed = inputs, fixed
@@ -113,18 +113,14 @@ class _Cleaner:
         self.body.erase_node(self.anchor)
         self.body.eliminate_dead_code()
         used = tuple(i - 1 for i, place in enumerate(places) if i and place.users)
-        for place in places[1:]:
+        constants = tuple(n.meta["value"] for n in self.held.values() if n.users)
+        for place in (*places[1:], *self.held.values()):
             if not place.users:
                 self.body.erase_node(place)
-        kept = [n for n in self.held.values() if n.users]
-        constants = tuple(n.meta["value"] for n in kept)
-        for node in self.held.values():
-            if not node.users:
-                self.body.erase_node(node)
         for node in self.body.nodes:
-            node.meta[PLAIN] = is_plain(node)
+            node.meta[PLAIN_KEY] = is_plain(node)
         for node in self.body.nodes:
-            node.meta = {PLAIN: node.meta[PLAIN]}  # the values are large
+            node.meta = {PLAIN_KEY: node.meta[PLAIN_KEY]}  # the values are large
         return used, self.body, constants
 
     # One operation
@@ -139,7 +135,7 @@ class _Cleaner:
         return simpler if simpler is not None else self._node(target, args, kwargs)
 
     def _node(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
-        """A node of the new graph, or the one that says the same already."""
+        """A node of the new graph, or the equal one that it has already (common subexpressions)."""
         value = target(*values_of(args), **values_of(kwargs))
         args, kwargs = self._arguments(args), self._arguments(kwargs)
         key = (target, key_of(args), key_of(kwargs))
@@ -178,10 +174,9 @@ class _Cleaner:
     # Rules
 
     def _simpler(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What an operation comes to where it can be said with less, or None."""
-        if target in SAME and isinstance(args[0], fx.Node):
-            before, after = args[0].meta["value"], target(*values_of(args), **values_of(kwargs))
-            return args[0] if layout_of(before) == layout_of(after) else None
+        """The result of an operation by a simpler one, or None if no rule applies."""
+        if target in IDENTITIES:
+            return self._unchanged(target, args, kwargs)
         if target in SHAPED:
             found = target(*values_of(args), **values_of(kwargs))
             return None if self._has_rows(found) else found
@@ -189,25 +184,29 @@ class _Cleaner:
             return None
         if target is operator.getitem:
             return self._piece(*args)
-        if not all_floating(args):
+        rule = RULES.get(target)
+        return rule(self, target, *args) if rule is not None and all_floating(args) else None
+
+    def _unchanged(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The argument of an operation that leaves its numbers and its layout as they are."""
+        if not isinstance(args[0], fx.Node):
             return None
-        if target in (aten.add.Tensor, aten.sub.Tensor):
-            left, right = args
-            return self._sum_of_two(left, right, 1.0 if target is aten.add.Tensor else -1.0)
-        if target in (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor):
-            return self._product(target, *args)
-        if target is aten.neg.default:
-            return self._times(args[0], -1.0)
-        if target is aten.pow.Tensor_Scalar and args[1] == 1:
-            return args[0]
-        if target is aten.sum.default or (target is aten.sum.dim_IntList and is_of_all(*args)):
-            return self._sum(args[0])
-        if target is aten.cat.default:
-            return self._joined(*args)
-        if target in (aten.mv.default, aten.mm.default) and isinstance(args[1], fx.Node):
-            node, factor = factored(args[1])
-            return None if factor == 1.0 else self._times(self._node(target, (args[0], node), {}), factor)
-        return None
+        before, after = args[0].meta["value"], target(*values_of(args), **values_of(kwargs))
+        return args[0] if layout_of(before) == layout_of(after) else None
+
+    def _matrix_product(self, target: Any, left: Any, right: Any) -> Any:
+        """A matrix product whose factor is taken out of it."""
+        if not isinstance(right, fx.Node):
+            return None
+        node, factor = factored(right)
+        return None if factor == 1.0 else self._times(self._node(target, (left, node), {}), factor)
+
+    def _scaled(self, target: Any, node: Any, number: float) -> Any:
+        """`node` times or divided by a number; a division becomes a product by a normal number."""
+        if target is not aten.div.Tensor:
+            return self._times(node, number)
+        factor = 1 / number if number else number
+        return self._times(node, factor) if is_normal(factor) else self._node(target, (node, number), {})
 
     def _product(self, target: Any, left: Any, right: Any) -> Any:
         left, right = number_of(left, right), number_of(right, left)
@@ -216,10 +215,7 @@ class _Cleaner:
         if isinstance(left, float):
             return None
         if isinstance(right, float):
-            factor = 1 / right if target is aten.div.Tensor and right else right
-            if target is aten.div.Tensor and not is_normal(factor):
-                return self._node(target, (left, right), {})
-            return self._times(left, factor)
+            return self._scaled(target, left, right)
         if target is aten.mul.Tensor and isinstance(left, fx.Node) and isinstance(right, fx.Node):
             (left, a), (right, b) = factored(left), factored(right)
             return self._times(self._node(target, (left, right), {}), a * b)
@@ -260,25 +256,36 @@ class _Cleaner:
         return self._plus(self._node(target, (left, right), {}), shift)
 
     def _sum(self, node: Any) -> Any:
-        """The sum of all entries: numbers are taken out of it, and a product is an inner product."""
-        value, count, target = node.meta["value"], node.meta["value"].numel(), node.meta.get("target")
+        """The sum of all entries: numbers are taken out of it, and a product becomes an inner product."""
+        value = node.meta["value"]
         if value.dim() == 0:
             return node
         known = not self._has_rows(value)
         base, shift = shifted(node)
         if shift and known:
-            return self._plus(self._whole(base), count * shift)
+            return self._plus(self._whole(base), value.numel() * shift)
         inner, factor = factored(node)
         if inner is not node:
             return self._times(self._whole(inner), factor)
-        if known and target in (aten.add.Tensor, aten.sub.Tensor):
-            (left, right), sign = node.args, 1.0 if target is aten.add.Tensor else -1.0
-            if is_like(left, value) and is_scalar(right):
-                return self._sum_of_two(self._whole(left), self._times(right, float(count)), sign)
-            if is_like(left, value) and is_fixed(right, value):
-                return self._plus(self._whole(left), sign * float(right.meta["value"].sum()))
-            if is_like(right, value) and is_fixed(left, value):
-                return self._plus(self._times(self._whole(right), sign), float(left.meta["value"].sum()))
+        if node.meta.get("target") in (aten.add.Tensor, aten.sub.Tensor):
+            return self._sum_of_sums(node) if known else None
+        return self._inner_product(node)
+
+    def _sum_of_sums(self, node: Any) -> Any:
+        """The sum of all entries of a sum or difference, of which one part is a constant or a number."""
+        value, (left, right) = node.meta["value"], node.args
+        sign = 1.0 if node.meta["target"] is aten.add.Tensor else -1.0
+        if is_like(left, value) and is_scalar(right):
+            return self._sum_of_two(self._whole(left), self._times(right, float(value.numel())), sign)
+        if is_like(left, value) and is_fixed(right, value):
+            return self._plus(self._whole(left), sign * float(right.meta["value"].sum()))
+        if is_like(right, value) and is_fixed(left, value):
+            return self._plus(self._times(self._whole(right), sign), float(left.meta["value"].sum()))
+        return None
+
+    def _inner_product(self, node: Any) -> Any:
+        """The sum of all entries of a product or a square of vectors."""
+        value, target = node.meta["value"], node.meta.get("target")
         if target is aten.mul.Tensor and value.dim() == 1 and all(is_like(a, value) for a in node.args):
             return self._node(aten.dot.default, node.args, {})
         if target is aten.pow.Tensor_Scalar and node.args[1] == 2 and value.dim() == 1:
@@ -305,3 +312,20 @@ class _Cleaner:
         """What is joined of one piece and empty ones."""
         some = [part for part in parts if values_of(part).numel()]
         return some[0] if len(some) == 1 and isinstance(some[0], fx.Node) else None
+
+
+RULES: dict[Any, Callable[..., Any]] = {
+    aten.add.Tensor: lambda cleaner, _, left, right: cleaner._sum_of_two(left, right, 1.0),
+    aten.sub.Tensor: lambda cleaner, _, left, right: cleaner._sum_of_two(left, right, -1.0),
+    aten.mul.Tensor: _Cleaner._product,
+    aten.mul.Scalar: _Cleaner._product,
+    aten.div.Tensor: _Cleaner._product,
+    aten.neg.default: lambda cleaner, _, node: cleaner._times(node, -1.0),
+    aten.pow.Tensor_Scalar: lambda _, __, node, exponent: node if exponent == 1 else None,
+    aten.sum.default: lambda cleaner, _, node: cleaner._sum(node),
+    aten.sum.dim_IntList: lambda cleaner, _, *args: cleaner._sum(args[0]) if is_of_all(*args) else None,
+    aten.cat.default: lambda cleaner, _, *args: cleaner._joined(*args),
+    aten.mv.default: _Cleaner._matrix_product,
+    aten.mm.default: _Cleaner._matrix_product,
+}
+"""Operation -> the rule that simplifies it: of the cleaner, the operation and its arguments."""

@@ -30,7 +30,9 @@ UNIFORM = {
     aten.new_full.default: None,
     aten.expand.default: None,
 }
-"""Operations that give one number in every place, and the number, where it is not that of an argument."""
+"""Operations that return one number in every place, and the number, where it is not that of an argument."""
+NUMBER_ARGUMENT = {aten.expand.default: 0, aten.new_full.default: 2}
+"""The position of the argument that is the number, where it is not 1."""
 
 
 def is_plain(node: fx.Node) -> bool:
@@ -44,12 +46,23 @@ def number_of(value: Any, other: Any) -> Any:
     """A constant that is the same everywhere as a float, where the other argument has its shape."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, fx.Node) and isinstance(other, fx.Node) and value.meta.get("uniform") is not None:
-        like, uniform = other.meta["value"], value.meta["uniform"]
-        fits = kind_of(value.meta["value"]) == kind_of(like) and other.meta.get("uniform") is None
-        return uniform if fits else value
-    if not isinstance(value, Tensor) or not isinstance(other, fx.Node) or not value.numel():
+    if isinstance(value, fx.Node) and isinstance(other, fx.Node):
+        return _number_of_node(value, other)
+    if isinstance(value, Tensor) and isinstance(other, fx.Node) and value.numel():
+        return _number_of_tensor(value, other)
+    return value
+
+
+def _number_of_node(value: fx.Node, other: fx.Node) -> Any:
+    """The number that an operation repeats in the shape of the other argument; else the operation."""
+    if value.meta.get("uniform") is None or other.meta.get("uniform") is not None:
         return value
+    are_alike = kind_of(value.meta["value"]) == kind_of(other.meta["value"])
+    return value.meta["uniform"] if are_alike else value
+
+
+def _number_of_tensor(value: Tensor, other: fx.Node) -> Any:
+    """The number that a tensor repeats, where it fits the shape of the other argument; else itself."""
     shape = other.meta["value"].shape
     if value.dtype != other.meta["value"].dtype or np.broadcast_shapes(value.shape, shape) != shape:
         return value
@@ -61,13 +74,16 @@ def uniform_of(target: Any, args: Any) -> float | None:
     """The number that an operation gives in every place, or None."""
     if target not in UNIFORM or UNIFORM[target] is not None:
         return UNIFORM.get(target)
-    number = args[0] if target is aten.expand.default else args[2 if target is aten.new_full.default else 1]
+    number = args[NUMBER_ARGUMENT.get(target, 1)]
     if isinstance(number, fx.Node):
-        number = (
-            number.meta.get("value") if number.op == "placeholder" and "constant" in number.name else None
-        )
-        number = number.reshape(-1)[0] if isinstance(number, Tensor) and number.numel() == 1 else None
+        number = _constant_number(number)
     return None if number is None else float(number)
+
+
+def _constant_number(node: fx.Node) -> Tensor | None:
+    """The number of a constant that is one number; None if it is something else."""
+    value = node.meta.get("value") if node.op == "placeholder" and "constant" in node.name else None
+    return value.reshape(-1)[0] if isinstance(value, Tensor) and value.numel() == 1 else None
 
 
 def factored(node: Any) -> tuple[Any, float]:

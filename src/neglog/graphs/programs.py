@@ -19,7 +19,7 @@ Language = Callable[[fx.Node], Function]
 
 @dataclass(frozen=True)
 class Program:
-    """A function whose values stand in slots; those that nobody asks for again make room for others."""
+    """A function whose intermediate values are kept in slots, which are used again after their last use."""
 
     inputs: int
     slots: list[Any] = field(repr=False)
@@ -74,17 +74,21 @@ class _Writer:
         self.place[node] = self._new(value)
 
     def step(self, node: fx.Node, dead: Sequence[fx.Node]) -> None:
-        """The operation of a node, after which those that are `dead` are not asked for again."""
-        function, kwargs = self.language(node), node.kwargs
-        names = list(kwargs) if any(isinstance(value, fx.Node) for value in kwargs.values()) else []
-        if kwargs and not names:
-            function = partial(function, **kwargs)
-        places = [self._argument(argument) for argument in (*node.args, *(kwargs[name] for name in names))]
-        if names:
-            function = partial(_by_name, function, names)
+        """Append the operation of a node, which is the last use of the nodes `dead`."""
+        function, arguments = self._call(node)
+        places = [self._argument(argument) for argument in arguments]
         self.free += [self.place[n] for n in dead if n not in self.kept]
         self.place[node] = self.free.pop() if self.free else self._new(None)
         self.steps.append((function, _taking(places), self.place[node]))
+
+    def _call(self, node: fx.Node) -> tuple[Function, Sequence[Any]]:
+        """The function of a node, of arguments by position alone, and these."""
+        function, kwargs = self.language(node), node.kwargs
+        if not kwargs:
+            return function, node.args
+        if not any(isinstance(value, fx.Node) for value in kwargs.values()):
+            return partial(function, **kwargs), node.args
+        return partial(_by_name, function, list(kwargs)), (*node.args, *kwargs.values())
 
     def places(self, outputs: Sequence[Any]) -> list[int]:
         return [self._argument(output) for output in outputs]

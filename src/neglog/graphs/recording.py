@@ -118,18 +118,25 @@ class _Recorder(TorchDispatchMode):
             return self._vanishing(func, args, kwargs)
         target = self._out_of_place(func, args, kwargs) if func._schema.is_mutable else func
         operation = Operation(target, self.arguments(args), self.arguments(kwargs) if kwargs else {})
-        varies = any(each.varies for each in _operations((operation.args, operation.kwargs)))
-        operation.varies = varies
+        operation.varies = any(each.varies for each in _operations((operation.args, operation.kwargs)))
         found = func(*args, **kwargs)
+        self._note_result(found, operation, func)
+        return found
+
+    def _note_result(self, found: Any, operation: Operation, func: Any) -> None:
+        """Record the result of an operation, which may be a tensor or many.
+
+        Raises:
+            RuntimeError: it is a number that depends on the inputs.
+        """
         if isinstance(found, Tensor):
             self.note(found, operation)
         elif isinstance(found, tuple | list):
             self.operations.append(operation)
             for i, each in enumerate(found):
-                self.note(each, Operation(operator.getitem, (operation, i), varies=varies))
-        elif varies:
+                self.note(each, Operation(operator.getitem, (operation, i), varies=operation.varies))
+        elif operation.varies:
             raise RuntimeError(f"its control flow, or a number, depends on the value of a tensor ({func})")
-        return found
 
     def _vanishing(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Zeros of the shape of an operation's result; as for autograd, they remain so times infinity."""

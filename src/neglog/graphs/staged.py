@@ -6,7 +6,7 @@ once for all blocks of rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,28 +62,36 @@ def staged(
     """
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     inputs, held = placeholders[: len(kinds)], placeholders[len(kinds) :]
-    values = dict(zip(held, constants, strict=True))
     (output,) = (node for node in graph.nodes if node.op == "output")
     outputs = [output.args[0][i] for i in wanted]
-    kind = _kinds(graph, dict(zip(inputs, kinds, strict=True)), set(held))
-    needed = _needed(outputs)
-    body = [node for node in graph.nodes if node in needed and kind.get(node) == BOTH]
-    taken = _taken(body, outputs)
-    known = {name: [n for n in graph.nodes if n in taken and kind.get(n) == name] for name in (ROWS, NUMBERS)}
-    own = {
-        name: [n for n, k in zip(inputs, kinds, strict=True) if k == name] for name in (ROWS, NUMBERS, BOTH)
-    }
+    values = dict(zip(held, constants, strict=True))
     shown = {node: array(value) for node, value in values.items()}
-    body_given = [*own[BOTH], *known[ROWS], *known[NUMBERS]]
+    kind_of = dict(zip(inputs, kinds, strict=True))
+    rows, numbers, others = (_of_kind(kind_of, inputs, kind) for kind in (ROWS, NUMBERS, BOTH))
+    known_rows, known_numbers = _known(graph, _kinds(graph, kind_of, set(held)), outputs)
+    body = [*others, *known_rows, *known_numbers], outputs
     return Stages(
-        program(graph, own[ROWS], known[ROWS], values, in_tensors),
-        program(graph, own[NUMBERS], known[NUMBERS], shown, in_arrays),
-        program(graph, body_given, outputs, shown, in_arrays)
-        if arrays
-        else program(graph, body_given, outputs, values, in_tensors),
-        tuple(known[ROWS]),
+        program(graph, rows, known_rows, values, in_tensors),
+        program(graph, numbers, known_numbers, shown, in_arrays),
+        program(graph, *body, shown, in_arrays) if arrays else program(graph, *body, values, in_tensors),
+        tuple(known_rows),
         arrays,
     )
+
+
+def _of_kind(kind_of: Mapping[fx.Node, str], nodes: Iterable[fx.Node], kind: str) -> list[fx.Node]:
+    return [node for node in nodes if kind_of.get(node) == kind]
+
+
+def _known(
+    graph: fx.Graph, kind_of: Mapping[fx.Node, str], outputs: Sequence[Any]
+) -> tuple[list[fx.Node], list[fx.Node]]:
+    """The results that the body takes from the stage of the rows, and from that of the numbers."""
+    needed = _needed(outputs)
+    body = [node for node in _of_kind(kind_of, graph.nodes, BOTH) if node in needed]
+    taken = _taken(body, outputs)
+    nodes = [node for node in graph.nodes if node in taken]
+    return _of_kind(kind_of, nodes, ROWS), _of_kind(kind_of, nodes, NUMBERS)
 
 
 def in_tensors(node: fx.Node) -> Callable[..., Any]:
