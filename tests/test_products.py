@@ -5,8 +5,8 @@ import torch
 
 from neglog.objective.basis import Basis, placed
 from neglog.objective.products import (
-    WEIGHTS_AT_ONCE,
     TALL,
+    WEIGHTS_AT_ONCE,
     gathered,
     mixed_products,
     plain_products,
