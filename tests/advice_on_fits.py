@@ -278,8 +278,8 @@ DENSITIES = {
     "Laplace's method for many parameters": row(
         ModelError,
         "4 parameters",
-        provoke=with_value(approximations, "DENSE", 3, sampled("laplace")),
-        follow=with_value(approximations, "DENSE", 3, sampled("vi", steps=100)),
+        provoke=with_value(approximations, "MAX_NEWTON_PARAMETERS", 3, sampled("laplace")),
+        follow=with_value(approximations, "MAX_NEWTON_PARAMETERS", 3, sampled("vi", steps=100)),
     ),
     "a simplex in its own space": row(
         ModelError,
