@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def _leave(code: int) -> None:
-    """End the process; what cannot be written to stdout any more is not tried again."""
+    """End the process; output that cannot be written to stdout is discarded."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -54,7 +54,7 @@ SAME_SCORE = 0.5 * 10.0**-SCORE_DECIMALS
 
 @dataclass(frozen=True)
 class Entry:
-    """How one model did: its fit to all rows and its held-out scores, or the reason why there are none."""
+    """The result of one model: its fit to all rows and its held-out scores, or the reason why it has none."""
 
     model: str
     loss: str
@@ -86,7 +86,7 @@ class Comparison:
         return tuple(entry for entry in self.entries if entry.validation is not None)
 
     def behind(self, entry: Entry) -> tuple[float, float]:
-        """How far, per row, an entry is behind the best, with the standard error of the paired difference."""
+        """The mean score of the best entry minus that of this one, and the standard error of that."""
         best = self.scored[0].validation
         if best is None or entry.validation is None:
             raise DataError(f"`{entry.model}` has no held-out score.")
@@ -117,7 +117,7 @@ class Comparison:
 
     @property
     def scope(self) -> str | None:
-        """One sentence on what was compared and why, where the response could be of either kind."""
+        """One sentence on the kind of models compared and why, where the response admits both kinds."""
         if self.why is None:
             return None
         compared = {"discrete": "probabilities of whole numbers", "continuous": "densities of measurements"}
@@ -297,7 +297,7 @@ def model_named(name: str) -> Model:
 
 
 def loss_of(name: str, companions: Iterable[str]) -> str:
-    """What to train with in PyTorch in the place of a model's likelihood, in words."""
+    """The training loss of PyTorch that corresponds to the likelihood of a model, in words."""
     loss = losses.TABLE.get(name)
     if loss is None:
         return f"the negative log-likelihood of `{name}`"

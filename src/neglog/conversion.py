@@ -31,7 +31,7 @@ MAX_INT64 = 2**63 - 1
 
 @dataclass(frozen=True, eq=False)
 class Named:
-    """A float64 tensor `(N, P)` whose columns have names: a data frame that is read where it lies."""
+    """A float64 tensor `(N, P)` whose columns have names, as those of a data frame."""
 
     values: Tensor
     columns: tuple[str, ...]
@@ -226,7 +226,7 @@ def is_integer(y: Any) -> bool:
 
 
 def integers_message(name: str, value: Any, dtype: Any) -> str:
-    """That an argument holds integers where measurements are needed, and how to convert it."""
+    """The error message for integers where measurements are needed, with the code that converts them."""
     if isinstance(value, Tensor):
         remedy = f"{name}.double()"
     else:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALL = ""
-"""The key of the column names of a plain design, which serves every predictor."""
+"""The key of the column names of a plain design, which is that of every predictor."""
 
 Columns = Mapping[str, tuple[str, ...]]
 Parts = dict[tuple[str, str], Tensor]
@@ -143,7 +143,7 @@ def prepare(
     may_be_empty: bool = False,
     **keywords: Any,
 ) -> Data:
-    """Validate everything that belongs to the rows; rows of weight 0 are left out.
+    """Validate designs, response, weights and row-wise keywords; rows of weight 0 are left out.
 
     Entries of `y` that are NaN are missing, which `observed` verifies.
 
@@ -357,7 +357,7 @@ def _vector(name: str, value: Any, dtype: torch.dtype) -> Tensor:
 
 
 def prepare_array(name: str, value: Any, dims: tuple[int, ...], *, integers: bool = False) -> Tensor:
-    """A float64 tensor of an array with one of these numbers of dimensions; it may hold NaN.
+    """A float64 tensor of an array with one of these numbers of dimensions; NaN is admitted.
 
     Raises:
         DataError: another shape or kind; integers, unless they are allowed.

@@ -101,7 +101,7 @@ class _Flat(_Sites):
 
 
 def _named(model: Model, named: Mapping[str, Any], argument: str) -> dict[str, Any]:
-    """What is named by sites or predictors, under their current names; the model is one."""
+    """A mapping keyed by sites or predictors, with their current names; the model is verified to be one."""
     return dict(current_names(checked_model(model), named, argument))
 
 

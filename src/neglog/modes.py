@@ -35,7 +35,7 @@ class Mode:
 
 
 class Network(Protocol):
-    """What a model of `on_features` provides: its features as a function of its weights."""
+    """The interface of a model of `on_features`: its features as a function of its weights."""
 
     def features(self, weights: Mapping[str, Tensor], x: Tensor, mode: Mode | None) -> Any: ...
 

@@ -57,7 +57,7 @@ def _marginal(fn: Any, known: Tensor) -> tuple[Any, Tensor]:
 
 
 def masked(model: Model) -> Model:
-    """The model of what is known of `y`: entries that are NaN are left out of its likelihood.
+    """The model of the observed entries of `y`: entries that are NaN are left out of its likelihood.
 
     Of a response `(N,)` the row is left out, as if it were absent: from the estimates, the NLL, AIC and n. Of
     `(N, D)` the entry is: what remains is the marginal density of the others, exact for a MultivariateNormal
@@ -82,7 +82,7 @@ def masked(model: Model) -> Model:
 
 class _Masked:
     missing = True
-    """A fit may leave rows out of which nothing is known."""
+    """A fit may leave out rows without an observed entry."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -112,7 +112,7 @@ class _Bounding(Messenger):
 
 
 class _Bounds:
-    """A model whose response has bounds, numbers or keywords that belong to the rows."""
+    """A model whose response has bounds: numbers, or row-wise keywords."""
 
     name: str
     distribution: type[Censored] | type[Truncated]

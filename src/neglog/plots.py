@@ -244,7 +244,7 @@ def _rows(count: int) -> np.ndarray:
 
 
 def _ends(rows: np.ndarray, lines: Iterable[np.ndarray], margin: float) -> tuple[float, float]:
-    """An axis that holds the rows, and the lines as far as they go half the rows' range beyond them."""
+    """The limits of an axis: the rows, and the lines up to half the range of the rows beyond these."""
     low, high = float(rows.min()), float(rows.max())
     most = 0.5 * (high - low)
     shown = [np.clip(line, low - most, high + most) for line in lines]

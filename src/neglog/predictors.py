@@ -1,4 +1,4 @@
-"""Predictors: the input-dependent parameters that models are made of.
+"""Predictors: the input-dependent parameters of models.
 
 A predictor is named after the parameter that it predicts. Its sites are above the plate of rows:
 ``NAME.weight`` with shape ``(P,)`` and ``NAME.bias`` with shape ``()``. Both priors are proper and
@@ -47,7 +47,7 @@ def rows(x: Designs) -> pyro.plate:
 
 
 def design(name: str, x: Designs) -> Tensor:
-    """The design `(N, P)` that `x` holds for the predictor `name`; without columns if it holds none.
+    """The design `(N, P)` of the predictor `name` in `x`; without columns if there is none.
 
     Raises:
         DataError: the design is no dense floating-point tensor, or has not two dimensions.
@@ -193,7 +193,7 @@ def against_first(logits: Tensor) -> Tensor:
 
 
 def design_keys(predictor: str) -> tuple[str, ...]:
-    """The keys under which a mapping of designs may hold the one of a predictor, such as ``log_scale``."""
+    """The keys under which a mapping of designs may have that of a predictor, such as ``log_scale``."""
     text("predictor", predictor)
     return tuple(dict.fromkeys((predictor, predictor.removeprefix("log_"), predictor.removeprefix("logit_"))))
 
@@ -240,7 +240,7 @@ def _named_outputs(outputs: int | Sequence[Any] | None) -> Sequence[Any] | None:
 
 
 def row_supports(**supports: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate a model with the supports of its keywords that belong to the rows: keyword -> constraint.
+    """Decorate a model with the supports of its row-wise keywords: keyword -> constraint.
 
     They stay on the model as ``row_supports``; data outside them are refused before a fit and a prediction.
 

@@ -1,4 +1,4 @@
-"""Reports: what the command line prints, as tables for people and as JSON for programs."""
+"""Reports: the output of the command line, as tables for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def estimates_table(estimates: pd.DataFrame, level: float = 0.95) -> Table:
 
 
 def estimates_text(estimates: pd.DataFrame) -> str:
-    """The table of `summary` as plain text, as wide as it needs to be, with what it knows of the fit below.
+    """The table of `summary` as plain text, as wide as it needs to be, with the properties of the fit below.
 
     >>> import torch
     >>> from neglog import mle, models, summary
@@ -74,7 +74,7 @@ def estimates_text(estimates: pd.DataFrame) -> str:
 
 
 def estimates_html(estimates: pd.DataFrame) -> str:
-    """The table of `summary` as an HTML table, every name escaped, with what it knows of the fit below."""
+    """The table of `summary` as an HTML table, every name escaped, with the properties of the fit below."""
     head, rows = _grid(estimates)
     heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     lines = ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
@@ -84,7 +84,7 @@ def estimates_html(estimates: pd.DataFrame) -> str:
 
 
 def estimates_latex(estimates: pd.DataFrame) -> str:
-    """The table of `summary` as a LaTeX tabular, every name escaped, with what it knows of the fit below.
+    """The table of `summary` as a LaTeX tabular, every name escaped, with the properties of the fit below.
 
     It needs no package.
     """
@@ -114,7 +114,7 @@ def _check_comparison(comparison: Any) -> None:
 
 
 def _footer(estimates: pd.DataFrame) -> list[str]:
-    """What a table of `summary` knows of its fit, in lines; none for a table without it."""
+    """The properties of the fit that a table of `summary` has, in lines; none for a table without them."""
     facts = estimates.attrs
     if not facts:
         return []
@@ -149,7 +149,7 @@ LATEX = {
     ">": "$>$",
     **{sign: rf"\{sign}" for sign in "&%$#_{}"},
 }
-"""What means something in LaTeX, and how it is written as itself."""
+"""Special characters of LaTeX, and their escapes."""
 
 
 def _latex(text: str) -> str:
@@ -198,13 +198,13 @@ def reasons(comparison: Comparison) -> list[str]:
 
 
 def conclusion(comparison: Comparison) -> list[str]:
-    """What was compared and why, where that was a choice; and the verdict."""
+    """The kind of models compared and the reason, where that was a choice; and the verdict."""
     _check_comparison(comparison)
     return [line for line in (comparison.scope, comparison.verdict) if line is not None]
 
 
 def fit_json(fit: Fit, estimates: pd.DataFrame, loss: str, **more: Any) -> dict[str, Any]:
-    """A fit as one JSON document, to the last digit; null for what there is not."""
+    """A fit as one JSON document, to the last digit; null for missing values."""
     check_fit(fit)
     _check_estimates(estimates)
     text("loss", loss)
@@ -217,7 +217,7 @@ def fit_json(fit: Fit, estimates: pd.DataFrame, loss: str, **more: Any) -> dict[
 
 
 def comparison_json(comparison: Comparison, **more: Any) -> dict[str, Any]:
-    """A comparison as one JSON document, to the last digit; null for what there is not."""
+    """A comparison as one JSON document, to the last digit; null for missing values."""
     _check_comparison(comparison)
     entries = [_entry_json(comparison, entry) for entry in comparison.entries]
     verdict = comparison.verdict if comparison.scored else None

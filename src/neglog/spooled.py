@@ -1,4 +1,4 @@
-"""Data on disk: blocks of rows, written once and read in place, so that a fit never holds them in memory."""
+"""Data on disk: blocks of rows, written once and mapped by fits, which need no copy in memory."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Spooled(Mapping[str, Any]):
 
 
 def spool(blocks: Iterable[Any], directory: str | os.PathLike[str] | None = None) -> Spooled:
-    """Write data that come in blocks of rows to disk, once, for fits that read them from there.
+    """Write blocks of rows to disk, once, for fits that read them from there.
 
     No more than a block is in memory, and the operating system reads the pages that a fit uses. Fits,
     `covariance`, `summary` and the tests of hypotheses walk such data in blocks.
@@ -189,7 +189,7 @@ def _in_words(columns: Columns) -> str:
 
 
 def _shapes(data: Data) -> str:
-    """What the rows have, in words."""
+    """The names and shapes of the row-wise arguments, in words."""
     response = f" of {', '.join(data.responses)}" if data.responses else f" {tuple(data.y.shape[1:])}"
     weights = [] if data.weights is None else ["weights"]
     return ", ".join([f"y{response if data.y.dim() > 1 else ''}", *weights, *sorted(data.keywords)])
@@ -253,7 +253,7 @@ class _Files:
             ) from error
 
     def close(self) -> None:
-        """Let go of the files; what was mapped holds them."""
+        """Close the files; the memory that was mapped keeps their contents."""
         for file in self.files.values():
             with suppress(OSError):  # what a full disk did not take
                 file.close()

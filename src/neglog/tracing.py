@@ -1,4 +1,4 @@
-"""Tracing: run a model, and keep what it says of itself."""
+"""Tracing: run a model, and record its sites and linear predictors."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Features:
-    """What a network computed from `x`, and how it was run."""
+    """The features that a network computed from `x`, and the mode in which it was run."""
 
     network: Network
     mode: Mode
@@ -77,7 +77,7 @@ class Features:
 
 
 class Run(Messenger):
-    """Run a model at given values and keep what it says: its sites, and its linear predictors.
+    """Run a model at given values, and record its sites and its linear predictors.
 
     With `etas` the model is cut: a predictor in it takes the value `(N,)` or `(N, D)` that is handed in.
     Networks are run in evaluation mode, unless a handler around the model says otherwise.
@@ -229,7 +229,7 @@ def _prior_centre(msg: dict[str, Any]) -> Tensor:
 
 
 def _value_from_data(msg: dict[str, Any], data: Data) -> Tensor:
-    """The initial value that a site reads from the data.
+    """The initial value of a site, as its function computes it from the data.
 
     Raises:
         ModelError: its function raises an error, or returns no tensor of the shape of the site.
@@ -283,7 +283,7 @@ def prototype(model: Model, data: Data, given: Mapping[str, Any] | None = None) 
 
 
 def _nowhere(model: Model, first: Run, error: Exception) -> str:
-    """What to say of a model that has no density where its parameters start."""
+    """The error message for a model that has no density at its initial values."""
     numbers = {name: msg["value"] for name, msg in first.sites.items() if msg["value"].numel() == 1}
     at = ", ".join(f"{name} = {float(value):g}" for name, value in numbers.items())
     refused = str(error).splitlines()[0].removesuffix(", but found invalid values:")
@@ -325,7 +325,7 @@ def without_biases(model: Model, data: Data) -> Model:
 
 
 def _served(model: Model, seen: Run, design: Tensor) -> list[str]:
-    """The predictors that a design without an intercept serves: one, or none of a model without `linear`."""
+    """The predictors of a design without an intercept: one, or none for a model without `linear`."""
     names = list(dict.fromkeys(call.name for call in seen.affines if call.design is design))
     if len(names) > 1:
         listed = ", ".join(map(repr, names))

@@ -85,7 +85,7 @@ def _is_second_observation(msg: Mapping[str, Any]) -> bool:
 
 
 def _conditions(model: Model) -> Iterator[Mapping[str, Any]]:
-    """The values that each `pyro.condition` around the model holds its sites at."""
+    """The values at which each `pyro.condition` around the model fixes its sites."""
     for layer in layers(model):
         handler = layer.args[0] if getattr(layer, "args", ()) else None
         if isinstance(handler, ConditionMessenger) and isinstance(handler.data, Mapping):

@@ -25,7 +25,7 @@ OfTarget = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Likelihood:
-    """What a loss is minus the log of: for every row, NLL = `factor` · loss + `constant(target)`.
+    """The likelihood whose negative log a loss is: for every row, NLL = `factor` · loss + `constant(target)`.
 
     Attributes:
         loss: the loss, with its settings.

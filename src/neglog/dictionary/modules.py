@@ -50,7 +50,7 @@ class LikelihoodLoss(nn.Module):
 
     @property
     def constants(self) -> dict[str, float | Tensor]:
-        """What is not predicted, by name: numbers that are fixed, and the present values of those learned."""
+        """The constants by name: numbers that are fixed, and the present values of those learned."""
         return self.fixed | {key: torch.exp(self.get_parameter(f"log_{key}")) for key in self.learned}
 
     def forward(self, prediction: Tensor, target: Tensor, *rest: Any, **named: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the families share: parameters kept in the shape they were given, and one frame for `log_prob`.
+"""The base class of the families: parameters kept in the shape they were given, and one frame for `log_prob`.
 
 torch broadcasts the parameters of a distribution against each other. A scalar dispersion then costs as many
 evaluations of the log-gamma function, and of its derivatives, as there are rows. Here the attributes are

@@ -26,7 +26,7 @@ MAX_INTERVAL_SHARE = 0.1
 """Share of a tail below which an interval is integrated: as a difference of tails it would lose digits."""
 INTERVAL_NODES = 10
 """Nodes of Gauss's rule: exact to rounding where the density changes by that share of itself."""
-MAX_SUMMED_COUNTS = 16
+MAX_INTERVAL_COUNTS = 16
 """Number of counts up to which the probability of an interval is the sum of theirs."""
 TAIL_ACCURACY = 1e-12
 """Relative accuracy of tails, unless a family has a `tail_accuracy` of its own."""
@@ -104,8 +104,8 @@ def _difference(start: Cut, end: Cut) -> tuple[Tensor, Tensor]:
 def _sum(fn: Any, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     """The log-probability of the counts above `start` up to `end`, and where it is known so."""
     first, number = torch.floor(start) + 1, torch.floor(end) - torch.floor(start)
-    usable = torch.isfinite(first) & (number <= MAX_SUMMED_COUNTS)
-    k = _along(torch.arange(MAX_SUMMED_COUNTS).to(start), broadcast_shapes(number.shape, fn.batch_shape))
+    usable = torch.isfinite(first) & (number <= MAX_INTERVAL_COUNTS)
+    k = _along(torch.arange(MAX_INTERVAL_COUNTS).to(start), broadcast_shapes(number.shape, fn.batch_shape))
     value = torch.where(usable & (k < number), first + k, math.nan)
     counted = fn.support.check(value)
     terms = fn.log_prob(torch.where(counted, value, anywhere(fn.support, value)))

@@ -28,7 +28,7 @@ SAME_LAW: Mapping[type, Callable[[Any], Any]] = {
     Bernoulli: lambda d: Bernoulli(logits=d.logits),
     Binomial: lambda d: Binomial(d.total_count, logits=d.logits),
 }
-"""Family of neglog -> how it is made of the distribution of the same name in Pyro and in torch."""
+"""Family of neglog -> its construction from the distribution of the same name in Pyro and in torch."""
 OURS: Mapping[type, type] = {
     getattr(module, kind.__name__): kind
     for kind in (*SAME_LAW, Categorical)

@@ -120,7 +120,7 @@ class Ordered(Counts, Compound):
         return self._log_outside(value, (log_expit(distance), log_expit(-distance)))
 
     def _distance(self, value: Tensor) -> Tensor:
-        """How far the cut above the class `value`, if there is one, is from the location."""
+        """The distance of the cut above the class `value`, if there is one, from the location."""
         return self._cut(torch.floor(value).clamp(0, self._most() - 1)) - self.location
 
     @property

@@ -102,7 +102,7 @@ class ElasticNet(Family):
         return at_ends(q, corrected(inner, value, self._tails(value), density), -math.inf, math.inf)
 
     def _distance(self, p: Tensor) -> Tensor:
-        """How far above the location a probability of `p` ≤ ½ lies.
+        """The distance above the location of the upper quantile of a probability `p` ≤ ½.
 
         By Newton's method on its log, which is concave: from the second step on it falls to the root.
         """

@@ -1,4 +1,4 @@
-"""What is left of a Normal vector of which some entries were not observed."""
+"""The marginal distribution of the observed entries of a Normal vector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is left of a law of which not everything is seen: values piled up at a bound, or cut off beyond it."""
+"""Censored and truncated distributions: values recorded at a bound, or not observed beyond it."""
 
 from __future__ import annotations
 
@@ -301,7 +301,7 @@ class Truncated(_Bounded):
 
     @property
     def log_mass(self) -> Tensor:
-        """The log of the probability of what can be seen, P(lower ≤ Y ≤ upper)."""
+        """The log of the probability of an observation, P(lower ≤ Y ≤ upper)."""
         return log_between(self.family, *self._edges()).expand(self.batch_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:

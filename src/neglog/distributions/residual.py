@@ -113,7 +113,7 @@ class LossDensity:
         return v
 
     def tails_at(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Both tails at the coordinate `v`: whole panels from each end, and what is left of one."""
+        """Both tails at the coordinate `v`: whole panels from each end, and the part of one."""
         edges, below, above = (part.to(v.device) for part in (self.edges, self.below, self.above))
         v = torch.minimum(torch.maximum(v, edges[0]), edges[-1])
         panel = (torch.searchsorted(edges, v.contiguous(), right=True) - 1).clamp(0, len(edges) - 2)

@@ -1,4 +1,4 @@
-"""Families on the whole real line, most of them chosen for what they forgive: outliers, or one side."""
+"""Families on the whole real line, most of them robust to outliers, or asymmetric."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ _TABLE_SIZE = 64
 
 
 def nowhere(condition: Tensor) -> bool:
-    """Whether a condition holds nowhere, so that what it selects need not be evaluated.
+    """Whether a condition is false everywhere, so that the branch that it selects need not be evaluated.
 
     False where the values of the tensor may not decide what is run, as while it is traced or mapped over.
     """

@@ -1,4 +1,4 @@
-"""Fits on disk: one file of JSON with a digest of all that it holds; no pickle, no data, no code."""
+"""Fits on disk: one file of JSON with a digest of its content; no pickle, no data, no code."""
 
 from neglog.export.saved import Saved, check_folder, load, save
 

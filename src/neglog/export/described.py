@@ -24,7 +24,7 @@ from neglog.layers import former_names, layers, replaced
 from neglog.tracing import model_name
 
 PARAMS = "Save its estimates alone: safetensors.torch.save_file(dict(fit.params), path)."
-"""What to do with a fit that `save` cannot write."""
+"""The remedy for a fit that `save` cannot write."""
 
 MAX_HANDLERS = 20
 """The largest number of handlers around a saved model; each of them takes time whenever the model is run."""
@@ -148,7 +148,7 @@ def rebuilt(value: Any, largest: int) -> Model:
 
 
 def conditions(model: Model) -> dict[str, Tensor]:
-    """What `pyro.condition` holds fixed around a model and inside it."""
+    """The values that `pyro.condition` fixes around a model and inside it."""
     messengers = [next(iter(getattr(layer, "args", ())), None) for layer in layers(model)]
     inside_out = [each.data for each in reversed(messengers) if isinstance(each, ConditionMessenger)]
     return {name: value for data in inside_out for name, value in data.items()}

@@ -110,7 +110,7 @@ def _refused(text: str) -> NoReturn:
 
 
 def shortened(value: Any) -> str:
-    """What a value looks like, in no more than a line."""
+    """A value as text of at most a line."""
     shown = _SHORT.repr(value)
     return shown if len(shown) <= 120 else f"{shown[:119]}…"
 

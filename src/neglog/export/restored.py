@@ -1,4 +1,4 @@
-"""Documents held against the model that they name: what is loaded can be predicted from, or is refused."""
+"""Documents checked against the model that they name: a fit that is loaded can predict, or is refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PRIOR_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
 def restored(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What a saved fit is made of, by the names of its attributes.
+    """The attributes of a saved fit, by name.
 
     Raises:
         NeglogError: a field is missing, or is not what the model needs.
@@ -141,7 +141,7 @@ def _one_row(columns: Mapping[str, tuple[str, ...]], keywords: tuple[str, ...]) 
 
 
 def _check_predictors(model: Model, data: Data) -> None:
-    """Raise DataError where there is a design for what the model does not have."""
+    """Raise DataError if there is a design for a parameter that the model does not have."""
     designs = data.x if isinstance(data.x, Mapping) else {}
     known = (
         {*predictor_names(model, **data.keywords), *positive_names(model, **data.keywords)} if designs else ()
@@ -208,7 +208,7 @@ def _at_estimates(model: Model, data: Data, params: Mapping[str, Tensor]) -> Run
 def _check_names(
     at: Run, outputs: Mapping[str, tuple[str, ...]], responses: tuple[str, ...], formula: Design | None
 ) -> None:
-    """Hold the names of outputs and responses against how many the model has, and against the formula."""
+    """Check the names of outputs and responses against the model and the formula."""
     needed = {call.name: len(call.outputs) for call in at.affines if call.outputs is not None}
     found = {name: len(names) for name, names in outputs.items()}
     if found != needed:

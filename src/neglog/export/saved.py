@@ -27,7 +27,7 @@ FILE = "model.json"
 
 @dataclass(frozen=True)
 class Saved(Fit):
-    """A fit that was read from disk: it predicts, but holds no data. `formula` is there if it was saved."""
+    """A fit that was read from disk: it predicts, but has no data. `formula` is there if it was saved."""
 
     formula: Design | None = field(default=None, repr=False)
 
@@ -100,7 +100,7 @@ def _content(fit: Fit, formula: Design | None) -> bytes:
 
 @isolated
 def load(folder: str | Path) -> Saved:
-    """Read a fit that `save` wrote. All of it is held against the model that it names.
+    """Read a fit that `save` wrote. All of it is checked against the model that it names.
 
     Raises:
         DataError: the folder holds no model, or one that is damaged or of a newer neglog.

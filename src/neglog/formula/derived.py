@@ -1,4 +1,4 @@
-"""What terms, states and levels give on any rows: derived from a few rows that are made up.
+"""The columns that terms, states and levels give on any rows, derived from a few made-up rows.
 
 The columns of a design and the levels of its categories follow from terms, states and levels, but for the
 kinds of the numbers in a table (floats, whole numbers, truth values), which are tried one after the other.

@@ -23,7 +23,7 @@ from neglog.tables import complete_rows, is_date, is_number, require_columns, wi
 
 @dataclass(frozen=True)
 class Design:
-    """A formula and its companions, learned: how a table becomes what a model takes.
+    """A formula and its companions, learned: the map from a table to the designs of a model.
 
     `main` describes the location. `others` are the predictors with a formula of their own; those without
     take `shared`, which is `main` with an intercept.
@@ -48,7 +48,7 @@ class Design:
     def x(
         self, table: pd.DataFrame, predictors: Sequence[str], positive: Sequence[str] = ()
     ) -> pd.DataFrame | dict[str, pd.DataFrame]:
-        """What `mle` takes as `x`, for a model of these predictors, location first, and positive parameters.
+        """The `x` of `mle`, for a model of these predictors, location first, and positive parameters.
 
         A plain frame where one design serves every predictor, else a mapping from predictor to frame.
 
@@ -62,7 +62,7 @@ class Design:
         return {name: side.design(table) for name, side in sides.items()}
 
     def columns(self, predictors: Sequence[str], positive: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
-        """The names of the columns of what `x` gives, by its keys; ``""`` where it is one frame.
+        """The names of the columns of the designs `x`, by key; ``""`` where it is one frame.
 
         Raises:
             ModelError: as `x`.
@@ -73,7 +73,7 @@ class Design:
         return {name: side.columns for name, side in sides.items()}
 
     def without_bias(self, predictors: Sequence[str], positive: Sequence[str] = ()) -> tuple[str, ...]:
-        """The sites to hold at zero, because their formula has no intercept: ``("mean.bias",)``.
+        """The sites to fix at zero, because their formula has no intercept: ``("mean.bias",)``.
 
         Raises:
             ModelError: as `x`.

@@ -1,4 +1,4 @@
-"""What a formula may compute: row-by-row arithmetic on columns, and formulaic's transforms.
+"""The operations of a formula: row-by-row arithmetic on columns, and formulaic's transforms.
 
 An expression is parsed once, by `syntax`, and its tree alone is used, for three reasons:
 - it must be a function of each row alone, or carry a state that can be saved (`center`, `scale`, `bs`,

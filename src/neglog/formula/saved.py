@@ -1,4 +1,4 @@
-"""What a file may hold of one side of a formula: terms, with the states and levels that belong to them."""
+"""The saved content of one side of a formula: terms, with their states and levels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One side of a formula: terms that learn their levels and transforms from one table and serve any other.
+"""One side of a formula: terms that learn their levels and transforms from a table and apply to any other.
 
 formulaic does the work; a design matrix here comes without its intercept column, since models have
 their own bias, but with categories coded as if it were there.

@@ -1,4 +1,4 @@
-"""The states of transforms: what `scale`, `poly` and splines keep of the rows that they learned from.
+"""The states of transforms: the quantities that `scale`, `poly` and splines learn from a table.
 
 A state is checked against the call that it belongs to: entries that the arguments of the call give are
 computed again and compared, entries that rows gave have the dtype, the length and the order that rows give.
@@ -24,7 +24,7 @@ UNIT_SUM = 1e-6
 
 
 class _Wrong(ValueError):
-    """What a state lacks, as the end of a sentence."""
+    """The defect of a state, as the end of a sentence."""
 
 
 def check_state(call: str, name: str, parameters: Mapping[str, Any], argument: Any, state: Any) -> None:

@@ -1,4 +1,4 @@
-"""The grammar of expressions: text → a syntax tree whose every node is on a list of what is allowed.
+"""The grammar of expressions: text → a syntax tree whose every node is on a list of allowed ones.
 
 That tree, and no text, is what `evaluation` computes.
 """
@@ -256,7 +256,7 @@ def _check_size(tree: ast.expr) -> None:
 
 
 def _check(node: ast.expr) -> Number | None:
-    """The value of a number; None for what differs from row to row.
+    """The value of a number; None for an expression that differs from row to row.
 
     Raises:
         ValueError: a formula may not hold this.
@@ -398,4 +398,4 @@ _CHECKS: Mapping[type[ast.expr], Callable[[Any], Number | None]] = {
     ast.Compare: _check_comparison,
     ast.Call: _check_call,
 }
-"""All that an expression may be made of."""
+"""The nodes that an expression may have, and their checks."""

@@ -1,4 +1,4 @@
-"""Penalties: what a prior on the weights is called where losses have a penalty."""
+"""Penalties of losses, and the priors on the weights that they correspond to."""
 
 from __future__ import annotations
 

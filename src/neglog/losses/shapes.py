@@ -1,4 +1,4 @@
-"""What every loss holds its arguments to: shapes that are never broadcast, and scales that are scales."""
+"""Checks of the arguments of losses: shapes, which are never broadcast, and positive scales."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _remedy(name: str, prediction: Tensor, target: Tensor) -> str:
 
 
 def check_tensor(name: str, value: object) -> None:
-    """Refuse what is not a floating-point tensor."""
+    """Refuse anything but a floating-point tensor."""
     if not isinstance(value, Tensor):
         raise DataError(
             f"`{name}` must be a torch.Tensor, not {type(value).__name__}. Wrap it in torch.as_tensor."

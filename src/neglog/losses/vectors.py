@@ -1,4 +1,4 @@
-"""Losses of vector-valued targets: Mahalanobis distances and what makes likelihoods of them."""
+"""Losses of vector-valued targets: Mahalanobis distances, and the likelihoods with their constants."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from neglog.predictors import RESPONSE, Designs, against_first, linear, rows, si
 
 
 def _classes(y: Tensor) -> int:
-    """The number of classes of the codes 0, 1, ..., K - 1; entries that are NaN say nothing of it."""
+    """The number of classes of the codes 0, 1, ..., K - 1; entries that are NaN do not count."""
     codes = torch.where(y.isnan(), 0, y)
     wrong = (codes < 0) | (codes != codes.floor()) | codes.isinf()
     # Were codes not numbered from 0 on, a large one would ask for as many coefficients.
