@@ -429,10 +429,10 @@ FITS = {
         ModelError,
         "CRPS",
         provoke=with_value(
-            crps, "MOST", crps.STEP, lambda _: neglog.scores(many(), X[:, :0], COUNTS, kind="crps")
+            crps, "MAX_SUMMED_COUNTS", 64, lambda _: neglog.scores(many(), X[:, :0], COUNTS, kind="crps")
         ),
         follow=with_value(
-            crps, "MOST", crps.STEP, lambda _: neglog.scores(many(), X[:, :0], COUNTS, kind="log")
+            crps, "MAX_SUMMED_COUNTS", 64, lambda _: neglog.scores(many(), X[:, :0], COUNTS, kind="log")
         ),
     ),
     "a design without an intercept of two predictors": row(
@@ -529,8 +529,8 @@ DOUBTS = {
     "the expected information of large counts": row(
         ModelError,
         "kind='observed'",
-        provoke=with_value(fisher, "LARGEST", 10, lambda _: covariance(spread(), "expected")),
-        follow=with_value(fisher, "LARGEST", 10, lambda _: covariance(spread(), "observed")),
+        provoke=with_value(fisher, "MAX_COUNT_PROBABILITIES", 10, lambda _: covariance(spread(), "expected")),
+        follow=with_value(fisher, "MAX_COUNT_PROBABILITIES", 10, lambda _: covariance(spread(), "observed")),
     ),
     "models that are not nested": row(
         ModelError,
@@ -562,7 +562,7 @@ DOUBTS = {
         ModelError,
         "`mean` x0",
         "interval='wald'",
-        provoke=with_value(profiles, "STEPS", 1, lambda _: why_no_profile(near())),
+        provoke=with_value(profiles, "MAX_ROOT_STEPS", 1, lambda _: why_no_profile(near())),
         follow=lambda _: neglog.summary(near(), interval="wald"),
     ),
     "numbers that are bound to each other": row(

@@ -8,6 +8,7 @@ import tempfile
 from functools import cache, partial
 from pathlib import Path
 
+import advice_on_arguments
 import advice_on_fits
 import advice_on_tables
 import numpy as np
@@ -671,6 +672,7 @@ ROWS = (
     {name: Row(NeglogError, (), *pair) for name, pair in ROWS.items()}
     | advice_on_tables.ROWS
     | advice_on_fits.ROWS
+    | advice_on_arguments.ROWS
 )
 
 
