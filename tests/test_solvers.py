@@ -260,3 +260,10 @@ def test_newton_stops_unconverged_where_its_steps_hardly_descend_on_an_indefinit
     assert not found.converged
     assert found.steps == steps
     assert f"the last {steps} of which lowered the loss by less than 1e-06" in found.status
+
+
+def test_newton_takes_long_steps_where_a_loss_falls_exponentially_towards_a_border():
+    problem = Function(lambda z: (z[0] - 1) ** 2 + torch.exp(-z[1]), 2)
+    found = Newton().minimise(problem, vector(0.0, 0.0))
+    assert found.z[1] > 15
+    assert found.steps <= 22  # 32 if each is one Newton step, which is 1 long

@@ -171,12 +171,11 @@ class Coordinates:
         blocks = tuple(block.take(index, taken) for block in self.blocks)
         return Coordinates(few, blocks, self.cut)
 
-    @property
-    def _rowwise(self) -> Rowwise | None:
+    def _rowwise(self, what: str) -> Rowwise | None:
         """The terms of the rows as a graph, where there is one and it repays."""
         if not self.cut or (self.solved and self.rows <= BLOCK_ROWS):
             return None
-        return self.objective.replay()
+        return self.objective.replay(derivatives=what != VALUE)
 
     def _terms(
         self, what: str, part: Objective, theta: Tensor, z: Tensor, rows: slice, rowwise: Rowwise | None
@@ -204,7 +203,7 @@ class Coordinates:
         return Shrinkage(self.objective, torch.arange(self.size), UNTRACED)
 
     def _summed(self, what: str, z: Tensor, rough: bool = False) -> Sums:
-        rowwise = self._rowwise
+        rowwise = self._rowwise(what)
         replayed = self._apart and rowwise is not None
         theta = z if replayed else self.theta(z)  # constants, which are all that is read, are the same in z
         sums = Sums(self.blocks, self._places, self.size, z, rough, self._apart)

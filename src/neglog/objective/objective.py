@@ -18,6 +18,7 @@ from neglog.distributions.canonical import family
 from neglog.errors import ModelError
 from neglog.handlers import Model, weighted
 from neglog.kinks import corner, smoothed
+from neglog.layers import layers
 from neglog.modes import InMode
 from neglog.objective.basis import sample_of
 from neglog.objective.cuts import Cut, Look, look
@@ -247,21 +248,28 @@ class Objective:
             for call in self.calls
         ]
 
-    def replay(self) -> Rowwise | None:
-        """The terms of the rows as a graph, if there is one and it repays; each call counts as an evaluation.
+    def replay(self, *, derivatives: bool = True) -> Rowwise | None:
+        """The terms of the rows as a graph, if there is one and it repays.
 
-        A long loss of few rows takes as much time to trace as some thirty evaluations of its derivatives.
+        Each call for `derivatives` counts as an evaluation. A long loss of few rows takes as long to trace
+        as some thirty of these. A model of many optima is fitted from several points, which takes more.
         """
-        if (
-            "rowwise" not in self.__dict__
-            and self.cut
-            and self.rows <= MAX_TRIAL_ROWS
-            and self.seen.is_longer(MAX_SHORT_LOSS)
-        ):
-            self.requests += 1
+        if "rowwise" not in self.__dict__ and self._may_be_short:
+            self.requests += derivatives
             if self.requests <= TRIALS and not is_kept(self._cut):
                 return None
         return self.rowwise if isinstance(self.rowwise, Rowwise) else None
+
+    @property
+    def _may_be_short(self) -> bool:
+        """Whether a fit may end before the trace of its loss repays."""
+        many_optima = any(hasattr(layer, "beginnings") for layer in layers(self.model))
+        return (
+            self.cut
+            and self.rows <= MAX_TRIAL_ROWS
+            and not many_optima
+            and self.seen.is_longer(MAX_SHORT_LOSS)
+        )
 
     @property
     def _cut(self) -> Cut:

@@ -37,6 +37,12 @@ LOST_STEPS = 5
 """The same, where no curvature is negative beyond rounding, which a step could follow downhill."""
 LATE = 20
 """Steps after which a problem that may fall for very long is given up, while a curvature is negative."""
+CREEPING_STEPS = 9
+"""Full steps in a row that shrink the decrement by less than `STUCK`, after which the step is lengthened.
+
+So it is where the loss falls like exp(-t) towards a border of the parameters: each Newton step is 1 long."""
+CREEPING_REACH = 8.0
+"""The longest of these steps, in Newton steps: beyond it the loss is flat to rounding in every direction."""
 ROUGHLY = 0.5
 """The decrement at which a sample of the rows has said what it can of where to begin."""
 
@@ -65,7 +71,7 @@ class Newton(Settings):
         sample = problem.sample()
         look: Look = problem.derivatives if sample is None else cast(Large, problem).roughly
         at, curvature = self._first(problem, look, sample, start)
-        history, decrement, step, definite = [at.value], math.inf, 0, True
+        history, decrement, step, definite, creeping = [at.value], math.inf, 0, True, 0
         borrowed = at.hessian is None
 
         def stopped(converged: bool, status: str) -> Solution:
@@ -109,6 +115,10 @@ class Newton(Settings):
                 if close:
                     at = _last_step(problem, at, direction, ROUGH * noise)
                 return stopped(close, _status(decrement, step, definite, close))
+            slow = moved.hessian is not None and decrement > STUCK * before and decrement**2 > noise
+            creeping = creeping + 1 if slow else 0
+            if creeping >= CREEPING_STEPS:
+                moved = _stretch(problem, at.z, direction, moved, CREEPING_REACH)
             at = moved if near or moved.hessian is not None else _Point.fresh(look, moved.z)
             step += 1
             history.append(at.value)
@@ -235,10 +245,10 @@ def _shrink(value: float, reached: float, slope: float, step: float) -> float:
     return min(0.5, max(0.1, -0.5 * slope * step / curvature)) if curvature > 0 else 0.5
 
 
-def _stretch(problem: Problem, z: Tensor, direction: Tensor, best: _Point) -> _Point:
+def _stretch(problem: Problem, z: Tensor, direction: Tensor, best: _Point, reach: float = 1024) -> _Point:
     """Where the curvature is not to be trusted, double the step for as long as that pays."""
     step = 2.0
-    while step <= 1024:
+    while step <= reach:
         trial = z + step * direction
         new = _Point(trial, *problem.value_and_gradient(trial))
         if not (math.isfinite(new.value) and new.value < best.value):
