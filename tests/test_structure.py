@@ -19,7 +19,7 @@ from neglog import (
     with_priors,
 )
 from neglog.data import prepare
-from neglog.errors import UnboundedLikelihoodError
+from neglog.errors import ModelError, UnboundedLikelihoodError
 from neglog.fitting.choice import choose
 from neglog.fitting.pinball import pinball
 from neglog.fitting.start import starting_point
@@ -296,3 +296,18 @@ def test_classes_without_rows_are_refused_whoever_wrote_the_family():
 
     with pytest.raises(UnboundedLikelihoodError, match=r"no `y` is 1"):
         mle(model, X, classes)
+
+
+def test_batches_do_not_take_y_for_a_function_of_it():
+    y = torch.exp(torch.stack([Y, -Y]))
+
+    def model(x, y=None, family=dist.Normal):
+        spread = pyro.sample("sigma", dist.HalfNormal(number(1.0)))
+        value = None if y is None else torch.log(y)
+        return pyro.sample("y", family(linear("mean", x), spread), obs=value)
+
+    found, expected = mle_batch(model, X, y), mle(written(dist.Normal), X, -Y)
+    weight = found.params["mean.weight"][1]
+    torch.testing.assert_close(weight, expected.params["mean.weight"], rtol=1e-7, atol=0)
+    with pytest.raises(ModelError, match="a function of `y`"):
+        mle_batch(partial(model, family=dist.Laplace), X, y)

@@ -179,6 +179,8 @@ def _kink(layout: Layout, density: Any) -> Kink | None:
     tilts, steepness = torch.as_tensor(at.smooth(u) / u), torch.as_tensor(at.steepness)
     tilt = tilts.reshape(-1)[0]
     straight = bool(((tilts - tilt).abs() < 1e-12).all()) and len(steepness.unique()) == 1 and not at.bounds
+    if not response.is_y:
+        raise _unfit(layout, "its absolute values are those of a function of `y`; pass that function as `y`")
     if predictors != [response.location] or not (constants == [scale] or known) or not straight:
         raise _unfit(layout, "its absolute values need one linear predictor, one scale and nothing else")
     return Kink(float(steepness.reshape(-1)[0]), float(tilt), scale)
@@ -187,7 +189,7 @@ def _kink(layout: Layout, density: Any) -> Kink | None:
 def _square(layout: Layout) -> Square | None:
     """Whether the response is a normal variable around its only predictor, with one standard deviation."""
     response, predictors, constants = layout.parameters
-    plain = response.is_complete and response.row_scale == 1
+    plain = response.is_plain and response.row_scale == 1
     if response.family is not Normal or not plain or predictors != [response.location]:
         return None
     if response.known_scale is not None and not constants:
