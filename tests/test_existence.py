@@ -121,6 +121,31 @@ def test_priors_refuse_vectors_of_zeros_as_any_constant(name: str) -> None:
             map_estimate(getattr(models, name), _columns(), torch.full((ROWS, 2), constant))
 
 
+@pytest.mark.parametrize("constant", [0.0, 5.0])
+@pytest.mark.parametrize("name", REAL)
+def test_a_mode_beyond_float64_is_told_from_a_posterior_without_one(name: str, constant: float) -> None:
+    """A HalfNormal of the scale is positive at 0; a Normal of its logarithm outweighs any number of rows."""
+    location, scale = SCALES[name]
+    y, model = torch.full((ROWS,), constant), getattr(models, name)
+    held = "the posterior has its mode below the rounding of `y`"
+    with pytest.raises(UnboundedLikelihoodError, match=f"every row exactly.*{held}"):
+        map_estimate(model, {location: _columns(), scale: _columns(1)}, y)
+    if name != "heteroscedastic":
+        with pytest.raises(UnboundedLikelihoodError, match=r"every row exactly.*has no maximum"):
+            map_estimate(model, _columns(), y)
+
+
+@pytest.mark.parametrize("name", [name for name in REAL if name != "heteroscedastic"])
+def test_a_lognormal_prior_of_a_scale_gives_zeros_their_mode(name: str) -> None:
+    # The log prior is -log(scale) - log(scale)²/2: with the rows, log(scale) = -(80 + 1).
+    scale = SCALES[name][1]
+    fit = map_estimate(
+        with_priors(getattr(models, name), {scale: dist.LogNormal(0.0, 1.0)}), _columns(), torch.zeros(ROWS)
+    )
+    assert fit.converged
+    assert float(fit.params[scale].log()) == pytest.approx(-81.0, rel=1e-9)
+
+
 def test_priors_of_a_log_variance_give_few_zeros_a_mode() -> None:
     # 6 rows of log-likelihood -log_variance / 2 each, under a Normal prior of scale 5: -25 * 6 / 2.
     fit = map_estimate(models.heteroscedastic, _columns(0)[:6], torch.zeros(6))

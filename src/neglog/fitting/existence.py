@@ -196,7 +196,13 @@ def check_zeros(objective: Objective, theta: Tensor) -> None:
     """
     few = objective.few
     if objective.exacting and not bool(objective.data.y.any()):
-        check_spread(few.response(theta), few.data, objective.name, OVERFLOW_SPREAD)
+        check_spread(
+            few.response(theta),
+            few.data,
+            objective.name,
+            OVERFLOW_SPREAD,
+            is_held=lambda: objective.is_held(theta),
+        )
 
 
 def _is_constant(y: Tensor) -> bool:

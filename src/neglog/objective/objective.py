@@ -24,7 +24,7 @@ from neglog.objective.basis import sample_of
 from neglog.objective.cuts import Cut, Look, look
 from neglog.objective.rowwise import COMPARED_ROWS, Rows, Rowwise, is_kept, rowwise_of
 from neglog.objective.sites import Site, lay_out
-from neglog.objective.spread import check_spread, may_be_exact, narrow_rows
+from neglog.objective.spread import check_spread, is_held, log_spread_of, may_be_exact, narrow_rows
 from neglog.objective.structure import ModelStructure, structure_of
 from neglog.objective.units import initial_in_units
 from neglog.predictors import RESPONSE, design_keys
@@ -452,7 +452,20 @@ class Objective:
         """
         if self.exacting:
             for _, part in self.parts if etas is None else ((None, self),):
-                check_spread(part.response(theta, etas), part.data, self.name, times)
+                check_spread(
+                    part.response(theta, etas), part.data, self.name, times, lambda: self.is_held(theta)
+                )
+
+    def is_held(self, theta: Tensor) -> bool:
+        """Whether priors keep the spread of the response, small at `theta`, from going to 0."""
+        if self.priorless:
+            return False
+        leaf = theta.detach().requires_grad_()
+        with torch.enable_grad():
+            log_spread = log_spread_of(self.few.at(leaf).sites[RESPONSE]["fn"])
+        return is_held(
+            log_spread, leaf, lambda at: self.prior_terms(at, curved=False)[0], float(self.data.count)
+        )
 
     def end(self, theta: Tensor, loss: float | None = None) -> tuple[float, float]:
         """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`.
@@ -466,7 +479,9 @@ class Objective:
         with torch.no_grad():
             for rows, part in self.parts:
                 at = part.at(theta)
-                check_spread(at.sites[RESPONSE]["fn"], part.data, self.name)
+                check_spread(
+                    at.sites[RESPONSE]["fn"], part.data, self.name, is_held=lambda: self.is_held(theta)
+                )
                 nll -= float(at.log_prob(RESPONSE).sum())
                 prior = prior if rows.start else -float(at.prior())
         return nll, prior

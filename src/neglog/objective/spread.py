@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +22,10 @@ AWAY = 1e3
 """The distance of a mean from a row that it does not follow, in units of the spread that is rounding."""
 NO_SIZE = 1e-100
 """The size of a response of zeros alone, whose rounding is no unit for a spread."""
+LOG_FALLS = (0.0, 50.0, 100.0)
+"""Falls of the logarithm of a spread between which the rises of minus the log prior are compared."""
+CURVED = 1e-3
+"""The least increase of that rise, as a share of it and in nats, which shows that it outgrows any slope."""
 FOLLOWED = 1e-4
 """A spread of a row below this share of the largest one shows that the mean follows the row."""
 OTHER_LEVERAGE = 1e-2
@@ -86,8 +91,16 @@ def _rounding(response: Any, y: Tensor) -> Tensor:
     return torch.finfo(y.dtype).eps * ROUNDINGS * torch.where(size > 0, size, NO_SIZE)
 
 
-def check_spread(response: Any, data: Data, name: str, times: float = 1.0) -> None:
+def check_spread(
+    response: Any,
+    data: Data,
+    name: str,
+    times: float = 1.0,
+    is_held: Callable[[], bool] = lambda: False,
+) -> None:
     """Refuse a distribution of the observations, of a model of this name, that follows some rows exactly.
+
+    The message depends on `is_held`: whether priors keep the spread from falling for ever.
 
     Raises:
         UnboundedLikelihoodError: naming the first of them.
@@ -98,12 +111,53 @@ def check_spread(response: Any, data: Data, name: str, times: float = 1.0) -> No
         return
     row, count = int(exact.nonzero()[0]), int(exact.sum())
     which = "every row" if count == len(exact) else f"{count} of {len(exact)} rows"
+    end = (
+        "spread goes to 0 and the likelihood has no maximum"
+        if not is_held()
+        else "spread falls until the prior of its logarithm holds it: the posterior has its mode below the "
+        "rounding of `y`, beyond the range of float64"
+    )
     raise UnboundedLikelihoodError(
         f"`{name}` fits {which} exactly (row {data.row(row)}: y = {float(y[row]):g}), so its "
-        "spread goes to 0 and the likelihood has no maximum. Use fewer columns or more rows, condition "
+        f"{end}. Use fewer columns or more rows, condition "
         "the scale at a known value, as pyro.condition(model, {'sigma': torch.tensor(1.0)}) does if it is "
         "called sigma."
     )
+
+
+def log_spread_of(response: Any) -> Tensor:
+    """The mean logarithm of the scale of a response, or of its standard deviation where it has none."""
+    response = latent(response)
+    scale = getattr(response, "scale", None)
+    if not (isinstance(scale, Tensor) and scale.requires_grad):
+        try:
+            scale = response.stddev
+        except NotImplementedError:  # a distribution of the user's own, without a variance
+            scale = torch.ones(())
+    return scale.log().mean()
+
+
+def is_held(log_spread: Tensor, leaf: Tensor, prior: Callable[[Tensor], float], gain: float) -> bool:
+    """Whether priors outweigh the likelihood as the spread goes to 0.
+
+    The likelihood gains `gain` nats for each unit by which the logarithm of the spread falls. A density of
+    the spread that is positive at 0, such as a HalfNormal, takes nothing; a Normal of the logarithm takes
+    more and more.
+
+    Args:
+        log_spread: the logarithm of the spread, as a function of the parameters `leaf`.
+        leaf: the unconstrained parameters `(K,)`.
+        prior: minus the log prior of unconstrained parameters.
+        gain: the sum of the weights of the rows.
+    """
+    if not log_spread.requires_grad:
+        return False
+    (way,) = torch.autograd.grad(log_spread, leaf)
+    if not bool(torch.isfinite(way).all() and way.any()):
+        return False
+    near, middle, far = (prior(leaf.detach() - fall * way / (way @ way)) for fall in LOG_FALLS)
+    first, second = middle - near, far - middle
+    return second > (1 + CURVED) * max(first, 0.0) + CURVED or second > gain * (LOG_FALLS[2] - LOG_FALLS[1])
 
 
 def followed(response: Any, data: Data, design: Tensor) -> str | None:
