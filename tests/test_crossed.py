@@ -32,6 +32,7 @@ from neglog import (
     with_priors,
 )
 from neglog.errors import DataError, ModelError, NeglogError
+from neglog.formula import learn
 from neglog.validation import cross_validate
 
 N = 20
@@ -278,3 +279,33 @@ def test_lists_that_hold_themselves_are_refused():
     for call in (lambda: mle(GAUSSIAN, circle, Y), lambda: neglog.covariance(FIT, "cluster", groups=circle)):
         with pytest.raises(DataError, match="not a rectangular array"):
             call()
+
+
+def test_calls_that_fit_no_signature_name_the_nearest_setting():
+    fit = mle(models.gaussian, X, Y)
+    for call, facts in (
+        (lambda: neglog.summary(fit, levl=0.9), ("`summary`", "`levl`", "'level'")),
+        (lambda: neglog.summary(fit, alpha=0.1), ("`summary`", "`alpha`", "level")),
+        (lambda: neglog.bootstrap(fit, n=10), ("`bootstrap`", "`n`", "draws")),
+        (lambda: neglog.covariance(), ("covariance", "'fit'")),
+    ):
+        with pytest.raises(ModelError) as error:
+            call()
+        assert all(fact in str(error.value) for fact in facts)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("y ~ a", X),
+        ("y ~ a", {"y": [1.0, 2.0], "a": [2.0, 3.0]}),
+        (None, pd.DataFrame(X)),
+        (b"y ~ a", pd.DataFrame({"y": [1.0], "a": [2.0]})),
+        ("y ~ a", pd.DataFrame({"y": [1.0], "a": [2.0]}), 3),
+        ("y ~ a", pd.DataFrame({"y": [1.0], "a": [2.0]}), [1]),
+        ("y ~ a", pd.DataFrame({"y": [1.0], "a": [2.0]}), "sigma ~ a"),
+    ],
+)
+def test_wrong_arguments_of_learn_are_errors_by_name(arguments):
+    with pytest.raises(DataError, match=r"`formula`|`table`|`also`"):
+        learn(*arguments)

@@ -602,3 +602,14 @@ def test_a_fit_at_a_border_has_all_columns_and_a_reason(model, y):
     assert list(found.columns) == ["estimate", "std_error", "z", "p_value", "lower", "upper"]
     assert found.drop(columns="estimate").isna().all(axis=None)
     assert "largest at the border" in found.attrs["reason"]
+
+
+@pytest.mark.parametrize("interval", ["wald", "profile"])
+def test_the_table_of_a_fit_at_its_border_has_its_columns(interval):
+    x = np.random.default_rng(3).standard_normal((200, 2))
+    y = np.random.default_rng(4).binomial(30, 0.05, 200)
+    with pytest.warns(ConvergenceWarning):
+        fit = mle(models.negative_binomial, x, y)
+    table = summary(fit, interval=interval)
+    assert table[["std_error", "lower", "upper"]].isna().all().all()
+    assert "dispersion" in table.attrs["reason"]

@@ -166,6 +166,21 @@ class Learned:
     dropped: int
 
 
+def _check_arguments(formula: object, table: object, also: object, keep: object) -> None:
+    if not isinstance(formula, str):
+        raise DataError(f"`formula` must be text, such as 'y ~ x'; it is {type(formula).__name__}.")
+    if not isinstance(table, pd.DataFrame):
+        raise DataError(
+            f"`table` must be a data frame of pandas; it is {type(table).__name__}. Wrap it as by "
+            "pandas.DataFrame(table), with names of columns."
+        )
+    for name, value, example in (("also", also, "sigma ~ x"), ("keep", keep, "w")):
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise DataError(f"`{name}` must be a list of text, such as [{example!r}]; it is {value!r:.80}.")
+        if isinstance(value, list | tuple) and not all(isinstance(each, str) for each in value):
+            raise DataError(f"`{name}` must be a list of text, such as [{example!r}]; it has {value!r:.80}.")
+
+
 def learn(
     formula: str,
     table: pd.DataFrame,
@@ -192,6 +207,7 @@ def learn(
     Warns:
         DateWarning: dates are taken as numbers of days.
     """
+    _check_arguments(formula, table, also, keep)
     also = tuple(also)
     names = [str(name) for name in table.columns if name not in keep]
     left, right = read_formula(formula, names)

@@ -12,7 +12,7 @@ from torch import Tensor
 from neglog.arguments import choice, share
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
-from neglog.isolation import isolated
+from neglog.isolation import check_settings, isolated
 from neglog.labels import CHOLESKY, estimates, flat_range, flat_values, site_labels
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
@@ -71,6 +71,7 @@ def summary(
     >>> summary(fit)["estimate"].round(3).to_dict()
     {('mean', 'Intercept'): 0.5, ('mean', 'x0'): 2.5, ('sigma', ''): 0.707}
     """
+    check_settings(summary, settings, covariance)
     level = share("level", level)
     choice("interval", interval, ("wald", "profile"))
     choice("kind", kind, get_args(Kind))
@@ -83,11 +84,11 @@ def summary(
         matrix = covariance(fit, kind, **settings)
         table, facts["kind"] = _with_errors(fit, table, matrix, level), matrix.attrs["kind"]
     except (DataError, ModelError) as error:
-        if kind != "observed" or interval != "wald" or settings:
+        if kind != "observed" or settings:
             raise
         facts |= {"kind": None, "reason": str(error)}
         table = table.assign(**dict.fromkeys(ERROR_COLUMNS, math.nan))
-    if interval == "profile":
+    if interval == "profile" and "reason" not in facts:
         ends, reasons = _profiled(fit, level)
         table["lower"], table["upper"] = ends["lower"], ends["upper"]
         facts |= {"reason": " ".join(dict.fromkeys(reasons))} if reasons else {}
