@@ -688,3 +688,14 @@ def test_rows_with_a_scale_of_their_own_have_the_verdict_of_a_single_fit(name):
     with pytest.warns(ConvergenceWarning, match="1 of 2 data sets"):
         found = mle_batch(row.model, {row.location: x[:, :1], row.scale: own}, y)
     assert found.converged.tolist() == [False, True]
+
+
+def test_lines_that_follow_all_rows_are_not_looked_for_one_by_one(monkeypatch):
+    """Constant responses have no maximum: nothing is left to a solver of single data sets."""
+    monkeypatch.setattr("neglog.batches.batch._alone", None)
+    x = torch.randn((40, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.zeros((5, 40), dtype=torch.float64)
+    y[1:3] += 7.0
+    with pytest.warns(ConvergenceWarning):
+        fit = mle_batch(models.laplace, x, y)
+    assert not fit.converged.any()

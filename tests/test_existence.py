@@ -15,7 +15,18 @@ from scipy.optimize import brentq, linprog
 from scipy.special import expit
 from torch import Tensor
 
-from neglog import censored, flat, lasso_path, map_estimate, mle, mle_batch, models, quantiles, with_priors
+from neglog import (
+    censored,
+    flat,
+    lasso_path,
+    map_estimate,
+    mle,
+    mle_batch,
+    models,
+    quantiles,
+    truncated,
+    with_priors,
+)
 from neglog.errors import ConvergenceWarning, ModelError, UnboundedLikelihoodError
 from neglog.fitting.isolated import isolated_rows
 from neglog.fitting.separation import separating
@@ -626,3 +637,11 @@ def test_counts_of_a_row_with_a_dispersion_of_its_own_are_poisson_at_the_border(
     remedy = r"bounded.*border.*Poisson.*Leave the column out of `log_disp"
     with pytest.raises(UnboundedLikelihoodError, match=remedy):
         mle(models.negative_binomial, x, y)
+
+
+@pytest.mark.parametrize("name", ["gamma", "weibull", "inverse_gaussian"])
+def test_a_truncated_density_that_runs_to_a_power_of_y_has_no_maximum(name):
+    """Far out the parameters overflow, and an infinite loss there hides no recession."""
+    y = np.arange(1.0, 102.0)
+    with pytest.raises(UnboundedLikelihoodError, match=r"Intercept → \+∞"):
+        mle(truncated(getattr(models, name), lower=1.0, upper=101.0), np.empty((101, 0)), y)

@@ -416,7 +416,7 @@ def _kinked(layout: Layout, kink: Kink, likelihoods: Likelihoods) -> tuple[Tenso
     z = layout.initial(chunk.count)
     z[:, predictor.places] = torch.where(white.sound[:, None], lines.coefficients, 0.0)
     theta = white.theta(z)
-    converged = lines.certified & white.sound
+    converged, exact = lines.certified & white.sound, torch.zeros_like(white.sound)
     if kink.scale is not None:
         residuals = y - predictor.eta(theta)
         loss = kink.steepness * residuals.abs() + kink.tilt * residuals
@@ -425,8 +425,9 @@ def _kinked(layout: Layout, kink: Kink, likelihoods: Likelihoods) -> tuple[Tenso
         site = layout.objective.sites[kink.scale]
         floored = scale.maximum(least.clamp_min(torch.finfo(y.dtype).tiny))
         theta[:, site.offset] = site.transform.inv(floored)
-        converged &= scale > least
-    for s in (white.sound & ~lines.certified).nonzero()[:, 0].tolist():
+        exact = ~(scale > least)  # the line follows all rows: there is no maximum to look for
+        converged &= ~exact
+    for s in (white.sound & ~lines.certified & ~exact).nonzero()[:, 0].tolist():
         theta[s], converged[s] = _alone(layout, chunk, s, theta[s])
     return theta, likelihoods.values(theta), converged, lines.steps
 

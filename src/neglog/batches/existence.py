@@ -13,6 +13,7 @@ from neglog.distributions import Ordered
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.existence import (
     DISTANCES,
+    FINITE_DISTANCES,
     FLAT_CURVATURE,
     MAX_DISTANCE,
     MAX_FALL,
@@ -109,11 +110,13 @@ def _intercepts(white: Whitened, index: Tensor) -> list[Tensor]:
 
 def _level(problems: Likelihoods, z: Tensor, least: Tensor, way: Tensor, index: Tensor) -> Tensor:
     """Those of `index` whose loss does not rise along a direction, nor falls by much."""
-    for far in DISTANCES:
+    for i, far in enumerate(DISTANCES):
         if len(index):
             there = problems.take(index).values(z[index] + far * way[index])
             rise = visible_rise(least[index])
-            index = index[(there <= least[index] + rise) & (there >= least[index] - MAX_FALL - rise)]
+            level = (there <= least[index] + rise) & (there >= least[index] - MAX_FALL - rise)
+            overflown = ~torch.isfinite(there) if i >= FINITE_DISTANCES else torch.zeros_like(level)
+            index = index[level | overflown]
     return index
 
 

@@ -22,6 +22,8 @@ FLAT_CURVATURE = 1e-5
 """Directions of a curvature a row below this, in units of that at the start, are searched for recessions."""
 DISTANCES = (1.0, 4.0, 16.0, 64.0)
 """Distances of the loss values along a flat direction, in units of the noise of a row."""
+FINITE_DISTANCES = 2
+"""The nearest of `DISTANCES`, at which a loss without a visible rise is finite."""
 MAX_FALL = 1.0
 """A fall of the loss above this, in nats, is a slope: the solver has not converged."""
 MIN_RISE = 1e-7
@@ -332,11 +334,14 @@ def _is_level(
 ) -> bool:
     """Whether the loss does not rise along a direction, nor falls by much, as it does on a slope.
 
-    A loss that is not a number there shows nothing, so it does not count.
+    Where the farther parameters overflow, the loss is infinite or not a number, and shows nothing.
     """
     rise = float(visible_rise(torch.tensor(value, dtype=torch.float64)))
     fall = MAX_FALL + rise
-    return all(value - fall <= coordinates.value(z + far * direction) <= value + rise for far in distances)
+    losses = [coordinates.value(z + far * direction) for far in distances]
+    shown = [loss for loss in losses if math.isfinite(loss)]
+    near = all(map(math.isfinite, losses[:FINITE_DISTANCES]))
+    return near and all(value - fall <= loss <= value + rise for loss in shown)
 
 
 def _rises(coordinates: Coordinates, z: Tensor, value: float, direction: Tensor, curvature: float) -> bool:

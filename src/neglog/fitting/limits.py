@@ -187,8 +187,8 @@ def why_unbounded(objective: Objective) -> str:
     """The reason why a coefficient can run to infinity, and a remedy, to which others may be added."""
     if issubclass(objective.family, Truncated) and objective.exacting:
         return (
-            "Far from its location a truncated density is exponential, which no finite one attains. Fit the "
-            "model without `truncated`"
+            "Far from its location a truncated density is exponential, which no finite one attains; of a "
+            "positive response, a power of `y`. Fit the model without `truncated`"
         )
     if is_censored_throughout(objective):
         return f"{CENSORED_THROUGHOUT} Give rows with an observed value"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
@@ -452,9 +452,15 @@ class Objective:
         """
         if self.exacting:
             for _, part in self.parts if etas is None else ((None, self),):
-                check_spread(
-                    part.response(theta, etas), part.data, self.name, times, lambda: self.is_held(theta)
-                )
+                response, held = part.response(theta, etas), partial(self.is_held, theta)
+                check_spread(response, part.data, self.name, times, held, self._scale_site)
+
+    def _scale_site(self) -> str | None:
+        """The site that is the scale of all rows, if there is one."""
+        try:
+            return self.structure.response.scale if self.calls else None
+        except (RuntimeError, ValueError, IndexError, TypeError):  # a model that does not run off its optimum
+            return None
 
     def is_held(self, theta: Tensor) -> bool:
         """Whether priors keep the spread of the response, small at `theta`, from going to 0."""
@@ -479,9 +485,8 @@ class Objective:
         with torch.no_grad():
             for rows, part in self.parts:
                 at = part.at(theta)
-                check_spread(
-                    at.sites[RESPONSE]["fn"], part.data, self.name, is_held=lambda: self.is_held(theta)
-                )
+                response, held = at.sites[RESPONSE]["fn"], partial(self.is_held, theta)
+                check_spread(response, part.data, self.name, 1.0, held, self._scale_site)
                 nll -= float(at.log_prob(RESPONSE).sum())
                 prior = prior if rows.start else -float(at.prior())
         return nll, prior

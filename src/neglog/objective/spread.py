@@ -97,10 +97,12 @@ def check_spread(
     name: str,
     times: float = 1.0,
     is_held: Callable[[], bool] = lambda: False,
+    scale_site: Callable[[], str | None] = lambda: None,
 ) -> None:
     """Refuse a distribution of the observations, of a model of this name, that follows some rows exactly.
 
-    The message depends on `is_held`: whether priors keep the spread from falling for ever.
+    The message depends on `is_held`, whether priors keep the spread from falling for ever, and on
+    `scale_site`, the site that is the scale of all rows, if there is one.
 
     Raises:
         UnboundedLikelihoodError: naming the first of them.
@@ -117,11 +119,11 @@ def check_spread(
         else "spread falls until the prior of its logarithm holds it: the posterior has its mode below the "
         "rounding of `y`, beyond the range of float64"
     )
+    scale = scale_site()
+    known = f", or a known scale: pyro.condition(model, {{{scale!r}: torch.tensor(1.0)}})" if scale else ""
     raise UnboundedLikelihoodError(
         f"`{name}` fits {which} exactly (row {data.row(row)}: y = {float(y[row]):g}), so its "
-        f"{end}. Use fewer columns or more rows, condition "
-        "the scale at a known value, as pyro.condition(model, {'sigma': torch.tensor(1.0)}) does if it is "
-        "called sigma."
+        f"{end}. Use fewer columns or more rows{known}."
     )
 
 
