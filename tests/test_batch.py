@@ -240,7 +240,7 @@ def test_neither_order_nor_company_matters(model, monkeypatch):
     fit = mle_batch(model, x, y)
     order = torch.tensor([3, 6, 0, 5, 1, 4, 2])
     permuted = mle_batch(model, x[order], y[order])
-    monkeypatch.setattr(batch, "CHUNK", 1)  # one by one
+    monkeypatch.setattr(batch, "MAX_STACKED_NUMBERS", 1)  # one by one
     single = mle_batch(model, x, y)
     for name, value in fit.params.items():
         torch.testing.assert_close(permuted.params[name], value[order], rtol=1e-10, atol=1e-10)
@@ -437,7 +437,7 @@ def test_rows_that_are_replayed_are_those_of_the_model(name, monkeypatch):
     case = TABLE[name]
     (x, y), weights, keywords = case.sample(ROWS), counts(5), case.keywords(ROWS)
     expected = mle_batch(case.model, x, y, weights=weights, **keywords)
-    monkeypatch.setattr(replayed, "MANY", 0)
+    monkeypatch.setattr(replayed, "MIN_REPLAYED_ROWS", 0)
     used = []
     gradients = replayed.Replayed.gradients
     monkeypatch.setattr(

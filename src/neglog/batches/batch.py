@@ -47,7 +47,7 @@ from neglog.solvers.interior import quantile_regressions
 from neglog.solvers.together import Solutions, chords, newton_together
 from neglog.tracing import model_name, with_sizes
 
-CHUNK = 20_000_000
+MAX_STACKED_NUMBERS = 20_000_000
 """So many numbers, data sets times rows times columns, are held at a time."""
 
 
@@ -210,7 +210,7 @@ def _batch(
 ) -> BatchFit:
     """The fit of all data sets; where it is not `valued`, its likelihoods need not be known."""
     width = 1 if stack.shared_designs else 1 + max(call.design.shape[1] for call in layout.calls)
-    parts = torch.arange(stack.count).split(max(1, CHUNK // (stack.rows * width)))
+    parts = torch.arange(stack.count).split(max(1, MAX_STACKED_NUMBERS // (stack.rows * width)))
     begin = None if start is None else starting_point(layout.objective, start)
     found = [_fitted(layout, shape, stack, index, begin, valued) for index in parts]
     theta, nll, converged, steps = (torch.cat(part) for part in zip(*found, strict=True))

@@ -17,7 +17,7 @@ PART = 4_000_000
 """So many products of columns are held at a time."""
 EVEN = 1e-3
 """The smallest pivot, relative to the largest, of equations whose sums are exact enough."""
-SHARE = 0.1
+MIN_SQUARES_SHARE = 0.1
 """What is left of the squares of the residuals at least; less than that has cancelled."""
 
 
@@ -87,7 +87,7 @@ def _by_sums(problems: Likelihoods) -> Lines:
     left = (lack * more).sum((-2, -1)).clamp_min(0).sqrt()
     step = (step + more)[..., 0]
     rss = squares - torch.linalg.vecdot(slope, step)
-    sound = (failed == 0) & (_evenness(factor) > EVEN) & (rss > SHARE * squares)
+    sound = (failed == 0) & (_evenness(factor) > EVEN) & (rss > MIN_SQUARES_SHARE * squares)
     return Lines(near + step, rss, left, sound)
 
 

@@ -12,7 +12,7 @@ from neglog.data import Data
 from neglog.objective.objective import MAX_KEPT_BYTES, Objective
 from neglog.objective.rowwise import SLOPES, Rows, Rowwise
 
-MANY = 50_000
+MIN_REPLAYED_ROWS = 50_000
 """So many rows of all data sets together repay a graph."""
 
 
@@ -61,7 +61,7 @@ class Replayed:
 
 def replayed(objective: Objective, problems: Likelihoods) -> Replayed | None:
     """The rows of an objective, if data sets differ in weights alone, are many, and have no constants."""
-    few = problems.stack.count * problems.stack.rows < MANY
+    few = problems.stack.count * problems.stack.rows < MIN_REPLAYED_ROWS
     if few or not problems.weights_alone or problems.constants or objective.data.weights is not None:
         return None
     rowwise, names = objective.rowwise, [(predictor.name, None) for predictor in problems.predictors]

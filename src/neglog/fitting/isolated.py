@@ -12,9 +12,9 @@ MAX_SUBSPACES = 60
 """The number of subspaces after which the search is given up."""
 ROUNDED = 1e-6
 """The rounding of leverages that sum to 1."""
-SAMPLE_ROWS = 500
+SEARCHED_ROWS = 500
 """Numbers of rows, of the largest leverages and evenly spaced, that are searched where there are more."""
-ZERO = 1e-9
+ZERO_COMBINATION = 1e-9
 """The value of a combination of length 1 that is rounding."""
 
 
@@ -37,20 +37,20 @@ def isolated_rows(columns: Tensor, leverages: Tensor, most: int) -> Iterator[Ten
     frequent = rows[counts > most]
     if len(frequent):
         _, spread, across = torch.linalg.svd(frequent.T @ frequent)
-        space = across[int((spread > ZERO).sum()) :].T
+        space = across[int((spread > ZERO_COMBINATION).sum()) :].T
     for way in _Search(rows, counts, most).combinations(space, ()):
         values = columns @ (right[:rank].T @ (way / sizes[:rank]))
-        support = (values.abs() > ZERO).nonzero()[:, 0]
+        support = (values.abs() > ZERO_COMBINATION).nonzero()[:, 0]
         if len(support) <= most and len(values[support].sign().unique()) == 1:
             yield support
 
 
 def _searched(leverages: Tensor) -> Tensor:
     """The numbers of the rows that are searched."""
-    if len(leverages) <= 2 * SAMPLE_ROWS:
+    if len(leverages) <= 2 * SEARCHED_ROWS:
         return torch.arange(len(leverages))
-    spaced = torch.linspace(0, len(leverages) - 1, SAMPLE_ROWS).long()
-    return torch.cat([leverages.topk(SAMPLE_ROWS).indices, spaced]).unique()
+    spaced = torch.linspace(0, len(leverages) - 1, SEARCHED_ROWS).long()
+    return torch.cat([leverages.topk(SEARCHED_ROWS).indices, spaced]).unique()
 
 
 @dataclass
@@ -68,7 +68,7 @@ class _Search:
         if space.shape[1] == 0 or self.visited > MAX_SUBSPACES:
             return
         leverages = (self.rows @ space).square().sum(1)
-        zero = leverages <= ZERO**2
+        zero = leverages <= ZERO_COMBINATION**2
         if bool(zero[list(inside)].any()) or self._is_spread_out(leverages, list(inside)):
             return
         if space.shape[1] == 1:

@@ -37,7 +37,7 @@ FOLDS = (0.0, 5.0, 10.0, 15.0, 20.0)
 """The logarithms of the factors by which the spread grows further."""
 DOUBLINGS = 8
 """The most doublings of the way to the uniform density, along which its loss falls to the limit."""
-FEW_ROWS = 10
+MAX_NAMED_ROWS = 10
 """The largest number of rows that a message names."""
 MOVED = 1e-6
 """Change of a row's predictor along a direction, as a share of the largest, below which it is rounding."""
@@ -169,7 +169,7 @@ def _moved_rows(objective: Objective, own: str, runaway: Recession) -> str:
         if site is not None and columns.shape[1] == site.size:
             moves = moves + columns.detach() @ runaway.unconstrained[site.place]
     rows = (moves.abs() > MOVED * moves.abs().amax()).nonzero()[:, 0].tolist()
-    if len(rows) > FEW_ROWS:
+    if len(rows) > MAX_NAMED_ROWS:
         return ""
     return f" (row{'s' * (len(rows) > 1)} {', '.join(str(objective.data.row(row)) for row in rows)})"
 

@@ -12,7 +12,7 @@ from neglog.objective.units import ORDINARY, initial_in_units, log_size
 
 UNRESOLVED = 1e14
 """The loss in nats a row that shows priors of another unit than that of `y`."""
-SHARE = 1e-3
+LOSS_SHARE_WITHOUT_PRIORS = 1e-3
 """The share of such a loss that is left without the priors, where they are what makes it."""
 
 
@@ -34,7 +34,7 @@ def check_prior_units(objective: Objective) -> None:
 
     free = unheld(initial_in_units(objective.initial, data.y, places, unheld))
     most = UNRESOLVED * objective.sample.data.count
-    if held <= most or not free < SHARE * held:
+    if held <= most or not free < LOSS_SHARE_WITHOUT_PRIORS * held:
         return
     order = f"1e{math.floor(log_size(data.y) / math.log(10.0))}"
     raise DataError(

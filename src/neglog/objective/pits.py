@@ -15,7 +15,7 @@ NARROW_SHARE = 1e-4
 """A spread of a component below this share of that of the response is looked at."""
 ROUNDINGS = 64
 """Residuals of at most so many roundings of the largest response are exactly 0."""
-LOG_FALLS = (0.0, 10.0, 20.0)
+COMPONENT_LOG_FALLS = (0.0, 10.0, 20.0)
 """Falls of the logarithm of a spread between which priors may not rise by more than the likelihood does."""
 
 
@@ -78,8 +78,10 @@ def falls(objective: Objective, theta: Tensor, component: int, rows: Tensor) -> 
     (way,) = torch.autograd.grad(log_sigma, leaf)
     if not bool(torch.isfinite(way).all() and way.any()):
         return False
-    priors = [objective.prior_terms(theta - t * way / (way @ way), curved=False)[0] for t in LOG_FALLS]
+    priors = [
+        objective.prior_terms(theta - t * way / (way @ way), curved=False)[0] for t in COMPONENT_LOG_FALLS
+    ]
     weights = objective.data.weights
     gain = float(len(rows)) if weights is None else float(weights[rows].sum())
-    steps = zip(LOG_FALLS[1:], LOG_FALLS, priors[1:], priors, strict=False)
+    steps = zip(COMPONENT_LOG_FALLS[1:], COMPONENT_LOG_FALLS, priors[1:], priors, strict=False)
     return all(after - before < gain * (t - s) for t, s, after, before in steps)

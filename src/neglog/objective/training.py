@@ -16,7 +16,7 @@ from neglog.objective.objective import Objective
 from neglog.objective.replay import Replay
 from neglog.tracing import Run, run, seeded
 
-FEW_ROWS = 10_000
+MAX_PROBED_ROWS = 10_000
 """Of more rows than this a sample decides whether a network depends on its mode."""
 REASON = "the network is in training mode, and a graph holds neither random numbers nor updates of buffers"
 KNOWN = "training_mode"
@@ -33,7 +33,7 @@ def depends_on_mode(coordinates: Coordinates) -> bool:
 @torch.no_grad()
 def _differs(coordinates: Coordinates) -> bool:
     objective = coordinates.objective
-    few = objective.few if objective.rows > FEW_ROWS else objective
+    few = objective.few if objective.rows > MAX_PROBED_ROWS else objective
     values = few.params(few.initial)
     still = run(few.model, few.data, Run(values)).networks
     constants = {name: dict(at.constants) for name, at in still.items()}

@@ -20,7 +20,7 @@ from neglog.tracing import Run, run
 
 FEATURE_TOLERANCE = 1e-9
 """Largest relative difference between features of rows one by one and of all rows together."""
-COMPARED_ROWS = 8
+PROBED_ROWS = 8
 """Rows on which the two are compared."""
 
 Row = Callable[..., tuple[Tensor, ...]]
@@ -82,10 +82,10 @@ class Features:
         weights = self.objective.initial[self.places] + 2.0**-6
         try:
             row, numbers = self._traced(weights)
-            few = [part[:COMPARED_ROWS] for part in numbers]
+            few = [part[:PROBED_ROWS] for part in numbers]
             with torch.no_grad():
                 apart = vmap(row, in_dims=(None, *(0 for _ in few)))(weights, *few)
-                whole = [design[:COMPARED_ROWS] for design in self(weights)]
+                whole = [design[:PROBED_ROWS] for design in self(weights)]
         except Exception:  # torch cannot trace or vectorise the network: steps do without these derivatives
             return None
         same = all(

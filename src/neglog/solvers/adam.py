@@ -16,7 +16,7 @@ from neglog.solvers.solution import Solution
 from neglog.solvers.stochastic import Bar, MaybeKinked, batches, certified, is_flat
 
 BETAS = (0.9, 0.999)
-EPSILON = 1e-8
+DENOMINATOR_EPSILON = 1e-8
 LOOKED_AT = 50
 """After so many steps the losses are looked at: to look at each would cost more than the step."""
 
@@ -132,5 +132,7 @@ class Moments:
         torch.sqrt(self.second, out=self.root)
         # The means start at 0, which is made good here: m / (1 - β₁ᵗ) over sqrt(v / (1 - β₂ᵗ)) + ε.
         z.addcdiv_(
-            self.first, self.root.add_(EPSILON * grown), value=-rate * grown / (1 - BETAS[0] ** self.steps)
+            self.first,
+            self.root.add_(DENOMINATOR_EPSILON * grown),
+            value=-rate * grown / (1 - BETAS[0] ** self.steps),
         )

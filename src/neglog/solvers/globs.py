@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from neglog.solvers.approach import approached
 from neglog.solvers.frisch import Interior, begin, least_squares
-from neglog.solvers.lines import ZERO, Array, Index, Lines
+from neglog.solvers.lines import ZERO_RESIDUAL, Array, Index, Lines
 from neglog.solvers.vertex import Vertex, basis_of, pivoted, vertex_at
 
-MANY = 4_000
+MIN_GLOBBED_ROWS = 4_000
 """From so many rows on most of them are put into globs."""
 ROUNDS = 6
 """So often rows are taken back, or more are let decide, before all do."""
@@ -26,7 +26,7 @@ WIDE = 4.0
 """Rows within so many standard deviations of what the line of a sample is off by decide at first."""
 NARROW = 3.0
 """Rows within so many lengths of the last step towards the line decide in the end."""
-FEW = 1_000
+MIN_SEARCHED_ROWS = 1_000
 """So few rows are not searched for those that decide."""
 
 
@@ -75,7 +75,9 @@ class _Counts:
 Solve = Callable[[Lines, Array], "Optimum | None"]
 
 
-def optimum(lines: Lines, max_steps: int, many: int = MANY, near: Near | None = None) -> Optimum | None:
+def optimum(
+    lines: Lines, max_steps: int, many: int = MIN_GLOBBED_ROWS, near: Near | None = None
+) -> Optimum | None:
     """A vertex that minimises the loss, certified on all rows; None if no vertex was.
 
     A sample says which rows are surely above or below the line, and their sums take their place: one walk
@@ -165,11 +167,14 @@ def _of_many(lines: Lines, whole: Solve, many: int, near: Near | None, counts: _
 
 def _of_part(lines: Lines, z: Array, whole: Solve, counts: _Counts) -> Optimum | None:
     """The optimum of rows next to the line, by those next to where Newton steps lead."""
-    if lines.rows < max(FEW, 40 * lines.size):
+    if lines.rows < max(MIN_SEARCHED_ROWS, 40 * lines.size):
         return whole(lines, z)
     at = approached(lines, z, 2 / WIDE)
     sizes = np.abs(at.residuals[: lines.rows - lines.globs])
-    least, rounding = min(len(sizes) - 1, 20 * lines.size), 1e3 * ZERO * np.abs(lines.y[: len(sizes)]).max()
+    least, rounding = (
+        min(len(sizes) - 1, 20 * lines.size),
+        1e3 * ZERO_RESIDUAL * np.abs(lines.y[: len(sizes)]).max(),
+    )
     width = max(NARROW * at.moved, float(np.partition(sizes, least)[least]), rounding)
     for _ in range(ROUNDS):
         part = _globbed(lines, at.z, -width, width)
@@ -276,7 +281,7 @@ def _strayed(lines: Lines, z: Array, sides: NDArray[np.int8]) -> tuple[Index, fl
         off = side * (y - lines.at(z, rows))
         weighted = lines.weights[rows] * off
         loss += 0.5 * float(weighted.sum()) + (lines.tau - 0.5) * float(weighted @ side)
-        close = np.flatnonzero(~(off > 1e3 * ZERO * (np.abs(y) + size)) & (side != 0))
+        close = np.flatnonzero(~(off > 1e3 * ZERO_RESIDUAL * (np.abs(y) + size)) & (side != 0))
         if len(close):
             found.append(rows.start + close[~(off[close] > lines.rounding(z, rows.start + close))])
     return np.concatenate([np.zeros(0, dtype=np.intp), *found]), loss

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-NEAR = 1e-1
+VERTEX_GAP = 1e-1
 """A duality gap below this share of the loss is near enough for a vertex to be tried."""
-ZERO = 1e-11
+ZERO_SHARE = 1e-11
 """A residual below this share of the largest response is zero up to rounding."""
-SLACK = 1e-8
+DUAL_TOLERANCE = 1e-8
 """How far outside [0, 1] a dual variable may be by rounding."""
 
 
@@ -135,7 +135,7 @@ class _Interior:
         """The lines `(S, P)` through the rows that are about to be fitted exactly, and which are optimal."""
         residuals = self.v - self.u
         loss = (self.weights * residuals * (self.tau - (residuals < 0).to(residuals))).sum(-1)
-        tried = (self._gap() <= NEAR * loss).nonzero()[:, 0]
+        tried = (self._gap() <= VERTEX_GAP * loss).nonzero()[:, 0]
         b, certified = self.b.clone(), torch.zeros(len(self.b), dtype=torch.bool)
         if len(tried):
             part = self if len(tried) == len(self.b) else self.take(tried)
@@ -148,12 +148,12 @@ class _Interior:
         b, failed = torch.linalg.solve_ex(basis, self.y.gather(1, rows)[..., None])
         b = b[..., 0]
         residuals = (self.y - _lines(self.design, b)).scatter(1, rows, 0.0)
-        zero = residuals.abs() <= ZERO * self.y.abs().amax(-1, keepdim=True)
+        zero = residuals.abs() <= ZERO_SHARE * self.y.abs().amax(-1, keepdim=True)
         a = torch.where(zero, self.a, (residuals > 0).to(residuals)).scatter(1, rows, 0.0)
         missing = _gather(self.design, self.weights * (1 - self.tau - a))
         weighted, failed_too = torch.linalg.solve_ex(basis.mT, missing[..., None])
         duals = weighted[..., 0] / self.weights.gather(1, rows)
-        inside = ((duals >= -SLACK) & (duals <= 1 + SLACK)).all(-1)
+        inside = ((duals >= -DUAL_TOLERANCE) & (duals <= 1 + DUAL_TOLERANCE)).all(-1)
         return b, inside & (failed == 0) & (failed_too == 0) & torch.isfinite(b).all(-1)
 
     def _basis(self) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neglog.solvers.continuation import Continuation
-from neglog.solvers.globs import MANY, Near, optimum
+from neglog.solvers.globs import MIN_GLOBBED_ROWS, Near, optimum
 from neglog.solvers.lines import Piecewise
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Solution
@@ -40,7 +40,7 @@ class InteriorPoint(Settings):
     """
 
     max_steps: int = 100
-    _many: int = MANY
+    _many: int = MIN_GLOBBED_ROWS
     _shift: float | None = None
 
     def minimise(self, problem: Piecewise, start: Tensor, progress: bool = False) -> Solution:

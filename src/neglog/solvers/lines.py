@@ -15,9 +15,9 @@ from neglog.solvers.solution import Kinked
 
 Array = NDArray[np.floating[Any]]
 Index = NDArray[np.intp]
-CHUNK = 65_536
+CACHED_NUMBERS = 65_536
 """So many numbers of a design are worked on at a time: they stay in the cache."""
-ZERO = 1e-12
+ZERO_RESIDUAL = 1e-12
 """A residual of less than this share of what it is the difference of is zero up to rounding."""
 SOME = 256
 """The number of rows, evenly spaced, that determine the unit of a design."""
@@ -58,7 +58,10 @@ class Lines:
 
     def chunks(self, stop: int | None = None) -> Iterator[slice]:
         """Parts of the rows, up to `stop`, that stay in the cache."""
-        step, stop = max(256, CHUNK // max(1, self.columns.shape[1])), self.rows if stop is None else stop
+        step, stop = (
+            max(256, CACHED_NUMBERS // max(1, self.columns.shape[1])),
+            self.rows if stop is None else stop,
+        )
         return (slice(start, min(start + step, stop)) for start in range(0, stop, step))
 
     def at(self, z: Array, rows: Any = slice(None)) -> Array:
@@ -112,7 +115,7 @@ class Lines:
         sizes, count = np.abs(residuals), 8 * self.size + 8
         while True:
             least = np.argpartition(sizes, count)[:count] if count < self.rows else np.arange(self.rows)
-            near = np.union1d(least, np.flatnonzero(sizes <= 1e3 * ZERO * np.abs(self.y)))
+            near = np.union1d(least, np.flatnonzero(sizes <= 1e3 * ZERO_RESIDUAL * np.abs(self.y)))
             zero = sizes[near] <= self.rounding(z, near)
             if zero.sum() < len(near) // 2 or len(least) == self.rows:
                 return near[zero]
@@ -123,10 +126,10 @@ class Lines:
 
         Most of it is that of the terms of each; the coefficients themselves are sums that may cancel.
         """
-        terms = ZERO * np.abs(self.transform @ z) + SUM * (np.abs(self.transform) @ np.abs(z))
+        terms = ZERO_RESIDUAL * np.abs(self.transform @ z) + SUM * (np.abs(self.transform) @ np.abs(z))
         columns = np.abs(self.columns[rows])
         sums = columns @ terms[1:] + terms[0] if self.one else columns @ terms
-        return ZERO * np.abs(self.y[rows]) + sums
+        return ZERO_RESIDUAL * np.abs(self.y[rows]) + sums
 
 
 class Piecewise(Protocol):

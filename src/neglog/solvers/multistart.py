@@ -14,11 +14,11 @@ from neglog.errors import UnboundedLikelihoodError
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
 
-FEW = 20_000
+MAX_COMPARED_ROWS = 20_000
 """Of more rows than this a sample says which start is the best."""
 SAME = 1e-6
 """Losses that differ by less, in nats and relative to a thousandth of the loss, are of one optimum."""
-NEAR = 1.0
+SAME_OPTIMUM_DISTANCE = 1.0
 """A start that comes so near to a known optimum, in standard errors, is led there,"""
 ALIKE = 0.1
 """if its loss and its slope are by so much those of the parabola around it."""
@@ -49,7 +49,7 @@ class MultiStart(Settings):
                 optimum beside so wide a chasm says little.
         """
         few = problem
-        while few.rows > FEW and (sample := few.sample()) is not None:
+        while few.rows > MAX_COMPARED_ROWS and (sample := few.sample()) is not None:
             few = sample
         ends = self._ends(few, torch.cat([start[None], self.starts]), progress)
         best = min(
@@ -115,7 +115,7 @@ def _is_around(end: Solution, z: Tensor, value: float, gradient: Tensor) -> bool
     slope = end.hessian @ step
     square = float(step @ slope)
     alike = abs(value - end.value - 0.5 * square) <= ALIKE * square + SAME
-    if not (0 <= square <= NEAR**2 and alike):
+    if not (0 <= square <= SAME_OPTIMUM_DISTANCE**2 and alike):
         return False
     # The slope that is left, as a distance in standard errors.
     rest = gradient - slope

@@ -19,7 +19,7 @@ Look = Callable[[Tensor], tuple[float, Tensor, Tensor]]
 EPSILON = torch.finfo(torch.float64).eps
 ROUGH = 64
 """Log-gamma functions round so many times as much as sums do."""
-NEAR = 1e-2
+CONSTANT_CURVATURE_STEP = 1e-2
 """Over steps of less than this, in units of the noise of a row, the curvature hardly changes."""
 SLOW = 0.1
 """Steps that do not shrink the decrement by this are taken with a new Hessian."""
@@ -103,7 +103,7 @@ class Newton(Settings):
                 if definite:  # one more step shrinks the error as much again, or squares it
                     at = replace(at, z=at.z + direction, value=at.value - 0.5 * decrement**2)
                 return stopped(definite, _status(decrement, step, definite))
-            small = definite and decrement <= NEAR * math.sqrt(problem.rows)
+            small = definite and decrement <= CONSTANT_CURVATURE_STEP * math.sqrt(problem.rows)
             near = sample is not None and small and not borrowed
             moved = _line_search(problem, look, at, direction, definite, noise, near)
             if moved is None and reused:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from neglog.solvers.quadratic import EPSILON, EXACT, Array, Quadratic
+from neglog.solvers.newton import EPSILON
+from neglog.solvers.quadratic import EXACT, Array, Quadratic
 
 TRIES = 8
 """So many coefficients come in or leave at a kink before the search starts anew."""

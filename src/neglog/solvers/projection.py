@@ -17,7 +17,7 @@ PLAIN = 50
 """Far from an optimum the curvature tells little: so many steps go without it."""
 DAMPED = 0.1
 """The share of its diagonal that is added to the curvature at first."""
-LEAST = 1e-4
+MIN_ADDED_SHARE = 1e-4
 """The share that is added at least."""
 FACTOR = 4.0
 """By this the share falls where steps go well, and grows where they do not."""
@@ -149,7 +149,7 @@ class _Search:
         """Another matrix of curvature, damped as the steps with the last one say (Levenberg, Marquardt)."""
         if self.factor is not None:
             went_well = self.hard <= 0.3 * self.age
-            self.damped = max(LEAST, self.damped / FACTOR) if went_well else self.damped * FACTOR
+            self.damped = max(MIN_ADDED_SHARE, self.damped / FACTOR) if went_well else self.damped * FACTOR
         self.age = self.hard = 0
         curvature = self.problem.gauss_newton(self.at[0])
         self.factor = None

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from neglog.errors import UnboundedLikelihoodError
-from neglog.solvers.newton import EPSILON, NEAR, ROUGH, ROUGHLY, SLOW
+from neglog.solvers.newton import CONSTANT_CURVATURE_STEP, EPSILON, ROUGH, ROUGHLY, SLOW
 from neglog.solvers.quadratic import Quadratic
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution, largest_of, scaled_eigen
 
-FLAT = 1e-10
+MIN_SMOOTH_CURVATURE = 1e-10
 """A curvature of less than this share of the largest is none."""
 
 
@@ -194,7 +194,7 @@ def _line_search(problem: Penalised, at: _Point, step: Step, noise: float) -> _P
 
     A short full step hardly changes the curvature, so the Hessian is kept where with it the optimum is near.
     """
-    near = step.decrement <= NEAR * math.sqrt(problem.rows)
+    near = step.decrement <= CONSTANT_CURVATURE_STEP * math.sqrt(problem.rows)
     length = 1.0
     while length == 1.0 or length * -step.descent >= noise * 1e-3:
         z = step.to if length == 1.0 else torch.lerp(at.z, step.to, length)
@@ -215,7 +215,7 @@ def _convex(hessian: Tensor, rows: int) -> Tensor:
     if not int(torch.linalg.cholesky_ex(hessian).info):
         return hessian
     values, vectors, scale = scaled_eigen(hessian)
-    if values[0] >= -FLAT * values[-1]:
+    if values[0] >= -MIN_SMOOTH_CURVATURE * values[-1]:
         return hessian
     return (vectors * values.abs()) @ vectors.T / scale / scale[:, None]
 
@@ -226,14 +226,19 @@ def _verdict(problem: Penalised, at: _Point, decrement: float, steps: int) -> tu
     cornered = penalty.l1 > 0
     held = cornered & (at.z == penalty.centre)
     curvature = at.hessian + torch.diag(penalty.l2)
-    if not (_curved(curvature, ~held, -FLAT) and _curved(curvature, ~cornered, FLAT)):
+    if not (
+        _curved(curvature, ~held, -MIN_SMOOTH_CURVATURE)
+        and _curved(curvature, ~cornered, MIN_SMOOTH_CURVATURE)
+    ):
         return f"stationary after {steps} steps, but the Hessian is not positive definite there", False
     where = "at their priors' location" if bool(penalty.centre.any()) else "0"
     count = f"{int(held.sum())} of {int(cornered.sum())} coefficients exactly {where}"
     status = f"optimum: subgradient condition holds to {decrement:.0e} after {steps} steps, {count}"
     # Every optimum is 0 where the slope is within the corner's (Tibshirani 2013).
     within = held & (at.gradient.abs() < (1 - 1e-7) * penalty.l1)
-    return status if _curved(curvature, ~within, FLAT) else f"{status}; it need not be unique", True
+    return status if _curved(
+        curvature, ~within, MIN_SMOOTH_CURVATURE
+    ) else f"{status}; it need not be unique", True
 
 
 def _curved(hessian: Tensor, places: Tensor, least: float) -> bool:

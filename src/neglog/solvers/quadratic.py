@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from neglog.solvers.newton import EPSILON
+
 Array = NDArray[np.float64]
 
 EXACT = 1e-12
 """A slope beyond a corner's is there, in standard errors, from this on."""
-FLAT = 1e-12
+MIN_RELATIVE_CURVATURE = 1e-12
 """A curvature of less than this share of the largest is none."""
-EPSILON = float(np.finfo(np.float64).eps)
 
 
 class Quadratic:
@@ -90,10 +91,10 @@ class Quadratic:
 def _direction(hessian: Array, slope: Array) -> tuple[Array, bool]:
     """The step to the minimum of a face, or where there is none, a step downhill where it is flat."""
     factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(hessian))
-    if not bool(failed) and (not len(slope) or float(factor.diagonal().min()) > FLAT**0.5):
+    if not bool(failed) and (not len(slope) or float(factor.diagonal().min()) > MIN_RELATIVE_CURVATURE**0.5):
         return -torch.cholesky_solve(torch.from_numpy(slope)[:, None], factor)[:, 0].numpy(), False
     values, vectors = np.linalg.eigh(hessian)
-    along, curved = vectors.T @ slope, values > FLAT * values[-1]
+    along, curved = vectors.T @ slope, values > MIN_RELATIVE_CURVATURE * values[-1]
     downhill = np.where(curved, 0.0, along)
     if np.abs(downhill).max() > 1e-9 * (1 + np.abs(slope).max()):
         return -vectors @ downhill, True

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-LEAST = 1e-6
+MIN_PIVOT_SPAN = 1e-6
 """A Cholesky factor whose pivots span no more than this says which way to go."""
 FLAT = 1e-10
 """A curvature below this share of the largest, of a Hessian scaled to a unit diagonal, is rounding."""
@@ -126,7 +126,7 @@ def newton_direction(hessian: Tensor, gradient: Tensor, rows: int = 1) -> tuple[
         return torch.full_like(gradient, math.nan), math.nan, False
     factor, failed = torch.linalg.cholesky_ex(hessian)
     pivots = factor.diagonal().tolist()
-    if not failed and pivots and min(pivots) > LEAST * largest_of(*pivots):
+    if not failed and pivots and min(pivots) > MIN_PIVOT_SPAN * largest_of(*pivots):
         direction = -torch.cholesky_solve(gradient[:, None], factor)[:, 0]
         return direction, math.sqrt(largest_of(0.0, -float(gradient @ direction))), True
     number = gradient.new_full((1,), rows)
@@ -168,4 +168,4 @@ def _eigen_directions(hessian: Tensor, gradient: Tensor, rows: Tensor) -> tuple[
 
 def _well_conditioned(factor: Tensor) -> Tensor:
     diagonal = factor.diagonal(dim1=-2, dim2=-1)
-    return diagonal.amin(-1) > LEAST * diagonal.amax(-1)
+    return diagonal.amin(-1) > MIN_PIVOT_SPAN * diagonal.amax(-1)

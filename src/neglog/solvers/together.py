@@ -17,7 +17,7 @@ from neglog.solvers.solution import newton_directions
 
 KEEP = 0.02
 """A Hessian is kept for another step where the last one left this share of the decrement, or less."""
-NEAR = 1e-5
+QUADRATIC_DISTANCE = 1e-5
 """Within so many standard errors of an optimum the model of second order is exact to rounding."""
 
 
@@ -324,7 +324,7 @@ def chords(
         direction, decrement, definite = newton_directions(hessian[index], slope, rows[index])
         sound &= definite if last is None else definite & (decrement < KEEP * last)
         left = decrement if last is None else decrement * decrement / last
-        arrived = sound & (left <= 0.1 * tolerance) & (decrement <= NEAR)
+        arrived = sound & (left <= 0.1 * tolerance) & (decrement <= QUADRATIC_DISTANCE)
         z[index[sound]] += direction[sound]
         converged[index[arrived]], steps[index] = True, step
         going = sound & ~arrived
@@ -345,7 +345,7 @@ def _last_step(
 ) -> tuple[Tensor, Tensor]:
     """One more full step where it is wanted: at the tolerance it squares the error."""
     z, value = at.z.clone(), at.value.clone()
-    near = wanted & good & (decrement <= NEAR)
+    near = wanted & good & (decrement <= QUADRATIC_DISTANCE)
     z[near] += direction[near]
     value[near] -= 0.5 * decrement[near] ** 2
     index = (wanted & ~near).nonzero()[:, 0]

@@ -15,7 +15,7 @@ from neglog.solvers.solution import Problem, Solution, newton_direction
 EPSILON = torch.finfo(torch.float64).eps
 ROUGH = 64
 """Log-gamma functions round so many times as much as sums do."""
-NEAR = 1e-6
+SMALL_STEP = 1e-6
 """A full Gauss-Newton step this small beside the parameters leaves the rest to Newton's method."""
 TINY = 1e-14
 """A curvature below this share of the largest is lost in rounding."""
@@ -100,7 +100,7 @@ def _approach(walk: _Walk) -> None:
         if model is None or not float(model[moving][:, moving].abs().max()) > 0:
             return
         size = walk.step(model, moving)
-        if size is None or size < NEAR:
+        if size is None or size < SMALL_STEP:
             return
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from neglog.solvers.lines import Array, Index, Lines
 from neglog.solvers.solution import largest_of
 
-SLACK = 1e-9
+BORDER_TOLERANCE = 1e-9
 """How far outside [0, 1] a dual may be by rounding, and how near to a border it counts as on it."""
 INSIDE = 30
 """So many steps are taken towards duals that balance, where more rows than coefficients are on a line."""
@@ -36,7 +36,7 @@ class Vertex:
     @property
     def certified(self) -> bool:
         """Whether it is an optimum, up to rounding."""
-        return self.violation <= SLACK
+        return self.violation <= BORDER_TOLERANCE
 
 
 def vertex_at(lines: Lines, basis: Index, guess: Array | float = 0.5) -> Vertex | None:
@@ -207,7 +207,7 @@ def level_direction(lines: Lines, held: Index, duals: Array) -> Array | None:
     a border only to that side. Such a d exists unless positive combinations of these sides cancel (Stiemke's
     lemma); the one that comes nearest to that is such a d itself.
     """
-    inside = (duals > SLACK) & (duals < 1 - SLACK)
+    inside = (duals > BORDER_TOLERANCE) & (duals < 1 - BORDER_TOLERANCE)
     design = lines.design(held)
     sizes = np.sqrt(np.einsum("ij,ij->i", design, design))
     design = design / np.where(sizes > 0, sizes, 1.0)[:, None]
@@ -216,9 +216,9 @@ def level_direction(lines: Lines, held: Index, duals: Array) -> Array | None:
     level = right[int((values > INDEPENDENT * values.max(initial=0.0)).sum()) :].T
     sides = (np.where(duals > 0.5, -1.0, 1.0)[:, None] * (design @ level))[~inside]
     sides = np.unique(sides.round(12), axis=0)
-    sides = sides[np.abs(sides).max(1, initial=0.0) > SLACK]
+    sides = sides[np.abs(sides).max(1, initial=0.0) > BORDER_TOLERANCE]
     nearest = _nearest(sides)
-    return level @ nearest if np.linalg.norm(nearest) > SLACK * (1 + len(sides)) else None
+    return level @ nearest if np.linalg.norm(nearest) > BORDER_TOLERANCE * (1 + len(sides)) else None
 
 
 def middle(lines: Lines, z: Array, held: Index, direction: Array) -> tuple[Array, Array]:
