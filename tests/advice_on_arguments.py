@@ -12,7 +12,7 @@ from torch import nn
 
 import neglog
 from neglog import losses, map_estimate, mle, models, with_priors
-from neglog.errors import DataError, ModelError, UnboundedLikelihoodError
+from neglog.errors import DataError, ModelError, SingularDesignError, UnboundedLikelihoodError
 from neglog.export import save
 from neglog.formula import learn
 from neglog.formula.tagged import from_json
@@ -59,6 +59,16 @@ def two_outputs(x, y=None):
 def steps(learning_rate):
     solver = Adam(steps=20, learning_rate=learning_rate, rescale=False)
     return fitted(models.heteroscedastic, 1e4 * X, estimate=map_estimate, solver=solver)
+
+
+def of_logarithms(x, y=None):
+    location, scale = linear("location", x), pyro.sample("scale", dist.HalfNormal(ONE))
+    with rows(x):
+        return pyro.sample("y", dist.Laplace(location, scale), obs=None if y is None else torch.log(y))
+
+
+def batched(model, y):
+    return lambda _: neglog.mle_batch(model, X, y)
 
 
 FEW = np.where(np.arange(N) < 15, 0.0, Y)
@@ -168,6 +178,34 @@ ROWS: dict[str, Row] = {
         "`zeta`",
         provoke=fitted(partial(models.gaussian, zeta=1.0)),
         follow=fitted(models.gaussian),
+    ),
+    "a call without its fit": row(
+        ModelError,
+        "'fit'",
+        "Call it as covariance(fit",
+        provoke=lambda _: neglog.covariance(),
+        follow=lambda _: neglog.covariance(mle(models.gaussian, X, Y)),
+    ),
+    "a table that is no data frame": row(
+        DataError,
+        "`table`",
+        "pandas.DataFrame(table)",
+        provoke=lambda _: learn("y ~ a", {"y": Y, "a": X[:, 0]}),
+        follow=lambda _: learn("y ~ a", pd.DataFrame({"y": Y, "a": X[:, 0]})),
+    ),
+    "a column of zeros": row(
+        SingularDesignError,
+        "0 in every row",
+        "Leave it out",
+        provoke=fitted(models.gaussian, X * [1.0, 0.0]),
+        follow=fitted(models.gaussian, X[:, :1]),
+    ),
+    "absolute values of logarithms in a batch": row(
+        ModelError,
+        "a function of `y`",
+        "pass that function as `y`",
+        provoke=batched(of_logarithms, np.exp(np.stack([Y, -Y]))),
+        follow=batched(models.laplace, np.stack([Y, -Y])),
     ),
     "components of few rows": row(
         UnboundedLikelihoodError,

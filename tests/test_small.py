@@ -117,6 +117,7 @@ def test_predictors_are_known_without_a_run(name):
 def test_the_noise_is_that_of_the_model(name, monkeypatch):
     objective = problem(name)[0].objective
     theta = starting_point(objective, None)
+    assert isinstance(objective.rowwise, Rowwise)
     assert objective.replayed is not None
     found = [block.triangle for block in rescaled(objective, theta).blocks]
     monkeypatch.setattr(Objective, "replayed", None)

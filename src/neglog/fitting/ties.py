@@ -15,7 +15,10 @@ from neglog.objective.pits import falls
 from neglog.solvers import Solution
 
 MOST_OF = 0.5
-"""The share of the rows of a component above which equal responses make up most of it."""
+"""The share of the rows of a component above which equal responses can make up most of it."""
+NEARLY_ALL = 0.75
+"""The share of the rows of a fitted component above which equal responses are worth a warning: responses that
+are rounded have smaller ties."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def with_tie(objective: Objective, theta: Tensor, solution: Solution) -> Solutio
     shares = torch.softmax(response.components(objective.data.y), dim=-1)
     held = shares[tie.rows].sum(dim=0)
     k = int(held.argmax())
-    if float(held[k]) <= MOST_OF * float(shares[:, k].sum()):
+    if float(held[k]) <= NEARLY_ALL * float(shares[:, k].sum()):
         return solution
     spread = float(response.sigmas.expand_as(shares)[tie.rows[0], k])
     found = (

@@ -87,7 +87,10 @@ class Newton(Settings):
             if at.hessian is not None:
                 curvature, borrowed = at.hessian, False
             if curvature is None or not bool(torch.isfinite(curvature).all()):
-                return stopped(False, f"the curvature is not finite after {step} steps")
+                if step:
+                    return stopped(False, f"the curvature is not finite after {step} steps")
+                # A loss may have a corner where no column counts; its curvature is about one a row nearby.
+                curvature, borrowed = problem.rows * torch.eye(len(at.z), dtype=at.z.dtype), True
             if not bool(torch.isfinite(at.gradient).all()):
                 return stopped(False, f"the gradient is not finite after {step} steps")
             before, reused = decrement, at.hessian is None
