@@ -48,7 +48,7 @@ from neglog.solvers.together import Solutions, chords, newton_together
 from neglog.tracing import model_name, with_sizes
 
 MAX_STACKED_NUMBERS = 20_000_000
-"""So many numbers, data sets times rows times columns, are held at a time."""
+"""The size of a chunk of data sets: numbers, that is data sets times rows times columns."""
 
 
 @dataclass(frozen=True)

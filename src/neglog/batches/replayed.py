@@ -13,7 +13,7 @@ from neglog.objective.objective import MAX_KEPT_BYTES, Objective
 from neglog.objective.rowwise import SLOPES, Rows, Rowwise
 
 MIN_REPLAYED_ROWS = 50_000
-"""So many rows of all data sets together repay a graph."""
+"""The number of rows, of all data sets together, from which a graph repays its recording."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -109,4 +109,4 @@ def _is_well_conditioned(products: Tensor) -> bool:
     sizes = products.diagonal().sqrt()
     if not bool((sizes > 0).all() & torch.isfinite(products).all()):
         return False
-    return not float(torch.linalg.eigvalsh(products / sizes / sizes[:, None])[0]) < MIN_EIGENVALUE
+    return float(torch.linalg.eigvalsh(products / sizes / sizes[:, None])[0]) >= MIN_EIGENVALUE

@@ -82,15 +82,12 @@ class Links:
     def is_scale(self, name: str) -> bool:
         """Whether a site is the scale of a real response, or those of its components."""
         site = self.objective.sites[name]
-        value = self.objective.params(self.theta)[name]
-        if (
-            not self.is_real
-            or is_real(site.fn.support)
-            or not bool(site.fn.support.check(value * math.exp(LINK_STEP)).all())
-        ):
+        larger = self.objective.params(self.theta)[name] * math.exp(LINK_STEP)
+        is_positive = not is_real(site.fn.support) and bool(site.fn.support.check(larger).all())
+        if not (self.is_real and is_positive):
             return False
         theta = self.theta.clone()
-        theta[site.place] = site.transform.inv(value * math.exp(LINK_STEP)).reshape(-1)
+        theta[site.place] = site.transform.inv(larger).reshape(-1)
         return self._power(lambda etas: self._response(theta, etas)) == 1.0
 
     def _response(self, theta: Tensor, etas: dict[str, Tensor]) -> Any:

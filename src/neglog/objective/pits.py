@@ -12,9 +12,9 @@ from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
 
 NARROW_SHARE = 1e-4
-"""A spread of a component below this share of that of the response is looked at."""
+"""The spread of a component, as a share of that of the response, below which its rows are examined."""
 ROUNDINGS = 64
-"""Residuals of at most so many roundings of the largest response are exactly 0."""
+"""The largest residual that is rounding, in units of the rounding of the largest response."""
 COMPONENT_LOG_FALLS = (0.0, 10.0, 20.0)
 """Falls of the logarithm of a spread between which priors may not rise by more than the likelihood does."""
 

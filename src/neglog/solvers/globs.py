@@ -14,7 +14,7 @@ from neglog.solvers.lines import ZERO_RESIDUAL, Array, Index, Lines
 from neglog.solvers.vertex import Vertex, basis_of, pivoted, vertex_at
 
 MIN_GLOBBED_ROWS = 4_000
-"""From so many rows on most of them are put into globs."""
+"""The number of rows from which most of them are summed up in globs."""
 ROUNDS = 6
 """So often rows are taken back, or more are let decide, before all do."""
 HOPEFUL = 1e-3
@@ -27,7 +27,7 @@ WIDE = 4.0
 NARROW = 3.0
 """Rows within so many lengths of the last step towards the line decide in the end."""
 MIN_SEARCHED_ROWS = 1_000
-"""So few rows are not searched for those that decide."""
+"""The number of rows below which all of them are used, and none is searched for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,10 +171,8 @@ def _of_part(lines: Lines, z: Array, whole: Solve, counts: _Counts) -> Optimum |
         return whole(lines, z)
     at = approached(lines, z, 2 / WIDE)
     sizes = np.abs(at.residuals[: lines.rows - lines.globs])
-    least, rounding = (
-        min(len(sizes) - 1, 20 * lines.size),
-        1e3 * ZERO_RESIDUAL * np.abs(lines.y[: len(sizes)]).max(),
-    )
+    least = min(len(sizes) - 1, 20 * lines.size)
+    rounding = 1e3 * ZERO_RESIDUAL * np.abs(lines.y[: len(sizes)]).max()
     width = max(NARROW * at.moved, float(np.partition(sizes, least)[least]), rounding)
     for _ in range(ROUNDS):
         part = _globbed(lines, at.z, -width, width)

@@ -16,7 +16,7 @@ from neglog.solvers.solution import Kinked
 Array = NDArray[np.floating[Any]]
 Index = NDArray[np.intp]
 CACHED_NUMBERS = 65_536
-"""So many numbers of a design are worked on at a time: they stay in the cache."""
+"""The size of a block of rows of a design, in numbers, that stays in the cache."""
 ZERO_RESIDUAL = 1e-12
 """A residual of less than this share of what it is the difference of is zero up to rounding."""
 SOME = 256
@@ -58,10 +58,8 @@ class Lines:
 
     def chunks(self, stop: int | None = None) -> Iterator[slice]:
         """Parts of the rows, up to `stop`, that stay in the cache."""
-        step, stop = (
-            max(256, CACHED_NUMBERS // max(1, self.columns.shape[1])),
-            self.rows if stop is None else stop,
-        )
+        step = max(256, CACHED_NUMBERS // max(1, self.columns.shape[1]))
+        stop = self.rows if stop is None else stop
         return (slice(start, min(start + step, stop)) for start in range(0, stop, step))
 
     def at(self, z: Array, rows: Any = slice(None)) -> Array:

@@ -20,7 +20,7 @@ EPSILON = torch.finfo(torch.float64).eps
 ROUGH = 64
 """Log-gamma functions round so many times as much as sums do."""
 CONSTANT_CURVATURE_STEP = 1e-2
-"""Over steps of less than this, in units of the noise of a row, the curvature hardly changes."""
+"""The length of a step, in units of the noise of a row, below which the curvature hardly changes."""
 SLOW = 0.1
 """Steps that do not shrink the decrement by this are taken with a new Hessian."""
 SHARP = 1e-3

@@ -18,7 +18,7 @@ PLAIN = 50
 DAMPED = 0.1
 """The share of its diagonal that is added to the curvature at first."""
 MIN_ADDED_SHARE = 1e-4
-"""The share that is added at least."""
+"""The smallest share of the curvature that is added."""
 FACTOR = 4.0
 """By this the share falls where steps go well, and grows where they do not."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 MIN_PIVOT_SPAN = 1e-6
-"""A Cholesky factor whose pivots span no more than this says which way to go."""
+"""The ratio of the smallest pivot of a Cholesky factor to the largest, above which it is well conditioned."""
 FLAT = 1e-10
 """A curvature below this share of the largest, of a Hessian scaled to a unit diagonal, is rounding."""
 

@@ -18,7 +18,7 @@ from neglog.solvers.solution import newton_directions
 KEEP = 0.02
 """A Hessian is kept for another step where the last one left this share of the decrement, or less."""
 QUADRATIC_DISTANCE = 1e-5
-"""Within so many standard errors of an optimum the model of second order is exact to rounding."""
+"""The distance from an optimum, in standard errors, within which a quadratic model is exact to rounding."""
 
 
 class Problems(Protocol):
