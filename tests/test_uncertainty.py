@@ -24,13 +24,13 @@ from neglog import (
     summary,
     with_priors,
 )
+from neglog.distributions.family import REGISTERED, family_of
 from neglog.empirical import EmpiricalDistribution
 from neglog.errors import ConvergenceWarning, DataError, ModelError
 from neglog.labels import jacobian
 from neglog.predictors import linear, positive, rows
 from neglog.reports import estimates_html, estimates_latex, estimates_text
 from neglog.tracing import Run, run
-from neglog.uncertainty.fisher import FAMILIES, family_of
 from neglog.uncertainty.sparsity import reach_of
 
 CASE = 1e-7
@@ -255,13 +255,13 @@ FIXED = {"AsymmetricLaplace": {"tau": 0.3}, "Binomial": {"total_count": 7.0}}
 
 
 def test_every_family_of_expected_information_is_checked():
-    assert {kind.__name__ for kind in FAMILIES} == set(AT)
+    assert {kind.__name__ for kind, family in REGISTERED.items() if family.information} == set(AT)
 
 
 @pytest.mark.parametrize("name", AT)
 def test_expected_information_is_the_mean_square_of_the_score(name):
     kind = getattr(distributions, name)
-    parameters, entries = FAMILIES[kind]
+    parameters, entries = REGISTERED[kind].parameters, REGISTERED[kind].information
     names = ("mean", "shape") if name == "InverseGaussian" else parameters
     at = torch.tensor(AT[name], dtype=torch.float64)
     fixed = {key: torch.tensor([value], dtype=torch.float64) for key, value in FIXED.get(name, {}).items()}
@@ -320,7 +320,6 @@ def test_kinds_that_cannot_be_had(kind, settings, error, message):
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
-        ("huber_phones", "expected", "expected information of `huber`.*is not known"),
         ("hetero_cars", "HC3", "need leverages"),
         ("laplace_engel", "HC1", "not defined for a loss with corners"),
         ("laplace_engel", "opg", "not defined for a loss with corners"),

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from neglog.data import ALL, Data
-from neglog.distributions.canonical import plain
+from neglog.distributions.family import plain
 from neglog.errors import ModelError, NeglogError, did_you_mean
 from neglog.handlers import Model, is_parameter, is_real
 from neglog.isolation import failed, isolated, user_code

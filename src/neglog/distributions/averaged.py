@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
-from neglog.distributions.canonical import tailed
+from neglog.distributions.derived import about, mean_of, variance_of
+from neglog.distributions.family import tailed
 from neglog.distributions.quantiles import at_ends, interior, search_quantile, solve_quantile
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.supports import ends
@@ -62,12 +63,12 @@ class Averaged(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        return self.component.mean.mean(0)
+        return mean_of(self.component).mean(0)
 
     @property
     def variance(self) -> Tensor:
         # That of a row given the parameters, on average, and that of its mean between draws of them.
-        return self.component.variance.mean(0) + self.component.mean.var(0, correction=0)
+        return variance_of(self.component).mean(0) + mean_of(self.component).var(0, correction=0)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log of the mean density at `value`."""
@@ -115,7 +116,7 @@ class Averaged(TorchDistribution):
                 inner,
                 lambda t: self._tails(t.exp()),
                 lambda t: torch.exp(self.log_prob(t.exp()) + t),
-                self.component.mean.log().mean(0),
+                mean_of(self.component).log().mean(0),
             )
             return at_ends(q, found.exp(), low, high)
         if self.support is constraints.unit_interval:
@@ -123,7 +124,7 @@ class Averaged(TorchDistribution):
                 inner,
                 lambda t: self._tails(torch.sigmoid(t)),
                 lambda t: torch.exp(self.log_prob(torch.sigmoid(t)) + logsigmoid(t) + logsigmoid(-t)),
-                self.component.mean.logit().mean(0),
+                mean_of(self.component).logit().mean(0),
             )
             return at_ends(q, torch.sigmoid(found), low, high)
         each = quantile_of(self.component, self._along(q))
@@ -191,11 +192,11 @@ class Listed(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        return torch.stack([each.mean for each in self.components])
+        return torch.stack([mean_of(each) for each in self.components])
 
     @property
     def variance(self) -> Tensor:
-        return torch.stack([each.variance for each in self.components])
+        return torch.stack([variance_of(each) for each in self.components])
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density of each."""
@@ -245,18 +246,23 @@ def quantile_of(fn: Any, q: Tensor) -> Tensor:
         return lower.exp(), upper.exp()
 
     low, high = (torch.as_tensor(end, dtype=q.dtype) for end in ends(fn.support))
-    start = torch.nan_to_num(fn.mean, nan=0.0, posinf=0.0, neginf=0.0).expand(q.shape)
+    centre, scale = about(fn, low, high)
     if fn.support.is_discrete:
-        inside = search_quantile(interior(q), tails, start)
+        inside = search_quantile(interior(q), tails, centre)
     else:
-        inside = solve_quantile(interior(q), tails, lambda at: _density(fn, at), start)
+        inside = centre + scale * solve_quantile(
+            interior(q),
+            lambda s: tails(centre + scale * s),
+            lambda s: scale * _density(fn, centre + scale * s, centre),
+            torch.zeros_like(q),
+        )
     return torch.where(q <= 0, low, torch.where(q >= 1, high, inside))
 
 
-def _density(fn: Any, value: Tensor) -> Tensor:
+def _density(fn: Any, value: Tensor, centre: Tensor) -> Tensor:
     """The density of a distribution; 0 outside its support."""
     inside = fn.support.check(value)
-    usable = torch.where(inside, value, torch.nan_to_num(fn.mean, nan=0.0).expand(value.shape))
+    usable = torch.where(inside, value, centre)
     return torch.where(inside, fn.log_prob(usable).exp(), 0.0)
 
 

@@ -90,8 +90,8 @@ class Given:
         return result.expand(broadcast_shapes(value.shape, self.batch_shape))
 
 
-class Family(Given, TorchDistribution):
-    """A univariate family: a subclass names its parameters in `arg_constraints`, in the order given."""
+class Univariate(Given, TorchDistribution):
+    """A distribution of numbers: a subclass names its parameters in `arg_constraints`, in the order given."""
 
     def __init__(self, *parameters: Parameter, validate_args: bool | None = None) -> None:
         self._given = as_tensors(*parameters)
@@ -107,7 +107,7 @@ class Family(Given, TorchDistribution):
         new._given = self._given
         for name in self.arg_constraints:
             setattr(new, name, getattr(self, name).expand(batch_shape))
-        super(Family, new).__init__(batch_shape, validate_args=False)
+        super(Univariate, new).__init__(batch_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 

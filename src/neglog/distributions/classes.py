@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neglog.distributions.base import Compound, Parameter, as_tensors
 from neglog.distributions.counts import Counts
+from neglog.distributions.family import Family, register
 from neglog.distributions.shapes import broadcast_shapes, validation
 from neglog.distributions.special import log1m_exp, log_expit
 
@@ -52,6 +53,11 @@ class Categorical(dist.Categorical):
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         return super().sample(sample_shape).to(self.logits.dtype)
+
+
+register(
+    Family(Categorical, same=lambda d: Categorical(logits=d.logits), loss="the cross-entropy", ordered=False)
+)
 
 
 class _NeverFalling(constraints.Constraint):
@@ -150,6 +156,9 @@ class Ordered(Counts, Compound):
             beyond = self._beyond
             uniform = torch.rand(self._extended_shape(sample_shape), dtype=beyond.dtype, device=beyond.device)
             return (uniform.unsqueeze(-1) < beyond).sum(-1).to(beyond.dtype)
+
+
+register(Family(Ordered, loss="the cumulative-logit loss"))
 
 
 def _log_width(step: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from neglog.distributions.base import Family, Given, Parameter, as_tensors
+from neglog.distributions import information
+from neglog.distributions.base import Given, Parameter, Univariate, as_tensors
+from neglog.distributions.family import Family, register
 from neglog.distributions.incomplete import (
     log_regularised_beta,
     log_regularised_gamma,
@@ -130,6 +132,17 @@ class Bernoulli(Counts, dist.Bernoulli):
         return 1.0
 
 
+register(
+    Family(
+        Bernoulli,
+        ("logits",),
+        lambda d: Bernoulli(logits=d.logits),
+        information.bernoulli,
+        loss="the binary cross-entropy",
+    )
+)
+
+
 def _positive(value: Tensor) -> Tensor:
     return value.clamp(min=torch.finfo(value.dtype).tiny)
 
@@ -177,6 +190,11 @@ class Poisson(Counts, dist.Poisson):
     def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper = log_regularised_gamma(torch.floor(value).clamp(min=0) + 1, self._given[0])
         return self._log_outside(value, (upper, lower))
+
+
+register(
+    Family(Poisson, ("rate",), lambda d: Poisson(d.rate), information.poisson, loss="the Poisson deviance")
+)
 
 
 def _shares_seen(y: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -257,6 +275,17 @@ class Binomial(Counts, dist.Binomial):
         return self._given[0]
 
 
+register(
+    Family(
+        Binomial,
+        ("logits",),
+        lambda d: Binomial(d.total_count, logits=d.logits),
+        information.binomial,
+        loss="the binomial deviance",
+    )
+)
+
+
 # The log-density of the negative binomial by Stirling's formula, but for the remainders of α and of y,
 #   L / α + y (log(μ / y) + L) - ½ log(1 + αy) - log y! + y log y - y,  L = log((1 + αy) / (1 + αμ)),
 # free of large terms that cancel, and smooth in α down to 0.
@@ -316,7 +345,7 @@ _NEGATIVE_BINOMIAL = Law(
 )
 
 
-class NegativeBinomial2(Counts, Family):
+class NegativeBinomial2(Counts, Univariate):
     """NegativeBinomial2(mean, dispersion): counts with variance mean + dispersion · mean².
 
     Density: Γ(y + r) / (y! Γ(r)) · (r / (r + mean))^r (mean / (r + mean))^y with r = 1 / dispersion.
@@ -377,3 +406,13 @@ class NegativeBinomial2(Counts, Family):
         with torch.no_grad():
             size = (1 / self.dispersion).expand(shape)
             return torch.poisson(torch._standard_gamma(size) * (self.mean * self.dispersion))
+
+
+register(
+    Family(
+        NegativeBinomial2,
+        ("mean", "dispersion"),
+        information=information.negative_binomial,
+        loss="the negative binomial deviance",
+    )
+)

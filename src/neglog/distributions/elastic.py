@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from neglog.distributions.base import Family, Parameter
+from neglog.distributions.base import Parameter, Univariate
+from neglog.distributions.family import Family, register
 from neglog.distributions.quantiles import at_ends, corrected, interior
 from neglog.distributions.special import log1m_exp, log_of, log_tail_integral
 
 
-class ElasticNet(Family):
+class ElasticNet(Univariate):
     """ElasticNet(location, l1, l2): minus its log is the penalty of the elastic net.
 
     Density: exp(-l1 |d| - l2 d² / 2) / Z with d = y - location, the product of Laplace(location, 1 / l1) and
@@ -149,3 +150,6 @@ class ElasticNet(Family):
     def entropy(self) -> Tensor:
         # log Z + l1 E t + l2 E t² / 2, and l1 E t = 1 - l2 E t².
         return self.log_normaliser + 1 - 0.5 * self.l2 * self.variance
+
+
+register(Family(ElasticNet, loss="the elastic net"))

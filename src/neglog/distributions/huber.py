@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from neglog.distributions.base import Family, Parameter, as_tensors
+from neglog.distributions.base import Parameter, Univariate, as_tensors
+from neglog.distributions.family import Family, register
 from neglog.distributions.location import location_scale
 from neglog.distributions.quantiles import at_ends, interior
 from neglog.distributions.special import absolute, log1m_exp, ndtr
@@ -74,7 +75,7 @@ _HUBER = location_scale(
 )
 
 
-class Huber(Family):
+class Huber(Univariate):
     """Huber(location, scale, delta): minus its log is Huber's loss.
 
     Density: exp(-ρ((y - location) / scale)) / Z with ρ(u) = u² / 2 for |u| ≤ δ and δ (|u| - δ / 2) beyond,
@@ -194,3 +195,6 @@ class Huber(Family):
         # log Z + E ρ; over the core ∫ρ is half of ∫u², over the tails exp(-δ²/2) (δ + 2/δ).
         core, tails = _masses(self.delta)
         return torch.log(self.scale * (core + tails)) + (0.5 * core + tails) / (core + tails)
+
+
+register(Family(Huber, loss="Huber's loss"))

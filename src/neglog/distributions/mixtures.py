@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.distributions.base import Compound
+from neglog.distributions.family import Family, register
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import HALF_LOG_TWO_PI, log_ndtr, ndtr
@@ -123,3 +124,8 @@ class NormalMixture(Compound):
         # With F(y; θ) held where the draw fell, dy/dθ = -(dF/dθ) / f.
         reached = self._tails(value)[0]
         return value - (reached - reached.detach()) / height
+
+
+register(
+    Family(NormalMixture, ("means", "sigmas", "probs"), crps="crps_mixnorm", loss="the mixture density loss")
+)

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.distributions.between import Cut, cut, cut_before, log_between
-from neglog.distributions.canonical import tailed
-from neglog.distributions.moments import about, partial_moments
+from neglog.distributions.derived import about, partial_moments
+from neglog.distributions.family import tailed
 from neglog.distributions.quantiles import Line, at_ends, interior, search_quantile, solve_quantile
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import nowhere

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from neglog.distributions.base import Family, Given, Parameter, as_tensors
+from neglog.distributions import information
+from neglog.distributions.base import Given, Parameter, Univariate, as_tensors
+from neglog.distributions.family import Family, register
 from neglog.distributions.incomplete import (
     log_beta_kernel,
     log_gamma_kernel,
@@ -102,6 +104,18 @@ class LogNormal(Given, dist.LogNormal):
         return torch.exp(loc + scale * torch.special.ndtri(q))
 
 
+register(
+    Family(
+        LogNormal,
+        ("loc", "scale"),
+        lambda d: LogNormal(d.loc, d.scale),
+        information.location_scale(1.0, 2.0),
+        crps="crps_lognormal",
+        loss="the squared error of the logarithm",
+    )
+)
+
+
 class Gamma(_Positive, dist.Gamma):
     """Pyro's Gamma(concentration, rate): minus its log is half the Gamma deviance times the shape.
 
@@ -142,7 +156,19 @@ class Gamma(_Positive, dist.Gamma):
         return log_x - torch.log(rate)
 
 
-class InverseGaussian(_Positive, Family):
+register(
+    Family(
+        Gamma,
+        ("concentration", "rate"),
+        lambda d: Gamma(d.concentration, d.rate),
+        information.gamma,
+        crps="crps_gamma",
+        loss="the Gamma deviance",
+    )
+)
+
+
+class InverseGaussian(_Positive, Univariate):
     """InverseGaussian(mean, shape): the time at which a Brownian motion with drift first reaches a level.
 
     Density: √(shape / (2π y³)) exp(-shape (y - mean)² / (2 mean² y)).
@@ -232,6 +258,16 @@ class InverseGaussian(_Positive, Family):
             return mean * torch.where(smaller, root, 1 / root)
 
 
+register(
+    Family(
+        InverseGaussian,
+        ("mean", "concentration"),
+        information=information.inverse_gaussian,
+        loss="the inverse Gaussian deviance",
+    )
+)
+
+
 class Weibull(Given, dist.Weibull):
     """Pyro's Weibull(scale, concentration): lifetimes whose hazard is a power of age.
 
@@ -280,6 +316,21 @@ class Weibull(Given, dist.Weibull):
         inner = interior(q)
         inside = scale * torch.exp(torch.log(-torch.log1p(-inner)) / k)
         return at_ends(q, inside, 0.0, math.inf)
+
+
+register(
+    Family(
+        Weibull,
+        ("scale", "concentration"),
+        lambda d: Weibull(d.scale, d.concentration),
+        information.weibull,
+        loss="the Weibull loss of lifetimes",
+        others=dict.fromkeys(
+            (dist.Exponential, torch.distributions.Exponential),
+            lambda d: Weibull(1 / d.rate, torch.ones_like(d.rate)),
+        ),
+    )
+)
 
 
 class Beta(Given, dist.Beta):
@@ -343,3 +394,15 @@ class Beta(Given, dist.Beta):
             value = torch.sigmoid(found)
         height = torch.exp(self._log_prob(value))
         return at_ends(q, corrected(inner, value, self._tails(value), height), 0.0, 1.0)
+
+
+register(
+    Family(
+        Beta,
+        ("concentration1", "concentration0"),
+        lambda d: Beta(d.concentration1, d.concentration0),
+        information.beta,
+        crps="crps_beta",
+        loss="the Beta loss of shares",
+    )
+)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from neglog.distributions.base import Family, Parameter
+from neglog.distributions.base import Parameter, Univariate
 from neglog.distributions.quadrature import (
     MIN_MASS,
     adaptive,
@@ -141,7 +141,7 @@ class _Tails(torch.autograd.Function):
         return (lower - upper) * torch.exp(ctx.density.log_prob(*ctx.saved_tensors)), None
 
 
-class FromLoss(Family):
+class FromLoss(Univariate):
     """FromLoss(location, scale, density): minus its log is a loss of one's own.
 
     Density: exp(-ρ((y - location) / scale)) / (scale Z), with ρ and Z in `density`, which is

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from neglog.distributions.base import Family, Given, Parameter, as_tensors
+from neglog.distributions import information
+from neglog.distributions.base import Given, Parameter, Univariate, as_tensors
+from neglog.distributions.family import Family, register
 from neglog.distributions.location import location_scale
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
 from neglog.distributions.special import HALF_LOG_TWO_PI, absolute, log_expit, log_ndtr, ndtr
@@ -85,6 +87,18 @@ class Normal(Given, dist.Normal):
         return loc + scale * torch.special.ndtri(q)
 
 
+register(
+    Family(
+        Normal,
+        ("loc", "scale"),
+        lambda d: Normal(d.loc, d.scale),
+        information.location_scale(1.0, 2.0),
+        crps="crps_normal",
+        loss="the squared error",
+    )
+)
+
+
 class Laplace(Given, dist.Laplace):
     """Pyro's Laplace(loc, scale): minus its log is the absolute error.
 
@@ -121,6 +135,18 @@ class Laplace(Given, dist.Laplace):
     def _quantile(self, q: Tensor) -> Tensor:
         loc, scale = self._given
         return loc + 0.5 * scale * _two_exponentials_quantile(q, torch.full_like(scale, 0.5))
+
+
+register(
+    Family(
+        Laplace,
+        ("loc", "scale"),
+        lambda d: Laplace(d.loc, d.scale),
+        information.location_scale(1.0, 1.0),
+        crps="crps_laplace",
+        loss="the absolute error",
+    )
+)
 
 
 class StudentT(Given, dist.StudentT):
@@ -179,6 +205,18 @@ class StudentT(Given, dist.StudentT):
         return loc + scale * at_ends(q, z, -math.inf, math.inf)
 
 
+register(
+    Family(
+        StudentT,
+        ("df", "loc", "scale"),
+        lambda d: StudentT(d.df, d.loc, d.scale),
+        information.student,
+        crps="crps_t",
+        loss="log(1 + u² / df)",
+    )
+)
+
+
 def _logistic_curve(u: Tensor) -> Tensor:
     # Beyond 40 scales it is a line to the last digit. A curvature of exp(-40) or less has no meaning, and
     # where all rows are that far, as where a fit starts, it would send Newton's method anywhere.
@@ -191,7 +229,7 @@ _LOGISTIC = location_scale(
 )
 
 
-class Logistic(Family):
+class Logistic(Univariate):
     """Logistic(location, scale): the noise of the latent variable behind the logit model.
 
     Density: exp(-z) / (scale (1 + exp(-z))²), z = (y - location) / scale.
@@ -255,7 +293,19 @@ class Logistic(Family):
         return (math.pi * self.scale) ** 2 / 3
 
 
-class AsymmetricLaplace(Family):
+register(
+    Family(
+        Logistic,
+        ("location", "scale"),
+        lambda d: Logistic(d.loc, d.scale),
+        information.location_scale(1 / 3, (3 + math.pi**2) / 9),
+        crps="crps_logistic",
+        loss="log cosh",
+    )
+)
+
+
+class AsymmetricLaplace(Univariate):
     """AsymmetricLaplace(location, scale, tau): minus its log is the pinball loss.
 
     Density: τ (1 - τ) / scale · exp(-pinball((y - location) / scale)), pinball(u) = u (τ - 1[u < 0]).
@@ -332,3 +382,13 @@ class AsymmetricLaplace(Family):
         shape = self._extended_shape(sample_shape)
         up, down = self.location.new_empty((2, *shape)).exponential_()
         return self.location + self.scale * (up / self.tau - down / (1 - self.tau))
+
+
+register(
+    Family(
+        AsymmetricLaplace,
+        ("location", "scale"),
+        information=information.asymmetric_laplace,
+        loss="the pinball loss",
+    )
+)

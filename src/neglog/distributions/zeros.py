@@ -11,6 +11,7 @@ from torch.distributions import constraints
 
 from neglog.distributions.base import Compound, Parameter, as_tensors
 from neglog.distributions.counts import Counts
+from neglog.distributions.family import Family, register
 from neglog.distributions.partials import Law
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import log_expit, log_sum
@@ -126,3 +127,6 @@ class ZeroInflated(Counts, Compound):
         with torch.no_grad():
             counts = self.base.expand(self.batch_shape).sample(sample_shape)
             return counts * (torch.rand(counts.shape, dtype=counts.dtype) >= self.zero)
+
+
+register(Family(ZeroInflated, loss="the zero-inflated loss of counts"))

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
+from neglog.distributions.family import Entries
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit
 from neglog.modes import Mode
 from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE, affine, design
 from neglog.tracing import Run, layers, run
-from neglog.uncertainty.fisher import family_of
+from neglog.uncertainty.fisher import known_information
 from neglog.uncertainty.information import data_and_objective
 
 MAX_JACOBIAN_ENTRIES = 4_000_000
@@ -186,9 +187,10 @@ def row_curvature(network: Network, part: Objective) -> tuple[Tensor, Tensor, Te
     ran = run(part.model, part.data, Run(values, etas=network.split(torch.stack(columns, dim=1))))
     mass = _row_weights(part)
     msg = ran.sites[RESPONSE]
-    known = family_of(msg["fn"]) if msg["mask"] is None or msg["mask"] is True else None
-    if known is not None and len(msg["fn"].batch_shape) == 1:
-        return _expected(ran, known, columns, gamma, mass)
+    is_plain = (msg["mask"] is None or msg["mask"] is True) and len(msg["fn"].batch_shape) == 1
+    known = known_information(msg["fn"]) if is_plain else None
+    if known is not None:
+        return _expected(*known, columns, gamma, mass)
     return _observed(-(mass * ran.log_prob(RESPONSE)).sum(), columns, gamma)
 
 
@@ -199,16 +201,11 @@ def _row_weights(part: Objective) -> Tensor:
 
 
 def _expected(
-    ran: Run, known: Any, columns: list[Tensor], gamma: Tensor, mass: Tensor
+    parameters: list[Tensor], entries: Entries, columns: list[Tensor], gamma: Tensor, mass: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sᵀ I S, with I the Fisher information in the parameters of the family and S their derivatives."""
-    fn = ran.sites[RESPONSE]["fn"]
-    names, of = known
-    parameters = [torch.as_tensor(getattr(fn, name), dtype=mass.dtype).expand(len(mass)) for name in names]
-    with torch.no_grad():
-        entries = of(fn, *(value.detach() for value in parameters))
     slopes = torch.stack([_slopes(value, columns, gamma) for value in parameters], dim=1)
-    inner = slopes.new_zeros((len(mass), len(names), len(names)))
+    inner = slopes.new_zeros((len(mass), len(parameters), len(parameters)))
     for (a, b), entry in entries.items():
         inner[:, a, b] = inner[:, b, a] = mass * entry
     whole = slopes.mT @ inner @ slopes

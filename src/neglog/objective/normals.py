@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from neglog.distributions import Normal
-from neglog.distributions.canonical import family
+from neglog.distributions.family import family
 from neglog.objective.objective import Objective
 
 

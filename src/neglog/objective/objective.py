@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from neglog.data import ALL, Data, check_density, check_response, observed
-from neglog.distributions.canonical import family
+from neglog.distributions.family import family
 from neglog.errors import ModelError
 from neglog.handlers import Model, weighted
 from neglog.kinks import corner, smoothed

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from neglog.distributions import Censored, Truncated
-from neglog.distributions.canonical import family, location_of
+from neglog.distributions.family import family, location_of, scale_of
 from neglog.objective.cuts import Look
 from neglog.predictors import RESPONSE
 
@@ -76,7 +76,7 @@ def _response(look: Look) -> Response:
     fn = msg["fn"]
     params = {name: ran.sites[name]["value"] for name in look.numbers}
     law = _inner(fn)
-    scale = getattr(law, "scale", None)
+    scale = scale_of(law)
     row_scale = _row_scale(msg, look.data.weights)
     return Response(
         family=family(fn),

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from neglog.distributions import Gamma, Laplace, Logistic, LogNormal, Normal, NormalMixture, StudentT
 from neglog.distributions.averaged import Averaged, quantile_of
-from neglog.distributions.canonical import tailed
-from neglog.distributions.positive import Beta
+from neglog.distributions.derived import mean_of
+from neglog.distributions.family import family_of, parameters_of, tailed
 from neglog.distributions.quadrature import gauss_legendre, nodes_of
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.tails import log_tails
@@ -34,34 +31,22 @@ NEGLIGIBLE_TAIL = 1e-8
 MAX_SUMMED_COUNTS = 1_000_000
 """Largest number of counts in a sum."""
 CRPS_DRAWS = 1024
-"""Draws from a distribution of real numbers without a distribution function."""
-
-CLOSED: Mapping[type, tuple[str, Callable[[Any], tuple[Tensor, ...]]]] = {
-    Normal: ("crps_normal", lambda d: (d.loc, d.scale)),
-    Laplace: ("crps_laplace", lambda d: (d.loc, d.scale)),
-    Logistic: ("crps_logistic", lambda d: (d.location, d.scale)),
-    StudentT: ("crps_t", lambda d: (d.df, d.loc, d.scale)),
-    LogNormal: ("crps_lognormal", lambda d: (d.loc, d.scale)),
-    Gamma: ("crps_gamma", lambda d: (d.concentration, d.rate)),
-    Beta: ("crps_beta", lambda d: (d.concentration1, d.concentration0)),
-    NormalMixture: ("crps_mixnorm", lambda d: (d.means, d.sigmas, d.probs)),
-}
-"""Family -> the function of scoringrules that has its closed form, and its arguments after y."""
+"""Draws from a distribution whose density cannot be integrated."""
 
 
 def crps(fn: Any, y: Tensor) -> Tensor:
     """The score `(N,)` of each y, in units of y: the lower, the better.
 
     Families with a closed form in scoringrules use it, where that is installed. Counts have the exact sum,
-    other distributions with a distribution function an integral to about 1e-9 of their spread, and the rest
-    an unbiased estimate from 1024 draws: the mean of |X - y| less half that of |X - X'|.
+    other distributions an integral to about 1e-9 of their spread, and densities that cannot be integrated an
+    unbiased estimate from 1024 draws: the mean of |X - y| less half that of |X - X'|.
 
     Raises:
         ModelError: vectors, classes without an order, counts that spread over more than a million numbers.
 
     Sources: Matheson & Winkler (1976); Gneiting & Raftery (2007), Strictly proper scoring rules, section 4.2.
     """
-    if fn.event_shape or isinstance(getattr(fn, "first", fn), dist.Categorical):
+    if fn.event_shape or not family_of(getattr(fn, "first", fn)).ordered:
         raise ModelError("the CRPS is for numbers; vectors and classes without an order have the log score.")
     fn, y = tailed(fn), y.expand(broadcast_shapes(y.shape, fn.batch_shape))
     with torch.no_grad():
@@ -77,15 +62,15 @@ def crps(fn: Any, y: Tensor) -> Tensor:
 
 def _closed(fn: Any, y: Tensor) -> Tensor | None:
     """The score by scoringrules; None where it is not installed, or has no finite value."""
-    if type(fn) not in CLOSED:
+    name = family_of(fn).crps
+    if name is None:
         return None
     try:
         import scoringrules
     except ImportError:
         return None
-    name, parameters = CLOSED[type(fn)]
     with np.errstate(all="ignore"):  # the result is checked
-        values = [value.double().numpy() for value in (y, *parameters(fn))]
+        values = [value.double().numpy() for value in (y, *parameters_of(fn))]
         found = torch.as_tensor(np.asarray(getattr(scoringrules, name)(*values))).to(y.dtype)
     return found.expand(y.shape) if bool(torch.isfinite(found).all()) else None
 
@@ -112,7 +97,7 @@ def _sum(fn: Any, y: Tensor) -> Tensor:
     F is summed up from the probabilities, which cost less than the distribution function.
     """
     low, below = torch.zeros_like(y), torch.zeros_like(y)
-    if float(fn.mean.max()) > MAX_MEAN_FROM_ZERO:
+    if float(mean_of(fn).max()) > MAX_MEAN_FROM_ZERO:
         low = (quantile_of(fn, torch.full_like(y, NEGLIGIBLE_TAIL)) - 1).clamp(min=0)
         below = log_tails(fn, low - 1)[0].exp()
     total = (low - y).clamp(min=0)  # where F is 0 and k ≥ y

@@ -14,6 +14,7 @@ from neglog.arguments import check_dense, choice, flag, share, written
 from neglog.bayes.posterior import Posterior
 from neglog.data import Data
 from neglog.distributions.averaged import quantile_of
+from neglog.distributions.derived import mean_of
 from neglog.distributions.supports import ends
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit
@@ -211,7 +212,7 @@ class _Rows:
         fn = self.response(theta, etas)
         if fn.event_shape:
             raise ModelError(f"`{self.name}` has a response of vectors, whose means have no intervals here.")
-        return fn.mean.expand(fn.batch_shape)
+        return mean_of(fn).expand(fn.batch_shape)
 
     def etas(self, theta: Tensor) -> dict[str, Tensor]:
         return {call.name: call.value for call in self.at(theta).affines}
@@ -302,7 +303,7 @@ def _of_draws(
     response = predict(fit, x, draws=draws, **keywords)
     if response.event_shape:
         raise ModelError("a response of vectors has means without intervals here.")
-    means = response.component.mean
+    means = mean_of(response.component)
     if means.shape[-1] == 0:
         return dict.fromkeys(("estimate", "std_error", "lower", "upper"), means.new_empty(0))
     if not bool(torch.isfinite(means).all()):

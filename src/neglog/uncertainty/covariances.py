@@ -76,8 +76,7 @@ def covariance(
       A Laplace density has no curvature in its location; the expected information of the model takes its
       place, 1 / scale² per row (tau (1 - tau) / scale² for a quantile). It is valid if the noise has that
       density; otherwise use ``"kernel"``.
-    - ``"expected"``: the inverse of Fisher's information, for the families of
-      `neglog.uncertainty.fisher.FAMILIES`.
+    - ``"expected"``: the inverse of Fisher's information, by a formula of the family or by a quadrature.
     - ``"opg"``: (Σ s sᵀ)⁻¹, the outer product of the gradients.
     - ``"sandwich"`` or ``"HC0"``: H⁻¹ (Σ s sᵀ) H⁻¹, valid under a misspecified density; for `laplace` and
       `quantile` it is ``"kernel"``. ``"HC1"`` is n / (n - p) times it, p the number of linear coefficients.

@@ -1,0 +1,127 @@
+"""Families: one record for each law, found from a distribution of any class and in any wrapper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
+from torch import Tensor
+from torch.distributions import Independent
+
+Entries = Mapping[tuple[int, int], Tensor]
+"""The entries `(N,)` of a symmetric matrix at the indices on and above its diagonal."""
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """What is known of a family of distributions and is not derived from its density.
+
+    Everything but the class is optional. What is not given is derived: `neglog.distributions.derived` has the
+    quadratures and sums for the Fisher information, the moments and the distribution function.
+
+    Attributes:
+        kind: the class, with `log_prob`, `sample` and `support`. Where it has `_log_tails`, `cdf`, `icdf`,
+            `mean` and `variance`, these are used.
+        parameters: the attributes that `information` and `crps` are functions of.
+        same: builds one from a distribution of the class of the same name in Pyro or torch.
+        information: the Fisher information: a function of the distribution and of its parameters `(N,)`.
+        crps: the function of scoringrules that has the CRPS of y and the parameters in closed form.
+        loss: the loss that minus its log-density replaces.
+        location, scale: the attributes that are a location and a scale.
+        ordered: whether the order of its values has a meaning; classes without one have no quantiles.
+        others: class of Pyro or torch with the same law under another name -> as `same`.
+    """
+
+    kind: type
+    parameters: tuple[str, ...] = ()
+    same: Callable[[Any], Any] | None = None
+    information: Callable[..., Entries] | None = None
+    crps: str | None = None
+    loss: str = ""
+    location: str | tuple[str, ...] = ("location", "loc")
+    scale: str | tuple[str, ...] = "scale"
+    ordered: bool = True
+    others: Mapping[type, Callable[[Any], Any]] = field(default_factory=dict)
+
+    @property
+    def constructions(self) -> Mapping[type, Callable[[Any], Any]]:
+        """Class of Pyro or torch of this law -> the construction of `kind` from it."""
+        alike = (getattr(module, self.kind.__name__, None) for module in (dist, torch.distributions))
+        namesakes = {} if self.same is None else {each: self.same for each in alike if each is not None}
+        return {**namesakes, **self.others}
+
+
+REGISTERED: dict[type, Family] = {}
+"""Class of neglog or the user -> its record."""
+MEMBERS: dict[type, tuple[Family, Callable[[Any], Any]]] = {}
+"""Class of Pyro or torch -> the record of the same law, and the construction of that family from it."""
+
+
+def register(family: Family) -> Family:
+    """Enter the record of a family; all functions of neglog find it from its distributions."""
+    REGISTERED[family.kind] = family
+    MEMBERS.update({kind: (family, make) for kind, make in family.constructions.items()})
+    return family
+
+
+def plain(fn: Any) -> Any:
+    """The distribution without wrappers that change nothing: masks that mask nothing, `to_event(0)`."""
+    while True:
+        if isinstance(fn, MaskedDistribution):
+            mask = torch.as_tensor(fn._mask)
+            if any(mask.stride()) or not bool(mask.all()):
+                return fn
+        elif not (isinstance(fn, Independent) and fn.reinterpreted_batch_ndims == 0):
+            return fn
+        fn = fn.base_dist
+
+
+def family_of(fn: Any) -> Family:
+    """The record of the family of a distribution; an empty one for a class without."""
+    while isinstance(fn, ExpandedDistribution):
+        fn = fn.base_dist
+    kind = type(plain(fn))
+    member = MEMBERS.get(kind)
+    return member[0] if member is not None else REGISTERED.get(kind) or Family(kind)
+
+
+def family(fn: Any) -> type:
+    """The family of a distribution: neglog's class of its law, if there is one, or else its own class."""
+    return family_of(fn).kind
+
+
+def tailed(fn: Any) -> Any:
+    """A distribution as the family of neglog of the same law, if there is one, or else as it is.
+
+    The tails of these keep their digits.
+    """
+    fn = plain(fn)
+    if isinstance(fn, ExpandedDistribution):
+        return tailed(fn.base_dist).expand(fn.batch_shape)
+    member = MEMBERS.get(type(fn))
+    return fn if member is None else member[1](fn)
+
+
+def parameters_of(fn: Any) -> tuple[Tensor, ...]:
+    """The parameters of a distribution of a registered family, in the order of its record."""
+    return tuple(getattr(fn, name) for name in family_of(fn).parameters)
+
+
+def location_of(fn: Any) -> Tensor | None:
+    """The location of a distribution, where it has a parameter of that meaning."""
+    return _first(fn, family_of(fn).location)
+
+
+def scale_of(fn: Any) -> Tensor | None:
+    """The scale of a distribution, where it has a parameter of that meaning."""
+    return _first(fn, family_of(fn).scale)
+
+
+def _first(fn: Any, names: str | tuple[str, ...]) -> Tensor | None:
+    """The first attribute of a distribution that it has."""
+    names = (names,) if isinstance(names, str) else names
+    return next((getattr(fn, name) for name in names if hasattr(fn, name)), None)
