@@ -3,6 +3,7 @@
 from neglog.distributions.classes import Categorical, Ordered
 from neglog.distributions.counts import Bernoulli, Binomial, NegativeBinomial2, Poisson
 from neglog.distributions.elastic import ElasticNet
+from neglog.distributions.family import Family, register
 from neglog.distributions.huber import Huber, mixture_weights
 from neglog.distributions.marginal import MarginalNormal
 from neglog.distributions.mixtures import NormalMixture
@@ -21,6 +22,7 @@ __all__ = [
     "Categorical",
     "Censored",
     "ElasticNet",
+    "Family",
     "FromLoss",
     "Gamma",
     "Huber",
@@ -44,4 +46,5 @@ __all__ = [
     "mixture_weights",
     "normalised",
     "probabilities",
+    "register",
 ]

@@ -18,13 +18,11 @@ from neglog.distributions.special import log_of
 from neglog.distributions.supports import anywhere, ends
 from neglog.errors import ModelError
 
-_NODE_SPACING, _NODES_PER_SIDE = 1 / 16, 72
-"""The spacing and the number of nodes on each side of the double exponential rule."""
-WIDEST_STEP = 6.5
-"""Largest t of the rule for densities of which nothing is known: nodes reach exp(±500) times the scale."""
-REFINEMENTS = (1, 16)
-"""Factors on the number of nodes: the finer rule is for densities with corners."""
-OUTERMOST_NODES = 20
+SPACINGS = (1 / 8, 1 / 16, 1 / 256, 1 / 1024)
+"""Spacings of the rules that are tried in turn; the last two are for densities with corners."""
+WIDEST = 6.5
+"""Largest t of these rules: their nodes are up to exp(500) times the scale from the centre."""
+OUTERMOST_NODES = 10
 """Number of nodes at the end of a half-line whose terms are negligible where a moment exists."""
 REFINED_ABOVE = 1e-9
 """Error of a total probability above which a quadrature is refined."""
@@ -53,7 +51,9 @@ def about(fn: Any, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         centre, scale = _located(fn)
     if not bool(torch.isfinite(centre).all()):
         centre = torch.where(torch.isfinite(centre), centre, _located(fn)[0])
-    if fn.support is constraints.real:
+    if len(getattr(fn, "knots", ())) == 1:
+        centre = fn.knots[0]
+    elif fn.support is constraints.real:
         centre = centre if location_of(fn) is None else location_of(fn)
     own = scale_of(fn)
     scale = torch.where(torch.isfinite(scale), scale, 1.0 if own is None else own)
@@ -111,15 +111,16 @@ def _nodes(
     centre: Tensor,
     scale: Tensor,
     side: float | Tensor,
-    spacing: float = _NODE_SPACING,
-    per_side: int = _NODES_PER_SIDE,
+    spacing: float = 1 / 16,
+    widest: float = 4.5,
 ) -> tuple[Tensor, Tensor]:
     """Nodes and weights `(M, ...)` from `centre` to `end`, close together at both, and at `scale` between.
 
     The double exponential rule (Takahasi & Mori 1974): the trapezoidal one in t, where the distance from the
     centre is that to the end times σ(v) with v = ½π sinh t + log(scale / length), or scale · exp(½π sinh t)
-    where the end is at infinity.
+    where the end is at infinity. The nodes have the given `spacing` in t, between -`widest` and `widest`.
     """
+    per_side = round(widest / spacing)
     steps = torch.arange(-per_side, per_side + 1, dtype=centre.dtype)
     t = steps.reshape(-1, *(1 for _ in centre.shape)) * spacing
     grown, speed = 0.5 * math.pi * torch.sinh(t), 0.5 * math.pi * spacing * torch.cosh(t)
@@ -214,22 +215,15 @@ def _all_nodes(fn: Any) -> tuple[Tensor, Tensor]:
         return _counts(fn, low, high)
     centre, scale = (part.double().expand(fn.batch_shape) for part in about(fn, low, high))
     knots = [knot.detach().expand(fn.batch_shape) for knot in getattr(fn, "knots", ())] or [centre]
-    for finer in REFINEMENTS:
-        pieces = [_wide_nodes(low, knots[0], scale, -1.0, finer)]
-        pieces += [_wide_nodes(end, start, scale, 1.0, finer) for start, end in pairwise([*knots, high])]
+    for spacing in SPACINGS:
+        pieces = [_nodes(low, knots[0], scale, -1.0, spacing, WIDEST)]
+        pieces += [_nodes(end, start, scale, 1.0, spacing, WIDEST) for start, end in pairwise([*knots, high])]
         y, weights = (torch.cat(part) for part in zip(*pieces, strict=True))
-        inside, masses = _masses(fn, y, weights, low, high)
+        masses = _masses(fn, y, weights, low, high)[1]
         if _error(masses.sum(0)) <= REFINED_ABOVE:
             break
     _check_total(fn, masses.sum(0))
-    return torch.where(inside, y, centre), masses
-
-
-def _wide_nodes(
-    end: Tensor, start: Tensor, scale: Tensor, side: float | Tensor, finer: int
-) -> tuple[Tensor, Tensor]:
-    spacing = _NODE_SPACING / finer
-    return _nodes(end, start, scale, side, spacing, round(WIDEST_STEP / spacing))
+    return y, masses
 
 
 def _error(total: Tensor) -> float:
@@ -290,10 +284,10 @@ def _line_tails(fn: Any, value: Tensor, low: Tensor, high: Tensor) -> tuple[Tens
     centre = centre.to(at).expand(at.shape)
     first, last = torch.minimum(at, centre), torch.maximum(at, centre)
     side = torch.where(at < centre, -1.0, 1.0)
-    for finer in REFINEMENTS:
-        left = _integral(fn, first, low, scale, -1.0, finer)
-        right = _integral(fn, last, high, scale, 1.0, finer)
-        middle = _integral(fn, centre, at, scale, side, finer)
+    for spacing in SPACINGS:
+        left = _integral(fn, first, low, scale, -1.0, spacing)
+        right = _integral(fn, last, high, scale, 1.0, spacing)
+        middle = _integral(fn, centre, at, scale, side, spacing)
         if _error(left + middle + right) <= REFINED_ABOVE:
             break
     _check_total(fn, left + middle + right)
@@ -301,9 +295,11 @@ def _line_tails(fn: Any, value: Tensor, low: Tensor, high: Tensor) -> tuple[Tens
     return left + torch.where(after, middle, 0.0), right + torch.where(after, 0.0, middle)
 
 
-def _integral(fn: Any, start: Tensor, end: Tensor, scale: Tensor, side: float | Tensor, finer: int) -> Tensor:
+def _integral(
+    fn: Any, start: Tensor, end: Tensor, scale: Tensor, side: float | Tensor, spacing: float
+) -> Tensor:
     """The integral of a density between two numbers."""
-    y, weights = _wide_nodes(end, start, scale, side, finer)
+    y, weights = _nodes(end, start, scale, side, spacing, WIDEST)
     first, last = torch.minimum(start, end), torch.maximum(start, end)
     size = max(1, EVALUATED_DENSITIES // max(1, start.numel()))
     parts = zip(y.split(size), weights.split(size), strict=True)

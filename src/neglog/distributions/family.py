@@ -80,11 +80,16 @@ def plain(fn: Any) -> Any:
         fn = fn.base_dist
 
 
-def family_of(fn: Any) -> Family:
-    """The record of the family of a distribution; an empty one for a class without."""
+def _unexpanded(fn: Any) -> Any:
+    """The distribution that was expanded by Pyro's wrapper, and is the same in all rows."""
     while isinstance(fn, ExpandedDistribution):
         fn = fn.base_dist
-    kind = type(plain(fn))
+    return plain(fn)
+
+
+def family_of(fn: Any) -> Family:
+    """The record of the family of a distribution; an empty one for a class without."""
+    kind = type(_unexpanded(fn))
     member = MEMBERS.get(kind)
     return member[0] if member is not None else REGISTERED.get(kind) or Family(kind)
 
@@ -108,7 +113,7 @@ def tailed(fn: Any) -> Any:
 
 def parameters_of(fn: Any) -> tuple[Tensor, ...]:
     """The parameters of a distribution of a registered family, in the order of its record."""
-    return tuple(getattr(fn, name) for name in family_of(fn).parameters)
+    return tuple(getattr(_unexpanded(fn), name) for name in family_of(fn).parameters)
 
 
 def location_of(fn: Any) -> Tensor | None:
@@ -123,5 +128,6 @@ def scale_of(fn: Any) -> Tensor | None:
 
 def _first(fn: Any, names: str | tuple[str, ...]) -> Tensor | None:
     """The first attribute of a distribution that it has."""
+    fn = _unexpanded(fn)
     names = (names,) if isinstance(names, str) else names
     return next((getattr(fn, name) for name in names if hasattr(fn, name)), None)
