@@ -28,8 +28,8 @@ def log_tails(fn: Any, value: Tensor) -> tuple[Tensor, Tensor]:
         return lower.expand(shape), upper.expand(shape)
     if fn.event_shape or not family_of(fn).ordered:
         raise ModelError(
-            f"`{type(fn).__name__}` has no distribution function, which bounds and quantiles need. Use a "
-            "family of neglog.distributions, or a class with a `cdf` of its own."
+            f"`{type(fn).__name__}` has no distribution function, which bounds and quantiles need: its "
+            "values are vectors, or classes without an order; `Ordered` is for classes with one."
         )
     low, high = ends(fn.support)
     below, above = value < low, value >= high
