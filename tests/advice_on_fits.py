@@ -2,10 +2,12 @@
 
 import os
 import sys
+import warnings
 from functools import cache, partial
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import torch
@@ -19,6 +21,7 @@ from neglog import (
     censored,
     covariance,
     distributions,
+    flat,
     laplace_approximation,
     losses,
     map_estimate,
@@ -26,11 +29,19 @@ from neglog import (
     mle,
     models,
     on_features,
+    truncated,
     with_priors,
 )
 from neglog.bayes import approximations
+from neglog.comparison import compare_models
 from neglog.distributions import information
-from neglog.errors import DataError, ModelError, SingularDesignError, UnboundedLikelihoodError
+from neglog.errors import (
+    ConvergenceWarning,
+    DataError,
+    ModelError,
+    SingularDesignError,
+    UnboundedLikelihoodError,
+)
 from neglog.exchange.pyro_samples import from_pyro
 from neglog.formula import learn
 from neglog.networks import laplace as networks
@@ -43,6 +54,7 @@ from neglog.uncertainty import profiles
 N = 20
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(N, 2)), RNG.normal(size=N)
+CLASSES = np.arange(N) % 3.0
 COUNTS = RNG.poisson(3.0, size=N).astype(float)
 BOTH = np.stack([Y, RNG.normal(size=N)], 1)
 """A response of two columns."""
@@ -87,6 +99,22 @@ def without_compiler(folder, **settings):
 
 
 # Models
+
+
+def shifted_twice(x, y=None):
+    """A location with two intercepts, of which the data tell the sum alone."""
+    shift = pyro.sample("shift", dist.Normal(0 * ONE, ONE))
+    location = linear("location", x) + shift
+    with rows(x):
+        return pyro.sample("y", dist.Normal(location, ONE), obs=y)
+
+
+def bounded(x, y=None, scale=None):
+    """A location whose density is not a number above `BOUND`, without a scale or with one."""
+    location = linear("location", x)
+    spread = ONE if scale is None else positive(scale, x)
+    with rows(x):
+        return pyro.sample("y", dist.Normal(location + 0 * torch.sqrt(BOUND - location), spread), obs=y)
 
 
 def simplex(x, y=None):
@@ -179,6 +207,35 @@ def network(kind="plain", steps=5):
     return map_estimate(on_features(models.gaussian, trunk), X, Y, solver=LBFGS(max_steps=steps))
 
 
+class Dead(nn.Module):
+    """Features that are all 0, times a factor."""
+
+    def __init__(self, factor=1.0):
+        super().__init__()
+        self.layer, self.factor = nn.Linear(2, 2), factor
+        with torch.no_grad():
+            self.layer.bias[:] = -50.0 if factor == 1.0 else 1.0
+
+    def forward(self, x):
+        return self.factor * torch.relu(self.layer(x))
+
+
+def normal_prior(value):
+    return dist.Normal(torch.zeros_like(value), torch.ones_like(value))
+
+
+def laplace_prior(value):
+    return dist.Laplace(torch.zeros_like(value), torch.ones_like(value))
+
+
+def of_dead(structure, prior=None, estimate=mle, factor=1.0, **settings):
+    return lambda _: laplace_approximation(
+        estimate(on_features(models.gaussian, Dead(factor), prior=prior), X, Y, solver=LBFGS(max_steps=2)),
+        structure,
+        **settings,
+    )
+
+
 def approximated(fit, structure="kronecker", **settings):
     return lambda _: laplace_approximation(fit(), structure, **settings)
 
@@ -218,6 +275,17 @@ def fit(model=models.gaussian, columns=2):
     return mle(model, X[:, :columns], Y)
 
 
+def warned(function):
+    """A function whose warning about convergence is an error."""
+
+    def call(folder):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConvergenceWarning)
+            return function(folder)
+
+    return call
+
+
 def least():
     bound = np.full(N, -0.5)
     return {"y": np.maximum(Y, bound), "least": bound}
@@ -251,6 +319,19 @@ GROUPS = [np.array(list(map(int, digits))) for digits in ("12111002110221021201"
 HEAVY = np.tan(np.pi * (np.arange(N) + 0.5) / N - np.pi / 2)
 HEAVY = np.sign(HEAVY) * HEAVY**2
 TIED = np.concatenate([np.ones(15), [-1.0, 0.2, 0.9, 1.7, 2.8]])
+BOUND = float(Y.mean()) + 0.05
+CLUSTERS = np.array([-3.2, -2.6, 2.6, 2.8, 3.0, 3.2])
+"""Two clusters, of which the smaller one is a local optimum of a Cauchy location."""
+SKEWED = np.concatenate([np.full(30, 0.012), [5.0, 20.0]])
+SUBSTITUTE = {"log_mean": X[:, :0], "dispersion": np.eye(N)[:, :1]}
+OVERDISPERSED = np.where(np.arange(N) == 0, 4.0, np.where(np.arange(N) % 3 == 0, 9.0, 1.0))
+NEXT = np.array([-1.0, -1.0, 1.0, 1.0, 0.0, 1e-7])[:, None]
+"""Two rows next to each other, between rows whose residuals are large."""
+LINE = np.array([-1.0, 1.0, -1.0, 1.0, 0.0, 0.0])
+OFTEN = np.array([1e5, 1e5, 1e5, 1e5, 1.0, 1.0])
+SEPARATED = (X[:, 0] > 0).astype(float)
+RECORDS = np.array(list(zip(X[:, 0], X[:, 1], strict=True)), dtype=[("a", float), ("b", float)])
+COMPLEX_OBJECTS = (X + 1j).astype(object)
 PARTLY = np.where(np.arange(2 * N).reshape(N, 2) == 3, np.nan, BOTH)
 PARTLY_ROW = np.where(np.arange(N)[:, None] == 1, np.nan, BOTH)
 
@@ -264,6 +345,56 @@ def quantised():
 
 
 DENSITIES = {
+    "records": row(
+        DataError,
+        "`x`",
+        "pandas.DataFrame(x)",
+        provoke=lambda _: mle(models.gaussian, RECORDS, Y),
+        follow=lambda _: mle(models.gaussian, pd.DataFrame(RECORDS), Y),
+    ),
+    "complex numbers as objects": row(
+        DataError,
+        "`x` holds complex numbers",
+        provoke=lambda _: mle(models.gaussian, COMPLEX_OBJECTS, Y),
+        follow=lambda _: mle(models.gaussian, np.real(COMPLEX_OBJECTS.astype(complex)), Y),
+    ),
+    "a column of complex numbers as objects": row(
+        DataError,
+        "column 'a' of `x` holds complex numbers",
+        provoke=lambda _: mle(models.gaussian, pd.DataFrame({"a": COMPLEX_OBJECTS[:, 0]}), Y),
+        follow=lambda _: mle(
+            models.gaussian, pd.DataFrame({"a": COMPLEX_OBJECTS[:, 0].astype(complex).real}), Y
+        ),
+    ),
+    "a series of complex numbers as objects": row(
+        DataError,
+        "`y` holds complex numbers",
+        provoke=lambda _: mle(models.gaussian, X, pd.Series(COMPLEX_OBJECTS[:, 1] + Y)),
+        follow=lambda _: mle(models.gaussian, X, pd.Series((COMPLEX_OBJECTS[:, 1] + Y).astype(complex).real)),
+    ),
+    "probabilities of negative numbers": row(
+        DataError,
+        "discrete",
+        "response='continuous'",
+        provoke=lambda _: compare_models(
+            learn("y ~ 1", frame().assign(y=np.round(3 * Y))), response="discrete"
+        ),
+        follow=lambda _: compare_models(
+            learn("y ~ 1", frame().assign(y=np.round(3 * Y))), response="continuous", folds=2
+        ),
+    ),
+    "flat priors of separated classes": row(
+        ModelError,
+        "'logit.weight', 'logit.bias'",
+        provoke=lambda _: neglog.posterior(flat(models.bernoulli), X, SEPARATED, method="laplace", draws=100),
+        follow=lambda _: neglog.posterior(
+            with_priors(flat(models.bernoulli), neglog.priors_for(models.bernoulli, X, SEPARATED)),
+            X,
+            SEPARATED,
+            method="laplace",
+            draws=100,
+        ),
+    ),
     "a nested tensor": row(
         DataError,
         "`x`",
@@ -331,6 +462,13 @@ DENSITIES = {
             censored(observed(lambda at: distributions.Normal(at, ONE)), lower=-0.5), y=Y.clip(-0.5)
         ),
     ),
+    "quantiles of classes without an order": row(
+        ModelError,
+        "`Categorical`",
+        "`ordinal`",
+        provoke=lambda _: neglog.quantile(mle(models.categorical, X, CLASSES), X[:2], 0.5),
+        follow=lambda _: neglog.quantile(mle(models.ordinal, X, CLASSES), X[:2], 0.5),
+    ),
     "chains that did not run": row(
         ModelError, "`run`", provoke=lambda _: chains(run=False), follow=lambda _: chains(run=True)
     ),
@@ -360,6 +498,34 @@ DENSITIES = {
 }
 
 FITS = {
+    "a truncated density far from its location": row(
+        UnboundedLikelihoodError,
+        "`logistic`",
+        "`location` of Intercept → -∞",
+        provoke=lambda _: mle(truncated(models.logistic, lower=0.0), np.zeros((32, 0)), SKEWED),
+        follow=lambda _: mle(models.logistic, np.zeros((32, 0)), SKEWED),
+    ),
+    "a dispersion of one row": row(
+        UnboundedLikelihoodError,
+        "`log_dispersion` of x0 → -∞",
+        "(row 0)",
+        provoke=lambda _: mle(models.negative_binomial, SUBSTITUTE, OVERDISPERSED),
+        follow=lambda _: mle(models.negative_binomial, SUBSTITUTE | {"dispersion": X[:, :0]}, OVERDISPERSED),
+    ),
+    "a mean that follows rows": row(
+        ConvergenceWarning,
+        "`multivariate_heteroscedastic`",
+        "of 8 rows exactly",
+        provoke=warned(fitted(models.multivariate_heteroscedastic, X[:8, :1], BOTH[:8])),
+        follow=warned(fitted(models.multivariate_gaussian, X[:8, :1], BOTH[:8])),
+    ),
+    "two intercepts": row(
+        SingularDesignError,
+        "`location` of Intercept",
+        "`shift`",
+        provoke=fitted(shifted_twice),
+        follow=fitted(pyro.condition(shifted_twice, {"shift": 0 * ONE})),
+    ),
     "steps that are too large": row(
         UnboundedLikelihoodError,
         "`poisson`",
@@ -454,9 +620,12 @@ FITS = {
 }
 
 
-def frame():
-    import pandas as pd
+def in_cluster(start):
+    x = np.zeros((len(CLUSTERS), 0))
+    return mle(observed(lambda at: dist.Cauchy(at, ONE)), x, CLUSTERS, start={"location.bias": start})
 
+
+def frame():
     return pd.DataFrame(X, columns=["a", "b"]).assign(y=Y)
 
 
@@ -470,6 +639,43 @@ def many():
 
 
 NETWORKS = {
+    "a weight without information": row(
+        ModelError,
+        "`trunk.layer.weight`",
+        "structure='last_layer'",
+        provoke=of_dead("diagonal", laplace_prior, map_estimate),
+        follow=lambda _: (
+            of_dead("diagonal", normal_prior, map_estimate)(_),
+            of_dead("last_layer", laplace_prior, map_estimate)(_),
+        ),
+    ),
+    "a layer without information": row(
+        ModelError,
+        "`trunk.layer.weight`",
+        provoke=of_dead("kronecker", laplace_prior, map_estimate),
+        follow=of_dead("kronecker", normal_prior, map_estimate),
+    ),
+    "priors without curvature": row(
+        ModelError,
+        "Normal priors",
+        provoke=of_dead("full", laplace_prior, map_estimate),
+        follow=of_dead("full", normal_prior, map_estimate),
+    ),
+    "features that are constant": row(
+        ModelError,
+        "`prior_precision`",
+        provoke=of_dead("last_layer"),
+        follow=lambda _: (
+            of_dead("last_layer", prior_precision=1.0)(_),
+            of_dead("last_layer", estimate=map_estimate)(_),
+        ),
+    ),
+    "features beyond the range of floats": row(
+        ModelError,
+        "not finite",
+        provoke=of_dead("diagonal", factor=1e160, prior_precision=1.0),
+        follow=of_dead("diagonal", factor=2.0, prior_precision=1.0),
+    ),
     "heads that share their weights with features": row(
         ModelError,
         "'mean.weight'",
@@ -512,6 +718,33 @@ NETWORKS = {
 }
 
 DOUBTS = {
+    "few residuals near a median": row(
+        ModelError,
+        "kind='kernel'",
+        provoke=lambda _: covariance(mle(models.laplace, NEXT, LINE, weights=OFTEN), "kernel"),
+        follow=lambda _: covariance(mle(models.laplace, NEXT, LINE, weights=OFTEN), "iid"),
+    ),
+    "a profile with a higher likelihood": row(
+        ModelError,
+        "`location` Intercept",
+        "above the estimate",
+        provoke=lambda _: why_no_profile(in_cluster(-2.3)),
+        follow=lambda _: neglog.summary(in_cluster(2.8), interval="profile")["lower"].item(),
+    ),
+    "a profile without numbers": row(
+        ModelError,
+        "`location` Intercept",
+        "interval='wald'",
+        provoke=lambda _: why_no_profile(mle(bounded, X[:, :0], Y)),
+        follow=lambda _: neglog.summary(mle(bounded, X[:, :0], Y), interval="wald"),
+    ),
+    "a profile without an optimum": row(
+        ModelError,
+        "`location` Intercept",
+        "interval='wald'",
+        provoke=lambda _: why_no_profile(mle(partial(bounded, scale="s"), X[:, :0], Y)),
+        follow=lambda _: neglog.summary(mle(partial(bounded, scale="s"), X[:, :0], Y), interval="wald"),
+    ),
     "HC3 of a row of small weight": row(
         ModelError,
         "row 0",

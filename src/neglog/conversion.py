@@ -106,6 +106,8 @@ def frame_tensor(name: str, frame: pd.DataFrame, dtype: torch.dtype) -> Tensor:
         if pd.api.types.is_complex_dtype(kind):
             raise DataError(_complex_message(f"column {str(column)!r} of `{name}`"))
         if not pd.api.types.is_numeric_dtype(kind):
+            if has_complex(frame.loc[:, [column]].to_numpy()):
+                raise DataError(_complex_message(f"column {str(column)!r} of `{name}`"))
             raise DataError(_column_message(name, column, kind))
     values = frame.to_numpy(dtype=np.float64, na_value=np.nan)  # strides of reversed columns are negative
     return torch.tensor(np.ascontiguousarray(values), dtype=dtype)
@@ -118,6 +120,8 @@ def series_tensor(name: str, series: pd.Series, dtype: torch.dtype) -> Tensor:
     if pd.api.types.is_complex_dtype(series.dtype):
         raise DataError(_complex_message(f"`{name}`"))
     if not pd.api.types.is_numeric_dtype(series.dtype):
+        if has_complex(series.to_numpy()):
+            raise DataError(_complex_message(f"`{name}`"))
         raise DataError(f"`{name}` holds {series.dtype}, not numbers; {_remedy_of_series(name, series)}.")
     return torch.tensor(series.to_numpy(dtype=np.float64, na_value=np.nan), dtype=dtype)
 
@@ -159,8 +163,17 @@ def to_array(name: str, value: Any) -> np.ndarray:
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         return array.astype(np.float64)
     if array.dtype.kind not in "fiubc":
+        if has_complex(array):
+            raise DataError(_complex_message(name))
         raise DataError(f"`{name}` holds {array.dtype}, not numbers; {_remedy_of_array(name, array, value)}.")
     return array
+
+
+def has_complex(array: np.ndarray) -> bool:
+    """Whether objects are complex numbers, of which `astype(float)` would drop the imaginary parts."""
+    return array.dtype.kind == "O" and any(
+        isinstance(each, complex | np.complexfloating) for each in array.ravel()
+    )
 
 
 def as_numpy(value: Tensor) -> np.ndarray:

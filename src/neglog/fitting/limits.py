@@ -202,7 +202,9 @@ def why_alike(objective: Objective) -> str:
     """The reason why parameters cannot be told apart, where one is known, and the first remedy."""
     if is_censored_throughout(objective):
         return f"{CENSORED_THROUGHOUT} Give rows with an observed value"
-    return "Leave a column out, such as one that is constant"
+    return (
+        "Leave one of these columns out, or hold one of these parameters at a known value by pyro.condition"
+    )
 
 
 CENSORED_THROUGHOUT = (

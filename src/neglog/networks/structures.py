@@ -12,6 +12,11 @@ from neglog.errors import ModelError
 from neglog.networks.network import Layer, Network, linear_layers, row_curvature
 from neglog.solvers.solution import scaled_eigen
 
+NORMAL_PRIORS = (
+    "Give all weights Normal priors (`prior` of `on_features`, `with_priors`) and use `map_estimate`"
+)
+PRECISION = "Give a `prior_precision`, or fit by `map_estimate`"
+"""Remedies for an information that does not determine the weights, to which others may be added."""
 SINGULARITY_TOLERANCE = 1e-12
 """Smallest eigenvalue of a regular precision matrix of unit diagonal, relative to the largest."""
 
@@ -70,7 +75,7 @@ class Dense:
         own, rest = self.matrix[self.flat][:, self.flat], self.matrix[~self.flat][:, ~self.flat]
         if len(rest):
             across = self.matrix[self.flat][:, ~self.flat]
-            factor = torch.linalg.cholesky(_definite(rest))
+            factor = torch.linalg.cholesky(_definite(rest, NORMAL_PRIORS))
             half = torch.linalg.solve_triangular(factor, across.T, upper=False)
             own = own - half.T @ half
             return torch.linalg.eigvalsh(own).clamp(min=0), 2 * factor.diagonal().log().sum()
@@ -82,7 +87,8 @@ class Dense:
 
     def regularised(self, precision: float) -> Any:
         """The covariance, as its root, with a prior precision added."""
-        matrix = _definite(self.matrix + torch.diag(precision * self.flat.to(self.matrix)))
+        remedy = NORMAL_PRIORS if precision or not bool(self.flat.any()) else PRECISION
+        matrix = _definite(self.matrix + torch.diag(precision * self.flat.to(self.matrix)), remedy)
         values, vectors, scale = scaled_eigen(matrix)
         return Rooted(self.names, (scale[:, None] * vectors * values.rsqrt())[: len(self.values)])
 
@@ -117,10 +123,7 @@ class Diagonal:
         return float(self.values[self.flat].square().sum())
 
     def regularised(self, precision: float) -> Diagonal:
-        found = self.precisions + precision * self.flat
-        if not bool((found > 0).all()):
-            raise ModelError("a weight has no information and no prior; give `prior_precision`.")
-        return replace(self, precisions=found)
+        return replace(self, precisions=_positive(self.precisions + precision * self.flat, self.names))
 
     def covariance(self, jacobian: Tensor) -> Tensor:
         return (jacobian / self.precisions) @ jacobian.mT
@@ -154,7 +157,7 @@ class Kronecker:
         return float(self.values.square().sum()) if self.free else 0.0
 
     def regularised(self, precision: float) -> Kronecker:
-        return replace(self, rates=self.rates + precision * self.free)
+        return replace(self, rates=_positive(self.rates + precision * self.free, self.names))
 
     def covariance(self, jacobian: Tensor) -> Tensor:
         rows, outputs, _ = jacobian.shape
@@ -234,12 +237,22 @@ def _finite(information: Tensor) -> Tensor:
     return information
 
 
-def _definite(matrix: Tensor) -> Tensor:
+def _positive(precisions: Tensor, names: tuple[str, ...]) -> Tensor:
+    if not bool((precisions > 0).all()):
+        raise ModelError(
+            f"the rows have no information on a weight of {', '.join(f'`{name}`' for name in names)}, and "
+            f"its prior has no curvature at the fit, as a Laplace prior has none. {NORMAL_PRIORS}, or use "
+            "structure='last_layer'."
+        )
+    return precisions
+
+
+def _definite(matrix: Tensor, remedy: str) -> Tensor:
     values = scaled_eigen(_finite(matrix))[0]
     if len(values) and not values.min() >= SINGULARITY_TOLERANCE * values.max():
         raise ModelError(
             "the information of the rows and the priors does not determine the weights and constants of this "
             "network: a feature is constant or a combination of others, or the fit is far from an optimum. "
-            "Give a `prior_precision`, or fit by `map_estimate`."
+            f"{remedy}."
         )
     return matrix

@@ -236,8 +236,11 @@ def log_likelihood(fit: Fit, x: Any, y: Any, **keywords: Any) -> Tensor:
     """
     check_row_keywords(check_fit(fit), keywords, log_likelihood)
     dtype = next(iter(fit.params.values())).dtype
-    every = prepare(x, y, dtype=dtype, roles=roles_of(fit.model, keywords, log_likelihood), **keywords)
+    roles = roles_of(fit.model, keywords, log_likelihood)
+    every = prepare(x, y, dtype=dtype, roles=roles, may_be_empty=True, **keywords)
     response = predict(fit, x, **keywords)
+    if not every.rows:
+        return every.y.new_zeros(0)
     shape = tuple(response.batch_shape + response.event_shape)
     check_response(every, response.support, shape, model_name(fit.model))
     some = (~torch.isnan(every.y)).reshape(every.rows, -1).any(1).nonzero()[:, 0]

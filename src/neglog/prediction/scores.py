@@ -81,7 +81,9 @@ def scores(
     response = predict(
         fit, x, uncertainty=uncertainty, draws=draws, seed=seed, kind=covariance, groups=groups, **keywords
     )
-    data = prepare(x, y, roles=roles_of(fit.model, keywords, scores), **keywords)
+    data = prepare(x, y, roles=roles_of(fit.model, keywords, scores), may_be_empty=True, **keywords)
+    if not data.rows:
+        return data.y.new_zeros(0)
     shape = tuple(response.batch_shape + response.event_shape)
     check_response(data, response.support, shape, model_name(fit.model))
     if bool(torch.isnan(data.y).any()):

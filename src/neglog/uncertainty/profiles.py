@@ -101,9 +101,11 @@ class Profile:
                 "estimate. Use interval='wald'."
             )
         if rise < -1e-6:
+            side = "above" if reach > 0 else "below"
             raise ModelError(
-                f"the profile of {self.name} finds a higher likelihood, by {-rise:.3g}, than the fit: its "
-                "optimum was a local one. Fit again from there."
+                f"the profile of {self.name} finds a likelihood that is higher than that of the fit, by "
+                f"{-rise:.3g} nats, {abs(reach):.3g} standard errors {side} the estimate: the fit is a local "
+                f"optimum. Fit again with a `start` that far {side} it."
             )
         return math.sqrt(max(2 * rise, 0.0)), v
 
