@@ -358,3 +358,12 @@ def test_a_column_of_noise_has_the_likelihood_and_not_the_criterion():
     assert table.loc["noise", "nll"] < table.loc["none", "nll"]
     assert list(table.index) == ["none", "noise"]
     assert table.loc["none", "delta"] == 0
+
+
+@pytest.mark.parametrize("kind", ["log", "crps", "pinball@0.3"])
+def test_no_rows_have_no_scores(kind):
+    x = torch.linspace(-1.0, 1.0, 8, dtype=torch.float64)[:, None]
+    fit = mle(models.gaussian, x, x[:, 0].exp())
+    assert scores(fit, x[:0], x[:0, 0], kind=kind).shape == (0,)
+    with pytest.raises(DataError, match="`y`"):
+        scores(fit, x[:0], x[:1, 0], kind=kind)
