@@ -383,6 +383,15 @@ DENSITIES = {
             learn("y ~ 1", frame().assign(y=np.round(3 * Y))), response="continuous", folds=2
         ),
     ),
+    "a comparison of vectors": row(
+        DataError,
+        "`multivariate_gaussian`",
+        provoke=lambda _: compare_models(learn("y + a ~ b", frame())),
+        follow=lambda _: [
+            mle(model, X[:, 1:], BOTH).bic
+            for model in (models.multivariate_gaussian, models.multivariate_heteroscedastic)
+        ],
+    ),
     "flat priors of separated classes": row(
         ModelError,
         "'logit.weight', 'logit.bias'",

@@ -190,10 +190,7 @@ def compare_models(
     kind, why = kind_of(y, counts, response)
     names = [name for name in models.__all__ if _serves(name, y, kind)]
     if not names:
-        raise DataError(
-            f"no {kind} model can draw such a response: probabilities need whole numbers that are not "
-            "negative. Compare densities: --response continuous (response='continuous')."
-        )
+        raise DataError(_none_serves(y, kind))
     _check_companions(learned.design, names)
     deal(counts, folds, seed)
     entries = [_enter(name, learned, weights, folds, seed) for name in watch(names)]
@@ -218,7 +215,7 @@ def kind_of(y: torch.Tensor, weights: torch.Tensor, requested: Kind | None = Non
         raise DataError(f"`response` must be 'discrete', 'continuous' or None; it is {requested!r}.")
     counted = weights > 0
     values, shares = y[counted].double(), weights[counted].double() / weights.sum()
-    if not bool((values == values.floor()).all()):
+    if values.dim() > 1 or not bool((values == values.floor()).all()):
         return requested or "continuous", None
     if requested is not None:
         return requested, "that was asked for"
@@ -247,6 +244,18 @@ def _serves(name: str, y: torch.Tensor, kind: Kind) -> bool:
     if name in ON_REQUEST or (name in OVERDISPERSED and not bool((y > 1).any())):
         return False
     return admits(model, y) and is_discrete(model) == (kind == "discrete")
+
+
+def _none_serves(y: torch.Tensor, kind: Kind) -> str:
+    if y.dim() > 1:
+        return (
+            "a response of several columns is not compared. Fit `multivariate_gaussian` and "
+            "`multivariate_heteroscedastic` to it, and look at their BIC."
+        )
+    return (
+        f"no {kind} model can draw such a response: probabilities need whole numbers that are not negative. "
+        "Compare densities: --response continuous (response='continuous')."
+    )
 
 
 def set_up(name: str, design: Design, table: pd.DataFrame) -> tuple[Model, Any]:
