@@ -102,6 +102,7 @@ SMALL = {
     "Bernoulli": (0.3,),
 }
 ELSEWHERE = {
+    "Family",
     "Categorical",
     "Censored",
     "FromLoss",
