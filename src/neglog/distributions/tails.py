@@ -29,7 +29,6 @@ def log_tails(fn: Any, value: Tensor) -> tuple[Tensor, Tensor]:
     if fn.event_shape or not family_of(fn).ordered:
         raise ModelError(
             f"`{type(fn).__name__}` has no distribution function, which bounds and quantiles need: its "
-            f"`{type(fn).__name__}` has no distribution function, which bounds and quantiles need: its "
             "values are vectors, or classes without an order. Use `ordinal` for classes with one."
         )
     low, high = ends(fn.support)
