@@ -320,6 +320,15 @@ HEAVY = np.tan(np.pi * (np.arange(N) + 0.5) / N - np.pi / 2)
 HEAVY = np.sign(HEAVY) * HEAVY**2
 TIED = np.concatenate([np.ones(15), [-1.0, 0.2, 0.9, 1.7, 2.8]])
 BOUND = float(Y.mean()) + 0.05
+INNER_DISPERSION = {"dispersion": dist.LogNormal(0 * ONE, ONE)}
+INNER_ZERO = {"zero": dist.Beta(2 * ONE, 2 * ONE)}
+INNER_PRIORS = {
+    "poisson": {},
+    "negative_binomial": INNER_DISPERSION,
+    "zero_inflated_poisson": INNER_ZERO,
+    "zero_inflated_negative_binomial": INNER_DISPERSION | INNER_ZERO,
+}
+"""Priors whose density is 0 at the borders."""
 CLUSTERS = np.array([-3.2, -2.6, 2.6, 2.8, 3.0, 3.2])
 """Two clusters, of which the smaller one is a local optimum of a Cauchy location."""
 SKEWED = np.concatenate([np.full(30, 0.012), [5.0, 20.0]])
@@ -528,6 +537,19 @@ FITS = {
         provoke=warned(fitted(models.multivariate_heteroscedastic, X[:8, :1], BOTH[:8])),
         follow=warned(fitted(models.multivariate_gaussian, X[:8, :1], BOTH[:8])),
     ),
+    **{
+        f"{name} of zeros": row(
+            UnboundedLikelihoodError,
+            f"`{name}`",
+            "every `y` is 0",
+            *(f"`{site}`" for site in inner),
+            provoke=fitted(getattr(models, name), y=0 * COUNTS),
+            follow=warned(
+                fitted(with_priors(getattr(models, name), inner), y=0 * COUNTS, estimate=map_estimate)
+            ),
+        )
+        for name, inner in INNER_PRIORS.items()
+    },
     "two intercepts": row(
         SingularDesignError,
         "`location` of Intercept",

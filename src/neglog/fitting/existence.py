@@ -109,8 +109,19 @@ def check_certain(objective: Objective) -> None:
                 raise UnboundedLikelihoodError(
                     f"`{objective.name}` has no maximum: every `y` is {float(y[0]):g}, so the likelihood "
                     f"rises for ever as `{call.name}` of Intercept → {REAL[shift > 0]}. Without another "
-                    f"response there is nothing to estimate; {objective.prior_advice}."
+                    f"response there is nothing to estimate; {_advice_for_certain(objective)}."
                 )
+
+
+def _advice_for_certain(objective: Objective) -> str:
+    """Proper priors; of constants such as a dispersion too, priors whose density is 0 at the borders."""
+    constants = " and ".join(f"`{site}`" for site in objective.seen.beside)
+    if not constants:
+        return objective.prior_advice
+    return (
+        f"use `map_estimate`, with priors by `with_priors` for {constants} whose density is 0 at borders, "
+        "such as LogNormal(0, 1) of a dispersion and Beta(2, 2) of a probability"
+    )
 
 
 def check_classes(objective: Objective) -> None:
