@@ -22,6 +22,8 @@ SAME_OPTIMUM_DISTANCE = 1.0
 """A start that comes so near to a known optimum, in standard errors, is led there,"""
 ALIKE = 0.1
 """if its loss and its slope are by so much those of the parabola around it."""
+MAX_EVALUATIONS = 150
+"""Evaluations of the loss from one start, after which it waits until the others have ended."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class MultiStart(Settings):
 
     An optimum that was certified counts before one that was not, and then the lower loss; of equal ones the
     first start's. `status` says how many starts led there and where the others ended. A start is not followed
-    further where the function is seen to be the parabola around an optimum that is known already. Where the
+    further where the function is seen to be the parabola around an optimum that is known already. One that
+    takes more than `MAX_EVALUATIONS` waits for the others: it is followed to its end if the loss there is lower
+    than at every certified optimum, or if there is none and it is the lowest of those that wait. Where the
     rows are very many, all starts are tried on a sample of them, and only the best of them on all.
 
     Args:
@@ -62,20 +66,54 @@ class MultiStart(Settings):
         return replace(best, status=f"{best.status}; {told}")
 
     def _ends(self, problem: Problem, starts: Tensor, progress: bool) -> list[Solution | None]:
-        ends: list[Solution | None] = []
-        refusal: UnboundedLikelihoodError | None = None
-        for start in starts:
-            known = [end for end in ends if end is not None and end.converged and end.hessian is not None]
+        ends, refusals = list[Solution | None](), list[UnboundedLikelihoodError]()
+        waiting = dict[int, _Paused]()
+        for place, start in enumerate(starts):
             try:
-                ends.append(self.solver.minimise(_Watched(problem, known), start, progress))
-            except _Arrived as arrived:
-                ends.append(arrived.end)
-            except UnboundedLikelihoodError as error:
-                ends.append(None)
-                refusal = refusal or error
-                if ends.count(None) > len(starts) / 2:  # the others would not change the verdict
-                    raise refusal from None
+                ends.append(self._end(problem, start, ends, refusals, progress, MAX_EVALUATIONS))
+            except _Paused as paused:
+                waiting[place] = paused
+                ends.append(paused.end)
+            if len(refusals) > len(starts) / 2:  # the others would not change the verdict
+                raise refusals[0]
+        for place, paused in sorted(waiting.items(), key=lambda item: item[1].end.value):
+            best = min((end.value for end in _certified(ends)), default=math.inf)
+            if not paused.end.value < best:
+                break
+            ends[place] = self._end(problem, paused.end.z, ends, refusals, progress)
+            if len(refusals) > len(starts) / 2:
+                raise refusals[0]
+            if ends[place] is not None and math.isinf(best):
+                break
         return ends
+
+    def _end(
+        self,
+        problem: Problem,
+        start: Tensor,
+        ends: list[Solution | None],
+        refusals: list[UnboundedLikelihoodError],
+        progress: bool,
+        most: float = math.inf,
+    ) -> Solution | None:
+        """The end of one start; None where the function falls without end, which is added to `refusals`.
+
+        Raises:
+            _Paused: it takes more than `most` evaluations.
+        """
+        try:
+            found: Solution = self.solver.minimise(_Watched(problem, _certified(ends), most), start, progress)
+        except _Arrived as arrived:
+            return arrived.end
+        except UnboundedLikelihoodError as error:
+            refusals.append(error)
+            return None
+        return found
+
+
+def _certified(ends: list[Solution | None]) -> list[Solution]:
+    """The optima among the ends whose curvature is known."""
+    return [end for end in ends if end is not None and end.converged and end.hessian is not None]
 
 
 class _Arrived(Exception):
@@ -86,26 +124,56 @@ class _Arrived(Exception):
         self.end = end
 
 
-class _Watched:
-    """A problem that stops a solver at optima that are `known`."""
+class _Paused(Exception):
+    """A solver has taken more evaluations than it may, and `end` is the lowest place that it has seen."""
 
-    def __init__(self, problem: Problem, known: Sequence[Solution]) -> None:
-        self._problem, self._known = problem, known
+    def __init__(self, end: Solution) -> None:
+        super().__init__()
+        self.end = end
+
+
+class _Watched:
+    """A problem that stops a solver at optima that are `known`, and after `most` evaluations."""
+
+    def __init__(self, problem: Problem, known: Sequence[Solution], most: float = math.inf) -> None:
+        self._problem, self._known, self._most, self._evaluations = problem, known, most, 0
+        self._lowest: tuple[float, Tensor] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._problem, name)
+
+    def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
+        """Those of the problem.
+
+        Raises:
+            _Paused: there were more evaluations than `most`.
+        """
+        value, gradient = self._problem.value_and_gradient(z)
+        self._count(z, value)
+        return value, gradient
 
     def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
         """Those of the problem.
 
         Raises:
             _Arrived: they are those of a parabola around a known optimum, which is near.
+            _Paused: there were more evaluations than `most`.
         """
         value, gradient, hessian = self._problem.derivatives(z)
         for end in self._known:
             if _is_around(end, z, value, gradient):
                 raise _Arrived(end)
+        self._count(z, value)
         return value, gradient, hessian
+
+    def _count(self, z: Tensor, value: float) -> None:
+        self._evaluations += 1
+        if math.isfinite(value) and (self._lowest is None or value < self._lowest[0]):
+            self._lowest = value, z.clone()
+        if self._evaluations > self._most and self._lowest is not None:
+            least, place = self._lowest
+            status = f"not followed beyond {self._most} evaluations"
+            raise _Paused(Solution(place, least, False, status, self._evaluations))
 
 
 def _is_around(end: Solution, z: Tensor, value: float, gradient: Tensor) -> bool:
