@@ -571,6 +571,17 @@ FITS = {
         provoke=fitted(models.poisson, SLIGHTLY, COUNTS),
         follow=fitted(models.poisson, SLIGHTLY[:, :1], COUNTS),
     ),
+    "a column for each row": row(
+        UnboundedLikelihoodError,
+        "every row exactly",
+        "'sigma': dist.InverseGamma(2.0, 1.0)",
+        provoke=fitted(models.gaussian, np.eye(N), estimate=map_estimate),
+        follow=fitted(
+            with_priors(models.gaussian, {"sigma": dist.InverseGamma(2.0, 1.0)}),
+            np.eye(N),
+            estimate=map_estimate,
+        ),
+    ),
     "a column far from 0": row(
         SingularDesignError,
         "x0",

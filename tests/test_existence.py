@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -27,7 +28,8 @@ from neglog import (
     truncated,
     with_priors,
 )
-from neglog.errors import ConvergenceWarning, ModelError, UnboundedLikelihoodError
+from neglog.errors import ConvergenceWarning, ModelError, SingularDesignError, UnboundedLikelihoodError
+from neglog.fitting import fit as fitting
 from neglog.fitting.isolated import isolated_rows
 from neglog.fitting.separation import separating
 from neglog.objective.coordinates import Coordinates
@@ -169,6 +171,52 @@ def test_priors_refuse_more_columns_than_rows() -> None:
     for name in ("gaussian", "laplace"):
         with pytest.raises(UnboundedLikelihoodError, match="every row exactly"):
             map_estimate(getattr(models, name), x, y)
+
+
+INTERPOLATED = {
+    "gaussian": "sigma",
+    "huber": "scale",
+    "laplace": "scale",
+    "logistic": "scale",
+    "lognormal": "sigma",
+    "quantile": "scale",
+    "student_t": "scale",
+}
+
+
+@pytest.mark.parametrize("name", INTERPOLATED)
+def test_more_columns_than_rows_are_refused_without_a_step_and_the_advice_works(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, scale, x = getattr(models, name), INTERPOLATED[name], _columns(30)[:20]
+    y = _columns()[40:60, 0]
+    y = y.exp() if name == "lognormal" else y
+    with pytest.raises(SingularDesignError, match=rf"with_priors\(model, {{'{scale}': dist.InverseGamma"):
+        mle(model, x, y)
+    held = map_estimate(with_priors(model, {scale: dist.InverseGamma(2.0, 1.0)}), x, y)
+    known = map_estimate(pyro.condition(model, {scale: torch.tensor(1.0)}), x, y)
+    assert held.converged
+    assert known.converged
+    assert float(held.params[scale]) > 0
+    monkeypatch.setattr(fitting, "starting_point", None)  # whatever comes after the refusal fails
+    with pytest.raises(UnboundedLikelihoodError, match=rf"'{scale}': dist.InverseGamma\(2.0, 1.0\)"):
+        map_estimate(model, x, y)
+
+
+def test_equal_rows_that_differ_are_not_interpolated() -> None:
+    x, y = _columns(30)[:20].clone(), _columns()[40:60, 0]
+    x[1] = x[0]
+    fit = map_estimate(models.gaussian, x, y)
+    assert fit.converged
+    assert float(fit.params["sigma"]) > 0
+
+
+def test_positive_coefficients_are_not_taken_for_interpolating_ones() -> None:
+    positive = dist.HalfNormal(torch.ones(30, dtype=torch.float64))
+    model = with_priors(models.gaussian, {"mean.weight": positive})
+    with pytest.raises(UnboundedLikelihoodError) as refused:  # coefficients at 0, their border
+        map_estimate(model, _columns(30)[:20].abs(), -_columns()[40:60, 0].abs())
+    assert "every row" not in str(refused.value)
 
 
 PATHS = {"gaussian": "mean", "student_t": "location", "heteroscedastic": "mean", "logistic": "location"}

@@ -104,6 +104,34 @@ def test_starts_on_the_way_to_a_known_optimum_change_no_number():
         assert torch.equal(fit.params[name], value)
 
 
+@pytest.mark.parametrize("patience", [1, 3])
+def test_starts_that_wait_change_no_optimum(patience, monkeypatch):
+    whole = MultiStart(Newton(), STARTS).minimise(Wells(), vector(3.5))
+    monkeypatch.setattr(multistart, "MAX_EVALUATIONS", patience)
+    found = MultiStart(Newton(), STARTS).minimise(Wells(), vector(3.5))
+    assert found.converged
+    assert found.value == pytest.approx(whole.value, rel=EXACT)
+
+
+def test_a_start_that_takes_long_is_not_followed_where_another_is_lower(monkeypatch):
+    class Crawling(Newton):
+        def minimise(self, problem, start, progress=False):
+            z = start
+            while float(z) > 3:  # at losses above that of either minimum
+                z = z - 0.05
+                problem.derivatives(z)
+            return super().minimise(problem, z, progress)
+
+    problem = Wells()
+    found = MultiStart(Crawling(), vector([-3.0])).minimise(problem, vector(30.0))
+    assert found.converged
+    assert found.z.item() == pytest.approx(-2.03, abs=0.01)
+    assert found.status.endswith("best of 2 starts: 1 led here, 1 to none")
+    assert problem.evaluations < 2 * multistart.MAX_EVALUATIONS
+    alone = MultiStart(Crawling(), vector([30.0])).minimise(Wells(), vector(30.0))
+    assert alone.converged  # the lowest of those that wait is followed where none has ended
+
+
 def test_of_very_many_rows_a_sample_chooses():
     whole = Wells(rows=1_000_000)
     whole.few = Wells(rows=10_000)

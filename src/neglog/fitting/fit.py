@@ -35,6 +35,7 @@ from neglog.fitting.existence import (
     check_zeros,
     recession,
 )
+from neglog.fitting.interpolation import check_interpolation
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.least_squares import closed_form
 from neglog.fitting.limits import (
@@ -249,6 +250,7 @@ def _fit(
     check_classes(objective)
     check_values(objective)
     check_joint_mode(objective)
+    check_interpolation(objective)
     check_prior_units(objective)
     offset = offset_of(whole)
     if offset is not None:

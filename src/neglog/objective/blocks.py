@@ -378,7 +378,7 @@ def check_rank(
     if rows < count:
         raise SingularDesignError(
             f"`{call.name}` has {count} coefficients ({', '.join(names)}) and the data have {rows} rows; "
-            f"they are not identified. Leave columns out, or {objective.prior_advice}."
+            f"they are not identified. Leave columns out, or {_advice_for_few_rows(objective)}."
         )
     sizes = free.norm(dim=0)
     triangle = torch.linalg.qr(free / torch.where(sizes > 0, sizes, 1.0), mode="r").R
@@ -389,6 +389,12 @@ def check_rank(
     vector = right[-1].abs()
     involved = [name for name, part in zip(names, vector.tolist(), strict=True) if part > 1e-6 * vector.max()]
     raise SingularDesignError(_dependence(call.name, involved, objective.prior_advice))
+
+
+def _advice_for_few_rows(objective: Objective) -> str:
+    """Proper priors; of a scale too, where the columns fit every row exactly, one that vanishes at 0."""
+    scale = objective.scale_site if objective.exacting else None
+    return objective.prior_advice if scale is None else f"use {objective.scale_advice(scale)}"
 
 
 def _dependence(predictor: str, columns: list[str], advice: str) -> str:

@@ -306,6 +306,11 @@ class Objective:
             else "give narrower priors by `with_priors`"
         )
 
+    def scale_advice(self, scale: str) -> str:
+        """A prior under which the scale does not go to 0, where a location fits every row exactly."""
+        prior = f"with_priors(model, {{{scale!r}: dist.InverseGamma(2.0, 1.0)}})"
+        return f"`map_estimate` with a prior of the scale that vanishes at 0 faster than any power: {prior}"
+
     @cached_property
     def priorless(self) -> bool:
         """Whether no prior counts, as under `flat`."""
@@ -453,9 +458,10 @@ class Objective:
         if self.exacting:
             for _, part in self.parts if etas is None else ((None, self),):
                 response, held = part.response(theta, etas), partial(self.is_held, theta)
-                check_spread(response, part.data, self.name, times, held, self._scale_site)
+                check_spread(response, part.data, self.name, times, held, lambda: self.scale_site)
 
-    def _scale_site(self) -> str | None:
+    @property
+    def scale_site(self) -> str | None:
         """The site that is the scale of all rows, if there is one."""
         try:
             return self.structure.response.scale if self.calls else None
@@ -486,7 +492,7 @@ class Objective:
             for rows, part in self.parts:
                 at = part.at(theta)
                 response, held = at.sites[RESPONSE]["fn"], partial(self.is_held, theta)
-                check_spread(response, part.data, self.name, 1.0, held, self._scale_site)
+                check_spread(response, part.data, self.name, 1.0, held, lambda: self.scale_site)
                 nll -= float(at.log_prob(RESPONSE).sum())
                 prior = prior if rows.start else -float(at.prior())
         return nll, prior

@@ -23,7 +23,7 @@ SAME_OPTIMUM_DISTANCE = 1.0
 ALIKE = 0.1
 """if its loss and its slope are by so much those of the parabola around it."""
 MAX_EVALUATIONS = 150
-"""Evaluations of the loss from one start, after which it waits until the others have ended."""
+"""Evaluations of the loss from one start after which Newton's method waits until the others have ended."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,11 @@ class MultiStart(Settings):
 
     An optimum that was certified counts before one that was not, and then the lower loss; of equal ones the
     first start's. `status` says how many starts led there and where the others ended. A start is not followed
-    further where the function is seen to be the parabola around an optimum that is known already. One that
-    takes more than `MAX_EVALUATIONS` waits for the others: it is followed to its end if the loss there is lower
-    than at every certified optimum, or if there is none and it is the lowest of those that wait. Where the
-    rows are very many, all starts are tried on a sample of them, and only the best of them on all.
+    further where the function is seen to be the parabola around an optimum that is known already. One from
+    which Newton's method takes more than `MAX_EVALUATIONS` waits for the others: it is followed to its end if
+    the loss there is lower than at every certified optimum, or if there is none and it is the lowest of those
+    that wait. Where the rows are very many, all starts are tried on a sample of them, and only the best of
+    them on all.
 
     Args:
         solver: one that minimises from one point, such as `Newton()`.
@@ -66,49 +67,31 @@ class MultiStart(Settings):
         return replace(best, status=f"{best.status}; {told}")
 
     def _ends(self, problem: Problem, starts: Tensor, progress: bool) -> list[Solution | None]:
+        """The end of each start, as far as it is followed; None where the function falls without end."""
         ends, refusals = list[Solution | None](), list[UnboundedLikelihoodError]()
-        waiting = dict[int, _Paused]()
-        for place, start in enumerate(starts):
+
+        def end(start: Tensor, most: float) -> Solution | None:
             try:
-                ends.append(self._end(problem, start, ends, refusals, progress, MAX_EVALUATIONS))
-            except _Paused as paused:
-                waiting[place] = paused
-                ends.append(paused.end)
-            if len(refusals) > len(starts) / 2:  # the others would not change the verdict
-                raise refusals[0]
-        for place, paused in sorted(waiting.items(), key=lambda item: item[1].end.value):
-            best = min((end.value for end in _certified(ends)), default=math.inf)
-            if not paused.end.value < best:
-                break
-            ends[place] = self._end(problem, paused.end.z, ends, refusals, progress)
-            if len(refusals) > len(starts) / 2:
-                raise refusals[0]
-            if ends[place] is not None and math.isinf(best):
+                watched = _Watched(problem, _certified(ends), most)
+                return self.solver.minimise(watched, start, progress)
+            except _Stopped as stopped:
+                return stopped.end
+            except UnboundedLikelihoodError as error:
+                refusals.append(error)
+                if len(refusals) > len(starts) / 2:  # the others would not change the verdict
+                    raise refusals[0] from None
+                return None
+
+        for start in starts:
+            ends.append(end(start, MAX_EVALUATIONS))
+        waiting = [(each.value, at, each.z) for at, each in enumerate(ends) if isinstance(each, _Waiting)]
+        for value, place, z in sorted(waiting, key=lambda each: each[:2]):
+            known = _certified(ends)
+            if all(value < each.value for each in known):
+                ends[place] = end(z, math.inf)
+            if not known and ends[place] is not None:
                 break
         return ends
-
-    def _end(
-        self,
-        problem: Problem,
-        start: Tensor,
-        ends: list[Solution | None],
-        refusals: list[UnboundedLikelihoodError],
-        progress: bool,
-        most: float = math.inf,
-    ) -> Solution | None:
-        """The end of one start; None where the function falls without end, which is added to `refusals`.
-
-        Raises:
-            _Paused: it takes more than `most` evaluations.
-        """
-        try:
-            found: Solution = self.solver.minimise(_Watched(problem, _certified(ends), most), start, progress)
-        except _Arrived as arrived:
-            return arrived.end
-        except UnboundedLikelihoodError as error:
-            refusals.append(error)
-            return None
-        return found
 
 
 def _certified(ends: list[Solution | None]) -> list[Solution]:
@@ -116,20 +99,25 @@ def _certified(ends: list[Solution | None]) -> list[Solution]:
     return [end for end in ends if end is not None and end.converged and end.hessian is not None]
 
 
-class _Arrived(Exception):
+@dataclass(frozen=True)
+class _Waiting(Solution):
+    """The lowest place that a solver has seen when it was stopped."""
+
+
+class _Stopped(Exception):
+    """A solver need not be followed further, for now."""
+
+    def __init__(self, end: Solution) -> None:
+        super().__init__()
+        self.end = end
+
+
+class _Arrived(_Stopped):
     """A solver has come to an optimum that is known."""
 
-    def __init__(self, end: Solution) -> None:
-        super().__init__()
-        self.end = end
 
-
-class _Paused(Exception):
+class _Paused(_Stopped):
     """A solver has taken more evaluations than it may, and `end` is the lowest place that it has seen."""
-
-    def __init__(self, end: Solution) -> None:
-        super().__init__()
-        self.end = end
 
 
 class _Watched:
@@ -143,11 +131,7 @@ class _Watched:
         return getattr(self._problem, name)
 
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
-        """Those of the problem.
-
-        Raises:
-            _Paused: there were more evaluations than `most`.
-        """
+        """Those of the problem."""
         value, gradient = self._problem.value_and_gradient(z)
         self._count(z, value)
         return value, gradient
@@ -164,16 +148,16 @@ class _Watched:
             if _is_around(end, z, value, gradient):
                 raise _Arrived(end)
         self._count(z, value)
+        if self._evaluations > self._most and self._lowest is not None:
+            least, place = self._lowest
+            status = f"not followed beyond {self._most} evaluations"
+            raise _Paused(_Waiting(place, least, False, status, self._evaluations))
         return value, gradient, hessian
 
     def _count(self, z: Tensor, value: float) -> None:
         self._evaluations += 1
         if math.isfinite(value) and (self._lowest is None or value < self._lowest[0]):
             self._lowest = value, z.clone()
-        if self._evaluations > self._most and self._lowest is not None:
-            least, place = self._lowest
-            status = f"not followed beyond {self._most} evaluations"
-            raise _Paused(Solution(place, least, False, status, self._evaluations))
 
 
 def _is_around(end: Solution, z: Tensor, value: float, gradient: Tensor) -> bool:
