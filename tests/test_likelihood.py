@@ -10,9 +10,21 @@ from pyro.infer.autoguide.initialization import init_to_value
 from sklearn.linear_model import Lasso, Ridge
 from table import TABLE, eta, random_params, sample
 
-from neglog import flat, losses, map_estimate, mle, models, on_features, predict, weighted, with_priors
+from neglog import (
+    flat,
+    losses,
+    map_estimate,
+    mle,
+    models,
+    on_features,
+    predict,
+    predictors,
+    weighted,
+    with_priors,
+)
 from neglog.data import prepare
 from neglog.guides import Delta
+from neglog.objective.coordinates import rescaled
 from neglog.objective.objective import Objective
 
 EXACT = 1e-10
@@ -228,3 +240,60 @@ def test_heteroscedastic_variance_by_group_is_each_groups_own():
     design = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     expected = torch.stack([y[x[:, 0] == g].var(correction=0) for g in (0, 1)])
     torch.testing.assert_close(predict(fit, design).variance, expected, rtol=1e-9, atol=0)
+
+
+# Formulas of rows
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("name", ["gaussian", "laplace"])
+def test_formulas_of_rows_say_what_the_model_says(name, fixed, weighted):
+    x, y = TABLE[name].sample(40)
+    scale = {"gaussian": "sigma", "laplace": "scale"}[name]
+    model = TABLE[name].model
+    model = flat(pyro.condition(model, {scale: number(0.7)}) if fixed else model)
+    weights = torch.linspace(0, 3, 40, dtype=torch.float64) if weighted else None
+    objective = Objective(model, prepare(x, y, weights=weights))
+    coordinates = rescaled(objective, objective.initial)
+    z = coordinates.z(objective.initial) + 0.3
+    assert objective.formula is not None
+    found = [coordinates.value(z), *coordinates.derivatives(z)]
+    response = objective.response(coordinates.theta(z))
+    objective.__dict__["formula"] = None
+    known = [coordinates.value(z), *coordinates.derivatives(z)]
+    for ours, run in zip(found, known, strict=True):
+        torch.testing.assert_close(torch.as_tensor(ours), torch.as_tensor(run), rtol=1e-12, atol=1e-10)
+    run = objective.response(coordinates.theta(z))
+    torch.testing.assert_close(response.log_prob(objective.data.y), run.log_prob(objective.data.y))
+
+
+def test_a_response_that_is_more_than_its_location_and_scale_has_no_formula():
+    x, y = TABLE["gaussian"].sample(40)
+
+    def halved(x, y=None):
+        mean, sigma = predictors.linear("mean", x), predictors.positive("sigma", x)
+        with predictors.rows(x):
+            return pyro.sample("y", dist.Normal(mean, 0.5 * sigma), obs=y)
+
+    def scaled(x, y=None):
+        with pyro.poutine.scale(scale=torch.linspace(1, 2, len(x)).double()):
+            return models.gaussian(x, y)
+
+    for model in (halved, scaled, models.heteroscedastic, models.student_t):
+        assert Objective(model, prepare(x, y)).formula is None
+
+
+@pytest.mark.parametrize("name", ["gaussian", "poisson", "laplace"])
+def test_a_fit_runs_its_model_three_times(name):
+    x, y = TABLE[name].sample(60)
+    runs = []
+
+    def counted(x, y=None):
+        runs.append(1)
+        return TABLE[name].model(x, y)
+
+    mle(counted, x, y)
+    runs.clear()
+    mle(counted, x, y)
+    assert len(runs) <= 3

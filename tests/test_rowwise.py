@@ -173,7 +173,7 @@ def test_where_rows_are_looked_at_one_by_one_the_model_is_run():
 def test_conditioned_values_are_told_apart(traced):
     x, y = sample()
     for sigma in (0.5, 0.5, 2.0):
-        model = pyro.condition(models.gaussian, {"sigma": torch.tensor(sigma, dtype=torch.float64)})
+        model = pyro.condition(models.logistic, {"scale": torch.tensor(sigma, dtype=torch.float64)})
         assert_alike(*problems(flat(model), x, y))
     assert len(traced) == 2
 

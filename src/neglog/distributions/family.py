@@ -16,6 +16,20 @@ Entries = Mapping[tuple[int, int], Tensor]
 """The entries `(N,)` of a symmetric matrix at the indices on and above its diagonal."""
 
 
+@dataclass(frozen=True)
+class Standard:
+    """The loss of a standardised residual r = (y - location) / scale: the density is exp(-loss(r)) / scale.
+
+    Attributes:
+        loss: the loss less its `constant`; `slope` and `bend` are its first two derivatives.
+    """
+
+    constant: float
+    loss: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor], Tensor]
+    bend: Callable[[Tensor], Tensor]
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """What is known of a family of distributions and is not derived from its density.
@@ -32,6 +46,7 @@ class Family:
         crps: the function of scoringrules that has the CRPS of y and the parameters in closed form.
         loss: the loss that minus its log-density replaces.
         location, scale: the attributes that are a location and a scale.
+        standard: the loss of a standardised residual, where location and scale are all parameters.
         ordered: whether the order of its values has a meaning; classes without one have no quantiles.
         others: class of Pyro or torch with the same law under another name -> as `same`.
     """
@@ -44,6 +59,7 @@ class Family:
     loss: str = ""
     location: str | tuple[str, ...] = ("location", "loc")
     scale: str | tuple[str, ...] = "scale"
+    standard: Standard | None = None
     ordered: bool = True
     others: Mapping[type, Callable[[Any], Any]] = field(default_factory=dict)
 

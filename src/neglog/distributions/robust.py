@@ -13,7 +13,7 @@ from torch.distributions import constraints
 
 from neglog.distributions import information
 from neglog.distributions.base import Given, Parameter, Univariate, as_tensors
-from neglog.distributions.family import Family, register
+from neglog.distributions.family import Family, Standard, register
 from neglog.distributions.location import location_scale
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
 from neglog.distributions.special import HALF_LOG_TWO_PI, absolute, log_expit, log_ndtr, ndtr
@@ -95,6 +95,9 @@ register(
         information.location_scale(1.0, 2.0),
         crps="crps_normal",
         loss="the squared error",
+        standard=Standard(
+            0.5 * math.log(2 * math.pi), lambda r: 0.5 * r.square(), lambda r: r, torch.ones_like
+        ),
     )
 )
 
@@ -145,6 +148,7 @@ register(
         information.location_scale(1.0, 1.0),
         crps="crps_laplace",
         loss="the absolute error",
+        standard=Standard(math.log(2), torch.abs, torch.sign, torch.zeros_like),
     )
 )
 

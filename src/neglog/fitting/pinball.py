@@ -12,9 +12,7 @@ from neglog.kinks import corner
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Site
-from neglog.predictors import RESPONSE
 from neglog.solvers.lines import Lines
-from neglog.tracing import Run, run
 
 CACHE_KEY = "pinball"
 """The key of `Coordinates.read` under which the problem is stored."""
@@ -34,9 +32,7 @@ class Pinball:
         """The loss in nats at `z`, whose line has this sum of pinball losses."""
         objective = self.kinked.objective.sample  # scale and constant are those of all rows
         eta = torch.zeros_like(objective.data.y)
-        params = objective.params(self.kinked.theta(z))
-        cut = run(objective.model, objective.data, Run(params, etas={self.block.predictor: eta}))
-        at = corner(cut.sites[RESPONSE]["fn"])
+        at = corner(objective.response(self.kinked.theta(z), {self.block.predictor: eta}))
         assert at is not None
         mass = float(self.lines.weights.sum())
         scale, constant = (float(number.reshape(-1)[0]) for number in (at.scale, at.constant))

@@ -150,7 +150,7 @@ def _noise(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> dict
 
 def scores_at(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> Sequence[Tensor]:
     """The slopes of the log-likelihood in each predictor, `(N,)` or `(N, D)`, but for their sign."""
-    rowwise = objective.replayed
+    rowwise = objective.formula or objective.replayed
     if rowwise is not None:
         parts = [etas[name] if output is None else etas[name][:, output] for name, output in rowwise.heads]
         found = rowwise.terms(VALUE_AND_SLOPES, theta[rowwise.places], parts, objective.as_read).slopes

@@ -26,7 +26,7 @@ from neglog.objective.blocks import Block, joined, linear_blocks
 from neglog.objective.literal import in_units
 from neglog.objective.objective import BLOCK_ROWS, Objective, kinked_sites
 from neglog.objective.pits import check_pits
-from neglog.objective.rowwise import ALL_TERMS, VALUE, VALUE_AND_SLOPES, Rowwise, Terms
+from neglog.objective.rowwise import ALL_TERMS, VALUE, VALUE_AND_SLOPES, RowTerms, Terms
 from neglog.objective.shrinkage import UNTRACED, Shrinkage
 from neglog.objective.spread import followed
 from neglog.objective.sums import Sums
@@ -171,14 +171,16 @@ class Coordinates:
         blocks = tuple(block.take(index, taken) for block in self.blocks)
         return Coordinates(few, blocks, self.cut)
 
-    def _rowwise(self, what: str) -> Rowwise | None:
-        """The terms of the rows as a graph, where there is one and it repays."""
-        if not self.cut or (self.solved and self.rows <= BLOCK_ROWS):
+    def _rowwise(self, what: str) -> RowTerms | None:
+        """The terms of the rows by formulas or as a graph, where there is one and it repays."""
+        if not self.cut:
             return None
+        if self.rows <= BLOCK_ROWS and self.objective.formula is not None:
+            return self.objective.formula
         return self.objective.replay(derivatives=what != VALUE)
 
     def _terms(
-        self, what: str, part: Objective, theta: Tensor, z: Tensor, rows: slice, rowwise: Rowwise | None
+        self, what: str, part: Objective, theta: Tensor, z: Tensor, rows: slice, rowwise: RowTerms | None
     ) -> Terms:
         """The loss of some rows and its derivatives in the predictors and in the constants."""
         etas = [block.eta(z[block.places], rows) for block in self.blocks]

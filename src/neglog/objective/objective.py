@@ -22,6 +22,7 @@ from neglog.layers import layers
 from neglog.modes import InMode
 from neglog.objective.basis import sample_of
 from neglog.objective.cuts import Cut, Look, look
+from neglog.objective.formulas import LocationScaleRows, location_scale_rows
 from neglog.objective.rowwise import COMPARED_ROWS, Rows, Rowwise, is_kept, rowwise_of
 from neglog.objective.sites import Site, lay_out
 from neglog.objective.spread import check_spread, is_held, log_spread_of, may_be_exact, narrow_rows
@@ -48,7 +49,7 @@ MAX_KEPT_BYTES = 2**26
 FAR_ROUNDINGS = 1e6
 """A spread above this, in units of the rounding of `y`, is far from it."""
 OF_ROWS = ("separable", "parts", "sample", "as_read")
-OF_MODEL = ("rowwise", "beside", "few", "cut", "seen", "structure", "_scant")
+OF_MODEL = ("rowwise", "formula", "beside", "few", "cut", "seen", "structure", "_scant")
 """What is known of an objective as long as it has the same rows, and as long as it has the same model."""
 MAX_SHORT_LOSS = 40
 """Above this many operations the trace of a loss costs more than some evaluations without it."""
@@ -286,6 +287,14 @@ class Objective:
         return rowwise_of(self._cut, rows, self.seen)
 
     @cached_property
+    def formula(self) -> LocationScaleRows | None:
+        """The terms of the rows by formulas, where the model is `cut` and its response has them."""
+        if not self.cut:
+            return None
+        rows = Rows.of(self.seen.data)
+        return location_scale_rows(self.structure.response, self.seen, self.sites, rows)
+
+    @cached_property
     def as_read(self) -> Rows:
         """The rows as graphs read them."""
         return Rows.of(self.data, MAX_KEPT_BYTES)
@@ -442,6 +451,9 @@ class Objective:
     def response(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Any:
         """The distribution of the observations at `theta`, cut at the predictors in `etas`."""
         with torch.no_grad():
+            if self.formula is not None and (etas is not None or self.whole):
+                known = etas or {call.name: call.value for call in self.affines(theta)}
+                return self.formula.response(theta, known)
             return self.at(theta, etas).sites[RESPONSE]["fn"]
 
     def check_bounded(

@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from itertools import accumulate
 from threading import Lock
 from types import FunctionType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pyro.poutine.condition_messenger import ConditionMessenger
@@ -90,6 +90,22 @@ class Rows:
         tensors = [v for v in found.values() if isinstance(v, Tensor) and v.data_ptr() not in own]
         if self.few or sum(v.untyped_storage().nbytes() for v in tensors) <= self.room:
             self.kept.update(found)
+
+
+class RowTerms(Protocol):
+    """The terms of a model's rows, without a run of the model; `places` `(C,)` are its constants in theta."""
+
+    @property
+    def heads(self) -> tuple[Head, ...]: ...
+
+    @property
+    def places(self) -> Tensor: ...
+
+    def terms(self, what: str, numbers: Tensor, etas: Sequence[Tensor], rows: Rows) -> Terms: ...
+
+    def evaluated(
+        self, what: str, numbers: Tensor, etas: Sequence[Tensor], rows: Rows
+    ) -> Sequence[Tensor]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +248,7 @@ def _is_current(known: Rowwise, cut: Cut, rows: Rows, look: Look | None, ways: s
     """Whether a stored graph still agrees with the model, of which global variables may have changed."""
     if look is None:
         return _holds(replace(known, held=set()), cut, ways)
-    return _holds(known, cut, ways) and _seen(known, look, rows)
+    return _holds(known, cut, ways) and says_what_was_seen(known, look, rows)
 
 
 def is_kept(cut: Cut) -> bool:
@@ -271,13 +287,13 @@ def _holds(found: Rowwise, cut: Cut, ways: set[bool]) -> bool:
     return True
 
 
-def _seen(found: Rowwise, look: Look, rows: Rows) -> bool:
-    """Whether a graph says what was seen of the model."""
+def says_what_was_seen(found: RowTerms, look: Look, rows: Rows) -> bool:
+    """Whether a graph, or formulas, say what was seen of the model."""
     where = look.own, [eta.detach() for eta in look.etas], rows
     return _says(found, VALUE_AND_SLOPES, where, look.first)
 
 
-def _says(found: Rowwise, what: str, where: tuple[Tensor, Sequence[Tensor], Rows], known: Any) -> bool:
+def _says(found: RowTerms, what: str, where: tuple[Tensor, Sequence[Tensor], Rows], known: Any) -> bool:
     try:
         said = found.evaluated(what, *where)
     except (RuntimeError, TypeError, IndexError, ValueError):

@@ -1,0 +1,124 @@
+"""Rows of a location and a scale: their log-likelihood and its derivatives by formulas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog.distributions.family import REGISTERED, Standard
+from neglog.objective.cuts import Head, Look, heads_of
+from neglog.objective.rowwise import ALL_TERMS, VALUE, Rows, Terms, says_what_was_seen
+from neglog.objective.sites import Site
+from neglog.objective.structure import Response
+
+
+@dataclass(frozen=True, eq=False)
+class LocationScaleRows:
+    """The terms of rows whose density is exp(-loss(r)) / scale, r = (y - eta) / scale, by formulas.
+
+    Attributes:
+        heads: the one predictor, which is the location.
+        places: the place `(C,)` of the scale in theta, where it is a `site`; else the scale is `known`.
+        factor: the number of times that each log-density counts, beside the weight of its row.
+        standard: the loss of a standardised residual.
+        kind: the class of the distribution, a function of location and scale.
+    """
+
+    heads: tuple[Head, ...]
+    places: Tensor
+    site: Site | None
+    known: float
+    factor: float
+    standard: Standard
+    kind: Any
+
+    def terms(self, what: str, numbers: Tensor, etas: Sequence[Tensor], rows: Rows) -> Terms:
+        """The terms at the unconstrained scale `numbers` `(C,)` and the location `etas`, one of `(N,)`."""
+        y, weights = rows.data.y, rows.data.weights
+        scale, slope, bend = self._scale(numbers)
+        if not scale > 0:
+            return _impossible(y, self.places)
+        each = torch.full_like(y, self.factor) if weights is None else weights * self.factor
+        r, total = (y - etas[0]) / scale, each.sum()
+        value = each @ self.standard.loss(r) + total * (math.log(scale) + self.standard.constant)
+        value = value.nan_to_num(nan=math.inf, posinf=math.inf)
+        if what == VALUE:
+            return Terms(value)
+        count, first = len(self.places), self.standard.slope(r)
+        location = each * first
+        own = (total - location @ r) / scale
+        found = Terms(value, (own * slope).expand(count), [location / -scale])
+        if what != ALL_TERMS:
+            return found
+        second = each * self.standard.bend(r)
+        curved = (2 * location @ r + second @ r.square() - total) / scale / scale
+        return replace(
+            found,
+            own_bends=(curved * slope**2 + own * bend).expand(count, count),
+            crosses=[[(location + r * second) * (slope / scale) / scale]] * count,
+            bends=[[second / scale / scale]],
+        )
+
+    def evaluated(self, what: str, numbers: Tensor, etas: Sequence[Tensor], rows: Rows) -> Sequence[Tensor]:
+        """The value and the slopes, one after the other."""
+        found = self.terms(what, numbers, etas, rows)
+        assert found.own is not None
+        return [found.value, found.own, *found.slopes]
+
+    def response(self, theta: Tensor, etas: Mapping[str, Tensor]) -> Any:
+        """The distribution of the observations at `theta` `(K,)` and the predictor."""
+        eta = etas[self.heads[0][0]]
+        scale = self._scale(theta[self.places])[0]
+        return self.kind(eta, torch.full_like(eta, scale), validate_args=False)
+
+    def _scale(self, numbers: Tensor) -> tuple[float, float, float]:
+        """The scale at its unconstrained value, and its two derivatives in that."""
+        if self.site is None:
+            return self.known, 0.0, 0.0
+        with torch.enable_grad():
+            leaf = numbers.detach().requires_grad_()
+            scale = self.site.transform(leaf.reshape(self.site.unconstrained)).sum()
+            (slope,) = torch.autograd.grad(scale, leaf, create_graph=True)
+            bend = torch.zeros_like(leaf)
+            if slope.requires_grad:
+                (bend,) = torch.autograd.grad(slope.sum(), leaf)
+        return float(scale.detach()), float(slope.detach()), float(bend)
+
+
+def _impossible(y: Tensor, places: Tensor) -> Terms:
+    """The terms at a scale that underflowed to 0."""
+    lost, count = y.new_full((), torch.nan), len(places)
+    each = lost.expand(len(y))
+    value = torch.full_like(lost, torch.inf)
+    return Terms(value, lost.expand(count), [each], lost.expand(count, count), [[each]] * count, [[each]])
+
+
+def location_scale_rows(
+    response: Response, look: Look, sites: Mapping[str, Site], rows: Rows
+) -> LocationScaleRows | None:
+    """The formulas of a model's rows; None where its response has none, or is more than its rows.
+
+    They are held against a `look` at the model, whose data are the `rows`.
+    """
+    standard, heads = _standard(response), heads_of(look.affines)
+    own = [sites[name] for name in look.beside]
+    if standard is None or heads != ((response.location, None),) or len(own) != bool(response.scale):
+        return None
+    site = own[0] if own else None
+    places = torch.cat([torch.arange(0), *(torch.arange(s.place.start, s.place.stop) for s in own)])
+    known, factor = response.known_scale or 0.0, response.row_scale
+    found = LocationScaleRows(heads, places, site, known, factor, standard, response.family)
+    return found if len(places) <= 1 and says_what_was_seen(found, look, rows) else None
+
+
+def _standard(response: Response) -> Standard | None:
+    """The loss of a standardised residual; None where each row has more than a location and one scale."""
+    record = REGISTERED.get(response.family)
+    if record is None or not response.is_plain or not (response.scale or response.known_scale):
+        return None
+    return record.standard
