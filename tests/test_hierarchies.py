@@ -128,6 +128,7 @@ def latent_location(x, y=None):
 
 
 NORMAL = grouped(lambda tau, sigma: dist.Normal(zeros(GROUPS), tau).to_event(1))
+JITTERED = grouped(lambda tau, sigma: dist.Normal(zeros(GROUPS), tau + 1e-6).to_event(1))
 REFUSED = {
     "Normal": NORMAL,
     "in a plate": in_plate,
@@ -146,6 +147,16 @@ REFUSED = {
         lambda tau, sigma: dist.Normal(zeros(GROUPS), tau).to_event(1),
         lambda: pyro.sample("tau", dist.Uniform(zeros(), 10.0)),
     ),
+    "jitter": JITTERED,
+    "large jitter": grouped(lambda tau, sigma: dist.Normal(zeros(GROUPS), tau + 1e-3).to_event(1)),
+    "clamped": grouped(lambda tau, sigma: dist.Normal(zeros(GROUPS), tau.clamp(min=1e-6)).to_event(1)),
+    "jitter of the variance": grouped(
+        lambda tau, sigma: dist.Normal(zeros(GROUPS), (tau**2 + 1e-6).sqrt()).to_event(1)
+    ),
+    "jitter and a prior that vanishes too slowly": with_priors(
+        JITTERED,
+        {"tau": dist.Gamma(number(2.0), number(1.0))},
+    ),
 }
 ADMITTED = {
     "non-centred": non_centred,
@@ -163,6 +174,10 @@ ADMITTED = {
     "vanishing at 0": with_priors(NORMAL, {"tau": dist.InverseGamma(number(2.0), number(1.0))}),
     "degrees of freedom": grouped(lambda tau, sigma: dist.StudentT(1 + tau, zeros(GROUPS), 1.0).to_event(1)),
     "flat effects": flat(NORMAL, "u"),
+    "jitter, vanishing at 0": with_priors(JITTERED, {"tau": dist.InverseGamma(number(2.0), number(1.0))}),
+    "jitter, LogNormal": with_priors(JITTERED, {"tau": dist.LogNormal(number(0.0), number(0.5))}),
+    "jitter, vanishing fast": with_priors(JITTERED, {"tau": dist.Gamma(number(12.0), number(10.0))}),
+    "a scale above one half": grouped(lambda tau, sigma: dist.Normal(zeros(GROUPS), tau + 0.5).to_event(1)),
 }
 
 
@@ -211,7 +226,7 @@ def test_mle_names_a_scale_that_enters_a_masked_prior_alone():
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.parametrize("name", ["horseshoe", "without predictors", "scales and correlations"])
+@pytest.mark.parametrize("name", ["horseshoe", "without predictors", "scales and correlations", "jitter"])
 def test_mle_refuses_every_such_model(name):
     with pytest.raises(ModelError, match=r"no maximum-likelihood estimate of '(tau|root)'"):
         mle(REFUSED[name], X, Y)
@@ -222,6 +237,15 @@ def test_the_remedies_work():
     assert held.converged
     prior = {"tau": dist.InverseGamma(2.0, 1.0)}
     found = map_estimate(with_priors(NORMAL, prior), X, Y)
+    assert found.converged
+    assert 0.1 < found.params["tau"] < 1.0
+
+
+def test_jitter_of_a_scale_is_no_joint_mode():
+    # As much of the density is at tau = 0 as the logarithm of the jitter gives, and no more where it is 0.
+    with pytest.raises(UnboundedLikelihoodError, match="only a constant holds the scale of 'u' above 0"):
+        map_estimate(JITTERED, X, Y)
+    found = map_estimate(ADMITTED["jitter, vanishing at 0"], X, Y)
     assert found.converged
     assert 0.1 < found.params["tau"] < 1.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pyro
@@ -25,6 +26,9 @@ REACH = {torch.float64: (80.0, 160.0, 320.0), torch.float32: (10.0, 20.0, 40.0)}
 The square of the exponential of the largest is a normal floating-point number."""
 RATE = 0.25
 """Growth of a log density, in nats per unit of an unconstrained coordinate, above which it has no maximum."""
+MIN_SHRINKAGE = math.log(100.0)
+"""Rise of the log prior of an effect, in nats, that shows a lower bound of its scale, such as that of
+`tau + 1e-6`, to be too small to be the scale of effects."""
 MODE_TOLERANCE = 1e-6
 """Gradient of a log prior, in nats per unit of an unconstrained coordinate, that may be rounding error."""
 
@@ -82,18 +86,28 @@ def _counted(objective: Objective, parents: Parents) -> list[str]:
 
 
 def _check_bounded(objective: Objective, seen: Look, parents: Parents) -> None:
-    """Refuse sites along which the joint density grows without bound."""
+    """Refuse sites along which the joint density grows without bound, or but for a bound of a scale."""
     children = _counted(objective, parents)
     for name in dict.fromkeys(name for child in children for name in parents[child]):
         total = torch.stack([parents[child][name] for child in children if name in parents[child]]).sum(0)
         direction = torch.where(total.abs() > MODE_TOLERANCE, total.sign(), 0.0)
-        if bool(direction.any()) and _grows(objective, seen, name, direction, children):
-            child = next(child for child in children if name in parents[child])
-            raise UnboundedLikelihoodError(
-                f"`{objective.name}` has no joint mode: whatever the data, its density is unbounded as "
-                f"{name!r}, on which the prior of {child!r} depends, goes to its border. "
-                + _remedy(objective.sites[name])
+        if not bool(direction.any()):
+            continue
+        heights = _heights(objective, seen, name, direction, children)
+        child = next(child for child in children if name in parents[child])
+        if heights.grow:
+            end = "its density is unbounded as {}"
+        elif heights.collapse(float((total * direction).sum())):
+            end = (
+                f"its density is largest where only a constant holds the scale of {child!r} above 0, as {{}}"
             )
+        else:
+            continue
+        which = end.format(f"{name!r}, on which the prior of {child!r} depends, goes to its border")
+        raise UnboundedLikelihoodError(
+            f"`{objective.name}` has no joint mode: whatever the data, {which}. "
+            + _remedy(objective.sites[name])
+        )
 
 
 def _remedy(site: Site) -> str:
@@ -109,28 +123,70 @@ def _remedy(site: Site) -> str:
     )
 
 
-def _grows(objective: Objective, seen: Look, name: str, direction: Tensor, children: Sequence[str]) -> bool:
-    """Whether the joint density grows without bound as a site moves along a direction.
+@dataclass(frozen=True)
+class Heights:
+    """Log densities, in nats, at the start of a direction of a site and at the distances `REACH` along it.
 
-    The `children` are at the location of their priors.
+    The effects, whose priors depend on the site, are at the location of their priors.
+
+    Attributes:
+        distances: the distances, the first of them 0.
+        effects: the log prior of the effects.
+        others: the log-likelihood, and the log prior of all other sites.
+        size: the number of effects.
     """
-    reach = REACH.get(direction.dtype, REACH[torch.float32])
+
+    distances: tuple[float, ...]
+    effects: tuple[float, ...]
+    others: tuple[float, ...]
+    size: int
+
+    @property
+    def grow(self) -> bool:
+        """Whether the joint density grows without bound along the direction."""
+        joint = tuple(map(sum, zip(self.effects, self.others, strict=True)))
+        return all(math.isfinite(rate) and rate > RATE for rate in self._rates(joint))
+
+    def collapse(self, rate: float) -> bool:
+        """Whether the joint density grows without bound but for a lower bound of the scale of the effects.
+
+        Without it the log prior of the effects rises all the way by as much as at the start of the direction,
+        by `rate` nats per unit, and that of the other sites takes less.
+        """
+        shrunk = (self.effects[1] - self.effects[0]) / self.size >= MIN_SHRINKAGE
+        levels = all(abs(each) <= RATE for each in self._rates(self.effects))
+        rises = [rate + each for each in self._rates(self.others)]
+        return shrunk and levels and all(math.isfinite(rise) and rise > RATE for rise in rises)
+
+    def _rates(self, heights: tuple[float, ...]) -> list[float]:
+        """Rises in nats per unit, between the distances `REACH`."""
+        spans = zip(pairwise(heights[1:]), pairwise(self.distances[1:]), strict=True)
+        return [(high - low) / (far - near) for (low, high), (near, far) in spans]
+
+
+def _heights(
+    objective: Objective, seen: Look, name: str, direction: Tensor, children: Sequence[str]
+) -> Heights:
+    """The log densities as a site moves along a direction; `children` are the sites of the effects."""
+    distances = (0.0, *REACH.get(direction.dtype, REACH[torch.float32]))
     heights = []
-    for distance in reach:
+    for distance in distances:
         numbers = {**seen.numbers, name: seen.numbers[name] + distance * direction}
         free = {other: number for other, number in numbers.items() if other not in children}
         values = {other: objective.sites[other].transform(number) for other, number in free.items()}
-        heights.append(_height(objective, seen, values))
-    spans = zip(pairwise(heights), pairwise(reach), strict=True)
-    rises = [(high - low) / (far - near) for (low, high), (near, far) in spans]
-    return all(math.isfinite(rise) and rise > RATE for rise in rises)
+        heights.append(_height(objective, seen, values, children))
+    effects, others = zip(*heights, strict=True)
+    return Heights(distances, effects, others, sum(objective.sites[child].size for child in children))
 
 
-def _height(objective: Objective, seen: Look, values: Mapping[str, Tensor]) -> float:
-    """The joint log density, or NaN where there is none."""
+def _height(
+    objective: Objective, seen: Look, values: Mapping[str, Tensor], children: Sequence[str]
+) -> tuple[float, float]:
+    """The log prior of the children, and the log density of all else; NaN where there is none."""
     try:
         with torch.no_grad(), pyro.validation_enabled(False):
             ran = run(objective.model, seen.data, Run(values, fill=centre))
-            return float(ran.log_prob(RESPONSE).sum() + ran.prior())
+            effects = sum(float(ran.log_prob(child).sum()) for child in children)
+            return effects, float(ran.log_prob(RESPONSE).sum() + ran.prior(children))
     except (RuntimeError, ValueError):
-        return math.nan
+        return math.nan, math.nan
