@@ -17,6 +17,7 @@ from torch.distributions import biject_to
 
 from neglog import losses, models
 from neglog.predictors import against_first
+from neglog.solvers import SVI
 
 Params = Mapping[str, Tensor]
 
@@ -221,6 +222,17 @@ TABLE = {
     )
 }  # fmt: skip
 REAL = {name: model for name, model in TABLE.items() if model.real}
+
+
+def fast_svi(steps: int = 200, last: float = 1e-3) -> SVI:
+    """The literal path with a learning rate that falls from 0.2 to `last`.
+
+    Its momentum forgets within twenty steps: on a few rows it is at the optimum sooner than the default.
+    """
+    adam = {"lr": 0.2, "betas": (0.9, 0.95)}
+    gamma = (last / 0.2) ** (1 / steps)
+    optim = pyro.optim.ExponentialLR({"optimizer": torch.optim.Adam, "optim_args": adam, "gamma": gamma})
+    return SVI(optim=optim, steps=steps)
 
 
 def sample(rows: int = 60, columns: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from reference import CASES, estimates, label, problem, table
+from table import fast_svi
 
 from neglog import covariance, log_likelihood, map_estimate, mle, models, on_features
 from neglog.errors import (
@@ -13,7 +14,7 @@ from neglog.errors import (
     SingularDesignError,
     UnboundedLikelihoodError,
 )
-from neglog.solvers import LBFGS, SVI
+from neglog.solvers import LBFGS
 
 IN_STANDARD_ERRORS = 1e-4
 LOG_LIKELIHOOD = 1e-6
@@ -104,7 +105,7 @@ def test_lbfgs_meets_the_reference(name):
 )
 def test_svi_meets_the_reference(name):
     problem_ = problem(name)
-    fit = problem_.fit(solver=SVI(steps=1500))
+    fit = problem_.fit(solver=fast_svi(250))
     assert fit.converged
     check(fit, problem_.case)
 
@@ -113,7 +114,7 @@ def test_svi_meets_the_reference(name):
 def test_svi_comes_near_the_vertex_and_does_not_claim_it(name):
     problem_ = problem(name)
     with pytest.warns(ConvergenceWarning, match="corners"):
-        fit = problem_.fit(solver=SVI(steps=900))
+        fit = problem_.fit(solver=fast_svi(last=1e-4))
     assert not fit.converged
     assert -fit.nll == pytest.approx(problem_.case["loglik"], abs=1e-3)
     assert -fit.nll <= problem_.case["loglik"] + LOG_LIKELIHOOD

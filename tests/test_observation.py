@@ -1,5 +1,6 @@
 """A response that was not, or not fully, observed: missing, censored, truncated."""
 
+import dataclasses
 import math
 import warnings
 from functools import partial
@@ -15,7 +16,7 @@ import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS, Predictive, Trace_ELBO
 from pyro.infer.autoguide import AutoDelta
-from table import TABLE, number, random_params, sample
+from table import TABLE, fast_svi, number, random_params, sample
 
 from neglog import (
     censored,
@@ -234,7 +235,7 @@ def test_minibatches_pass_over_missing_rows():
     x, y = sample()
     exact = mle(masked(models.gaussian), x, with_holes(y))
     with pytest.warns(ConvergenceWarning):
-        literal = mle(masked(models.gaussian), x, with_holes(y), solver=SVI(batch_size=20, steps=400))
+        literal = mle(masked(models.gaussian), x, with_holes(y), solver=SVI(batch_size=20, steps=200))
     close(literal.nll, exact.nll, rtol=1e-3)
     assert literal.n == 57
 
@@ -772,7 +773,7 @@ def test_prediction_is_of_what_would_be_recorded():
 def test_bounds_run_in_raw_pyro_and_in_minibatches():
     x, y = engel_tobit()
     exact = mle(censored(models.gaussian), x, y, upper=np.full(len(y), 1.0))
-    literally = SVI(batch_size=50, steps=600)
+    literally = dataclasses.replace(fast_svi(150), batch_size=50)
     with pytest.warns(ConvergenceWarning):
         literal = mle(censored(models.gaussian), x, y, upper=np.full(len(y), 1.0), solver=literally)
     close(literal.nll, exact.nll, atol=0.5)
