@@ -95,54 +95,48 @@ def test_public_functions_have_docstrings(name):
 
 
 LIGHT = """
-import sys, warnings, torch, pyro
-filters, dtype = list(warnings.filters), torch.get_default_dtype()
-validating = torch.distributions.Distribution._validate_args
-from neglog import mle, mle_batch, models, losses, posterior, priors_for, scores, spool, summary, to_arviz
-heavy = {"matplotlib", "arviz", "formulaic", "typer", "sklearn"} & set(sys.modules)
-assert not heavy, heavy
-assert filters == list(warnings.filters)
-assert dtype == torch.get_default_dtype()
-assert validating == torch.distributions.Distribution._validate_args
-assert not list(pyro.get_param_store().keys())
-"""
-
-
-LAZY = """
 import sys
 import neglog
-heavy = {"torch", "pyro", "pandas", "numpy"} & set(sys.modules)
-assert not heavy, heavy
+
+def imported(*names):
+    return set(names) & set(sys.modules)
+
+assert not imported("torch", "pyro", "pandas", "numpy")
 assert set(neglog.__all__) <= set(dir(neglog))
-neglog.mle, neglog.errors.NeglogError, neglog.export.save
 try:
     neglog.no_such_name
 except AttributeError as error:
     assert "no_such_name" in str(error)
-"""
+assert not imported("torch", "pyro", "pandas", "numpy")
 
+import warnings, torch, pyro
+filters, dtype = list(warnings.filters), torch.get_default_dtype()
+validating = torch.distributions.Distribution._validate_args
 
-WITHOUT_PANDAS = """
-import sys
-import torch
+def check_nothing_changed():
+    assert filters == list(warnings.filters)
+    assert dtype == torch.get_default_dtype()
+    assert validating == torch.distributions.Distribution._validate_args
+    assert not list(pyro.get_param_store().keys())
+
 from neglog import map_estimate, mle, models
-assert "pandas" not in sys.modules
+assert not imported("pandas")
+check_nothing_changed()
 x, y = torch.zeros(4, 0), torch.tensor([0.0, 1.0, 2.0, 5.0])
 mle(models.gaussian, x.numpy(), y.numpy(), weights=[1.0, 1.0, 2.0, 1.0])
 map_estimate(models.laplace, x, y)
-assert "pandas" not in sys.modules
+assert not imported("pandas")
+
+from neglog import mle_batch, losses, posterior, priors_for, scores, spool, summary, to_arviz
+neglog.errors.NeglogError, neglog.export.save
+heavy = imported("matplotlib", "arviz", "formulaic", "typer", "sklearn")
+assert not heavy, heavy
+check_nothing_changed()
 """
 
 
-def test_fits_of_arrays_do_not_import_pandas():
-    subprocess.run([sys.executable, "-c", WITHOUT_PANDAS], check=True)
-
-
-def test_names_are_imported_when_they_are_used():
-    subprocess.run([sys.executable, "-c", LAZY], check=True)
-
-
 def test_importing_is_light_and_changes_nothing():
+    """Names are imported when they are used, and fits of arrays do not import pandas."""
     subprocess.run([sys.executable, "-c", LIGHT], check=True)
 
 
