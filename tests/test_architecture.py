@@ -128,10 +128,10 @@ map_estimate(models.laplace, x, y)
 assert not imported("pandas")
 
 from neglog import mle_batch, losses, posterior, priors_for, scores, spool, summary, to_arviz
-neglog.errors.NeglogError, neglog.export.save
 heavy = imported("matplotlib", "arviz", "formulaic", "typer", "sklearn")
 assert not heavy, heavy
 check_nothing_changed()
+neglog.errors.NeglogError, neglog.export.save
 """
 
 
