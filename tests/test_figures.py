@@ -1,6 +1,7 @@
 """Figures of the source that may only improve: complexity, sizes of classes, names of constants."""
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -79,3 +80,13 @@ def test_no_constant_name_has_two_meanings():
             if isinstance(target, ast.Name) and target.id.isupper():
                 values[target.id].add(ast.unparse(node.value))
     assert {name for name, found in values.items() if len(found) > 1} == set()
+
+
+def test_private_names_of_torch_are_in_one_module():
+    private = re.compile(r"torch\._|from torch[\w.]*\._|from torch[\w.]* import \(?_")
+    found = {
+        file.relative_to(SOURCE).as_posix()
+        for file in SOURCE.rglob("*.py")
+        if private.search(file.read_text(encoding="utf-8"))
+    }
+    assert found == {"internals.py"}

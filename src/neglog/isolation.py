@@ -19,9 +19,16 @@ import numpy as np
 import pyro
 import torch
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _ENUM_ALLOCATOR, _PYRO_STACK
-from torch.overrides import _pop_mode, _push_mode
 
 from neglog.errors import ModelError, NeglogError, did_you_mean
+from neglog.internals import (
+    has_dispatch_modes,
+    has_function_modes,
+    has_transforms,
+    without_dispatch_modes,
+    without_function_modes,
+    without_transforms,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -209,31 +216,6 @@ def _bare_pyro() -> Iterator[None]:
 
 
 @contextmanager
-def _no_function_modes() -> Iterator[None]:
-    """Without `torch.overrides.TorchFunctionMode`, such as that of `torch.set_default_device`."""
-    modes = [_pop_mode() for _ in range(torch._C._len_torch_function_stack())]
-    try:
-        yield
-    finally:
-        for mode in reversed(modes):
-            _push_mode(mode)
-
-
-def _no_dispatch_modes() -> AbstractContextManager[Any]:
-    from torch.utils._python_dispatch import _disable_current_modes  # slow to import, and seldom needed
-
-    return _disable_current_modes()
-
-
-def _no_transforms() -> AbstractContextManager[Any]:
-    from torch._functorch.pyfunctorch import (
-        temporarily_clear_interpreter_stack,
-    )  # slow to import, and seldom needed
-
-    return temporarily_clear_interpreter_stack()
-
-
-@contextmanager
 def _nondeterministic() -> Iterator[None]:
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(False)
@@ -254,9 +236,9 @@ def _single_precision() -> Iterator[None]:
 
 
 TORCH_DEFAULTS: tuple[tuple[Callable[[], Any], Callable[[], AbstractContextManager[Any]]], ...] = (
-    (torch._C._len_torch_function_stack, _no_function_modes),
-    (torch._C._len_torch_dispatch_stack, _no_dispatch_modes),
-    (torch._C._functorch.peek_interpreter_stack, _no_transforms),
+    (has_function_modes, without_function_modes),
+    (has_dispatch_modes, without_dispatch_modes),
+    (has_transforms, without_transforms),
     (torch.is_inference_mode_enabled, lambda: torch.inference_mode(False)),
     (lambda: not torch.is_grad_enabled(), torch.enable_grad),
     (lambda: torch.is_autocast_enabled("cpu"), lambda: torch.autocast("cpu", enabled=False)),

@@ -34,6 +34,7 @@ from neglog.distributions.special import (
     log_ratio,
     stirling_remainder,
 )
+from neglog.internals import standard_gamma
 
 
 class Counts(Given):
@@ -405,7 +406,7 @@ class NegativeBinomial2(Counts, Univariate):
         shape = self._extended_shape(sample_shape)
         with torch.no_grad():
             size = (1 / self.dispersion).expand(shape)
-            return torch.poisson(torch._standard_gamma(size) * (self.mean * self.dispersion))
+            return torch.poisson(standard_gamma(size) * (self.mean * self.dispersion))
 
 
 register(

@@ -37,7 +37,6 @@ from neglog.graphs.nodes import (
 from neglog.graphs.recording import CONSTANT, INPUT, Operation, Recording, filled, wanted
 
 aten = torch.ops.aten
-OpOverload = torch._ops.OpOverload
 
 IDENTITIES = {
     aten.detach.default,

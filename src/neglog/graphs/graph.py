@@ -19,6 +19,7 @@ from torch import Tensor, fx
 from neglog.errors import DataError
 from neglog.graphs.cleaning import cleaned
 from neglog.graphs.recording import INPUT, Operation, Recording, recorded
+from neglog.internals import is_operation, program_of
 
 SIZES = frozenset({"size", "sizes", "input_sizes", "shape", "start", "end", "length", "repeats"})
 """What the arguments of operations that are sizes are called."""
@@ -64,20 +65,9 @@ class Graph:
             AttributeError: this torch has no such interpreter.
         """
         forward, module, constants = type(self.module).forward, self.module, self.constants
-        # As `torch.jit.trace`, which keeps what it traced until the process ends.
-        inputs = (first, *others, *constants)
-        written, *_ = torch._C._create_graph_by_tracing(
-            lambda *inputs: forward(module, *inputs),
-            inputs,
-            lambda _: "",  # values have no names
-            True,  # strict
-            False,  # in place
-            None,  # no module
-            [],  # arguments have no names
-        )
-        program = torch._C._create_function_from_graph("program", written)
+        program = program_of(lambda *inputs: forward(module, *inputs), (first, *others, *constants))
         for _ in range(WARM):
-            program(*inputs)
+            program(first, *others, *constants)
         return lambda first, *others: program(first, *others, *constants)
 
 
@@ -120,7 +110,7 @@ def trace_rows(
     recording = recorded(function, inputs, varying=len(inputs))
     number = Operation(INPUT, (-1,))
     for operation in recording.operations:
-        if isinstance(operation.target, torch._ops.OpOverload):
+        if is_operation(operation.target):
             names = [argument.name for argument in operation.target._schema.arguments]
             args, kwargs = zip(names, operation.args, strict=False), operation.kwargs
             operation.args = tuple(_sized(name, argument, rows, number) for name, argument in args)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
+from neglog.internals import OpOverload
+
 aten = torch.ops.aten
-OpOverload = torch._ops.OpOverload
 NOISY = torch.Tag.nondeterministic_seeded
 METHODS = {"expand": Tensor.expand, "view": Tensor.view}
 """Operations that torch offers as methods only, of those that are common."""

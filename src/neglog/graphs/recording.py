@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from neglog.internals import TorchDispatchMode
 
 INPUT, CONSTANT = "input", "constant"
 """The targets of what is no operation: an input, by its number, and a tensor that is no input."""

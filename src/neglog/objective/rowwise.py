@@ -27,6 +27,7 @@ from neglog.graphs.staged import BOTH, NUMBERS, ROWS, Stages, staged
 from neglog.handlers import Model, changes_priors_alone
 from neglog.layers import layers
 from neglog.objective.cuts import Cut, Head, Look
+from neglog.objective.replay import agree
 from neglog.objective.sites import Site
 
 MAX_TRACED_INPUTS = 16
@@ -35,8 +36,6 @@ ODD = (29, 31, 37, 41, 43, 47)
 """Numbers of rows to trace with: one that is no other size of the problem."""
 COMPARED_ROWS = 1009
 """Rows on which a graph and its model are compared."""
-AGREEMENT = 4096
-"""The largest difference between a graph and its model, in roundings: 1e-12 in float64."""
 MAX_NUMPY_ROWS = 10_000
 """Up to this many rows are evaluated in NumPy, which takes less time to call; torch is faster at many."""
 MAX_KEPT_GRAPHS = 64
@@ -298,15 +297,7 @@ def _says(found: RowTerms, what: str, where: tuple[Tensor, Sequence[Tensor], Row
         said = found.evaluated(what, *where)
     except (RuntimeError, TypeError, IndexError, ValueError):
         return False  # it was traced for data of another kind
-    return all(map(_agree, said, known))
-
-
-def _agree(found: Tensor, known: Tensor) -> bool:
-    size = known.nan_to_num(0.0, 0.0, 0.0).abs().max() if known.numel() else 0.0
-    tolerance = AGREEMENT * torch.finfo(known.dtype).eps
-    return torch.allclose(
-        found.expand(known.shape), known, rtol=tolerance, atol=tolerance * float(size), equal_nan=True
-    )
+    return all(agree(a.expand(b.shape), b) for a, b in zip(said, known, strict=False))
 
 
 def _key(cut: Cut) -> Hashable | None:

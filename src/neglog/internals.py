@@ -1,0 +1,104 @@
+"""What torch keeps to itself and has no public counterpart: the only module that uses its private names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import _pop_mode, _push_mode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = [
+    "OpOverload",
+    "TorchDispatchMode",
+    "has_dispatch_modes",
+    "has_function_modes",
+    "has_transforms",
+    "is_operation",
+    "program_of",
+    "standard_gamma",
+    "without_dispatch_modes",
+    "without_function_modes",
+    "without_transforms",
+]
+
+OpOverload = torch._ops.OpOverload
+"""An operation of torch for one set of argument types."""
+
+
+def is_operation(target: Any) -> bool:
+    """Whether the target of a node is an operation of torch."""
+    return isinstance(target, OpOverload)
+
+
+def standard_gamma(concentration: Tensor) -> Tensor:
+    """Draws from Gamma(concentration, 1), of the shape of `concentration`."""
+    return torch._standard_gamma(concentration)
+
+
+def program_of(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """A function of tensors such as these `inputs` as a program of torch's own interpreter.
+
+    As `torch.jit.trace`, which keeps what it traced until the process ends.
+
+    Raises:
+        RuntimeError: torch cannot write it as a program.
+        AttributeError: this torch has no such interpreter.
+    """
+    written, *_ = torch._C._create_graph_by_tracing(
+        function,
+        inputs,
+        lambda _: "",  # values have no names
+        True,  # strict
+        False,  # in place
+        None,  # no module
+        [],  # arguments have no names
+    )
+    program: Callable[..., Any] = torch._C._create_function_from_graph("program", written)
+    return program
+
+
+# Modes of the caller
+
+
+def has_function_modes() -> int:
+    """The number of `torch.overrides.TorchFunctionMode` that are entered."""
+    return torch._C._len_torch_function_stack()
+
+
+def has_dispatch_modes() -> int:
+    """The number of `TorchDispatchMode` that are entered."""
+    return torch._C._len_torch_dispatch_stack()
+
+
+def has_transforms() -> Any:
+    """The innermost transform of `torch.func` that is entered; None if there is none."""
+    return torch._C._functorch.peek_interpreter_stack()
+
+
+@contextmanager
+def without_function_modes() -> Iterator[None]:
+    """Without `torch.overrides.TorchFunctionMode`, such as that of `torch.set_default_device`."""
+    modes = [_pop_mode() for _ in range(has_function_modes())]
+    try:
+        yield
+    finally:
+        for mode in reversed(modes):
+            _push_mode(mode)
+
+
+def without_dispatch_modes() -> AbstractContextManager[Any]:
+    """Without the `TorchDispatchMode` of the caller."""
+    from torch.utils._python_dispatch import _disable_current_modes  # slow to import, and seldom needed
+
+    return _disable_current_modes()
+
+
+def without_transforms() -> AbstractContextManager[Any]:
+    """Without the transforms of `torch.func` of the caller."""
+    from torch._functorch import pyfunctorch  # slow to import, and seldom needed
+
+    return pyfunctorch.temporarily_clear_interpreter_stack()
