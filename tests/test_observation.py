@@ -25,6 +25,7 @@ from neglog import (
     flat,
     handlers,
     log_likelihood,
+    map_estimate,
     masked,
     mle,
     models,
@@ -1099,3 +1100,19 @@ def test_handlers_are_in_both_places():
 
 def test_the_table_of_laws_is_not_empty():
     assert {"gaussian", "laplace", "poisson", "weibull", "beta"} <= set(WITH_TAILS)
+
+
+@pytest.mark.parametrize(("name", "bound"), [("gaussian", -3.0), ("logistic", -1.0)])
+def test_rows_censored_throughout_are_no_optimum_as_the_spread_vanishes(name, bound):
+    # The location is beyond the bound at a distance that vanishes with the spread: no spread above 0 is best.
+    x = torch.randn(20, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = censored(getattr(models, name), lower=bound)
+    with pytest.warns(ConvergenceWarning, match=r"it never falls as `(sigma|scale)` → 0"):
+        fit = map_estimate(model, x, torch.full((20,), bound).double())
+    assert not fit.converged
+
+
+def test_a_prior_that_holds_the_spread_of_rows_censored_throughout_gives_an_optimum():
+    x = torch.randn(20, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = with_priors(models.gaussian, {"sigma": dist.LogNormal(0.0, 1.0)})
+    assert map_estimate(censored(model, lower=-3.0), x, torch.full((20,), -3.0).double()).converged

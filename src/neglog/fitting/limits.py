@@ -16,6 +16,7 @@ from neglog.fitting.existence import Recession
 from neglog.kinks import corner
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
+from neglog.objective.spread import narrow_rows
 from neglog.solvers import Adam, Continuation, Solution
 
 OUTWARD = 64.0
@@ -27,6 +28,8 @@ DIFFERENCE_STEP = 1e-4
 BALANCE = 1e-2
 """Largest ratio of the sum of the rows' slopes to the sum of their absolute values at a maximum."""
 
+CERTAIN_ROUNDINGS = 1e6
+"""A spread of no more than this, in units of the rounding of y, is next to 0 where all rows are censored."""
 LEVEL = 1e-2
 """The largest log-density, relative to the uniform one, of a truncated response whose spread is infinite."""
 MIN_GAIN = 1e-6
@@ -52,6 +55,12 @@ def in_bounds(
     if is_uniform(coordinates, solution.z, solution.value):
         status = "the likelihood is largest at the border: it never falls as the spread → +∞, the limit in "
         return replace(solution, converged=False, status=f"{status}which `y` is uniform between its bounds")
+    if _is_certain(coordinates, solution.z):
+        spread = f"`{coordinates.objective.scale_site}`" if coordinates.objective.scale_site else "the spread"
+        status = (
+            f"the likelihood is largest at the border: it never falls as {spread} → 0, the limit in which "
+        )
+        return replace(solution, converged=False, status=f"{status}every row is beyond its bound for certain")
     solution = existing(coordinates, solution)
     number, decides = beyond_bounds(coordinates, solution.z)
     if not number:
@@ -260,6 +269,19 @@ def is_censored_throughout(objective: Objective) -> bool:
         return False
     low, high = _bounds(objective.response(objective.initial))
     return not bool(((y > low) & (y < high)).any())
+
+
+def _is_certain(coordinates: Coordinates, z: Tensor) -> bool:
+    """Whether no row has an observed value, and the spread is next to nothing at `z` without a prior for it.
+
+    The probability of each row is then 1 to rounding, which no spread above 0 attains.
+    """
+    few = coordinates.objective.few
+    if not is_censored_throughout(coordinates.objective) or not bool(torch.isfinite(z).all()):
+        return False
+    theta = coordinates.theta(z)
+    narrow = narrow_rows(few.response(theta), few.data.y, CERTAIN_ROUNDINGS)
+    return bool(narrow.all()) and not coordinates.objective.is_held(theta)
 
 
 def is_uniform(coordinates: Coordinates, z: Tensor, loss: float) -> bool:
