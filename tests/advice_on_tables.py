@@ -12,7 +12,8 @@ import pandas as pd
 import typer
 from remedies import Row, row
 
-from neglog import cli, mle, models, predict
+from neglog import mle, models, predict
+from neglog.cli import commands
 from neglog.errors import DataError, ModelError
 from neglog.export import load, save
 from neglog.export.documents import DIGEST, encoded
@@ -95,7 +96,7 @@ def table(folder, name="t.csv", frame=FRAME):
 
 
 def fit(folder, data=None, **options):
-    return command(cli.fit, data or table(folder), "y ~ a", "gaussian", **options)
+    return command(commands.fit, data or table(folder), "y ~ a", "gaussian", **options)
 
 
 def compressed(folder, content):
@@ -129,7 +130,7 @@ def predicted(folder, formula=True, prefix="", out=None, frame=FRAME):
     done = mle(models.gaussian, x, learned.design.y(learned.table))
     save(done, folder / "m", formula=learned.design if formula else None)
     data = table(folder, frame=frame)
-    return command(cli.predict, folder / "m", data, prefix=prefix, out=out and folder / out)
+    return command(commands.predict, folder / "m", data, prefix=prefix, out=out and folder / out)
 
 
 def without_formula(folder):

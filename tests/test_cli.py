@@ -4,8 +4,10 @@ import gzip
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from typer.testing import CliRunner
 
 import neglog
 from neglog import datasets, export, models, predict
-from neglog.cli import MODELS, app
+from neglog.cli.commands import MODELS, app
 from neglog.comparison import Entry
 from neglog.errors import ConvergenceWarning
 from neglog.tables import read_table
@@ -370,13 +372,13 @@ def test_bars_are_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
         watched.extend(names)
         return iter(names)
 
-    monkeypatch.setattr("neglog.cli._bar", bar)
+    monkeypatch.setattr("neglog.cli.commands._bar", bar)
     monkeypatch.setattr(  # which models are watched is decided before any is fitted
         "neglog.comparison._enter", lambda name, *_: Entry(name, "a loss", reason="not tried")
     )
     run("compare", CARS, "dist ~ speed", "--no-plot", "--folds", "2")
     assert watched == []  # stderr is no terminal
-    monkeypatch.setattr("neglog.cli._at_terminal", lambda: True)
+    monkeypatch.setattr("neglog.cli.commands._at_terminal", lambda: True)
     run("compare", CARS, "dist ~ speed", "--no-plot", "--folds", "2", "--json")
     assert watched == []
     run("compare", CARS, "dist ~ speed", "--no-plot", "--folds", "2")
@@ -388,7 +390,7 @@ def test_bars_are_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_bar_shows_each_name_once(capsys: pytest.CaptureFixture[str]) -> None:
-    from neglog.cli import _bar
+    from neglog.cli.commands import _bar
 
     assert list(_bar(["a", "b"])) == ["a", "b"]
     assert capsys.readouterr().out == ""
@@ -484,6 +486,57 @@ def test_an_interrupt_is_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (result.exit_code, result.stderr) == (130, "neglog: interrupted\n")
 
 
+STARTED = """
+import signal, sys
+class Announced:
+    def find_spec(name, path=None, target=None):
+        if name == "neglog.cli.commands":
+            print(flush=True)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has SIGINT ignored
+sys.meta_path.insert(0, Announced)
+from neglog.cli import main
+main()
+"""
+"""The command line, with a line on stdout where the import of the program begins."""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4])
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", CARS, "dist ~ speed", "-m", "gaussian"]], ids=str)
+def test_an_interrupt_of_the_start_is_code_130(delay: float, arguments: list[str]) -> None:
+    command = [sys.executable, "-c", STARTED, *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    remarks = process.communicate(timeout=60)[1]
+    faster = [(0, "")]  # than the interrupt
+    assert (process.returncode, remarks) in [(130, "neglog: interrupted\n"), (130, ""), *faster]
+
+
+SWALLOWED = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except BaseException:
+    raise ImportError("as an extension module does")
+"""
+
+
+def test_an_interrupt_within_an_import_that_turns_it_into_another_error_is_code_130() -> None:
+    Path("swallows.py").write_text(SWALLOWED)
+    program = STARTED.replace("main()", "from neglog.cli import commands; "
+                              "commands.run = lambda: __import__('swallows'); main()")  # fmt: skip
+    command = [sys.executable, "-c", "import sys; sys.path.insert(0, '.')\n" + program]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "neglog: interrupted\n")
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "neglog", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"neglog {neglog.__version__}\n", "")
+
+
 @pytest.mark.parametrize(("stdout", "code", "lines"), [("/dev/full", 2, 1), ("closed pipe", 0, 0)])
 def test_an_output_that_takes_nothing_is_no_traceback(stdout: str, code: int, lines: int) -> None:
     command = [sys.executable, "-c", "from neglog.cli import main; main()", "--version"]
@@ -534,7 +587,7 @@ def test_help_does_not_wait_for_the_libraries() -> None:
         import sys, types
         sys.modules["neglog"] = package = types.ModuleType("neglog")
         package.__path__ = [sys.argv[1]]
-        import neglog.cli
+        import neglog.cli.commands
         sys.exit(bool({"torch", "pandas", "matplotlib", "formulaic"} & set(sys.modules)))
     """
     subprocess.run([sys.executable, "-c", code, os.fspath(Path(neglog.__file__).parent)], check=True)

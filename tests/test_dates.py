@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from neglog import cli
+from neglog.cli.commands import app
 from neglog.errors import DataError, DateWarning
 from neglog.formula import Design, learn
 from neglog.tables import read_table, write_table
@@ -151,10 +151,10 @@ def test_the_command_line_fits_dates_and_predicts(table: pd.DataFrame, tmp_path:
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         rows, folder = str(tmp_path / "rows.csv"), str(tmp_path / "fit")
-        fit = CliRunner().invoke(cli.app, ["fit", rows, "y ~ date", "-m", "gaussian", "--out", folder])
+        fit = CliRunner().invoke(app, ["fit", rows, "y ~ date", "-m", "gaussian", "--out", folder])
     assert fit.exit_code == 0
     assert "neglog: warning: column `date` holds dates" in fit.stderr
-    predicted = CliRunner().invoke(cli.app, ["predict", folder, rows])
+    predicted = CliRunner().invoke(app, ["predict", folder, rows])
     assert predicted.exit_code == 0
     assert predicted.stderr == ""
     assert ",2024-01-01,2024-01-01,row 0," in predicted.stdout.splitlines()[1]

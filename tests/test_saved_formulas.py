@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from neglog import cli, export, mle, models
+from neglog import export, mle, models
+from neglog.cli.commands import app
 from neglog.errors import DataError
 from neglog.export.documents import encoded, parsed, verified
 from neglog.formula import Design, learn
@@ -261,7 +262,7 @@ def test_predict_refuses_a_tampered_model_in_one_line(
     with tampered(table, tmp_path, text) as folder:
         with pytest.raises(DataError, match=re.escape(f"`{text[:60]}")):
             export.load(folder)
-        result = CliRunner().invoke(cli.app, ["predict", str(folder), str(tmp_path / "rows.csv")])
+        result = CliRunner().invoke(app, ["predict", str(folder), str(tmp_path / "rows.csv")])
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.startswith("neglog: error: ")

@@ -1,7 +1,18 @@
 """neglog: every regression loss is the negative log of a likelihood, written as a Pyro model."""
 
-import lazy_loader
+from typing import Any
 
 __version__ = "0.1.0"
-# What `__init__.pyi` names is imported when it is first used: `neglog --help` does not wait for torch.
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    """What `__init__.pyi` names, imported when it is first used: `neglog --help` does not wait for torch."""
+    import lazy_loader  # on first use too: the command line handles interrupts before anything slow
+
+    find, listed, names = lazy_loader.attach_stub(__name__, __file__)
+    globals().update(__getattr__=find, __dir__=listed, __all__=names)
+    return names if name == "__all__" else find(name)
+
+
+def __dir__() -> list[str]:
+    return list(__getattr__("__all__"))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from neglog.cli import INTERRUPTED
 from neglog.errors import ConvergenceWarning, DataError, NeglogError
 from neglog.usage import Command, Commands, say
 
@@ -82,7 +83,7 @@ class _Response(Enum):
     CONTINUOUS = "continuous"
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line."""
     try:
         with _reporting():
@@ -359,7 +360,7 @@ def _reporting() -> Iterator[None]:
             raise typer.Exit(0) from None
         except KeyboardInterrupt:
             say("interrupted")
-            raise typer.Exit(130) from None
+            raise typer.Exit(INTERRUPTED) from None
         except (NeglogError, OSError) as error:
             say(f"error: {_in_one_line(error)}")
             raise typer.Exit(2) from None
