@@ -475,3 +475,16 @@ def test_families_declare_what_pyro_asks_for(name):
     assert isinstance(family.support, constraints.Constraint)
     assert family.support.is_discrete == (name in DISCRETE)
     assert type(family).__doc__
+
+
+def test_the_tails_of_a_compound_evaluate_those_of_its_base_once(monkeypatch):
+    calls, whole = [], dist.NegativeBinomial2._log_tails
+
+    def counted(self, value):
+        calls.append(value)
+        return whole(self, value)
+
+    monkeypatch.setattr(dist.NegativeBinomial2, "_log_tails", counted)
+    lower, upper = dist.ZeroInflated(dist.NegativeBinomial2(3.0, 0.5), 0.0)._log_tails(torch.arange(4.0))
+    assert len(calls) == 1
+    assert torch.allclose(lower.exp() + upper.exp(), torch.ones(4))

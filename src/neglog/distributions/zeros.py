@@ -15,6 +15,7 @@ from neglog.distributions.family import Family, register
 from neglog.distributions.partials import Law
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import log_expit, log_sum
+from neglog.distributions.tails import log_tails
 
 
 def _zero_inflated(count: Tensor, zero: Tensor, none: Tensor) -> Tensor:
@@ -117,8 +118,8 @@ class ZeroInflated(Counts, Compound):
 
     def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         zero, rest = log_expit(self.logit_zero), log_expit(-self.logit_zero)
-        tails = log_sum(zero, rest + self.base.log_cdf(value)), rest + self.base.log_sf(value)
-        return self._log_outside(value, tails)
+        lower, upper = log_tails(self.base, value)
+        return self._log_outside(value, (log_sum(zero, rest + lower), rest + upper))
 
     def _most(self) -> Tensor | float:
         return self.base._most()
