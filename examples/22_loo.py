@@ -44,7 +44,7 @@ def load() -> tuple[pd.DataFrame, pd.Series]:
 def judge(name: str, x: pd.DataFrame, y: pd.Series, small: bool) -> dict[str, object]:
     """The three estimates of a model, with what the posterior says of each row."""
     model = getattr(models, name)
-    settings = {"chains": 2, "draws": 400, "tune": 200} if small else {"draws": 2000}
+    settings = {"chains": 2, "draws": 400, "tune": 100} if small else {"draws": 2000}
     with warnings.catch_warnings():
         if small:  # the R-hat of few draws is above its limit now and then
             warnings.simplefilter("ignore", SamplingWarning)

@@ -90,7 +90,7 @@ def answers(x: pd.DataFrame, y: pd.Series, small: bool) -> dict[str, Answer]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of single draws, which are left out
         again = bootstrap(fit, draws=100 if small else 2000)
-    settings = {"chains": 2, "draws": 600, "tune": 150} if small else {"draws": 2000}
+    settings = {"chains": 2, "draws": 500, "tune": 100} if small else {"draws": 2000}
     priors = under(x, y)
     found = {
         "MLE ± information": Answer("flat", numbers(fit.params), errors),
