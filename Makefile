@@ -13,11 +13,19 @@ NEWER ?= $(shell for p in python3.12 python3.13 python3.14 python3 $(wildcard $(
 ARVIZ := tests/test_inference_data.py tests/test_pyro_samples.py tests/test_posterior.py tests/test_plots.py \
 	tests/test_priors.py tests/test_documents.py src/neglog
 
-.PHONY: help demo lint test arviz bench format clean
+# The middle of the code, without Pyro's own loops, chains or other processes: within a minute.
+FAST := $(patsubst %,tests/test_%.py,likelihood losses structure choice formula wellformed signatures basis \
+	arguments data tables predict compounds least_squares handlers hypotheses) \
+	$(addprefix tests/test_fit.py::test_,a_shift_of_a_column_moves_the_intercept_alone the_guide_stands_at_the_optimum \
+	prediction_is_a_distribution_of_each_row one_design_is_the_same_as_that_design_for_each_predictor information_criteria) \
+	tests/test_architecture.py::test_imports_go_one_way tests/test_architecture.py::test_the_map_has_every_package \
+	tests/test_figures.py
+
+.PHONY: help demo lint test test-fast arviz bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 11
 
 demo: .venv/installed  ## fit several likelihoods to the shipped data set and compare them
 	@mkdir -p demo-output
@@ -31,6 +39,10 @@ lint: .venv/installed-dev  ## style, types, layers of imports
 
 test: lint  ## lint, types, tests, doctests, examples
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+test-fast: .venv/installed-dev  ## style and the central tests, within a minute, for the inner loop
+	$(BIN)/ruff check .
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal $(FAST)
 
 arviz:  ## the tests that meet ArviZ, with ArviZ 1.x, where there is a Python 3.12 or later
 ifeq ($(NEWER),)
