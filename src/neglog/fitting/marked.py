@@ -8,9 +8,11 @@ from itertools import chain
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.isolated import ROUNDED, isolated_rows
+from neglog.fitting.outweighed import MIN_LEVERAGE, outweighing_rows, row_weights
 from neglog.objective.objective import Objective
 from neglog.tracing import Affine
 
@@ -44,6 +46,36 @@ def check_marked_rows(objective: Objective) -> None:
         for column, rows in chain(marked, _combinations(objective, call, combined)):
             if _can_follow(objective, call, rows):
                 raise _refusal(objective, call, column, rows)
+    _check_outweighed_rows(objective)
+
+
+def _check_outweighed_rows(objective: Objective) -> None:
+    """Refuse a logarithm of the spread that falls in a followed row by more than it rises in all others.
+
+    A column with one huge value is an example. The likelihood goes to infinity with the fall.
+
+    Raises:
+        UnboundedLikelihoodError: naming the row.
+    """
+    if len(objective.calls) < 2 or not objective.exacting or objective.data.y.dim() != 1:
+        return
+    for call in objective.calls:
+        site = objective.sites.get(f"{call.name}.weight")
+        if site is None or not site.masked or call.design.requires_grad or not call.design.shape[1]:
+            continue
+        columns, leverages = _leverages(objective, call)
+        if not bool((leverages > MIN_LEVERAGE).any()):
+            continue
+        shift = _log_spread_shift(objective, call)
+        weights = row_weights(objective.data.weights, objective.rows)
+        for rows in outweighing_rows(columns, leverages, weights, -shift) if shift else ():
+            if _can_follow(objective, call, rows):
+                raise UnboundedLikelihoodError(
+                    f"`{objective.name}` has no maximum: with the columns of `{call.name}` the spread of row "
+                    f"{objective.data.row(int(rows[0]))} falls faster than those of all others rise, and the "
+                    "other coefficients can follow this row exactly, so its spread goes to 0. Leave the "
+                    f"column with its outlier out of the scale, transform it, or {objective.prior_advice}."
+                )
 
 
 def _columns(objective: Objective, call: Affine) -> list[tuple[str, Tensor]]:
@@ -62,15 +94,20 @@ def _concentrated(objective: Objective, call: Affine) -> tuple[Tensor, Tensor] |
 
     None where they do not: then no combination is 0 in all other rows.
     """
+    columns, leverages = _leverages(objective, call)
+    largest = leverages.topk(min(_most(objective, call), len(columns))).values
+    return (columns, leverages) if float(largest.sum()) >= 1 - ROUNDED else None
+
+
+def _leverages(objective: Objective, call: Affine) -> tuple[Tensor, Tensor]:
+    """The columns and the intercept without priors, scaled `(N, P)`, and the leverages `(N,)`."""
     bias = objective.sites.get(f"{call.name}.bias")
     ones = [torch.ones_like(call.design[:, :1])] if bias is not None and bias.masked else []
     columns = torch.cat([call.design, *ones], 1).detach()
     columns = columns / columns.norm(dim=0).clamp_min(1e-300)
     values, vectors = torch.linalg.eigh(columns.T @ columns)
     kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
-    leverages = (columns @ (vectors[:, kept] / values[kept].sqrt())).square().sum(1)
-    largest = leverages.topk(min(_most(objective, call), len(columns))).values
-    return (columns, leverages) if float(largest.sum()) >= 1 - ROUNDED else None
+    return columns, (columns @ (vectors[:, kept] / values[kept].sqrt())).square().sum(1)
 
 
 def _most(objective: Objective, call: Affine) -> int:
@@ -108,6 +145,28 @@ def _is_scale(objective: Objective, call: Affine) -> bool:
         if bool((less <= VANISHED * spread).all()) and bool(stays.all()):
             return True
     return False
+
+
+def _log_spread_shift(objective: Objective, call: Affine) -> float:
+    """The sign of the change of a predictor by which the log spread of a real response falls linearly.
+
+    It is 0 for another predictor, such as one of the mean, of a softplus or of degrees of freedom.
+    """
+    site = objective.sites.get(f"{call.name}.bias")
+    support = objective.few.response(objective.initial).support
+    if site is None or support is not constraints.real:
+        return 0.0
+    logs = []
+    for shift in (-SHIFT / 2, 0.0, SHIFT / 2):
+        theta = objective.initial.clone()
+        theta[site.place] += shift
+        try:
+            logs.append(_spread(objective, theta)[0].log())
+        except (ValueError, NotImplementedError, AttributeError):
+            return 0.0
+    below, above = logs[0] - logs[1], logs[1] - logs[2]
+    is_linear = bool(torch.allclose(below, above, rtol=STAYS)) and bool((below.abs() > 1).all())
+    return float(below.mean().sign()) if is_linear else 0.0
 
 
 def _spread(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:

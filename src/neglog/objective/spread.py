@@ -111,7 +111,7 @@ def check_spread(
     exact = exact_rows(response, y, times)
     if not bool(exact.any()):
         return
-    row, count = int(exact.nonzero()[0]), int(exact.sum())
+    row, count = int(exact.nonzero()[0]), int(_followed_rows(response, y, exact).sum())
     which = "every row" if count == len(exact) else f"{count} of {len(exact)} rows"
     end = (
         "spread goes to 0 and the likelihood has no maximum"
@@ -125,6 +125,16 @@ def check_spread(
         f"`{name}` fits {which} exactly (row {data.row(row)}: y = {float(y[row]):g}), so its "
         f"{end}. Use fewer columns or more rows{known}."
     )
+
+
+def _followed_rows(response: Any, y: Tensor, exact: Tensor) -> Tensor:
+    """The rows whose density has collapsed, and those with no residual, whose spread is still to fall."""
+    response = latent(response)
+    try:
+        mean: Tensor = response.mean
+    except NotImplementedError:
+        return exact
+    return exact | ((y - mean).abs() <= AWAY * _rounding(response, y))
 
 
 def log_spread_of(response: Any) -> Tensor:

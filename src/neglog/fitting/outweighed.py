@@ -1,0 +1,49 @@
+"""Outweighed rows: a row whose spread can fall faster than the spreads of all others together must rise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MIN_LEVERAGE = 0.5
+"""The leverage of a row below which its predictor is outweighed by those of the others."""
+MIN_GAIN = 1e-4
+"""Least gain, as a share of the fall of the row's own predictor, that is no rounding of the programme."""
+ROUNDED_PREDICTOR = 1e-7
+"""The violation of a constraint, in units of the norm of a column, that the programme leaves."""
+
+
+def outweighing_rows(columns: Tensor, leverages: Tensor, weights: Tensor, sign: float) -> Iterator[Tensor]:
+    """The rows `(1,)` for which a combination of the columns `(N, P)`, times `sign`, is unbounded below.
+
+    Of s = X d the likelihood of a followed row gains -s nats and each other row with s >= 0 loses s, at most.
+    A programme minimises the weighted sum of s. With the row's own |s| above the sum of the others' its
+    square exceeds the sum of their squares, so that its leverage is above 1/2 where all weights are 1.
+    Predictors are logarithms of spreads.
+    """
+    for row in (leverages > MIN_LEVERAGE).nonzero()[:, 0]:
+        if _outweighs(columns, weights, int(row), sign):
+            yield row[None]
+
+
+def _outweighs(columns: Tensor, weights: Tensor, row: int, sign: float) -> bool:
+    from scipy.optimize import linprog  # only here: it takes long to import
+
+    kept = (weights > 0).numpy()
+    design, share = sign * columns.numpy(), weights.numpy()
+    others = kept & (np.arange(len(design)) != row)
+    limits = np.zeros(int(others.sum()))
+    found = linprog(share @ design, A_ub=-design[others], b_ub=limits, bounds=(-1, 1))
+    if found.x is None or not kept[row]:
+        return False
+    gain, fall = -float(share @ design @ found.x), -float(share[row] * (design[row] @ found.x))
+    rounding = ROUNDED_PREDICTOR * float(share.sum())
+    return gain > MIN_GAIN * fall + rounding and fall > 0
+
+
+def row_weights(weights: Tensor | None, rows: int) -> Tensor:
+    """The weights of the rows `(N,)`, 1 where there are none."""
+    return torch.ones(rows, dtype=torch.float64) if weights is None else weights.to(torch.float64)

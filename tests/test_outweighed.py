@@ -1,0 +1,54 @@
+"""A row whose spread falls faster than those of all others rise has no maximum of the likelihood."""
+
+import pytest
+import torch
+
+from neglog import mle, models
+from neglog.errors import UnboundedLikelihoodError
+
+
+def problem(outlier, seed=0, row=7):
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(80, 2, generator=random).double()
+    x[row, 1] = outlier
+    return x, torch.randn(80, generator=random).double()
+
+
+def unbounded(x, y, row):
+    """Whether the likelihood rises on without end along the ray of a fall in one row alone."""
+    others = torch.arange(len(y)) != row
+    nlls = []
+    for length in (50.0, 100.0):
+        shift = length * (x[others, 1].max() - x[:, 1]) / (x[row, 1] - x[others, 1].max())
+        log_sigma = torch.where(others, shift, -length)
+        residual = torch.where(others, y - y[row], 0.0)
+        nlls.append(float((log_sigma + 0.5 * (residual / log_sigma.exp()) ** 2).sum()))
+    return nlls[1] < nlls[0] - 1
+
+
+@pytest.mark.parametrize("outlier", [1e3, 1e6])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_one_huge_value_of_a_scale_column_is_refused(outlier, seed):
+    x, y = problem(outlier, seed)
+    assert unbounded(x, y, 7)
+    with pytest.raises(UnboundedLikelihoodError, match="spread of row 7 falls faster"):
+        mle(models.heteroscedastic, {"mean": x[:, :1], "log_variance": x}, y)
+
+
+def test_an_outlier_that_the_others_outweigh_is_fitted():
+    x, y = problem(20.0)
+    assert not unbounded(x, y, 7)
+    assert mle(models.heteroscedastic, {"mean": x[:, :1], "log_variance": x}, y).converged
+
+
+def test_the_weight_of_the_others_counts():
+    x, y = problem(1e3)
+    weights = torch.full((80,), 1e3, dtype=torch.float64)
+    weights[7] = 1.0
+    assert mle(models.heteroscedastic, {"mean": x[:, :1], "log_variance": x}, y, weights=weights).converged
+
+
+def test_all_rows_of_an_exact_clock_are_counted():
+    t = torch.linspace(1.7e12, 1.7e12 + 2e4, 24, dtype=torch.float64)
+    with pytest.raises(UnboundedLikelihoodError, match="fits every row exactly"):
+        mle(models.heteroscedastic, t[:, None], 0.002 * (t - t[0]) + 5)
