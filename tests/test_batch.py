@@ -185,7 +185,7 @@ def test_a_line_that_could_be_better_is_not_certified():
 
 
 def test_what_the_interior_point_leaves_is_done_one_by_one(monkeypatch):
-    x, y = lines()
+    x, y = lines(2)
     expected = mle_batch(models.laplace, x, y)
     monkeypatch.setattr(batch, "quantile_regressions", partial(quantile_regressions, max_steps=0))
     weights = torch.ones_like(y)
