@@ -125,7 +125,9 @@ ROWS: dict[str, Row] = {
         ModelError,
         "safetensors",
         provoke=lambda p: save(mle(vectors, X, BOTH[0]), p / "m"),
-        follow=lambda p: _save_estimates(mle(vectors, X, BOTH[0]), p / "m.safetensors"),
+        follow=lambda p: (
+            _save_estimates(mle(vectors, X, BOTH[0]), p / "m.safetensors") or (p / "m.safetensors").stat()
+        ),
     ),
     "a spread without a joint mode": row(
         UnboundedLikelihoodError,

@@ -196,7 +196,7 @@ class Row(NamedTuple):
     """What the message names: the argument, the numbers, the columns."""
     provoke: Callable[[Path], Any]
     follow: Callable[[Path], Any]
-    """Does what the message advises, and must not raise."""
+    """Does what the message advises, and returns what came of it: it does not raise, and is not None."""
 
 
 def row(
