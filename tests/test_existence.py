@@ -693,3 +693,13 @@ def test_a_truncated_density_that_runs_to_a_power_of_y_has_no_maximum(name):
     y = np.arange(1.0, 102.0)
     with pytest.raises(UnboundedLikelihoodError, match=r"Intercept → \+∞"):
         mle(truncated(getattr(models, name), lower=1.0, upper=101.0), np.empty((101, 0)), y)
+
+
+@pytest.mark.parametrize("share", [28, 50])
+def test_equal_responses_under_students_t_have_no_maximum(share):
+    # With s rows on a plane and fewer degrees of freedom than s / (n - s) (Fernández & Steel, 1999).
+    random = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(*shape, dtype=torch.float64, generator=random) for shape in ((80, 2), (80,)))
+    y[:share] = 0.0
+    with pytest.raises(UnboundedLikelihoodError, match=f"fits {share} of 80 rows exactly"):
+        mle(models.student_t, x, y)
