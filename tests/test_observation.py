@@ -1116,3 +1116,15 @@ def test_a_prior_that_holds_the_spread_of_rows_censored_throughout_gives_an_opti
     x = torch.randn(20, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     model = with_priors(models.gaussian, {"sigma": dist.LogNormal(0.0, 1.0)})
     assert map_estimate(censored(model, lower=-3.0), x, torch.full((20,), -3.0).double()).converged
+
+
+@pytest.mark.parametrize("name", ["laplace", "quantile"])
+def test_the_status_says_that_an_optimum_of_a_truncated_absolute_loss_is_local(name):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((60, 1), generator=generator, dtype=torch.float64)
+    y = x[:, 0] + torch.randn(60, generator=generator, dtype=torch.float64)
+    kept, model = y < 1.5, getattr(models, name)
+    fit = mle(truncated(model, upper=1.5), x[kept], y[kept])
+    assert fit.converged
+    assert "a local optimum" in fit.status
+    assert "local" not in mle(model, x, y).status

@@ -97,6 +97,7 @@ class Continuation(Settings):
                 where = f"{int(held.sum())} residuals exactly 0"
                 status = f"optimum: subgradient condition holds to {max(worst, decrement):.0e}, {where}"
                 status += "; it is not unique" if flat else ""
+                status += "" if problem.convex else "; a local optimum, as the loss is not convex"
                 value = problem.value(landed)
                 return Solution(landed, value, True, status, steps + newton_steps, (*history, value))
         return None
