@@ -1,5 +1,7 @@
 """A row whose spread falls faster than those of all others rise has no maximum of the likelihood."""
 
+import re
+
 import pytest
 import torch
 
@@ -48,7 +50,27 @@ def test_the_weight_of_the_others_counts():
     assert mle(models.heteroscedastic, {"mean": x[:, :1], "log_variance": x}, y, weights=weights).converged
 
 
+def test_the_weight_of_the_outlier_counts():
+    # Its leverage is 0.2 without the weights.
+    x, y = problem(5.0)
+    weights = torch.ones(80, dtype=torch.float64)
+    weights[7] = 1e3
+    with pytest.raises(UnboundedLikelihoodError, match="spread of row 7 falls faster"):
+        mle(models.heteroscedastic, {"mean": x[:, :1], "log_variance": x}, y, weights=weights)
+
+
 def test_all_rows_of_an_exact_clock_are_counted():
     t = torch.linspace(1.7e12, 1.7e12 + 2e4, 24, dtype=torch.float64)
     with pytest.raises(UnboundedLikelihoodError, match="fits every row exactly"):
         mle(models.heteroscedastic, t[:, None], 0.002 * (t - t[0]) + 5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_certified_decrement_is_hidden_by_the_rounding_of_the_loss(seed):
+    random = torch.Generator().manual_seed(seed)
+    t = torch.round(1.7e12 + 3.6e6 * torch.rand(80, generator=random, dtype=torch.float64))
+    y = t * (1 + 5e-6) + 37 + 0.1 * torch.randn(80, generator=random).double()
+    fit = mle(models.gaussian, t[:, None], y)
+    assert fit.converged
+    decrement = float(re.search(r"decrement (\S+)", fit.status)[1])
+    assert decrement <= max(1e-8, (64 * 2.2e-16 * (abs(fit.loss) + 80**0.5)) ** 0.5)

@@ -36,10 +36,7 @@ def check_marked_rows(objective: Objective) -> None:
     """
     if len(objective.calls) < 2 or _is_discrete(objective):
         return
-    for call in objective.calls:
-        site = objective.sites.get(f"{call.name}.weight")
-        if site is None or not site.masked or call.design.requires_grad or not call.design.shape[1]:
-            continue
+    for call in _free_predictors(objective):
         marked, combined = _columns(objective, call), _concentrated(objective, call)
         if (not marked and combined is None) or not _is_scale(objective, call):
             continue
@@ -47,6 +44,14 @@ def check_marked_rows(objective: Objective) -> None:
             if _can_follow(objective, call, rows):
                 raise _refusal(objective, call, column, rows)
     _check_outweighed_rows(objective)
+
+
+def _free_predictors(objective: Objective) -> Iterator[Affine]:
+    """The predictors of fixed columns whose coefficients have no priors."""
+    for call in objective.calls:
+        site = objective.sites.get(f"{call.name}.weight")
+        if site is not None and site.masked and not call.design.requires_grad and call.design.shape[1]:
+            yield call
 
 
 def _check_outweighed_rows(objective: Objective) -> None:
@@ -57,18 +62,10 @@ def _check_outweighed_rows(objective: Objective) -> None:
     Raises:
         UnboundedLikelihoodError: naming the row.
     """
-    if len(objective.calls) < 2 or not objective.exacting or objective.data.y.dim() != 1:
+    if not objective.exacting or objective.data.y.dim() != 1:
         return
-    for call in objective.calls:
-        site = objective.sites.get(f"{call.name}.weight")
-        if site is None or not site.masked or call.design.requires_grad or not call.design.shape[1]:
-            continue
-        columns, leverages = _leverages(objective, call)
-        if not bool((leverages > MIN_LEVERAGE).any()):
-            continue
-        shift = _log_spread_shift(objective, call)
-        weights = row_weights(objective.data.weights, objective.rows)
-        for rows in outweighing_rows(columns, leverages, weights, -shift) if shift else ():
+    for call in _free_predictors(objective):
+        for rows in _outweighing(objective, call):
             if _can_follow(objective, call, rows):
                 raise UnboundedLikelihoodError(
                     f"`{objective.name}` has no maximum: with the columns of `{call.name}` the spread of row "
@@ -76,6 +73,15 @@ def _check_outweighed_rows(objective: Objective) -> None:
                     "other coefficients can follow this row exactly, so its spread goes to 0. Leave the "
                     f"column with its outlier out of the scale, transform it, or {objective.prior_advice}."
                 )
+
+
+def _outweighing(objective: Objective, call: Affine) -> Iterator[Tensor]:
+    """The rows `(1,)` whose spread falls faster with some coefficients than all others rise."""
+    weights = row_weights(objective.data.weights, objective.rows)
+    columns, leverages = _leverages(objective, call, weights)
+    shift = _log_spread_shift(objective, call) if bool((leverages > MIN_LEVERAGE).any()) else 0.0
+    if shift:
+        yield from outweighing_rows(columns, leverages, weights, -shift)
 
 
 def _columns(objective: Objective, call: Affine) -> list[tuple[str, Tensor]]:
@@ -99,15 +105,16 @@ def _concentrated(objective: Objective, call: Affine) -> tuple[Tensor, Tensor] |
     return (columns, leverages) if float(largest.sum()) >= 1 - ROUNDED else None
 
 
-def _leverages(objective: Objective, call: Affine) -> tuple[Tensor, Tensor]:
-    """The columns and the intercept without priors, scaled `(N, P)`, and the leverages `(N,)`."""
+def _leverages(objective: Objective, call: Affine, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The columns and the intercept without priors, scaled `(N, P)`, and leverages `(N,)`, weighted."""
     bias = objective.sites.get(f"{call.name}.bias")
     ones = [torch.ones_like(call.design[:, :1])] if bias is not None and bias.masked else []
     columns = torch.cat([call.design, *ones], 1).detach()
     columns = columns / columns.norm(dim=0).clamp_min(1e-300)
-    values, vectors = torch.linalg.eigh(columns.T @ columns)
+    weighted = columns if weights is None else columns * weights[:, None]
+    values, vectors = torch.linalg.eigh(weighted.T @ weighted)
     kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
-    return columns, (columns @ (vectors[:, kept] / values[kept].sqrt())).square().sum(1)
+    return columns, (weighted @ (vectors[:, kept] / values[kept].sqrt())).square().sum(1)
 
 
 def _most(objective: Objective, call: Affine) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 MIN_LEVERAGE = 0.5
 """The leverage of a row below which its predictor is outweighed by those of the others."""
-MIN_GAIN = 1e-4
+MIN_GAIN_SHARE = 1e-4
 """Least gain, as a share of the fall of the row's own predictor, that is no rounding of the programme."""
 ROUNDED_PREDICTOR = 1e-7
 """The violation of a constraint, in units of the norm of a column, that the programme leaves."""
@@ -20,8 +20,8 @@ def outweighing_rows(columns: Tensor, leverages: Tensor, weights: Tensor, sign: 
     """The rows `(1,)` for which a combination of the columns `(N, P)`, times `sign`, is unbounded below.
 
     Of s = X d the likelihood of a followed row gains -s nats and each other row with s >= 0 loses s, at most.
-    A programme minimises the weighted sum of s. With the row's own |s| above the sum of the others' its
-    square exceeds the sum of their squares, so that its leverage is above 1/2 where all weights are 1.
+    A programme minimises the weighted sum of s. With the row's own weighted |s| above the sum of the others'
+    its square exceeds the sum of their squares, so that its leverage among weighted rows is above 1/2.
     Predictors are logarithms of spreads.
     """
     for row in (leverages > MIN_LEVERAGE).nonzero()[:, 0]:
@@ -41,7 +41,7 @@ def _outweighs(columns: Tensor, weights: Tensor, row: int, sign: float) -> bool:
         return False
     gain, fall = -float(share @ design @ found.x), -float(share[row] * (design[row] @ found.x))
     rounding = ROUNDED_PREDICTOR * float(share.sum())
-    return gain > MIN_GAIN * fall + rounding and fall > 0
+    return gain > MIN_GAIN_SHARE * fall + rounding and fall > 0
 
 
 def row_weights(weights: Tensor | None, rows: int) -> Tensor:
