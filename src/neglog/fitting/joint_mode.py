@@ -91,23 +91,34 @@ def _check_bounded(objective: Objective, seen: Look, parents: Parents) -> None:
     for name in dict.fromkeys(name for child in children for name in parents[child]):
         total = torch.stack([parents[child][name] for child in children if name in parents[child]]).sum(0)
         direction = torch.where(total.abs() > MODE_TOLERANCE, total.sign(), 0.0)
-        if not bool(direction.any()):
-            continue
-        heights = _heights(objective, seen, name, direction, children)
         child = next(child for child in children if name in parents[child])
-        if heights.grow:
-            end = "its density is unbounded as {}"
-        elif heights.collapse(float((total * direction).sum())):
-            end = (
-                f"its density is largest where only a constant holds the scale of {child!r} above 0, as {{}}"
+        end = _border(objective, seen, name, total, direction, children, child)
+        if end:
+            raise UnboundedLikelihoodError(
+                f"`{objective.name}` has no joint mode: whatever the data, its density is {end} as {name!r}, "
+                f"on which the prior of {child!r} depends, goes to its border. "
+                + _remedy(objective.sites[name])
             )
-        else:
-            continue
-        which = end.format(f"{name!r}, on which the prior of {child!r} depends, goes to its border")
-        raise UnboundedLikelihoodError(
-            f"`{objective.name}` has no joint mode: whatever the data, {which}. "
-            + _remedy(objective.sites[name])
-        )
+
+
+def _border(
+    objective: Objective,
+    seen: Look,
+    name: str,
+    total: Tensor,
+    direction: Tensor,
+    children: Sequence[str],
+    child: str,
+) -> str:
+    """What the joint density is at the border along a direction of a site; empty where it is no supremum."""
+    if not bool(direction.any()):
+        return ""
+    heights = _heights(objective, seen, name, direction, children)
+    if heights.grow:
+        return "unbounded"
+    if heights.collapse(float((total * direction).sum())):
+        return f"largest where only a constant holds the scale of {child!r} above 0,"
+    return ""
 
 
 def _remedy(site: Site) -> str:
