@@ -31,7 +31,7 @@ from neglog import (
     studies,
     with_priors,
 )
-from neglog.errors import DataError, ModelError, NeglogError
+from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError
 from neglog.formula import learn
 from neglog.validation import cross_validate
 
@@ -104,6 +104,7 @@ WRONG = {
     "a conjugate tensor": torch.tensor(X + 1j).conj(),
     "an array of lists": np.array([[1.0], [1.0, 2.0]] + [None] * (N - 2), dtype=object),
     "a scalar array": np.array(1e308),
+    "a module": np,
 }
 DATA = {"x": X, "y": Y, "weights": W}
 OF_X = {"x": X, "draws": 4, "seed": 0, "uncertainty": True, "kind": "cluster", "groups": GROUPS}
@@ -239,6 +240,11 @@ def test_wrong_arguments_are_errors_of_neglog(name, argument):
         except Exception as error:
             raise AssertionError(f"{name}({argument}={kind}) raises {type(error).__name__}") from error
     assert refused >= 0.6 * len(WRONG), "hardly anything is wrong here"
+
+
+def test_a_start_at_the_end_of_the_range_of_floats_raises_no_error_of_python():
+    with pytest.warns(ConvergenceWarning):
+        assert not mle(GAUSSIAN, X, Y, start={"sigma": 1e308}).converged
 
 
 @pytest.mark.parametrize(("name", "setting"), OF_SOLVERS)

@@ -8,6 +8,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -161,7 +162,7 @@ def mle_batch(
             [1.2000]], dtype=torch.float64)
     """
     covariance = flag("covariance", covariance)
-    if getattr(y, "ndim", 1) > 2:
+    if isinstance(y, np.ndarray | torch.Tensor) and y.ndim > 2:
         raise ModelError(
             f"`{model_name(model)}` got a `y` of shape {tuple(y.shape)}: vector-valued responses cannot be "
             "fitted to many data sets at once. Loop over `mle`."

@@ -59,7 +59,7 @@ class LocationScaleRows:
         curved = (2 * location @ r + second @ r.square() - total) / scale / scale
         return replace(
             found,
-            own_bends=(curved * slope**2 + own * bend).expand(count, count),
+            own_bends=(curved * (slope * slope) + own * bend).expand(count, count),
             crosses=[[(location + r * second) * (slope / scale) / scale]] * count,
             bends=[[second / scale / scale]],
         )
