@@ -19,7 +19,6 @@ COMPLEX = {
     "batches/likelihoods.py of",
     "batches/stack.py prepare_stack",
     "fitting/limits.py _moved_rows",
-    "fitting/marked.py check_marked_rows",
     "solvers/continuation.py solve",
     "solvers/globs.py _by_all",
     "solvers/lbfgs.py wolfe",
