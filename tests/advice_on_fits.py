@@ -59,6 +59,8 @@ COUNTS = RNG.poisson(3.0, size=N).astype(float)
 BOTH = np.stack([Y, RNG.normal(size=N)], 1)
 """A response of two columns."""
 ONE = torch.ones((), dtype=torch.float64)
+FAR_OUT = X.copy()
+FAR_OUT[7, 1] = 1e3
 FEATURES = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
 
 
@@ -443,6 +445,17 @@ DENSITIES = {
         "`simplex`",
         provoke=loss(simplex, function=losses.loss_of),
         follow=lambda _: mle(simplex, X, Y, solver=SVI(steps=2)),
+    ),
+    "one huge value of a scale column": row(
+        UnboundedLikelihoodError,
+        "row 7",
+        "`log_variance`",
+        provoke=lambda _: mle(models.heteroscedastic, {"mean": X[:, :1], "log_variance": FAR_OUT}, Y),
+        follow=lambda _: (
+            mle(models.heteroscedastic, {"mean": X[:, :1], "log_variance": FAR_OUT[:, :1]}, Y),
+            mle(models.heteroscedastic, {"mean": X[:, :1], "log_variance": np.arcsinh(FAR_OUT)}, Y),
+            map_estimate(models.heteroscedastic, {"mean": X[:, :1], "log_variance": FAR_OUT}, Y),
+        ),
     ),
     "a tensor that is fixed": row(
         ModelError,
