@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch.distributions import constraints
 
 from neglog.distributions import Censored, Truncated
 from neglog.errors import UnboundedLikelihoodError
 from neglog.objective.objective import Objective
-from neglog.objective.sites import Site
 from neglog.tracing import Affine
 
 
@@ -48,15 +46,9 @@ def _fits_every_row(objective: Objective, call: Affine) -> bool:
     response = objective.structure.response
     if call.name != response.location or not response.is_plain or call.weight.dim() != 1:
         return False
-    if weight is None or not _is_real(weight) or not (bias is None or _is_real(bias)):
+    if weight is None or not weight.is_real or not (bias is None or bias.is_real):
         return False
     columns = call.design.detach()
     if bias is not None:
         columns = torch.cat([torch.ones_like(columns[:, :1]), columns], dim=1)
     return int(torch.linalg.matrix_rank(columns)) >= objective.rows
-
-
-def _is_real(site: Site) -> bool:
-    """Whether a site takes any real numbers."""
-    support = site.fn.support
-    return getattr(support, "base_constraint", support) is constraints.real

@@ -90,9 +90,8 @@ def _check_bounded(objective: Objective, seen: Look, parents: Parents) -> None:
     children = _counted(objective, parents)
     for name in dict.fromkeys(name for child in children for name in parents[child]):
         total = torch.stack([parents[child][name] for child in children if name in parents[child]]).sum(0)
-        direction = torch.where(total.abs() > MODE_TOLERANCE, total.sign(), 0.0)
         child = next(child for child in children if name in parents[child])
-        end = _border(objective, seen, name, total, direction, children, child)
+        end = _border(objective, seen, name, total, children).format(repr(child))
         if end:
             raise UnboundedLikelihoodError(
                 f"`{objective.name}` has no joint mode: whatever the data, its density is {end} as {name!r}, "
@@ -101,23 +100,20 @@ def _check_bounded(objective: Objective, seen: Look, parents: Parents) -> None:
             )
 
 
-def _border(
-    objective: Objective,
-    seen: Look,
-    name: str,
-    total: Tensor,
-    direction: Tensor,
-    children: Sequence[str],
-    child: str,
-) -> str:
-    """What the joint density is at the border along a direction of a site; empty where it is no supremum."""
+def _border(objective: Objective, seen: Look, name: str, total: Tensor, children: Sequence[str]) -> str:
+    """What the joint density is at the border of a site that its slope points to; empty if no supremum.
+
+    `total` is the slope of the log priors of the effects, the `children`, in the site. The text has a
+    place for the name of an effect.
+    """
+    direction = torch.where(total.abs() > MODE_TOLERANCE, total.sign(), 0.0)
     if not bool(direction.any()):
         return ""
     heights = _heights(objective, seen, name, direction, children)
     if heights.grow:
         return "unbounded"
     if heights.collapse(float((total * direction).sum())):
-        return f"largest where only a constant holds the scale of {child!r} above 0,"
+        return "largest where only a constant holds the scale of {} above 0,"
     return ""
 
 

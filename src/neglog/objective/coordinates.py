@@ -175,8 +175,11 @@ class Coordinates:
         """The terms of the rows by formulas or as a graph, where there is one and it repays."""
         if not self.cut:
             return None
-        if self.rows <= BLOCK_ROWS and self.objective.formula is not None:
-            return self.objective.formula
+        if self.rows <= BLOCK_ROWS:
+            if self.objective.formula is not None:
+                return self.objective.formula
+            if self.solved:  # a few evaluations confirm the optimum
+                return None
         return self.objective.replay(derivatives=what != VALUE)
 
     def _terms(
