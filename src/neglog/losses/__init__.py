@@ -24,91 +24,12 @@ target, which PyTorch would compare all with all, is an error. Values are not se
 these functions sit inside training loops.
 
 Between losses and models, :func:`likelihood_of` looks a loss up, :func:`loss_of` is the way back, and
-:func:`as_likelihood` takes a loss of your own. They are above the models, in `neglog.dictionary`.
+:func:`as_likelihood` takes a loss of your own.
+
+Names are imported when they are used (`__init__.pyi` lists them): the functions of predictions and targets do
+not import Pyro.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-from neglog.losses.classes import categorical_nll, ordinal_nll
-from neglog.losses.counted import (
-    bernoulli_nll,
-    beta_nll,
-    binomial_nll,
-    gamma_nll,
-    negative_binomial_nll,
-    poisson_nll,
-)
-from neglog.losses.mixtures import (
-    gaussian_mixture_nll,
-    zero_inflated_negative_binomial_nll,
-    zero_inflated_poisson_nll,
-)
-from neglog.losses.penalties import elastic_net_rates, lasso_alpha, ridge_alpha
-from neglog.losses.real import (
-    gaussian_nll,
-    heteroscedastic_nll,
-    huber,
-    huber_nll,
-    laplace_nll,
-    logistic_nll,
-    mae,
-    mse,
-    pinball,
-    quantile_nll,
-    student_t_nll,
-)
-from neglog.losses.shapes import Reduction
-from neglog.losses.skewed import inverse_gaussian_nll, lognormal_nll, weibull_nll
-from neglog.losses.table import TABLE, Loss
-from neglog.losses.vectors import multivariate_gaussian_nll, multivariate_heteroscedastic_nll
-
-if TYPE_CHECKING:
-    from neglog.dictionary import as_likelihood, likelihood_of, loss_of
-else:
-
-    def __getattr__(name: str) -> Any:
-        """The names of the dictionary, which needs models and so cannot be imported before they are."""
-        if name in ("as_likelihood", "likelihood_of", "loss_of"):
-            return getattr(import_module("neglog.dictionary"), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-__all__ = [
-    "TABLE",
-    "Loss",
-    "Reduction",
-    "as_likelihood",
-    "bernoulli_nll",
-    "beta_nll",
-    "binomial_nll",
-    "categorical_nll",
-    "elastic_net_rates",
-    "gamma_nll",
-    "gaussian_mixture_nll",
-    "gaussian_nll",
-    "heteroscedastic_nll",
-    "huber",
-    "huber_nll",
-    "inverse_gaussian_nll",
-    "laplace_nll",
-    "lasso_alpha",
-    "likelihood_of",
-    "logistic_nll",
-    "lognormal_nll",
-    "loss_of",
-    "mae",
-    "mse",
-    "multivariate_gaussian_nll",
-    "multivariate_heteroscedastic_nll",
-    "negative_binomial_nll",
-    "ordinal_nll",
-    "pinball",
-    "poisson_nll",
-    "quantile_nll",
-    "ridge_alpha",
-    "student_t_nll",
-    "weibull_nll",
-    "zero_inflated_negative_binomial_nll",
-    "zero_inflated_poisson_nll",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,8 +10,7 @@ from torch import Tensor
 from neglog.distributions import FromLoss, LossDensity, normalised
 from neglog.distributions.residual import Rho
 from neglog.isolation import isolated
-from neglog.losses import Reduction
-from neglog.losses.shapes import check_pair, log_scale, plain, reduce
+from neglog.losses.shapes import Reduction, check_pair, log_scale, plain, reduce
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows
 
 

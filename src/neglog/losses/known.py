@@ -13,11 +13,11 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from neglog import losses, models
+from neglog import models
 from neglog.arguments import choice, flag, number, share
 from neglog.errors import ModelError
-from neglog.losses import Reduction
-from neglog.losses.shapes import check_tensor
+from neglog.losses.real import gaussian_nll, huber_nll, laplace_nll, quantile_nll
+from neglog.losses.shapes import Reduction, check_tensor
 
 Model = Callable[..., Any]
 OfTarget = Callable[[Tensor], Tensor]
@@ -155,7 +155,7 @@ def _mse(loss: Any) -> Likelihood:
         model=_held(models.gaussian, "sigma"),
         free=models.gaussian,
         factor=0.5,
-        constant=_at_zero(losses.gaussian_nll, 1.0),
+        constant=_at_zero(gaussian_nll, 1.0),
         note="With another sigma: loss / (2 sigma²) + log sigma + log(2π) / 2.",
     )
 
@@ -166,7 +166,7 @@ def _l1(loss: Any) -> Likelihood:
         identity="NLL = loss + log 2, with scale = 1",
         model=_held(models.laplace, "scale"),
         free=models.laplace,
-        constant=_at_zero(losses.laplace_nll, 1.0),
+        constant=_at_zero(laplace_nll, 1.0),
         note="With another scale: loss / scale + log(2 scale).",
     )
 
@@ -179,7 +179,7 @@ def _huber(loss: Any) -> Likelihood:
         identity="NLL = loss + log Z(delta), with scale = 1; Z as in losses.huber_nll",
         model=_held(model, "scale"),
         free=model,
-        constant=_at_zero(losses.huber_nll, 1.0, delta),
+        constant=_at_zero(huber_nll, 1.0, delta),
         note="In the free model delta is in units of the estimated scale, no longer in those of the target.",
     )
 
@@ -305,7 +305,7 @@ def _pinball(quantile: float) -> Likelihood:
         identity="NLL = loss - log(quantile (1 - quantile)), with scale = 1",
         model=_held(model, "scale"),
         free=model,
-        constant=_at_zero(losses.quantile_nll, 1.0, quantile),
+        constant=_at_zero(quantile_nll, 1.0, quantile),
         note="With another scale: loss / scale + log(scale / (quantile (1 - quantile))).",
     )
 

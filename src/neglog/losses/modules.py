@@ -14,16 +14,19 @@ from pyro.poutine.condition_messenger import ConditionMessenger
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from neglog import losses, models
+from neglog import models
 from neglog.arguments import checked_model, shown, written
-from neglog.dictionary.residuals import ResidualModel
 from neglog.errors import DataError, ModelError
+from neglog.handlers import changes_priors_alone
 from neglog.layers import layers
-from neglog.losses import Reduction
-from neglog.losses.shapes import reduce
+from neglog.losses import classes, counted, mixtures, real, skewed, vectors
+from neglog.losses.own import ResidualModel
+from neglog.losses.shapes import Reduction, reduce
 from neglog.tracing import positive_names
 
 Model = Callable[..., Any]
+HAND_WRITTEN = (real, counted, skewed, classes, mixtures, vectors)
+"""The modules of negative log-likelihoods of predictions and targets, each called after its model."""
 
 
 class LikelihoodLoss(nn.Module):
@@ -163,7 +166,8 @@ def _resolved(model: Model) -> tuple[str, Callable[..., Tensor], dict[str, Any]]
     if isinstance(inner, ResidualModel):
         return inner.__name__, inner.nll, bound
     name = getattr(inner, "__name__", type(inner).__name__)
-    nll = getattr(losses, f"{name}_nll", None)
+    written_out = (getattr(module, f"{name}_nll", None) for module in HAND_WRITTEN)
+    nll = next((each for each in written_out if each is not None), None)
     if nll is None or getattr(models, name, None) is not inner:
         raise ModelError(
             f"`{name}` has no hand-written loss; `loss_of` knows the models of neglog.models and those of "
@@ -193,7 +197,7 @@ def _condition(messenger: Messenger) -> dict[str, Any]:
     """
     if isinstance(messenger, ConditionMessenger):
         return {key: value.item() if value.numel() == 1 else value for key, value in messenger.data.items()}
-    if type(messenger).__name__ in ("_Flat", "_WithPriors"):
+    if changes_priors_alone(messenger):
         return {}
     kind = type(messenger).__name__.removeprefix("_")
     raise ModelError(f"a model inside the handler {kind} has another likelihood. Give the model itself.")
