@@ -1,7 +1,7 @@
 """Do 95 % intervals hold the truth in 95 % of all data sets? Counted, where theory says so and where not.
 
 Data are drawn from each model at known parameters, four thousand data sets at a time, all of them fitted at
-once with their standard errors (`neglog.mle_batch(..., covariance=True)`). An interval is Wald's, as
+once with their standard errors (`neglog.mle_batch(..., cov_type="observed")`). An interval is Wald's, as
 `summary` has it: on the line for coefficients, on the logarithm for positive parameters. A share of 95 %
 counted in 4000 data sets has a standard error of 0.3 points.
 
@@ -167,7 +167,7 @@ def coverage(case: Case, rows: int, data_sets: int, seed: int = 0) -> pd.DataFra
             case.model,
             design(rows),
             drawn(case, rows, data_sets, seed),
-            covariance=True,
+            cov_type="observed",
             **case.keywords(rows),
         )
     found = {}

@@ -775,7 +775,7 @@ NETWORKS = {
 DOUBTS = {
     "few residuals near a median": row(
         ModelError,
-        "kind='kernel'",
+        "cov_type='kernel'",
         provoke=lambda _: covariance(mle(models.laplace, NEXT, LINE, weights=OFTEN), "kernel"),
         follow=lambda _: covariance(mle(models.laplace, NEXT, LINE, weights=OFTEN), "iid"),
     ),
@@ -817,7 +817,7 @@ DOUBTS = {
     ),
     "the expected information of large counts": row(
         ModelError,
-        "kind='observed'",
+        "cov_type='observed'",
         provoke=with_value(
             information, "MAX_COUNT_PROBABILITIES", 10, lambda _: covariance(spread(), "expected")
         ),

@@ -219,9 +219,9 @@ ROWS: dict[str, Row] = {
     "no covariances": row(
         ModelError,
         "`mle_batch`",
-        "covariance=True",
+        "cov_type='observed'",
         provoke=lambda _: neglog.mle_batch(models.gaussian, X, BOTH.T).standard_errors,
-        follow=lambda _: neglog.mle_batch(models.gaussian, X, BOTH.T, covariance=True).standard_errors,
+        follow=lambda _: neglog.mle_batch(models.gaussian, X, BOTH.T, cov_type="observed").standard_errors,
     ),
     "a batch of vectors": row(
         ModelError,
@@ -1059,9 +1059,9 @@ ROWS: dict[str, Row] = {
     ),
     "groups without clusters": row(
         DataError,
-        "kind='HC1'",
+        "cov_type='HC1'",
         "`groups`",
-        "kind='cluster'",
+        "cov_type='cluster'",
         provoke=lambda _: covariance(fit(), "HC1", groups=np.arange(N)),
         follow=lambda _: covariance(fit(), "cluster", groups=np.arange(N)),
     ),

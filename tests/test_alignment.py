@@ -69,9 +69,9 @@ def others_of(wrong):
         "groups": lambda: neglog.covariance(FIT, "cluster", groups=wrong(GROUPS)),
         "one of two groupings": lambda: neglog.covariance(FIT, "cluster", groups=[GROUPS, wrong(GROUPS)]),
         "groupings": lambda: neglog.covariance(FIT, "cluster", groups=wrong(GROUPS.to_frame())),
-        "groups of a summary": lambda: neglog.summary(FIT, kind="cluster", groups=wrong(GROUPS)),
+        "groups of a summary": lambda: neglog.summary(FIT, cov_type="cluster", groups=wrong(GROUPS)),
         "groups of a prediction": lambda: neglog.predict(
-            FIT, X, uncertainty=True, kind="cluster", groups=wrong(GROUPS)
+            FIT, X, uncertainty=True, cov_type="cluster", groups=wrong(GROUPS)
         ),
         "added columns": lambda: neglog.score_test(FIT, wrong(X) ** 2),
     }

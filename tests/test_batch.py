@@ -88,7 +88,7 @@ def test_every_data_set_is_fitted_as_if_it_were_alone(name, bootstrap):
         with pytest.raises(ModelError, match=r"vector.* Loop over `mle`"):
             mle_batch(case.model, x, y, weights=weights, **keywords)
         return
-    fit = mle_batch(case.model, x, y, weights=weights, covariance=True, **keywords)
+    fit = mle_batch(case.model, x, y, weights=weights, cov_type="observed", **keywords)
     for s in range(SETS):
         alone = mle(case.model, x[s], y[s], weights=None if weights is None else weights[s], **keywords)
         assert_alike(fit, s, alone)
@@ -97,7 +97,7 @@ def test_every_data_set_is_fitted_as_if_it_were_alone(name, bootstrap):
 
 def test_standard_errors_do_not_suffer_from_columns_far_from_0():
     x, y = lines()
-    near, far = (mle_batch(models.gaussian, x + shift, y, covariance=True) for shift in (0.0, 1e5))
+    near, far = (mle_batch(models.gaussian, x + shift, y, cov_type="observed") for shift in (0.0, 1e5))
     first, second = near.standard_errors["mean.weight"], far.standard_errors["mean.weight"]
     torch.testing.assert_close(first, second, rtol=1e-8, atol=0)
 
@@ -106,7 +106,7 @@ def test_a_data_set_without_an_optimum_has_infinite_errors():
     x, y = lines()
     y[1] = 3.0 * x[1, :, 0]
     with pytest.warns(ConvergenceWarning):
-        fit = mle_batch(models.gaussian, x, y, covariance=True)
+        fit = mle_batch(models.gaussian, x, y, cov_type="observed")
     assert torch.isfinite(fit.standard_errors["mean.weight"]).all(1).tolist() == [True, False, True, True]
     lower, upper = fit.interval()["mean.weight"]
     assert (lower[1] == -math.inf).all()
@@ -118,7 +118,7 @@ def test_a_data_set_without_an_optimum_has_infinite_errors():
 
 def test_standard_errors_are_there_when_they_are_asked_for():
     fit = mle_batch(models.gaussian, *lines())
-    with pytest.raises(ModelError, match="covariance=True"):
+    with pytest.raises(ModelError, match="cov_type='observed'"):
         fit.standard_errors  # noqa: B018
     with pytest.raises(ModelError, match="`level` must be between 0 and 1"):
         fit.interval(95)

@@ -107,12 +107,15 @@ WRONG = {
     "a module": np,
 }
 DATA = {"x": X, "y": Y, "weights": W}
-OF_X = {"x": X, "draws": 4, "seed": 0, "uncertainty": True, "kind": "cluster", "groups": GROUPS}
+OF_X = {"x": X, "draws": 4, "seed": 0, "uncertainty": True, "cov_type": "cluster", "groups": GROUPS}
 CALLS = {
     "mle": (mle, {"model": GAUSSIAN, **DATA, "solver": None, "start": None, "progress": False}),
     "mle with exposure": (partial(mle, models.poisson), {"x": X, "y": COUNTS, "exposure": W}),
     "map_estimate": (map_estimate, {"model": GAUSSIAN, **DATA, "solver": None, "start": None}),
-    "mle_batch": (neglog.mle_batch, {"model": GAUSSIAN, **DATA, "y": np.stack([Y, Y]), "covariance": True}),
+    "mle_batch": (
+        neglog.mle_batch,
+        {"model": GAUSSIAN, **DATA, "y": np.stack([Y, Y]), "cov_type": "observed"},
+    ),
     "posterior": (
         partial(neglog.posterior, GAUSSIAN, X, Y),
         {"weights": W, "method": "laplace", "draws": 100, "chains": 1, "tune": 1, "seed": 0}
@@ -125,12 +128,12 @@ CALLS = {
     "predict": (neglog.predict, {"fit": FIT, **OF_X}),
     "predict with exposure": (partial(neglog.predict, RATES), {"x": X, "exposure": W}),
     "predict by clusters": (
-        partial(neglog.predict, FIT, X, uncertainty=True, kind="cluster", draws=4),
+        partial(neglog.predict, FIT, X, uncertainty=True, cov_type="cluster", draws=4),
         {"groups": GROUPS},
     ),
     "interval": (
         partial(neglog.interval, FIT),
-        {"x": X, "level": 0.9, "kind": "mean", "covariance": "observed", "groups": None},
+        {"x": X, "level": 0.9, "kind": "mean", "cov_type": "observed", "groups": None},
     ),
     "quantile": (neglog.quantile, {"fit": FIT, "q": 0.5, **OF_X}),
     "log_likelihood": (neglog.log_likelihood, {"fit": FIT, "x": X, "y": Y}),
@@ -143,16 +146,16 @@ CALLS = {
     "spool": (neglog.spool, {"blocks": [(X, Y)], "directory": None}),
     "bootstrap": (neglog.bootstrap, {"fit": FIT, "draws": 4, "kind": "rows", "groups": GROUPS, "seed": 0}),
     "Bootstrap.interval": (DRAWS.interval, {"level": 0.8, "kind": "basic"}),
-    "covariance": (neglog.covariance, {"fit": FIT, "kind": "observed", "bandwidth": "bofinger"}),
+    "covariance": (neglog.covariance, {"fit": FIT, "cov_type": "observed", "bandwidth": "bofinger"}),
     "covariance by clusters": (partial(neglog.covariance, FIT, "cluster"), {"groups": GROUPS}),
-    "summary": (neglog.summary, {"fit": FIT, "level": 0.9, "kind": "observed", "interval": "wald"}),
+    "summary": (neglog.summary, {"fit": FIT, "level": 0.9, "cov_type": "observed", "interval": "wald"}),
     "likelihood_ratio_test": (neglog.likelihood_ratio_test, {"fit": FIT, "restricted": NARROW}),
     "score_test": (
         neglog.score_test,
-        {"fit": FIT, "added": X**2, "predictor": "mean", "kind": "observed"},
+        {"fit": FIT, "added": X**2, "predictor": "mean", "cov_type": "observed"},
     ),
     "vuong_test": (neglog.vuong_test, {"first": FIT, "second": NARROW, "correction": None}),
-    "wald_test": (neglog.wald_test, {"fit": FIT, "hypothesis": "x0 = 0", "kind": "observed"}),
+    "wald_test": (neglog.wald_test, {"fit": FIT, "hypothesis": "x0 = 0", "cov_type": "observed"}),
     "compare": (neglog.compare, {"fits": {"wide": FIT, "narrow": NARROW}}),
     "laplace_approximation": (neglog.laplace_approximation, {"fit": FIT, "structure": "full"}),
     "cross_validate": (

@@ -210,7 +210,7 @@ def is_complete(model, y, folder):
     fit = mle(model, X, y)
     assert fit.converged
     assert neglog.map_estimate(model, X, y).converged
-    errors = [summary(fit, kind=kind)["std_error"] for kind in ("observed", "expected", "sandwich")]
+    errors = [summary(fit, cov_type=kind)["std_error"] for kind in ("observed", "expected", "sandwich")]
     assert all(np.isfinite(each).all() and (each > 0).all() for each in errors)
     for kind, settings in {"mean": {}, "outcome": {"draws": 16}}.items():
         found = neglog.interval(fit, X[:5], kind=kind, **settings)

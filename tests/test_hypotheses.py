@@ -68,12 +68,12 @@ def test_a_wald_test_of_one_coefficient_is_its_z(cars):
     for kind in ("observed", "HC1"):
         matrix, at = covariance(fit, kind), ("mean", "speed")
         z = (fit.params["mean.weight"].item() - 4) / matrix.loc[at, at] ** 0.5
-        assert wald_test(fit, "speed = 4", kind=kind).statistic == pytest.approx(z**2, rel=1e-9)
+        assert wald_test(fit, "speed = 4", cov_type=kind).statistic == pytest.approx(z**2, rel=1e-9)
 
 
 def test_the_score_test_of_a_spread_is_breusch_and_pagans(cars):
     # R's car: ncvTest(lm(dist ~ speed, cars)), chi-squared 4.650233.
-    found = score_test(cars[0], cars[1], "sigma", kind="expected")
+    found = score_test(cars[0], cars[1], "sigma", cov_type="expected")
     assert found.statistic == pytest.approx(4.650233, abs=1e-6)
     assert found.hypothesis == "sigma[speed] = 0"
 
@@ -81,7 +81,7 @@ def test_the_score_test_of_a_spread_is_breusch_and_pagans(cars):
 def test_the_score_test_of_a_column_is_n_r_squared(cars):
     # With the expected information of a Normal, n times the R² of the residuals on all columns.
     fit, x, y = cars
-    found = score_test(fit, x**2, kind="expected").statistic
+    found = score_test(fit, x**2, cov_type="expected").statistic
     design = np.column_stack([np.ones(50), x])
     residuals = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
     wide = np.column_stack([design, x**2])

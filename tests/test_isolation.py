@@ -60,7 +60,7 @@ FIT = neglog.mle(models.gaussian, X, Y)
 SMALL = neglog.mle(models.gaussian, FIRST, Y)
 RATE = neglog.mle(models.poisson, X, COUNTS)
 MAP = neglog.map_estimate(models.poisson, X, COUNTS)
-BATCH = neglog.mle_batch(models.gaussian, X, DRAWS.T, covariance=True)
+BATCH = neglog.mle_batch(models.gaussian, X, DRAWS.T, cov_type="observed")
 LASSO = with_priors(models.gaussian, {"mean.weight": dist.Laplace(0.0, 1.0)})
 POSTERIOR = neglog.posterior(models.poisson, X, COUNTS, method="laplace", draws=100)
 with warnings.catch_warnings():

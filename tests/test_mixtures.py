@@ -121,7 +121,7 @@ def spread(x, y=None):
 
 def test_intervals_of_many_data_sets_stay_in_the_range_too():
     y = 0.1 * normal(5, 12, seed=3)
-    fit = mle_batch(spread, y.new_empty((12, 0)), y, covariance=True)
+    fit = mle_batch(spread, y.new_empty((12, 0)), y, cov_type="observed")
     lower, upper = fit.interval(0.999)["shares"]
     known = fit.converged
     assert known.any()

@@ -111,7 +111,7 @@ def test_errors_of_heads_are_those_of_a_linear_model_of_the_features(name, kind)
     found = covariance(whole, kind, **settings)
     assert not any(parameter.startswith("trunk") for parameter, _ in found.index)
     np.testing.assert_allclose(found, linear, rtol=1e-5, atol=1e-7 * float(linear.to_numpy().max()))
-    assert found.attrs["kind"] == f"{kind}, given the features"
+    assert found.attrs["cov_type"] == f"{kind}, given the features"
 
 
 def mle_at(heads, fit):
@@ -126,7 +126,7 @@ def mle_at(heads, fit):
 def test_the_table_of_a_network_has_its_heads_alone():
     fit = mle_at(given_features(fitted()), fitted())
     table = summary(fit)
-    assert table.attrs["kind"] == "observed, given the features"
+    assert table.attrs["cov_type"] == "observed, given the features"
     assert [label[0] for label in table.index] == ["mean.weight"] * 4 + ["mean", "sigma"]
     assert (table["std_error"] > 0).all()
     assert wald_test(fit, "mean[Intercept] = 0").statistic == pytest.approx(

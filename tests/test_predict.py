@@ -123,8 +123,8 @@ def test_the_seed_alone_decides_the_draws():
 def test_the_kind_of_covariance_is_that_of_the_summary():
     fit, *_ = fitted("gaussian")
     for kind, groups in (("HC1", None), ("cluster", np.arange(60) // 6), ("bootstrap", None)):
-        found = parameter_draws(fit, 4096, kind=kind, groups=groups)["mean.bias"].std()
-        table = summary(fit, kind=kind, **({} if groups is None else {"groups": groups}))
+        found = parameter_draws(fit, 4096, cov_type=kind, groups=groups)["mean.bias"].std()
+        table = summary(fit, cov_type=kind, **({} if groups is None else {"groups": groups}))
         assert float(found) == pytest.approx(table.loc[("mean", "Intercept"), "std_error"], rel=5e-3)
 
 
@@ -401,7 +401,7 @@ def test_ends_of_the_support_are_the_quantiles_of_0_and_1():
     [
         (partial(interval, level=1.0), "`level` must be between 0 and 1"),
         (partial(interval, kind="median"), "`kind` must be 'mean' or 'outcome'"),
-        (partial(interval, covariance="HC9"), "`kind` must be one of"),
+        (partial(interval, cov_type="HC9"), "`cov_type` must be one of"),
         (partial(quantile, q=1.0), "`q` must be one number between 0 and 1"),
         (partial(quantile, q=[[0.5]]), "`q` must be one number between 0 and 1"),
     ],
@@ -430,4 +430,4 @@ def test_a_posterior_mode_has_the_curvature_of_its_posterior():
     fit = map_estimate(models.poisson, x, dist.Poisson(torch.exp(0.5 * x[:, 0])).mean.round())
     assert (interval(fit, x)["std_error"] > 0).all()
     with pytest.raises(ModelError, match="has priors"):
-        interval(fit, x, covariance="sandwich")
+        interval(fit, x, cov_type="sandwich")

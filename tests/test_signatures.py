@@ -24,7 +24,7 @@ DRAWN = neglog.posterior(models.gaussian, X, Y, method="laplace", draws=100)
 UNKNOWN = {
     "mle": (lambda **k: mle(models.gaussian, X, Y, **k), "weight", "weights"),
     "map_estimate": (lambda **k: map_estimate(models.gaussian, X, Y, **k), "starts", "start"),
-    "mle_batch": (lambda **k: mle_batch(models.gaussian, X, Y, **k), "covariances", "covariance"),
+    "mle_batch": (lambda **k: mle_batch(models.gaussian, X, Y, **k), "cov_types", "cov_type"),
     "posterior": (lambda **k: neglog.posterior(models.gaussian, X, Y, **k), "draw", "draws"),
     "priors_for": (lambda **k: neglog.priors_for(models.gaussian, X, Y, **k), "weight", "weights"),
     "prior_predictive": (lambda **k: neglog.prior_predictive(models.gaussian, X, **k), "sead", "seed"),
@@ -33,7 +33,7 @@ UNKNOWN = {
     "predict": (lambda **k: neglog.predict(FIT, X, **k), "uncertain", "uncertainty"),
     "interval": (lambda **k: neglog.interval(FIT, X, **k), "levels", "level"),
     "quantile": (lambda **k: neglog.quantile(FIT, X, 0.5, **k), "group", "groups"),
-    "scores": (lambda **k: neglog.scores(FIT, X, Y, **k), "covarance", "covariance"),
+    "scores": (lambda **k: neglog.scores(FIT, X, Y, **k), "cov_typ", "cov_type"),
     "log_likelihood": (lambda **k: neglog.log_likelihood(RATES, X, COUNTS, **k), "exposures", "exposure"),
     "posterior_predictive": (lambda **k: neglog.posterior_predictive(DRAWN, X, **k), "seeds", "seed"),
 }

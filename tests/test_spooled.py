@@ -187,7 +187,7 @@ def work(data):
     assert fit.converged
     for kind in ("observed", "expected", "opg", "HC1", "HC3"):
         covariance(fit, kind)
-    summary(fit, kind="cluster", groups=data["street"])
+    summary(fit, cov_type="cluster", groups=data["street"])
     wald_test(fit, "x0 = 0.1, x1 = 0")
     score_test(fit, x[:, :1].square())
     likelihood_ratio_test(fit, mle(models.poisson, x[:, :0], y))

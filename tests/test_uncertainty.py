@@ -227,7 +227,7 @@ def test_quantiles_have_koenkers_and_powells_covariance(tau, kind):
     # The scale is a mean over the rows, and has the standard error of one.
     losses = residuals * (tau - (residuals < 0))
     assert found.loc[("scale", ""), ("scale", "")] == pytest.approx(losses.var() / 235, rel=1e-9)
-    assert found.attrs["kind"] == "kernel"
+    assert found.attrs["cov_type"] == "kernel"
     assert covariance(fit, "sandwich", bandwidth=kind).equals(found)
 
 
@@ -305,7 +305,7 @@ def test_the_bootstrap_is_the_one_of_its_name():
 @pytest.mark.parametrize(
     ("kind", "settings", "error", "message"),
     [
-        ("robust", {}, ModelError, "`kind` must be one of 'observed'"),
+        ("robust", {}, ModelError, "`cov_type` must be one of 'observed'"),
         ("cluster", {}, DataError, "needs `groups`"),
         ("HC1", {"groups": np.arange(50)}, DataError, "no use for `groups`"),
         ("cluster", {"groups": np.arange(3)}, DataError, "one entry for each of 50 rows"),
@@ -390,10 +390,10 @@ def test_the_table_says_what_it_is():
         "kind",
     }
     assert set(found.attrs) == facts
-    assert found.attrs["kind"] == "observed"
+    assert found.attrs["cov_type"] == "observed"
     assert found.attrs["aicc"] == pytest.approx(fit.aic + 2 * 3 * 4 / (50 - 3 - 1))
     assert list(found) == ["estimate", "std_error", "z", "p_value", "lower", "upper"]
-    assert summary(fitted("laplace_engel")).attrs["kind"] == "expected"
+    assert summary(fitted("laplace_engel")).attrs["cov_type"] == "expected"
     alone = summary(fitted("lasso_pois_insurance"))
     assert alone["std_error"].isna().all()
     assert "corners" in alone.attrs["reason"]
@@ -408,7 +408,7 @@ def test_few_rows_have_an_infinite_aicc():
 def test_the_table_has_the_kind_that_was_asked_for(kind):
     fit = fitted("gauss_cars")
     settings = {"draws": 50} if kind == "bootstrap" else {}
-    found, wanted = summary(fit, kind=kind, **settings), errors(fit, kind, **settings)
+    found, wanted = summary(fit, cov_type=kind, **settings), errors(fit, kind, **settings)
     np.testing.assert_allclose(found["std_error"], wanted.loc[found.index], rtol=1e-12)
     reach = scipy.stats.norm.ppf(0.975) * wanted["sigma", ""] / fit.params["sigma"].item()
     assert found.loc[("sigma", ""), "upper"] == pytest.approx(fit.params["sigma"].item() * np.exp(reach))
@@ -416,7 +416,7 @@ def test_the_table_has_the_kind_that_was_asked_for(kind):
 
 def test_a_kind_that_was_asked_for_is_not_dropped_in_silence():
     with pytest.raises(ModelError, match="this fit has priors"):
-        summary(fitted("ridge_bern_birthwt"), kind="sandwich")
+        summary(fitted("ridge_bern_birthwt"), cov_type="sandwich")
 
 
 @pytest.mark.parametrize("level", [0.5, 0.95])
@@ -485,7 +485,7 @@ def test_a_censored_density_has_no_closed_information():
 
 def test_a_posterior_has_its_curvature_alone():
     fit = map_estimate(models.gaussian, normal(20, 1), normal(20, seed=1))
-    assert summary(fit).attrs["kind"] == "observed"
+    assert summary(fit).attrs["cov_type"] == "observed"
     with pytest.raises(ModelError, match="curvature of its posterior"):
         covariance(fit, "cluster", groups=np.arange(20))
 

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from pyro.poutine.messenger import Messenger
 
-from neglog.errors import ModelError, warn
+from neglog.aliases import warn_of_former
+from neglog.errors import ModelError
 
 Value = TypeVar("Value")
 
@@ -87,5 +88,5 @@ def current_names(
         return named
     found = replaced(names, named)
     pairs = ", ".join(f"{old!r} is now {new!r}" for old, new in zip(named, found, strict=True) if old != new)
-    warn(f"in `{argument}`, {pairs}; the former name will be refused.", FutureWarning)
+    warn_of_former(f"in `{argument}`, {pairs}")
     return found

@@ -121,9 +121,11 @@ def _footer(estimates: pd.DataFrame) -> list[str]:
     names = {"n": "n", "k": "k", "nll": "NLL", "aic": "AIC", "aicc": "AICc", "bic": "BIC"}
     shown = {name: float(facts[key]) for key, name in names.items() if key in facts}
     numbers = ", ".join(f"{name} = {value:.5g}" for name, value in shown.items() if math.isfinite(value))
-    errors = facts.get("kind") or f"none, since {str(facts.get('reason', '')).removesuffix('.')}"
+    errors = facts.get("cov_type") or f"none, since {str(facts.get('reason', '')).removesuffix('.')}"
     spans = (
-        f"; intervals: {facts['interval']}, {100 * float(facts['level']):g} %" if facts.get("kind") else ""
+        f"; intervals: {facts['interval']}, {100 * float(facts['level']):g} %"
+        if facts.get("cov_type")
+        else ""
     )
     return [numbers, f"standard errors: {errors}{spans}"]
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neglog.arguments import flag, share
+from neglog.aliases import former_argument
+from neglog.arguments import choice, flag, share
 from neglog.batches.existence import have_marked_rows, have_separated_classes, runs_away
 from neglog.batches.layout import (
     Kink,
@@ -103,7 +104,9 @@ class BatchFit:
 
     def _known(self) -> tuple[Tensor, Tensor]:
         if self.covariance is None:
-            raise ModelError("this fit has no covariances; ask `mle_batch` for them with covariance=True.")
+            raise ModelError(
+                "this fit has no covariances; ask `mle_batch` for them with cov_type='observed'."
+            )
         parts = [site.transform.inv(self.params[site.name]) for site in self.sites]
         return torch.cat([part.reshape(len(self.nll), -1) for part in parts], 1), self.covariance
 
@@ -111,6 +114,12 @@ class BatchFit:
         raise TypeError("a BatchFit is not pickled; save its tensors.")
 
 
+def _cov_type(covariance: Any) -> str | None:
+    """The `cov_type` of the former flag `covariance`."""
+    return "observed" if flag("covariance", covariance) else None
+
+
+@former_argument("covariance", "cov_type", _cov_type)
 @isolated
 def mle_batch(
     model: Model,
@@ -119,7 +128,7 @@ def mle_batch(
     *,
     weights: Any = None,
     start: Mapping[str, Any] | None = None,
-    covariance: bool = False,
+    cov_type: Literal["observed"] | None = None,
     **keywords: Any,
 ) -> BatchFit:
     """Maximum likelihood of one model on S data sets of N rows: what `mle` says of each, much faster.
@@ -139,7 +148,8 @@ def mle_batch(
             data set alone may hold anything.
         start: site name -> value that all start from, as in `mle`; without it they start at their null
             models, or, where they differ in their weights alone, at the optimum for the mean weights.
-        covariance: whether to have covariances, for standard errors and intervals.
+        cov_type: ``"observed"`` for covariances, standard errors and intervals by the observed information;
+            None for none of them. For those of another kind loop over `mle`.
         keywords: what else the model takes for each row, such as ``exposure``, `(N,)` or `(S, N)`.
 
     Raises:
@@ -161,7 +171,8 @@ def mle_batch(
     tensor([[3.6000],
             [1.2000]], dtype=torch.float64)
     """
-    covariance = flag("covariance", covariance)
+    if cov_type is not None:
+        choice("cov_type", cov_type, ("observed",))
     if isinstance(y, np.ndarray | torch.Tensor) and y.ndim > 2:
         raise ModelError(
             f"`{model_name(model)}` got a `y` of shape {tuple(y.shape)}: vector-valued responses cannot be "
@@ -173,7 +184,7 @@ def mle_batch(
     layout, shape = lay_out(with_sizes(flat(model), stack.y.reshape(-1)), stack)
     if stack.shared_designs and stack.counted is None:
         check_marked_rows(layout.objective)
-    fit = _batch(layout, shape, stack, start, covariance)
+    fit = _batch(layout, shape, stack, start, cov_type is not None)
     fit = replace(fit, converged=fit.converged & ~have_marked_rows(layout, stack, fit.converged))
     if not bool(fit.converged.all()):
         missed = (~fit.converged).nonzero()[:, 0]

@@ -65,7 +65,7 @@ def negative_binomial(fn: Any, mean: Tensor, dispersion: Tensor) -> Entries:
     # With r = 1 / dispersion, I(r) = Σ_j P(Y > j) / (r + j)² - mean / (r (r + mean)); dr = -r² d(1 / r).
     r, last = 1 / dispersion, int(fn.icdf(torch.full_like(mean, 1 - 1e-13)).max())
     if last * len(mean) > MAX_COUNT_PROBABILITIES:
-        raise ModelError("the counts are too large for the expected information; use kind='observed'.")
+        raise ModelError("the counts are too large for the expected information; use cov_type='observed'.")
     counts = torch.arange(last + 2, dtype=mean.dtype)[:, None]
     probabilities = fn.log_prob(counts).exp()
     tails = probabilities.flip(0).cumsum(0).flip(0)[1:]  # P(Y > j), summed from the small ones on

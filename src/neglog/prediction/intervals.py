@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from neglog.aliases import former_argument
 from neglog.arguments import check_dense, choice, flag, share, written
 from neglog.bayes.posterior import Posterior
 from neglog.data import Data
@@ -22,7 +23,7 @@ from neglog.isolation import isolated
 from neglog.prediction.predict import check_row_keywords, predict, rows_of
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, model_name, run
-from neglog.uncertainty.covariances import Kind, theta_covariance
+from neglog.uncertainty.covariances import CovType, theta_covariance
 
 Of = Literal["mean", "outcome"]
 SLOPE_ROUNDING = 1e-9
@@ -33,6 +34,7 @@ SMALLEST_SLOPE = 1e-300
 """Absolute tolerance of slopes, for means that do not depend on the parameters."""
 
 
+@former_argument("covariance", "cov_type")
 @isolated
 def interval(
     fit: Fit | Posterior,
@@ -40,7 +42,7 @@ def interval(
     level: float = 0.95,
     kind: Of = "mean",
     *,
-    covariance: Kind = "observed",
+    cov_type: CovType = "observed",
     groups: Any = None,
     uncertainty: bool = True,
     draws: int | None = None,
@@ -65,7 +67,7 @@ def interval(
         x: designs `(N, P)` of the form of the fit's; the table has the index of a data frame.
         level: the level of the intervals.
         kind: ``"mean"`` or ``"outcome"``.
-        covariance, groups: the covariance of the estimates: `kind` and `groups` of `neglog.covariance`.
+        cov_type, groups: the covariance of the estimates, as for `neglog.covariance`.
         uncertainty, draws, seed: for ``"outcome"``, as for `predict`.
         keywords: further row-wise arguments of the model, such as ``exposure``, `(N,)`.
 
@@ -93,7 +95,7 @@ def interval(
     if kind == "outcome":
         shares = [0.5, 0.5 - level / 2, 0.5 + level / 2]
         ends_of = quantile(
-            fit, x, shares, uncertainty=uncertainty, draws=draws, seed=seed, kind=covariance, groups=groups,
+            fit, x, shares, uncertainty=uncertainty, draws=draws, seed=seed, cov_type=cov_type, groups=groups,
             **keywords,
         )  # fmt: skip
         columns = dict(zip(("estimate", "lower", "upper"), ends_of.T, strict=True))
@@ -101,10 +103,11 @@ def interval(
         columns = _of_draws(fit, x, level, draws, keywords)
     else:
         data = rows_of(fit, x, keywords, interval)
-        columns = _wald(fit, data, level, theta_covariance(fit, covariance, groups))
+        columns = _wald(fit, data, level, theta_covariance(fit, cov_type, groups))
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=_index(x))
 
 
+@former_argument("kind", "cov_type")
 @isolated
 def quantile(
     fit: Fit | Posterior,
@@ -114,7 +117,7 @@ def quantile(
     uncertainty: bool = False,
     draws: int | None = None,
     seed: int = 0,
-    kind: Kind = "observed",
+    cov_type: CovType = "observed",
     groups: Any = None,
     **keywords: Any,
 ) -> Tensor:
@@ -125,7 +128,7 @@ def quantile(
     distribution function is at least `q`.
 
     Args:
-        fit, x, uncertainty, draws, seed, kind, groups, keywords: as in `predict`.
+        fit, x, uncertainty, draws, seed, cov_type, groups, keywords: as in `predict`.
         q: one probability, or several.
 
     Raises:
@@ -152,7 +155,7 @@ def quantile(
     if shares.dim() > 1 or not bool(((shares > 0) & (shares < 1)).all()):
         raise ModelError(f"`q` must be one number between 0 and 1, or several; it is {q}.")
     response = predict(
-        fit, x, uncertainty=uncertainty, draws=draws, seed=seed, kind=kind, groups=groups, **keywords
+        fit, x, uncertainty=uncertainty, draws=draws, seed=seed, cov_type=cov_type, groups=groups, **keywords
     )
     with torch.no_grad():
         found = quantile_of(response, shares.reshape(-1, 1))

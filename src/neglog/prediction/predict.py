@@ -9,6 +9,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from neglog.aliases import former_argument
 from neglog.alignment import common_labels
 from neglog.arguments import flag, seed_of, whole
 from neglog.bayes.posterior import Posterior
@@ -22,12 +23,13 @@ from neglog.layers import current_names
 from neglog.predictors import RESPONSE, row_count
 from neglog.signatures import check_keywords, roles_of
 from neglog.tracing import Run, model_name, run, takes_missing
-from neglog.uncertainty.covariances import Kind, theta_covariance
+from neglog.uncertainty.covariances import CovType, theta_covariance
 
 DEFAULT_PARAMETER_DRAWS = 256
 """Draws of the parameters of a fit: a power of two, for which the points of a Sobol sequence are balanced."""
 
 
+@former_argument("kind", "cov_type")
 @isolated
 def predict(
     fit: Fit | Posterior,
@@ -36,7 +38,7 @@ def predict(
     uncertainty: bool = False,
     draws: int | None = None,
     seed: int = 0,
-    kind: Kind = "observed",
+    cov_type: CovType = "observed",
     groups: Any = None,
     **keywords: Any,
 ) -> Any:
@@ -58,7 +60,7 @@ def predict(
         draws: the number of draws of the parameters, best a power of two; by default 256 for a fit, and all
             draws of a posterior. A smaller number of these is evenly spaced.
         seed: the same seed gives the same draws of the parameters.
-        kind, groups: the covariance of the estimates, as for `covariance`.
+        cov_type, groups: the covariance of the estimates, as for `covariance`.
         keywords: further row-wise arguments of the model, such as ``exposure``, `(N,)`.
 
     Raises:
@@ -85,7 +87,7 @@ def predict(
     data = rows_of(fit, x, keywords, predict)
     if not uncertainty:
         return _response(fit.model, data, fit.params)
-    return _at_draws(fit.model, data, parameter_draws(fit, draws, seed, kind, groups))
+    return _at_draws(fit.model, data, parameter_draws(fit, draws, seed, cov_type, groups))
 
 
 def check_row_keywords(fit: Any, keywords: Collection[str], caller: Callable[..., Any]) -> None:
@@ -138,7 +140,7 @@ def new_rows(
 
 
 def parameter_draws(
-    fit: Fit, draws: int | None = None, seed: int = 0, kind: Kind = "observed", groups: Any = None
+    fit: Fit, draws: int | None = None, seed: int = 0, cov_type: CovType = "observed", groups: Any = None
 ) -> dict[str, Tensor]:
     """Draws of the parameters around a fit: site name -> `(S, *shape)`, on the site's own support.
 
@@ -147,7 +149,7 @@ def parameter_draws(
         DataError: as `covariance`.
     """
     count, seed = whole("draws", DEFAULT_PARAMETER_DRAWS if draws is None else draws), seed_of(seed)
-    matrix = theta_covariance(fit, kind, groups)
+    matrix = theta_covariance(fit, cov_type, groups)
     assert fit.objective is not None
     scale = matrix.diagonal().clamp(min=0).sqrt()
     unit = torch.where(scale > 0, scale, 1.0)

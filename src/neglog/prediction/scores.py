@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from neglog.aliases import former_argument
 from neglog.arguments import shown
 from neglog.bayes.posterior import Posterior
 from neglog.data import check_response, prepare
@@ -20,13 +21,14 @@ from neglog.prediction.crps import crps
 from neglog.prediction.predict import check_row_keywords, log_likelihood, predict
 from neglog.signatures import roles_of
 from neglog.tracing import model_name
-from neglog.uncertainty.covariances import Kind
+from neglog.uncertainty.covariances import CovType
 
 DEFAULT_LEVELS = {"pinball": 0.5, "interval": 0.95}
 """The scores with a level -> their default level."""
 SCORES = ("log", "crps", "brier", *DEFAULT_LEVELS)
 
 
+@former_argument("covariance", "cov_type")
 @isolated
 def scores(
     fit: Fit | Posterior,
@@ -37,7 +39,7 @@ def scores(
     uncertainty: bool = False,
     draws: int | None = None,
     seed: int = 0,
-    covariance: Kind = "observed",
+    cov_type: CovType = "observed",
     groups: Any = None,
     **keywords: Any,
 ) -> Tensor:
@@ -59,7 +61,7 @@ def scores(
         x, y: rows, such as new ones; `y` of the form of the model's response.
         kind: the score.
         uncertainty, draws, seed: as in `predict`.
-        covariance, groups: `kind` and `groups` of `predict`.
+        cov_type, groups: as in `predict`.
         keywords: further row-wise arguments of the model.
 
     Raises:
@@ -79,7 +81,7 @@ def scores(
     if kind == "log" and isinstance(fit, Fit) and not uncertainty:
         return log_likelihood(fit, x, y, **keywords)
     response = predict(
-        fit, x, uncertainty=uncertainty, draws=draws, seed=seed, kind=covariance, groups=groups, **keywords
+        fit, x, uncertainty=uncertainty, draws=draws, seed=seed, cov_type=cov_type, groups=groups, **keywords
     )
     data = prepare(x, y, roles=roles_of(fit.model, keywords, scores), may_be_empty=True, **keywords)
     if not data.rows:

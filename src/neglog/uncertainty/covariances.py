@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from neglog.aliases import former_argument
 from neglog.arguments import choice
 from neglog.conversion import as_labels, check_unmasked
 from neglog.data import Data
@@ -37,7 +38,7 @@ from neglog.uncertainty.information import (
 )
 from neglog.uncertainty.sparsity import BANDWIDTHS, line_covariance
 
-Kind = Literal[
+CovType = Literal[
     "observed",
     "expected",
     "opg",
@@ -51,14 +52,15 @@ Kind = Literal[
     "iid",
     "kernel",
 ]
-KINDS_WITH_CORNERS = ("observed", "expected", "sandwich", "iid", "kernel", "bootstrap")
+COV_TYPES_WITH_CORNERS = ("observed", "expected", "sandwich", "iid", "kernel", "bootstrap")
 """The kinds of covariance of a loss with corners, whose scores have no information on its curvature."""
 
 
+@former_argument("kind", "cov_type")
 @isolated
 def covariance(
     fit: Fit,
-    kind: Kind = "observed",
+    cov_type: CovType = "observed",
     *,
     groups: Any = None,
     bandwidth: str = "hall-sheather",
@@ -69,7 +71,7 @@ def covariance(
 
     No Jacobian of a transform shifts them: the standard error of a Gaussian's sigma is sigma / √(2n). Weights
     are frequencies everywhere: 2 is the row twice. With H the Hessian of the joint NLL at the optimum and s_i
-    the gradient of row i's log-likelihood, `kind` is
+    the gradient of row i's log-likelihood, `cov_type` is
 
     - ``"observed"``: H⁻¹. For `map_estimate` it is the inverse curvature of the posterior at its mode:
       the covariance of a Normal approximation of the posterior, and not the sampling variance of the mode.
@@ -103,14 +105,14 @@ def covariance(
         draws, seed: for ``"bootstrap"``.
 
     Returns:
-        A data frame `(K, K)` with rows and columns indexed by (parameter, term). Its ``attrs["kind"]`` is
-        the kind that was computed, such as ``"expected"`` for a loss without curvature, and for a network
-        ``"observed, given the features"``.
+        A data frame `(K, K)` with rows and columns indexed by (parameter, term). Its ``attrs["cov_type"]``
+        (``attrs["kind"]`` in this release too) is what was computed, such as ``"expected"`` for a loss
+        without curvature, and for a network ``"observed, given the features"``.
 
     Raises:
-        ModelError: an unknown kind, or one that is not defined for this model; the fit did not converge; its
-            information is singular or indefinite; its prior has corners (lasso); more than 200 parameters;
-            a negative variance.
+        ModelError: an unknown `cov_type`, or one that is not defined for this model; the fit did not
+            converge; its information is singular or indefinite; its prior has corners (lasso); more than 200
+            parameters; a negative variance.
         DataError: the fit was read from disk, without its data; `groups` do not match the rows.
 
     Sources: Huber (1967); White (1980); MacKinnon & White (1985) for HC1 to HC3; Cameron, Gelbach & Miller
@@ -124,117 +126,124 @@ def covariance(
     >>> float(covariance(fit).iloc[0, 0]) - fit.params["sigma"].item() ** 2 / 4 < 1e-12
     True
     """
-    _check_request(kind, groups)
+    _check_request(cov_type, groups)
     choice("bandwidth", bandwidth, BANDWIDTHS)
-    if kind == "bootstrap":
+    if cov_type == "bootstrap":
         if is_network(fit):
-            raise ModelError("refits of a network have other features, so kind='bootstrap' is not for it.")
+            raise ModelError(
+                "refits of a network have other features, so cov_type='bootstrap' is not for it."
+            )
         table = bootstrap(fit, draws, groups=groups, seed=seed).covariance()
         index = labels_of(fit, optimum(fit)[0].objective)
-        return _labelled(table.loc[index, index].to_numpy(), index, kind)
+        return _labelled(table.loc[index, index].to_numpy(), index, cov_type)
     coordinates, z = around(fit)
-    matrix, used = natural_covariance(coordinates, z, kind, groups, bandwidth)
+    matrix, used = natural_covariance(coordinates, z, cov_type, groups, bandwidth)
     used = f"{used}, given the features" if is_network(fit) else used
     return _labelled(matrix.numpy(), labels_of(fit, coordinates.objective), used)
 
 
 def natural_covariance(
-    coordinates: Coordinates, z: Tensor, kind: str, groups: Any = None, bandwidth: str = "hall-sheather"
+    coordinates: Coordinates, z: Tensor, cov_type: str, groups: Any = None, bandwidth: str = "hall-sheather"
 ) -> tuple[Tensor, str]:
     """The covariance `(M, M)` of the rows of tables, by a kind of `covariance`, and the computed kind."""
-    matrix, used = unconstrained_covariance(coordinates, z, kind, groups, bandwidth)
+    matrix, used = unconstrained_covariance(coordinates, z, cov_type, groups, bandwidth)
     slopes = jacobian(coordinates.objective, coordinates.theta(z))
     return slopes @ matrix @ slopes.T, used
 
 
-def theta_covariance(fit: Fit, kind: Kind = "observed", groups: Any = None) -> Tensor:
+def theta_covariance(fit: Fit, cov_type: CovType = "observed", groups: Any = None) -> Tensor:
     """The covariance `(K, K)` of the estimates in unconstrained coordinates.
 
     Raises:
         ModelError, DataError: as `covariance`.
     """
-    _check_request(kind, groups)
+    _check_request(cov_type, groups)
     coordinates, z = optimum(fit)
-    if kind != "bootstrap":
-        return unconstrained_covariance(coordinates, z, kind, groups)[0]
+    if cov_type != "bootstrap":
+        return unconstrained_covariance(coordinates, z, cov_type, groups)[0]
     slopes = jacobian(coordinates.objective, coordinates.theta(z))
     back = torch.linalg.pinv(slopes)
-    return back @ torch.tensor(covariance(fit, kind, groups=groups).to_numpy()) @ back.T
+    return back @ torch.tensor(covariance(fit, cov_type, groups=groups).to_numpy()) @ back.T
 
 
-def _check_request(kind: str, groups: Any) -> None:
-    choice("kind", kind, get_args(Kind))
-    if groups is not None and kind not in ("cluster", "bootstrap"):
-        raise DataError(f"kind={kind!r} has no use for `groups`; ask for kind='cluster' or leave them out.")
-    if groups is None and kind == "cluster":
-        raise DataError("kind='cluster' needs `groups`: what rows belong together, one entry a row.")
+def _check_request(cov_type: str, groups: Any) -> None:
+    choice("cov_type", cov_type, get_args(CovType))
+    if groups is not None and cov_type not in ("cluster", "bootstrap"):
+        raise DataError(
+            f"cov_type={cov_type!r} has no use for `groups`; ask for cov_type='cluster' or leave them out."
+        )
+    if groups is None and cov_type == "cluster":
+        raise DataError("cov_type='cluster' needs `groups`: what rows belong together, one entry a row.")
 
 
-def _labelled(matrix: np.ndarray, index: pd.MultiIndex, kind: str) -> pd.DataFrame:
+def _labelled(matrix: np.ndarray, index: pd.MultiIndex, cov_type: str) -> pd.DataFrame:
     negative = [label for label, variance in zip(index, np.diag(matrix), strict=True) if not variance >= 0]
     if negative:
         raise ModelError(
-            f"the variance of {negative[0]} by kind={kind!r} is negative: groupings that overlap almost "
+            f"the variance of {negative[0]} by cov_type={cov_type!r} is negative: groupings that overlap "
+            "almost "
             "wholly, or too few groups. Use a single grouping, or `bootstrap`."
         )
     found = pd.DataFrame(matrix, index=index, columns=index)
-    found.attrs["kind"] = kind
+    found.attrs |= {"cov_type": cov_type, "kind": cov_type}  # "kind" is its name before, for one release
     return found
 
 
 def unconstrained_covariance(
-    coordinates: Coordinates, z: Tensor, kind: str, groups: Any = None, bandwidth: str = "hall-sheather"
+    coordinates: Coordinates, z: Tensor, cov_type: str, groups: Any = None, bandwidth: str = "hall-sheather"
 ) -> tuple[Tensor, str]:
     """The covariance `(K, K)` in theta by a kind of `covariance`, and the computed kind."""
-    _check_kind(coordinates, kind)
+    _check_cov_type(coordinates, cov_type)
     if coordinates.kinked:
-        if kind in ("iid", "kernel", "sandwich"):
-            kind = "kernel" if kind == "sandwich" else kind
-            return line_covariance(coordinates, z, kind, bandwidth), kind
-        kind = "expected" if kind == "observed" else kind
-    if kind == "expected" and not coordinates.kinked:
+        if cov_type in ("iid", "kernel", "sandwich"):
+            cov_type = "kernel" if cov_type == "sandwich" else cov_type
+            return line_covariance(coordinates, z, cov_type, bandwidth), cov_type
+        cov_type = "expected" if cov_type == "observed" else cov_type
+    if cov_type == "expected" and not coordinates.kinked:
         matrix = expected_information(coordinates, z)
-    elif kind == "opg":
+    elif cov_type == "opg":
         matrix = score_products(coordinates, z)
     else:
         matrix = information(coordinates, z)
     root = inverse_root(coordinates, matrix)
     half = coordinates.directions(root)
-    if kind in ("observed", "expected", "opg"):
-        return half @ half.T, kind
-    return half @ _middle(coordinates, z, root, kind, groups) @ half.T, kind
+    if cov_type in ("observed", "expected", "opg"):
+        return half @ half.T, cov_type
+    return half @ _middle(coordinates, z, root, cov_type, groups) @ half.T, cov_type
 
 
-def _check_kind(coordinates: Coordinates, kind: str) -> None:
+def _check_cov_type(coordinates: Coordinates, cov_type: str) -> None:
     sites = coordinates.objective.sites.values()
-    if kind != "observed" and not all(site.masked for site in sites):
+    if cov_type != "observed" and not all(site.masked for site in sites):
         raise ModelError(
-            f"kind={kind!r} says how maximum-likelihood estimates vary from sample to sample, and this fit "
-            "has priors, towards which it is biased; kind='observed' is the curvature of its posterior."
+            f"cov_type={cov_type!r} says how maximum-likelihood estimates vary from sample to sample, and "
+            "this fit has priors, towards which it is biased; cov_type='observed' is the curvature of its "
+            "posterior."
         )
-    if kind in ("iid", "kernel") and not coordinates.kinked:
+    if cov_type in ("iid", "kernel") and not coordinates.kinked:
         raise ModelError(
-            f"kind={kind!r} is for `laplace` and `quantile`; this loss is smooth, so use 'sandwich'."
+            f"cov_type={cov_type!r} is for `laplace` and `quantile`; this loss is smooth, so use 'sandwich'."
         )
-    if coordinates.kinked and kind not in KINDS_WITH_CORNERS:
+    if coordinates.kinked and cov_type not in COV_TYPES_WITH_CORNERS:
         raise ModelError(
-            f"kind={kind!r} is not defined for a loss with corners; it has {', '.join(KINDS_WITH_CORNERS)}. "
+            f"cov_type={cov_type!r} is not defined for a loss with corners; it has "
+            f"{', '.join(COV_TYPES_WITH_CORNERS)}. "
             "For groups use `bootstrap`."
         )
 
 
-def _middle(coordinates: Coordinates, z: Tensor, root: Tensor, kind: str, groups: Any) -> Tensor:
+def _middle(coordinates: Coordinates, z: Tensor, root: Tensor, cov_type: str, groups: Any) -> Tensor:
     """The middle matrix of the sandwich, in the coordinates of the root of the information."""
     count, slopes = coordinates.objective.data.count, sum(len(block.places) for block in coordinates.blocks)
-    if kind in ("HC1", "cluster") and not count > slopes:
+    if cov_type in ("HC1", "cluster") and not count > slopes:
         raise ModelError(
-            f"kind={kind!r} needs more rows than the {slopes} coefficients; there are {count:g}."
+            f"cov_type={cov_type!r} needs more rows than the {slopes} coefficients; there are {count:g}."
         )
-    if kind == "cluster":
+    if cov_type == "cluster":
         return _clustered(coordinates, z, root, groups, (count - 1) / (count - slopes))
-    left = 1 - leverages(coordinates, z) if kind in ("HC2", "HC3") else None
-    shares = left.square() if left is not None and kind == "HC3" else left
-    factor = count / (count - slopes) if kind == "HC1" else 1.0
+    left = 1 - leverages(coordinates, z) if cov_type in ("HC2", "HC3") else None
+    shares = left.square() if left is not None and cov_type == "HC3" else left
+    factor = count / (count - slopes) if cov_type == "HC1" else 1.0
     return factor * root.T @ score_products(coordinates, z, shares) @ root
 
 

@@ -59,7 +59,7 @@ def _parameters(msg: Mapping[str, Any], model: str) -> tuple[list[Tensor], Entri
     except ModelError as error:
         raise ModelError(
             f"the expected information of `{model}`, whose y is drawn from `{type(fn).__name__}`, is not "
-            f"known: {error} Use kind='observed' or 'sandwich'."
+            f"known: {error} Use cov_type='observed' or 'sandwich'."
         ) from error
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from neglog.aliases import former_argument
 from neglog.arguments import choice, text, written
 from neglog.data import ALL, Data, prepare_designs
 from neglog.distributions import probabilities
@@ -22,7 +23,7 @@ from neglog.objective.objective import Objective
 from neglog.predictors import design_keys
 from neglog.spooled import beside
 from neglog.uncertainty.constraints import linear_constraints
-from neglog.uncertainty.covariances import Kind, covariance
+from neglog.uncertainty.covariances import CovType, covariance
 from neglog.uncertainty.fisher import expected_information
 from neglog.uncertainty.information import information, inverse_root, optimum
 
@@ -93,8 +94,11 @@ def likelihood_ratio_test(fit: Fit, restricted: Fit) -> HypothesisTest:
     return _chi_squared("likelihood-ratio test", name, max(statistic, 0.0), df)
 
 
+@former_argument("kind", "cov_type")
 @isolated
-def wald_test(fit: Fit, hypothesis: str, *, kind: Kind = "observed", **settings: Any) -> HypothesisTest:
+def wald_test(
+    fit: Fit, hypothesis: str, *, cov_type: CovType = "observed", **settings: Any
+) -> HypothesisTest:
     """Wald's test of linear hypotheses, such as ``"x1 = 0, x2 - x3 = 1"``.
 
     Args:
@@ -102,7 +106,7 @@ def wald_test(fit: Fit, hypothesis: str, *, kind: Kind = "observed", **settings:
         hypothesis: constraints, separated by commas. Parameters are ``mean[x1]``, ``mean[Intercept]``,
             ``sigma``, or ``x1`` alone where one predictor has it; ``= 0`` may be left out; names with other
             characters are written in backticks: ``"`mean[C(group)[T.b]]` = 0"``.
-        kind: of `covariance`, such as ``"sandwich"``.
+        cov_type: of `covariance`, such as ``"sandwich"``.
         settings: further arguments of `covariance`.
 
     Raises:
@@ -114,7 +118,7 @@ def wald_test(fit: Fit, hypothesis: str, *, kind: Kind = "observed", **settings:
     """
     if not isinstance(hypothesis, str):
         raise ModelError(f"`hypothesis` must be text, as 'x1 = 0, x2 = x3'; it is {written(hypothesis)}.")
-    matrix = covariance(fit, kind, **settings)
+    matrix = covariance(fit, cov_type, **settings)
     rows, values = linear_constraints(hypothesis, list(matrix.index))
     distance = rows @ torch.tensor(estimates(fit)[list(matrix.index)].to_numpy()) - values
     spread = rows @ torch.tensor(matrix.to_numpy()) @ rows.T
@@ -128,9 +132,14 @@ def wald_test(fit: Fit, hypothesis: str, *, kind: Kind = "observed", **settings:
     )
 
 
+@former_argument("kind", "cov_type")
 @isolated
 def score_test(
-    fit: Fit, added: Any, predictor: str | None = None, *, kind: Literal["observed", "expected"] = "observed"
+    fit: Fit,
+    added: Any,
+    predictor: str | None = None,
+    *,
+    cov_type: Literal["observed", "expected"] = "observed",
 ) -> HypothesisTest:
     """Rao's score test that columns added to a predictor have coefficients of 0. No model is fitted.
 
@@ -140,17 +149,17 @@ def score_test(
         fit: a fit of `mle`.
         added: the columns, `(N, Q)`, an array or a data frame.
         predictor: the parameter that they are added to, such as ``"mean"``; None with one predictor.
-        kind: the kind of the information, ``"observed"`` or ``"expected"``, as for `covariance`.
+        cov_type: the kind of the information, ``"observed"`` or ``"expected"``, as for `covariance`.
 
     Raises:
         ModelError: an unknown predictor, or several without `predictor`; a fit with priors, without an
-            optimum or with corners; an unknown kind; a singular information.
+            optimum or with corners; an unknown `cov_type`; a singular information.
         DataError: the columns are not `(N, Q)`, or not numbers; the fit was read from disk.
         SingularDesignError: the columns depend on those of the fit.
 
     Source: Rao (1948), Large sample tests of statistical hypotheses concerning several parameters.
     """
-    choice("kind", kind, ("observed", "expected"))
+    choice("cov_type", cov_type, ("observed", "expected"))
     coordinates, _ = optimum(fit)
     _check_likelihood(fit)
     if coordinates.kinked:
@@ -164,7 +173,7 @@ def score_test(
         raise ModelError(f"`{objective.name}` takes no columns for {name!r}.")
     wide = rescaled(objective, theta)
     z = wide.z(theta)
-    matrix = information(wide, z) if kind == "observed" else expected_information(wide, z)
+    matrix = information(wide, z) if cov_type == "observed" else expected_information(wide, z)
     pull = inverse_root(wide, matrix).T @ wide.value_and_gradient(z)[1]
     tested = ", ".join(f"{name}[{each}] = 0" for each in names)
     return _chi_squared("score test", tested, float(pull @ pull), df)

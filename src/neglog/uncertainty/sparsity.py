@@ -20,10 +20,10 @@ from neglog.objective.coordinates import Coordinates
 BANDWIDTHS = ("hall-sheather", "bofinger")
 
 
-def line_covariance(coordinates: Coordinates, z: Tensor, kind: str, bandwidth: str) -> Tensor:
+def line_covariance(coordinates: Coordinates, z: Tensor, cov_type: str, bandwidth: str) -> Tensor:
     """The covariance `(K, K)` in theta of a line of least pinball loss, and of its scale if that is free.
 
-    `kind` is ``"iid"`` or ``"kernel"``, as for `neglog.covariance`.
+    `cov_type` is ``"iid"`` or ``"kernel"``, as for `neglog.covariance`.
 
     Raises:
         ModelError: another loss; an unknown bandwidth; residuals without spread.
@@ -31,7 +31,8 @@ def line_covariance(coordinates: Coordinates, z: Tensor, kind: str, bandwidth: s
     problem = pinball(coordinates)
     if problem is None:
         raise ModelError(
-            f"kind={kind!r} is for `laplace` and `quantile` with one linear predictor, one scale and flat "
+            f"cov_type={cov_type!r} is for `laplace` and `quantile` with one linear predictor, one scale and "
+            "flat "
             "priors, and this model is another one; see `bootstrap`."
         )
     assert problem.block.basis is not None
@@ -40,7 +41,7 @@ def line_covariance(coordinates: Coordinates, z: Tensor, kind: str, bandwidth: s
     residuals = torch.as_tensor(problem.lines.y) - basis.at(problem.line(z))
     reach = reach_of(tau, count, bandwidth)
     gram = basis.cross(weights, basis)
-    if kind == "iid":
+    if cov_type == "iid":
         ends = EmpiricalDistribution(residuals, weights).interpolated([tau - reach, tau + reach])
         density = _positive(2 * reach / float(ends[1] - ends[0]) if ends[1] > ends[0] else math.inf)
         bread = torch.linalg.inv(density * gram)
@@ -49,7 +50,9 @@ def line_covariance(coordinates: Coordinates, z: Tensor, kind: str, bandwidth: s
         at = torch.exp(-0.5 * (residuals / width).square()) / (width * math.sqrt(2 * math.pi))
         information = basis.cross(weights * at, basis)
         if not torch.linalg.eigvalsh(information)[0] > 1e-12 * torch.linalg.eigvalsh(information)[-1]:
-            raise ModelError("too few residuals are near 0 for kind='kernel'; use kind='iid' or `bootstrap`.")
+            raise ModelError(
+                "too few residuals are near 0 for cov_type='kernel'; use cov_type='iid' or `bootstrap`."
+            )
         bread = torch.linalg.inv(information)
     line = bread @ (tau * (1 - tau) * gram) @ bread
     return _with_scale(problem, z, residuals, bread, line)

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from neglog.aliases import former_argument
 from neglog.arguments import choice, share
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
@@ -18,7 +19,7 @@ from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.objective.ranges import alone, inside
 from neglog.objective.sites import Site
-from neglog.uncertainty.covariances import Kind, covariance
+from neglog.uncertainty.covariances import CovType, covariance
 from neglog.uncertainty.information import around, information, inverse_root, optimum
 from neglog.uncertainty.profiles import Profile
 
@@ -27,9 +28,15 @@ ERROR_COLUMNS = ("std_error", "z", "p_value", "lower", "upper")
 """The columns of a summary that need a covariance."""
 
 
+@former_argument("kind", "cov_type")
 @isolated
 def summary(
-    fit: Fit, *, level: float = 0.95, kind: Kind = "observed", interval: Interval = "wald", **settings: Any
+    fit: Fit,
+    *,
+    level: float = 0.95,
+    cov_type: CovType = "observed",
+    interval: Interval = "wald",
+    **settings: Any,
 ) -> pd.DataFrame:
     """The table of a fit: one row for each (parameter, term).
 
@@ -40,15 +47,15 @@ def summary(
     correlation has Fisher's. Of a network (`on_features`) the table has the heads and constants, with
     standard errors given the features.
 
-    ``attrs`` of the table has nll, loss, aic, aicc, bic, n, k, converged, status, level, interval and kind:
-    the kind of the standard errors, such as ``"expected"`` for a loss without curvature. If `covariance`
-    refuses the fit, as at a boundary, all columns but the estimates are NaN, kind is None, and
-    ``attrs["reason"]`` is the reason.
+    ``attrs`` of the table has nll, loss, aic, aicc, bic, n, k, converged, status, level, interval and
+    cov_type (under the key ``kind`` in this release too): that of the standard errors, such as
+    ``"expected"`` for a loss without curvature. If `covariance` refuses the fit, as at a boundary, all
+    columns but the estimates are NaN, cov_type is None, and ``attrs["reason"]`` is the reason.
 
     Args:
         fit: a fit of `mle` or `map_estimate`.
         level: the level of the intervals.
-        kind: the kind of the standard errors, as for `covariance`; without those of another kind than
+        cov_type: the kind of the standard errors, as for `covariance`; without those of another kind than
             ``"observed"`` it raises.
         interval: ``"wald"``, from the standard errors; or ``"profile"``: the values that a likelihood-ratio
             test at 1 - level does not reject, all other parameters refitted. Where
@@ -58,8 +65,8 @@ def summary(
         settings: `groups`, `bandwidth`, `draws` and `seed` of `covariance`.
 
     Raises:
-        ModelError: `level` is not between 0 and 1; an unknown kind or interval; `covariance` refuses a kind
-            that was given. For ``"profile"``: a fit with priors, a loss with corners.
+        ModelError: `level` is not between 0 and 1; an unknown `cov_type` or interval; `covariance` refuses
+            a kind that was given. For ``"profile"``: a fit with priors, a loss with corners.
         DataError: as `covariance`, for a kind that was given.
 
     Source: Venzon & Moolgavkar (1988), A method for computing profile-likelihood-based confidence intervals.
@@ -74,24 +81,25 @@ def summary(
     check_settings(summary, settings, covariance)
     level = share("level", level)
     choice("interval", interval, ("wald", "profile"))
-    choice("kind", kind, get_args(Kind))
+    choice("cov_type", cov_type, get_args(CovType))
     table = estimates(fit).to_frame()
     facts: dict[str, Any] = {
         name: getattr(fit, name)
         for name in ("nll", "loss", "aic", "aicc", "bic", "n", "k", "converged", "status")
     }
     try:
-        matrix = covariance(fit, kind, **settings)
-        table, facts["kind"] = _with_errors(fit, table, matrix, level), matrix.attrs["kind"]
+        matrix = covariance(fit, cov_type, **settings)
+        table, facts["cov_type"] = _with_errors(fit, table, matrix, level), matrix.attrs["cov_type"]
     except (DataError, ModelError) as error:
-        if kind != "observed" or settings:
+        if cov_type != "observed" or settings:
             raise
-        facts |= {"kind": None, "reason": str(error)}
+        facts |= {"cov_type": None, "reason": str(error)}
         table = table.assign(**dict.fromkeys(ERROR_COLUMNS, math.nan))
     if interval == "profile" and "reason" not in facts:
         ends, reasons = _profiled(fit, level)
         table["lower"], table["upper"] = ends["lower"], ends["upper"]
         facts |= {"reason": " ".join(dict.fromkeys(reasons))} if reasons else {}
+    facts["kind"] = facts["cov_type"]  # its name before, for one release
     table.attrs |= facts | {"level": level, "interval": interval}
     return table
 
