@@ -349,7 +349,7 @@ def test_views_of_the_same_memory_are_designs_of_their_own(many):
 
 
 def test_there_is_room_for_some_of_what_rows_come_to(many, monkeypatch):
-    monkeypatch.setattr("neglog.objective.rowwise.MAX_NUMPY_ROWS", 100)
+    monkeypatch.setattr("neglog.likelihood.rows.MAX_NUMPY_ROWS", 100)
     x, y = drawn("poisson")
     coordinates, z = problem("poisson", x, y)
     expected = coordinates.derivatives(z)

@@ -12,10 +12,10 @@ from neglog import censored, flat, map_estimate, masked, mle, models, truncated,
 from neglog.data import prepare
 from neglog.errors import DataError
 from neglog.fitting.start import starting_point
-from neglog.objective import rowwise as module
+from neglog.likelihood import graph as module
+from neglog.likelihood.graph import GraphRows
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import TRIALS, Objective
-from neglog.objective.rowwise import Rowwise
 from neglog.predictors import linear, positive, rows
 
 CLOSE = 1e-11
@@ -25,8 +25,8 @@ CLOSE = 1e-11
 class Run(Coordinates):
     """The same problem, its model run at each evaluation."""
 
-    def _rowwise(self, what):
-        return None
+    def _likelihood(self, order):
+        return self.objective.eager
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def test_rows_that_are_replayed_say_what_the_model_says(name, handler):
     x, y = case.sample()
     weights = torch.linspace(0.5, 2, len(y)) if handler is flat else None
     replayed, ran, z = problems(handler(case.model), x, y, weights=weights, **case.keywords())
-    assert isinstance(replayed.objective.rowwise, Rowwise), replayed.objective.rowwise
+    assert isinstance(replayed.objective.graph, GraphRows), replayed.objective.graph
     for step in (0.0, 0.05, -0.1):  # the graph is held against the model elsewhere
         assert_alike(replayed, ran, z + step)
 
@@ -102,7 +102,7 @@ def test_one_graph_serves_any_number_of_rows_and_columns(name, traced):
 )
 def test_designs_and_handlers(model, x):
     replayed, ran, z = problems(model, x, sample()[1])
-    assert isinstance(replayed.objective.rowwise, Rowwise), replayed.objective.rowwise
+    assert isinstance(replayed.objective.graph, GraphRows), replayed.objective.graph
     assert_alike(replayed, ran, z)
 
 
@@ -112,7 +112,7 @@ def test_bounded_responses_are_replayed(handler, model):
     """Which rows are censored, and derivatives of |r| that vanish, kept these models from being traced."""
     x, y = sample()
     replayed, ran, z = problems(flat(handler(model, upper=1.0)), *bounded(handler, x, y))
-    assert isinstance(replayed.objective.rowwise, Rowwise), replayed.objective.rowwise
+    assert isinstance(replayed.objective.graph, GraphRows), replayed.objective.graph
     assert_alike(replayed, ran, z)
 
 
@@ -129,7 +129,7 @@ def test_a_gradient_that_vanishes_is_traced():
             return pyro.sample("y", dist.Normal(mean.abs() ** 2, 1.0), obs=y)
 
     replayed, ran, z = problems(flat(model), *sample())
-    assert isinstance(replayed.objective.rowwise, Rowwise), replayed.objective.rowwise
+    assert isinstance(replayed.objective.graph, GraphRows), replayed.objective.graph
     assert_alike(replayed, ran, z)
 
 
@@ -141,12 +141,12 @@ def test_a_long_loss_of_few_rows_is_traced_when_it_repays():
         problem.value(z)  # which takes a fifth of the time of derivatives
     for _ in range(TRIALS):
         problem.derivatives(z)
-        assert "rowwise" not in problem.objective.__dict__
+        assert "graph" not in problem.objective.__dict__
     problem.derivatives(z)
-    assert isinstance(problem.objective.__dict__["rowwise"], Rowwise)
+    assert isinstance(problem.objective.__dict__["graph"], GraphRows)
     again = Coordinates(*problem_of_bounded(x, y))  # the graph is kept for further fits
     again.value(z)
-    assert isinstance(again.objective.__dict__["rowwise"], Rowwise)
+    assert isinstance(again.objective.__dict__["graph"], GraphRows)
 
 
 def test_a_long_loss_of_many_optima_is_traced_at_once():
@@ -166,7 +166,7 @@ def test_where_rows_are_looked_at_one_by_one_the_model_is_run():
     x, y = sample()
     y[:5] = torch.nan
     replayed, ran, z = problems(flat(masked(models.gaussian)), x, y)
-    assert "control flow" in str(replayed.objective.rowwise)
+    assert "control flow" in str(replayed.objective.graph)
     assert_alike(replayed, ran, z)
 
 
@@ -226,7 +226,7 @@ def undecided(x, y=None):
 def test_what_cannot_be_traced_is_run():
     x, y = sample()
     replayed, ran, z = problems(flat(undecided), x, y)
-    assert "control flow" in str(replayed.objective.rowwise)
+    assert "control flow" in str(replayed.objective.graph)
     assert_alike(replayed, ran, z)
     assert mle(undecided, x, y).converged
 
@@ -242,7 +242,7 @@ def crowded(x, y=None):
 def test_a_graph_that_says_something_else_is_not_used():
     x, y = sample()
     replayed, ran, z = problems(flat(crowded), x, y)
-    assert replayed.objective.rowwise == "its graph does not say what the model says"
+    assert replayed.objective.graph == "its graph does not say what the model says"
     assert_alike(replayed, ran, z)
 
 
@@ -250,14 +250,14 @@ def test_many_constants_are_left_to_the_model():
     x, y = sample(60, 3)
     y = torch.stack([y, *(y.roll(i) for i in range(1, 6))], dim=1)
     objective = Objective(flat(models.multivariate_gaussian), prepare(x, y))
-    assert objective.rowwise == "it has 6 predictors and 21 constants"
+    assert objective.graph == "it has 6 predictors and 21 constants"
 
 
 def test_the_shelf_holds_so_many_graphs(monkeypatch):
     monkeypatch.setattr(module, "MAX_KEPT_GRAPHS", 2)
     x, y = sample()
     for df in (3.0, 4.0, 5.0):
-        assert isinstance(Objective(partial(models.student_t, df=df), prepare(x, y)).rowwise, Rowwise)
+        assert isinstance(Objective(partial(models.student_t, df=df), prepare(x, y)).graph, GraphRows)
     assert len(module._SHELF.graphs) == 2
 
 

@@ -12,12 +12,13 @@ from neglog.data import prepare
 from neglog.fitting import start
 from neglog.fitting.start import starting_point
 from neglog.graphs import arrays
-from neglog.objective import rowwise as module
+from neglog.likelihood import graph as module
+from neglog.likelihood.graph import GraphRows
+from neglog.likelihood.rows import CURVATURES, SLOPES, VALUE, Rows, listed
 from neglog.objective.basis import Basis
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import Objective
 from neglog.objective.products import TALL
-from neglog.objective.rowwise import ALL_TERMS, VALUE, VALUE_AND_SLOPES, Rows, Rowwise
 from neglog.predictors import affine, rows
 from neglog.solvers.solution import newton_direction, newton_directions
 
@@ -117,10 +118,10 @@ def test_predictors_are_known_without_a_run(name):
 def test_the_noise_is_that_of_the_model(name, monkeypatch):
     objective = problem(name)[0].objective
     theta = starting_point(objective, None)
-    assert isinstance(objective.rowwise, Rowwise)
-    assert objective.replayed is not None
+    assert isinstance(objective.graph, GraphRows)
+    assert isinstance(objective.known, GraphRows)
     found = [block.triangle for block in rescaled(objective, theta).blocks]
-    monkeypatch.setattr(Objective, "replayed", None)
+    monkeypatch.setattr(Objective, "known", None)
     assert_near(found, [block.triangle for block in rescaled(objective, theta).blocks])
 
 
@@ -130,14 +131,14 @@ def test_arrays_say_what_tensors_say(name, far):
     if not TABLE[name].smooth:
         pytest.skip("solvers see such a model without its corners")
     coordinates, z = problem(name, weights=torch.linspace(0.5, 2, 200))
-    rowwise, rows = coordinates.objective.rowwise, coordinates.objective.as_read
-    assert isinstance(rowwise, Rowwise)
+    graph, rows = coordinates.objective.graph, coordinates.objective.as_read
+    assert isinstance(graph, GraphRows)
     assert rows.few
-    numbers = coordinates.theta(z)[rowwise.places] * (1 + far)
+    numbers = coordinates.theta(z)[graph.places] * (1 + far)
     etas = [block.eta(z[block.places]) * (1 + far) for block in coordinates.blocks]
-    for what in (VALUE, VALUE_AND_SLOPES, ALL_TERMS):
-        found = rowwise.evaluated(what, numbers, etas, Rows(rows.data, few=True))
-        known = rowwise.evaluated(what, numbers, etas, Rows(rows.data))
+    for what in (VALUE, SLOPES, CURVATURES):
+        found = listed(graph.evaluate(what, numbers, etas, Rows(rows.data, few=True)))
+        known = listed(graph.evaluate(what, numbers, etas, Rows(rows.data)))
         for a, b in zip(found, known, strict=True):
             assert (a.shape, a.dtype) == (b.shape, b.dtype)
             size = float(b.nan_to_num(0.0, 0.0, 0.0).abs().max()) if b.numel() else 0.0
@@ -146,7 +147,8 @@ def test_arrays_say_what_tensors_say(name, far):
 
 def test_most_operations_of_few_rows_are_those_of_arrays():
     for name in ("negative_binomial", "beta", "student_t", "gamma", "poisson", "heteroscedastic", "huber"):
-        stages = problem(name)[0].objective.rowwise.stages[ALL_TERMS, True]
+        graph = problem(name)[0].objective.graph
+        stages = graph.stages[graph.all, True]
         functions = [function for function, _, _ in (*stages.of_numbers.steps, *stages.body.steps)]
         lifted = {f.function for f in functions if isinstance(f, arrays._Lifted)}
         assert not lifted, f"{name}: {lifted}"
@@ -155,7 +157,7 @@ def test_most_operations_of_few_rows_are_those_of_arrays():
 def test_single_precision_is_left_to_torch():
     data = prepare(*TABLE["gamma"].sample(), dtype=torch.float32)
     objective = Objective(flat(models.gamma), data)
-    assert isinstance(objective.rowwise, Rowwise)
+    assert isinstance(objective.graph, GraphRows)
     assert not objective.as_read.few
 
 
@@ -165,19 +167,19 @@ def test_arrays_that_say_something_else_are_not_used(monkeypatch):
     module._SHELF.graphs.clear()
     monkeypatch.setitem(arrays.NAMES, "log1p", lambda a: a)
     objective = Objective(flat(models.gamma), prepare(x, y))
-    assert objective.rowwise == "its graph does not say what the model says"
+    assert objective.graph == "its graph does not say what the model says"
     assert mle(models.gamma, x, y).nll == pytest.approx(known.nll, rel=CLOSE)
 
 
 def test_a_graph_is_held_in_full_once_for_few_rows_and_once_for_many(monkeypatch):
-    held, says = [], module._says
+    held, says = [], module.says_the_same
 
     def counted(found, what, where, known):
-        if what == ALL_TERMS:
+        if what == CURVATURES:
             held.append(where[-1].few)
         return says(found, what, where, known)
 
-    monkeypatch.setattr(module, "_says", counted)
+    monkeypatch.setattr(module, "says_the_same", counted)
     for size, count in ((100, 1), (200, 1), (11_000, 2), (12_000, 2), (100, 2)):
         x, y = TABLE["gamma"].sample(size)
         assert mle(models.gamma, x, y).converged
@@ -190,10 +192,10 @@ def test_a_graph_is_held_in_full_once_for_few_rows_and_once_for_many(monkeypatch
 def test_the_null_model_replayed_is_the_null_model(name, handler):
     x, y = TABLE[name].sample(60)
     objective = Objective(handler(TABLE[name].model), prepare(x, y, weights=torch.linspace(0.5, 2, 60)))
-    assert isinstance(objective.rowwise, Rowwise)
+    assert isinstance(objective.graph, GraphRows)
     for places in (torch.arange(objective.size), torch.arange(1, objective.size, 2)):
         still = torch.tensor([n for n in places.tolist() if not _is_weight(objective, n)])
-        replayed = start._Replayed(objective, objective.initial, still, objective.rowwise)
+        replayed = start._CutNull(objective, objective.initial, still, objective.graph)
         z = objective.initial[still] + 0.1 * drawn(len(still))
         null = start._Null(objective, objective.initial, still)
         assert_near(replayed.derivatives(z), null.derivatives(z))
@@ -206,9 +208,9 @@ def _is_weight(objective, place):
 
 
 def test_constants_alone_are_numbers_for_any_number_of_rows():
-    rowwise = problem("student_t")[0].objective.rowwise
+    graph = problem("student_t")[0].objective.graph
     for few in (True, False):
-        stages = rowwise._stages(ALL_TERMS, few)
+        stages = graph._stages(graph.all, few)
         with np.errstate(all="ignore"):
             found = stages.of_numbers(np.array([0.3, 1.2]))
         assert {type(value) for value in found} == {np.float64}

@@ -11,9 +11,9 @@ from torch import Tensor
 from neglog.fitting.fit import Fit, check_fit
 from neglog.isolation import isolated
 from neglog.layers import layers
+from neglog.likelihood.sites import Site
 from neglog.objective.objective import Objective
 from neglog.objective.ranges import range_of
-from neglog.objective.sites import Site
 
 CHOLESKY = "_cholesky"
 """A site of this ending is the factor of a correlation matrix; tables show the correlations."""

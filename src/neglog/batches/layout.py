@@ -16,9 +16,9 @@ from neglog.distributions import Normal
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.kinks import corner
+from neglog.likelihood.structure import Response
 from neglog.objective.blocks import linear_blocks
 from neglog.objective.objective import Objective, Site
-from neglog.objective.structure import Response
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine
 

@@ -9,8 +9,8 @@ from neglog.batches.layout import Kink, Layout, Square
 from neglog.batches.likelihoods import Likelihoods
 from neglog.batches.whitening import Whitened, whitened
 from neglog.kinks import corner
+from neglog.likelihood.sites import Site
 from neglog.objective.ranges import alone, inside, range_of
-from neglog.objective.sites import Site
 from neglog.predictors import RESPONSE
 
 SINGULAR = 1e-12

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from neglog.batches.likelihoods import Likelihoods
 from neglog.data import Data
+from neglog.likelihood.graph import GraphRows
+from neglog.likelihood.rows import Rows
 from neglog.objective.objective import MAX_KEPT_BYTES, Objective
-from neglog.objective.rowwise import SLOPES, Rows, Rowwise
 
 MIN_REPLAYED_ROWS = 50_000
 """The number of rows, of all data sets together, from which a graph repays its recording."""
@@ -18,9 +19,9 @@ MIN_REPLAYED_ROWS = 50_000
 
 @dataclass(frozen=True, eq=False)
 class Replayed:
-    """What `rowwise` says of the rows of `data`, at predictors of many data sets one after the other."""
+    """The graph of the rows of `data`, at predictors of many data sets one after the other."""
 
-    rowwise: Rowwise
+    graph: GraphRows
     data: Data
     tiled: dict[int, Rows] = field(default_factory=dict, repr=False)
 
@@ -32,7 +33,7 @@ class Replayed:
         shape, weights = (problems.stack.count, problems.stack.rows), problems.stack.weights
         assert weights is not None
         etas = [predictor.eta(z).expand(shape).reshape(-1) for predictor in problems.predictors]
-        slopes = self.rowwise.evaluated(SLOPES, z.new_zeros(0), etas, self._rows(len(z)))
+        slopes = self.graph.slopes(z.new_zeros(0), etas, self._rows(len(z)))
         gradient = torch.zeros_like(z)
         for predictor, slope in zip(problems.predictors, slopes, strict=True):
             rows = weights * slope.expand(etas[0].shape).view(shape)
@@ -50,8 +51,8 @@ class Replayed:
 
     def _tiled(self, count: int) -> Data:
         """As `_rows`; designs, which are wide, once for all where none is read."""
-        index, first = torch.arange(self.data.rows).repeat(count), 1 + len(self.rowwise.heads)
-        used = set(self.rowwise.used)
+        index, first = torch.arange(self.data.rows).repeat(count), 1 + len(self.graph.heads)
+        used = set(self.graph.used)
         parts = {
             part: value[index] if part[0] != "x" or place in used else value[:1].expand(len(index), -1)
             for place, (part, value) in enumerate(self.data.parts().items(), start=first)
@@ -64,7 +65,7 @@ def replayed(objective: Objective, problems: Likelihoods) -> Replayed | None:
     few = problems.stack.count * problems.stack.rows < MIN_REPLAYED_ROWS
     if few or not problems.weights_alone or problems.constants or objective.data.weights is not None:
         return None
-    rowwise, names = objective.rowwise, [(predictor.name, None) for predictor in problems.predictors]
-    if not isinstance(rowwise, Rowwise) or len(rowwise.places) or list(rowwise.heads) != names:
+    graph, names = objective.graph, [(predictor.name, None) for predictor in problems.predictors]
+    if not isinstance(graph, GraphRows) or len(graph.places) or list(graph.heads) != names:
         return None
-    return Replayed(rowwise, objective.data)
+    return Replayed(graph, objective.data)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from neglog.errors import ModelError, UnboundedLikelihoodError
-from neglog.objective.cuts import Look
-from neglog.objective.hierarchy import Parents, centre, slopes
+from neglog.likelihood.cuts import Look
+from neglog.likelihood.hierarchy import Parents, centre, slopes
+from neglog.likelihood.sites import Site
 from neglog.objective.objective import Objective
-from neglog.objective.sites import Site
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
 from neglog.wellformed import check_params

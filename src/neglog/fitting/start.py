@@ -12,8 +12,8 @@ from torch import Tensor
 from neglog.errors import ModelError, UnboundedLikelihoodError, did_you_mean
 from neglog.fitting.least_squares import null_line
 from neglog.fitting.medians import null_median
+from neglog.likelihood.rows import CURVATURES, VALUE, RowLikelihood, Terms
 from neglog.objective.objective import Objective, Site, rows_of_second_derivatives
-from neglog.objective.rowwise import ALL_TERMS, VALUE, Rowwise, Terms
 from neglog.solvers import Newton
 
 MAX_NULL_PARAMETERS = 50
@@ -82,14 +82,16 @@ class _Null:
         """None: the null model is fitted on few rows as it is."""
 
 
-class _Replayed(_Null):
-    """The same where the model is cut at its predictors: its rows are replayed, and added up."""
+class _CutNull(_Null):
+    """The same where the model is cut at its predictors: a function of their levels and the constants."""
 
-    def __init__(self, objective: Objective, theta: Tensor, places: Tensor, rowwise: Rowwise) -> None:
+    def __init__(
+        self, objective: Objective, theta: Tensor, places: Tensor, likelihood: RowLikelihood
+    ) -> None:
         super().__init__(objective, theta, places)
-        self.rowwise = rowwise
+        self.likelihood = likelihood
         position = {place: i for i, place in enumerate(places.tolist())}
-        self.own = [position.get(place, len(places)) for place in rowwise.places.tolist()]
+        self.own = [position.get(place, len(places)) for place in likelihood.places.tolist()]
         self.levels = list(zip(self._still_etas(), self._bias_places(), strict=True))
         self.biases = [position.get(place, len(places)) for _, place in self.levels]
 
@@ -104,7 +106,7 @@ class _Replayed(_Null):
     def _bias_places(self) -> list[int]:
         """The place in theta of the bias of each output; -1 where it is no site."""
         places = []
-        for name, output in self.rowwise.heads:
+        for name, output in self.likelihood.heads:
             site = self.objective.sites.get(f"{name}.bias")
             places.append(-1 if site is None else site.offset + (output or 0))
         return places
@@ -112,12 +114,12 @@ class _Replayed(_Null):
     def _still_etas(self) -> list[Tensor]:
         return [
             self.fixed[name] if output is None else self.fixed[name][:, output]
-            for name, output in self.rowwise.heads
+            for name, output in self.likelihood.heads
         ]
 
-    def _terms(self, what: str, theta: Tensor) -> Terms:
+    def _terms(self, order: int, theta: Tensor) -> Terms:
         etas = [still + theta[place] if place >= 0 else still for still, place in self.levels]
-        return self.rowwise.terms(what, theta[self.rowwise.places], etas, self.objective.as_read)
+        return self.likelihood.evaluate(order, theta[self.likelihood.places], etas, self.objective.as_read)
 
     def value(self, z: Tensor) -> float:
         theta = self.theta(z)
@@ -128,7 +130,7 @@ class _Replayed(_Null):
 
     def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
         theta = self.theta(z)
-        terms = self._terms(ALL_TERMS, theta)
+        terms = self._terms(CURVATURES, theta)
         assert terms.own is not None
         assert terms.own_bends is not None
         first, second = self._with_levels(terms, terms.own.tolist(), terms.own_bends.tolist())
@@ -213,27 +215,27 @@ def _free_constants(objective: Objective, given: Collection[str]) -> list[Site]:
 
 def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
     """The null model of a sample of the rows, or of all where a sample has none, as of equal values."""
-    kinked = objective.softened(1.0) is not objective
-    rowwise = None if kinked else objective.replay()
-    few = objective.sample
-    if few is not objective:
+    soft = objective.softened(1.0)
+    likelihood = None if not soft.cut else soft.likelihood() if soft is objective else soft.eager
+    few = soft.sample
+    if few is not soft:
         try:
-            found, converged = _null_of(few, theta, places, rowwise)
+            found, converged = _null_of(few, theta, places, likelihood)
         except UnboundedLikelihoodError:
             converged = False
         if converged:
             return found
-    return _null_of(objective, theta, places, rowwise)[0]
+    return _null_of(soft, theta, places, likelihood)[0]
 
 
 def _null_of(
-    objective: Objective, theta: Tensor, places: Tensor, rowwise: Rowwise | None
+    objective: Objective, theta: Tensor, places: Tensor, likelihood: RowLikelihood | None
 ) -> tuple[Tensor, bool]:
-    soft = objective.softened(1.0)
-    if soft is objective and rowwise is not None:
-        null: _Null = _Replayed(objective, theta, places, rowwise)
-    else:
-        null = _Null(soft, theta, places)
+    null = (
+        _Null(objective, theta, places)
+        if likelihood is None
+        else _CutNull(objective, theta, places, likelihood)
+    )
     found = Newton(tolerance=NULL_TOLERANCE * null.rows**0.5, max_steps=100).minimise(null, theta[places])
     return null.theta(found.z), found.converged
 

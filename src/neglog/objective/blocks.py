@@ -12,11 +12,11 @@ from torch import Tensor
 
 from neglog.distributions import Normal
 from neglog.errors import ModelError, SingularDesignError
+from neglog.likelihood.cuts import joined_heads
+from neglog.likelihood.rows import SLOPES
 from neglog.magnitudes import check_small_columns
 from neglog.objective.basis import ALL_ROWS, FAIR, Basis, are_alike, is_large, placed, spread_of, triangle_of
-from neglog.objective.cuts import joined_heads
 from neglog.objective.objective import Objective, Site
-from neglog.objective.rowwise import VALUE_AND_SLOPES
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine
 
@@ -150,22 +150,28 @@ def _noise(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> dict
 
 def scores_at(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> Sequence[Tensor]:
     """The slopes of the log-likelihood in each predictor, `(N,)` or `(N, D)`, but for their sign."""
-    rowwise = objective.formula or objective.replayed
-    if rowwise is not None:
-        parts = [etas[name] if output is None else etas[name][:, output] for name, output in rowwise.heads]
-        found = rowwise.terms(VALUE_AND_SLOPES, theta[rowwise.places], parts, objective.as_read).slopes
-        slopes = [slope.expand(objective.rows) for slope in found]
-        return list(joined_heads(rowwise.heads, slopes).values())
-    leaves = {name: eta.clone().requires_grad_() for name, eta in etas.items()}
-    log_likelihood = objective.at(theta, leaves).log_prob(RESPONSE).sum()
-    if not log_likelihood.requires_grad:
+    if not objective.cut:
+        leaves = {name: eta.clone().requires_grad_() for name, eta in etas.items()}
+        log_likelihood = objective.at(theta, leaves).log_prob(RESPONSE).sum()
+        _check_depends(objective, etas, log_likelihood.requires_grad)
+        return torch.autograd.grad(
+            log_likelihood, list(leaves.values()), allow_unused=True, materialize_grads=True
+        )
+    _check_depends(objective, etas, objective.seen.depends_on_predictors)
+    likelihood = objective.likelihood(derivatives=False, once=True)
+    parts = [etas[name] if output is None else etas[name][:, output] for name, output in likelihood.heads]
+    found = likelihood.evaluate(SLOPES, theta[likelihood.places], parts, objective.as_read).slopes
+    slopes = [slope.expand(objective.rows) for slope in found]
+    return list(joined_heads(likelihood.heads, slopes).values())
+
+
+def _check_depends(objective: Objective, etas: Mapping[str, Tensor], depends: bool) -> None:
+    """Refuse a density that does not depend on any predictor."""
+    if not depends:
         raise ModelError(
             f"the density of `y` in `{objective.name}` depends on none of its linear predictors, "
             f"{', '.join(map(repr, etas))}. Use their values in the distribution of `y`."
         )
-    return torch.autograd.grad(
-        log_likelihood, list(leaves.values()), allow_unused=True, materialize_grads=True
-    )
 
 
 def _outputs(call: Affine) -> list[int | None]:

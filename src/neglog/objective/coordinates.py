@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -21,12 +20,13 @@ from torch import Tensor
 from neglog.distributions import Truncated
 from neglog.handlers import Model, weighted
 from neglog.kinks import Corner, corner, cornered, signed, smoothed
+from neglog.likelihood.rows import CURVATURES, SLOPES, VALUE, RowLikelihood
+from neglog.likelihood.sites import places_of
 from neglog.objective.basis import ALL_ROWS, placed, sample_of
 from neglog.objective.blocks import Block, joined, linear_blocks
 from neglog.objective.literal import in_units
 from neglog.objective.objective import BLOCK_ROWS, Objective, kinked_sites
 from neglog.objective.pits import check_pits
-from neglog.objective.rowwise import ALL_TERMS, VALUE, VALUE_AND_SLOPES, RowTerms, Terms
 from neglog.objective.shrinkage import UNTRACED, Shrinkage
 from neglog.objective.spread import followed
 from neglog.objective.sums import Sums
@@ -164,38 +164,21 @@ class Coordinates:
         if self.rows < MIN_SAMPLED_ROWS or not self.cut or self.solved or not self.objective.separable:
             return None
         index = sample_of(self.rows, min(self.rows // 10, BLOCK_ROWS))
-        _ = self.objective.rowwise  # once for the sample too
+        _ = self.objective.graph  # once for the sample too
         few = self.objective.take(index)
         pairs = zip(self.objective.data.parts().values(), few.data.parts().values(), strict=True)
         taken = {placed(whole): part for whole, part in pairs}
         blocks = tuple(block.take(index, taken) for block in self.blocks)
         return Coordinates(few, blocks, self.cut)
 
-    def _rowwise(self, what: str) -> RowTerms | None:
-        """The terms of the rows by formulas or as a graph, where there is one and it repays."""
-        if not self.cut:
-            return None
-        if self.rows <= BLOCK_ROWS:
-            if self.objective.formula is not None:
-                return self.objective.formula
-            if self.solved:  # a few evaluations confirm the optimum
-                return None
-        return self.objective.replay(derivatives=what != VALUE)
-
-    def _terms(
-        self, what: str, part: Objective, theta: Tensor, z: Tensor, rows: slice, rowwise: RowTerms | None
-    ) -> Terms:
-        """The loss of some rows and its derivatives in the predictors and in the constants."""
-        etas = [block.eta(z[block.places], rows) for block in self.blocks]
-        if rowwise is not None:
-            return rowwise.terms(what, theta[rowwise.places], etas, part.as_read)
-        return _by_running(what, part, theta, self._places, dict(zip(self.blocks, etas, strict=True)))
+    def _likelihood(self, order: int) -> RowLikelihood:
+        """The likelihood of the rows; a few evaluations confirm an optimum that is known."""
+        return self.objective.likelihood(derivatives=order > VALUE, once=self.solved)
 
     @cached_property
     def _places(self) -> Tensor:
         """The places in theta of what enters the likelihood of the rows by itself, beside the predictors."""
-        own = [torch.arange(site.place.start, site.place.stop) for site in self.objective.beside]
-        return torch.cat([torch.arange(0), *own])
+        return places_of(self.objective.beside)
 
     @cached_property
     def _apart(self) -> bool:
@@ -207,16 +190,18 @@ class Coordinates:
     def _shrinkage(self) -> Shrinkage:
         return Shrinkage(self.objective, torch.arange(self.size), UNTRACED)
 
-    def _summed(self, what: str, z: Tensor, rough: bool = False) -> Sums:
-        rowwise = self._rowwise(what)
-        replayed = self._apart and rowwise is not None
-        theta = z if replayed else self.theta(z)  # constants, which are all that is read, are the same in z
+    def _summed(self, order: int, z: Tensor, rough: bool = False) -> Sums:
+        likelihood = self._likelihood(order)
+        theta = (
+            z if self._apart else self.theta(z)
+        )  # constants, which are all that is read, are the same in z
         sums = Sums(self.blocks, self._places, self.size, z, rough, self._apart)
         if not self.objective.priorless:
-            prior = self._shrinkage(theta, curved=what == ALL_TERMS)
+            prior = self._shrinkage(theta, curved=order == CURVATURES)
             sums.add_prior(prior.value, prior.slope, prior.bend)
         for rows, part in self._parts:
-            sums.add(self._terms(what, part, theta, z, rows, rowwise), rows)
+            etas = [block.eta(z[block.places], rows) for block in self.blocks]
+            sums.add(likelihood.evaluate(order, theta[self._places], etas, part.as_read), rows)
         return sums
 
     def value(self, z: Tensor) -> float:
@@ -265,7 +250,7 @@ class Coordinates:
         """The loss and its gradient `(K,)` in z; NaN where the loss is not finite."""
         if not self.cut:
             return self._whole(z)
-        sums = self._summed(VALUE_AND_SLOPES, z)
+        sums = self._summed(SLOPES, z)
         return sums.value, sums.slope(self.pull_back)
 
     @torch.enable_grad()
@@ -284,13 +269,13 @@ class Coordinates:
 
     def roughly(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
         """As `derivatives`, with a Hessian of which six digits do."""
-        sums = self._summed(ALL_TERMS, z, rough=True)
+        sums = self._summed(CURVATURES, z, rough=True)
         return sums.value, sums.slope(self.pull_back), sums.curvature(self.pull_back)
 
     def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
         """The loss, its gradient `(K,)` and its Hessian `(K, K)` in z; NaN where the loss is not finite."""
         if self.cut:
-            sums = self._summed(ALL_TERMS, z)
+            sums = self._summed(CURVATURES, z)
             return sums.value, sums.slope(self.pull_back), sums.curvature(self.pull_back)
         value, gradient = self._whole(z)
         if not math.isfinite(value):
@@ -407,50 +392,6 @@ class Coordinates:
             each = each * weights if name == RESPONSE and weights is not None else each
             parts.append(each[self._kinks[name].reshape(-1)])
         return torch.cat(parts)
-
-
-@torch.enable_grad()
-def _by_running(
-    what: str, part: Objective, theta: Tensor, places: Tensor, etas: Mapping[Block, Tensor]
-) -> Terms:
-    """The terms of some rows by running the model; NaN where it cannot be evaluated."""
-    theta = theta.detach().requires_grad_(what != VALUE)
-    leaves = [eta.detach().requires_grad_(what != VALUE) for eta in etas.values()]
-    nll, _ = part.trial(theta, joined(dict(zip(etas, leaves, strict=True))))
-    if what == VALUE:
-        return Terms(nll.detach())
-    lost = torch.full((), torch.nan, dtype=theta.dtype)
-    if not nll.requires_grad:
-        return Terms(nll, lost.expand(len(places)), [lost] * len(leaves))
-    full = what == ALL_TERMS
-    own, *slopes = torch.autograd.grad(
-        nll, [theta, *leaves], create_graph=full, allow_unused=True, materialize_grads=True
-    )
-    first = Terms(nll.detach(), own.detach()[places], [slope.detach() for slope in slopes])
-    if not full:
-        return first
-    return _with_second(first, own, slopes, theta, leaves, places)
-
-
-def _with_second(
-    first: Terms, own: Tensor, slopes: list[Tensor], theta: Tensor, leaves: list[Tensor], places: Tensor
-) -> Terms:
-    """The terms with second derivatives, from the graphs of the first ones."""
-    rows = [_second(own[place], [theta, *leaves]) for place in places]
-    none = theta.new_zeros(0, len(places))
-    return replace(
-        first,
-        own_bends=torch.stack([row[places] for row, *_ in rows]) if rows else none,
-        crosses=[across for _, *across in rows],
-        bends=[_second(slope.sum(), leaves[: j + 1]) for j, slope in enumerate(slopes)],
-    )
-
-
-def _second(scalar: Tensor, inputs: list[Tensor]) -> list[Tensor]:
-    if not scalar.requires_grad:
-        return [torch.zeros_like(i) for i in inputs]
-    found = torch.autograd.grad(scalar, inputs, retain_graph=True, allow_unused=True, materialize_grads=True)
-    return [f.detach() for f in found]
 
 
 def rescaled(objective: Objective, theta: Tensor) -> Coordinates:

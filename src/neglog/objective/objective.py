@@ -19,14 +19,15 @@ from neglog.errors import ModelError
 from neglog.handlers import Model, weighted
 from neglog.kinks import corner, smoothed
 from neglog.layers import layers
+from neglog.likelihood.cuts import Cut, Look, look
+from neglog.likelihood.formulas import FormulaRows, formula_of
+from neglog.likelihood.graph import COMPARED_ROWS, GraphRows, graph_of, is_kept
+from neglog.likelihood.rows import RowLikelihood, Rows
+from neglog.likelihood.sites import Site, lay_out
+from neglog.likelihood.structure import ModelStructure, structure_of
 from neglog.modes import InMode
 from neglog.objective.basis import sample_of
-from neglog.objective.cuts import Cut, Look, look
-from neglog.objective.formulas import LocationScaleRows, location_scale_rows
-from neglog.objective.rowwise import COMPARED_ROWS, Rows, Rowwise, is_kept, rowwise_of
-from neglog.objective.sites import Site, lay_out
 from neglog.objective.spread import check_spread, is_held, log_spread_of, may_be_exact, narrow_rows
-from neglog.objective.structure import ModelStructure, structure_of
 from neglog.objective.units import initial_in_units
 from neglog.predictors import RESPONSE, design_keys
 from neglog.tracing import (
@@ -49,7 +50,7 @@ MAX_KEPT_BYTES = 2**26
 FAR_ROUNDINGS = 1e6
 """A spread above this, in units of the rounding of `y`, is far from it."""
 OF_ROWS = ("separable", "parts", "sample", "as_read")
-OF_MODEL = ("rowwise", "formula", "beside", "few", "cut", "seen", "structure", "_scant")
+OF_MODEL = ("graph", "formula", "eager", "beside", "few", "cut", "seen", "structure", "_scant")
 """What is known of an objective as long as it has the same rows, and as long as it has the same model."""
 MAX_SHORT_LOSS = 40
 """Above this many operations the trace of a loss costs more than some evaluations without it."""
@@ -229,12 +230,6 @@ class Objective:
         """The sites that enter the likelihood of the rows by themselves, beside the predictors."""
         return tuple(self.sites[name] for name in self.seen.beside)
 
-    @property
-    def replayed(self) -> Rowwise | None:
-        """The graph of `rowwise`, if it has been asked for before."""
-        known = self.__dict__.get("rowwise")
-        return known if isinstance(known, Rowwise) else None
-
     def affines(self, theta: Tensor) -> Sequence[Affine]:
         """The linear predictors at `theta`: where the model is `cut`, without running it."""
         if not (self.whole and self.cut):
@@ -249,17 +244,31 @@ class Objective:
             for call in self.calls
         ]
 
-    def replay(self, *, derivatives: bool = True) -> Rowwise | None:
-        """The terms of the rows as a graph, if there is one and it repays.
+    def likelihood(self, *, derivatives: bool = True, once: bool = False) -> RowLikelihood:
+        """The likelihood of the rows of a model that is `cut`: by formulas, a graph, or running the model.
 
         Each call for `derivatives` counts as an evaluation. A long loss of few rows takes as long to trace
         as some thirty of these. A model of many optima is fitted from several points, which takes more.
+
+        Args:
+            derivatives: whether derivatives are wanted.
+            once: whether so few evaluations follow that a graph of few rows does not repay.
         """
-        if "rowwise" not in self.__dict__ and self._may_be_short:
+        if self.rows <= BLOCK_ROWS:
+            if self.formula is not None:
+                return self.formula
+            if once:
+                return self.known if isinstance(self.known, GraphRows) else self.eager
+        if "graph" not in self.__dict__ and self._may_be_short:
             self.requests += derivatives
-            if self.requests <= TRIALS and not is_kept(self._cut):
-                return None
-        return self.rowwise if isinstance(self.rowwise, Rowwise) else None
+            if self.requests <= TRIALS and not is_kept(self.eager):
+                return self.eager
+        return self.graph if isinstance(self.graph, GraphRows) else self.eager
+
+    @property
+    def known(self) -> GraphRows | str | None:
+        """What `graph` is, if it has been asked for before."""
+        return self.__dict__.get("graph")
 
     @property
     def _may_be_short(self) -> bool:
@@ -272,27 +281,28 @@ class Objective:
             and self.seen.is_longer(MAX_SHORT_LOSS)
         )
 
-    @property
-    def _cut(self) -> Cut:
+    @cached_property
+    def eager(self) -> Cut:
+        """The likelihood of the rows by running the model, where it is `cut`."""
         still = {name: value.detach() for name, value in self.params(self.initial).items()}
         return Cut(self.model, self.data, self.calls, self.beside, still)
 
     @cached_property
-    def rowwise(self) -> Rowwise | str:
-        """The terms of the rows as a graph, where the model is `cut`; or why there is none."""
+    def graph(self) -> GraphRows | str:
+        """The likelihood of the rows as a graph, where the model is `cut`; or why there is none."""
         if not self.cut:
             return "it is not a function of linear predictors"
         whole = self.seen.data is self.data
         rows = self.as_read if whole else replace(self.as_read, data=self.seen.data, kept={})
-        return rowwise_of(self._cut, rows, self.seen)
+        return graph_of(self.eager, rows, self.seen)
 
     @cached_property
-    def formula(self) -> LocationScaleRows | None:
-        """The terms of the rows by formulas, where the model is `cut` and its response has them."""
+    def formula(self) -> FormulaRows | None:
+        """The likelihood of the rows by formulas, where the model is `cut` and its response has them."""
         if not self.cut:
             return None
         rows = Rows.of(self.seen.data)
-        return location_scale_rows(self.structure.response, self.seen, self.sites, rows)
+        return formula_of(self.structure.response, self.seen, self.sites, rows)
 
     @cached_property
     def as_read(self) -> Rows:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.transforms import IndependentTransform
 
-from neglog.objective.sites import Site
+from neglog.likelihood.sites import Site
 
 
 def alone(site: Site) -> bool:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from neglog.graphs.staged import BOTH, staged
-from neglog.objective.hierarchy import slopes
+from neglog.likelihood.hierarchy import slopes
+from neglog.likelihood.replay import agree, replayed
 from neglog.objective.normals import normal_priors
 from neglog.objective.objective import Objective
-from neglog.objective.replay import agree, replayed
 from neglog.tracing import Run, run
 
 UNTRACED = 12

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neglog.likelihood.rows import Terms
 from neglog.objective.basis import Basis
 from neglog.objective.blocks import Block
-from neglog.objective.rowwise import Terms
 
 PullBack = Callable[[Tensor], Tensor]
 """A gradient `(K, ...)` in theta as one in z."""

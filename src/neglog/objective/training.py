@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from neglog.handlers import Model
+from neglog.likelihood.replay import Replay
 from neglog.modes import Constants, InMode, is_same
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.lowered import Lowered
 from neglog.objective.objective import Objective
-from neglog.objective.replay import Replay
 from neglog.tracing import Run, run, seeded
 
 MAX_PROBED_ROWS = 10_000

@@ -17,8 +17,8 @@ from neglog.data import Data, prepare, prepare_designs
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.isolation import isolated, user_code
+from neglog.likelihood.replay import replayed
 from neglog.objective.objective import Objective
-from neglog.objective.replay import replayed
 from neglog.prediction.predict import new_rows
 from neglog.predictors import RESPONSE, row_count
 from neglog.signatures import roles_of

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from neglog.errors import ModelError
+from neglog.likelihood.sites import Site
 from neglog.objective.objective import Objective
-from neglog.objective.sites import Site
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine, Run, run
 

@@ -12,9 +12,9 @@ from torch import Tensor, fx
 from torch.func import vmap
 
 from neglog.graphs.graph import trace_rows
+from neglog.likelihood.graph import ODD
+from neglog.likelihood.replay import replayed
 from neglog.objective.objective import Objective
-from neglog.objective.replay import replayed
-from neglog.objective.rowwise import ODD
 from neglog.projection.headed import Headed
 from neglog.tracing import Run, run
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from neglog.errors import ModelError
-from neglog.objective.cuts import Cut
+from neglog.likelihood.cuts import Cut
+from neglog.likelihood.graph import GraphRows, graph_of
+from neglog.likelihood.rows import CURVATURES, Terms
 from neglog.objective.objective import Objective
-from neglog.objective.rowwise import ALL_TERMS, Rowwise, Terms, rowwise_of
 from neglog.objective.shrinkage import Shrinkage
 from neglog.projection.headed import Headed
 from neglog.solvers.solution import newton_direction
@@ -56,16 +57,16 @@ class _Evaluation:
     slope: Tensor
 
 
-def nestable(objective: Objective, network: Headed) -> tuple[Headed, Rowwise]:
+def nestable(objective: Objective, network: Headed) -> tuple[Headed, GraphRows]:
     """A network with those heads inside in which the loss is jointly convex, and its row-wise derivatives.
 
     Raises:
-        ModelError: the rows' log-likelihood has no graph (`neglog.objective.rowwise`).
+        ModelError: the rows' log-likelihood has no graph (`neglog.likelihood.graph`).
     """
     fixed = {name: value.detach() for name, value in objective.params(objective.initial).items()}
     cut = Cut(objective.model, objective.data, network.calls, network.constants, fixed)
-    found = rowwise_of(cut, objective.as_read)
-    if not isinstance(found, Rowwise):
+    found = graph_of(cut, objective.as_read)
+    if not isinstance(found, GraphRows):
         raise ModelError(
             f"`VariableProjection` cannot take the density of `{objective.name}` apart at its heads: "
             f"{found}. Use `LBFGS`."
@@ -73,12 +74,12 @@ def nestable(objective: Objective, network: Headed) -> tuple[Headed, Rowwise]:
     return replace(network, inside=_convex(objective, network, found)), found
 
 
-def _convex(objective: Objective, network: Headed, rowwise: Rowwise) -> tuple[int, ...]:
+def _convex(objective: Objective, network: Headed, likelihood: GraphRows) -> tuple[int, ...]:
     """The heads in which the rows' loss is jointly convex, chosen greedily from the first on.
 
     In both heads of a heteroscedastic network, for one, it is not, and an optimum over both may jump.
     """
-    bends = _curvature_at_probe(objective, network, rowwise)
+    bends = _curvature_at_probe(objective, network, likelihood)
     kept: list[int] = []
     for j, head in enumerate(network.heads):
         if len(head.places) and _is_positive([*kept, j], bends, objective.rows):
@@ -87,14 +88,14 @@ def _convex(objective: Objective, network: Headed, rowwise: Rowwise) -> tuple[in
 
 
 def _curvature_at_probe(
-    objective: Objective, network: Headed, rowwise: Rowwise
+    objective: Objective, network: Headed, likelihood: GraphRows
 ) -> Sequence[Sequence[Tensor]]:
     """The second derivatives of the rows' loss in all heads, where each row has predictors of its own."""
     theta, rows = objective.initial, objective.rows
     wave = torch.sin(torch.arange(rows, dtype=theta.dtype))
     levels = [call.constant(rows).detach().reshape(rows, -1) for call in network.calls]
     etas = [eta + wave for level in levels for eta in level.unbind(1)]
-    return rowwise.terms(ALL_TERMS, theta[rowwise.places], etas, objective.as_read).bends
+    return likelihood.evaluate(CURVATURES, theta[likelihood.places], etas, objective.as_read).bends
 
 
 def _is_positive(heads: Sequence[int], bends: Sequence[Sequence[Tensor]], rows: int) -> bool:
@@ -117,7 +118,7 @@ class Nested:
 
     def __init__(self, objective: Objective, network: Headed, design: Sequence[int]) -> None:
         self.objective, self.design = objective, design
-        self.network, self.rowwise = nestable(objective, network)
+        self.network, self.likelihood = nestable(objective, network)
         self.places = self.network.inner
         self.shrinkage = Shrinkage(objective, self.places)
         ends = list(accumulate((len(self.network.heads[j].places) for j in self.network.inside), initial=0))
@@ -152,7 +153,9 @@ class Nested:
         return [columns[i] @ head.coefficients(theta) for i, head in heads]
 
     def _terms(self, theta: Tensor, etas: Sequence[Tensor]) -> Terms:
-        return self.rowwise.terms(ALL_TERMS, theta[self.rowwise.places], etas, self.objective.as_read)
+        return self.likelihood.evaluate(
+            CURVATURES, theta[self.likelihood.places], etas, self.objective.as_read
+        )
 
     def _evaluate(
         self, columns: Sequence[Tensor], theta: Tensor, grams: dict[tuple[int, int], Tensor]

@@ -15,10 +15,10 @@ from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
 from neglog.isolation import check_settings, isolated
 from neglog.labels import CHOLESKY, estimates, flat_range, flat_values, site_labels
+from neglog.likelihood.sites import Site
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.objective.ranges import alone, inside
-from neglog.objective.sites import Site
 from neglog.uncertainty.covariances import CovType, covariance
 from neglog.uncertainty.information import around, information, inverse_root, optimum
 from neglog.uncertainty.profiles import Profile

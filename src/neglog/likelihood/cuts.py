@@ -13,13 +13,12 @@ from torch import Tensor
 
 from neglog.data import Data
 from neglog.handlers import Model, Weighted
-from neglog.objective.hierarchy import Parents, prior_parents
-from neglog.objective.sites import Site
+from neglog.likelihood.hierarchy import Parents, prior_parents
+from neglog.likelihood.rows import CURVATURES, VALUE, Head, Rows, Terms, derivatives, impossible, named
+from neglog.likelihood.sites import Site, places_of
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine, Run, run
 
-Head = tuple[str, int | None]
-"""A predictor, and which of its outputs, where it has many."""
 PROBE_OFFSET = 2.0**-6
 """Offset of the probe point from the initial constants, so that no derivative is accidentally zero."""
 PROBE_WAVE = 0.1
@@ -28,13 +27,13 @@ PROBE_WAVE = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """A model cut at its predictors: what it is a function of."""
+    """A model cut at its predictors: what it is a function of, and `RowLikelihood` by running it."""
 
     model: Model
     data: Data
     calls: tuple[Affine, ...]
     sites: tuple[Site, ...]
-    """Those that enter the likelihood beside the predictors, and not through them."""
+    """Those that enter the likelihood beside the predictors: their values are the constants."""
     still: Mapping[str, Tensor]
     """The values of all others, which do not matter."""
 
@@ -50,22 +49,40 @@ class Cut:
         numbers = torch.cat([data.y.new_zeros(0), *starts]) + PROBE_OFFSET
         return [numbers, *bent(self.calls, data), *data.parts().values()]
 
-    def derivatives(self, numbers: Tensor, *others: Tensor) -> list[Tensor]:
-        """The loss, its gradient, and its second derivatives."""
+    @cached_property
+    def places(self) -> Tensor:
+        """The places `(C,)` in theta of the sites."""
+        return places_of(self.sites)
+
+    def evaluate(self, order: int, constants: Tensor, predictors: Sequence[Tensor], rows: Rows) -> Terms:
+        """The terms up to an order by running the model at constants `(C,)` and predictors, `(N,)` each."""
+        heads, own = len(self.heads), len(self.places)
+        try:
+            found = self._derivatives(order, constants, predictors, rows.data)
+        except ValueError as error:  # torch refuses a parameter, such as a scale that overflowed
+            if "to satisfy the constraint" not in str(error):
+                raise
+            return impossible(order, rows, heads, own)
+        if order > VALUE and not found[0].requires_grad:
+            return impossible(order, rows, heads, own, found[0])
+        return named(order, [each.detach() for each in found], heads, own)
+
+    def derivatives(self, constants: Tensor, *others: Tensor) -> list[Tensor]:
+        """All terms, in the order of `neglog.likelihood.rows.listed`, of any predictors and data."""
         etas, parts = others[: len(self.heads)], others[len(self.heads) :]
         data = self.data.made_of(dict(zip(self.data.parts(), parts, strict=True)))
-        with pyro.validation_enabled(False), torch.enable_grad():
-            leaves = [leaf.detach().requires_grad_() for leaf in (numbers, *etas)]
-            loss = self._loss(leaves[0], leaves[1:], data)
-            if not loss.requires_grad:
-                raise RuntimeError("its density depends on no parameter")
-            first = _gradients(loss, leaves, create_graph=True)
-            found = [loss, *first]
-            for place in range(len(numbers)):
-                found += _gradients(first[0][place], leaves)
-            for j, slope in enumerate(first[1:]):
-                found += _gradients(slope.sum(), leaves[1 : j + 2])
-        return [value.detach() for value in found]
+        with pyro.validation_enabled(False):
+            found = self._derivatives(CURVATURES, constants, etas, data)
+        if not found[0].requires_grad:
+            raise RuntimeError("its density depends on no parameter")
+        return [each.detach() for each in found]
+
+    @torch.enable_grad()
+    def _derivatives(self, order: int, constants: Tensor, etas: Sequence[Tensor], data: Data) -> list[Tensor]:
+        """As `derivatives`, up to an order; the loss is still that of autograd."""
+        leaves = [leaf.detach().requires_grad_(order > VALUE) for leaf in (constants, *etas)]
+        loss = self._loss(leaves[0], leaves[1:], data)
+        return [loss, *derivatives(order, loss, leaves[0], leaves[1:])[1:]]
 
     def _loss(self, numbers: Tensor, etas: Sequence[Tensor], data: Data) -> Tensor:
         values, at = dict(self.still), 0
@@ -116,6 +133,11 @@ class Look:
                 seen.add(node)
                 stack += [before for before, _ in node.next_functions]
         return len(seen) > count
+
+    @property
+    def depends_on_predictors(self) -> bool:
+        """Whether the likelihood changes with any predictor."""
+        return any(slope is not None for slope in self._slopes[len(self.numbers) :])
 
     @property
     def beside(self) -> list[str]:
@@ -172,21 +194,6 @@ def _run(model: Model, data: Data, values: Mapping[str, Tensor], etas: Mapping[s
     """The run of a model under the weights of the data."""
     model = model if data.weights is None else Weighted(data.weights)(model)
     return run(model, replace(data, weights=None), Run(values, etas=etas))
-
-
-def _gradients(scalar: Tensor, leaves: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
-    if not scalar.requires_grad:
-        return [torch.zeros_like(leaf) for leaf in leaves]
-    return list(
-        torch.autograd.grad(
-            scalar,
-            leaves,
-            retain_graph=True,
-            create_graph=create_graph,
-            materialize_grads=True,
-            allow_unused=True,
-        )
-    )
 
 
 def joined_heads(heads: Sequence[Head], etas: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch.distributions import Independent
 
 from neglog.distributions import Censored, Truncated
 from neglog.distributions.family import family, location_of, scale_of
-from neglog.objective.cuts import Look
+from neglog.likelihood.cuts import Look
 from neglog.predictors import RESPONSE
 
 RESHAPING = ("Alias", "Clone", "Expand", "Reshape", "Squeeze", "ToCopy", "Unsqueeze", "UnsafeView", "View")

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from neglog.distributions.family import REGISTERED, Standard
-from neglog.objective.cuts import Head, Look, heads_of
-from neglog.objective.rowwise import ALL_TERMS, VALUE, Rows, Terms, says_what_was_seen
-from neglog.objective.sites import Site
-from neglog.objective.structure import Response
+from neglog.likelihood.cuts import Look, heads_of
+from neglog.likelihood.graph import says_what_was_seen
+from neglog.likelihood.rows import SLOPES, VALUE, Head, Rows, Terms, impossible
+from neglog.likelihood.sites import Site, places_of
+from neglog.likelihood.structure import Response
 
 
 @dataclass(frozen=True, eq=False)
-class LocationScaleRows:
-    """The terms of rows whose density is exp(-loss(r)) / scale, r = (y - eta) / scale, by formulas.
+class FormulaRows:
+    """`RowLikelihood` of rows whose density is exp(-loss(r)) / scale, r = (y - eta) / scale, by formulas.
 
     Attributes:
         heads: the one predictor, which is the location.
@@ -37,23 +38,23 @@ class LocationScaleRows:
     standard: Standard
     kind: Any
 
-    def terms(self, what: str, numbers: Tensor, etas: Sequence[Tensor], rows: Rows) -> Terms:
-        """The terms at the unconstrained scale `numbers` `(C,)` and the location `etas`, one of `(N,)`."""
-        y, weights = rows.data.y, rows.data.weights
-        scale, slope, bend = self._scale(numbers)
-        if not scale > 0:
-            return _impossible(y, self.places)
+    def evaluate(self, order: int, constants: Tensor, predictors: Sequence[Tensor], rows: Rows) -> Terms:
+        """The terms up to an order at the unconstrained scale `(C,)` and the location, one of `(N,)`."""
+        y, weights, count = rows.data.y, rows.data.weights, len(self.places)
+        scale, slope, bend = self._scale(constants)
+        if not scale > 0:  # it underflowed
+            return impossible(order, rows, 1, count)
         each = torch.full_like(y, self.factor) if weights is None else weights * self.factor
-        r, total = (y - etas[0]) / scale, each.sum()
+        r, total = (y - predictors[0]) / scale, each.sum()
         value = each @ self.standard.loss(r) + total * (math.log(scale) + self.standard.constant)
         value = value.nan_to_num(nan=math.inf, posinf=math.inf)
-        if what == VALUE:
+        if order == VALUE:
             return Terms(value)
-        count, first = len(self.places), self.standard.slope(r)
+        first = self.standard.slope(r)
         location = each * first
         own = (total - location @ r) / scale
         found = Terms(value, (own * slope).expand(count), [location / -scale])
-        if what != ALL_TERMS:
+        if order == SLOPES:
             return found
         second = each * self.standard.bend(r)
         curved = (2 * location @ r + second @ r.square() - total) / scale / scale
@@ -63,12 +64,6 @@ class LocationScaleRows:
             crosses=[[(location + r * second) * (slope / scale) / scale]] * count,
             bends=[[second / scale / scale]],
         )
-
-    def evaluated(self, what: str, numbers: Tensor, etas: Sequence[Tensor], rows: Rows) -> Sequence[Tensor]:
-        """The value and the slopes, one after the other."""
-        found = self.terms(what, numbers, etas, rows)
-        assert found.own is not None
-        return [found.value, found.own, *found.slopes]
 
     def response(self, theta: Tensor, etas: Mapping[str, Tensor]) -> Any:
         """The distribution of the observations at `theta` `(K,)` and the predictor."""
@@ -90,17 +85,7 @@ class LocationScaleRows:
         return float(scale.detach()), float(slope.detach()), float(bend)
 
 
-def _impossible(y: Tensor, places: Tensor) -> Terms:
-    """The terms at a scale that underflowed to 0."""
-    lost, count = y.new_full((), torch.nan), len(places)
-    each = lost.expand(len(y))
-    value = torch.full_like(lost, torch.inf)
-    return Terms(value, lost.expand(count), [each], lost.expand(count, count), [[each]] * count, [[each]])
-
-
-def location_scale_rows(
-    response: Response, look: Look, sites: Mapping[str, Site], rows: Rows
-) -> LocationScaleRows | None:
+def formula_of(response: Response, look: Look, sites: Mapping[str, Site], rows: Rows) -> FormulaRows | None:
     """The formulas of a model's rows; None where its response has none, or is more than its rows.
 
     They are held against a `look` at the model, whose data are the `rows`.
@@ -110,9 +95,9 @@ def location_scale_rows(
     if standard is None or heads != ((response.location, None),) or len(own) != bool(response.scale):
         return None
     site = own[0] if own else None
-    places = torch.cat([torch.arange(0), *(torch.arange(s.place.start, s.place.stop) for s in own)])
+    places = places_of(own)
     known, factor = response.known_scale or 0.0, response.row_scale
-    found = LocationScaleRows(heads, places, site, known, factor, standard, response.family)
+    found = FormulaRows(heads, places, site, known, factor, standard, response.family)
     return found if len(places) <= 1 and says_what_was_seen(found, look, rows) else None
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.transforms import Transform
 
@@ -41,6 +43,11 @@ class Site:
     def is_real(self) -> bool:
         """Whether the site is its own unconstrained value."""
         return is_real(self.fn.support)
+
+
+def places_of(sites: Iterable[Site]) -> Tensor:
+    """The places `(C,)` in theta of all values of some sites."""
+    return torch.cat([torch.arange(0), *(torch.arange(site.place.start, site.place.stop) for site in sites)])
 
 
 def lay_out(first: Run) -> dict[str, Site]:

@@ -1,0 +1,258 @@
+"""The log-likelihood of rows and its derivatives as a graph.
+
+The model and its derivatives are traced once, for any number of rows, and replayed from then on by torch or
+NumPy, without the model, its handlers and autograd. A graph that was traced is kept for further fits of the
+same model in the process, and is held against the model at the beginning of each.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from threading import Lock
+from types import FunctionType
+from typing import Any
+
+from pyro.poutine.condition_messenger import ConditionMessenger
+from torch import Tensor, fx
+
+from neglog.graphs.graph import trace_rows
+from neglog.graphs.staged import BOTH, NUMBERS, ROWS, Stages, staged
+from neglog.handlers import Model, changes_priors_alone
+from neglog.layers import layers
+from neglog.likelihood.cuts import Cut, Look
+from neglog.likelihood.rows import (
+    CURVATURES,
+    SLOPES,
+    Head,
+    RowLikelihood,
+    Rows,
+    Terms,
+    count,
+    named,
+    says_the_same,
+)
+
+MAX_TRACED_INPUTS = 16
+"""Above this many predictors and constants a graph of all second derivatives is too long to repay."""
+ODD = (29, 31, 37, 41, 43, 47)
+"""Numbers of rows to trace with: one that is no other size of the problem."""
+COMPARED_ROWS = 1009
+"""Rows on which a graph and its model are compared."""
+MAX_KEPT_GRAPHS = 64
+"""The number of graphs that are kept for further fits."""
+
+
+@dataclass(frozen=True, eq=False)
+class GraphRows:
+    """`RowLikelihood` by replaying a graph, with NumPy where rows are few, else with torch.
+
+    Attributes:
+        heads, places: see `RowLikelihood`.
+        graph: its outputs are those of `neglog.likelihood.rows.listed`.
+        kinds: whether each of its inputs changes with the rows, the constants, or both.
+        used: its inputs, among the constants, the predictors and the tensors of the data.
+        constants: tensors that it holds.
+        stages: graphs of some outputs, by these and whether NumPy evaluates them.
+    """
+
+    heads: tuple[Head, ...]
+    places: Tensor
+    graph: fx.Graph = field(repr=False)
+    kinds: tuple[str, ...]
+    used: tuple[int, ...]
+    constants: tuple[Tensor, ...] = field(repr=False)
+    stages: dict[tuple[range, bool], Stages] = field(default_factory=dict, repr=False)
+    held: set[bool] = field(default_factory=set, repr=False)
+    """Whether the graph was compared with its model in full on few rows (True), and on many (False)."""
+
+    def evaluate(self, order: int, constants: Tensor, predictors: Sequence[Tensor], rows: Rows) -> Terms:
+        """The terms up to an order at the constants `(C,)` and the predictors, `(N,)` each."""
+        heads, own = len(self.heads), len(self.places)
+        found = self._outputs(range(count(order, heads, own)), constants, predictors, rows)
+        return named(order, found, heads, own)
+
+    def slopes(self, constants: Tensor, predictors: Sequence[Tensor], rows: Rows) -> Sequence[Tensor]:
+        """The derivatives in the predictors alone, `(N,)` each."""
+        return self._outputs(range(2, 2 + len(self.heads)), constants, predictors, rows)
+
+    def _outputs(
+        self, wanted: range, constants: Tensor, predictors: Sequence[Tensor], rows: Rows
+    ) -> Sequence[Tensor]:
+        """Some of the outputs of the graph, which are those of `neglog.likelihood.rows.listed`."""
+        stages = self._stages(wanted, rows.few)
+        given = self._given(constants, predictors, rows)
+        body = [value for kind, value in given if kind == BOTH]
+        known = self._of_rows(wanted, [value for kind, value in given if kind == ROWS], rows)
+        return stages.outputs(body, known, [value for kind, value in given if kind == NUMBERS])
+
+    def _of_rows(self, wanted: range, given: Sequence[Any], rows: Rows) -> Sequence[Any]:
+        """What the data alone come to; for all terms at once, if it is to be kept."""
+        stages = self._stages(wanted, rows.few)
+        if rows.room and not all(node in rows.kept for node in stages.rows):
+            # Slopes alone are wanted where nothing else will be.
+            full = self._stages(self.all if wanted.start == 0 else wanted, rows.few)
+            rows.keep(dict(zip(full.rows, full.known(given), strict=True)))
+        if all(node in rows.kept for node in stages.rows):
+            return [rows.kept[node] for node in stages.rows]
+        return stages.known(given)
+
+    def _given(self, constants: Tensor, predictors: Sequence[Tensor], rows: Rows) -> list[tuple[str, Any]]:
+        values: list[Any] = [constants, *predictors, *rows.parts]
+        chosen = [rows.data.rows, *(values[i] for i in self.used)]
+        return list(zip(self.kinds, chosen, strict=True))
+
+    def _stages(self, wanted: range, arrays: bool) -> Stages:
+        if (wanted, arrays) not in self.stages:
+            self.stages[wanted, arrays] = staged(self.graph, self.constants, self.kinds, wanted, arrays)
+        return self.stages[wanted, arrays]
+
+    @property
+    def all(self) -> range:
+        """The numbers of all outputs."""
+        return range(count(CURVATURES, len(self.heads), len(self.places)))
+
+
+# Graphs that are kept
+
+
+class _Shelf:
+    """Graphs of the models that were fitted last, by what these are made of."""
+
+    def __init__(self) -> None:
+        self.graphs: OrderedDict[Hashable, GraphRows] = OrderedDict()
+        self.lock = Lock()
+
+    def get(self, key: Hashable) -> GraphRows | None:
+        with self.lock:
+            if key in self.graphs:
+                self.graphs.move_to_end(key)
+            return self.graphs.get(key)
+
+    def put(self, key: Hashable, graph: GraphRows) -> None:
+        with self.lock:
+            self.graphs[key] = graph
+            while len(self.graphs) > MAX_KEPT_GRAPHS:
+                self.graphs.popitem(last=False)
+
+
+_SHELF = _Shelf()
+
+
+def graph_of(cut: Cut, rows: Rows, look: Look | None = None) -> GraphRows | str:
+    """The terms of a model's rows as a graph, or why it has none.
+
+    A graph that is kept is held against a `look` at the model, whose data are the `rows`; without one it is
+    held against the model in full.
+    """
+    # Where rows are many, samples of them are few.
+    ways = {rows.few, Rows.of(cut.data.take(slice(0, 1))).few}
+    size = sum(site.size for site in cut.sites)
+    if size + len(cut.heads) > MAX_TRACED_INPUTS:
+        return f"it has {len(cut.heads)} predictors and {size} constants"
+    key = _key(cut)
+    known = None if key is None else _SHELF.get(key)
+    if known is not None and _is_current(known, cut, rows, look, ways):
+        return replace(known, places=cut.places)
+    try:
+        found = _traced(cut)
+    except Exception as error:  # whatever it is that torch cannot trace, the model itself can still be run
+        return f"it cannot be traced: {error}"
+    if not _holds(found, cut, ways):
+        return "its graph does not say what the model says"
+    if key is not None:
+        _SHELF.put(key, found)
+    return found
+
+
+def _is_current(known: GraphRows, cut: Cut, rows: Rows, look: Look | None, ways: set[bool]) -> bool:
+    """Whether a stored graph still agrees with the model, of which global variables may have changed."""
+    if look is None:
+        return _holds(replace(known, held=set()), cut, ways)
+    return _holds(known, cut, ways) and says_what_was_seen(known, look, rows)
+
+
+def is_kept(cut: Cut) -> bool:
+    """Whether a graph of a model's rows is kept from an earlier fit."""
+    key = _key(cut)
+    return key is not None and _SHELF.get(key) is not None
+
+
+def _traced(cut: Cut) -> GraphRows:
+    sizes = {n for part in cut.data.parts().values() for n in part.shape[1:]} | {len(cut.heads)}
+    sizes |= {site.size for site in cut.sites}
+    rows = next(n for n in ODD if n not in sizes)
+    inputs = cut.inputs(rows)
+    graph, used, constants = trace_rows(cut.derivatives, inputs, rows)
+    groups = [NUMBERS, *[BOTH] * len(cut.heads), *[ROWS] * len(cut.data.parts())]
+    kinds = (ROWS, *(groups[i] for i in used))
+    return GraphRows(cut.heads, cut.places, graph, kinds, used, constants)
+
+
+def _holds(found: GraphRows, cut: Cut, ways: set[bool]) -> bool:
+    """Whether a graph says what the model says, on some rows that are evaluated as few, or as many."""
+    if ways <= found.held:
+        return True
+    inputs = cut.inputs(min(cut.data.rows, COMPARED_ROWS))
+    constants, etas, parts = inputs[0], inputs[1 : 1 + len(cut.heads)], inputs[1 + len(cut.heads) :]
+    data = cut.data.made_of(dict(zip(cut.data.parts(), parts, strict=True)))
+    known = cut.derivatives(*inputs)
+    for few in ways - found.held:
+        if not says_the_same(found, CURVATURES, (constants, etas, Rows(data, few=few)), known):
+            return False
+        found.held.add(few)
+    return True
+
+
+def says_what_was_seen(found: RowLikelihood, look: Look, rows: Rows) -> bool:
+    """Whether a graph, or formulas, say what was seen of the model."""
+    where = look.own, [eta.detach() for eta in look.etas], rows
+    return says_the_same(found, SLOPES, where, look.first)
+
+
+def _key(cut: Cut) -> Hashable | None:
+    """What decides how a model's rows are computed; None where that is more than can be told."""
+    kind = _kind(cut.model)
+    if kind is None:
+        return None
+    sites = tuple((site.name, site.unconstrained, site.shape, str(site.fn.support)) for site in cut.sites)
+    parts = cut.data.parts().items()
+    # Designs of any width: few models read them, and what they read is held against them.
+    read = tuple((name, part.dtype, part.shape[1:] if name[0] != "x" else ()) for name, part in parts)
+    return kind, cut.heads, sites, read
+
+
+def _is_small(data: Mapping[str, Any]) -> bool:
+    return all(isinstance(value, Tensor) and value.numel() <= MAX_TRACED_INPUTS for value in data.values())
+
+
+def _fixed(data: Mapping[str, Tensor]) -> Hashable:
+    """The values of sites that were conditioned."""
+    return tuple((name, v.dtype, v.shape, *v.reshape(-1).tolist()) for name, v in data.items())
+
+
+def _kind(model: Model) -> Hashable | None:
+    """The function inside and the layers around it that change the rows; None where one is unknown."""
+    keys = [_layer_key(layer) for layer in layers(model) if not changes_priors_alone(_handler(layer))]
+    return None if any(key is None for key in keys) else tuple(keys)
+
+
+def _handler(layer: Any) -> Any:
+    """The handler that a layer of a model applies; None if it is another kind of layer."""
+    return layer.args[0] if isinstance(layer, partial) and len(layer.args) > 1 else None
+
+
+def _layer_key(layer: Any) -> Hashable | None:
+    """The identity of a layer: layers of one key compute the rows alike; None if that is not known."""
+    handler = _handler(layer)
+    if isinstance(handler, ConditionMessenger) and _is_small(handler.data):
+        return _fixed(handler.data)
+    if isinstance(layer, partial):
+        words = tuple(layer.keywords.items())
+        are_plain = all(isinstance(word, str | int | float | bool | None) for _, word in words)
+        return words if are_plain and not layer.args else None
+    if isinstance(layer, FunctionType):
+        return layer
+    return (type(layer), layer.lower, layer.upper) if hasattr(layer, "row_bounds") else None

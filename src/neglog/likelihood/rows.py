@@ -1,0 +1,208 @@
+"""The log-likelihood of rows as a function of a few numbers, and its derivatives in them.
+
+A model that is cut at its linear predictors is a function of the predictors of each row, and of constants
+that all rows share. `RowLikelihood` is its one interface, and there are three ways to evaluate it: formulas
+(`neglog.likelihood.formulas`), graphs that were traced once (`graph`), and the model itself (`cuts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, fx
+
+from neglog.data import Data
+from neglog.likelihood.replay import agree
+
+VALUE, SLOPES, CURVATURES = 0, 1, 2
+"""Orders of derivatives: those of a lower order are given too."""
+MAX_NUMPY_ROWS = 10_000
+"""Up to this many rows are evaluated in NumPy, which takes less time to call; torch is faster at many."""
+Head = tuple[str, int | None]
+"""A predictor, and which of its outputs, where it has many."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Minus the log-likelihood of some rows, in nats, and its derivatives up to an order.
+
+    Where the rows are those of several data sets, all shapes begin with their number.
+
+    Attributes:
+        value: the loss `()`.
+        own: its derivatives `(C,)` in the constants.
+        slopes: those in each predictor, `(N,)` each.
+        own_bends: the second derivatives `(C, C)` in two constants.
+        crosses: `crosses[c][j]` are those in a constant and a predictor, `(N,)`.
+        bends: `bends[j][k]` are those in two predictors, for k ≤ j, `(N,)`.
+    """
+
+    value: Tensor
+    own: Tensor | None = None
+    slopes: Sequence[Tensor] = ()
+    own_bends: Tensor | None = None
+    crosses: Sequence[Sequence[Tensor]] = ()
+    bends: Sequence[Sequence[Tensor]] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of some data, as graphs read them; what they come to by themselves is kept if they are few.
+
+    Attributes:
+        data: the data.
+        room: the number of bytes that may be kept.
+        few: whether the rows are evaluated by NumPy.
+        kept: the values of the nodes of graphs that depend on the rows alone.
+    """
+
+    data: Data
+    room: int = 0
+    few: bool = False
+    kept: dict[fx.Node, Any] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def of(data: Data, room: int = 0) -> Rows:
+        """The rows of some data, evaluated as is best for their number."""
+        return Rows(data, room, data.rows <= MAX_NUMPY_ROWS and data.y.dtype == torch.float64)
+
+    @cached_property
+    def parts(self) -> list[Tensor]:
+        """The tensors of the data."""
+        return list(self.data.parts().values())
+
+    def keep(self, found: Mapping[fx.Node, Any]) -> None:
+        """Keep what rows come to, if there is room for it."""
+        own = {part.data_ptr() for part in self.parts}
+        tensors = [v for v in found.values() if isinstance(v, Tensor) and v.data_ptr() not in own]
+        if self.few or sum(v.untyped_storage().nbytes() for v in tensors) <= self.room:
+            self.kept.update(found)
+
+
+class RowLikelihood(Protocol):
+    """Minus the log-likelihood of a model's rows as a function of predictors and constants."""
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The predictors, by output."""
+        ...
+
+    @property
+    def places(self) -> Tensor:
+        """The places `(C,)` of the constants in theta."""
+        ...
+
+    def evaluate(self, order: int, constants: Tensor, predictors: Sequence[Tensor], rows: Rows) -> Terms:
+        """The terms up to an order at the unconstrained constants `(C,)` and predictors `(N,)`, one a head.
+
+        Where there is no density, the value is infinite and the derivatives are NaN.
+        """
+        ...
+
+
+def says_the_same(
+    likelihood: RowLikelihood,
+    order: int,
+    where: tuple[Tensor, Sequence[Tensor], Rows],
+    known: Sequence[Tensor],
+) -> bool:
+    """Whether a likelihood agrees, to rounding, with `known` terms in the order of `listed`."""
+    try:
+        found = listed(likelihood.evaluate(order, *where))
+    except (RuntimeError, TypeError, IndexError, ValueError):
+        return False  # it was traced for data of another kind
+    return all(agree(a.expand(b.shape), b) for a, b in zip(found, known, strict=True))
+
+
+def derivatives(order: int, values: Tensor, constants: Tensor, predictors: Sequence[Tensor]) -> list[Tensor]:
+    """Terms in the order of `listed`, by automatic differentiation.
+
+    Args:
+        order: that of the derivatives.
+        values: minus the log-likelihood `(...)` of each data set, each of which depends on its own alone.
+        constants: a leaf `(..., C)`.
+        predictors: leaves `(..., N)`, each entry of which acts on its own row alone.
+    """
+    leaves = [constants, *predictors]
+    if order == VALUE:
+        return [values.detach()]
+    own, *slopes = _gradients(values, leaves, create_graph=order == CURVATURES)
+    found = [values, own, *slopes]
+    if order == CURVATURES:
+        for place in range(constants.shape[-1]):
+            found += _gradients(own[..., place], leaves)
+        for j, slope in enumerate(slopes):
+            found += _gradients(slope, leaves[1 : j + 2])
+    return [each.detach() for each in found]
+
+
+def _gradients(values: Tensor, leaves: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
+    """The derivatives of the sum of values in leaves; 0 where they do not depend on one."""
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    if not values.requires_grad or not wanted:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    found = iter(
+        torch.autograd.grad(
+            values.sum() if values.dim() else values,
+            wanted,
+            retain_graph=True,
+            create_graph=create_graph,
+            materialize_grads=True,
+            allow_unused=True,
+        )
+    )
+    return [next(found) if leaf.requires_grad else torch.zeros_like(leaf) for leaf in leaves]
+
+
+def count(order: int, heads: int, constants: int) -> int:
+    """The number of tensors of `listed`."""
+    second = constants * (1 + heads) + heads * (heads + 1) // 2
+    return (1, 2 + heads, 2 + heads + second)[order]
+
+
+def listed(terms: Terms) -> list[Tensor]:
+    """Terms one after the other: the value, the slopes, the second derivatives of each constant, the rest."""
+    if terms.own is None:
+        return [terms.value]
+    found = [terms.value, terms.own, *terms.slopes]
+    if terms.own_bends is None:
+        return found
+    for bends, across in zip(terms.own_bends.unbind(-2), terms.crosses, strict=True):
+        found += [bends, *across]
+    return found + [bend for bends in terms.bends for bend in bends]
+
+
+def named(order: int, found: Sequence[Tensor], heads: int, constants: int) -> Terms:
+    """The inverse of `listed`."""
+    if order == VALUE:
+        return Terms(found[0])
+    first = Terms(found[0], found[1], found[2 : 2 + heads])
+    if order == SLOPES:
+        return first
+    second, width = found[2 + heads :], 1 + heads
+    rows = [second[c * width : (c + 1) * width] for c in range(constants)]
+    rest, ends = second[constants * width :], list(accumulate(range(heads + 1)))
+    own = first.own
+    assert own is not None
+    return replace(
+        first,
+        own_bends=torch.stack([row[0] for row in rows], -2) if rows else own.new_zeros((*own.shape, 0)),
+        crosses=[row[1:] for row in rows],
+        bends=[rest[ends[j] : ends[j + 1]] for j in range(heads)],
+    )
+
+
+def impossible(order: int, rows: Rows, heads: int, constants: int, value: Tensor | None = None) -> Terms:
+    """The terms where there is no density: an infinite value, or a given one, and derivatives of NaN."""
+    y = rows.data.y
+    lost = y.new_full((), torch.nan)
+    each = lost.expand(rows.data.rows)
+    value = torch.full_like(lost, torch.inf) if value is None else value
+    found: list[Any] = [value, lost.expand(constants), *[each] * heads]
+    found += [*[lost.expand(constants), *[each] * heads] * constants, *[each] * (heads * (heads + 1) // 2)]
+    return named(order, found[: count(order, heads, constants)], heads, constants)
