@@ -613,8 +613,8 @@ FITS = {
     "a path of columns that tell nothing": row(
         DataError,
         "`y`",
-        provoke=lambda _: neglog.lasso_path(LASSO, HALVES, SIGNS, n=2),
-        follow=lambda _: neglog.lasso_path(LASSO, X, Y, n=2),
+        provoke=lambda _: neglog.lasso_path(LASSO, HALVES, SIGNS, n_strengths=2),
+        follow=lambda _: neglog.lasso_path(LASSO, X, Y, n_strengths=2),
     ),
     "equal responses of a mixture": row(
         UnboundedLikelihoodError,

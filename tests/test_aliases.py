@@ -6,6 +6,7 @@ import inspect
 
 import numpy as np
 import pandas as pd
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from neglog.errors import ModelError
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(40, 2))
 Y = 1 + X @ [0.5, -0.3] + RNG.normal(size=40)
+LAPLACE = dist.Laplace(torch.zeros((), dtype=torch.float64), 1.0)
 FIT = mle(models.gaussian, X, Y)
 
 
@@ -120,3 +122,32 @@ def test_the_warning_names_both_names():
         assert function(old=1) == "1"
     with pytest.warns(FutureWarning, match="`earlier` is now `function`"):
         assert former_function("earlier", function)(new="2") == "2"
+
+
+def test_the_former_name_of_the_quantile_process_warns_and_gives_the_same():
+    with pytest.warns(FutureWarning, match="`quantiles` is now `quantile_process`") as seen:
+        found = neglog.quantiles(X, Y, [0.3, 0.6])
+    assert [warning.filename for warning in seen] == [__file__]
+    known = neglog.quantile_process(X, Y, [0.3, 0.6])
+    assert found.keys() == known.keys()
+    assert all(same(dict(found[tau].params), dict(known[tau].params)) for tau in known)
+    assert "quantiles" not in neglog.__all__
+
+
+def test_the_number_of_iterations_under_its_former_name():
+    many = neglog.mle_batch(models.poisson, X, np.abs(np.stack([Y, 2 * Y])).round())
+    one = mle(models.poisson, X, np.abs(Y).round())
+    for fit, name in ((one, "Fit"), (many, "BatchFit")):
+        with pytest.warns(FutureWarning, match=f"`{name}.steps` is now `{name}.n_iter`"):
+            found = fit.steps
+        assert same(found, fit.n_iter)
+    assert one.n_iter > 0
+
+
+def test_the_size_of_the_grid_of_a_path_under_its_former_name():
+    lasso = neglog.with_priors(models.gaussian, {"mean.weight": LAPLACE})
+    with pytest.warns(FutureWarning, match="`n` of `lasso_path` is now `n_strengths`"):
+        found = neglog.lasso_path(lasso, X, Y, n=3)
+    known = neglog.lasso_path(lasso, X, Y, n_strengths=3)
+    assert len(known.strengths) == 3
+    assert same(dict(found.params), dict(known.params))

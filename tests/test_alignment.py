@@ -39,7 +39,7 @@ def y_of(wrong):
         "posterior": lambda: neglog.posterior(gaussian, X, y, method="laplace", draws=100),
         "priors_for": lambda: neglog.priors_for(gaussian, X, y),
         "prior_predictive": lambda: neglog.prior_predictive(gaussian, X, y, draws=1),
-        "quantiles": lambda: neglog.quantiles(X, y, [0.5]),
+        "quantile_process": lambda: neglog.quantile_process(X, y, [0.5]),
         "lasso_path": lambda: neglog.lasso_path(gaussian, X, y),
         "cross_validate": lambda: cross_validate(gaussian, X, y),
         "log_likelihood": lambda: neglog.log_likelihood(FIT, X, y),

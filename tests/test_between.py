@@ -152,4 +152,4 @@ def test_gradient_steps_stop_where_they_run_to_a_uniform_density(solver: Adam | 
         fit = mle(truncated(models.laplace, lower=0, upper=100), none, y, solver=solver)
     assert not fit.converged
     assert abs(fit.nll - 101 * math.log(100)) < 1e-9
-    assert fit.steps <= 200
+    assert fit.n_iter <= 200

@@ -16,7 +16,7 @@ from neglog.tables import read_table
 from neglog.validation import Validation, cross_validate
 
 DATA = Path(__file__).parent / "data"
-FIT = Fit(models.gaussian, {}, nll=0.0, loss=0.0, converged=True, status="", steps=0, n=2.0, k=0)
+FIT = Fit(models.gaussian, {}, nll=0.0, loss=0.0, converged=True, status="", n_iter=0, n=2.0, k=0)
 REAL = {"gaussian", "heteroscedastic", "huber", "laplace", "logistic", "student_t"}
 REAL_OR_POSITIVE = REAL | {"gamma", "inverse_gaussian", "lognormal", "weibull"}
 """What a positive response that is no whole number is compared under."""

@@ -44,7 +44,7 @@ RATES = mle(models.poisson, X, COUNTS, exposure=W)
 DRAWN = neglog.posterior(models.gaussian, X, Y, method="laplace", draws=100)
 PRIOR = dist.Laplace(torch.zeros((), dtype=torch.float64), 1.0)
 LASSO = flat(with_priors(models.gaussian, {"mean.weight": PRIOR}), "mean.bias", "sigma")
-PATH = neglog.lasso_path(LASSO, X, Y, n=3)
+PATH = neglog.lasso_path(LASSO, X, Y, n_strengths=3)
 DRAWS = neglog.bootstrap(FIT, 40)
 GAUSSIAN = models.gaussian
 TENSOR, DESIGN = torch.tensor(Y), torch.tensor(X)
@@ -138,7 +138,7 @@ CALLS = {
     "quantile": (neglog.quantile, {"fit": FIT, "q": 0.5, **OF_X}),
     "log_likelihood": (neglog.log_likelihood, {"fit": FIT, "x": X, "y": Y}),
     "scores": (neglog.scores, {"fit": FIT, "x": X, "y": Y, "kind": "crps", "uncertainty": True, "draws": 4}),
-    "quantiles": (neglog.quantiles, {**DATA, "taus": [0.5]}),
+    "quantile_process": (neglog.quantile_process, {**DATA, "taus": [0.5]}),
     "lasso_path": (neglog.lasso_path, {"model": LASSO, **DATA, "strengths": [2.0, 1.0]}),
     "LassoPath.fit": (PATH.fit, {"i": 1}),
     "LassoPath.model_at": (PATH.model_at, {"i": 1}),

@@ -24,7 +24,7 @@ from neglog import (
     mle,
     mle_batch,
     models,
-    quantiles,
+    quantile_process,
     truncated,
     with_priors,
 )
@@ -116,7 +116,7 @@ def test_a_mixture_of_two_refuses_a_response_of_two_values() -> None:
 
 def test_quantiles_refuse_a_response_of_zeros() -> None:
     with pytest.raises(UnboundedLikelihoodError, match="every row exactly"):
-        quantiles(_columns(), torch.zeros(ROWS), [0.2, 0.5])
+        quantile_process(_columns(), torch.zeros(ROWS), [0.2, 0.5])
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_path_of_counts_that_are_all_0_is_at_its_border_as_its_fit_is() -> Non
     model = _lasso("zero_inflated_poisson", "log_rate")
     border, path = "largest at the border.*`zero` → 1", "no optimum was certified at 3 strengths"
     with pytest.warns(ConvergenceWarning, match=border), pytest.warns(ConvergenceWarning, match=path):
-        found = lasso_path(model, _columns(), torch.zeros(ROWS), n=3)
+        found = lasso_path(model, _columns(), torch.zeros(ROWS), n_strengths=3)
     assert not found.converged.any()
 
 

@@ -66,7 +66,7 @@ def test_every_model_comes_back_to_the_last_bit(tmp_path: Path, name: str, how: 
     assert isinstance(again, Fit)
     assert again.objective is None
     assert again.formula is None
-    for key in ("nll", "loss", "converged", "status", "steps", "n", "k", "aic", "bic", "columns"):
+    for key in ("nll", "loss", "converged", "status", "n_iter", "n", "k", "aic", "bic", "columns"):
         assert getattr(again, key) == getattr(fit, key), key
     assert set(again.params) == set(fit.params)
     assert all(torch.equal(again.params[site], fit.params[site]) for site in fit.params)

@@ -92,7 +92,7 @@ def test_a_solver_that_stops_early_says_so(solver):
     with pytest.warns(ConvergenceWarning, match="did not converge"):
         fit = mle(models.heteroscedastic, x, y, solver=solver)
     assert not fit.converged
-    assert fit.steps == 2
+    assert fit.n_iter == 2
     assert "2 steps" in fit.status
 
 

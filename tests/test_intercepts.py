@@ -24,7 +24,7 @@ from neglog import (
     predict,
     prior_predictive,
     priors_for,
-    quantiles,
+    quantile_process,
     scores,
     spool,
     summary,
@@ -122,10 +122,10 @@ def test_everything_that_fits_obeys(table: pd.DataFrame, tmp_path: Path) -> None
     assert BIAS not in priors_for(gaussian, x, y)
     for response in (None, y):
         assert BIAS not in prior_predictive(gaussian, x, response, draws=2).draws
-    for fit in quantiles(x, y, [0.3, 0.6]).fits.values():
+    for fit in quantile_process(x, y, [0.3, 0.6]).fits.values():
         assert "quantile.bias" not in fit.params
     prior = {"mean.weight": dist.Laplace(torch.zeros((), dtype=torch.float64), 1.0)}
-    assert BIAS not in lasso_path(with_priors(gaussian, prior), x, y, n=3).params
+    assert BIAS not in lasso_path(with_priors(gaussian, prior), x, y, n_strengths=3).params
 
 
 def test_held_out_rows_are_scored_without_it(table: pd.DataFrame) -> None:

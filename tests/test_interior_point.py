@@ -10,7 +10,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from neglog import flat, map_estimate, mle, models, quantiles, with_priors
+from neglog import flat, map_estimate, mle, models, quantile_process, with_priors
 from neglog.data import prepare
 from neglog.errors import DataError, SingularDesignError, UnboundedLikelihoodError
 from neglog.fitting.choice import choose
@@ -301,7 +301,7 @@ def test_quantiles_are_those_of_single_fits(many, monkeypatch):
     monkeypatch.setattr(InteriorPoint.__init__, "__defaults__", (100, many, None))
     x, y, weights = problem("weighted", 6, 400, 1)
     taus = [0.9, 0.1, 0.5, 0.52, 0.54]
-    fits = quantiles(x, y, taus, weights=weights)
+    fits = quantile_process(x, y, taus, weights=weights)
     assert list(fits) == sorted(taus)
     for tau, fit in fits.items():
         alone = mle(partial(models.quantile, tau=tau), x, y, weights=weights)
@@ -314,20 +314,20 @@ def test_lines_that_cross_are_counted():
     rng = np.random.default_rng(7)
     x = rng.uniform(-1, 1, (200, 1))
     y = x[:, 0] * rng.standard_normal(200)
-    fits = quantiles(x, y, [0.25, 0.75])
+    fits = quantile_process(x, y, [0.25, 0.75])
     lines = {
         tau: fit.params["quantile.bias"].item() + x[:, 0] * fit.params["quantile.weight"].item()
         for tau, fit in fits.items()
     }
     crossed = int((lines[0.75] < lines[0.25]).sum())
     assert dict(fits.crossings) == ({(0.25, 0.75): crossed} if crossed else {})
-    few = quantiles(x[:12], y[:12], [0.4, 0.5, 0.6])
+    few = quantile_process(x[:12], y[:12], [0.4, 0.5, 0.6])
     assert "cross" in few.note
-    assert quantiles(x, y + 100 * (y > 0), [0.1, 0.9]).note == ""
+    assert quantile_process(x, y + 100 * (y > 0), [0.1, 0.9]).note == ""
 
 
 def test_quantiles_need_a_tau_between_0_and_1():
     x, y, _ = problem("normal", 8, 30, 1)
     for taus in ([], [0.5, 1.0], [float("nan")]):
         with pytest.raises(DataError, match="`taus` needs quantiles between 0 and 1"):
-            quantiles(x, y, taus)
+            quantile_process(x, y, taus)

@@ -123,7 +123,7 @@ ENTRIES = {
     "guide": lambda: FIT.guide,
     "svi": lambda: quiet(lambda: neglog.mle(models.gaussian, X, Y, solver=SVI(steps=5)).params),
     "adam": lambda: quiet(lambda: neglog.mle(models.gaussian, X, Y, solver=Adam(steps=5)).params),
-    "quantiles": lambda: neglog.quantiles(X, Y, [0.25, 0.5])[0.25].params,
+    "quantile_process": lambda: neglog.quantile_process(X, Y, [0.25, 0.5])[0.25].params,
     "mle_batch": lambda: neglog.mle_batch(models.poisson, X, COUNT).params,
     "standard errors": lambda: BATCH.standard_errors,
     "batch interval": lambda: BATCH.interval(),
@@ -496,7 +496,7 @@ def bars(function):
 SOURCES = str(Path(neglog.__file__).parent)
 INTERRUPTED = {
     "mle": ENTRIES["mle"],
-    "quantiles": ENTRIES["quantiles"],
+    "quantile_process": ENTRIES["quantile_process"],
     "mle_batch": ENTRIES["mle_batch"],
     "lasso_path": SLOW["lasso_path"],
     "bootstrap": ENTRIES["bootstrap"],

@@ -317,7 +317,7 @@ def test_the_corner_of_an_elastic_net_is_its_density_and_its_information():
 def test_the_path_is_scikit_learns(share, n, p):
     x, y = problem("gaussian", n, p, 7)
     prior = elastic_net(share, 1 - share) if share < 1 else laplace(1.0)
-    path = lasso_path(penalised("gaussian", prior), x, y, n=40, ratio=1e-2)
+    path = lasso_path(penalised("gaussian", prior), x, y, n_strengths=40, ratio=1e-2)
     centred, settings = x - x.mean(0), {"alphas": 40, "eps": 1e-2, "tol": 1e-15, "max_iter": 1_000_000}
     alphas, weights, *_ = (
         enet_path(centred, y - y.mean(), l1_ratio=share, **settings)
@@ -344,14 +344,14 @@ PATHS = {
 def test_every_point_of_the_path_is_a_map_estimate(name):
     family = name if name in FAMILIES else "gaussian"
     x, y = problem(family, 100, 6, 12)
-    path = lasso_path(PATHS[name], x, y, n=12, ratio=1e-2)
+    path = lasso_path(PATHS[name], x, y, n_strengths=12, ratio=1e-2)
     assert path.converged.all()
     assert path.nonzeros[0] == 0
     for i in (1, 4, 11):  # at the first a coefficient is about to leave its corner, by rounding
         cold = map_estimate(path.model_at(i), x, y)
         fit = path.fit(i)
         assert fit.converged
-        assert fit.steps <= 1
+        assert fit.n_iter <= 1
         for found in (cold, fit):
             assert path.nll[i].item() == pytest.approx(found.nll, rel=1e-11)
             assert path.k[i] == found.k
@@ -368,7 +368,7 @@ def test_every_point_of_the_path_is_a_map_estimate(name):
 
 def test_the_path_is_continuous():
     x, y = problem("poisson", 60, 10, 6)
-    path = lasso_path(penalised("poisson", laplace(1.0)), x, y, n=60, ratio=1e-2)
+    path = lasso_path(penalised("poisson", laplace(1.0)), x, y, n_strengths=60, ratio=1e-2)
     steps = path.params["log_rate.weight"].diff(dim=0).abs().amax(1)
     # In steps of 8 % nothing jumps: no step is much of the whole way.
     assert steps.max() < 0.15 * path.params["log_rate.weight"].abs().max()
@@ -377,7 +377,7 @@ def test_the_path_is_continuous():
 
 def test_a_free_sigma_changes_the_alpha_that_a_strength_amounts_to():
     x, y = problem("gaussian", 120, 6, 9)
-    path = lasso_path(PATHS["sigma free"], x, y, n=8, ratio=0.05)
+    path = lasso_path(PATHS["sigma free"], x, y, n_strengths=8, ratio=0.05)
     for i in range(8):
         sigma, strength = float(path.params["sigma"][i]), float(path.strengths[i])
         alpha = losses.lasso_alpha(sigma, 1 / strength, len(y))
@@ -393,7 +393,7 @@ def test_a_quadratic_is_read_from_the_rows_once(monkeypatch, family, most):
         own = getattr(Coordinates, name)
         monkeypatch.setattr(Coordinates, name, lambda self, z, own=own: calls.append(1) or own(self, z))
     x, y = problem(family, 60, 5, 0)
-    path = lasso_path(penalised(family, laplace(1.0)), x, y, n=25)
+    path = lasso_path(penalised(family, laplace(1.0)), x, y, n_strengths=25)
     assert len(path.strengths) == 25
     assert len(calls) <= most
     assert (len(calls) > 25) == (family == "poisson")
@@ -402,7 +402,7 @@ def test_a_quadratic_is_read_from_the_rows_once(monkeypatch, family, most):
 def test_the_path_ends_where_the_likelihood_has_no_maximum():
     x, y = problem("gaussian", 12, 30, 2)
     with pytest.warns(ConvergenceWarning, match="path ended early: at strength .* has no maximum"):
-        path = lasso_path(PATHS["sigma free"], x, y, n=30)
+        path = lasso_path(PATHS["sigma free"], x, y, n_strengths=30)
     assert 0 < len(path.strengths) < 30
     assert path.converged.all()
     assert all(len(values) == len(path.strengths) for values in path.params.values())
@@ -411,7 +411,7 @@ def test_the_path_ends_where_the_likelihood_has_no_maximum():
 def test_a_path_is_not_pickled():
     x, y = problem("gaussian", 30, 2, 0)
     with pytest.raises(TypeError, match="not pickled"):
-        lasso_path(PATHS["gaussian"], x, y, n=2).__getstate__()
+        lasso_path(PATHS["gaussian"], x, y, n_strengths=2).__getstate__()
 
 
 # The quadratic in memory
@@ -589,10 +589,10 @@ def test_strengths_are_positive_and_descending(strengths):
         lasso_path(PATHS["gaussian"], x, y, strengths=strengths)
 
 
-@pytest.mark.parametrize("grid", [{"n": 0}, {"ratio": 0.0}, {"ratio": 1.0}, {"ratio": math.nan}])
+@pytest.mark.parametrize("grid", [{"n_strengths": 0}, {"ratio": 0.0}, {"ratio": 1.0}, {"ratio": math.nan}])
 def test_a_grid_needs_points_and_a_length(grid):
     x, y = problem("gaussian", 20, 2, 0)
-    with pytest.raises(DataError, match="`n` must be at least 1 and `ratio` between 0 and 1"):
+    with pytest.raises(DataError, match="`n_strengths` must be at least 1 and `ratio` between 0 and 1"):
         lasso_path(PATHS["gaussian"], x, y, **grid)
 
 

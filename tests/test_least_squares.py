@@ -58,7 +58,7 @@ def test_what_only_looks_like_one_is_not(change):
 
 def test_a_scale_of_another_form_is_fitted_by_steps():
     fit = mle(partial(variant, lambda mean, sigma: (mean, 2 * sigma)), X, Y)
-    assert fit.steps > 0
+    assert fit.n_iter > 0
     torch.testing.assert_close(2 * fit.params["sigma"], mle(models.gaussian, X, Y).params["sigma"])
 
 
@@ -73,7 +73,7 @@ def test_other_families_and_heads_are_not():
 def test_it_is_least_squares_without_a_step(weights, intercept):
     zero = {"mean.bias": torch.tensor(0.0, dtype=torch.float64)}
     fit = mle(models.gaussian if intercept else pyro.condition(models.gaussian, zero), X, Y, weights=weights)
-    assert (fit.steps, fit.converged) == (0, True)
+    assert (fit.n_iter, fit.converged) == (0, True)
     each = np.ones(60) if weights is None else weights
     columns = np.column_stack([np.ones(60), X]) if intercept else X
     best = np.linalg.lstsq(columns * np.sqrt(each)[:, None], Y * np.sqrt(each), rcond=None)[0]
@@ -87,7 +87,7 @@ def test_it_is_least_squares_without_a_step(weights, intercept):
 def test_a_known_scale_stays():
     known = pyro.condition(models.gaussian, {"sigma": torch.tensor(2.0, dtype=torch.float64)})
     fit = mle(known, X, Y)
-    assert fit.steps == 0
+    assert fit.n_iter == 0
     best = mle(models.gaussian, X, Y)
     torch.testing.assert_close(fit.params["mean.weight"], best.params["mean.weight"], rtol=1e-11, atol=0)
 
@@ -100,7 +100,7 @@ def test_a_ridge_of_known_scale_takes_no_step(weights, of_bias):
     known = pyro.condition(with_priors(models.gaussian, priors), {"sigma": torch.tensor(2.0).double()})
     model = known if of_bias else flat(known, "mean.bias")
     fit = map_estimate(model, X, Y, weights=weights)
-    assert (fit.steps, fit.converged) == (0, True)
+    assert (fit.n_iter, fit.converged) == (0, True)
     each, columns = np.ones(60) if weights is None else weights, np.column_stack([np.ones(60), X])
     precision = np.r_[float(of_bias) / 9.0, spread.numpy() ** -2.0]
     curvature = columns.T @ (each[:, None] * columns) / 4.0 + np.diag(precision)
@@ -117,12 +117,12 @@ def test_a_ridge_whose_strength_is_a_parameter_takes_steps():
         width = pyro.sample("width", dist.Gamma(torch.tensor(20.0).double(), 0.1))
         return with_priors(known, {"mean.weight": dist.Normal(torch.tensor(0.0).double(), width)})(x, y)
 
-    assert map_estimate(model, X, Y).steps > 0
+    assert map_estimate(model, X, Y).n_iter > 0
 
 
 def test_priors_that_count_are_not_passed_over():
     fit = map_estimate(models.gaussian, X, Y)
-    assert fit.steps > 0
+    assert fit.n_iter > 0
     assert (
         fit.loss
         < map_estimate(models.gaussian, X, Y, start=dict(mle(models.gaussian, X, Y).params)).loss + 1e-9

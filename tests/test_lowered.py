@@ -366,7 +366,7 @@ def test_adam_certifies_an_optimum():
     x, y = sample()
     fit = mle(models.gaussian, x, y, solver=Adam())
     assert fit.converged
-    assert fit.steps == len(fit.history) == 2000
+    assert fit.n_iter == len(fit.history) == 2000
     assert "standard errors from an optimum" in fit.status
     assert fit.nll == pytest.approx(mle(models.gaussian, x, y).nll, abs=5e-5)  # ½ · 0.01²
 
@@ -374,7 +374,7 @@ def test_adam_certifies_an_optimum():
 def test_adam_stops_early():
     x, y = sample()
     fit = mle(models.gaussian, x, y, solver=Adam(steps=3000, patience=50))
-    assert fit.steps < 1500
+    assert fit.n_iter < 1500
     assert fit.nll == pytest.approx(mle(models.gaussian, x, y).nll, abs=1e-2)
 
 

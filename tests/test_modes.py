@@ -219,7 +219,7 @@ def test_the_default_solver_trains_networks_that_depend_on_their_mode(monkeypatc
 
     monkeypatch.setattr("neglog.fitting.choice.Adam", Short)
     fit = map_estimate(on_features(models.gaussian, trunk("batch norm")), X, Y)
-    assert fit.steps == 3
+    assert fit.n_iter == 3
     assert "in training mode" in fit.status
 
 

@@ -318,7 +318,7 @@ def test_steps_that_run_out_claim_nothing():
     model, y = CASES["gaussian"]
     with pytest.warns(ConvergenceWarning, match="stopped: gradient"):
         fit = map_estimate(model, X, y, solver=VariableProjection(max_steps=3))
-    assert (fit.converged, fit.steps, len(fit.history)) == (False, 3, 4)
+    assert (fit.converged, fit.n_iter, len(fit.history)) == (False, 3, 4)
 
 
 def test_without_a_matrix_the_steps_are_those_of_the_projected_loss(monkeypatch):
@@ -353,7 +353,7 @@ def test_a_start_counts_for_the_trunk():
     model, y = CASES["known scale"]
     fit = map_estimate(model, X, y, solver=VariableProjection())
     again = map_estimate(model, X, y, solver=VariableProjection(), start=dict(fit.params))
-    assert again.steps == 0
+    assert again.n_iter == 0
     assert again.loss == pytest.approx(fit.loss, rel=EXACT)
 
 

@@ -74,7 +74,7 @@ def test_classes_and_wrappers_take_the_same_road(name, wrap):
     first = mle(written(ours), X, Y)
     again = mle(written(theirs, "eta", "s", WRAPPERS[wrap]), X, Y)
     assert first.status == again.status
-    assert first.steps == again.steps
+    assert first.n_iter == again.n_iter
     for old, new in (("mean.weight", "eta.weight"), ("mean.bias", "eta.bias"), ("sigma", "s")):
         torch.testing.assert_close(first.params[old], again.params[new], rtol=1e-12, atol=1e-12)
     errors = summary(first)["std_error"].to_numpy(), summary(again)["std_error"].to_numpy()
@@ -86,7 +86,7 @@ def test_wrappers_take_the_same_road_in_batches(wrap):
     y = torch.stack([Y, -Y])
     first = mle_batch(written(distributions.Normal), X, y)
     again = mle_batch(written(dist.Normal, "eta", "s", WRAPPERS[wrap]), X, y)
-    assert torch.equal(first.steps, again.steps)
+    assert torch.equal(first.n_iter, again.n_iter)
     torch.testing.assert_close(first.params["sigma"], again.params["s"], rtol=1e-12, atol=0)
 
 

@@ -104,7 +104,7 @@ def test_an_optimiser_serves_many_fits_and_keeps_no_state():
 def test_history_is_the_loss_step_by_step():
     x, y = sample()
     fit = mle(models.gaussian, x, y, solver=fast_svi())
-    assert len(fit.history) == fit.steps == 200
+    assert len(fit.history) == fit.n_iter == 200
     assert fit.history[-1] == pytest.approx(fit.loss, rel=1e-9)
     assert fit.history[0] > fit.history[-1]
 
@@ -112,7 +112,7 @@ def test_history_is_the_loss_step_by_step():
 def test_early_stopping():
     x, y = sample()
     fit = mle(models.gaussian, x, y, solver=SVI(steps=3000, patience=50))
-    assert fit.steps < 3000
+    assert fit.n_iter < 3000
     assert fit.nll == pytest.approx(mle(models.gaussian, x, y).nll, abs=1e-2)
 
 

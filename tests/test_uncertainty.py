@@ -387,6 +387,7 @@ def test_the_table_says_what_it_is():
         "status",
         "level",
         "interval",
+        "cov_type",
         "kind",
     }
     assert set(found.attrs) == facts

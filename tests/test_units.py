@@ -13,7 +13,7 @@ import torch
 from table import TABLE
 
 import neglog
-from neglog import map_estimate, mle, mle_batch, models, posterior, quantiles
+from neglog import map_estimate, mle, mle_batch, models, posterior, quantile_process
 from neglog.errors import ConvergenceWarning, DataError, SingularDesignError, UnboundedLikelihoodError
 from neglog.handlers import with_priors
 from neglog.objective import blocks
@@ -78,7 +78,7 @@ ENTRIES = {
     "mle_batch": lambda x, y: mle_batch(models.gamma, x, torch.stack([y.sign(), y])),
     "posterior": lambda x, y: posterior(models.gamma, x, y, method="laplace", draws=100),
     "priors_for": lambda x, y: neglog.priors_for(models.gamma, x, y),
-    "quantiles": lambda x, y: quantiles(x, y, [0.5]),
+    "quantile_process": lambda x, y: quantile_process(x, y, [0.5]),
     "cross_validate": lambda x, y: cross_validate(models.gamma, x, y, folds=2),
     "lasso_path": lambda x, y: neglog.lasso_path(
         with_priors(models.gamma, {"log_mean.weight": dist.Laplace(torch.zeros((), dtype=x.dtype), 1.0)}),

@@ -416,7 +416,7 @@ def test_a_covariance_of_few_rows_that_the_mean_follows_is_given_up_soon(fit):
     with pytest.warns(ConvergenceWarning, match="follows"):
         found = fit(models.multivariate_heteroscedastic, x, y)
     assert not found.converged
-    assert found.steps <= 40  # it took 200
+    assert found.n_iter <= 40  # it took 200
     assert "of 8 rows" in found.status
     assert "(row " in found.status
 

@@ -4,12 +4,23 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+FORMER = {"quantiles": "quantile_process"}
+"""Former name of a function -> its current name."""
+
 
 def __getattr__(name: str) -> Any:
     """What `__init__.pyi` names, imported when it is first used: `neglog --help` does not wait for torch."""
     import lazy_loader  # on first use too: the command line handles interrupts before anything slow
 
-    find, listed, names = lazy_loader.attach_stub(__name__, __file__)
+    attached, listed, names = lazy_loader.attach_stub(__name__, __file__)
+
+    def find(name: str) -> Any:
+        if name in FORMER:
+            from neglog.aliases import former_function
+
+            return former_function(name, attached(FORMER[name]))
+        return attached(name)
+
     globals().update(__getattr__=find, __dir__=listed, __all__=names)
     return names if name == "__all__" else find(name)
 

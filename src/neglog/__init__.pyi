@@ -20,7 +20,7 @@ from .exchange.inference_data import to_arviz
 from .exchange.pyro_samples import from_pyro
 from .fitting.fit import Fit, map_estimate, mle
 from .fitting.lasso import LassoPath, lasso_path
-from .fitting.quantiles import Quantiles, quantiles
+from .fitting.quantiles import Quantiles, quantile_process
 from .handlers import censored, flat, masked, on_features, truncated, weighted, with_priors
 from .networks.laplace import LaplaceApproximation, laplace_approximation
 from .prediction.intervals import interval, quantile
@@ -81,7 +81,7 @@ __all__ = [
     "prior_predictive",
     "priors_for",
     "quantile",
-    "quantiles",
+    "quantile_process",
     "score_test",
     "scores",
     "solvers",

@@ -238,10 +238,11 @@ def finite(value: Any) -> float | None:
 
 def _numbers(fit: Fit | None) -> Mapping[str, Any]:
     if fit is None:
-        return dict.fromkeys(("n", "k", "nll", "aic", "bic", "converged", "status", "steps"))
+        return dict.fromkeys(("n", "k", "nll", "aic", "bic", "converged", "status", "n_iter", "steps"))
     return {
         **{name: finite(getattr(fit, name)) for name in ("n", "nll", "aic", "bic")},
-        **{name: getattr(fit, name) for name in ("k", "converged", "status", "steps")},
+        **{name: getattr(fit, name) for name in ("k", "converged", "status", "n_iter")},
+        "steps": fit.n_iter,  # its former name, for one release
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neglog.aliases import former_argument
+from neglog.aliases import former_argument, former_attribute
 from neglog.arguments import choice, flag, share
 from neglog.batches.existence import have_marked_rows, have_separated_classes, runs_away
 from neglog.batches.layout import (
@@ -64,7 +64,7 @@ class BatchFit:
         converged: whether an optimum was certified, `(S,)`. Where it was not (separated classes, a perfect
             fit, dependent columns) the numbers are finite and no estimates; where a constant runs to its
             border, the coefficients are those of the limit.
-        steps: steps that the solver took for each, `(S,)`.
+        n_iter: the number of iterations of the solver for each, `(S,)`.
         covariance: of the unconstrained parameters, `(S, K, K)`, in the order of `sites`, or None: the
             inverse of the observed information, as `neglog.covariance` has it. Where there is none (no
             optimum, a direction without information) the variances are infinite.
@@ -75,9 +75,11 @@ class BatchFit:
     params: Mapping[str, Tensor]
     nll: Tensor
     converged: Tensor
-    steps: Tensor
+    n_iter: Tensor
     covariance: Tensor | None = field(default=None, repr=False)
     sites: tuple[Site, ...] = field(default=(), repr=False)
+
+    steps = former_attribute("steps", "n_iter")
 
     @property
     @isolated

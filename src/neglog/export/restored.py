@@ -91,7 +91,8 @@ def _numbers(document: Mapping[str, Any], size: int) -> dict[str, Any]:
     """The numbers of a fit of `size` free parameters."""
     found: dict[str, Any] = {
         **{name: float(number(name, document[name])) for name in ("nll", "loss", "n")},
-        **{name: whole(name, document[name]) for name in ("steps", "k")},
+        "n_iter": whole("steps", document["steps"]),
+        "k": whole("k", document["k"]),
         "converged": flag("converged", document["converged"]),
         "status": line("status", document["status"]),
     }

@@ -13,6 +13,7 @@ import torch
 from pyro.infer.autoguide.initialization import init_to_value
 from torch import Tensor
 
+from neglog.aliases import former_attribute
 from neglog.arguments import flag, text
 from neglog.conversion import named_values
 from neglog.data import ALL, Columns, Data, prepare_fit
@@ -77,7 +78,7 @@ class Fit:
         nll: minus the log-likelihood of the rows, in nats, with weights and every constant.
         loss: the SVI loss: `nll` for `mle`, `nll` minus the log prior for `map_estimate`.
         converged: whether the solver certified an optimum; `status` says how, or why not.
-        steps: steps that the solver took.
+        n_iter: the number of iterations of the solver.
         n: the number of observations, the sum of the weights.
         k: the number of free parameters: without those that a prior holds exactly at its corner.
         keywords: what else each row had, such as ``("exposure",)``.
@@ -97,7 +98,7 @@ class Fit:
     loss: float
     converged: bool
     status: str
-    steps: int
+    n_iter: int
     n: float
     k: int
     keywords: tuple[str, ...] = ()
@@ -108,6 +109,8 @@ class Fit:
     buffers: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     objective: Objective | None = field(default=None, repr=False, compare=False)
     coordinates: Coordinates | None = field(default=None, repr=False, compare=False)
+
+    steps = former_attribute("steps", "n_iter")
 
     @property
     def aic(self) -> float:
@@ -387,7 +390,7 @@ def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | Non
         loss=nll + prior,
         converged=solution.converged,
         status=solution.status,
-        steps=solution.steps,
+        n_iter=solution.steps,
         n=objective.data.count,
         k=objective.size - int(at_corners(objective, theta).sum()),
         keywords=tuple(objective.data.keywords),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neglog.aliases import former_argument
 from neglog.arguments import whole, written
 from neglog.conversion import to_tensor
 from neglog.data import prepare_fit
@@ -100,6 +101,7 @@ class LassoPath:
         raise TypeError("a LassoPath is not pickled; save its tensors.")
 
 
+@former_argument("n", "n_strengths")
 @isolated
 def lasso_path(
     model: Model,
@@ -107,7 +109,7 @@ def lasso_path(
     y: Any,
     *,
     strengths: Sequence[float] | Tensor | None = None,
-    n: int = 100,
+    n_strengths: int = 100,
     ratio: float = 1e-3,
     weights: Any = None,
     **keywords: Any,
@@ -129,7 +131,7 @@ def lasso_path(
         x, y, weights, keywords: as for `map_estimate`. Columns of other units need priors of other
             scales, or standardising: nothing is standardised here.
         strengths: what to multiply l1 and l2 of the priors by, descending, or None for the grid.
-        n: how many strengths the grid has.
+        n_strengths: the number of strengths of the grid.
         ratio: the last strength of the grid by the first.
 
     Raises:
@@ -153,7 +155,7 @@ def lasso_path(
             [2.5000, 0.5000]], dtype=torch.float64)
     """
     given = None if strengths is None else _checked(strengths)
-    _check_grid(n, ratio, given)
+    _check_grid(n_strengths, ratio, given)
     data = prepare_fit(x, y, weights=weights, roles=roles_of(model, keywords, lasso_path), **keywords)
     problem, start = _penalised(Objective(model, data))
     curve = problem.curve or _curve(problem, start)
@@ -163,7 +165,7 @@ def lasso_path(
     least = math.inf if given is not None else _least_strength(problem, null.z[0])
     # Where no column has a slope at the null model, it may be since that has no maximum.
     exists = least > 0 or map_estimate(model, **arguments).converged
-    grid = _grid(least if exists else 1.0, n, ratio) if given is None else given
+    grid = _grid(least if exists else 1.0, n_strengths, ratio) if given is None else given
     points = path(null.z[0], grid)
     points = replace(points, converged=points.converged & exists)
     _warn(problem.coordinates.objective.name, grid, points)
@@ -207,18 +209,20 @@ def _checked(strengths: Sequence[float] | Tensor) -> Tensor:
     return grid
 
 
-def _check_grid(n: int, ratio: float, given: Tensor | None) -> None:
-    if given is None and not (n >= 1 and 0 < ratio < 1):
-        raise DataError(f"`n` must be at least 1 and `ratio` between 0 and 1; they are {n} and {ratio:g}.")
+def _check_grid(size: int, ratio: float, given: Tensor | None) -> None:
+    if given is None and not (size >= 1 and 0 < ratio < 1):
+        raise DataError(
+            f"`n_strengths` must be at least 1 and `ratio` between 0 and 1; they are {size} and {ratio:g}."
+        )
 
 
-def _grid(first: float, n: int, ratio: float) -> Tensor:
+def _grid(first: float, size: int, ratio: float) -> Tensor:
     if first == 0:
         raise DataError(
             "every coefficient is at its prior's location whatever the strength: no column tells anything of "
             "`y`. Leave the columns out, or look for what made `y` or `x` constant."
         )
-    return first * torch.logspace(0, math.log10(ratio), n, dtype=torch.float64)
+    return first * torch.logspace(0, math.log10(ratio), size, dtype=torch.float64)
 
 
 def _curve(problem: Penalised, z: Tensor) -> Parabola | None:

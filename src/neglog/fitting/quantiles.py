@@ -56,8 +56,8 @@ class Quantiles(Mapping[float, Fit]):
 
 
 @isolated
-def quantiles(x: Any, y: Any, taus: Iterable[float], *, weights: Any = None) -> Quantiles:
-    """Linear quantile regression at many quantiles: what `mle` says of each, sharing the work.
+def quantile_process(x: Any, y: Any, taus: Iterable[float], *, weights: Any = None) -> Quantiles:
+    """The quantile process: linear regressions at many quantiles, each as by `mle`, sharing the work.
 
     The data are read and the design is decomposed once. Each fit is an exact vertex, certified on all rows
     just as that of `mle` is; of many rows, those that decide it are sought next to the line of the quantile
@@ -80,7 +80,7 @@ def quantiles(x: Any, y: Any, taus: Iterable[float], *, weights: Any = None) -> 
     >>> import torch
     >>> x = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0], dtype=torch.float64)[:, None]
     >>> y = torch.tensor([1.0, 0.0, 3.0, 2.0, 6.0, 3.0, 9.0], dtype=torch.float64)
-    >>> fits = quantiles(x, y, [0.3, 0.6])
+    >>> fits = quantile_process(x, y, [0.3, 0.6])
     >>> {tau: round(fit.params["quantile.weight"].item(), 4) for tau, fit in fits.items()}
     {0.3: 0.75, 0.6: 1.5}
     """
