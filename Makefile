@@ -21,7 +21,7 @@ FAST := $(patsubst %,tests/test_%.py,likelihood losses structure choice formula 
 	tests/test_architecture.py::test_imports_go_one_way tests/test_architecture.py::test_the_map_has_every_package \
 	tests/test_figures.py
 
-.PHONY: help demo lint test test-fast arviz bench format clean
+.PHONY: help demo lint test test-fast arviz bench tables format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -57,6 +57,9 @@ endif
 
 bench: .venv-bench/installed  ## time neglog beside its peers and write docs/benchmarks.md: hours
 	.venv-bench/bin/python tests/benchmarks/bench.py $(BENCH)
+
+tables: .venv/installed-dev  ## write the tables of models in the documents, from what the models declare
+	$(BIN)/python tests/loss_tables.py
 
 format: .venv/installed-dev  ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import neglog
 from neglog import datasets, export, models, predict
-from neglog.cli.commands import MODELS, app
+from neglog.cli.commands import app
 from neglog.comparison import Entry
 from neglog.errors import ConvergenceWarning
 from neglog.tables import read_table
@@ -594,7 +594,7 @@ def test_help_does_not_wait_for_the_libraries() -> None:
 
 
 def test_help_lists_the_models():
-    assert MODELS.split(", ") == models.__all__
+    assert len(models.__all__) > 20
     for command in ([], ["fit"]):
         shown = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).stdout
         assert set(models.__all__) <= set(re.findall(r"\w+", shown))

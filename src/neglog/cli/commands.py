@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from neglog import models
 from neglog.cli import INTERRUPTED
 from neglog.errors import ConvergenceWarning, DataError, NeglogError
 from neglog.usage import Command, Commands, say
@@ -30,15 +31,8 @@ if TYPE_CHECKING:  # Everything else is imported where it is used, or `neglog --
     from neglog.comparison import Comparison, Kind
     from neglog.formula import Learned
 
-MODELS = (
-    "bernoulli, beta, binomial, categorical, gamma, gaussian, gaussian_mixture, heteroscedastic, huber, "
-    "inverse_gaussian, laplace, logistic, lognormal, multivariate_gaussian, multivariate_heteroscedastic, "
-    "negative_binomial, ordinal, poisson, quantile, student_t, weibull, zero_inflated_negative_binomial, "
-    "zero_inflated_poisson"
-)
-"""The names of `neglog.models`, which cannot be imported without torch."""
 EPILOG = (
-    f"Models: {MODELS}.\n\n"
+    f"Models: {', '.join(models.__all__)}.\n\n"
     "Exit codes: 0 a result; 1 a fit that did not converge; 2 a request that cannot be met."
 )
 
@@ -123,7 +117,9 @@ def _options(
 def fit(
     data: Data,
     formula: FormulaText,
-    model: Annotated[str, typer.Option("--model", "-m", help=f"One of: {MODELS}.", show_default=False)],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help=f"One of: {', '.join(models.__all__)}.", show_default=False)
+    ],
     also: Also = None,
     map: Annotated[
         bool, typer.Option("--map", help="Maximum a posteriori, with the model's priors.")

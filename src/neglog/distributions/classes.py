@@ -55,9 +55,7 @@ class Categorical(dist.Categorical):
         return super().sample(sample_shape).to(self.logits.dtype)
 
 
-register(
-    Family(Categorical, same=lambda d: Categorical(logits=d.logits), loss="the cross-entropy", ordered=False)
-)
+register(Family(Categorical, same=lambda d: Categorical(logits=d.logits), ordered=False))
 
 
 class _NeverFalling(constraints.Constraint):
@@ -158,7 +156,7 @@ class Ordered(Counts, Compound):
             return (uniform.unsqueeze(-1) < beyond).sum(-1).to(beyond.dtype)
 
 
-register(Family(Ordered, loss="the cumulative-logit loss"))
+register(Family(Ordered))
 
 
 def _log_width(step: Tensor) -> Tensor:

@@ -139,7 +139,6 @@ register(
         ("logits",),
         lambda d: Bernoulli(logits=d.logits),
         information.bernoulli,
-        loss="the binary cross-entropy",
     )
 )
 
@@ -193,9 +192,7 @@ class Poisson(Counts, dist.Poisson):
         return self._log_outside(value, (upper, lower))
 
 
-register(
-    Family(Poisson, ("rate",), lambda d: Poisson(d.rate), information.poisson, loss="the Poisson deviance")
-)
+register(Family(Poisson, ("rate",), lambda d: Poisson(d.rate), information.poisson))
 
 
 def _shares_seen(y: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -282,7 +279,6 @@ register(
         ("logits",),
         lambda d: Binomial(d.total_count, logits=d.logits),
         information.binomial,
-        loss="the binomial deviance",
     )
 )
 
@@ -414,6 +410,5 @@ register(
         NegativeBinomial2,
         ("mean", "dispersion"),
         information=information.negative_binomial,
-        loss="the negative binomial deviance",
     )
 )

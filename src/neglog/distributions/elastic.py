@@ -152,4 +152,4 @@ class ElasticNet(Univariate):
         return self.log_normaliser + 1 - 0.5 * self.l2 * self.variance
 
 
-register(Family(ElasticNet, loss="the elastic net"))
+register(Family(ElasticNet))

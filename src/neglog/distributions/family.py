@@ -44,7 +44,6 @@ class Family:
         same: builds one from a distribution of the class of the same name in Pyro or torch.
         information: the Fisher information: a function of the distribution and of its parameters `(N,)`.
         crps: the function of scoringrules that has the CRPS of y and the parameters in closed form.
-        loss: the loss that minus its log-density replaces.
         location, scale: the attributes that are a location and a scale.
         standard: the loss of a standardised residual, where location and scale are all parameters.
         ordered: whether the order of its values has a meaning; classes without one have no quantiles.
@@ -56,7 +55,6 @@ class Family:
     same: Callable[[Any], Any] | None = None
     information: Callable[..., Entries] | None = None
     crps: str | None = None
-    loss: str = ""
     location: str | tuple[str, ...] = ("location", "loc")
     scale: str | tuple[str, ...] = "scale"
     standard: Standard | None = None

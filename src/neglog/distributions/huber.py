@@ -197,4 +197,4 @@ class Huber(Univariate):
         return torch.log(self.scale * (core + tails)) + (0.5 * core + tails) / (core + tails)
 
 
-register(Family(Huber, loss="Huber's loss"))
+register(Family(Huber))

@@ -126,6 +126,4 @@ class NormalMixture(Compound):
         return value - (reached - reached.detach()) / height
 
 
-register(
-    Family(NormalMixture, ("means", "sigmas", "probs"), crps="crps_mixnorm", loss="the mixture density loss")
-)
+register(Family(NormalMixture, ("means", "sigmas", "probs"), crps="crps_mixnorm"))

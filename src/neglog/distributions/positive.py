@@ -111,7 +111,6 @@ register(
         lambda d: LogNormal(d.loc, d.scale),
         information.location_scale(1.0, 2.0),
         crps="crps_lognormal",
-        loss="the squared error of the logarithm",
     )
 )
 
@@ -163,7 +162,6 @@ register(
         lambda d: Gamma(d.concentration, d.rate),
         information.gamma,
         crps="crps_gamma",
-        loss="the Gamma deviance",
     )
 )
 
@@ -263,7 +261,6 @@ register(
         InverseGaussian,
         ("mean", "concentration"),
         information=information.inverse_gaussian,
-        loss="the inverse Gaussian deviance",
     )
 )
 
@@ -324,7 +321,6 @@ register(
         ("scale", "concentration"),
         lambda d: Weibull(d.scale, d.concentration),
         information.weibull,
-        loss="the Weibull loss of lifetimes",
         others=dict.fromkeys(
             (dist.Exponential, torch.distributions.Exponential),
             lambda d: Weibull(1 / d.rate, torch.ones_like(d.rate)),
@@ -403,6 +399,5 @@ register(
         lambda d: Beta(d.concentration1, d.concentration0),
         information.beta,
         crps="crps_beta",
-        loss="the Beta loss of shares",
     )
 )

@@ -94,7 +94,6 @@ register(
         lambda d: Normal(d.loc, d.scale),
         information.location_scale(1.0, 2.0),
         crps="crps_normal",
-        loss="the squared error",
         standard=Standard(
             0.5 * math.log(2 * math.pi), lambda r: 0.5 * r.square(), lambda r: r, torch.ones_like
         ),
@@ -147,7 +146,6 @@ register(
         lambda d: Laplace(d.loc, d.scale),
         information.location_scale(1.0, 1.0),
         crps="crps_laplace",
-        loss="the absolute error",
         standard=Standard(math.log(2), torch.abs, torch.sign, torch.zeros_like),
     )
 )
@@ -216,7 +214,6 @@ register(
         lambda d: StudentT(d.df, d.loc, d.scale),
         information.student,
         crps="crps_t",
-        loss="log(1 + u² / df)",
     )
 )
 
@@ -304,7 +301,6 @@ register(
         lambda d: Logistic(d.loc, d.scale),
         information.location_scale(1 / 3, (3 + math.pi**2) / 9),
         crps="crps_logistic",
-        loss="log cosh",
     )
 )
 
@@ -393,6 +389,5 @@ register(
         AsymmetricLaplace,
         ("location", "scale"),
         information=information.asymmetric_laplace,
-        loss="the pinball loss",
     )
 )

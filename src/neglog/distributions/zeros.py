@@ -130,4 +130,4 @@ class ZeroInflated(Counts, Compound):
             return counts * (torch.rand(counts.shape, dtype=counts.dtype) >= self.zero)
 
 
-register(Family(ZeroInflated, loss="the zero-inflated loss of counts"))
+register(Family(ZeroInflated))

@@ -1,107 +1,43 @@
-"""The public names of the losses, and where they are defined."""
+"""The public names of the losses, and the modules that define them."""
 
-from .classes import (
-    categorical_nll,
-    ordinal_nll,
-)
-from .counted import (
-    bernoulli_nll,
-    beta_nll,
-    binomial_nll,
-    gamma_nll,
-    negative_binomial_nll,
-    poisson_nll,
-)
-from .known import (
-    Likelihood,
-    likelihood_of,
-)
-from .mixtures import (
-    gaussian_mixture_nll,
-    zero_inflated_negative_binomial_nll,
-    zero_inflated_poisson_nll,
-)
-from .modules import (
-    LikelihoodLoss,
-    loss_of,
-)
-from .own import (
-    ResidualModel,
-    as_likelihood,
-)
-from .penalties import (
-    elastic_net_rates,
-    lasso_alpha,
-    ridge_alpha,
-)
-from .real import (
-    gaussian_nll,
-    heteroscedastic_nll,
-    huber,
-    huber_nll,
-    laplace_nll,
-    logistic_nll,
-    mae,
-    mse,
-    pinball,
-    quantile_nll,
-    student_t_nll,
-)
-from .shapes import (
-    Reduction,
-)
-from .skewed import (
-    inverse_gaussian_nll,
-    lognormal_nll,
-    weibull_nll,
-)
-from .table import (
-    TABLE,
-    Loss,
-)
-from .vectors import (
-    multivariate_gaussian_nll,
-    multivariate_heteroscedastic_nll,
-)
+from .classes import categorical_nll as categorical_nll
+from .classes import ordinal_nll as ordinal_nll
+from .counted import bernoulli_nll as bernoulli_nll
+from .counted import beta_nll as beta_nll
+from .counted import binomial_nll as binomial_nll
+from .counted import gamma_nll as gamma_nll
+from .counted import negative_binomial_nll as negative_binomial_nll
+from .counted import poisson_nll as poisson_nll
+from .known import Likelihood as Likelihood
+from .known import likelihood_of as likelihood_of
+from .mixtures import gaussian_mixture_nll as gaussian_mixture_nll
+from .mixtures import zero_inflated_negative_binomial_nll as zero_inflated_negative_binomial_nll
+from .mixtures import zero_inflated_poisson_nll as zero_inflated_poisson_nll
+from .modules import LikelihoodLoss as LikelihoodLoss
+from .modules import loss_of as loss_of
+from .own import ResidualModel as ResidualModel
+from .own import as_likelihood as as_likelihood
+from .penalties import elastic_net_rates as elastic_net_rates
+from .penalties import lasso_alpha as lasso_alpha
+from .penalties import ridge_alpha as ridge_alpha
+from .real import gaussian_nll as gaussian_nll
+from .real import heteroscedastic_nll as heteroscedastic_nll
+from .real import huber as huber
+from .real import huber_nll as huber_nll
+from .real import laplace_nll as laplace_nll
+from .real import logistic_nll as logistic_nll
+from .real import mae as mae
+from .real import mse as mse
+from .real import pinball as pinball
+from .real import quantile_nll as quantile_nll
+from .real import student_t_nll as student_t_nll
+from .shapes import Reduction as Reduction
+from .skewed import inverse_gaussian_nll as inverse_gaussian_nll
+from .skewed import lognormal_nll as lognormal_nll
+from .skewed import weibull_nll as weibull_nll
+from .table import TABLE as TABLE
+from .table import Loss as Loss
+from .vectors import multivariate_gaussian_nll as multivariate_gaussian_nll
+from .vectors import multivariate_heteroscedastic_nll as multivariate_heteroscedastic_nll
 
-__all__ = [
-    "TABLE",
-    "Likelihood",
-    "LikelihoodLoss",
-    "Loss",
-    "Reduction",
-    "ResidualModel",
-    "as_likelihood",
-    "bernoulli_nll",
-    "beta_nll",
-    "binomial_nll",
-    "categorical_nll",
-    "elastic_net_rates",
-    "gamma_nll",
-    "gaussian_mixture_nll",
-    "gaussian_nll",
-    "heteroscedastic_nll",
-    "huber",
-    "huber_nll",
-    "inverse_gaussian_nll",
-    "laplace_nll",
-    "lasso_alpha",
-    "likelihood_of",
-    "logistic_nll",
-    "lognormal_nll",
-    "loss_of",
-    "mae",
-    "mse",
-    "multivariate_gaussian_nll",
-    "multivariate_heteroscedastic_nll",
-    "negative_binomial_nll",
-    "ordinal_nll",
-    "pinball",
-    "poisson_nll",
-    "quantile_nll",
-    "ridge_alpha",
-    "student_t_nll",
-    "weibull_nll",
-    "zero_inflated_negative_binomial_nll",
-    "zero_inflated_poisson_nll",
-]
+__all__: list[str]

@@ -8,43 +8,11 @@ from neglog: they run under `pyro.infer.SVI`, `NUTS` and `Predictive` as they st
 A positive parameter is a constant site, or, where `x` has a design for it, ``exp`` of a linear predictor
 with the sites ``log_NAME.weight`` and ``log_NAME.bias``. What else belongs to the rows (``exposure``,
 ``trials``) is a keyword of shape `(N,)`; other keywords are bound with `functools.partial`.
+
+Names are imported when they are used, and `__init__.pyi` lists them: the command line knows the models
+without importing torch.
 """
 
-from neglog.models.bounded import bernoulli, beta, binomial
-from neglog.models.classes import categorical, ordinal
-from neglog.models.counts import (
-    negative_binomial,
-    poisson,
-    zero_inflated_negative_binomial,
-    zero_inflated_poisson,
-)
-from neglog.models.location import gaussian, heteroscedastic, huber, laplace, logistic, quantile, student_t
-from neglog.models.mixtures import gaussian_mixture
-from neglog.models.skewed import gamma, inverse_gaussian, lognormal, weibull
-from neglog.models.vectors import multivariate_gaussian, multivariate_heteroscedastic
+import lazy_loader
 
-__all__ = [
-    "bernoulli",
-    "beta",
-    "binomial",
-    "categorical",
-    "gamma",
-    "gaussian",
-    "gaussian_mixture",
-    "heteroscedastic",
-    "huber",
-    "inverse_gaussian",
-    "laplace",
-    "logistic",
-    "lognormal",
-    "multivariate_gaussian",
-    "multivariate_heteroscedastic",
-    "negative_binomial",
-    "ordinal",
-    "poisson",
-    "quantile",
-    "student_t",
-    "weibull",
-    "zero_inflated_negative_binomial",
-    "zero_inflated_poisson",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

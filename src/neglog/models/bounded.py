@@ -9,6 +9,7 @@ from torch.distributions import constraints
 
 from neglog.distributions import Bernoulli, Beta, Binomial
 from neglog.errors import ModelError
+from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, linear, positive, row_supports, rows
 
 
@@ -29,6 +30,20 @@ def bernoulli(x: Designs, y: Tensor | None = None) -> Tensor:
     logit = linear("logit", x)
     with rows(x):
         return pyro.sample(RESPONSE, Bernoulli(logits=logit), obs=y)
+
+
+declare_loss(
+    bernoulli,
+    Loss(
+        "binary cross-entropy",
+        torch_loss="torch.nn.BCEWithLogitsLoss",
+        density="Bernoulli(logits = logit)",
+        estimates="log-odds of y = 1",
+        choose_when="y is 0 or 1",
+        response="0 or 1",
+        page="bounded.md",
+    ),
+)
 
 
 @row_supports(trials=constraints.nonnegative_integer)
@@ -54,6 +69,20 @@ def binomial(x: Designs, y: Tensor | None = None, trials: Tensor | None = None) 
         return pyro.sample(RESPONSE, Binomial(trials, logits=logit), obs=y)
 
 
+declare_loss(
+    binomial,
+    Loss(
+        "binary cross-entropy, counted",
+        torch_loss="torch.nn.BCEWithLogitsLoss, once for each trial",
+        density="Binomial(trials, logits = logit)",
+        estimates="log-odds of a success",
+        choose_when="y counts successes in known trials",
+        response="count",
+        page="bounded.md",
+    ),
+)
+
+
 def beta(x: Designs, y: Tensor | None = None) -> Tensor:
     """Shares strictly between 0 and 1: y ~ Beta(mean · precision, (1 - mean) · precision).
 
@@ -75,3 +104,17 @@ def beta(x: Designs, y: Tensor | None = None) -> Tensor:
         # sigmoid(-logit), not 1 - sigmoid(logit): it keeps its digits where the mean is near 1.
         a, b = torch.sigmoid(logit) * precision, torch.sigmoid(-logit) * precision
         return pyro.sample(RESPONSE, Beta(a, b), obs=y)
+
+
+declare_loss(
+    beta,
+    Loss(
+        "Beta negative log-likelihood",
+        torch_loss="the negative log-likelihood of the Beta",
+        density="Beta(mean · precision, (1 − mean) · precision)",
+        estimates="log-odds of the conditional mean",
+        choose_when="y is a share strictly between 0 and 1",
+        response="share",
+        page="bounded.md",
+    ),
+)

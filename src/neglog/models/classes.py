@@ -9,6 +9,7 @@ from torch import Tensor
 
 from neglog.distributions import Categorical, Ordered
 from neglog.errors import DataError, ModelError
+from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, against_first, linear, rows, sized
 
 
@@ -67,6 +68,20 @@ def categorical(x: Designs, y: Tensor | None = None, classes: int | None = None)
         return pyro.sample(RESPONSE, Categorical(logits=against_first(logit)), obs=y)
 
 
+declare_loss(
+    categorical,
+    Loss(
+        "cross-entropy",
+        torch_loss="torch.nn.CrossEntropyLoss",
+        density="Categorical(logits), logit[0] = 0",
+        estimates="log-odds of each class against class 0",
+        choose_when="y is one of several classes without an order",
+        response="class",
+        page="classes.md",
+    ),
+)
+
+
 @sized(classes=_classes)
 def ordinal(x: Designs, y: Tensor | None = None, classes: int | None = None) -> Tensor:
     """Classes in an order: the cumulative logit, or proportional odds, model.
@@ -94,3 +109,17 @@ def ordinal(x: Designs, y: Tensor | None = None, classes: int | None = None) -> 
     cutpoints = pyro.sample("cutpoints", ordered)
     with rows(x):
         return pyro.sample(RESPONSE, Ordered(location, cutpoints), obs=y)
+
+
+declare_loss(
+    ordinal,
+    Loss(
+        "cumulative logit negative log-likelihood",
+        torch_loss="the negative log-likelihood of the cumulative logit",
+        density="P(y ≤ k) = 1 / (1 + exp(location − cutpoints[k]))",
+        estimates="how far a latent variable is moved, and where it is cut",
+        choose_when="y is one of several classes in an order",
+        response="class",
+        page="classes.md",
+    ),
+)

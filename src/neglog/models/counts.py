@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.distributions import NegativeBinomial2, Poisson, ZeroInflated
+from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, linear, positive, probability, row_supports, rows
 
 
@@ -33,6 +34,20 @@ def poisson(x: Designs, y: Tensor | None = None, exposure: Tensor | None = None)
         return pyro.sample(RESPONSE, Poisson(mean), obs=y)
 
 
+declare_loss(
+    poisson,
+    Loss(
+        "Poisson deviance",
+        torch_loss="torch.nn.PoissonNLLLoss",
+        density="Poisson(exposure · exp(log_rate))",
+        estimates="log of the conditional mean",
+        choose_when="y counts independent events",
+        response="count",
+        page="counts.md",
+    ),
+)
+
+
 @row_supports(exposure=constraints.nonnegative)
 def negative_binomial(x: Designs, y: Tensor | None = None, exposure: Tensor | None = None) -> Tensor:
     """Overdispersed counts (NB2): mean m = exposure · exp(log_mean), variance m + dispersion · m².
@@ -53,6 +68,20 @@ def negative_binomial(x: Designs, y: Tensor | None = None, exposure: Tensor | No
     with rows(x):
         mean = mean if exposure is None else mean * exposure
         return pyro.sample(RESPONSE, NegativeBinomial2(mean, dispersion), obs=y)
+
+
+declare_loss(
+    negative_binomial,
+    Loss(
+        "negative binomial deviance",
+        torch_loss="the negative log-likelihood of the negative binomial",
+        density="mean m, variance m + dispersion · m²",
+        estimates="log of the conditional mean",
+        choose_when="counts vary more than Poisson's",
+        response="count",
+        page="counts.md",
+    ),
+)
 
 
 @row_supports(exposure=constraints.nonnegative)
@@ -78,6 +107,20 @@ def zero_inflated_poisson(x: Designs, y: Tensor | None = None, exposure: Tensor 
     with rows(x):
         mean = rate if exposure is None else rate * exposure
         return pyro.sample(RESPONSE, ZeroInflated(Poisson(mean), logit_zero), obs=y)
+
+
+declare_loss(
+    zero_inflated_poisson,
+    Loss(
+        "zero-inflated Poisson negative log-likelihood",
+        torch_loss="the negative log-likelihood of the zero-inflated Poisson",
+        density="0 with probability π, else Poisson(exposure · exp(log_rate))",
+        estimates="log of the mean of those who count at all, and the share of those who do not",
+        choose_when="y counts events, and some rows could only be 0",
+        response="count",
+        page="mixtures.md#zeros-of-another-kind",
+    ),
+)
 
 
 @row_supports(exposure=constraints.nonnegative)
@@ -108,3 +151,17 @@ def zero_inflated_negative_binomial(
         mean = mean if exposure is None else mean * exposure
         base = NegativeBinomial2(mean, dispersion)
         return pyro.sample(RESPONSE, ZeroInflated(base, logit_zero), obs=y)
+
+
+declare_loss(
+    zero_inflated_negative_binomial,
+    Loss(
+        "zero-inflated negative binomial negative log-likelihood",
+        torch_loss="the negative log-likelihood of the zero-inflated negative binomial",
+        density="0 with probability π, else mean m, variance m + dispersion · m²",
+        estimates="log of the mean of those who count at all, and the share of those who do not",
+        choose_when="counts have more zeros than their dispersion explains",
+        response="count",
+        page="mixtures.md#zeros-of-another-kind",
+    ),
+)

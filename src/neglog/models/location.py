@@ -10,6 +10,7 @@ from neglog.arguments import number, share
 from neglog.beginnings import Beginning, Shapes, line, many_optima, median
 from neglog.distributions import AsymmetricLaplace, Huber, Laplace, Logistic, Normal, StudentT
 from neglog.layers import renamed
+from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows
 
 
@@ -35,6 +36,20 @@ def gaussian(x: Designs, y: Tensor | None = None) -> Tensor:
         return pyro.sample(RESPONSE, Normal(mean, sigma), obs=y)
 
 
+declare_loss(
+    gaussian,
+    Loss(
+        "MSE",
+        torch_loss="torch.nn.MSELoss",
+        density="exp(−(y − mean)² / 2σ²) / (σ√2π)",
+        estimates="conditional mean; σ² = RSS / n",
+        choose_when="noise is symmetric, alike everywhere and without outliers",
+        response="real",
+        page="losses.md",
+    ),
+)
+
+
 @renamed(median="location")
 def laplace(x: Designs, y: Tensor | None = None) -> Tensor:
     """Least absolute deviations: y ~ Laplace(location, scale); the NLL in `location` is the MAE.
@@ -56,6 +71,20 @@ def laplace(x: Designs, y: Tensor | None = None) -> Tensor:
     scale = positive("scale", x)
     with rows(x):
         return pyro.sample(RESPONSE, Laplace(location, scale), obs=y)
+
+
+declare_loss(
+    laplace,
+    Loss(
+        "MAE",
+        torch_loss="torch.nn.L1Loss",
+        density="exp(−abs(y − location) / b) / 2b",
+        estimates="conditional median; b = mean absolute residual",
+        choose_when="a few rows are far off, and should not move the line",
+        response="real",
+        page="robust.md",
+    ),
+)
 
 
 def heteroscedastic(x: Designs, y: Tensor | None = None) -> Tensor:
@@ -81,6 +110,20 @@ def heteroscedastic(x: Designs, y: Tensor | None = None) -> Tensor:
         return pyro.sample(RESPONSE, Normal(mean, torch.exp(0.5 * log_variance)), obs=y)
 
 
+declare_loss(
+    heteroscedastic,
+    Loss(
+        "Gaussian NLL with a variance head",
+        torch_loss="torch.nn.GaussianNLLLoss",
+        density="Normal with variance exp(log_variance)",
+        estimates="conditional mean and variance",
+        choose_when="noise depends on the input, and you need error bars",
+        response="real",
+        page="losses.md",
+    ),
+)
+
+
 def huber(x: Designs, y: Tensor | None = None, delta: float = 1.345) -> Tensor:
     """Huber's loss: y ~ Huber(location, scale, delta); quadratic near the line, linear beyond delta scales.
 
@@ -102,6 +145,20 @@ def huber(x: Designs, y: Tensor | None = None, delta: float = 1.345) -> Tensor:
     scale = positive("scale", x)
     with rows(x):
         return pyro.sample(RESPONSE, Huber(location, scale, delta), obs=y)
+
+
+declare_loss(
+    huber,
+    Loss(
+        "Huber loss",
+        torch_loss="torch.nn.HuberLoss",
+        density="exp(−ρ(r / scale)) / (scale · Z), ρ quadratic up to delta, then linear",
+        estimates="Huber's location",
+        choose_when="most rows are Normal and a few are not",
+        response="real",
+        page="robust.md",
+    ),
+)
 
 
 def _robust(share: float, df: float) -> Beginning:
@@ -148,6 +205,20 @@ def student_t(x: Designs, y: Tensor | None = None, df: float | None = None) -> T
         return pyro.sample(RESPONSE, StudentT(freedom, location, scale), obs=y)
 
 
+declare_loss(
+    student_t,
+    Loss(
+        "robust loss",
+        torch_loss="the negative log-likelihood of Student's t",
+        density="StudentT(df, location, scale), df estimated unless given",
+        estimates="the centre of a heavy-tailed law",
+        choose_when="rows far off are part of the law, and should hardly count",
+        response="real",
+        page="robust.md",
+    ),
+)
+
+
 def logistic(x: Designs, y: Tensor | None = None) -> Tensor:
     """Log-cosh loss: y ~ Logistic(location, scale); a square near the line, an absolute value far from it.
 
@@ -168,6 +239,20 @@ def logistic(x: Designs, y: Tensor | None = None) -> Tensor:
     scale = positive("scale", x)
     with rows(x):
         return pyro.sample(RESPONSE, Logistic(location, scale), obs=y)
+
+
+declare_loss(
+    logistic,
+    Loss(
+        "log-cosh loss",
+        torch_loss="the log-cosh loss",
+        density="1 / (4 · scale · cosh²(r / 2 scale))",
+        estimates="the centre of a symmetric law",
+        choose_when="noise is symmetric, with tails heavier than Normal ones",
+        response="real",
+        page="robust.md",
+    ),
+)
 
 
 def quantile(x: Designs, y: Tensor | None = None, tau: float = 0.5) -> Tensor:
@@ -191,3 +276,17 @@ def quantile(x: Designs, y: Tensor | None = None, tau: float = 0.5) -> Tensor:
     scale = positive("scale", x)
     with rows(x):
         return pyro.sample(RESPONSE, AsymmetricLaplace(centre, scale, tau), obs=y)
+
+
+declare_loss(
+    quantile,
+    Loss(
+        "pinball loss",
+        torch_loss="the pinball loss",
+        density="τ(1 − τ) / scale · exp(−pinball(r) / scale)",
+        estimates="conditional τ-quantile",
+        choose_when="one quantile is asked for, whatever the shape of the noise",
+        response="real",
+        page="quantile.md",
+    ),
+)

@@ -13,6 +13,7 @@ from neglog.beginnings import Beginning, Shapes, line, many_optima, median, once
 from neglog.distributions import NormalMixture
 from neglog.errors import ModelError
 from neglog.models.expectation import mixtures_of_lines
+from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, design, linear, positive, rows, simplex
 
 
@@ -136,3 +137,17 @@ def gaussian_mixture(x: Designs, y: Tensor | None = None, components: int = 2) -
     logits = simplex("weight", x, components)
     with rows(x):
         return pyro.sample(RESPONSE, NormalMixture(logits, mean, sigma), obs=y)
+
+
+declare_loss(
+    gaussian_mixture,
+    Loss(
+        "mixture density loss",
+        torch_loss="the negative log-likelihood of a mixture of Normals",
+        density="Σ weight · Normal(mean, sigma)",
+        estimates="conditional density, hump by hump: a local optimum",
+        choose_when="the same x leads to several kinds of y",
+        response="real",
+        page="mixtures.md",
+    ),
+)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from neglog.distributions import Gamma, InverseGaussian, LogNormal, Weibull
+from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows
 
 
@@ -30,6 +31,20 @@ def gamma(x: Designs, y: Tensor | None = None) -> Tensor:
         return pyro.sample(RESPONSE, Gamma(shape, shape * torch.exp(-log_mean)), obs=y)
 
 
+declare_loss(
+    gamma,
+    Loss(
+        "Gamma deviance",
+        torch_loss="the Gamma deviance",
+        density="Gamma with mean exp(log_mean), variance mean² / shape",
+        estimates="log of the conditional mean",
+        choose_when="y is positive and its spread grows with its mean",
+        response="positive",
+        page="positive.md",
+    ),
+)
+
+
 def lognormal(x: Designs, y: Tensor | None = None) -> Tensor:
     """Least squares of log y: log y ~ Normal(log_median, sigma).
 
@@ -50,6 +65,20 @@ def lognormal(x: Designs, y: Tensor | None = None) -> Tensor:
     sigma = positive("sigma", x)
     with rows(x):
         return pyro.sample(RESPONSE, LogNormal(log_median, sigma), obs=y)
+
+
+declare_loss(
+    lognormal,
+    Loss(
+        "squared log error",
+        torch_loss="torch.nn.MSELoss, on log y",
+        density="log y ~ Normal(log_median, sigma)",
+        estimates="log of the conditional median; the mean is exp(log_median + σ² / 2)",
+        choose_when="y is positive, and factors act on it and not summands",
+        response="positive",
+        page="positive.md",
+    ),
+)
 
 
 def weibull(x: Designs, y: Tensor | None = None) -> Tensor:
@@ -75,6 +104,20 @@ def weibull(x: Designs, y: Tensor | None = None) -> Tensor:
         return pyro.sample(RESPONSE, Weibull(scale, shape), obs=y)
 
 
+declare_loss(
+    weibull,
+    Loss(
+        "Weibull negative log-likelihood",
+        torch_loss="the negative log-likelihood of the Weibull",
+        density="Weibull with scale exp(log_scale), survival exp(−(y / scale)^shape)",
+        estimates="log of the conditional quantile at 1 − 1/e, and whether the hazard rises with age",
+        choose_when="y is the time until something fails",
+        response="positive",
+        page="positive.md",
+    ),
+)
+
+
 def inverse_gaussian(x: Designs, y: Tensor | None = None) -> Tensor:
     """Positive with a long tail: y ~ InverseGaussian(mean, 1 / dispersion); the inverse Gaussian deviance.
 
@@ -95,3 +138,17 @@ def inverse_gaussian(x: Designs, y: Tensor | None = None) -> Tensor:
     dispersion = positive("dispersion", x)
     with rows(x):
         return pyro.sample(RESPONSE, InverseGaussian(mean, 1 / dispersion), obs=y)
+
+
+declare_loss(
+    inverse_gaussian,
+    Loss(
+        "inverse Gaussian deviance",
+        torch_loss="the inverse Gaussian deviance",
+        density="mean m = exp(log_mean), variance dispersion · m³",
+        estimates="log of the conditional mean",
+        choose_when="y is positive with rare large values, its spread growing faster than its mean",
+        response="positive",
+        page="positive.md",
+    ),
+)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from neglog.distributions import MultivariateNormal, correlation_cholesky
 from neglog.errors import DataError
+from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, design, linear, positive, row_count, rows, sized
 
 
@@ -104,6 +105,20 @@ def multivariate_gaussian(x: Designs, y: Tensor | None = None, dimensions: int |
         return pyro.sample(RESPONSE, MultivariateNormal(mean, scale_tril=scale.unsqueeze(-1) * factor), obs=y)
 
 
+declare_loss(
+    multivariate_gaussian,
+    Loss(
+        "squared Mahalanobis distance",
+        torch_loss="the negative log-likelihood of the multivariate Normal",
+        density="exp(−rᵀ S⁻¹ r / 2) / √((2π)^D det S), r = y − mean",
+        estimates="conditional mean vector; S = covariance of the residuals, over n",
+        choose_when="y is a vector whose components vary together, alike everywhere",
+        response="vector",
+        page="vectors.md",
+    ),
+)
+
+
 def _correlation(like: Tensor, dimensions: int) -> Tensor:
     one = like.new_ones(())
     if dimensions == 1:
@@ -147,6 +162,20 @@ def multivariate_heteroscedastic(
     factor = torch.exp(log_scale).unsqueeze(-1) * correlation_cholesky(partial, dimensions)
     with rows(x):
         return pyro.sample(RESPONSE, MultivariateNormal(mean, scale_tril=factor), obs=y)
+
+
+declare_loss(
+    multivariate_heteroscedastic,
+    Loss(
+        "multivariate Gaussian NLL with covariance heads",
+        torch_loss="the negative log-likelihood of the multivariate Normal",
+        density="the same, S = S(x) by log scales and partial correlations",
+        estimates="conditional mean vector and covariance matrix",
+        choose_when="how the components of y vary together depends on the input",
+        response="vector",
+        page="vectors.md",
+    ),
+)
 
 
 def _partial(x: Designs, like: Tensor, dimensions: int) -> Tensor:
