@@ -183,7 +183,7 @@ ROWS: dict[str, Row] = {
     ),
     "a call without its fit": row(
         ModelError,
-        "'fit'",
+        "`fit`",
         "Call it as covariance(fit",
         provoke=lambda _: neglog.covariance(),
         follow=lambda _: neglog.covariance(mle(models.gaussian, X, Y)),

@@ -293,10 +293,10 @@ def test_lists_that_hold_themselves_are_refused():
 def test_calls_that_fit_no_signature_name_the_nearest_setting():
     fit = mle(models.gaussian, X, Y)
     for call, facts in (
-        (lambda: neglog.summary(fit, levl=0.9), ("`summary`", "`levl`", "'level'")),
+        (lambda: neglog.summary(fit, levl=0.9), ("`summary`", "`levl`", "`level`")),
         (lambda: neglog.summary(fit, alpha=0.1), ("`summary`", "`alpha`", "level")),
         (lambda: neglog.bootstrap(fit, n=10), ("`bootstrap`", "`n`", "draws")),
-        (lambda: neglog.covariance(), ("covariance", "'fit'")),
+        (lambda: neglog.covariance(), ("`covariance`", "`fit`")),
     ):
         with pytest.raises(ModelError) as error:
             call()

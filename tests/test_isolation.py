@@ -453,7 +453,7 @@ def test_an_interrupt_of_nuts_is_one(monkeypatch, cores):
 def test_every_public_function_that_computes_is_isolated():
     """Handlers return models, and `spool` calls the user's iterator in the user's own surroundings."""
     functions = {name for name in neglog.__all__ if isfunction(getattr(neglog, name))}
-    bare = {name for name in functions if not hasattr(getattr(neglog, name), "__wrapped__")}
+    bare = {name for name in functions if not hasattr(getattr(neglog, name), "isolated")}
     handlers = {"censored", "flat", "masked", "on_features", "truncated", "weighted", "with_priors"}
     assert bare == handlers | {"spool"}
 

@@ -6,7 +6,6 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Collection, Mapping
-from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.masked import MaskedTensor
 
-from neglog.errors import DataError, ModelError
+from neglog.errors import DataError, ModelError, did_you_mean
 
 LARGEST_COUNT = 2**31 - 1
 """Largest number of draws, steps, folds and the like."""
@@ -92,8 +91,7 @@ def choice(name: str, value: Any, known: Collection[Any]) -> Any:
     text = isinstance(value, str)
     if (text or value is None) and value in known:
         return value
-    near = get_close_matches(value, [each for each in known if each is not None], 1) if text else []
-    proposal = f" Did you mean {near[0]!r}?" if near else ""
+    proposal = did_you_mean(value, [each for each in known if each is not None]) if text else ""
     *most, last = map(repr, known)
     options = f"one of {', '.join(most)}, {last}" if len(most) > 1 else " or ".join([*most, last])
     raise ModelError(f"`{name}` must be {options}; it is {shown(value)}.{proposal}")

@@ -9,15 +9,35 @@ import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+__all__ = [
+    "ConvergenceWarning",
+    "DataError",
+    "DateWarning",
+    "ModelError",
+    "NeglogError",
+    "SamplingWarning",
+    "SingularDesignError",
+    "UnboundedLikelihoodError",
+]
 
-def did_you_mean(unknown: str, known: Iterable[str]) -> str:
-    """A sentence that names the nearest of the known names, with a space before it; empty if none is near.
+
+def did_you_mean(unknown: str | Iterable[str], known: Iterable[str], form: str = "{!r}") -> str:
+    """A sentence that proposes the known names nearest to unknown ones, after a space; empty if none is near.
+
+    Upper and lower case are alike. If no name is similar, those that begin with the unknown one are proposed.
 
     >>> did_you_mean("mean.weigth", ["mean.weight", "sigma"])
     " Did you mean 'mean.weight'?"
     """
-    near = get_close_matches(unknown, list(known), 1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    names = {name.lower(): name for name in known}
+    wrong = [unknown] if isinstance(unknown, str) else list(unknown)
+    near = dict.fromkeys(names[each] for name in wrong for each in _nearest(name.lower(), names))
+    return f" Did you mean {', '.join(map(form.format, near))}?" if near else ""
+
+
+def _nearest(name: str, names: Iterable[str]) -> list[str]:
+    near = get_close_matches(name, names, 1)
+    return near or [other for other in names if name and other.startswith(name)]
 
 
 class NeglogError(ValueError):
@@ -29,7 +49,10 @@ class DataError(NeglogError):
 
 
 class ModelError(NeglogError):
-    """The model cannot be used in this way: an unknown site or predictor, or no observation site ``y``."""
+    """A model or a function cannot be used in this way.
+
+    An unknown site or predictor, no observation site ``y``, an argument that the function does not take.
+    """
 
 
 class SingularDesignError(NeglogError):

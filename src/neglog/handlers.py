@@ -22,6 +22,7 @@ from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from neglog.arguments import check_dense, checked_model, mapping, number, text, written
+from neglog.calls import public
 from neglog.conversion import is_labelled, to_tensor
 from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.isolation import user_code
@@ -47,6 +48,7 @@ __all__ = [
 Model = Callable[..., Any]
 
 
+@public
 def is_parameter(site: dict[str, Any]) -> bool:
     """Whether a sample site is a parameter: neither the observation nor anything else inside the rows.
 
@@ -105,6 +107,7 @@ def _named(model: Model, named: Mapping[str, Any], argument: str) -> dict[str, A
     return dict(current_names(checked_model(model), named, argument))
 
 
+@public
 def flat(model: Model, *sites: str) -> Model:
     """The model with the log-density of its parameters masked: its joint density is its likelihood.
 
@@ -142,6 +145,7 @@ def changes_priors_alone(handler: Any) -> bool:
     return isinstance(handler, _Flat | _WithPriors)
 
 
+@public
 def with_priors(model: Model, priors: Mapping[str, dist.Distribution]) -> Model:
     """The model with some of its priors swapped: site name -> distribution, expanded to the site's shape.
 
@@ -187,6 +191,7 @@ class Weighted(Messenger):
         msg["scale"] = msg["scale"] * self.weights
 
 
+@public
 def weighted(model: Model, weights: Tensor | float) -> Model:
     """The model with the log-likelihood of its rows multiplied by `weights`, `(N,)` or one number.
 
@@ -226,6 +231,7 @@ def _weights(weights: Any) -> Tensor:
 Module = nn.Module | Mapping[str, nn.Module]
 
 
+@public
 def on_features(
     model: Model,
     module: Module,

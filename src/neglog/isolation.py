@@ -7,10 +7,9 @@ those of the model itself, torch's own defaults. All state is restored afterward
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -20,7 +19,8 @@ import pyro
 import torch
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _ENUM_ALLOCATOR, _PYRO_STACK
 
-from neglog.errors import ModelError, NeglogError, did_you_mean
+from neglog.calls import public
+from neglog.errors import ModelError, NeglogError
 from neglog.internals import (
     has_dispatch_modes,
     has_function_modes,
@@ -47,46 +47,15 @@ PYRO_DEFAULTS = {
 
 
 def isolated(function: Callable[P, R]) -> Callable[P, R]:
-    """The function within `isolation`, with its name, signature and documentation."""
+    """The function within `isolation`, with its name, signature and documentation; it is `public`."""
 
     @wraps(function)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
         with isolation(), translated():
-            try:
-                return function(*args, **kwargs)
-            except TypeError as error:
-                if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-                    raise  # it comes from inside the function
-                check_settings(function, kwargs)
-                raise ModelError(f"{error}. Call it as {_name(function)}{_shape(function)}.") from None
+            return function(*args, **kwargs)
 
-    return alone
-
-
-def check_settings(function: Callable[..., Any], given: Iterable[str], *others: Callable[..., Any]) -> None:
-    """Refuse names of settings that neither the function takes nor the others, to which it hands them on.
-
-    Raises:
-        ModelError: one is unknown; the nearest that is known is named.
-    """
-    parameters = [each for f in (function, *others) for each in inspect.signature(f).parameters.values()]
-    known = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
-    for name in given:
-        if name not in known:
-            raise ModelError(
-                f"`{_name(function)}` takes no `{name}`.{did_you_mean(name, known)} Its arguments are "
-                f"{', '.join(dict.fromkeys(known))}."
-            )
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__name__", type(function).__name__)
-
-
-def _shape(function: Callable[..., Any]) -> str:
-    """The names of the arguments of a function, in parentheses."""
-    shown = inspect.signature(function).parameters.values()
-    return f"({', '.join(each.name for each in shown)})"
+    alone.isolated = True  # type: ignore[attr-defined]
+    return public(alone)
 
 
 @contextmanager

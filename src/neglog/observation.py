@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal
 
 from neglog.arguments import as_float, checked_model, written
+from neglog.calls import public
 from neglog.distributions import Censored, MarginalNormal, Truncated
 from neglog.distributions.supports import filled
 from neglog.errors import DataError, ModelError
@@ -56,6 +57,7 @@ def _marginal(fn: Any, known: Tensor) -> tuple[Any, Tensor]:
     return fn, rows
 
 
+@public
 def masked(model: Model) -> Model:
     """The model of the observed entries of `y`: entries that are NaN are left out of its likelihood.
 
@@ -192,6 +194,7 @@ class _Truncated(_Bounds):
     name, distribution = "truncated", Truncated
 
 
+@public
 def censored(model: Model, lower: Limit = None, upper: Limit = None) -> Model:
     """The model of a response that is known to be beyond a bound where it is at the bound.
 
@@ -225,6 +228,7 @@ def censored(model: Model, lower: Limit = None, upper: Limit = None) -> Model:
     return _Censored(model, lower, upper)
 
 
+@public
 def truncated(model: Model, lower: Limit = None, upper: Limit = None) -> Model:
     """The model of a response that is only ever seen with lower ≤ y ≤ upper.
 

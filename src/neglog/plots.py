@@ -21,6 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from neglog.arguments import as_path, mapping, shown, written
+from neglog.calls import public
 from neglog.comparison import designs
 from neglog.data import observed, prepare
 from neglog.errors import DataError, NeglogError
@@ -105,6 +106,7 @@ def picture_of_table(fits: Mapping[str, Fit], design: Design, table: pd.DataFram
     return _draw(_Scene(fits, str(y.name), y.to_numpy(dtype=float), predictions, curve))
 
 
+@public
 def write(figure: Figure, path: str | Path) -> Path:
     """Write a figure, in the format that the path ends in; folders are made.
 
@@ -121,6 +123,7 @@ def write(figure: Figure, path: str | Path) -> Path:
     return path
 
 
+@public
 def check_format(path: Path) -> None:
     """Raise DataError unless matplotlib writes the format that the path ends in."""
     path = as_path("path", path)

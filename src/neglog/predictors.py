@@ -20,6 +20,7 @@ from pyro.poutine.runtime import effectful
 from torch import Tensor
 
 from neglog.arguments import check_dense, number, shown, text, whole
+from neglog.calls import misfit, public
 from neglog.errors import DataError, ModelError
 from neglog.isolation import user_code
 
@@ -31,6 +32,7 @@ RESPONSE = "y"
 """The name of the site of the response."""
 
 
+@public
 def row_count(x: Designs) -> int:
     """The number of rows N of a design `(N, P)`, or of a mapping of them.
 
@@ -41,11 +43,13 @@ def row_count(x: Designs) -> int:
     return len(_like(x))
 
 
+@public
 def rows(x: Designs) -> pyro.plate:
     """The plate of independent observations, one for each row of `x`."""
     return pyro.plate(ROWS, row_count(x) or None)  # Pyro has no plate of size 0, but one of any size
 
 
+@public
 def design(name: str, x: Designs) -> Tensor:
     """The design `(N, P)` of the predictor `name` in `x`; without columns if there is none.
 
@@ -67,6 +71,7 @@ def design(name: str, x: Designs) -> Tensor:
     return found
 
 
+@public
 class Watched(dict[str, Tensor]):
     """A mapping of designs that records which of them were read."""
 
@@ -80,6 +85,7 @@ class Watched(dict[str, Tensor]):
 
 
 @effectful(type="affine")
+@public
 def affine(x: Tensor, weight: Tensor, bias: Tensor, outputs: Sequence[Any] | None = None) -> Tensor:
     """`x @ weight + bias`, as an effect: a handler may replace it, and supply the predictor's values.
 
@@ -103,6 +109,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor, outputs: Sequence[Any] | Non
         raise DataError(f"`x`, `weight` and `bias` have shapes that do not fit: {shapes}.") from error
 
 
+@public
 def linear(
     name: str,
     x: Designs,
@@ -142,6 +149,7 @@ def linear(
     return affine(columns, weight, pyro.sample(f"{name}.bias", prior), outputs, name=name)
 
 
+@public
 def positive(name: str, x: Designs, rate: float = 1.0, outputs: int | None = None) -> Tensor:
     """A positive parameter: a constant, or ``exp`` of a linear predictor where `x` has a design for it.
 
@@ -157,6 +165,7 @@ def positive(name: str, x: Designs, rate: float = 1.0, outputs: int | None = Non
     return pyro.sample(name, dist.Exponential(rates).to_event(rates.dim()))
 
 
+@public
 def probability(name: str, x: Designs) -> Tensor:
     """A probability, as its log-odds: a constant, or a linear predictor where `x` has a design for it.
 
@@ -170,6 +179,7 @@ def probability(name: str, x: Designs) -> Tensor:
     return torch.logit(pyro.sample(name, dist.Beta(one, one)))
 
 
+@public
 def simplex(name: str, x: Designs, outputs: int) -> Tensor:
     """Shares of a whole, as their logits: constants, or linear predictors where `x` has a design for them.
 
@@ -184,6 +194,7 @@ def simplex(name: str, x: Designs, outputs: int) -> Tensor:
     return torch.log(pyro.sample(name, dist.Dirichlet(_like(x).new_ones(outputs))))
 
 
+@public
 def against_first(logits: Tensor) -> Tensor:
     """The logits `(..., D)` of D classes from those `(..., D - 1)` of all but the first, whose own is 0."""
     if not isinstance(logits, Tensor) or logits.dim() == 0:
@@ -192,6 +203,7 @@ def against_first(logits: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(logits[..., :1]), logits], -1)
 
 
+@public
 def design_keys(predictor: str) -> tuple[str, ...]:
     """The keys under which a mapping of designs may have that of a predictor, such as ``log_scale``."""
     text("predictor", predictor)
@@ -239,6 +251,7 @@ def _named_outputs(outputs: int | Sequence[Any] | None) -> Sequence[Any] | None:
     return range(whole("outputs", outputs))
 
 
+@public
 def row_supports(**supports: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a model with the supports of its row-wise keywords: keyword -> constraint.
 
@@ -262,6 +275,7 @@ def row_supports(**supports: Any) -> Callable[[Callable[..., Any]], Callable[...
     return decorate
 
 
+@public
 def sized(**sizes: Callable[[Tensor], int]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a model whose sizes (classes, dimensions) are read from the response: keyword -> reader.
 
@@ -291,7 +305,7 @@ def sized(**sizes: Callable[[Tensor], int]) -> Callable[[Callable[..., Any]], Ca
             for name, read in sizes.items():
                 if keywords.get(name) is None:
                     if y is None:
-                        raise ModelError(
+                        raise misfit(model, (x, y), keywords) or ModelError(
                             f"`{model.__name__}` has no `y` to read `{name}` from; bind it, as in "
                             f"functools.partial({model.__name__}, {name}=3)."
                         )
@@ -304,6 +318,7 @@ def sized(**sizes: Callable[[Tensor], int]) -> Callable[[Callable[..., Any]], Ca
     return decorate
 
 
+@public
 def read_size(name: str, read: Callable[[Tensor], int], y: Tensor) -> int:
     """The size that a function of `sized` reads from a response.
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from neglog.arguments import share, shown, text
+from neglog.calls import public
 from neglog.comparison import Comparison, Entry
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit, check_fit
@@ -29,6 +30,7 @@ HEADINGS = {
 }
 
 
+@public
 def estimates_table(estimates: pd.DataFrame, level: float = 0.95) -> Table:
     """The table of a fit; a parameter's name appears once.
 
@@ -54,6 +56,7 @@ def estimates_table(estimates: pd.DataFrame, level: float = 0.95) -> Table:
     return table
 
 
+@public
 def estimates_text(estimates: pd.DataFrame) -> str:
     """The table of `summary` as plain text, as wide as it needs to be, with the properties of the fit below.
 
@@ -73,6 +76,7 @@ def estimates_text(estimates: pd.DataFrame) -> str:
     return "\n".join([*lines, *([""] * bool(estimates.attrs)), *_footer(estimates)])
 
 
+@public
 def estimates_html(estimates: pd.DataFrame) -> str:
     """The table of `summary` as an HTML table, every name escaped, with the properties of the fit below."""
     head, rows = _grid(estimates)
@@ -83,6 +87,7 @@ def estimates_html(estimates: pd.DataFrame) -> str:
     return "\n".join(["<table>", f"<tr>{heads}</tr>", *lines, *foot, "</table>"])
 
 
+@public
 def estimates_latex(estimates: pd.DataFrame) -> str:
     """The table of `summary` as a LaTeX tabular, every name escaped, with the properties of the fit below.
 
@@ -158,6 +163,7 @@ def _latex(text: str) -> str:
     return "".join(LATEX.get(sign, sign) for sign in text)
 
 
+@public
 def fit_table(fit: Fit, loss: str) -> Table:
     """The properties of a fit, one a line."""
     check_fit(fit)
@@ -174,6 +180,7 @@ def fit_table(fit: Fit, loss: str) -> Table:
     return table
 
 
+@public
 def comparison_table(comparison: Comparison) -> Table:
     """One model a row, the best first, with the loss that it replaces below its name."""
     _check_comparison(comparison)
@@ -193,18 +200,21 @@ def _short(loss: str) -> str:
     return name if name.startswith("torch.") else "its own likelihood"
 
 
+@public
 def reasons(comparison: Comparison) -> list[str]:
     """One line for each model that could not be scored."""
     _check_comparison(comparison)
     return [f"{entry.model}: {entry.reason}" for entry in comparison.entries if entry.reason is not None]
 
 
+@public
 def conclusion(comparison: Comparison) -> list[str]:
     """The kind of models compared and the reason, where that was a choice; and the verdict."""
     _check_comparison(comparison)
     return [line for line in (comparison.scope, comparison.verdict) if line is not None]
 
 
+@public
 def fit_json(fit: Fit, estimates: pd.DataFrame, loss: str, **more: Any) -> dict[str, Any]:
     """A fit as one JSON document, to the last digit; null for missing values."""
     check_fit(fit)
@@ -218,6 +228,7 @@ def fit_json(fit: Fit, estimates: pd.DataFrame, loss: str, **more: Any) -> dict[
     return {**more, "replaces": loss, "estimates": rows, **_numbers(fit), "loss": finite(fit.loss)}
 
 
+@public
 def comparison_json(comparison: Comparison, **more: Any) -> dict[str, Any]:
     """A comparison as one JSON document, to the last digit; null for missing values."""
     _check_comparison(comparison)
@@ -227,6 +238,7 @@ def comparison_json(comparison: Comparison, **more: Any) -> dict[str, Any]:
     return {**more, **kind, "models": entries, "verdict": verdict}
 
 
+@public
 def finite(value: Any) -> float | None:
     """A number as JSON has it: neither NaN nor infinity."""
     try:

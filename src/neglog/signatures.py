@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 from neglog.arguments import check_takes_rows, checked_model
 from neglog.data import Roles
-from neglog.errors import ModelError
+from neglog.errors import ModelError, did_you_mean
 from neglog.handlers import Model
 from neglog.layers import layers
 from neglog.tracing import model_name
@@ -25,8 +24,6 @@ REMEDIES = {
     "offset": "The offset of a log rate is the logarithm of `exposure`.",
 }
 """Keywords of other libraries -> the corresponding call of neglog."""
-SIMILARITY = 0.6
-"""Smallest ratio of `difflib` at which a known name is proposed for an unknown one."""
 
 
 def roles_of(model: Model, keywords: Mapping[str, Any], caller: Callable[..., Any]) -> Roles:
@@ -67,8 +64,7 @@ def check_bound_keywords(every: Sequence[Any], bounds: Collection[str]) -> None:
 
 def _proposal(unknown: str, known: Sequence[str], otherwise: str) -> str:
     """The remedy for an unknown keyword: the nearest known one, if any is similar."""
-    near = get_close_matches(unknown, known, 1, SIMILARITY)
-    return f"Did you mean `{near[0]}`?" if near else otherwise
+    return did_you_mean(unknown, known, "`{}`").lstrip() or otherwise
 
 
 def model_keywords(model: Model) -> frozenset[str] | None:

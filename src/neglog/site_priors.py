@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, biject_to, constraints
 
 from neglog.arguments import shown
+from neglog.calls import public
 from neglog.distributions.parameters import in_dtype, parameters
 from neglog.errors import ModelError
 from neglog.isolation import user_code
@@ -68,6 +69,7 @@ def _base(support: constraints.Constraint) -> constraints.Constraint:
     return support
 
 
+@public
 def is_real(support: constraints.Constraint) -> bool:
     """Whether a support is all real numbers, or all real vectors."""
     return _base(support) is constraints.real

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from neglog.alignment import common_labels
 from neglog.arguments import as_path, shown
+from neglog.calls import public
 from neglog.conversion import Named, column_names
 from neglog.data import ALL, Columns, Data, Roles, prepare, prepare_array, prepare_designs
 from neglog.errors import DataError
@@ -29,6 +30,7 @@ MAX_NUMBERS_IN_MEMORY = 50_000_000
 """Two designs of more numbers than this are concatenated on disk."""
 
 
+@public
 class Spooled(Mapping[str, Any]):
     """Data on disk, by the names of the arguments of `mle`: ``mle(models.poisson, **data)``.
 
@@ -61,6 +63,7 @@ class Spooled(Mapping[str, Any]):
         raise TypeError("what is spooled is not pickled; spool it again.")
 
 
+@public
 def spool(blocks: Iterable[Any], directory: str | os.PathLike[str] | None = None) -> Spooled:
     """Write blocks of rows to disk, once, for fits that read them from there.
 

@@ -3,7 +3,6 @@
 Everything that can be wrong with a file or a column is found here, once, in the user's words.
 """
 
-import difflib
 import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from neglog.errors import DataError
+from neglog.errors import DataError, did_you_mean
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pq")
@@ -196,22 +195,11 @@ def require_columns(table: pd.DataFrame, columns: Iterable[str]) -> None:
     absent = [name for name in columns if name not in present]
     if absent:
         has = f"its columns are {_quoted(present)}" if present else "it has no columns"
-        raise DataError(f"the table has no column {_quoted(absent)}; {has}.{_did_you_mean(absent, present)}")
+        near = did_you_mean(absent, present, "`{}`")
+        raise DataError(f"the table has no column {_quoted(absent)}; {has}.{near}")
     twice = [name for name in dict.fromkeys(columns) if present.count(name) > 1]
     if twice:
         raise DataError(f"the table has several columns named {_quoted(twice)}. Rename them.")
-
-
-def _did_you_mean(absent: Iterable[str], present: Iterable[str]) -> str:
-    """A proposal of similar names, upper and lower case alike; empty where there are none."""
-    lower = {name.lower(): name for name in present}
-    close = [lower[match] for name in absent for match in _near(name.lower(), lower)]
-    return f" Did you mean {_quoted(dict.fromkeys(close))}?" if close else ""
-
-
-def _near(name: str, names: Iterable[str]) -> list[str]:
-    """The names most like this one, or else those that it begins."""
-    return difflib.get_close_matches(name, names, n=1) or [other for other in names if other.startswith(name)]
 
 
 def is_number(column: pd.Series) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from neglog.arguments import flag, seed_of, shown, written
+from neglog.calls import public
 from neglog.conversion import Named, is_labelled
 from neglog.data import prepare_fit
 from neglog.distributions import probabilities
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@public
 @dataclass(frozen=True)
 class Validation:
     """Held-out log scores, in nats: the higher, the better the density that was predicted.
@@ -194,6 +196,7 @@ def _score_names(scores: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("log", *scores)))
 
 
+@public
 def deal(masses: Tensor, folds: int, seed: int) -> Tensor:
     """The fold of each row `(N,)`. Rows of weight 0 are in no fit; they go along with the first fold.
 
@@ -213,6 +216,7 @@ def deal(masses: Tensor, folds: int, seed: int) -> Tensor:
     return dealt
 
 
+@public
 def masses(weights: Any, rows: int) -> Tensor:
     """How often each row counts `(N,)`: `weights`, which were checked before, or once."""
     if weights is None:

@@ -32,6 +32,7 @@ from neglog.batches.precision import covariances, natural_errors, natural_interv
 from neglog.batches.replayed import replayed
 from neglog.batches.stack import Stack, prepare_stack
 from neglog.batches.whitening import whitened
+from neglog.calls import public
 from neglog.conversion import named_values
 from neglog.errors import ConvergenceWarning, ModelError, NeglogError, warn
 from neglog.fitting.marked import check_marked_rows
@@ -53,6 +54,7 @@ MAX_STACKED_NUMBERS = 20_000_000
 """The size of a chunk of data sets: numbers, that is data sets times rows times columns."""
 
 
+@public
 @dataclass(frozen=True)
 class BatchFit:
     """The end of S fits of one model. A value, as `Fit` is.

@@ -16,6 +16,7 @@ from neglog.bayes.approximations import GUIDES, laplace, laplace_natural, variat
 from neglog.bayes.density import Density, density
 from neglog.bayes.diagnostics import MOST_PARETO_K, complaints, mixing, pareto_k
 from neglog.bayes.nuts import nuts
+from neglog.calls import public
 from neglog.data import prepare_fit
 from neglog.errors import ConvergenceWarning, ModelError, NeglogError, SamplingWarning, warn
 from neglog.fitting.fit import Fit, map_estimate
@@ -35,6 +36,7 @@ MIN_TAIL_DECREASE = 10.0
 """Least decrease of a proper log density from half of that distance to the whole, in nats."""
 
 
+@public
 @dataclass(frozen=True)
 class Posterior:
     """Draws of the parameters given the data. A value: all statistics are functions of it.

@@ -5,11 +5,13 @@ from pathlib import Path
 import pandas as pd
 
 from neglog.arguments import written
+from neglog.calls import public
 from neglog.errors import DataError
 
 __all__ = ["load", "path"]
 
 
+@public
 def load(name: str) -> pd.DataFrame:
     """A data set as a data frame, each number to its last digit.
 
@@ -25,6 +27,7 @@ def load(name: str) -> pd.DataFrame:
     return pd.read_csv(path(name), dtype=str).astype(float)
 
 
+@public
 def path(name: str) -> Path:
     """Where the CSV file of a data set is, for programs that read files.
 

@@ -10,6 +10,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.distributions.base import Compound, Parameter, as_tensors
 from neglog.distributions.counts import Counts
 from neglog.distributions.family import Family, register
@@ -17,6 +18,7 @@ from neglog.distributions.shapes import broadcast_shapes, validation
 from neglog.distributions.special import log1m_exp, log_expit
 
 
+@public
 class Categorical(dist.Categorical):
     """Pyro's Categorical(probs) or Categorical(logits=...), whose draws are numbers like those of the data.
 
@@ -67,6 +69,7 @@ class _NeverFalling(constraints.Constraint):
         return (value[..., 1:] >= value[..., :-1]).all(-1) & ~value.isnan().any(-1)
 
 
+@public
 class Ordered(Counts, Compound):
     """Ordered(location, cutpoints): classes in an order, the steps of a logistic variable (cumulative logit).
 

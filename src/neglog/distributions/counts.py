@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.calls import public
 from neglog.distributions import information
 from neglog.distributions.base import Given, Parameter, Univariate, as_tensors
 from neglog.distributions.family import Family, register
@@ -87,6 +88,7 @@ _BERNOULLI = Law(
 )
 
 
+@public
 class Bernoulli(Counts, dist.Bernoulli):
     """Pyro's Bernoulli(probs) or Bernoulli(logits=...): minus its log is the binary cross-entropy.
 
@@ -163,6 +165,7 @@ _POISSON = Law(
 )
 
 
+@public
 class Poisson(Counts, dist.Poisson):
     """Pyro's Poisson(rate): minus its log is half the Poisson deviance, up to a constant of y.
 
@@ -175,9 +178,11 @@ class Poisson(Counts, dist.Poisson):
     tensor(0.2707)
     """
 
-    def __init__(self, rate: Parameter, validate_args: bool | None = None, **keywords: Any) -> None:
+    def __init__(
+        self, rate: Parameter, *, is_sparse: bool = False, validate_args: bool | None = None
+    ) -> None:
         self._given = as_tensors(rate)
-        super().__init__(*self._given, validate_args=validate_args, **keywords)
+        super().__init__(*self._given, is_sparse=is_sparse, validate_args=validate_args)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         return _POISSON(value, *self._given)
@@ -217,6 +222,7 @@ _BINOMIAL = Law(
 )
 
 
+@public
 class Binomial(Counts, dist.Binomial):
     """Pyro's Binomial(total_count, probs) or Binomial(total_count, logits=...).
 
@@ -342,6 +348,7 @@ _NEGATIVE_BINOMIAL = Law(
 )
 
 
+@public
 class NegativeBinomial2(Counts, Univariate):
     """NegativeBinomial2(mean, dispersion): counts with variance mean + dispersion · mean².
 

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.calls import public
 from neglog.distributions.base import Parameter, Univariate
 from neglog.distributions.family import Family, register
 from neglog.distributions.quantiles import at_ends, corrected, interior
 from neglog.distributions.special import log1m_exp, log_of, log_tail_integral
 
 
+@public
 class ElasticNet(Univariate):
     """ElasticNet(location, l1, l2): minus its log is the penalty of the elastic net.
 

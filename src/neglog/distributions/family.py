@@ -12,6 +12,8 @@ from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDi
 from torch import Tensor
 from torch.distributions import Independent
 
+from neglog.calls import public
+
 Entries = Mapping[tuple[int, int], Tensor]
 """The entries `(N,)` of a symmetric matrix at the indices on and above its diagonal."""
 
@@ -30,6 +32,7 @@ class Standard:
     bend: Callable[[Tensor], Tensor]
 
 
+@public
 @dataclass(frozen=True, eq=False)
 class Family:
     """What is known of a family of distributions and is not derived from its density.
@@ -75,6 +78,7 @@ MEMBERS: dict[type, tuple[Family, Callable[[Any], Any]]] = {}
 """Class of Pyro or torch -> the record of the same law, and the construction of that family from it."""
 
 
+@public
 def register(family: Family) -> Family:
     """Enter the record of a family; all functions of neglog find it from its distributions."""
     REGISTERED[family.kind] = family

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.calls import public
 from neglog.distributions.base import Parameter, Univariate, as_tensors
 from neglog.distributions.family import Family, register
 from neglog.distributions.location import location_scale
@@ -25,6 +26,7 @@ def _masses(delta: Tensor) -> tuple[Tensor, Tensor]:
     return core, 2 * torch.exp(-0.5 * delta * delta) / delta
 
 
+@public
 def mixture_weights(delta: Parameter) -> tuple[Tensor, Tensor]:
     """The probabilities of the Normal core and of the exponential tails of Huber's density: they sum to 1.
 
@@ -75,6 +77,7 @@ _HUBER = location_scale(
 )
 
 
+@public
 class Huber(Univariate):
     """Huber(location, scale, delta): minus its log is Huber's loss.
 

@@ -10,10 +10,12 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.calls import public
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import HALF_LOG_TWO_PI
 
 
+@public
 class MarginalNormal(TorchDistribution):
     """MarginalNormal(base_dist, known): the density of the `known` entries of a MultivariateNormal.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.calls import public
 from neglog.distributions.base import Compound
 from neglog.distributions.family import Family, register
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
@@ -17,6 +18,7 @@ from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import HALF_LOG_TWO_PI, log_ndtr, ndtr
 
 
+@public
 class NormalMixture(Compound):
     """NormalMixture(logits, means, sigmas): one of K Normals, drawn with the softmax of `logits`.
 

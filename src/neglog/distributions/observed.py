@@ -13,6 +13,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.calls import public
 from neglog.distributions.between import Cut, cut, cut_before, log_between
 from neglog.distributions.derived import about, partial_moments
 from neglog.distributions.family import tailed
@@ -193,6 +194,7 @@ class _Within(_Support):
         return self.base.check(value) & (value >= self.lower) & (value <= self.upper)
 
 
+@public
 class Censored(_Bounded):
     """Censored(base_dist, lower, upper): a draw of `base_dist`, moved to the bound that it is beyond.
 
@@ -275,6 +277,7 @@ class Censored(_Bounded):
         return first, second
 
 
+@public
 class Truncated(_Bounded):
     """Truncated(base_dist, lower, upper): a draw of `base_dist`, seen only where it is between the bounds.
 
@@ -363,6 +366,7 @@ class Truncated(_Bounded):
         return partial_moments(self.base_dist, *self._ends(), centre, self.log_mass)
 
 
+@public
 def probabilities(fn: Any, y: Tensor) -> Tensor:
     """The rows `(N,)` of a response whose log_prob is that of a probability; of others it is of a density.
 

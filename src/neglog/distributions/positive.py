@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.calls import public
 from neglog.distributions import information
 from neglog.distributions.base import Given, Parameter, Univariate, as_tensors
 from neglog.distributions.family import Family, register
@@ -67,6 +68,7 @@ class _Positive(Given):
         return at_ends(q, corrected(inner, value, self._tails(value), height), 0.0, math.inf)
 
 
+@public
 class LogNormal(Given, dist.LogNormal):
     """Pyro's LogNormal(loc, scale): the logarithm is Normal(loc, scale).
 
@@ -115,6 +117,7 @@ register(
 )
 
 
+@public
 class Gamma(_Positive, dist.Gamma):
     """Pyro's Gamma(concentration, rate): minus its log is half the Gamma deviance times the shape.
 
@@ -166,6 +169,7 @@ register(
 )
 
 
+@public
 class InverseGaussian(_Positive, Univariate):
     """InverseGaussian(mean, shape): the time at which a Brownian motion with drift first reaches a level.
 
@@ -265,6 +269,7 @@ register(
 )
 
 
+@public
 class Weibull(Given, dist.Weibull):
     """Pyro's Weibull(scale, concentration): lifetimes whose hazard is a power of age.
 
@@ -329,6 +334,7 @@ register(
 )
 
 
+@public
 class Beta(Given, dist.Beta):
     """Pyro's Beta(concentration1, concentration0): shares strictly between 0 and 1.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.calls import public
 from neglog.distributions.base import Parameter, Univariate
 from neglog.distributions.quadrature import (
     MIN_MASS,
@@ -34,6 +35,7 @@ _LOG_RANGE = 700.0
 """Range of log|residual|: exp(±700) neither overflow nor underflow in float64."""
 
 
+@public
 @dataclass(frozen=True, eq=False)
 class LossDensity:
     """The density exp(-ρ(u)) / Z of a loss ρ of the residual u: :func:`normalised` makes it.
@@ -141,6 +143,7 @@ class _Tails(torch.autograd.Function):
         return (lower - upper) * torch.exp(ctx.density.log_prob(*ctx.saved_tensors)), None
 
 
+@public
 class FromLoss(Univariate):
     """FromLoss(location, scale, density): minus its log is a loss of one's own.
 
@@ -232,6 +235,7 @@ class FromLoss(Univariate):
         return self.scale**2 * self.density.variance
 
 
+@public
 def normalised(rho: Rho) -> LossDensity:
     """The density exp(-ρ(u)) / Z on the whole line, with Z and its tails by quadrature in float64.
 

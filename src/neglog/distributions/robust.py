@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.calls import public
 from neglog.distributions import information
 from neglog.distributions.base import Given, Parameter, Univariate, as_tensors
 from neglog.distributions.family import Family, Standard, register
@@ -51,6 +52,7 @@ def _two_exponentials_quantile(q: Tensor, tau: Tensor) -> Tensor:
     return at_ends(q, torch.where(below, lower, upper), -math.inf, math.inf)
 
 
+@public
 class Normal(Given, dist.Normal):
     """Pyro's Normal(loc, scale): minus its log is the squared error.
 
@@ -101,6 +103,7 @@ register(
 )
 
 
+@public
 class Laplace(Given, dist.Laplace):
     """Pyro's Laplace(loc, scale): minus its log is the absolute error.
 
@@ -151,6 +154,7 @@ register(
 )
 
 
+@public
 class StudentT(Given, dist.StudentT):
     """Pyro's StudentT(df, loc, scale): heavy tails, and the Normal in the limit of a large `df`.
 
@@ -230,6 +234,7 @@ _LOGISTIC = location_scale(
 )
 
 
+@public
 class Logistic(Univariate):
     """Logistic(location, scale): the noise of the latent variable behind the logit model.
 
@@ -305,6 +310,7 @@ register(
 )
 
 
+@public
 class AsymmetricLaplace(Univariate):
     """AsymmetricLaplace(location, scale, tau): minus its log is the pinball loss.
 

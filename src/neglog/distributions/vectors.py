@@ -10,9 +10,11 @@ from pyro.distributions import MultivariateNormal as _MultivariateNormal
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from neglog.calls import public
 from neglog.distributions.shapes import validation
 
 
+@public
 class MultivariateNormal(_MultivariateNormal):
     """A Normal vector with mean `loc` `(..., D)` and covariance ``scale_tril @ scale_tril.mT``.
 
@@ -24,9 +26,16 @@ class MultivariateNormal(_MultivariateNormal):
     tensor(-1.8379)
     """
 
-    def __init__(self, loc: Tensor, *covariance: Tensor | None, **settings: Any) -> None:
-        validate_args = validation(settings.pop("validate_args", None), loc.shape)
-        super().__init__(loc, *covariance, validate_args=validate_args, **settings)
+    def __init__(
+        self,
+        loc: Tensor,
+        covariance_matrix: Tensor | None = None,
+        precision_matrix: Tensor | None = None,
+        scale_tril: Tensor | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        validate_args = validation(validate_args, loc.shape)
+        super().__init__(loc, covariance_matrix, precision_matrix, scale_tril, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """The same distribution with a larger batch shape."""
@@ -48,6 +57,7 @@ class MultivariateNormal(_MultivariateNormal):
         return -0.5 * (whitened.square().sum(-1) + math.log(2 * math.pi) * value.shape[-1]) - size
 
 
+@public
 def correlation_cholesky(partial: Tensor, dimensions: int) -> Tensor:
     """The Cholesky factor `(..., D, D)` of the correlation matrix with partial correlations tanh(partial).
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.calls import public
 from neglog.distributions.base import Compound, Parameter, as_tensors
 from neglog.distributions.counts import Counts
 from neglog.distributions.family import Family, register
@@ -64,6 +65,7 @@ _ZERO_INFLATED = Law(
 )
 
 
+@public
 class ZeroInflated(Counts, Compound):
     """ZeroInflated(base, logit_zero): a count of `base`, or, with probability π, a 0 whatever the count.
 

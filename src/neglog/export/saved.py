@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from neglog.calls import public
 from neglog.errors import DataError, ModelError, NeglogError
 from neglog.export import arrays, documents, files, legacy
 from neglog.export.described import described
@@ -25,6 +26,7 @@ FORMAT = 2
 FILE = "model.json"
 
 
+@public
 @dataclass(frozen=True)
 class Saved(Fit):
     """A fit that was read from disk: it predicts, but has no data. `formula` is there if it was saved."""
@@ -148,6 +150,7 @@ def _check_format(document: Mapping[str, Any]) -> None:
         )
 
 
+@public
 def check_folder(folder: Path) -> None:
     """Raise DataError unless a model may be saved in the folder: a new one, an empty one, or a model's.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neglog.aliases import former_attribute
 from neglog.arguments import flag, text
+from neglog.calls import public
 from neglog.conversion import named_values
 from neglog.data import ALL, Columns, Data, prepare_fit
 from neglog.errors import (
@@ -68,6 +69,7 @@ from neglog.signatures import roles_of
 from neglog.solvers import Chain, MultiStart, Newton, Solution, TrustRegion, check_solver
 
 
+@public
 @dataclass(frozen=True)
 class Fit:
     """The end of a fit. A value: nothing changes it, and everything else is a function of it.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neglog.aliases import former_argument
 from neglog.arguments import whole, written
+from neglog.calls import public
 from neglog.conversion import to_tensor
 from neglog.data import prepare_fit
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError, warn
@@ -42,6 +43,7 @@ QUADRATIC_TOLERANCE = 1e-9
 """A loss whose quadratic expansion is this accurate, relatively, far from its centre, is a quadratic."""
 
 
+@public
 @dataclass(frozen=True)
 class LassoPath:
     """The MAP estimates of one model under sharper and wider priors. A value, as `Fit` is.

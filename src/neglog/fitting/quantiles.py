@@ -13,6 +13,7 @@ from torch import Tensor
 
 from neglog import models
 from neglog.arguments import share, shown
+from neglog.calls import public
 from neglog.conversion import check_unmasked
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, mle, refitted
@@ -24,6 +25,7 @@ CROSSED = 1e-9
 """Lines cross where the upper one is lower by more than this share of their sizes; less is rounding."""
 
 
+@public
 @dataclass(frozen=True)
 class Quantiles(Mapping[float, Fit]):
     """tau -> the `Fit` of ``partial(models.quantile, tau=tau)``, the lowest first. A value, as `Fit` is.

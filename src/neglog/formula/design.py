@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from neglog.calls import public
 from neglog.errors import DataError, DateWarning, ModelError
 from neglog.formula.agreement import check_agreement
 from neglog.formula.categories import first_text
@@ -21,6 +22,7 @@ from neglog.formula.sides import INTERCEPT, Side, Terms, learn_side, variables
 from neglog.tables import complete_rows, is_date, is_number, require_columns, without_dates
 
 
+@public
 @dataclass(frozen=True)
 class Design:
     """A formula and its companions, learned: the map from a table to the designs of a model.
@@ -157,6 +159,7 @@ class Design:
             raise DataError(f"the saved formula is damaged ({reason}). Save the model again.") from None
 
 
+@public
 @dataclass(frozen=True)
 class Learned:
     """A design, the columns and rows that it was learned from, and how many rows were dropped."""
@@ -181,6 +184,7 @@ def _check_arguments(formula: object, table: object, also: object, keep: object)
             raise DataError(f"`{name}` must be a list of text, such as [{example!r}]; it has {value!r:.80}.")
 
 
+@public
 def learn(
     formula: str,
     table: pd.DataFrame,

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from neglog.calls import public
 from neglog.errors import DataError
 from neglog.losses.shapes import Reduction, check_outputs, check_pair, check_tensor, reduce
 
 
+@public
 def categorical_nll(logits: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Minus the log-probability of a class: the cross-entropy.
 
@@ -33,6 +35,7 @@ def categorical_nll(logits: Tensor, target: Tensor, *, reduction: Reduction = "m
     return reduce(-torch.log_softmax(logits, -1).gather(-1, code).squeeze(-1), reduction)
 
 
+@public
 def ordinal_nll(
     location: Tensor, target: Tensor, cutpoints: Tensor, *, reduction: Reduction = "mean"
 ) -> Tensor:

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from neglog.calls import public
 from neglog.losses.shapes import NUMBER_OR_TENSOR, Reduction, check_pair, check_scale, positive, reduce
 
 
+@public
 def poisson_nll(
     log_rate: Tensor, target: Tensor, exposure: Tensor | float = 1.0, *, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -32,6 +34,7 @@ def poisson_nll(
     return reduce(log_mean.exp() - target * log_mean + torch.lgamma(target + 1), reduction)
 
 
+@public
 def negative_binomial_nll(
     log_mean: Tensor,
     target: Tensor,
@@ -62,6 +65,7 @@ def negative_binomial_nll(
     )
 
 
+@public
 def bernoulli_nll(logit: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Minus the log-probability of yes or no: the binary cross-entropy.
 
@@ -78,6 +82,7 @@ def bernoulli_nll(logit: Tensor, target: Tensor, *, reduction: Reduction = "mean
     return reduce(softplus(logit, threshold=40) - target * logit, reduction)
 
 
+@public
 def binomial_nll(
     logit: Tensor, target: Tensor, trials: Tensor | float, *, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -98,6 +103,7 @@ def binomial_nll(
     return reduce(n * softplus(logit, threshold=40) - target * logit - ways, reduction)
 
 
+@public
 def gamma_nll(
     log_mean: Tensor, target: Tensor, shape: Tensor | float, *, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -118,6 +124,7 @@ def gamma_nll(
     return reduce(log_q.exp() - k * log_q + torch.log(target) + torch.lgamma(k), reduction)
 
 
+@public
 def beta_nll(
     logit_mean: Tensor, target: Tensor, precision: Tensor | float, *, reduction: Reduction = "mean"
 ) -> Tensor:

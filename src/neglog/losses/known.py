@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from neglog import models
-from neglog.arguments import choice, flag, number, share
-from neglog.errors import ModelError
+from neglog.arguments import choice, flag, number, share, written
+from neglog.calls import public
+from neglog.errors import ModelError, did_you_mean
 from neglog.losses.real import gaussian_nll, huber_nll, laplace_nll, quantile_nll
 from neglog.losses.shapes import Reduction, check_tensor
 
@@ -23,6 +24,7 @@ Model = Callable[..., Any]
 OfTarget = Callable[[Tensor], Tensor]
 
 
+@public
 @dataclass(frozen=True, eq=False)
 class Likelihood:
     """The likelihood whose negative log a loss is: for every row, NLL = `factor` · loss + `constant(target)`.
@@ -65,6 +67,7 @@ class Likelihood:
         return self.factor * loss + reduced
 
 
+@public
 def likelihood_of(loss: nn.Module | str, **settings: float) -> Likelihood:
     """The likelihood that a loss is minus the log of, with the factor and the constant between them.
 
@@ -91,7 +94,8 @@ def likelihood_of(loss: nn.Module | str, **settings: float) -> Likelihood:
     if isinstance(loss, str):
         if loss not in _NAMES:
             raise ModelError(
-                f"there is no loss called {loss!r} here; there are {', '.join(map(repr, _NAMES))}. "
+                f"`loss` must be one of {', '.join(map(repr, _NAMES))}; it is {written(loss)}."
+                f"{did_you_mean(loss, _NAMES)} "
                 + _HINTS.get(loss, "For one of your own see losses.as_likelihood.")
             )
         return _NAMES[loss](**_taken(loss, settings))

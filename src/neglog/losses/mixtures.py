@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from neglog.calls import public
 from neglog.errors import DataError
 from neglog.losses.counted import negative_binomial_nll, poisson_nll
 from neglog.losses.shapes import HALF_LOG_TWO_PI, Reduction, check_outputs, check_scale, finite, reduce
 
 
+@public
 def gaussian_mixture_nll(
     mean: Tensor, target: Tensor, logits: Tensor, sigma: Tensor, *, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -45,6 +47,7 @@ def gaussian_mixture_nll(
     return reduce(-torch.logsumexp(parts, -1), reduction)
 
 
+@public
 def zero_inflated_poisson_nll(
     log_rate: Tensor,
     target: Tensor,
@@ -74,6 +77,7 @@ def zero_inflated_poisson_nll(
     return _zero_inflated(counted, target, logit_zero, reduction)
 
 
+@public
 def zero_inflated_negative_binomial_nll(
     log_mean: Tensor,
     target: Tensor,

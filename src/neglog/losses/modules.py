@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from neglog import models
 from neglog.arguments import checked_model, shown, written
-from neglog.errors import DataError, ModelError
+from neglog.calls import public
+from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.handlers import changes_priors_alone
 from neglog.layers import layers
 from neglog.losses import classes, counted, mixtures, real, skewed, vectors
@@ -29,6 +30,7 @@ HAND_WRITTEN = (real, counted, skewed, classes, mixtures, vectors)
 """The modules of negative log-likelihoods of predictions and targets, each called after its model."""
 
 
+@public
 class LikelihoodLoss(nn.Module):
     """A negative log-likelihood as a training loss: see :func:`loss_of`, which makes it.
 
@@ -73,9 +75,7 @@ class LikelihoodLoss(nn.Module):
             )
         try:
             return self.nll(prediction, target, **given, **self.constants, reduction=self.reduction)
-        except TypeError as error:
-            if "missing" not in str(error):
-                raise
+        except ModelError as error:  # a call without an argument; invalid values are a DataError
             raise DataError(f"{self!r} was given too little. {self._usage()}") from error
 
     def _usage(self) -> str:
@@ -88,6 +88,7 @@ class LikelihoodLoss(nn.Module):
         )
 
 
+@public
 def loss_of(
     model: Model | str,
     *,
@@ -208,7 +209,7 @@ def _check_names(name: str, names: list[str], settings: Mapping[str, Any]) -> No
     if unknown:
         raise ModelError(
             f"the loss of `{name}` has no constant {', '.join(map(repr, unknown))}; it has "
-            f"{', '.join(map(repr, names)) or 'none'}."
+            f"{', '.join(map(repr, names)) or 'none'}.{did_you_mean(unknown, names)}"
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyro
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.distributions import FromLoss, LossDensity, normalised
 from neglog.distributions.residual import Rho
 from neglog.isolation import isolated
@@ -14,6 +15,7 @@ from neglog.losses.shapes import Reduction, check_pair, log_scale, plain, reduce
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows
 
 
+@public
 @dataclass(frozen=True, eq=False)
 class ResidualModel:
     """y ~ FromLoss(location, scale, density): a Pyro model of `(x, y=None)`; `as_likelihood` makes it.

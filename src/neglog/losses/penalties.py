@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from numbers import Integral
 
+from neglog.calls import public
 from neglog.errors import DataError
 from neglog.losses.shapes import finite, positive
 
 
+@public
 def ridge_alpha(sigma: float, prior_scale: float) -> float:
     """The ``alpha`` of scikit-learn's ``Ridge`` that a Normal prior on the weights amounts to.
 
@@ -33,6 +35,7 @@ def ridge_alpha(sigma: float, prior_scale: float) -> float:
     return (positive("sigma", sigma) / positive("prior_scale", prior_scale)) ** 2
 
 
+@public
 def lasso_alpha(sigma: float, prior_scale: float, rows: int) -> float:
     """The ``alpha`` of scikit-learn's ``Lasso`` that a Laplace prior on the weights amounts to.
 
@@ -59,6 +62,7 @@ def lasso_alpha(sigma: float, prior_scale: float, rows: int) -> float:
     return positive("sigma", sigma) ** 2 / (_count(rows) * positive("prior_scale", prior_scale))
 
 
+@public
 def elastic_net_rates(sigma: float, alpha: float, l1_ratio: float, rows: int) -> tuple[float, float]:
     """The rates of the `neglog.distributions.ElasticNet` prior that scikit-learn's ``ElasticNet`` amounts to.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from neglog.calls import public
 from neglog.errors import DataError
 from neglog.losses.shapes import (
     HALF_LOG_TWO_PI,
@@ -23,6 +24,7 @@ from neglog.losses.shapes import (
 )
 
 
+@public
 def mse(prediction: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """The squared error, ``(target - prediction)²``.
 
@@ -43,6 +45,7 @@ def mse(prediction: Tensor, target: Tensor, *, reduction: Reduction = "mean") ->
     return reduce((target - prediction).square(), reduction)
 
 
+@public
 def mae(prediction: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """The absolute error, ``|target - prediction|``.
 
@@ -63,6 +66,7 @@ def mae(prediction: Tensor, target: Tensor, *, reduction: Reduction = "mean") ->
     return reduce((target - prediction).abs(), reduction)
 
 
+@public
 def gaussian_nll(
     mean: Tensor, target: Tensor, sigma: Tensor | float, *, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -92,6 +96,7 @@ def gaussian_nll(
     return reduce(0.5 * ((target - mean) / sigma).square() + log_sigma + HALF_LOG_TWO_PI, reduction)
 
 
+@public
 def laplace_nll(
     median: Tensor, target: Tensor, scale: Tensor | float, *, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -118,6 +123,7 @@ def laplace_nll(
     return reduce((target - median).abs() / scale + log_scale_ + math.log(2), reduction)
 
 
+@public
 def heteroscedastic_nll(
     mean: Tensor, target: Tensor, log_variance: Tensor | float, *, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -150,6 +156,7 @@ def heteroscedastic_nll(
     return reduce(0.5 * (squared + log_variance) + HALF_LOG_TWO_PI, reduction)
 
 
+@public
 def pinball(prediction: Tensor, target: Tensor, tau: float, *, reduction: Reduction = "mean") -> Tensor:
     """The quantile loss, ``r (tau - 1[r < 0])`` with ``r = target - prediction``.
 
@@ -170,6 +177,7 @@ def pinball(prediction: Tensor, target: Tensor, tau: float, *, reduction: Reduct
     return reduce(_pinball(target - prediction, _share("tau", tau)), reduction)
 
 
+@public
 def huber(
     prediction: Tensor, target: Tensor, delta: float = 1.345, *, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -191,6 +199,7 @@ def huber(
     return reduce(_huber(target - prediction, positive("delta", delta)), reduction)
 
 
+@public
 def huber_nll(
     location: Tensor,
     target: Tensor,
@@ -219,6 +228,7 @@ def huber_nll(
     return reduce(_huber((target - location) / scale, delta) + log_scale_ + log_z, reduction)
 
 
+@public
 def student_t_nll(
     location: Tensor,
     target: Tensor,
@@ -251,6 +261,7 @@ def student_t_nll(
     return reduce(kernel + log_scale_ + constant, reduction)
 
 
+@public
 def logistic_nll(
     location: Tensor, target: Tensor, scale: Tensor | float, *, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -272,6 +283,7 @@ def logistic_nll(
     return reduce(softplus(z, threshold=40) + softplus(-z, threshold=40) + log_scale_, reduction)
 
 
+@public
 def quantile_nll(
     quantile: Tensor,
     target: Tensor,

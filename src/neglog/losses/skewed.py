@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.losses.shapes import HALF_LOG_TWO_PI, Reduction, check_pair, plain, reduce
 from neglog.losses.shapes import log_scale as log_of
 
 
+@public
 def lognormal_nll(
     log_median: Tensor, target: Tensor, sigma: Tensor | float, *, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -36,6 +38,7 @@ def lognormal_nll(
     return reduce(0.5 * squared + log_sigma + log_target + HALF_LOG_TWO_PI, reduction)
 
 
+@public
 def weibull_nll(
     log_scale: Tensor, target: Tensor, shape: Tensor | float, *, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -57,6 +60,7 @@ def weibull_nll(
     return reduce(power.exp() - power + log_target - log_shape, reduction)
 
 
+@public
 def inverse_gaussian_nll(
     log_mean: Tensor, target: Tensor, dispersion: Tensor | float, *, reduction: Reduction = "mean"
 ) -> Tensor:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from neglog.calls import public
 from neglog.errors import DataError
 from neglog.losses.shapes import Reduction, check_pair, check_tensor, reduce
 
 
+@public
 def multivariate_gaussian_nll(
     mean: Tensor, target: Tensor, scale_tril: Tensor, *, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -49,6 +51,7 @@ def multivariate_gaussian_nll(
     return reduce(0.5 * white.square().sum(-1) + 0.5 * dimensions * math.log(2 * math.pi) + size, reduction)
 
 
+@public
 def multivariate_heteroscedastic_nll(
     mean: Tensor, target: Tensor, log_scale: Tensor, partial: Tensor, *, reduction: Reduction = "mean"
 ) -> Tensor:

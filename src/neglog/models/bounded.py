@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.calls import public
 from neglog.distributions import Bernoulli, Beta, Binomial
 from neglog.errors import ModelError
 from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, linear, positive, row_supports, rows
 
 
+@public
 def bernoulli(x: Designs, y: Tensor | None = None) -> Tensor:
     """Yes or no: y ~ Bernoulli(logits=logit); logistic regression, the binary cross-entropy.
 
@@ -46,6 +48,7 @@ declare_loss(
 )
 
 
+@public
 @row_supports(trials=constraints.nonnegative_integer)
 def binomial(x: Designs, y: Tensor | None = None, trials: Tensor | None = None) -> Tensor:
     """Successes in trials: y ~ Binomial(trials, logits=logit).
@@ -83,6 +86,7 @@ declare_loss(
 )
 
 
+@public
 def beta(x: Designs, y: Tensor | None = None) -> Tensor:
     """Shares strictly between 0 and 1: y ~ Beta(mean · precision, (1 - mean) · precision).
 

@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.distributions import Categorical, Ordered
 from neglog.errors import DataError, ModelError
 from neglog.models.replaced import Loss, declare_loss
@@ -47,6 +48,7 @@ def _at_least_two(name: str, classes: int | None) -> int:
     return classes
 
 
+@public
 @sized(classes=_classes)
 def categorical(x: Designs, y: Tensor | None = None, classes: int | None = None) -> Tensor:
     """Classes without an order: y ~ Categorical(logits), the multinomial logit; the cross-entropy.
@@ -82,6 +84,7 @@ declare_loss(
 )
 
 
+@public
 @sized(classes=_classes)
 def ordinal(x: Designs, y: Tensor | None = None, classes: int | None = None) -> Tensor:
     """Classes in an order: the cumulative logit, or proportional odds, model.

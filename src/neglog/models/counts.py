@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.calls import public
 from neglog.distributions import NegativeBinomial2, Poisson, ZeroInflated
 from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, linear, positive, probability, row_supports, rows
 
 
+@public
 @row_supports(exposure=constraints.nonnegative)
 def poisson(x: Designs, y: Tensor | None = None, exposure: Tensor | None = None) -> Tensor:
     """Counts: y ~ Poisson(exposure · exp(log_rate)); the Poisson deviance.
@@ -48,6 +50,7 @@ declare_loss(
 )
 
 
+@public
 @row_supports(exposure=constraints.nonnegative)
 def negative_binomial(x: Designs, y: Tensor | None = None, exposure: Tensor | None = None) -> Tensor:
     """Overdispersed counts (NB2): mean m = exposure · exp(log_mean), variance m + dispersion · m².
@@ -84,6 +87,7 @@ declare_loss(
 )
 
 
+@public
 @row_supports(exposure=constraints.nonnegative)
 def zero_inflated_poisson(x: Designs, y: Tensor | None = None, exposure: Tensor | None = None) -> Tensor:
     """Counts with more zeros: 0 with probability π, else Poisson(exposure · exp(log_rate)).
@@ -123,6 +127,7 @@ declare_loss(
 )
 
 
+@public
 @row_supports(exposure=constraints.nonnegative)
 def zero_inflated_negative_binomial(
     x: Designs, y: Tensor | None = None, exposure: Tensor | None = None

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from neglog.arguments import number, share
 from neglog.beginnings import Beginning, Shapes, line, many_optima, median
+from neglog.calls import public
 from neglog.distributions import AsymmetricLaplace, Huber, Laplace, Logistic, Normal, StudentT
 from neglog.layers import renamed
 from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows
 
 
+@public
 def gaussian(x: Designs, y: Tensor | None = None) -> Tensor:
     """Least squares: y ~ Normal(mean, sigma); the negative log-likelihood in `mean` is the MSE.
 
@@ -50,6 +52,7 @@ declare_loss(
 )
 
 
+@public
 @renamed(median="location")
 def laplace(x: Designs, y: Tensor | None = None) -> Tensor:
     """Least absolute deviations: y ~ Laplace(location, scale); the NLL in `location` is the MAE.
@@ -87,6 +90,7 @@ declare_loss(
 )
 
 
+@public
 def heteroscedastic(x: Designs, y: Tensor | None = None) -> Tensor:
     """Learned noise: y ~ Normal(mean, exp(log_variance / 2)); the Gaussian NLL with a variance head.
 
@@ -124,6 +128,7 @@ declare_loss(
 )
 
 
+@public
 def huber(x: Designs, y: Tensor | None = None, delta: float = 1.345) -> Tensor:
     """Huber's loss: y ~ Huber(location, scale, delta); quadratic near the line, linear beyond delta scales.
 
@@ -180,6 +185,7 @@ def _least_squares(x: Designs, y: Tensor, weights: Tensor, shapes: Shapes) -> di
     return ends | {"scale": spread, "log_scale.bias": spread.log()}
 
 
+@public
 @many_optima(_robust(1.0, 3.0), _robust(0.1, 1.0), _least_squares)
 def student_t(x: Designs, y: Tensor | None = None, df: float | None = None) -> Tensor:
     """Heavy tails: y ~ StudentT(df, location, scale); a row far off hardly counts.
@@ -219,6 +225,7 @@ declare_loss(
 )
 
 
+@public
 def logistic(x: Designs, y: Tensor | None = None) -> Tensor:
     """Log-cosh loss: y ~ Logistic(location, scale); a square near the line, an absolute value far from it.
 
@@ -255,6 +262,7 @@ declare_loss(
 )
 
 
+@public
 def quantile(x: Designs, y: Tensor | None = None, tau: float = 0.5) -> Tensor:
     """Quantile regression: y ~ AsymmetricLaplace(quantile, scale, tau); its NLL is the pinball loss.
 

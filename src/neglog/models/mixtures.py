@@ -10,6 +10,7 @@ from pyro import poutine
 from torch import Tensor
 
 from neglog.beginnings import Beginning, Shapes, line, many_optima, median, once
+from neglog.calls import public
 from neglog.distributions import NormalMixture
 from neglog.errors import ModelError
 from neglog.models.expectation import mixtures_of_lines
@@ -98,6 +99,7 @@ def _by_expectation(rank: int) -> Beginning:
     return begin
 
 
+@public
 @many_optima(
     _about_one_line(0.0, 5.0, 0.0),
     _about_one_line(0.0, 30.0, 0.0),

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from neglog.calls import public
+
 Response = Literal["real", "positive", "count", "share", "0 or 1", "class", "vector"]
 
 
+@public
 @dataclass(frozen=True)
 class Loss:
     """The classical loss of a model: an entry of `neglog.losses.TABLE`, and a row of the documents' tables.

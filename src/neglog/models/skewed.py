@@ -6,11 +6,13 @@ import pyro
 import torch
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.distributions import Gamma, InverseGaussian, LogNormal, Weibull
 from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows
 
 
+@public
 def gamma(x: Designs, y: Tensor | None = None) -> Tensor:
     """Positive with constant relative spread: y ~ Gamma(shape, shape / mean); the Gamma deviance.
 
@@ -45,6 +47,7 @@ declare_loss(
 )
 
 
+@public
 def lognormal(x: Designs, y: Tensor | None = None) -> Tensor:
     """Least squares of log y: log y ~ Normal(log_median, sigma).
 
@@ -81,6 +84,7 @@ declare_loss(
 )
 
 
+@public
 def weibull(x: Designs, y: Tensor | None = None) -> Tensor:
     """Lifetimes whose hazard is a power of age: y ~ Weibull(exp(log_scale), shape).
 
@@ -118,6 +122,7 @@ declare_loss(
 )
 
 
+@public
 def inverse_gaussian(x: Designs, y: Tensor | None = None) -> Tensor:
     """Positive with a long tail: y ~ InverseGaussian(mean, 1 / dispersion); the inverse Gaussian deviance.
 

@@ -11,6 +11,7 @@ from pyro import poutine
 from pyro.distributions.transforms import AffineTransform, ExpTransform, SigmoidTransform
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.distributions import MultivariateNormal, correlation_cholesky
 from neglog.errors import DataError
 from neglog.models.replaced import Loss, declare_loss
@@ -75,6 +76,7 @@ class _Begin:
         return torch.atanh((factor / left.sqrt())[row, column])
 
 
+@public
 @sized(dimensions=_dimensions)
 def multivariate_gaussian(x: Designs, y: Tensor | None = None, dimensions: int | None = None) -> Tensor:
     """Many responses with one full covariance: y ~ MultivariateNormal(mean, covariance), y `(N, D)`.
@@ -126,6 +128,7 @@ def _correlation(like: Tensor, dimensions: int) -> Tensor:
     return pyro.sample("correlation_cholesky", dist.LKJCholesky(dimensions, one))
 
 
+@public
 @sized(dimensions=_dimensions)
 def multivariate_heteroscedastic(
     x: Designs, y: Tensor | None = None, dimensions: int | None = None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neglog.arguments import choice, number, seed_of, shown, whole
+from neglog.calls import public
 from neglog.distributions import Normal
 from neglog.distributions.averaged import Averaged, Listed
 from neglog.errors import ModelError
@@ -29,6 +30,7 @@ PRECISION_GRID = torch.logspace(-8, 10, 73, dtype=torch.float64)
 """Prior precisions at which the marginal likelihood is evaluated first; the best is refined."""
 
 
+@public
 @dataclass(frozen=True, eq=False)
 class LaplaceApproximation:
     """A Normal distribution of the weights of a network around a fit. A value, as `Fit` is.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from neglog.arguments import seed_of, whole
 from neglog.bayes.posterior import Posterior
+from neglog.calls import public
 from neglog.data import Data, prepare, prepare_designs
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
@@ -26,6 +27,7 @@ from neglog.tracing import Run, model_name, without_biases
 from neglog.wellformed import check_distributions
 
 
+@public
 @dataclass(frozen=True)
 class PriorDraws:
     """Draws from a prior: site name -> `(1, draws, *shape)`, and ``y`` given them, `(1, draws, N, ...)`."""

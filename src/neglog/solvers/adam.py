@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Solution
 from neglog.solvers.stochastic import Bar, MaybeKinked, batches, certified, is_flat
@@ -35,6 +36,7 @@ class ReplayedProblem(MaybeKinked, Protocol):
         ...
 
 
+@public
 @dataclass(frozen=True)
 class Adam(Settings):
     """Adam (Kingma & Ba 2015): the steps of `SVI` with `pyro.optim.Adam`, many times faster.

@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
 
 
+@public
 @dataclass(frozen=True)
 class Chain(Settings):
     """Each solver starts where the one before it stopped, until one of them has converged.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.solvers.newton import EPSILON, Newton
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Kinked, Problem, Solution, largest_of, newton_direction
@@ -23,6 +24,7 @@ MOST_STEPS = 60
 """Evaluations of a softened loss that is not convex after which it is taken for one without an optimum."""
 
 
+@public
 @dataclass(frozen=True)
 class Continuation(Settings):
     """For absolute values: least absolute deviations, lasso, and what is made of them.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.solvers.continuation import Continuation
 from neglog.solvers.globs import MIN_GLOBBED_ROWS, Near, optimum
 from neglog.solvers.lines import Piecewise
@@ -19,6 +20,7 @@ PERFECT = 1e-9
 """A loss below this share of that of the responses themselves may be a perfect fit's."""
 
 
+@public
 @dataclass(frozen=True)
 class InteriorPoint(Settings):
     """For `laplace` and `quantile` with one scale and flat priors: exact, at every number of rows.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.solvers.newton import EPSILON
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
@@ -16,6 +17,7 @@ from neglog.solvers.solution import Problem, Solution
 Point = tuple[Tensor, float, Tensor]
 
 
+@public
 @dataclass(frozen=True)
 class LBFGS(Settings):
     """L-BFGS with a strong Wolfe line search, in float64; for many parameters, such as a network's.

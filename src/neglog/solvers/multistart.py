@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.errors import UnboundedLikelihoodError
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
@@ -26,6 +27,7 @@ MAX_EVALUATIONS = 150
 """Evaluations of the loss from one start after which Newton's method waits until the others have ended."""
 
 
+@public
 @dataclass(frozen=True)
 class MultiStart(Settings):
     """The best of what a solver finds from the point that it is given and from `starts`.

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.errors import UnboundedLikelihoodError
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import FLAT, Large, Problem, Solution, newton_direction, scaled_eigen
@@ -47,6 +48,7 @@ ROUGHLY = 0.5
 """The decrement at which a sample of the rows has said what it can of where to begin."""
 
 
+@public
 @dataclass(frozen=True)
 class Newton(Settings):
     """Newton's method on the exact Hessian, with a line search that cannot climb.

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.solvers.lbfgs import Point, direction_of, largest, noise_of, remember, wolfe
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
@@ -38,6 +39,7 @@ class Separable(Problem, Protocol):
         ...
 
 
+@public
 @dataclass(frozen=True)
 class VariableProjection(Settings):
     """Variable projection: a network's heads have their optimum at every step, and its trunk is searched.

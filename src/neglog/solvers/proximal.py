@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.errors import UnboundedLikelihoodError
 from neglog.solvers.newton import CONSTANT_CURVATURE_STEP, EPSILON, ROUGH, ROUGHLY, SLOW
 from neglog.solvers.quadratic import Quadratic
@@ -90,6 +91,7 @@ def proximal_step(hessian: Tensor, gradient: Tensor, penalty: Penalty, z: Tensor
     return Step(to, descent, math.sqrt(squared))
 
 
+@public
 @dataclass(frozen=True)
 class ProximalNewton(Settings):
     """Proximal Newton steps for lasso-type priors: a smooth loss plus absolute values of coefficients.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neglog.arguments import check_dense, flag, number, seed_of, whole, written
+from neglog.calls import public
 from neglog.errors import DataError, ModelError
 
 DTYPES = (torch.float64, torch.float32)
@@ -34,6 +35,7 @@ class Settings:
                 raise DataError(f"`{type(self).__name__}`: {error}") from error
 
 
+@public
 def check_solver(name: str, value: Any) -> None:
     """Refuse what does not minimise.
 

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from neglog.calls import public
+
 MIN_PIVOT_SPAN = 1e-6
 """The ratio of the smallest pivot of a Cholesky factor to the largest, above which it is well conditioned."""
 FLAT = 1e-10
@@ -83,6 +85,7 @@ class Kinked(Problem, Protocol):
         ...
 
 
+@public
 @dataclass(frozen=True)
 class Solution:
     """Where a solver stopped. `converged` is a claim that was checked, and `status` says how.

@@ -15,6 +15,7 @@ from pyro.infer.autoguide.initialization import init_to_value
 from torch import Tensor
 
 from neglog.arguments import shown
+from neglog.calls import public
 from neglog.errors import DataError
 from neglog.guides import Delta
 from neglog.solvers.settings import Settings
@@ -39,6 +40,7 @@ class LiteralProblem(MaybeKinked, Protocol):
         ...
 
 
+@public
 @dataclass(frozen=True)
 class SVI(Settings):
     """Stochastic variational inference with a Delta guide: gradient steps on `Trace_ELBO`.

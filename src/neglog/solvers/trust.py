@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution, newton_direction
 
@@ -33,6 +34,7 @@ class Nonlinear(Problem, Protocol):
         ...
 
 
+@public
 @dataclass(frozen=True)
 class TrustRegion(Settings):
     """Newton's method on steps of limited length, for models that are nonlinear in their parameters.

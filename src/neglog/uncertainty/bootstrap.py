@@ -15,6 +15,7 @@ from torch import Tensor
 from neglog.arguments import choice, seed_of, share, whole
 from neglog.batches.batch import fitted_again
 from neglog.batches.stack import drawn_again
+from neglog.calls import public
 from neglog.conversion import as_labels
 from neglog.data import Data
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, warn
@@ -36,6 +37,7 @@ COUNTED_ENTRIES = 100_000
 """Entries of row indices that are drawn and counted at a time, so that they stay in the cache."""
 
 
+@public
 @dataclass(frozen=True, eq=False)
 class Bootstrap:
     """Estimates from resampled data. A value, as `Fit` is.

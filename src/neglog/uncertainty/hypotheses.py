@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neglog.aliases import former_argument
 from neglog.arguments import choice, text, written
+from neglog.calls import check_settings, public
 from neglog.data import ALL, Data, prepare_designs
 from neglog.distributions import probabilities
 from neglog.errors import DataError, ModelError
@@ -30,6 +31,7 @@ from neglog.uncertainty.information import information, inverse_root, optimum
 Correction = Literal["aic", "bic"]
 
 
+@public
 @dataclass(frozen=True, repr=False)
 class HypothesisTest:
     """The result of a test. A value.
@@ -118,6 +120,7 @@ def wald_test(
     """
     if not isinstance(hypothesis, str):
         raise ModelError(f"`hypothesis` must be text, as 'x1 = 0, x2 = x3'; it is {written(hypothesis)}.")
+    check_settings(wald_test, settings, covariance)
     matrix = covariance(fit, cov_type, **settings)
     rows, values = linear_constraints(hypothesis, list(matrix.index))
     distance = rows @ torch.tensor(estimates(fit)[list(matrix.index)].to_numpy()) - values

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from neglog.aliases import former_argument
 from neglog.arguments import choice, share
+from neglog.calls import check_settings
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
-from neglog.isolation import check_settings, isolated
+from neglog.isolation import isolated
 from neglog.labels import CHOLESKY, estimates, flat_range, flat_values, site_labels
 from neglog.likelihood.sites import Site
 from neglog.objective.coordinates import Coordinates
