@@ -61,6 +61,7 @@ OPEN = {
     "sized": "keywords of the model",
     "likelihood_of": "the constants of a loss, see test_an_unknown_constant_of_a_loss_is_named",
     "loss_of": "the constants of a loss, see test_an_unknown_constant_of_a_loss_is_named",
+    "forward": "the scales of a loss, see test_dictionary.test_calls_that_do_not_fit_are_refused",
     "fit_json": "entries of the object that is written",
     "comparison_json": "entries of the object that is written",
 }
