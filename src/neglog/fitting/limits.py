@@ -13,11 +13,12 @@ from torch import Tensor
 from neglog.distributions import Censored, Truncated
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.existence import Recession
+from neglog.fitting.tilted import Limit, tilted
 from neglog.kinks import corner
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.objective.spread import narrow_rows
-from neglog.solvers import Adam, Continuation, Solution
+from neglog.solvers import Adam, Continuation, Newton, Solution
 
 OUTWARD = 64.0
 """Distance along a direction at which rows that contradict it are found, in units of the noise of a row."""
@@ -52,6 +53,8 @@ def in_bounds(
     coordinates: Coordinates, solution: Solution, existing: Callable[[Coordinates, Solution], Solution]
 ) -> Solution:
     """The solution, if it is an `existing` one; its status names what bounds leave undetermined."""
+    if isinstance(solution, Limit):
+        return solution
     if is_uniform(coordinates, solution.z, solution.value):
         status = "the likelihood is largest at the border: it never falls as the spread → +∞, the limit in "
         return replace(solution, converged=False, status=f"{status}which `y` is uniform between its bounds")
@@ -74,7 +77,14 @@ def in_bounds(
 
 
 def minimised(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor, progress: bool) -> Solution:
-    """The minimum by a solver; gradient steps and softened losses stop at a uniform density."""
+    """The minimum by a solver; gradient steps and softened losses stop at a uniform density.
+
+    Newton's method begins next to the optimum in the natural parameters, and is not needed at their border.
+    """
+    if isinstance(solver, Newton) and (known := tilted(coordinates)) is not None:
+        if isinstance(known, Limit):
+            return known
+        start = known.z
     if not (isinstance(solver, Adam | Continuation) and _may_be_uniform(coordinates.objective)):
         found: Solution = solver.minimise(problem, start, progress)
         return found

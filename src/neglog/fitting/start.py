@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from neglog.errors import ModelError, UnboundedLikelihoodError, did_you_mean
 from neglog.fitting.least_squares import null_line
 from neglog.fitting.medians import null_median
+from neglog.fitting.tilted import null_tilted
 from neglog.likelihood.rows import CURVATURES, VALUE, RowLikelihood, Terms
 from neglog.objective.objective import Objective, Site, rows_of_second_derivatives
 from neglog.solvers import Newton
@@ -196,8 +197,15 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     if not objective.calls or not 0 < len(places) <= MAX_NULL_PARAMETERS:
         return theta
     names = [site.name for site in free]
-    line = null_median(objective, theta, names) if objective.corner else null_line(objective, theta, names)
+    if objective.corner:
+        line = null_median(objective, theta, names)
+    else:
+        line = _first(null(objective, theta, names) for null in (null_line, null_tilted))
     return _null_fit(objective, theta, places) if line is None else line
+
+
+def _first(found: Iterable[Tensor | None]) -> Tensor | None:
+    return next((each for each in found if each is not None), None)
 
 
 def _free_constants(objective: Objective, given: Collection[str]) -> list[Site]:

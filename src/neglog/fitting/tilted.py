@@ -1,0 +1,300 @@
+"""Exponential tilting: truncated Normal responses in the parameters in which their likelihood is concave.
+
+With θ = location / scale² and τ = 1 / (2 scale²) the density between the bounds is proportional to
+exp(θ y - τ y²), an exponential family: the log-likelihood is concave in the coefficients of θ and in τ. Its
+border τ = 0, an infinite scale, is the exponential density exp(θ y). There is the maximum, if the derivative
+in τ is not positive at the optimum of θ; steps in location and scale approach it without end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neglog.distributions import LogNormal, Normal, Truncated
+from neglog.distributions.family import family
+from neglog.objective.blocks import Block
+from neglog.objective.coordinates import Coordinates
+from neglog.objective.objective import Objective
+from neglog.solvers.solution import Solution, newton_direction
+
+NODES = 64
+"""Nodes of the quadrature over the values of a row."""
+NEGLIGIBLE = 40.0
+"""The fall of a log-density from its largest value, in nats, beyond which the density is not integrated."""
+MAX_EVALUATED_NODES = 2**20
+"""Rows times nodes that are evaluated at a time."""
+MAX_STEPS = 60
+"""The most Newton steps of a concave problem, each with at most as many halvings."""
+DECREMENT = 1e-9
+"""The Newton decrement, in standard errors, of an optimum in these parameters."""
+MIN_SLOPE = 1e-6
+"""A derivative in τ above this, in standard deviations of that derivative, shows an optimum inside."""
+LIMIT_PRECISION = 1e-8
+"""The τ of the border, in units of the spread of y: its loss is that of the limit to rounding."""
+MAX_TILT = 1e-2
+"""The largest change of a log-density between its bounds, in nats, that counts as uniform."""
+
+
+class Limit(Solution):
+    """A solution at a border of the parameters that is known to be the supremum."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a truncated Normal response, `(N,)` each, in units of their spread, from their centre.
+
+    Attributes:
+        y, lower, upper: the response and its bounds, of a LogNormal response their logarithms.
+        weights: their weights, of the mean 1.
+        design: the orthonormal design `(N, P)` of the location.
+        one: the coefficients `(P,)` of a constant predictor; zeros where the design has none.
+        centre, unit: the origin and the unit of y.
+    """
+
+    y: Tensor
+    lower: Tensor
+    upper: Tensor
+    weights: Tensor
+    design: Tensor
+    one: Tensor
+    centre: float = 0.0
+    unit: float = 1.0
+
+    def location(self, natural: Tensor) -> tuple[Tensor, Tensor]:
+        """The coefficients of the location, in the units of y, and the scale."""
+        double = 2 * natural[-1]
+        return self.unit * natural[:-1] / double + self.centre * self.one, self.unit * double.rsqrt()
+
+    def is_uniform(self, natural: Tensor) -> bool:
+        """Whether exp(θ y) is level between the bounds of each row."""
+        theta = self.design @ natural[:-1]
+        return bool((theta.abs() * (self.upper - self.lower) <= MAX_TILT).all())
+
+    def loss(self, natural: Tensor, free: int) -> tuple[float, Tensor, Tensor]:
+        """Minus the log-likelihood at the coefficients of θ and τ `(P + 1,)`; derivatives in `free`.
+
+        Infinite where the density has no integral.
+        """
+        value, gradient = 0.0, torch.zeros_like(natural)
+        hessian = natural.new_zeros((len(natural), len(natural)))
+        step = max(1, MAX_EVALUATED_NODES // NODES)
+        for start in range(0, len(self.y), step):
+            rows = slice(start, start + step)
+            theta, design, weights = self.design[rows] @ natural[:-1], self.design[rows], self.weights[rows]
+            found = _moments(theta, natural[-1], self.lower[rows], self.upper[rows])
+            if found is None:
+                return math.inf, gradient, hessian
+            log_mass, first, second, third, fourth = found
+            y = self.y[rows]
+            value += float(weights @ (log_mass - theta * y + natural[-1] * y * y))
+            gradient[:-1] += design.T @ (weights * (first - y))
+            gradient[-1] += weights @ (y * y - second)
+            cross = design.T @ (weights * (first * second - third))
+            hessian[:-1, :-1] += design.T @ ((weights * (second - first * first))[:, None] * design)
+            hessian[:-1, -1] += cross
+            hessian[-1, :-1] += cross
+            hessian[-1, -1] += weights @ (fourth - second * second)
+        return value, gradient[:free], hessian[:free, :free]
+
+
+def _moments(theta: Tensor, tau: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, ...] | None:
+    """log ∫ exp(θ y - τ y²) dy between the bounds and the first four moments of y, `(N,)` each.
+
+    By Gauss's rule over the values at which the density is not negligible; None where the integral is
+    infinite.
+    """
+    mode = torch.where(tau > 0, theta / (2 * tau.clamp_min(1e-300)), torch.sign(theta) * math.inf)
+    mode = torch.where((tau == 0) & (theta == 0), lower, mode).clamp(lower, upper)
+    if not bool(torch.isfinite(mode).all()):
+        return None
+    slope = theta - 2 * tau * mode
+    reach = 2 * NEGLIGIBLE / (slope.abs() + (slope.square() + 4 * NEGLIGIBLE * tau).sqrt())
+    start, end = torch.maximum(lower, mode - reach), torch.minimum(upper, mode + reach)
+    if not bool((torch.isfinite(start) & torch.isfinite(end)).all()):
+        return None
+    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(NODES))
+    y = 0.5 * ((start + end)[:, None] + (end - start)[:, None] * nodes)
+    away = y - mode[:, None]
+    density = torch.exp(slope[:, None] * away - tau * away * away) * weights
+    mass = density.sum(1)
+    moments = [(density * y**power).sum(1) / mass for power in (1, 2, 3, 4)]
+    log_mass = theta * mode - tau * mode * mode + torch.log(0.5 * (end - start) * mass)
+    return (log_mass, *moments)
+
+
+def _minimum(rows: _Rows, natural: Tensor, free: int) -> Tensor | None:
+    """The minimum of the loss in the first `free` parameters, by Newton's method; None if it has none."""
+    value, gradient, hessian = rows.loss(natural, free)
+    for _ in range(MAX_STEPS):
+        if not math.isfinite(value):
+            return None
+        direction, decrement, definite = newton_direction(hessian, gradient, len(rows.y))
+        if not definite:
+            return None
+        if decrement <= DECREMENT:
+            return natural
+        step = 1.0
+        for _ in range(MAX_STEPS):
+            trial = natural.clone()
+            trial[:free] += step * direction
+            there = rows.loss(trial, free) if trial[-1] >= 0 else (math.inf, gradient, hessian)
+            if there[0] <= value - 1e-4 * step * decrement**2 + 1e-12 * (1 + abs(value)):
+                break
+            step *= 0.5
+        else:
+            return None
+        natural, (value, gradient, hessian) = trial, there
+    return None
+
+
+def _optimum(rows: _Rows) -> tuple[Tensor, bool] | None:
+    """The optimum of θ and τ `(P + 1,)`, and whether it is at the border τ = 0; None where none is found."""
+    start = torch.cat([rows.one, rows.one.new_zeros(1)])
+    start[:-1] *= _start(rows)
+    border = _minimum(rows, start, len(rows.one))
+    if border is None:
+        return None
+    _, gradient, hessian = rows.loss(border, len(border))
+    if not float(gradient[-1]) < -MIN_SLOPE * float(hessian[-1, -1].sqrt()):
+        return border, True
+    inside = _minimum(rows, border, len(border))
+    return None if inside is None else (inside, False)
+
+
+def _start(rows: _Rows) -> float:
+    """A θ of all rows at which their exponential densities have integrals."""
+    if bool(torch.isfinite(rows.lower).all()):
+        return 0.0 if bool(torch.isfinite(rows.upper).all()) else -1 / float((rows.y - rows.lower).mean())
+    return 1 / float((rows.upper - rows.y).mean())
+
+
+def _rows_of(objective: Objective, design: Tensor, one: Tensor) -> _Rows | None:
+    """The rows of an objective whose location is `design` times coefficients; None of other responses."""
+    response, data = objective.response(objective.initial), objective.data
+    base, shape = family(response.base_dist), data.y.shape
+    y, lower, upper = (part.detach().expand(shape) for part in (data.y, response.lower, response.upper))
+    if base is LogNormal:
+        y, lower, upper = torch.log(y), torch.log(lower.clamp_min(0.0)), torch.log(upper)
+    elif base is not Normal:
+        return None
+    weights = torch.ones_like(y) if data.weights is None else data.weights
+    some = weights > 0
+    y, lower, upper, design, weights = (part[some] for part in (y, lower, upper, design, weights))
+    if not _have_exponentials(lower, upper, bool(one.any())):
+        return None
+    return _in_units(_Rows(y, lower, upper, weights / weights.mean(), design, one))
+
+
+def _have_exponentials(lower: Tensor, upper: Tensor, has_intercept: bool) -> bool:
+    """Whether all rows have a bound on the same side, and an exponential density to start from."""
+    below, above = torch.isfinite(lower).all(), torch.isfinite(upper).all()
+    return bool(below & above) or (has_intercept and bool(below | above))
+
+
+def _in_units(rows: _Rows) -> _Rows | None:
+    """The same rows in units of the spread of y; None where it has none."""
+    centre = float((rows.weights * rows.y).mean()) if bool(rows.one.any()) else 0.0
+    unit = float((rows.weights * (rows.y - centre).square()).mean().sqrt())
+    if not (unit > 0 and math.isfinite(unit)):
+        return None
+    y, lower, upper = ((part - centre) / unit for part in (rows.y, rows.lower, rows.upper))
+    return replace(rows, y=y, lower=lower, upper=upper, centre=centre, unit=unit)
+
+
+def _is_tilted(objective: Objective) -> bool:
+    """Whether a response is truncated, with one location and one free scale, without priors."""
+    if not (objective.calls and issubclass(objective.family, Truncated) and objective.priorless):
+        return False
+    response = objective.structure.response
+    own = [site.name for site in objective.beside]
+    return response.is_plain and response.location is not None and own == [response.scale]
+
+
+def null_tilted(objective: Objective, theta: Tensor, free: Collection[str]) -> Tensor | None:
+    """`theta` `(K,)` with the sites `free`, the bias and the scale of a truncated Normal, at their optimum.
+
+    None where other sites are free, the predictor is not the bias alone, or there is no optimum.
+    """
+    if not _is_tilted(objective):
+        return None
+    response = objective.structure.response
+    bias = f"{response.location}.bias"
+    few = objective.sample
+    (call,) = few.affines(theta)
+    if set(free) != {bias, response.scale} or bool(call.weight.any()):
+        return None
+    one = theta.new_ones(1)
+    rows = _rows_of(few, theta.new_ones((few.rows, 1)), one)
+    found = None if rows is None else _optimum(rows)
+    if rows is None or found is None:
+        return None
+    natural, at_border = found
+    if at_border:
+        natural[-1] = 1.0  # a scale next to that of y, from which steps lead either way
+    location, scale = rows.location(natural)
+    return _placed(objective, theta, {bias: location, str(response.scale): scale})
+
+
+def tilted(coordinates: Coordinates) -> Solution | None:
+    """The optimum of a truncated Normal response: a `Limit` where its scale is infinite; None of another.
+
+    An optimum of a finite scale is not certified, and a place to start from.
+    """
+    objective, block = coordinates.objective, _block_of(coordinates)
+    if block is None or block.basis is None:
+        return None
+    design = block.basis.dense()
+    rows = _rows_of(objective, design, _constant(design))
+    found = None if rows is None else _optimum(rows)
+    if rows is None or found is None:
+        return None
+    natural, at_border = found
+    if at_border:
+        natural[-1] = LIMIT_PRECISION
+    location, scale = rows.location(natural)
+    z = coordinates.z(objective.initial)
+    z[block.places] = location
+    z = _placed(objective, z, {str(objective.structure.response.scale): scale})
+    value = coordinates.value(z)
+    if at_border:
+        return Limit(z, value, False, _status(objective, rows.is_uniform(natural)), 0)
+    return Solution(z, value, False, "", 0) if math.isfinite(value) else None
+
+
+def _block_of(coordinates: Coordinates) -> Block | None:
+    """The block of the location, where it is all but the scale."""
+    if not (coordinates.cut and len(coordinates.blocks) == 1 and _is_tilted(coordinates.objective)):
+        return None
+    (block,) = coordinates.blocks
+    is_free = not isinstance(block.offset, Tensor) and not block.offset
+    return block if is_free and block.output is None else None
+
+
+def _constant(design: Tensor) -> Tensor:
+    """The coefficients `(P,)` of a constant predictor; zeros where the design has none."""
+    one = torch.linalg.lstsq(design, torch.ones_like(design[:, :1])).solution[:, 0]
+    return one if bool(((design @ one - 1).abs() <= MIN_SLOPE).all()) else torch.zeros_like(one)
+
+
+def _status(objective: Objective, is_uniform: bool) -> str:
+    is_log = family(objective.response(objective.initial).base_dist) is LogNormal
+    shape = "uniform" if is_uniform else "exponential"
+    return (
+        f"the likelihood is largest at the border: it never falls as `{objective.structure.response.scale}` "
+        f"→ +∞, the limit in which {'the logarithm of ' if is_log else ''}`y` is {shape} between its bounds"
+    )
+
+
+def _placed(objective: Objective, vector: Tensor, values: dict[str, Tensor]) -> Tensor:
+    """A vector `(K,)` with the values of some sites in their places."""
+    vector = vector.clone()
+    for name, value in values.items():
+        site = objective.sites[name]
+        vector[site.place] = site.transform.inv(value.reshape(site.shape)).reshape(-1)
+    return vector

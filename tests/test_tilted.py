@@ -1,0 +1,143 @@
+"""Truncated Normal responses: concave in their natural parameters, with a border that is exponential."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, optimize, stats
+from torch import Tensor
+
+from neglog import mle, models
+from neglog.errors import ConvergenceWarning
+from neglog.fitting.tilted import _moments
+from neglog.objective.coordinates import Coordinates
+from neglog.observation import truncated
+
+LOWER, UPPER = 0.0, 100.0
+
+
+@pytest.fixture
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The evaluations of derivatives that a fit takes."""
+    found: list[str] = []
+    for name in ("derivatives", "value_and_gradient"):
+        original = getattr(Coordinates, name)
+
+        def counted(self: Coordinates, z: Tensor, name: str = name, original: object = original) -> object:
+            found.append(name)
+            return original(self, z)  # type: ignore[operator]
+
+        monkeypatch.setattr(Coordinates, name, counted)
+    return found
+
+
+def _columns(rows: int, count: int) -> Tensor:
+    return torch.randn(rows, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def _exponential_nll(x: Tensor, y: Tensor, lower: float, upper: float) -> float:
+    """The smallest negative log-likelihood of densities exp(θ y), by SciPy, for θ linear in [1, x]."""
+    design, away = np.column_stack([np.ones(len(x)), x.numpy()]), y.numpy() - lower
+    width = upper - lower
+
+    def nll(coefficients: np.ndarray) -> float:
+        theta = design @ coefficients / width
+        small = np.where(np.abs(theta * width) < 1e-8, 1e-8 / width, theta)
+        most = np.maximum(small * width, 0)
+        mass = np.log((np.exp(small * width - most) - np.exp(-most)) / small) + most
+        return float((mass - theta * away).sum())
+
+    found = optimize.minimize(nll, np.full(design.shape[1], 0.01), method="BFGS", options={"gtol": 1e-9})
+    return float(found.fun)
+
+
+def test_a_truncated_normal_whose_scale_runs_off_is_named_as_exponential(evaluations: list[str]) -> None:
+    """Steps in location and scale creep along a ridge; 200 of them did not end."""
+    x, y = _columns(20, 2), torch.linspace(LOWER, UPPER, 20, dtype=torch.float64).round()
+    with pytest.warns(ConvergenceWarning, match="border: .*`sigma` → .*exponential between"):
+        fit = mle(truncated(models.gaussian, LOWER, UPPER), x, y)
+    assert not fit.converged
+    assert abs(fit.nll - _exponential_nll(x, y, LOWER, UPPER)) < 1e-6
+    assert len(evaluations) == 0
+
+
+def test_the_border_of_a_lognormal_is_exponential_in_the_logarithm(evaluations: list[str]) -> None:
+    x = _columns(20, 2)
+    y = torch.linspace(0.0, 3.0, 20, dtype=torch.float64).exp()
+    with pytest.warns(ConvergenceWarning, match="`sigma` → .*logarithm of `y` is exponential between"):
+        fit = mle(truncated(models.lognormal, 1.0, math.exp(3.0)), x, y)
+    expected = _exponential_nll(x, y.log(), 0.0, 3.0) + float(y.log().sum())
+    assert abs(fit.nll - expected) < 1e-6
+    assert len(evaluations) == 0
+
+
+def test_the_border_of_a_normal_truncated_on_one_side_is_an_exponential_distribution() -> None:
+    """There the coefficient of variation above the bound is 1 or more: Castillo (1994)."""
+    rate, rows = 0.5, 60
+    shares = (torch.arange(rows, dtype=torch.float64) + 0.5) / rows
+    y = (-torch.log1p(-shares)).pow(1.2) / rate
+    assert float(y.std(correction=0)) > float(y.mean())
+    with pytest.warns(ConvergenceWarning, match="`sigma` → .*exponential between its bounds"):
+        fit = mle(truncated(models.gaussian, lower=0.0), torch.empty((rows, 0)), y)
+    assert abs(fit.nll - rows * (1 + math.log(float(y.mean())))) < 1e-5
+
+
+@pytest.mark.parametrize("upper", [UPPER, None], ids=["both sides", "one side"])
+def test_a_wide_truncated_normal_is_found_in_few_steps(evaluations: list[str], upper: float | None) -> None:
+    shares = (torch.arange(40, dtype=torch.float64) + 0.5) / 40
+    high = stats.norm.cdf((math.inf if upper is None else upper), 20, 90)
+    low = stats.norm.cdf(LOWER, 20, 90)
+    y = torch.from_numpy(stats.norm.ppf(low + shares.numpy() * (high - low), 20, 90))
+    fit = mle(truncated(models.gaussian, LOWER, upper), torch.empty((40, 0)), y)
+
+    def nll(values: np.ndarray) -> float:
+        scale = math.exp(values[1])
+        ends = (LOWER - values[0]) / scale, (math.inf if upper is None else (upper - values[0]) / scale)
+        return -float(stats.truncnorm.logpdf(y.numpy(), *ends, loc=values[0], scale=scale).sum())
+
+    expected = optimize.minimize(
+        nll, [20.0, 4.5], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-9}
+    )
+    assert fit.converged
+    assert abs(fit.nll - expected.fun) < 1e-6
+    assert len(evaluations) <= 3
+
+
+@pytest.mark.parametrize(
+    ("theta", "tau", "lower", "upper"),
+    [
+        (0.0, 0.0, -1.0, 2.0),
+        (3.0, 0.0, -1.0, 2.0),
+        (-500.0, 0.0, 0.0, math.inf),
+        (2.0, 300.0, -1.0, 2.0),
+        (1e4, 1.0, -1.0, 2.0),
+        (1.0, 0.2, -1.0, math.inf),
+        (-4.0, 0.1, -math.inf, 2.0),
+    ],
+)
+def test_the_moments_of_tilted_densities_are_those_of_quadrature(
+    theta: float, tau: float, lower: float, upper: float
+) -> None:
+    given = (torch.tensor([each], dtype=torch.float64) for each in (theta, lower, upper))
+    at, low, high = given
+    found = _moments(at, torch.tensor(tau, dtype=torch.float64), low, high)
+    assert found is not None
+    mode = theta / (2 * tau) if tau else math.copysign(math.inf, theta)
+    mode = min(max(mode, lower), upper)
+    slope, most = theta - 2 * tau * mode, theta * mode - tau * mode * mode
+    reach = 80 / (abs(slope) + math.sqrt(slope**2 + 160 * tau)) if slope or tau else math.inf
+
+    def moment(power: int) -> float:
+        def term(y: float) -> float:
+            return y**power * math.exp(theta * y - tau * y * y - most)
+
+        ends = max(lower, mode - reach), min(upper, mode + reach)
+        return float(integrate.quad(term, *ends, epsabs=0, epsrel=1e-12, limit=400)[0])
+
+    mass = moment(0)
+    assert float(found[0]) == pytest.approx(most + math.log(mass), rel=1e-10, abs=1e-10)
+    for power in (1, 2, 3, 4):
+        assert float(found[power]) == pytest.approx(moment(power) / mass, rel=1e-9, abs=1e-9)
