@@ -26,17 +26,19 @@ Params = Mapping[str, Tensor]
 class Model:
     """A model, its hand-written NLL and SciPy's, both functions of predictors, constants and the response.
 
+    The hand-written one may be None: then SciPy's alone is the reference.
     `constants` are its constants, at the values that samples are drawn with, those that may have a design of
     their own first; `others` are further predictors, and `outputs` says which predictors have many.
     `drawn` has other sites, at the values that samples are drawn with, where random ones will not do.
     `intercept` says whether the location has one, `smooth` whether the loss has a second derivative
     everywhere, `real` whether the response is a real number with a location and a scale, `fixed` how many
-    constants cannot have a design.
+    constants cannot have a design. `beside` is the test that holds its fit of real data beside other
+    software, where no case in cases.json does.
     """
 
     name: str
     model: Callable[..., Any]
-    nll: Callable[..., Tensor]
+    nll: Callable[..., Tensor] | None
     logpdf: Callable[..., Any]
     location: str
     constants: Mapping[str, Any]
@@ -48,6 +50,7 @@ class Model:
     smooth: bool = True
     real: bool = True
     row_keyword: str | None = None
+    beside: str = ""
 
     @property
     def scale(self) -> str:
@@ -76,7 +79,9 @@ class Model:
             return x, pyro.condition(self.model, params)(x, **self.keywords(rows))
 
     def hand_written(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
-        """The summed hand-written NLL."""
+        """The summed hand-written NLL, or SciPy's."""
+        if self.nll is None:
+            return -torch.as_tensor(self.scipy(params, x, y)).sum()
         return self.nll(*self._arguments(params, x, y), **self.keywords(len(y)), reduction="sum")
 
     def scipy(self, params: Params, x: Tensor, y: Tensor) -> Any:
@@ -162,7 +167,8 @@ TABLE = {
         Model("student_t", partial(models.student_t, df=4.0), partial(losses.student_t_nll, df=4.0),
               lambda m, y, s: STATS.t.logpdf(y, 4.0, m, s), "location", {"scale": 1.0}),
         Model("logistic", models.logistic, losses.logistic_nll,
-              lambda m, y, s: STATS.logistic.logpdf(y, m, s), "location", {"scale": 1.0}),
+              lambda m, y, s: STATS.logistic.logpdf(y, m, s), "location", {"scale": 1.0},
+              beside="test_documents.py::test_ozone_is_fitted_as_r_fits_it"),
         Model("quantile", partial(models.quantile, tau=0.7), partial(losses.quantile_nll, tau=0.7),
               lambda q, y, s: STATS.laplace_asymmetric.logpdf(
                   y, np.sqrt(0.7 / 0.3), q, s / np.sqrt(0.7 * 0.3)),
@@ -175,25 +181,30 @@ TABLE = {
         Model("zero_inflated_poisson", models.zero_inflated_poisson,
               lambda e, y, z, **k: losses.zero_inflated_poisson_nll(e, y, torch.logit(z), **k),
               lambda e, y, z, exposure: _zero_inflated(STATS.poisson.logpmf(y, np.exp(e) * exposure), y, z),
-              "log_rate", {"zero": 0.3}, real=False, row_keyword="exposure"),
+              "log_rate", {"zero": 0.3}, real=False, row_keyword="exposure",
+              beside="test_documents.py::test_articles_are_counted_as_pscl_counts_them"),
         Model("zero_inflated_negative_binomial", models.zero_inflated_negative_binomial,
               lambda e, y, a, z, **k: losses.zero_inflated_negative_binomial_nll(
                   e, y, a, torch.logit(z), **k),
               lambda e, y, a, z, exposure: _zero_inflated(_negative_binomial(e, y, a, exposure), y, z),
               "log_mean", {"dispersion": 0.3, "zero": 0.3}, drawn={"log_mean.bias": 2.0},
-              real=False, row_keyword="exposure"),
+              real=False, row_keyword="exposure",
+              beside="test_documents.py::test_articles_are_counted_as_pscl_counts_them"),
         Model("gamma", models.gamma, losses.gamma_nll,
               lambda e, y, k: STATS.gamma.logpdf(y, k, scale=np.exp(e) / k), "log_mean", {"shape": 3.0},
               real=False),
         Model("lognormal", models.lognormal, losses.lognormal_nll,
               lambda e, y, s: STATS.lognorm.logpdf(y, s, scale=np.exp(e)), "log_median", {"sigma": 0.8},
-              real=False),
+              real=False,
+              beside="test_documents.py::test_ozone_is_fitted_as_r_fits_it"),
         Model("weibull", models.weibull, losses.weibull_nll,
               lambda e, y, k: STATS.weibull_min.logpdf(y, k, scale=np.exp(e)), "log_scale", {"shape": 1.5},
-              real=False),
+              real=False,
+              beside="test_documents.py::test_ozone_is_fitted_as_r_fits_it"),
         Model("inverse_gaussian", models.inverse_gaussian, losses.inverse_gaussian_nll,
               lambda e, y, d: STATS.invgauss.logpdf(y, np.exp(e) * d, scale=1 / d), "log_mean",
-              {"dispersion": 0.5}, real=False),
+              {"dispersion": 0.5}, real=False,
+              beside="test_documents.py::test_ozone_is_fitted_as_r_fits_it"),
         Model("beta", models.beta, losses.beta_nll, _beta, "logit_mean", {"precision": 8.0}, real=False),
         Model("bernoulli", models.bernoulli, losses.bernoulli_nll,
               lambda e, y: STATS.bernoulli.logpmf(y, scipy.special.expit(e)), "logit", {}, real=False),
@@ -202,23 +213,28 @@ TABLE = {
               "logit", {}, real=False, row_keyword="trials"),
         Model("categorical", partial(models.categorical, classes=3),
               lambda e, y, **k: losses.categorical_nll(against_first(e), y, **k), _classes,
-              "logit", {}, outputs={"logit": 2}, real=False),
+              "logit", {}, outputs={"logit": 2}, real=False,
+              beside="test_kinds.py::test_the_multinomial_logit_meets_statsmodels"),
         Model("ordinal", partial(models.ordinal, classes=4), losses.ordinal_nll, _ordered,
-              "location", {"cutpoints": [-1.0, 0.2, 1.5]}, fixed=1, intercept=False, real=False),
+              "location", {"cutpoints": [-1.0, 0.2, 1.5]}, fixed=1, intercept=False, real=False,
+              beside="test_kinds.py::test_the_cumulative_logit_meets_statsmodels_and_polr"),
         Model("gaussian_mixture", models.gaussian_mixture,
               lambda m, y, s, w, **k: losses.gaussian_mixture_nll(m, y, torch.log(w), s, **k), _mixture,
               "mean", {"sigma": [0.5, 1.0], "weight": [0.4, 0.6]}, outputs={"mean": 2, "sigma": 2},
-              drawn={"mean.bias": [-3.0, 3.0]}, real=False),
+              drawn={"mean.bias": [-3.0, 3.0]}, real=False,
+              beside="test_kinds.py::test_a_mixture_without_columns_is_scikit_learns"),
         Model("multivariate_gaussian", partial(models.multivariate_gaussian, dimensions=3),
               lambda m, y, s, c, **k: losses.multivariate_gaussian_nll(m, y, s[:, None] * c, **k),
               lambda m, y, s, c: STATS.multivariate_normal.logpdf(y - m, cov=(s * (c @ c.T).T).T * s),
               "mean", {"scale": [1.0, 2.0, 0.5],
                        "correlation_cholesky": [[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [-0.5, 0.5, 0.5**0.5]]},
-              outputs={"mean": 3, "scale": 3}, fixed=1, real=False),
+              outputs={"mean": 3, "scale": 3}, fixed=1, real=False,
+              beside="test_vectors.py::test_exact_solver_meets_the_reference"),
         Model("multivariate_heteroscedastic", partial(models.multivariate_heteroscedastic, dimensions=2),
               losses.multivariate_heteroscedastic_nll,
               lambda m, y, s, p: _each(m, y, _covariance(s, p)), "mean", {}, others=("log_scale", "partial"),
-              outputs={"mean": 2, "log_scale": 2, "partial": 1}, real=False),
+              outputs={"mean": 2, "log_scale": 2, "partial": 1}, real=False,
+              beside="test_vectors.py::test_exact_solver_meets_the_reference"),
     )
 }  # fmt: skip
 REAL = {name: model for name, model in TABLE.items() if model.real}

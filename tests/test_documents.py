@@ -14,6 +14,7 @@ import pytest
 import torch
 from loss_tables import written
 from reference import CASES, FAMILIES
+from table import TABLE
 
 from neglog import covariance, datasets, handlers, mle, models
 
@@ -23,21 +24,8 @@ IMAGES = sorted((ROOT / "docs" / "images").glob("*.png"))
 LINK = re.compile(r"(?<!`)\[[^]]*\]\(([^)\s]+)\)")
 LARGEST = 70_000
 """Bytes of a picture: what a page loads at once."""
-
-# Models without a case in cases.json, and the test that holds them beside other software, on real data.
-ELSEWHERE = {
-    "categorical": "test_kinds.py::test_the_multinomial_logit_meets_statsmodels",
-    "gaussian_mixture": "test_kinds.py::test_a_mixture_without_columns_is_scikit_learns",
-    "inverse_gaussian": "test_documents.py::test_ozone_is_fitted_as_r_fits_it",
-    "logistic": "test_documents.py::test_ozone_is_fitted_as_r_fits_it",
-    "lognormal": "test_documents.py::test_ozone_is_fitted_as_r_fits_it",
-    "multivariate_gaussian": "test_vectors.py::test_exact_solver_meets_the_reference",
-    "multivariate_heteroscedastic": "test_vectors.py::test_exact_solver_meets_the_reference",
-    "ordinal": "test_kinds.py::test_the_cumulative_logit_meets_statsmodels_and_polr",
-    "weibull": "test_documents.py::test_ozone_is_fitted_as_r_fits_it",
-    "zero_inflated_negative_binomial": "test_documents.py::test_articles_are_counted_as_pscl_counts_them",
-    "zero_inflated_poisson": "test_documents.py::test_articles_are_counted_as_pscl_counts_them",
-}
+BESIDE = {name: model.beside for name, model in TABLE.items() if model.beside}
+"""Model -> the test that holds it beside other software on real data, where it has no case in cases.json."""
 
 
 def rows(document):
@@ -113,13 +101,13 @@ def test_every_example_is_listed():
 
 def test_every_model_is_held_beside_other_software_on_real_data():
     of_cases = {FAMILIES[case["family"]][0].__name__ for case in CASES.values() if case["family"] in FAMILIES}
-    assert not of_cases & set(ELSEWHERE)
-    assert of_cases | set(ELSEWHERE) == set(models.__all__)
+    assert not of_cases & set(BESIDE)
+    assert of_cases | set(BESIDE) == set(models.__all__)
 
 
-@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.parametrize("name", BESIDE)
 def test_the_test_that_holds_a_model_is_there(name):
-    file, _, function = ELSEWHERE[name].partition("::")
+    file, _, function = BESIDE[name].partition("::")
     source = (Path(__file__).parent / file).read_text(encoding="utf-8")
     functions = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
     assert function in functions

@@ -1,26 +1,37 @@
 """Families: one record for each; what it lacks is derived, and what it has agrees with the derivation."""
 
 import math
+import sys
+from functools import cache
+from pathlib import Path
 from typing import ClassVar
 
+import loss_tables
 import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
+from pyro import poutine
 from pyro.distributions import TorchDistribution, constraints
+from table import TABLE, Model, random_params
 
 import neglog
-from neglog import covariance, distributions, mle, scores, summary
+from neglog import covariance, distributions, mle, models, scores, summary
 from neglog.bayes.priors import priors_for
+from neglog.comparison import compare_models
 from neglog.distributions import Family, Weibull, register
 from neglog.distributions.averaged import quantile_of
 from neglog.distributions.derived import mean_of, rule, tails_of, variance_of
 from neglog.distributions.family import REGISTERED, family, family_of, tailed
 from neglog.distributions.tails import log_tails
 from neglog.errors import ModelError
-from neglog.export.saved import save
+from neglog.export.saved import load, save
+from neglog.formula import learn
+from neglog.losses import TABLE as TABLE_OF_LOSSES
+from neglog.losses import Loss
 from neglog.prediction.crps import crps
 from neglog.predictors import linear, positive, rows
 from neglog.tracing import model_name
@@ -46,18 +57,30 @@ AT = {
 }  # fmt: skip
 
 
+OURS = {kind.__name__: kind for kind in REGISTERED if kind.__module__.startswith("neglog.")}
+
+
+@cache
+def response(name):
+    """The response `(1,)` of the model in the table of models that has this family."""
+    for model in TABLE.values():
+        x, params = torch.zeros(1, 3, dtype=torch.float64), random_params(model, size=0.3)
+        trace = poutine.trace(pyro.condition(model.model, params)).get_trace(x, **model.keywords(1))
+        if family(trace.nodes["y"]["fn"]) is OURS[name]:
+            return trace.nodes["y"]["fn"]
+    return pytest.fail(f"no row of the table of models has the family {name}")
+
+
 def made(name):
     """A distribution `(1,)` of each registered family."""
+    if name not in AT:
+        return response(name)
     values = [number(value) if isinstance(value, float | list) else value for value in AT[name]]
     return getattr(distributions, name)(*values).expand([1])
 
 
-NUMBERS = [name for name in AT if name != "Categorical"]
+NUMBERS = [name for name, kind in OURS.items() if REGISTERED[kind].ordered]
 TYPICAL = number([0.02, 0.1, 0.35, 0.5, 0.8, 0.97])
-
-
-def test_every_registered_family_is_checked():
-    assert {kind.__name__ for kind in REGISTERED if kind.__module__.startswith("neglog.")} == set(AT)
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -104,9 +127,7 @@ def test_quantiles_scores_and_moments_need_a_density_alone(name):
     torch.testing.assert_close(variance_of(bare), fn.variance, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in AT if REGISTERED[getattr(distributions, name)].information]
-)
+@pytest.mark.parametrize("name", [name for name, kind in OURS.items() if REGISTERED[kind].information])
 def test_information_is_the_expected_product_of_the_scores(name):
     fn = made(name)
     record, leaves = family_of(fn), tuple(each.clone().requires_grad_() for each in fn._given)
@@ -246,6 +267,64 @@ def test_a_likelihood_is_one_record_and_one_function(registered, tmp_path):
         lambda fit: scores(fit, X, LENGTHS, "crps"),
     ):
         np.testing.assert_allclose(of(fit), of(known), rtol=SAME_FIT)
+
+
+@pytest.fixture
+def built_in(registered, monkeypatch):
+    """The made-up likelihood among those of neglog: what its module, one export and one row say."""
+    rayleigh.loss = Loss(
+        "squared length",
+        torch_loss="the negative log-likelihood of lengths",
+        density="y / scale² · exp(−y² / 2 scale²)",
+        estimates="log of the scale",
+        choose_when="y is the length of a vector",
+        response="positive",
+        page="positive.md",
+    )
+    row = Model(
+        "rayleigh", rayleigh, None, lambda eta, y: scipy.stats.rayleigh.logpdf(y, scale=np.exp(eta)),
+        "log_scale", {}, real=False,
+    )  # fmt: skip
+    monkeypatch.setattr(models, "rayleigh", rayleigh, raising=False)
+    monkeypatch.setattr(models, "__all__", sorted([*models.__all__, "rayleigh"]))
+    monkeypatch.setitem(TABLE, "rayleigh", row)
+    yield row
+    del rayleigh.loss
+
+
+def test_a_built_in_likelihood_is_known_wherever_models_are_named(built_in, tmp_path):
+    fit = mle(models.rayleigh, X, LENGTHS)
+    assert fit.nll == pytest.approx(built_in.hand_written(fit.params, X, LENGTHS).item(), rel=1e-12)
+    assert TABLE_OF_LOSSES["rayleigh"].name == "squared length"
+    for written in (loss_tables.of_losses(), loss_tables.of_choices()):
+        assert sum("| `rayleigh` |" in row and "y is the length of a vector" in row for row in written) == 1
+    again = load(save(fit, tmp_path / "fit"))
+    assert neglog.predict(again, X).log_prob(LENGTHS).equal(neglog.predict(fit, X).log_prob(LENGTHS))
+    table = pd.DataFrame({"x": X[:, 0].numpy(), "y": LENGTHS.numpy()})
+    found = compare_models(
+        learn("y ~ x", table), watch=lambda names: [name for name in names if name in ("rayleigh", "weibull")]
+    )
+    best, second = found.entries
+    assert (best.model, second.model) == ("rayleigh", "weibull")
+    assert best.loss == "the negative log-likelihood of lengths"
+    with pytest.raises(ModelError, match="`rayleigh` has no hand-written loss"):
+        neglog.losses.loss_of("rayleigh")
+
+
+def test_a_file_of_distributions_registers_its_families_without_being_named(tmp_path, monkeypatch):
+    """Pyro's class of that law has the record too, whether or not a model of that law was used."""
+    (tmp_path / "lindley.py").write_text(
+        "from neglog.distributions.family import Family, register\n"
+        "class Lindley: ...\n"
+        "register(Family(Lindley))\n"
+    )
+    monkeypatch.setattr(distributions, "__path__", [*distributions.__path__, str(tmp_path)])
+    exec(Path(distributions.__file__).read_text(), dict(vars(distributions)))  # as when it is imported
+    found = [kind for kind in REGISTERED if kind.__name__ == "Lindley"]
+    for kind in found:
+        del REGISTERED[kind]
+    sys.modules.pop("neglog.distributions.lindley", None)
+    assert len(found) == 1
 
 
 def test_a_record_without_formulas_is_derived():

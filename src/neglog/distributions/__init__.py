@@ -1,5 +1,8 @@
 """Univariate families, accurate in their tails, their limits and their derivatives, ready for Pyro."""
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 from neglog.distributions.classes import Categorical, Ordered
 from neglog.distributions.counts import Bernoulli, Binomial, NegativeBinomial2, Poisson
 from neglog.distributions.elastic import ElasticNet
@@ -13,6 +16,9 @@ from neglog.distributions.residual import FromLoss, LossDensity, normalised
 from neglog.distributions.robust import AsymmetricLaplace, Laplace, Logistic, Normal, StudentT
 from neglog.distributions.vectors import MultivariateNormal, correlation_cholesky
 from neglog.distributions.zeros import ZeroInflated
+
+for _module in iter_modules(__path__):  # each registers its families
+    import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "AsymmetricLaplace",

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping
 
 from neglog import models
 from neglog.models.replaced import Loss
 
-TABLE: Mapping[str, Loss] = MappingProxyType({name: getattr(models, name).loss for name in models.__all__})
+
+class _Declared(Mapping[str, Loss]):
+    """Model name → the loss that the model replaces, as its module declares it."""
+
+    def __getitem__(self, name: str) -> Loss:
+        if name not in models.__all__:
+            raise KeyError(name)
+        loss: Loss = getattr(models, name).loss
+        return loss
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(models.__all__)
+
+    def __len__(self) -> int:
+        return len(models.__all__)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+TABLE: Mapping[str, Loss] = _Declared()
 """Model name → the loss that the model replaces, which each declares beside its function."""
