@@ -293,6 +293,7 @@ COSTS = [
     "bs(x, df=10**7)",
     "bs(x, df=[10**7])",
     "bs(x, 10**7)",
+    f"bs(x, knots=[{', '.join(map(str, range(9000)))}])",
     "bs(x, df=5, degree=10**5)",
     "cr(x, df=10**7)",
     "cc(x, 10**7)",
@@ -380,9 +381,11 @@ def test_a_small_power_is_formulaics(table: pd.DataFrame, power: int) -> None:
         "(" * 20_000 + "x" + ")" * 20_000,
         "x + " + "-" * 20_000 + "(a",
         "x" * 300_000,
+        "{" + "`" * 998 + "}",
+        "0[)",
         "x" + " + x" * 60_000,
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_a_formula_with_too_many_terms_is_refused_at_once(right: str) -> None:
     wide = pd.DataFrame(np.zeros((3, 30)), columns=[f"v{i}" for i in range(30)]).assign(y=0.0, x=1.0, a=1.0)
@@ -397,6 +400,47 @@ def test_products_of_many_levels_are_refused_at_once() -> None:
     wide = pd.DataFrame(np.char.add("l", rows), columns=names).assign(y=0.0)
     with at_once(), pytest.raises(DataError, match="more than 20000 columns"):
         learn(f"y ~ {':'.join(names)}", wide)
+
+
+def joined(design: dict[str, Any], factors: list[list[list[str]]], columns: list[str]) -> dict[str, Any]:
+    """The design with other terms, and a formula that agrees with them."""
+    terms = [":".join(f"{{{text}}}" if how == "python" else text for text, how in term) for term in factors]
+    design["main"].update(terms=[[["1", "literal"]], *factors], columns=columns)
+    return {**design, "formula": f"y ~ {' + '.join(terms)}"}
+
+
+@pytest.mark.parametrize(("products", "categories"), [(1, 9), (1, 13), (8, 7)])
+def test_products_of_many_categories_without_their_margins_are_refused_at_once(
+    table: pd.DataFrame, products: int, categories: int
+) -> None:
+    """formulaic takes minutes to choose their contrasts."""
+    factors = [[[f"v{i}_{j}", "lookup"] for j in range(categories)] for i in range(products)]
+    design = joined(saved(table), factors, ["v"] * 20_000)
+    design["main"]["texts"] = [name for term in factors for name, _ in term]
+    wide = pd.DataFrame({name: ["a", "b", "b"] for name in design["main"]["texts"]}).assign(y=0.0)
+    with at_once(), pytest.raises(DataError, match="categories take too long"):
+        Design.from_json(design)
+    with at_once(), pytest.raises(DataError, match="categories take too long"):
+        learn(design["formula"], wide)
+
+
+def test_products_of_categories_with_their_margins_are_coded(table: pd.DataFrame) -> None:
+    names = [f"v{i}" for i in range(8)]
+    wide = pd.DataFrame({name: ["a", "b", "b"] for name in names}).assign(y=0.0)
+    with at_once():
+        learned = learn(f"y ~ {' * '.join(names)}", wide)
+    assert len(learned.design.main.columns) == 2**8 - 1
+
+
+def test_expressions_of_mixed_kinds_of_numbers_take_a_limited_time(table: pd.DataFrame) -> None:
+    texts = [f"np.power(a, -1) + (c & {i}) + d + e + f + g" for i in range(200)]
+    design = joined(saved(table), [[[text, "python"]] for text in texts], texts)
+    with at_once():
+        Design.from_json(design)  # Where the kinds of one expression are known, they are tried first.
+    texts = [f"np.power(a, -1) + (a & {i}) + d + e + f + g" for i in range(200)]
+    design = joined(saved(table), [[[text, "python"]] for text in texts], texts)
+    with at_once(), pytest.raises(DataError, match="cannot be computed from such columns"):
+        Design.from_json(design)
 
 
 # What belongs together
@@ -615,6 +659,7 @@ def test_single_truths_of_columns_have_a_remedy(table: pd.DataFrame, text: str) 
         "cr(x, df=5, constraints='everywhere')",
         "poly(x, -1)",
         "hashed(group, levels=0)",
+        "`" * 998,
         "scale(x, scale=0)",
         "np.bitwise_and(x, 1)",
         "poly(poly(x, 2), 2)",
@@ -623,6 +668,17 @@ def test_single_truths_of_columns_have_a_remedy(table: pd.DataFrame, text: str) 
 def test_arguments_that_functions_do_not_take_are_errors_by_name(table: pd.DataFrame, text: str) -> None:
     with pytest.raises(DataError):
         learn(f"y ~ {{{text}}}", table)
+
+
+@pytest.mark.parametrize("levels", ["-1", "0", "False"])
+def test_a_hash_needs_a_level(table: pd.DataFrame, levels: str) -> None:
+    """A file whose category had no level was loaded."""
+    text = f"hashed(x, levels={levels})"
+    design = joined(saved(table), [[["x", "lookup"]], [[text, "python"]]], ["x"])
+    design["main"]["levels"] = {"dict": [[text, {"list": []}]]}
+    for call in (lambda: Design.from_json(design), lambda: learn(f"y ~ {text}", table)):
+        with pytest.raises(DataError, match="needs the number of levels"):
+            call()
 
 
 def test_a_long_sum_is_read_in_linear_time() -> None:

@@ -6,8 +6,9 @@ kinds of the numbers in a table (floats, whole numbers, truth values), which are
 
 from __future__ import annotations
 
+import ast
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pandas as pd
@@ -17,11 +18,8 @@ from interface_meta import override
 from neglog.errors import DataError
 from neglog.formula.evaluation import Evaluation, Materializer
 from neglog.formula.expressions import columns_used
-from neglog.formula.limits import shown
+from neglog.formula.limits import MAX_MIXTURE_NODES, shown
 from neglog.formula.syntax import parse
-
-MAX_KIND_COMBINATIONS = 100
-"""The largest number of combinations of kinds of columns in which one expression is evaluated."""
 
 _KINDS: dict[str, pd.Series] = {
     "float": pd.Series([1.0, 2.0, 3.0]),
@@ -38,27 +36,36 @@ class MadeUpRows(Materializer):
         columns = {name: _TEXT if name in texts else _KINDS["float"] for name in names}
         super().__init__(pd.DataFrame(columns, index=_TEXT.index), most)
         self.texts = frozenset(texts)
+        self.kinds: dict[str, str] = {}
+        self.nodes = 0
 
     @override
     def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> tuple[Any, set[Any]]:
         failure: Exception | None = None
-        for table in self._tables(columns_used(expr, "python")):
+        for kinds in self._kinds(parse(expr), columns_used(expr, "python")):
+            table = self.data.assign(**{name: _KINDS[kind] for name, kind in kinds.items()})
             try:
-                return Evaluation(table, spec, made_up=True).value(parse(expr)), set()
+                value = Evaluation(table, spec, made_up=True).value(parse(expr))
             except DataError:
                 raise
             except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
                 failure = failure or error
+                continue
+            self.kinds.update(kinds)
+            return value, set()
         raise DataError(f"`{shown(expr)}` cannot be computed from such columns: {failure}.")
 
-    def _tables(self, names: Collection[str]) -> Iterator[pd.DataFrame]:
-        """The rows with numbers of each kind: all floats, all whole, all truth values, then mixtures."""
+    def _kinds(self, tree: ast.expr, names: Collection[str]) -> Iterator[dict[str, str]]:
+        """The kinds of the numbers in columns: all floats, all whole, all truth values, then mixtures.
+
+        Mixtures begin with the kinds that other expressions took, and are limited in their number.
+        """
         free = [name for name in names if name not in self.texts]
-        uniform = [(kind,) * len(free) for kind in _KINDS]
-        mixed = itertools.islice(itertools.product(_KINDS, repeat=len(free)), MAX_KIND_COMBINATIONS)
-        for kinds in dict.fromkeys(itertools.chain(uniform, mixed)):
-            yield self.data.assign(**_columns(dict(zip(free, kinds, strict=True))))
-
-
-def _columns(kinds: Mapping[str, str]) -> dict[str, pd.Series]:
-    return {name: _KINDS[kind] for name, kind in kinds.items()}
+        yield from (dict.fromkeys(free, kind) for kind in _KINDS)
+        yield {name: self.kinds.get(name, "float") for name in free}
+        size = sum(1 for _ in ast.walk(tree))
+        for kinds in itertools.product(_KINDS, repeat=len(free)):
+            self.nodes += size
+            if self.nodes > MAX_MIXTURE_NODES:
+                return
+            yield dict(zip(free, kinds, strict=True))

@@ -15,12 +15,14 @@ import numpy as np
 import pandas as pd
 from formulaic import ModelSpec
 from formulaic.materializers import PandasMaterializer
+from formulaic.materializers.types import ScopedTerm
+from formulaic.parser.types import OrderedSet
 from formulaic.transforms import TRANSFORMS
 from interface_meta import override
 
 from neglog.errors import DataError
 from neglog.formula.expressions import state_key
-from neglog.formula.limits import shown
+from neglog.formula.limits import CODING_EXPONENT, MAX_CODING, shown
 from neglog.formula.signatures import NUMPY_CONSTANTS, SPLINES, STATES
 from neglog.formula.states import check_state
 from neglog.formula.syntax import (
@@ -48,6 +50,7 @@ class Materializer(PandasMaterializer):
         super().__init__(table)
         self.most = most
         self.made = 0
+        self.coding = 0.0
 
     @override
     def _lookup(self, name: str) -> tuple[Any, set[Any]]:
@@ -56,6 +59,21 @@ class Materializer(PandasMaterializer):
     @override
     def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> tuple[Any, set[Any]]:
         return Evaluation(self.data, spec).value(parse(expr)), set()
+
+    @override(force=True)  # on an instance, which counts; formulaic's is a class method
+    def _simplify_scoped_terms(self, scoped_terms: OrderedSet[ScopedTerm]) -> OrderedSet[ScopedTerm]:
+        """The contrasts of the categories of a term, whose number of subsets is limited.
+
+        The time of formulaic grows sixfold with each category of a term without its margins.
+        """
+        self.coding += len(scoped_terms) ** CODING_EXPONENT
+        if self.coding > MAX_CODING:
+            raise DataError(
+                "the products of many categories take too long to code. Leave out interactions of more than "
+                "seven categories, or add those of fewer: `a * b` in the place of `a:b`."
+            )
+        found: OrderedSet[ScopedTerm] = PandasMaterializer._simplify_scoped_terms(scoped_terms)
+        return found
 
     @override
     def _get_columns_for_term(

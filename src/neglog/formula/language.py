@@ -25,6 +25,16 @@ from neglog.formula.saved import Terms, check_expansion
 from neglog.formula.syntax import parse
 
 _NUMBER = re.compile(r"[0-9.]+")
+# What formulaic's parser raises for text that is no formula, beside errors of its own.
+_PARSER_ERRORS = (
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+)
 
 
 def read_formula(text: str, names: Sequence[str]) -> tuple[Terms, Terms]:
@@ -78,7 +88,7 @@ def _parsed(text: str, names: Sequence[str]) -> Any:
         return Formula.from_spec(text, parser=parser, nested_parser=parser, context=context)
     except DataError:
         raise
-    except (FormulaicError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+    except (FormulaicError, *_PARSER_ERRORS) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(
             f"the formula `{shown(text)}` cannot be read: {shown(reason)}. Write it as `y ~ x1 + x2`."

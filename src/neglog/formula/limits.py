@@ -1,5 +1,7 @@
 """Limits on the size of a formula: no text and no file makes its evaluation hang or exhaust memory."""
 
+import math
+
 MAX_FORMULA_LENGTH = 200_000
 """Characters of a whole formula."""
 
@@ -17,6 +19,15 @@ MAX_BITS = 1024
 
 MAX_EXPANSION = 2**15
 """Sum over the terms of 2 to the number of factors, the subsets among which contrasts are chosen."""
+
+CODING_EXPONENT = math.log2(6)
+"""Power of the number of subsets of a term's categories by which the time for their contrasts grows."""
+
+MAX_CODING = 2 * 128**CODING_EXPONENT
+"""Sum over the terms of that power of the number of subsets: two products of seven categories, a second."""
+
+MAX_MIXTURE_NODES = 10_000
+"""Syntax nodes that are evaluated while mixtures of kinds of numbers are tried for one side of a formula."""
 
 MAX_COLUMNS = 20_000
 """Columns of one design."""

@@ -9,12 +9,13 @@ import ast
 import operator
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from neglog.errors import DataError
 from neglog.formula.limits import (
+    MAX_BASIS,
     MAX_BITS,
     MAX_CONTRAST_LEVELS,
     MAX_DEPTH,
@@ -348,16 +349,24 @@ def _check_parameter(function: str, name: str, node: ast.expr) -> None:
         for each in found[1].values():
             constant(each)
         return
-    value, largest = constant(node), MAX_ARGUMENTS.get(name)
-    if isinstance(value, list | tuple | dict) and name not in SEQUENCES:
-        raise _Refused(f"gives `{function}` several values of `{name}`. Give one.")
+    value = constant(node)
+    if isinstance(value, list | tuple | dict):
+        _check_sequence(function, name, value)
+    largest = MAX_ARGUMENTS.get(name)
     if largest is not None and isinstance(value, int | float) and not value <= largest:
         raise _Refused(f"gives `{function}` the {name} {value}; at most {largest} can be computed.")
 
 
+def _check_sequence(function: str, name: str, values: Collection[Any]) -> None:
+    if name not in SEQUENCES:
+        raise _Refused(f"gives `{function}` several values of `{name}`. Give one.")
+    if name == "knots" and len(values) > MAX_BASIS:
+        raise _Refused(f"gives `{function}` {len(values)} knots; at most {MAX_BASIS} can be computed.")
+
+
 def _check_hashed(parameters: Mapping[str, ast.expr]) -> None:
     levels = constant(parameters["levels"]) if "levels" in parameters else None
-    if not isinstance(levels, int):
+    if not isinstance(levels, int) or levels < 1:
         raise _Refused("needs the number of levels: hashed(x, levels=16).")
     if "contrasts" in parameters and levels > MAX_CONTRAST_LEVELS:
         raise _Refused(f"has contrasts for {levels} levels; at most {MAX_CONTRAST_LEVELS} can be computed.")
