@@ -24,9 +24,8 @@ import pandas as pd
 from _common import BLUE, INK, OCHRE, QUIET, RED, RULE, arguments, dress, figure, save, say, table
 from matplotlib.axes import Axes
 
-from neglog import datasets, mle, models, posterior, priors_for, to_arviz, with_priors
+from neglog import cross_validate, datasets, mle, models, posterior, priors_for, to_arviz, with_priors
 from neglog.errors import SamplingWarning
-from neglog.validation import cross_validate
 
 COLUMNS = ["temperature", "wind", "radiation"]
 NAMES = ("lognormal", "gamma", "student_t", "huber", "laplace", "gaussian")

@@ -412,7 +412,7 @@ ROWS: dict[str, Row] = {
     "a damaged folder": row(
         DataError,
         "JSON",
-        "`neglog.export.save`",
+        "`neglog.save`",
         provoke=lambda p: (save(fit(), p / "m") / "model.json").write_text("{") and load(p / "m"),
         follow=lambda p: load(save(fit(), p / "n")),
     ),
@@ -1093,8 +1093,8 @@ ROWS: dict[str, Row] = {
         DataError,
         "`fits`",
         "list",
-        provoke=lambda _: neglog.compare([fit(), laplace()]),
-        follow=lambda _: neglog.compare({"a": fit(), "b": laplace()}),
+        provoke=lambda _: neglog.information_criteria([fit(), laplace()]),
+        follow=lambda _: neglog.information_criteria({"a": fit(), "b": laplace()}),
     ),
     "a profile with corners": row(
         ModelError,

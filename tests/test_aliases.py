@@ -151,3 +151,11 @@ def test_the_size_of_the_grid_of_a_path_under_its_former_name():
     known = neglog.lasso_path(lasso, X, Y, n_strengths=3)
     assert len(known.strengths) == 3
     assert same(dict(found.params), dict(known.params))
+
+
+def test_compare_of_fits_warns_and_ranks_them_by_information_criteria():
+    fits = {"wide": FIT, "narrow": mle(models.gaussian, X[:, :1], Y)}
+    with pytest.warns(FutureWarning, match="`compare` of fits is now `information_criteria`") as seen:
+        found = neglog.compare(fits)
+    assert [warning.filename for warning in seen] == [__file__]
+    assert found.equals(neglog.information_criteria(fits))

@@ -51,11 +51,11 @@ def test_tests_of_fits_tell_what_is_none(fit, found):
         with pytest.raises(ModelError, match="not of NoneType"):
             test(fit, None)
     with pytest.raises(ModelError, match="not of Posterior"):
-        neglog.compare({"a": fit, "b": found})
+        neglog.information_criteria({"a": fit, "b": found})
     with pytest.raises(ModelError, match="not of Posterior"):
         neglog.summary(found)
     with pytest.raises(DataError, match=r"`fits` must be a mapping.*it is list"):
-        neglog.compare([fit, fit])
+        neglog.information_criteria([fit, fit])
     with pytest.raises(ModelError, match="`posterior_predictive` is of a posterior, not of Fit"):
         neglog.posterior_predictive(fit)
 

@@ -5,6 +5,7 @@ The values are refused before anything is fitted, so a thousand calls take secon
 """
 
 import inspect
+import tempfile
 import warnings
 from functools import partial
 
@@ -47,6 +48,9 @@ LASSO = flat(with_priors(models.gaussian, {"mean.weight": PRIOR}), "mean.bias", 
 PATH = neglog.lasso_path(LASSO, X, Y, n_strengths=3)
 DRAWS = neglog.bootstrap(FIT, 40)
 GAUSSIAN = models.gaussian
+FRAME = pd.DataFrame({"a": Y, "b": X[:, 0]})
+PLACE = tempfile.TemporaryDirectory()
+FOLDER = neglog.save(FIT, PLACE.name + "/fit")
 TENSOR, DESIGN = torch.tensor(Y), torch.tensor(X)
 ESTIMATES = neglog.summary(FIT)
 TRUNK = torch.nn.Linear(2, 2)
@@ -156,7 +160,17 @@ CALLS = {
     ),
     "vuong_test": (neglog.vuong_test, {"first": FIT, "second": NARROW, "correction": None}),
     "wald_test": (neglog.wald_test, {"fit": FIT, "hypothesis": "x0 = 0", "cov_type": "observed"}),
-    "compare": (neglog.compare, {"fits": {"wide": FIT, "narrow": NARROW}}),
+    "information_criteria": (neglog.information_criteria, {"fits": {"wide": FIT, "narrow": NARROW}}),
+    "compare": (
+        neglog.compare,
+        {"models": ["gaussian"], **DATA, "also": (), "folds": 2, "seed": 0, "response": None},
+    ),
+    "compare by a formula": (
+        partial(neglog.compare, ["gaussian"]),
+        {"x": "a ~ b", "y": FRAME, "also": (), "weights": None, "folds": 2},
+    ),
+    "save": (lambda fit, formula: neglog.save(fit, FOLDER, formula=formula), {"fit": FIT, "formula": None}),
+    "load": (neglog.load, {"folder": FOLDER}),
     "laplace_approximation": (neglog.laplace_approximation, {"fit": FIT, "structure": "full"}),
     "cross_validate": (
         cross_validate,

@@ -10,9 +10,9 @@ from reference import problem
 
 from neglog import (
     censored,
-    compare,
     covariance,
     datasets,
+    information_criteria,
     likelihood_ratio_test,
     map_estimate,
     mle,
@@ -252,7 +252,7 @@ def test_censored_rows_are_not_compared_with_their_densities(cars):
             test(plain, tobit)
     other = mle(censored(models.logistic, upper=bound), x, top)
     assert vuong_test(tobit, other).statistic == -vuong_test(other, tobit).statistic
-    assert len(compare({"normal": tobit, "logistic": other})) == 2
+    assert len(information_criteria({"normal": tobit, "logistic": other})) == 2
 
 
 @pytest.mark.parametrize("hypothesis", ["a / 0 = 1", "1 / 0 = a", "a = 1e999", "a = 1e308 * 1e308"])

@@ -13,8 +13,8 @@ import torch
 from table import TABLE
 
 from neglog import (
-    compare,
     datasets,
+    information_criteria,
     log_likelihood,
     map_estimate,
     mle,
@@ -298,7 +298,7 @@ def test_fits_side_by_side():
     engel = datasets.load("engel")
     x, y = engel[["income"]], engel["food_expenditure"]
     fits = {name: mle(getattr(models, name), x, y) for name in ("gaussian", "laplace", "huber")}
-    table = compare(fits)
+    table = information_criteria(fits)
     assert table["aic"].is_monotonic_increasing
     best, *rest = table.index
     for name, fit in fits.items():
@@ -316,7 +316,7 @@ def test_fits_side_by_side():
 
 def test_the_same_fit_twice_has_nothing_to_test():
     x, y = torch.empty((4, 0), dtype=torch.float64), number([1.0, 2.0, 3.0, 6.0])
-    table = compare({"a": mle(models.gaussian, x, y), "b": mle(models.gaussian, x, y)})
+    table = information_criteria({"a": mle(models.gaussian, x, y), "b": mle(models.gaussian, x, y)})
     assert table["vuong_z"].isna().all()
     assert table["aic_weight"].tolist() == [0.5, 0.5]
 
@@ -325,25 +325,27 @@ def test_fits_that_cannot_stand_side_by_side():
     x, y = normal(20, 1), torch.arange(20.0, dtype=torch.float64)
     fit = mle(models.gaussian, x, y)
     with pytest.raises(DataError, match="at least two fits"):
-        compare({"a": fit})
+        information_criteria({"a": fit})
     with pytest.raises(DataError, match="differ in their response"):
-        compare({"a": fit, "b": mle(models.gaussian, x, y + 1)})
+        information_criteria({"a": fit, "b": mle(models.gaussian, x, y + 1)})
     with pytest.raises(DataError, match="differ in their rows"):
-        compare({"a": fit, "b": mle(models.gaussian, x[:10], y[:10])})
+        information_criteria({"a": fit, "b": mle(models.gaussian, x[:10], y[:10])})
     with pytest.raises(DataError, match="differ in their weights"):
-        compare({"a": fit, "b": mle(models.gaussian, x, y, weights=y + 1)})
+        information_criteria({"a": fit, "b": mle(models.gaussian, x, y, weights=y + 1)})
     with pytest.raises(ModelError, match="has priors"):
-        compare({"a": fit, "b": map_estimate(models.gaussian, x, y)})
+        information_criteria({"a": fit, "b": map_estimate(models.gaussian, x, y)})
     with pytest.raises(ModelError, match="the density of one model"):
-        compare({"a": fit, "b": mle(models.poisson, x, y)})
+        information_criteria({"a": fit, "b": mle(models.poisson, x, y)})
 
 
 def test_weights_are_rows_written_out():
     x, y, weights = normal(20, 1), normal(20, seed=1), 1.0 + torch.arange(20).double() % 3
     often = weights.long()
     names = ("gaussian", "laplace")
-    weighted = compare({name: mle(getattr(models, name), x, y, weights=weights) for name in names})
-    written = compare(
+    weighted = information_criteria(
+        {name: mle(getattr(models, name), x, y, weights=weights) for name in names}
+    )
+    written = information_criteria(
         {
             name: mle(getattr(models, name), x.repeat_interleave(often, 0), y.repeat_interleave(often))
             for name in names
@@ -354,7 +356,9 @@ def test_weights_are_rows_written_out():
 
 def test_a_column_of_noise_has_the_likelihood_and_not_the_criterion():
     x, y = normal(20, 3), normal(20, seed=1)
-    table = compare({"noise": mle(models.gaussian, x, y), "none": mle(models.gaussian, x[:, :0], y)})
+    table = information_criteria(
+        {"noise": mle(models.gaussian, x, y), "none": mle(models.gaussian, x[:, :0], y)}
+    )
     assert table.loc["noise", "nll"] < table.loc["none", "nll"]
     assert list(table.index) == ["none", "noise"]
     assert table.loc["none", "delta"] == 0

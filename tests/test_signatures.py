@@ -33,6 +33,7 @@ UNKNOWN = {
     "predict": (lambda **k: neglog.predict(FIT, X, **k), "uncertain", "uncertainty"),
     "interval": (lambda **k: neglog.interval(FIT, X, **k), "levels", "level"),
     "quantile": (lambda **k: neglog.quantile(FIT, X, 0.5, **k), "group", "groups"),
+    "compare": (lambda **k: neglog.compare(["gaussian"], X, Y, **k), "fold", "folds"),
     "scores": (lambda **k: neglog.scores(FIT, X, Y, **k), "cov_typ", "cov_type"),
     "log_likelihood": (lambda **k: neglog.log_likelihood(RATES, X, COUNTS, **k), "exposures", "exposure"),
     "posterior_predictive": (lambda **k: neglog.posterior_predictive(DRAWN, X, **k), "seeds", "seed"),

@@ -18,6 +18,7 @@ from .bayes.posterior import Posterior, posterior
 from .bayes.priors import priors_for
 from .exchange.inference_data import to_arviz
 from .exchange.pyro_samples import from_pyro
+from .export.saved import load, save
 from .fitting.fit import Fit, map_estimate, mle
 from .fitting.lasso import LassoPath, lasso_path
 from .fitting.quantiles import Quantiles, quantile_process
@@ -27,6 +28,7 @@ from .prediction.intervals import interval, quantile
 from .prediction.predict import log_likelihood, predict
 from .prediction.predictive import PriorDraws, posterior_predictive, prior_predictive
 from .prediction.scores import scores
+from .selection import compare
 from .spooled import Spooled, spool
 from .uncertainty.bootstrap import Bootstrap, bootstrap
 from .uncertainty.covariances import covariance
@@ -37,8 +39,9 @@ from .uncertainty.hypotheses import (
     vuong_test,
     wald_test,
 )
-from .uncertainty.ranking import compare
+from .uncertainty.ranking import information_criteria
 from .uncertainty.summaries import summary
+from .validation import cross_validate
 
 __all__ = [
     "BatchFit",
@@ -55,16 +58,19 @@ __all__ = [
     "censored",
     "compare",
     "covariance",
+    "cross_validate",
     "datasets",
     "errors",
     "export",
     "flat",
     "from_pyro",
     "handlers",
+    "information_criteria",
     "interval",
     "laplace_approximation",
     "lasso_path",
     "likelihood_ratio_test",
+    "load",
     "log_likelihood",
     "losses",
     "map_estimate",
@@ -82,6 +88,7 @@ __all__ = [
     "priors_for",
     "quantile",
     "quantile_process",
+    "save",
     "score_test",
     "scores",
     "solvers",

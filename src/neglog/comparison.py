@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -188,17 +188,75 @@ def compare_models(
     y = torch.tensor(learned.design.y(learned.table).to_numpy())
     counts = masses(None if weights is None else learned.table[weights], len(y))
     kind, why = kind_of(y, counts, response)
-    names = [name for name in models.__all__ if _serves(name, y, kind)]
-    if not names:
-        raise DataError(_none_serves(y, kind))
+    names = serving(y, kind)
     _check_companions(learned.design, names)
     deal(counts, folds, seed)
-    entries = [_enter(name, learned, weights, folds, seed) for name in watch(names)]
+    task = Task.of_formula(learned, weights, folds, seed)
+    entries = []
+    for name in watch(names):
+        design = known_design(learned.design, model_named(name))
+        entries.append(task.entry(name, model_named(name), loss_of(name, design.others)))
+    return ranked(entries, kind, why)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What models are compared on: designs of each, the response, weights, row-wise keywords and folds."""
+
+    set_up: Callable[[Model], tuple[Model, Any]]
+    y: Any
+    weights: Any = None
+    folds: int = 5
+    seed: int = 0
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_formula(cls, learned: Learned, weights: str | None, folds: int, seed: int) -> Task:
+        """The task of a formula and its table, with `weights` a column."""
+
+        def designed(model: Model) -> tuple[Model, Any]:
+            return _set_up(model, known_design(learned.design, model), learned.table)
+
+        counts = None if weights is None else learned.table[weights]
+        return cls(designed, learned.design.y(learned.table), counts, folds, seed)
+
+    def entry(self, name: str, model: Model, loss: str) -> Entry:
+        """The result of a model: its fit and its scores, or the reason why it has none."""
+        entry, rows = Entry(name, loss), {"weights": self.weights, **self.keywords}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says so in the table.
+                model, x = self.set_up(model)
+                entry = replace(entry, fit=mle(model, x, self.y, **rows))
+                scores = cross_validate(model, x, self.y, folds=self.folds, seed=self.seed, **rows)
+                return replace(entry, validation=scores)
+        except NeglogError as error:
+            return replace(entry, reason=str(error))
+
+
+def ranked(entries: Sequence[Entry], kind: Kind, why: str | None) -> Comparison:
+    """The entries, the best first.
+
+    Raises:
+        DataError: no model could be fitted.
+    """
     if all(entry.fit is None for entry in entries):
         first, *rest = entries
         more = f" {_listed([entry.model for entry in rest])} fail too." if rest else ""
         raise DataError(f"no model could be fitted. {first.reason}{more}")
     return Comparison(tuple(sorted(entries, key=_rank)), kind, why)
+
+
+def serving(y: torch.Tensor, kind: Kind) -> list[str]:
+    """The names of the models of one kind of `neglog.models` that are compared for a response.
+
+    Raises:
+        DataError: there are none.
+    """
+    names = [name for name in models.__all__ if _serves(name, y, kind)]
+    if not names:
+        raise DataError(_none_serves(y, kind))
+    return names
 
 
 def kind_of(y: torch.Tensor, weights: torch.Tensor, requested: Kind | None = None) -> tuple[Kind, str | None]:
@@ -265,7 +323,15 @@ def set_up(name: str, design: Design, table: pd.DataFrame) -> tuple[Model, Any]:
         ModelError: there is no such model, or it lacks a predictor that a companion formula describes.
         DataError: as `Design.x`.
     """
-    model = model_named(name)
+    return _set_up(model_named(name), design, table)
+
+
+def known_design(design: Design, model: Model) -> Design:
+    """The design with those companions alone that describe a predictor of the model."""
+    return design.known_to(predictor_names(model), positive_names(model))
+
+
+def _set_up(model: Model, design: Design, table: pd.DataFrame) -> tuple[Model, Any]:
     predictors, positive = predictor_names(model), positive_names(model)
     fixed = design.without_bias(predictors, positive)
     x = design.x(table, predictors, positive)
@@ -281,7 +347,7 @@ def designs(fit: Fit, design: Design, table: pd.DataFrame) -> Any:
         DataError: as `Design.x`.
     """
     predictors, positive = predictor_names(fit.model), positive_names(fit.model)
-    return design.known_to(predictors, positive).x(table, predictors, positive)
+    return known_design(design, fit.model).x(table, predictors, positive)
 
 
 def model_named(name: str) -> Model:
@@ -305,22 +371,6 @@ def loss_of(name: str, companions: Iterable[str]) -> str:
     if heads:  # A constant scale is what makes MSE of a Normal and MAE of a Laplace.
         return f"the negative log-likelihood of `{name}` with a head for {_listed(heads)}"
     return f"{loss.torch_loss} ({loss.name})" if loss.torch_loss.startswith("torch.") else loss.torch_loss
-
-
-def _enter(name: str, learned: Learned, weights: str | None, folds: int, seed: int) -> Entry:
-    model, table = model_named(name), learned.table
-    design = learned.design.known_to(predictor_names(model), positive_names(model))
-    entry = Entry(name, loss_of(name, design.others))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says so in the table.
-            model, x = set_up(name, design, table)
-            y, counts = design.y(table), None if weights is None else table[weights]
-            entry = replace(entry, fit=mle(model, x, y, weights=counts))
-            scores = cross_validate(model, x, y, weights=counts, folds=folds, seed=seed)
-            return replace(entry, validation=scores)
-    except NeglogError as error:
-        return replace(entry, reason=str(error))
 
 
 def _check_companions(design: Design, names: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from neglog.calls import public
 from neglog.comparison import Comparison, Entry
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit, check_fit
+from neglog.selection import held_out
 
 HEADINGS = {
     "estimate": "estimate",
@@ -259,20 +260,12 @@ def _numbers(fit: Fit | None) -> Mapping[str, Any]:
 
 
 def _entry_json(comparison: Comparison, entry: Entry) -> dict[str, Any]:
-    scores = entry.validation
-    behind = comparison.behind(entry) if scores else (math.nan, math.nan)
     return {
         "model": entry.model,
         "replaces": entry.loss,
         **_numbers(entry.fit),
-        "converged": entry.converged if scores else _numbers(entry.fit)["converged"],
-        "held_out_mean": finite(scores.mean) if scores else None,
-        "held_out_standard_error": finite(scores.standard_error) if scores else None,
-        "held_out_sum": finite(scores.sum) if scores else None,
-        "behind_the_best": finite(behind[0]),
-        "behind_standard_error": finite(behind[1]),
-        "aic_weight": comparison.weights("aic").get(entry.model),
-        "bic_weight": comparison.weights("bic").get(entry.model),
+        "converged": entry.converged if entry.validation else _numbers(entry.fit)["converged"],
+        **{name: finite(value) for name, value in held_out(comparison, entry).items()},
         "reason": entry.reason,
     }
 

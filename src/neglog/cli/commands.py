@@ -188,9 +188,7 @@ def predict(
             _check_place("--out", out, data)
         saved = export.load(folder)
         if saved.formula is None:
-            raise DataError(
-                f"`{folder}` was saved without a formula. Use neglog.export.load and neglog.predict."
-            )
+            raise DataError(f"`{folder}` was saved without a formula. Use neglog.load and neglog.predict.")
         table = _read(data)
         rows, dropped = saved.formula.rows(table, drop_missing=drop_missing)
         predicted = _predictions(saved, rows, level).add_prefix(prefix)

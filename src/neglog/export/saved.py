@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from neglog.arguments import as_path, shown
 from neglog.calls import public
 from neglog.errors import DataError, ModelError, NeglogError
 from neglog.export import arrays, documents, files, legacy
 from neglog.export.described import described
 from neglog.export.documents import DAMAGE, shortened
 from neglog.export.restored import restored
-from neglog.fitting.fit import Fit
+from neglog.fitting.fit import Fit, check_fit
 from neglog.formula import Design
 from neglog.formula.tagged import to_json
 from neglog.isolation import isolated
@@ -62,7 +63,9 @@ def save(fit: Fit, folder: str | Path, *, formula: Design | None = None) -> Path
     >>> bool((predict(again, x).mean == predict(fit, x).mean).all())
     True
     """
-    folder = Path(folder)
+    folder, fit = as_path("folder", folder), check_fit(fit)
+    if formula is not None and not isinstance(formula, Design):
+        raise DataError(f"`formula` must be the design of a formula, or None; it is {shown(formula)}.")
     content = _content(fit, formula)
     if len(content) > files.MAX_BYTES:
         raise ModelError(f"the fit cannot be saved: it takes {len(content)} bytes, above {files.MAX_BYTES}.")
@@ -109,19 +112,19 @@ def load(folder: str | Path) -> Saved:
         DataError: the folder holds no model, or one that is damaged or of a newer neglog.
         OSError: a file cannot be read.
     """
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     try:
         return Saved(**_restored(folder))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
-            f"`{folder}` holds no saved model: it has no {FILE}. `neglog.export.save` and `neglog fit --out` "
+            f"`{folder}` holds no saved model: it has no {FILE}. `neglog.save` and `neglog fit --out` "
             "make one."
         ) from None
     except DAMAGE as error:
         reason = str(error) if isinstance(error, NeglogError) else f"it is damaged ({shortened(error)})"
         raise DataError(
             f"`{folder}` cannot be used: {reason.removesuffix('.')}. Fit again, and save that fit with "
-            "`neglog.export.save` or `neglog fit --out`."
+            "`neglog.save` or `neglog fit --out`."
         ) from error
 
 

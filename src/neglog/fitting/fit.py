@@ -153,7 +153,7 @@ class Fit:
         return guide
 
     def __getstate__(self) -> Any:
-        raise TypeError("a Fit is not pickled; save it with neglog.export.save.")
+        raise TypeError("a Fit is not pickled; save it with neglog.save.")
 
 
 @isolated

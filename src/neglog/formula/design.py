@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
+from neglog.arguments import written
 from neglog.calls import public
 from neglog.errors import DataError, DateWarning, ModelError
 from neglog.formula.agreement import check_agreement
@@ -179,9 +180,13 @@ def _check_arguments(formula: object, table: object, also: object, keep: object)
         )
     for name, value, example in (("also", also, "sigma ~ x"), ("keep", keep, "w")):
         if isinstance(value, str) or not isinstance(value, Iterable):
-            raise DataError(f"`{name}` must be a list of text, such as [{example!r}]; it is {value!r:.80}.")
-        if isinstance(value, list | tuple) and not all(isinstance(each, str) for each in value):
-            raise DataError(f"`{name}` must be a list of text, such as [{example!r}]; it has {value!r:.80}.")
+            raise DataError(
+                f"`{name}` must be a list of text, such as [{example!r}]; it is {written(value)}."
+            )
+        if not isinstance(value, Iterator) and not all(isinstance(each, str) for each in value):
+            raise DataError(
+                f"`{name}` must be a list of text, such as [{example!r}]; it has {written(value)}."
+            )
 
 
 @public

@@ -14,7 +14,7 @@ from neglog.uncertainty.hypotheses import check_alike, vuong_test
 
 
 @isolated
-def compare(fits: Mapping[str, Fit]) -> pd.DataFrame:
+def information_criteria(fits: Mapping[str, Fit]) -> pd.DataFrame:
     """A table of fits to the same data, the lowest AIC first.
 
     Columns: nll, k, n, aic, aicc, bic; delta, the AIC minus the lowest; aic_weight and bic_weight,
@@ -41,7 +41,7 @@ def compare(fits: Mapping[str, Fit]) -> pd.DataFrame:
     >>> x = torch.arange(12.0, dtype=torch.float64)[:, None]
     >>> y = torch.sin(x[:, 0]) + 0.1 * x[:, 0]
     >>> fits = {name: mle(getattr(models, name), x, y) for name in ("gaussian", "laplace")}
-    >>> compare(fits)[["nll", "k", "delta", "aic_weight", "vuong_z"]].round(3)
+    >>> information_criteria(fits)[["nll", "k", "delta", "aic_weight", "vuong_z"]].round(3)
                  nll  k  delta  aic_weight  vuong_z
     gaussian  12.274  3  0.000       0.803      NaN
     laplace   13.681  3  2.814       0.197   -1.047

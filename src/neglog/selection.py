@@ -1,0 +1,246 @@
+"""Model selection: models ranked by the log scores of rows that they have not seen, as one table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+
+from neglog import models as built_in
+from neglog.aliases import warn_of_former
+from neglog.arguments import checked_model, shown
+from neglog.comparison import (
+    Comparison,
+    Entry,
+    Kind,
+    Task,
+    compare_models,
+    kind_of,
+    known_design,
+    loss_of,
+    model_named,
+    ranked,
+    serving,
+)
+from neglog.data import prepare_fit
+from neglog.errors import DataError, ModelError
+from neglog.fitting.fit import Fit
+from neglog.formula import Learned, learn
+from neglog.handlers import Model
+from neglog.isolation import isolated
+from neglog.layers import layers
+from neglog.signatures import check_keywords, model_keywords
+from neglog.tracing import model_name
+from neglog.uncertainty.ranking import information_criteria
+from neglog.validation import deal, masses
+
+Models = ModuleType | Mapping[str, Model] | Sequence[Model | str]
+
+
+@isolated
+def compare(
+    models: Models,
+    x: Any = None,
+    y: Any = None,
+    *,
+    also: Sequence[str] = (),
+    weights: Any = None,
+    folds: int = 5,
+    seed: int = 0,
+    response: Kind | None = None,
+    **keywords: Any,
+) -> pd.DataFrame:
+    """Models ranked by the log score of rows that they have not seen: ``neglog compare``, in Python.
+
+    Each model is fitted by `mle` to all rows, and without each fold in turn to score the rows of that fold.
+    Probabilities are compared with probabilities and densities with densities. A model that cannot be fitted
+    is last, with its `reason`.
+
+    The table has a row for each model, the best first: held_out_mean, the log score per row in nats, with its
+    held_out_standard_error, and held_out_sum, that of all rows; behind_the_best, the mean of the best less
+    that of the model, and behind_standard_error, that of this paired difference; aic_weight and bic_weight,
+    shares of exp(-criterion / 2); nll, k, n, aic and bic of the fit to all rows; converged, of all its fits;
+    replaces, the loss whose likelihood it is; and reason. ``attrs`` has the ``verdict`` in words, the kind of
+    ``response``, and as ``scope`` why it was taken for that kind.
+
+    Args:
+        models: `neglog.models`, for all of them that can draw the response; or a list of models, or of their
+            names; or a mapping, name -> model.
+        x: the design `(N, P)`, or a mapping from predictor to its own; or a formula, and `y` is its table.
+        y: the response; with a formula, the table.
+        also: with a formula, companions for other predictors, such as ``["sigma ~ x"]``.
+        weights: frequency weights `(N,)`; with a formula, the name of their column.
+        folds, seed: as for `cross_validate`; all models have the same folds.
+        response: with `neglog.models`, ``"discrete"`` or ``"continuous"``, for whole numbers that could be
+            either; by default it is as the response looks.
+        keywords: further row-wise arguments of the models, such as ``exposure``, `(N,)`; not with a formula.
+
+    Raises:
+        DataError: as `mle`; no model admits the response, or all fail; `folds` is out of range.
+        ModelError: probabilities of one model beside densities of another; there is no such model, or two of
+            one name.
+
+    Warns:
+        FutureWarning: `models` are fits, without `x` and `y`, which `information_criteria` ranks, as
+            `compare` did before.
+
+    >>> import torch
+    >>> from neglog import models
+    >>> x = torch.arange(12.0, dtype=torch.float64)[:, None]
+    >>> y = torch.sin(x[:, 0]) + 0.1 * x[:, 0]
+    >>> table = compare([models.laplace, models.gaussian], x, y, folds=3)
+    >>> list(table.index), table.attrs["response"]
+    (['gaussian', 'laplace'], 'continuous')
+    """
+    if x is None and y is None and _are_fits(models):
+        warn_of_former("`compare` of fits is now `information_criteria`")
+        return information_criteria(models)  # type: ignore[arg-type]
+    if response is not None and models is not built_in:
+        raise ModelError("`response` is for neglog.models; a list of models has one kind. Leave it out.")
+    if not isinstance(also, list | tuple):
+        raise DataError(f"`also` must be a list of text, such as ['sigma ~ x']; it is {shown(also)}.")
+    if isinstance(x, str):
+        learned = _learned(x, y, also, weights, keywords)
+        return _table(_of_formula(models, learned, weights, folds, seed, response))
+    if also:
+        raise DataError("`also` is for formulas; give `x` as a mapping, such as {'mean': x, 'sigma': z}.")
+    return _table(
+        _of_arrays(models, Task(lambda model: (model, x), y, weights, folds, seed, keywords), x, response)
+    )
+
+
+def _of_arrays(models: Any, task: Task, x: Any, response: Kind | None) -> Comparison:
+    data = prepare_fit(x, task.y, weights=task.weights)
+    if data.integer:  # whole numbers, which densities take as measurements
+        task = replace(task, y=data.y)
+    counts = masses(task.weights, data.rows)
+    deal(counts, task.folds, task.seed)
+    kind, why = kind_of(data.y, counts, response)
+    chosen = _candidates(models, serving(data.y, kind) if models is built_in else ())
+    _check_keywords(chosen, task.keywords)
+    keys = list(x) if isinstance(x, Mapping) else []
+    entries = [task.entry(name, model, _loss(name, model, keys)) for name, model in chosen.items()]
+    return _ranked(entries, kind, why, models)
+
+
+def held_out(comparison: Comparison, entry: Entry) -> dict[str, float]:
+    """The held-out scores of a model, those behind the best, and its weights; NaN where it has none.
+
+    Raises:
+        ModelError: probabilities beside densities.
+    """
+    scores = entry.validation
+    behind, error = comparison.behind(entry) if scores else (math.nan, math.nan)
+    return {
+        "held_out_mean": scores.mean if scores else math.nan,
+        "held_out_standard_error": scores.standard_error if scores else math.nan,
+        "held_out_sum": scores.sum if scores else math.nan,
+        "behind_the_best": behind,
+        "behind_standard_error": error,
+        "aic_weight": comparison.weights("aic").get(entry.model, math.nan),
+        "bic_weight": comparison.weights("bic").get(entry.model, math.nan),
+    }
+
+
+def _table(comparison: Comparison) -> pd.DataFrame:
+    rows = {}
+    for entry in comparison.entries:
+        fit = {name: getattr(entry.fit, name, math.nan) for name in ("nll", "k", "n", "aic", "bic")}
+        words = {"converged": entry.converged, "replaces": entry.loss, "reason": entry.reason}
+        rows[entry.model] = {**held_out(comparison, entry), **fit, **words}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.attrs = {name: getattr(comparison, name) for name in ("verdict", "response", "scope")}
+    return table
+
+
+def _are_fits(models: Any) -> bool:
+    return isinstance(models, Mapping) and any(isinstance(each, Fit) for each in models.values())
+
+
+def _candidates(models: Any, serving: Sequence[str]) -> dict[str, Model]:
+    """Name -> model of what is to be compared: those `serving` of neglog.models, or what was given.
+
+    Raises:
+        ModelError: there is nothing to compare, no such model, or two of one name.
+    """
+    if models is built_in:
+        return {name: model_named(name) for name in serving}
+    if isinstance(models, Mapping):
+        named = [(str(name), _model(each)) for name, each in models.items()]
+    elif isinstance(models, list | tuple):
+        found = [_model(each) for each in models]
+        named = [(model_name(model), model) for model in found]
+    else:
+        raise ModelError(
+            "`models` must be neglog.models, a list of models or names, or a mapping, name -> model; it is "
+            f"{shown(models)}."
+        )
+    chosen = dict(named)
+    if not chosen:
+        raise ModelError("`models` is empty; give neglog.models, or some of them.")
+    if len(chosen) < len(named):
+        raise ModelError("`models` has two models of one name; give a mapping, name -> model.")
+    return chosen
+
+
+def _check_keywords(models: Mapping[str, Model], keywords: Mapping[str, Any]) -> None:
+    """Refuse keywords that none of the models takes for its rows.
+
+    Raises:
+        ModelError: naming one.
+    """
+    known = [model_keywords(model) for model in models.values()]
+    bounds = [getattr(layer, "row_bounds", ()) for model in models.values() for layer in layers(model)]
+    if None not in known:
+        taken = frozenset().union(*(names or () for names in known), *bounds)
+        check_keywords(compare, keywords, taken, "`models`")
+
+
+def _model(given: Any) -> Model:
+    if isinstance(given, Fit):
+        raise ModelError("`models` holds a fit; `information_criteria` ranks fits. Give models, `x` and `y`.")
+    return model_named(given) if isinstance(given, str) else checked_model(given)
+
+
+def _loss(name: str, model: Model, companions: Sequence[Any]) -> str:
+    """The loss of a model in words: that of `neglog.models`, or the likelihood itself."""
+    *_, inner = layers(model)
+    own = model_name(model)
+    if inner in (getattr(built_in, each) for each in built_in.__all__):
+        return loss_of(own, [str(each) for each in companions])
+    return f"the negative log-likelihood of `{name}`"
+
+
+def _ranked(entries: Sequence[Entry], kind: Kind, why: str | None, models: Any) -> Comparison:
+    comparison = ranked(entries, kind, why)
+    if models is built_in:
+        return comparison
+    best = comparison.entries[0].validation
+    probable = best is not None and best.probabilities is not None and bool(best.probabilities.all())
+    return Comparison(comparison.entries, "discrete" if probable else "continuous")
+
+
+def _learned(formula: str, table: Any, also: Any, weights: Any, keywords: Mapping[str, Any]) -> Learned:
+    if keywords:
+        raise ModelError(f"`{next(iter(keywords))}` is not for a formula; give `x` and `y` as arrays.")
+    if weights is not None and not isinstance(weights, str):
+        raise DataError(f"with a formula `weights` is the name of a column; it is {shown(weights)}.")
+    return learn(formula, table, also, keep=() if weights is None else (weights,))
+
+
+def _of_formula(
+    models: Any, learned: Learned, weights: str | None, folds: int, seed: int, response: Kind | None
+) -> Comparison:
+    if models is built_in:
+        return compare_models(learned, weights=weights, folds=folds, seed=seed, response=response)
+    task = Task.of_formula(learned, weights, folds, seed)
+    deal(masses(task.weights, len(learned.table)), folds, seed)
+    entries = []
+    for name, model in _candidates(models, ()).items():
+        others = list(known_design(learned.design, model).others)
+        entries.append(task.entry(name, model, _loss(name, model, others)))
+    return _ranked(entries, "continuous", None, models)
