@@ -21,6 +21,7 @@ from torch import Tensor
 from neglog.batches.stack import Stack
 from neglog.data import Data
 from neglog.handlers import Model
+from neglog.likelihood.rows import CURVATURES, SLOPES, Terms, derivatives, gradients, named
 from neglog.objective.objective import Site
 from neglog.objective.spread import exact_rows
 from neglog.predictors import RESPONSE
@@ -230,24 +231,68 @@ class Likelihoods:
         return self._summed(log_prob if counted is None else torch.where(counted, log_prob, 0.0))
 
     def scores(self, z: Tensor) -> dict[str, Tensor]:
-        """The derivative of each row's log-likelihood in each predictor, `(S, N)`."""
-        slopes = _Slopes.of(self, z)
-        return dict(zip(slopes.etas, slopes.by_eta, strict=True))
+        """The derivative of each row's weighted log-likelihood in each predictor, `(S, N)`."""
+        slopes = self._terms(SLOPES, z).slopes
+        return {p.name: -slope for p, slope in zip(self.predictors, slopes, strict=True)}
 
     def gradients(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Values `(S,)` and gradients `(S, K)`."""
-        parts = [_Slopes.of(part, z[place]).sums() for place, part in self.pieces]
-        values, gradients = zip(*parts, strict=True)
-        return torch.cat(values), torch.cat(gradients)
+        found = [(part, part._terms(SLOPES, z[place])) for place, part in self.pieces]
+        values = torch.cat([terms.value for _, terms in found])
+        return values, torch.cat([part._gradient(terms) for part, terms in found])
 
     def derivatives(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values `(S,)`, gradients `(S, K)` and Hessians `(S, K, K)`."""
         parts = []
         for place, part in self.pieces:
-            slopes = _Slopes.of(part, z[place], create_graph=True)
-            parts.append((*slopes.sums(), slopes.hessians()))
+            terms = part._terms(CURVATURES, z[place])
+            parts.append((terms.value, part._gradient(terms), part._hessian(terms)))
         values, gradients, hessians = zip(*parts, strict=True)
         return torch.cat(values), torch.cat(gradients), torch.cat(hessians)
+
+    @cached_property
+    def _own(self) -> Tensor:
+        """The places `(C,)` of the constants in z."""
+        return torch.cat([torch.arange(0), *(places for _, places in self.constants)])
+
+    @torch.enable_grad()
+    def _terms(self, order: int, z: Tensor) -> Terms:
+        """The loss of each data set, and its derivatives in predictors and constants, up to an order."""
+        z = z.detach()
+        constants = z[:, self._own].requires_grad_(len(self._own) > 0)
+        etas, counted = self._masked(z)
+        etas = {name: eta.detach().requires_grad_() for name, eta in etas.items()}
+        log_prob = self.log_prob(etas, self.params(z.index_copy(1, self._own, constants)))
+        losses = self._summed(log_prob if counted is None else torch.where(counted, log_prob, 0.0))
+        found = derivatives(order, losses, constants, list(etas.values()))
+        return named(order, found, len(etas), len(self._own))
+
+    def _gradient(self, terms: Terms) -> Tensor:
+        """The gradients `(S, K)`."""
+        assert terms.own is not None
+        gradient = terms.own.new_zeros((len(terms.own), self.size))
+        gradient[:, self._own] = terms.own
+        for predictor, slopes in zip(self.predictors, terms.slopes, strict=True):
+            gradient[:, predictor.places] += predictor.gather(slopes)
+        return gradient
+
+    def _hessian(self, terms: Terms) -> Tensor:
+        """The Hessians `(S, K, K)`."""
+        assert terms.own_bends is not None
+        hessian = terms.own_bends.new_zeros((len(terms.own_bends), self.size, self.size))
+        hessian[:, self._own[:, None], self._own] = terms.own_bends
+        for predictor, bends in zip(self.predictors, terms.bends, strict=True):
+            for other, rows in zip(self.predictors, bends, strict=False):
+                part = predictor.cross(rows, other)
+                hessian[:, predictor.places[:, None], other.places] += part
+                if other is not predictor:
+                    hessian[:, other.places[:, None], predictor.places] += part.mT
+        for place, across in zip(self._own, terms.crosses, strict=True):
+            for predictor, rows in zip(self.predictors, across, strict=True):
+                part = predictor.gather(rows)
+                hessian[:, place, predictor.places] += part
+                hessian[:, predictor.places, place] += part
+        return hessian
 
     def bounded(self, z: Tensor) -> Tensor:
         """Whether the spread of every row is more than the rounding of the data, `(S,)`.
@@ -314,60 +359,6 @@ def _tame(eta: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class _Slopes:
-    """The losses `(S,)`, and the derivatives of the weighted log-likelihoods in predictors and constants."""
-
-    likelihoods: Likelihoods
-    values: Tensor
-    leaf: Tensor
-    etas: dict[str, Tensor]
-    first: Tensor
-    by_eta: list[Tensor]
-
-    @staticmethod
-    @torch.enable_grad()
-    def of(likelihoods: Likelihoods, z: Tensor, create_graph: bool = False) -> _Slopes:
-        leaf = z.detach().requires_grad_(bool(likelihoods.constants))
-        etas, counted = likelihoods._masked(z.detach())
-        etas = {name: eta.detach().requires_grad_() for name, eta in etas.items()}
-        log_prob = likelihoods.log_prob(etas, likelihoods.params(leaf))
-        if counted is not None:
-            log_prob = torch.where(counted, log_prob, 0.0)
-        weights = likelihoods.stack.weights
-        pull = torch.ones_like(log_prob) if weights is None else weights.expand_as(log_prob)
-        first, *by_eta = _derivatives(log_prob, [leaf, *etas.values()], pull, create_graph)
-        return _Slopes(likelihoods, likelihoods._summed(log_prob.detach()), leaf, etas, first, by_eta)
-
-    def sums(self) -> tuple[Tensor, Tensor]:
-        """Values `(S,)` and gradients `(S, K)`."""
-        gradient = self.first.detach().clone()
-        for predictor, rows in zip(self.likelihoods.predictors, self.by_eta, strict=True):
-            gradient[:, predictor.places] += predictor.gather(rows.detach())
-        return self.values, -gradient
-
-    @torch.enable_grad()
-    def hessians(self) -> Tensor:
-        """Hessians `(S, K, K)`."""
-        predictors, leaves = self.likelihoods.predictors, [self.leaf, *self.etas.values()]
-        hessian = self.leaf.new_zeros((*self.leaf.shape, self.likelihoods.size))
-        for j, (predictor, rows) in enumerate(zip(predictors, self.by_eta, strict=True)):
-            curvatures = _derivatives(rows, leaves[1 : j + 2])
-            for other, curvature in zip(predictors[: j + 1], curvatures, strict=True):
-                part = predictor.cross(curvature, other)
-                hessian[:, predictor.places[:, None], other.places] += part
-                if other is not predictor:
-                    hessian[:, other.places[:, None], predictor.places] += part.mT
-        for place in (int(place) for _, places in self.likelihoods.constants for place in places):
-            own, *across = _derivatives(self.first[:, place], leaves)
-            hessian[:, place] += own
-            for predictor, rows in zip(predictors, across, strict=True):
-                part = predictor.gather(rows)
-                hessian[:, place, predictor.places] += part
-                hessian[:, predictor.places, place] += part
-        return -hessian
-
-
-@dataclass(frozen=True, eq=False)
 class _RowDerivatives:
     """The log-density of N rows and its derivatives in the few numbers that act on each, up to an order.
 
@@ -407,7 +398,7 @@ class _RowDerivatives:
                 (*choice, first + j): part
                 for choice, value in found.items()
                 for first in [choice[-1] if choice else 0]
-                for j, part in enumerate(_derivatives(value, leaves[first:], create_graph=order < orders))
+                for j, part in enumerate(gradients(value, leaves[first:], create_graph=order < orders))
             }
             of_order.append(torch.cat([part.detach() for part in found.values()]).T)
         return _RowDerivatives(tuple(of_order), len(leaves), design, acts)
@@ -422,23 +413,3 @@ class _RowDerivatives:
         for index in chosen:
             columns *= design[:, index]
         return columns
-
-
-def _derivatives(
-    values: Tensor, leaves: list[Tensor], pull: Tensor | None = None, create_graph: bool = False
-) -> list[Tensor]:
-    """The derivatives in the leaves of the sum of `values`, each times its `pull`."""
-    wanted = [leaf for leaf in leaves if leaf.requires_grad]
-    if not values.requires_grad or not wanted:
-        return [torch.zeros_like(leaf) for leaf in leaves]
-    found = torch.autograd.grad(
-        values,
-        wanted,
-        torch.ones_like(values) if pull is None else pull,
-        retain_graph=True,
-        create_graph=create_graph,
-        allow_unused=True,
-        materialize_grads=True,
-    )
-    of = dict(zip(map(id, wanted), found, strict=True))
-    return [of[id(leaf)] if leaf.requires_grad else torch.zeros_like(leaf) for leaf in leaves]

@@ -131,17 +131,17 @@ def derivatives(order: int, values: Tensor, constants: Tensor, predictors: Seque
     leaves = [constants, *predictors]
     if order == VALUE:
         return [values.detach()]
-    own, *slopes = _gradients(values, leaves, create_graph=order == CURVATURES)
+    own, *slopes = gradients(values, leaves, create_graph=order == CURVATURES)
     found = [values, own, *slopes]
     if order == CURVATURES:
         for place in range(constants.shape[-1]):
-            found += _gradients(own[..., place], leaves)
+            found += gradients(own[..., place], leaves)
         for j, slope in enumerate(slopes):
-            found += _gradients(slope, leaves[1 : j + 2])
+            found += gradients(slope, leaves[1 : j + 2])
     return [each.detach() for each in found]
 
 
-def _gradients(values: Tensor, leaves: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
+def gradients(values: Tensor, leaves: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
     """The derivatives of the sum of values in leaves; 0 where they do not depend on one."""
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
     if not values.requires_grad or not wanted:
