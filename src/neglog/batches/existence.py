@@ -11,15 +11,8 @@ from neglog.batches.stack import Stack
 from neglog.batches.whitening import Whitened
 from neglog.distributions import Ordered
 from neglog.errors import UnboundedLikelihoodError
-from neglog.fitting.existence import (
-    DISTANCES,
-    FINITE_DISTANCES,
-    FLAT_CURVATURE,
-    MAX_DISTANCE,
-    MAX_FALL,
-    RISE_DISTANCES,
-    visible_rise,
-)
+from neglog.fitting.existence import FLAT_CURVATURE
+from neglog.fitting.level import level, ran_along, rises
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.separation import is_separated
 from neglog.objective.objective import Objective
@@ -35,10 +28,10 @@ def runs_away(white: Whitened, found: Solutions) -> Tensor:
     problems = white.likelihoods
     away = torch.zeros(len(found.z), dtype=torch.bool)
     average = (found.hessian / problems.rows[:, None, None]).nan_to_num(1.0)
-    _, level = torch.linalg.cholesky_ex(
+    _, failed = torch.linalg.cholesky_ex(
         average - FLAT_CURVATURE * torch.eye(problems.size, dtype=average.dtype)
     )
-    flat = level.nonzero()[:, 0]
+    flat = failed.nonzero()[:, 0]
     if len(flat):
         z = found.z[flat]
         curvatures, vectors = torch.linalg.eigh(average[flat])
@@ -81,17 +74,15 @@ def _of_flat(
     white: Whitened, problems: Likelihoods, index: Tensor, z: Tensor, average: Tensor, vectors: Tensor
 ) -> Tensor:
     """As `runs_away`, of the data sets `index`, whose flat eigenvectors are the columns of `vectors`."""
-    ran = (vectors @ (vectors.mT @ z[..., None]))[..., 0]
-    length = ran.norm(dim=-1, keepdim=True)
-    ran = torch.where(length > 1, ran / length, 0.0)
-    ways = [*_intercepts(white, index), ran, *vectors.unbind(-1)]
+    ways = [*_intercepts(white, index), ran_along(vectors, z), *vectors.unbind(-1)]
+    coarse = not problems.response_is_discrete
     least, away = problems.values(z), torch.zeros(len(z), dtype=torch.bool)
     for way in ways:
         for sign in (1.0, -1.0):
             left = (~away & (way != 0).any(-1)).nonzero()[:, 0]
-            left = _level(problems, z, least, sign * way, left)
+            left = level(problems, z, least, sign * way, left)
             curvature = torch.einsum("sk,skl,sl->s", way, average, way)
-            away[left] = ~_rise(problems, z, least, sign * way, curvature, left)
+            away[left] = ~rises(problems, z, least, sign * way, curvature, left, coarse)
     return away
 
 
@@ -106,31 +97,3 @@ def _intercepts(white: Whitened, index: Tensor) -> list[Tensor]:
             way[:, predictor.places] = column / column.norm(dim=-1, keepdim=True)
             found.append(way)
     return found
-
-
-def _level(problems: Likelihoods, z: Tensor, least: Tensor, way: Tensor, index: Tensor) -> Tensor:
-    """Those of `index` whose loss does not rise along a direction, nor falls by much."""
-    for i, far in enumerate(DISTANCES):
-        if len(index):
-            there = problems.take(index).values(z[index] + far * way[index])
-            rise = visible_rise(least[index])
-            level = (there <= least[index] + rise) & (there >= least[index] - MAX_FALL - rise)
-            overflown = ~torch.isfinite(there) if i >= FINITE_DISTANCES else torch.zeros_like(level)
-            index = index[level | overflown]
-    return index
-
-
-def _rise(
-    problems: Likelihoods, z: Tensor, least: Tensor, way: Tensor, curvature: Tensor, index: Tensor
-) -> Tensor:
-    """Whether the losses of `index` rise where a curvature a row, however small, would show."""
-    rises = torch.zeros(len(index), dtype=torch.bool)
-    curved = curvature[index] > 0
-    rise = visible_rise(least[index])
-    seen = (20 * rise / (torch.where(curved, curvature[index], 1.0) * problems.rows[index])).sqrt()
-    within = RISE_DISTANCES[:1] if problems.response_is_discrete else RISE_DISTANCES
-    for far in within if len(index) else ():
-        there = problems.take(index).values(z[index] + (far * seen)[:, None] * way[index])
-        shown = curved & (far * seen <= MAX_DISTANCE) & torch.isfinite(there)
-        rises |= shown & (there > least[index] + rise)
-    return rises

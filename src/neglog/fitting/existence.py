@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +13,7 @@ from torch.distributions import constraints
 
 from neglog.distributions import Categorical, NormalMixture, Ordered
 from neglog.errors import UnboundedLikelihoodError
+from neglog.fitting.level import DISTANCES, MAX_FALL, MIN_RISE, level, ran_along, rises
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective, Site
 from neglog.objective.spread import check_spread
@@ -20,26 +21,12 @@ from neglog.tracing import Affine
 
 FLAT_CURVATURE = 1e-5
 """Directions of a curvature a row below this, in units of that at the start, are searched for recessions."""
-DISTANCES = (1.0, 4.0, 16.0, 64.0)
-"""Distances of the loss values along a flat direction, in units of the noise of a row."""
-FINITE_DISTANCES = 2
-"""The nearest of `DISTANCES`, at which a loss without a visible rise is finite."""
-MAX_FALL = 1.0
-"""A fall of the loss above this, in nats, is a slope: the solver has not converged."""
-MIN_RISE = 1e-7
-"""A rise of the loss above this, in nats, shows a minimum."""
 MIN_SHARE = 1e-2
 """Parameters that move by less than this share of the largest move are not named."""
-RELATIVE_ROUNDING = 8 * torch.finfo(torch.float64).eps
-"""The rounding of a loss, as a share of it: of counts of 1e12 it is of 1e13 nats, in steps of 2e-3."""
-MAX_DISTANCE = 1e9
-"""The largest distance along a flat direction, beyond which its rounding moves directions that are not."""
 CERTAIN_INTERCEPT = 300.0
 """An intercept, in logarithms of rates or odds, at which counts and classes are certain to rounding."""
 OVERFLOW_SPREAD = 1e50
 """A spread of zeros, in units of that of rounding, below which its derivatives may overflow."""
-RISE_DISTANCES = (1.0, 1e2, 1e4)
-"""Distances of an expected rise, in units of that at which the curvature makes one of 10 `MIN_RISE`."""
 Ends = tuple[str, str]
 REAL: Ends = ("-∞", "+∞")
 """The ends of the real line."""
@@ -240,11 +227,6 @@ class Recession:
         return " and ".join(self.coefficients + self.constants)
 
 
-def visible_rise(value: Tensor) -> Tensor:
-    """The rise in nats `(...)` that shows a minimum beside the rounding of losses `value` `(...)`."""
-    return (RELATIVE_ROUNDING * value.abs()).clamp_min(MIN_RISE)
-
-
 def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None) -> Recession | None:
     """The direction from `z` `(K,)` along which the loss never rises; None if it is curved in all.
 
@@ -320,9 +302,9 @@ def _ways(coordinates: Coordinates, z: Tensor, hessian: Tensor, flat: Tensor) ->
 
 
 def _ran(z: Tensor, flat: Tensor) -> Tensor:
-    """The direction `(1, K)` among flat ones in which the solver has run; none if it has not run far."""
-    ran = (flat.T @ (flat @ z))[None]
-    return ran / ran.norm() if ran.norm() > 1 else ran[:0]
+    """The direction `(1, K)` among flat ones `(M, K)` in which the solver has run; none if it has not."""
+    ran = ran_along(flat.T[None], z[None])
+    return ran[ran.any(-1)]
 
 
 def _is_level_everywhere(coordinates: Coordinates, z: Tensor, value: float, way: Tensor) -> bool:
@@ -341,35 +323,33 @@ def _is_level_everywhere(coordinates: Coordinates, z: Tensor, value: float, way:
 
 
 def _is_level(
-    coordinates: Coordinates, z: Tensor, value: float, direction: Tensor, distances: tuple[float, ...]
+    coordinates: Coordinates, z: Tensor, value: float, direction: Tensor, distances: Sequence[float]
 ) -> bool:
-    """Whether the loss does not rise along a direction, nor falls by much, as it does on a slope.
-
-    Where the farther parameters overflow, the loss is infinite or not a number, and shows nothing.
-    """
-    rise = float(visible_rise(torch.tensor(value, dtype=torch.float64)))
-    fall = MAX_FALL + rise
-    losses = [coordinates.value(z + far * direction) for far in distances]
-    shown = [loss for loss in losses if math.isfinite(loss)]
-    near = all(map(math.isfinite, losses[:FINITE_DISTANCES]))
-    return near and all(value - fall <= loss <= value + rise for loss in shown)
+    """Whether the loss does not rise along a direction, nor falls by much; see `level`."""
+    least, way = torch.tensor([value], dtype=torch.float64), direction[None]
+    return len(level(_Alone(coordinates), z[None], least, way, torch.arange(1), distances)) > 0
 
 
 def _rises(coordinates: Coordinates, z: Tensor, value: float, direction: Tensor, curvature: float) -> bool:
-    """Whether the loss rises where a curvature a row, however small, would show.
+    """Whether the loss rises where a curvature a row, however small, would show; see `rises`."""
+    least, curvatures = torch.tensor([[value], [curvature]], dtype=torch.float64)
+    coarse = coordinates.objective.exacting
+    found = rises(_Alone(coordinates), z[None], least, direction[None], curvatures, torch.arange(1), coarse)
+    return bool(found)
 
-    Of a spread far below that of the response, and of parameters of 1e9, all curvatures are small. Where the
-    first rise is lost in the rounding of such a response, one farther out is not. Counts and classes have no
-    such rounding, and far out along a direction that is not exact they rise in any case.
-    """
-    if curvature <= 0:
-        return False
-    within = RISE_DISTANCES if coordinates.objective.exacting else RISE_DISTANCES[:1]
-    rise = float(visible_rise(torch.tensor(value, dtype=torch.float64)))
-    seen = (20 * rise / (curvature * coordinates.rows)) ** 0.5
-    distances = (far * seen for far in within if far * seen <= MAX_DISTANCE)
-    reached = (coordinates.value(z + distance * direction) for distance in distances)
-    return any(math.isfinite(there) and there > value + rise for there in reached)
+
+class _Alone:
+    """One problem as `Losses`."""
+
+    def __init__(self, coordinates: Coordinates) -> None:
+        self.coordinates = coordinates
+        self.rows = torch.tensor([coordinates.rows], dtype=torch.float64)
+
+    def take(self, index: Tensor) -> _Alone:
+        return self
+
+    def values(self, z: Tensor) -> Tensor:
+        return torch.tensor([self.coordinates.value(each) for each in z], dtype=torch.float64)
 
 
 def _intercepts(coordinates: Coordinates, z: Tensor) -> Tensor:

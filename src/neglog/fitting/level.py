@@ -1,0 +1,110 @@
+"""Directions along which losses do not rise, of one problem or of many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+DISTANCES = (1.0, 4.0, 16.0, 64.0)
+"""Distances of the loss values along a flat direction, in units of the noise of a row."""
+FINITE_DISTANCES = 2
+"""The nearest of `DISTANCES`, at which a loss without a visible rise is finite."""
+MAX_FALL = 1.0
+"""A fall of the loss above this, in nats, is a slope: the solver has not converged."""
+MIN_RISE = 1e-7
+"""A rise of the loss above this, in nats, shows a minimum."""
+RELATIVE_ROUNDING = 8 * torch.finfo(torch.float64).eps
+"""The rounding of a loss, as a share of it: of counts of 1e12 it is of 1e13 nats, in steps of 2e-3."""
+MAX_DISTANCE = 1e9
+"""The largest distance along a flat direction, beyond which its rounding moves directions that are not."""
+RISE_DISTANCES = (1.0, 1e2, 1e4)
+"""Distances of an expected rise, in units of that at which the curvature makes one of 10 `MIN_RISE`."""
+
+
+class Losses(Protocol):
+    """S functions of one vector `(K,)` each."""
+
+    @property
+    def rows(self) -> Tensor:
+        """The number of rows of each, `(S,)`."""
+        ...
+
+    def take(self, index: Tensor) -> Self:
+        """Those at `index`."""
+        ...
+
+    def values(self, z: Tensor) -> Tensor:
+        """`(S,)` at `z` `(S, K)`, in nats; not finite where a function cannot be evaluated."""
+        ...
+
+
+def visible_rise(values: Tensor) -> Tensor:
+    """The rise in nats `(...)` that shows a minimum beside the rounding of losses `values` `(...)`."""
+    return (RELATIVE_ROUNDING * values.abs()).clamp_min(MIN_RISE)
+
+
+def level(
+    losses: Losses,
+    z: Tensor,
+    least: Tensor,
+    way: Tensor,
+    index: Tensor,
+    distances: Sequence[float] = DISTANCES,
+) -> Tensor:
+    """Those of `index` `(M,)` whose loss does not rise along a way, nor falls by much, as it does on a slope.
+
+    Where the farther parameters overflow, the loss is infinite or not a number, and shows nothing.
+
+    Args:
+        losses: S functions.
+        z: where they are, `(S, K)`.
+        least: their values there, `(S,)`.
+        way: directions `(S, K)`.
+        index: the functions that are looked at.
+        distances: those along the directions.
+    """
+    for i, far in enumerate(distances):
+        if len(index):
+            there = losses.take(index).values(z[index] + far * way[index])
+            rise = visible_rise(least[index])
+            is_level = (there <= least[index] + rise) & (there >= least[index] - MAX_FALL - rise)
+            overflown = ~torch.isfinite(there) if i >= FINITE_DISTANCES else torch.zeros_like(is_level)
+            index = index[is_level | overflown]
+    return index
+
+
+def rises(
+    losses: Losses, z: Tensor, least: Tensor, way: Tensor, curvature: Tensor, index: Tensor, coarse: bool
+) -> Tensor:
+    """Whether the losses of `index` `(M,)` rise where a curvature a row `(S,)`, however small, would show.
+
+    Of a spread far below that of the response, and of parameters of 1e9, all curvatures are small. Where the
+    first rise is lost in the rounding of such a response, one farther out is not. Counts and classes have no
+    such rounding, are not `coarse`, and far out along a direction that is not exact they rise in any case.
+    Other arguments are those of `level`.
+    """
+    found = torch.zeros(len(index), dtype=torch.bool)
+    curved, rise = curvature[index] > 0, visible_rise(least[index])
+    seen = (20 * rise / (torch.where(curved, curvature[index], 1.0) * losses.rows[index])).sqrt()
+    for far in RISE_DISTANCES if coarse else RISE_DISTANCES[:1]:
+        left = (curved & ~found & (far * seen <= MAX_DISTANCE)).nonzero()[:, 0]
+        if len(left):
+            at = index[left]
+            there = losses.take(at).values(z[at] + (far * seen[left])[:, None] * way[at])
+            found[left] = torch.isfinite(there) & (there > least[at] + rise[left])
+    return found
+
+
+def ran_along(flat: Tensor, z: Tensor) -> Tensor:
+    """The directions `(S, K)` among flat ones in which solvers have run, 0 where one has not run far.
+
+    Args:
+        flat: orthonormal flat directions as columns, `(S, K, M)`, or 0.
+        z: where the solvers are, `(S, K)`.
+    """
+    ran = (flat @ (flat.mT @ z[..., None]))[..., 0]
+    length = ran.norm(dim=-1, keepdim=True)
+    return torch.where(length > 1, ran / length, 0.0)
