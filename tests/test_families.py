@@ -30,6 +30,7 @@ from neglog.distributions.tails import log_tails
 from neglog.errors import ModelError
 from neglog.export.saved import load, save
 from neglog.formula import learn
+from neglog.kinks import corner
 from neglog.losses import TABLE as TABLE_OF_LOSSES
 from neglog.losses import Loss
 from neglog.prediction.crps import crps
@@ -53,6 +54,7 @@ AT = {
     "Beta": (3.5, 4.5), "Poisson": (2.5,), "NegativeBinomial2": (2.5, 0.8), "Binomial": (7.0, 0.6),
     "Bernoulli": (0.7,), "Ordered": (0.3, [-1.0, 0.4, 2.0]), "Categorical": ([0.2, 0.5, 0.3],),
     "NormalMixture": ([-0.9, -0.5], [-1.0, 2.0], [0.5, 1.0]),
+    "FromLoss": (0.3, 1.7, distributions.normalised(lambda u: torch.log(torch.cosh(u)) + u**4 / 20)),
     "ZeroInflated": (distributions.Poisson(torch.tensor([2.5], dtype=torch.float64)), -0.7),
 }  # fmt: skip
 
@@ -161,6 +163,23 @@ def test_a_family_is_seen_in_every_class_and_wrapper():
     assert family(dist.Exponential(ones)) is Weibull
     assert family(dist.Logistic(zeros, ones)) is distributions.Logistic
     assert family(dist.Gumbel(zeros, ones)) is dist.Gumbel
+
+
+class Named(dist.Laplace):
+    """A class of a user's own that leaves the density as it is."""
+
+
+class Halved(dist.Laplace):
+    def log_prob(self, value):
+        return 0.5 * super().log_prob(value)
+
+
+def test_a_class_is_of_the_family_that_it_inherits_its_density_from():
+    zeros, ones = torch.zeros(3), torch.ones(3)
+    assert family(Named(zeros, ones)) is distributions.Laplace
+    assert family(Halved(zeros, ones)) is Halved
+    assert corner(Named(zeros, ones)) is not None
+    assert corner(Halved(zeros, ones)) is None  # a corner of another steepness, which nothing here knows
 
 
 # A made-up likelihood: one record and one function; it has a density and draws alone.

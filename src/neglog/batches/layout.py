@@ -178,7 +178,9 @@ def _kink(layout: Layout, density: Any) -> Kink | None:
     u = torch.tensor([-2.0, -1.0, 1.0, 2.0], dtype=torch.float64).reshape(-1, 1, 1)
     tilts, steepness = torch.as_tensor(at.smooth(u) / u), torch.as_tensor(at.steepness)
     tilt = tilts.reshape(-1)[0]
-    straight = bool(((tilts - tilt).abs() < 1e-12).all()) and len(steepness.unique()) == 1 and not at.bounds
+    straight = (
+        bool(((tilts - tilt).abs() < 1e-12).all()) and len(steepness.unique()) == 1 and not at.is_bounded
+    )
     if not response.is_y:
         raise _unfit(layout, "its absolute values are those of a function of `y`; pass that function as `y`")
     if predictors != [response.location] or not (constants == [scale] or known) or not straight:

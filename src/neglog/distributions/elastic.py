@@ -12,6 +12,7 @@ from torch.distributions import constraints
 
 from neglog.calls import public
 from neglog.distributions.base import Parameter, Univariate
+from neglog.distributions.corners import Corner
 from neglog.distributions.family import Family, register
 from neglog.distributions.quantiles import at_ends, corrected, interior
 from neglog.distributions.special import log1m_exp, log_of, log_tail_integral
@@ -154,4 +155,21 @@ class ElasticNet(Univariate):
         return self.log_normaliser + 1 - 0.5 * self.l2 * self.variance
 
 
-register(Family(ElasticNet))
+def _corner(fn: Any) -> Corner:
+    curvature, constant = fn.l2 / fn.l1**2, -fn.log_normaliser
+    # By parts, E (l1 sign + l2 d)² = l2 + 2 l1 / Z.
+    expected = curvature + 2 * torch.exp(constant) / fn.l1
+    return Corner(
+        fn,
+        fn.location,
+        1 / fn.l1,
+        1.0,
+        lambda u: 0.5 * curvature * u * u,
+        constant,
+        expected,
+        l2=fn.l2,
+        sharper=lambda factor: ElasticNet(fn.location, factor * fn.l1, factor * fn.l2),
+    )
+
+
+register(Family(ElasticNet, corner=_corner))

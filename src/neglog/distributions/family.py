@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from neglog.calls import public
+from neglog.distributions.corners import Corner
 
 Entries = Mapping[tuple[int, int], Tensor]
 """The entries `(N,)` of a symmetric matrix at the indices on and above its diagonal."""
@@ -49,6 +50,7 @@ class Family:
         crps: the function of scoringrules that has the CRPS of y and the parameters in closed form.
         location, scale: the attributes that are a location and a scale.
         standard: the loss of a standardised residual, where location and scale are all parameters.
+        corner: the corner of its log-density: a function of a distribution; None where one has none.
         ordered: whether the order of its values has a meaning; classes without one have no quantiles.
         others: class of Pyro or torch with the same law under another name -> as `same`.
     """
@@ -61,6 +63,7 @@ class Family:
     location: str | tuple[str, ...] = ("location", "loc")
     scale: str | tuple[str, ...] = "scale"
     standard: Standard | None = None
+    corner: Callable[[Any], Corner | None] | None = None
     ordered: bool = True
     others: Mapping[type, Callable[[Any], Any]] = field(default_factory=dict)
 
@@ -107,9 +110,27 @@ def _unexpanded(fn: Any) -> Any:
 
 def family_of(fn: Any) -> Family:
     """The record of the family of a distribution; an empty one for a class without."""
-    kind = type(_unexpanded(fn))
-    member = MEMBERS.get(kind)
-    return member[0] if member is not None else REGISTERED.get(kind) or Family(kind)
+    return _record_of(type(_unexpanded(fn)))
+
+
+def _record_of(kind: type) -> Family:
+    """The record of a class, or of the class that it inherits its density from."""
+    for base in kind.__mro__:
+        member = MEMBERS.get(base)
+        record = member[0] if member is not None else REGISTERED.get(base)
+        if record is not None and _has_density_of(kind, base):
+            return record
+    return Family(kind)
+
+
+def _has_density_of(kind: Any, base: Any) -> bool:
+    return kind.log_prob is base.log_prob and getattr(kind, "_log_prob", 0) is getattr(base, "_log_prob", 0)
+
+
+def corner_of(fn: Any) -> Corner | None:
+    """The corner of a density that nothing reshapes or bounds; None if it is smooth."""
+    found = _record_of(type(fn)).corner
+    return None if found is None else found(fn)
 
 
 def family(fn: Any) -> type:

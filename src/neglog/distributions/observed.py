@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Independent, constraints
 
 from neglog.calls import public
 from neglog.distributions.between import Cut, cut, cut_before, log_between
@@ -32,6 +33,8 @@ class _Bounded(TorchDistribution):
 
     arg_constraints: Mapping[str, Any] = {}
     has_rsample = False
+    truncates = False
+    """Whether values beyond the bounds are not observed at all, rather than recorded at a bound."""
 
     def __init__(
         self,
@@ -80,6 +83,10 @@ class _Bounded(TorchDistribution):
         new = copy(self)
         new.base_dist = density
         return new
+
+    def shows(self, value: Tensor) -> Tensor:
+        """Which entries of a value were observed, rather than only the bound that they are beyond."""
+        return torch.ones_like(value, dtype=torch.bool)
 
     def log_cdf(self, value: Tensor) -> Tensor:
         """The log of `cdf`."""
@@ -155,6 +162,20 @@ def _shown(bound: Tensor) -> str:
     return f"{float(bound):g}" if bound.dim() == 0 else "a bound of each row"
 
 
+def bounds_of(fn: Any) -> _Bounded | None:
+    """A distribution that is one between bounds; None if it is another."""
+    return fn if isinstance(fn, _Bounded) else None
+
+
+def unwrapped(fn: Any) -> tuple[list[_Bounded], Any]:
+    """The bounds around a distribution, the outermost first, and what is inside bounds, masks, dimensions."""
+    bounds = []
+    while isinstance(fn, Independent | MaskedDistribution | _Bounded):
+        bounds += [fn] if isinstance(fn, _Bounded) else []
+        fn = fn.base_dist
+    return bounds, fn
+
+
 def latent(fn: Any) -> Any:
     """The distribution behind the bounds, or `fn` itself."""
     while isinstance(fn, _Bounded):
@@ -220,14 +241,14 @@ class Censored(_Bounded):
     def support(self) -> Any:
         return _Reaching(self)
 
-    def within(self, value: Tensor) -> Tensor:
-        """Whether a value is strictly between the bounds, so that all of it was seen."""
+    def shows(self, value: Tensor) -> Tensor:
+        """Which entries of a value are strictly between the bounds."""
         return (value > self.lower) & (value < self.upper)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density between the bounds, the log-probability of being there at a bound and beyond."""
         value, at = self._framed(value)
-        seen = self.within(value)
+        seen = self.shows(value)
         low, high = (torch.as_tensor(end).to(at) for end in ends(self.base_dist.support))
         usable = self.base_dist.support.check(at) & ((at > low) & (at < high) | seen)
         # Whatever is not used is evaluated where it is finite, for the sake of its derivatives.
@@ -297,6 +318,8 @@ class Truncated(_Bounded):
     >>> positive.log_prob(torch.tensor([1.0])).exp()  # 1 / (e - 1)
     tensor([0.5820])
     """
+
+    truncates = True
 
     @constraints.dependent_property(event_dim=0)
     def support(self) -> Any:
@@ -384,5 +407,5 @@ def probabilities(fn: Any, y: Tensor) -> Tensor:
     if fn.support.is_discrete:
         return torch.ones(len(y), dtype=torch.bool)
     if isinstance(fn, Censored):
-        return ~fn.within(y) & ~torch.isnan(y)
+        return ~fn.shows(y) & ~torch.isnan(y)
     return torch.zeros(len(y), dtype=torch.bool)

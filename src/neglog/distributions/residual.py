@@ -13,6 +13,8 @@ from torch.distributions import constraints
 
 from neglog.calls import public
 from neglog.distributions.base import Parameter, Univariate
+from neglog.distributions.corners import Corner
+from neglog.distributions.family import Family, register
 from neglog.distributions.quadrature import (
     MIN_MASS,
     adaptive,
@@ -233,6 +235,28 @@ class FromLoss(Univariate):
     @property
     def variance(self) -> Tensor:
         return self.scale**2 * self.density.variance
+
+
+def _corner(fn: FromLoss) -> Corner | None:
+    density = fn.density
+    constant = -torch.log(fn.scale) - density.log_z
+    if density.cornered:
+        # A location of its own says that the corner is at no predictor: nothing certifies it.
+        own = fn.location.clone()
+        return Corner(fn, own, fn.scale, 0.0, density.rho, constant, density.information)
+    if not density.steepness:
+        return None
+
+    def smooth(u: Tensor) -> Tensor:
+        # Exactly at 0 autograd takes whichever slope the loss was written with; beside it there is but one.
+        beside = torch.where(u == 0, u + torch.finfo(u.dtype).tiny, u)
+        return density.rho(beside) - density.steepness * beside.abs()
+
+    steepness, expected, skew = density.steepness, density.information, density.skew_information
+    return Corner(fn, fn.location, fn.scale, steepness, smooth, constant, expected, skew)
+
+
+register(Family(FromLoss, corner=_corner))
 
 
 @public

@@ -14,6 +14,7 @@ from torch.distributions import constraints
 from neglog.calls import public
 from neglog.distributions import information
 from neglog.distributions.base import Given, Parameter, Univariate, as_tensors
+from neglog.distributions.corners import Corner, alike
 from neglog.distributions.family import Family, Standard, register
 from neglog.distributions.location import location_scale
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
@@ -142,6 +143,21 @@ class Laplace(Given, dist.Laplace):
         return loc + 0.5 * scale * _two_exponentials_quantile(q, torch.full_like(scale, 0.5))
 
 
+def _laplace_corner(fn: Any) -> Corner:
+    constant = -torch.log(2 * alike(fn.scale)).expand(fn.scale.shape)
+    return Corner(
+        fn,
+        fn.loc,
+        fn.scale,
+        1.0,
+        lambda u: 0.0,
+        constant,
+        1.0,
+        l2=torch.zeros_like(fn.scale),
+        sharper=lambda factor: Laplace(fn.loc, fn.scale / factor),
+    )
+
+
 register(
     Family(
         Laplace,
@@ -150,6 +166,7 @@ register(
         information.location_scale(1.0, 1.0),
         crps="crps_laplace",
         standard=Standard(math.log(2), torch.abs, torch.sign, torch.zeros_like),
+        corner=_laplace_corner,
     )
 )
 
@@ -390,10 +407,19 @@ class AsymmetricLaplace(Univariate):
         return self.location + self.scale * (up / self.tau - down / (1 - self.tau))
 
 
+def _asymmetric_corner(fn: Any) -> Corner:
+    # pinball(u) = u (tau - 1[u < 0]) = |u| / 2 + (tau - 1/2) u
+    tau = alike(fn.tau)
+    constant = torch.log(tau) + torch.log1p(-tau) - torch.log(alike(fn.scale))
+    tilt, constant = tau - 0.5, constant.expand(fn.scale.shape)
+    return Corner(fn, fn.loc, fn.scale, 0.5, lambda u: tilt * u, constant, tau * (1 - tau))
+
+
 register(
     Family(
         AsymmetricLaplace,
         ("location", "scale"),
         information=information.asymmetric_laplace,
+        corner=_asymmetric_corner,
     )
 )

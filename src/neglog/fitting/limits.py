@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neglog.distributions import Censored, Truncated
+from neglog.distributions.observed import unwrapped
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.existence import Recession
 from neglog.fitting.tilted import Limit, tilted
@@ -320,7 +321,7 @@ def beyond_bounds(coordinates: Coordinates, z: Tensor) -> tuple[int, bool]:
     where those rows are more than `TAIL` of all, or the others do not determine the coefficients.
     """
     objective = coordinates.objective
-    if objective.corner is None or not objective.corner.bounds or objective.data.y.dim() != 1:
+    if objective.corner is None or not objective.corner.is_bounded or objective.data.y.dim() != 1:
         return 0, False
     response = objective.response(coordinates.theta(z))
     found = corner(response)
@@ -339,10 +340,8 @@ def beyond_bounds(coordinates: Coordinates, z: Tensor) -> tuple[int, bool]:
 def _bounds(response: Any) -> tuple[Tensor, Tensor]:
     """The bounds between which a response is seen, the narrowest of all."""
     low, high = torch.tensor(-math.inf), torch.tensor(math.inf)
-    while hasattr(response, "base_dist"):
-        if isinstance(response, Censored | Truncated):
-            low, high = torch.maximum(low, response.lower), torch.minimum(high, response.upper)
-        response = response.base_dist
+    for bound in unwrapped(response)[0]:
+        low, high = torch.maximum(low, bound.lower), torch.minimum(high, bound.upper)
     return low, high
 
 

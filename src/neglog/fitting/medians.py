@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neglog.distributions.corners import Corner, alike
 from neglog.empirical import EmpiricalDistribution
-from neglog.kinks import Corner, alike
 from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
 
@@ -49,7 +49,7 @@ class QuantileLine:
 def quantile_line(objective: Objective) -> QuantileLine | None:
     """The line of a model with a Laplace response, symmetric or not, and one scale for all rows."""
     at, response = objective.corner, objective.structure.response
-    if at is None or at.bounds or not response.is_scalar or response.location is None:
+    if at is None or at.is_bounded or not response.is_scalar or response.location is None:
         return None
     sides = straight_sides(at, objective.data.y.dtype)
     if sides is None or len(alike(at.scale).unique()) > 1:

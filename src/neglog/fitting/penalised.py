@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from neglog.distributions import ElasticNet
 from neglog.fitting.parabola import parabola
 from neglog.handlers import flat
 from neglog.kinks import corner
@@ -89,7 +88,7 @@ def at_corners(objective: Objective, theta: Tensor) -> Tensor:
 def _is_fixed(fn: object) -> bool:
     """Whether a prior with a corner is one whose parameters do not depend on other parameters."""
     found = corner(fn)
-    if found is None or found.bounds or not isinstance(found.base, ElasticNet | torch.distributions.Laplace):
+    if found is None or found.is_bounded or found.sharper is None:
         return False
     parameters = (getattr(found.base, name) for name in found.base.arg_constraints)
     return not any(parameter.requires_grad for parameter in parameters)
@@ -141,8 +140,8 @@ def _penalty(coordinates: Coordinates) -> Penalty:
         site = objective.sites[name]
         at = corner(site.fn)
         assert at is not None
-        squares = at.base.l2 if isinstance(at.base, ElasticNet) else torch.zeros_like(at.scale)
-        for whole, part in ((location, at.loc), (l1, at.steepness / at.scale), (l2, squares)):
+        assert at.l2 is not None
+        for whole, part in ((location, at.loc), (l1, at.steepness / at.scale), (l2, at.l2)):
             whole[site.place] = part.expand(site.shape).reshape(-1).to(whole)
         constant -= float(at.constant.expand(site.shape).sum())
     return Penalty(l1 / unit, l2 / unit**2, location * unit, constant)

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
-from torch.distributions import Independent
 
-from neglog.distributions import Censored, Truncated
 from neglog.distributions.family import family, location_of, scale_of
+from neglog.distributions.observed import unwrapped
 from neglog.likelihood.cuts import Look
 from neglog.predictors import RESPONSE
 
@@ -75,7 +74,7 @@ def _response(look: Look) -> Response:
     msg, ran = look.ran.sites[RESPONSE], look.ran
     fn = msg["fn"]
     params = {name: ran.sites[name]["value"] for name in look.numbers}
-    law = _inner(fn)
+    _, law = unwrapped(fn)
     scale = scale_of(law)
     row_scale = _row_scale(msg, look.data.weights)
     return Response(
@@ -89,13 +88,6 @@ def _response(look: Look) -> Response:
         is_complete=row_scale is not None,
         row_scale=1.0 if row_scale is None else row_scale,
     )
-
-
-def _inner(fn: Any) -> Any:
-    """The distribution inside masks, bounds and event dimensions."""
-    while isinstance(fn, Independent | MaskedDistribution | Censored | Truncated):
-        fn = fn.base_dist
-    return fn
 
 
 def _row_scale(msg: dict[str, Any], weights: Tensor | None) -> float | None:

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neglog.distributions import Truncated
+from neglog.distributions.corners import Corner
 from neglog.handlers import Model, weighted
-from neglog.kinks import Corner, corner, cornered, signed, smoothed
+from neglog.kinks import corner, cornered, signed, smoothed
 from neglog.likelihood.rows import CURVATURES, SLOPES, VALUE, RowLikelihood
 from neglog.likelihood.sites import places_of
 from neglog.objective.basis import ALL_ROWS, placed, sample_of
@@ -303,7 +303,7 @@ class Coordinates:
 
         Beyond the bounds such a loss is flat, far from any optimum.
         """
-        return self.response_corner is None or Truncated not in self.response_corner.bounds
+        return self.response_corner is None or not self.response_corner.is_truncated
 
     @property
     def response_corner(self) -> Corner | None:

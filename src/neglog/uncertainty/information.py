@@ -319,8 +319,9 @@ def _kinked_information(coordinates: Coordinates, z: Tensor) -> Tensor:
         raise ModelError(
             "the loss has corners that are not in a linear predictor, so there are no standard errors."
         )
-    if coordinates.response_corner is not None and coordinates.response_corner.bounds:
-        kind = coordinates.response_corner.bounds[0].__name__.lower()
+    at = coordinates.response_corner
+    if at is not None and at.is_bounded:
+        kind = "truncated" if at.is_truncated else "censored"
         raise ModelError(f"a {kind} response with corners has no information of its own; bootstrap it.")
     hessian = coordinates.signed(coordinates.residuals(z).sign()).hessian(z)
     expected, located = torch.zeros_like(hessian), torch.zeros_like(z).bool()
