@@ -528,6 +528,11 @@ DENSITIES = {
     ),
 }
 
+APART = with_priors(
+    models.gaussian_mixture,
+    {"sigma": dist.InverseGamma(2.0, 1.0), "weight": dist.Dirichlet(2 * torch.ones(2))},
+)
+
 FITS = {
     "a truncated density far from its location": row(
         UnboundedLikelihoodError,
@@ -620,8 +625,12 @@ FITS = {
         UnboundedLikelihoodError,
         "`gaussian_mixture`",
         "15 responses are equal (1)",
+        "'sigma': dist.InverseGamma(2.0, 1.0)",
         provoke=fitted(models.gaussian_mixture, X[:, :0], TIED),
-        follow=fitted(models.gaussian, X[15:, :0], TIED[15:]),
+        follow=lambda _: (
+            fitted(models.gaussian, X[15:, :0], TIED[15:])(_),
+            fitted(APART, X[:, :0], TIED, estimate=map_estimate)(_),
+        ),
     ),
     "no compiler": row(
         DataError,

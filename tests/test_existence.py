@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -28,7 +29,13 @@ from neglog import (
     truncated,
     with_priors,
 )
-from neglog.errors import ConvergenceWarning, ModelError, SingularDesignError, UnboundedLikelihoodError
+from neglog.errors import (
+    ConvergenceWarning,
+    ModelError,
+    NeglogError,
+    SingularDesignError,
+    UnboundedLikelihoodError,
+)
 from neglog.fitting import fit as fitting
 from neglog.fitting.isolated import isolated_rows
 from neglog.fitting.separation import separating
@@ -201,6 +208,71 @@ def test_more_columns_than_rows_are_refused_without_a_step_and_the_advice_works(
     monkeypatch.setattr(fitting, "starting_point", None)  # whatever comes after the refusal fails
     with pytest.raises(UnboundedLikelihoodError, match=rf"'{scale}': dist.InverseGamma\(2.0, 1.0\)"):
         map_estimate(model, x, y)
+
+
+SEVERAL = {
+    "inverse_gaussian": "dispersion",
+    "heteroscedastic": "log_variance.weight",
+    "gaussian_mixture": "sigma",
+    "multivariate_gaussian": "scale",
+    "multivariate_heteroscedastic": "partial.weight",
+}
+
+
+def _advised_priors(message: str) -> dict[str, Any]:
+    """The priors that a message names."""
+    written = re.search(r"with_priors\(model, (\{.*?\})\)", message)
+    assert written is not None
+    priors: dict[str, Any] = eval(written[1], {"dist": dist, "torch": torch})
+    return priors
+
+
+@pytest.mark.parametrize("columns", [10, 25])
+@pytest.mark.parametrize("name", SEVERAL)
+def test_each_model_names_priors_that_hold_its_spread_where_columns_fit_every_row(
+    name: str, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = 10 if columns == 10 else 20
+    model, x, y = getattr(models, name), _columns(columns)[:rows], _columns()[40 : 40 + rows]
+    y = y if "multivariate" in name else y[:, 0].exp()
+    with pytest.raises(NeglogError) as refused:
+        mle(model, x, y)
+    priors = _advised_priors(str(refused.value))
+    assert SEVERAL[name] in priors
+    assert map_estimate(with_priors(model, priors), x, y).converged
+    monkeypatch.setattr(fitting, "starting_point", None)  # whatever comes after the refusal fails
+    with pytest.raises(UnboundedLikelihoodError, match="fits every row exactly") as refused:
+        map_estimate(model, x, y)
+    assert str(_advised_priors(str(refused.value))) == str(priors)
+
+
+@pytest.mark.parametrize("name", ["gamma", "weibull"])
+def test_no_prior_is_advised_where_those_of_the_model_hold_the_spread(name: str) -> None:
+    model, x, y = getattr(models, name), _columns(25)[:20], _columns()[40:60, 0].exp()
+    with pytest.raises(SingularDesignError, match="use `map_estimate`, which counts the priors"):
+        mle(model, x, y)
+    assert map_estimate(model, x, y).converged
+
+
+@pytest.mark.parametrize("name", ["gaussian", "laplace", "student_t"])
+def test_a_lognormal_prior_that_vanishes_too_slowly_is_refused_without_a_step(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "starting_point", None)
+    x, y = _columns(30)[:20], _columns()[40:60, 0]
+    model = with_priors(getattr(models, name), {INTERPOLATED[name]: dist.LogNormal(0.0, 1.0)})
+    with pytest.raises(UnboundedLikelihoodError, match=r"dist\.InverseGamma"):
+        map_estimate(model, x, y)
+
+
+def test_a_known_covariance_is_fitted_where_columns_fit_every_row() -> None:
+    x, y = _columns(25)[:20], _columns()[40:60]
+    with pytest.raises(UnboundedLikelihoodError) as refused:
+        map_estimate(models.multivariate_gaussian, x, y)
+    written = re.search(r"pyro.condition\(model, (\{.*?\})\)", str(refused.value))
+    assert written is not None
+    known = pyro.condition(models.multivariate_gaussian, eval(written[1], {"torch": torch}))
+    assert map_estimate(known, x, y).converged
 
 
 def test_equal_rows_that_differ_are_not_interpolated() -> None:

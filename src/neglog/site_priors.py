@@ -55,15 +55,16 @@ def _check_support(name: str, prior: dist.Distribution, current: dist.Distributi
         values = [transform(middle + shift) for shift in (-SPREAD, 0.0, SPREAD)]
         if all(bool(current.support.check(value).all()) for value in values):
             return
-    where = "the whole real line" if is_real(prior.support) else _base(prior.support)
+    where = "the whole real line" if is_real(prior.support) else base_support(prior.support)
     raise ModelError(
         f"the prior for `{name}` has values outside the site's support: it is on {where}, and "
-        f"`{name}` on {_base(current.support)}. Use a distribution on that support, such as HalfNormal or "
-        "LogNormal for a positive number."
+        f"`{name}` on {base_support(current.support)}. Use a distribution on that support, such "
+        "as HalfNormal or LogNormal for a positive number."
     )
 
 
-def _base(support: constraints.Constraint) -> constraints.Constraint:
+def base_support(support: constraints.Constraint) -> constraints.Constraint:
+    """The support of a number, or of numbers bound to each other, behind the dimensions of events."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support
@@ -72,7 +73,7 @@ def _base(support: constraints.Constraint) -> constraints.Constraint:
 @public
 def is_real(support: constraints.Constraint) -> bool:
     """Whether a support is all real numbers, or all real vectors."""
-    return _base(support) is constraints.real
+    return base_support(support) is constraints.real
 
 
 def check_prior(prior: Any) -> None:

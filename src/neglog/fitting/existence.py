@@ -15,6 +15,7 @@ from neglog.distributions import Categorical, NormalMixture, Ordered
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.level import DISTANCES, MAX_FALL, MIN_RISE, level, ran_along, rises
 from neglog.objective.coordinates import Coordinates
+from neglog.objective.interpolation import Spread
 from neglog.objective.objective import Objective, Site
 from neglog.objective.spread import check_spread
 from neglog.tracing import Affine
@@ -49,9 +50,16 @@ def check_covariance(coordinates: Coordinates) -> None:
     columns = torch.ones_like(y[:, :1]) if basis is None else basis.dense()
     reason = _singular_covariance(y, columns, objective.data.responses)
     if reason:
+        _refuse_singular(objective, reason)
+
+
+def _refuse_singular(objective: Objective, reason: str) -> None:
+    """Refuse a singular covariance, unless priors keep it from becoming that."""
+    spread = Spread(objective, next(call for call in objective.calls if call.outputs is not None))
+    if objective.priorless or not spread.is_held:
         raise UnboundedLikelihoodError(
             f"`{objective.name}` has no maximum: {reason}, so their covariance becomes singular. Leave a "
-            "component out, or model what it says by itself."
+            f"component or columns out, or {spread.advice()}."
         )
 
 
@@ -181,8 +189,8 @@ def check_values(objective: Objective) -> None:
     shown = " or ".join(f"{value:g}" for value in values.tolist())
     raise UnboundedLikelihoodError(
         f"`{objective.name}` has no maximum: every `y` is {shown}, and components that fit every row exactly "
-        "have spreads that go to 0. Model `y` as counts or classes, or use `map_estimate` with a prior that "
-        "keeps the spreads away from 0."
+        "have spreads that go to 0. Model `y` as counts or classes, or "
+        f"{Spread(objective, objective.calls[0]).advice()}."
     )
 
 

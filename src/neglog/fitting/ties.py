@@ -10,6 +10,7 @@ from torch import Tensor
 from neglog.distributions import NormalMixture
 from neglog.distributions.observed import latent
 from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError, warn
+from neglog.objective.interpolation import Spread
 from neglog.objective.objective import Objective
 from neglog.objective.pits import falls
 from neglog.solvers import Solution
@@ -57,7 +58,7 @@ def check_tie(objective: Objective, theta: Tensor) -> None:
     raise UnboundedLikelihoodError(
         f"`{objective.name}` has no maximum: of {objective.rows} rows {tie}, and a component that follows "
         "these alone has a spread that goes to 0. Model the equal responses apart, as a class of their own, "
-        "or use `map_estimate` with a prior of the spread that vanishes at 0, such as a LogNormal."
+        f"or {Spread(objective, objective.calls[0]).advice()}."
     )
 
 

@@ -119,7 +119,7 @@ def gaussian_mixture(x: Designs, y: Tensor | None = None, components: int = 2) -
     on a single row has any height as its sigma goes to 0, and it has many local ones. Which one is found
     depends on the start: by default the means begin at the quantiles of y, the lowest first, and at other
     points, among them lines that expectation maximisation finds; `start` says otherwise. A prior that
-    vanishes at 0, such as a LogNormal for ``sigma``, gives `map_estimate` a maximum.
+    vanishes fast at 0, such as InverseGamma(2, 1) for ``sigma``, gives `map_estimate` a maximum.
     Source: Pearson (1894); Quandt & Ramsey (1978); Bishop (1994), Mixture density networks.
 
     >>> import torch

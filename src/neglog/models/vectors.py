@@ -17,6 +17,9 @@ from neglog.errors import DataError
 from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, design, linear, positive, row_count, rows, sized
 
+EXACT = 1e-12
+"""The spread of residuals, in units of the largest response, that is rounding."""
+
 
 def _dimensions(y: Tensor) -> int:
     if y.dim() != 2 or y.shape[1] == 0:
@@ -57,8 +60,9 @@ class _Begin:
         return share.sqrt().unsqueeze(1) * found
 
     def scale(self, y: Tensor, weights: Tensor) -> Tensor:
-        spread = self.residuals(y, weights).norm(dim=0)
-        return torch.where(spread > 0, spread, 1.0)
+        """The spread of the residuals; 1 where these are the rounding of `y`."""
+        spread, size = self.residuals(y, weights).norm(dim=0), y.nan_to_num(0.0).abs().amax(dim=0)
+        return torch.where(spread > EXACT * size, spread, 1.0)
 
     def factor(self, y: Tensor, weights: Tensor) -> Tensor:
         """The Cholesky factor of the residuals' correlations; 1 where they are singular."""

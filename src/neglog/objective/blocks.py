@@ -16,6 +16,7 @@ from neglog.likelihood.cuts import joined_heads
 from neglog.likelihood.rows import SLOPES
 from neglog.magnitudes import check_small_columns
 from neglog.objective.basis import ALL_ROWS, FAIR, Basis, are_alike, is_large, placed, spread_of, triangle_of
+from neglog.objective.interpolation import Spread, interpolating
 from neglog.objective.objective import Objective, Site
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine
@@ -384,7 +385,7 @@ def check_rank(
     if rows < count:
         raise SingularDesignError(
             f"`{call.name}` has {count} coefficients ({', '.join(names)}) and the data have {rows} rows; "
-            f"they are not identified. Leave columns out, or {_advice_for_few_rows(objective)}."
+            f"they are not identified. Leave columns out, or {_advice_for_few_rows(objective, call)}."
         )
     sizes = free.norm(dim=0)
     triangle = torch.linalg.qr(free / torch.where(sizes > 0, sizes, 1.0), mode="r").R
@@ -397,10 +398,12 @@ def check_rank(
     raise SingularDesignError(_dependence(call.name, involved, objective.prior_advice))
 
 
-def _advice_for_few_rows(objective: Objective) -> str:
-    """Proper priors; of a scale too, where the columns fit every row exactly, one that vanishes at 0."""
-    scale = objective.scale_site if objective.exacting else None
-    return objective.prior_advice if scale is None else f"use {objective.scale_advice(scale)}"
+def _advice_for_few_rows(objective: Objective, call: Affine) -> str:
+    """Proper priors; of the spread too, where the columns fit every row exactly and those do not hold it."""
+    spread = Spread(objective, call, every=True)
+    if interpolating(objective) is not call or spread.is_held:
+        return objective.prior_advice
+    return spread.advice()
 
 
 def _dependence(predictor: str, columns: list[str], advice: str) -> str:

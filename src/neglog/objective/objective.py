@@ -325,11 +325,6 @@ class Objective:
             else "give narrower priors by `with_priors`"
         )
 
-    def scale_advice(self, scale: str) -> str:
-        """A prior under which the scale does not go to 0, where a location fits every row exactly."""
-        prior = f"with_priors(model, {{{scale!r}: dist.InverseGamma(2.0, 1.0)}})"
-        return f"`map_estimate` with a prior of the scale that vanishes at 0 faster than any power: {prior}"
-
     @cached_property
     def priorless(self) -> bool:
         """Whether no prior counts, as under `flat`."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from neglog.distributions import NormalMixture
 from neglog.distributions.observed import latent
 from neglog.errors import UnboundedLikelihoodError
+from neglog.objective.interpolation import Spread
 from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
 
@@ -50,7 +51,7 @@ def _refusal(objective: Objective, rows: Tensor) -> UnboundedLikelihoodError:
         f"`{objective.name}` fits {len(rows)} of {len(y)} rows exactly (row "
         f"{objective.data.row(row)}: y = {float(y[row]):g}): a component follows them alone, so its "
         "spread goes to 0 and the likelihood has no maximum. Use fewer components, fewer columns or "
-        "more rows, or `map_estimate` with a prior of the spread that vanishes at 0, such as a LogNormal."
+        f"more rows, or {Spread(objective, objective.calls[0]).advice()}."
     )
 
 
