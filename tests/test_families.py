@@ -59,7 +59,12 @@ AT = {
 }  # fmt: skip
 
 
-OURS = {kind.__name__: kind for kind in REGISTERED if kind.__module__.startswith("neglog.")}
+OURS = {
+    kind.__name__: kind
+    for kind, record in REGISTERED.items()
+    if kind.__module__.startswith("neglog.") and not record.is_bounded and record.marginal is None
+}
+"""The univariate families that are registered, but for other ones between bounds."""
 
 
 @cache

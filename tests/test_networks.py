@@ -15,6 +15,7 @@ from torch import nn
 from neglog import (
     covariance,
     datasets,
+    distributions,
     laplace_approximation,
     log_likelihood,
     map_estimate,
@@ -29,6 +30,7 @@ from neglog import (
 from neglog.distributions.averaged import Averaged
 from neglog.errors import ConvergenceWarning, DataError, ModelError
 from neglog.networks.network import linear_layers, network_of, row_curvature
+from neglog.predictors import linear, positive, rows
 from neglog.solvers import LBFGS
 from neglog.tracing import Run, run
 
@@ -279,6 +281,23 @@ def test_the_doubt_grows_away_from_the_data(structure):
     response = approximation.predict(along)
     torch.testing.assert_close(response.variance, spread + fit.params["sigma"] ** 2)
     torch.testing.assert_close(response.mean, predict(fit, along).mean)
+
+
+def test_a_normal_of_pyro_is_predicted_as_ours_is():
+    """Its variances were averaged over draws, since its class was another."""
+
+    def of_pyro(x, y=None):
+        mean, sigma = linear("mean", x), positive("sigma", x)
+        with rows(x):
+            return pyro.sample("y", dist.Normal(mean, sigma), obs=y)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fit = map_estimate(on_features(of_pyro, trunk(2, 2)), X, Y["gaussian"], solver=LBFGS(max_steps=20))
+    found = laplace_approximation(fit)
+    spread = found.linearised(X)[1][:, 0, 0] + fit.params["sigma"] ** 2
+    assert type(found.predict(X)) is distributions.Normal
+    torch.testing.assert_close(found.predict(X).variance, spread)
 
 
 def test_predictions_average_the_likelihood_over_the_doubt():

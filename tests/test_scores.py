@@ -14,6 +14,7 @@ from table import TABLE
 
 from neglog import (
     datasets,
+    distributions,
     information_criteria,
     log_likelihood,
     map_estimate,
@@ -44,6 +45,7 @@ from neglog.distributions.family import REGISTERED, family_of
 from neglog.distributions.positive import Beta
 from neglog.errors import DataError, ModelError
 from neglog.prediction.crps import crps
+from neglog.prediction.scores import score_of
 from neglog.validation import cross_validate
 
 INTEGRAL = 1e-8
@@ -209,6 +211,16 @@ def test_brier_scores_of_classes():
     torch.testing.assert_close(scores(fit, x, y, "crps"), scores(fit, x, y, "brier"))
     doubted = scores(fit, x, y, "brier", uncertainty=True)
     torch.testing.assert_close(doubted, (predict(fit, x, uncertainty=True).mean - y).square())
+
+
+def test_the_brier_score_is_that_of_torchs_own_classes_too():
+    logits = torch.tensor([[0.3, -1.0, 0.2], [1.0, 0.0, -0.5]], dtype=torch.float64)
+    y = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    for ours, theirs in (
+        (distributions.Bernoulli(logits=logits[:, 0]), torch.distributions.Bernoulli(logits=logits[:, 0])),
+        (distributions.Categorical(logits=logits), torch.distributions.Categorical(logits=logits)),
+    ):
+        torch.testing.assert_close(score_of(theirs, y, "brier"), score_of(ours, y, "brier"))
 
 
 @pytest.mark.parametrize("kind", ["crps", "pinball@0.2", "interval@0.8"])

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import Independent, MultivariateNormal
+from torch.distributions import Independent
 
 from neglog.arguments import as_float, checked_model, written
 from neglog.calls import public
-from neglog.distributions import Censored, MarginalNormal, Truncated
+from neglog.distributions import Censored, Truncated
+from neglog.distributions.family import family_of
 from neglog.distributions.supports import filled
 from neglog.errors import DataError, ModelError
 from neglog.predictors import RESPONSE
@@ -45,8 +46,8 @@ def _marginal(fn: Any, known: Tensor) -> tuple[Any, Tensor]:
         return fn, known
     inside = tuple(range(-len(fn.event_shape), 0))
     rows = known.any(inside)
-    if isinstance(fn, MultivariateNormal):
-        return MarginalNormal(fn, known), rows
+    if (marginal := family_of(fn).marginal) is not None:
+        return marginal(fn, known), rows
     if isinstance(fn, Independent) and not fn.base_dist.event_shape:
         return fn.base_dist.mask(known).to_event(len(fn.event_shape)), rows
     if bool((rows & ~known.all(inside)).any()):

@@ -9,7 +9,6 @@ from neglog.batches.layout import Layout
 from neglog.batches.likelihoods import Likelihoods
 from neglog.batches.stack import Stack
 from neglog.batches.whitening import Whitened
-from neglog.distributions import Ordered
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.existence import FLAT_CURVATURE
 from neglog.fitting.level import level, ran_along, rises
@@ -65,7 +64,8 @@ def have_separated_classes(layout: Layout, stack: Stack, looked_at: Tensor) -> T
     `runs_away` looks along lines.
     """
     found = torch.zeros_like(looked_at)
-    for s in looked_at.nonzero()[:, 0].tolist() if issubclass(layout.objective.family, Ordered) else ():
+    in_order = layout.objective.law.classes == "cutpoints"
+    for s in looked_at.nonzero()[:, 0].tolist() if in_order else ():
         found[s] = is_separated(Objective(layout.objective.model, stack.counting(s)))
     return found
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from neglog.batches.likelihoods import Columns, Likelihoods, Predictor
 from neglog.batches.stack import Stack
 from neglog.data import ALL
-from neglog.distributions import Normal
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.kinks import corner
@@ -192,7 +191,7 @@ def _square(layout: Layout) -> Square | None:
     """Whether the response is a normal variable around its only predictor, with one standard deviation."""
     response, predictors, constants = layout.parameters
     plain = response.is_plain and response.row_scale == 1
-    if response.family is not Normal or not plain or predictors != [response.location]:
+    if not response.law.is_square or not plain or predictors != [response.location]:
         return None
     if response.known_scale is not None and not constants:
         return Square(None)

@@ -57,7 +57,19 @@ class Categorical(dist.Categorical):
         return super().sample(sample_shape).to(self.logits.dtype)
 
 
-register(Family(Categorical, same=lambda d: Categorical(logits=d.logits), ordered=False))
+def _codes(fn: Any) -> range:
+    return range(fn.probs.shape[-1])
+
+
+register(
+    Family(
+        Categorical,
+        same=lambda d: Categorical(logits=d.logits),
+        events=_codes,
+        classes="log-odds",
+        ordered=False,
+    )
+)
 
 
 class _NeverFalling(constraints.Constraint):
@@ -159,7 +171,7 @@ class Ordered(Counts, Compound):
             return (uniform.unsqueeze(-1) < beyond).sum(-1).to(beyond.dtype)
 
 
-register(Family(Ordered))
+register(Family(Ordered, events=_codes, classes="cutpoints"))
 
 
 def _log_width(step: Tensor) -> Tensor:

@@ -141,6 +141,7 @@ register(
         ("logits",),
         lambda d: Bernoulli(logits=d.logits),
         information.bernoulli,
+        events=lambda d: (1,),
     )
 )
 

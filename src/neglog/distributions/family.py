@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pyro.distributions as dist
 import torch
@@ -25,12 +25,14 @@ class Standard:
 
     Attributes:
         loss: the loss less its `constant`; `slope` and `bend` are its first two derivatives.
+        is_square: whether the loss is half the square of the residual.
     """
 
     constant: float
     loss: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
     bend: Callable[[Tensor], Tensor]
+    is_square: bool = False
 
 
 @public
@@ -51,6 +53,14 @@ class Family:
         location, scale: the attributes that are a location and a scale.
         standard: the loss of a standardised residual, where location and scale are all parameters.
         corner: the corner of its log-density: a function of a distribution; None where one has none.
+        events: the codes whose probabilities a score compares with what came: a function of a distribution.
+            Of a response of yes or no it is the yes alone; None where the response is no class.
+        classes: which parameters give each class its probability: log-odds or the cutpoints of a scale.
+        is_mixture: whether it is a mixture with `means` and `sigmas`, whose components may follow rows alone.
+        logarithm: the class of the law of the logarithm of its values, with the same parameters.
+        marginal: from a law of vectors and which entries are known to the law of these.
+        censors, truncates: whether it is another distribution between bounds, beyond which a value is
+            recorded at the bound, or not at all.
         ordered: whether the order of its values has a meaning; classes without one have no quantiles.
         others: class of Pyro or torch with the same law under another name -> as `same`.
     """
@@ -64,8 +74,30 @@ class Family:
     scale: str | tuple[str, ...] = "scale"
     standard: Standard | None = None
     corner: Callable[[Any], Corner | None] | None = None
+    events: Callable[[Any], Iterable[int]] | None = None
+    classes: Literal["log-odds", "cutpoints"] | None = None
+    is_mixture: bool = False
+    logarithm: type | None = None
+    marginal: Callable[[Any, Tensor], Any] | None = None
+    censors: bool = False
+    truncates: bool = False
     ordered: bool = True
     others: Mapping[type, Callable[[Any], Any]] = field(default_factory=dict)
+
+    @property
+    def is_square(self) -> bool:
+        """Whether minus the log-density is the squared error: the law is a Normal one."""
+        return self.standard is not None and self.standard.is_square
+
+    @property
+    def is_square_of_logarithm(self) -> bool:
+        """Whether minus the log-density is the squared error of the logarithm of a value."""
+        return self.logarithm is not None and _record_of(self.logarithm).is_square
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it is another distribution between bounds."""
+        return self.censors or self.truncates
 
     @property
     def constructions(self) -> Mapping[type, Callable[[Any], Any]]:
@@ -101,6 +133,13 @@ def plain(fn: Any) -> Any:
         fn = fn.base_dist
 
 
+def elementwise(fn: Any) -> Any:
+    """The distribution of the entries of one whose last dimensions are one event of independent entries."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return fn
+
+
 def _unexpanded(fn: Any) -> Any:
     """The distribution that was expanded by Pyro's wrapper, and is the same in all rows."""
     while isinstance(fn, ExpandedDistribution):
@@ -125,6 +164,12 @@ def _record_of(kind: type) -> Family:
 
 def _has_density_of(kind: Any, base: Any) -> bool:
     return kind.log_prob is base.log_prob and getattr(kind, "_log_prob", 0) is getattr(base, "_log_prob", 0)
+
+
+def events_of(fn: Any) -> tuple[int, ...]:
+    """The codes whose probabilities a score compares with what came; none where the response is no class."""
+    found = family_of(fn).events
+    return () if found is None else tuple(found(_unexpanded(fn)))
 
 
 def corner_of(fn: Any) -> Corner | None:

@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.calls import public
+from neglog.distributions.family import Family, register
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import HALF_LOG_TWO_PI
+from neglog.distributions.vectors import MultivariateNormal
 
 
 @public
@@ -75,3 +77,12 @@ class MarginalNormal(TorchDistribution):
     @property
     def variance(self) -> Tensor:
         return self.base_dist.variance.expand(self.batch_shape + self.event_shape)
+
+
+register(
+    Family(
+        MultivariateNormal,
+        same=lambda d: MultivariateNormal(d.loc, scale_tril=d.scale_tril),
+        marginal=MarginalNormal,
+    )
+)

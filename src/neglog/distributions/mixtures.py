@@ -128,4 +128,4 @@ class NormalMixture(Compound):
         return value - (reached - reached.detach()) / height
 
 
-register(Family(NormalMixture, ("means", "sigmas", "probs"), crps="crps_mixnorm"))
+register(Family(NormalMixture, ("means", "sigmas", "probs"), crps="crps_mixnorm", is_mixture=True))

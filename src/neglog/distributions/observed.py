@@ -17,7 +17,7 @@ from torch.distributions import Independent, constraints
 from neglog.calls import public
 from neglog.distributions.between import Cut, cut, cut_before, log_between
 from neglog.distributions.derived import about, partial_moments
-from neglog.distributions.family import tailed
+from neglog.distributions.family import Family, register, tailed
 from neglog.distributions.quantiles import Line, at_ends, interior, search_quantile, solve_quantile
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import nowhere
@@ -387,6 +387,10 @@ class Truncated(_Bounded):
 
     def _moments(self, centre: Tensor) -> tuple[Tensor, Tensor]:
         return partial_moments(self.base_dist, *self._ends(), centre, self.log_mass)
+
+
+register(Family(Censored, censors=True))
+register(Family(Truncated, truncates=True))
 
 
 @public

@@ -29,6 +29,7 @@ from neglog.distributions.incomplete import (
     regularised_gamma,
 )
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
+from neglog.distributions.robust import Normal
 from neglog.distributions.shapes import validation
 from neglog.distributions.special import (
     HALF_LOG_TWO_PI,
@@ -113,6 +114,7 @@ register(
         lambda d: LogNormal(d.loc, d.scale),
         information.location_scale(1.0, 2.0),
         crps="crps_lognormal",
+        logarithm=Normal,
     )
 )
 

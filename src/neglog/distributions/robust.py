@@ -98,7 +98,11 @@ register(
         information.location_scale(1.0, 2.0),
         crps="crps_normal",
         standard=Standard(
-            0.5 * math.log(2 * math.pi), lambda r: 0.5 * r.square(), lambda r: r, torch.ones_like
+            0.5 * math.log(2 * math.pi),
+            lambda r: 0.5 * r.square(),
+            lambda r: r,
+            torch.ones_like,
+            is_square=True,
         ),
     )
 )

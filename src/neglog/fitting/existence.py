@@ -11,7 +11,6 @@ from pyro.distributions.constraints import ordered_vector
 from torch import Tensor
 from torch.distributions import constraints
 
-from neglog.distributions import Categorical, NormalMixture, Ordered
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.level import DISTANCES, MAX_FALL, MIN_RISE, level, ran_along, rises
 from neglog.objective.coordinates import Coordinates
@@ -128,7 +127,7 @@ def check_classes(objective: Objective) -> None:
         UnboundedLikelihoodError: naming the classes, and which way the intercepts or cutpoints run.
     """
     y = objective.data.y
-    if not issubclass(objective.family, Categorical | Ordered) or y.dim() != 1:
+    if objective.law.classes is None or y.dim() != 1:
         return
     found = torch.bincount(
         y.long(), minlength=objective.few.response(objective.initial).support.upper_bound + 1
@@ -136,7 +135,7 @@ def check_classes(objective: Objective) -> None:
     if bool(found.all()):
         return
     empty, present = (found == 0).nonzero()[:, 0].tolist(), found.nonzero()[:, 0].tolist()
-    steps = _cuts(objective, empty) if issubclass(objective.family, Ordered) else _logits(objective, empty)
+    steps = _cuts(objective, empty) if objective.law.classes == "cutpoints" else _logits(objective, empty)
     if not steps:
         return
     only = f"every `y` is {present[0]}" if len(present) == 1 else f"no `y` is {' or '.join(map(str, empty))}"
@@ -181,7 +180,7 @@ def check_values(objective: Objective) -> None:
     Raises:
         UnboundedLikelihoodError: naming the values.
     """
-    if not (issubclass(objective.family, NormalMixture) and objective.priorless):
+    if not (objective.law.is_mixture and objective.priorless):
         return
     values = objective.data.y.unique()
     if len(values) > objective.few.response(objective.initial).means.shape[-1]:

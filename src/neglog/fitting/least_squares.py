@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from neglog.distributions import Normal
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
@@ -47,7 +46,7 @@ class Line:
 def line_of(objective: Objective) -> Line | None:
     """The line of a model whose response is Normal around one predictor, with one scale for all rows."""
     response = objective.structure.response
-    if response.family is not Normal or not response.is_plain or response.location is None:
+    if not response.law.is_square or not response.is_plain or response.location is None:
         return None
     mean = next(call for call in objective.calls if call.name == response.location)
     if mean.outputs is not None or bool(objective.sample.data.y.isnan().any()):

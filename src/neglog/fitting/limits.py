@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neglog.distributions import Censored, Truncated
 from neglog.distributions.observed import unwrapped
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.existence import Recession
@@ -205,7 +204,7 @@ def _levelled(coordinates: Coordinates, start: Tensor, far: Tensor) -> tuple[Ten
 
 def why_unbounded(objective: Objective) -> str:
     """The reason why a coefficient can run to infinity, and a remedy, to which others may be added."""
-    if issubclass(objective.family, Truncated) and objective.exacting:
+    if objective.law.truncates and objective.exacting:
         return (
             "Far from its location a truncated density is exponential, which no finite one attains; of a "
             "positive response, a power of `y`. Fit the model without `truncated`"
@@ -276,7 +275,7 @@ def contradictions(coordinates: Coordinates, z: Tensor, direction: Tensor) -> tu
 def is_censored_throughout(objective: Objective) -> bool:
     """Whether no row has an observed value: each is at a bound of its own, or beyond it, or missing."""
     y = objective.data.y
-    if not issubclass(objective.family, Censored) or y.dim() != 1:
+    if not objective.law.censors or y.dim() != 1:
         return False
     low, high = _bounds(objective.response(objective.initial))
     return not bool(((y > low) & (y < high)).any())
@@ -311,7 +310,7 @@ def is_uniform(coordinates: Coordinates, z: Tensor, loss: float) -> bool:
 
 
 def _may_be_uniform(objective: Objective) -> bool:
-    return issubclass(objective.family, Truncated) and objective.exacting and objective.priorless
+    return objective.law.truncates and objective.exacting and objective.priorless
 
 
 def beyond_bounds(coordinates: Coordinates, z: Tensor) -> tuple[int, bool]:

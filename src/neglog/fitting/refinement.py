@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from neglog.distributions import Normal
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
@@ -48,7 +47,7 @@ def _block_of_mean(coordinates: Coordinates, theta: Tensor) -> Block | None:
     """The block that is the mean of a Normal response of one scale, free and without priors."""
     objective = coordinates.objective
     response = objective.structure.response
-    if not coordinates.cut or response.family is not Normal or not response.is_plain:
+    if not coordinates.cut or not response.law.is_square or not response.is_plain:
         return None
     if max(call.design.numel() for call in objective.calls) > MAX_DESIGN_SIZE:
         return None

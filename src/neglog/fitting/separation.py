@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from pyro.distributions.constraints import ordered_vector
 from torch import Tensor
 
-from neglog.distributions import Ordered
 from neglog.fitting.existence import named
 from neglog.fitting.limits import refusal
 from neglog.objective.coordinates import Coordinates
@@ -38,7 +37,7 @@ def watched(coordinates: Coordinates, problem: Any) -> Any:
 def _cuts_and_weights(objective: Objective) -> tuple[str, str] | None:
     """The names of the two sites of a model of classes in an order; None of another model, or with priors."""
     sites = objective.sites.values()
-    if not (issubclass(objective.family, Ordered) and objective.priorless and len(sites) == 2):
+    if not (objective.law.classes == "cutpoints" and objective.priorless and len(sites) == 2):
         return None
     cuts = [site.name for site in sites if site.fn.support is ordered_vector]
     weights = [site.name for site in sites if site.name.endswith(".weight")]

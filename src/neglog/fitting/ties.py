@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from neglog.distributions import NormalMixture
 from neglog.distributions.observed import latent
 from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError, warn
 from neglog.objective.interpolation import Spread
@@ -36,7 +35,7 @@ class Tie:
 def tie_of(objective: Objective) -> Tie | None:
     """The largest tie of the response of a mixture of Normals; None where it has none."""
     y = objective.data.y
-    if y.dim() != 1 or not issubclass(objective.family, NormalMixture):
+    if y.dim() != 1 or not objective.law.is_mixture:
         return None
     values, counts = y.unique(return_counts=True)
     value = values[counts.argmax()]

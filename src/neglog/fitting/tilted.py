@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neglog.distributions import LogNormal, Normal, Truncated
-from neglog.distributions.family import family
+from neglog.distributions.family import family_of
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
@@ -177,11 +176,11 @@ def _start(rows: _Rows) -> float:
 def _rows_of(objective: Objective, design: Tensor, one: Tensor) -> _Rows | None:
     """The rows of an objective whose location is `design` times coefficients; None of other responses."""
     response, data = objective.response(objective.initial), objective.data
-    base, shape = family(response.base_dist), data.y.shape
+    base, shape = family_of(response.base_dist), data.y.shape
     y, lower, upper = (part.detach().expand(shape) for part in (data.y, response.lower, response.upper))
-    if base is LogNormal:
+    if base.is_square_of_logarithm:
         y, lower, upper = torch.log(y), torch.log(lower.clamp_min(0.0)), torch.log(upper)
-    elif base is not Normal:
+    elif not base.is_square:
         return None
     weights = torch.ones_like(y) if data.weights is None else data.weights
     some = weights > 0
@@ -209,7 +208,7 @@ def _in_units(rows: _Rows) -> _Rows | None:
 
 def _is_tilted(objective: Objective) -> bool:
     """Whether a response is truncated, with one location and one free scale, without priors."""
-    if not (objective.calls and issubclass(objective.family, Truncated) and objective.priorless):
+    if not (objective.calls and objective.law.truncates and objective.priorless):
         return False
     response = objective.structure.response
     own = [site.name for site in objective.beside]
@@ -283,7 +282,7 @@ def _constant(design: Tensor) -> Tensor:
 
 
 def _status(objective: Objective, is_uniform: bool) -> str:
-    is_log = family(objective.response(objective.initial).base_dist) is LogNormal
+    is_log = family_of(objective.response(objective.initial).base_dist).is_square_of_logarithm
     shape = "uniform" if is_uniform else "exponential"
     return (
         f"the likelihood is largest at the border: it never falls as `{objective.structure.response.scale}` "

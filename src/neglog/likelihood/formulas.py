@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neglog.distributions.family import REGISTERED, Standard
+from neglog.distributions.family import Standard
 from neglog.likelihood.cuts import Look, heads_of
 from neglog.likelihood.graph import says_what_was_seen
 from neglog.likelihood.rows import SLOPES, VALUE, Head, Rows, Terms, impossible
@@ -103,7 +103,6 @@ def formula_of(response: Response, look: Look, sites: Mapping[str, Site], rows: 
 
 def _standard(response: Response) -> Standard | None:
     """The loss of a standardised residual; None where each row has more than a location and one scale."""
-    record = REGISTERED.get(response.family)
-    if record is None or not response.is_plain or not (response.scale or response.known_scale):
+    if not response.is_plain or not (response.scale or response.known_scale):
         return None
-    return record.standard
+    return response.law.standard

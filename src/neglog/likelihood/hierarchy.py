@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent
 
+from neglog.distributions.family import elementwise
 from neglog.distributions.parameters import parameters
 from neglog.tracing import Run
 
@@ -38,7 +38,7 @@ def prior_parents(ran: Run, leaves: Mapping[str, Tensor]) -> Parents:
 def centre(msg: Mapping[str, Any]) -> Tensor:
     """The location of a site's prior: its mean or, without one, its `loc`; else a given value."""
     fn = msg["fn"]
-    inner = fn.base_dist if isinstance(fn, Independent) else fn
+    inner = elementwise(fn)
     for source, name in ((fn, "mean"), (inner, "loc")):
         try:
             value = getattr(source, name).detach()

@@ -9,7 +9,7 @@ import torch
 from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
 
-from neglog.distributions.family import family, location_of, scale_of
+from neglog.distributions.family import Family, family_of, location_of, scale_of
 from neglog.distributions.observed import unwrapped
 from neglog.likelihood.cuts import Look
 from neglog.predictors import RESPONSE
@@ -23,7 +23,7 @@ class Response:
     """The structure of a response.
 
     Attributes:
-        family: neglog's class of its law, whether written with its own, Pyro's or torch's.
+        law: the record of its family, whether written with neglog's own class, Pyro's or torch's.
         location: the predictor that is the location parameter, without a link; None if none is. Of a masked,
             censored or truncated response this and the scale are those of the distribution inside.
         scale: the site that is the scale parameter of all rows; None if none is.
@@ -35,7 +35,7 @@ class Response:
         row_scale: the factor by which the model scales the log-density of each row, beside its weight.
     """
 
-    family: type
+    law: Family
     location: str | None
     scale: str | None
     known_scale: float | None
@@ -44,6 +44,11 @@ class Response:
     is_y: bool
     is_complete: bool
     row_scale: float
+
+    @property
+    def family(self) -> type:
+        """Neglog's class of its law."""
+        return self.law.kind
 
     @property
     def is_plain(self) -> bool:
@@ -78,7 +83,7 @@ def _response(look: Look) -> Response:
     scale = scale_of(law)
     row_scale = _row_scale(msg, look.data.weights)
     return Response(
-        family=family(fn),
+        law=family_of(fn),
         location=_same(location_of(law), ran.etas),
         scale=_same(scale, {name: value for name, value in params.items() if value.numel() == 1}),
         known_scale=_number(scale),

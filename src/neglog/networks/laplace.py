@@ -14,6 +14,7 @@ from neglog.arguments import choice, number, seed_of, shown, whole
 from neglog.calls import public
 from neglog.distributions import Normal
 from neglog.distributions.averaged import Averaged, Listed
+from neglog.distributions.family import family_of, location_of, scale_of
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
@@ -107,8 +108,9 @@ class LaplaceApproximation:
                 return run(self.fit.model, data, at, response=False).sites[RESPONSE]["fn"]
 
         first = response(mean)
-        if mean.shape[1] == 1 and _is_homoscedastic_normal(first, mean[:, 0]):
-            return Normal(mean[:, 0], (first.scale.square() + covariance[:, 0, 0]).sqrt())
+        noise_scale = _scale_of_normal(first, mean[:, 0]) if mean.shape[1] == 1 else None
+        if noise_scale is not None:
+            return Normal(mean[:, 0], (noise_scale.square() + covariance[:, 0, 0]).sqrt())
         values, vectors = torch.linalg.eigh(covariance)
         root = vectors * values.clamp(min=0).sqrt()[:, None]
         noise = torch.randn(
@@ -192,9 +194,12 @@ def laplace_approximation(
     return LaplaceApproximation(fit, structure, precision, evidence, network, regularised)
 
 
-def _is_homoscedastic_normal(response: Any, eta: Tensor) -> bool:
-    """Whether a response is Normal around a predictor, with one standard deviation for all rows."""
-    return type(response) is Normal and torch.equal(response.loc, eta) and len(response.scale.unique()) == 1
+def _scale_of_normal(response: Any, eta: Tensor) -> Tensor | None:
+    """The standard deviation of a Normal response around a predictor, if all rows have the same one."""
+    location, scale = location_of(response), scale_of(response)
+    if not family_of(response).is_square or location is None or scale is None:
+        return None
+    return scale if torch.equal(location, eta) and len(scale.unique()) == 1 else None
 
 
 def _best_precision(parts: Sequence[Any]) -> float:

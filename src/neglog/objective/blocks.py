@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neglog.distributions import Normal
 from neglog.errors import ModelError, SingularDesignError
 from neglog.likelihood.cuts import joined_heads
 from neglog.likelihood.rows import SLOPES
@@ -257,7 +256,7 @@ def _free_columns(columns: Tensor, one: bool, masked: Tensor) -> Tensor:
 def _multiplied(objective: Objective) -> list[tuple[slice, Tensor]]:
     """The blocks of rows whose columns least squares will multiply with themselves and with these values."""
     data = objective.data
-    normal = objective.structure.response.family is Normal
+    normal = objective.structure.response.law.is_square
     even = normal and data.weights is None and len(objective.calls) == 1
     return [(rows, part.data.y) for rows, part in objective.parts] if even and data.y.dim() == 1 else []
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from neglog.distributions import Censored, NormalMixture, Truncated
 from neglog.likelihood.sites import Site
 from neglog.objective.objective import Objective
 from neglog.objective.spread import log_spread_of
@@ -50,7 +49,7 @@ def interpolating(objective: Objective) -> Affine | None:
 def _is_followed(objective: Objective) -> bool:
     """Whether a density at the response can be as high as one likes."""
     continuous = objective.exacting or objective.data.y.dim() == 2
-    if not continuous or issubclass(objective.family, Censored | Truncated):
+    if not continuous or objective.law.is_bounded:
         return False
     response = objective.structure.response
     return response.is_y and response.is_complete
@@ -241,7 +240,7 @@ class Spread:
         """The prior to advise for a site; empty where its own does."""
         site = self.objective.sites[name]
         support = base_support(site.fn.support)
-        if issubclass(self.objective.family, NormalMixture) and support is constraints.simplex:
+        if self.objective.law.is_mixture and support is constraints.simplex:
             return f"dist.Dirichlet(2 * torch.ones({site.size + 1}))"
         if name not in self.sites:
             return ""

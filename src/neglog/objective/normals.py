@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent
 
-from neglog.distributions import Normal
-from neglog.distributions.family import family
+from neglog.distributions.family import elementwise, family_of
 from neglog.objective.objective import Objective
 
 
@@ -35,11 +33,9 @@ def normal_priors(objective: Objective) -> Normals:
     ran, constant = objective.sample.at(objective.initial.clone().requires_grad_()), 0.0
     for name, site in objective.sites.items():
         msg = ran.sites[name]
-        fn = msg["fn"]
-        while isinstance(fn, Independent):
-            fn = fn.base_dist
+        fn = elementwise(msg["fn"])
         whole = msg["mask"] is None and bool((torch.as_tensor(msg["scale"]) == 1).all())
-        if not whole or family(fn) is not Normal or fn.loc.requires_grad or fn.scale.requires_grad:
+        if not whole or not family_of(fn).is_square or fn.loc.requires_grad or fn.scale.requires_grad:
             continue
         found.add(name)
         loc, scale = (each.expand(site.shape).reshape(-1).to(slope) for each in (fn.loc, fn.scale))

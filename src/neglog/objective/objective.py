@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from neglog.data import ALL, Data, check_density, check_response, observed
-from neglog.distributions.family import family
+from neglog.distributions.family import family_of
 from neglog.errors import ModelError
 from neglog.handlers import Model, weighted
 from neglog.kinks import corner, smoothed
@@ -85,7 +85,7 @@ class Objective:
         self.sites: dict[str, Site] = lay_out(first)
         self.calls, self.whole, self.requests = tuple(first.affines), True, 0
         self.exacting = may_be_exact(response)
-        self.corner, self.family = corner(response), family(response)
+        self.corner, self.law = corner(response), family_of(response)
         self.size = sum(site.size for site in self.sites.values())
         if not self.sites:
             raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from neglog.distributions import NormalMixture
 from neglog.distributions.observed import latent
 from neglog.errors import UnboundedLikelihoodError
 from neglog.objective.interpolation import Spread
@@ -29,7 +28,7 @@ def check_pits(objective: Objective, theta: Tensor) -> None:
     Raises:
         UnboundedLikelihoodError: naming the first of these rows.
     """
-    if objective.data.y.dim() != 1 or not issubclass(objective.family, NormalMixture):
+    if objective.data.y.dim() != 1 or not objective.law.is_mixture:
         return
     at = objective.at(theta)
     response = latent(at.sites[RESPONSE]["fn"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
@@ -12,8 +11,8 @@ from neglog.aliases import former_argument
 from neglog.arguments import shown
 from neglog.bayes.posterior import Posterior
 from neglog.data import check_response, prepare
-from neglog.distributions import Ordered
 from neglog.distributions.averaged import quantile_of
+from neglog.distributions.family import events_of
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
@@ -141,11 +140,8 @@ def parsed(kind: str) -> tuple[str, float]:
 
 def _brier(response: Any, y: Tensor) -> Tensor:
     base = getattr(response, "first", response)
-    if isinstance(base, dist.Bernoulli):
-        return (response.log_prob(torch.ones_like(y)).exp() - y).square()
-    if isinstance(base, dist.Categorical | Ordered):
-        classes = range(base.probs.shape[-1])
-        each = [response.log_prob(torch.full_like(y, float(k))).exp() - (y == k).to(y) for k in classes]
+    if events := events_of(base):
+        each = [response.log_prob(torch.full_like(y, float(k))).exp() - (y == k).to(y) for k in events]
         return torch.stack(each).square().sum(0)
     raise ModelError(
         f"the Brier score is for probabilities of classes, and `{type(base).__name__}` draws none; take "
