@@ -103,7 +103,7 @@ def test_is_a_module_of_a_network():
 
 
 def test_both_names_at_once_are_refused():
-    with pytest.raises(ModelError, match="'median' is the former name of 'location'"):
+    with pytest.raises(ModelError, match="'median' is another name of 'location'"):
         mle(models.laplace, {"median": X, "location": X}, Y)
 
 

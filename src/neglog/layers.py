@@ -1,8 +1,8 @@
-"""A model seen through its handlers and partials, and the former names that its function declares."""
+"""A model seen through its handlers and partials, and the other names that its function declares."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -50,14 +50,67 @@ def renamed(**names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorate
 
 
+def also_called(
+    location: str | None = None, scale: str | None = None, spread: str | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a model whose predictors are known as ``location`` and ``scale``, besides their own names.
+
+    Both are keys of `x`, and ``location.weight`` and ``scale`` sites of `start` and of priors. The names stay
+    on the model as ``also_called``, and as ``designs_called`` that of the `spread`.
+
+    Args:
+        location: the first predictor.
+        scale: the constant that is a scale.
+        spread: in its place, another constant or predictor on which the spread depends, as a shape does: the
+            key ``scale`` of `x` has its design, but its values are those of no scale.
+
+    >>> @also_called(location="mean", scale="sigma")
+    ... def keys(x, y=None):
+    ...     return list(x)
+    >>> keys({"location": 1.0, "scale": 2.0})
+    ['mean', 'sigma']
+    """
+    names = {"location": location, "scale": scale, "log_scale": None if scale is None else f"log_{scale}"}
+
+    def decorate(model: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(model)
+        def accepting(x: Any, *args: Any, **keywords: Any) -> Any:
+            x = current_names(accepting, x, "x") if isinstance(x, Mapping) else x
+            return model(x, *args, **keywords)
+
+        declared: Any = accepting
+        declared.also_called = {name: own for name, own in names.items() if own is not None}
+        declared.designs_called = {"scale": spread or scale} if spread or scale else {}
+        return accepting
+
+    return decorate
+
+
 def former_names(model: Callable[..., Any]) -> Mapping[str, str]:
     """Former name -> current name of each predictor of the model that was renamed."""
-    every = (getattr(layer, "renamed", {}) for layer in layers(model))
+    return _declared(model, "renamed")
+
+
+def _declared(model: Callable[..., Any], attribute: str) -> Mapping[str, str]:
+    every = (getattr(layer, attribute, {}) for layer in layers(model))
     return next((names for names in every if names), {})
 
 
+def design_names(model: Callable[..., Any], named: Collection[Any]) -> Mapping[str, str]:
+    """Every other name of a predictor -> its own, for designs of these names.
+
+    The first predictor of `weibull` is the logarithm of what is called its scale: there ``scale`` is the
+    spread beside ``location`` alone, and unknown otherwise.
+    """
+    called = {name: own for name, own in _declared(model, "also_called").items() if name == "location"}
+    spread = _declared(model, "designs_called")
+    if called.get("location") == "log_scale" and "location" not in named:
+        spread = {}
+    return {**former_names(model), **called, **spread}
+
+
 def replaced(names: Mapping[str, str], named: Mapping[str, Value]) -> dict[str, Value]:
-    """The mapping, keyed by predictors or by their sites, with current names in the place of former ones.
+    """The mapping, keyed by predictors or by their sites, with current names in the place of other ones.
 
     Raises:
         ModelError: a key is there under both names.
@@ -66,8 +119,8 @@ def replaced(names: Mapping[str, str], named: Mapping[str, Value]) -> dict[str, 
     for key, value in named.items():
         predictor, dot, part = key.partition(".")
         now = f"{names.get(predictor, predictor)}{dot}{part}"
-        if now != key and now in named:
-            raise ModelError(f"{key!r} is the former name of {now!r}, and both are given; drop {key!r}.")
+        if now in found or (now != key and now in named):
+            raise ModelError(f"{key!r} is another name of {now!r}, and both are given; drop {key!r}.")
         found[now] = value
     return found
 
@@ -75,7 +128,12 @@ def replaced(names: Mapping[str, str], named: Mapping[str, Value]) -> dict[str, 
 def current_names(
     model: Callable[..., Any], named: Mapping[str, Value], argument: str
 ) -> Mapping[str, Value]:
-    """`replaced` by the names that the model declares, with a warning where something is replaced.
+    """`replaced` by the names that the model declares, with a warning where a former name is replaced.
+
+    Args:
+        model: the model.
+        named: values by predictor, or by site.
+        argument: the name of the argument: `x` and `module` are keyed by predictors, all others by sites.
 
     Raises:
         ModelError: a key is there under both names.
@@ -83,10 +141,14 @@ def current_names(
     Warns:
         FutureWarning: a key is a former name.
     """
-    names = former_names(model)
-    if names.keys().isdisjoint(key.partition(".")[0] for key in named if isinstance(key, str)):
+    former = former_names(model)
+    of_designs = argument in ("x", "module")
+    names = design_names(model, named) if of_designs else {**former, **_declared(model, "also_called")}
+    keys = {key.partition(".")[0] for key in named if isinstance(key, str)}
+    if names.keys().isdisjoint(keys):
         return named
     found = replaced(names, named)
-    pairs = ", ".join(f"{old!r} is now {new!r}" for old, new in zip(named, found, strict=True) if old != new)
-    warn_of_former(f"in `{argument}`, {pairs}")
+    old = {key: now for key, now in zip(named, found, strict=True) if key.partition(".")[0] in former}
+    if old:
+        warn_of_former(f"in `{argument}`, {', '.join(f'{key!r} is now {now!r}' for key, now in old.items())}")
     return found

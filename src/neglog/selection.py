@@ -32,7 +32,7 @@ from neglog.fitting.fit import Fit
 from neglog.formula import Learned, learn
 from neglog.handlers import Model
 from neglog.isolation import isolated
-from neglog.layers import layers
+from neglog.layers import design_names, layers
 from neglog.signatures import check_keywords, model_keywords
 from neglog.tracing import model_name
 from neglog.uncertainty.ranking import information_criteria
@@ -209,9 +209,9 @@ def _model(given: Any) -> Model:
 def _loss(name: str, model: Model, companions: Sequence[Any]) -> str:
     """The loss of a model in words: that of `neglog.models`, or the likelihood itself."""
     *_, inner = layers(model)
-    own = model_name(model)
+    own, names = model_name(model), design_names(model, companions)
     if inner in (getattr(built_in, each) for each in built_in.__all__):
-        return loss_of(own, [str(each) for each in companions])
+        return loss_of(own, [names.get(each, str(each)) for each in companions])
     return f"the negative log-likelihood of `{name}`"
 
 

@@ -23,22 +23,22 @@ from neglog.distributions.family import plain
 from neglog.errors import ModelError, NeglogError, did_you_mean
 from neglog.handlers import Model, is_parameter, is_real
 from neglog.isolation import failed, isolated, user_code
-from neglog.layers import current_names, former_names, layers, replaced
+from neglog.layers import current_names, design_names, layers, replaced
 from neglog.modes import Constants, Mode, Network
 from neglog.predictors import RESPONSE, Designs, Watched, affine, read_size
 from neglog.wellformed import check_conditions, check_sites
 
 
 def current_data(model: Model, data: Data) -> Data:
-    """The data with designs under the current names of predictors, where the model has renamed some."""
+    """The data with designs under the own names of predictors, where the model understands others too."""
     if not isinstance(data.x, Mapping):
         return data
     x = current_names(model, data.x, "x")
     if x is data.x:
         return data
-    former = former_names(model)
-    marked = frozenset(replaced(former, dict.fromkeys(data.without_intercept)))
-    return replace(data, x=x, columns=replaced(former, data.columns), without_intercept=marked)
+    names = design_names(model, data.x)
+    marked = frozenset(replaced(names, dict.fromkeys(data.without_intercept)))
+    return replace(data, x=x, columns=replaced(names, data.columns), without_intercept=marked)
 
 
 @dataclass

@@ -10,11 +10,13 @@ from torch.distributions import constraints
 from neglog.calls import public
 from neglog.distributions import Bernoulli, Beta, Binomial
 from neglog.errors import ModelError
+from neglog.layers import also_called
 from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, linear, positive, row_supports, rows
 
 
 @public
+@also_called(location="logit")
 def bernoulli(x: Designs, y: Tensor | None = None) -> Tensor:
     """Yes or no: y ~ Bernoulli(logits=logit); logistic regression, the binary cross-entropy.
 
@@ -49,6 +51,7 @@ declare_loss(
 
 
 @public
+@also_called(location="logit")
 @row_supports(trials=constraints.nonnegative_integer)
 def binomial(x: Designs, y: Tensor | None = None, trials: Tensor | None = None) -> Tensor:
     """Successes in trials: y ~ Binomial(trials, logits=logit).
@@ -87,6 +90,7 @@ declare_loss(
 
 
 @public
+@also_called(location="logit_mean", spread="precision")
 def beta(x: Designs, y: Tensor | None = None) -> Tensor:
     """Shares strictly between 0 and 1: y ~ Beta(mean · precision, (1 - mean) · precision).
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from neglog.calls import public
 from neglog.distributions import Categorical, Ordered
 from neglog.errors import DataError, ModelError
+from neglog.layers import also_called
 from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, against_first, linear, rows, sized
 
@@ -49,6 +50,7 @@ def _at_least_two(name: str, classes: int | None) -> int:
 
 
 @public
+@also_called(location="logit")
 @sized(classes=_classes)
 def categorical(x: Designs, y: Tensor | None = None, classes: int | None = None) -> Tensor:
     """Classes without an order: y ~ Categorical(logits), the multinomial logit; the cross-entropy.

@@ -9,11 +9,13 @@ from torch.distributions import constraints
 
 from neglog.calls import public
 from neglog.distributions import NegativeBinomial2, Poisson, ZeroInflated
+from neglog.layers import also_called
 from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, linear, positive, probability, row_supports, rows
 
 
 @public
+@also_called(location="log_rate")
 @row_supports(exposure=constraints.nonnegative)
 def poisson(x: Designs, y: Tensor | None = None, exposure: Tensor | None = None) -> Tensor:
     """Counts: y ~ Poisson(exposure · exp(log_rate)); the Poisson deviance.
@@ -51,6 +53,7 @@ declare_loss(
 
 
 @public
+@also_called(location="log_mean", spread="dispersion")
 @row_supports(exposure=constraints.nonnegative)
 def negative_binomial(x: Designs, y: Tensor | None = None, exposure: Tensor | None = None) -> Tensor:
     """Overdispersed counts (NB2): mean m = exposure · exp(log_mean), variance m + dispersion · m².
@@ -88,6 +91,7 @@ declare_loss(
 
 
 @public
+@also_called(location="log_rate")
 @row_supports(exposure=constraints.nonnegative)
 def zero_inflated_poisson(x: Designs, y: Tensor | None = None, exposure: Tensor | None = None) -> Tensor:
     """Counts with more zeros: 0 with probability π, else Poisson(exposure · exp(log_rate)).
@@ -128,6 +132,7 @@ declare_loss(
 
 
 @public
+@also_called(location="log_mean", spread="dispersion")
 @row_supports(exposure=constraints.nonnegative)
 def zero_inflated_negative_binomial(
     x: Designs, y: Tensor | None = None, exposure: Tensor | None = None

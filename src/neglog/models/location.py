@@ -10,12 +10,13 @@ from neglog.arguments import number, share
 from neglog.beginnings import Beginning, Shapes, line, many_optima, median
 from neglog.calls import public
 from neglog.distributions import AsymmetricLaplace, Huber, Laplace, Logistic, Normal, StudentT
-from neglog.layers import renamed
+from neglog.layers import also_called, renamed
 from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows
 
 
 @public
+@also_called(location="mean", scale="sigma")
 def gaussian(x: Designs, y: Tensor | None = None) -> Tensor:
     """Least squares: y ~ Normal(mean, sigma); the negative log-likelihood in `mean` is the MSE.
 
@@ -91,6 +92,7 @@ declare_loss(
 
 
 @public
+@also_called(location="mean", spread="log_variance")
 def heteroscedastic(x: Designs, y: Tensor | None = None) -> Tensor:
     """Learned noise: y ~ Normal(mean, exp(log_variance / 2)); the Gaussian NLL with a variance head.
 
@@ -263,6 +265,7 @@ declare_loss(
 
 
 @public
+@also_called(location="quantile")
 def quantile(x: Designs, y: Tensor | None = None, tau: float = 0.5) -> Tensor:
     """Quantile regression: y ~ AsymmetricLaplace(quantile, scale, tau); its NLL is the pinball loss.
 

@@ -13,6 +13,7 @@ from neglog.beginnings import Beginning, Shapes, line, many_optima, median, once
 from neglog.calls import public
 from neglog.distributions import NormalMixture
 from neglog.errors import ModelError
+from neglog.layers import also_called
 from neglog.models.expectation import mixtures_of_lines
 from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, design, linear, positive, rows, simplex
@@ -100,6 +101,7 @@ def _by_expectation(rank: int) -> Beginning:
 
 
 @public
+@also_called(location="mean", scale="sigma")
 @many_optima(
     _about_one_line(0.0, 5.0, 0.0),
     _about_one_line(0.0, 30.0, 0.0),

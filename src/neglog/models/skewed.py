@@ -8,11 +8,13 @@ from torch import Tensor
 
 from neglog.calls import public
 from neglog.distributions import Gamma, InverseGaussian, LogNormal, Weibull
+from neglog.layers import also_called
 from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows
 
 
 @public
+@also_called(location="log_mean", spread="shape")
 def gamma(x: Designs, y: Tensor | None = None) -> Tensor:
     """Positive with constant relative spread: y ~ Gamma(shape, shape / mean); the Gamma deviance.
 
@@ -48,6 +50,7 @@ declare_loss(
 
 
 @public
+@also_called(location="log_median", scale="sigma")
 def lognormal(x: Designs, y: Tensor | None = None) -> Tensor:
     """Least squares of log y: log y ~ Normal(log_median, sigma).
 
@@ -85,6 +88,7 @@ declare_loss(
 
 
 @public
+@also_called(location="log_scale", spread="shape")
 def weibull(x: Designs, y: Tensor | None = None) -> Tensor:
     """Lifetimes whose hazard is a power of age: y ~ Weibull(exp(log_scale), shape).
 
@@ -123,6 +127,7 @@ declare_loss(
 
 
 @public
+@also_called(location="log_mean", spread="dispersion")
 def inverse_gaussian(x: Designs, y: Tensor | None = None) -> Tensor:
     """Positive with a long tail: y ~ InverseGaussian(mean, 1 / dispersion); the inverse Gaussian deviance.
 
