@@ -21,7 +21,7 @@ FAST := $(patsubst %,tests/test_%.py,likelihood losses structure choice formula 
 	tests/test_architecture.py::test_imports_go_one_way tests/test_architecture.py::test_the_map_has_every_package \
 	tests/test_figures.py
 
-.PHONY: help demo lint test test-fast arviz bench tables format clean
+.PHONY: help demo lint style types test pytest test-fast arviz bench tables format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -31,14 +31,23 @@ demo: .venv/installed  ## fit several likelihoods to the shipped data set and co
 	@mkdir -p demo-output
 	$(BIN)/neglog compare src/neglog/datasets/engel.csv "food_expenditure ~ income" --plot demo-output/engel.png
 
-lint: .venv/installed-dev  ## style, types, layers of imports
+lint: style types  ## style, types, layers of imports
+
+style: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+
+types: .venv/installed-dev
 	$(BIN)/mypy
 
-test: lint  ## lint, types, tests, doctests, examples
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+# mypy runs beside the tests: alone it leaves one of two cores idle.
+test: style  ## lint, types, tests, doctests, examples
+	@$(MAKE) --no-print-directory -j 2 types pytest
+
+# Bytecode is kept, whatever the environment says: tests that start Python anew do not compile the project again.
+pytest: .venv/installed-dev
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 test-fast: .venv/installed-dev  ## style and the central tests, within a minute, for the inner loop
 	$(BIN)/ruff check .

@@ -88,11 +88,11 @@ def shrinking(y: Tensor, sigmas: Tensor, row: int) -> Tensor:
     return -torch.logaddexp(narrow - math.log(len(y)), broad + math.log1p(-1 / len(y))).sum(-1)
 
 
-def draw(x: pd.DataFrame, y: pd.Series, fits: dict[str, Fit], to: Path) -> None:
+def draw(x: pd.DataFrame, y: pd.Series, fits: dict[str, Fit], optimum: float, to: Path) -> None:
     canvas, (left, middle, right) = figure(3)
     draw_bands(left, x, y, fits)
     draw_cut(middle, x, y, fits)
-    draw_floor(right, y)
+    draw_floor(right, y, optimum)
     save(canvas, to)
 
 
@@ -126,10 +126,8 @@ def draw_cut(axes: Axes, x: pd.DataFrame, y: pd.Series, fits: dict[str, Fit]) ->
     dress(axes, f"After a rest of {AT:g} minutes", "eruption, min", "density")
 
 
-def draw_floor(axes: Axes, y: pd.Series) -> None:
+def draw_floor(axes: Axes, y: pd.Series, optimum: float) -> None:
     values = torch.tensor(y.to_numpy())
-    nothing = pd.DataFrame(index=y.index)
-    optimum = mle(models.gaussian_mixture, nothing, y).nll
     sigmas = torch.logspace(0.3, -140, 600, dtype=torch.float64)
     axes.semilogx(sigmas, shrinking(values, sigmas, 0), color=RED, lw=2)
     axes.axhline(optimum, color=BLUE, lw=1.8)
@@ -142,7 +140,7 @@ def draw_floor(axes: Axes, y: pd.Series) -> None:
     dress(axes, "The loss has no floor", "sigma of that component, min", "NLL of two Normals, nats")
 
 
-def check(x: pd.DataFrame, y: pd.Series, fits: dict[str, Fit]) -> None:
+def check(x: pd.DataFrame, y: pd.Series, fits: dict[str, Fit], optimum: float) -> None:
     # No columns: the rests alone, as R's mixtools has them (normalmixEM on faithful$waiting).
     waiting = x["waiting"] * UNIT + CENTRE
     alone = mle(models.gaussian_mixture, pd.DataFrame(index=y.index), waiting)
@@ -171,10 +169,7 @@ def check(x: pd.DataFrame, y: pd.Series, fits: dict[str, Fit]) -> None:
     assert math.isclose(again.nll, fits["mixture"].nll, rel_tol=1e-9)
     assert torch.allclose(again.params["mean.bias"].flip(0), fits["mixture"].params["mean.bias"], rtol=1e-5)
     # No floor: below the local optimum, and below anything.
-    assert (
-        shrinking(response, number(1e-140)[None], 0)
-        < mle(models.gaussian_mixture, x.iloc[:, :0], y).nll - 600
-    )
+    assert shrinking(response, number(1e-140)[None], 0) < optimum - 600
     # At 66 minutes one Gaussian puts most of its mass where few eruptions are, from 2.5 to 3.3 minutes.
     between = {name: foreseen(name, fits, [AT]).cdf(torch.tensor([3.3, 2.5]).double()) for name in fits}
     between = {name: (p[0] - p[1]).item() for name, p in between.items()}
@@ -195,8 +190,9 @@ def main() -> None:
         "network": fit_network(x, y),
     }
     table(("", "parameters", "NLL"), [(NAMES[name], fit.k, fit.nll) for name, fit in fits.items()])
-    draw(x, y, fits, options.picture)
-    check(x, y, fits)
+    optimum = mle(models.gaussian_mixture, x.iloc[:, :0], y).nll  # without columns
+    draw(x, y, fits, optimum, options.picture)
+    check(x, y, fits, optimum)
 
 
 if __name__ == "__main__":

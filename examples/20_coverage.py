@@ -144,6 +144,7 @@ HARD = {
 PART = 500
 """So many of the data sets that are fitted one by one come from each seed."""
 GROWING = (10, 20, 50, 100, 300)
+NEW = (10, 20, 50, 100)
 OUTCOMES = ("gaussian", "gamma", "poisson")
 
 
@@ -285,7 +286,7 @@ def main() -> None:
         for site, row in coverage(case, rows, data_sets).iterrows():
             promised[f"{name} {site}"] = row["coverage"]
     promised = pd.Series(promised)
-    fewer, alone, few_rows = (60, 15, 200) if options.small else (2000, 2000, 500)
+    fewer, alone, few_rows = (40, 5, 200) if options.small else (2000, 2000, 500)
     more = {name: coverage(case, large, fewer)["coverage"] for name, case in MORE.items()}
     # The entries of a vector have one share, of more intervals than data sets: the error of one bounds it.
     singly = {name: coverage_singly(case, few_rows, alone) for name, case in SINGLY.items()}
@@ -309,7 +310,7 @@ def main() -> None:
     table(("parameter", "held, %", "with an optimum, %"), lines)
 
     growth = {}
-    for rows in GROWING:
+    for rows in GROWING[:: 4 if options.small else 1]:
         gaussian, poisson = (
             coverage(CASES[name], rows, data_sets)["coverage"] for name in ("gaussian", "poisson")
         )
@@ -317,10 +318,11 @@ def main() -> None:
                         "poisson slope": poisson["log_rate.weight"]}  # fmt: skip
     growth = pd.DataFrame.from_dict(growth, orient="index")
 
+    growing = NEW[:: 3 if options.small else 1]
     new = {
         (name, rows): predicted(CASES[name], rows, repeats)
         for name in OUTCOMES[: 1 if options.small else None]
-        for rows in ((10, 20, 50, 100) if name == "gaussian" else (10, 50))
+        for rows in (growing if name == "gaussian" else (10, 50))
     }
     print("\nnew rows: the mean; the outcome at the estimates, and with the doubt about them\n")
     lines = [
@@ -328,7 +330,7 @@ def main() -> None:
         for (name, rows), found in new.items()
     ]
     table(("model", "mean, %", "plug-in, %", "uncertainty, %"), lines)
-    new = pd.DataFrame.from_dict({rows: new["gaussian", rows] for rows in (10, 20, 50, 100)}, orient="index")
+    new = pd.DataFrame.from_dict({rows: new["gaussian", rows] for rows in growing}, orient="index")
     draw(promised, growth, new, data_sets, options.picture)
     check(promised, hard, new, large, data_sets)
 

@@ -148,7 +148,7 @@ def tests(found: dict[str, dict[str, np.ndarray]], pooled: bool) -> dict[str, fl
 def main() -> None:
     options = arguments(__file__, __doc__)
     names = ("gaussian", "poisson", "bernoulli") if options.small else NAMES
-    times, workers, count = (4, 1, 50) if options.small else (300, 2, RANKS)
+    times, workers, count = (2, 1, 50) if options.small else (300, 2, RANKS)
     found = {name: collected(name, times, workers, count) for name in names}
     values = tests(found, pooled=options.small)
     table(("ranks", "p-value"), values.items())

@@ -1,5 +1,7 @@
 """What every test shares: the same examples on every run, and no clock that a slow machine could trip."""
 
+import gc
+
 import pyro
 import pytest
 import torch
@@ -7,6 +9,12 @@ from hypothesis import settings
 
 settings.register_profile("neglog", deadline=None, derandomize=True, database=None)
 settings.load_profile("neglog")
+
+
+def pytest_collection_finish():
+    """Imported modules and collected tests stay until the end: the garbage collector need not visit them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,12 @@ def problem(name: str) -> Problem:
         model = pyro.condition(model, {site: number(value) for site, value in sites.items()})
     keywords = {key: data[case[key]] for key in ("weights", "exposure", "trials") if key in case}
     return Problem(case, _penalised(model, case, location, sites), x, data[case["response"]], keywords)
+
+
+@cache
+def fitted(name: str) -> Fit:
+    """The fit of a case by the solver that is chosen for it, in the rows that are complete."""
+    return problem(name).complete().fit()
 
 
 def predictor_of(block: str, location: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to
 
-from neglog import losses, models
+from neglog import Fit, losses, mle, models
 from neglog.predictors import against_first
 from neglog.solvers import SVI
 
@@ -238,6 +238,26 @@ TABLE = {
     )
 }  # fmt: skip
 REAL = {name: model for name, model in TABLE.items() if model.real}
+STRUCTURES = (
+    "gaussian",
+    "laplace",
+    "heteroscedastic",
+    "poisson",
+    "beta",
+    "ordinal",
+    "gaussian_mixture",
+    "multivariate_gaussian",
+)
+"""One model of each structure, for laws that do not depend on the formula of a density: a closed form,
+corners, two predictors, a keyword of the rows, a constant that may have a design, ordered constants, vectors
+of constants, a vector of responses."""
+SMOOTH_STRUCTURES = tuple(name for name in STRUCTURES if TABLE[name].smooth)
+
+
+@cache
+def fitted(name: str, estimate: Callable[..., Fit] = mle) -> Fit:
+    """The fit of a model to its own sample: fits are values, and many laws use the same one."""
+    return estimate(TABLE[name].model, *TABLE[name].sample(), **TABLE[name].keywords())
 
 
 def fast_svi(steps: int = 200, last: float = 1e-3) -> SVI:

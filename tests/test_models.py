@@ -11,7 +11,7 @@ from pyro import poutine
 from pyro.contrib.autoname import scope
 from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO, autoguide
 from pyro.infer.autoguide import AutoDelta
-from table import REAL, TABLE, random_params, sample
+from table import REAL, STRUCTURES, TABLE, random_params, sample
 
 from neglog import losses, models
 from neglog.errors import DataError, ModelError
@@ -136,7 +136,7 @@ def test_runs_under_raw_svi(name):
     assert np.mean(history[-10:]) < np.mean(history[:10])
 
 
-@LAW
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_runs_under_pyros_own_autodelta(name):
     model, keywords = TABLE[name].model, TABLE[name].keywords()
     x, y = TABLE[name].sample()
@@ -200,7 +200,7 @@ def test_delta_takes_sites_inside_plates():
     assert ours == Trace_ELBO().loss(model, AutoDelta(model, init_loc_fn=start), x, y)
 
 
-@LAW
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_runs_under_raw_nuts(name):
     x, y = TABLE[name].sample(30, 1)
     kernel = NUTS(TABLE[name].model, max_tree_depth=4)

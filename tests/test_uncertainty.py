@@ -10,7 +10,7 @@ import pytest
 import scipy.integrate
 import scipy.stats
 import torch
-from reference import CASES, label, problem, table
+from reference import CASES, fitted, label, problem, table
 
 from neglog import (
     bootstrap,
@@ -44,13 +44,6 @@ TABLED = [
     if case["family"] != "mvn"  # held in test_vectors.py
     if any(parameter.get(f"se_{kind}") is not None for parameter in case.get("params", []))
 ]
-FITTED = {}
-
-
-def fitted(name):
-    if name not in FITTED:
-        FITTED[name] = problem(name).complete().fit()
-    return FITTED[name]
 
 
 def errors(fit, kind="observed", **settings):
