@@ -429,3 +429,37 @@ def test_spreads_over_many_powers_of_ten_are_fitted():
     factor = predict(found, x).scale_tril[:, 0, 0]
     assert factor.min() < 1e-5 * factor.max()  # as small a share as that of rows which are followed
     assert found.converged
+
+
+@pytest.mark.parametrize("name", ["correlation_cholesky", "dependence"])
+def test_correlations_are_shown_whatever_the_site_of_their_factor_is_called(name):
+    """The ending of the name decided: other factors were listed entry by entry, with standard errors of 0."""
+
+    def model(x, y=None):
+        mean = linear("mean", x, outputs=2)
+        scale = pyro.sample("scale", dist.Exponential(torch.ones(2).double()).to_event(1))
+        factor = pyro.sample(name, dist.LKJCholesky(2, torch.ones(()).double()))
+        with rows(x):
+            return pyro.sample("y", dist.MultivariateNormal(mean, scale_tril=scale[:, None] * factor), obs=y)
+
+    x, noise = torch.zeros(30, 0).double(), torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
+    y = (noise @ torch.tensor([[1.0, 0.6], [0.0, 0.8]])).double()
+    fit = mle(model, x, y)
+    table = summary(fit)
+    shown = table.loc[
+        (name.removesuffix("_cholesky"), "0,1" if ("correlation", "0,1") in table.index else "1,0")
+    ]
+    assert shown["estimate"] == pytest.approx(np.corrcoef(y.T)[0, 1], abs=1e-5)
+    assert -1 < shown["lower"] < shown["estimate"] < shown["upper"] < 1
+    assert len(table) == 5
+
+
+def test_a_matrix_whose_name_ends_as_that_of_a_factor_is_listed_by_its_entries():
+    def model(x, y=None):
+        slopes = pyro.sample("shift_cholesky", dist.Normal(torch.zeros(2, 2).double(), 9.0).to_event(2))
+        with rows(x):
+            return pyro.sample("y", dist.Normal(slopes.sum(0), 1.0).to_event(1), obs=y)
+
+    y = torch.randn(30, 2, generator=torch.Generator().manual_seed(0)).double()
+    table = summary(map_estimate(model, torch.zeros(30, 0).double(), y))
+    assert len(table) == 4

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from neglog.fitting.fit import Fit, check_fit
 from neglog.isolation import isolated
@@ -16,7 +17,7 @@ from neglog.objective.objective import Objective
 from neglog.objective.ranges import range_of
 
 CHOLESKY = "_cholesky"
-"""A site of this ending is the factor of a correlation matrix; tables show the correlations."""
+"""The ending that tables leave out of the name of a factor of a correlation matrix."""
 
 Label = tuple[str, str]
 """The parameter and the term that a table shows a number under."""
@@ -26,10 +27,11 @@ Label = tuple[str, str]
 def estimates(fit: Fit) -> pd.Series:
     """The estimates as a table shows them: a number for each (parameter, term), intercepts first."""
     check_fit(fit)
+    factors = _correlation_factors(fit)
     rows = [
         pair
         for site, labels in site_labels(fit).items()
-        for pair in zip(labels, shown(site, fit.params[site]).tolist(), strict=True)
+        for pair in zip(labels, shown(fit.params[site], site in factors).tolist(), strict=True)
     ]
     index = pd.MultiIndex.from_tuples([label for label, _ in rows], names=["parameter", "term"])
     found = pd.Series([value for _, value in rows], index=index, name="estimate", dtype=float)
@@ -41,9 +43,10 @@ def tabulated(fit: Fit, params: Mapping[str, Tensor]) -> pd.DataFrame:
     """Many values `(S, *shape)` of the parameters: a frame with a column for each row of `summary`."""
     names: list[Label] = []
     columns: list[Tensor] = []
+    factors = _correlation_factors(fit)
     for site, labels in site_labels(fit).items():
         value = params[site]
-        flat = torch.stack([shown(site, one) for one in value]) if site.endswith(CHOLESKY) else value
+        flat = torch.stack([shown(one, True) for one in value]) if site in factors else value
         names += labels
         columns.append(flat.reshape(len(value), len(labels)))
     order = sorted(range(len(names)), key=_display_key(names))
@@ -74,13 +77,30 @@ def _display_key(labels: list[Label]) -> Callable[[int], tuple[int, bool]]:
 def site_labels(fit: Fit) -> dict[str, list[Label]]:
     """Site -> the (parameter, term) of each number that a table shows of it."""
     predictors = None if fit.objective is None else {call.name for call in fit.objective.calls}
-    labels = {}
+    labels, factors = {}, _correlation_factors(fit)
     for site, value in fit.params.items():
         parameter, _, part = site.rpartition(".")
         linear = bool(parameter) and (predictors is None or parameter in predictors)
         found = _coefficient_labels(fit, parameter, part, value) if linear else None
+        if found is None and site in factors:
+            found = _correlation_labels(site, value, fit.responses)
         labels[site] = _entry_labels(site, value, fit.responses) if found is None else found
     return labels
+
+
+def _correlation_factors(fit: Fit) -> set[str]:
+    """The sites that are Cholesky factors of correlation matrices, whose correlations tables show.
+
+    Of a fit read from disk, which has no supports, those whose estimate is one.
+    """
+    if fit.objective is not None:
+        return {name for name, site in fit.objective.sites.items() if site.is_correlation}
+    matrices = {name: value for name, value in fit.params.items() if value.dim() == 2}
+    return {
+        name
+        for name, value in matrices.items()
+        if value.shape[0] == value.shape[1] and bool(constraints.corr_cholesky.check(value))
+    }
 
 
 def _coefficient_labels(fit: Fit, predictor: str, part: str, value: Tensor) -> list[Label] | None:
@@ -110,8 +130,6 @@ def _entry_labels(site: str, value: Tensor, responses: Sequence[str]) -> list[La
         return [(site, "")]
     if value.dim() == 1 and len(value) == len(responses):
         return [(site, response) for response in responses]
-    if site.endswith(CHOLESKY):
-        return _correlation_labels(site, value, responses)
     indices = torch.cartesian_prod(*map(torch.arange, value.shape)).reshape(value.numel(), -1)
     return [(site, ",".join(map(str, index))) for index in indices.tolist()]
 
@@ -129,9 +147,9 @@ def _below(matrix: Tensor) -> tuple[list[int], list[int]]:
     return rows, columns
 
 
-def shown(site: str, value: Tensor) -> Tensor:
+def shown(value: Tensor, is_correlation: bool) -> Tensor:
     """The numbers of a site that tables show: its values, or the correlations of a Cholesky factor."""
-    return (value @ value.mT)[_below(value)] if site.endswith(CHOLESKY) else value.reshape(-1)
+    return (value @ value.mT)[_below(value)] if is_correlation else value.reshape(-1)
 
 
 def labels_of(fit: Fit, objective: Objective) -> pd.MultiIndex:
@@ -152,7 +170,7 @@ def flat_range(objective: Objective) -> tuple[Tensor, Tensor]:
 def shown_range(site: Site) -> tuple[Tensor, Tensor]:
     """The ends of each number that a table shows of a site: a correlation lies between -1 and 1."""
     low, high = range_of(site)
-    if site.name.endswith(CHOLESKY):
+    if site.is_correlation:
         count = len(_below(low)[0])
         return low.new_full((count,), -1.0), low.new_full((count,), 1.0)
     return low.reshape(-1), high.reshape(-1)
@@ -160,7 +178,8 @@ def shown_range(site: Site) -> tuple[Tensor, Tensor]:
 
 def flat_values(objective: Objective, theta: Tensor) -> Tensor:
     """The numbers that tables show, `(M,)`, in the order of the sites."""
-    return torch.cat([shown(name, value) for name, value in objective.params(theta).items()])
+    params = objective.params(theta)
+    return torch.cat([shown(params[name], site.is_correlation) for name, site in objective.sites.items()])
 
 
 @torch.enable_grad()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import Transform
 
 from neglog.errors import ModelError
@@ -43,6 +43,11 @@ class Site:
     def is_real(self) -> bool:
         """Whether the site is its own unconstrained value."""
         return is_real(self.fn.support)
+
+    @property
+    def is_correlation(self) -> bool:
+        """Whether the site is the Cholesky factor of a correlation matrix."""
+        return self.fn.support is constraints.corr_cholesky
 
 
 def places_of(sites: Iterable[Site]) -> Tensor:

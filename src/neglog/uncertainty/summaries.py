@@ -15,7 +15,7 @@ from neglog.calls import check_settings
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
-from neglog.labels import CHOLESKY, estimates, flat_range, flat_values, site_labels
+from neglog.labels import estimates, flat_range, flat_values, site_labels
 from neglog.likelihood.sites import Site
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
@@ -133,7 +133,7 @@ def _labelled(fit: Fit, objective: Objective) -> list[tuple[Site, list[tuple[str
 def _may_be_zero(fit: Fit, objective: Objective) -> Tensor:
     """Whether a row of the table is a real number or a correlation, for which 0 is a hypothesis, `(M,)`."""
     parts = [
-        torch.full((len(labels),), site.is_real or site.name.endswith(CHOLESKY))
+        torch.full((len(labels),), site.is_real or site.is_correlation)
         for site, labels in _labelled(fit, objective)
     ]
     return torch.cat(parts)
