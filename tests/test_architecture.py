@@ -1,6 +1,7 @@
 """The structure, held true: imports go one way, and importing costs and changes nothing."""
 
 import ast
+import inspect
 import subprocess
 import sys
 import tomllib
@@ -80,7 +81,7 @@ def files(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["errors", "models", "handlers", "fitting.fit", "prediction.predict", "solvers", "losses"]
+    "name", ["errors", "models", "handlers", "fitting.fit", "prediction.predictions", "solvers", "losses"]
 )
 def test_public_functions_have_docstrings(name):
     for file in files(name):
@@ -159,3 +160,17 @@ def test_a_first_fit_imports_no_algebra():
     Torch's own Weibull and MultivariateNormal call that, and `ordinal` is traced by torch's compiler.
     """
     subprocess.run([sys.executable, "-c", FIRST], check=True, cwd=Path(__file__).parent)
+
+
+def test_no_module_bears_the_name_of_a_public_function():
+    """It would take the place of the function as an attribute of its package, whichever is imported last."""
+    paths = [path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if path.name != "__init__.py"]
+    modules = {path.with_suffix("").parts for path in paths}
+    everywhere = {name for name in neglog.__all__ if inspect.isfunction(getattr(neglog, name))}
+    assert not {path for path in modules if path[-1] in everywhere}
+    for package in [neglog, *(getattr(neglog, name) for name in neglog.__all__)]:
+        if inspect.ismodule(package):
+            own = tuple(package.__name__.split(".")[1:])
+            names = getattr(package, "__all__", ())
+            called = {(*own, name) for name in names if not inspect.ismodule(getattr(package, name))}
+            assert not called & modules, package.__name__

@@ -15,7 +15,7 @@ from neglog.batches.batch import fitted_again
 from neglog.errors import ConvergenceWarning, DataError, ModelError
 from neglog.uncertainty.information import influence
 
-MODULE = sys.modules["neglog.uncertainty.bootstrap"]
+MODULE = sys.modules["neglog.uncertainty.resampling"]
 SAME = {"rtol": 1e-8, "atol": 1e-8}
 """Both solvers stop within 1e-8 standard errors of the optimum."""
 

@@ -25,7 +25,7 @@ from neglog.solvers import (
 )
 from neglog.solvers.multistart import _is_around
 from neglog.solvers.solution import Solution
-from neglog.uncertainty import bootstrap, hypotheses, information, profiles
+from neglog.uncertainty import hypotheses, information, profiles, resampling
 from neglog.uncertainty.ranking import criterion_weights
 from neglog.validation import Validation
 
@@ -227,7 +227,7 @@ def test_a_lasso_path_of_nan_is_not_certified():
 
 
 def test_a_refit_that_is_not_finite_is_left_out(monkeypatch):
-    together = bootstrap._together
+    together = resampling._together
 
     def spoilt_refits(*args):
         params, optimal = together(*args)
@@ -236,8 +236,8 @@ def test_a_refit_that_is_not_finite_is_left_out(monkeypatch):
         params["log_rate.bias"][2] = math.inf
         return params, optimal
 
-    monkeypatch.setattr(bootstrap, "_together", spoilt_refits)
+    monkeypatch.setattr(resampling, "_together", spoilt_refits)
     with pytest.warns(match="2 of 10"):
-        found = bootstrap.bootstrap(FIT, draws=10)
+        found = resampling.bootstrap(FIT, draws=10)
     assert list(np.flatnonzero(~found.converged)) == [1, 2]
     assert np.isfinite(found.standard_errors).all()

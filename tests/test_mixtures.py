@@ -14,7 +14,7 @@ from neglog.labels import tabulated
 from neglog.models.expectation import mixtures_of_lines
 from neglog.objective.coordinates import Coordinates
 from neglog.predictors import linear, rows
-from neglog.uncertainty.bootstrap import Bootstrap
+from neglog.uncertainty.resampling import Bootstrap
 
 # Body in kg and brain in g of 28 animals: R's MASS::Animals, Rousseeuw & Leroy (1987), p. 57.
 ANIMALS = torch.tensor([

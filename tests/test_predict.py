@@ -27,7 +27,7 @@ from neglog import (
 from neglog.distributions import Normal, Poisson
 from neglog.distributions.averaged import Averaged, Listed, quantile_of
 from neglog.errors import ModelError
-from neglog.prediction.predict import parameter_draws
+from neglog.prediction.predictions import parameter_draws
 from neglog.predictors import linear, rows
 from neglog.uncertainty.covariances import theta_covariance
 

@@ -45,7 +45,7 @@ from neglog.distributions.family import REGISTERED, family_of
 from neglog.distributions.positive import Beta
 from neglog.errors import DataError, ModelError
 from neglog.prediction.crps import crps
-from neglog.prediction.scores import score_of
+from neglog.prediction.scoring import score_of
 from neglog.validation import cross_validate
 
 INTEGRAL = 1e-8

@@ -14,8 +14,8 @@ from . import (
     validation,
 )
 from .batches.batch import BatchFit, mle_batch
-from .bayes.posterior import Posterior, posterior
 from .bayes.priors import priors_for
+from .bayes.sampling import Posterior, posterior
 from .exchange.inference_data import to_arviz
 from .exchange.pyro_samples import from_pyro
 from .export.saved import load, save
@@ -25,12 +25,11 @@ from .fitting.quantiles import Quantiles, quantile_process
 from .handlers import censored, flat, masked, on_features, truncated, weighted, with_priors
 from .networks.laplace import LaplaceApproximation, laplace_approximation
 from .prediction.intervals import interval, quantile
-from .prediction.predict import log_likelihood, predict
+from .prediction.predictions import log_likelihood, predict
 from .prediction.predictive import PriorDraws, posterior_predictive, prior_predictive
-from .prediction.scores import scores
+from .prediction.scoring import scores
 from .selection import compare
 from .spooled import Spooled, spool
-from .uncertainty.bootstrap import Bootstrap, bootstrap
 from .uncertainty.covariances import covariance
 from .uncertainty.hypotheses import (
     HypothesisTest,
@@ -40,6 +39,7 @@ from .uncertainty.hypotheses import (
     wald_test,
 )
 from .uncertainty.ranking import information_criteria
+from .uncertainty.resampling import Bootstrap, bootstrap
 from .uncertainty.summaries import summary
 from .validation import cross_validate
 

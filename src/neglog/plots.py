@@ -28,7 +28,7 @@ from neglog.errors import DataError, NeglogError
 from neglog.fitting.fit import Fit
 from neglog.formula import Design
 from neglog.isolation import isolated
-from neglog.prediction.predict import predict
+from neglog.prediction.predictions import predict
 
 __all__ = ["check_format", "picture", "picture_of_table", "write"]
 

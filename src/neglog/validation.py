@@ -22,9 +22,9 @@ from neglog.errors import DataError, ModelError, NeglogError
 from neglog.fitting.fit import mle
 from neglog.handlers import Model
 from neglog.isolation import isolated
-from neglog.prediction.predict import predict
-from neglog.prediction.scores import parsed
-from neglog.prediction.scores import scores as row_scores
+from neglog.prediction.predictions import predict
+from neglog.prediction.scoring import parsed
+from neglog.prediction.scoring import scores as row_scores
 from neglog.signatures import roles_of
 from neglog.tracing import takes_missing
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from neglog.arguments import whole
-from neglog.bayes.posterior import Posterior
+from neglog.bayes.sampling import Posterior
 from neglog.conversion import as_numpy
 from neglog.data import Data
 from neglog.errors import DataError, ModelError

@@ -20,7 +20,7 @@ from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.networks.network import MAX_JACOBIAN_ENTRIES, Network, network_of
 from neglog.networks.structures import structured
-from neglog.prediction.predict import rows_of
+from neglog.prediction.predictions import rows_of
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
 

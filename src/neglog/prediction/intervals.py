@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neglog.aliases import former_argument
 from neglog.arguments import check_dense, choice, flag, share, written
-from neglog.bayes.posterior import Posterior
+from neglog.bayes.sampling import Posterior
 from neglog.data import Data
 from neglog.distributions.averaged import quantile_of
 from neglog.distributions.derived import mean_of
@@ -20,7 +20,7 @@ from neglog.distributions.supports import ends
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
-from neglog.prediction.predict import check_row_keywords, predict, rows_of
+from neglog.prediction.predictions import check_row_keywords, predict, rows_of
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, model_name, run
 from neglog.uncertainty.covariances import CovType, theta_covariance

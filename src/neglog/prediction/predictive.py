@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neglog.arguments import seed_of, whole
-from neglog.bayes.posterior import Posterior
+from neglog.bayes.sampling import Posterior
 from neglog.calls import public
 from neglog.data import Data, prepare, prepare_designs
 from neglog.errors import DataError, ModelError
@@ -20,7 +20,7 @@ from neglog.handlers import Model
 from neglog.isolation import isolated, user_code
 from neglog.likelihood.replay import replayed
 from neglog.objective.objective import Objective
-from neglog.prediction.predict import new_rows
+from neglog.prediction.predictions import new_rows
 from neglog.predictors import RESPONSE, row_count
 from neglog.signatures import roles_of
 from neglog.tracing import Run, model_name, without_biases

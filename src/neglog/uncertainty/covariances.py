@@ -23,7 +23,6 @@ from neglog.labels import jacobian, labels_of
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.predictors import RESPONSE
-from neglog.uncertainty.bootstrap import bootstrap, group_numbers
 from neglog.uncertainty.fisher import expected_information
 from neglog.uncertainty.information import (
     around,
@@ -36,6 +35,7 @@ from neglog.uncertainty.information import (
     score_products,
     scores,
 )
+from neglog.uncertainty.resampling import bootstrap, group_numbers
 from neglog.uncertainty.sparsity import BANDWIDTHS, line_covariance
 
 CovType = Literal[

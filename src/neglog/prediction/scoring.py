@@ -9,7 +9,7 @@ from torch import Tensor
 
 from neglog.aliases import former_argument
 from neglog.arguments import shown
-from neglog.bayes.posterior import Posterior
+from neglog.bayes.sampling import Posterior
 from neglog.data import check_response, prepare
 from neglog.distributions.averaged import quantile_of
 from neglog.distributions.family import events_of
@@ -17,7 +17,7 @@ from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.prediction.crps import crps
-from neglog.prediction.predict import check_row_keywords, log_likelihood, predict
+from neglog.prediction.predictions import check_row_keywords, log_likelihood, predict
 from neglog.signatures import roles_of
 from neglog.tracing import model_name
 from neglog.uncertainty.covariances import CovType

@@ -12,7 +12,7 @@ from torch import Tensor
 from neglog.aliases import former_argument
 from neglog.alignment import common_labels
 from neglog.arguments import flag, seed_of, whole
-from neglog.bayes.posterior import Posterior
+from neglog.bayes.sampling import Posterior
 from neglog.data import Columns, Data, check_response, observed, prepare, prepare_designs
 from neglog.distributions.averaged import Averaged, Listed
 from neglog.errors import DataError, ModelError
