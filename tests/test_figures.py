@@ -28,7 +28,7 @@ COMPLEX = {
     "solvers/proximal.py minimise",
 }
 """Functions that are still above the limit: one that is mended is taken off."""
-LARGE = {"objective/coordinates.py Coordinates", "objective/objective.py Objective"}
+LARGE = {"objective/objective.py Objective"}
 
 
 def trees():

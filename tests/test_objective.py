@@ -129,11 +129,13 @@ def test_literal_model_has_the_same_loss(name):
     objective = make(name)
     coordinates = rescaled(objective, starting_point(objective, None))
     z = coordinates.z(objective.theta(random_params(TABLE[name])))
-    arguments, keywords = coordinates.literal_arguments(None)
-    values = coordinates.literal_values(z)
-    trace = pyro.poutine.trace(pyro.condition(coordinates.literal, values)).get_trace(*arguments, **keywords)
+    arguments, keywords = coordinates.literal.arguments(None)
+    values = coordinates.literal.values(z)
+    trace = pyro.poutine.trace(pyro.condition(coordinates.literal.model, values)).get_trace(
+        *arguments, **keywords
+    )
     assert -trace.log_prob_sum().item() == pytest.approx(coordinates.value(z), rel=1e-12)
-    torch.testing.assert_close(coordinates.from_literal(values), z, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(coordinates.literal.z(values), z, rtol=1e-12, atol=1e-12)
 
 
 def test_hierarchical_priors_are_part_of_the_hessian():

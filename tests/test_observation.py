@@ -41,6 +41,7 @@ from neglog.distributions import Censored, MarginalNormal, Truncated
 from neglog.distributions.tails import log_tails
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError
 from neglog.export import load, save
+from neglog.objective.corners import Cornered
 from neglog.predictors import linear, positive, rows
 from neglog.solvers import SVI
 from neglog.validation import cross_validate
@@ -856,7 +857,7 @@ def test_censored_absolute_values_have_a_certified_optimum(model):
     assert "residuals exactly 0" in fit.status
     # A censored row has no corner, wherever its bound is.
     z = fit.coordinates.z(fit.objective.theta(fit.params))
-    assert len(fit.coordinates.residuals(z)) == ((y > 0.4) & (y < 0.8)).sum()
+    assert len(Cornered.of(fit.coordinates).residuals(z)) == ((y > 0.4) & (y < 0.8)).sum()
     predictor = "location" if model is models.laplace else "quantile"
     theta = [fit.params[f"{predictor}.bias"], fit.params[f"{predictor}.weight"][0], fit.params["scale"].log()]
     bounded = [

@@ -14,6 +14,7 @@ from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError
 from neglog.fitting.start import starting_point
 from neglog.objective.coordinates import rescaled
+from neglog.objective.corners import Cornered
 from neglog.objective.objective import Objective
 from neglog.predictors import linear, rows
 from neglog.solvers import LBFGS, Chain, Continuation, Newton
@@ -159,7 +160,7 @@ def test_a_chain_goes_on_where_the_solver_before_stopped():
 def lad(rows=30):
     x, y = sample(rows, 2)
     objective = Objective(flat(models.laplace), prepare(x, y))
-    coordinates = rescaled(objective, starting_point(objective, None))
+    coordinates = Cornered.of(rescaled(objective, starting_point(objective, None)))
     return coordinates, coordinates.z(starting_point(objective, None))
 
 
@@ -191,7 +192,7 @@ def test_a_vertex_that_is_not_the_optimum_gets_no_certificate():
 def test_a_multiplier_beyond_one_is_a_violation():
     # The median of five numbers, held at the second of them: three signs pull one way and one the other.
     objective = Objective(flat(models.laplace), prepare(torch.empty(5, 0).double(), vector(0, 1, 2, 3, 4)))
-    coordinates = rescaled(objective, starting_point(objective, None))
+    coordinates = Cornered.of(rescaled(objective, starting_point(objective, None)))
     theta = starting_point(objective, None)
     theta[objective.sites["location.bias"].place] = 1.0
     theta[objective.sites["scale"].place] = math.log(7 / 5)  # mean |r| at 1

@@ -44,9 +44,9 @@ def test_a_minibatch_gradient_is_an_unbiased_estimate(name, handler, weighted):
     z = coordinates.z(starting_point(objective, None)) + 0.1
 
     def gradient(index):
-        values = {k: v.requires_grad_() for k, v in coordinates.literal_values(z).items()}
-        arguments, keywords = coordinates.literal_arguments(index)
-        conditioned = pyro.condition(coordinates.literal, values)
+        values = {k: v.requires_grad_() for k, v in coordinates.literal.values(z).items()}
+        arguments, keywords = coordinates.literal.arguments(index)
+        conditioned = pyro.condition(coordinates.literal.model, values)
         loss = -pyro.poutine.trace(conditioned).get_trace(*arguments, **keywords).log_prob_sum()
         found = torch.autograd.grad(loss, list(values.values()))
         return torch.cat([g.reshape(-1) for g in found]), loss.detach()

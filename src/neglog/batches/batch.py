@@ -42,6 +42,7 @@ from neglog.handlers import Model, flat
 from neglog.isolation import isolated
 from neglog.layers import current_names
 from neglog.objective.coordinates import rescaled
+from neglog.objective.corners import Cornered
 from neglog.objective.objective import Objective, Site
 from neglog.predictors import RESPONSE
 from neglog.signatures import roles_of
@@ -457,7 +458,7 @@ def _alone(layout: Layout, chunk: Stack, s: int, theta: Tensor) -> tuple[Tensor,
     try:
         objective = Objective(layout.objective.model, data)
         start = starting_point(objective, None)
-        coordinates = rescaled(objective, start)
+        coordinates = Cornered.of(rescaled(objective, start))
         found = Continuation().minimise(coordinates, coordinates.z(start))
         coordinates.check(found.z)
     except NeglogError:

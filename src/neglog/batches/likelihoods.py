@@ -239,19 +239,19 @@ class Likelihoods:
         """Values `(S,)` and gradients `(S, K)`."""
         found = [(part, part._terms(SLOPES, z[place])) for place, part in self.pieces]
         values = torch.cat([terms.value for _, terms in found])
-        return values, torch.cat([part._gradient(terms) for part, terms in found])
+        return values, torch.cat([_gradient(part, terms) for part, terms in found])
 
     def derivatives(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values `(S,)`, gradients `(S, K)` and Hessians `(S, K, K)`."""
         parts = []
         for place, part in self.pieces:
             terms = part._terms(CURVATURES, z[place])
-            parts.append((terms.value, part._gradient(terms), part._hessian(terms)))
+            parts.append((terms.value, _gradient(part, terms), _hessian(part, terms)))
         values, gradients, hessians = zip(*parts, strict=True)
         return torch.cat(values), torch.cat(gradients), torch.cat(hessians)
 
     @cached_property
-    def _own(self) -> Tensor:
+    def own(self) -> Tensor:
         """The places `(C,)` of the constants in z."""
         return torch.cat([torch.arange(0), *(places for _, places in self.constants)])
 
@@ -259,40 +259,13 @@ class Likelihoods:
     def _terms(self, order: int, z: Tensor) -> Terms:
         """The loss of each data set, and its derivatives in predictors and constants, up to an order."""
         z = z.detach()
-        constants = z[:, self._own].requires_grad_(len(self._own) > 0)
+        constants = z[:, self.own].requires_grad_(len(self.own) > 0)
         etas, counted = self._masked(z)
         etas = {name: eta.detach().requires_grad_() for name, eta in etas.items()}
-        log_prob = self.log_prob(etas, self.params(z.index_copy(1, self._own, constants)))
+        log_prob = self.log_prob(etas, self.params(z.index_copy(1, self.own, constants)))
         losses = self._summed(log_prob if counted is None else torch.where(counted, log_prob, 0.0))
         found = derivatives(order, losses, constants, list(etas.values()))
-        return named(order, found, len(etas), len(self._own))
-
-    def _gradient(self, terms: Terms) -> Tensor:
-        """The gradients `(S, K)`."""
-        assert terms.own is not None
-        gradient = terms.own.new_zeros((len(terms.own), self.size))
-        gradient[:, self._own] = terms.own
-        for predictor, slopes in zip(self.predictors, terms.slopes, strict=True):
-            gradient[:, predictor.places] += predictor.gather(slopes)
-        return gradient
-
-    def _hessian(self, terms: Terms) -> Tensor:
-        """The Hessians `(S, K, K)`."""
-        assert terms.own_bends is not None
-        hessian = terms.own_bends.new_zeros((len(terms.own_bends), self.size, self.size))
-        hessian[:, self._own[:, None], self._own] = terms.own_bends
-        for predictor, bends in zip(self.predictors, terms.bends, strict=True):
-            for other, rows in zip(self.predictors, bends, strict=False):
-                part = predictor.cross(rows, other)
-                hessian[:, predictor.places[:, None], other.places] += part
-                if other is not predictor:
-                    hessian[:, other.places[:, None], predictor.places] += part.mT
-        for place, across in zip(self._own, terms.crosses, strict=True):
-            for predictor, rows in zip(self.predictors, across, strict=True):
-                part = predictor.gather(rows)
-                hessian[:, place, predictor.places] += part
-                hessian[:, predictor.places, place] += part
-        return hessian
+        return named(order, found, len(etas), len(self.own))
 
     def bounded(self, z: Tensor) -> Tensor:
         """Whether the spread of every row is more than the rounding of the data, `(S,)`.
@@ -328,6 +301,35 @@ class Likelihoods:
         if row.orders > 2:  # these say where to go, which is looked at when it is reached: few digits will do
             sums += _sums(row, weights, range(3, row.orders + 1), torch.float32)
         return Expansion.of(sums)
+
+
+def _gradient(problems: Likelihoods, terms: Terms) -> Tensor:
+    """The gradients `(S, K)`."""
+    assert terms.own is not None
+    gradient = terms.own.new_zeros((len(terms.own), problems.size))
+    gradient[:, problems.own] = terms.own
+    for predictor, slopes in zip(problems.predictors, terms.slopes, strict=True):
+        gradient[:, predictor.places] += predictor.gather(slopes)
+    return gradient
+
+
+def _hessian(problems: Likelihoods, terms: Terms) -> Tensor:
+    """The Hessians `(S, K, K)`."""
+    assert terms.own_bends is not None
+    hessian = terms.own_bends.new_zeros((len(terms.own_bends), problems.size, problems.size))
+    hessian[:, problems.own[:, None], problems.own] = terms.own_bends
+    for predictor, bends in zip(problems.predictors, terms.bends, strict=True):
+        for other, rows in zip(problems.predictors, bends, strict=False):
+            part = predictor.cross(rows, other)
+            hessian[:, predictor.places[:, None], other.places] += part
+            if other is not predictor:
+                hessian[:, other.places[:, None], predictor.places] += part.mT
+    for place, across in zip(problems.own, terms.crosses, strict=True):
+        for predictor, rows in zip(problems.predictors, across, strict=True):
+            part = predictor.gather(rows)
+            hessian[:, place, predictor.places] += part
+            hessian[:, predictor.places, place] += part
+    return hessian
 
 
 def weighted_sums(weights: Tensor, columns: Tensor) -> Tensor:

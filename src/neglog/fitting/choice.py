@@ -11,6 +11,7 @@ from neglog.fitting.curvature import Curved
 from neglog.fitting.penalised import Penalised, aligned, is_penalised
 from neglog.fitting.pinball import Pinball, pinball
 from neglog.objective.coordinates import Coordinates
+from neglog.objective.corners import Cornered
 from neglog.objective.lowered import Lowered
 from neglog.objective.training import Training, depends_on_mode
 from neglog.projection.projected import Projected, network_of
@@ -124,6 +125,8 @@ def problem_of(coordinates: Coordinates, solver: Any) -> tuple[Coordinates, Any]
     if isinstance(solver, ProximalNewton):
         coordinates = aligned(coordinates)
         return coordinates, Penalised(coordinates)
+    if isinstance(solver, Continuation):
+        return coordinates, Cornered.of(coordinates)
     if isinstance(solver, TrustRegion):
         return coordinates, Curved(coordinates.objective, coordinates.blocks, coordinates.cut)
     if isinstance(solver, InteriorPoint):

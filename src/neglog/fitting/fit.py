@@ -50,7 +50,7 @@ from neglog.fitting.limits import (
 )
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.offsets import Offset, levelled, offset_of
-from neglog.fitting.penalised import at_corners, is_penalised
+from neglog.fitting.penalised import at_corners, is_penalised, landed
 from neglog.fitting.prior_units import check_prior_units
 from neglog.fitting.refinement import refined
 from neglog.fitting.separation import watched
@@ -60,6 +60,7 @@ from neglog.guides import Delta
 from neglog.handlers import Model, flat
 from neglog.isolation import isolated
 from neglog.layers import current_names
+from neglog.objective.blocks import joined
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import Objective
 from neglog.objective.spread import UNCERTIFIED
@@ -360,11 +361,11 @@ def _landed(
 
     It is where products of columns far from 0 cancel: minus the log-likelihood, and minus the log prior.
     """
-    theta = coordinates.landed(coordinates.theta(solution.z)).detach()
+    theta = landed(coordinates.objective, coordinates.theta(solution.z)).detach()
     theta = refined(coordinates, theta) if solution.converged else theta
     end = None
-    if coordinates.far or offset is not None:
-        end = coordinates.end(solution.z)
+    if _is_far(coordinates) or offset is not None:
+        end = _end(coordinates, solution.z)
         theta = levelled(coordinates, theta, solution.z, offset)
     if offset is not None:
         coordinates = offset.restored(coordinates)
@@ -372,6 +373,25 @@ def _landed(
     if solution.converged:
         check_cancellation(coordinates, theta)
     return coordinates, theta, end
+
+
+def _is_far(coordinates: Coordinates) -> bool:
+    """Whether the model is cut, and some column beside an intercept is far from 0."""
+    return coordinates.cut and any(block.is_far for block in coordinates.blocks)
+
+
+def _end(coordinates: Coordinates, z: Tensor) -> tuple[float, float]:
+    """Minus the log-likelihood of the rows and minus the log prior, from the orthonormal designs.
+
+    The coefficients of columns far from 0 are numbers whose products cancel; these are not formed.
+    """
+    coordinates.check(z)
+    theta, nll, prior = coordinates.theta(z), 0.0, 0.0
+    with torch.no_grad():
+        for rows, part in coordinates.parts:
+            own, shared = part.terms(theta, joined(coordinates.etas(z, rows)))
+            nll, prior = nll + float(own), prior if rows.start else float(shared)
+    return nll, prior
 
 
 def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | None) -> Fit:

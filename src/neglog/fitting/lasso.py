@@ -22,7 +22,7 @@ from neglog.fitting.existence import check_certain, check_classes, recession
 from neglog.fitting.fit import Fit, map_estimate
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.parabola import Parabola
-from neglog.fitting.penalised import Penalised, aligned, at_corners, is_penalised
+from neglog.fitting.penalised import Penalised, aligned, at_corners, is_penalised, landed
 from neglog.fitting.prior_units import check_prior_units
 from neglog.fitting.start import starting_point
 from neglog.handlers import Model, flat
@@ -302,7 +302,7 @@ def _finished(
     model: Model, problem: Penalised, grid: Tensor, points: _Points, arguments: Mapping[str, Any]
 ) -> LassoPath:
     coordinates, objective = problem.coordinates, problem.coordinates.objective
-    thetas = coordinates.landed(coordinates.directions(points.z.T.contiguous()).T)
+    thetas = landed(coordinates.objective, coordinates.directions(points.z.T.contiguous()).T)
     held = at_corners(objective, thetas).sum(1)
     return LassoPath(
         model=model,

@@ -64,7 +64,7 @@ def is_penalised(coordinates: Coordinates) -> bool:
     """Whether all corners of a loss are those of fixed Laplace and `ElasticNet` priors of real sites."""
     objective = coordinates.objective
     names = kinked_sites(objective)
-    if not names or not coordinates.cut or coordinates.response_corner is not None:
+    if not names or not coordinates.cut or objective.corner is not None:
         return False
     if not all(objective.sites[name].is_real for name in names):
         return False
@@ -83,6 +83,20 @@ def at_corners(objective: Objective, theta: Tensor) -> Tensor:
             location = at.loc.expand(site.shape).reshape(-1).to(theta)
             held[..., site.place] = theta[..., site.place] == location
     return held
+
+
+def landed(objective: Objective, theta: Tensor) -> Tensor:
+    """`theta` `(..., K)` with the coefficients that a lasso prior holds at its corner exactly there."""
+    theta = theta.clone()
+    for name in kinked_sites(objective):
+        site = objective.sites[name]
+        at = corner(site.fn)
+        assert at is not None
+        value, loc = theta[..., site.place], at.loc.expand(site.shape).reshape(-1).to(theta)
+        near = 1e-12 * at.scale.expand(site.shape).reshape(-1) + 1e-15 * loc.abs()
+        close = (value - loc).abs() <= near
+        theta[..., site.place] = torch.where(close, loc, value)
+    return theta
 
 
 def _is_fixed(fn: object) -> bool:

@@ -11,6 +11,7 @@ from neglog.fitting.medians import QuantileLine, quantile_line, scored_rows
 from neglog.kinks import corner
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
+from neglog.objective.corners import Cornered
 from neglog.objective.objective import Site
 from neglog.solvers.lines import Lines
 
@@ -22,7 +23,7 @@ CACHE_KEY = "pinball"
 class Pinball:
     """A problem whose density is exp(-`height` pinball(r) / scale), as `InteriorPoint` sees it."""
 
-    kinked: Coordinates
+    kinked: Cornered
     lines: Lines
     block: Block
     scale: Site | None
@@ -89,7 +90,7 @@ def _pinball(coordinates: Coordinates) -> Pinball | None:
         y = (torch.from_numpy(y) - block.offset).numpy()
     columns, one = block.basis.mixed()
     lines = Lines(columns.numpy(), one, block.basis.transform.numpy(), y, factors, line.tau)
-    return Pinball(coordinates, lines, block, objective.sites.get(line.scale or ""), line.height)
+    return Pinball(Cornered.of(coordinates), lines, block, objective.sites.get(line.scale or ""), line.height)
 
 
 def _only_block(coordinates: Coordinates, line: QuantileLine) -> Block | None:

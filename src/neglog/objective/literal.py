@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -11,13 +11,52 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import constraints
 
-from neglog.handlers import Model
+from neglog.handlers import Model, weighted
 from neglog.objective.blocks import Block
 
+if TYPE_CHECKING:
+    from neglog.objective.coordinates import Coordinates
 
-def in_units(model: Model, blocks: tuple[Block, ...]) -> Model:
-    """The model with the coefficients of its blocks sampled in the blocks' units; its loss is the same."""
-    return _Rescale(blocks)(model)
+
+class Literal:
+    """A problem as the Pyro model that it came from, with its linear coefficients sampled in z.
+
+    Attributes:
+        model: the model, with the scale of the log-likelihood of its rows as a further first argument.
+    """
+
+    def __init__(self, coordinates: Coordinates) -> None:
+        self.coordinates = coordinates
+        model = _Rescale(coordinates.blocks)(coordinates.model)
+        self.model: Model = lambda scale, *args, **kwargs: weighted(model, scale)(*args, **kwargs)
+
+    def arguments(self, index: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of `model` for the rows of `index`, scaled up to the whole; None is all rows."""
+        whole = self.coordinates.objective.data
+        data = whole if index is None else whole.take(index)
+        scale = data.y.new_ones(()) if data.weights is None else data.weights
+        return (scale * (whole.rows / data.rows), data.x, data.y), dict(data.keywords)
+
+    def values(self, z: Tensor) -> dict[str, Tensor]:
+        """The values of the sites of `model` at `z` `(K,)`."""
+        objective = self.coordinates.objective
+        values = objective.params(self.coordinates.theta(z))
+        for name, place in self._places():
+            values[name] = z[place].reshape(objective.sites[name].shape)
+        return values
+
+    def z(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The inverse of `values`."""
+        z = self.coordinates.objective.theta(values)
+        for name, place in self._places():
+            z[place] = values[name].reshape(-1).to(z)
+        return z
+
+    def _places(self) -> list[tuple[str, slice]]:
+        predictors = dict.fromkeys(block.predictor for block in self.coordinates.blocks)
+        names = [f"{name}.{part}" for name in predictors for part in ("bias", "weight")]
+        sites = self.coordinates.objective.sites
+        return [(name, sites[name].place) for name in names if name in sites and sites[name].is_real]
 
 
 class _InUnits(TorchDistribution):

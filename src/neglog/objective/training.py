@@ -74,6 +74,8 @@ class Training(Lowered):
     loss, its gradient and its Hessian are those of all rows in evaluation mode, with the buffers so far.
     """
 
+    trained = True
+
     def __init__(self, coordinates: Coordinates) -> None:
         self.constants = constants_of(coordinates.objective)
         learned = coordinates.objective.changed(InMode(False, self.constants))
@@ -85,11 +87,6 @@ class Training(Lowered):
     def model(self) -> Model:
         """The model, in training mode within `training`."""
         return self._stepped
-
-    @property
-    def trained(self) -> bool:
-        """True: steps descend another loss than that of evaluation mode."""
-        return True
 
     @contextmanager
     def training(self, seed: int) -> Iterator[None]:

@@ -23,21 +23,32 @@ from neglog.solvers.solution import Solution
 from neglog.solvers.stochastic import Bar, MaybeKinked, batches, certified, is_flat
 
 
+class Literal(Protocol):
+    """A Pyro model whose loss is a problem's."""
+
+    @property
+    def model(self) -> Callable[..., Any]:
+        """The model, with the scale of the log-likelihood of its rows as a further first argument."""
+        ...
+
+    def values(self, z: Tensor) -> dict[str, Tensor]:
+        """Site name -> value at `z` `(K,)`."""
+        ...
+
+    def z(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The inverse of `values`."""
+        ...
+
+    def arguments(self, index: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of `model` for the rows of `index` (None: all)."""
+        ...
+
+
 class LiteralProblem(MaybeKinked, Protocol):
     """A problem that can also be run as the Pyro model that it came from."""
 
     @property
-    def literal(self) -> Callable[..., Any]:
-        """The model, with the scale of the log-likelihood of its rows as a further first argument."""
-        ...
-
-    def literal_values(self, z: Tensor) -> dict[str, Tensor]: ...
-
-    def from_literal(self, values: Mapping[str, Tensor]) -> Tensor: ...
-
-    def literal_arguments(self, index: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of `literal` for the rows of `index` (None: all)."""
-        ...
+    def literal(self) -> Literal: ...
 
 
 @public
@@ -85,19 +96,20 @@ class SVI(Settings):
     @torch.enable_grad()
     def minimise(self, problem: LiteralProblem, start: Tensor, progress: bool = False) -> Solution:
         """Run the steps from `start` `(K,)`."""
-        values = {name: value.clone() for name, value in problem.literal_values(start).items()}
+        literal = problem.literal
+        values = {name: value.clone() for name, value in literal.values(start).items()}
         optim = self._optimiser()
         history: list[float] = []
         with pyro.get_param_store().scope():
-            guide = Delta(problem.literal, init_loc_fn=init_to_value(values=values))
-            svi = pyro.infer.SVI(problem.literal, guide, optim, Trace_ELBO())
+            guide = Delta(literal.model, init_loc_fn=init_to_value(values=values))
+            svi = pyro.infer.SVI(literal.model, guide, optim, Trace_ELBO())
             first = next(batches(problem.rows, self.batch_size, 1, self.seed))
-            arguments, keywords = problem.literal_arguments(first)
+            arguments, keywords = literal.arguments(first)
             guide(*arguments, **keywords)  # which runs the model once, before training begins
             indices = batches(problem.rows, self.batch_size, self.steps, self.seed)
             with problem.training(self.seed):
                 for index in Bar(indices, "SVI", self.steps, disable=not progress, leave=False):
-                    arguments, keywords = problem.literal_arguments(index)
+                    arguments, keywords = literal.arguments(index)
                     history.append(_loss_of_step(svi, guide, arguments, keywords))
                     if hasattr(optim, "pt_scheduler_constructor"):
                         _advance(optim, history[-1])
@@ -106,7 +118,7 @@ class SVI(Settings):
                     ):
                         break
             found = {name: value.clone() for name, value in guide.median().items()}
-        return certified(problem, problem.from_literal(found), history, self.certainty)
+        return certified(problem, literal.z(found), history, self.certainty)
 
     def _optimiser(self) -> Any:
         if self.optim is not None:

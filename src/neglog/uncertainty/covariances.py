@@ -257,7 +257,7 @@ def leverages(coordinates: Coordinates, z: Tensor) -> Tensor:
     """
     block, weights = _single_block(coordinates), coordinates.objective.data.weights
     # Results are filled in place: allocated between the temporaries of blocks they would fragment the heap.
-    bends, found = coordinates.zeros(coordinates.rows), coordinates.zeros(coordinates.rows)
+    bends, found = z.new_zeros(coordinates.rows), z.new_zeros(coordinates.rows)
     for rows, part in in_blocks(coordinates):
         bends[rows] = _curvatures(part, z)
     each = bends if weights is None else bends * weights

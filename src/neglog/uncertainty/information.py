@@ -20,6 +20,7 @@ from neglog.labels import display_order, jacobian, labels_of
 from neglog.objective.basis import ALL_ROWS
 from neglog.objective.blocks import Block, joined
 from neglog.objective.coordinates import Coordinates, rescaled
+from neglog.objective.corners import Cornered
 from neglog.objective.objective import Objective, kinked_sites
 from neglog.predictors import RESPONSE
 from neglog.solvers.solution import largest_of, scaled_eigen
@@ -205,7 +206,7 @@ def inverse_root(coordinates: Coordinates, matrix: Tensor) -> Tensor:
 
 def score_products(coordinates: Coordinates, z: Tensor, shares: Tensor | None = None) -> Tensor:
     """The sum `(K, K)` of w s sᵀ over the rows, s the score in z, each divided by its share `(N,)`."""
-    total = coordinates.zeros(coordinates.size, coordinates.size)
+    total = coordinates.objective.initial.new_zeros(coordinates.size, coordinates.size)
     for rows, part in in_blocks(coordinates):
         ran, theta, etas = cut_run(part, z)
         with torch.enable_grad():
@@ -289,7 +290,7 @@ def slopes_of(values: Tensor, theta: Tensor, etas: Mapping[Block, Tensor]) -> Sl
 
 def summed_products(coordinates: Coordinates, first: Slopes, second: Slopes, weights: Tensor) -> Tensor:
     """The sum `(K, K)` over rows of their weights `(N,)` times the products of two derivatives in z."""
-    total = coordinates.zeros(coordinates.size, coordinates.size)
+    total = coordinates.objective.initial.new_zeros(coordinates.size, coordinates.size)
     left, right = coordinates.pull_back(first.units), coordinates.pull_back(second.units)
     total += left @ (first.others.T @ (weights[:, None] * second.others)) @ right.T
     for block, slope in first.blocks.items():
@@ -319,16 +320,18 @@ def _kinked_information(coordinates: Coordinates, z: Tensor) -> Tensor:
         raise ModelError(
             "the loss has corners that are not in a linear predictor, so there are no standard errors."
         )
-    at = coordinates.response_corner
+    at = coordinates.objective.corner
     if at is not None and at.is_bounded:
         kind = "truncated" if at.is_truncated else "censored"
         raise ModelError(f"a {kind} response with corners has no information of its own; bootstrap it.")
-    hessian = coordinates.signed(coordinates.residuals(z).sign()).hessian(z)
+    problem = Cornered.of(coordinates)
+    hessian = problem.signed(problem.residuals(z).sign()).hessian(z)
     expected, located = torch.zeros_like(hessian), torch.zeros_like(z).bool()
     for _, part in in_blocks(coordinates):
-        slopes = part.jacobian(z)
+        corners = Cornered.of(part)
+        slopes = corners.jacobian(z)
         located |= (slopes != 0).any(dim=0)
-        expected += slopes.T @ (part.kink_information()[:, None] * slopes)
+        expected += slopes.T @ (corners.kink_information()[:, None] * slopes)
     hessian[located] = 0.0
     hessian[:, located] = 0.0
     return hessian + expected
