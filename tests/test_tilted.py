@@ -11,8 +11,8 @@ from scipy import integrate, optimize, stats
 from torch import Tensor
 
 from neglog import mle, models
+from neglog.distributions.intervals import tilted_moments
 from neglog.errors import ConvergenceWarning
-from neglog.fitting.tilted import _moments
 from neglog.objective.coordinates import Coordinates
 from neglog.observation import truncated
 
@@ -121,23 +121,23 @@ def test_a_wide_truncated_normal_is_found_in_few_steps(evaluations: list[str], u
 def test_the_moments_of_tilted_densities_are_those_of_quadrature(
     theta: float, tau: float, lower: float, upper: float
 ) -> None:
-    given = (torch.tensor([each], dtype=torch.float64) for each in (theta, lower, upper))
-    at, low, high = given
-    found = _moments(at, torch.tensor(tau, dtype=torch.float64), low, high)
-    assert found is not None
+    at, exponent, low, high = (torch.tensor([x], dtype=torch.float64) for x in (theta, tau, lower, upper))
+    found = [float(each) for each in tilted_moments(at, exponent, low, high)]
     mode = theta / (2 * tau) if tau else math.copysign(math.inf, theta)
     mode = min(max(mode, lower), upper)
     slope, most = theta - 2 * tau * mode, theta * mode - tau * mode * mode
     reach = 80 / (abs(slope) + math.sqrt(slope**2 + 160 * tau)) if slope or tau else math.inf
 
-    def moment(power: int) -> float:
-        def term(y: float) -> float:
-            return y**power * math.exp(theta * y - tau * y * y - most)
+    unit = math.sqrt(found[2])
+    ends = max(lower, mode - reach), min(upper, mode + reach)
 
-        ends = max(lower, mode - reach), min(upper, mode + reach)
-        return float(integrate.quad(term, *ends, epsabs=0, epsrel=1e-12, limit=400)[0])
+    def moment(power: int, noise: float = 0.0) -> float:
+        def term(y: float) -> float:
+            return ((y - found[1]) / unit) ** power * math.exp(theta * y - tau * y * y - most)
+
+        return float(integrate.quad(term, *ends, epsabs=noise, epsrel=1e-12, limit=400)[0])
 
     mass = moment(0)
-    assert float(found[0]) == pytest.approx(most + math.log(mass), rel=1e-10, abs=1e-10)
-    for power in (1, 2, 3, 4):
-        assert float(found[power]) == pytest.approx(moment(power) / mass, rel=1e-9, abs=1e-9)
+    assert found[0] == pytest.approx(most + math.log(mass), rel=1e-10, abs=1e-10)
+    for power, expected in enumerate((0.0, *(found[p] / unit**p for p in (2, 3, 4))), start=1):
+        assert moment(power, 1e-11 * mass) / mass == pytest.approx(expected, abs=1e-9)

@@ -64,6 +64,22 @@ def cut_before(fn: Any, lower: Tensor) -> Cut:
 
 def log_between(fn: Any, start: Cut, end: Cut) -> Tensor:
     """log P(start < Y ≤ end)."""
+    if not hasattr(fn, "_log_interval"):
+        return _by_tails(fn, start, end)
+    low, high = (torch.as_tensor(bound).to(start.at) for bound in ends(fn.support))
+    inner = (start.at > low) & (end.at < high) & (end.at > start.at)
+    if nowhere(~inner):
+        found: Tensor = fn._log_interval(start.at, end.at)
+        return found
+    if nowhere(inner):
+        return _by_tails(fn, start, end)
+    inside = anywhere(fn.support, start.at)
+    found = fn._log_interval(torch.where(inner, start.at, inside), torch.where(inner, end.at, inside + 1.0))
+    return torch.where(inner, found, _by_tails(fn, start, end))
+
+
+def _by_tails(fn: Any, start: Cut, end: Cut) -> Tensor:
+    """The same by a difference of tails, or where that loses digits by the density."""
     difference, tail = _difference(start, end)
     if bool((torch.isinf(start.at) | torch.isinf(end.at)).all()):
         return difference

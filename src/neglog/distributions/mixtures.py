@@ -13,6 +13,7 @@ from torch.distributions import constraints
 from neglog.calls import public
 from neglog.distributions.base import Compound
 from neglog.distributions.family import Family, register
+from neglog.distributions.intervals import log_normal_interval
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import HALF_LOG_TWO_PI, log_ndtr, ndtr
@@ -86,6 +87,11 @@ class NormalMixture(Compound):
         z = (value.unsqueeze(-1) - self.means) / self.sigmas
         each = torch.log_softmax(self.logits, -1)
         return torch.logsumexp(each + log_ndtr(z), -1), torch.logsumexp(each + log_ndtr(-z), -1)
+
+    def _log_interval(self, lower: Tensor, upper: Tensor) -> Tensor:
+        start, width = lower.unsqueeze(-1), (upper - lower).unsqueeze(-1)
+        each = log_normal_interval(start, width, self.means, self.sigmas)
+        return torch.logsumexp(torch.log_softmax(self.logits, -1) + each, -1)
 
     @property
     def mean(self) -> Tensor:

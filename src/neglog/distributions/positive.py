@@ -28,6 +28,7 @@ from neglog.distributions.incomplete import (
     regularised_beta,
     regularised_gamma,
 )
+from neglog.distributions.intervals import log_normal_interval
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
 from neglog.distributions.robust import Normal
 from neglog.distributions.shapes import validation
@@ -101,6 +102,9 @@ class LogNormal(Given, dist.LogNormal):
     def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         z = self._standard(value)
         return _log_from_zero(value, log_ndtr(z), log_ndtr(-z))
+
+    def _log_interval(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return log_normal_interval(torch.log(lower), torch.log1p((upper - lower) / lower), *self._given)
 
     def _quantile(self, q: Tensor) -> Tensor:
         loc, scale = self._given

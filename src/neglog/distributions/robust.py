@@ -16,6 +16,7 @@ from neglog.distributions import information
 from neglog.distributions.base import Given, Parameter, Univariate, as_tensors
 from neglog.distributions.corners import Corner, alike
 from neglog.distributions.family import Family, Standard, register
+from neglog.distributions.intervals import log_normal_interval
 from neglog.distributions.location import location_scale
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
 from neglog.distributions.special import HALF_LOG_TWO_PI, absolute, log_expit, log_ndtr, ndtr
@@ -84,6 +85,9 @@ class Normal(Given, dist.Normal):
         loc, scale = self._given
         z = (value - loc) / scale
         return log_ndtr(z), log_ndtr(-z)
+
+    def _log_interval(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return log_normal_interval(lower, upper - lower, *self._given)
 
     def _quantile(self, q: Tensor) -> Tensor:
         loc, scale = self._given

@@ -12,22 +12,18 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from neglog.distributions.family import family_of
+from neglog.distributions.intervals import tilted_moments
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.solvers.solution import Solution, newton_direction
 
-NODES = 64
-"""Nodes of the quadrature over the values of a row."""
-NEGLIGIBLE = 40.0
-"""The fall of a log-density from its largest value, in nats, beyond which the density is not integrated."""
-MAX_EVALUATED_NODES = 2**20
-"""Rows times nodes that are evaluated at a time."""
+MAX_TILTED_ROWS = 2**14
+"""Rows that are evaluated at a time."""
 MAX_STEPS = 60
 """The most Newton steps of a concave problem, each with at most as many halvings."""
 DECREMENT = 1e-9
@@ -82,49 +78,26 @@ class _Rows:
         """
         value, gradient = 0.0, torch.zeros_like(natural)
         hessian = natural.new_zeros((len(natural), len(natural)))
-        step = max(1, MAX_EVALUATED_NODES // NODES)
-        for start in range(0, len(self.y), step):
-            rows = slice(start, start + step)
+        for start in range(0, len(self.y), MAX_TILTED_ROWS):
+            rows = slice(start, start + MAX_TILTED_ROWS)
             theta, design, weights = self.design[rows] @ natural[:-1], self.design[rows], self.weights[rows]
-            found = _moments(theta, natural[-1], self.lower[rows], self.upper[rows])
-            if found is None:
-                return math.inf, gradient, hessian
-            log_mass, first, second, third, fourth = found
+            bounds = self.lower[rows], self.upper[rows]
+            log_mass, mean, second, third, fourth = tilted_moments(
+                theta, natural[-1].expand_as(theta), *bounds
+            )
             y = self.y[rows]
             value += float(weights @ (log_mass - theta * y + natural[-1] * y * y))
-            gradient[:-1] += design.T @ (weights * (first - y))
-            gradient[-1] += weights @ (y * y - second)
-            cross = design.T @ (weights * (first * second - third))
-            hessian[:-1, :-1] += design.T @ ((weights * (second - first * first))[:, None] * design)
+            gradient[:-1] += design.T @ (weights * (mean - y))
+            gradient[-1] += weights @ (y * y - second - mean * mean)
+            cross = -design.T @ (weights * (2 * mean * second + third))
+            hessian[:-1, :-1] += design.T @ ((weights * second)[:, None] * design)
             hessian[:-1, -1] += cross
             hessian[-1, :-1] += cross
-            hessian[-1, -1] += weights @ (fourth - second * second)
+            bend = 4 * mean * (mean * second + third) + fourth - second * second
+            hessian[-1, -1] += weights @ bend
+        if not (math.isfinite(value) and bool(torch.isfinite(hessian).all())):
+            return math.inf, gradient[:free], hessian[:free, :free]
         return value, gradient[:free], hessian[:free, :free]
-
-
-def _moments(theta: Tensor, tau: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, ...] | None:
-    """log ∫ exp(θ y - τ y²) dy between the bounds and the first four moments of y, `(N,)` each.
-
-    By Gauss's rule over the values at which the density is not negligible; None where the integral is
-    infinite.
-    """
-    mode = torch.where(tau > 0, theta / (2 * tau.clamp_min(1e-300)), torch.sign(theta) * math.inf)
-    mode = torch.where((tau == 0) & (theta == 0), lower, mode).clamp(lower, upper)
-    if not bool(torch.isfinite(mode).all()):
-        return None
-    slope = theta - 2 * tau * mode
-    reach = 2 * NEGLIGIBLE / (slope.abs() + (slope.square() + 4 * NEGLIGIBLE * tau).sqrt())
-    start, end = torch.maximum(lower, mode - reach), torch.minimum(upper, mode + reach)
-    if not bool((torch.isfinite(start) & torch.isfinite(end)).all()):
-        return None
-    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(NODES))
-    y = 0.5 * ((start + end)[:, None] + (end - start)[:, None] * nodes)
-    away = y - mode[:, None]
-    density = torch.exp(slope[:, None] * away - tau * away * away) * weights
-    mass = density.sum(1)
-    moments = [(density * y**power).sum(1) / mass for power in (1, 2, 3, 4)]
-    log_mass = theta * mode - tau * mode * mode + torch.log(0.5 * (end - start) * mass)
-    return (log_mass, *moments)
 
 
 def _minimum(rows: _Rows, natural: Tensor, free: int) -> Tensor | None:
