@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import mpmath as mp
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,10 @@ from scipy import integrate, optimize, stats
 from torch import Tensor
 
 from neglog import mle, models
-from neglog.distributions.intervals import tilted_moments
+from neglog.distributions import Normal, Truncated
+from neglog.distributions.intervals import LOG_NORMAL_INTERVAL
 from neglog.errors import ConvergenceWarning
+from neglog.fitting.tilted import _moments
 from neglog.objective.coordinates import Coordinates
 from neglog.observation import truncated
 
@@ -122,7 +126,7 @@ def test_the_moments_of_tilted_densities_are_those_of_quadrature(
     theta: float, tau: float, lower: float, upper: float
 ) -> None:
     at, exponent, low, high = (torch.tensor([x], dtype=torch.float64) for x in (theta, tau, lower, upper))
-    found = [float(each) for each in tilted_moments(at, exponent, low, high)]
+    found = [float(each) for each in _moments(at, exponent[0], low, high)]
     mode = theta / (2 * tau) if tau else math.copysign(math.inf, theta)
     mode = min(max(mode, lower), upper)
     slope, most = theta - 2 * tau * mode, theta * mode - tau * mode * mode
@@ -141,3 +145,33 @@ def test_the_moments_of_tilted_densities_are_those_of_quadrature(
     assert found[0] == pytest.approx(most + math.log(mass), rel=1e-10, abs=1e-10)
     for power, expected in enumerate((0.0, *(found[p] / unit**p for p in (2, 3, 4))), start=1):
         assert moment(power, 1e-11 * mass) / mass == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-9, 1e-40])
+def test_the_probability_of_an_interval_that_holds_a_narrow_density_is_1(scale: float) -> None:
+    """A quadratic about the middle of the interval would lose digits with the square of its width."""
+    loc, spread = (torch.tensor(each, dtype=torch.float64, requires_grad=True) for each in (30.0, scale))
+    mass = Truncated(Normal(loc, spread), 0.0, 100.0).log_mass
+    assert abs(float(mass.detach())) <= 1e-13
+    slopes = torch.autograd.grad(mass, (loc, spread), create_graph=True)
+    bends = [torch.autograd.grad(slope, (loc, spread), retain_graph=True) for slope in slopes]
+    assert all(abs(float(slope.detach())) * scale <= 1e-13 for slope in slopes)
+    assert all(abs(float(bend)) * scale * scale <= 1e-13 for row in bends for bend in row)
+
+
+@pytest.mark.parametrize("at", [(0.0, 1.0, 1.0), (1.0, 0.01, 2.0), (8.0, 3.0, 1.5), (-0.1, 20.0, 2.0)])
+def test_derivatives_of_an_interval_in_its_ends_and_the_scale_are_exact(at: tuple[float, ...]) -> None:
+    def exact(middle: Any, half: Any, scale: Any) -> Any:
+        return mp.log(mp.ncdf((half - middle) / scale) - mp.ncdf((-half - middle) / scale))
+
+    leaves = [torch.tensor(each, dtype=torch.float64, requires_grad=True) for each in at]
+    slopes = torch.autograd.grad(LOG_NORMAL_INTERVAL(*leaves), leaves, create_graph=True)
+    for i, slope in enumerate(slopes):
+        bends = torch.autograd.grad(slope, leaves, create_graph=True)
+        third = torch.autograd.grad(bends[i], leaves[i], retain_graph=True)[0]
+        found = [((i,), slope), ((i, i, i), third), *(((i, j), bend) for j, bend in enumerate(bends))]
+        for places, value in found:
+            with mp.workdps(60):
+                order = tuple(places.count(k) for k in range(3))
+                expected = float(mp.diff(exact, tuple(map(mp.mpf, at)), order))
+            assert float(value.detach()) == pytest.approx(expected, rel=1e-10, abs=1e-10), places

@@ -81,9 +81,8 @@ class _Rows:
         for start in range(0, len(self.y), MAX_TILTED_ROWS):
             rows = slice(start, start + MAX_TILTED_ROWS)
             theta, design, weights = self.design[rows] @ natural[:-1], self.design[rows], self.weights[rows]
-            bounds = self.lower[rows], self.upper[rows]
-            log_mass, mean, second, third, fourth = tilted_moments(
-                theta, natural[-1].expand_as(theta), *bounds
+            log_mass, mean, second, third, fourth = _moments(
+                theta, natural[-1], self.lower[rows], self.upper[rows]
             )
             y = self.y[rows]
             value += float(weights @ (log_mass - theta * y + natural[-1] * y * y))
@@ -98,6 +97,17 @@ class _Rows:
         if not (math.isfinite(value) and bool(torch.isfinite(hessian).all())):
             return math.inf, gradient[:free], hessian[:free, :free]
         return value, gradient[:free], hessian[:free, :free]
+
+
+def _moments(theta: Tensor, tau: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, ...]:
+    """log ∫ exp(θ y - τ y²) dy between the bounds, the mean of y, its central moments of order 2, 3 and 4."""
+    peak = theta / (2 * tau) if bool(tau > 0) else torch.sign(theta) * math.inf
+    peak = torch.where((tau == 0) & (theta == 0), lower, peak).clamp(lower, upper)
+    slope = theta - 2 * tau * peak
+    inside = (peak > lower) & (peak < upper)
+    found = tilted_moments(torch.where(inside, 0.0, slope), tau.expand_as(theta), lower - peak, upper - peak)
+    log_mass, shift, *central = found
+    return (theta - tau * peak) * peak + log_mass, peak + shift, *central
 
 
 def _minimum(rows: _Rows, natural: Tensor, free: int) -> Tensor | None:
