@@ -404,7 +404,7 @@ ROWS: dict[str, Row] = {
     "a bound in a partial": row(
         ModelError,
         "`upper`",
-        "`partial`",
+        "functools.partial",
         "censored(model, upper=...)",
         provoke=lambda p: save(mle(partial(censored(models.gaussian), upper=9.0), X, Y), p / "m"),
         follow=lambda p: save(mle(censored(models.gaussian, upper=9.0), X, Y), p / "n"),
@@ -471,7 +471,7 @@ ROWS: dict[str, Row] = {
     "a fit from disk": row(
         DataError,
         "read from disk",
-        "no data",
+        "without the data",
         provoke=lambda p: covariance(load(saved(p))),
         follow=lambda _: covariance(mle(models.gaussian, X, Y)),
     ),
@@ -1008,7 +1008,7 @@ ROWS: dict[str, Row] = {
     ),
     "BCa of other draws": row(
         ModelError,
-        "BCa",
+        "'bca'",
         "'parametric'",
         "'basic'",
         provoke=lambda _: bootstrap(fit(), 40, kind="parametric").interval(0.6, "bca"),

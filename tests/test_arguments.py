@@ -56,7 +56,7 @@ def test_tests_of_fits_tell_what_is_none(fit, found):
         neglog.summary(found)
     with pytest.raises(DataError, match=r"`fits` must be a mapping.*it is list"):
         neglog.information_criteria([fit, fit])
-    with pytest.raises(ModelError, match="`posterior_predictive` is of a posterior, not of Fit"):
+    with pytest.raises(ModelError, match=r"`posterior` must be.*Fit"):
         neglog.posterior_predictive(fit)
 
 

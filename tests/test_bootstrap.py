@@ -302,7 +302,7 @@ def test_fits_that_cannot_be_bootstrapped_are_refused():
     assert bootstrap(mle(model, X, y, weights=torch.full((80,), 0.5)), 3, kind="weights").converged.all()
     with pytest.warns(ConvergenceWarning):
         stopped = mle(models.poisson, X, poisson(ETA.exp()), solver=neglog.solvers.Newton(max_steps=1))
-    with pytest.raises(ModelError, match="without an optimum"):
+    with pytest.raises(ModelError, match="without a certified optimum"):
         bootstrap(stopped)
 
 
@@ -310,7 +310,7 @@ def test_intervals_that_cannot_be_had_are_refused():
     found = bootstrap(fitted(), 100, kind="weights")
     for level, kind, message in [
         (1.5, "percentile", "`level` must be between 0 and 1; it is 1.5"),
-        (0.999, "percentile", "100 draws say nothing of the outer"),
+        (0.999, "percentile", "100 draws are too few for a tail probability"),
         (0.9, "normal", "'percentile', 'basic', 'bca'; it is 'normal'"),
         (0.9, "bca", "needs resampled rows"),
     ]:

@@ -187,7 +187,7 @@ def test_a_fit_that_does_not_converge_is_printed_and_exits_with_1(monkeypatch: p
         ([AIR, "Ozone ~ Wind", "-m", "gaussian"], "37 of 153 rows have a missing value, in `Ozone` (37)"),
         (
             [CARS, "dist ~ speed", "-m", "gaussian", "--also", "log_variance ~ speed"],
-            "no predictor `log_variance` to describe; besides `mean` it has `sigma`",
+            "no predictor `log_variance`; besides `mean` it has `sigma`",
         ),
         ([CARS, "dist ~ speed + I(2 * speed)", "-m", "gaussian"], "linearly dependent"),
         ([CARS, "dist ~ speed", "-m", "gaussian", "--out", CARS], "is a file. Name a folder"),

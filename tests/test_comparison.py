@@ -187,9 +187,7 @@ def test_each_model_takes_the_companions_that_it_knows(engel: Learned) -> None:
         assert set(entry.params) == sites
     assert fits["gaussian"].loss == "the negative log-likelihood of `gaussian` with a head for `sigma`"
     assert fits["laplace"].loss == "torch.nn.L1Loss (MAE)"
-    with pytest.raises(
-        ModelError, match=r"no model here has a predictor `nope` to describe; there are .*`sigma`"
-    ):
+    with pytest.raises(ModelError, match=r"no model here has a predictor `nope`; there are .*`sigma`"):
         compare_models(learn("food_expenditure ~ income", engel.table, also=["nope ~ 1"]))
 
 

@@ -443,8 +443,8 @@ def test_log_prob_can_be_traced_to_a_graph_without_branches_on_data(name):
         (lambda: dist.Ordered(math.nan, tensor([0.0, 1.0])), "to satisfy the constraint"),
         (lambda: dist.ZeroInflated(dist.Poisson(tensor(1.0)), math.nan), "to satisfy the constraint"),
         (lambda: dist.NormalMixture(*map(tensor, ([0.0], [1.0], [0.0]))), "to satisfy the constraint"),
-        (lambda: dist.NormalMixture(*map(tensor, ([0.0], [1.0], [1.0, 1.0]))), "one number of components"),
-        (lambda: dist.NormalMixture(*map(tensor, (0.0, 1.0, 1.0))), "one number of components"),
+        (lambda: dist.NormalMixture(*map(tensor, ([0.0], [1.0], [1.0, 1.0]))), "the same last dimension"),
+        (lambda: dist.NormalMixture(*map(tensor, (0.0, 1.0, 1.0))), "the same last dimension"),
     ],
 )
 def test_impossible_parameters_are_refused(make, message):

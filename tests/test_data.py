@@ -26,7 +26,7 @@ BAD = {
         DataError,
         r"`x` is NaN or infinite in 1 .*row 3 of column 'x1'",
     ),
-    "infinite x": (changed(X, (0, 0), np.inf), Y, DataError, "row 0 of column 'x0'; drop or mend"),
+    "infinite x": (changed(X, (0, 0), np.inf), Y, DataError, "row 0 of column 'x0'; drop or correct"),
     "nan in y": (
         X,
         changed(Y, 2, np.nan),

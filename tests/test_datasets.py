@@ -158,5 +158,5 @@ def test_every_data_set_is_read_to_the_last_digit_and_documented(file):
 @pytest.mark.parametrize("call", [datasets.load, datasets.path])
 def test_an_unknown_name_lists_the_known_ones(call):
     known = ", ".join(sorted(file.stem for file in README.parent.glob("*.csv")))
-    with pytest.raises(DataError, match=rf"one of the data sets {known}, not 'Engel'"):
+    with pytest.raises(DataError, match=rf"one of the data sets {known}; it is .Engel.*Did you mean .engel"):
         call("Engel")

@@ -147,7 +147,7 @@ def test_a_mode_beyond_float64_is_told_from_a_posterior_without_one(name: str, c
     """A HalfNormal of the scale is positive at 0; a Normal of its logarithm outweighs any number of rows."""
     location, scale = SCALES[name]
     y, model = torch.full((ROWS,), constant), getattr(models, name)
-    held = "the posterior has its mode below the rounding of `y`"
+    held = "the mode of the posterior has a spread below the rounding of `y`"
     with pytest.raises(UnboundedLikelihoodError, match=f"every row exactly.*{held}"):
         map_estimate(model, {location: _columns(), scale: _columns(1)}, y)
     if name != "heteroscedastic":

@@ -226,7 +226,7 @@ def test_what_has_no_test(cars):
         score_test(fit, (x**2)[:7])
     with pytest.raises(SingularDesignError, match="dependent"):
         score_test(fit, 2 * x.rename(columns={"speed": "twice"}))
-    with pytest.raises(ModelError, match="`predictor` must say"):
+    with pytest.raises(ModelError, match="`predictor` must name"):
         score_test(problem("hetero_cars").fit(), x**2)
 
 

@@ -410,7 +410,7 @@ def test_the_path_ends_where_the_likelihood_has_no_maximum():
 
 def test_a_path_is_not_pickled():
     x, y = problem("gaussian", 30, 2, 0)
-    with pytest.raises(TypeError, match="not pickled"):
+    with pytest.raises(TypeError, match="cannot be pickled"):
         lasso_path(PATHS["gaussian"], x, y, n_strengths=2).__getstate__()
 
 
@@ -599,7 +599,7 @@ def test_a_grid_needs_points_and_a_length(grid):
 def test_columns_that_tell_nothing_have_no_path():
     x = np.tile([[1.0], [-1.0]], (8, 1))
     y = np.repeat([1.0, -1.0], 8)
-    with pytest.raises(DataError, match="no column tells anything of `y`"):
+    with pytest.raises(DataError, match="no column carries information on `y`"):
         lasso_path(PATHS["gaussian"], x, y)
 
 

@@ -165,7 +165,7 @@ def test_heads_that_are_not_at_their_optimum_have_no_errors():
     with pytest.raises(ModelError, match=r"heads of this network are .* standard errors from their optimum"):
         covariance(fit)
     assert "heads of this network" in summary(fit).attrs["reason"]
-    with pytest.raises(ModelError, match="refits of a network have other features"):
+    with pytest.raises(ModelError, match="refit of a network has other features"):
         covariance(fit, "bootstrap")
 
 
@@ -393,7 +393,7 @@ def odd(scale):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: laplace_approximation(mle(models.gaussian, X, Y["gaussian"])), "is no network"),
+        (lambda: laplace_approximation(mle(models.gaussian, X, Y["gaussian"])), "is not a network"),
         (lambda: laplace_approximation(fitted(), "block"), "`structure` must be one of 'last_layer'"),
         (lambda: laplace_approximation(fitted()), "have flat priors.* Give `prior_precision`"),
         (lambda: laplace_approximation(fitted(), prior_precision=-1.0), "prior_precision.*evidence.*-1"),

@@ -214,5 +214,5 @@ def test_the_step_minimises_the_quadratic_within_the_region(lowest, radius):
 
 def test_a_model_without_a_density_where_it_starts_asks_for_a_start():
     model = curve(lambda x, b: b[0] * x / (b[1] * x), 2)  # 0 / 0 where both are at their priors' means
-    with pytest.raises(ModelError, match=r"no density where its parameters start \(.*b2 = 0.*`start="):
+    with pytest.raises(ModelError, match=r"no density at the initial values .*\(.*b2 = 0.*`start="):
         mle(model, X[:, None], X)

@@ -1017,7 +1017,7 @@ def test_what_has_no_distribution_function_is_refused():
 
 
 def test_vectors_have_no_bounds():
-    with pytest.raises(ModelError, match="one number a row"):
+    with pytest.raises(ModelError, match="one number for each row"):
         mle(censored(models.multivariate_gaussian, lower=0.0), none(4), torch.randn((4, 2)).double())
 
 

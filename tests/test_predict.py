@@ -421,7 +421,7 @@ def test_what_has_no_mean_or_no_quantiles_says_so():
     fit, x, _, _ = fitted("multivariate_gaussian")
     with pytest.raises(ModelError, match="has a response of vectors"):
         interval(fit, x)
-    with pytest.raises(ModelError, match="the response is a vector"):
+    with pytest.raises(ModelError, match="a response of vectors"):
         quantile(fit, x, 0.5)
 
 

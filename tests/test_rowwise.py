@@ -242,7 +242,7 @@ def crowded(x, y=None):
 def test_a_graph_that_says_something_else_is_not_used():
     x, y = sample()
     replayed, ran, z = problems(flat(crowded), x, y)
-    assert replayed.objective.graph == "its graph does not say what the model says"
+    assert replayed.objective.graph == "its graph does not reproduce the values of the model"
     assert_alike(replayed, ran, z)
 
 

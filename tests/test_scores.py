@@ -253,7 +253,7 @@ def test_a_posterior_has_scores():
         ("crps@0.5", "there is no score 'crps@0.5'"),
         ("pinball@2", "must be between 0 and 1"),
         ("pinball@high", "must be between 0 and 1"),
-        ("brier", "the Brier score is for probabilities of classes"),
+        ("brier", "the Brier score needs a response of classes"),
     ],
 )
 def test_scores_that_there_are_not(kind, message):
@@ -267,10 +267,10 @@ def test_a_response_that_does_not_fit_has_no_score():
     fit = mle(models.poisson, x, y)
     with pytest.raises(DataError, match="needs every `y` to be"):
         scores(fit, x, number([0.5, 1.0, 2.0]), "crps", uncertainty=True)
-    with pytest.raises(DataError, match="`y` of row 1 is not known"):
+    with pytest.raises(DataError, match="`y` of row 1 is missing"):
         scores(fit, x, number([1.0, math.nan, 2.0]), "crps")
     (x, y), _ = TABLE["categorical"].sample(), None
-    with pytest.raises(ModelError, match="classes without an order"):
+    with pytest.raises(ModelError, match="unordered classes"):
         scores(mle(TABLE["categorical"].model, x, y), x, y, "crps")
 
 

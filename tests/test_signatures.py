@@ -79,7 +79,7 @@ def test_what_other_libraries_call_so_is_pointed_out():
 
 
 def test_a_keyword_that_the_rows_had_is_needed():
-    with pytest.raises(DataError, match="the rows that were fitted had `exposure`"):
+    with pytest.raises(DataError, match="fitted with `exposure`"):
         neglog.predict(RATES, X)
 
 

@@ -167,7 +167,7 @@ def test_arrays_that_say_something_else_are_not_used(monkeypatch):
     module._SHELF.graphs.clear()
     monkeypatch.setitem(arrays.NAMES, "log1p", lambda a: a)
     objective = Objective(flat(models.gamma), prepare(x, y))
-    assert objective.graph == "its graph does not say what the model says"
+    assert objective.graph == "its graph does not reproduce the values of the model"
     assert mle(models.gamma, x, y).nll == pytest.approx(known.nll, rel=CLOSE)
 
 

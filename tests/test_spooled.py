@@ -95,7 +95,7 @@ A = pd.DataFrame(X, columns=["a", "b"])
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "gave no rows"),
+        ([], "has no rows"),
         ([X], r"block 0 of the data: it must be \(x, y\).* it is ndarray"),
         ([{"x": X}], "block 0 of the data: it needs 'x' and 'y'; it has 'x'"),
         ([(X, Y), (X[:, :1], Y)], "block 1 of the data: `x` has the columns x0; the first block had x0, x1"),
@@ -145,7 +145,7 @@ def test_a_disk_without_room_is_told(tmp_path):
 def test_files_go_with_the_last_tensor(tmp_path):
     data = spool(blocks(table()), tmp_path)
     fit = mle(models.poisson, **data)
-    with pytest.raises(TypeError, match="spool it again"):
+    with pytest.raises(TypeError, match="spool the data again"):
         pickle.dumps(data)
     del data
     gc.collect()

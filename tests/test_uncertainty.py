@@ -300,7 +300,7 @@ def test_the_bootstrap_is_the_one_of_its_name():
     [
         ("robust", {}, ModelError, "`cov_type` must be one of 'observed'"),
         ("cluster", {}, DataError, "needs `groups`"),
-        ("HC1", {"groups": np.arange(50)}, DataError, "no use for `groups`"),
+        ("HC1", {"groups": np.arange(50)}, DataError, "does not use `groups`"),
         ("cluster", {"groups": np.arange(3)}, DataError, "one entry for each of 50 rows"),
         ("kernel", {}, ModelError, "this loss is smooth"),
     ],
@@ -453,7 +453,7 @@ def test_an_open_profile_ends_at_the_border():
 
 @pytest.mark.parametrize("name", ["laplace_engel", "ridge_bern_birthwt"])
 def test_profiles_that_there_are_not(name):
-    with pytest.raises(ModelError, match="a profile interval is of a likelihood that is smooth"):
+    with pytest.raises(ModelError, match="profile intervals need a smooth likelihood"):
         summary(fitted(name), interval="profile")
 
 
@@ -462,7 +462,7 @@ def test_bound_numbers_have_no_profile():
     fit = mle(models.ordinal, normal(18, 1), y)
     found = summary(fit, interval="profile")
     assert found.loc["cutpoints", ["lower", "upper"]].isna().all(axis=None)
-    assert "`cutpoints` are bound to each other" in found.attrs["reason"]
+    assert "`cutpoints` constrain each other" in found.attrs["reason"]
     assert found.loc[("location", "x0"), "lower"] < found.loc[("location", "x0"), "estimate"]
     assert np.isfinite(found.loc[("location", "x0"), ["lower", "upper"]].to_numpy(float)).all()
     with pytest.raises(ModelError, match="`interval` must be"):

@@ -307,8 +307,8 @@ def _serves(name: str, y: torch.Tensor, kind: Kind) -> bool:
 def _none_serves(y: torch.Tensor, kind: Kind) -> str:
     if y.dim() > 1:
         return (
-            "a response of several columns is not compared. Fit `multivariate_gaussian` and "
-            "`multivariate_heteroscedastic` to it, and look at their BIC."
+            "models of a response of several columns are not compared here. Fit "
+            "`multivariate_gaussian` and `multivariate_heteroscedastic` to it, and compare their BIC."
         )
     return (
         f"no {kind} model can draw such a response: probabilities need whole numbers that are not negative. "
@@ -380,9 +380,7 @@ def _check_companions(design: Design, names: Sequence[str]) -> None:
         known = {**known, **dict.fromkeys([*predictor_names(model)[1:], *positive_names(model)])}
     for other in design.others:
         if other not in known:
-            raise ModelError(
-                f"no model here has a predictor `{other}` to describe; there are {_listed(list(known))}."
-            )
+            raise ModelError(f"no model here has a predictor `{other}`; there are {_listed(list(known))}.")
 
 
 def _rank(entry: Entry) -> tuple[bool, bool, float, int]:

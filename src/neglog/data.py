@@ -79,6 +79,7 @@ class Data:
 
     @property
     def rows(self) -> int:
+        """The number of rows."""
         return len(self.y)
 
     @property
@@ -210,7 +211,7 @@ def observed(data: Data, missing: bool) -> Data:
     if not bool(unknown.any()):
         return data
     if not missing:
-        remedy = "drop or mend these rows, or fit `masked(model)`, which leaves out what is missing"
+        remedy = "drop or correct these rows, or fit `masked(model)`, which leaves out what is missing"
         raise DataError(_not_finite("y", data, unknown, remedy))
     kept = (~unknown).reshape(len(data.y), -1).any(1)
     if not bool(kept.any()):
@@ -402,7 +403,8 @@ def check_density(data: Data, log_prob: Tensor, model: str) -> None:
     if bool(wrong.any()):
         raise DataError(
             f"`{model}` needs every `y` to have a density that is neither 0 nor infinite; "
-            f"{_outside(data, wrong)} Look at these rows; model what is on the border of the possible apart."
+            f"{_outside(data, wrong)} Check these rows; give values on the boundary of the support a model "
+            "of their own."
         )
 
 
@@ -414,6 +416,7 @@ def _outside(data: Data, wrong: Tensor) -> str:
 
 
 def in_words(support: Any) -> str:
+    """A support in words, to stand behind "must be"."""
     if isinstance(getattr(support, "upper_bound", None), int):
         return f"a whole number from {support.lower_bound} to {support.upper_bound}"
     words = {
@@ -466,7 +469,7 @@ def check_roles(data: Data, roles: Roles) -> None:
     for key, value in ({"y": data.y} | dict(data.keywords)).items():
         wrong = {"y": torch.isinf}.get(key, torch.isnan if key in roles.bounds else _not_a_number)(value)
         if bool(wrong.any()):
-            raise DataError(_not_finite(key, data, wrong, "drop or mend these rows"))
+            raise DataError(_not_finite(key, data, wrong, "drop or correct these rows"))
         if key in roles.supports:
             check_support(key, value, roles.supports[key], data.index)
 
@@ -513,7 +516,7 @@ def _check_designs(designs: Designs, columns: Columns, data: Data | None = None)
             row, column = (int(i) for i in wrong.nonzero()[0])
             raise DataError(
                 f"`{name}` is NaN or infinite in {int(wrong.sum())} places, first in row "
-                f"{data.row(row) if data else row} of column {columns[key][column]!r}; "
-                "drop or mend these rows."
+                f"{data.row(row) if data else row} of column {columns[key][column]!r}; drop or correct "
+                "these rows."
             )
         check_design_magnitude(name, max(-low, high))

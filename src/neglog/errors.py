@@ -40,6 +40,16 @@ def _nearest(name: str, names: Iterable[str]) -> list[str]:
     return near or [other for other in names if name and other.startswith(name)]
 
 
+def reason_of(error: BaseException) -> str:
+    """The first sentence of an error of Python, torch or pandas, to stand within a sentence of neglog.
+
+    >>> reason_of(RuntimeError("Can't call numpy() on it. Use detach() instead."))
+    "Can't call numpy() on it"
+    """
+    line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return line.partition(". ")[0].rstrip(".:, ")
+
+
 class NeglogError(ValueError):
     """Base of every error that neglog raises on purpose."""
 

@@ -20,7 +20,7 @@ import torch
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _ENUM_ALLOCATOR, _PYRO_STACK
 
 from neglog.calls import public
-from neglog.errors import ModelError, NeglogError
+from neglog.errors import ModelError, NeglogError, reason_of
 from neglog.internals import (
     has_dispatch_modes,
     has_function_modes,
@@ -73,9 +73,9 @@ def translated() -> Iterator[None]:
         if not _overflowed(error):
             raise
         raise ModelError(
-            f"a distribution or a matrix left the range of its numbers: {_first_line(error).rstrip(':')}. "
-            "Bring the columns of `x`, a real `y` and the parameters of priors to order one, as by dividing "
-            "each by its largest absolute value."
+            "a parameter of a distribution left its range, or a matrix could not be decomposed: "
+            f"{reason_of(error)}. Bring the columns of `x`, a real `y` and the parameters of priors to "
+            "order one, as by dividing each by its largest absolute value."
         ) from error
 
 
@@ -97,20 +97,16 @@ def user_code(function: str) -> Iterator[None]:
 def failed(function: str, error: Exception) -> ModelError:
     """The error of neglog for an error that a function of the user raised."""
     return ModelError(
-        f"{function} raises {type(error).__name__}: {_first_line(error)}. Correct the function, in the line "
-        "that its own traceback, the cause of this error, ends in."
+        f"{function} raises {type(error).__name__}: {reason_of(error)}. Correct the function; the "
+        "traceback of the original error, above this one, ends in its line."
     )
 
 
 def _overflowed(error: Exception) -> bool:
     """Whether torch refused numbers that are infinite or NaN, or a matrix that it cannot decompose."""
     if isinstance(error, ValueError):
-        return "to satisfy the constraint" in _first_line(error)
+        return "to satisfy the constraint" in reason_of(error)
     return isinstance(error, torch.linalg.LinAlgError)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @contextmanager

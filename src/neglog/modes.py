@@ -37,7 +37,8 @@ class Mode:
 class Network(Protocol):
     """The interface of a model of `on_features`: its features as a function of its weights."""
 
-    def features(self, weights: Mapping[str, Tensor], x: Tensor, mode: Mode | None) -> Any: ...
+    def features(self, weights: Mapping[str, Tensor], x: Tensor, mode: Mode | None) -> Any:
+        """The features `(N, F)` of the rows of `x` at some weights, or a mapping of them."""
 
     def constants(self) -> Constants:
         """Copies of the buffers and the frozen parameters."""

@@ -86,7 +86,8 @@ def picture(fits: Mapping[str, Fit], x: Any, y: Any, *, names: tuple[str, str] =
     data = observed(prepare(x, y), missing=False)
     if data.y.dim() != 1:
         raise DataError(
-            f"a picture needs `y` of shape (rows,); it has {tuple(data.y.shape)}. Draw each column by itself."
+            f"a picture needs `y` of shape (rows,); it has {tuple(data.y.shape)}. Draw each column "
+            "separately."
         )
     y = data.y.numpy()
     predictions = {name: predict(fit, x) for name, fit in fits.items()}

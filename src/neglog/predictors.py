@@ -106,7 +106,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor, outputs: Sequence[Any] | Non
         return (x @ weight.transpose(-1, -2)).squeeze(-1) + bias
     except (RuntimeError, IndexError) as error:
         shapes = ", ".join(str(tuple(each.shape)) for each in (x, weight, bias))
-        raise DataError(f"`x`, `weight` and `bias` have shapes that do not fit: {shapes}.") from error
+        raise DataError(f"`x`, `weight` and `bias` have incompatible shapes: {shapes}.") from error
 
 
 @public

@@ -100,6 +100,7 @@ def check_keywords(
     proposal = _proposal(unknown[0], [*settings, *sorted(rows)], otherwise)
     own, of_rows = (", ".join(names) or "none" for names in (settings, sorted(rows)))
     raise ModelError(
-        f"`{caller.__name__}` takes no `{unknown[0]}`, and {owner} has none for its rows. {proposal} "
-        f"Settings of `{caller.__name__}`: {own}; of the rows of {owner}: {of_rows}."
+        f"`{caller.__name__}` takes no `{unknown[0]}`, and {owner} has no row-wise argument of this "
+        f"name. {proposal} Arguments of `{caller.__name__}`: {own}; row-wise arguments of {owner}: "
+        f"{of_rows}."
     )

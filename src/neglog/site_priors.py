@@ -98,5 +98,5 @@ def prior_of(prior: Callable[[Tensor], Any], value: Tensor) -> dist.Distribution
     with user_code("`prior`, called on a parameter of `module`,"):
         found = prior(value)
     if not isinstance(found, Distribution):
-        raise ModelError(f"`prior` must give a distribution; it gave {shown(found)}.")
+        raise ModelError(f"`prior` must return a distribution; it returned {shown(found)}.")
     return found

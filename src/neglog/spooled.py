@@ -60,7 +60,7 @@ class Spooled(Mapping[str, Any]):
         return f"Spooled({self.rows} rows: {', '.join(self)})"
 
     def __getstate__(self) -> Any:
-        raise TypeError("what is spooled is not pickled; spool it again.")
+        raise TypeError("a Spooled cannot be pickled; spool the data again.")
 
 
 @public
@@ -103,7 +103,7 @@ def spool(blocks: Iterable[Any], directory: str | os.PathLike[str] | None = None
             for name, value in _flat(data).items():
                 files.write(name, value)
         if first is None:
-            raise DataError("`blocks` gave no rows, so there is nothing to fit.")
+            raise DataError("`blocks` has no rows, so there is nothing to fit.")
         mapped = {name: files.mapped(name, (rows, *value.shape[1:])) for name, value in _flat(first).items()}
     return Spooled(_arguments(first, mapped))
 

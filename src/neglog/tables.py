@@ -106,7 +106,7 @@ def _read_text(path: Path, separator: str) -> pd.DataFrame:
             f"`{path}` is empty. Put column names in its first line and the data below."
         ) from None
     except pd.errors.ParserWarning:
-        many = f"names {len(names)} columns, but its lines have more fields"
+        many = f"names {len(names)} column{'s' * (len(names) != 1)}, but its lines have more fields"
         raise DataError(f"`{path}` {many}. Name every column in the first line.") from None
     except pd.errors.ParserError as error:
         detail = str(error).removeprefix("Error tokenizing data. C error: ").strip().rstrip(".")
@@ -185,7 +185,7 @@ def complete_rows(
         )
     used = used[~incomplete]
     if not len(used):
-        raise DataError(f"no row has a value in every one of {_quoted(columns)}: nothing is left to use.")
+        raise DataError(f"no row is complete: each has a missing value in one of {_quoted(columns)}.")
     return pd.DataFrame({name: _plain(used[name]) for name in columns}, index=used.index), dropped
 
 
@@ -279,7 +279,9 @@ def _plain(column: pd.Series) -> pd.Series:
     if pd.api.types.is_bool_dtype(column.dtype):
         return column.astype(bool)
     if pd.api.types.is_complex_dtype(column.dtype):
-        raise DataError(f"column `{column.name}` holds complex numbers. Use their real part, size or angle.")
+        raise DataError(
+            f"column `{column.name}` holds complex numbers. Use their real part, modulus or argument."
+        )
     if is_number(column):
         if isinstance(column.dtype, pd.api.extensions.ExtensionDtype):
             column = column.astype("int64" if pd.api.types.is_integer_dtype(column.dtype) else "float64")
@@ -294,7 +296,8 @@ def _finite(column: pd.Series) -> pd.Series:
     if len(bad):
         where = f"row {column.index[bad[0]]} has {column.iloc[bad[0]]}"
         raise DataError(
-            f"column `{column.name}` has {len(bad)} infinite value(s); {where}. Correct or remove them."
+            f"column `{column.name}` has {len(bad)} infinite value{'s' * (len(bad) > 1)}; {where}. Correct "
+            "or remove them."
         )
     return column
 

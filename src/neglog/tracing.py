@@ -223,8 +223,8 @@ def _prior_centre(msg: dict[str, Any]) -> Tensor:
         return init_to_median(msg).detach()
     except NotImplementedError as error:  # as `ImproperUniform` has it
         raise ModelError(
-            f"the prior of `{msg['name']}` cannot be drawn from, so nothing says where to begin. Write a "
-            "proper prior on the same support, and mask it by `flat` where it should not count."
+            f"the prior of `{msg['name']}` cannot be drawn from, so it gives no initial value. Write a "
+            "proper prior on the same support, and use `flat` if it should not count."
         ) from error
 
 
@@ -288,8 +288,9 @@ def _nowhere(model: Model, first: Run, error: Exception) -> str:
     at = ", ".join(f"{name} = {float(value):g}" for name, value in numbers.items())
     refused = str(error).splitlines()[0].removesuffix(", but found invalid values:")
     return (
-        f"`{model_name(model)}` has no density where its parameters start{f' ({at})' if at else ''}: "
-        f"{refused[:1].lower()}{refused[1:]}. Say where to start, as in `start={{'name': 1.0}}`."
+        f"`{model_name(model)}` has no density at the initial values of its "
+        f"parameters{f' ({at})' if at else ''}: {refused[:1].lower()}{refused[1:]}. "
+        "`start={'name': 1.0}` gives others."
     )
 
 

@@ -21,6 +21,7 @@ class Command(TyperCommand):
     """A command whose options are given once, unless they are lists."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments of the command; an option that is given twice is an error of usage."""
         for option, values in self._doubled(ctx, args).items():
             raise typer.BadParameter(
                 f"{option} was given {len(values)} times: {', '.join(values)}. Give one."
@@ -50,6 +51,8 @@ class Commands(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
+        """Run the command line, with errors of usage and of neglog as one line each."""
+
         def run() -> Any:
             return super(Commands, self).main(
                 args, prog_name, complete_var, False, windows_expand_args, **extra

@@ -102,7 +102,7 @@ class Validation:
         if score == "log":
             return self.scores
         if score not in self.by_name:
-            raise DataError(f"there is no held-out score {score!r}; ask `cross_validate` for it.")
+            raise DataError(f"there is no held-out score {score!r}; pass it in `scores` of `cross_validate`.")
         return self.by_name[score]
 
 

@@ -109,14 +109,12 @@ class BatchFit:
 
     def _known(self) -> tuple[Tensor, Tensor]:
         if self.covariance is None:
-            raise ModelError(
-                "this fit has no covariances; ask `mle_batch` for them with cov_type='observed'."
-            )
+            raise ModelError("this fit has no covariances; call `mle_batch` with cov_type='observed'.")
         parts = [site.transform.inv(self.params[site.name]) for site in self.sites]
         return torch.cat([part.reshape(len(self.nll), -1) for part in parts], 1), self.covariance
 
     def __getstate__(self) -> Any:
-        raise TypeError("a BatchFit is not pickled; save its tensors.")
+        raise TypeError("a BatchFit cannot be pickled; save its tensors.")
 
 
 def _cov_type(covariance: Any) -> str | None:

@@ -130,7 +130,7 @@ def _check_plain(layout: Layout) -> None:
     if any(call.weight.dim() != 1 or call.design.dim() != 2 for call in calls):
         raise _unfit(layout, "it has a vector-valued predictor")
     if any(site.begun for site in layout.objective.sites.values()):
-        raise _unfit(layout, "its sites begin at values that depend on `y`")
+        raise _unfit(layout, "its initial values depend on `y`")
 
 
 def _checked_density(layout: Layout, ends: Likelihoods, alone: list[Objective]) -> Any:
@@ -158,7 +158,7 @@ def _checked_density(layout: Layout, ends: Likelihoods, alone: list[Objective]) 
     wrong = counted & ~torch.isclose(together, expected, rtol=1e-9, equal_nan=True)
     if bool(wrong.any()):
         raise _unfit(
-            layout, "its likelihood is not one of linear predictors with fixed designs and of constants alone"
+            layout, "its likelihood depends on more than linear predictors with fixed designs and constants"
         )
     return at.sites[RESPONSE]["fn"]
 
@@ -181,9 +181,15 @@ def _kink(layout: Layout, density: Any) -> Kink | None:
         bool(((tilts - tilt).abs() < 1e-12).all()) and len(steepness.unique()) == 1 and not at.is_bounded
     )
     if not response.is_y:
-        raise _unfit(layout, "its absolute values are those of a function of `y`; pass that function as `y`")
+        raise _unfit(
+            layout, "it takes absolute values of a function of `y`; pass the values of that function as `y`"
+        )
     if predictors != [response.location] or not (constants == [scale] or known) or not straight:
-        raise _unfit(layout, "its absolute values need one linear predictor, one scale and nothing else")
+        raise _unfit(
+            layout,
+            "a density with absolute values may have one linear predictor and one scale, and no other "
+            "parameter",
+        )
     return Kink(float(steepness.reshape(-1)[0]), float(tilt), scale)
 
 

@@ -48,6 +48,7 @@ class Columns:
 
     @property
     def shared(self) -> bool:
+        """Whether all data sets have the same columns."""
         return self.values.dim() == 2
 
     def times(self, at: Tensor) -> Tensor:
@@ -78,6 +79,7 @@ class Columns:
         return self.products[id(other)]
 
     def take(self, index: Tensor | slice) -> Columns:
+        """The columns of the data sets at `index`."""
         return self if self.shared else Columns(self.values[index])
 
 
@@ -107,6 +109,7 @@ class Predictor:
         return (self.unit * other.unit)[:, None, None] * self.design.cross(rows, other.design)
 
     def take(self, index: Tensor | slice) -> Predictor:
+        """The predictor for the data sets at `index`."""
         offset = self.offset
         return replace(
             self,

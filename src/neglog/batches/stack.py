@@ -223,8 +223,8 @@ def _check_finite(name: str, value: Tensor, columns: int) -> None:
     if bool(wrong.any()):
         wrong = wrong.unflatten(-1, (-1, columns)).any(-1)
         raise DataError(
-            f"`{name}` is NaN or infinite in {int(wrong.sum())} rows, first in {_where(wrong)}; "
-            "drop or mend these rows, or give them the weight 0."
+            f"`{name}` is NaN or infinite in {int(wrong.sum())} rows, first in {_where(wrong)}; drop or "
+            "correct these rows, or give them the weight 0."
         )
 
 

@@ -75,7 +75,9 @@ def laplace_natural(fit: Fit, draws: int, seed: int) -> tuple[Tensor, Tensor, fl
     generator, made = _generator(seed), 0
     while len(noise) < draws:
         if made >= MAX_REJECTION_FACTOR * draws:
-            raise ModelError("a Normal around this fit is hardly inside the support of its parameters.")
+            raise ModelError(
+                "almost no draw of the Normal approximation is inside the support of the parameters."
+            )
         more = torch.randn((draws, objective.size), dtype=centre.dtype, generator=generator)
         inside = _inside(objective, centre + more @ factor.mT)
         noise, made = torch.cat([noise, more[inside]]), made + draws
@@ -95,8 +97,8 @@ def _check_entrywise(objective: Objective) -> None:
             transform = transform.base_transform
         if not site.is_real and transform.domain.event_dim:
             raise ModelError(
-                f"`{site.name}` lives in {site.fn.support}, where no Normal can be. Choose "
-                "`space='unconstrained'`."
+                f"`{site.name}` has the support {site.fn.support}, on which there is no Normal "
+                "distribution. Choose `space='unconstrained'`."
             )
 
 

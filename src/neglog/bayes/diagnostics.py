@@ -107,7 +107,9 @@ def complaints(
         found.append(f"`{name}` has {-worst:.0f} effective draws and needs {least}: raise `draws`")
     if bool(stats["reached_max_treedepth"].any()):
         count = int(stats["reached_max_treedepth"].sum())
-        found.append(f"{count} trajectories reached the largest tree depth: the draws are slow to move")
+        found.append(
+            f"{count} trajectories reached the largest tree depth: successive draws are strongly correlated"
+        )
     return tuple(found)
 
 

@@ -188,4 +188,4 @@ def _initial_value(density: Density, start: Tensor, seed: int) -> np.ndarray:
         value, gradient = density.evaluation(start)(z)
         if bool(torch.isfinite(value)) and bool(torch.isfinite(gradient).all()):
             return z.numpy()
-    raise ModelError(f"`{density.objective.name}` has no finite density near where it starts.")
+    raise ModelError(f"`{density.objective.name}` has no finite density near its initial values.")

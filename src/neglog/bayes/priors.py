@@ -123,6 +123,7 @@ def _moments(
         column = f" {columns[int(constant.nonzero()[0])]!r}" if columns else ""
         what = f"column{column} of `{name}`" if values.dim() == 2 else f"`{name}`"
         raise DataError(
-            f"{what} is the same in every row, so it has no unit for a prior. Say the prior yourself."
+            f"{what} is the same in every row, so its spread sets no scale for a prior. Give the prior "
+            "yourself, by `with_priors`."
         )
     return mean, spread

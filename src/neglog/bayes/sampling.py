@@ -91,7 +91,7 @@ class Posterior:
         return chains, draws
 
     def __getstate__(self) -> Any:
-        raise TypeError("a Posterior is not pickled; save what neglog.to_arviz makes of it.")
+        raise TypeError("a Posterior cannot be pickled; save the result of neglog.to_arviz(posterior).")
 
 
 @isolated
@@ -307,7 +307,7 @@ def _of_chains(objective: Objective, theta: Tensor, stats: Mapping[str, Tensor])
     draws = _draws(objective, theta)
     r_hat, ess = mixing(draws)
     wrong = complaints(draws, stats, r_hat, ess)
-    fine = "no divergences, R-hat and effective sample sizes as they should be"
+    fine = "no divergences, R-hat and effective sample sizes within their limits"
     return Posterior(
         model=objective.model,
         draws=draws,
@@ -333,11 +333,11 @@ def _of_normal(
         + (
             "near the posterior"
             if converged
-            else f"above {MOST_PARETO_K}, so far from it; take `method='nuts'`"
+            else f"above {MOST_PARETO_K}, so far from it; use `method='nuts'`"
         )
     )
     if outside:
-        words += f"; {outside:.1%} of the draws fell outside the support and were made again"
+        words += f"; {outside:.1%} of the draws fell outside the support and were drawn again"
     return Posterior(
         model=objective.model,
         draws=_draws(objective, theta[None]),

@@ -212,7 +212,7 @@ def compare(
     formula: FormulaText,
     also: Also = None,
     folds: Annotated[int, typer.Option(help="Into how many parts the rows are dealt.", min=2)] = 5,
-    seed: Annotated[int, typer.Option(help="Decides which row goes where.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random folds.", min=0)] = 0,
     weights: Weights = None,
     drop_missing: DropMissing = False,
     plot: Annotated[
@@ -234,7 +234,7 @@ def compare(
     gave it, in nats. The two are never in one ranking.
     """
     if plot is not None and no_plot:
-        raise typer.BadParameter("say either --plot or --no-plot.", param_hint="--no-plot")
+        raise typer.BadParameter("give --plot or --no-plot, not both.", param_hint="--no-plot")
     with _reporting():
         from neglog import reports
         from neglog.comparison import compare_models

@@ -6,7 +6,7 @@ import pandas as pd
 
 from neglog.arguments import written
 from neglog.calls import public
-from neglog.errors import DataError
+from neglog.errors import DataError, did_you_mean
 
 __all__ = ["load", "path"]
 
@@ -38,8 +38,9 @@ def path(name: str) -> Path:
     """
     files = {file.stem: file for file in sorted(Path(__file__).parent.glob("*.csv"))}
     if not isinstance(name, str) or name not in files:
+        near = did_you_mean(name, files) if isinstance(name, str) else ""
         raise DataError(
-            f"`name` must be one of the data sets {', '.join(files)}, not {written(name)}. Choose "
-            "one of them."
+            f"`name` must be one of the data sets {', '.join(files)}; it is {written(name)}. Choose "
+            f"one of them.{near}"
         )
     return files[name]

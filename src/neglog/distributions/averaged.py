@@ -17,7 +17,7 @@ from neglog.distributions.derived import about, mean_of, variance_of
 from neglog.distributions.family import tailed
 from neglog.distributions.quantiles import at_ends, interior, search_quantile, solve_quantile
 from neglog.distributions.shapes import broadcast_shapes
-from neglog.distributions.supports import ends
+from neglog.distributions.supports import check_probabilities, ends
 from neglog.distributions.tails import log_tails
 from neglog.errors import ModelError
 
@@ -59,14 +59,17 @@ class Averaged(TorchDistribution):
 
     @constraints.dependent_property
     def support(self) -> Any:
+        """The support of the response, the same at every draw."""
         return self.first.support
 
     @property
     def mean(self) -> Tensor:
+        """The mean over the draws of a row's means, in units of the response."""
         return mean_of(self.component).mean(0)
 
     @property
     def variance(self) -> Tensor:
+        """The mean over the draws of a row's variances, plus the variance of its means."""
         # That of a row given the parameters, on average, and that of its mean between draws of them.
         return variance_of(self.component).mean(0) + mean_of(self.component).var(0, correction=0)
 
@@ -97,8 +100,7 @@ class Averaged(TorchDistribution):
 
         Raises ``ValueError`` for a `value` outside 0 ≤ value ≤ 1.
         """
-        if not bool(((value >= 0) & (value <= 1)).all()):
-            raise ValueError(f"`icdf` needs probabilities between 0 and 1; it was given {value}.")
+        check_probabilities(value)
         unchecked = copy(self)
         unchecked.component = copy(self.component)
         unchecked.component._validate_args = False  # at an end of the support a density may be infinite
@@ -188,14 +190,17 @@ class Listed(TorchDistribution):
 
     @constraints.dependent_property
     def support(self) -> Any:
+        """The support of the response, the same in every entry."""
         return self.components[0].support
 
     @property
     def mean(self) -> Tensor:
+        """The mean of each entry, stacked along the first dimension."""
         return torch.stack([mean_of(each) for each in self.components])
 
     @property
     def variance(self) -> Tensor:
+        """The variance of each entry, stacked along the first dimension."""
         return torch.stack([variance_of(each) for each in self.components])
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -233,7 +238,7 @@ def quantile_of(fn: Any, q: Tensor) -> Tensor:
         ModelError: it has no distribution function, as vectors and classes without an order have none.
     """
     if fn.event_shape:
-        raise ModelError("the response is a vector, which has no quantiles; its components may have.")
+        raise ModelError("a response of vectors has no quantiles; each of its components has.")
     fn = tailed(fn)
     try:
         return fn.icdf(q)

@@ -16,6 +16,7 @@ from torch.distributions.utils import broadcast_all
 
 from neglog.distributions.shapes import broadcast_shapes, validation
 from neglog.distributions.special import log_of
+from neglog.distributions.supports import check_probabilities
 
 Parameter = Tensor | float
 
@@ -73,8 +74,8 @@ class Given:
 
         Raises ``ValueError`` for a `value` outside 0 ≤ value ≤ 1, unless validation is off.
         """
-        if self._validate_args and not bool(((value >= 0) & (value <= 1)).all()):
-            raise ValueError(f"`icdf` needs probabilities between 0 and 1; it was given {value}.")
+        if self._validate_args:
+            check_probabilities(value)
         return self._broadcast(self._quantile(value), value)
 
     def _framed(self: Any, function: Any, value: Tensor) -> Tensor:

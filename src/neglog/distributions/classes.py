@@ -54,6 +54,7 @@ class Categorical(dist.Categorical):
         return log_expit(logits.gather(-1, code)[..., 0] - torch.logsumexp(others, -1))
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws of the class, `(*sample_shape, *batch_shape)`, as floats."""
         return super().sample(sample_shape).to(self.logits.dtype)
 
 
@@ -113,6 +114,7 @@ class Ordered(Counts, Compound):
 
     @constraints.dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> Any:
+        """The classes 0, …, K - 1."""
         return constraints.integer_interval(0, self._most())
 
     def _most(self) -> int:
@@ -156,15 +158,18 @@ class Ordered(Counts, Compound):
 
     @property
     def mean(self) -> Tensor:
+        """The mean of the code of the class, Σ_k P(y > k)."""
         return self._beyond.sum(-1).expand(self.batch_shape)
 
     @property
     def variance(self) -> Tensor:
+        """The variance of the code of the class."""
         # E y² is the sum over k of ((k + 1)² - k²) P(y > k).
         odd = 2 * torch.arange(self._most(), dtype=self.cutpoints.dtype, device=self.cutpoints.device) + 1
         return ((odd * self._beyond).sum(-1) - self._beyond.sum(-1) ** 2).expand(self.batch_shape)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws of the class, `(*sample_shape, *batch_shape)`, as floats."""
         with torch.no_grad():
             beyond = self._beyond
             uniform = torch.rand(self._extended_shape(sample_shape), dtype=beyond.dtype, device=beyond.device)

@@ -377,6 +377,7 @@ class NegativeBinomial2(Counts, Univariate):
 
     @property
     def variance(self) -> Tensor:
+        """mean + dispersion · mean²."""
         return self.mean + self.dispersion * self.mean**2
 
     def _log_prob(self, value: Tensor) -> Tensor:
@@ -407,6 +408,7 @@ class NegativeBinomial2(Counts, Univariate):
         return (1 / dispersion, k + 1, 1 / shrunk, dispersion * mean / shrunk), more
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws `(*sample_shape, *batch_shape)`: Poisson counts whose rate is Gamma distributed."""
         shape = self._extended_shape(sample_shape)
         with torch.no_grad():
             size = (1 / self.dispersion).expand(shape)

@@ -162,7 +162,9 @@ def rule(fn: Any) -> tuple[Tensor, Tensor]:
     """
     low, high = _bounds(fn)
     if low.requires_grad or high.requires_grad:
-        raise ModelError("its support depends on a parameter, and the scores have no such expectation.")
+        raise ModelError(
+            "its support depends on a parameter, so its information is not an expectation of scores."
+        )
     with torch.no_grad():
         y, masses = _all_nodes(fn)
         kept = (masses > NEGLIGIBLE_PROBABILITY).flatten(1).any(1)
@@ -203,7 +205,7 @@ def _moment(fn: Any, name: str, of: Callable[[Tensor], Tensor]) -> Tensor:
 def _bounds(fn: Any) -> tuple[Tensor, Tensor]:
     """The ends of the support in the shape of the batch."""
     if fn.event_shape:
-        raise ModelError("it is a distribution of vectors; its components may have one.")
+        raise ModelError("it is a distribution of vectors.")
     low, high = (torch.as_tensor(end, dtype=torch.float64) for end in ends(fn.support))
     return low.expand(fn.batch_shape), high.expand(fn.batch_shape)
 
@@ -242,7 +244,9 @@ def _check_total(fn: Any, total: Tensor) -> None:
 def _counts(fn: Any, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """All counts that have a probability, `(M, ...)`, and their probabilities."""
     if not bool(torch.isfinite(low).all()):
-        raise ModelError(f"the support of `{type(fn).__name__}` has no smallest number to sum from.")
+        raise ModelError(
+            f"the support of `{type(fn).__name__}` has no smallest value from which a sum could start."
+        )
     counts, masses, total = [], [], torch.zeros_like(low)
     for start in range(0, MAX_COUNT_PROBABILITIES // max(1, low.numel()) + 1, SUMMED_COUNTS):
         steps = torch.arange(start, start + SUMMED_COUNTS, dtype=low.dtype)
@@ -258,7 +262,7 @@ def _counts(fn: Any, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         ):
             _check_total(fn, total)
             return torch.cat(counts), torch.cat(masses)
-    raise ModelError("the counts are too large, or spread over too many numbers, to be summed.")
+    raise ModelError("the counts are too large, or have too many values, for a sum over them.")
 
 
 def tails_of(fn: Any, value: Tensor) -> tuple[Tensor, Tensor]:

@@ -132,10 +132,12 @@ class ElasticNet(Univariate):
 
     @property
     def mean(self) -> Tensor:
+        """The location, in which the density is symmetric."""
         return self.location
 
     @property
     def variance(self) -> Tensor:
+        """The variance, in squared units of the location."""
         # With t = |d|, by parts: l1 + l2 E t = 2 / Z and l1 E t + l2 E t² = 1. Where l2 is small against l1²
         # both lose their digits, and E t² = Σ (-w)^k (2k + 2)! / (2^k k!) / (l1² Σ (-w)^k (2k - 1)!!).
         w = self.l2 / self.l1**2
@@ -151,6 +153,7 @@ class ElasticNet(Univariate):
         return torch.where(small, above / below / self.l1**2, (1 - self.l1 * first) / l2)
 
     def entropy(self) -> Tensor:
+        """The differential entropy, in nats."""
         # log Z + l1 E t + l2 E t² / 2, and l1 E t = 1 - l2 E t².
         return self.log_normaliser + 1 - 0.5 * self.l2 * self.variance
 

@@ -186,15 +186,18 @@ class Huber(Univariate):
 
     @property
     def mean(self) -> Tensor:
+        """The location, in which the density is symmetric."""
         return self.location
 
     @property
     def variance(self) -> Tensor:
+        """The variance, in squared units of y."""
         # ∫u² over the core is its mass less 2δ exp(-δ²/2); over the tails 2 exp(-δ²/2) (δ + 2/δ + 2/δ³).
         core, tails = _masses(self.delta)
         return self.scale**2 * (core + tails * (2 + 2 / self.delta**2)) / (core + tails)
 
     def entropy(self) -> Tensor:
+        """The differential entropy, in nats."""
         # log Z + E ρ; over the core ∫ρ is half of ∫u², over the tails exp(-δ²/2) (δ + 2/δ).
         core, tails = _masses(self.delta)
         return torch.log(self.scale * (core + tails)) + (0.5 * core + tails) / (core + tails)

@@ -72,10 +72,12 @@ class MarginalNormal(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
+        """The mean of all components, `(*batch_shape, D)`."""
         return self.base_dist.mean.expand(self.batch_shape + self.event_shape)
 
     @property
     def variance(self) -> Tensor:
+        """The variance of all components, `(*batch_shape, D)`."""
         return self.base_dist.variance.expand(self.batch_shape + self.event_shape)
 
 

@@ -55,7 +55,8 @@ class NormalMixture(Compound):
         if len(sizes) != 1 or sizes == {torch.Size()}:
             shapes = ", ".join(str(tuple(values.shape)) for values in (logits, means, sigmas))
             raise ValueError(
-                f"`logits`, `means` and `sigmas` must end in one number of components: {shapes}."
+                "`logits`, `means` and `sigmas` must have the same last dimension, the number of "
+                f"components; their shapes are {shapes}."
             )
         shape = broadcast_shapes(logits.shape, means.shape, sigmas.shape)
         super().__init__(shape[:-1], validate_args=validate_args)
@@ -95,10 +96,12 @@ class NormalMixture(Compound):
 
     @property
     def mean(self) -> Tensor:
+        """Σ_k probs_k · means_k."""
         return (self.probs * self.means).sum(-1).expand(self.batch_shape)
 
     @property
     def variance(self) -> Tensor:
+        """Σ_k probs_k (sigmas_k² + (means_k - mean)²)."""
         within = self.sigmas**2 + (self.means - self.mean.unsqueeze(-1)) ** 2
         return (self.probs * within).sum(-1).expand(self.batch_shape)
 
@@ -120,6 +123,10 @@ class NormalMixture(Compound):
         return at_ends(q, corrected(inner, value, self._tails(value), height), -math.inf, math.inf)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws `(*sample_shape, *batch_shape)`, differentiable by implicit reparametrisation.
+
+        Source: Figurnov, Mohamed & Mnih (2018), Implicit reparameterization gradients.
+        """
         shape = self._extended_shape(sample_shape)
         with torch.no_grad():
             probs = self.probs.expand(*self.batch_shape, -1)

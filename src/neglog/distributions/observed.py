@@ -21,9 +21,9 @@ from neglog.distributions.family import Family, register, tailed
 from neglog.distributions.quantiles import Line, at_ends, interior, search_quantile, solve_quantile
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import nowhere
-from neglog.distributions.supports import Bound, anywhere, ends
+from neglog.distributions.supports import Bound, anywhere, check_probabilities, ends
 from neglog.distributions.tails import log_tails
-from neglog.errors import ModelError
+from neglog.errors import DataError, ModelError
 
 _Tails = tuple[Tensor, Tensor]
 
@@ -47,21 +47,21 @@ class _Bounded(TorchDistribution):
         name = type(self).__name__
         if base_dist.event_shape:
             raise ModelError(
-                f"`{name}` needs a response of one number a row; `{type(base_dist).__name__}` draws "
+                f"`{name}` needs a response of one number for each row; `{type(base_dist).__name__}` draws "
                 f"{tuple(base_dist.event_shape)} of them."
             )
         if isinstance(base_dist, Censored):
             raise ModelError(
-                f"`{name}` is given a response that is already censored. Put `censored` outside: "
-                "censored(truncated(model)), with all bounds of one kind in one place."
+                f"`{name}` cannot be applied to a response that is already censored. Put `censored` "
+                "outside, as in censored(truncated(model)), and give all bounds of censoring to one "
+                "`censored`, all bounds of truncation to one `truncated`."
             )
         self.base_dist, self.family = base_dist, tailed(base_dist)
         self.lower, self.upper = (
             bound if isinstance(bound, Tensor) else torch.tensor(bound, dtype=_dtype(self.family))
             for bound in (lower, upper)
         )
-        if bool((torch.isnan(self.lower) | torch.isnan(self.upper) | (self.lower > self.upper)).any()):
-            raise ValueError(f"`{name}` needs lower <= upper; it was given {lower} and {upper}.")
+        _check_order(name, self.lower, self.upper)
         shape = broadcast_shapes(base_dist.batch_shape, self.lower.shape, self.upper.shape)
         super().__init__(shape, validate_args=validate_args)
 
@@ -152,6 +152,16 @@ class _Bounded(TorchDistribution):
         return low.expand(self.batch_shape), high.expand(self.batch_shape)
 
 
+def _check_order(name: str, lower: Tensor, upper: Tensor) -> None:
+    low, high = torch.broadcast_tensors(lower, upper)
+    wrong = ~(low <= high)
+    if bool(wrong.any()):
+        raise DataError(
+            f"`{name}` needs lower <= upper; it was given lower = {float(low[wrong][0]):g} and upper = "
+            f"{float(high[wrong][0]):g}."
+        )
+
+
 def _dtype(fn: Any) -> torch.dtype:
     """The dtype of a family's parameters, so that a number that is a bound does not change it."""
     dtypes = [parameter.dtype for parameter in getattr(fn, "_given", ())]
@@ -239,6 +249,7 @@ class Censored(_Bounded):
 
     @constraints.dependent_property(event_dim=0)
     def support(self) -> Any:
+        """The support of the latent response up to the bounds of each row, which are in it."""
         return _Reaching(self)
 
     def shows(self, value: Tensor) -> Tensor:
@@ -323,6 +334,7 @@ class Truncated(_Bounded):
 
     @constraints.dependent_property(event_dim=0)
     def support(self) -> Any:
+        """The support of the base distribution between the bounds of each row."""
         return _Within(self)
 
     @property
@@ -356,8 +368,8 @@ class Truncated(_Bounded):
     def icdf(self, value: Tensor) -> Tensor:
         """The quantile: the smallest value that is seen whose `cdf` is at least `value`."""
         q = torch.as_tensor(value)
-        if self._validate_args and not bool(((q >= 0) & (q <= 1)).all()):
-            raise ValueError(f"`icdf` needs probabilities between 0 and 1; it was given {value}.")
+        if self._validate_args:
+            check_probabilities(q)
         (low, high), (start, end) = self._ends(), self._edges()
         mass = log_between(self.family, start, end)
         q = q.to(mass.dtype).expand(broadcast_shapes(q.shape, self.batch_shape))

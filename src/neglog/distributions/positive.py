@@ -201,6 +201,7 @@ class InverseGaussian(_Positive, Univariate):
 
     @property
     def variance(self) -> Tensor:
+        """mean³ / shape."""
         return self.mean**3 / self.concentration
 
     def _log_prob(self, value: Tensor) -> Tensor:
@@ -255,6 +256,10 @@ class InverseGaussian(_Positive, Univariate):
         return torch.log(mean) - 0.5 * variance + torch.sqrt(variance) * z
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws `(*sample_shape, *batch_shape)`.
+
+        Source: Michael, Schucany & Haas (1976).
+        """
         # Michael, Schucany & Haas (1976): the smaller root of shape (x - mean)² / (mean² x) = chi², or mean²
         # over it; the root is written without the difference of near numbers.
         size = self._extended_shape(sample_shape)
@@ -294,6 +299,7 @@ class Weibull(Given, dist.Weibull):
 
     @property
     def variance(self) -> Tensor:
+        """scale² (Γ(1 + 2 / k) - Γ(1 + 1 / k)²), k the concentration."""
         # Γ(1 + 2a) - Γ(1 + a)² with a = 1 / k, without the difference of near numbers.
         a = self.concentration_reciprocal
         root = self.scale * torch.exp(torch.lgamma(1 + a))

@@ -88,7 +88,7 @@ def adaptive(integrand: Integrand, edges: Tensor, rule: Rule) -> tuple[Tensor, T
         if not bool(unsure.any()):
             break
         if len(mass) > MAX_PANELS:
-            raise ModelError("`rho` jumps or swings faster than a quadrature can follow. Smooth it.")
+            raise ModelError("`rho` jumps, or oscillates too fast for numerical integration. Smooth it.")
     return torch.cat([start, end[-1:]]), mass
 
 

@@ -25,7 +25,7 @@ from neglog.distributions.quadrature import (
     tanh_sinh,
 )
 from neglog.distributions.quantiles import at_ends, interior
-from neglog.errors import ModelError
+from neglog.errors import ModelError, reason_of
 
 Rho = Callable[[Tensor], Tensor]
 
@@ -226,14 +226,17 @@ class FromLoss(Univariate):
 
     @property
     def median(self) -> Tensor:
+        """The median, in units of y."""
         return self.location + self.scale * self.density.quantile(self.location.new_tensor(0.5))
 
     @property
     def mean(self) -> Tensor:
+        """The mean, in units of y."""
         return self.location + self.scale * self.density.mean
 
     @property
     def variance(self) -> Tensor:
+        """The variance, in squared units of y."""
         return self.scale**2 * self.density.variance
 
 
@@ -340,8 +343,8 @@ def _check_function(rho: Rho) -> None:
         alone = [rho(one.detach()) for one in u.reshape(-1)]
     except Exception as error:
         raise ModelError(
-            f"{_ELEMENTWISE}; it raises {type(error).__name__}: {error}. Write it with torch; for a loss "
-            "class of torch.nn, see losses.likelihood_of."
+            f"{_ELEMENTWISE}; it raises {type(error).__name__}: {reason_of(error)}. Write it with "
+            "torch; for a loss class of torch.nn, see losses.likelihood_of."
         ) from error
     _check_values(u, loss)
     _check_independence(loss, alone)
@@ -359,7 +362,8 @@ def _check_values(u: Tensor, loss: Any) -> None:
         else type(loss).__name__
     )
     raise ModelError(
-        f"{_ELEMENTWISE}; for float64 of shape (2, 3) it gives {came}. Reduce nothing, and keep to torch."
+        f"{_ELEMENTWISE}; called with float64 of shape (2, 3) it gives {came}. Use elementwise "
+        "functions of torch alone."
     )
 
 
@@ -367,18 +371,18 @@ def _check_independence(loss: Tensor, alone: list[Tensor]) -> None:
     """Refuse losses that depend on anything but their own residual, or not differentiably on that."""
     if any(one.requires_grad for one in alone):
         raise ModelError(
-            "`rho` depends on tensors that are trained, and its normaliser would not follow them. Detach "
-            "them, or write a model in which they are sites."
+            "`rho` depends on tensors that require gradients, and its normalising constant would not "
+            "follow their training. Detach them, or write a model in which they are sites."
         )
     if not loss.requires_grad:
         raise ModelError(
-            "`rho` has no gradient: it leaves torch on the way, or is constant. Write it with torch."
+            "`rho` has no gradient: it is constant, or computed outside torch. Write it with torch."
         )
     if not torch.allclose(
         torch.stack(alone), loss.detach().reshape(-1), rtol=1e-12, atol=1e-300, equal_nan=True
     ):
         raise ModelError(
-            f"{_ELEMENTWISE}; the loss of one residual here changes with the others, or from call to call."
+            f"{_ELEMENTWISE}; the loss of one residual depends on the others, or differs between calls."
         )
 
 
@@ -477,7 +481,9 @@ class _End:
                 "`models.student_t` is a robust loss that is."
             )
         if not math.isfinite(total):
-            raise ModelError("`rho` is NaN at residuals where its density counts. Write it without.")
+            raise ModelError(
+                "`rho` is NaN at residuals of positive density. Write it so that it is a number there."
+            )
         raise ModelError(
             f"`rho` grows like {self.growth:.4g} log|r| as r → {'-' if self.residual < 0 else '+'}∞: tails "
             "too heavy to normalise to 10 digits. Let it grow faster."
@@ -500,7 +506,7 @@ def _check_twice(rho: Rho, centre: float, peak: float, total: float, edges: Tens
     if not abs(again - total) <= NORMALISER_TOLERANCE * total:
         raise ModelError(
             f"`rho` could not be normalised to 10 digits: two quadratures give {total:.12g} and "
-            f"{again:.12g}. It may jump, or swing faster than they can follow."
+            f"{again:.12g}. It may jump, or oscillate too fast for numerical integration."
         )
 
 

@@ -307,9 +307,11 @@ class Logistic(Univariate):
         return location + scale * torch.logit(q)
 
     def entropy(self) -> Tensor:
+        """The differential entropy, log(scale) + 2, in nats."""
         return torch.log(self.scale) + 2
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws `(*sample_shape, *batch_shape)`, differentiable in location and scale."""
         shape = self._extended_shape(sample_shape)
         tiny = torch.finfo(self.location.dtype).tiny
         uniform = torch.rand(shape, dtype=self.location.dtype, device=self.location.device).clamp(min=tiny)
@@ -317,10 +319,12 @@ class Logistic(Univariate):
 
     @property
     def mean(self) -> Tensor:
+        """The location, in which the density is symmetric."""
         return self.location
 
     @property
     def variance(self) -> Tensor:
+        """π² scale² / 3."""
         return (math.pi * self.scale) ** 2 / 3
 
 
@@ -399,16 +403,20 @@ class AsymmetricLaplace(Univariate):
 
     @property
     def mean(self) -> Tensor:
+        """location + scale (1 / tau - 1 / (1 - tau))."""
         return self.location + self.scale * (1 / self.tau - 1 / (1 - self.tau))
 
     @property
     def variance(self) -> Tensor:
+        """scale² (1 / tau² + 1 / (1 - tau)²)."""
         return self.scale**2 * (1 / self.tau**2 + 1 / (1 - self.tau) ** 2)
 
     def entropy(self) -> Tensor:
+        """The differential entropy, 1 + log(scale / (tau (1 - tau))), in nats."""
         return 1 + torch.log(self.scale) - torch.log(self.tau) - torch.log1p(-self.tau)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws `(*sample_shape, *batch_shape)`, differentiable in location and scale."""
         # The difference of two independent exponentials with means scale / τ and scale / (1 - τ).
         shape = self._extended_shape(sample_shape)
         up, down = self.location.new_empty((2, *shape)).exponential_()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints
 
 from neglog.distributions.shapes import broadcast_shapes
+from neglog.errors import DataError
 
 Bound = Tensor | float
 
@@ -38,6 +39,20 @@ def anywhere(support: Any, like: Tensor) -> Tensor:
 
 def _discrete(support: Any) -> Tensor:
     return torch.tensor(bool(support.is_discrete))
+
+
+def check_probabilities(value: Tensor) -> None:
+    """Refuse arguments of `icdf` outside 0 ≤ value ≤ 1.
+
+    Raises:
+        DataError: one is, or is NaN.
+    """
+    wrong = ~((value >= 0) & (value <= 1))
+    if bool(wrong.any()):
+        raise DataError(
+            f"`icdf` needs probabilities between 0 and 1; {int(wrong.sum())} of {wrong.numel()} are not, the "
+            f"first of them {float(value[wrong][0]):g}."
+        )
 
 
 def filled(value: Tensor, known: Tensor, support: Any) -> Tensor:

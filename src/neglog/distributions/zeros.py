@@ -95,6 +95,7 @@ class ZeroInflated(Counts, Compound):
 
     @constraints.dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> Any:
+        """The support of the counts."""
         return self.base.support
 
     @property
@@ -104,10 +105,12 @@ class ZeroInflated(Counts, Compound):
 
     @property
     def mean(self) -> Tensor:
+        """(1 - π) times the mean of the counts, π the probability of an extra zero."""
         return (torch.sigmoid(-self.logit_zero) * self.base.mean).expand(self.batch_shape)
 
     @property
     def variance(self) -> Tensor:
+        """(1 - π) (variance + π · mean²) of the counts, π the probability of an extra zero."""
         inflation = torch.sigmoid(self.logit_zero) * self.base.mean**2
         return (torch.sigmoid(-self.logit_zero) * (self.base.variance + inflation)).expand(self.batch_shape)
 
@@ -127,6 +130,7 @@ class ZeroInflated(Counts, Compound):
         return self.base._most()
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws `(*sample_shape, *batch_shape)`."""
         with torch.no_grad():
             counts = self.base.expand(self.batch_shape).sample(sample_shape)
             return counts * (torch.rand(counts.shape, dtype=counts.dtype) >= self.zero)

@@ -59,8 +59,8 @@ def to_arviz(result: Fit | Posterior, *, draws: int = 500, seed: int = 0) -> Any
     """
     if not isinstance(result, Fit | Posterior):
         raise ModelError(
-            f"`to_arviz` takes a fit or a posterior; this is {type(result).__name__}. For what Pyro sampled "
-            "there is `from_pyro`."
+            f"`to_arviz` takes a fit or a posterior; it is {type(result).__name__}. For samples of Pyro "
+            "see `from_pyro`."
         )
     draws = whole("draws", draws)
     data_of(result) if isinstance(result, Fit) else None

@@ -347,8 +347,8 @@ def _check_sites(sites: Sites, samples: Mapping[str, Tensor]) -> None:
     latent = [name for name in _selected(sites, _is_latent) if name not in samples]
     if latent:
         raise ModelError(
-            f"the model has a latent site {latent[0]!r} of which there are no samples, so its observations "
-            "have no density."
+            f"the model has a latent site {latent[0]!r} without samples, so the density of its "
+            "observations is not known."
         )
     responses = _selected(sites, _is_response)
     if not responses.keys() - samples.keys():
@@ -357,9 +357,7 @@ def _check_sites(sites: Sites, samples: Mapping[str, Tensor]) -> None:
         )
     subsampled = list(_selected(responses, _is_subsampled))
     if subsampled:
-        raise ModelError(
-            f"the model sees a random part of the rows of {subsampled[0]!r}; let its plates have all."
-        )
+        raise ModelError(f"the model subsamples the rows of {subsampled[0]!r}; give its plates all rows.")
 
 
 def _selected(sites: Sites, condition: Callable[[Mapping[str, Any]], bool]) -> Sites:

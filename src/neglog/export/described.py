@@ -100,8 +100,8 @@ def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _check_bounds(handler: Any, keywords: Mapping[str, Any]) -> None:
     for name in sorted(set(keywords) & getattr(handler, "row_bounds", set())):
         raise ModelError(
-            f"the bound `{name}` is bound with `partial`, and a file cannot tell it from a keyword of the "
-            f"model. Give it to the handler: {handler.name}(model, {name}=...)."
+            f"the bound `{name}` is bound by functools.partial, and a file cannot distinguish it from a "
+            f"keyword of the model. Give it to the handler: {handler.name}(model, {name}=...)."
         )
 
 

@@ -77,8 +77,8 @@ def _check(coordinates: Coordinates, block: Block, call: Affine, theta: Tensor, 
         far = (middle * weight).abs().argmax()
         raise SingularDesignError(
             f"the column {names[int(far)]} of `{call.name}` is so far from 0 that float64 cannot evaluate "
-            f"it: terms of {whole:.1g} cancel down to a noise of {noise:.1g}. Subtract a constant from the "
-            "column, such as its mean."
+            f"it: terms of {whole:.1g} cancel and leave a rounding error of {noise:.1g}. Subtract a "
+            "constant from the column, such as its mean."
         )
 
 

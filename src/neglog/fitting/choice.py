@@ -153,7 +153,7 @@ def _check_solver(solver: Any, coordinates: Coordinates) -> None:
     if depends_on_mode(coordinates) and not isinstance(solver, Adam | SVI):
         raise ModelError(
             f"`{type(solver).__name__}` minimises one fixed function, and the loss of this network in "
-            "training mode is another one at each step: it has Dropout, BatchNorm or another layer that "
+            "training mode changes from step to step: it has Dropout, BatchNorm or another layer that "
             "draws random numbers or updates buffers. Use `Adam` or `SVI`, or put these layers alone in "
             "evaluation mode, as in `module.train(); module[1].eval()`."
         )
@@ -164,8 +164,9 @@ def _check_solver(solver: Any, coordinates: Coordinates) -> None:
         )
     if isinstance(solver, ProximalNewton) and not is_penalised(coordinates):
         raise DataError(
-            "`ProximalNewton` needs Laplace or ElasticNet priors, whose parameters are numbers, a density of "
-            "y without corners, and linear predictors; this model is another one. Leave `solver` out."
+            "`ProximalNewton` needs Laplace or ElasticNet priors, whose parameters are numbers, a density "
+            "of y without corners, and linear predictors; this model is not of this kind. Leave `solver` "
+            "out."
         )
 
 
@@ -173,7 +174,8 @@ def _of_lines(coordinates: Coordinates) -> Pinball:
     problem = pinball(coordinates)
     if problem is None:
         raise DataError(
-            "`InteriorPoint` needs a Laplace density of y, symmetric or not, at one linear predictor with a "
-            "fixed design, one scale, and flat priors; this model is another one. Leave `solver` out."
+            "`InteriorPoint` needs a Laplace density of y, symmetric or not, at one linear predictor with "
+            "a fixed design, one scale, and flat priors; this model is not of this kind. Leave `solver` "
+            "out."
         )
     return problem

@@ -102,8 +102,8 @@ def check_certain(objective: Objective) -> None:
             if nll <= MIN_RISE:
                 raise UnboundedLikelihoodError(
                     f"`{objective.name}` has no maximum: every `y` is {float(y[0]):g}, so the likelihood "
-                    f"rises for ever as `{call.name}` of Intercept → {REAL[shift > 0]}. Without another "
-                    f"response there is nothing to estimate; {_advice_for_certain(objective)}."
+                    f"keeps rising as `{call.name}` of Intercept → {REAL[shift > 0]}. The coefficients "
+                    f"cannot be estimated without a second value of `y`; {_advice_for_certain(objective)}."
                 )
 
 

@@ -154,7 +154,7 @@ class Fit:
         return guide
 
     def __getstate__(self) -> Any:
-        raise TypeError("a Fit is not pickled; save it with neglog.save.")
+        raise TypeError("a Fit cannot be pickled; save it with neglog.save.")
 
 
 @isolated
@@ -338,8 +338,9 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
         return replace(solution, converged=False, status=status)
     if runaway.both:
         raise SingularDesignError(
-            f"`{objective.name}` cannot tell its parameters apart: the likelihood is the same as {runaway}, "
-            f"and the other way. {why_alike(objective)}, or {objective.prior_advice}."
+            f"`{objective.name}` has parameters that are not identified: the likelihood is the same as "
+            f"{runaway}, and in the opposite direction. {why_alike(objective)}, or "
+            f"{objective.prior_advice}."
         )
     if not is_contradicted(coordinates, solution.z, runaway, runaway.direction):
         raise refusal(objective, runaway)
@@ -400,7 +401,7 @@ def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | Non
     params = {name: value.detach() for name, value in objective.params(theta).items()}
     if not all(bool(torch.isfinite(value).all()) for value in params.values()):
         raise UnboundedLikelihoodError(
-            f"`{objective.name}` ran off to infinity: {solution.status}. The likelihood may have no maximum; "
+            f"`{objective.name}` diverged: {solution.status}. The likelihood may have no maximum; "
             f"{objective.prior_advice}, or take a smaller learning rate."
         )
     nll, prior = end or objective.end(theta, solution.value if solution.exact else None)
@@ -435,7 +436,9 @@ def check_fit(fit: Any) -> Fit:
         ModelError: it is none.
     """
     if not isinstance(fit, Fit):
-        raise ModelError(f"this is asked of a fit of `mle` or `map_estimate`, not of {type(fit).__name__}.")
+        raise ModelError(
+            f"`fit` must be a result of `mle` or `map_estimate`, not of type {type(fit).__name__}."
+        )
     return fit
 
 
@@ -448,5 +451,7 @@ def data_of(fit: Fit) -> Data:
     """
     check_fit(fit)
     if fit.objective is None:
-        raise DataError("this fit was read from disk and has no data; fit again to ask this of it.")
+        raise DataError(
+            "this fit was read from disk, without the data that this computation needs; fit the model again."
+        )
     return fit.objective.data

@@ -125,7 +125,7 @@ def _remedy(site: Site) -> str:
         f"with_priors(model, {{{site.name!r}: dist.InverseGamma(2.0, 1.0)}})"
     )
     return (
-        "Sample both with `posterior`; or, for `map_estimate`, hold it at a known value: "
+        "Sample both with `posterior`; or, for `map_estimate`, fix it at a known value: "
         f"pyro.condition(model, {{{site.name!r}: {known}}}){prior if plain else ''}."
     )
 

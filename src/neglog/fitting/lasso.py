@@ -100,7 +100,7 @@ class LassoPath:
         return whole("i", i, -most - 1, most)
 
     def __getstate__(self) -> Any:
-        raise TypeError("a LassoPath is not pickled; save its tensors.")
+        raise TypeError("a LassoPath cannot be pickled; save its tensors.")
 
 
 @former_argument("n", "n_strengths")
@@ -221,8 +221,8 @@ def _check_grid(size: int, ratio: float, given: Tensor | None) -> None:
 def _grid(first: float, size: int, ratio: float) -> Tensor:
     if first == 0:
         raise DataError(
-            "every coefficient is at its prior's location whatever the strength: no column tells anything of "
-            "`y`. Leave the columns out, or look for what made `y` or `x` constant."
+            "every coefficient is at its prior's location whatever the strength: no column carries "
+            "information on `y`. Leave the columns out, or check whether `x` or `y` is constant."
         )
     return first * torch.logspace(0, math.log10(ratio), size, dtype=torch.float64)
 

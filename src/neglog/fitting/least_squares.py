@@ -32,10 +32,12 @@ class Line:
 
     @property
     def bias(self) -> str:
+        """The site of the intercept."""
         return f"{self.mean}.bias"
 
     @property
     def weight(self) -> str:
+        """The site of the coefficients."""
         return f"{self.mean}.weight"
 
     def sites(self, objective: Objective) -> set[str | None]:

@@ -63,7 +63,9 @@ def in_bounds(
         status = (
             f"the likelihood is largest at the border: it never falls as {spread} → 0, the limit in which "
         )
-        return replace(solution, converged=False, status=f"{status}every row is beyond its bound for certain")
+        return replace(
+            solution, converged=False, status=f"{status}every row is beyond its bound with probability 1"
+        )
     solution = existing(coordinates, solution)
     number, decides = beyond_bounds(coordinates, solution.z)
     if not number:
@@ -94,7 +96,7 @@ def minimised(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor
         return solver.minimise(watched, start, progress)
     except _RunsOut as out:
         z, value = limit(coordinates, start, out.z)
-        return Solution(z, value, False, "it runs to the border", watched.calls)
+        return Solution(z, value, False, "it diverges to the border", watched.calls)
 
 
 class _RunsOut(Exception):
@@ -206,8 +208,9 @@ def why_unbounded(objective: Objective) -> str:
     """The reason why a coefficient can run to infinity, and a remedy, to which others may be added."""
     if objective.law.truncates and objective.exacting:
         return (
-            "Far from its location a truncated density is exponential, which no finite one attains; of a "
-            "positive response, a power of `y`. Fit the model without `truncated`"
+            "Far from its location a truncated density approaches an exponential one (of a positive "
+            "response, a power of `y`), which no finite location attains. Fit the model without "
+            "`truncated`"
         )
     if is_censored_throughout(objective):
         return f"{CENSORED_THROUGHOUT} Give rows with an observed value"
@@ -221,14 +224,12 @@ def why_alike(objective: Objective) -> str:
     """The reason why parameters cannot be told apart, where one is known, and the first remedy."""
     if is_censored_throughout(objective):
         return f"{CENSORED_THROUGHOUT} Give rows with an observed value"
-    return (
-        "Leave one of these columns out, or hold one of these parameters at a known value by pyro.condition"
-    )
+    return "Leave one of these columns out, or fix one of these parameters at a known value by pyro.condition"
 
 
 CENSORED_THROUGHOUT = (
-    "Every row of `y` is censored: it is at a bound of its own or beyond, so the data tell on which side of "
-    "its bound each response is, and no response itself."
+    "Every row of `y` is censored: it is at a bound of its own or beyond, so the data have no exact "
+    "response, only the side of a bound on which each response is."
 )
 
 

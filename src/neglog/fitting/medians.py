@@ -39,10 +39,12 @@ class QuantileLine:
 
     @property
     def bias(self) -> str:
+        """The site of the intercept."""
         return f"{self.predictor}.bias"
 
     @property
     def weight(self) -> str:
+        """The site of the coefficients."""
         return f"{self.predictor}.weight"
 
 

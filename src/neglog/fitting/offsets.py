@@ -34,6 +34,7 @@ class Offset:
 
     @property
     def bias(self) -> str:
+        """The site of the intercept."""
         return f"{self.predictor}.bias"
 
     def removed(self, start: Mapping[str, Any] | None) -> tuple[Objective, Mapping[str, Any] | None]:

@@ -38,8 +38,8 @@ def check_prior_units(objective: Objective) -> None:
         return
     order = f"1e{math.floor(log_size(data.y) / math.log(10.0))}"
     raise DataError(
-        f"`y` has values of order {order}, which the priors of `{objective.name}` exclude: the loss is "
-        f"{held / objective.sample.data.count:.0e} nats a row, and its rounding hides the optimum. Fit it in "
-        f"another unit: pass y / {order}, or give priors in the unit of `y`, as by "
+        f"`y` has values of order {order}, which are far outside the priors of `{objective.name}`: the "
+        f"loss is {held / objective.sample.data.count:.0e} nats a row, and its rounding hides the "
+        f"optimum. Fit it in another unit: pass y / {order}, or give priors in the unit of `y`, as by "
         "with_priors(model, priors_for(model, x, y))."
     )

@@ -97,14 +97,10 @@ class Design:
         allowed = [*rest, *positive]
         for name in self.others:
             if name == location:
-                raise ModelError(
-                    f"`{name}` has two formulas: it is what `{self.formula}` describes. Drop one."
-                )
+                raise ModelError(f"`{name}` has two formulas: `{self.formula}` describes it too. Drop one.")
             if name not in allowed:
                 known = ", ".join(f"`{other}`" for other in allowed) or "none"
-                raise ModelError(
-                    f"the model has no predictor `{name}` to describe; besides `{location}` it has {known}."
-                )
+                raise ModelError(f"the model has no predictor `{name}`; besides `{location}` it has {known}.")
         return {location: self.main} | dict.fromkeys(rest, self.shared) | dict(self.others)
 
     def rows(self, table: pd.DataFrame, *, drop_missing: bool = False) -> tuple[pd.DataFrame, int]:

@@ -215,7 +215,7 @@ def _materialize(
             raise error.__cause__ from None
         reason = str(error).replace("\n", " ").rstrip(".")
         raise DataError(
-            f"the formula cannot be evaluated: {reason}. Mend the column or the expression."
+            f"the formula cannot be evaluated: {reason}. Correct the column or the expression."
         ) from None
     return pd.DataFrame(matrix), matrix.model_spec
 

@@ -107,6 +107,7 @@ def shifted(node: Any) -> tuple[Any, float]:
 
 
 def is_normal(number: float) -> bool:
+    """Whether a float is finite and not subnormal."""
     return math.isfinite(number) and abs(number) >= sys.float_info.min
 
 
@@ -126,29 +127,35 @@ def is_fixed(argument: Any, value: Tensor) -> bool:
 
 
 def all_floating(args: tuple[Any, ...]) -> bool:
+    """Whether all tensors among the arguments are of a floating-point dtype."""
     values = [value for value in values_of(args) if isinstance(value, Tensor)]
     return all(value.is_floating_point() for value in values)
 
 
 def is_like(argument: Any, value: Tensor) -> bool:
+    """Whether an argument is a node of the shape and dtype of a value."""
     return isinstance(argument, fx.Node) and kind_of(argument.meta["value"]) == kind_of(value)
 
 
 def is_scalar(argument: Any) -> bool:
+    """Whether an argument is a float, or a node of dimension 0."""
     return isinstance(argument, float) or (
         isinstance(argument, fx.Node) and argument.meta["value"].dim() == 0
     )
 
 
 def kind_of(value: Tensor) -> tuple[Any, ...]:
+    """The shape and dtype of a tensor."""
     return value.shape, value.dtype
 
 
 def layout_of(value: Tensor) -> tuple[Any, ...]:
+    """The shape, dtype and strides of a tensor."""
     return value.shape, value.dtype, value.stride()
 
 
 def may_not_be_replayed(target: Any) -> bool:
+    """Whether an operation draws random numbers or changes its arguments in place."""
     return isinstance(target, OpOverload) and (NOISY in target.tags or target._schema.is_mutable)
 
 
@@ -171,10 +178,12 @@ def varies(args: Any) -> bool:
 
 
 def values_of(args: Any) -> Any:
+    """The arguments with recorded values in place of nodes."""
     return map_arg(args, lambda node: node.meta["value"])
 
 
 def key_of(args: Any) -> Any:
+    """A hashable key of arguments, in which 1, 1.0 and True differ, and 0.0 and -0.0."""
     if isinstance(args, tuple | list):
         return tuple(key_of(a) for a in args)
     if isinstance(args, dict):
@@ -202,4 +211,5 @@ def plain_function(target: Any, args: Any, kwargs: Any, value: Any) -> Callable[
 
 
 def tensors_in(value: Any) -> list[Any]:
+    """The values of a sequence as a list; a single value as a list of one."""
     return list(value) if isinstance(value, tuple | list) else [value]

@@ -107,7 +107,7 @@ class _Recorder(TorchDispatchMode):
     def _constant(self, value: Tensor) -> Operation:
         beside = self.aliases.get(_memory(value), set()) if value.numel() else set()
         if any(self.known[other].varies for other in beside):
-            raise RuntimeError("a tensor came about out of sight")
+            raise RuntimeError("a tensor was created outside the recorded operations")
         self.note(value, Operation(CONSTANT, (value.detach(),)))
         return self.known[id(value)]
 

@@ -104,6 +104,7 @@ class Look:
 
     @property
     def affines(self) -> Sequence[Affine]:
+        """The linear predictors that the model evaluated."""
         return self.ran.affines
 
     @cached_property
@@ -180,6 +181,7 @@ def _look(
 
 
 def heads_of(calls: Sequence[Affine]) -> tuple[Head, ...]:
+    """The outputs of all linear predictors, as (name, output)."""
     return tuple((call.name, output) for call in calls for output in _outputs(call))
 
 

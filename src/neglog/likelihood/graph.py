@@ -161,7 +161,7 @@ def graph_of(cut: Cut, rows: Rows, look: Look | None = None) -> GraphRows | str:
     except Exception as error:  # whatever it is that torch cannot trace, the model itself can still be run
         return f"it cannot be traced: {error}"
     if not _holds(found, cut, ways):
-        return "its graph does not say what the model says"
+        return "its graph does not reproduce the values of the model"
     if key is not None:
         _SHELF.put(key, found)
     return found

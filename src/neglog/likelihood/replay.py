@@ -50,7 +50,7 @@ def replayed(
             for at, rows in ((z, parts), (z * (1 + CHECK_OFFSET) + CHECK_OFFSET, others or parts)):
                 found = evaluate(at, *(rows[i] for i in graph.used))
                 if not all(agree(a, b) for a, b in zip(found, function(at, *rows), strict=True)):
-                    return Replay(unlowered, eager, "its graph does not say what the model says")
+                    return Replay(unlowered, eager, "its graph does not reproduce the values of the model")
     except Exception as error:  # whatever it is that torch cannot trace, the model itself can still be run
         return Replay(unlowered, eager, f"it cannot be traced: {error}")
     return Replay(graph.function(compile), graph.used, graph=graph)

@@ -33,10 +33,12 @@ class Site:
 
     @property
     def size(self) -> int:
+        """The number of unconstrained coordinates."""
         return self.unconstrained.numel()
 
     @property
     def place(self) -> slice:
+        """The coordinates of the site in the unconstrained vector."""
         return slice(self.offset, self.offset + self.size)
 
     @property

@@ -106,7 +106,7 @@ def likelihood_of(loss: nn.Module | str, **settings: float) -> Likelihood:
             f"names of scikit-learn. {_HINTS.get(name, 'For one of your own see losses.as_likelihood.')}"
         )
     if settings:
-        raise ModelError(f"`{name}` has its settings inside; give {', '.join(settings)} to it.")
+        raise ModelError(f"`{name}` holds its own settings; give {', '.join(settings)} to its constructor.")
     reduction: Any = getattr(loss, "reduction", None)
     choice("reduction", reduction, get_args(Reduction))
     return replace(_CLASSES[type(loss)](loss), reduction=reduction)
@@ -115,9 +115,15 @@ def likelihood_of(loss: nn.Module | str, **settings: float) -> Likelihood:
 _HINTS = {
     "BCELoss": "It takes probabilities and cuts their logs off at -100; use BCEWithLogitsLoss on logits.",
     "NLLLoss": "It takes log-probabilities that need not add up; use CrossEntropyLoss on logits.",
-    "hinge": "exp(-loss), summed over the classes, depends on the prediction, so it is no likelihood.",
-    "HingeEmbeddingLoss": "It is no minus log of a density of the target.",
-    "MultiMarginLoss": "exp(-loss), summed over the classes, depends on the prediction: no likelihood.",
+    "hinge": (
+        "exp(-loss), summed over the classes, depends on the prediction, so the loss is not a negative "
+        "log-likelihood."
+    ),
+    "HingeEmbeddingLoss": "exp(-loss) is not proportional to a density of the target.",
+    "MultiMarginLoss": (
+        "exp(-loss), summed over the classes, depends on the prediction, so the loss is not a negative "
+        "log-likelihood."
+    ),
 }
 
 
@@ -127,7 +133,10 @@ def _taken(name: str, settings: Mapping[str, float]) -> dict[str, float]:
     if len(settings) == bool(needed) and set(settings) <= set(needed):
         return dict(zip(needed, settings.values(), strict=False))
     more = (
-        "scikit-learn's alpha sets delta anew from the residuals at every step, which is no one likelihood. "
+        (
+            "scikit-learn's alpha re-estimates delta from the residuals at every step, so there is no "
+            "single likelihood. "
+        )
         if name == "huber" and "alpha" in settings
         else ""
     )

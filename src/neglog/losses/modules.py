@@ -71,17 +71,19 @@ class LikelihoodLoss(nn.Module):
             or not set(given) <= set(self.asks)
         ):
             raise DataError(
-                f"{self!r} was given {len(rest)} more arguments and {sorted(named)}. {self._usage()}"
+                f"{self!r} takes {', '.join(self.asks) or 'nothing'} after the target; it was "
+                f"given {len(rest)} by position, and by name {', '.join(named) or 'none'}. {self._usage()}"
             )
         try:
             return self.nll(prediction, target, **given, **self.constants, reduction=self.reduction)
         except ModelError as error:  # a call without an argument; invalid values are a DataError
-            raise DataError(f"{self!r} was given too little. {self._usage()}") from error
+            raise DataError(f"{self!r} lacks an argument. {self._usage()}") from error
 
     def _usage(self) -> str:
         return f"Call loss({', '.join(('prediction', 'target', *self.asks))})."
 
     def extra_repr(self) -> str:
+        """The constants, for the `repr` of the module."""
         parts = [self.name, *(f"{key}={value:g}" for key, value in self.fixed.items())]
         return ", ".join(
             [*parts, *(f"learn={key!r}" for key in self.learned), f"reduction={self.reduction!r}"]
@@ -231,7 +233,7 @@ def _check_learnable(
     for key in learned:
         if key not in positive:
             raise ModelError(
-                f"`{name}` has no positive number {key!r} to learn; it has "
+                f"`{name}` has no positive constant {key!r} to learn; it has "
                 f"{', '.join(map(repr, positive)) or 'none'}."
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from numbers import Integral
 
+from neglog.arguments import shown
 from neglog.calls import public
 from neglog.errors import DataError
 from neglog.losses.shapes import finite, positive
@@ -89,8 +90,8 @@ def elastic_net_rates(sigma: float, alpha: float, l1_ratio: float, rows: int) ->
     share = finite("l1_ratio", l1_ratio)
     if not 0 < share <= 1:
         raise DataError(
-            f"`l1_ratio` must be above 0 and at most 1, not {share:g}. At 0 the prior is a Normal one, and "
-            "`ridge_alpha` is for it."
+            f"`l1_ratio` must be above 0 and at most 1, not {share:g}. At 0 the prior is Normal, "
+            "for which see `ridge_alpha`."
         )
     both = _count(rows) * positive("alpha", alpha) / positive("sigma", sigma) ** 2
     return both * share, both * (1 - share)
@@ -98,5 +99,7 @@ def elastic_net_rates(sigma: float, alpha: float, l1_ratio: float, rows: int) ->
 
 def _count(rows: int) -> int:
     if not isinstance(rows, Integral) or isinstance(rows, bool) or rows < 1:
-        raise DataError(f"`rows` must be a whole number of at least 1, not {rows!r}. Give the rows of X.")
+        raise DataError(
+            f"`rows` must be a whole number of at least 1, not {shown(rows)}. Give the rows of X."
+        )
     return int(rows)

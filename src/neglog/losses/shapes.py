@@ -96,7 +96,7 @@ def positive(name: str, value: object, needed: str = "a finite number") -> float
     """A number, refused unless positive and finite."""
     number = finite(name, value, needed)
     if number <= 0:
-        raise DataError(f"`{name}` must be above 0, not {number:g}. It is a scale: give its size.")
+        raise DataError(f"`{name}` must be above 0, not {number:g}. Give a positive number.")
     return number
 
 
@@ -105,7 +105,7 @@ def finite(name: str, value: object, needed: str = "a finite number") -> float:
     if not isinstance(value, Real) or isinstance(value, bool):
         raise DataError(f"`{name}` must be {needed}, not {type(value).__name__}. Convert it first.")
     if not math.isfinite(as_float(value)):
-        raise DataError(f"`{name}` must be {needed}, not {written(value)}. Look for what made it so.")
+        raise DataError(f"`{name}` must be {needed}, not {written(value)}. Check how it was computed.")
     return float(value)
 
 
@@ -118,7 +118,7 @@ def reduce(values: Tensor, reduction: Reduction) -> Tensor:
         return values.sum()
     if known and reduction == "mean":
         if values.numel() == 0:
-            raise DataError("`target` is empty, and nothing has no mean. Pass at least one row.")
+            raise DataError("`target` is empty, so its mean is not defined. Pass at least one row.")
         return values.mean()
     choices = ", ".join(f'"{choice}"' for choice in get_args(Reduction))
     raise DataError(f"`reduction` must be one of {choices}, not {written(reduction)}. Choose one of them.")

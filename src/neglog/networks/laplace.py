@@ -55,6 +55,7 @@ class LaplaceApproximation:
 
     @property
     def predictors(self) -> tuple[str, ...]:
+        """The names of the predictors, in the order of the outputs of `linearised`."""
         return self.network.names
 
     @isolated

@@ -124,7 +124,7 @@ def network_of(fit: Fit) -> Network:
     module = next((layer for layer in layers(objective.model) if hasattr(layer, "trainable")), None)
     if module is None:
         raise ModelError(
-            f"`{objective.name}` is no network (`on_features`); for other models see `covariance`, and "
+            f"`{objective.name}` is not a network of `on_features`; for other models see `covariance`, and "
             "`posterior` with method='laplace'."
         )
     theta = objective.theta(fit.params)
@@ -141,8 +141,8 @@ def network_of(fit: Fit) -> Network:
     )
     if not _reproduces(network, few, ran) or not objective.separable:
         raise ModelError(
-            f"`{objective.name}` is not a sum over rows of what linear predictors on the features of the "
-            "network say, so it has no such approximation."
+            f"`{objective.name}` has a log-likelihood that is not a sum over rows of functions of linear "
+            "predictors on the features of the network, so this approximation is not defined."
         )
     return network
 

@@ -116,16 +116,20 @@ class Diagonal:
     values: Tensor
 
     def spectrum(self) -> tuple[Tensor, Tensor]:
+        """The precisions of weights with flat priors, and the sum of the log precisions of all others."""
         rest = self.precisions[~self.flat]
         return self.precisions[self.flat], rest.log().sum()
 
     def squared_norm(self) -> float:
+        """The sum of squares of the weights with flat priors."""
         return float(self.values[self.flat].square().sum())
 
     def regularised(self, precision: float) -> Diagonal:
+        """The same with `precision` added to the weights with flat priors."""
         return replace(self, precisions=_positive(self.precisions + precision * self.flat, self.names))
 
     def covariance(self, jacobian: Tensor) -> Tensor:
+        """The covariance `(N, O, O)` of outputs with the Jacobian `(N, O, W)` in the weights."""
         return (jacobian / self.precisions) @ jacobian.mT
 
 
@@ -147,19 +151,24 @@ class Kronecker:
 
     @property
     def flat(self) -> Tensor:
+        """Which weights have flat priors, `(W,)`: all of a layer or none."""
         return torch.full((self.rates.numel(),), self.free)
 
     def spectrum(self) -> tuple[Tensor, Tensor]:
+        """The precisions of weights with flat priors, and the sum of the log precisions of all others."""
         rates = self.rates.reshape(-1)
         return (rates, rates.new_zeros(())) if self.free else (rates[:0], rates.log().sum())
 
     def squared_norm(self) -> float:
+        """The sum of squares of the weights with flat priors."""
         return float(self.values.square().sum()) if self.free else 0.0
 
     def regularised(self, precision: float) -> Kronecker:
+        """The same with `precision` added to the weights with flat priors."""
         return replace(self, rates=_positive(self.rates + precision * self.free, self.names))
 
     def covariance(self, jacobian: Tensor) -> Tensor:
+        """The covariance `(N, O, O)` of outputs with the Jacobian `(N, O, W)` in the weights."""
         rows, outputs, _ = jacobian.shape
         (down, across), bias = self.rates.shape, len(self.names) == 2
         weight = jacobian[..., : down * (across - bias)].reshape(rows, outputs, down, across - bias)

@@ -122,6 +122,7 @@ class Objective:
 
     @property
     def rows(self) -> int:
+        """The number of rows."""
         return self.data.rows
 
     @property
@@ -521,6 +522,7 @@ class Objective:
 
 
 def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:
+    """The symmetric Hessian from a gradient `(P,)`, by one backward pass for each entry."""
     rows = []
     for component in gradient:
         if component.requires_grad:

@@ -116,8 +116,10 @@ def check_spread(
     end = (
         "spread goes to 0 and the likelihood has no maximum"
         if not is_held()
-        else "spread falls until the prior of its logarithm holds it: the posterior has its mode below the "
-        "rounding of `y`, beyond the range of float64"
+        else (
+            "spread falls until the prior of its logarithm stops it: the mode of the posterior has a "
+            "spread below the rounding of `y`, which float64 cannot resolve"
+        )
     )
     scale = scale_site()
     known = f", or a known scale: pyro.condition(model, {{{scale!r}: torch.tensor(1.0)}})" if scale else ""

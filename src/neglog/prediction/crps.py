@@ -47,7 +47,9 @@ def crps(fn: Any, y: Tensor) -> Tensor:
     Sources: Matheson & Winkler (1976); Gneiting & Raftery (2007), Strictly proper scoring rules, section 4.2.
     """
     if fn.event_shape or not family_of(getattr(fn, "first", fn)).ordered:
-        raise ModelError("the CRPS is for numbers; vectors and classes without an order have the log score.")
+        raise ModelError(
+            "the CRPS needs a response of numbers; vectors and unordered classes have the log score."
+        )
     fn, y = tailed(fn), y.expand(broadcast_shapes(y.shape, fn.batch_shape))
     with torch.no_grad():
         try:
@@ -110,7 +112,7 @@ def _sum(fn: Any, y: Tensor) -> Tensor:
         low, below = low + SUMMED_COUNTS, lower[-1]
         if bool((1 - below < NEGLIGIBLE_TAIL).all()):
             return total + (y - low).clamp(min=0)  # where F is 1 and k < y
-    raise ModelError("the counts spread over too many numbers to sum their CRPS; take the log score.")
+    raise ModelError("the counts have too many values for the sum that gives their CRPS; use the log score.")
 
 
 def _by_draws(fn: Any, y: Tensor) -> Tensor:

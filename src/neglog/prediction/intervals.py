@@ -173,9 +173,7 @@ def _wald(fit: Fit, data: Data, level: float, matrix: Tensor) -> dict[str, Tenso
     with torch.no_grad():
         mean = rows.mean(theta)
     if not bool(torch.isfinite(mean).all()):
-        raise ModelError(
-            f"the mean of `{rows.name}` does not exist at these estimates; ask for kind='outcome'."
-        )
+        raise ModelError(f"the mean of `{rows.name}` does not exist at these estimates; use kind='outcome'.")
     scale = matrix.diagonal().clamp(min=0).sqrt()
     slopes = _checked_slopes(rows.mean, theta, scale)
     error = _standard_errors(slopes, matrix)
@@ -214,7 +212,9 @@ class _Rows:
     def mean(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Tensor:
         fn = self.response(theta, etas)
         if fn.event_shape:
-            raise ModelError(f"`{self.name}` has a response of vectors, whose means have no intervals here.")
+            raise ModelError(
+                f"`{self.name}` has a response of vectors; intervals of its mean are not available."
+            )
         return mean_of(fn).expand(fn.batch_shape)
 
     def etas(self, theta: Tensor) -> dict[str, Tensor]:
@@ -305,12 +305,12 @@ def _of_draws(
     """The means at the draws of a posterior, between their quantiles."""
     response = predict(fit, x, draws=draws, **keywords)
     if response.event_shape:
-        raise ModelError("a response of vectors has means without intervals here.")
+        raise ModelError("intervals of the mean of a response of vectors are not available.")
     means = mean_of(response.component)
     if means.shape[-1] == 0:
         return dict.fromkeys(("estimate", "std_error", "lower", "upper"), means.new_empty(0))
     if not bool(torch.isfinite(means).all()):
-        raise ModelError("the mean does not exist at every draw of the posterior; ask for kind='outcome'.")
+        raise ModelError("the mean does not exist at every draw of the posterior; use kind='outcome'.")
     lower, upper = torch.quantile(
         means, torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=means.dtype), 0
     )

@@ -125,9 +125,7 @@ def new_rows(
     check_keywords(caller, keywords, needed, "the fit")
     missing = sorted(set(needed) - set(keywords))
     if missing:
-        raise DataError(
-            f"the rows that were fitted had `{missing[0]}`; give it for the rows of this `x` too."
-        )
+        raise DataError(f"the model was fitted with `{missing[0]}`; give it for the rows of this `x` too.")
     common_labels({"x": x} | dict(keywords))
     x = current_names(model, x, "x") if isinstance(x, Mapping) else x
     designs, names = prepare_designs(x, dtype=dtype, columns=columns or None)
@@ -171,7 +169,7 @@ def _thinned(posterior: Posterior, draws: int | None) -> dict[str, Tensor]:
     if draws is None:
         return flat
     if whole("draws", draws) > every:
-        raise ModelError(f"`draws` is {draws} and the posterior has {every}; ask for no more than these.")
+        raise ModelError(f"`draws` is {draws} and the posterior has {every} draws; use no more than these.")
     chosen = torch.arange(draws) * every // draws
     return {name: values[chosen] for name, values in flat.items()}
 

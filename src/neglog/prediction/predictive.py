@@ -118,15 +118,15 @@ def posterior_predictive(posterior: Posterior, x: Any = None, *, seed: int = 0, 
     """
     if not isinstance(posterior, Posterior):
         raise ModelError(
-            f"`posterior_predictive` is of a posterior, not of {type(posterior).__name__}; of a fit there is "
-            "`predict`, and its `sample`."
+            f"`posterior` must be a result of `neglog.posterior`, not of type {type(posterior).__name__}; "
+            "for a fit use `predict(fit, x).sample()`."
         )
     objective = posterior.objective
     data = objective.data
     if x is not None:
         data = new_rows(objective.model, data.columns, data.keywords, x, keywords, posterior_predictive)
     if x is None and keywords:
-        raise DataError(f"{sorted(keywords)} belong to the rows of an `x`; give both, or none.")
+        raise DataError(f"{sorted(keywords)} need the `x` of the same rows; give both, or none.")
     chains, draws = posterior.shape
     flat = {name: values.flatten(0, 1) for name, values in posterior.draws.items()}
     found = responses(objective.model, data, flat, seed)

@@ -13,7 +13,7 @@ from neglog.bayes.sampling import Posterior
 from neglog.data import check_response, prepare
 from neglog.distributions.averaged import quantile_of
 from neglog.distributions.family import events_of
-from neglog.errors import DataError, ModelError
+from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.prediction.crps import crps
@@ -89,7 +89,7 @@ def scores(
     check_response(data, response.support, shape, model_name(fit.model))
     if bool(torch.isnan(data.y).any()):
         row = int(torch.isnan(data.y).reshape(data.rows, -1).any(1).nonzero()[0])
-        raise DataError(f"`y` of row {row} is not known, so it has no score {kind!r}; leave the row out.")
+        raise DataError(f"`y` of row {row} is missing, so it has no score {kind!r}; leave the row out.")
     with torch.no_grad():
         return score_of(response, data.y, kind)
 
@@ -128,7 +128,9 @@ def parsed(kind: str) -> tuple[str, float]:
         listed = ", ".join(
             f'"{each}@{DEFAULT_LEVELS[each]}"' if each in DEFAULT_LEVELS else f'"{each}"' for each in SCORES
         )
-        raise ModelError(f"there is no score {shown(kind)}; there are {listed}.")
+        raise ModelError(
+            f"there is no score {shown(kind)}; there are {listed}.{did_you_mean(str(kind), SCORES)}"
+        )
     try:
         value = float(level) if at else DEFAULT_LEVELS.get(name, 0.5)
     except ValueError:
@@ -144,6 +146,6 @@ def _brier(response: Any, y: Tensor) -> Tensor:
         each = [response.log_prob(torch.full_like(y, float(k))).exp() - (y == k).to(y) for k in events]
         return torch.stack(each).square().sum(0)
     raise ModelError(
-        f"the Brier score is for probabilities of classes, and `{type(base).__name__}` draws none; take "
-        "'crps'."
+        f"the Brier score needs a response of classes, and `{type(base).__name__}` is not a distribution of "
+        "classes. Use 'crps'."
     )

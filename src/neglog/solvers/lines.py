@@ -44,10 +44,12 @@ class Lines:
 
     @property
     def size(self) -> int:
+        """The number of coefficients."""
         return self.transform.shape[1]
 
     @property
     def rows(self) -> int:
+        """The number of rows."""
         return len(self.y)
 
     @cached_property

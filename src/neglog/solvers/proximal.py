@@ -51,10 +51,12 @@ class Penalised(Protocol):
     rows: int
 
     @property
-    def smooth(self) -> Problem: ...
+    def smooth(self) -> Problem:
+        """The smooth part of the objective."""
 
     @property
-    def penalty(self) -> Penalty: ...
+    def penalty(self) -> Penalty:
+        """The penalty with corners."""
 
     def sample(self) -> Penalised | None:
         """The same of a part of the rows, where these are very many; else None."""

@@ -23,11 +23,14 @@ class Problem(Protocol):
     size: int
     rows: int
 
-    def value(self, z: Tensor) -> float: ...
+    def value(self, z: Tensor) -> float:
+        """The objective at `z`, in nats."""
 
-    def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]: ...
+    def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
+        """The objective at `z` and its gradient `(P,)`."""
 
-    def hessian(self, z: Tensor) -> Tensor: ...
+    def hessian(self, z: Tensor) -> Tensor:
+        """The Hessian `(P, P)` of the objective at `z`."""
 
     def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
         """The value, the gradient `(K,)` and the Hessian `(K, K)`, of one walk over the rows."""

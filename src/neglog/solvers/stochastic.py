@@ -21,7 +21,8 @@ class MaybeKinked(Problem, Protocol):
     """A problem that says whether its loss has corners, and is told when gradient steps are taken."""
 
     @property
-    def kinked(self) -> bool: ...
+    def kinked(self) -> bool:
+        """Whether the objective has corners."""
 
     @property
     def trained(self) -> bool:

@@ -131,7 +131,7 @@ def covariance(
     if cov_type == "bootstrap":
         if is_network(fit):
             raise ModelError(
-                "refits of a network have other features, so cov_type='bootstrap' is not for it."
+                "each refit of a network has other features, so cov_type='bootstrap' is not defined for it."
             )
         table = bootstrap(fit, draws, groups=groups, seed=seed).covariance()
         index = labels_of(fit, optimum(fit)[0].objective)
@@ -170,10 +170,10 @@ def _check_request(cov_type: str, groups: Any) -> None:
     choice("cov_type", cov_type, get_args(CovType))
     if groups is not None and cov_type not in ("cluster", "bootstrap"):
         raise DataError(
-            f"cov_type={cov_type!r} has no use for `groups`; ask for cov_type='cluster' or leave them out."
+            f"cov_type={cov_type!r} does not use `groups`; use cov_type='cluster', or leave `groups` out."
         )
     if groups is None and cov_type == "cluster":
-        raise DataError("cov_type='cluster' needs `groups`: what rows belong together, one entry a row.")
+        raise DataError("cov_type='cluster' needs `groups`: the group of each row, one entry a row.")
 
 
 def _labelled(matrix: np.ndarray, index: pd.MultiIndex, cov_type: str) -> pd.DataFrame:
@@ -277,8 +277,8 @@ def _single_block(coordinates: Coordinates) -> Block:
     blocks = coordinates.blocks
     if not coordinates.cut or len(blocks) != 1 or blocks[0].basis is None or blocks[0].output is not None:
         raise ModelError(
-            "HC2 and HC3 need leverages, which a model has with one linear predictor of one output; this one "
-            "is another. Use 'HC1'."
+            "HC2 and HC3 need leverages, which are defined for models with one linear predictor of one "
+            "output alone. Use 'HC1'."
         )
     return blocks[0]
 

@@ -266,7 +266,7 @@ def _check_likelihood(*fits: Fit) -> None:
         if not all(site.masked for site in fit.objective.sites.values()):
             raise ModelError("a test of likelihoods needs fits of `mle`, and this one has priors.")
         if not fit.converged:
-            raise ModelError(f"there is nothing to test without an optimum: {fit.status}.")
+            raise ModelError(f"a fit without a certified optimum cannot be tested: {fit.status}.")
 
 
 def _check_same_rows(first: Fit, second: Fit) -> None:
@@ -295,7 +295,8 @@ def _predictor(fit: Fit, coordinates: Coordinates, predictor: str | None) -> str
     if predictor is None:
         if len(calls) != 1:
             raise ModelError(
-                f"`predictor` must say which of {', '.join(calls + constants)} the columns are for."
+                f"`predictor` must name the one of {', '.join(calls + constants)} to which the columns are "
+                "added."
             )
         return calls[0]
     text("predictor", predictor)

@@ -323,7 +323,7 @@ def _kinked_information(coordinates: Coordinates, z: Tensor) -> Tensor:
     at = coordinates.objective.corner
     if at is not None and at.is_bounded:
         kind = "truncated" if at.is_truncated else "censored"
-        raise ModelError(f"a {kind} response with corners has no information of its own; bootstrap it.")
+        raise ModelError(f"a {kind} response with corners has no expected information here; bootstrap it.")
     problem = Cornered.of(coordinates)
     hessian = problem.signed(problem.residuals(z).sign()).hessian(z)
     expected, located = torch.zeros_like(hessian), torch.zeros_like(z).bool()

@@ -130,4 +130,6 @@ class Profile:
                 at = low[0] - low[1] * (high[0] - low[0]) / (high[1] - low[1])
             if at in (low[0], high[0]):
                 return side * at
-        raise ModelError(f"the profile of {self.name} is too rough to find its end; use interval='wald'.")
+        raise ModelError(
+            f"the profile of {self.name} is not smooth enough to find its end; use interval='wald'."
+        )

@@ -89,7 +89,8 @@ class Bootstrap:
         tail = (1 - level) / 2
         if len(self.draws) * tail < 1:
             raise ModelError(
-                f"{len(self.draws)} draws say nothing of the outer {tail:g}; ask for more or a lower `level`."
+                f"{len(self.draws)} draws are too few for a tail probability of {tail:g}; use more "
+                "`draws`, or a lower `level`."
             )
         shares = np.tile(np.array([[tail], [1 - tail]]), len(self.draws.columns))
         estimate = _estimates(self.fit)
@@ -118,7 +119,7 @@ class Bootstrap:
         """The shares `(2, K)` of the draws between which BCa intervals reach."""
         if self.kind != "rows":
             raise ModelError(
-                f"a BCa interval needs resampled rows, and these draws are of kind {self.kind!r}; ask for "
+                f"interval kind='bca' needs resampled rows, and these draws are of kind {self.kind!r}; use "
                 "kind='percentile' or 'basic'."
             )
         values = self.draws.to_numpy()
@@ -126,7 +127,7 @@ class Bootstrap:
         if not np.all((below > 0) & (below < 1)):
             stuck = self.draws.columns[int(np.argmin((below > 0) & (below < 1)))]
             raise ModelError(
-                f"all draws of {stuck} are on one side of its estimate, so its bias has no correction."
+                f"all draws of {stuck} are on one side of its estimate, so its bias correction is infinite."
             )
         pulls, weights = influence(self.fit).to_numpy(), data_of(self.fit).weights
         masses = np.ones(len(pulls)) if weights is None else weights.numpy()
@@ -138,7 +139,7 @@ class Bootstrap:
         return _normal_cdf(centre + reach / (1 - acceleration * reach))
 
     def __getstate__(self) -> Any:
-        raise TypeError("a Bootstrap is not pickled; save its `draws`.")
+        raise TypeError("a Bootstrap cannot be pickled; save its `draws`.")
 
 
 @isolated
@@ -204,11 +205,13 @@ def bootstrap(
     found, converged, reason = _refitted(fit, samples, solver)
     missed = int((~converged).sum())
     if missed > draws - 2:
-        raise ModelError(f"{missed} of {draws} draws have no optimum{reason}, so there is nothing to see.")
+        raise ModelError(
+            f"{missed} of {draws} draws have no optimum{reason}, so there is no bootstrap distribution."
+        )
     if missed:
         warn(
-            f"`bootstrap` leaves out {missed} of {draws} draws without a certified optimum{reason}; what is "
-            "left is of the others alone. kind='weights' keeps every row in.",
+            f"`bootstrap` leaves out {missed} of {draws} draws without a certified optimum{reason}; the "
+            "results describe the others alone. kind='weights' keeps every row in each draw.",
             ConvergenceWarning,
         )
     table = tabulated(fit, {name: value[converged] for name, value in found.items()})
@@ -225,11 +228,11 @@ def _validated_data(fit: Fit, draws: int, kind: str, seed: int) -> Data:
     assert fit.objective is not None
     if not all(site.masked for site in fit.objective.sites.values()):
         raise ModelError(
-            "`bootstrap` needs a fit of maximum likelihood, and this one has priors: refits of a posterior "
-            "mode do not say how far it is from the truth. Use the posterior, or `mle`."
+            "`bootstrap` needs a fit of maximum likelihood, and this one has priors: the spread of its "
+            "refits does not include the bias towards the priors. Use the posterior, or `mle`."
         )
     if not fit.converged:
-        raise ModelError(f"there is nothing to bootstrap without an optimum: {fit.status}.")
+        raise ModelError(f"a fit without a certified optimum cannot be bootstrapped: {fit.status}.")
     choice("kind", kind, ("rows", "weights", "parametric"))
     whole("draws", draws, 2)
     seed_of(seed)
@@ -244,7 +247,7 @@ def _validated_data(fit: Fit, draws: int, kind: str, seed: int) -> Data:
 
 def _group_numbers_of(groups: Any, data: Data, kind: str) -> np.ndarray:
     if kind == "parametric":
-        raise DataError("kind='parametric' draws every y by itself, as the model says; leave `groups` out.")
+        raise DataError("kind='parametric' draws every y independently; leave `groups` out.")
     return group_numbers(groups, data)
 
 
@@ -265,7 +268,7 @@ def group_numbers(groups: Any, data: Data) -> np.ndarray:
     if (codes < 0).any():
         raise DataError(f"`groups` is missing in row {data.row(int(np.argmax(codes < 0)))}.")
     if len(names) < 2:
-        raise DataError("`groups` has a single group, and how groups vary cannot be seen from one.")
+        raise DataError("`groups` has a single group, so the variation between groups cannot be estimated.")
     return codes
 
 

@@ -145,8 +145,8 @@ def _profiled(fit: Fit, level: float) -> tuple[pd.DataFrame, list[str]]:
     objective = coordinates.objective
     if coordinates.kinked or not all(site.masked for site in objective.sites.values()):
         raise ModelError(
-            "a profile interval is of a likelihood that is smooth, and this loss has corners or priors; use "
-            "interval='wald', or `bootstrap`."
+            "profile intervals need a smooth likelihood without priors, and this loss has corners or "
+            "priors; use interval='wald', or `bootstrap`."
         )
     root = inverse_root(coordinates, information(coordinates, z))
     reach = float(normal_quantile(0.5 + level / 2))
@@ -179,8 +179,8 @@ def _ends(
     """
     if not alone(site) and site.size != 1:
         raise ModelError(
-            f"the numbers of `{site.name}` are bound to each other, so they have no profiles one by one; use "
-            "interval='wald'."
+            f"the numbers of `{site.name}` constrain each other, so that none of them has a profile of its "
+            "own; use interval='wald'."
         )
     place = site.place.start + (number if alone(site) else 0)
     profile = Profile(coordinates, z, root, place, f"`{label[0]}` {label[1]}".rstrip())
