@@ -48,7 +48,9 @@ class LiteralProblem(MaybeKinked, Protocol):
     """A problem that can also be run as the Pyro model that it came from."""
 
     @property
-    def literal(self) -> Literal: ...
+    def literal(self) -> Literal:
+        """The Pyro model that the problem came from."""
+        ...
 
 
 @public
