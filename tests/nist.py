@@ -5,6 +5,7 @@ The numbers stand in cases/nist.json: <https://www.itl.nist.gov/div898/strd/>.
 
 import json
 import math
+from functools import cache
 from pathlib import Path
 
 import mpmath
@@ -105,6 +106,7 @@ def curve(mean, size, density=dist.Normal):
     return model
 
 
+@cache
 def nonlinear(name):
     """Model, design and response of a case; Nelson's is the log of its response."""
     case = NONLINEAR[name]

@@ -14,7 +14,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from table import TABLE
+from table import STRUCTURES, TABLE, fitted
 from torch import Tensor
 
 import neglog
@@ -56,12 +56,12 @@ def equal(first: Any, second: Any) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", models.__all__)
-@pytest.mark.parametrize("how", [mle, map_estimate])
+@pytest.mark.parametrize(
+    ("how", "name"), [(mle, name) for name in models.__all__] + [(map_estimate, name) for name in STRUCTURES]
+)
 def test_every_model_comes_back_to_the_last_bit(tmp_path: Path, name: str, how: Any) -> None:
-    x, y = TABLE[name].sample(60, 2)
-    keywords = TABLE[name].keywords(60)
-    fit = how(TABLE[name].model, x, y, **keywords)
+    (x, _), keywords = TABLE[name].sample(), TABLE[name].keywords()
+    fit = fitted(name, how)
     again = export.load(export.save(fit, tmp_path / "deep" / "model"))
     assert isinstance(again, Fit)
     assert again.objective is None

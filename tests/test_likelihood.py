@@ -8,7 +8,7 @@ import torch
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide.initialization import init_to_value
 from sklearn.linear_model import Lasso, Ridge
-from table import TABLE, eta, random_params, sample
+from table import TABLE, eta, fitted, random_params, sample
 
 from neglog import (
     flat,
@@ -57,7 +57,7 @@ def test_svi_loss_is_the_nll_at_random_parameters(name, seed):
 @LAW
 def test_svi_loss_is_the_nll_at_the_optimum(name):
     model, (x, y) = TABLE[name], TABLE[name].sample()
-    fit = mle(model.model, x, y, **model.keywords())
+    fit = fitted(name)
     assert fit.nll == pytest.approx(model.hand_written(fit.params, x, y).item(), rel=EXACT)
     assert fit.nll == pytest.approx(-model.scipy(fit.params, x, y).sum(), rel=EXACT)
     assert fit.loss == fit.nll
@@ -70,7 +70,7 @@ def test_svi_loss_is_the_nll_at_the_optimum(name):
 @LAW
 def test_map_loss_is_the_nll_minus_the_log_prior(name):
     model, (x, y) = TABLE[name], TABLE[name].sample()
-    fit = map_estimate(model.model, x, y, **model.keywords())
+    fit = fitted(name, map_estimate)
     given = pyro.condition(model.model, dict(fit.params))
     trace = pyro.poutine.trace(given).get_trace(x, y, **model.keywords())
     log_prior = trace.log_prob_sum(lambda site, _: site in fit.params).item()

@@ -7,13 +7,13 @@ import pyro
 import pytest
 import torch
 from table import TABLE
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from neglog import distributions as dist
 from neglog import flat
 from neglog.data import prepare
 from neglog.distributions.partials import Law
 from neglog.distributions.special import log_excess, remainder, stirling_remainder
+from neglog.graphs.graph import trace
 from neglog.objective.objective import Objective
 
 EXACT = 2e-11
@@ -261,7 +261,7 @@ def test_second_derivatives_of_every_model_can_be_traced_to_a_graph(name):
 
     theta = objective.initial + 0.1
     with pyro.validation_enabled(False):
-        graph = make_fx(curvature)(theta)
+        graph = trace(curvature, theta, [], fixed=True).function()
         torch.testing.assert_close(graph(theta + 0.05), curvature(theta + 0.05))
 
 

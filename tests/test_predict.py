@@ -1,12 +1,13 @@
 """Prediction: the doubt about parameters, intervals and quantiles, beside closed forms and statsmodels."""
 
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
+import table
 import torch
 from table import TABLE
 
@@ -44,10 +45,8 @@ def normal(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@cache
 def fitted(name):
-    (x, y), keywords = TABLE[name].sample(), TABLE[name].keywords()
-    return mle(TABLE[name].model, x, y, **keywords), x, y, keywords
+    return table.fitted(name), *TABLE[name].sample(), TABLE[name].keywords()
 
 
 # The mixture over draws of the parameters.
