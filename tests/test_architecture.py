@@ -7,9 +7,12 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pyro.distributions as dist
 import pytest
+import torch
 
 import neglog
+import neglog.distributions
 
 SOURCE = Path(neglog.__file__).parent
 
@@ -49,6 +52,99 @@ def test_the_map_has_every_package():
         assert sorted(found[at : at + len(layer)]) == layer
         at += len(layer)
     assert at == len(found)
+
+
+RECORDS = ("distributions/", "likelihood/structure.py", "observation.py")
+"""Where classes of distributions may be told apart: the records of families, the structure of a model, and
+the handlers that put one distribution around another. Everything else asks those."""
+NAMES = ("predictors.py", "layers.py", "wellformed.py", "labels.py")
+"""Where names of sites and predictors have a meaning: where they are given, declared, checked and shown."""
+SPELLINGS = {"log_", "logit_", "_cholesky", ".weight", ".bias", "variance", "scale", "location"}
+KINDS_OF_OTHERS = {("usage.py", "NoArgsIsHelpError")}
+"""Classes of other libraries that are told by their names, since releases define them in different places."""
+
+
+def laws():
+    """The names of the classes of distributions: neglog's, Pyro's and torch's."""
+    every = [module for key, module in sys.modules.items() if key.startswith("neglog.distributions")]
+    found = [value for module in (dist, torch.distributions, *every) for value in vars(module).values()]
+    kinds = (value for value in found if isinstance(value, type))
+    laws = {kind for kind in kinds if issubclass(kind, torch.distributions.Distribution)}
+    return {kind.__name__ for kind in laws} - {"Distribution", "TorchDistribution", "TorchDistributionMixin"}
+
+
+def words(node):
+    """The names and the string constants in an expression."""
+    for each in ast.walk(node):
+        if isinstance(each, ast.Name | ast.Attribute):
+            yield each.id if isinstance(each, ast.Name) else each.attr
+        elif isinstance(each, ast.Constant) and isinstance(each.value, str):
+            yield each.value
+
+
+def tells_class(node, laws):
+    """Whether an expression tells classes of distributions apart: by class, or by the name of a class."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return node.func.id in ("isinstance", "issubclass") and bool(set(words(node.args[1])) & laws)
+    if isinstance(node, ast.MatchClass):
+        return bool(set(words(node.cls)) & laws)
+    if not isinstance(node, ast.Compare):
+        return False
+    sides = (node.left, *node.comparators)
+    of_class = any(isinstance(side, ast.Name | ast.Attribute) and set(words(side)) & laws for side in sides)
+    named = (isinstance(side, ast.Attribute) and side.attr in ("__name__", "__qualname__") for side in sides)
+    strings = (each for side in sides for each in ast.walk(side) if isinstance(each, ast.Constant))
+    return of_class or (any(named) and any(isinstance(each.value, str) for each in strings))
+
+
+def tells_spelling(node):
+    """Whether an expression tests how the name of a site or a predictor is spelled."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        tests = node.func.attr in ("startswith", "endswith", "removeprefix", "removesuffix")
+        return tests and bool(set(words(node.args[0])) & SPELLINGS)
+    if isinstance(node, ast.Compare):
+        return isinstance(node.left, ast.Constant) and node.left.value in SPELLINGS
+    return False
+
+
+def looks(source, laws, file=""):
+    """The lines of a source at which classes of distributions or spellings of names are told apart."""
+    for node in ast.walk(ast.parse(source)):
+        known = isinstance(node, ast.Compare) and any((file, word) in KINDS_OF_OTHERS for word in words(node))
+        if not known and not file.startswith(RECORDS) and tells_class(node, laws):
+            yield node.lineno
+        if file not in NAMES and tells_spelling(node):
+            yield node.lineno
+
+
+def test_classes_and_spellings_are_told_apart_in_the_records_alone():
+    """A response written with another class, or with other names, takes the same road."""
+    found = {
+        f"{file.relative_to(SOURCE).as_posix()}:{line}"
+        for file in sorted(SOURCE.rglob("*.py"))
+        for line in looks(file.read_text(encoding="utf-8"), laws(), file.relative_to(SOURCE).as_posix())
+    }
+    assert found == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "isinstance(fn, dist.Laplace)",
+        "issubclass(objective.family, Ordered | Categorical)",
+        "type(fn) is Normal",
+        "response.family is not Normal",
+        'type(handler).__name__ in ("_Flat", "_WithPriors")',
+        'kind.__name__ == "Normal"',
+        'site.endswith("_cholesky")',
+        'name.startswith("log_")',
+        '"variance" in name',
+        "match fn:\n    case dist.Normal():\n        pass",
+    ],
+)
+def test_each_way_to_tell_classes_apart_is_found(source):
+    assert list(looks(source, laws())) != []
+    assert list(looks("isinstance(x, Tensor) and name == site.name and kind.__name__ == name", laws())) == []
 
 
 def test_solvers_know_no_site():

@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -77,7 +78,7 @@ def flag(name: str, value: Any) -> bool:
     Raises:
         ModelError: the value is neither.
     """
-    if not isinstance(value, bool) and type(value).__name__ != "bool":  # NumPy's type has the same name
+    if not isinstance(value, bool | np.bool_):
         raise ModelError(f"`{name}` must be True or False; it is {shown(value)}.")
     return bool(value)
 

@@ -394,7 +394,7 @@ def _above(moves: Mapping[str, float], least: float) -> tuple[str, ...]:
 def _coefficients(objective: Objective, call: Affine, name: str, moves: Tensor) -> dict[str, float]:
     """The coefficients of a site of a predictor, by how much they move the predictor of an average row."""
     columns, sizes = ["Intercept"], torch.ones(1)
-    if name.endswith(".weight"):
+    if name == f"{call.name}.weight":
         columns, sizes = objective.column_names(call), call.design.square().mean(dim=0).sqrt()
     outputs = objective.output_names(call)
     labels = [f"`{output}` of {column}" for output in outputs for column in columns]

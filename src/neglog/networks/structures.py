@@ -36,11 +36,10 @@ def priors_of(network: Network) -> Priors:
     """The curvatures of a network's log priors at its fit; negative ones are replaced by 0."""
     objective, theta = network.objective, network.theta.clone().requires_grad_()
     flat, places = torch.zeros(len(theta)).bool(), network.places(network.constants)
+    biases = {f"{call.name}.bias" for call in objective.calls}
     for name in network.weights:
         site = objective.sites[name]
-        flat[site.place] = (
-            site.masked and not name.endswith(".bias") if name in network.heads else site.masked
-        )
+        flat[site.place] = site.masked and not (name in network.heads and name in biases)
     prior = objective.take(slice(0, 2)).at(theta).prior()
     curvature, constants = (
         torch.zeros_like(theta).detach(),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neglog.distributions.averaged import Averaged, quantile_of
+from neglog.distributions.averaged import quantile_of
 from neglog.distributions.derived import mean_of
 from neglog.distributions.family import family_of, parameters_of, tailed
 from neglog.distributions.quadrature import gauss_legendre, nodes_of
@@ -81,7 +81,7 @@ def _integral(fn: Any, y: Tensor) -> Tensor:
     """Gauss's rule on panels between quantiles, of F² before y and of (1 - F)² after it."""
     shares = torch.tensor(PANEL_QUANTILES, dtype=y.dtype).reshape(-1, *(1 for _ in y.shape))
     quantiles = quantile_of(fn, shares).expand(len(PANEL_QUANTILES), *y.shape)
-    parts = 1 if isinstance(fn, Averaged) else PANELS_PER_QUANTILE
+    parts = 1 if getattr(fn, "has_smooth_cdf", False) else PANELS_PER_QUANTILE
     inner = [quantiles[:-1] + part / parts * quantiles.diff(dim=0) for part in range(parts)]
     edges = torch.cat([*inner, quantiles[-1:], y[None]]).sort(0).values
     total = torch.zeros_like(y)
