@@ -161,6 +161,13 @@ def test_one_mapping_of_designs_serves_all_models_of_a_comparison():
     assert "with a head for `sigma`" in table.loc["gaussian", "replaces"]
 
 
+def test_a_condition_which_knows_own_names_alone_is_told_them():
+    x, y, _ = data("gaussian")
+    held = pyro.condition(models.gaussian, {"location.bias": torch.tensor(0.0, dtype=torch.float64)})
+    with pytest.raises(ModelError, match=r"called 'mean\.bias'"):
+        mle(held, x, y)
+
+
 def test_modules_of_a_network_are_named_so_too():
     net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh()).double()
     other = neglog.on_features(models.gaussian, {"location": net})

@@ -102,7 +102,7 @@ def test_a_condition_on_another_site_or_shape_is_refused(held, match):
 
 
 def test_a_condition_on_a_former_name_says_the_current_one():
-    with pytest.raises(ModelError, match=r"'median\.bias'.* is now 'location\.bias'"):
+    with pytest.raises(ModelError, match=r"'median\.bias'.* is called 'location\.bias'"):
         mle(pyro.condition(models.laplace, {"median.bias": number(0.0)}), X, Y)
 
 

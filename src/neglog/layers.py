@@ -109,6 +109,11 @@ def design_names(model: Callable[..., Any], named: Collection[Any]) -> Mapping[s
     return {**former_names(model), **called, **spread}
 
 
+def site_names(model: Callable[..., Any]) -> Mapping[str, str]:
+    """Every other name of a predictor or a constant -> its own, as they begin the names of sites."""
+    return {**former_names(model), **_declared(model, "also_called")}
+
+
 def replaced(names: Mapping[str, str], named: Mapping[str, Value]) -> dict[str, Value]:
     """The mapping, keyed by predictors or by their sites, with current names in the place of other ones.
 
@@ -143,7 +148,7 @@ def current_names(
     """
     former = former_names(model)
     of_designs = argument in ("x", "module")
-    names = design_names(model, named) if of_designs else {**former, **_declared(model, "also_called")}
+    names = design_names(model, named) if of_designs else site_names(model)
     keys = {key.partition(".")[0] for key in named if isinstance(key, str)}
     if names.keys().isdisjoint(keys):
         return named

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from neglog.errors import ModelError, did_you_mean
 from neglog.handlers import Model
-from neglog.layers import former_names, layers, replaced
+from neglog.layers import layers, replaced, site_names
 from neglog.predictors import RESPONSE, ROWS
 
 Sites = Mapping[str, dict[str, Any]]
@@ -71,8 +71,8 @@ def check_conditions(model: Model, name: str, sites: Sites, complete: bool = Tru
             if site in sites:
                 _check_shape(name, site, value, sites[site]["fn"].shape())
             elif complete and site != RESPONSE:
-                current, *_ = replaced(former_names(model), {site: value})
-                near = f" It is now {current!r}." if current != site else did_you_mean(site, sites)
+                current, *_ = replaced(site_names(model), {site: value})
+                near = f" It is called {current!r}." if current != site else did_you_mean(site, sites)
                 raise ModelError(
                     f"`pyro.condition` holds {site!r}, which `{name}` does not sample.{near} Its sites are "
                     f"{', '.join(map(repr, sites))}."
