@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import neglog
@@ -31,9 +32,10 @@ COMPLEX = {
 LARGE = {"objective/objective.py Objective"}
 
 
+@cache
 def trees():
-    for file in sorted(SOURCE.rglob("*.py")):
-        yield file.relative_to(SOURCE).as_posix(), ast.parse(file.read_text(encoding="utf-8"))
+    files = sorted(SOURCE.rglob("*.py"))
+    return [(f.relative_to(SOURCE).as_posix(), ast.parse(f.read_text(encoding="utf-8"))) for f in files]
 
 
 def complexity(function):

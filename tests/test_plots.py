@@ -1,7 +1,5 @@
 """Pictures: what is drawn is what was predicted, and nothing global is touched."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -159,8 +157,3 @@ def test_a_picture_is_written(engel: Learned, fits: dict[str, Fit], tmp_path: Pa
 def test_without_a_fit_there_is_no_picture(engel: Learned) -> None:
     with pytest.raises(DataError, match="there is no fit to draw"):
         picture_of_table({}, engel.design, engel.table)
-
-
-def test_pyplot_and_its_global_state_stay_away() -> None:
-    code = "import sys, neglog.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
