@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
+from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
 from neglog.distributions.shapes import broadcast_shapes, validation
@@ -111,6 +112,31 @@ class Univariate(Given, TorchDistribution):
         super(Univariate, new).__init__(batch_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
+
+
+class Located(Univariate):
+    """A distribution of real numbers with a `location`, drawn through its quantile function."""
+
+    support = constraints.real
+    has_rsample = True
+
+    location: Tensor
+
+    @property
+    def loc(self) -> Tensor:
+        """The location under torch's name."""
+        return self.location
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws `(*sample_shape, *batch_shape)` through the quantile function, differentiable as it is."""
+        shape = self._extended_shape(sample_shape)
+        tiny = torch.finfo(self.location.dtype).tiny
+        uniform = torch.rand(shape, dtype=self.location.dtype, device=self.location.device)
+        quantiles: Tensor = self._quantile(uniform.clamp(min=tiny))
+        return quantiles
+
+    def _quantile(self, q: Tensor) -> Tensor:
+        raise TypeError("a subclass defines its quantile function")
 
 
 class Compound(Given, TorchDistribution):

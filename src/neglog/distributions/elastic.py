@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.calls import public
-from neglog.distributions.base import Parameter, Univariate
+from neglog.distributions.base import Located, Parameter
 from neglog.distributions.corners import Corner
 from neglog.distributions.family import Family, register
 from neglog.distributions.quantiles import at_ends, corrected, interior
@@ -19,7 +19,7 @@ from neglog.distributions.special import log1m_exp, log_of, log_tail_integral
 
 
 @public
-class ElasticNet(Univariate):
+class ElasticNet(Located):
     """ElasticNet(location, l1, l2): minus its log is the penalty of the elastic net.
 
     Density: exp(-l1 |d| - l2 d² / 2) / Z with d = y - location, the product of Laplace(location, 1 / l1) and
@@ -42,10 +42,7 @@ class ElasticNet(Univariate):
         "l1": constraints.positive,
         "l2": constraints.nonnegative,
     }
-    support = constraints.real
-    has_rsample = True
 
-    location: Tensor
     l1: Tensor
     l2: Tensor
 
@@ -53,11 +50,6 @@ class ElasticNet(Univariate):
         self, location: Parameter, l1: Parameter, l2: Parameter, *, validate_args: bool | None = None
     ) -> None:
         super().__init__(location, l1, l2, validate_args=validate_args)
-
-    @property
-    def loc(self) -> Tensor:
-        """The location under torch's name."""
-        return self.location
 
     @property
     def log_normaliser(self) -> Tensor:
@@ -122,13 +114,6 @@ class ElasticNet(Univariate):
             if bool(done.all()):
                 break
         return distance
-
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-        """Draws through the quantile function, so that they have derivatives in all three parameters."""
-        shape = self._extended_shape(sample_shape)
-        tiny = torch.finfo(self.location.dtype).tiny
-        uniform = torch.rand(shape, dtype=self.location.dtype, device=self.location.device)
-        return self._quantile(uniform.clamp(min=tiny))
 
     @property
     def mean(self) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.calls import public
-from neglog.distributions.base import Parameter, Univariate, as_tensors
+from neglog.distributions.base import Located, Parameter, as_tensors
 from neglog.distributions.family import Family, register
 from neglog.distributions.location import location_scale
 from neglog.distributions.quantiles import at_ends, interior
@@ -78,7 +78,7 @@ _HUBER = location_scale(
 
 
 @public
-class Huber(Univariate):
+class Huber(Located):
     """Huber(location, scale, delta): minus its log is Huber's loss.
 
     Density: exp(-ρ((y - location) / scale)) / Z with ρ(u) = u² / 2 for |u| ≤ δ and δ (|u| - δ / 2) beyond,
@@ -101,10 +101,7 @@ class Huber(Univariate):
         "scale": constraints.positive,
         "delta": constraints.positive,
     }
-    support = constraints.real
-    has_rsample = True
 
-    location: Tensor
     scale: Tensor
     delta: Tensor
 
@@ -112,11 +109,6 @@ class Huber(Univariate):
         self, location: Parameter, scale: Parameter, delta: Parameter, *, validate_args: bool | None = None
     ) -> None:
         super().__init__(location, scale, delta, validate_args=validate_args)
-
-    @property
-    def loc(self) -> Tensor:
-        """The location under torch's name."""
-        return self.location
 
     @property
     def knots(self) -> tuple[Tensor, Tensor]:
@@ -171,13 +163,6 @@ class Huber(Univariate):
         rank = (mass - edge) / _ROOT_TWO_PI + ndtr(-delta)
         u = torch.where(outside, tail, torch.special.ndtri(torch.where(outside, 0.5, rank)))
         return location + scale * at_ends(q, torch.where(below, u, -u), -math.inf, math.inf)
-
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-        """Draws through the quantile function, so that they have derivatives in all three parameters."""
-        shape = self._extended_shape(sample_shape)
-        tiny = torch.finfo(self.location.dtype).tiny
-        uniform = torch.rand(shape, dtype=self.location.dtype, device=self.location.device)
-        return self._quantile(uniform.clamp(min=tiny))
 
     @property
     def mixture_weights(self) -> tuple[Tensor, Tensor]:

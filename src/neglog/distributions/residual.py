@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.calls import public
-from neglog.distributions.base import Parameter, Univariate
+from neglog.distributions.base import Located, Parameter
 from neglog.distributions.corners import Corner
 from neglog.distributions.family import Family, register
 from neglog.distributions.quadrature import (
@@ -146,7 +146,7 @@ class _Tails(torch.autograd.Function):
 
 
 @public
-class FromLoss(Univariate):
+class FromLoss(Located):
     """FromLoss(location, scale, density): minus its log is a loss of one's own.
 
     Density: exp(-ρ((y - location) / scale)) / (scale Z), with ρ and Z in `density`, which is
@@ -165,11 +165,8 @@ class FromLoss(Univariate):
     """
 
     arg_constraints: Mapping[str, Any] = {"location": constraints.real, "scale": constraints.positive}
-    support = constraints.real
-    has_rsample = True
     tail_accuracy = 1e-10
 
-    location: Tensor
     scale: Tensor
 
     def __init__(
@@ -188,11 +185,6 @@ class FromLoss(Univariate):
         new = super().expand(batch_shape, _instance)
         new.density = self.density
         return new
-
-    @property
-    def loc(self) -> Tensor:
-        """The location under torch's name."""
-        return self.location
 
     def _units(self, value: Tensor) -> Tensor:
         location, scale = self._given

@@ -13,7 +13,7 @@ from torch.distributions import constraints
 
 from neglog.calls import public
 from neglog.distributions import information
-from neglog.distributions.base import Given, Parameter, Univariate, as_tensors
+from neglog.distributions.base import Given, Located, Parameter, as_tensors
 from neglog.distributions.corners import Corner, alike
 from neglog.distributions.family import Family, Standard, register
 from neglog.distributions.intervals import log_normal_interval
@@ -260,7 +260,7 @@ _LOGISTIC = location_scale(
 
 
 @public
-class Logistic(Univariate):
+class Logistic(Located):
     """Logistic(location, scale): the noise of the latent variable behind the logit model.
 
     Density: exp(-z) / (scale (1 + exp(-z))²), z = (y - location) / scale.
@@ -275,19 +275,11 @@ class Logistic(Univariate):
     """
 
     arg_constraints: Mapping[str, Any] = {"location": constraints.real, "scale": constraints.positive}
-    support = constraints.real
-    has_rsample = True
 
-    location: Tensor
     scale: Tensor
 
     def __init__(self, location: Parameter, scale: Parameter, *, validate_args: bool | None = None) -> None:
         super().__init__(location, scale, validate_args=validate_args)
-
-    @property
-    def loc(self) -> Tensor:
-        """The location under torch's name."""
-        return self.location
 
     def _log_prob(self, value: Tensor) -> Tensor:
         return _LOGISTIC(value, *self._given)
@@ -309,13 +301,6 @@ class Logistic(Univariate):
     def entropy(self) -> Tensor:
         """The differential entropy, log(scale) + 2, in nats."""
         return torch.log(self.scale) + 2
-
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-        """Draws `(*sample_shape, *batch_shape)`, differentiable in location and scale."""
-        shape = self._extended_shape(sample_shape)
-        tiny = torch.finfo(self.location.dtype).tiny
-        uniform = torch.rand(shape, dtype=self.location.dtype, device=self.location.device).clamp(min=tiny)
-        return self.location + self.scale * torch.logit(uniform)
 
     @property
     def mean(self) -> Tensor:
@@ -340,7 +325,7 @@ register(
 
 
 @public
-class AsymmetricLaplace(Univariate):
+class AsymmetricLaplace(Located):
     """AsymmetricLaplace(location, scale, tau): minus its log is the pinball loss.
 
     Density: τ (1 - τ) / scale · exp(-pinball((y - location) / scale)), pinball(u) = u (τ - 1[u < 0]).
@@ -361,10 +346,7 @@ class AsymmetricLaplace(Univariate):
         "scale": constraints.positive,
         "tau": constraints.interval(0, 1),
     }
-    support = constraints.real
-    has_rsample = True
 
-    location: Tensor
     scale: Tensor
     tau: Tensor
 
@@ -372,11 +354,6 @@ class AsymmetricLaplace(Univariate):
         self, location: Parameter, scale: Parameter, tau: Parameter, *, validate_args: bool | None = None
     ) -> None:
         super().__init__(location, scale, tau, validate_args=validate_args)
-
-    @property
-    def loc(self) -> Tensor:
-        """The location under torch's name."""
-        return self.location
 
     @property
     def knots(self) -> tuple[Tensor]:

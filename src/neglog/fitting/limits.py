@@ -19,6 +19,7 @@ from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.objective.spread import narrow_rows
 from neglog.solvers import Adam, Continuation, Newton, Solution
+from neglog.solvers.watched import Watched
 
 OUTWARD = 64.0
 """Distance along a direction at which rows that contradict it are found, in units of the noise of a row."""
@@ -90,7 +91,7 @@ def minimised(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor
     if not (isinstance(solver, Adam | Continuation) and _may_be_uniform(coordinates.objective)):
         found: Solution = solver.minimise(problem, start, progress)
         return found
-    watched = _Watched(problem, coordinates)
+    watched = _UntilUniform(problem, coordinates)
     limit = _outward if isinstance(solver, Adam) else _levelled
     try:
         return solver.minimise(watched, start, progress)
@@ -107,17 +108,15 @@ class _RunsOut(Exception):
         self.z = z
 
 
-class _Watched:
+class _UntilUniform(Watched):
     """A problem that stops steps which are at the uniform density at `STAYS` looks in a row.
 
     The end of a softened problem, where its `value` is computed, counts at once.
     """
 
     def __init__(self, problem: Any, coordinates: Coordinates) -> None:
-        self._problem, self._coordinates, self.calls, self._uniform = problem, coordinates, 0, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._problem, name)
+        super().__init__(problem)
+        self._coordinates, self.calls, self._uniform = coordinates, 0, 0
 
     def value(self, z: Tensor) -> float:
         self.calls += 1
@@ -129,7 +128,7 @@ class _Watched:
     def evaluation(
         self, z: Tensor, size: int | None = None, *, compile: bool = False
     ) -> Callable[..., tuple[Tensor, Tensor]]:
-        evaluate: Callable[..., tuple[Tensor, Tensor]] = self._problem.evaluation(z, size, compile=compile)
+        evaluate: Callable[..., tuple[Tensor, Tensor]] = self.problem.evaluation(z, size, compile=compile)
 
         def watched(z: Tensor, *index: Tensor) -> tuple[Tensor, Tensor]:
             self.calls += 1

@@ -14,6 +14,7 @@ from neglog.fitting.existence import named
 from neglog.fitting.limits import refusal
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
+from neglog.solvers.watched import Watched
 
 CHECKS = 2
 """The calls of `check`, one in five steps, at which a fit is slow enough to look for separation."""
@@ -31,7 +32,7 @@ Matrix = NDArray[np.float64]
 def watched(coordinates: Coordinates, problem: Any) -> Any:
     """The problem; that of classes in an order looks for separation where a solver takes many steps."""
     names = _cuts_and_weights(coordinates.objective)
-    return problem if names is None else _Watched(coordinates, problem, *names)
+    return problem if names is None else _UntilSeparated(coordinates, problem, *names)
 
 
 def _cuts_and_weights(objective: Objective) -> tuple[str, str] | None:
@@ -45,15 +46,12 @@ def _cuts_and_weights(objective: Objective) -> tuple[str, str] | None:
     return (cuts[0], weights[0]) if len(cuts) == len(weights) == 1 else None
 
 
-class _Watched:
+class _UntilSeparated(Watched):
     """A problem that looks for separation once, at a late check."""
 
     def __init__(self, coordinates: Coordinates, problem: Any, cuts: str, weight: str) -> None:
-        self._coordinates, self._problem, self._cuts, self._weight = coordinates, problem, cuts, weight
-        self._checks = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._problem, name)
+        super().__init__(problem)
+        self._coordinates, self._cuts, self._weight, self._checks = coordinates, cuts, weight, 0
 
     def check(self, z: Tensor) -> Any:
         """As that of the problem.
@@ -64,7 +62,7 @@ class _Watched:
         self._checks += 1
         if self._checks == CHECKS:
             self._check_separation()
-        return self._problem.check(z)
+        return self.problem.check(z)
 
     def _check_separation(self) -> None:
         objective = self._coordinates.objective

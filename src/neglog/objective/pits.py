@@ -9,6 +9,7 @@ from neglog.distributions.observed import latent
 from neglog.errors import UnboundedLikelihoodError
 from neglog.objective.interpolation import Spread
 from neglog.objective.objective import Objective
+from neglog.objective.spread import priors_along
 from neglog.predictors import RESPONSE
 
 NARROW_SHARE = 1e-4
@@ -73,14 +74,11 @@ def falls(objective: Objective, theta: Tensor, component: int, rows: Tensor) -> 
     with torch.enable_grad():
         sigmas = latent(objective.few.at(leaf).sites[RESPONSE]["fn"]).sigmas
         log_sigma = sigmas.reshape(-1, sigmas.shape[-1])[:, component].log().mean()
-    if not log_sigma.requires_grad:
+    priors = priors_along(
+        log_sigma, leaf, lambda at: objective.prior_terms(at, curved=False)[0], COMPONENT_LOG_FALLS
+    )
+    if priors is None:
         return False
-    (way,) = torch.autograd.grad(log_sigma, leaf)
-    if not bool(torch.isfinite(way).all() and way.any()):
-        return False
-    priors = [
-        objective.prior_terms(theta - t * way / (way @ way), curved=False)[0] for t in COMPONENT_LOG_FALLS
-    ]
     weights = objective.data.weights
     gain = float(len(rows)) if weights is None else float(weights[rows].sum())
     steps = zip(COMPONENT_LOG_FALLS[1:], COMPONENT_LOG_FALLS, priors[1:], priors, strict=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -151,6 +151,21 @@ def log_spread_of(response: Any) -> Tensor:
     return scale.log().mean()
 
 
+def priors_along(
+    log_spread: Tensor, leaf: Tensor, prior: Callable[[Tensor], float], falls: Sequence[float]
+) -> list[float] | None:
+    """Minus the log prior where the logarithm of a spread has fallen by each of `falls`.
+
+    The parameters move along the gradient of the log spread; None where nothing makes it fall.
+    """
+    if not log_spread.requires_grad:
+        return None
+    (way,) = torch.autograd.grad(log_spread, leaf)
+    if not bool(torch.isfinite(way).all() and way.any()):
+        return None
+    return [prior(leaf.detach() - fall * way / (way @ way)) for fall in falls]
+
+
 def is_held(log_spread: Tensor, leaf: Tensor, prior: Callable[[Tensor], float], gain: float) -> bool:
     """Whether priors outweigh the likelihood as the spread goes to 0.
 
@@ -164,12 +179,10 @@ def is_held(log_spread: Tensor, leaf: Tensor, prior: Callable[[Tensor], float], 
         prior: minus the log prior of unconstrained parameters.
         gain: the sum of the weights of the rows.
     """
-    if not log_spread.requires_grad:
+    priors = priors_along(log_spread, leaf, prior, LOG_FALLS)
+    if priors is None:
         return False
-    (way,) = torch.autograd.grad(log_spread, leaf)
-    if not bool(torch.isfinite(way).all() and way.any()):
-        return False
-    near, middle, far = (prior(leaf.detach() - fall * way / (way @ way)) for fall in LOG_FALLS)
+    near, middle, far = priors
     first, second = middle - near, far - middle
     return second > (1 + CURVED) * max(first, 0.0) + CURVED or second > gain * (LOG_FALLS[2] - LOG_FALLS[1])
 

@@ -14,6 +14,7 @@ from neglog.calls import public
 from neglog.errors import UnboundedLikelihoodError
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
+from neglog.solvers.watched import Watched
 
 MAX_COMPARED_ROWS = 20_000
 """Of more rows than this a sample says which start is the best."""
@@ -74,7 +75,7 @@ class MultiStart(Settings):
 
         def end(start: Tensor, most: float) -> Solution | None:
             try:
-                watched = _Watched(problem, _certified(ends), most)
+                watched = _Led(problem, _certified(ends), most)
                 return self.solver.minimise(watched, start, progress)
             except _Stopped as stopped:
                 return stopped.end
@@ -122,19 +123,17 @@ class _Paused(_Stopped):
     """A solver has taken more evaluations than it may, and `end` is the lowest place that it has seen."""
 
 
-class _Watched:
+class _Led(Watched):
     """A problem that stops a solver at optima that are `known`, and after `most` evaluations."""
 
     def __init__(self, problem: Problem, known: Sequence[Solution], most: float = math.inf) -> None:
-        self._problem, self._known, self._most, self._evaluations = problem, known, most, 0
+        super().__init__(problem)
+        self._known, self._most, self._evaluations = known, most, 0
         self._lowest: tuple[float, Tensor] | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._problem, name)
 
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
         """Those of the problem."""
-        value, gradient = self._problem.value_and_gradient(z)
+        value, gradient = self.problem.value_and_gradient(z)
         self._count(z, value)
         return value, gradient
 
@@ -145,7 +144,7 @@ class _Watched:
             _Arrived: they are those of a parabola around a known optimum, which is near.
             _Paused: there were more evaluations than `most`.
         """
-        value, gradient, hessian = self._problem.derivatives(z)
+        value, gradient, hessian = self.problem.derivatives(z)
         for end in self._known:
             if _is_around(end, z, value, gradient):
                 raise _Arrived(end)
