@@ -70,68 +70,13 @@ class Newton(Settings):
 
     def minimise(self, problem: Problem, start: Tensor, progress: bool = False) -> Solution:
         """The minimum of `problem`, from `start` `(K,)`."""
-        sample = problem.sample()
-        look: Look = problem.derivatives if sample is None else cast(Large, problem).roughly
-        at, curvature = self._first(problem, look, sample, start)
-        history, decrement, step, definite, creeping = [at.value], math.inf, 0, True, 0
-        borrowed = at.hessian is None
-
-        def stopped(converged: bool, status: str) -> Solution:
-            exact, known = math.isfinite(at.value), curvature
-            if sample is not None and known is not None and not _is_sharp(known, problem.rows):
-                known = None  # whether it is flat somewhere, its six digits do not tell
-            return Solution(at.z, at.value, converged, status, step, tuple(history), known, exact)
-
-        while step < self.max_steps:
-            lost = problem.check(at.z) if step % 5 == 4 else None
-            if lost and step >= LATE and not definite:
-                return stopped(False, f"stopped after {step} steps: {lost}")
-            if at.hessian is not None:
-                curvature, borrowed = at.hessian, False
-            if curvature is None or not bool(torch.isfinite(curvature).all()):
-                if step:
-                    return stopped(False, f"the curvature is not finite after {step} steps")
-                # A loss may have a corner where no column counts; its curvature is about one a row nearby.
-                curvature, borrowed = problem.rows * torch.eye(len(at.z), dtype=at.z.dtype), True
-            if not bool(torch.isfinite(at.gradient).all()):
-                return stopped(False, f"the gradient is not finite after {step} steps")
-            before, reused = decrement, at.hessian is None
-            direction, decrement, definite = newton_direction(curvature, at.gradient, problem.rows)
-            noise = 64 * EPSILON * (abs(at.value) + math.sqrt(problem.rows))
-            if reused and not (definite and decrement <= SLOW * before):
-                at, decrement = _Point.fresh(look, at.z), math.inf
-                continue
-            shrinks = decrement / before if reused else 1.0
-            if not reused and definite and decrement**2 <= noise and decrement > STUCK * before:
-                return stopped(True, _status(decrement, step, definite))  # all that is left is rounding
-            if decrement * shrinks <= self.tolerance and not borrowed:
-                if definite:  # one more step shrinks the error as much again, or squares it
-                    at = replace(at, z=at.z + direction, value=at.value - 0.5 * decrement**2)
-                return stopped(definite, _status(decrement, step, definite))
-            small = definite and decrement <= CONSTANT_CURVATURE_STEP * math.sqrt(problem.rows)
-            near = sample is not None and small and not borrowed
-            moved = _line_search(problem, look, at, direction, definite, noise, near)
-            if moved is None and reused:
-                at, decrement = _Point.fresh(look, at.z), math.inf
-                continue
-            if moved is None:
-                # The promised descent is lost in the rounding of the sum over rows.
-                close = definite and decrement**2 <= noise
-                if close:
-                    at = _last_step(problem, at, direction, ROUGH * noise)
-                return stopped(close, _status(decrement, step, definite, close))
-            slow = moved.hessian is not None and decrement > STUCK * before and decrement**2 > noise
-            creeping = creeping + 1 if slow else 0
-            if creeping >= CREEPING_STEPS:
-                moved = _stretch(problem, at.z, direction, moved, CREEPING_REACH)
-            at = moved if near or moved.hessian is not None else _Point.fresh(look, moved.z)
-            step += 1
-            history.append(at.value)
-            if not definite and (stalled := _stalled_steps(history, curvature)):
-                return stopped(False, _stalled(step, stalled, decrement))
-        return stopped(
-            False, f"stopped after {self.max_steps} steps, {decrement:.1e} standard errors from an optimum"
-        )
+        descent = _Descent(self, problem, start)
+        while descent.step < self.max_steps:
+            end = descent.advance()
+            if end is not None:
+                return end
+        far = f"{descent.decrement:.1e} standard errors from an optimum"
+        return descent.stopped(False, f"stopped after {self.max_steps} steps, {far}")
 
     def _first(
         self, problem: Problem, look: Look, sample: Problem | None, start: Tensor
@@ -161,6 +106,129 @@ class _Point:
     @staticmethod
     def fresh(look: Look, z: Tensor) -> _Point:
         return _Point(z, *look(z))
+
+
+class _Descent:
+    """Newton's method under way on one problem.
+
+    Attributes:
+        at: the point reached.
+        curvature: a Hessian, that at the point or one from near by; None if there is none yet.
+        borrowed: whether it is from elsewhere.
+        direction, decrement, definite: the last Newton direction; see `newton_direction`.
+        step: the number of steps taken.
+        creeping: the number of last steps that hardly shrank the decrement.
+    """
+
+    def __init__(self, settings: Newton, problem: Problem, start: Tensor) -> None:
+        self.settings, self.problem, self.sample = settings, problem, problem.sample()
+        self.look: Look = problem.derivatives if self.sample is None else cast(Large, problem).roughly
+        self.at, self.curvature = settings._first(problem, self.look, self.sample, start)
+        self.borrowed = self.at.hessian is None
+        self.history, self.decrement, self.definite = [self.at.value], math.inf, True
+        self.direction = torch.zeros_like(start)
+        self.step = self.creeping = 0
+
+    def stopped(self, converged: bool, status: str) -> Solution:
+        """The end of the method where it is."""
+        at, known = self.at, self.curvature
+        if self.sample is not None and known is not None and not _is_sharp(known, self.problem.rows):
+            known = None  # whether it is flat somewhere, its six digits do not tell
+        exact = math.isfinite(at.value)
+        return Solution(at.z, at.value, converged, status, self.step, tuple(self.history), known, exact)
+
+    def advance(self) -> Solution | None:
+        """Take a step, or compute the Hessian where the last one no longer serves; the end, if it is one."""
+        failure = self._failure()
+        if failure:
+            return self.stopped(False, failure)
+        before, reused = self.decrement, self.at.hessian is None
+        assert self.curvature is not None
+        self.direction, self.decrement, self.definite = newton_direction(
+            self.curvature, self.at.gradient, self.problem.rows
+        )
+        if reused and not (self.definite and self.decrement <= SLOW * before):
+            self._renew()
+            return None
+        return self._arrived(before, reused) or self._move(before, reused)
+
+    def _failure(self) -> str:
+        """Why there can be no further step; empty if there can be one."""
+        lost = self.problem.check(self.at.z) if self.step % 5 == 4 else None
+        if lost and self.step >= LATE and not self.definite:
+            return f"stopped after {self.step} steps: {lost}"
+        if self.at.hessian is not None:
+            self.curvature, self.borrowed = self.at.hessian, False
+        if self.curvature is None or not bool(torch.isfinite(self.curvature).all()):
+            if self.step:
+                return f"the curvature is not finite after {self.step} steps"
+            # A loss may have a corner where no column counts; its curvature is about one a row nearby.
+            unit = torch.eye(len(self.at.z), dtype=self.at.z.dtype)
+            self.curvature, self.borrowed = self.problem.rows * unit, True
+        if not bool(torch.isfinite(self.at.gradient).all()):
+            return f"the gradient is not finite after {self.step} steps"
+        return ""
+
+    def _renew(self) -> None:
+        """Compute the Hessian where the method is."""
+        self.at, self.decrement = _Point.fresh(self.look, self.at.z), math.inf
+
+    @property
+    def noise(self) -> float:
+        """The rounding of the loss, in nats."""
+        return 64 * EPSILON * (abs(self.at.value) + math.sqrt(self.problem.rows))
+
+    def _arrived(self, before: float, reused: bool) -> Solution | None:
+        """The end, if the decrement, which was `before`, is below the tolerance or lost in rounding."""
+        status = _status(self.decrement, self.step, self.definite)
+        is_stuck = self.decrement**2 <= self.noise and self.decrement > STUCK * before
+        if not reused and self.definite and is_stuck:
+            return self.stopped(True, status)  # all that is left is rounding
+        shrinks = self.decrement / before if reused else 1.0
+        if self.borrowed or not self.decrement * shrinks <= self.settings.tolerance:
+            return None
+        if self.definite:  # one more step shrinks the error as much again, or squares it
+            z = self.at.z + self.direction
+            self.at = replace(self.at, z=z, value=self.at.value - 0.5 * self.decrement**2)
+        return self.stopped(self.definite, status)
+
+    def _move(self, before: float, reused: bool) -> Solution | None:
+        """A step along the direction; the end, if none descends or steps no longer lower the loss."""
+        noise, decrement = self.noise, self.decrement
+        small = self.definite and decrement <= CONSTANT_CURVATURE_STEP * math.sqrt(self.problem.rows)
+        near = self.sample is not None and small and not self.borrowed
+        moved = _line_search(self.problem, self.look, self.at, self.direction, self.definite, noise, near)
+        if moved is None and not reused:
+            return self._end_of_descent(noise)
+        if moved is None:
+            self._renew()
+            return None
+        is_slow = moved.hessian is not None and decrement > STUCK * before and decrement**2 > noise
+        moved = self._lengthened(moved, is_slow)
+        self.at = moved if near or moved.hessian is not None else _Point.fresh(self.look, moved.z)
+        self.step += 1
+        self.history.append(self.at.value)
+        return None if self.definite else self._end_if_stalled()
+
+    def _lengthened(self, moved: _Point, is_slow: bool) -> _Point:
+        """The end of a step, farther out where many in a row were slow."""
+        self.creeping = self.creeping + 1 if is_slow else 0
+        if self.creeping < CREEPING_STEPS:
+            return moved
+        return _stretch(self.problem, self.at.z, self.direction, moved, CREEPING_REACH)
+
+    def _end_if_stalled(self) -> Solution | None:
+        """The end, if the last steps have hardly lowered the loss."""
+        assert self.curvature is not None
+        stalled = _stalled_steps(self.history, self.curvature)
+        return self.stopped(False, _stalled(self.step, stalled, self.decrement)) if stalled else None
+
+    def _end_of_descent(self, noise: float) -> Solution:
+        """The end where no step descends: an optimum, if the promised descent is lost in rounding."""
+        close = self.definite and self.decrement**2 <= noise
+        if close:
+            self.at = _last_step(self.problem, self.at, self.direction, ROUGH * noise)
+        return self.stopped(close, _status(self.decrement, self.step, self.definite, close))
 
 
 def _is_sharp(hessian: Tensor, rows: int) -> bool:
