@@ -22,6 +22,8 @@ LARGEST_COUNT = 2**31 - 1
 """Largest number of draws, steps, folds and the like."""
 LARGEST_SEED = 2**63 - 1
 """Largest seed of all generators that are used."""
+LARGEST_WRITTEN_ARRAY = 5
+"""Number of entries up to which a message shows an array."""
 LONGEST_VALUE = 200
 """Number of characters of a wrong value that a message shows."""
 
@@ -238,12 +240,14 @@ def shown(value: Any) -> str:
 
 
 def written(value: Any) -> str:
-    """The `repr` of a value, truncated; its type if `repr` fails.
+    """The `repr` of a value on one line, truncated; the type and shape of an array, the type if `repr` fails.
 
     Whole numbers of thousands of digits and lists nested thousands deep have no `repr`.
     """
     try:
-        text = repr(value)
+        if math.prod(getattr(value, "shape", ())) > LARGEST_WRITTEN_ARRAY:
+            return f"of type {type(value).__name__} and shape {tuple(value.shape)}"
+        text = " ".join(repr(value).split())
     except Exception:
         return f"of type {type(value).__name__}"
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"

@@ -17,7 +17,7 @@ import pyro
 import torch
 
 from neglog import losses, models
-from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError
+from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, did_you_mean
 from neglog.fitting.fit import Fit, mle
 from neglog.formula import Design, Learned
 from neglog.handlers import Model
@@ -357,7 +357,8 @@ def model_named(name: str) -> Model:
         ModelError: there is none of that name; the message lists those that there are.
     """
     if name not in models.__all__:
-        raise ModelError(f"there is no model `{name}`; there are {_listed(models.__all__)}.")
+        near = did_you_mean(name, models.__all__, "`{}`")
+        raise ModelError(f"there is no model `{name}`; there are {_listed(models.__all__)}.{near}")
     model: Model = getattr(models, name)
     return model
 
@@ -380,7 +381,10 @@ def _check_companions(design: Design, names: Sequence[str]) -> None:
         known = {**known, **dict.fromkeys([*predictor_names(model)[1:], *positive_names(model)])}
     for other in design.others:
         if other not in known:
-            raise ModelError(f"no model here has a predictor `{other}`; there are {_listed(list(known))}.")
+            near = did_you_mean(other, known, "`{}`")
+            raise ModelError(
+                f"no model here has a predictor `{other}`; there are {_listed(list(known))}.{near}"
+            )
 
 
 def _rank(entry: Entry) -> tuple[bool, bool, float, int]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.masked import MaskedTensor
 
 from neglog.arguments import check_dense, written
-from neglog.errors import DataError, ModelError
+from neglog.errors import DataError, ModelError, reason_of
 
 if TYPE_CHECKING:  # Importing pandas takes a third of a second, and only its own objects need it.
     import pandas as pd
@@ -159,7 +159,7 @@ def to_array(name: str, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise DataError(f"`{name}` is not a rectangular array: {error}.") from error
+        raise DataError(f"`{name}` is not a rectangular array: {reason_of(error)}.") from error
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         return array.astype(np.float64)
     if array.dtype.kind not in "fiubc":
@@ -199,7 +199,7 @@ def as_labels(name: str, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise DataError(f"`{name}` is not a rectangular array: {error}.") from error
+        raise DataError(f"`{name}` is not a rectangular array: {reason_of(error)}.") from error
     if not array.ndim:
         raise DataError(f"`{name}` must have one entry for each row; it is {written(value)}.")
     return array

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from neglog.alignment import common_labels
+from neglog.arguments import written
 from neglog.conversion import (
     Named,
     check_unmasked,
@@ -344,9 +345,10 @@ def _vector(name: str, value: Any, dtype: torch.dtype) -> Tensor:
     elif isinstance(value, Named):
         tensor = value.values.to(dtype)
     elif isinstance(value, Real) and name != "y":
+        number = written(value)
         raise DataError(
-            f"`{name}` needs one value for each row, as numpy.full(len(x), {value}) has; it is {value!r}. A "
-            f"setting of the model is bound to it, as by functools.partial(model, {name}={value!r})."
+            f"`{name}` needs one value for each row, as numpy.full(len(x), {number}) has; it is {number}. A "
+            f"setting of the model is bound to it, as by functools.partial(model, {name}={number})."
         )
     elif is_series(value):
         tensor = series_tensor(name, value, dtype)

@@ -14,7 +14,7 @@ from neglog.arguments import whole
 from neglog.bayes.sampling import Posterior
 from neglog.conversion import as_numpy
 from neglog.data import Data
-from neglog.errors import DataError, ModelError
+from neglog.errors import DataError, ModelError, reason_of
 from neglog.fitting.fit import Fit, data_of
 from neglog.isolation import isolated
 from neglog.objective.objective import Objective
@@ -100,7 +100,7 @@ def assembled(groups: Groups, dims: Mapping[str, list[str]], coords: Mapping[str
             return from_dict(**groups, dims=dims, coords=coords)
         return from_dict(groups, dims=dims, coords=coords)
     except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"ArviZ refuses the names of `dims` and `coords`: {error}") from error
+        raise DataError(f"ArviZ refuses the names of `dims` and `coords`: {reason_of(error)}.") from error
 
 
 def arrays(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from formulaic import ModelSpec, SimpleFormula
 from formulaic.errors import DataMismatchWarning, FormulaicError
 from formulaic.parser.types import Factor, Term
 
-from neglog.errors import DataError
+from neglog.errors import DataError, reason_of
 from neglog.formula.categories import check_category, first_text
 from neglog.formula.derived import MadeUpRows
 from neglog.formula.evaluation import Materializer
@@ -239,7 +239,7 @@ def _numbers(matrix: pd.DataFrame) -> pd.DataFrame:
     try:
         design = matrix.drop(columns="Intercept", errors="ignore").astype("float64")
     except (TypeError, ValueError) as error:
-        raise DataError(f"a term of the formula is not a number: {error}.") from None
+        raise DataError(f"a term of the formula is not a number: {reason_of(error)}.") from None
     bad = np.argwhere(~np.isfinite(design.to_numpy()))
     if len(bad):
         row, column = bad[0]

@@ -158,7 +158,8 @@ def _texts(name: str, given: Any) -> tuple[str, ...]:
 
 def _named(name: str) -> Model:
     if name not in models.__all__:
-        raise ModelError(f"there is no model `{name}`; there are {', '.join(models.__all__)}.")
+        near = did_you_mean(name, models.__all__, "`{}`")
+        raise ModelError(f"there is no model `{name}`; there are {', '.join(models.__all__)}.{near}")
     model: Model = getattr(models, name)
     return model
 

@@ -153,7 +153,7 @@ def quantile(
             f"`q` must be one number between 0 and 1, or several; it is {written(q)}."
         ) from error
     if shares.dim() > 1 or not bool(((shares > 0) & (shares < 1)).all()):
-        raise ModelError(f"`q` must be one number between 0 and 1, or several; it is {q}.")
+        raise ModelError(f"`q` must be one number between 0 and 1, or several; it is {written(q)}.")
     response = predict(
         fit, x, uncertainty=uncertainty, draws=draws, seed=seed, cov_type=cov_type, groups=groups, **keywords
     )

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from neglog.errors import ModelError
+from neglog.errors import ModelError, did_you_mean
 
 # The parser of formulaic 1.2 (`LinearConstraints`) fails on 1e-3, "=-1" and "a:b", and misreads "a = b = 1".
 TOKEN = re.compile(
@@ -145,7 +145,9 @@ def _names(index: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
 def _place(name: str, names: dict[str, list[int]]) -> int:
     places = names.get(name)
     if places is None:
-        raise ModelError(f"there is no parameter {name!r}; there are {', '.join(names)}.")
+        raise ModelError(
+            f"there is no parameter {name!r}; there are {', '.join(names)}.{did_you_mean(name, names)}"
+        )
     if len(places) > 1:
         ours = [full for full, at in names.items() if len(at) == 1 and at[0] in places]
         raise ModelError(f"{name!r} may be {' or '.join(ours)}; say which.")

@@ -15,7 +15,7 @@ from neglog.arguments import choice, text, written
 from neglog.calls import check_settings, public
 from neglog.data import ALL, Data, prepare_designs
 from neglog.distributions import probabilities
-from neglog.errors import DataError, ModelError
+from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.fitting.fit import Fit, data_of
 from neglog.isolation import isolated
 from neglog.labels import estimates
@@ -301,7 +301,10 @@ def _predictor(fit: Fit, coordinates: Coordinates, predictor: str | None) -> str
         return calls[0]
     text("predictor", predictor)
     if not any(predictor in design_keys(name) for name in calls) and predictor not in constants:
-        raise ModelError(f"there is no predictor {predictor!r}; there are {', '.join(calls + constants)}.")
+        near = did_you_mean(predictor, calls + constants) if isinstance(predictor, str) else ""
+        raise ModelError(
+            f"there is no predictor {predictor!r}; there are {', '.join(calls + constants)}.{near}"
+        )
     return predictor
 
 

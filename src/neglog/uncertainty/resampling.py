@@ -18,7 +18,7 @@ from neglog.batches.stack import drawn_again
 from neglog.calls import public
 from neglog.conversion import as_labels
 from neglog.data import Data
-from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, warn
+from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, reason_of, warn
 from neglog.fitting.fit import Fit, data_of, mle
 from neglog.isolation import isolated
 from neglog.labels import estimates, flat_range, labels_of, tabulated
@@ -264,7 +264,7 @@ def group_numbers(groups: Any, data: Data) -> np.ndarray:
     try:
         codes, names = pd.factorize(given if data.index is None else given[data.index.numpy()])
     except TypeError as error:
-        raise DataError(f"`groups` must be numbers or text, one entry a row; {error}.") from error
+        raise DataError(f"`groups` must be numbers or text, one entry a row; {reason_of(error)}.") from error
     if (codes < 0).any():
         raise DataError(f"`groups` is missing in row {data.row(int(np.argmax(codes < 0)))}.")
     if len(names) < 2:
