@@ -129,7 +129,7 @@ def parsed(kind: str) -> tuple[str, float]:
             f'"{each}@{DEFAULT_LEVELS[each]}"' if each in DEFAULT_LEVELS else f'"{each}"' for each in SCORES
         )
         raise ModelError(
-            f"there is no score {shown(kind)}; there are {listed}.{did_you_mean(name or '', SCORES)}"
+            f"there is no score {shown(kind)}; there are {listed}.{did_you_mean(str(name), SCORES)}"
         )
     try:
         value = float(level) if at else DEFAULT_LEVELS.get(name, 0.5)
