@@ -500,8 +500,14 @@ main()
 """The command line, with a line on stdout where the import of the program begins."""
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4])
-@pytest.mark.parametrize("arguments", [["--help"], ["fit", CARS, "dist ~ speed", "-m", "gaussian"]], ids=str)
+@pytest.mark.parametrize(
+    ("arguments", "delay"),
+    [
+        *((["--help"], delay) for delay in (0.0, 0.05, 0.2)),
+        *((["fit", CARS, "dist ~ speed", "-m", "gaussian"], delay) for delay in (0.02, 0.1, 0.4)),
+    ],
+    ids=str,
+)
 def test_an_interrupt_of_the_start_is_code_130(delay: float, arguments: list[str]) -> None:
     command = [sys.executable, "-c", STARTED, *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
