@@ -10,6 +10,7 @@ from pathlib import Path
 
 import advice_on_arguments
 import advice_on_fits
+import advice_on_names
 import advice_on_tables
 import numpy as np
 import pandas as pd
@@ -1216,7 +1217,7 @@ ROWS: dict[str, Row] = {
 }
 
 
-ROWS = ROWS | advice_on_tables.ROWS | advice_on_fits.ROWS | advice_on_arguments.ROWS
+ROWS = ROWS | advice_on_tables.ROWS | advice_on_fits.ROWS | advice_on_arguments.ROWS | advice_on_names.ROWS
 
 
 def half_masked():

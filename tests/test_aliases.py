@@ -159,3 +159,5 @@ def test_compare_of_fits_warns_and_ranks_them_by_information_criteria():
         found = neglog.compare(fits)
     assert [warning.filename for warning in seen] == [__file__]
     assert found.equals(neglog.information_criteria(fits))
+    with pytest.warns(FutureWarning):  # one of the function, and one of its argument
+        assert neglog.compare(fits=fits).equals(found)

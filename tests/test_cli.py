@@ -374,7 +374,7 @@ def test_bars_are_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("neglog.cli.commands._bar", bar)
     monkeypatch.setattr(  # which models are watched is decided before any is fitted
-        "neglog.comparison._enter", lambda name, *_: Entry(name, "a loss", reason="not tried")
+        "neglog.comparison.Task.entry", lambda task, name, *_: Entry(name, "a loss", reason="not tried")
     )
     run("compare", CARS, "dist ~ speed", "--no-plot", "--folds", "2")
     assert watched == []  # stderr is no terminal

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from neglog import models as built_in
-from neglog.aliases import warn_of_former
+from neglog.aliases import former_argument, warn_of_former
 from neglog.arguments import checked_model, shown
 from neglog.comparison import (
     Comparison,
@@ -41,6 +41,7 @@ from neglog.validation import deal, masses
 Models = ModuleType | Mapping[str, Model] | Sequence[Model | str]
 
 
+@former_argument("fits", "models")
 @isolated
 def compare(
     models: Models,
