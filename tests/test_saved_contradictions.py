@@ -387,3 +387,13 @@ def test_a_companion_that_a_model_does_not_know_is_left_out_whole(tmp_path: Path
     assert known.also == ("sigma ~ w",)
     fit = mle(models.gaussian, known.x(rows(), ("mean",), ("sigma",)), known.y(rows()))
     assert export.load(export.save(fit, tmp_path, formula=known)).formula is not None
+
+
+def test_an_estimate_at_the_end_of_its_support_is_refused(tmp_path: Path) -> None:
+    """A dispersion of 0 was loaded, and predicted densities that are not numbers."""
+    path = export.save(mle(models.inverse_gaussian, rows()[["w"]], rows()["x"]), tmp_path) / "model.json"
+    fields = json.loads(path.read_text())
+    del fields[documents.DIGEST]
+    fields["params"]["dispersion"]["values"] = [0.0]
+    with pytest.raises(DataError, match=r"`dispersion` is an end of its support: 0\.0"):
+        export.load(put(tmp_path, fields))

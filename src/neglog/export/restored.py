@@ -176,7 +176,9 @@ def _checked_params(model: Model, data: Data, params: Mapping[str, Tensor]) -> d
     fixed = conditions(model)
     if set(fixed) != set(sites) - set(free):
         raise DataError(f"it holds sites fixed that are not the model's: {shortened(sorted(fixed))}.")
-    _check_values({**params, **fixed}, {name: sites[name]["fn"] for name in (*free, *fixed)})
+    priors = {name: sites[name]["fn"] for name in (*free, *fixed)}
+    _check_values({**params, **fixed}, priors)
+    _check_inside({name: (params[name], priors[name]) for name in free})
     if len({value.dtype for value in params.values()}) != 1:
         raise DataError("its estimates need one dtype.")
     return {name: params[name] for name in free}
@@ -193,6 +195,13 @@ def _check_values(values: Mapping[str, Tensor], priors: Mapping[str, Any]) -> No
     for name, prior in priors.items():
         if not bool(prior.support.check(values[name]).all()):
             raise DataError(f"the estimate of `{name}` is outside its support, which is {prior.support}.")
+
+
+def _check_inside(estimates: Mapping[str, tuple[Tensor, Any]]) -> None:
+    """Raise DataError where an estimate is an end of its support, as a scale of 0 is: no fit comes there."""
+    for name, (value, prior) in estimates.items():
+        if not bool(torch.isfinite(biject_to(prior.support).inv(value)).all()):
+            raise DataError(f"the estimate of `{name}` is an end of its support: {shortened(value.tolist())}.")
 
 
 def _at_estimates(model: Model, data: Data, params: Mapping[str, Tensor]) -> Run:
