@@ -201,7 +201,9 @@ def _check_inside(estimates: Mapping[str, tuple[Tensor, Any]]) -> None:
     """Raise DataError where an estimate is an end of its support, as a scale of 0 is: no fit comes there."""
     for name, (value, prior) in estimates.items():
         if not bool(torch.isfinite(biject_to(prior.support).inv(value)).all()):
-            raise DataError(f"the estimate of `{name}` is an end of its support: {shortened(value.tolist())}.")
+            raise DataError(
+                f"the estimate of `{name}` is an end of its support: {shortened(value.tolist())}."
+            )
 
 
 def _at_estimates(model: Model, data: Data, params: Mapping[str, Tensor]) -> Run:
