@@ -4,11 +4,14 @@ import gzip
 import json
 import os
 import re
+import resource
+import shlex
 import signal
 import subprocess
 import sys
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +19,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import typer
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 import neglog
-from neglog import datasets, export, models, predict
+from neglog import datasets, export, models, plots, predict
+from neglog.cli import commands
 from neglog.cli.commands import app
 from neglog.comparison import Entry
-from neglog.errors import ConvergenceWarning
-from neglog.tables import read_table
+from neglog.errors import ConvergenceWarning, DataError
+from neglog.formula import learn
+from neglog.tables import read_table, write_table
 
 DATA = Path(__file__).parent / "data"
 CARS, AIR, WARP = (str(DATA / f"{name}.csv") for name in ("cars", "airquality", "warpbreaks"))
@@ -554,6 +561,73 @@ def test_an_output_that_takes_nothing_is_no_traceback(stdout: str, code: int, li
     done = subprocess.run(command, stdout=tell, stderr=subprocess.PIPE, text=True)
     os.close(tell)
     assert (done.returncode, len(done.stderr.splitlines())) == (code, lines), done.stderr
+
+
+def test_whole_numbers_beyond_64_bits_are_numbers() -> None:
+    Path("large.csv").write_text("x,y\n" + "".join(f"{i},{10**30 * (i % 3)}\n" for i in range(9)))
+    assert answer("fit", "large.csv", "y ~ 1", "-m", "laplace")["n"] == 9
+
+
+def test_a_long_cell_is_quoted_in_part() -> None:
+    Path("long.csv").write_text("x,y\n1,2\n2," + "9" * 100_000 + "\n3,4\n")
+    with pytest.raises(DataError, match="row 1 has '999") as caught:
+        learn("y ~ x", read_table("long.csv"))
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_reader_that_leaves_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of `neglog ... | head`: rich ends the process with code 1."""
+    heard, tell = os.pipe()
+    os.close(heard)
+    stdout = os.fdopen(tell, "w")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with pytest.raises(typer.Exit) as ended, commands._reporting():
+        commands._print("the estimates")
+    monkeypatch.undo()
+    with suppress(BrokenPipeError):
+        stdout.close()
+    assert ended.value.exit_code == 0
+
+
+CLOSED = """
+import os, sys
+from neglog.cli import open_streams
+open_streams()
+from neglog.cli import commands
+from neglog.usage import say
+commands._print("the estimates")
+commands._at_terminal()
+say("a remark")
+assert os.open("kept", os.O_CREAT | os.O_WRONLY) > 2  # no stream writes into it
+sys.exit(2)
+"""
+
+
+def test_streams_that_are_closed_or_full_are_no_traceback() -> None:
+    program = f"{shlex.quote(sys.executable)} -c {shlex.quote(CLOSED)}"
+    for streams in ("<&- >&- 2>&-", "2>/dev/full"):
+        done = subprocess.run(f"{program} {streams}", shell=True, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (2, ""), streams
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.csv.gz", "p.parquet", "p.png"])
+def test_what_cannot_be_written_whole_leaves_the_former_file(name: str) -> None:
+    """As on a full disk."""
+    Path(name).write_text("former")
+    figure = Figure()
+    figure.text(0.5, 0.5, "text")
+    table = pd.DataFrame({"x": np.arange(20_000)})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            plots.write(figure, name) if name == "p.png" else write_table(table, name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert Path(name).read_text() == "former"
+    assert os.listdir() == [name]
 
 
 # The program

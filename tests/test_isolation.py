@@ -112,6 +112,7 @@ def settings():
         torch.ones(()).device,
         torch.is_autocast_enabled("cpu"),
         torch.is_anomaly_enabled(),
+        torch._C._autograd._top_saved_tensors_default_hooks(True),
         torch.are_deterministic_algorithms_enabled(),
     )
 
@@ -235,6 +236,7 @@ SURROUNDINGS = {
     "dispatch mode": Refused,
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
     "anomaly": lambda: torch.autograd.set_detect_anomaly(True),
+    "saved tensors": lambda: torch.autograd.graph.saved_tensors_hooks(torch.Tensor.half, torch.Tensor.double),
     "deterministic": lambda: put_back(torch.use_deterministic_algorithms, True, False),
     "NumPy raises": numpy_raises,
     "random state": lambda: put_back(torch.manual_seed, 7, 8),

@@ -16,12 +16,14 @@ __all__ = [
     "TorchDispatchMode",
     "has_dispatch_modes",
     "has_function_modes",
+    "has_saved_tensors_hooks",
     "has_transforms",
     "is_operation",
     "program_of",
     "standard_gamma",
     "without_dispatch_modes",
     "without_function_modes",
+    "without_saved_tensors_hooks",
     "without_transforms",
 ]
 
@@ -79,6 +81,11 @@ def has_transforms() -> Any:
     return torch._C._functorch.peek_interpreter_stack()
 
 
+def has_saved_tensors_hooks() -> bool:
+    """Whether `torch.autograd.graph.saved_tensors_hooks` are entered, which may change gradients."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+
+
 @contextmanager
 def without_function_modes() -> Iterator[None]:
     """Without `torch.overrides.TorchFunctionMode`, such as that of `torch.set_default_device`."""
@@ -88,6 +95,20 @@ def without_function_modes() -> Iterator[None]:
     finally:
         for mode in reversed(modes):
             _push_mode(mode)
+
+
+@contextmanager
+def without_saved_tensors_hooks() -> Iterator[None]:
+    """Without `torch.autograd.graph.saved_tensors_hooks`, with which `torch.func` refuses to work."""
+    hooks = []
+    while has_saved_tensors_hooks():
+        hooks.append(torch._C._autograd._top_saved_tensors_default_hooks(True))
+        torch._C._autograd._pop_saved_tensors_default_hooks()
+    try:
+        yield
+    finally:
+        for pack, unpack in reversed(hooks):
+            torch._C._autograd._push_saved_tensors_default_hooks(pack, unpack)
 
 
 def without_dispatch_modes() -> AbstractContextManager[Any]:

@@ -24,9 +24,11 @@ from neglog.errors import ModelError, NeglogError, reason_of
 from neglog.internals import (
     has_dispatch_modes,
     has_function_modes,
+    has_saved_tensors_hooks,
     has_transforms,
     without_dispatch_modes,
     without_function_modes,
+    without_saved_tensors_hooks,
     without_transforms,
 )
 
@@ -207,6 +209,7 @@ TORCH_DEFAULTS: tuple[tuple[Callable[[], Any], Callable[[], AbstractContextManag
     (torch.is_inference_mode_enabled, lambda: torch.inference_mode(False)),
     (lambda: not torch.is_grad_enabled(), torch.enable_grad),
     (lambda: torch.is_autocast_enabled("cpu"), lambda: torch.autocast("cpu", enabled=False)),
+    (has_saved_tensors_hooks, without_saved_tensors_hooks),
     (torch.is_anomaly_enabled, lambda: torch.autograd.set_detect_anomaly(False)),
     (torch.are_deterministic_algorithms_enabled, _nondeterministic),
     (lambda: torch.get_default_dtype() != torch.float32, _single_precision),

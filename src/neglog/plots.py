@@ -29,6 +29,7 @@ from neglog.fitting.fit import Fit
 from neglog.formula import Design
 from neglog.isolation import isolated
 from neglog.prediction.predictions import predict
+from neglog.tables import replacing
 
 __all__ = ["check_format", "picture", "picture_of_table", "write"]
 
@@ -120,7 +121,8 @@ def write(figure: Figure, path: str | Path) -> Path:
     path = as_path("path", path)
     check_format(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
     return path
 
 

@@ -3,9 +3,12 @@
 Everything that can be wrong with a file or a column is found here, once, in the user's words.
 """
 
+import os
 import re
+import secrets
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -65,13 +68,26 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     path = Path(path)
     kind = check_kind(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if kind in SEPARATORS:
-        table.to_csv(path, sep=SEPARATORS[kind], index=False)
-        return
     try:
-        table.to_parquet(path, index=False)
+        with replacing(path) as temporary:
+            if kind in SEPARATORS:
+                table.to_csv(temporary, sep=SEPARATORS[kind], index=False)
+            else:
+                table.to_parquet(temporary, index=False)
     except ImportError:
         raise DataError(f"writing `{path}` needs pyarrow: `pip install pyarrow`, or write .csv.") from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path whose file takes the place of `path` when the block ends, and is removed where it fails."""
+    target = Path(os.path.realpath(path))  # A symbolic link stays one.
+    temporary = target.with_name(f".{secrets.token_hex(8)}.{target.name}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def check_kind(path: Path) -> str:
@@ -273,9 +289,7 @@ def _plain(column: pd.Series) -> pd.Series:
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.cat.remove_unused_categories()
     if column.dtype == object:
-        column = (
-            column.infer_objects()
-        )  # True, False and missing are objects; without the missing they are not.
+        column = _inferred(column)
     if pd.api.types.is_bool_dtype(column.dtype):
         return column.astype(bool)
     if pd.api.types.is_complex_dtype(column.dtype):
@@ -289,6 +303,17 @@ def _plain(column: pd.Series) -> pd.Series:
     if all(isinstance(value, str) for value in column):
         return column.astype("str")
     raise DataError(f"column `{column.name}` holds {column.dtype} values. Turn them into numbers or text.")
+
+
+def _inferred(column: pd.Series) -> pd.Series:
+    """An object column as numbers or truth values, where it holds them.
+
+    True, False and missing are objects; without the missing they are not. Whole numbers beyond 64 bits are
+    floats, as elsewhere.
+    """
+    if all(type(value) is int for value in column):
+        return column.map(str).astype("float64")
+    return column.infer_objects()
 
 
 def _finite(column: pd.Series) -> pd.Series:

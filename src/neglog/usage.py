@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +15,11 @@ UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 def say(text: str) -> None:
-    """Print a line about a result on stderr."""
-    typer.echo(f"neglog: {text}", err=True)
+    """Print a line about a result on stderr; one that cannot be written is discarded."""
+    try:
+        typer.echo(f"neglog: {text}", err=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class Command(TyperCommand):

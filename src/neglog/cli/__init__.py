@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
 
 INTERRUPTED = 130
@@ -15,6 +16,7 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line."""
+    open_streams()
     handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else the parent ignores it
     if handled:
         signal.signal(signal.SIGINT, _interrupt)
@@ -25,6 +27,16 @@ def main() -> None:
     finally:
         if handled:  # Exit code and output are final; what follows is the end of the interpreter.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def open_streams() -> None:
+    """Open streams that the caller has closed, as by ``>&-``, on the null device.
+
+    A file that is opened later must not have the number of one, as it would receive its text.
+    """
+    for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

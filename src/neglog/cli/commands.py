@@ -371,8 +371,10 @@ def _print(*parts: Any) -> None:
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    for part in parts:
-        console.print(part)
+    with console.capture() as text:  # where its reader has left, rich would end the process with code 1
+        for part in parts:
+            console.print(part)
+    typer.echo(text.get(), nl=False)
 
 
 def _print_json(document: Any) -> None:

@@ -178,7 +178,7 @@ def _checked_params(model: Model, data: Data, params: Mapping[str, Tensor]) -> d
         raise DataError(f"it holds sites fixed that are not the model's: {shortened(sorted(fixed))}.")
     priors = {name: sites[name]["fn"] for name in (*free, *fixed)}
     _check_values({**params, **fixed}, priors)
-    _check_inside({name: (params[name], priors[name]) for name in free})
+    _check_inside(params, priors)
     if len({value.dtype for value in params.values()}) != 1:
         raise DataError("its estimates need one dtype.")
     return {name: params[name] for name in free}
@@ -197,10 +197,10 @@ def _check_values(values: Mapping[str, Tensor], priors: Mapping[str, Any]) -> No
             raise DataError(f"the estimate of `{name}` is outside its support, which is {prior.support}.")
 
 
-def _check_inside(estimates: Mapping[str, tuple[Tensor, Any]]) -> None:
+def _check_inside(params: Mapping[str, Tensor], priors: Mapping[str, Any]) -> None:
     """Raise DataError where an estimate is an end of its support, as a scale of 0 is: no fit comes there."""
-    for name, (value, prior) in estimates.items():
-        if not bool(torch.isfinite(biject_to(prior.support).inv(value)).all()):
+    for name, value in params.items():
+        if not bool(torch.isfinite(biject_to(priors[name].support).inv(value)).all()):
             raise DataError(
                 f"the estimate of `{name}` is an end of its support: {shortened(value.tolist())}."
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from neglog.arguments import written
 from neglog.errors import DataError
 from neglog.tables import is_date_text, is_number
 
@@ -24,8 +25,8 @@ def check_category(column: pd.Series) -> None:
     anyway = f"or write C({name}) if its values are categories"
     if is_date_text(column):
         raise DataError(
-            f"column `{name}` holds dates as text: row {column.index[0]} has {column.iloc[0]!r}. {size} "
-            f"Read them by pandas.to_datetime, {anyway}."
+            f"column `{name}` holds dates as text: row {column.index[0]} has {written(column.iloc[0])}. "
+            f"{size} Read them by pandas.to_datetime, {anyway}."
         )
     if _are_mostly_numbers(column) or _are_mostly_numbers(column.str.replace(_SEPARATORS, "", regex=True)):
         raise DataError(
@@ -35,7 +36,8 @@ def check_category(column: pd.Series) -> None:
     if levels == rows > 1:
         raise DataError(
             f"column `{name}` is text with as many levels as rows, {levels}: row {column.index[0]} has "
-            f"{column.iloc[0]!r}. Leave it out if it names the rows, turn it into numbers or dates, {anyway}."
+            f"{written(column.iloc[0])}. Leave it out if it names the rows, turn it into numbers or dates, "
+            f"{anyway}."
         )
 
 
@@ -43,7 +45,7 @@ def first_text(column: pd.Series) -> str:
     """Where a text column first has something that is no number: ``row 3 has 'n/a'``."""
     bad = np.flatnonzero(pd.to_numeric(column.astype("str"), errors="coerce").isna())
     position = bad[0] if len(bad) else 0
-    return f"row {column.index[position]} has {column.iloc[position]!r}"
+    return f"row {column.index[position]} has {written(column.iloc[position])}"
 
 
 def _are_mostly_numbers(column: pd.Series) -> bool:

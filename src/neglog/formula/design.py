@@ -275,5 +275,5 @@ def _require_numbers(table: pd.DataFrame, left: Terms) -> None:
             example = table[name].iloc[0]
             raise DataError(
                 f"the response `{name}` holds text where numbers are needed: {first_text(table[name])}. "
-                f"Correct it, or write the left side of two classes as `{{{name} == {example!r}}}`."
+                f"Correct it, or write the left side of two classes as `{{{name} == {written(example)}}}`."
             )
