@@ -194,25 +194,27 @@ class _Descent:
 
     def _move(self, before: float, reused: bool) -> Solution | None:
         """A step along the direction; the end, if none descends or steps no longer lower the loss."""
-        noise, decrement = self.noise, self.decrement
-        small = self.definite and decrement <= CONSTANT_CURVATURE_STEP * math.sqrt(self.problem.rows)
-        near = self.sample is not None and small and not self.borrowed
+        noise, near = self.noise, self._is_near()
         moved = _line_search(self.problem, self.look, self.at, self.direction, self.definite, noise, near)
         if moved is None and not reused:
             return self._end_of_descent(noise)
         if moved is None:
             self._renew()
             return None
-        is_slow = moved.hessian is not None and decrement > STUCK * before and decrement**2 > noise
-        moved = self._lengthened(moved, is_slow)
+        moved = self._lengthened(moved, self.decrement > STUCK * before and self.decrement**2 > noise)
         self.at = moved if near or moved.hessian is not None else _Point.fresh(self.look, moved.z)
         self.step += 1
         self.history.append(self.at.value)
         return None if self.definite else self._end_if_stalled()
 
+    def _is_near(self) -> bool:
+        """Whether the optimum of very many rows is so near that the curvature changes little on the way."""
+        small = self.decrement <= CONSTANT_CURVATURE_STEP * math.sqrt(self.problem.rows)
+        return self.sample is not None and self.definite and small and not self.borrowed
+
     def _lengthened(self, moved: _Point, is_slow: bool) -> _Point:
-        """The end of a step, farther out where many in a row were slow."""
-        self.creeping = self.creeping + 1 if is_slow else 0
+        """The end of a full step, farther out where many in a row were slow."""
+        self.creeping = self.creeping + 1 if is_slow and moved.hessian is not None else 0
         if self.creeping < CREEPING_STEPS:
             return moved
         return _stretch(self.problem, self.at.z, self.direction, moved, CREEPING_REACH)
