@@ -166,11 +166,36 @@ def test_a_lognormal_prior_of_a_scale_gives_zeros_their_mode(name: str) -> None:
     assert float(fit.params[scale].log()) == pytest.approx(-81.0, rel=1e-9)
 
 
-def test_priors_of_a_log_variance_give_few_zeros_a_mode() -> None:
-    # 6 rows of log-likelihood -log_variance / 2 each, under a Normal prior of scale 5: -25 * 6 / 2.
-    fit = map_estimate(models.heteroscedastic, _columns(0)[:6], torch.zeros(6))
+@pytest.mark.parametrize("rows", [6, 40, 80, 800])
+def test_the_verdict_on_zeros_depends_on_the_priors_of_a_log_variance_and_not_on_the_rows(rows: int) -> None:
+    # Each row has the log-likelihood -log_variance / 2, under a Normal prior of variance v: the mode is
+    # -v rows / 2. Under the prior of the model v = 25; float64 ends at -1490.
+    x, y = torch.empty((rows, 0), dtype=torch.float64), torch.zeros(rows)
+    with pytest.raises(UnboundedLikelihoodError, match="every row exactly: every `y` is 0") as refused:
+        map_estimate(models.heteroscedastic, x, y)
+    priors = {"log_variance.bias": dist.Normal(0.0, 0.3)}
+    assert priors.keys() <= _advised_priors(str(refused.value)).keys()
+    fit = map_estimate(with_priors(models.heteroscedastic, priors), x, y)
     assert fit.converged
-    assert float(fit.params["log_variance.bias"]) == pytest.approx(-75.0, rel=1e-9)
+    assert float(fit.params["log_variance.bias"]) == pytest.approx(-0.09 * rows / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("tied", [36, 44, 50, 60])
+def test_equal_responses_of_heavy_tails_are_named_wherever_they_are(tied: int) -> None:
+    # With k of n rows followed the likelihood is of the order scale^(df (n - k) - k): infinite for small df.
+    y = _columns()[:, 0] + 50.0
+    y[:tied] = 0.0
+    with pytest.raises(UnboundedLikelihoodError, match=f"of 80 rows {tied} responses are equal") as refused:
+        mle(models.student_t, _columns(4)[:, 2:], y)
+    held = with_priors(models.student_t, _advised_priors(str(refused.value)))
+    assert map_estimate(held, _columns(4)[:, 2:], y).converged
+
+
+def test_normal_responses_that_are_rounded_are_not_taken_for_ties_of_heavy_tails() -> None:
+    y = (2 * _columns()[:, 0]).round()
+    with pytest.warns(ConvergenceWarning, match="`df` → "):
+        fit = mle(models.student_t, _columns(4)[:, 2:], y)
+    assert not fit.converged
 
 
 def test_priors_refuse_more_columns_than_rows() -> None:

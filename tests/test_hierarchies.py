@@ -148,6 +148,7 @@ REFUSED = {
         lambda: pyro.sample("tau", dist.Uniform(zeros(), 10.0)),
     ),
     "jitter": JITTERED,
+    "jitter of a hundredth": grouped(lambda tau, sigma: dist.Normal(zeros(GROUPS), tau + 1e-2).to_event(1)),
     "large jitter": grouped(lambda tau, sigma: dist.Normal(zeros(GROUPS), tau + 1e-3).to_event(1)),
     "clamped": grouped(lambda tau, sigma: dist.Normal(zeros(GROUPS), tau.clamp(min=1e-6)).to_event(1)),
     "jitter of the variance": grouped(
@@ -248,6 +249,20 @@ def test_jitter_of_a_scale_is_no_joint_mode():
     found = map_estimate(ADMITTED["jitter, vanishing at 0"], X, Y)
     assert found.converged
     assert 0.1 < found.params["tau"] < 1.0
+
+
+def test_a_scale_that_ends_at_its_lower_bound_is_refused_and_one_above_it_is_fitted():
+    softplus = grouped(
+        lambda tau, sigma: dist.Normal(zeros(GROUPS), torch.nn.functional.softplus(tau)).to_event(1)
+    )
+    with pytest.raises(UnboundedLikelihoodError, match=r"no joint mode: its density .* 'tau'") as refused:
+        map_estimate(softplus, X, Y)
+    assert "with_priors(model, {'tau': dist.InverseGamma(2.0, 1.0)})" in str(refused.value)
+    assert map_estimate(with_priors(softplus, {"tau": dist.InverseGamma(2.0, 1.0)}), X, Y).converged
+    # Effects of a spread above log 2, the lower bound of the scale, have a mode inside.
+    fit = map_estimate(softplus, X, Y + 8 * torch.linspace(-1.0, 1.0, GROUPS).double()[GROUP])
+    assert fit.converged
+    assert fit.params["tau"] > 1
 
 
 @pytest.mark.filterwarnings("ignore::neglog.errors.SamplingWarning")  # of so few draws

@@ -1,5 +1,6 @@
 """Mixtures: where their fits begin, what their tables call the weights, and intervals within a range."""
 
+import re
 from functools import partial
 
 import numpy as np
@@ -193,3 +194,35 @@ def test_equal_responses_by_rounding_are_no_pit():
     x, y = few_rows(300, 1)
     y = (10 * y).round() + 100 * (x[:, 0] > 0)
     assert "equal" not in mle(models.gaussian_mixture, x[:, :0], y).status
+
+
+# Spurious optima
+
+
+def test_a_component_of_a_handful_of_rows_counts_after_all_others():
+    # By chance four of 80 responses lie within 0.001 of one plane: more than three coefficients could follow.
+    random = np.random.default_rng(0)
+    x = random.normal(size=(80, 2))
+    y = random.normal(size=80) + x[:, 0]
+    fit = mle(models.gaussian_mixture, x, y)
+    assert fit.converged
+    assert "2 to a spurious optimum (nll " in fit.status
+    assert fit.params["sigma"].min() > 0.05 * fit.params["sigma"].max()
+    lower = re.findall(r"[\d.]+", fit.status.split("spurious optimum (nll ")[1].split(")")[0])
+    assert max(map(float, lower)) < fit.nll
+
+
+def test_a_spurious_optimum_is_named_where_a_start_leads_to_it():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(80, 2))
+    y = random.normal(size=80) + x[:, 0]
+    y[:4] = 7.0 + x[:4, 1] + np.array([1e-3, -1e-3, 1e-3, -1e-3])
+    start = {"mean.bias": [1e-9, 7.0], "mean.weight": [[1.0, 0.0], [0.0, 1.0]], "sigma": [1.0, 1e-3]}
+    with pytest.warns(ConvergenceWarning, match="a spurious optimum: component 1"):
+        fit = mle(models.gaussian_mixture, x, y, start=start)
+    assert fit.converged
+    assert re.search(r"component 1 is made of 4\.\d rows, has 3 coefficients", fit.status)
+    priors = {"sigma": dist.InverseGamma(2.0, 1.0), "weight": dist.Dirichlet(2 * torch.ones(2))}
+    held = map_estimate(with_priors(models.gaussian_mixture, priors), x, y, start=start)
+    assert held.converged
+    assert "spurious" not in held.status

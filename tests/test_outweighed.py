@@ -74,3 +74,31 @@ def test_a_certified_decrement_is_hidden_by_the_rounding_of_the_loss(seed):
     assert fit.converged
     decrement = float(re.search(r"decrement (\S+)", fit.status)[1])
     assert decrement <= max(1e-8, (64 * 2.2e-16 * (abs(fit.loss) + 80**0.5)) ** 0.5)
+
+
+def grouped(outlier, seed, count=3):
+    x, y = problem(0.0, seed)
+    x = torch.cat([x, torch.randn(80, 1, generator=torch.Generator().manual_seed(seed)).double()], 1)
+    x[7 : 7 + count, 1] = outlier * torch.arange(1, count + 1)
+    return x, y
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_several_huge_values_of_a_scale_column_are_refused(count, seed):
+    x, y = grouped(1e3, seed, count)
+    named = ", ".join(str(7 + row) for row in range(count))
+    with pytest.raises(UnboundedLikelihoodError, match=f"spread of rows {named} falls faster"):
+        mle(models.heteroscedastic, {"mean": x, "log_variance": x}, y)
+
+
+def test_several_outliers_that_a_mean_cannot_follow_are_fitted():
+    x, y = grouped(1e3, 0)
+    x[7:10, 1] = 1e3
+    fit = mle(models.heteroscedastic, {"mean": x[:, :0], "log_variance": x[:, 1:2]}, y)
+    assert fit.converged
+
+
+def test_several_values_that_the_others_outweigh_are_fitted():
+    x, y = grouped(4.0, 1)
+    assert mle(models.heteroscedastic, {"mean": x, "log_variance": x}, y).converged

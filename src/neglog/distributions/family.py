@@ -57,6 +57,7 @@ class Family:
             Of a response of yes or no it is the yes alone; None where the response is no class.
         classes: which parameters give each class its probability: log-odds or the cutpoints of a scale.
         is_mixture: whether it is a mixture with `means` and `sigmas`, whose components may follow rows alone.
+        tails: the attribute by which densities of heavy tails differ, the degrees of freedom.
         logarithm: the class of the law of the logarithm of its values, with the same parameters.
         marginal: from a law of vectors and which entries are known to the law of these.
         censors, truncates: whether it is another distribution between bounds, beyond which a value is
@@ -77,6 +78,7 @@ class Family:
     events: Callable[[Any], Iterable[int]] | None = None
     classes: Literal["log-odds", "cutpoints"] | None = None
     is_mixture: bool = False
+    tails: str | None = None
     logarithm: type | None = None
     marginal: Callable[[Any, Tensor], Any] | None = None
     censors: bool = False

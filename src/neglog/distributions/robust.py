@@ -243,6 +243,7 @@ register(
         lambda d: StudentT(d.df, d.loc, d.scale),
         information.student,
         crps="crps_t",
+        tails="df",
     )
 )
 

@@ -37,8 +37,8 @@ from neglog.fitting.existence import (
     check_zeros,
     recession,
 )
-from neglog.fitting.interpolation import check_interpolation
-from neglog.fitting.joint_mode import check_joint_mode
+from neglog.fitting.interpolation import check_interpolation, check_prior_zeros
+from neglog.fitting.joint_mode import check_border, check_joint_mode
 from neglog.fitting.least_squares import closed_form
 from neglog.fitting.limits import (
     in_bounds,
@@ -54,8 +54,9 @@ from neglog.fitting.penalised import at_corners, is_penalised, landed
 from neglog.fitting.prior_units import check_prior_units
 from neglog.fitting.refinement import refined
 from neglog.fitting.separation import watched
+from neglog.fitting.spurious import spurious_component, with_spurious
 from neglog.fitting.start import starting_point
-from neglog.fitting.ties import check_tie, with_tie
+from neglog.fitting.ties import check_heavy_tie, check_tie, with_tie
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
 from neglog.isolation import isolated
@@ -257,6 +258,7 @@ def _fit(
     check_values(objective)
     check_joint_mode(objective)
     check_interpolation(objective)
+    check_prior_zeros(objective)
     check_prior_units(objective)
     offset = offset_of(whole)
     if offset is not None:
@@ -275,8 +277,13 @@ def _fit(
         others = elsewhere(coordinates, theta) if isinstance(solver, Newton) else theta[:0]
         # Newton's method may stop at a saddle, which such likelihoods have between optima.
         beyond = Chain((solver, TrustRegion(max_steps=50)))
-        solver = MultiStart(beyond, others) if len(others) else solver
+        solver = MultiStart(beyond, others, _is_spurious(coordinates)) if len(others) else solver
     return _solved(coordinates, theta, solver, progress, offset)
+
+
+def _is_spurious(coordinates: Coordinates) -> Callable[[Tensor], bool]:
+    """Whether an optimum fits a handful of rows next to exactly."""
+    return lambda z: spurious_component(coordinates.objective, coordinates.theta(z)) is not None
 
 
 def refitted(fit: Fit, model: Model, solver: Any) -> Fit:
@@ -305,7 +312,10 @@ def _solved(
         if bool(torch.isfinite(solution.z).all()):
             objective.check_bounded(coordinates.theta(solution.z), times=UNCERTIFIED)
     solution = in_bounds(coordinates, solution, _existing)
+    if not solution.converged:
+        check_heavy_tie(objective)
     solution = with_tie(objective, coordinates.theta(solution.z), solution)
+    solution = with_spurious(objective, coordinates.theta(solution.z), solution)
     fit = _finished(coordinates, solution, offset)
     if not fit.converged:
         warn(f"`{objective.name}` did not converge: {fit.status}.", ConvergenceWarning)
@@ -334,6 +344,7 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
     if runaway is None:
         return solution
     if not runaway.coefficients:
+        check_border(objective, runaway.unconstrained)
         status = f"the likelihood is largest at the border: it never falls as {runaway}"
         return replace(solution, converged=False, status=status)
     if runaway.both:

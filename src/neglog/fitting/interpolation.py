@@ -1,10 +1,38 @@
-"""Interpolation: designs whose coefficients fit every row exactly, however their priors shrink them."""
+"""Interpolation: responses that coefficients fit in every row, however their priors shrink them."""
 
 from __future__ import annotations
 
 from neglog.errors import UnboundedLikelihoodError
 from neglog.objective.interpolation import Spread, interpolating
 from neglog.objective.objective import Objective
+
+MAX_LOG_FALL_OF_ROW = 2.0
+"""Fall of the logarithm of the spread with each further row of zeros above which its mode is refused."""
+
+
+def check_prior_zeros(objective: Objective) -> None:
+    """Refuse a response of zeros whose spread has priors on its logarithm that hardly hold it.
+
+    Zeros have no size that a spread could be compared with. The mode of the log spread is then the product of
+    the number of rows and a fall that the priors determine alone: a verdict on that depends on no number of
+    rows. The prior Normal(0, 5) of a log-variance, e^-6 of the spread with each row, is far below any unit.
+
+    Raises:
+        UnboundedLikelihoodError: naming priors under which the spread stays above 0.
+    """
+    y = objective.data.y
+    if objective.priorless or not objective.exacting or not objective.calls or bool(y[:64].any() or y.any()):
+        return
+    spread = Spread(objective, objective.calls[0])
+    if not spread.sites or not all(objective.sites[name].is_real for name in spread.sites):
+        return
+    if spread.log_fall_of_row > MAX_LOG_FALL_OF_ROW:
+        raise UnboundedLikelihoodError(
+            f"`{objective.name}` fits every row exactly: every `y` is 0, so its spread falls until the prior of "
+            f"its logarithm holds it, by a factor of e^{spread.log_fall_of_row:.2g} with each row: the "
+            "posterior has its mode below the rounding of `y`, which has no size. Give rows with other "
+            f"responses, or {spread.advice()}."
+        )
 
 
 def check_interpolation(objective: Objective) -> None:

@@ -26,9 +26,11 @@ REACH = {torch.float64: (80.0, 160.0, 320.0), torch.float32: (10.0, 20.0, 40.0)}
 The square of the exponential of the largest is a normal floating-point number."""
 RATE = 0.25
 """Growth of a log density, in nats per unit of an unconstrained coordinate, above which it has no maximum."""
-MIN_SHRINKAGE = math.log(100.0)
+MIN_SHRINKAGE = math.log(20.0)
 """Rise of the log prior of an effect, in nats, that shows a lower bound of its scale, such as that of
 `tau + 1e-6`, to be too small to be the scale of effects."""
+SHARE_OF_MOVE = 1e-2
+"""Move of a site along a direction, as a share of the largest, above which the direction is its own."""
 MODE_TOLERANCE = 1e-6
 """Gradient of a log prior, in nats per unit of an unconstrained coordinate, that may be rounding error."""
 
@@ -46,9 +48,8 @@ def check_joint_mode(objective: Objective) -> None:
 
     Source: O'Hagan (1976), On posterior joint and marginal modes.
     """
-    try:
-        seen = objective.seen
-    except (RuntimeError, ValueError, IndexError, TypeError):  # a model that does not run there
+    seen = _looked(objective)
+    if seen is None:
         return
     if seen.ran.params:
         density = seen.ran.log_prob(RESPONSE).sum() + seen.ran.prior()
@@ -57,6 +58,14 @@ def check_joint_mode(objective: Objective) -> None:
     if parents:
         _check_bounded(objective, seen, parents)
         _check_reached(objective, seen, parents)
+
+
+def _looked(objective: Objective) -> Look | None:
+    """What a model says of itself; None for one that does not run there."""
+    try:
+        return objective.seen
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return None
 
 
 def _check_reached(objective: Objective, seen: Look, parents: Parents) -> None:
@@ -93,11 +102,35 @@ def _check_bounded(objective: Objective, seen: Look, parents: Parents) -> None:
         child = next(child for child in children if name in parents[child])
         end = _border(objective, seen, name, total, children).format(repr(child))
         if end:
-            raise UnboundedLikelihoodError(
-                f"`{objective.name}` has no joint mode: whatever the data, its density is {end} as {name!r}, "
-                f"on which the prior of {child!r} depends, goes to its border. "
-                + _remedy(objective.sites[name])
-            )
+            raise _refusal(objective, name, child, f"whatever the data, its density is {end}")
+
+
+def check_border(objective: Objective, direction: Tensor | None) -> None:
+    """Refuse a density that is largest where a site on which a prior depends is at its border.
+
+    Args:
+        objective: the model and its data.
+        direction: the direction `(K,)` of unconstrained parameters along which the density never falls.
+
+    Raises:
+        UnboundedLikelihoodError: the scale of effects is at a lower bound, such as that of `softplus(tau)`.
+    """
+    if direction is None or objective.priorless or _looked(objective) is None:
+        return
+    parents, least = objective.seen.prior_parents, SHARE_OF_MOVE * float(direction.abs().max())
+    for child in _counted(objective, parents):
+        for name in parents[child]:
+            site = objective.sites[name]
+            if not site.is_real and float(direction[site.place].abs().max()) > least:
+                end = "its density is largest where only a constant holds the scale of {} above 0,"
+                raise _refusal(objective, name, child, end.format(repr(child)))
+
+
+def _refusal(objective: Objective, name: str, child: str, density: str) -> UnboundedLikelihoodError:
+    return UnboundedLikelihoodError(
+        f"`{objective.name}` has no joint mode: {density} as {name!r}, on which the prior of {child!r} "
+        f"depends, goes to its border. {_remedy(objective.sites[name])}"
+    )
 
 
 def _border(objective: Objective, seen: Look, name: str, total: Tensor, children: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from torch.distributions import constraints
 
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.isolated import ROUNDED, isolated_rows
-from neglog.fitting.outweighed import MIN_LEVERAGE, outweighing_rows, row_weights
+from neglog.fitting.outweighed import MIN_LEVERAGE, outweighing_groups, outweighing_rows, row_weights
 from neglog.objective.objective import Objective
 from neglog.tracing import Affine
 
@@ -67,21 +67,32 @@ def _check_outweighed_rows(objective: Objective) -> None:
     for call in _free_predictors(objective):
         for rows in _outweighing(objective, call):
             if _can_follow(objective, call, rows):
-                raise UnboundedLikelihoodError(
-                    f"`{objective.name}` has no maximum: with the columns of `{call.name}` the spread of row "
-                    f"{objective.data.row(int(rows[0]))} falls faster than those of all others rise, and the "
-                    "other coefficients can follow this row exactly, so its spread goes to 0. Leave the "
-                    f"column with its outlier out of the scale, transform it, or {objective.prior_advice}."
-                )
+                raise _refusal_of_outliers(objective, call, rows)
+
+
+def _refusal_of_outliers(objective: Objective, call: Affine, rows: Tensor) -> UnboundedLikelihoodError:
+    named, many = ", ".join(str(objective.data.row(row)) for row in rows.tolist()), len(rows) > 1
+    these = ("rows", "these rows", "their") if many else ("row", "this row", "its")
+    return UnboundedLikelihoodError(
+        f"`{objective.name}` has no maximum: with the columns of `{call.name}` the spread of {these[0]} "
+        f"{named} falls faster than those of all others rise, and the other coefficients can follow "
+        f"{these[1]} exactly, so {these[2]} spread goes to 0. Leave the column with its outlier out of the "
+        f"scale, transform it, or {objective.prior_advice}."
+    )
 
 
 def _outweighing(objective: Objective, call: Affine) -> Iterator[Tensor]:
-    """The rows `(1,)` whose spread falls faster with some coefficients than all others rise."""
+    """Rows whose spread falls faster with some coefficients than all others rise: one, or a group."""
     weights = row_weights(objective.data.weights, objective.rows)
     columns, leverages = _leverages(objective, call, weights)
-    shift = _log_spread_shift(objective, call) if bool((leverages > MIN_LEVERAGE).any()) else 0.0
+    most = _most(objective, call)
+    # By Cauchy's inequality a group of k rows that outweighs the others has leverages of 1 / (1 + k) in sum.
+    grouped = float(leverages.topk(min(most, len(leverages))).values.sum()) > 1 / (1 + most)
+    lone = bool((leverages > MIN_LEVERAGE).any())
+    shift = _log_spread_shift(objective, call) if lone or grouped else 0.0
     if shift:
         yield from outweighing_rows(columns, leverages, weights, -shift)
+        yield from outweighing_groups(columns, weights, shift, most)
 
 
 def _columns(objective: Objective, call: Affine) -> list[tuple[str, Tensor]]:

@@ -29,6 +29,24 @@ def outweighing_rows(columns: Tensor, leverages: Tensor, weights: Tensor, sign: 
             yield row[None]
 
 
+def outweighing_groups(columns: Tensor, weights: Tensor, sign: float, most: int) -> Iterator[Tensor]:
+    """Groups of 2 to `most` rows that one of the columns `(N, P)`, shifted, sets apart; `sign` as above.
+
+    With the shift to the largest value of the other rows, all of these lose by their distance from it; the
+    group gains its own, and more than they lose.
+    """
+    kept = (weights > 0).nonzero()[:, 0]
+    for column in columns[kept].mT:
+        for side in (sign, -sign):
+            values, order = (side * column).sort(descending=True)
+            gaps, share = values[:, None] - values[1 : most + 1], weights[kept][order, None]
+            gains = (share * gaps).sum(0)  # the gains of the group less the losses of the others
+            own = (share * gaps.clamp_min(0.0)).sum(0)
+            for size in range(2, min(most, len(values) - 1) + 1):
+                if gains[size - 1] > MIN_GAIN_SHARE * own[size - 1]:
+                    yield kept[order[:size]].sort().values
+
+
 def _outweighs(columns: Tensor, weights: Tensor, row: int, sign: float) -> bool:
     from scipy.optimize import linprog  # only here: it takes long to import
 

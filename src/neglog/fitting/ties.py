@@ -12,13 +12,17 @@ from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError, warn
 from neglog.objective.interpolation import Spread
 from neglog.objective.objective import Objective
 from neglog.objective.pits import falls
+from neglog.predictors import RESPONSE
 from neglog.solvers import Solution
+from neglog.tracing import Affine
 
 MOST_OF = 0.5
 """The share of the rows of a component above which equal responses can make up most of it."""
 NEARLY_ALL = 0.75
 """The share of the rows of a fitted component above which equal responses are worth a warning: responses that
 are rounded have smaller ties."""
+MIN_TIED_SHARE = 0.25
+"""The share of all rows that are equal above which heavy tails are examined: rounded responses have less."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,65 @@ class Tie:
 def tie_of(objective: Objective) -> Tie | None:
     """The largest tie of the response of a mixture of Normals; None where it has none."""
     y = objective.data.y
-    if y.dim() != 1 or not objective.law.is_mixture:
-        return None
+    return _largest(y) if y.dim() == 1 and objective.law.is_mixture else None
+
+
+def _largest(y: Tensor) -> Tie | None:
+    """The largest tie of a response; None where all values differ."""
     values, counts = y.unique(return_counts=True)
     value = values[counts.argmax()]
     return Tie(float(value), (y == value).nonzero()[:, 0]) if int(counts.max()) > 1 else None
+
+
+def check_heavy_tie(objective: Objective) -> None:
+    """Refuse Student's t of estimated `df` where more responses are equal than lines follow by chance.
+
+    Of N rows k are followed exactly: as the scale goes to 0 these gain its logarithm each, and the others
+    lose `df` times it. With `df` below k / (N - k) the likelihood has no maximum.
+
+    Raises:
+        UnboundedLikelihoodError: naming the number of equal responses.
+
+    Source: Fernandez & Steel (1999), Multivariate Student-t regression models: pitfalls and inference.
+    """
+    y, call = objective.data.y, next(iter(objective.calls), None)
+    if (
+        call is None
+        or y.dim() != 1
+        or not issubclass(objective.family, StudentT)
+        or "df" not in objective.sites
+    ):
+        return
+    tie, spread = _largest(y), Spread(objective, call)
+    if tie is None or not _is_large(objective, call, tie) or not _is_level(objective, call, tie):
+        return
+    if not objective.priorless and spread.is_held:
+        return
+    largest = len(tie.rows) / max(objective.rows - len(tie.rows), 1)
+    raise UnboundedLikelihoodError(
+        f"`{objective.name}` has no maximum: of {objective.rows} rows {tie}, and a location that follows "
+        f"these alone has a scale that goes to 0, with `df` below {largest:.3g}. Model the equal responses "
+        f"apart, or {spread.advice()}."
+    )
+
+
+def _has_free_tails(objective: Objective) -> bool:
+    """Whether the weight of the tails is estimated."""
+    if objective.law.tails is None:
+        return False
+    with torch.enable_grad():
+        at = objective.few.at(objective.initial.clone().requires_grad_())
+    return bool(getattr(latent(at.sites[RESPONSE]["fn"]), objective.law.tails).requires_grad)
+
+
+def _is_large(objective: Objective, call: Affine, tie: Tie) -> bool:
+    """Whether a tie has more rows than lines follow by chance, and than rounded responses have in common."""
+    return len(tie.rows) > max(MIN_TIED_SHARE * objective.rows, call.design.shape[-1] + 1)
+
+
+def _is_level(objective: Objective, call: Affine, tie: Tie) -> bool:
+    """Whether the location can be the value of a tie in all rows."""
+    return tie.value == 0 or f"{call.name}.bias" in objective.sites
 
 
 def check_tie(objective: Objective, theta: Tensor) -> None:

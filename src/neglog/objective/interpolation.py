@@ -114,7 +114,7 @@ class Spread:
         The likelihood gains the number of rows, in nats, for each unit by which the logarithm of the spread
         falls. The priors outweigh that along all directions: of all sites together, and of each alone.
         """
-        return not any(map(self._falls, self._directions()))
+        return not (self.sites and any(map(self._falls, self._directions())))
 
     @property
     def sites(self) -> Mapping[str, Tensor]:
@@ -149,6 +149,14 @@ class Spread:
             alone = torch.zeros_like(joint)
             alone[place] = joint[place]
             yield alone
+
+    @property
+    def log_fall_of_row(self) -> float:
+        """Fall of the log spread, from its initial value to the mode, per row without a residual."""
+        return sum(
+            float((slope.square() / self._curvature(name).clamp_min(FLAT_PRIOR)).sum())
+            for name, slope in self.sites.items()
+        )
 
     def _falls(self, direction: Tensor) -> bool:
         """Whether the loss falls still where the spread is at the reach of float64."""

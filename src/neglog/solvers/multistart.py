@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,10 +44,12 @@ class MultiStart(Settings):
     Args:
         solver: one that minimises from one point, such as `Newton()`.
         starts: other points `(M, K)`, in the coordinates of the problem.
+        is_spurious: whether a certified optimum at `z` counts only where no other was found, or None.
     """
 
     solver: Any
     starts: Tensor
+    is_spurious: Callable[[Tensor], bool] | None = None
 
     def minimise(self, problem: Problem, start: Tensor, progress: bool = False) -> Solution:
         """The best minimum of `problem`, from `start` `(K,)` and the others.
@@ -60,14 +62,19 @@ class MultiStart(Settings):
         while few.rows > MAX_COMPARED_ROWS and (sample := few.sample()) is not None:
             few = sample
         ends = self._ends(few, torch.cat([start[None], self.starts]), progress)
-        best = min(
-            (end for end in ends if end is not None),
-            key=lambda end: (not end.converged, math.isnan(end.value), round(end.value, 9)),
-        )
+        best = self._best([end for end in ends if end is not None])
         told = _told(ends, best, "" if few is problem else f" on {few.rows} rows")
         if few is not problem:
             best = self.solver.minimise(problem, best.z, progress)
         return replace(best, status=f"{best.status}; {told}")
+
+    def _best(self, ends: list[Solution]) -> Solution:
+        """The lowest certified optimum that is not spurious; if there is none, the lowest end."""
+        order = sorted(ends, key=lambda end: (not end.converged, math.isnan(end.value), round(end.value, 9)))
+        is_spurious, optima = self.is_spurious, [end for end in order if end.converged]
+        if is_spurious is None or not optima:
+            return order[0]
+        return next((end for end in optima if not is_spurious(end.z)), order[0])
 
     def _ends(self, problem: Problem, starts: Tensor, progress: bool) -> list[Solution | None]:
         """The end of each start, as far as it is followed; None where the function falls without end."""
@@ -184,8 +191,11 @@ def _told(ends: list[Solution | None], best: Solution, where: str) -> str:
     here = [end for end in found if abs(end.value - best.value) <= close]
     worse = [end.value for end in found if end.converged and end.value > best.value + close]
     parts = [f"{len(here)} led here"]
+    spurious = [end.value for end in found if end.converged and end.value < best.value - close]
+    if spurious:
+        parts.append(f"{len(spurious)} to a spurious optimum (nll {', '.join(f'{v:.6g}' for v in spurious)})")
     if worse:
         parts.append(f"{len(worse)} to a worse optimum (nll {', '.join(f'{v:.6g}' for v in sorted(worse))})")
-    if (none := len(ends) - len(here) - len(worse)) > 0:
+    if (none := len(ends) - len(here) - len(worse) - len(spurious)) > 0:
         parts.append(f"{none} to none")
     return f"best of {len(ends)} starts{where}: {', '.join(parts)}"
