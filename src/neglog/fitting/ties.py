@@ -61,12 +61,7 @@ def check_heavy_tie(objective: Objective) -> None:
     Source: Fernandez & Steel (1999), Multivariate Student-t regression models: pitfalls and inference.
     """
     y, call = objective.data.y, next(iter(objective.calls), None)
-    if (
-        call is None
-        or y.dim() != 1
-        or not issubclass(objective.family, StudentT)
-        or "df" not in objective.sites
-    ):
+    if call is None or y.dim() != 1 or not _has_free_tails(objective):
         return
     tie, spread = _largest(y), Spread(objective, call)
     if tie is None or not _is_large(objective, call, tie) or not _is_level(objective, call, tie):
