@@ -29,9 +29,9 @@ def check_prior_zeros(objective: Objective) -> None:
     if spread.log_fall_of_row > MAX_LOG_FALL_OF_ROW:
         raise UnboundedLikelihoodError(
             f"`{objective.name}` fits every row exactly: every `y` is 0, so its spread falls until the prior "
-            f"of its logarithm holds it, by a factor of e^{spread.log_fall_of_row:.2g} with each row: the mode "
-            "of the posterior has a spread below the rounding of `y`, which has no size. Give rows with other "
-            f"responses, or {spread.advice()}."
+            f"of its logarithm holds it, by a factor of e^{spread.log_fall_of_row:.2g} with each row: the "
+            "mode of the posterior has a spread below the rounding of `y`, which has no size. Give rows with "
+            f"other responses, or {spread.advice()}."
         )
 
 
