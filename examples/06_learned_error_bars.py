@@ -79,13 +79,13 @@ def score(fit: Fit, x: Tensor, y: Tensor) -> float:
     return log_likelihood(fit, x, y).mean().item()
 
 
-def results(rows: int, steps: int) -> dict[str, Result]:
+def results(rows: int, steps: int, longer: int) -> dict[str, Result]:
     x, y = draw_rows(rows, seed=12)
     settings = {
         "learned": (models.heteroscedastic, x, y, LBFGS(max_steps=steps)),
         "constant": (models.gaussian, x, y, LBFGS(max_steps=steps)),
         "starved": (models.heteroscedastic, x, y, SVI(steps=steps)),
-        "few rows": (models.heteroscedastic, x[:FEW], y[:FEW], LBFGS(max_steps=600)),
+        "few rows": (models.heteroscedastic, x[:FEW], y[:FEW], LBFGS(max_steps=longer)),
     }
     fresh = draw_rows(10_000, seed=1)
     found = {}
@@ -188,8 +188,8 @@ def check(found: dict[str, Result], best: float, grid: Tensor) -> None:
 
 def main() -> None:
     options = arguments(__file__, __doc__)
-    rows, steps = (400, 300) if options.small else (1000, 600)
-    found = results(rows, steps)
+    rows, steps, longer = (400, 200, 300) if options.small else (1000, 600, 600)
+    found = results(rows, steps, longer)
     best = true_score(*draw_rows(10_000, seed=1))
     grid = torch.linspace(0, math.pi, 301, dtype=torch.float64)[:, None]
     mean, sd = truth(grid)

@@ -21,6 +21,7 @@ outliers in x: at 10 % of rows with x moved by 10, all four follow them.
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -37,6 +38,7 @@ ROWS, SIZE = 100, 10.0
 COLOURS = {"MSE": RED, "MAE": BLUE, "Huber": OCHRE, "Student-t": INK}
 
 
+@cache
 def efficiency(model: Model) -> float:
     """The asymptotic efficiency, beside the mean, of the location that a model estimates of Normal rows."""
     y = torch.linspace(-8, 8, 2000, dtype=torch.float64)

@@ -160,10 +160,9 @@ def check(x: pd.DataFrame, y: pd.Series, fits: dict[str, Fit], optimum: float) -
     # Other starts find other optima, and the same one with its components exchanged.
     three = partial(models.gaussian_mixture, components=3)
     designs = {"mean": x.iloc[:, :0], "weight": x}
-    best = mle(three, designs, y)  # of several starts
     quantiles = mle(three, designs, y, solver=Newton())
     chosen = mle(three, designs, y, start={"mean.bias": torch.tensor([2.0, 4.0, 4.6])})
-    assert [round(fit.nll, 2) for fit in (best, quantiles, chosen)] == [92.24, 98.41, 94.73]
+    assert [round(fit.nll, 2) for fit in (quantiles, chosen)] == [98.41, 94.73]
     swapped = {"mean.bias": fits["mixture"].params["mean.bias"].flip(0)}
     again = mle(models.gaussian_mixture, {"mean": x, "weight": x}, y, start=swapped)
     assert math.isclose(again.nll, fits["mixture"].nll, rel_tol=1e-9)
