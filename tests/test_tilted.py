@@ -18,6 +18,7 @@ from neglog.distributions.intervals import LOG_NORMAL_INTERVAL
 from neglog.errors import ConvergenceWarning
 from neglog.fitting.tilted import _moments
 from neglog.objective.coordinates import Coordinates
+from neglog.objective.spread import exact_rows
 from neglog.observation import truncated
 
 LOWER, UPPER = 0.0, 100.0
@@ -175,3 +176,10 @@ def test_derivatives_of_an_interval_in_its_ends_and_the_scale_are_exact(at: tupl
                 order = tuple(places.count(k) for k in range(3))
                 expected = float(mp.diff(exact, tuple(map(mp.mpf, at)), order))
             assert float(value.detach()) == pytest.approx(expected, rel=1e-10, abs=1e-10), places
+
+
+def test_a_truncated_density_that_collapses_onto_a_row_at_its_bound_follows_it_exactly() -> None:
+    """Its location is beyond the bound, and its scale far above the rounding of y; what is seen is not."""
+    y, location = torch.tensor([0.0, 50.0, 100.0], dtype=torch.float64), torch.tensor(300.0).double()
+    assert exact_rows(Truncated(Normal(location, 1e-5), 0.0, 100.0), y).tolist() == [False, False, True]
+    assert not bool(exact_rows(Truncated(Normal(location, 1e-4), 0.0, 100.0), y).any())

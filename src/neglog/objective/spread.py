@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neglog.data import Data
+from neglog.distributions.family import family_of
 from neglog.distributions.observed import latent
 from neglog.distributions.parameters import in_dtype
 from neglog.distributions.shapes import broadcast_shapes
@@ -72,8 +73,21 @@ def exact_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
     """Where the density of the response has collapsed onto the row, `(N,)` or `(S, N)`.
 
     A narrow density far from its row follows nothing: so is one whose scale has not yet come from its initial
-    value to that of a large y.
+    value to that of a large y. Between bounds a density may collapse onto a row at a bound with its location
+    far beyond it, whatever its scale.
     """
+    return _collapsed_rows(response, y, times) | _tall_rows(response, y, times)
+
+
+def _tall_rows(response: Any, y: Tensor, times: float) -> Tensor:
+    """Where a truncated density is higher than one over `times` the rounding of `y`."""
+    if not (family_of(response).truncates and may_be_exact(response)):
+        return torch.zeros((), dtype=torch.bool)
+    return response.log_prob(y) >= -torch.log(times * _rounding(latent(response), y))
+
+
+def _collapsed_rows(response: Any, y: Tensor, times: float) -> Tensor:
+    """Where the density behind the bounds has collapsed onto the row."""
     narrow, response = narrow_rows(response, y, times), latent(response)
     if not bool(narrow.any()) or hasattr(response, "spread_at"):
         return narrow

@@ -36,10 +36,10 @@ class MultiStart(Settings):
     An optimum that was certified counts before one that was not, and then the lower loss; of equal ones the
     first start's. `status` says how many starts led there and where the others ended. A start is not followed
     further where the function is seen to be the parabola around an optimum that is known already. One from
-    which Newton's method takes more than `MAX_EVALUATIONS` waits for the others: it is followed to its end if
-    the loss there is lower than at every certified optimum, or if there is none and it is the lowest of those
-    that wait. Where the rows are very many, all starts are tried on a sample of them, and only the best of
-    them on all.
+    which Newton's method takes more than `MAX_EVALUATIONS` waits for the others: it is followed for as many
+    again if the loss there is lower than at every certified optimum, and to its end if there is none and it
+    is the lowest of those that wait. Where the rows are very many, all starts are tried on a sample of them,
+    and only the best of them on all.
 
     Args:
         solver: one that minimises from one point, such as `Newton()`.
@@ -98,7 +98,7 @@ class MultiStart(Settings):
         for value, place, z in sorted(waiting, key=lambda each: each[:2]):
             known = _certified(ends)
             if all(value < each.value for each in known):
-                ends[place] = end(z, math.inf)
+                ends[place] = end(z, MAX_EVALUATIONS if known else math.inf)
             if not known and ends[place] is not None:
                 break
         return ends
