@@ -48,11 +48,11 @@ def test_what_is_no_fit_is_told(name, wrong):
 
 def test_tests_of_fits_tell_what_is_none(fit, found):
     for test in (neglog.likelihood_ratio_test, neglog.vuong_test):
-        with pytest.raises(ModelError, match="not of NoneType"):
+        with pytest.raises(ModelError, match="not of type NoneType"):
             test(fit, None)
-    with pytest.raises(ModelError, match="not of Posterior"):
+    with pytest.raises(ModelError, match="not of type Posterior"):
         neglog.information_criteria({"a": fit, "b": found})
-    with pytest.raises(ModelError, match="not of Posterior"):
+    with pytest.raises(ModelError, match="not of type Posterior"):
         neglog.summary(found)
     with pytest.raises(DataError, match=r"`fits` must be a mapping.*it is list"):
         neglog.information_criteria([fit, fit])
