@@ -187,6 +187,55 @@ def test_a_class_is_of_the_family_that_it_inherits_its_density_from():
     assert corner(Halved(zeros, ones)) is None  # a corner of another steepness, which nothing here knows
 
 
+class Gauss(TorchDistribution):
+    """A Normal law with other names of its parameters."""
+
+    arg_constraints: ClassVar = {"centre": constraints.real, "width": constraints.positive}
+    support = constraints.real
+
+    def __init__(self, centre, width, validate_args=None):
+        self.centre, self.width = torch.broadcast_tensors(centre, width)
+        super().__init__(self.centre.shape, validate_args=validate_args)
+
+    def log_prob(self, value):
+        return distributions.Normal(self.centre, self.width).log_prob(value)
+
+    def sample(self, sample_shape=()):
+        return distributions.Normal(self.centre, self.width).sample(sample_shape)
+
+    def expand(self, batch_shape, _instance=None):
+        return Gauss(self.centre.expand(batch_shape), self.width.expand(batch_shape))
+
+
+@pytest.fixture
+def squares():
+    standard = REGISTERED[distributions.Normal].standard
+    names = {"location": "centre", "scale": "width"}
+    yield register(Family(Gauss, ("centre", "width"), standard=standard, **names))
+    del REGISTERED[Gauss]
+
+
+def test_a_record_of_squares_takes_the_road_of_the_normal_whatever_its_parameters_are_called(squares):
+    def of(kind):
+        def model(x, y=None):
+            mean, sigma = linear("mean", x), positive("sigma", x)
+            with rows(x):
+                return pyro.sample("y", kind(mean, sigma), obs=y)
+
+        return model
+
+    def penalised(kind):
+        prior = {"mean.weight": kind(number([0.0]), number([0.5]))}
+        known = pyro.condition(of(kind), {"sigma": number(1.0)})
+        return neglog.map_estimate(neglog.with_priors(known, prior), X, EXTREMES)
+
+    for fits in ([mle(of(kind), X, EXTREMES) for kind in (Gauss, distributions.Normal)],
+                 [penalised(kind) for kind in (Gauss, distributions.Normal)]):  # fmt: skip
+        assert [fit.n_iter for fit in fits] == [0, 0]
+        for name, value in fits[0].params.items():
+            torch.testing.assert_close(value, fits[1].params[name], rtol=1e-12, atol=1e-12)
+
+
 # A made-up likelihood: one record and one function; it has a density and draws alone.
 
 

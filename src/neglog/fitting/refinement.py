@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from neglog.distributions.family import scale_of
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
@@ -51,7 +52,10 @@ def _block_of_mean(coordinates: Coordinates, theta: Tensor) -> Block | None:
         return None
     if max(call.design.numel() for call in objective.calls) > MAX_DESIGN_SIZE:
         return None
-    scale = objective.response(theta).scale.reshape(-1)
+    scale = scale_of(objective.response(theta))
+    if scale is None:
+        return None
+    scale = scale.reshape(-1)
     if bool((scale != scale[0]).any() | objective.data.y.isnan().any()):
         return None
     return next((b for b in coordinates.blocks if _is_flat_mean(objective, b)), None)

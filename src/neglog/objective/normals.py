@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neglog.distributions.family import elementwise, family_of
+from neglog.distributions.family import elementwise, family_of, location_of, scale_of
 from neglog.objective.objective import Objective
 
 
@@ -35,10 +35,12 @@ def normal_priors(objective: Objective) -> Normals:
         msg = ran.sites[name]
         fn = elementwise(msg["fn"])
         whole = msg["mask"] is None and bool((torch.as_tensor(msg["scale"]) == 1).all())
-        if not whole or not family_of(fn).is_square or fn.loc.requires_grad or fn.scale.requires_grad:
+        parts = [each for each in (location_of(fn), scale_of(fn)) if each is not None]
+        fixed = len(parts) == 2 and not any(part.requires_grad for part in parts)
+        if not (whole and fixed and family_of(fn).is_square):
             continue
         found.add(name)
-        loc, scale = (each.expand(site.shape).reshape(-1).to(slope) for each in (fn.loc, fn.scale))
+        loc, scale = (part.expand(site.shape).reshape(-1).to(slope) for part in parts)
         precision[site.place], slope[site.place] = scale**-2, loc * scale**-2
         constant += float((0.5 * (loc / scale).square() + scale.log() + 0.5 * math.log(2 * math.pi)).sum())
     return Normals(frozenset(found), precision, slope, constant)
