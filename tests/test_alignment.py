@@ -1,12 +1,14 @@
 """Rows that belong together: the labels of pandas are the same in all arguments, or the call is refused."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import neglog
-from neglog import mle, models
+from neglog import log_likelihood, mle, models, quantile
 from neglog.errors import DataError
 from neglog.validation import cross_validate
 
@@ -189,3 +191,14 @@ def test_what_a_mask_hides_is_left_out_by_the_remedy():
     fit = mle(neglog.masked(models.gaussian), X, np.ma.filled(MASKED.astype(float), np.nan))
     assert fit.nll == mle(models.gaussian, X[4:], Y[4:]).nll
     assert mle(models.gaussian, np.ma.getdata(COLUMNS["masked"]), Y).nll == FIT.nll
+
+
+def test_rows_in_reverse_are_the_same_rows():
+    """torch takes no array with negative strides, as that of a reversed series."""
+    weights = pd.Series([1.0, 2.0] * (len(Y) // 2), index=Y.index)
+    backwards = [rows.iloc[::-1] for rows in (X, Y, weights)]
+    fits = [mle(models.gaussian, x, y, weights=w) for x, y, w in ((X, Y, weights), backwards)]
+    assert math.isclose(fits[1].nll, fits[0].nll, rel_tol=1e-12)
+    assert log_likelihood(fits[0], *backwards[:2]).tolist() == log_likelihood(fits[0], X, Y).tolist()[::-1]
+    shares = np.array([0.1, 0.5, 0.9])
+    assert torch.equal(quantile(fits[0], X, shares[::-1]), quantile(fits[0], X, shares).flip(1))

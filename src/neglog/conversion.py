@@ -123,7 +123,8 @@ def series_tensor(name: str, series: pd.Series, dtype: torch.dtype) -> Tensor:
         if has_complex(series.to_numpy()):
             raise DataError(_complex_message(f"`{name}`"))
         raise DataError(f"`{name}` holds {series.dtype}, not numbers; {_remedy_of_series(name, series)}.")
-    return torch.tensor(series.to_numpy(dtype=np.float64, na_value=np.nan), dtype=dtype)
+    values = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    return torch.tensor(np.ascontiguousarray(values), dtype=dtype)
 
 
 def check_unmasked(name: str, value: Any, depth: int = 0) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -147,7 +148,8 @@ def quantile(
     if isinstance(q, Tensor):
         check_dense("q", q)
     try:
-        shares = torch.as_tensor(q, dtype=torch.float64)
+        # torch takes no array with negative strides, as a reversed one has.
+        shares = torch.as_tensor(q.copy() if isinstance(q, np.ndarray) else q, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError, RecursionError) as error:
         raise ModelError(
             f"`q` must be one number between 0 and 1, or several; it is {written(q)}."
