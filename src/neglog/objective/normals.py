@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,12 +36,19 @@ def normal_priors(objective: Objective) -> Normals:
         msg = ran.sites[name]
         fn = elementwise(msg["fn"])
         whole = msg["mask"] is None and bool((torch.as_tensor(msg["scale"]) == 1).all())
-        parts = [each for each in (location_of(fn), scale_of(fn)) if each is not None]
-        fixed = len(parts) == 2 and not any(part.requires_grad for part in parts)
-        if not (whole and fixed and family_of(fn).is_square):
+        parts = _fixed_parts(fn) if whole else None
+        if parts is None:
             continue
         found.add(name)
         loc, scale = (part.expand(site.shape).reshape(-1).to(slope) for part in parts)
         precision[site.place], slope[site.place] = scale**-2, loc * scale**-2
         constant += float((0.5 * (loc / scale).square() + scale.log() + 0.5 * math.log(2 * math.pi)).sum())
     return Normals(frozenset(found), precision, slope, constant)
+
+
+def _fixed_parts(fn: Any) -> tuple[Tensor, Tensor] | None:
+    """The mean and the standard deviation of a Normal law; None of another, or if parameters change them."""
+    loc, scale = location_of(fn), scale_of(fn)
+    if not family_of(fn).is_square or loc is None or scale is None:
+        return None
+    return None if loc.requires_grad or scale.requires_grad else (loc, scale)
