@@ -10,7 +10,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from table import TABLE
+from table import STRUCTURES, TABLE
 
 import neglog
 from neglog import map_estimate, mle, mle_batch, models, posterior, quantile_process
@@ -207,8 +207,7 @@ def test_the_certificate_of_a_vertex_has_no_unit(model, unit):
     assert 1e-20 <= violation <= 1e-9  # a sum of rounded numbers of order one, and of no larger ones
 
 
-@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
-@pytest.mark.parametrize("seed", [0, 1, 3])
+@pytest.mark.parametrize(("seed", "unit"), [(0, 1e-3), (0, 1.0), (0, 1e3), (1, 1.0), (3, 1.0)])
 def test_tails_lighter_than_normal_have_their_optimum_at_the_border_in_every_unit(seed, unit):
     x = torch.randn(80, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).numpy()
     noise = np.random.default_rng(seed).uniform(-1.7, 1.7, 80)
@@ -310,7 +309,7 @@ def test_a_noise_below_the_rounding_of_a_far_column_is_refused_by_name():
     assert mle(models.gaussian, (t - t.mean())[:, None], y).converged  # the remedy
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_columns_alike_have_the_likelihood_of_what_is_returned_or_an_error_by_name(name):
     row = TABLE[name]
     x, y = row.sample(80, 2)
