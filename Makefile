@@ -13,6 +13,11 @@ NEWER ?= $(shell for p in python3.12 python3.13 python3.14 python3 $(wildcard $(
 ARVIZ := tests/test_inference_data.py tests/test_pyro_samples.py tests/test_posterior.py tests/test_plots.py \
 	tests/test_priors.py tests/test_documents.py src/neglog
 
+# Another release of torch, for `make torch`: the oldest that is supported, or any other.
+TORCH ?= 2.4.1
+# What of the tests meets torch's own interpreter: graphs of all models, and all models run by Pyro alone.
+GRAPHS := tests/test_rowwise.py tests/test_small.py
+
 # The middle of the code, without Pyro's own loops, chains or other processes: within a minute.
 FAST := $(patsubst %,tests/test_%.py,likelihood losses structure choice formula wellformed signatures basis \
 	arguments data tables predict compounds least_squares handlers hypotheses) \
@@ -21,7 +26,7 @@ FAST := $(patsubst %,tests/test_%.py,likelihood losses structure choice formula 
 	tests/test_architecture.py::test_imports_go_one_way tests/test_architecture.py::test_the_map_has_every_package \
 	tests/test_figures.py
 
-.PHONY: help demo lint style types test pytest test-fast arviz bench tables format clean
+.PHONY: help demo lint style types test pytest test-fast arviz torch bench tables format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -64,6 +69,12 @@ else
 	OMP_NUM_THREADS=1 .venv-arviz/bin/python -m pytest tests/test_examples.py -k "21_ or 22_ or 23_"
 endif
 
+torch:  ## the tests of graphs with another release of torch: make torch TORCH=2.4.1
+	@echo "Installing into .venv-torch: some minutes and gigabytes, the first time."
+	test -x .venv-torch/bin/python || $(or $(PYTHON),$(error neglog needs Python 3.11 or later: say make PYTHON=/path/to/python)) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet "torch==$(TORCH)" pytest hypothesis mpmath scikit-learn -e .
+	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest $(GRAPHS)
+
 bench: .venv-bench/installed  ## time neglog beside its peers and write docs/benchmarks.md: hours
 	.venv-bench/bin/python tests/benchmarks/bench.py $(BENCH)
 
@@ -75,7 +86,7 @@ format: .venv/installed-dev  ## rewrite the code in the house style
 	$(BIN)/ruff format .
 
 clean:  ## remove all that make made
-	rm -rf .venv .venv-arviz .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-output examples/output
+	rm -rf .venv .venv-arviz .venv-bench .venv-torch .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-output examples/output
 
 $(BIN)/pip:
 	$(or $(PYTHON),$(error neglog needs Python 3.11 or later: say make PYTHON=/path/to/python)) -m venv .venv

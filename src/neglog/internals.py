@@ -82,8 +82,12 @@ def has_transforms() -> Any:
 
 
 def has_saved_tensors_hooks() -> bool:
-    """Whether `torch.autograd.graph.saved_tensors_hooks` are entered, which may change gradients."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    """Whether `torch.autograd.graph.saved_tensors_hooks` are entered, which may change gradients.
+
+    Torch 2.4 does not show them; there they stay as they are.
+    """
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return top is not None and top(True) is not None
 
 
 @contextmanager
