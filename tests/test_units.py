@@ -104,7 +104,7 @@ EXCLUDED += [("inverse_gaussian", -120), ("multivariate_heteroscedastic", 60)]
 @pytest.mark.parametrize(("name", "power"), EXCLUDED)
 def test_priors_that_exclude_the_unit_of_y_are_refused_with_the_unit(name, power):
     x, y = TABLE[name].sample(40, 2)
-    with pytest.raises(DataError, match=rf"order 1e{power}, far outside the priors of .*pass y / 1e{power}"):
+    with pytest.raises(DataError, match=rf"order 1e{power}.* far outside the priors of .*pass y / 1e{power}"):
         map_estimate(TABLE[name].model, x, y / y.abs().max() * 1.5 * 10.0**power)
 
 
