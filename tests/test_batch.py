@@ -14,7 +14,7 @@ from scipy.optimize import linprog
 from table import STRUCTURES, TABLE
 
 from neglog import flat, mle, mle_batch, models, on_features, summary
-from neglog.batches import batch, likelihoods, normal_equations, replayed
+from neglog.batches import batch, graph_gradients, likelihoods, normal_equations
 from neglog.batches.layout import in_theta, lay_out
 from neglog.batches.stack import prepare_stack
 from neglog.data import prepare
@@ -29,8 +29,8 @@ from neglog.labels import site_labels
 from neglog.objective.objective import Objective
 from neglog.predictors import linear, positive, rows
 from neglog.solvers import Newton
+from neglog.solvers.batched_newton import chords, newton_together
 from neglog.solvers.interior import quantile_regressions
-from neglog.solvers.together import chords, newton_together
 
 SETS, ROWS = 3, 60
 SAME = {"rtol": 1e-8, "atol": 1e-8}
@@ -442,11 +442,11 @@ def test_rows_that_are_replayed_are_those_of_the_model(name, monkeypatch):
     case = TABLE[name]
     (x, y), weights, keywords = case.sample(ROWS), counts(5), case.keywords(ROWS)
     expected = mle_batch(case.model, x, y, weights=weights, **keywords)
-    monkeypatch.setattr(replayed, "MIN_REPLAYED_ROWS", 0)
+    monkeypatch.setattr(graph_gradients, "MIN_REPLAYED_ROWS", 0)
     used = []
-    gradients = replayed.Replayed.gradients
+    gradients = graph_gradients.Replayed.gradients
     monkeypatch.setattr(
-        replayed.Replayed, "gradients", lambda *given: used.append(len(given[2])) or gradients(*given)
+        graph_gradients.Replayed, "gradients", lambda *given: used.append(len(given[2])) or gradients(*given)
     )
     for piece in (1, 2 * ROWS, 10**6):
         monkeypatch.setattr(likelihoods, "PIECE", piece)

@@ -21,7 +21,7 @@ COMPLEX = {
     "batches/stack.py prepare_stack",
     "fitting/limits.py _moved_rows",
     "solvers/continuation.py solve",
-    "solvers/globs.py _by_all",
+    "solvers/preprocessing.py _by_all",
     "solvers/lbfgs.py wolfe",
     "solvers/multistart.py _told",
     "solvers/newton.py _line_search",

@@ -16,9 +16,9 @@ from neglog.errors import DataError, SingularDesignError, UnboundedLikelihoodErr
 from neglog.fitting.choice import choose
 from neglog.fitting.start import starting_point
 from neglog.objective.objective import Objective
-from neglog.solvers import Continuation, InteriorPoint, globs, interior_point
-from neglog.solvers.approach import approached
+from neglog.solvers import Continuation, InteriorPoint, interior_point, preprocessing
 from neglog.solvers.lines import Lines
+from neglog.solvers.smoothed_newton import approached
 from neglog.solvers.vertex import pivoted, vertex_at
 
 SAME = 1e-9
@@ -91,18 +91,18 @@ def test_the_optimum_is_that_of_the_linear_programme(kind, seed, rows, columns, 
 def test_most_rows_of_many_are_put_into_globs():
     x, y, weights = problem("normal", 0, 3000, 2)
     lines = Lines(x, True, np.eye(3), y, weights, 0.3)
-    sizes, take_all = [], globs._by_all
+    sizes, take_all = [], preprocessing._by_all
 
     def noted(part, *rest):
         sizes.append((part.rows, part.globs))
         return take_all(part, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(globs, "_by_all", noted)
-        found = globs.optimum(lines, 100, many=200)
+        patch.setattr(preprocessing, "_by_all", noted)
+        found = preprocessing.optimum(lines, 100, many=200)
     assert max(rows for rows, _ in sizes) < 1000
     assert sizes[-1][1] == 2
-    whole = globs.optimum(lines, 100, many=10**6)
+    whole = preprocessing.optimum(lines, 100, many=10**6)
     assert sorted(whole.held) == sorted(found.held)
     np.testing.assert_allclose(found.z, whole.z, rtol=1e-12)
     assert found.loss == pytest.approx(lines.loss(lines.y - lines.at(found.z)), rel=1e-13)
@@ -119,7 +119,7 @@ def test_two_walks_over_all_rows_find_and_certify_the_line(monkeypatch):
         return found
 
     monkeypatch.setattr(Lines, "at", noted)
-    found = globs.optimum(lines, 100)
+    found = preprocessing.optimum(lines, 100)
     # Beyond the two, what is said of the rows that decide alone.
     assert 2 * len(y) <= sum(read) < 2.3 * len(y)
     assert found.violation < 1e-9
@@ -129,17 +129,17 @@ def test_two_walks_over_all_rows_find_and_certify_the_line(monkeypatch):
 def test_rows_that_stray_are_taken_back_from_the_sums(wide, monkeypatch):
     """Of a band that is too narrow, many rows are on the other side of the optimum."""
     x, y, weights = problem("weighted", 4, 30_000, 3)
-    lines, strayed, own = Lines(x, True, np.eye(4), y, weights, 0.5), [], globs._strayed
+    lines, strayed, own = Lines(x, True, np.eye(4), y, weights, 0.5), [], preprocessing._strayed
 
     def noted(*given):
         rows, loss = own(*given)
         strayed.append(len(rows))
         return rows, loss
 
-    expected = globs.optimum(lines, 100, many=10**6)
-    monkeypatch.setattr(globs, "_strayed", noted)
-    monkeypatch.setattr(globs, "WIDE", wide)
-    found = globs.optimum(lines, 100)
+    expected = preprocessing.optimum(lines, 100, many=10**6)
+    monkeypatch.setattr(preprocessing, "_strayed", noted)
+    monkeypatch.setattr(preprocessing, "WIDE", wide)
+    found = preprocessing.optimum(lines, 100)
     assert max(strayed) > 0
     assert sorted(found.held) == sorted(expected.held)
     assert found.loss == pytest.approx(expected.loss, rel=1e-13)
@@ -149,12 +149,12 @@ def test_rows_that_stray_are_taken_back_from_the_sums(wide, monkeypatch):
 def test_newton_steps_lead_next_to_the_optimum(tau):
     x, y, weights = problem("weighted", 5, 40_000, 5)
     lines = Lines(x, True, np.eye(6), y, weights, tau)
-    best = globs.optimum(lines, 100).z
+    best = preprocessing.optimum(lines, 100).z
     off = 0.05 * np.random.default_rng(1).standard_normal(6)
     at = approached(lines, best + off, 0.1)
     left = np.sqrt(np.mean(lines.at(at.z - best) ** 2))
     assert left < 0.03 * np.sqrt(np.mean(lines.at(off) ** 2))
-    assert left < globs.NARROW * at.moved  # so the rows within that are those that decide
+    assert left < preprocessing.NARROW * at.moved  # so the rows within that are those that decide
     np.testing.assert_allclose(at.residuals, y - lines.at(at.z), rtol=0, atol=1e-12)
 
 
@@ -168,7 +168,7 @@ def test_rows_on_the_line_are_found_where_coefficients_cancel(rows, columns, see
     _, triangle = np.linalg.qr(np.column_stack([np.ones(rows), x]) / np.sqrt(rows))
     lines = Lines(x, True, np.linalg.inv(triangle), y, np.ones(rows), 0.5)
     for many in (200, 10**6):
-        found = globs.optimum(lines, 100, many=many)
+        found = preprocessing.optimum(lines, 100, many=many)
         assert found is not None
         assert len(found.held) > 100
         assert found.loss == pytest.approx(programme(x, y, np.ones(rows), 0.5), rel=SAME)
@@ -181,7 +181,7 @@ def test_ties_on_the_line_of_many_rows_are_no_trouble(kind, tau):
     for seed in range(4):
         x, y, weights = problem(kind, seed, 5000, seed)
         lines = Lines(x, True, np.eye(seed + 1), y, weights, tau)
-        found, whole = (globs.optimum(lines, 100, many=many) for many in (200, 10**6))
+        found, whole = (preprocessing.optimum(lines, 100, many=many) for many in (200, 10**6))
         assert found.loss == pytest.approx(whole.loss, rel=1e-12)
 
 
@@ -201,8 +201,8 @@ def test_a_quantile_starts_at_that_of_the_response(tau):
 def test_a_row_on_the_wrong_side_is_taken_back():
     x, y, weights = problem("normal", 1, 20_000, 2)
     lines = Lines(x, True, np.eye(3), y, weights, 0.5)
-    far = globs.Near(globs.optimum(lines, 100).z + 0.1, 0.0)
-    found = globs.optimum(lines, 100, near=far)
+    far = preprocessing.Near(preprocessing.optimum(lines, 100).z + 0.1, 0.0)
+    found = preprocessing.optimum(lines, 100, near=far)
     assert found.rounds > 1
 
 
@@ -265,7 +265,7 @@ def test_a_vertex_that_is_no_optimum_has_no_certificate_and_pivots_lead_to_one()
     right, pivots = pivoted(lines, wrong, 100)
     assert right.certified
     assert pivots > 0
-    np.testing.assert_allclose(right.z, globs.optimum(lines, 100).z, rtol=1e-10)
+    np.testing.assert_allclose(right.z, preprocessing.optimum(lines, 100).z, rtol=1e-10)
 
 
 def test_without_a_vertex_continuation_has_the_last_word(monkeypatch):

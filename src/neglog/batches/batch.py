@@ -15,6 +15,7 @@ from torch import Tensor
 from neglog.aliases import former_argument, former_attribute
 from neglog.arguments import choice, flag, share
 from neglog.batches.existence import have_marked_rows, have_separated_classes, runs_away
+from neglog.batches.graph_gradients import replayed
 from neglog.batches.layout import (
     Kink,
     Layout,
@@ -29,7 +30,6 @@ from neglog.batches.layout import (
 from neglog.batches.likelihoods import Columns, Likelihoods
 from neglog.batches.normal_equations import normal_equations
 from neglog.batches.precision import covariances, natural_errors, natural_interval
-from neglog.batches.replayed import replayed
 from neglog.batches.stack import Stack, prepare_stack
 from neglog.batches.whitening import whitened
 from neglog.calls import public
@@ -47,8 +47,8 @@ from neglog.objective.objective import Objective, Site
 from neglog.predictors import RESPONSE
 from neglog.signatures import roles_of
 from neglog.solvers import Continuation
+from neglog.solvers.batched_newton import Solutions, chords, newton_together
 from neglog.solvers.interior import quantile_regressions
-from neglog.solvers.together import Solutions, chords, newton_together
 from neglog.tracing import model_name, with_sizes
 
 MAX_STACKED_NUMBERS = 20_000_000

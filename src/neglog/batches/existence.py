@@ -11,11 +11,11 @@ from neglog.batches.stack import Stack
 from neglog.batches.whitening import Whitened
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.existence import FLAT_CURVATURE
-from neglog.fitting.level import level, ran_along, rises
+from neglog.fitting.flat_directions import level, ran_along, rises
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.separation import is_separated
 from neglog.objective.objective import Objective
-from neglog.solvers.together import Solutions
+from neglog.solvers.batched_newton import Solutions
 
 
 def runs_away(white: Whitened, found: Solutions) -> Tensor:

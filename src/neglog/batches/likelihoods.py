@@ -25,7 +25,7 @@ from neglog.likelihood.rows import CURVATURES, SLOPES, Terms, derivatives, gradi
 from neglog.objective.objective import Site
 from neglog.objective.spread import exact_rows
 from neglog.predictors import RESPONSE
-from neglog.solvers.together import Expansion, choices, rank
+from neglog.solvers.batched_newton import Expansion, choices, rank
 from neglog.tracing import Run, run
 
 PIECE = 131_072
@@ -121,7 +121,7 @@ class Predictor:
 
 @dataclass(frozen=True, eq=False)
 class Likelihoods:
-    """Minus the log-likelihood of each of S data sets (`neglog.solvers.together.Problems`).
+    """Minus the log-likelihood of each of S data sets (`neglog.solvers.batched_newton.Problems`).
 
     `model` is flat, `still` holds values of the sites of the predictors, which count for nothing. `constants`
     are the other sites, with their places in z.

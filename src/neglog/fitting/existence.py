@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.errors import UnboundedLikelihoodError
-from neglog.fitting.level import DISTANCES, MAX_FALL, MIN_RISE, level, ran_along, rises
+from neglog.fitting.flat_directions import DISTANCES, MAX_FALL, MIN_RISE, level, ran_along, rises
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.interpolation import Spread
 from neglog.objective.objective import Objective, Site

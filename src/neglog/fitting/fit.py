@@ -28,7 +28,6 @@ from neglog.errors import (
 )
 from neglog.fitting.cancellation import check_cancellation
 from neglog.fitting.choice import MAX_NEWTON_PARAMETERS, choose, has_network, problem_of
-from neglog.fitting.elsewhere import elsewhere
 from neglog.fitting.existence import (
     check_certain,
     check_classes,
@@ -49,6 +48,7 @@ from neglog.fitting.limits import (
     why_alike,
 )
 from neglog.fitting.marked import check_marked_rows
+from neglog.fitting.multistart import further_initial_points
 from neglog.fitting.offsets import Offset, levelled, offset_of
 from neglog.fitting.penalised import at_corners, is_penalised, landed
 from neglog.fitting.prior_units import check_prior_units
@@ -274,7 +274,7 @@ def _fit(
         if best is not None:
             coordinates = Coordinates(objective, coordinates.blocks, True, solved=True)
             return _solved(coordinates, best, solver, progress, offset)
-        others = elsewhere(coordinates, theta) if isinstance(solver, Newton) else theta[:0]
+        others = further_initial_points(coordinates, theta) if isinstance(solver, Newton) else theta[:0]
         # Newton's method may stop at a saddle, which such likelihoods have between optima.
         beyond = Chain((solver, TrustRegion(max_steps=50)))
         solver = MultiStart(beyond, others, _is_spurious(coordinates)) if len(others) else solver

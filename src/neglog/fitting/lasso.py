@@ -21,9 +21,9 @@ from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLi
 from neglog.fitting.existence import check_certain, check_classes, recession
 from neglog.fitting.fit import Fit, map_estimate
 from neglog.fitting.joint_mode import check_joint_mode
-from neglog.fitting.parabola import Parabola
 from neglog.fitting.penalised import Penalised, aligned, at_corners, is_penalised, landed
 from neglog.fitting.prior_units import check_prior_units
+from neglog.fitting.quadratic_loss import Parabola
 from neglog.fitting.start import starting_point
 from neglog.handlers import Model, flat
 from neglog.isolation import isolated

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.errors import UnboundedLikelihoodError
-from neglog.fitting.isolated import ROUNDED, isolated_rows
+from neglog.fitting.isolated_rows import ROUNDED, isolated_rows
 from neglog.fitting.outweighed import MIN_LEVERAGE, outweighing_groups, outweighing_rows, row_weights
 from neglog.objective.objective import Objective
 from neglog.tracing import Affine

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from neglog.fitting.parabola import parabola
+from neglog.fitting.quadratic_loss import parabola
 from neglog.handlers import flat
 from neglog.kinks import corner
 from neglog.objective.blocks import Block

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from neglog.distributions.observed import latent
 from neglog.errors import ConvergenceWarning, warn
+from neglog.objective.collapsed_components import falls
 from neglog.objective.objective import Objective
-from neglog.objective.pits import falls
 from neglog.solvers import Solution
 
 MAX_SPREAD_RATIO = 0.05

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from neglog.distributions.observed import latent
 from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError, warn
+from neglog.objective.collapsed_components import falls
 from neglog.objective.interpolation import Spread
 from neglog.objective.objective import Objective
-from neglog.objective.pits import falls
 from neglog.predictors import RESPONSE
 from neglog.solvers import Solution
 from neglog.tracing import Affine

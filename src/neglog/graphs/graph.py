@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, fx
 
 from neglog.errors import DataError
-from neglog.graphs.cleaning import cleaned
 from neglog.graphs.recording import INPUT, Operation, Recording, recorded
+from neglog.graphs.simplify import cleaned
 from neglog.internals import is_operation, program_of
 
 SIZES = frozenset({"size", "sizes", "input_sizes", "shape", "start", "end", "length", "repeats"})

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor, fx
 
 from neglog.graphs.arrays import array, in_arrays, tensor
-from neglog.graphs.programs import Program, program
+from neglog.graphs.interpreter import Program, program
 
 ROWS, NUMBERS, BOTH = "rows", "numbers", "both"
 """What an input belongs to: to the data, to the numbers that all rows share, or to neither alone."""

@@ -19,14 +19,14 @@ from torch import Tensor
 from neglog.handlers import Model
 from neglog.likelihood.rows import CURVATURES, SLOPES, VALUE, RowLikelihood
 from neglog.likelihood.sites import places_of
+from neglog.objective.accumulator import Sums
 from neglog.objective.basis import ALL_ROWS, placed, sample_of
 from neglog.objective.blocks import Block, joined, linear_blocks
-from neglog.objective.literal import Literal
+from neglog.objective.collapsed_components import check_collapsed_components
 from neglog.objective.objective import BLOCK_ROWS, Objective, kinked_sites
-from neglog.objective.pits import check_pits
+from neglog.objective.pyro_model import Literal
 from neglog.objective.shrinkage import UNTRACED, Shrinkage
 from neglog.objective.spread import followed
-from neglog.objective.sums import Sums
 
 MIN_SAMPLED_ROWS = 50_000
 """Above this many rows a solver starts on a part of them."""
@@ -164,13 +164,13 @@ class Coordinates:
         """Refuse a point from which the loss falls without end; the reason for a fall that may be long.
 
         Raises:
-            UnboundedLikelihoodError: see `Objective.check_bounded` and `check_pits`.
+            UnboundedLikelihoodError: see `Objective.check_bounded` and `check_collapsed_components`.
         """
         theta = self.theta(z)
         for rows, part in self.parts if self.objective.exacting else ():
             part.check_bounded(theta, joined(self.etas(z, rows)))
         objective = self.objective
-        check_pits(objective, theta)
+        check_collapsed_components(objective, theta)
         if objective.data.y.dim() == 1 or not (self.cut and self.blocks) or len(self.parts) > 1:
             return None
         design = max((block.basis.dense() for block in self.blocks if block.basis), key=lambda d: d.shape[1])

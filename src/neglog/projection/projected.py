@@ -11,9 +11,9 @@ from neglog.errors import ModelError
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
-from neglog.projection.headed import Headed, headed
-from neglog.projection.learned import Features
-from neglog.projection.nested import Nested, Optimum, nestable, with_one
+from neglog.projection.features import Features
+from neglog.projection.heads import Headed, headed
+from neglog.projection.inner_solve import Nested, Optimum, nestable, with_one
 
 MAX_HEAD_DERIVATIVES = 1_000_000
 """Derivatives of a head, rows × weights, that are formed at a time."""

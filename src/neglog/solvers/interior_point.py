@@ -10,8 +10,8 @@ from torch import Tensor
 
 from neglog.calls import public
 from neglog.solvers.continuation import Continuation
-from neglog.solvers.globs import MIN_GLOBBED_ROWS, Near, optimum
 from neglog.solvers.lines import Piecewise
+from neglog.solvers.preprocessing import MIN_GLOBBED_ROWS, Near, optimum
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Solution
 from neglog.solvers.vertex import level_direction, middle

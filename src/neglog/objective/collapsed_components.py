@@ -1,4 +1,4 @@
-"""Pits: components of a mixture that have shrunk onto rows which their lines can follow exactly."""
+"""Collapsed components: those of a mixture whose scale goes to 0 at rows that they fit exactly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMPONENT_LOG_FALLS = (0.0, 10.0, 20.0)
 """Falls of the logarithm of a spread between which priors may not rise by more than the likelihood does."""
 
 
-def check_pits(objective: Objective, theta: Tensor) -> None:
+def check_collapsed_components(objective: Objective, theta: Tensor) -> None:
     """Refuse a mixture of which a component has shrunk onto rows that its line can follow exactly.
 
     From there the likelihood rises by the number of these rows for each unit by which the logarithm of the

@@ -1,4 +1,4 @@
-"""Gradients of data sets that differ in their weights alone, by the rows of one of them, replayed."""
+"""Gradients of data sets that differ only in their weights, by one graph of their common rows."""
 
 from __future__ import annotations
 

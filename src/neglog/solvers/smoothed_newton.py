@@ -1,4 +1,4 @@
-"""Approach: Newton steps on a sum of pinball losses, whose curvature is how densely rows lie at the line."""
+"""Newton steps on a smoothed sum of pinball losses: its curvature is the density of the rows at the line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from neglog.solvers.lines import Array, Lines
 
 STEPS = 6
 ENOUGH = 200
-"""A curvature is the sum over up to so many rows a coefficient, of those that lie next to the line."""
+"""The largest number of rows near the line, for each coefficient, from which the curvature is estimated."""
 FALLS = 0.5
-"""A step that is not shorter than the one before by this factor is one of noise."""
+"""The ratio of a step to the one before above which the steps are noise."""
 
 
 @dataclass(frozen=True, eq=False)

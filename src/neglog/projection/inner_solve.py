@@ -16,7 +16,7 @@ from neglog.likelihood.graph import GraphRows, graph_of
 from neglog.likelihood.rows import CURVATURES, Terms
 from neglog.objective.objective import Objective
 from neglog.objective.shrinkage import Shrinkage
-from neglog.projection.headed import Headed
+from neglog.projection.heads import Headed
 from neglog.solvers.solution import newton_direction
 
 NEWTON_DECREMENT_TOLERANCE = 1e-6

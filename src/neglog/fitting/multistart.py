@@ -17,7 +17,7 @@ from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 
 
-def elsewhere(coordinates: Coordinates, theta: Tensor) -> Tensor:
+def further_initial_points(coordinates: Coordinates, theta: Tensor) -> Tensor:
     """Further initial points `(M, K)` in z beside `theta` `(K,)`, as the model declares them; often none.
 
     A model declares them with `neglog.beginnings.many_optima`. Values for sites that the model does not have

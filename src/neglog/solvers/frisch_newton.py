@@ -1,4 +1,4 @@
-"""Frisch and Newton: the interior of the linear programme of a line, followed by predictor and corrector."""
+"""The Frisch–Newton interior-point method for quantile regression, with predictor and corrector steps."""
 
 from __future__ import annotations
 

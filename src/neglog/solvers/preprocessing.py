@@ -1,4 +1,4 @@
-"""The optimum of a sum of pinball losses: few rows decide it, the others count by their sums alone."""
+"""Preprocessing (Portnoy & Koenker 1997) for quantile regression: sums, the globs, replace most rows."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from neglog.solvers.approach import approached
-from neglog.solvers.frisch import Interior, begin, least_squares
+from neglog.solvers.frisch_newton import Interior, begin, least_squares
 from neglog.solvers.lines import ZERO_RESIDUAL, Array, Index, Lines
+from neglog.solvers.smoothed_newton import approached
 from neglog.solvers.vertex import Vertex, basis_of, pivoted, vertex_at
 
 MIN_GLOBBED_ROWS = 4_000
-"""The number of rows from which most of them are summed up in globs."""
+"""The number of rows from which most of them are replaced by their sums."""
 ROUNDS = 6
-"""So often rows are taken back, or more are let decide, before all do."""
+"""The number of times that rows are restored, or more are kept, before all rows are used."""
 HOPEFUL = 1e-3
-"""A duality gap below this share of the loss is a reason to look for the vertex."""
+"""The duality gap, as a share of the loss, below which a vertex is searched for."""
 CLOSE = 1e-14
-"""A duality gap below this share of the loss is the end."""
+"""The duality gap, as a share of the loss, at which the interior-point method ends."""
 PIVOTS = 8
 WIDE = 4.0
-"""Rows within so many standard deviations of what the line of a sample is off by decide at first."""
+"""Distance from the line of a sample within which rows are kept at first, in standard errors of that line."""
 NARROW = 3.0
-"""Rows within so many lengths of the last step towards the line decide in the end."""
+"""Distance from the line within which rows are kept at last, in lengths of the last step."""
 MIN_SEARCHED_ROWS = 1_000
 """The number of rows below which all of them are used, and none is searched for."""
 

@@ -15,7 +15,7 @@ from neglog.graphs.graph import trace_rows
 from neglog.likelihood.graph import ODD
 from neglog.likelihood.replay import replayed
 from neglog.objective.objective import Objective
-from neglog.projection.headed import Headed
+from neglog.projection.heads import Headed
 from neglog.tracing import Run, run
 
 FEATURE_TOLERANCE = 1e-9
