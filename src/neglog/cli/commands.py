@@ -234,7 +234,7 @@ def compare(
     gave it, in nats. The two are never in one ranking.
     """
     if plot is not None and no_plot:
-        raise typer.BadParameter("give --plot or --no-plot, not both.", param_hint="--no-plot")
+        raise typer.BadParameter("--plot and --no-plot exclude each other.", param_hint="--no-plot")
     with _reporting():
         from neglog import reports
         from neglog.comparison import compare_models
