@@ -26,6 +26,7 @@ from neglog import (
     mle_batch,
     models,
     quantile_process,
+    summary,
     truncated,
     with_priors,
 )
@@ -801,3 +802,23 @@ def test_equal_responses_under_students_t_have_no_maximum(share):
     y[:share] = 0.0
     with pytest.raises(UnboundedLikelihoodError, match=f"fits {share} of 80 rows exactly"):
         mle(models.student_t, x, y)
+
+
+@pytest.mark.parametrize("name", ["negative_binomial", "zero_inflated_poisson"])
+def test_counts_at_a_border_name_the_model_that_they_are_there(name: str) -> None:
+    # Fewer zeros, and a smaller variance, than Poisson counts of mean 3.
+    x, y = _columns(1), 2.0 + torch.arange(ROWS, dtype=torch.float64) % 3
+    with pytest.warns(ConvergenceWarning, match="→ 0, the limit in which the model is `poisson`"):
+        fit = mle(getattr(models, name), x, y)
+    assert not fit.converged
+    assert mle(models.poisson, x, y).converged
+
+
+def test_a_profile_interval_of_zero_inflation_that_reaches_the_border_ends_at_0() -> None:
+    # 13 zeros of 80, a few more than the 10.8 of Poisson counts of mean 2.
+    y = torch.tensor([0.0] * 13 + [1.0] * 21 + [2.0] * 21 + [3.0] * 14 + [4.0] * 7 + [5.0] * 4)
+    fit = mle(models.zero_inflated_poisson, torch.empty((80, 0), dtype=torch.float64), y.double())
+    assert fit.converged
+    table = summary(fit, interval="profile")
+    assert float(table["lower"].loc["zero"].iloc[0]) == 0.0
+    assert 0 < float(table["upper"].loc["zero"].iloc[0]) < 1

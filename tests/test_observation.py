@@ -41,6 +41,7 @@ from neglog.distributions import Censored, MarginalNormal, Truncated
 from neglog.distributions.tails import log_tails
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError
 from neglog.export import load, save
+from neglog.fitting import fit as fitting
 from neglog.objective.corners import Cornered
 from neglog.predictors import linear, positive, rows
 from neglog.solvers import SVI
@@ -1048,6 +1049,18 @@ def test_a_response_that_is_censored_throughout_is_named(name, side):
         mle(censored(model), x, y, **{side: y})
     seen = {"lower": torch.cat([torch.full((20,), -INF), y[20:]]), "upper": torch.cat([y[:10], y[10:] + INF])}
     assert mle(censored(model), x, y, **{side: seen[side]}).converged
+
+
+@pytest.mark.parametrize("name", ["gaussian", "student_t", "logistic", "laplace"])
+def test_rows_that_are_all_at_one_of_two_bounds_are_refused_at_once(name, monkeypatch):
+    # P(y = 3) = F((location - 3) / scale) rises to F(location / scale), with both in proportion.
+    x = torch.randn(40, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.where(torch.arange(40) % 3 == 0, 3.0, -3.0).double()
+    monkeypatch.setattr(fitting, "starting_point", None)  # whatever comes after the refusal fails
+    with pytest.raises(UnboundedLikelihoodError, match=r"spread go to infinity.*Give rows with an obs"):
+        mle(censored(getattr(models, name), lower=-3.0, upper=3.0), x, y)
+    monkeypatch.undo()
+    assert mle(models.bernoulli, x, (y > 0).double()).converged
 
 
 def test_a_response_of_current_status_is_fitted_although_it_is_censored_throughout():

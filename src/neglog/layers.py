@@ -86,6 +86,25 @@ def also_called(
     return decorate
 
 
+def with_limits(limits: Mapping[str, str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a model with the models that it is in a limit of its constants, such as ``zero → 0``.
+
+    The mapping stays on the model as ``limits``; fits that end at such a border name the model.
+    """
+
+    def decorate(model: Callable[..., Any]) -> Callable[..., Any]:
+        model.limits = limits  # type: ignore[attr-defined]
+        return model
+
+    return decorate
+
+
+def limit_of(model: Callable[..., Any], border: str) -> str | None:
+    """The name of the model that a model is in a limit, such as ``zero → 0``; None where it is none."""
+    declared = (layer.limits for layer in layers(model) if hasattr(layer, "limits"))
+    return next((limits[border] for limits in declared if border in limits), None)
+
+
 def former_names(model: Callable[..., Any]) -> Mapping[str, str]:
     """Former name -> current name of each predictor of the model that was renamed."""
     return _declared(model, "renamed")

@@ -40,6 +40,7 @@ from neglog.fitting.interpolation import check_interpolation, check_prior_zeros
 from neglog.fitting.joint_mode import check_border, check_joint_mode
 from neglog.fitting.least_squares import closed_form
 from neglog.fitting.limits import (
+    check_sides,
     in_bounds,
     is_censored_throughout,
     is_contradicted,
@@ -60,7 +61,7 @@ from neglog.fitting.ties import check_heavy_tie, check_tie, with_tie
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
 from neglog.isolation import isolated
-from neglog.layers import current_names
+from neglog.layers import current_names, limit_of
 from neglog.objective.blocks import joined
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import Objective
@@ -256,6 +257,7 @@ def _fit(
     check_certain(objective)
     check_classes(objective)
     check_values(objective)
+    check_sides(objective)
     check_joint_mode(objective)
     check_interpolation(objective)
     check_prior_zeros(objective)
@@ -345,7 +347,9 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
         return solution
     if not runaway.coefficients:
         check_border(objective, runaway.unconstrained)
-        status = f"the likelihood is largest at the border: it never falls as {runaway}"
+        limit = limit_of(objective.model, str(runaway).replace("`", ""))
+        nested = "" if limit is None else f", the limit in which the model is `{limit}`"
+        status = f"the likelihood is largest at the border: it never falls as {runaway}{nested}"
         return replace(solution, converged=False, status=status)
     if runaway.both:
         raise SingularDesignError(

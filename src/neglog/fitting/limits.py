@@ -68,6 +68,8 @@ def in_bounds(
             solution, converged=False, status=f"{status}every row is beyond its bound with probability 1"
         )
     solution = existing(coordinates, solution)
+    if not solution.converged and is_censored_throughout(coordinates.objective):
+        return replace(solution, status=f"{CENSORED_THROUGHOUT} The solver: {solution.status}")
     number, decides = beyond_bounds(coordinates, solution.z)
     if not number:
         return solution
@@ -230,6 +232,29 @@ CENSORED_THROUGHOUT = (
     "Every row of `y` is censored: it is at a bound of its own or beyond, so the data have no exact "
     "response, only the side of a bound on which each response is."
 )
+
+
+def check_sides(objective: Objective) -> None:
+    """Refuse a response of which each row is at one of two bounds that are the same for all rows.
+
+    These are classes: with a location and a scale in the same proportion the probabilities rise to those of
+    two classes as both go to infinity.
+
+    Raises:
+        UnboundedLikelihoodError: there is no observed value.
+    """
+    if not (objective.law.censors and objective.exacting and objective.data.y.dim() == 1):
+        return
+    if not objective.priorless or not is_censored_throughout(objective):
+        return
+    low, high = (bound.unique() for bound in _bounds(objective.response(objective.initial)))
+    y = objective.data.y
+    if len(low) == len(high) == 1 and bool((y <= low).any() and (y >= high).any()):
+        raise UnboundedLikelihoodError(
+            f"`{objective.name}` has no maximum: the likelihood never falls as the location and the spread "
+            f"go to infinity together. {CENSORED_THROUGHOUT} Give rows with an observed value, or "
+            "fit the sides as classes by `bernoulli`."
+        )
 
 
 def is_contradicted(coordinates: Coordinates, z: Tensor, runaway: object, direction: Tensor | None) -> bool:

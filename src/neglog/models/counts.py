@@ -9,7 +9,7 @@ from torch.distributions import constraints
 
 from neglog.calls import public
 from neglog.distributions import NegativeBinomial2, Poisson, ZeroInflated
-from neglog.layers import also_called
+from neglog.layers import also_called, with_limits
 from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, linear, positive, probability, row_supports, rows
 
@@ -55,6 +55,7 @@ declare_loss(
 @public
 @also_called(location="log_mean", spread="dispersion")
 @row_supports(exposure=constraints.nonnegative)
+@with_limits({"dispersion → 0": "poisson"})
 def negative_binomial(x: Designs, y: Tensor | None = None, exposure: Tensor | None = None) -> Tensor:
     """Overdispersed counts (NB2): mean m = exposure · exp(log_mean), variance m + dispersion · m².
 
@@ -93,6 +94,7 @@ declare_loss(
 @public
 @also_called(location="log_rate")
 @row_supports(exposure=constraints.nonnegative)
+@with_limits({"zero → 0": "poisson"})
 def zero_inflated_poisson(x: Designs, y: Tensor | None = None, exposure: Tensor | None = None) -> Tensor:
     """Counts with more zeros: 0 with probability π, else Poisson(exposure · exp(log_rate)).
 
@@ -134,6 +136,13 @@ declare_loss(
 @public
 @also_called(location="log_mean", spread="dispersion")
 @row_supports(exposure=constraints.nonnegative)
+@with_limits(
+    {
+        "zero → 0": "negative_binomial",
+        "dispersion → 0": "zero_inflated_poisson",
+        "dispersion → 0 and zero → 0": "poisson",
+    }
+)
 def zero_inflated_negative_binomial(
     x: Designs, y: Tensor | None = None, exposure: Tensor | None = None
 ) -> Tensor:

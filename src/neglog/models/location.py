@@ -10,7 +10,7 @@ from neglog.arguments import number, share
 from neglog.beginnings import Beginning, Shapes, line, many_optima, median
 from neglog.calls import public
 from neglog.distributions import AsymmetricLaplace, Huber, Laplace, Logistic, Normal, StudentT
-from neglog.layers import also_called, renamed
+from neglog.layers import also_called, renamed, with_limits
 from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, linear, positive, rows
 
@@ -189,6 +189,7 @@ def _least_squares(x: Designs, y: Tensor, weights: Tensor, shapes: Shapes) -> di
 
 @public
 @many_optima(_robust(1.0, 3.0), _robust(0.1, 1.0), _least_squares)
+@with_limits({"df → +∞": "gaussian"})
 def student_t(x: Designs, y: Tensor | None = None, df: float | None = None) -> Tensor:
     """Heavy tails: y ~ StudentT(df, location, scale); a row far off hardly counts.
 

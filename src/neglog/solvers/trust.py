@@ -48,8 +48,9 @@ class TrustRegion(Settings):
     reaches further than the Hessian, which far from the optimum says little. The Hessian finishes.
 
     It has converged when the Newton decrement, the distance to the optimum in standard errors, is below
-    `tolerance` and the Hessian is positive definite there. That is a local optimum, of which such losses may
-    have many: give a `start`. Work in float64.
+    `tolerance` and the Hessian is positive definite there; or, where no step lowers the loss, when its square
+    is below 4096 roundings of the loss, 64 times what `Newton` admits. That is a local optimum, of which such
+    losses may have many: give a `start`. Work in float64.
 
     Args:
         tolerance: the decrement to stop at.

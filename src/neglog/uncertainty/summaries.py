@@ -20,6 +20,7 @@ from neglog.likelihood.sites import Site
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.objective.ranges import alone, inside
+from neglog.site_priors import base_support
 from neglog.uncertainty.covariances import CovType, covariance
 from neglog.uncertainty.information import around, information, inverse_root, optimum
 from neglog.uncertainty.profiles import Profile
@@ -187,9 +188,22 @@ def _ends(
     theta, shown = coordinates.theta(z), []
     for side in (-reach, reach):
         moved = theta.clone()
-        moved[place] += profile.end(side) * profile.error
-        shown.append(float(flat_values(coordinates.objective, moved)[_position(fit, label)]))
+        end = profile.end(side)
+        moved[place] += end * profile.error
+        value = float(flat_values(coordinates.objective, moved)[_position(fit, label)])
+        shown.append(value if math.isfinite(end) else _border_of(site, value))
     return sorted(shown)
+
+
+def _border_of(site: Site, value: float) -> float:
+    """The end of the support that a value reaches but for rounding; else the value."""
+    support = base_support(site.fn.support)
+    for name in ("lower_bound", "upper_bound"):
+        end = float(getattr(support, name, math.inf))
+        rounding = torch.finfo(torch.float64).tiny + torch.finfo(torch.float64).eps * abs(end)
+        if math.isfinite(end) and abs(value - end) <= rounding:
+            return end
+    return value
 
 
 def _position(fit: Fit, label: tuple[str, str]) -> int:
