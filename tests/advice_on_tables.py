@@ -9,10 +9,11 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
+import torch
 import typer
 from remedies import Row, row
 
-from neglog import mle, models, predict
+from neglog import mle, models, predict, scores
 from neglog.cli import commands
 from neglog.errors import DataError, ModelError
 from neglog.export import load, save
@@ -36,6 +37,18 @@ WIDE = pd.DataFrame(RNG.normal(size=(3, 31)), columns=[*(f"v{i}" for i in range(
 LEVELS = pd.DataFrame({name: [f"{name}{i % 150}" for i in range(300)] for name in "de"}).assign(y=0.0)
 CUT = FRAME.assign(c=pd.cut(FRAME["a"], 3))
 NO_PYARROW = {"pyarrow": None}
+MANY = [f"v{i}" for i in range(9)]
+MANY_CATEGORIES = pd.DataFrame({name: list("abb") for name in MANY}).assign(y=0.0)
+
+
+@cache
+def a_growing_mean():
+    line = torch.linspace(-1, 1, N, dtype=torch.float64)[:, None]
+    return mle(models.inverse_gaussian, line, torch.exp(line[:, 0] + 0.1 * torch.cos(40 * line[:, 0])))
+
+
+def scored(*x):
+    return lambda _: scores(a_growing_mean(), torch.tensor(x)[:, None], torch.ones(len(x)))
 
 
 def fitted(formula, table=FRAME, **settings):
@@ -194,6 +207,20 @@ TABLES = {
         "column `o`",
         provoke=lambda _: learn("y ~ o", FRAME.assign(o=[(1, 2)] * N)),
         follow=lambda _: learn("y ~ o", FRAME.assign(o=[float(i) for i in range(N)])),
+    ),
+    "a product of many categories": row(
+        DataError,
+        "categories",
+        "Leave out interactions",
+        provoke=lambda _: learn(f"y ~ {':'.join(MANY)}", MANY_CATEGORIES),
+        follow=lambda _: learn(f"y ~ {':'.join(MANY[:7])}", MANY_CATEGORIES),
+    ),
+    "a score that is not a number": row(
+        DataError,
+        "row 1",
+        "leave the row out",
+        provoke=scored(0.0, 2000.0),
+        follow=scored(0.0),
     ),
     "reading Parquet without pyarrow": row(
         DataError,

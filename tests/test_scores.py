@@ -383,3 +383,12 @@ def test_no_rows_have_no_scores(kind):
     assert scores(fit, x[:0], x[:0, 0], kind=kind).shape == (0,)
     with pytest.raises(DataError, match="`y`"):
         scores(fit, x[:0], x[:1, 0], kind=kind)
+
+
+@pytest.mark.parametrize("kind", ["log", "crps"])
+def test_a_score_that_is_no_number_is_refused(kind):
+    """The mean is exp(-2000), which is 0 in floats, or exp(2000)."""
+    line = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
+    fit = mle(models.inverse_gaussian, line, torch.exp(line[:, 0] + 0.1 * torch.cos(40 * line[:, 0])))
+    with pytest.raises(DataError, match=rf"score '{kind}' of row 1 is not a number"):
+        scores(fit, torch.tensor([[0.0], [2000.0]], dtype=torch.float64), torch.ones(2), kind)

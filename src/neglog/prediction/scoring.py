@@ -65,7 +65,8 @@ def scores(
 
     Raises:
         ModelError: an unknown score, or one that is not defined for the response; as `predict`.
-        DataError: as `log_likelihood`; for all but ``"log"``, a missing `y`.
+        DataError: as `log_likelihood`; for all but ``"log"``, a missing `y`; a score that is not a number,
+            where the prediction is beyond the range of floats.
 
     Sources: Gneiting & Raftery (2007), Strictly proper scoring rules; Brier (1950).
 
@@ -78,7 +79,7 @@ def scores(
     parsed(kind)
     check_row_keywords(fit, keywords, scores)
     if kind == "log" and isinstance(fit, Fit) and not uncertainty:
-        return log_likelihood(fit, x, y, **keywords)
+        return _without_nan(log_likelihood(fit, x, y, **keywords), kind)
     response = predict(
         fit, x, uncertainty=uncertainty, draws=draws, seed=seed, cov_type=cov_type, groups=groups, **keywords
     )
@@ -91,7 +92,23 @@ def scores(
         row = int(torch.isnan(data.y).reshape(data.rows, -1).any(1).nonzero()[0])
         raise DataError(f"`y` of row {row} is missing, so it has no score {kind!r}; leave the row out.")
     with torch.no_grad():
-        return score_of(response, data.y, kind)
+        return _without_nan(score_of(response, data.y, kind), kind)
+
+
+def _without_nan(found: Tensor, kind: str) -> Tensor:
+    """The scores.
+
+    Raises:
+        DataError: one is not a number, as that of a mean of exp(-2000) = 0.
+    """
+    wrong = torch.isnan(found)
+    if bool(wrong.any()):
+        raise DataError(
+            f"the score {kind!r} of row {int(wrong.nonzero()[0])} is not a number: its prediction is beyond "
+            "the range of floats. Look at its values of `x`, which are far from those of the fit, or leave "
+            "the row out."
+        )
+    return found
 
 
 def score_of(response: Any, y: Tensor, kind: str) -> Tensor:
