@@ -29,11 +29,11 @@ from neglog.solvers.batched_newton import Expansion, choices, rank
 from neglog.tracing import Run, run
 
 PIECE = 131_072
-"""So many numbers, data sets times rows, are worked on at a time: they stay in the cache."""
+"""Data sets times rows that are evaluated at a time: these numbers fit in the cache."""
 PART = 4_000_000
-"""So many numbers of rows' derivatives, or of weights for them, are held at a time."""
+"""Largest size, in numbers, of the derivatives of rows, or of weights for them, in memory at a time."""
 WIDTH = 250
-"""Derivatives of an order above the second are taken where there are no more than so many of them."""
+"""Largest number of derivatives of an order above the second that are computed."""
 ORDERS = 4
 """The highest order of derivatives: every further one costs more than it saves."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from neglog.batches.likelihoods import Likelihoods, weighted_sums
 
 PART = 4_000_000
-"""So many products of columns are held at a time."""
+"""Number of products of columns in memory at a time."""
 EVEN = 1e-3
 """The smallest pivot, relative to the largest, of equations whose sums are exact enough."""
 MIN_SQUARES_SHARE = 0.1

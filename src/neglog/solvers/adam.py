@@ -19,7 +19,7 @@ from neglog.solvers.stochastic import Bar, MaybeKinked, batches, certified, is_f
 BETAS = (0.9, 0.999)
 DENOMINATOR_EPSILON = 1e-8
 LOOKED_AT = 50
-"""After so many steps the losses are looked at: to look at each would cost more than the step."""
+"""Number of steps between two checks of the losses; a check of each would cost more than the step."""
 
 Evaluation = Callable[..., tuple[Tensor, Tensor]]
 """From z `(K,)`, and the numbers of some rows, to the loss `()` and its gradient `(K,)`."""

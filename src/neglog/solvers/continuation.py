@@ -19,9 +19,9 @@ NOISE = 1e-9
 """A residual this small beside the largest is zero up to rounding."""
 
 FEW_STEPS = 10
-"""Newton steps on a face after which one that is not convex is taken for the wrong one."""
+"""Newton steps on a non-convex face after which the face is rejected."""
 MOST_STEPS = 60
-"""Evaluations of a softened loss that is not convex after which it is taken for one without an optimum."""
+"""Evaluations of a smoothed, non-convex loss after which it is treated as one without an optimum."""
 
 
 @public

@@ -17,7 +17,7 @@ from neglog.solvers.solution import Problem, Solution
 from neglog.solvers.watched import Watched
 
 MAX_COMPARED_ROWS = 20_000
-"""Of more rows than this a sample says which start is the best."""
+"""Above this many rows the best start is chosen on a sample."""
 SAME = 1e-6
 """Losses that differ by less, in nats and relative to a thousandth of the loss, are of one optimum."""
 SAME_OPTIMUM_DISTANCE = 1.0

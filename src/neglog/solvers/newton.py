@@ -19,7 +19,7 @@ from neglog.solvers.solution import FLAT, Large, Problem, Solution, newton_direc
 Look = Callable[[Tensor], tuple[float, Tensor, Tensor]]
 EPSILON = torch.finfo(torch.float64).eps
 ROUGH = 64
-"""Log-gamma functions round so many times as much as sums do."""
+"""Rounding error of log-gamma functions, in units of that of sums."""
 CONSTANT_CURVATURE_STEP = 1e-2
 """The length of a step, in units of the noise of a row, below which the curvature hardly changes."""
 SLOW = 0.1

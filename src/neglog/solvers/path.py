@@ -8,7 +8,7 @@ from neglog.solvers.newton import EPSILON
 from neglog.solvers.quadratic import EXACT, Array, Quadratic
 
 TRIES = 8
-"""So many coefficients come in or leave at a kink before the search starts anew."""
+"""Number of coefficients that enter or leave at a kink before the search restarts."""
 NEARLY = 1e-10
 """A column of which less than this share is left, given others, is one of them, nearly."""
 

@@ -15,7 +15,7 @@ from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
 
 PLAIN = 50
-"""Far from an optimum the curvature tells little: so many steps go without it."""
+"""Number of initial steps without curvature, which is inaccurate far from an optimum."""
 DAMPED = 0.1
 """The share of its diagonal that is added to the curvature at first."""
 MIN_ADDED_SHARE = 1e-4

@@ -15,7 +15,7 @@ from neglog.solvers.solution import Problem, Solution, newton_direction
 
 EPSILON = torch.finfo(torch.float64).eps
 ROUGH = 64
-"""Log-gamma functions round so many times as much as sums do."""
+"""Rounding error of log-gamma functions, in units of that of sums."""
 SMALL_STEP = 1e-6
 """A full Gauss-Newton step this small beside the parameters leaves the rest to Newton's method."""
 TINY = 1e-14

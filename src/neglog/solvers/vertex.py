@@ -12,7 +12,7 @@ from neglog.solvers.solution import largest_of
 BORDER_TOLERANCE = 1e-9
 """How far outside [0, 1] a dual may be by rounding, and how near to a border it counts as on it."""
 INSIDE = 30
-"""So many steps are taken towards duals that balance, where more rows than coefficients are on a line."""
+"""Largest number of steps towards balanced duals, where more rows than coefficients are on a line."""
 INDEPENDENT = 1e-9
 """Rows whose singular values span less than this do not determine a line."""
 
