@@ -528,6 +528,7 @@ DENSITIES = {
     ),
 }
 
+FAR_ZEROS = np.where(np.arange(N) < N // 2, 0.0, Y + 50.0)
 APART = with_priors(
     models.gaussian_mixture,
     {"sigma": dist.InverseGamma(2.0, 1.0), "weight": dist.Dirichlet(2 * torch.ones(2))},
@@ -620,6 +621,37 @@ FITS = {
         "`y`",
         provoke=lambda _: neglog.lasso_path(LASSO, HALVES, SIGNS, n_strengths=2),
         follow=lambda _: neglog.lasso_path(LASSO, X, Y, n_strengths=2),
+    ),
+    "zeros under priors of a log-variance": row(
+        UnboundedLikelihoodError,
+        "every `y` is 0",
+        "'log_variance.bias': dist.Normal(0.0, 0.3)",
+        provoke=fitted(models.heteroscedastic, X[:, :0], 0 * Y, estimate=map_estimate),
+        follow=fitted(
+            with_priors(models.heteroscedastic, {"log_variance.bias": dist.Normal(0.0, 0.3)}),
+            X[:, :0],
+            0 * Y,
+            estimate=map_estimate,
+        ),
+    ),
+    "equal responses of heavy tails": row(
+        UnboundedLikelihoodError,
+        "`student_t`",
+        "10 responses are equal (0)",
+        provoke=fitted(models.student_t, X, FAR_ZEROS),
+        follow=fitted(
+            with_priors(models.student_t, {"scale": dist.InverseGamma(2.0, 1.0)}),
+            X,
+            FAR_ZEROS,
+            estimate=map_estimate,
+        ),
+    ),
+    "rows at one of two bounds": row(
+        UnboundedLikelihoodError,
+        "Every row of `y` is censored",
+        "`bernoulli`",
+        provoke=fitted(censored(models.gaussian, lower=-3.0, upper=3.0), X, np.where(Y > 0, 3.0, -3.0)),
+        follow=fitted(models.bernoulli, X, (Y > 0).astype(float)),
     ),
     "equal responses of a mixture": row(
         UnboundedLikelihoodError,
