@@ -234,20 +234,20 @@ import resource, torch
 from neglog import mle, models
 x = torch.randn((400_000, 50), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 y = torch.poisson(torch.exp(0.1 * x[:, 0]), generator=torch.Generator().manual_seed(0))
-x += {far}
 mle(models.poisson, x[:5000], y[:5000])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert mle(models.poisson, x, y).converged
+for far in (0.0, 1e4, 1e8):
+    x += far
+    assert mle(models.poisson, x, y).converged
+    x -= far
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (8 * x.numel()))
 """
 
 
-@pytest.mark.parametrize("far", [0.0, 1e4, 1e8])
-def test_no_copy_of_the_design_is_made(far):
+def test_no_copy_of_the_design_is_made():
+    """Without an offset and with two: the memory that is measured is the largest of the three fits."""
     pytest.importorskip("resource")
-    ran = subprocess.run(
-        [sys.executable, "-c", MEMORY.format(far=far)], check=True, capture_output=True, text=True
-    )
+    ran = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
     assert float(ran.stdout) < 0.7  # samples of a tenth, and some numbers for each row
 
 
