@@ -208,7 +208,7 @@ TABLES = {
         provoke=lambda _: learn("y ~ o", FRAME.assign(o=[(1, 2)] * N)),
         follow=lambda _: learn("y ~ o", FRAME.assign(o=[float(i) for i in range(N)])),
     ),
-    "a product of many categories": row(
+    "a product that takes long to code": row(
         DataError,
         "categories",
         "Leave out interactions",
