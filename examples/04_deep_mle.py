@@ -167,10 +167,10 @@ def check(enough: Epochs, overfitted: Epochs, rows: int) -> None:
 def main() -> None:
     options = arguments(__file__, __doc__)
     many, epochs, batch = (400, 60, 50) if options.small else (2000, 60, 100)
-    few, longer = 100, 100 if options.small else 200
+    few = 100
     runs = {
         many: train(*draw_rows(many, seed=1), epochs=epochs, batch=batch),
-        few: train(*draw_rows(few, seed=2), epochs=longer, batch=25),
+        few: train(*draw_rows(few, seed=2), epochs=200, batch=25),
     }
     for rows, run in runs.items():
         print(f"{rows} rows")

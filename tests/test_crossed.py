@@ -275,7 +275,8 @@ def test_a_start_at_the_end_of_the_range_of_floats_raises_no_error_of_python():
 def test_wrong_settings_of_solvers_are_errors_of_neglog(name, setting):
     others = {"MultiStart": {"solver": solvers.Newton(), "starts": torch.zeros(1, 1)}}.get(name, {})
     for kind, value in WRONG.items():
-        if kind not in ("a huge whole number", "a number beyond floats"):
+        is_right = setting == "is_spurious" and callable(value)
+        if not is_right and kind not in ("a huge whole number", "a number beyond floats"):
             with pytest.raises(NeglogError):
                 getattr(solvers, name)(**{**others, setting: value})
 

@@ -244,7 +244,7 @@ def scale(value: Any, **changes: Any) -> dict[str, Any]:
         ({"steps": -1}, "`steps` must be a whole number, not negative"),
         ({"more": 1}, "lacks fields or has others"),
         (scale(-1.0), "the estimate of `scale` is outside its support"),
-        (scale(0.0), "its estimates give `y` no distribution"),
+        (scale(0.0), "the estimate of `scale` is an end of its support"),
         (scale({"float": "inf"}), "`params.scale.values` must be finite"),
         (scale("1.0"), "`params.scale.values` must be a number; it is '1.0'"),
         (scale(1.0, **{"location.weight": array([1.0], [1, 1])}), "its estimates have the shapes"),

@@ -261,7 +261,7 @@ def test_no_copy_of_the_design_is_made():
     ran = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
     near, shifted, far = map(float, ran.stdout.split())
     assert near <= shifted < 0.7  # samples of a tenth, and some numbers for each row
-    assert far < 2.0  # and the copy
+    assert far < 2.5  # and the copy, with temporaries of it
 
 
 def test_hessians_are_taken_anew_only_where_they_change(many):

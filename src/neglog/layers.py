@@ -123,7 +123,9 @@ def design_names(model: Callable[..., Any], named: Collection[Any]) -> Mapping[s
     """
     called = {name: own for name, own in _declared(model, "also_called").items() if name == "location"}
     spread = _declared(model, "designs_called")
-    if called.get("location") == "log_scale" and "location" not in named:
+    if called.get("location") == "log_scale" and "location" not in list(
+        named
+    ):  # a mapping may record what is looked up
         spread = {}
     return {**former_names(model), **called, **spread}
 

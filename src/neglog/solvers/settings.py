@@ -70,6 +70,11 @@ def _starts(name: str, value: Any) -> None:
         raise DataError(f"`{name}` must be a tensor of points, (points, parameters); it is {written(value)}.")
 
 
+def _function(name: str, value: Any) -> None:
+    if not callable(value):
+        raise DataError(f"`{name}` must be a function of a point, or None; it is {written(value)}.")
+
+
 def _dtype(name: str, value: Any) -> None:
     if not isinstance(value, torch.dtype) or value not in DTYPES:
         raise DataError(f"`{name}` must be torch.float64 or torch.float32; it is {written(value)}.")
@@ -94,5 +99,6 @@ CHECKS: dict[str, Callable[..., Any]] = {
     "solver": check_solver,
     "solvers": _solvers,
     "starts": _starts,
+    "is_spurious": _function,
 }
 """Field -> what refuses a wrong value."""
