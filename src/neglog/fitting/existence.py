@@ -242,8 +242,8 @@ def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None
     where it is known.
     """
     end = coordinates.value(z)
-    z, hessian = _nearer(coordinates, z, hessian)
-    if coordinates.value(z) < end - MAX_FALL:
+    z, nearer, hessian = _nearer(coordinates, z, end, hessian)
+    if nearer < end - MAX_FALL:
         return None  # the solver was cut short on a slope, far above the loss on its way
     hessian = (coordinates.hessian(z) if hessian is None else hessian) / coordinates.rows
     if not bool(torch.isfinite(hessian).all()):
@@ -278,12 +278,20 @@ def _level_directions(
             yield direction
 
 
-def _nearer(coordinates: Coordinates, z: Tensor, hessian: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """A point closer to the origin where the loss is no higher: far out likelihoods are rounded to 0."""
-    least = coordinates.value(z) + MIN_RISE
-    while float(z.norm()) > DISTANCES[-1] and coordinates.value(0.5 * z) <= least:
-        z, hessian = 0.5 * z, None
-    return z, hessian
+def _nearer(
+    coordinates: Coordinates, z: Tensor, value: float, hessian: Tensor | None
+) -> tuple[Tensor, float, Tensor | None]:
+    """A point closer to the origin where the loss is no higher: far out likelihoods are rounded to 0.
+
+    The point, the loss there, and the Hessian next to it where it is known.
+    """
+    least = value + MIN_RISE
+    while float(z.norm()) > DISTANCES[-1]:
+        half = coordinates.value(0.5 * z)
+        if not half <= least:
+            break
+        z, value, hessian = 0.5 * z, half, None
+    return z, value, hessian
 
 
 def _flat(hessian: Tensor) -> Tensor:

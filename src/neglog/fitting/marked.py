@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain
 
 import torch
@@ -18,6 +19,8 @@ from neglog.tracing import Affine
 
 MOST = 10
 """The largest number of rows of a column that is looked at."""
+MANY_ROWS = 10_000
+"""Above this number of rows it costs less to see first whether a predictor is one of the spread."""
 SHIFT = 30.0
 """The change of a predictor, a logarithm, at which a spread that it determines is next to nothing."""
 VANISHED = 1e-4
@@ -36,14 +39,36 @@ def check_marked_rows(objective: Objective) -> None:
     """
     if len(objective.calls) < 2 or _is_discrete(objective):
         return
-    for call in _free_predictors(objective):
+    calls = list(filter(partial(_may_be_marked, objective), _free_predictors(objective)))
+    for call in calls:
         marked, combined = _columns(objective, call), _concentrated(objective, call)
         if (not marked and combined is None) or not _is_scale(objective, call):
             continue
         for column, rows in chain(marked, _combinations(objective, call, combined)):
             if _can_follow(objective, call, rows):
                 raise _refusal(objective, call, column, rows)
-    _check_outweighed_rows(objective)
+    _check_outweighed_rows(objective, calls)
+
+
+def _may_be_marked(objective: Objective, call: Affine) -> bool:
+    """Whether few rows may have leverages as large as marked or outweighing rows have in sum.
+
+    No leverage exceeds the squared norm of its row over the smallest eigenvalue of the Gram matrix. Of many
+    rows without outliers this bound, of one pass over the columns, is far below what a few rows need.
+    """
+    if objective.rows > MANY_ROWS and not (_is_scale(objective, call) or _log_spread_shift(objective, call)):
+        return False
+    if objective.data.weights is not None:
+        return True
+    design = call.design.detach()
+    gram = torch.empty((design.shape[1] + 1,) * 2, dtype=design.dtype)
+    gram[1:, 1:], gram[0, 1:], gram[0, 0] = design.T @ design, design.sum(dim=0), len(design)
+    gram[1:, 0] = gram[0, 1:]
+    sizes = gram.diagonal().sqrt()
+    low, high = torch.aminmax(design, dim=0)
+    largest = torch.cat([torch.ones(1).to(design), torch.maximum(high, -low)]) / sizes
+    smallest = torch.linalg.eigvalsh(gram / sizes / sizes[:, None])[0]
+    return not float(largest.square().sum()) < float(smallest) / (MOST * (1 + MOST))
 
 
 def _free_predictors(objective: Objective) -> Iterator[Affine]:
@@ -54,7 +79,7 @@ def _free_predictors(objective: Objective) -> Iterator[Affine]:
             yield call
 
 
-def _check_outweighed_rows(objective: Objective) -> None:
+def _check_outweighed_rows(objective: Objective, calls: Sequence[Affine]) -> None:
     """Refuse a logarithm of the spread that falls in a followed row by more than it rises in all others.
 
     A column with one huge value is an example. The likelihood goes to infinity with the fall.
@@ -64,7 +89,7 @@ def _check_outweighed_rows(objective: Objective) -> None:
     """
     if not objective.exacting or objective.data.y.dim() != 1:
         return
-    for call in _free_predictors(objective):
+    for call in calls:
         for rows in _outweighing(objective, call):
             if _can_follow(objective, call, rows):
                 raise _refusal_of_outliers(objective, call, rows)
