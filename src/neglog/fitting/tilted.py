@@ -143,7 +143,7 @@ def _optimum(rows: _Rows) -> tuple[Tensor, bool] | None:
     if border is None:
         return None
     _, gradient, hessian = rows.loss(border, len(border))
-    if not float(gradient[-1]) < -MIN_SLOPE * float(hessian[-1, -1].sqrt()):
+    if float(gradient[-1]) >= -MIN_SLOPE * float(hessian[-1, -1].sqrt()):
         return border, True
     inside = _minimum(rows, border, len(border))
     return None if inside is None else (inside, False)

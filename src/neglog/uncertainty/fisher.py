@@ -24,7 +24,7 @@ def expected_information(coordinates: Coordinates, z: Tensor) -> Tensor:
     Raises:
         ModelError: the information of the family of `y` is not known.
     """
-    total = coordinates.objective.initial.new_zeros(coordinates.size, coordinates.size)
+    total = z.new_zeros(coordinates.size, coordinates.size)
     for _, part in in_blocks(coordinates):
         total += _of_rows(part, z)
     return total
@@ -36,7 +36,7 @@ def _of_rows(coordinates: Coordinates, z: Tensor) -> Tensor:
     values, entries = _parameters(ran.sites[RESPONSE], coordinates.objective.name)
     slopes = [slopes_of(value, theta, etas) for value in values]
     weights = coordinates.objective.data.weights
-    total = coordinates.objective.initial.new_zeros(coordinates.size, coordinates.size)
+    total = z.new_zeros(coordinates.size, coordinates.size)
     for (a, b), entry in entries.items():
         each = entry if weights is None else entry * weights
         part = summed_products(coordinates, slopes[a], slopes[b], each.expand(coordinates.rows))

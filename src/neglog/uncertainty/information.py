@@ -206,7 +206,7 @@ def inverse_root(coordinates: Coordinates, matrix: Tensor) -> Tensor:
 
 def score_products(coordinates: Coordinates, z: Tensor, shares: Tensor | None = None) -> Tensor:
     """The sum `(K, K)` of w s sᵀ over the rows, s the score in z, each divided by its share `(N,)`."""
-    total = coordinates.objective.initial.new_zeros(coordinates.size, coordinates.size)
+    total = z.new_zeros(coordinates.size, coordinates.size)
     for rows, part in in_blocks(coordinates):
         ran, theta, etas = cut_run(part, z)
         with torch.enable_grad():
@@ -290,7 +290,7 @@ def slopes_of(values: Tensor, theta: Tensor, etas: Mapping[Block, Tensor]) -> Sl
 
 def summed_products(coordinates: Coordinates, first: Slopes, second: Slopes, weights: Tensor) -> Tensor:
     """The sum `(K, K)` over rows of their weights `(N,)` times the products of two derivatives in z."""
-    total = coordinates.objective.initial.new_zeros(coordinates.size, coordinates.size)
+    total = weights.new_zeros(coordinates.size, coordinates.size)
     left, right = coordinates.pull_back(first.units), coordinates.pull_back(second.units)
     total += left @ (first.others.T @ (weights[:, None] * second.others)) @ right.T
     for block, slope in first.blocks.items():
