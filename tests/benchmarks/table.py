@@ -204,24 +204,24 @@ def aims(record: Record, records: list[Record]) -> list[str]:
 
 HEAD = """# Benchmarks
 
-Written by `make bench`: neglog beside the packages that were written for one model each, on the same
-simulated data with 20 columns in float64, in interleaved runs. A ratio is the median of neglog's time over
-the peer's: below 1 neglog was faster. Best is the fastest of the peers that come within {equal:.0e} of the
-best optimum; some have aims of their own. Steps are those of Adam.
+Written by `make bench`: times of neglog and of packages for single models, on the same simulated data with 20
+columns in float64, in interleaved runs. A ratio is the median of neglog's time over the peer's: below 1 neglog
+was faster. The best peer is the fastest of those that come within {equal:.0e} of the best optimum. A step is one of
+Adam.
 
 {machines}
 
-| work | rows | peer, the best or named | ratio | wanted | reached |
+| task | rows | peer, the best or named | ratio | target | reached |
 |---|---|---|---|---|---|
 """
 CALLS = """
 ## Cold calls of {rows:,} rows
 
-A whole `mle` or `map_estimate` of data that it has not seen, {rows:,} rows and 20 columns, after the first of
-its kind in a process without peers, in milliseconds. Beside peers, whose threads and caches stay, the same
-calls take as long as the last table says.
+`mle` or `map_estimate` of new data, {rows:,} rows and 20 columns, after a first fit of the same model, in
+milliseconds, in a process without other packages. In a process with them, whose threads and caches remain, the
+same calls take the times of the last table.
 
-| work | median | from – to | wanted | reached |
+| task | median | from – to | target | reached |
 |---|---|---|---|---|
 """
 GROWTH = """
@@ -232,18 +232,18 @@ GROWTH = """
 ALL = """
 ## Every peer
 
-Cold is neglog's first fit of data that it has not seen, warm the second; first is the first fit in a
-process, without the import. Each repeat has data of its own. The last two columns say how far neglog and
-the peer end above the best optimum that any of them found, relative to it (for refits: the largest
-difference of a coefficient from `mle`; for cold calls: nats a row; for effective draws: the farthest
-posterior mean from neglog's, in Monte-Carlo errors, up to 5): a peer that stops early is faster for
-it. Peers that would take more than {limit:g} s are left out; they take at least what they took of fewer rows,
-times how many more there are, which bounds the ratio. Those that take more than {once:g} s are run once.
+Cold is neglog's first fit of new data, warm the second; first is the first fit in a process, without the
+import. Each repeat has its own data. The last two columns are the differences of neglog's and the peer's loss
+from the best optimum that any of them found, relative to it (for refits: the largest difference of a
+coefficient from `mle`; for cold calls: nats per row; for effective draws: the largest difference of a posterior
+mean from neglog's, in Monte-Carlo standard errors, up to 5): a peer may be faster because it stops earlier.
+Peers that would take more than {limit:g} s are not run; their time is at least that for fewer rows, scaled by the
+number of rows, which bounds the ratio. Those that take more than {once:g} s are run once.
 
-`huber` is compared by the likelihood of its slopes at their best scale; scikit-learn and statsmodels
-estimate the scale, and so the slopes, in other ways.
+`huber` is compared by the likelihood of its slopes at the scale that maximises it; scikit-learn and statsmodels
+estimate the scale, and therefore the slopes, in other ways.
 
-| work | rows | peer | ratio | from – to | ratio, cold | warm | cold | first | peer | above | peer above |
+| task | rows | peer | ratio | from – to | ratio, cold | warm | cold | first | peer | above | peer above |
 |---|---|---|---|---|---|---|---|---|---|---|---|
 """
 
