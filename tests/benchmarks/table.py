@@ -204,10 +204,10 @@ def aims(record: Record, records: list[Record]) -> list[str]:
 
 HEAD = """# Benchmarks
 
-Written by `make bench`: times of neglog and of packages for single models, on the same simulated data with 20
-columns in float64, in interleaved runs. A ratio is the median of neglog's time over the peer's: below 1 neglog
-was faster. The best peer is the fastest of those that come within {equal:.0e} of the best optimum. A step is one of
-Adam.
+Written by `make bench`: times of neglog and of packages for single models, on the same simulated data with
+20 columns in float64, in interleaved runs. A ratio is the median of neglog's time over the peer's: below 1
+neglog was faster. The best peer is the fastest of those that come within {equal:.0e} of the best optimum. A
+step is one of Adam.
 
 {machines}
 
@@ -218,8 +218,8 @@ CALLS = """
 ## Cold calls of {rows:,} rows
 
 `mle` or `map_estimate` of new data, {rows:,} rows and 20 columns, after a first fit of the same model, in
-milliseconds, in a process without other packages. In a process with them, whose threads and caches remain, the
-same calls take the times of the last table.
+milliseconds, in a process without other packages. In a process with them, whose threads and caches remain,
+the same calls take the times of the last table.
 
 | task | median | from – to | target | reached |
 |---|---|---|---|---|
@@ -233,15 +233,16 @@ ALL = """
 ## Every peer
 
 Cold is neglog's first fit of new data, warm the second; first is the first fit in a process, without the
-import. Each repeat has its own data. The last two columns are the differences of neglog's and the peer's loss
-from the best optimum that any of them found, relative to it (for refits: the largest difference of a
-coefficient from `mle`; for cold calls: nats per row; for effective draws: the largest difference of a posterior
-mean from neglog's, in Monte-Carlo standard errors, up to 5): a peer may be faster because it stops earlier.
-Peers that would take more than {limit:g} s are not run; their time is at least that for fewer rows, scaled by the
-number of rows, which bounds the ratio. Those that take more than {once:g} s are run once.
+import. Each repeat has its own data. The last two columns are the differences of neglog's and the peer's
+loss from the best optimum that any of them found, relative to it (for refits: the largest difference of a
+coefficient from `mle`; for cold calls: nats per row; for effective draws: the largest difference of a
+posterior mean from neglog's, in Monte-Carlo standard errors, up to 5): a peer may be faster because it
+stops earlier. Peers that would take more than {limit:g} s are not run; their time is at least that for
+fewer rows, scaled by the number of rows, which bounds the ratio. Those that take more than {once:g} s are
+run once.
 
-`huber` is compared by the likelihood of its slopes at the scale that maximises it; scikit-learn and statsmodels
-estimate the scale, and therefore the slopes, in other ways.
+`huber` is compared by the likelihood of its slopes at the scale that maximises it; scikit-learn and
+statsmodels estimate the scale, and therefore the slopes, in other ways.
 
 | task | rows | peer | ratio | from – to | ratio, cold | warm | cold | first | peer | above | peer above |
 |---|---|---|---|---|---|---|---|---|---|---|---|
