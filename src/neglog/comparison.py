@@ -22,6 +22,7 @@ from neglog.fitting.fit import Fit, mle
 from neglog.formula import Design, Learned
 from neglog.handlers import Model
 from neglog.isolation import isolated
+from neglog.models.named import model_named
 from neglog.tracing import admits, is_discrete, positive_names, predictor_names
 from neglog.uncertainty.ranking import criterion_weights
 from neglog.validation import Validation, cross_validate, deal, masses
@@ -348,19 +349,6 @@ def designs(fit: Fit, design: Design, table: pd.DataFrame) -> Any:
     """
     predictors, positive = predictor_names(fit.model), positive_names(fit.model)
     return known_design(design, fit.model).x(table, predictors, positive)
-
-
-def model_named(name: str) -> Model:
-    """A model of `neglog.models`.
-
-    Raises:
-        ModelError: there is none of that name; the message lists those that there are.
-    """
-    if name not in models.__all__:
-        near = did_you_mean(name, models.__all__, "`{}`")
-        raise ModelError(f"there is no model `{name}`; there are {_listed(models.__all__)}.{near}")
-    model: Model = getattr(models, name)
-    return model
 
 
 def loss_of(name: str, companions: Iterable[str]) -> str:

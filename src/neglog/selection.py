@@ -12,7 +12,7 @@ import pandas as pd
 
 from neglog import models as built_in
 from neglog.aliases import former_argument, warn_of_former
-from neglog.arguments import checked_model, shown
+from neglog.arguments import shown
 from neglog.comparison import (
     Comparison,
     Entry,
@@ -33,6 +33,7 @@ from neglog.formula import Learned, learn
 from neglog.handlers import Model
 from neglog.isolation import isolated
 from neglog.layers import design_names, layers
+from neglog.models.named import model_of
 from neglog.signatures import check_keywords, model_keywords
 from neglog.tracing import model_name
 from neglog.uncertainty.ranking import information_criteria
@@ -204,7 +205,7 @@ def _check_keywords(models: Mapping[str, Model], keywords: Mapping[str, Any]) ->
 def _model(given: Any) -> Model:
     if isinstance(given, Fit):
         raise ModelError("`models` holds a fit; `information_criteria` ranks fits. Give models, `x` and `y`.")
-    return model_named(given) if isinstance(given, str) else checked_model(given)
+    return model_of(given)
 
 
 def _loss(name: str, model: Model, companions: Sequence[Any]) -> str:

@@ -23,6 +23,8 @@ from neglog.fitting.fit import Fit, map_estimate
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.prior_units import check_prior_units
 from neglog.handlers import Model
+from neglog.inputs.blueprint import Blueprint
+from neglog.inputs.given import Given, given
 from neglog.isolation import isolated
 from neglog.objective.objective import Objective
 from neglog.signatures import roles_of
@@ -55,6 +57,7 @@ class Posterior:
         ess: site name -> effective sample size `(*shape)`, the smaller one of bulk and tail; likewise.
         pareto_k: of an approximation, the Pareto shape of the tail of its ratios; None for ``nuts``.
         objective: the loss as a function of one vector, with the data.
+        groups, blueprint: as those of a `Fit`.
     """
 
     model: Model = field(repr=False)
@@ -68,6 +71,8 @@ class Posterior:
     ess: Mapping[str, Tensor] = field(repr=False)
     pareto_k: float | None
     objective: Objective = field(repr=False, compare=False)
+    groups: Any = field(default=None, repr=False, compare=False)
+    blueprint: Blueprint | None = field(default=None, repr=False, compare=False)
 
     @property
     def divergences(self) -> int:
@@ -96,11 +101,14 @@ class Posterior:
 
 @isolated
 def posterior(
-    model: Model,
+    model: Model | str,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
+    data: Any = None,
     weights: Any = None,
+    groups: Any = None,
+    drop_missing: bool = False,
     method: str = "nuts",
     draws: int = 1000,
     chains: int = 4,
@@ -127,10 +135,7 @@ def posterior(
     with a bounded support the density decreases towards both ends.
 
     Args:
-        model: a Pyro function `(x, y=None)` with an observation site ``y``.
-        x: a design `(N, P)` without an intercept column, or a mapping from predictor name to its own design.
-        y: the response, `(N,)` (`(N, D)` for a vector-valued model).
-        weights: frequency weights `(N,)`, or None.
+        model, x, y, data, weights, groups, drop_missing: as for `mle`.
         method: ``nuts``, ``laplace`` or ``vi``.
         draws: draws of each chain; an approximation has one chain.
         chains: chains of ``nuts``.
@@ -175,20 +180,29 @@ def posterior(
         cores=None if cores is None else whole("cores", cores),
         progress=flag("progress", progress),
     )
+    inputs = given(
+        posterior, model, x, y, data=data, weights=weights, groups=groups, drop_missing=drop_missing,
+        keywords=keywords,
+    )  # fmt: skip
+    return _warned(inputs.kept(_found(inputs, settings)))
+
+
+def _found(inputs: Given, settings: _Settings) -> Posterior:
+    model, x, y, weights, keywords = inputs.model, inputs.x, inputs.y, inputs.weights, inputs.keywords
     data = prepare_fit(x, y, weights=weights, roles=roles_of(model, keywords, posterior), **keywords)
     objective = Objective(model, data)
     check_prior_units(objective)
-    if method == "laplace":
+    if settings.method == "laplace":
         check_joint_mode(objective)
     flat = [name for name, site in objective.sites.items() if site.masked]
     fit = None
-    if flat or space == "natural":
+    if flat or settings.space == "natural":
         fit = _optimum(model, x, y, weights, keywords, flat)
     target, start = density(objective)
     if fit is not None:
         start = target.z(objective.theta(fit.params))
         _check_tails(target, start, flat)
-    return _warned(_sampled(settings, target, start, fit))
+    return _sampled(settings, target, start, fit)
 
 
 @dataclass(frozen=True, kw_only=True)

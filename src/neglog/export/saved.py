@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from neglog.export.restored import restored
 from neglog.fitting.fit import Fit, check_fit
 from neglog.formula import Design
 from neglog.formula.tagged import to_json
+from neglog.inputs.blueprint import Blueprint
 from neglog.isolation import isolated
+from neglog.tracing import positive_names, predictor_names
 
 FORMAT = 2
 """The format that is written; format 1 is read too."""
@@ -46,7 +48,8 @@ def save(fit: Fit, folder: str | Path, *, formula: Design | None = None) -> Path
         fit: the fit of a model in `neglog.models`, with whatever of it `pyro.condition` holds fixed, inside
             `masked`, `censored` and `truncated`.
         folder: where to.
-        formula: how tables become designs, for `neglog predict`.
+        formula: how tables become designs, for `neglog predict`; by default the formula that was fitted, if
+            any.
 
     Raises:
         ModelError: the model is not one of `neglog.models`, or is inside a handler that a file cannot name;
@@ -66,6 +69,8 @@ def save(fit: Fit, folder: str | Path, *, formula: Design | None = None) -> Path
     folder, fit = as_path("folder", folder), check_fit(fit)
     if formula is not None and not isinstance(formula, Design):
         raise DataError(f"`formula` must be the design of a formula, or None; it is {shown(formula)}.")
+    if formula is None and fit.blueprint is not None:
+        formula = fit.blueprint.design
     content = _content(fit, formula)
     if len(content) > files.MAX_BYTES:
         raise ModelError(f"the fit cannot be saved: it takes {len(content)} bytes, above {files.MAX_BYTES}.")
@@ -114,7 +119,7 @@ def load(folder: str | Path) -> Saved:
     """
     folder = as_path("folder", folder)
     try:
-        return Saved(**_restored(folder))
+        return _with_blueprint(Saved(**_restored(folder)))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"`{folder}` holds no saved model: it has no {FILE}. `neglog.save` and `neglog fit --out` "
@@ -126,6 +131,15 @@ def load(folder: str | Path) -> Saved:
             f"`{folder}` cannot be used: {reason.removesuffix('.')}. Fit again, and save that fit with "
             "`neglog.save` or `neglog fit --out`."
         ) from error
+
+
+def _with_blueprint(fit: Saved) -> Saved:
+    """The fit with what new tables are read by, where it has a formula."""
+    if fit.formula is None:
+        return fit
+    rows = dict.fromkeys(fit.keywords)
+    predictors, positive = predictor_names(fit.model, **rows), positive_names(fit.model, **rows)  # type: ignore[arg-type]
+    return replace(fit, blueprint=Blueprint(fit.formula, predictors, positive))
 
 
 def _restored(folder: Path) -> dict[str, Any]:

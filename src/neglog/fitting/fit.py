@@ -60,6 +60,8 @@ from neglog.fitting.start import starting_point
 from neglog.fitting.ties import check_heavy_tie, check_tie, with_tie
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
+from neglog.inputs.blueprint import Blueprint
+from neglog.inputs.given import given
 from neglog.isolation import isolated
 from neglog.layers import current_names, limit_of
 from neglog.objective.blocks import joined
@@ -95,6 +97,8 @@ class Fit:
             running statistics of BatchNorm, which a fit in training mode has learned.
         objective: the loss as a function of one vector, with the data; None for a fit read from disk.
         coordinates: the problem that the solver saw; None for a fit read from disk.
+        groups: the group of each row, for covariances and the bootstrap, or None.
+        blueprint: what was learned of the table of a formula, by which new tables are read; None without.
     """
 
     model: Model = field(repr=False)
@@ -114,6 +118,8 @@ class Fit:
     buffers: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     objective: Objective | None = field(default=None, repr=False, compare=False)
     coordinates: Coordinates | None = field(default=None, repr=False, compare=False)
+    groups: Any = field(default=None, repr=False, compare=False)
+    blueprint: Blueprint | None = field(default=None, repr=False, compare=False)
 
     steps = former_attribute("steps", "n_iter")
 
@@ -161,11 +167,14 @@ class Fit:
 
 @isolated
 def mle(
-    model: Model,
+    model: Model | str,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
+    data: Any = None,
     weights: Any = None,
+    groups: Any = None,
+    drop_missing: bool = False,
     solver: Any = None,
     start: Mapping[str, Any] | None = None,
     progress: bool = False,
@@ -174,10 +183,18 @@ def mle(
     """Maximum likelihood: the model with its priors masked, under a Delta guide.
 
     Args:
-        model: a Pyro function `(x, y=None)` with an observation site ``y``.
-        x: a design `(N, P)` without an intercept column, or a mapping from predictor name to its own design.
-        y: the response, `(N,)` (`(N, D)` for a vector-valued model).
-        weights: frequency weights `(N,)`, or None: 2 is the row twice, 0 the row absent.
+        model: a Pyro function `(x, y=None)` with an observation site ``y``; or the name of one of
+            `neglog.models`, such as ``"poisson"``.
+        x: a design `(N, P)` without an intercept column, or a mapping from predictor name to its own design;
+            or a formula, ``"y ~ x + C(g)"``, or a mapping from predictor name to its own.
+        y: the response, `(N,)` (`(N, D)` for a vector-valued model); with a formula, its table.
+        data: the table of a formula, as a keyword: a data frame, or a mapping from names of columns to
+            values.
+        weights: frequency weights `(N,)`, or None: 2 is the row twice, 0 the row absent. With a formula,
+            weights, groups and other row-wise arguments may be names of columns.
+        groups: the group of each row, `(N,)`: kept for ``cov_type="cluster"`` and the bootstrap, no part of
+            the model.
+        drop_missing: with a formula, whether to leave out rows with a missing value in a column in use.
         solver: one of `neglog.solvers`, or None to choose: `Newton` for linear predictors, `TrustRegion` for
             up to 200 parameters without, `InteriorPoint` for `laplace` and `quantile` with one scale,
             `ProximalNewton` for Laplace and `ElasticNet` priors, `Continuation` where other absolute values
@@ -204,16 +221,31 @@ def mle(
     >>> fit.converged, round(fit.params["mean.weight"].item(), 4)
     (True, 3.6)
     """
-    return _fit(mle, flat(model), x, y, weights, solver, start, progress, keywords)
+    inputs = given(
+        mle,
+        model,
+        x,
+        y,
+        data=data,
+        weights=weights,
+        groups=groups,
+        drop_missing=drop_missing,
+        keywords=keywords,
+    )
+    rows = inputs.x, inputs.y, inputs.weights
+    return inputs.kept(_fit(mle, flat(inputs.model), *rows, solver, start, progress, inputs.keywords))
 
 
 @isolated
 def map_estimate(
-    model: Model,
+    model: Model | str,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
+    data: Any = None,
     weights: Any = None,
+    groups: Any = None,
+    drop_missing: bool = False,
     solver: Any = None,
     start: Mapping[str, Any] | None = None,
     progress: bool = False,
@@ -232,7 +264,12 @@ def map_estimate(
     >>> fit.loss > fit.nll
     True
     """
-    return _fit(map_estimate, model, x, y, weights, solver, start, progress, keywords)
+    inputs = given(
+        map_estimate, model, x, y, data=data, weights=weights, groups=groups, drop_missing=drop_missing,
+        keywords=keywords,
+    )  # fmt: skip
+    rows = inputs.x, inputs.y, inputs.weights
+    return inputs.kept(_fit(map_estimate, inputs.model, *rows, solver, start, progress, inputs.keywords))
 
 
 def _fit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -192,6 +192,7 @@ def learn(
     also: Iterable[str] = (),
     *,
     keep: Sequence[str] = (),
+    apart: Collection[str] = (),
     drop_missing: bool = False,
 ) -> Learned:
     """Learn a formula from a table.
@@ -201,6 +202,7 @@ def learn(
         table: the data.
         also: companions for other predictors: ``log_variance ~ x``, ``sigma ~ C(group)``.
         keep: further columns that must be complete, such as weights. ``.`` leaves them out.
+        apart: columns that ``.`` leaves out, such as groups.
         drop_missing: drop the rows that have a missing value in any column in use.
 
     Columns of dates are the number of days since 1970-01-01, as in R, or categories in ``C(date)``.
@@ -214,7 +216,7 @@ def learn(
     """
     _check_arguments(formula, table, also, keep)
     also = tuple(also)
-    names = [str(name) for name in table.columns if name not in keep]
+    names = [str(name) for name in table.columns if name not in (*keep, *apart)]
     left, right = read_formula(formula, names)
     response = variables(left)
     if not response:

@@ -18,6 +18,8 @@ from neglog.distributions.averaged import Averaged, Listed
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, check_fit
 from neglog.handlers import Model
+from neglog.inputs.blueprint import Blueprint
+from neglog.inputs.frames import of_pandas
 from neglog.isolation import isolated, user_code
 from neglog.layers import current_names
 from neglog.predictors import RESPONSE, row_count
@@ -55,7 +57,8 @@ def predict(
 
     Args:
         fit: a fit; or a posterior, whose predictions always include the uncertainty of the parameters.
-        x: designs `(N, P)` of the form of the fit's; a data frame is read by column name.
+        x: designs `(N, P)` of the form of the fit's; a data frame is read by column name. For the fit of a
+            formula, a table with the columns that the formula names; others are ignored.
         uncertainty: whether to include the uncertainty of the parameters of a fit.
         draws: the number of draws of the parameters, best a power of two; by default 256 for a fit, and all
             draws of a posterior. A smaller number of these is evenly spaced.
@@ -82,7 +85,7 @@ def predict(
     flag("uncertainty", uncertainty)
     if isinstance(fit, Posterior):
         fitted = fit.objective.data
-        data = new_rows(fit.model, fitted.columns, fitted.keywords, x, keywords, predict)
+        data = new_rows(fit.model, fitted.columns, fitted.keywords, x, keywords, predict, fit.blueprint)
         return _at_draws(fit.objective.model, data, _thinned(fit, draws))
     data = rows_of(fit, x, keywords, predict)
     if not uncertainty:
@@ -103,7 +106,7 @@ def check_row_keywords(fit: Any, keywords: Collection[str], caller: Callable[...
 def rows_of(fit: Fit, x: Any, keywords: Mapping[str, Any], caller: Callable[..., Any]) -> Data:
     """New rows for a fit, as `new_rows`."""
     dtype = next(iter(check_fit(fit).params.values())).dtype
-    return new_rows(fit.model, fit.columns, fit.keywords, x, keywords, caller, dtype=dtype)
+    return new_rows(fit.model, fit.columns, fit.keywords, x, keywords, caller, fit.blueprint, dtype=dtype)
 
 
 def new_rows(
@@ -113,20 +116,22 @@ def new_rows(
     x: Any,
     keywords: Mapping[str, Any],
     caller: Callable[..., Any],
+    blueprint: Blueprint | None = None,
     *,
     dtype: torch.dtype = torch.float64,
 ) -> Data:
-    """Designs and row-wise keywords as validated data, whose response is a placeholder of 0.
+    """Designs and row-wise keywords, or a table for a `blueprint`, as validated data, with a response of 0.
 
     Raises:
         DataError: designs of other columns, a keyword of those `needed` is missing, NaN or infinite values.
         ModelError: a keyword is neither of the fitted rows nor of `caller`.
     """
     check_keywords(caller, keywords, needed, "the fit")
+    common_labels({"x": x} | dict(keywords))
+    x, keywords = (blueprint or Blueprint()).read(x, keywords, needed, columns)
     missing = sorted(set(needed) - set(keywords))
     if missing:
         raise DataError(f"the model was fitted with `{missing[0]}`; give it for the rows of this `x` too.")
-    common_labels({"x": x} | dict(keywords))
     x = current_names(model, x, "x") if isinstance(x, Mapping) else x
     designs, names = prepare_designs(x, dtype=dtype, columns=columns or None)
     anything = torch.zeros(row_count(designs), dtype=dtype)
@@ -135,6 +140,23 @@ def new_rows(
     roles = roles_of(model, keywords, caller)
     data = prepare(designs, anything, dtype=dtype, roles=roles, may_be_empty=True, **keywords)
     return Data(designs, data.y, None, data.keywords, names)
+
+
+def observed_rows(
+    fit: Fit | Posterior, x: Any, y: Any, keywords: Mapping[str, Any]
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Designs, response and row-wise keywords of rows for a fit: of a table, where its formula reads them.
+
+    Raises:
+        DataError: there is no response; as `Blueprint.read`.
+    """
+    blueprint = fit.blueprint or Blueprint()
+    data = fit.objective.data if isinstance(fit, Posterior) else fit
+    common_labels({"x": x, "y": y} | dict(keywords))
+    if y is None and not blueprint.is_table(x, data.columns):
+        raise DataError("`y` is missing; it is the response of the rows of `x`.")
+    designs, read = blueprint.read(x, keywords, data.keywords, data.columns)
+    return designs, blueprint.response(x) if y is None else of_pandas(y), read
 
 
 def parameter_draws(
@@ -218,7 +240,7 @@ def _agree(together: Any, ends: Mapping[int, Any]) -> bool:
 
 
 @isolated
-def log_likelihood(fit: Fit, x: Any, y: Any, **keywords: Any) -> Tensor:
+def log_likelihood(fit: Fit, x: Any, y: Any = None, **keywords: Any) -> Tensor:
     """The log-density of each `y` given `x` at the estimates, `(N,)`, in nats.
 
     Under `masked` it is that of the known part of a row, and 0 for a row without one.
@@ -235,6 +257,7 @@ def log_likelihood(fit: Fit, x: Any, y: Any, **keywords: Any) -> Tensor:
     True
     """
     check_row_keywords(check_fit(fit), keywords, log_likelihood)
+    x, y, keywords = observed_rows(fit, x, y, keywords)
     dtype = next(iter(fit.params.values())).dtype
     roles = roles_of(fit.model, keywords, log_likelihood)
     every = prepare(x, y, dtype=dtype, roles=roles, may_be_empty=True, **keywords)

@@ -124,7 +124,15 @@ def posterior_predictive(posterior: Posterior, x: Any = None, *, seed: int = 0, 
     objective = posterior.objective
     data = objective.data
     if x is not None:
-        data = new_rows(objective.model, data.columns, data.keywords, x, keywords, posterior_predictive)
+        data = new_rows(
+            objective.model,
+            data.columns,
+            data.keywords,
+            x,
+            keywords,
+            posterior_predictive,
+            posterior.blueprint,
+        )
     if x is None and keywords:
         raise DataError(f"{sorted(keywords)} need the `x` of the same rows; give both, or none.")
     chains, draws = posterior.shape

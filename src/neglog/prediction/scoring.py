@@ -17,7 +17,7 @@ from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.prediction.crps import crps
-from neglog.prediction.predictions import check_row_keywords, log_likelihood, predict
+from neglog.prediction.predictions import check_row_keywords, log_likelihood, observed_rows, predict
 from neglog.signatures import roles_of
 from neglog.tracing import model_name
 from neglog.uncertainty.covariances import CovType
@@ -32,7 +32,7 @@ SCORES = ("log", "crps", "brier", *DEFAULT_LEVELS)
 def scores(
     fit: Fit | Posterior,
     x: Any,
-    y: Any,
+    y: Any = None,
     kind: str = "log",
     *,
     uncertainty: bool = False,
@@ -57,7 +57,8 @@ def scores(
 
     Args:
         fit: a fit, or a posterior.
-        x, y: rows, such as new ones; `y` of the form of the model's response.
+        x, y: rows, such as new ones; `y` of the form of the model's response. For the fit of a formula, a
+            table is enough.
         kind: the score.
         uncertainty, draws, seed: as in `predict`.
         cov_type, groups: as in `predict`.
@@ -78,6 +79,7 @@ def scores(
     """
     parsed(kind)
     check_row_keywords(fit, keywords, scores)
+    x, y, keywords = observed_rows(fit, x, y, keywords)
     if kind == "log" and isinstance(fit, Fit) and not uncertainty:
         return _without_nan(log_likelihood(fit, x, y, **keywords), kind)
     response = predict(

@@ -1,0 +1,1 @@
+"""Inputs: formulas, tables and roles of columns → arrays, and what a fit learned of them."""

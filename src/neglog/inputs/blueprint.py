@@ -1,0 +1,147 @@
+"""What a fit has learned of its table, by which new tables are read as that one was."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from neglog.calls import public
+from neglog.conversion import Named, column_names, frame_tensor
+from neglog.data import ALL, Columns
+from neglog.errors import DataError
+from neglog.inputs.frames import as_table, is_table, of_pandas
+from neglog.intercepts import without_intercept
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from neglog.formula import Design
+
+
+@public
+@dataclass(frozen=True)
+class Blueprint:
+    """What a fit has learned of its table: the formula, with its levels and knots, and the roles of columns.
+
+    Attributes:
+        design: the learned formula; None of a fit to arrays.
+        predictors: the linear predictors of the model, the location first; none of a network.
+        positive: the constants of the model that may have a design.
+        roles: argument -> the column that it named, such as ``{"exposure": "t", "weights": "w"}``.
+        dropped: the number of rows that were left out, since a value was missing.
+    """
+
+    design: Design | None = None
+    predictors: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
+    roles: Mapping[str, str] = field(default_factory=dict)
+    dropped: int = 0
+
+    def is_table(self, x: Any, columns: Columns) -> bool:
+        """Whether `x` is a table for the formula, rather than designs with the `columns` of the fit."""
+        if self.design is None or not (is_table(x) or isinstance(x, Mapping)):
+            return False
+        names = set(map(str, x if isinstance(x, Mapping) else x.columns))
+        if self.inputs <= names:
+            return True
+        if isinstance(x, Mapping):
+            return names != set(columns)
+        return not (set(columns.get(ALL, ("",))) <= names)
+
+    @property
+    def inputs(self) -> set[str]:
+        """The columns of the table that the designs need."""
+        assert self.design is not None
+        sides = [self.design.main, *self.design.others.values()]
+        return {name for side in sides for name in side.variables}
+
+    def designs(self, table: pd.DataFrame) -> Any:
+        """The designs of the complete rows of a table, as a fit takes them.
+
+        Raises:
+            DataError: a column is missing, or has a missing value, or a level that the fit has not seen.
+        """
+        assert self.design is not None
+        if not self.predictors:
+            return self.design.main.design(table)
+        return self.design.x(table, self.predictors, self.positive)
+
+    def read(
+        self, x: Any, keywords: Mapping[str, Any], needed: Collection[str], columns: Columns
+    ) -> tuple[Any, dict[str, Any]]:
+        """New rows as designs and row-wise arguments: those `needed` are read from the columns of their
+        roles.
+
+        Arrays, and designs of the `columns` of the fit, are returned as they are.
+
+        Raises:
+            DataError: as `designs`; an argument names a column, and `x` is no table.
+        """
+        found = dict(keywords)
+        if not self.is_table(x, columns):
+            check_no_columns(found)
+            return of_pandas(x), found
+        assert self.design is not None
+        table = as_table("x", x)
+        rows, _ = self.design.rows(table)
+        for name in needed:
+            role = found.get(name, self.roles.get(name))
+            if isinstance(role, str):
+                found[name] = column_of(table, name, role)
+        return _named(self.designs(rows)), found
+
+    def response(self, table: Any) -> Any:
+        """The response of a new table.
+
+        Raises:
+            DataError: a column is missing, or has a missing value.
+        """
+        from neglog.tables import complete_rows, without_dates
+
+        assert self.design is not None
+        frame, names = as_table("x", table), self.design.response.variables
+        rows, _ = complete_rows(without_dates(frame, names), names)
+        return self.design.y(rows)
+
+
+def check_no_columns(keywords: Mapping[str, Any]) -> None:
+    """Refuse arguments that name a column where there is no table.
+
+    Raises:
+        DataError: naming one.
+    """
+    for name, value in keywords.items():
+        if isinstance(value, str):
+            raise DataError(
+                f"`{name}` names the column {value!r}, and there is no formula with a table. Give the "
+                f"values, one "
+                f"for each row; or fit a formula, as mle(model, 'y ~ x', data, {name}={value!r})."
+            )
+
+
+def column_of(table: pd.DataFrame, name: str, column: str) -> pd.Series:
+    """The column of a table that an argument names.
+
+    Raises:
+        DataError: there is none of that name; it holds no numbers.
+    """
+    from neglog.tables import is_number, require_columns
+
+    require_columns(table, [column])
+    found = table[column]
+    if not is_number(found):
+        raise DataError(
+            f"the column `{column}`, which `{name}` names, needs numbers; it holds {found.dtype}."
+        )
+    return found.astype("float64")
+
+
+def _named(designs: Any) -> Any:
+    """Designs as tensors whose columns have names."""
+    if isinstance(designs, Mapping):
+        return {key: _named(value) for key, value in designs.items()}
+    import torch
+
+    values = frame_tensor("x", designs, torch.float64)
+    return Named(values, column_names(designs), intercept=not without_intercept(designs))

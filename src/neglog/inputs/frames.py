@@ -1,0 +1,95 @@
+"""Tables of any kind as data frames of pandas: frames of pandas and polars, and mappings of columns."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neglog.arguments import written
+from neglog.conversion import is_frame
+from neglog.errors import DataError, reason_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def as_table(name: str, value: Any) -> pd.DataFrame:
+    """A data frame of pandas of a table.
+
+    Raises:
+        DataError: it is no table; columns of different lengths.
+    """
+    if is_frame(value):
+        return value
+    if is_of_polars(value, "DataFrame"):
+        return polars_frame(value)
+    if is_of_polars(value, "LazyFrame"):
+        raise DataError(f"`{name}` is a LazyFrame, whose rows are not computed yet. Pass {name}.collect().")
+    if isinstance(value, Mapping):
+        return _frame_of_columns(name, value)
+    raise DataError(
+        f"`{name}` must be the table of the formula: a data frame of pandas or polars, or a mapping "
+        f"from names of columns to values; it is {written(value)}."
+    )
+
+
+def is_table(value: Any) -> bool:
+    """Whether a value is a data frame of pandas or polars."""
+    return is_frame(value) or is_of_polars(value, "DataFrame")
+
+
+def of_pandas(value: Any) -> Any:
+    """A frame or a series of polars as one of pandas; anything else as it is."""
+    if is_of_polars(value, "DataFrame"):
+        return polars_frame(value)
+    return polars_series(value) if is_of_polars(value, "Series") else value
+
+
+def is_of_polars(value: Any, kind: str) -> bool:
+    """Whether a value is of a class of polars, without importing it: whoever made the value has."""
+    expected = getattr(sys.modules.get("polars"), kind, None)
+    return expected is not None and isinstance(value, expected)
+
+
+def polars_frame(frame: Any) -> pd.DataFrame:
+    """The columns of a data frame of polars."""
+    import pandas as pd
+
+    return pd.DataFrame({name: polars_series(frame.get_column(name)) for name in frame.columns})
+
+
+def polars_series(series: Any) -> pd.Series:
+    """A series of polars: numbers, missing ones as NaN; text; dates; categories in their order."""
+    import pandas as pd
+
+    dtype, values = series.dtype, series.to_list()
+    if hasattr(dtype, "categories"):  # Categorical has them in the series, Enum in its type too
+        levels = series.cat.get_categories().to_list()
+        is_ordered = is_of_polars(dtype, "Enum")
+        return pd.Series(pd.Categorical(values, levels, is_ordered), name=series.name)
+    if dtype.is_numeric():
+        return pd.Series(series.to_numpy(), name=series.name)
+    return pd.Series(values, name=series.name)
+
+
+def _frame_of_columns(name: str, columns: Mapping[Any, Any]) -> pd.DataFrame:
+    import pandas as pd
+
+    if columns and all(np.ndim(value) == 0 for value in columns.values()):  # a single row
+        columns = {key: [value] for key, value in columns.items()}
+    try:
+        return pd.DataFrame({key: _column(value) for key, value in columns.items()})
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"the columns of `{name}` do not make a table: {reason_of(error)}. Give each as many values as "
+            "there are rows."
+        ) from None
+
+
+def _column(values: Any) -> Any:
+    """The values of a column: of tensors as arrays."""
+    values = of_pandas(values)
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else values

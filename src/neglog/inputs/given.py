@@ -1,0 +1,174 @@
+"""The arguments of a fit as the caller gave them → arrays, and what is to be kept with the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from neglog.arguments import flag
+from neglog.conversion import is_labelled
+from neglog.errors import DataError, ModelError
+from neglog.handlers import Model
+from neglog.inputs.blueprint import Blueprint, check_no_columns, column_of
+from neglog.inputs.formulas import is_formula, is_network, joint_formulas
+from neglog.inputs.frames import as_table, of_pandas
+from neglog.models.named import model_of
+from neglog.signatures import roles_of
+from neglog.tracing import positive_names, predictor_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from neglog.formula import Learned
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A model and its data as arrays, and what is kept with the fit: groups of rows, and a blueprint."""
+
+    model: Model
+    x: Any
+    y: Any
+    weights: Any = None
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+    groups: Any = None
+    blueprint: Blueprint | None = None
+
+    def kept(self, result: Result) -> Result:
+        """A result of the fit, with what is kept of its inputs."""
+        changes = {"blueprint": self.blueprint, "groups": self.groups}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        return replace(result, **changes) if changes else result  # type: ignore[type-var]
+
+
+def given(
+    caller: Callable[..., Any],
+    model: Model | str,
+    x: Any,
+    y: Any,
+    *,
+    data: Any = None,
+    weights: Any = None,
+    groups: Any = None,
+    drop_missing: bool = False,
+    keywords: Mapping[str, Any] | None = None,
+) -> Given:
+    """The arguments of a fit as arrays.
+
+    With a formula, or a mapping from predictors to formulas, in the place of `x`, the table is `y` or `data`,
+    and row-wise arguments may name its columns.
+
+    Raises:
+        DataError: as `neglog.formula.learn`; an argument names a column without a table.
+        ModelError: there is no such model, or no response.
+    """
+    model, keywords = model_of(model), keywords or {}
+    drop_missing = flag("drop_missing", drop_missing)
+    if is_formula(x):
+        table = _table(caller, y, data)
+        return _of_formula(caller, model, x, table, weights, groups, keywords, drop_missing)
+    if data is not None or drop_missing:
+        name = "drop_missing" if data is None else "data"
+        raise ModelError(
+            f"`{name}` is for formulas: {caller.__name__}(model, 'y ~ x', data). With arrays leave it out."
+        )
+    if y is None:
+        raise ModelError(
+            f"`{caller.__name__}` needs `y`, the response; or give a formula and its table: "
+            f"{caller.__name__}(model, 'y ~ x', data)."
+        )
+    check_no_columns({"weights": weights, "groups": groups, **keywords})
+    keywords = {name: of_pandas(value) for name, value in keywords.items()}
+    return Given(model, of_pandas(x), of_pandas(y), of_pandas(weights), keywords, of_pandas(groups))
+
+
+def _table(caller: Callable[..., Any], y: Any, data: Any) -> pd.DataFrame:
+    if y is None and data is None:
+        raise ModelError(f"a formula needs its table: {caller.__name__}(model, 'y ~ x', data).")
+    if y is not None and data is not None:
+        raise ModelError("`data` is the table of the formula, and so is `y`; give one of them.")
+    return as_table("data", y if data is None else data)
+
+
+def _of_formula(
+    caller: Callable[..., Any],
+    model: Model,
+    formulas: Any,
+    table: pd.DataFrame,
+    weights: Any,
+    groups: Any,
+    keywords: Mapping[str, Any],
+    drop_missing: bool,
+) -> Given:
+    roles = roles_of(model, keywords, caller)
+    rows = dict.fromkeys(keywords)
+    predictors = () if is_network(model) else predictor_names(model, **rows)  # type: ignore[arg-type]
+    positive = () if is_network(model) else positive_names(model, **rows)  # type: ignore[arg-type]
+    formula, also = joint_formulas(formulas, model, predictors)
+    by_row = {"weights": weights, "groups": groups, **keywords}
+    named = {name: value for name, value in by_row.items() if isinstance(value, str)}
+    finite = [column for name, column in named.items() if name not in roles.bounds and name != "groups"]
+    learned, places = _learned(formula, table, also, finite, named.values(), drop_missing)
+    found = {
+        name: _of_column(learned.table, table, places, name, named[name])
+        if name in named
+        else _taken(value, len(table), places)
+        for name, value in by_row.items()
+    }
+    blueprint = Blueprint(learned.design, predictors, positive, named, learned.dropped)
+    x, y = blueprint.designs(learned.table), learned.design.y(learned.table)
+    return Given(model, x, y, found.pop("weights"), found, found.pop("groups"), blueprint)
+
+
+def _learned(
+    formula: str,
+    table: pd.DataFrame,
+    also: Sequence[str],
+    finite: Sequence[str],
+    apart: Collection[str],
+    drop_missing: bool,
+) -> tuple[Learned, Any]:
+    """The learned formula, and the places of its rows in the table; None where these are all."""
+    from neglog.formula import learn
+
+    if not drop_missing:
+        learned = learn(formula, table, also, keep=finite, apart=apart)
+        return learned, None
+    learned = learn(formula, table.reset_index(drop=True), also, keep=finite, apart=apart, drop_missing=True)
+    places = learned.table.index.to_numpy()
+    return replace(learned, table=learned.table.set_axis(table.index[places])), places
+
+
+def _of_column(rows: pd.DataFrame, table: pd.DataFrame, places: Any, name: str, column: str) -> pd.Series:
+    """The values of a column that an argument names, at the complete rows of the table."""
+    if name != "groups" and column in rows:
+        return rows[column]
+    whole = table if places is None else table.iloc[places]
+    return _groups(whole, column) if name == "groups" else column_of(whole, name, column)
+
+
+def _groups(table: pd.DataFrame, column: str) -> pd.Series:
+    from neglog.tables import require_columns
+
+    require_columns(table, [column])
+    found = table[column]
+    if bool(found.isna().any()):
+        raise DataError(
+            f"the column `{column}` of groups is missing in row {found.index[found.isna()][0]}. Fill it in, "
+            f"or "
+            "drop the row."
+        )
+    return found
+
+
+def _taken(values: Any, rows: int, places: Any) -> Any:
+    """Values of all rows of the table, at its complete rows."""
+    import numpy as np
+
+    values = of_pandas(values)
+    if values is None or places is None or len(values) != rows:
+        return values
+    return values.iloc[places] if is_labelled(values) else np.asarray(values)[places]

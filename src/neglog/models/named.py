@@ -1,0 +1,35 @@
+"""Models by name: ``"poisson"`` for `neglog.models.poisson`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from neglog import models
+from neglog.arguments import checked_model
+from neglog.errors import ModelError, did_you_mean
+
+Model = Callable[..., Any]
+
+
+def model_named(name: str) -> Model:
+    """A model of `neglog.models`.
+
+    Raises:
+        ModelError: there is none of that name; the message lists those that there are.
+    """
+    if name not in models.__all__:
+        near = did_you_mean(name, models.__all__, "`{}`")
+        *some, last = (f"`{each}`" for each in models.__all__)
+        raise ModelError(f"there is no model `{name}`; there are {', '.join(some)} and {last}.{near}")
+    model: Model = getattr(models, name)
+    return model
+
+
+def model_of(given: Any) -> Model:
+    """A model that was given by its name, or as a function.
+
+    Raises:
+        ModelError: there is no model of that name; or it is no function of `(x, y=None)`.
+    """
+    return model_named(given) if isinstance(given, str) else checked_model(given)
