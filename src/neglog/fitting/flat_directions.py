@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, Self
 
 import torch
 from torch import Tensor
+
+from neglog.solvers.solution import Losses
 
 DISTANCES = (1.0, 4.0, 16.0, 64.0)
 """Distances of the loss values along a flat direction, in units of the noise of a row."""
@@ -22,23 +23,6 @@ MAX_DISTANCE = 1e9
 """The largest distance along a flat direction, beyond which its rounding moves directions that are not."""
 RISE_DISTANCES = (1.0, 1e2, 1e4)
 """Distances of an expected rise, in units of that at which the curvature makes one of 10 `MIN_RISE`."""
-
-
-class Losses(Protocol):
-    """S functions of one vector `(K,)` each."""
-
-    @property
-    def rows(self) -> Tensor:
-        """The number of rows of each, `(S,)`."""
-        ...
-
-    def take(self, index: Tensor) -> Self:
-        """Those at `index`."""
-        ...
-
-    def values(self, z: Tensor) -> Tensor:
-        """`(S,)` at `z` `(S, K)`, in nats; not finite where a function cannot be evaluated."""
-        ...
 
 
 def visible_rise(values: Tensor) -> Tensor:

@@ -81,8 +81,7 @@ def _direction(objective: Objective, cuts: str, weight: str) -> Tensor | None:
     """A direction `(K,)`, with steps of cutpoints, along which no row becomes less likely; None without."""
     call = next(call for call in objective.calls if f"{call.name}.weight" == weight)
     sites, data = objective.sites, objective.data
-    kept = slice(None) if data.weights is None else data.weights > 0
-    x, y = call.design[kept].detach().numpy(), data.y[kept].numpy().astype(int)
+    x, y = call.design.detach().numpy(), data.y.numpy().astype(int)
     scale = np.sqrt(np.square(x).mean(axis=0))
     scale[scale == 0] = 1.0
     found: Matrix | None = None

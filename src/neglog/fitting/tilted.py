@@ -17,15 +17,16 @@ from torch import Tensor
 
 from neglog.distributions.family import family_of
 from neglog.distributions.intervals import tilted_moments
+from neglog.objective.basis import Basis
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
-from neglog.solvers.solution import Solution, newton_direction
+from neglog.solvers import Newton, Solution
 
 MAX_TILTED_ROWS = 2**14
 """Rows that are evaluated at a time."""
 MAX_STEPS = 60
-"""The most Newton steps of a concave problem, each with at most as many halvings."""
+"""The most Newton steps of a concave problem."""
 DECREMENT = 1e-9
 """The Newton decrement, in standard errors, of an optimum in these parameters."""
 MIN_SLOPE = 1e-6
@@ -47,7 +48,7 @@ class _Rows:
     Attributes:
         y, lower, upper: the response and its bounds, of a LogNormal response their logarithms.
         weights: their weights, of the mean 1.
-        design: the orthonormal design `(N, P)` of the location.
+        basis: the orthonormal design `(N, P)` of the location.
         one: the coefficients `(P,)` of a constant predictor; zeros where the design has none.
         centre, unit: the origin and the unit of y.
     """
@@ -56,7 +57,7 @@ class _Rows:
     lower: Tensor
     upper: Tensor
     weights: Tensor
-    design: Tensor
+    basis: Basis
     one: Tensor
     centre: float = 0.0
     unit: float = 1.0
@@ -68,35 +69,66 @@ class _Rows:
 
     def is_uniform(self, natural: Tensor) -> bool:
         """Whether exp(θ y) is level between the bounds of each row."""
-        theta = self.design @ natural[:-1]
+        theta = self.basis.at(natural[:-1])
         return bool((theta.abs() * (self.upper - self.lower) <= MAX_TILT).all())
 
-    def loss(self, natural: Tensor, free: int) -> tuple[float, Tensor, Tensor]:
-        """Minus the log-likelihood at the coefficients of θ and τ `(P + 1,)`; derivatives in `free`.
+    def loss(self, natural: Tensor) -> tuple[float, Tensor, Tensor]:
+        """Minus the log-likelihood at the coefficients of θ and τ `(P + 1,)`, its gradient and its Hessian.
 
         Infinite where the density has no integral.
         """
         value, gradient = 0.0, torch.zeros_like(natural)
         hessian = natural.new_zeros((len(natural), len(natural)))
+        if natural[-1] < 0:
+            return math.inf, gradient, hessian
         for start in range(0, len(self.y), MAX_TILTED_ROWS):
             rows = slice(start, start + MAX_TILTED_ROWS)
-            theta, design, weights = self.design[rows] @ natural[:-1], self.design[rows], self.weights[rows]
+            y, weights, theta = self.y[rows], self.weights[rows], self.basis.at(natural[:-1], rows)
             log_mass, mean, second, third, fourth = _moments(
                 theta, natural[-1], self.lower[rows], self.upper[rows]
             )
-            y = self.y[rows]
             value += float(weights @ (log_mass - theta * y + natural[-1] * y * y))
-            gradient[:-1] += design.T @ (weights * (mean - y))
+            gradient[:-1] += self.basis.gather(weights * (mean - y), rows)
             gradient[-1] += weights @ (y * y - second - mean * mean)
-            cross = -design.T @ (weights * (2 * mean * second + third))
-            hessian[:-1, :-1] += design.T @ ((weights * second)[:, None] * design)
+            cross = -self.basis.gather(weights * (2 * mean * second + third), rows)
+            hessian[:-1, :-1] += self.basis.cross(weights * second, self.basis, rows)
             hessian[:-1, -1] += cross
             hessian[-1, :-1] += cross
             bend = 4 * mean * (mean * second + third) + fourth - second * second
             hessian[-1, -1] += weights @ bend
         if not (math.isfinite(value) and bool(torch.isfinite(hessian).all())):
-            return math.inf, gradient[:free], hessian[:free, :free]
-        return value, gradient[:free], hessian[:free, :free]
+            value = math.inf
+        return value, gradient, hessian
+
+
+class _Tilted:
+    """The loss of rows in the first of their parameters, the others fixed (`neglog.solvers.Problem`)."""
+
+    def __init__(self, rows: _Rows, natural: Tensor, size: int) -> None:
+        self.of, self.natural, self.size, self.rows = rows, natural, size, len(rows.y)
+
+    def whole(self, z: Tensor) -> Tensor:
+        """All parameters `(P + 1,)`."""
+        return torch.cat([z, self.natural[self.size :]])
+
+    def value(self, z: Tensor) -> float:
+        return self.derivatives(z)[0]
+
+    def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
+        return self.derivatives(z)[:2]
+
+    def hessian(self, z: Tensor) -> Tensor:
+        return self.derivatives(z)[2]
+
+    def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
+        value, gradient, hessian = self.of.loss(self.whole(z))
+        return value, gradient[: self.size], hessian[: self.size, : self.size]
+
+    def sample(self) -> None:
+        """None: the loss is that of all rows."""
+
+    def check(self, z: Tensor) -> None:
+        """Nothing: a concave likelihood falls without end nowhere inside."""
 
 
 def _moments(theta: Tensor, tau: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, ...]:
@@ -111,28 +143,10 @@ def _moments(theta: Tensor, tau: Tensor, lower: Tensor, upper: Tensor) -> tuple[
 
 
 def _minimum(rows: _Rows, natural: Tensor, free: int) -> Tensor | None:
-    """The minimum of the loss in the first `free` parameters, by Newton's method; None if it has none."""
-    value, gradient, hessian = rows.loss(natural, free)
-    for _ in range(MAX_STEPS):
-        if not math.isfinite(value):
-            return None
-        direction, decrement, definite = newton_direction(hessian, gradient, len(rows.y))
-        if not definite:
-            return None
-        if decrement <= DECREMENT:
-            return natural
-        step = 1.0
-        for _ in range(MAX_STEPS):
-            trial = natural.clone()
-            trial[:free] += step * direction
-            there = rows.loss(trial, free) if trial[-1] >= 0 else (math.inf, gradient, hessian)
-            if there[0] <= value - 1e-4 * step * decrement**2 + 1e-12 * (1 + abs(value)):
-                break
-            step *= 0.5
-        else:
-            return None
-        natural, (value, gradient, hessian) = trial, there
-    return None
+    """The minimum of the loss in the first `free` parameters; None if none is certified."""
+    problem = _Tilted(rows, natural, free)
+    found = Newton(tolerance=DECREMENT, max_steps=MAX_STEPS).minimise(problem, natural[:free])
+    return problem.whole(found.z) if found.converged else None
 
 
 def _optimum(rows: _Rows) -> tuple[Tensor, bool] | None:
@@ -142,7 +156,7 @@ def _optimum(rows: _Rows) -> tuple[Tensor, bool] | None:
     border = _minimum(rows, start, len(rows.one))
     if border is None:
         return None
-    _, gradient, hessian = rows.loss(border, len(border))
+    _, gradient, hessian = rows.loss(border)
     if float(gradient[-1]) >= -MIN_SLOPE * float(hessian[-1, -1].sqrt()):
         return border, True
     inside = _minimum(rows, border, len(border))
@@ -156,8 +170,8 @@ def _start(rows: _Rows) -> float:
     return 1 / float((rows.upper - rows.y).mean())
 
 
-def _rows_of(objective: Objective, design: Tensor, one: Tensor) -> _Rows | None:
-    """The rows of an objective whose location is `design` times coefficients; None of other responses."""
+def _rows_of(objective: Objective, basis: Basis, one: Tensor) -> _Rows | None:
+    """The rows of an objective whose location is `basis` times coefficients; None of other responses."""
     response, data = objective.response(objective.initial), objective.data
     base, shape = family_of(response.base_dist), data.y.shape
     y, lower, upper = (part.detach().expand(shape) for part in (data.y, response.lower, response.upper))
@@ -166,11 +180,9 @@ def _rows_of(objective: Objective, design: Tensor, one: Tensor) -> _Rows | None:
     elif not base.is_square:
         return None
     weights = torch.ones_like(y) if data.weights is None else data.weights
-    some = weights > 0
-    y, lower, upper, design, weights = (part[some] for part in (y, lower, upper, design, weights))
     if not _have_exponentials(lower, upper, bool(one.any())):
         return None
-    return _in_units(_Rows(y, lower, upper, weights / weights.mean(), design, one))
+    return _in_units(_Rows(y, lower, upper, weights / weights.mean(), basis, one))
 
 
 def _have_exponentials(lower: Tensor, upper: Tensor, has_intercept: bool) -> bool:
@@ -212,7 +224,7 @@ def null_tilted(objective: Objective, theta: Tensor, free: Collection[str]) -> T
     if set(free) != {bias, response.scale} or bool(call.weight.any()):
         return None
     one = theta.new_ones(1)
-    rows = _rows_of(few, theta.new_ones((few.rows, 1)), one)
+    rows = _rows_of(few, Basis(theta.new_empty((few.rows, 0)), True, theta.new_ones((1, 1))), one)
     found = None if rows is None else _optimum(rows)
     if rows is None or found is None:
         return None
@@ -231,8 +243,7 @@ def tilted(coordinates: Coordinates) -> Solution | None:
     objective, block = coordinates.objective, _block_of(coordinates)
     if block is None or block.basis is None:
         return None
-    design = block.basis.dense()
-    rows = _rows_of(objective, design, _constant(design))
+    rows = _rows_of(objective, block.basis, _constant(block.basis))
     found = None if rows is None else _optimum(rows)
     if rows is None or found is None:
         return None
@@ -258,10 +269,11 @@ def _block_of(coordinates: Coordinates) -> Block | None:
     return block if is_free and block.output is None else None
 
 
-def _constant(design: Tensor) -> Tensor:
+def _constant(basis: Basis) -> Tensor:
     """The coefficients `(P,)` of a constant predictor; zeros where the design has none."""
-    one = torch.linalg.lstsq(design, torch.ones_like(design[:, :1])).solution[:, 0]
-    return one if bool(((design @ one - 1).abs() <= MIN_SLOPE).all()) else torch.zeros_like(one)
+    ones = basis.columns.new_ones(len(basis.columns))
+    one = torch.linalg.solve(basis.cross(ones, basis), basis.gather(ones))
+    return one if bool(((basis.at(one) - 1).abs() <= MIN_SLOPE).all()) else torch.zeros_like(one)
 
 
 def _status(objective: Objective, is_uniform: bool) -> str:

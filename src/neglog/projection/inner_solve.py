@@ -17,18 +17,15 @@ from neglog.likelihood.rows import CURVATURES, Terms
 from neglog.objective.objective import Objective
 from neglog.objective.shrinkage import Shrinkage
 from neglog.projection.heads import Headed
+from neglog.solvers.descent import backtracked, rounding_of
 from neglog.solvers.solution import newton_direction
 
 NEWTON_DECREMENT_TOLERANCE = 1e-6
 """Newton decrement, in units of the noise of a row, below which the last step is that of a quadratic."""
 MAX_INNER_STEPS = 50
 """Largest number of Newton steps."""
-MAX_INNER_LINE_SEARCH_STEPS = 40
-"""Largest number of steps of a line search, each a quarter of the one before."""
 CURVATURE_ROUNDING = 1e-9
 """Negative curvature attributed to rounding, relative to the largest curvature."""
-UNIT_ROUNDOFF = torch.finfo(torch.float64).eps
-"""Relative spacing of floating-point numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,16 +212,13 @@ class Nested:
         decrement: float,
         grams: dict[tuple[int, int], Tensor],
     ) -> _Evaluation | None:
-        """Backtracking line search: the first point of sufficient decrease; None if there is none."""
-        noise = 64 * UNIT_ROUNDOFF * (abs(at.value) + math.sqrt(self.objective.rows))
-        share = 1.0
-        for _ in range(MAX_INNER_LINE_SEARCH_STEPS):
-            theta = at.theta.index_add(0, self.places, step, alpha=share)
-            new = self._evaluate(columns, theta, grams)
-            if math.isfinite(new.value) and new.value <= at.value - 1e-4 * share * decrement**2 + noise:
-                return new if new.value < at.value + noise else None
-            share *= 0.25
-        return None
+        """The first point along the step of sufficient decrease; None if there is none."""
+
+        def trial(length: float) -> _Evaluation:
+            return self._evaluate(columns, at.theta.index_add(0, self.places, step, alpha=length), grams)
+
+        found = backtracked(trial, at.value, -(decrement**2), rounding_of(at.value, self.objective.rows))
+        return None if found is None else found[0]
 
     def _final_step(
         self, columns: Sequence[Tensor], at: _Evaluation, step: Tensor, decrement: float

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations_with_replacement
 from math import factorial, prod
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from neglog.solvers.newton import EPSILON, ROUGH, STUCK
-from neglog.solvers.solution import newton_directions
+from neglog.solvers.descent import MAX_LENGTHS, ROUGH, descends, is_hidden, rounding_of, shrinkage
+from neglog.solvers.newton import STUCK
+from neglog.solvers.solution import Losses, newton_directions
 
 KEEP = 0.02
 """A Hessian is kept for another step where the last one left this share of the decrement, or less."""
@@ -21,21 +22,8 @@ QUADRATIC_DISTANCE = 1e-5
 """The distance from an optimum, in standard errors, within which a quadratic model is exact to rounding."""
 
 
-class Problems(Protocol):
+class Problems(Losses, Protocol):
     """S smooth functions of one vector `(K,)` each, to be minimised; `z` is `(S, K)`."""
-
-    @property
-    def rows(self) -> Tensor:
-        """How many rows each is a sum over, `(S,)`."""
-        ...
-
-    def take(self, index: Tensor) -> Self:
-        """Those at `index`."""
-        ...
-
-    def values(self, z: Tensor) -> Tensor:
-        """`(S,)`; not finite where a function cannot be evaluated."""
-        ...
 
     def gradients(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Values `(S,)` and gradients `(S, K)`."""
@@ -262,7 +250,7 @@ def newton_together(
         shrinking = ~at.fresh & torch.isfinite(at.last)
         left = torch.where(shrinking, decrement * decrement / at.last, decrement)
         arrived = left <= torch.where(at.fresh, 1.0, 0.1) * tolerance
-        noise = 64 * EPSILON * (at.value.abs() + problems.rows.sqrt())
+        noise = rounding_of(at.value, problems.rows)
         stuck = at.fresh & definite & (decrement**2 <= noise) & (decrement > STUCK * before)
         arrived |= sound & stuck  # all that is left is rounding
         reached, moved = _line_search(problems, at, direction, definite, noise, sound & ~arrived)
@@ -360,40 +348,32 @@ def _last_step(
 def _line_search(
     problems: Problems, at: _State, direction: Tensor, definite: Tensor, noise: Tensor, wanted: Tensor
 ) -> tuple[_State, Tensor]:
-    """The first point of each line that descends enough (Armijo), and whether there is one, `(S,)`.
+    """The first point of each line that descends enough, and whether there is one, `(S,)`.
 
     `last` of a point is 0 where its Hessian, or its gradient, is to be asked for.
     """
     reached, moved = at.moving(), torch.zeros_like(wanted)
     slope, step = (at.gradient * direction).sum(-1), torch.ones_like(at.value)
     index = wanted.nonzero()[:, 0]
-    for attempt in range(60):
+    for attempt in range(MAX_LENGTHS):
         if not len(index):
             break
         length, before = step[index], at.value[index]
-        trial = at.z[index] + length[:, None] * direction[index]
+        trial, promised = at.z[index] + length[:, None] * direction[index], length * slope[index]
         these = problems.take(index)
         values, gradients = these.gradients(trial) if attempt == 0 else (these.values(trial), None)
-        enough = torch.isfinite(values) & (values <= before + 1e-4 * length * slope[index] + noise[index])
+        enough = descends(before, values, promised, noise[index])
         landed = enough & (values < before + noise[index])
         where = index[landed]
         reached.z[where], reached.value[where], moved[where] = trial[landed], values[landed], True
         if gradients is not None:
             reached.gradient[where], reached.last[where] = gradients[landed], torch.inf
-        step[index] = length * _shrink(before, values, slope[index], length)
-        hopeless = step[index] * -slope[index] < noise[index] * 1e-3
-        step[where] = length[landed]
-        index = index[~enough & ~hopeless]
+        tried = torch.stack([before, values, promised], 1)[~enough].tolist()
+        index = index[~enough]
+        step[index] *= step.new_tensor([shrinkage(*each) for each in tried])
+        index = index[~is_hidden(step[index] * slope[index], noise[index])]
     _stretch(problems, reached, direction, moved & ~definite & (step == 1.0))
     return reached, moved
-
-
-def _shrink(value: Tensor, reached: Tensor, slope: Tensor, step: Tensor) -> Tensor:
-    """The minimiser of the parabola through what is known, kept between 1/10 and 1/2 of the step."""
-    curvature = reached - value - slope * step
-    parabola = (-0.5 * slope * step / curvature).clamp(0.1, 0.5)
-    finite = torch.isfinite(reached)
-    return torch.where(finite, torch.where(curvature > 0, parabola, 0.5), 0.1)
 
 
 def _stretch(problems: Problems, reached: _State, direction: Tensor, wanted: Tensor) -> None:

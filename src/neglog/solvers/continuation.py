@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from neglog.calls import public
-from neglog.solvers.newton import EPSILON, Newton
+from neglog.solvers.descent import EPSILON
+from neglog.solvers.newton import Newton
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Kinked, Problem, Solution, largest_of, newton_direction
 from neglog.solvers.trust import TrustRegion

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from neglog.calls import public
-from neglog.solvers.newton import EPSILON
+from neglog.solvers.descent import EPSILON, descends
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
 
@@ -136,10 +136,10 @@ def wolfe(function: Callable[[Tensor], Point], start: Point, direction: Tensor) 
     for _ in range(60):
         point = function(start[0] + step * direction)
         trial = _Trial(step, point[1], float(point[2] @ direction), point)
-        descends = math.isfinite(trial.value) and trial.value <= start[1] + 1e-4 * step * slope + noise
-        if descends and abs(trial.slope) <= 0.9 * -slope:
+        falls = descends(start[1], trial.value, step * slope, noise)
+        if falls and abs(trial.slope) <= 0.9 * -slope:
             return point
-        if not descends or trial.value > low.value + noise or trial.slope >= 0:
+        if not falls or trial.value > low.value + noise or trial.slope >= 0:
             high = trial
         else:
             low = trial

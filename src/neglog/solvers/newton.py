@@ -13,13 +13,11 @@ from torch import Tensor
 
 from neglog.calls import public
 from neglog.errors import UnboundedLikelihoodError
+from neglog.solvers.descent import ROUGH, backtracked, rounding_of
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import FLAT, Large, Problem, Solution, newton_direction, scaled_eigen
 
 Look = Callable[[Tensor], tuple[float, Tensor, Tensor]]
-EPSILON = torch.finfo(torch.float64).eps
-ROUGH = 64
-"""Rounding error of log-gamma functions, in units of that of sums."""
 CONSTANT_CURVATURE_STEP = 1e-2
 """The length of a step, in units of the noise of a row, below which the curvature hardly changes."""
 SLOW = 0.1
@@ -176,7 +174,7 @@ class _Descent:
     @property
     def noise(self) -> float:
         """The rounding of the loss, in nats."""
-        return 64 * EPSILON * (abs(self.at.value) + math.sqrt(self.problem.rows))
+        return rounding_of(self.at.value, self.problem.rows)
 
     def _arrived(self, before: float, reused: bool) -> Solution | None:
         """The end, if the decrement, which was `before`, is below the tolerance or lost in rounding."""
@@ -277,27 +275,21 @@ def _last_step(problem: Problem, at: _Point, direction: Tensor, noise: float) ->
 def _line_search(
     problem: Problem, look: Look, at: _Point, direction: Tensor, definite: bool, noise: float, near: bool
 ) -> _Point | None:
-    """The first point along the direction that descends enough (Armijo), or None.
+    """The first point along the direction that descends enough, or None.
 
     The full step is taken with its Hessian, unless the curvature is known to change little (`near`), or is
     not to be trusted, and further steps follow.
     """
     slope = float(at.gradient @ direction)
-    step = 1.0
-    for _ in range(60):
-        trial = at.z + step * direction
-        whole = definite and step == 1.0 and not near
-        new = _Point(trial, *(look if whole else problem.value_and_gradient)(trial))
-        if _is_nearer(problem, new, -slope):
-            return new
-        if math.isfinite(new.value) and new.value <= at.value + 1e-4 * step * slope + noise:
-            if not definite and step == 1.0:
-                return _stretch(problem, at.z, direction, new)
-            return new if new.value < at.value + noise else None
-        step *= _shrink(at.value, new.value, slope, step)
-        if step * -slope < noise * 1e-3:
-            return None
-    return None
+
+    def trial(length: float) -> _Point:
+        z, whole = at.z + length * direction, definite and length == 1.0 and not near
+        return _Point(z, *(look if whole else problem.value_and_gradient)(z))
+
+    found = backtracked(trial, at.value, slope, noise, lambda new: _is_nearer(problem, new, -slope))
+    if found is None or definite or found[1] < 1.0:
+        return None if found is None else found[0]
+    return _stretch(problem, at.z, direction, found[0])
 
 
 def _is_nearer(problem: Problem, new: _Point, square: float) -> bool:
@@ -310,14 +302,6 @@ def _is_nearer(problem: Problem, new: _Point, square: float) -> bool:
         return False
     _, decrement, definite = newton_direction(new.hessian, new.gradient, problem.rows)
     return definite and math.isfinite(new.value) and decrement <= STUCK * math.sqrt(square)
-
-
-def _shrink(value: float, reached: float, slope: float, step: float) -> float:
-    """The minimiser of the parabola through what is known, kept between 1/10 and 1/2 of the step."""
-    if not math.isfinite(reached):
-        return 0.1
-    curvature = reached - value - slope * step
-    return min(0.5, max(0.1, -0.5 * slope * step / curvature)) if curvature > 0 else 0.5
 
 
 def _stretch(problem: Problem, z: Tensor, direction: Tensor, best: _Point, reach: float = 1024) -> _Point:

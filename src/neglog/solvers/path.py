@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neglog.solvers.newton import EPSILON
+from neglog.solvers.descent import EPSILON
 from neglog.solvers.quadratic import EXACT, Array, Quadratic
 
 TRIES = 8

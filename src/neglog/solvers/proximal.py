@@ -11,7 +11,8 @@ from torch import Tensor
 
 from neglog.calls import public
 from neglog.errors import UnboundedLikelihoodError
-from neglog.solvers.newton import CONSTANT_CURVATURE_STEP, EPSILON, ROUGH, ROUGHLY, SLOW
+from neglog.solvers.descent import ROUGH, backtracked, rounding_of
+from neglog.solvers.newton import CONSTANT_CURVATURE_STEP, ROUGHLY, SLOW
 from neglog.solvers.quadratic import Quadratic
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution, largest_of, scaled_eigen
@@ -137,7 +138,7 @@ class ProximalNewton(Settings):
             if at.reused and step.decrement > max(self.tolerance, SLOW * before):
                 at, before = _Point.fresh(problem, at.z), math.inf
                 continue
-            noise = 64 * EPSILON * (abs(at.value) + math.sqrt(problem.rows))
+            noise = rounding_of(at.value, problem.rows)
             if step.decrement <= self.tolerance:
                 at = replace(at, z=step.to)
                 return stopped(*_verdict(problem, at, step.decrement, taken))
@@ -194,19 +195,19 @@ class _Point:
 
 
 def _line_search(problem: Penalised, at: _Point, step: Step, noise: float) -> _Point | None:
-    """The first point along the step that descends enough (Armijo), or None.
+    """The first point along the step that descends enough, or None.
 
     A short full step hardly changes the curvature, so the Hessian is kept where with it the optimum is near.
     """
     near = step.decrement <= CONSTANT_CURVATURE_STEP * math.sqrt(problem.rows)
-    length = 1.0
-    while length == 1.0 or length * -step.descent >= noise * 1e-3:
-        z = step.to if length == 1.0 else torch.lerp(at.z, step.to, length)
-        new = _Point.beside(problem, at, z) if near else _Point.fresh(problem, z)
-        if math.isfinite(new.value) and new.value <= at.value + 1e-4 * length * step.descent + noise:
-            return new if new.value < at.value + noise else None
-        near, length = False, length * (0.5 if math.isfinite(new.value) else 0.1)
-    return None
+
+    def trial(length: float) -> _Point:
+        if length == 1.0:
+            return _Point.beside(problem, at, step.to) if near else _Point.fresh(problem, step.to)
+        return _Point.fresh(problem, torch.lerp(at.z, step.to, length))
+
+    found = backtracked(trial, at.value, step.descent, noise)
+    return None if found is None else found[0]
 
 
 def _convex(hessian: Tensor, rows: int) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neglog.solvers.newton import EPSILON
+from neglog.solvers.descent import EPSILON
 
 Array = NDArray[np.float64]
 

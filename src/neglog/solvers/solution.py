@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -48,6 +48,23 @@ class Problem(Protocol):
 
         Solvers call it every few steps.
         """
+        ...
+
+
+class Losses(Protocol):
+    """S functions of one vector `(K,)` each; `z` is `(S, K)`."""
+
+    @property
+    def rows(self) -> Tensor:
+        """The number of rows that each is a sum over, `(S,)`."""
+        ...
+
+    def take(self, index: Tensor) -> Self:
+        """Those at `index`."""
+        ...
+
+    def values(self, z: Tensor) -> Tensor:
+        """`(S,)`, in nats; not finite where a function cannot be evaluated."""
         ...
 
 

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from neglog.calls import public
+from neglog.solvers.descent import EPSILON, ROUGH, descends, is_hidden, rounding_of
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution, newton_direction
 
-EPSILON = torch.finfo(torch.float64).eps
-ROUGH = 64
-"""Rounding error of log-gamma functions, in units of that of sums."""
 SMALL_STEP = 1e-6
 """A full Gauss-Newton step this small beside the parameters leaves the rest to Newton's method."""
 TINY = 1e-14
@@ -124,7 +122,7 @@ class _Walk:
     @property
     def noise(self) -> float:
         """What rounding makes of the loss."""
-        return 64 * EPSILON * (abs(self.value) + math.sqrt(self.problem.rows))
+        return rounding_of(self.value, self.problem.rows)
 
     def ended(self, converged: bool, status: str) -> Solution:
         history = tuple(self.history)
@@ -163,7 +161,7 @@ class _Walk:
                 self.history.append(reached)
                 return math.inf if short else length / max(here, 1e-300)
             self.radius = (0.25 if math.isfinite(reached) else 0.1) * length
-            if foretold < 1e-3 * self.noise or self.radius < EPSILON * here:
+            if is_hidden(-foretold, self.noise) or self.radius < EPSILON * here:
                 return None
         return math.inf
 
@@ -181,7 +179,7 @@ class _Walk:
         if not math.isfinite(reached):
             return False
         if foretold > self.noise:
-            return self.value - reached > 1e-4 * foretold
+            return bool(descends(self.value, reached, -foretold, 0.0))
         before, after = (float((g[moving] / scale).norm()) for g in (self.gradient, gradient))
         return reached <= self.value + self.noise and after < 0.5 * before
 
