@@ -24,6 +24,8 @@ NEWTON_DECREMENT_TOLERANCE = 1e-6
 """Newton decrement, in units of the noise of a row, below which the last step is that of a quadratic."""
 MAX_INNER_STEPS = 50
 """Largest number of Newton steps."""
+QUARTER = 0.25
+"""The share of a step that is tried next. A choice by the losses would make the optimum jump with features."""
 CURVATURE_ROUNDING = 1e-9
 """Negative curvature attributed to rounding, relative to the largest curvature."""
 
@@ -217,7 +219,8 @@ class Nested:
         def trial(length: float) -> _Evaluation:
             return self._evaluate(columns, at.theta.index_add(0, self.places, step, alpha=length), grams)
 
-        found = backtracked(trial, at.value, -(decrement**2), rounding_of(at.value, self.objective.rows))
+        noise = rounding_of(at.value, self.objective.rows)
+        found = backtracked(trial, at.value, -(decrement**2), noise, shrink=lambda *_: QUARTER)
         return None if found is None else found[0]
 
     def _final_step(

@@ -33,7 +33,7 @@ class Valued(Protocol):
         ...
 
 
-P = TypeVar("P", bound=Valued)
+PointT = TypeVar("PointT", bound=Valued)
 
 
 def rounding_of(value: Number, rows: Any) -> Number:
@@ -63,12 +63,13 @@ def shrinkage(value: float, reached: float, promised: float) -> float:
 
 
 def backtracked(
-    trial: Callable[[float], P],
+    trial: Callable[[float], PointT],
     value: float,
     slope: float,
     noise: float,
-    accepts: Callable[[P], bool] = lambda point: False,
-) -> tuple[P, float] | None:
+    accepts: Callable[[PointT], bool] = lambda point: False,
+    shrink: Callable[[float, float, float], float] = shrinkage,
+) -> tuple[PointT, float] | None:
     """The first point along a direction of sufficient decrease, and the length of its step; None without one.
 
     Args:
@@ -77,6 +78,7 @@ def backtracked(
         slope: its derivative there, negative.
         noise: the rounding of the function.
         accepts: whether a point is accepted for another reason.
+        shrink: the share of a step that is tried next.
     """
     length = 1.0
     for _ in range(MAX_LENGTHS):
@@ -85,7 +87,7 @@ def backtracked(
             return new, length
         if descends(value, new.value, length * slope, noise):
             return (new, length) if new.value < value + noise else None
-        length *= shrinkage(value, new.value, length * slope)
+        length *= shrink(value, new.value, length * slope)
         if is_hidden(length * slope, noise):
             return None
     return None
