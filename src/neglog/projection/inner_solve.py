@@ -25,7 +25,7 @@ NEWTON_DECREMENT_TOLERANCE = 1e-6
 MAX_INNER_STEPS = 50
 """Largest number of Newton steps."""
 QUARTER = 0.25
-"""The share of a step that is tried next. A choice by the losses would make the optimum jump with features."""
+"""The share of a step that is tried next; one by the losses would make the optimum jump with features."""
 CURVATURE_ROUNDING = 1e-9
 """Negative curvature attributed to rounding, relative to the largest curvature."""
 
