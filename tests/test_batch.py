@@ -153,7 +153,7 @@ def test_the_newton_decrement_certifies_an_optimum(name):
     fit = mle_batch(case.model, x, y, **keywords)
     for s in range(SETS):
         objective = mle(case.model, x[s], y[s], **keywords).objective
-        theta = objective.theta({name: value[s] for name, value in fit.params.items()})
+        theta = objective.layout.theta({name: value[s] for name, value in fit.params.items()})
         gradient = objective.gradient(theta)
         decrement = gradient @ torch.linalg.solve(objective.hessian(theta), gradient)
         assert float(decrement.abs().sqrt()) < 1e-8

@@ -803,7 +803,7 @@ def test_a_corner_with_curvature_is_certified_where_it_is(slopes):
     fit = mle(model, x, y)
     assert fit.converged
     assert "subgradient condition" in fit.status
-    theta = fit.objective.theta(fit.params)
+    theta = fit.objective.layout.theta(fit.params)
     generator = torch.Generator().manual_seed(0)
     for size in (1e-1, 1e-3, 1e-5):
         for _ in range(100):

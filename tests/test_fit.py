@@ -140,7 +140,7 @@ def test_least_absolute_deviations_with_a_scale_of_its_own_beats_every_neighbour
     x, y = sample(200, 2)
     fit = mle(models.laplace, {"location": x, "scale": x[:, :1]}, y)
     assert fit.converged
-    objective, theta = fit.objective, fit.objective.theta(fit.params)
+    objective, theta = fit.objective, fit.objective.layout.theta(fit.params)
     generator = torch.Generator().manual_seed(0)
     for size in (1e-1, 1e-3, 1e-5):
         for _ in range(50):
@@ -152,7 +152,7 @@ def test_ridge_on_absolute_deviations_is_certified():
     x, y = sample(80, 3)
     fit = map_estimate(models.laplace, x, y)
     assert fit.converged
-    objective, theta = fit.objective, fit.objective.theta(fit.params)
+    objective, theta = fit.objective, fit.objective.layout.theta(fit.params)
     generator = torch.Generator().manual_seed(0)
     for _ in range(100):
         step = 1e-3 * torch.randn(theta.shape, generator=generator, dtype=theta.dtype)
@@ -308,7 +308,7 @@ def test_a_network_is_fitted_by_lbfgs():
     x, y = sample()
     fit = map_estimate(network(), x, y)
     assert fit.loss < map_estimate(models.gaussian, x, y).loss + 60
-    gradient = fit.objective.gradient(fit.objective.theta(fit.params))
+    gradient = fit.objective.gradient(fit.objective.layout.theta(fit.params))
     assert fit.converged
     assert gradient.abs().max() < 1e-4
 

@@ -282,9 +282,9 @@ def test_a_ridge_in_units_of_the_noise_is_found():
 
 
 def test_prior_parents_are_read_from_a_traced_run():
-    parents = objective(slopes).seen.prior_parents
+    parents = objective(slopes).structure.seen.prior_parents
     assert {name: set(of) for name, of in parents.items()} == {"u": {"tau", "root"}}
-    assert objective(non_centred).seen.prior_parents == {}
+    assert objective(non_centred).structure.seen.prior_parents == {}
 
 
 @pytest.mark.parametrize("name", TABLE)

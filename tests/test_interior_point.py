@@ -191,7 +191,7 @@ def test_a_quantile_starts_at_that_of_the_response(tau):
     models_of = {"laplace": models.laplace, "quantile": partial(models.quantile, tau=tau)}
     for name, model in models_of.items():
         objective = Objective(flat(model), prepare(x, y, weights=weights))
-        params = objective.params(starting_point(objective, None))
+        params = objective.layout.params(starting_point(objective, None))
         null = mle(model, np.empty((300, 0)), y, weights=weights)
         for site, value in null.params.items():
             if not site.endswith("weight"):

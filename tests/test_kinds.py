@@ -227,7 +227,7 @@ def test_the_svi_loss_is_the_hand_written_one(name):
         nll = hand_written(name, p, x, y).item()
         assert svi_loss(flat(MODELS[name]), p, x, y) == pytest.approx(nll, rel=EXACT)
         objective = Objective(flat(MODELS[name]), prepare(x, y))
-        assert objective.value(objective.theta(p)) == pytest.approx(nll, rel=EXACT)
+        assert objective.value(objective.layout.theta(p)) == pytest.approx(nll, rel=EXACT)
 
 
 @LAW
@@ -238,7 +238,7 @@ def test_the_optimum_has_the_hand_written_loss_and_no_slope(name):
     assert fit.nll == pytest.approx(hand_written(name, fit.params, x, y).item(), rel=EXACT)
     assert log_likelihood(fit, x, y).sum().item() == pytest.approx(-fit.nll, rel=EXACT)
     objective = Objective(flat(MODELS[name]), prepare(x, y))
-    slope = objective.gradient(objective.theta(fit.params))
+    slope = objective.gradient(objective.layout.theta(fit.params))
     assert slope.abs().max() < 1e-5
     assert np.isfinite(covariance(fit).to_numpy()).all()
 
@@ -609,7 +609,7 @@ def test_a_network_may_stand_in_front(name):
 def test_components_begin_apart_in_the_units_of_y():
     x, y = design(90, 1), 70 + 13 * normal(90)
     objective = Objective(flat(partial(models.gaussian_mixture, components=3)), prepare(x, y))
-    begin = objective.params(objective.initial)
+    begin = objective.layout.params(objective.initial)
     torch.testing.assert_close(begin["mean.bias"], y.sort().values[[14, 44, 74]])
     torch.testing.assert_close(begin["sigma"], y.std(correction=0) / 3 * tensor([1.0, 1.05, 1.1]))
     model = {"mean": x, "sigma": x}

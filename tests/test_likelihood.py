@@ -51,7 +51,7 @@ def test_svi_loss_is_the_nll_at_random_parameters(name, seed):
     assert svi_loss(flat(model.model), params, x, y, **model.keywords()) == pytest.approx(nll, rel=EXACT)
     assert -model.scipy(params, x, y).sum() == pytest.approx(nll, rel=EXACT)
     objective = Objective(flat(model.model), prepare(x, y, **model.keywords()))
-    assert objective.value(objective.theta(params)) == pytest.approx(nll, rel=EXACT)
+    assert objective.value(objective.layout.theta(params)) == pytest.approx(nll, rel=EXACT)
 
 
 @LAW
@@ -146,7 +146,7 @@ def test_gradient_of_the_svi_loss_is_that_of_the_classical_loss(model, loss, fac
     objective = Objective(flat(pyro.condition(full, {scale: number(0.7)})), prepare(x, y))
     theta = objective.initial + 0.1
     leaf = theta.clone().requires_grad_()
-    params = objective.params(leaf)
+    params = objective.layout.params(leaf)
     features = x
     if deep:
         state = {key.removeprefix("trunk."): v for key, v in params.items() if key.startswith("trunk.")}
@@ -257,7 +257,7 @@ def test_formulas_of_rows_say_what_the_model_says(name, fixed, weighted):
     objective = Objective(model, prepare(x, y, weights=weights))
     coordinates = rescaled(objective, objective.initial)
     z = coordinates.z(objective.initial) + 0.3
-    assert objective.formula is not None
+    assert objective.backends.formula is not None
     found = [coordinates.value(z), *coordinates.derivatives(z)]
     response = objective.response(coordinates.theta(z))
     objective.__dict__["formula"] = None
@@ -281,7 +281,7 @@ def test_a_response_that_is_more_than_its_location_and_scale_has_no_formula():
             return models.gaussian(x, y)
 
     for model in (halved, scaled, models.heteroscedastic, models.student_t):
-        assert Objective(model, prepare(x, y)).formula is None
+        assert Objective(model, prepare(x, y)).backends.formula is None
 
 
 @pytest.mark.parametrize("name", ["gaussian", "poisson", "laplace"])

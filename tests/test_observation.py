@@ -857,7 +857,7 @@ def test_censored_absolute_values_have_a_certified_optimum(model):
     assert fit.converged
     assert "residuals exactly 0" in fit.status
     # A censored row has no corner, wherever its bound is.
-    z = fit.coordinates.z(fit.objective.theta(fit.params))
+    z = fit.coordinates.z(fit.objective.layout.theta(fit.params))
     assert len(Cornered.of(fit.coordinates).residuals(z)) == ((y > 0.4) & (y < 0.8)).sum()
     predictor = "location" if model is models.laplace else "quantile"
     theta = [fit.params[f"{predictor}.bias"], fit.params[f"{predictor}.weight"][0], fit.params["scale"].log()]

@@ -288,12 +288,12 @@ def test_the_mean_between_bounds_has_an_interval_too(handler):
     found = interval(fit, x[:4])
 
     def means(theta):
-        params = fit.objective.params(theta)
+        params = fit.objective.layout.params(theta)
         mean, sigma = x[:4, 0] * params["mean.weight"] + params["mean.bias"], params["sigma"]
         share, density = torch.special.ndtr(mean / sigma), Normal(0.0, 1.0).log_prob(mean / sigma).exp()
         return mean * share + sigma * density if handler is censored else mean + sigma * density / share
 
-    theta = fit.objective.theta(fit.params)
+    theta = fit.objective.layout.theta(fit.params)
     slopes = torch.autograd.functional.jacobian(means, theta)
     errors = torch.linalg.vecdot(slopes @ theta_covariance(fit), slopes).sqrt()
     np.testing.assert_allclose(found["estimate"], means(theta), rtol=1e-9)

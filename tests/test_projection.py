@@ -155,7 +155,7 @@ def features_of(params):
 @pytest.mark.parametrize("kind", KINDS)
 def test_heads_of_a_normal_mean_are_least_squares_and_ridge(kind, weights):
     problem, _, z = projected(KINDS[kind](CASES["known scale"][0]), Y, weights)
-    params = problem.objective.params(problem.theta(problem.project(z)[0]))
+    params = problem.objective.layout.params(problem.theta(problem.project(z)[0]))
     columns = np.column_stack([np.ones(N), features_of(params)])
     root = np.ones(N) if weights is None else weights.numpy() ** 0.5
     left, right = root[:, None] * columns / 0.3, root * Y.numpy() / 0.3
@@ -169,7 +169,7 @@ def test_heads_of_a_normal_mean_are_least_squares_and_ridge(kind, weights):
 
 def test_an_unknown_scale_is_that_of_the_residuals():
     problem, _, z = projected(flat(on_features(models.gaussian, SMALL)), Y)
-    params = problem.objective.params(problem.theta(problem.project(z)[0]))
+    params = problem.objective.layout.params(problem.theta(problem.project(z)[0]))
     columns = np.column_stack([np.ones(N), features_of(params)])
     _, (squares,), *_ = np.linalg.lstsq(columns, Y.numpy(), rcond=None)
     assert float(params["sigma"]) ** 2 == pytest.approx(squares / N, rel=EXACT)
@@ -178,7 +178,7 @@ def test_an_unknown_scale_is_that_of_the_residuals():
 def test_the_loss_is_the_one_that_is_written_by_hand():
     problem, _, z = projected(on_features(models.gaussian, SMALL), Y)
     at, value, _ = problem.project(z)
-    params = problem.objective.params(problem.theta(at))
+    params = problem.objective.layout.params(problem.theta(at))
     mean = torch.as_tensor(features_of(params)) @ params["mean.weight"] + params["mean.bias"]
     sigma = params["sigma"]
     nll = 0.5 * ((Y - mean) / sigma).square() + sigma.log() + 0.5 * math.log(2 * math.pi)
@@ -196,12 +196,12 @@ def kaufman(problem, z, module, weights):
     theta, root = problem.theta(z), weights.sqrt()[:, None] / 0.3
 
     def mean(outer):
-        params = problem.objective.params(theta.index_copy(0, problem.outer, outer))
+        params = problem.objective.layout.params(theta.index_copy(0, problem.outer, outer))
         state = {key: params[f"trunk.{key}"] for key, _ in module.named_parameters()}
         return torch.func.functional_call(module, state, (X,)) @ params["mean.weight"]
 
     jacobian = root * torch.autograd.functional.jacobian(mean, theta[problem.outer])
-    features = torch.as_tensor(features_of(problem.objective.params(theta)))
+    features = torch.as_tensor(features_of(problem.objective.layout.params(theta)))
     columns = root * torch.cat([torch.ones(N, 1).double(), features], 1)
     left = jacobian - columns @ torch.linalg.pinv(columns, rtol=1e-10) @ jacobian
     return left.T @ left
@@ -257,7 +257,7 @@ def test_what_features_do_not_tell_apart_stays_where_it_is(unit):
             parameter[2] = parameter[1] if unit == "twice" else 0.0
     problem, _, _ = projected(flat(known(on_features(models.gaussian, module))), Y)
     z, value, gradient = problem.project(problem.z(problem.objective.initial))
-    columns = np.column_stack([np.ones(N), features_of(problem.objective.params(problem.theta(z)))])
+    columns = np.column_stack([np.ones(N), features_of(problem.objective.layout.params(problem.theta(z)))])
     exact = np.linalg.lstsq(columns, Y.numpy(), rcond=None)[0]
     squares = np.square(Y.numpy() - columns @ exact).sum()
     constant = N * (math.log(0.3) + 0.5 * math.log(2 * math.pi))
@@ -269,7 +269,7 @@ def test_what_features_do_not_tell_apart_stays_where_it_is(unit):
 
 def test_a_model_whose_designs_are_made_of_predictors_is_not_cut_at_them():
     objective = Objective(flat(layered), prepare(X, Y))
-    assert not objective.cut
+    assert not objective.structure.is_cut
 
 
 # The solver
@@ -287,7 +287,7 @@ def test_a_fit_ends_where_the_gradient_of_all_parameters_vanishes(name):
     fit = apart(name)
     assert fit.converged
     assert fit.status.startswith("optimum: gradient")
-    gradient = fit.objective.gradient(fit.objective.theta(fit.params))
+    gradient = fit.objective.gradient(fit.objective.layout.theta(fit.params))
     assert float(gradient.abs().max()) / N < 1e-7  # in the model's own units
     assert fit.loss == pytest.approx(fit.history[-1], rel=EXACT)
     assert all(after <= before + 1e-9 for before, after in pairwise(fit.history))

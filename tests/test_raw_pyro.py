@@ -57,7 +57,7 @@ def test_raw_svi_has_the_loss_of_a_fit(name, handler):
     model, x, y, keywords = case(name, handler)
     objective = Objective(model, prepare(x, y, **keywords))
     theta = objective.initial + 0.1 * torch.sin(torch.arange(objective.size, dtype=torch.float64))
-    values = objective.params(theta)
+    values = objective.layout.params(theta)
     guide = AutoDelta(model, init_loc_fn=init_to_value(values=values, fallback=init_to_median))
     loss = SVI(model, guide, pyro.optim.SGD({"lr": 0.0}), Trace_ELBO()).evaluate_loss(x, y, **keywords)
     assert loss == pytest.approx(objective.value(theta), rel=ROUNDING, abs=ROUNDING)

@@ -13,9 +13,10 @@ from neglog.data import prepare
 from neglog.errors import DataError
 from neglog.fitting.start import starting_point
 from neglog.likelihood import graph as module
+from neglog.likelihood.backends import TRIALS
 from neglog.likelihood.graph import GraphRows
 from neglog.objective.coordinates import Coordinates, rescaled
-from neglog.objective.objective import TRIALS, Objective
+from neglog.objective.objective import Objective
 from neglog.predictors import linear, positive, rows
 
 CLOSE = 1e-11
@@ -30,7 +31,7 @@ class Run(Coordinates):
     """The same problem, its model run at each evaluation."""
 
     def _likelihood(self, order):
-        return self.objective.eager
+        return self.objective.backends.eager
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +79,7 @@ def test_rows_that_are_replayed_say_what_the_model_says(name, handler):
     x, y = case.sample()
     weights = torch.linspace(0.5, 2, len(y)) if handler is flat else None
     replayed, ran, z = problems(handler(case.model), x, y, weights=weights, **case.keywords())
-    assert isinstance(replayed.objective.graph, GraphRows), replayed.objective.graph
+    assert isinstance(replayed.objective.backends.graph, GraphRows), replayed.objective.backends.graph
     for step in (0.0, 0.05, -0.1):  # the graph is held against the model elsewhere
         assert_alike(replayed, ran, z + step)
 
@@ -109,7 +110,7 @@ def test_one_graph_serves_any_number_of_rows_and_columns(name, traced):
 )
 def test_designs_and_handlers(model, x):
     replayed, ran, z = problems(model, x, sample()[1])
-    assert isinstance(replayed.objective.graph, GraphRows), replayed.objective.graph
+    assert isinstance(replayed.objective.backends.graph, GraphRows), replayed.objective.backends.graph
     assert_alike(replayed, ran, z)
 
 
@@ -119,7 +120,7 @@ def test_bounded_responses_are_replayed(handler, model):
     """Which rows are censored, and derivatives of |r| that vanish, kept these models from being traced."""
     x, y = sample()
     replayed, ran, z = problems(flat(handler(model, upper=1.0)), *bounded(handler, x, y))
-    assert isinstance(replayed.objective.graph, GraphRows), replayed.objective.graph
+    assert isinstance(replayed.objective.backends.graph, GraphRows), replayed.objective.backends.graph
     assert_alike(replayed, ran, z)
 
 
@@ -136,7 +137,7 @@ def test_a_gradient_that_vanishes_is_traced():
             return pyro.sample("y", dist.Normal(mean.abs() ** 2, 1.0), obs=y)
 
     replayed, ran, z = problems(flat(model), *sample())
-    assert isinstance(replayed.objective.graph, GraphRows), replayed.objective.graph
+    assert isinstance(replayed.objective.backends.graph, GraphRows), replayed.objective.backends.graph
     assert_alike(replayed, ran, z)
 
 
@@ -148,19 +149,19 @@ def test_a_long_loss_of_few_rows_is_traced_when_it_repays():
         problem.value(z)  # which takes a fifth of the time of derivatives
     for _ in range(TRIALS):
         problem.derivatives(z)
-        assert "graph" not in problem.objective.__dict__
+        assert "graph" not in problem.objective.backends.__dict__
     problem.derivatives(z)
-    assert isinstance(problem.objective.__dict__["graph"], GraphRows)
+    assert isinstance(problem.objective.backends.__dict__["graph"], GraphRows)
     again = Coordinates(*problem_of_bounded(x, y))  # the graph is kept for further fits
     again.value(z)
-    assert isinstance(again.objective.__dict__["graph"], GraphRows)
+    assert isinstance(again.objective.backends.__dict__["graph"], GraphRows)
 
 
 def test_a_long_loss_of_many_optima_is_traced_at_once():
     x, y = sample()
     model = flat(truncated(models.student_t, upper=3.5))
     problem = Coordinates(Objective(model, problems(model, x, y.sigmoid())[0].objective.data), (), False)
-    assert not problem.objective._may_be_short
+    assert not problem.objective.backends._may_be_short
 
 
 def problem_of_bounded(x, y):
@@ -173,7 +174,7 @@ def test_where_rows_are_looked_at_one_by_one_the_model_is_run():
     x, y = sample()
     y[:5] = torch.nan
     replayed, ran, z = problems(flat(masked(models.gaussian)), x, y)
-    assert "control flow" in str(replayed.objective.graph)
+    assert "control flow" in str(replayed.objective.backends.graph)
     assert_alike(replayed, ran, z)
 
 
@@ -233,7 +234,7 @@ def undecided(x, y=None):
 def test_what_cannot_be_traced_is_run():
     x, y = sample()
     replayed, ran, z = problems(flat(undecided), x, y)
-    assert "control flow" in str(replayed.objective.graph)
+    assert "control flow" in str(replayed.objective.backends.graph)
     assert_alike(replayed, ran, z)
     assert mle(undecided, x, y).converged
 
@@ -249,7 +250,7 @@ def crowded(x, y=None):
 def test_a_graph_that_says_something_else_is_not_used():
     x, y = sample()
     replayed, ran, z = problems(flat(crowded), x, y)
-    assert replayed.objective.graph == "its graph does not reproduce the values of the model"
+    assert replayed.objective.backends.graph == "its graph does not reproduce the values of the model"
     assert_alike(replayed, ran, z)
 
 
@@ -257,7 +258,7 @@ def test_many_constants_are_left_to_the_model():
     x, y = sample(60, 3)
     y = torch.stack([y, *(y.roll(i) for i in range(1, 6))], dim=1)
     objective = Objective(flat(models.multivariate_gaussian), prepare(x, y))
-    assert objective.graph == "it has 6 predictors and 21 constants"
+    assert objective.backends.graph == "it has 6 predictors and 21 constants"
 
 
 def test_the_shelf_holds_so_many_graphs(monkeypatch):

@@ -15,6 +15,7 @@ from neglog.fitting import start
 from neglog.fitting.start import starting_point
 from neglog.graphs import arrays
 from neglog.likelihood import graph as module
+from neglog.likelihood.backends import Backends
 from neglog.likelihood.graph import GraphRows
 from neglog.likelihood.rows import CURVATURES, SLOPES, VALUE, Rows, listed
 from neglog.objective.basis import Basis
@@ -120,10 +121,10 @@ def test_predictors_are_known_without_a_run(name):
 def test_the_noise_is_that_of_the_model(name, monkeypatch):
     objective = problem(name)[0].objective
     theta = starting_point(objective, None)
-    assert isinstance(objective.graph, GraphRows)
-    assert isinstance(objective.known, GraphRows)
+    assert isinstance(objective.backends.graph, GraphRows)
+    assert isinstance(objective.backends.known, GraphRows)
     found = [block.triangle for block in rescaled(objective, theta).blocks]
-    monkeypatch.setattr(Objective, "known", None)
+    monkeypatch.setattr(Backends, "known", None)
     assert_near(found, [block.triangle for block in rescaled(objective, theta).blocks])
 
 
@@ -136,7 +137,7 @@ def weighted_problem(name):
 @pytest.mark.parametrize("far", [0.0, 3.0, 800.0], ids=["near", "far", "overflowing"])
 def test_arrays_say_what_tensors_say(name, far):
     coordinates, z = weighted_problem(name)
-    graph, rows = coordinates.objective.graph, coordinates.objective.as_read
+    graph, rows = coordinates.objective.backends.graph, coordinates.objective.as_read
     assert isinstance(graph, GraphRows)
     assert rows.few
     numbers = coordinates.theta(z)[graph.places] * (1 + far)
@@ -152,7 +153,7 @@ def test_arrays_say_what_tensors_say(name, far):
 
 def test_most_operations_of_few_rows_are_those_of_arrays():
     for name in ("negative_binomial", "beta", "student_t", "gamma", "poisson", "heteroscedastic", "huber"):
-        graph = problem(name)[0].objective.graph
+        graph = problem(name)[0].objective.backends.graph
         stages = graph.stages[graph.all, True]
         functions = [function for function, _, _ in (*stages.of_numbers.steps, *stages.body.steps)]
         lifted = {f.function for f in functions if isinstance(f, arrays._Lifted)}
@@ -162,7 +163,7 @@ def test_most_operations_of_few_rows_are_those_of_arrays():
 def test_single_precision_is_left_to_torch():
     data = prepare(*TABLE["gamma"].sample(), dtype=torch.float32)
     objective = Objective(flat(models.gamma), data)
-    assert isinstance(objective.graph, GraphRows)
+    assert isinstance(objective.backends.graph, GraphRows)
     assert not objective.as_read.few
 
 
@@ -172,7 +173,7 @@ def test_arrays_that_say_something_else_are_not_used(monkeypatch):
     module._SHELF.graphs.clear()
     monkeypatch.setitem(arrays.NAMES, "log1p", lambda a: a)
     objective = Objective(flat(models.gamma), prepare(x, y))
-    assert objective.graph == "its graph does not reproduce the values of the model"
+    assert objective.backends.graph == "its graph does not reproduce the values of the model"
     assert mle(models.gamma, x, y).nll == pytest.approx(known.nll, rel=CLOSE)
 
 
@@ -197,10 +198,10 @@ def test_a_graph_is_held_in_full_once_for_few_rows_and_once_for_many(monkeypatch
 def test_the_null_model_replayed_is_the_null_model(name, handler):
     x, y = TABLE[name].sample(60)
     objective = Objective(handler(TABLE[name].model), prepare(x, y, weights=torch.linspace(0.5, 2, 60)))
-    assert isinstance(objective.graph, GraphRows)
+    assert isinstance(objective.backends.graph, GraphRows)
     for places in (torch.arange(objective.size), torch.arange(1, objective.size, 2)):
         still = torch.tensor([n for n in places.tolist() if not _is_weight(objective, n)])
-        replayed = start._CutNull(objective, objective.initial, still, objective.graph)
+        replayed = start._CutNull(objective, objective.initial, still, objective.backends.graph)
         z = objective.initial[still] + 0.1 * drawn(len(still))
         null = start._Null(objective, objective.initial, still)
         assert_near(replayed.derivatives(z), null.derivatives(z))
@@ -213,7 +214,7 @@ def _is_weight(objective, place):
 
 
 def test_constants_alone_are_numbers_for_any_number_of_rows():
-    graph = problem("student_t")[0].objective.graph
+    graph = problem("student_t")[0].objective.backends.graph
     for few in (True, False):
         stages = graph._stages(graph.all, few)
         with np.errstate(all="ignore"):

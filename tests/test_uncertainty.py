@@ -356,7 +356,7 @@ def test_what_is_not_identified_is_named():
 
     objective = Objective(flat(product), one.objective.data)
     params = {"one": torch.tensor(1.0, dtype=torch.float64), **one.params}
-    coordinates = rescaled(objective, objective.theta(params))
+    coordinates = rescaled(objective, objective.layout.theta(params))
     loose = replace(one, params=params, objective=objective, coordinates=coordinates, k=4)
     with pytest.raises(ModelError, match="singular at the optimum along `one` and `other`"):
         covariance(loose)
@@ -538,14 +538,14 @@ def test_the_expected_information_of_classes_is_the_mean_of_the_products_of_scor
     # Σ over rows and classes of P(y = k) s s', with the scores of all rows at class k by the opg of a fit.
     fit, x, _ = classed(models.ordinal)
     objective = fit.objective
-    theta = objective.theta(fit.params)
+    theta = objective.layout.theta(fit.params)
     probabilities = predict(fit, x).probs
     total = torch.zeros(len(theta), len(theta)).double()
     for k in range(3):
         data = replace(objective.data, y=torch.full((90,), float(k)).double())
 
         def terms(t, data=data):
-            return run(objective.model, data, Run(objective.params(t))).log_prob("y")
+            return run(objective.model, data, Run(objective.layout.params(t))).log_prob("y")
 
         scores = torch.autograd.functional.jacobian(terms, theta)
         total += scores.T @ (probabilities[:, k, None] * scores)

@@ -178,7 +178,7 @@ def shown_range(site: Site) -> tuple[Tensor, Tensor]:
 
 def flat_values(objective: Objective, theta: Tensor) -> Tensor:
     """The numbers that tables show, `(M,)`, in the order of the sites."""
-    params = objective.params(theta)
+    params = objective.layout.params(theta)
     return torch.cat([shown(params[name], site.is_correlation) for name, site in objective.sites.items()])
 
 

@@ -25,7 +25,7 @@ from neglog.handlers import Model, is_parameter, is_real
 from neglog.isolation import failed, isolated, user_code
 from neglog.layers import current_names, design_names, layers, replaced
 from neglog.modes import Constants, Mode, Network
-from neglog.predictors import RESPONSE, Designs, Watched, affine, read_size
+from neglog.predictors import RESPONSE, Designs, Watched, affine, design_keys, read_size
 from neglog.wellformed import check_conditions, check_sites
 
 
@@ -59,6 +59,25 @@ class Affine:
     def constant(self, rows: int) -> Tensor:
         """The predictor, for a number of rows, where all weights are 0."""
         return self.bias.to(self.design.dtype).expand(rows, *self.bias.shape)
+
+    def column_names(self, data: Data) -> list[str]:
+        """The names of the columns of the design."""
+        known = data.columns
+        for key in (*design_keys(self.name), ALL):
+            if key in known and len(known[key]) == self.design.shape[1]:
+                return list(known[key])
+        return [f"x{j}" for j in range(self.design.shape[1])]
+
+    def output_names(self, data: Data) -> tuple[str, ...]:
+        """The names of the outputs: `mean`, or `mean[height]`, `mean[weight]` where there are many.
+
+        Those that are numbered like the columns of the response are called after them.
+        """
+        if self.outputs is None:
+            return (self.name,)
+        responses = data.responses
+        names = responses if self.outputs == range(len(responses)) else self.outputs
+        return tuple(f"{self.name}[{name}]" for name in names)
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,10 @@ from neglog.fitting.start import starting_point
 from neglog.handlers import Model, flat
 from neglog.isolation import isolated
 from neglog.layers import current_names
+from neglog.likelihood.sites import Site
 from neglog.objective.coordinates import rescaled
 from neglog.objective.corners import Cornered
-from neglog.objective.objective import Objective, Site
+from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
 from neglog.signatures import roles_of
 from neglog.solvers import Continuation

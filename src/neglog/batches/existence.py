@@ -45,7 +45,7 @@ def have_marked_rows(layout: Layout, stack: Stack, looked_at: Tensor) -> Tensor:
     Where they share designs and all rows count, the designs show it before anything is fitted.
     """
     found = torch.zeros(stack.count, dtype=torch.bool)
-    if len(layout.calls) < 2 or not layout.objective.exacting:
+    if len(layout.calls) < 2 or not layout.objective.structure.may_collapse:
         return found
     if stack.shared_designs and stack.counted is None:
         return found
@@ -64,7 +64,7 @@ def have_separated_classes(layout: Layout, stack: Stack, looked_at: Tensor) -> T
     `runs_away` looks along lines.
     """
     found = torch.zeros_like(looked_at)
-    in_order = layout.objective.law.classes == "cutpoints"
+    in_order = layout.objective.structure.law.classes == "cutpoints"
     for s in looked_at.nonzero()[:, 0].tolist() if in_order else ():
         found[s] = is_separated(Objective(layout.objective.model, stack.counting(s)))
     return found

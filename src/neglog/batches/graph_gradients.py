@@ -65,7 +65,7 @@ def replayed(objective: Objective, problems: Likelihoods) -> Replayed | None:
     few = problems.stack.count * problems.stack.rows < MIN_REPLAYED_ROWS
     if few or not problems.weights_alone or problems.constants or objective.data.weights is not None:
         return None
-    graph, names = objective.graph, [(predictor.name, None) for predictor in problems.predictors]
+    graph, names = objective.backends.graph, [(predictor.name, None) for predictor in problems.predictors]
     if not isinstance(graph, GraphRows) or len(graph.places) or list(graph.heads) != names:
         return None
     return Replayed(graph, objective.data)

@@ -15,9 +15,10 @@ from neglog.data import ALL
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.kinks import corner
+from neglog.likelihood.sites import Site
 from neglog.likelihood.structure import Response
 from neglog.objective.blocks import linear_blocks
-from neglog.objective.objective import Objective, Site
+from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine
 
@@ -245,7 +246,7 @@ def likelihoods_of(
     """The likelihoods of a chunk in a vector of `size` numbers that holds each constant at its `places`."""
     constants = tuple((site, places(site)) for site in layout.constants)
     objective = layout.objective
-    still = objective.params(objective.initial)
+    still = objective.layout.params(objective.initial)
     return Likelihoods(objective.model, chunk, tuple(predictors), constants, still, size)
 
 

@@ -22,7 +22,7 @@ from neglog.batches.stack import Stack
 from neglog.data import Data
 from neglog.handlers import Model
 from neglog.likelihood.rows import CURVATURES, SLOPES, Terms, derivatives, gradients, named
-from neglog.objective.objective import Site
+from neglog.likelihood.sites import Site
 from neglog.objective.spread import exact_rows
 from neglog.predictors import RESPONSE
 from neglog.solvers.batched_newton import Expansion, choices, rank

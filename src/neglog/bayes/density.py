@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from neglog.fitting.start import starting_point
+from neglog.likelihood.sites import Site
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.lowered import Lowered
-from neglog.objective.objective import Objective, Site, rows_of_second_derivatives
+from neglog.objective.objective import Objective, rows_of_second_derivatives
 
 
 class Density(Lowered):

@@ -95,7 +95,9 @@ def _of_predictor(
     sites = {part: objective.sites[name] for part, name in names.items() if name in objective.sites}
     if not all(site.is_real for site in sites.values()) or call.design.requires_grad:
         return {}
-    means, spreads = _moments(call.name, call.design, objective.data.weights, objective.column_names(call))
+    means, spreads = _moments(
+        call.name, call.design, objective.data.weights, call.column_names(objective.data)
+    )
     found: dict[str, dist.Distribution] = {}
     if "weight" in sites:
         scale = (width[..., None] / spreads).expand(sites["weight"].shape)

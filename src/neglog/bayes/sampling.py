@@ -200,7 +200,7 @@ def _found(inputs: Given, settings: _Settings) -> Posterior:
         fit = _optimum(model, x, y, weights, keywords, flat)
     target, start = density(objective)
     if fit is not None:
-        start = target.z(objective.theta(fit.params))
+        start = target.z(objective.layout.theta(fit.params))
         _check_tails(target, start, flat)
     return _sampled(settings, target, start, fit)
 

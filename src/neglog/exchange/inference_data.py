@@ -170,8 +170,8 @@ class _Axes:
         """The coefficients of a predictor, along the terms of its design and its outputs."""
         outputs = [] if call.outputs is None else [f"{call.name}_output"]
         if outputs:
-            self.coords[outputs[0]] = list(objective.output_names(call))
-        columns = objective.column_names(call)
+            self.coords[outputs[0]] = list(call.output_names(objective.data))
+        columns = call.column_names(objective.data)
         designs = [f"{key}_{TERM}" for key in design_keys(call.name)] + [TERM]  # `scale` for `log_scale`
         term = next((name for name in designs if self.coords.get(name) == columns), f"{call.name}_{TERM}")
         self.coords[term] = columns

@@ -63,7 +63,7 @@ def _check(coordinates: Coordinates, block: Block, call: Affine, theta: Tensor, 
     nats = float((scores * eps * sums).norm())
     whole = float(_products(call.design, origin, weight)[0].max()) + float(bias.abs().sum())
     noise = float(scores.square().mean().rsqrt())
-    names = coordinates.objective.column_names(call)
+    names = call.column_names(coordinates.objective.data)
     if not nats <= DEFINITE:
         large = (sizes > 0.1 * sizes.max()).tolist()
         columns = [name for name, is_large in zip(names, large, strict=True) if is_large]

@@ -41,7 +41,9 @@ def dispersion(objective: Objective, theta: Tensor) -> Tensor:
     """
     still = torch.zeros(objective.size, dtype=torch.bool)
     with torch.enable_grad():
-        values = {name: value.detach().requires_grad_() for name, value in objective.params(theta).items()}
+        values = {
+            name: value.detach().requires_grad_() for name, value in objective.layout.params(theta).items()
+        }
         fn = run(objective.weighted, objective.data, Run(values)).sites[RESPONSE]["fn"]
         try:
             mean = fn.mean

@@ -13,9 +13,10 @@ from torch.distributions import constraints
 
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.flat_directions import DISTANCES, MAX_FALL, MIN_RISE, level, ran_along, rises
+from neglog.likelihood.sites import Site, prior_advice
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.interpolation import Spread
-from neglog.objective.objective import Objective, Site
+from neglog.objective.objective import Objective
 from neglog.objective.spread import check_spread
 from neglog.tracing import Affine
 
@@ -55,7 +56,7 @@ def check_covariance(coordinates: Coordinates) -> None:
 def _refuse_singular(objective: Objective, reason: str) -> None:
     """Refuse a singular covariance, unless priors keep it from becoming that."""
     spread = Spread(objective, next(call for call in objective.calls if call.outputs is not None))
-    if objective.priorless or not spread.is_held:
+    if objective.layout.is_flat or not spread.is_held:
         raise UnboundedLikelihoodError(
             f"`{objective.name}` has no maximum: {reason}, so their covariance becomes singular. Leave a "
             f"component or columns out, or {spread.advice()}."
@@ -88,7 +89,7 @@ def check_certain(objective: Objective) -> None:
         UnboundedLikelihoodError: naming the value and the intercept.
     """
     y = objective.data.y
-    if objective.exacting or y.dim() != 1 or not _is_constant(y):
+    if objective.structure.may_collapse or y.dim() != 1 or not _is_constant(y):
         return
     for call in objective.calls:
         site = objective.sites.get(f"{call.name}.bias")
@@ -109,9 +110,9 @@ def check_certain(objective: Objective) -> None:
 
 def _advice_for_certain(objective: Objective) -> str:
     """Proper priors; of constants such as a dispersion too, priors whose density is 0 at the borders."""
-    constants = " and ".join(f"`{site}`" for site in objective.seen.beside)
+    constants = " and ".join(f"`{site}`" for site in objective.structure.seen.beside)
     if not constants:
-        return objective.prior_advice
+        return prior_advice(objective.layout)
     return (
         f"use `map_estimate`, with priors by `with_priors` for {constants} whose density is 0 at borders, "
         "such as LogNormal(0, 1) of a dispersion and Beta(2, 2) of a probability"
@@ -127,7 +128,7 @@ def check_classes(objective: Objective) -> None:
         UnboundedLikelihoodError: naming the classes, and which way the intercepts or cutpoints run.
     """
     y = objective.data.y
-    if objective.law.classes is None or y.dim() != 1:
+    if objective.structure.law.classes is None or y.dim() != 1:
         return
     found = torch.bincount(
         y.long(), minlength=objective.few.response(objective.initial).support.upper_bound + 1
@@ -135,14 +136,18 @@ def check_classes(objective: Objective) -> None:
     if bool(found.all()):
         return
     empty, present = (found == 0).nonzero()[:, 0].tolist(), found.nonzero()[:, 0].tolist()
-    steps = _cuts(objective, empty) if objective.law.classes == "cutpoints" else _logits(objective, empty)
+    steps = (
+        _cuts(objective, empty)
+        if objective.structure.law.classes == "cutpoints"
+        else _logits(objective, empty)
+    )
     if not steps:
         return
     only = f"every `y` is {present[0]}" if len(present) == 1 else f"no `y` is {' or '.join(map(str, empty))}"
     raise UnboundedLikelihoodError(
         f"`{objective.name}` has no maximum: {only}, so the likelihood never falls as {' and '.join(steps)}, "
         "where the probability of a class without rows goes to 0. Number the classes that `y` has without "
-        f"gaps, or {objective.prior_advice}."
+        f"gaps, or {prior_advice(objective.layout)}."
     )
 
 
@@ -151,7 +156,7 @@ def _logits(objective: Objective, empty: list[int]) -> list[str]:
     call = next((call for call in objective.calls if _has_flat_intercepts(objective, call)), None)
     if call is None or call.outputs is None:
         return []
-    names = dict(zip(call.outputs, objective.output_names(call), strict=True))
+    names = dict(zip(call.outputs, call.output_names(objective.data), strict=True))
     # Without rows of the baseline the intercepts of all classes with rows rise.
     is_baseline = 0 not in names and 0 in empty
     end = REAL[is_baseline]
@@ -180,7 +185,7 @@ def check_values(objective: Objective) -> None:
     Raises:
         UnboundedLikelihoodError: naming the values.
     """
-    if not (objective.law.is_mixture and objective.priorless):
+    if not (objective.structure.law.is_mixture and objective.layout.is_flat):
         return
     values = objective.data.y.unique()
     if len(values) > objective.few.response(objective.initial).means.shape[-1]:
@@ -202,14 +207,8 @@ def check_zeros(objective: Objective, theta: Tensor) -> None:
         UnboundedLikelihoodError: the spread goes to 0.
     """
     few = objective.few
-    if objective.exacting and not bool(objective.data.y.any()):
-        check_spread(
-            few.response(theta),
-            few.data,
-            objective.name,
-            OVERFLOW_SPREAD,
-            is_held=lambda: objective.is_held(theta),
-        )
+    if objective.structure.may_collapse and not bool(objective.data.y.any()):
+        check_spread(objective, theta, few.response(theta), few.data, OVERFLOW_SPREAD)
 
 
 def _is_constant(y: Tensor) -> bool:
@@ -348,7 +347,7 @@ def _is_level(
 def _rises(coordinates: Coordinates, z: Tensor, value: float, direction: Tensor, curvature: float) -> bool:
     """Whether the loss rises where a curvature a row, however small, would show; see `rises`."""
     least, curvatures = torch.tensor([[value], [curvature]], dtype=torch.float64)
-    coarse = coordinates.objective.exacting
+    coarse = coordinates.objective.structure.may_collapse
     found = rises(_Alone(coordinates), z[None], least, direction[None], curvatures, torch.arange(1), coarse)
     return bool(found)
 
@@ -403,8 +402,8 @@ def _coefficients(objective: Objective, call: Affine, name: str, moves: Tensor) 
     """The coefficients of a site of a predictor, by how much they move the predictor of an average row."""
     columns, sizes = ["Intercept"], torch.ones(1)
     if name == f"{call.name}.weight":
-        columns, sizes = objective.column_names(call), call.design.square().mean(dim=0).sqrt()
-    outputs = objective.output_names(call)
+        columns, sizes = call.column_names(objective.data), call.design.square().mean(dim=0).sqrt()
+    outputs = call.output_names(objective.data)
     labels = [f"`{output}` of {column}" for output in outputs for column in columns]
     return _arrows(labels, [REAL] * len(labels), (moves.reshape(len(outputs), -1) * sizes).reshape(-1))
 

@@ -64,10 +64,11 @@ from neglog.inputs.blueprint import Blueprint
 from neglog.inputs.given import given
 from neglog.isolation import isolated
 from neglog.layers import current_names, limit_of
+from neglog.likelihood.sites import prior_advice
 from neglog.objective.blocks import joined
 from neglog.objective.coordinates import Coordinates, rescaled
-from neglog.objective.objective import Objective
-from neglog.objective.spread import UNCERTIFIED
+from neglog.objective.objective import Objective, check_densities
+from neglog.objective.spread import UNCERTIFIED, check_bounded, end_of
 from neglog.objective.training import buffers
 from neglog.predictors import design_keys
 from neglog.signatures import roles_of
@@ -303,7 +304,7 @@ def _fit(
     if offset is not None:
         objective, start = offset.removed(start)
     theta = starting_point(objective, start)
-    objective.sample.check_bounded(theta)
+    check_bounded(objective.sample, theta)
     coordinates = _coordinates(objective, theta, solver)
     check_marked_rows(whole)  # after the rank: too few rows are a fault of the design
     check_covariance(coordinates)
@@ -333,7 +334,7 @@ def refitted(fit: Fit, model: Model, solver: Any) -> Fit:
     assert fit.coordinates is not None
     objective = Objective(model, data_of(fit))
     coordinates = Coordinates(objective, fit.coordinates.blocks, fit.coordinates.cut)
-    return _solved(coordinates, objective.theta(fit.params), solver, False)
+    return _solved(coordinates, objective.layout.theta(fit.params), solver, False)
 
 
 def _solved(
@@ -345,11 +346,11 @@ def _solved(
     problem = watched(coordinates, problem)
     solution = minimised(coordinates, problem, solver, coordinates.z(theta), progress)
     if not (solution.converged and math.isfinite(solution.value)):
-        objective.check_densities()
+        check_densities(objective)
         check_zeros(objective, coordinates.theta(solution.z))
         check_tie(objective, coordinates.theta(solution.z))
         if bool(torch.isfinite(solution.z).all()):
-            objective.check_bounded(coordinates.theta(solution.z), times=UNCERTIFIED)
+            check_bounded(objective, coordinates.theta(solution.z), times=UNCERTIFIED)
     solution = in_bounds(coordinates, solution, _existing)
     if not solution.converged:
         check_heavy_tie(objective)
@@ -392,7 +393,7 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
         raise SingularDesignError(
             f"`{objective.name}` has parameters that are not identified: the likelihood is the same as "
             f"{runaway}, and in the opposite direction. {why_alike(objective)}, or "
-            f"{objective.prior_advice}."
+            f"{prior_advice(objective.layout)}."
         )
     if not is_contradicted(coordinates, solution.z, runaway, runaway.direction):
         raise refusal(objective, runaway)
@@ -422,7 +423,7 @@ def _landed(
         theta = levelled(coordinates, theta, solution.z, offset)
     if offset is not None:
         coordinates = offset.restored(coordinates)
-        coordinates.objective.check_bounded(theta)
+        check_bounded(coordinates.objective, theta)
     if solution.converged:
         check_cancellation(coordinates, theta)
     return coordinates, theta, end
@@ -450,13 +451,13 @@ def _end(coordinates: Coordinates, z: Tensor) -> tuple[float, float]:
 def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | None) -> Fit:
     coordinates, theta, end = _landed(coordinates, solution, offset)
     objective = coordinates.objective
-    params = {name: value.detach() for name, value in objective.params(theta).items()}
+    params = {name: value.detach() for name, value in objective.layout.params(theta).items()}
     if not all(bool(torch.isfinite(value).all()) for value in params.values()):
         raise UnboundedLikelihoodError(
             f"`{objective.name}` diverged: {solution.status}. The likelihood may have no maximum; "
-            f"{objective.prior_advice}, or take a smaller learning rate."
+            f"{prior_advice(objective.layout)}, or take a smaller learning rate."
         )
-    nll, prior = end or objective.end(theta, solution.value if solution.exact else None)
+    nll, prior = end or end_of(objective, theta, solution.value if solution.exact else None)
     solution = replace(solution, value=nll + prior)  # one that is not finite is no optimum
     return Fit(
         model=objective.model,
@@ -471,7 +472,9 @@ def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | Non
         keywords=tuple(objective.data.keywords),
         columns=objective.data.columns,
         outputs={
-            call.name: objective.output_names(call) for call in objective.calls if call.outputs is not None
+            call.name: call.output_names(objective.data)
+            for call in objective.calls
+            if call.outputs is not None
         },
         responses=objective.data.responses,
         history=solution.history,

@@ -21,7 +21,12 @@ def check_prior_zeros(objective: Objective) -> None:
         UnboundedLikelihoodError: naming priors under which the spread stays above 0.
     """
     y = objective.data.y
-    if objective.priorless or not objective.exacting or not objective.calls or bool(y[:64].any() or y.any()):
+    if (
+        objective.layout.is_flat
+        or not objective.structure.may_collapse
+        or not objective.calls
+        or bool(y[:64].any() or y.any())
+    ):
         return
     spread = Spread(objective, objective.calls[0])
     if not spread.sites or not all(objective.sites[name].is_real for name in spread.sites):
@@ -45,7 +50,7 @@ def check_interpolation(objective: Objective) -> None:
     Raises:
         UnboundedLikelihoodError: naming the predictor, and priors under which there is a maximum.
     """
-    call = None if objective.priorless else interpolating(objective)
+    call = None if objective.layout.is_flat else interpolating(objective)
     spread = None if call is None else Spread(objective, call)
     if call is None or spread is None or not spread.sites or spread.is_held:
         return

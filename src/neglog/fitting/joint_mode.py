@@ -63,7 +63,7 @@ def check_joint_mode(objective: Objective) -> None:
 def _looked(objective: Objective) -> Look | None:
     """What a model says of itself; None for one that does not run there."""
     try:
-        return objective.seen
+        return objective.structure.seen
     except (RuntimeError, ValueError, IndexError, TypeError):
         return None
 
@@ -115,9 +115,9 @@ def check_border(objective: Objective, direction: Tensor | None) -> None:
     Raises:
         UnboundedLikelihoodError: the scale of effects is at a lower bound, such as that of `softplus(tau)`.
     """
-    if direction is None or objective.priorless or _looked(objective) is None:
+    if direction is None or objective.layout.is_flat or _looked(objective) is None:
         return
-    parents, least = objective.seen.prior_parents, SHARE_OF_MOVE * float(direction.abs().max())
+    parents, least = objective.structure.seen.prior_parents, SHARE_OF_MOVE * float(direction.abs().max())
     for child in _counted(objective, parents):
         for name in parents[child]:
             site = objective.sites[name]

@@ -29,7 +29,7 @@ from neglog.handlers import Model, flat
 from neglog.isolation import isolated
 from neglog.kinks import sharpened
 from neglog.objective.coordinates import rescaled
-from neglog.objective.objective import Objective, kinked_sites
+from neglog.objective.objective import Objective
 from neglog.signatures import roles_of
 from neglog.solvers import ProximalNewton, Solution
 from neglog.solvers.path import quadratic_path
@@ -326,7 +326,7 @@ def _finished(
 @torch.no_grad()
 def _priors(problem: Penalised, thetas: Tensor) -> Tensor:
     """The log of the smooth priors, which the smooth part of the loss has in it, `(L,)` or one for all."""
-    objective, cornered = problem.coordinates.objective, kinked_sites(problem.coordinates.objective)
+    objective, cornered = problem.coordinates.objective, problem.coordinates.objective.structure.kinked_sites
     if problem.curve is not None:
         return thetas.new_zeros(1)
     if {name for name, site in objective.sites.items() if site.masked} | set(cornered) == set(

@@ -15,9 +15,10 @@ from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.existence import Recession
 from neglog.fitting.tilted import Limit, tilted
 from neglog.kinks import corner
+from neglog.likelihood.sites import prior_advice
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
-from neglog.objective.spread import narrow_rows
+from neglog.objective.spread import is_spread_held, narrow_rows, scale_site
 from neglog.solvers import Adam, Continuation, Newton, Solution
 from neglog.solvers.watched import Watched
 
@@ -60,7 +61,9 @@ def in_bounds(
         status = "the likelihood is largest at the border: it never falls as the spread → +∞, the limit in "
         return replace(solution, converged=False, status=f"{status}which `y` is uniform between its bounds")
     if _is_certain(coordinates, solution.z):
-        spread = f"`{coordinates.objective.scale_site}`" if coordinates.objective.scale_site else "the spread"
+        spread = (
+            f"`{scale_site(coordinates.objective)}`" if scale_site(coordinates.objective) else "the spread"
+        )
         status = (
             f"the likelihood is largest at the border: it never falls as {spread} → 0, the limit in which "
         )
@@ -160,7 +163,8 @@ def refusal(objective: Objective, runaway: Recession) -> UnboundedLikelihoodErro
     """The error for a likelihood that never falls as `runaway` says."""
     return UnboundedLikelihoodError(
         f"`{objective.name}` has no maximum: the likelihood never falls as {runaway}. "
-        f"{_beside_the_mean(objective, runaway) or why_unbounded(objective)}, or {objective.prior_advice}."
+        f"{_beside_the_mean(objective, runaway) or why_unbounded(objective)}, or "
+        f"{prior_advice(objective.layout)}."
     )
 
 
@@ -170,7 +174,7 @@ def _beside_the_mean(objective: Objective, runaway: Recession) -> str:
     Probabilities are at most 1: the likelihood stays bounded, and negative binomial counts become Poisson.
     """
     way, first = str(runaway), objective.calls[0].name if objective.calls else ""
-    if objective.exacting or f"`{first}" in way:
+    if objective.structure.may_collapse or f"`{first}" in way:
         return ""
     own = way.split("`")[1]
     return (
@@ -199,7 +203,7 @@ def _moved_rows(objective: Objective, own: str, runaway: Recession) -> str:
 def _levelled(coordinates: Coordinates, start: Tensor, far: Tensor) -> tuple[Tensor, float]:
     """Further towards the uniform density, by the spread alone: its limit, to rounding."""
     spread = torch.zeros_like(far)
-    for site in coordinates.objective.beside:
+    for site in coordinates.objective.structure.beside:
         spread[site.place] = 1.0
     best = min((far + times * spread for times in FOLDS), key=coordinates.value)
     return best, coordinates.value(best)
@@ -207,7 +211,7 @@ def _levelled(coordinates: Coordinates, start: Tensor, far: Tensor) -> tuple[Ten
 
 def why_unbounded(objective: Objective) -> str:
     """The reason why a coefficient can run to infinity, and a remedy, to which others may be added."""
-    if objective.law.truncates and objective.exacting:
+    if objective.structure.law.truncates and objective.structure.may_collapse:
         return (
             "Far from its location a truncated density approaches an exponential one (of a positive "
             "response, a power of `y`), which no finite location attains. Fit the model without "
@@ -243,9 +247,11 @@ def check_sides(objective: Objective) -> None:
     Raises:
         UnboundedLikelihoodError: there is no observed value.
     """
-    if not (objective.law.censors and objective.exacting and objective.data.y.dim() == 1):
+    if not (
+        objective.structure.law.censors and objective.structure.may_collapse and objective.data.y.dim() == 1
+    ):
         return
-    if not objective.priorless or not is_censored_throughout(objective):
+    if not objective.layout.is_flat or not is_censored_throughout(objective):
         return
     low, high = (bound.unique() for bound in _bounds(objective.response(objective.initial)))
     y = objective.data.y
@@ -264,7 +270,7 @@ def is_contradicted(coordinates: Coordinates, z: Tensor, runaway: object, direct
         UnboundedLikelihoodError: some contradict it, and their weights are too small to end it.
     """
     objective = coordinates.objective
-    if direction is None or objective.exacting or objective.data.weights is None:
+    if direction is None or objective.structure.may_collapse or objective.data.weights is None:
         return False
     against, ended = contradictions(coordinates, z, direction)
     if len(against) and not ended:
@@ -273,7 +279,7 @@ def is_contradicted(coordinates: Coordinates, z: Tensor, runaway: object, direct
         raise UnboundedLikelihoodError(
             f"`{objective.name}` has no maximum within the range of float64: it is separated, as {runaway}, "
             f"but for {len(against)} rows of negligible weight, such as row {objective.data.row(first)} with "
-            f"{weight:.1g}. Give them a larger weight, or {objective.prior_advice}."
+            f"{weight:.1g}. Give them a larger weight, or {prior_advice(objective.layout)}."
         )
     return ended
 
@@ -300,7 +306,7 @@ def contradictions(coordinates: Coordinates, z: Tensor, direction: Tensor) -> tu
 def is_censored_throughout(objective: Objective) -> bool:
     """Whether no row has an observed value: each is at a bound of its own, or beyond it, or missing."""
     y = objective.data.y
-    if not objective.law.censors or y.dim() != 1:
+    if not objective.structure.law.censors or y.dim() != 1:
         return False
     low, high = _bounds(objective.response(objective.initial))
     return not bool(((y > low) & (y < high)).any())
@@ -316,7 +322,7 @@ def _is_certain(coordinates: Coordinates, z: Tensor) -> bool:
         return False
     theta = coordinates.theta(z)
     narrow = narrow_rows(few.response(theta), few.data.y, CERTAIN_ROUNDINGS)
-    return bool(narrow.all()) and not coordinates.objective.is_held(theta)
+    return bool(narrow.all()) and not is_spread_held(coordinates.objective, theta)
 
 
 def is_uniform(coordinates: Coordinates, z: Tensor, loss: float) -> bool:
@@ -335,7 +341,7 @@ def is_uniform(coordinates: Coordinates, z: Tensor, loss: float) -> bool:
 
 
 def _may_be_uniform(objective: Objective) -> bool:
-    return objective.law.truncates and objective.exacting and objective.priorless
+    return objective.structure.law.truncates and objective.structure.may_collapse and objective.layout.is_flat
 
 
 def beyond_bounds(coordinates: Coordinates, z: Tensor) -> tuple[int, bool]:
@@ -345,7 +351,11 @@ def beyond_bounds(coordinates: Coordinates, z: Tensor) -> tuple[int, bool]:
     where those rows are more than `TAIL` of all, or the others do not determine the coefficients.
     """
     objective = coordinates.objective
-    if objective.corner is None or not objective.corner.is_bounded or objective.data.y.dim() != 1:
+    if (
+        objective.structure.corner is None
+        or not objective.structure.corner.is_bounded
+        or objective.data.y.dim() != 1
+    ):
         return 0, False
     response = objective.response(coordinates.theta(z))
     found = corner(response)

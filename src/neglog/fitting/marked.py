@@ -14,6 +14,7 @@ from torch.distributions import constraints
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.isolated_rows import ROUNDED, isolated_rows
 from neglog.fitting.outweighed import MIN_LEVERAGE, outweighing_groups, outweighing_rows, row_weights
+from neglog.likelihood.sites import prior_advice
 from neglog.objective.objective import Objective
 from neglog.tracing import Affine
 
@@ -87,7 +88,7 @@ def _check_outweighed_rows(objective: Objective, calls: Sequence[Affine]) -> Non
     Raises:
         UnboundedLikelihoodError: naming the row.
     """
-    if not objective.exacting or objective.data.y.dim() != 1:
+    if not objective.structure.may_collapse or objective.data.y.dim() != 1:
         return
     for call in calls:
         for rows in _outweighing(objective, call):
@@ -102,7 +103,7 @@ def _refusal_of_outliers(objective: Objective, call: Affine, rows: Tensor) -> Un
         f"`{objective.name}` has no maximum: with the columns of `{call.name}` the spread of {these[0]} "
         f"{named} falls faster than those of all others rise, and the other coefficients can follow "
         f"{these[1]} exactly, so {these[2]} spread goes to 0. Leave the column with its outlier out of the "
-        f"scale, transform it, or {objective.prior_advice}."
+        f"scale, transform it, or {prior_advice(objective.layout)}."
     )
 
 
@@ -127,7 +128,7 @@ def _columns(objective: Objective, call: Affine) -> list[tuple[str, Tensor]]:
     for column in few:
         rows = call.design[:, column].nonzero()[:, 0]
         if len(call.design[rows, column].sign().unique()) == 1:
-            found.append((f"the column {objective.column_names(call)[column]}", rows))
+            found.append((f"the column {call.column_names(objective.data)[column]}", rows))
     return found
 
 
@@ -168,7 +169,7 @@ def _combinations(
 
 
 def _is_discrete(objective: Objective) -> bool:
-    return not objective.exacting and objective.data.y.dim() == 1
+    return not objective.structure.may_collapse and objective.data.y.dim() == 1
 
 
 def _is_scale(objective: Objective, call: Affine) -> bool:
@@ -243,5 +244,5 @@ def _refusal(objective: Objective, call: Affine, column: str, rows: Tensor) -> U
         f"`{objective.name}` has no maximum: `{call.name}` has {column} "
         f"for row{plural} {named} alone, which the other coefficients "
         "can follow exactly, so their spread goes to 0. Leave the column out of the scale, give it more "
-        f"rows, or {objective.prior_advice}."
+        f"rows, or {prior_advice(objective.layout)}."
     )

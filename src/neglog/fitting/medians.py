@@ -50,7 +50,7 @@ class QuantileLine:
 
 def quantile_line(objective: Objective) -> QuantileLine | None:
     """The line of a model with a Laplace response, symmetric or not, and one scale for all rows."""
-    at, response = objective.corner, objective.structure.response
+    at, response = objective.structure.corner, objective.structure.response
     if at is None or at.is_bounded or not response.is_scalar or response.location is None:
         return None
     sides = straight_sides(at, objective.data.y.dtype)
@@ -94,7 +94,7 @@ def null_median(objective: Objective, theta: Tensor, free: Collection[str]) -> T
     None where other sites are free, the density is another, or priors or columns count. Of many rows a
     sample is used.
     """
-    line, params = quantile_line(objective), objective.params(theta)
+    line, params = quantile_line(objective), objective.layout.params(theta)
     if line is None or not _is_null(objective, line, params, free):
         return None
     rows = scored_rows(objective.sample)

@@ -68,7 +68,7 @@ def offset_of(objective: Objective) -> Offset | None:
 def _middle(objective: Objective) -> tuple[float, float] | None:
     """The middle of a real response far from 0, and its width; None where there is no such response."""
     y = objective.data.y
-    if y.dim() != 1 or not objective.exacting or not objective.cut:
+    if y.dim() != 1 or not objective.structure.may_collapse or not objective.structure.is_cut:
         return None
     low, high = (float(end) for end in y.aminmax())
     value, width = 0.5 * low + 0.5 * high, high - low
@@ -85,7 +85,7 @@ def _is_free(objective: Objective, bias: str) -> bool:
 def _is_of_differences(objective: Objective, name: str, value: float, far: float) -> bool:
     """Whether the density of each row is that of y - eta: the same where both move by as much."""
     data = replace(objective.data, y=objective.data.y - value)
-    params, eta = objective.params(objective.initial), torch.zeros_like(data.y)
+    params, eta = objective.layout.params(objective.initial), torch.zeros_like(data.y)
     still = run(objective.model, data, Run(params, etas={name: eta}))
     response = still.sites[RESPONSE]["fn"]
     if latent(response) is not response or hasattr(response.support, "lower_bound"):

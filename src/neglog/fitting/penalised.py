@@ -13,7 +13,7 @@ from neglog.handlers import flat
 from neglog.kinks import corner
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
-from neglog.objective.objective import Objective, kinked_sites
+from neglog.objective.objective import Objective
 from neglog.solvers.proximal import Penalty
 from neglog.solvers.solution import Problem
 
@@ -28,7 +28,7 @@ class Penalised:
     def __init__(self, coordinates: Coordinates) -> None:
         self.coordinates, objective = coordinates, coordinates.objective
         self.size, self.rows = coordinates.size, coordinates.rows
-        names = kinked_sites(objective)
+        names = objective.structure.kinked_sites
         masked = objective.changed(lambda model: flat(model, *names)) if names else objective
         smooth = Coordinates(masked, coordinates.blocks, coordinates.cut)
         self.curve = parabola(smooth)
@@ -55,7 +55,7 @@ class Penalised:
         """Refuse a place from which the loss falls without end.
 
         Raises:
-            UnboundedLikelihoodError: see `Objective.check_bounded`.
+            UnboundedLikelihoodError: see `neglog.objective.spread.check_bounded`.
         """
         self.smooth.check(z)
 
@@ -63,8 +63,8 @@ class Penalised:
 def is_penalised(coordinates: Coordinates) -> bool:
     """Whether all corners of a loss are those of fixed Laplace and `ElasticNet` priors of real sites."""
     objective = coordinates.objective
-    names = kinked_sites(objective)
-    if not names or not coordinates.cut or objective.corner is not None:
+    names = objective.structure.kinked_sites
+    if not names or not coordinates.cut or objective.structure.corner is not None:
         return False
     if not all(objective.sites[name].is_real for name in names):
         return False
@@ -76,7 +76,7 @@ def is_penalised(coordinates: Coordinates) -> bool:
 def at_corners(objective: Objective, theta: Tensor) -> Tensor:
     """Which parameters are exactly where their priors have corners, in the shape of `theta` `(..., K)`."""
     held = torch.zeros(theta.shape, dtype=torch.bool)
-    for name in kinked_sites(objective):
+    for name in objective.structure.kinked_sites:
         site, at = objective.sites[name], corner(objective.sites[name].fn)
         assert at is not None
         if site.is_real:
@@ -88,7 +88,7 @@ def at_corners(objective: Objective, theta: Tensor) -> Tensor:
 def landed(objective: Objective, theta: Tensor) -> Tensor:
     """`theta` `(..., K)` with the coefficients that a lasso prior holds at its corner exactly there."""
     theta = theta.clone()
-    for name in kinked_sites(objective):
+    for name in objective.structure.kinked_sites:
         site = objective.sites[name]
         at = corner(site.fn)
         assert at is not None
@@ -115,7 +115,7 @@ def aligned(coordinates: Coordinates) -> Coordinates:
     the intercept, unless that has a corner itself.
     """
     objective = coordinates.objective
-    sites = [objective.sites[name] for name in kinked_sites(objective)]
+    sites = [objective.sites[name] for name in objective.structure.kinked_sites]
     cornered = torch.zeros(coordinates.size, dtype=torch.bool)
     for site in sites:
         cornered[site.place] = True
@@ -150,7 +150,7 @@ def _penalty(coordinates: Coordinates) -> Penalty:
         unit[block.places] = block.triangle.diagonal()
     location, l1, l2 = torch.zeros_like(unit), torch.zeros_like(unit), torch.zeros_like(unit)
     constant = 0.0
-    for name in kinked_sites(objective):
+    for name in objective.structure.kinked_sites:
         site = objective.sites[name]
         at = corner(site.fn)
         assert at is not None

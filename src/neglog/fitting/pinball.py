@@ -9,10 +9,10 @@ from torch import Tensor
 
 from neglog.fitting.medians import QuantileLine, quantile_line, scored_rows
 from neglog.kinks import corner
+from neglog.likelihood.sites import Site
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.corners import Cornered
-from neglog.objective.objective import Site
 from neglog.solvers.lines import Lines
 
 CACHE_KEY = "pinball"
@@ -43,7 +43,7 @@ class Pinball:
         """Refuse a perfect fit.
 
         Raises:
-            UnboundedLikelihoodError: see `Objective.check_bounded`.
+            UnboundedLikelihoodError: see `neglog.objective.spread.check_bounded`.
         """
         self.kinked.check(z)
 
@@ -96,7 +96,7 @@ def _pinball(coordinates: Coordinates) -> Pinball | None:
 def _only_block(coordinates: Coordinates, line: QuantileLine) -> Block | None:
     """The block of the line, if its coefficients and its scale are all parameters, and no prior counts."""
     objective, blocks = coordinates.objective, coordinates.blocks
-    if not (coordinates.cut and objective.priorless and objective.structure.is_flat) or len(blocks) != 1:
+    if not (coordinates.cut and objective.layout.is_flat and objective.structure.is_flat) or len(blocks) != 1:
         return None
     constants = set(objective.sites) - {line.bias, line.weight}
     is_only = constants == (set() if line.is_scale_fixed else {line.scale})

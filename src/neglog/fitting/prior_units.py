@@ -7,8 +7,8 @@ import math
 from torch import Tensor
 
 from neglog.errors import DataError
-from neglog.objective.objective import Objective
-from neglog.objective.units import ORDINARY, initial_in_units, log_size
+from neglog.objective.objective import Objective, sample_loss
+from neglog.objective.units import ORDINARY, initial_in_units, log_size, places_of_units
 
 UNRESOLVED = 1e14
 """The loss in nats a row that shows priors of another unit than that of `y`."""
@@ -24,13 +24,13 @@ def check_prior_units(objective: Objective) -> None:
     Raises:
         DataError: with the unit in which `y` is of order one.
     """
-    data, places = objective.data, objective.constants(())
-    if objective.priorless or abs(log_size(data.y)) <= ORDINARY:
+    data, places = objective.data, places_of_units(objective.structure, ())
+    if objective.layout.is_flat or abs(log_size(data.y)) <= ORDINARY:
         return
-    held = objective.tried(objective.initial)
+    held = sample_loss(objective, objective.initial)
 
     def unheld(theta: Tensor) -> float:
-        return objective.tried(theta, priors=False)
+        return sample_loss(objective, theta, priors=False)
 
     free = unheld(initial_in_units(objective.initial, data.y, places, unheld))
     most = UNRESOLVED * objective.sample.data.count

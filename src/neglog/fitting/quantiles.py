@@ -128,5 +128,5 @@ def _line(fit: Fit) -> Tensor:
     coordinates = fit.coordinates
     assert coordinates is not None
     (block,) = coordinates.blocks
-    z = coordinates.z(coordinates.objective.theta(fit.params))
+    z = coordinates.z(coordinates.objective.layout.theta(fit.params))
     return block.eta(z[block.places])

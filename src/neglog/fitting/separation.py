@@ -38,7 +38,7 @@ def watched(coordinates: Coordinates, problem: Any) -> Any:
 def _cuts_and_weights(objective: Objective) -> tuple[str, str] | None:
     """The names of the two sites of a model of classes in an order; None of another model, or with priors."""
     sites = objective.sites.values()
-    if not (objective.law.classes == "cutpoints" and objective.priorless and len(sites) == 2):
+    if not (objective.structure.law.classes == "cutpoints" and objective.layout.is_flat and len(sites) == 2):
         return None
     cuts = [site.name for site in sites if site.fn.support is ordered_vector]
     of_predictors = {f"{call.name}.weight" for call in objective.calls}

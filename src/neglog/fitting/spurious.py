@@ -44,7 +44,7 @@ def spurious_component(objective: Objective, theta: Tensor) -> Spurious | None:
     Source: McLachlan & Peel (2000), Finite Mixture Models, section 3.10.
     """
     y = objective.data.y
-    if y.dim() != 1 or not objective.law.is_mixture:
+    if y.dim() != 1 or not objective.structure.law.is_mixture:
         return None
     response = latent(objective.response(theta))
     sigmas = response.sigmas.reshape(-1, response.sigmas.shape[-1])

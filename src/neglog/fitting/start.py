@@ -13,8 +13,12 @@ from neglog.errors import ModelError, UnboundedLikelihoodError, did_you_mean
 from neglog.fitting.least_squares import null_line
 from neglog.fitting.medians import null_median
 from neglog.fitting.tilted import null_tilted
+from neglog.kinks import smoothed
 from neglog.likelihood.rows import CURVATURES, VALUE, RowLikelihood, Terms
-from neglog.objective.objective import Objective, Site, rows_of_second_derivatives
+from neglog.likelihood.sites import Site
+from neglog.objective.objective import Objective, rows_of_second_derivatives
+from neglog.objective.shrinkage import prior_terms
+from neglog.objective.spread import check_bounded
 from neglog.solvers import Newton
 
 MAX_NULL_PARAMETERS = 50
@@ -47,7 +51,7 @@ class _Null:
 
     def _loss(self, z: Tensor) -> Tensor:
         theta = self.theta(z)
-        params = self.objective.params(theta)
+        params = self.objective.layout.params(theta)
         etas = {name: still + params[f"{name}.bias"] for name, still in self.fixed.items()}
         nll, prior = self.objective.trial(theta, etas)
         return nll + prior
@@ -57,7 +61,7 @@ class _Null:
             return float(self._loss(z))
 
     def check(self, z: Tensor) -> None:
-        self.objective.check_bounded(self.theta(z))
+        check_bounded(self.objective, self.theta(z))
 
     @torch.enable_grad()
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
@@ -124,7 +128,7 @@ class _CutNull(_Null):
 
     def value(self, z: Tensor) -> float:
         theta = self.theta(z)
-        return float(self._terms(VALUE, theta).value) + self.objective.prior_terms(theta)[0]
+        return float(self._terms(VALUE, theta).value) + prior_terms(self.objective, theta)[0]
 
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
         return self.derivatives(z)[:2]
@@ -137,9 +141,9 @@ class _CutNull(_Null):
         first, second = self._with_levels(terms, terms.own.tolist(), terms.own_bends.tolist())
         gradient, hessian = self._gathered(first, second)
         moved, curved = z.new_tensor(gradient)[:-1], z.new_tensor(hessian)[:-1, :-1]
-        if self.objective.priorless:
+        if self.objective.layout.is_flat:
             return float(terms.value), moved, curved
-        value, slope, bend = self.objective.prior_terms(theta)
+        value, slope, bend = prior_terms(self.objective, theta)
         bend = bend[self.places][:, self.places]
         return float(terms.value) + value, moved + slope[self.places], curved + bend
 
@@ -197,7 +201,7 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     if not objective.calls or not 0 < len(places) <= MAX_NULL_PARAMETERS:
         return theta
     names = [site.name for site in free]
-    if objective.corner:
+    if objective.structure.corner:
         line = null_median(objective, theta, names)
     else:
         line = _first(null(objective, theta, names) for null in (null_line, null_tilted))
@@ -214,17 +218,27 @@ def _free_constants(objective: Objective, given: Collection[str]) -> list[Site]:
     Not weights, sites with an initial value of their own, nor hierarchies, of which a joint mode need not
     exist.
     """
-    parents = objective.seen.prior_parents if objective.calls else {}
+    parents = objective.structure.seen.prior_parents if objective.calls else {}
     hierarchy = {*parents, *(name for names in parents.values() for name in names)}
     without = hierarchy | set(given) | {f"{call.name}.weight" for call in objective.calls}
     sites = (site for name, site in objective.sites.items() if name not in without)
     return [site for site in sites if not (site.started or site.begun)]
 
 
+def _softened(objective: Objective, softness: float) -> Objective:
+    """The same objective with the corners of Laplace densities rounded off; itself if it has none."""
+    if objective.structure.corner is None and not objective.structure.kinked_sites:
+        return objective
+    return objective.changed(lambda model: smoothed(model, softness))
+
+
 def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
     """The null model of a sample of the rows, or of all where a sample has none, as of equal values."""
-    soft = objective.softened(1.0)
-    likelihood = None if not soft.cut else soft.likelihood() if soft is objective else soft.eager
+    soft = _softened(objective, 1.0)
+    backends = soft.backends
+    likelihood = (
+        None if not soft.structure.is_cut else backends.likelihood() if soft is objective else backends.eager
+    )
     few = soft.sample
     if few is not soft:
         try:

@@ -39,7 +39,7 @@ class Tie:
 def tie_of(objective: Objective) -> Tie | None:
     """The largest tie of the response of a mixture of Normals; None where it has none."""
     y = objective.data.y
-    return _largest(y) if y.dim() == 1 and objective.law.is_mixture else None
+    return _largest(y) if y.dim() == 1 and objective.structure.law.is_mixture else None
 
 
 def _largest(y: Tensor) -> Tie | None:
@@ -66,7 +66,7 @@ def check_heavy_tie(objective: Objective) -> None:
     tie, spread = _largest(y), Spread(objective, call)
     if tie is None or not _is_large(objective, call, tie) or not _is_level(objective, call, tie):
         return
-    if not objective.priorless and spread.is_held:
+    if not objective.layout.is_flat and spread.is_held:
         return
     largest = len(tie.rows) / max(objective.rows - len(tie.rows), 1)
     raise UnboundedLikelihoodError(
@@ -78,11 +78,11 @@ def check_heavy_tie(objective: Objective) -> None:
 
 def _has_free_tails(objective: Objective) -> bool:
     """Whether the weight of the tails is estimated."""
-    if objective.law.tails is None:
+    if objective.structure.law.tails is None:
         return False
     with torch.enable_grad():
         at = objective.few.at(objective.initial.clone().requires_grad_())
-    return bool(getattr(latent(at.sites[RESPONSE]["fn"]), objective.law.tails).requires_grad)
+    return bool(getattr(latent(at.sites[RESPONSE]["fn"]), objective.structure.law.tails).requires_grad)
 
 
 def _is_large(objective: Objective, call: Affine, tie: Tie) -> bool:

@@ -203,10 +203,10 @@ def _in_units(rows: _Rows) -> _Rows | None:
 
 def _is_tilted(objective: Objective) -> bool:
     """Whether a response is truncated, with one location and one free scale, without priors."""
-    if not (objective.calls and objective.law.truncates and objective.priorless):
+    if not (objective.calls and objective.structure.law.truncates and objective.layout.is_flat):
         return False
     response = objective.structure.response
-    own = [site.name for site in objective.beside]
+    own = [site.name for site in objective.structure.beside]
     return response.is_plain and response.location is not None and own == [response.scale]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -52,6 +53,43 @@ class Site:
         return self.fn.support is constraints.corr_cholesky
 
 
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The vector `theta` `(K,)` of unconstrained parameters: the values of the sites, one behind the other.
+
+    Attributes:
+        sites: the latent sites, in the order in which the model samples them.
+        dtype: that of the vector.
+    """
+
+    sites: Mapping[str, Site]
+    dtype: torch.dtype
+
+    @property
+    def size(self) -> int:
+        """The number K of unconstrained coordinates."""
+        return sum(site.size for site in self.sites.values())
+
+    @cached_property
+    def is_flat(self) -> bool:
+        """Whether the prior of no parameter counts, as under `flat`."""
+        return all(site.masked for site in self.sites.values())
+
+    def theta(self, params: Mapping[str, Tensor]) -> Tensor:
+        """The vector of a full set of constrained values."""
+        parts = [
+            site.transform.inv(params[name].to(self.dtype)).reshape(-1) for name, site in self.sites.items()
+        ]
+        return torch.cat(parts).detach()
+
+    def params(self, theta: Tensor) -> dict[str, Tensor]:
+        """Site name -> value on its own support; differentiable in `theta`."""
+        return {
+            name: site.transform(theta[site.place].reshape(site.unconstrained))
+            for name, site in self.sites.items()
+        }
+
+
 def places_of(sites: Iterable[Site]) -> Tensor:
     """The places `(C,)` in theta of all values of some sites."""
     return torch.cat([torch.arange(0), *(torch.arange(site.place.start, site.place.stop) for site in sites)])
@@ -76,3 +114,13 @@ def lay_out(first: Run) -> dict[str, Site]:
         sites[name] = Site(name, msg["value"].shape, unconstrained, transform, offset, *flags, msg["fn"])
         offset += sites[name].size
     return sites
+
+
+def prior_advice(layout: Layout) -> str:
+    """How priors identify coefficients: by counting those of the model, or by others in their place."""
+    if layout.is_flat:
+        return "use `map_estimate`, which counts the priors of the model"
+    flat = ", ".join(repr(name) for name, site in layout.sites.items() if site.masked)
+    return (
+        f"give proper priors by `with_priors` to {flat}" if flat else "give narrower priors by `with_priors`"
+    )

@@ -1,8 +1,11 @@
-"""Structure: the facts about a model that are read from one traced run, so that nothing else inspects it."""
+"""Structure: the facts about a model that are read from traced runs, so that nothing else inspects it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,9 +13,12 @@ from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
 
 from neglog.distributions.family import Family, family_of, location_of, scale_of
-from neglog.distributions.observed import unwrapped
+from neglog.distributions.observed import latent, unwrapped
+from neglog.kinks import corner
 from neglog.likelihood.cuts import Look
+from neglog.likelihood.sites import Site
 from neglog.predictors import RESPONSE
+from neglog.tracing import Affine, Run
 
 RESHAPING = ("Alias", "Clone", "Expand", "Reshape", "Squeeze", "ToCopy", "Unsqueeze", "UnsafeView", "View")
 """The operations of autograd that change the shape of a tensor and none of its numbers."""
@@ -56,23 +62,98 @@ class Response:
         return self.is_scalar and self.is_y and self.is_complete
 
 
-@dataclass(frozen=True)
 class ModelStructure:
-    """What a model is made of.
+    """What a model is made of, by the run at its initial values, and a run cut at its predictors.
+
+    The second is made when it is needed first.
+
+    Args:
+        first: the run at the initial values.
+        sites: the latent sites.
+        look: makes the run that is cut at the predictors.
 
     Attributes:
-        response: its response.
-        is_flat: whether no prior counts.
+        sites: the latent sites.
+        calls: the linear predictors.
+        law: the record of the family of the response.
+        corner: the corner of its density; None if that has derivatives everywhere.
+        may_collapse: whether its density can be as high as one likes, onto single rows.
     """
 
-    response: Response
-    is_flat: bool
+    def __init__(self, first: Run, sites: Mapping[str, Site], look: Callable[[], Look]) -> None:
+        fn = first.sites[RESPONSE]["fn"]
+        self.sites, self.calls, self._look = sites, tuple(first.affines), look
+        self.law, self.corner, self.may_collapse = family_of(fn), corner(fn), may_collapse(fn)
+
+    def of_model(self, look: Callable[[], Look]) -> ModelStructure:
+        """The structure of a model with other priors or densities of the same sites and kind."""
+        other = copy(self)
+        for name in ("seen", "response", "is_flat", "is_cut", "beside"):
+            other.__dict__.pop(name, None)
+        other._look = look
+        return other
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether the model has been run cut at its predictors."""
+        return "seen" in self.__dict__
+
+    @cached_property
+    def seen(self) -> Look:
+        """The run that is cut at the predictors."""
+        found = self._look()
+        del self._look  # with the data that it refers to
+        return found
+
+    @cached_property
+    def response(self) -> Response:
+        """The structure of the response."""
+        return _response(self.seen)
+
+    @property
+    def kinked_sites(self) -> tuple[str, ...]:
+        """The latent sites whose own density has a corner and counts."""
+        return tuple(
+            name for name, site in self.sites.items() if not site.masked and corner(site.fn) is not None
+        )
+
+    @cached_property
+    def is_flat(self) -> bool:
+        """Whether no prior counts, of parameters or of sites that are conditioned."""
+        sites = self.seen.ran.sites.items()
+        return not any(name != RESPONSE and msg["mask"] is not False for name, msg in sites)
+
+    @cached_property
+    def is_cut(self) -> bool:
+        """Whether the model is a function of linear predictors: fixed designs times free coefficients."""
+        names = [call.name for call in self.calls]
+        return bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, self.seen.affines))
+
+    def _is_plain(self, call: Affine) -> bool:
+        """Whether a predictor is a fixed design times coefficients that are sites, or constants."""
+        some = call.outputs is None or len(call.outputs) > 0
+        return self.has_own(call) and some and not call.design.requires_grad
+
+    def has_own(self, call: Affine) -> bool:
+        """Whether the coefficients of a predictor are sites of its own, or constants, of plain shape."""
+        parts = {f"{call.name}.bias": call.bias, f"{call.name}.weight": call.weight}
+        own = all(
+            self.sites[name].is_real if name in self.sites else not value.requires_grad
+            for name, value in parts.items()
+        )
+        dimensions = 1 if call.outputs is None else 2
+        return own and call.design.dim() == 2 and call.weight.dim() == dimensions
+
+    @cached_property
+    def beside(self) -> tuple[Site, ...]:
+        """The sites that enter the likelihood of the rows by themselves, beside the predictors."""
+        return tuple(self.sites[name] for name in self.seen.beside)
 
 
-def structure_of(look: Look) -> ModelStructure:
-    """The structure of a model that was cut at its predictors and run near its initial values."""
-    priors = (msg for name, msg in look.ran.sites.items() if name != RESPONSE and msg["mask"] is not False)
-    return ModelStructure(_response(look), is_flat=not any(priors))
+def may_collapse(response: Any) -> bool:
+    """Whether the density of a response can be as high as one likes."""
+    response = latent(response)
+    return not (response.support.is_discrete or response.event_shape)
 
 
 def _response(look: Look) -> Response:

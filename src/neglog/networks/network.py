@@ -56,7 +56,7 @@ class Network:
     @property
     def names(self) -> tuple[str, ...]:
         """The predictors, one name for each output."""
-        return tuple(name for call in self.objective.calls for name in self.objective.output_names(call))
+        return tuple(name for call in self.objective.calls for name in call.output_names(self.objective.data))
 
     def size(self, names: tuple[str, ...]) -> int:
         """The number of parameters in some sites."""
@@ -127,7 +127,7 @@ def network_of(fit: Fit) -> Network:
             f"`{objective.name}` is not a network of `on_features`; for other models see `covariance`, and "
             "`posterior` with method='laplace'."
         )
-    theta = objective.theta(fit.params)
+    theta = objective.layout.theta(fit.params)
     few = objective.take(slice(0, min(objective.rows, MAX_VERIFICATION_ROWS)))
     with torch.no_grad():
         ran = few.at(theta)

@@ -13,10 +13,11 @@ from torch import Tensor
 from neglog.errors import ModelError, SingularDesignError
 from neglog.likelihood.cuts import joined_heads
 from neglog.likelihood.rows import SLOPES
+from neglog.likelihood.sites import Site, prior_advice
 from neglog.magnitudes import check_small_columns
 from neglog.objective.basis import ALL_ROWS, FAIR, Basis, are_alike, is_large, placed, spread_of, triangle_of
 from neglog.objective.interpolation import Spread, interpolating
-from neglog.objective.objective import Objective, Site
+from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine
 
@@ -115,7 +116,7 @@ def linear_blocks(objective: Objective, theta: Tensor) -> tuple[tuple[Block, ...
         SingularDesignError: a design whose coefficients have flat priors lacks full column rank.
     """
     calls = objective.calls
-    few, cut = objective.sample, objective.cut
+    few, cut = objective.sample, objective.structure.is_cut
     noise = _noise(few, theta, {call.name: call.value.detach() for call in few.affines(theta)})
     if not cut:
         return tuple(b for call in calls for b in _diagonal(objective, call, noise[call.name], theta)), False
@@ -150,15 +151,15 @@ def _noise(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> dict
 
 def scores_at(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> Sequence[Tensor]:
     """The slopes of the log-likelihood in each predictor, `(N,)` or `(N, D)`, but for their sign."""
-    if not objective.cut:
+    if not objective.structure.is_cut:
         leaves = {name: eta.clone().requires_grad_() for name, eta in etas.items()}
         log_likelihood = objective.at(theta, leaves).log_prob(RESPONSE).sum()
         _check_depends(objective, etas, log_likelihood.requires_grad)
         return torch.autograd.grad(
             log_likelihood, list(leaves.values()), allow_unused=True, materialize_grads=True
         )
-    _check_depends(objective, etas, objective.seen.depends_on_predictors)
-    likelihood = objective.likelihood(derivatives=False, once=True)
+    _check_depends(objective, etas, objective.structure.seen.depends_on_predictors)
+    likelihood = objective.backends.likelihood(derivatives=False, once=True)
     parts = [etas[name] if output is None else etas[name][:, output] for name, output in likelihood.heads]
     found = likelihood.evaluate(SLOPES, theta[likelihood.places], parts, objective.as_read).slopes
     slopes = [slope.expand(objective.rows) for slope in found]
@@ -377,7 +378,7 @@ def check_rank(
         SingularDesignError: names the dependent columns, or says that there are too few rows.
     """
     names = ["Intercept"] if bias is not None and bias.masked else []
-    names += objective.column_names(call) if weight is not None and weight.masked else []
+    names += call.column_names(objective.data) if weight is not None and weight.masked else []
     rows, count = objective.rows, free.shape[1]
     if count == 0:
         return
@@ -391,17 +392,17 @@ def check_rank(
     _, values, right = torch.linalg.svd(triangle)
     if values[-1] > 4 * torch.finfo(free.dtype).eps * (rows * count) ** 0.5 * values[0]:
         return
-    check_small_columns(call.design, objective.column_names(call))
+    check_small_columns(call.design, call.column_names(objective.data))
     vector = right[-1].abs()
     involved = [name for name, part in zip(names, vector.tolist(), strict=True) if part > 1e-6 * vector.max()]
-    raise SingularDesignError(_dependence(call.name, involved, objective.prior_advice))
+    raise SingularDesignError(_dependence(call.name, involved, prior_advice(objective.layout)))
 
 
 def _advice_for_few_rows(objective: Objective, call: Affine) -> str:
     """Proper priors; of the spread too, where the columns fit every row exactly and those do not hold it."""
     spread = Spread(objective, call, every=True)
     if interpolating(objective) is not call or spread.is_held:
-        return objective.prior_advice
+        return prior_advice(objective.layout)
     return spread.advice()
 
 

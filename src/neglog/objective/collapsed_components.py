@@ -9,6 +9,7 @@ from neglog.distributions.observed import latent
 from neglog.errors import UnboundedLikelihoodError
 from neglog.objective.interpolation import Spread
 from neglog.objective.objective import Objective
+from neglog.objective.shrinkage import prior_terms
 from neglog.objective.spread import priors_along
 from neglog.predictors import RESPONSE
 
@@ -29,7 +30,7 @@ def check_collapsed_components(objective: Objective, theta: Tensor) -> None:
     Raises:
         UnboundedLikelihoodError: naming the first of these rows.
     """
-    if objective.data.y.dim() != 1 or not objective.law.is_mixture:
+    if objective.data.y.dim() != 1 or not objective.structure.law.is_mixture:
         return
     at = objective.at(theta)
     response = latent(at.sites[RESPONSE]["fn"])
@@ -68,14 +69,14 @@ def _is_followed(design: Tensor, y: Tensor) -> bool:
 
 def falls(objective: Objective, theta: Tensor, component: int, rows: Tensor) -> bool:
     """Whether the rows gain more from a spread of a component that goes to 0 than priors take."""
-    if objective.priorless:
+    if objective.layout.is_flat:
         return True
     leaf = theta.detach().requires_grad_()
     with torch.enable_grad():
         sigmas = latent(objective.few.at(leaf).sites[RESPONSE]["fn"]).sigmas
         log_sigma = sigmas.reshape(-1, sigmas.shape[-1])[:, component].log().mean()
     priors = priors_along(
-        log_sigma, leaf, lambda at: objective.prior_terms(at, curved=False)[0], COMPONENT_LOG_FALLS
+        log_sigma, leaf, lambda at: prior_terms(objective, at, curved=False)[0], COMPONENT_LOG_FALLS
     )
     if priors is None:
         return False

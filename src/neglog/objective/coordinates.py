@@ -23,10 +23,10 @@ from neglog.objective.accumulator import Sums
 from neglog.objective.basis import ALL_ROWS, placed, sample_of
 from neglog.objective.blocks import Block, joined, linear_blocks
 from neglog.objective.collapsed_components import check_collapsed_components
-from neglog.objective.objective import BLOCK_ROWS, Objective, kinked_sites
+from neglog.objective.objective import BLOCK_ROWS, Objective
 from neglog.objective.pyro_model import Literal
 from neglog.objective.shrinkage import UNTRACED, Shrinkage
-from neglog.objective.spread import followed
+from neglog.objective.spread import check_bounded, followed
 
 MIN_SAMPLED_ROWS = 50_000
 """Above this many rows a solver starts on a part of them."""
@@ -112,7 +112,7 @@ class Coordinates:
         if self.rows < MIN_SAMPLED_ROWS or not self.cut or self.solved or not self.objective.separable:
             return None
         index = sample_of(self.rows, min(self.rows // 10, BLOCK_ROWS))
-        _ = self.objective.graph  # once for the sample too
+        _ = self.objective.backends.graph  # once for the sample too
         few = self.objective.take(index)
         pairs = zip(self.objective.data.parts().values(), few.data.parts().values(), strict=True)
         taken = {placed(whole): part for whole, part in pairs}
@@ -121,18 +121,18 @@ class Coordinates:
 
     def _likelihood(self, order: int) -> RowLikelihood:
         """The likelihood of the rows; a few evaluations confirm an optimum that is known."""
-        return self.objective.likelihood(derivatives=order > VALUE, once=self.solved)
+        return self.objective.backends.likelihood(derivatives=order > VALUE, once=self.solved)
 
     @cached_property
     def _places(self) -> Tensor:
         """The places in theta of what enters the likelihood of the rows by itself, beside the predictors."""
-        return places_of(self.objective.beside)
+        return places_of(self.objective.structure.beside)
 
     @cached_property
     def _apart(self) -> bool:
         """Whether beside the predictors there are constants alone: no prior that counts, no coefficient."""
         own = {place for block in self.blocks for place in block.places.tolist()}
-        return self.objective.priorless and own.isdisjoint(self._places.tolist())
+        return self.objective.layout.is_flat and own.isdisjoint(self._places.tolist())
 
     @cached_property
     def _shrinkage(self) -> Shrinkage:
@@ -144,7 +144,7 @@ class Coordinates:
             z if self._apart else self.theta(z)
         )  # constants, which are all that is read, are the same in z
         sums = Sums(self.blocks, self._places, self.size, z, rough, self._apart)
-        if not self.objective.priorless:
+        if not self.objective.layout.is_flat:
             prior = self._shrinkage(theta, curved=order == CURVATURES)
             sums.add_prior(prior.value, prior.slope, prior.bend)
         for rows, part in self.parts:
@@ -164,11 +164,11 @@ class Coordinates:
         """Refuse a point from which the loss falls without end; the reason for a fall that may be long.
 
         Raises:
-            UnboundedLikelihoodError: see `Objective.check_bounded` and `check_collapsed_components`.
+            UnboundedLikelihoodError: see `neglog.objective.spread.check_bounded` and `check_collapsed_components`.
         """
         theta = self.theta(z)
-        for rows, part in self.parts if self.objective.exacting else ():
-            part.check_bounded(theta, joined(self.etas(z, rows)))
+        for rows, part in self.parts if self.objective.structure.may_collapse else ():
+            check_bounded(part, theta, joined(self.etas(z, rows)))
         objective = self.objective
         check_collapsed_components(objective, theta)
         if objective.data.y.dim() == 1 or not (self.cut and self.blocks) or len(self.parts) > 1:
@@ -208,7 +208,7 @@ class Coordinates:
     @property
     def kinked(self) -> bool:
         """Whether the loss has corners at all."""
-        return self.kinked_predictor is not None or bool(kinked_sites(self.objective))
+        return self.kinked_predictor is not None or bool(self.objective.structure.kinked_sites)
 
     @property
     def polyhedral(self) -> bool:
@@ -220,7 +220,7 @@ class Coordinates:
     @cached_property
     def kinked_predictor(self) -> str | None:
         """The predictor that the response's corner is at; '' if at none; None if there is no corner."""
-        at = self.objective.corner
+        at = self.objective.structure.corner
         if at is None:
             return None
         is_straight = bool(torch.as_tensor(at.steepness).any())  # 0 marks a corner elsewhere than at 0

@@ -12,7 +12,6 @@ from neglog.handlers import Model
 from neglog.kinks import Corner, corner, cornered, signed, smoothed
 from neglog.objective.blocks import joined
 from neglog.objective.coordinates import Coordinates
-from neglog.objective.objective import kinked_sites
 from neglog.predictors import RESPONSE
 
 
@@ -33,7 +32,7 @@ class Cornered(Coordinates):
 
         Beyond the bounds such a loss is flat, far from any optimum.
         """
-        at = self.objective.corner
+        at = self.objective.structure.corner
         return at is None or not at.is_truncated
 
     def _changed(self, handler: Callable[[Model], Model]) -> Coordinates:
@@ -56,7 +55,7 @@ class Cornered(Coordinates):
     def _kinks(self) -> dict[str, Tensor]:
         """Which entries of the sites with corners have one, the observation first."""
         sites = self.objective.at(self.objective.initial).sites
-        names = ([RESPONSE] if self.kinked_predictor else []) + list(kinked_sites(self.objective))
+        names = ([RESPONSE] if self.kinked_predictor else []) + list(self.objective.structure.kinked_sites)
         return {name: cornered(sites[name]["fn"], sites[name]["value"]) for name in names}
 
     def _corners(self, z: Tensor) -> dict[str, tuple[Tensor, Corner]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from neglog.likelihood.sites import Site
+from neglog.likelihood.sites import Site, prior_advice
 from neglog.objective.objective import Objective
 from neglog.objective.spread import log_spread_of
 from neglog.predictors import RESPONSE
@@ -48,8 +48,8 @@ def interpolating(objective: Objective) -> Affine | None:
 
 def _is_followed(objective: Objective) -> bool:
     """Whether a density at the response can be as high as one likes."""
-    continuous = objective.exacting or objective.data.y.dim() == 2
-    if not continuous or objective.law.is_bounded:
+    continuous = objective.structure.may_collapse or objective.data.y.dim() == 2
+    if not continuous or objective.structure.law.is_bounded:
         return False
     response = objective.structure.response
     return response.is_y and response.is_complete
@@ -222,7 +222,7 @@ class Spread:
         priors = {name: self._advised(name) for name in self.objective.sites}
         given = {name: prior for name, prior in priors.items() if prior}
         if not any(name in self.sites for name in given):
-            return self.objective.prior_advice
+            return prior_advice(self.objective.layout)
         written = ", ".join(f"{name!r}: {prior}" for name, prior in given.items())
         return (
             "use `map_estimate` with priors under which the spread does not go to 0: "
@@ -248,7 +248,7 @@ class Spread:
         """The prior to advise for a site; empty where its own does."""
         site = self.objective.sites[name]
         support = base_support(site.fn.support)
-        if self.objective.law.is_mixture and support is constraints.simplex:
+        if self.objective.structure.law.is_mixture and support is constraints.simplex:
             return f"dist.Dirichlet(2 * torch.ones({site.size + 1}))"
         if name not in self.sites:
             return ""

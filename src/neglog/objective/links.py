@@ -82,7 +82,7 @@ class Links:
     def is_scale(self, name: str) -> bool:
         """Whether a site is the scale of a real response, or those of its components."""
         site = self.objective.sites[name]
-        larger = self.objective.params(self.theta)[name] * math.exp(LINK_STEP)
+        larger = self.objective.layout.params(self.theta)[name] * math.exp(LINK_STEP)
         is_positive = not is_real(site.fn.support) and bool(site.fn.support.check(larger).all())
         if not (self.is_real and is_positive):
             return False

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from neglog.handlers import Weighted
 from neglog.likelihood.replay import Replay, agree, replayed
+from neglog.likelihood.sites import Site
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
-from neglog.objective.objective import Objective, Site
+from neglog.objective.objective import Objective
 from neglog.objective.quadratic import quadratic_priors
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run

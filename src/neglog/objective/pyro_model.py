@@ -40,14 +40,14 @@ class Literal:
     def values(self, z: Tensor) -> dict[str, Tensor]:
         """The values of the sites of `model` at `z` `(K,)`."""
         objective = self.coordinates.objective
-        values = objective.params(self.coordinates.theta(z))
+        values = objective.layout.params(self.coordinates.theta(z))
         for name, place in self._places():
             values[name] = z[place].reshape(objective.sites[name].shape)
         return values
 
     def z(self, values: Mapping[str, Tensor]) -> Tensor:
         """The inverse of `values`."""
-        z = self.coordinates.objective.theta(values)
+        z = self.coordinates.objective.layout.theta(values)
         for name, place in self._places():
             z[place] = values[name].reshape(-1).to(z)
         return z

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from neglog.graphs.staged import BOTH, staged
 from neglog.likelihood.hierarchy import slopes
 from neglog.likelihood.replay import agree, replayed
 from neglog.objective.normals import normal_priors
-from neglog.objective.objective import Objective
+from neglog.objective.objective import Objective, rows_of_second_derivatives
 from neglog.tracing import Run, run
 
 UNTRACED = 12
@@ -51,7 +51,7 @@ class Shrinkage:
         self.rest = bool(others)
         self.constant = 0.0  # that of sites which the user conditioned
         if not others:
-            whole = objective.prior_terms(objective.initial, curved=False)[0]
+            whole = prior_terms(objective, objective.initial, curved=False)[0]
             self.constant = whole - self(objective.initial).value
 
     def __call__(self, theta: Tensor, curved: bool = True) -> Prior:
@@ -119,7 +119,7 @@ class Shrinkage:
         size = len(places)
         with pyro.validation_enabled(False), torch.enable_grad():
             leaf = theta.detach().requires_grad_()
-            value = torch.as_tensor(self.objective.few.prior_of(leaf, self.normals.sites))
+            value = torch.as_tensor(prior_of(self.objective.few, leaf, self.normals.sites))
             none = torch.zeros_like(theta)
             if not value.requires_grad:
                 return value, none, theta.new_zeros(size, size), none
@@ -137,3 +137,31 @@ def _derivatives(scalar: Tensor, leaf: Tensor) -> Tensor:
         return torch.zeros_like(leaf)
     (found,) = torch.autograd.grad(scalar, leaf, retain_graph=True, allow_unused=True, materialize_grads=True)
     return found.detach()
+
+
+def prior_of(objective: Objective, theta: Tensor, without: Collection[str] = ()) -> Tensor | float:
+    """Minus the log prior but of the sites named; 0 where torch refuses a parameter, as in the rows."""
+    try:
+        return -objective.at(theta).prior(without)
+    except ValueError as error:
+        if "to satisfy the constraint" not in str(error):
+            raise
+        return 0.0
+
+
+@torch.enable_grad()
+def prior_terms(objective: Objective, theta: Tensor, curved: bool = True) -> tuple[float, Tensor, Tensor]:
+    """Minus the log prior, its gradient `(K,)` and its Hessian `(K, K)`; 0 where there is no density.
+
+    The Hessian costs K backward passes; it is 0 unless `curved`.
+    """
+    none = torch.zeros_like(theta)
+    if objective.layout.is_flat:
+        return 0.0, none, torch.outer(none, none)
+    leaf = theta.detach().requires_grad_()
+    prior = prior_of(objective.scant, leaf)
+    if not isinstance(prior, Tensor) or not prior.requires_grad:
+        return float(prior), none, torch.outer(none, none)
+    (slope,) = torch.autograd.grad(prior, leaf, create_graph=curved)
+    bends = rows_of_second_derivatives(slope, leaf) if curved else torch.outer(none, none)
+    return float(prior.detach()), slope.detach(), bends

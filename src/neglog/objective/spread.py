@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,10 @@ from neglog.distributions.observed import latent
 from neglog.distributions.parameters import in_dtype
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.errors import UnboundedLikelihoodError
+from neglog.likelihood.structure import may_collapse
+from neglog.objective.objective import Objective
+from neglog.objective.shrinkage import prior_terms
+from neglog.predictors import RESPONSE
 
 ROUNDINGS = 64
 """A spread of no more than this, in units of the relative rounding of y, is that of rounding."""
@@ -31,19 +35,15 @@ FOLLOWED = 1e-4
 """A spread of a row below this share of the largest one shows that the mean follows the row."""
 OTHER_LEVERAGE = 1e-2
 """The leverage of other rows, of 1, at a row that the mean follows."""
+FAR_ROUNDINGS = 1e6
+"""A spread above this, in units of the rounding of `y`, is far from it."""
 NAMED = 5
 """The largest number of followed rows that a message names."""
 
 
-def may_be_exact(response: Any) -> bool:
-    """Whether the density of a response can be as high as one likes."""
-    response = latent(response)
-    return not (response.support.is_discrete or response.event_shape)
-
-
 def narrow_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
     """Where the spread of the response is at most `times` the rounding of `y`, `(N,)` or `(S, N)`."""
-    if not may_be_exact(response):
+    if not may_collapse(response):
         return torch.zeros((), dtype=torch.bool)
     response = latent(response)  # a spread that bounds hold up may still go to 0
     try:
@@ -81,7 +81,7 @@ def exact_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
 
 def _tall_rows(response: Any, y: Tensor, times: float) -> Tensor:
     """Where a truncated density is higher than one over `times` the rounding of `y`."""
-    if not (family_of(response).truncates and may_be_exact(response)):
+    if not (family_of(response).truncates and may_collapse(response)):
         return torch.zeros((), dtype=torch.bool)
     return response.log_prob(y) >= -torch.log(times * _rounding(latent(response), y))
 
@@ -105,18 +105,55 @@ def _rounding(response: Any, y: Tensor) -> Tensor:
     return torch.finfo(y.dtype).eps * ROUNDINGS * torch.where(size > 0, size, NO_SIZE)
 
 
-def check_spread(
-    response: Any,
-    data: Data,
-    name: str,
-    times: float = 1.0,
-    is_held: Callable[[], bool] = lambda: False,
-    scale_site: Callable[[], str | None] = lambda: None,
+def check_bounded(
+    objective: Objective, theta: Tensor, etas: Mapping[str, Tensor] | None = None, times: float = 1.0
 ) -> None:
-    """Refuse a distribution of the observations, of a model of this name, that follows some rows exactly.
+    """Refuse a place where the spread has shrunk to `times` the rounding of the data.
 
-    The message depends on `is_held`, whether priors keep the spread from falling for ever, and on
-    `scale_site`, the site that is the scale of all rows, if there is one.
+    A density of a real `y` that follows some rows exactly can be made as high as one likes there; all
+    that stops a solver is that residuals are rounded at 1e-16 of `y`.
+
+    Raises:
+        UnboundedLikelihoodError: naming the first such row.
+    """
+    if objective.structure.may_collapse:
+        for _, part in objective.parts if etas is None else ((None, objective),):
+            check_spread(objective, theta, part.response(theta, etas), part.data, times)
+
+
+def end_of(objective: Objective, theta: Tensor, loss: float | None = None) -> tuple[float, float]:
+    """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`.
+
+    Of very many rows, whose `loss` is known, a sample says whether there is anything to check.
+    """
+    if loss is not None and len(objective.parts) > 1 and _is_spread(objective.sample, theta):
+        prior = prior_terms(objective, theta)[0]
+        return loss - prior, prior
+    nll, prior = 0.0, 0.0
+    with torch.no_grad():
+        for rows, part in objective.parts:
+            at = part.at(theta)
+            check_spread(objective, theta, at.sites[RESPONSE]["fn"], part.data)
+            nll -= float(at.log_prob(RESPONSE).sum())
+            prior = prior if rows.start else -float(at.prior())
+    return nll, prior
+
+
+def _is_spread(few: Objective, theta: Tensor) -> bool:
+    """Whether the rows of a sample are all far from being followed exactly."""
+    return not bool(narrow_rows(few.response(theta), few.data.y, FAR_ROUNDINGS).any())
+
+
+def scale_site(objective: Objective) -> str | None:
+    """The site that is the scale of all rows, if there is one."""
+    try:
+        return objective.structure.response.scale if objective.calls else None
+    except (RuntimeError, ValueError, IndexError, TypeError):  # a model that does not run off its optimum
+        return None
+
+
+def check_spread(objective: Objective, theta: Tensor, response: Any, data: Data, times: float = 1.0) -> None:
+    """Refuse a distribution of some rows, at `theta`, that follows some of them exactly.
 
     Raises:
         UnboundedLikelihoodError: naming the first of them.
@@ -129,16 +166,16 @@ def check_spread(
     which = "every row" if count == len(exact) else f"{count} of {len(exact)} rows"
     end = (
         "spread goes to 0 and the likelihood has no maximum"
-        if not is_held()
+        if not is_spread_held(objective, theta)
         else (
             "spread falls until the prior of its logarithm stops it: the mode of the posterior has a "
             "spread below the rounding of `y`, which float64 cannot resolve"
         )
     )
-    scale = scale_site()
+    scale = scale_site(objective)
     known = f", or a known scale: pyro.condition(model, {{{scale!r}: torch.tensor(1.0)}})" if scale else ""
     raise UnboundedLikelihoodError(
-        f"`{name}` fits {which} exactly (row {data.row(row)}: y = {float(y[row]):g}), so its "
+        f"`{objective.name}` fits {which} exactly (row {data.row(row)}: y = {float(y[row]):g}), so its "
         f"{end}. Use fewer columns or more rows{known}."
     )
 
@@ -199,6 +236,21 @@ def is_held(log_spread: Tensor, leaf: Tensor, prior: Callable[[Tensor], float], 
     near, middle, far = priors
     first, second = middle - near, far - middle
     return second > (1 + CURVED) * max(first, 0.0) + CURVED or second > gain * (LOG_FALLS[2] - LOG_FALLS[1])
+
+
+def is_spread_held(objective: Objective, theta: Tensor) -> bool:
+    """Whether priors keep the spread of the response, small at `theta`, from going to 0."""
+    if objective.layout.is_flat:
+        return False
+    leaf = theta.detach().requires_grad_()
+    with torch.enable_grad():
+        log_spread = log_spread_of(objective.few.at(leaf).sites[RESPONSE]["fn"])
+    return is_held(
+        log_spread,
+        leaf,
+        lambda at: prior_terms(objective, at, curved=False)[0],
+        float(objective.data.count),
+    )
 
 
 def followed(response: Any, data: Data, design: Tensor) -> str | None:

@@ -34,7 +34,7 @@ def depends_on_mode(coordinates: Coordinates) -> bool:
 def _differs(coordinates: Coordinates) -> bool:
     objective = coordinates.objective
     few = objective.few if objective.rows > MAX_PROBED_ROWS else objective
-    values = few.params(few.initial)
+    values = few.layout.params(few.initial)
     still = run(few.model, few.data, Run(values)).networks
     constants = {name: dict(at.constants) for name, at in still.items()}
     with seeded():
@@ -57,7 +57,7 @@ def constants_of(objective: Objective) -> dict[str, Constants]:
         return {}
     few = objective.few
     with torch.no_grad():
-        seen = run(few.model, few.data, Run(few.params(few.initial))).networks
+        seen = run(few.model, few.data, Run(few.layout.params(few.initial))).networks
     return {name: dict(at.constants) for name, at in seen.items()}
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from torch import Tensor
+
+from neglog.likelihood.structure import ModelStructure
 
 ORDINARY = 10.0 * math.log(10.0)
 """The largest logarithm of the size of `y`, either way, at which initial values of order one are kept."""
@@ -39,6 +41,13 @@ def initial_in_units(
         least = min(losses)
         theta = moved[losses.index(least)]
     return theta
+
+
+def places_of_units(structure: ModelStructure, given: Collection[str]) -> list[slice]:
+    """The places of the sites that are no weights and have no initial values of their own or `given`."""
+    without = {f"{call.name}.weight" for call in structure.calls} | set(given)
+    sites = (site for name, site in structure.sites.items() if name not in without)
+    return [site.place for site in sites if not (site.started or site.begun)]
 
 
 def log_size(y: Tensor) -> float:

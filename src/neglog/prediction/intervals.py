@@ -170,7 +170,7 @@ def _wald(fit: Fit, data: Data, level: float, matrix: Tensor) -> dict[str, Tenso
     if data.rows == 0:
         return dict.fromkeys(("estimate", "std_error", "lower", "upper"), matrix.new_empty(0))
     rows = _Rows(fit, data)
-    theta = fit.objective.theta(fit.params)
+    theta = fit.objective.layout.theta(fit.params)
     reach = float(torch.special.ndtri(torch.tensor(0.5 + level / 2, dtype=torch.float64)))
     with torch.no_grad():
         mean = rows.mean(theta)
@@ -205,7 +205,7 @@ class _Rows:
 
     def at(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Run:
         # An observed response is not drawn; its value does not change its distribution.
-        values = {**self.objective.params(theta), RESPONSE: self.data.y}
+        values = {**self.objective.layout.params(theta), RESPONSE: self.data.y}
         return run(self.model, self.data, Run(values, etas=etas), response=False)
 
     def response(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Any:

@@ -177,7 +177,7 @@ def parameter_draws(
     root = scale[:, None] * vectors * values.clamp(min=0).sqrt()
     engine = torch.quasirandom.SobolEngine(len(matrix), scramble=True, seed=seed)
     points = engine.draw(count, dtype=torch.float64).clamp(2.0**-32, 1 - 2.0**-32)
-    theta = fit.objective.theta(fit.params) + torch.special.ndtri(points).to(root) @ root.T
+    theta = fit.objective.layout.theta(fit.params) + torch.special.ndtri(points).to(root) @ root.T
     return {
         name: site.transform(theta[:, site.place].reshape(count, *site.unconstrained))
         for name, site in fit.objective.sites.items()

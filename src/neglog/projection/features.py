@@ -124,7 +124,7 @@ class Features:
         theta = objective.initial.index_copy(0, self.places, weights)
         etas = {call.name: call.constant(data.rows).detach() for call in network.calls}
         with pyro.validation_enabled(False):
-            ran = run(objective.model, data, Run(objective.params(theta), etas=etas))
+            ran = run(objective.model, data, Run(objective.layout.params(theta), etas=etas))
         by_name = {call.name: call.design for call in ran.affines}
         return [by_name[call.name] for call in network.calls]
 

@@ -83,7 +83,7 @@ def headed(objective: Objective) -> Headed:
             heads or the density too.
     """
     few = objective.few
-    values = {n: v.detach().requires_grad_() for n, v in objective.params(objective.initial).items()}
+    values = {n: v.detach().requires_grad_() for n, v in objective.layout.params(objective.initial).items()}
     calls = _last_predictors(objective, values)
     etas = {call.name: call.constant(few.rows).detach() for call in calls}
     ran = run(few.weighted, few.data, Run(values, etas=etas))
@@ -106,7 +106,7 @@ def headed(objective: Objective) -> Headed:
 def _all_heads(objective: Objective, calls: Sequence[Affine]) -> tuple[Head, ...]:
     """The outputs of linear predictors; none if predictors share a name, or all coefficients are fixed."""
     names = [call.name for call in objective.calls]
-    if len(set(names)) < len(names) or not all(map(objective.has_own, calls)):
+    if len(set(names)) < len(names) or not all(map(objective.structure.has_own, calls)):
         return ()
     heads = tuple(head for call in calls for head in _heads(objective, call))
     return heads if any(len(head.places) for head in heads) else ()

@@ -62,7 +62,7 @@ def nestable(objective: Objective, network: Headed) -> tuple[Headed, GraphRows]:
     Raises:
         ModelError: the rows' log-likelihood has no graph (`neglog.likelihood.graph`).
     """
-    fixed = {name: value.detach() for name, value in objective.params(objective.initial).items()}
+    fixed = {name: value.detach() for name, value in objective.layout.params(objective.initial).items()}
     cut = Cut(objective.model, objective.data, network.calls, network.constants, fixed)
     found = graph_of(cut, objective.as_read)
     if not isinstance(found, GraphRows):

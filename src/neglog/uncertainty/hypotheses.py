@@ -170,7 +170,7 @@ def score_test(
     name = _predictor(fit, coordinates, predictor)
     columns, names = _columns(added, coordinates.objective.data)
     objective = Objective(fit.model, _widened(coordinates.objective, name, columns, names))
-    theta = objective.theta(_embedded(fit, objective, name))
+    theta = objective.layout.theta(_embedded(fit, objective, name))
     df = objective.size - coordinates.objective.size
     if df <= 0:
         raise ModelError(f"`{objective.name}` takes no columns for {name!r}.")
@@ -206,7 +206,7 @@ def vuong_test(first: Fit, second: Fit, *, correction: Correction | None = None)
     rows, names = [], []
     for fit in (first, second):
         assert fit.objective is not None
-        theta = fit.objective.theta(fit.params)
+        theta = fit.objective.layout.theta(fit.params)
         with torch.no_grad():
             rows.append(fit.objective.log_likelihood(theta))
         names.append(f"`{fit.objective.name}`")
@@ -249,7 +249,7 @@ def check_alike(first: Fit, second: Fit) -> None:
 def _probabilities(fit: Fit) -> Tensor:
     """Whether a fit gives a row a probability instead of a density."""
     assert fit.objective is not None
-    return probabilities(fit.objective.response(fit.objective.theta(fit.params)), fit.objective.data.y)
+    return probabilities(fit.objective.response(fit.objective.layout.theta(fit.params)), fit.objective.data.y)
 
 
 def _chi_squared(test: str, hypothesis: str, statistic: float, df: int) -> HypothesisTest:

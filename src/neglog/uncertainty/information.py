@@ -21,7 +21,7 @@ from neglog.objective.basis import ALL_ROWS
 from neglog.objective.blocks import Block, joined
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.corners import Cornered
-from neglog.objective.objective import Objective, kinked_sites
+from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
 from neglog.solvers.solution import largest_of, scaled_eigen
 from neglog.tracing import Run, run
@@ -66,7 +66,7 @@ def optimum(fit: Fit) -> tuple[Coordinates, Tensor]:
             f"there are no standard errors without an optimum: {fit.status}{_flat_directions(fit)}."
         )
     _check_smooth(objective)
-    return fit.coordinates, fit.coordinates.z(objective.theta(fit.params))
+    return fit.coordinates, fit.coordinates.z(objective.layout.theta(fit.params))
 
 
 def _flat_directions(fit: Fit) -> str:
@@ -74,9 +74,9 @@ def _flat_directions(fit: Fit) -> str:
     coordinates, objective = fit.coordinates, fit.objective
     assert coordinates is not None
     assert objective is not None
-    if coordinates.kinked or kinked_sites(objective) or objective.size > MAX_NEWTON_PARAMETERS:
+    if coordinates.kinked or objective.structure.kinked_sites or objective.size > MAX_NEWTON_PARAMETERS:
         return ""
-    z = coordinates.z(objective.theta(fit.params))
+    z = coordinates.z(objective.layout.theta(fit.params))
     try:
         inverse_root(coordinates, information(coordinates, z))
     except ModelError as error:
@@ -96,7 +96,7 @@ def data_and_objective(fit: Fit) -> tuple[Data, Objective]:
 
 
 def _check_smooth(objective: Objective) -> None:
-    if kinked_sites(objective):
+    if objective.structure.kinked_sites:
         raise ModelError(
             "a prior with corners (lasso) has no curvature where it matters, so no standard errors."
         )
@@ -132,8 +132,8 @@ def _heads(fit: Fit) -> tuple[Coordinates, Tensor]:
     data, objective = data_and_objective(fit)
     given = Objective(pyro.condition(objective.model, _trunk(objective, fit)), data)
     _check_smooth(given)
-    coordinates = rescaled(given, given.theta(fit.params))
-    z = coordinates.z(given.theta(fit.params))
+    coordinates = rescaled(given, given.layout.theta(fit.params))
+    z = coordinates.z(given.layout.theta(fit.params))
     away = _distance(coordinates, z)
     if not away < MAX_HEAD_DISTANCE:
         raise ModelError(
@@ -229,7 +229,7 @@ def cut_run(coordinates: Coordinates, z: Tensor) -> tuple[Run, Tensor, dict[Bloc
     """A run of the model without weights, cut at its predictors; theta and the predictors as leaves."""
     objective, theta = coordinates.objective, coordinates.theta(z).requires_grad_()
     etas = {block: eta.requires_grad_() for block, eta in _etas(coordinates, z).items()}
-    ran = run(objective.model, objective.data, Run(objective.params(theta), etas=joined(etas)))
+    ran = run(objective.model, objective.data, Run(objective.layout.params(theta), etas=joined(etas)))
     return ran, theta, etas
 
 
@@ -320,7 +320,7 @@ def _kinked_information(coordinates: Coordinates, z: Tensor) -> Tensor:
         raise ModelError(
             "the loss has corners that are not in a linear predictor, so there are no standard errors."
         )
-    at = coordinates.objective.corner
+    at = coordinates.objective.structure.corner
     if at is not None and at.is_bounded:
         kind = "truncated" if at.is_truncated else "censored"
         raise ModelError(f"a {kind} response with corners has no expected information here; bootstrap it.")

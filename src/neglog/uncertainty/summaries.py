@@ -108,7 +108,7 @@ def summary(
 
 def _with_errors(fit: Fit, table: pd.DataFrame, matrix: pd.DataFrame, level: float) -> pd.DataFrame:
     objective = around(fit)[0].objective
-    theta = objective.theta(fit.params)
+    theta = objective.layout.theta(fit.params)
     estimate, variance = flat_values(objective, theta), torch.tensor(matrix.to_numpy()).diagonal()
     error, reach = variance.sqrt(), float(normal_quantile(0.5 + level / 2))
     low, high = flat_range(objective)
