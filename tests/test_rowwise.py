@@ -265,7 +265,9 @@ def test_the_shelf_holds_so_many_graphs(monkeypatch):
     monkeypatch.setattr(module, "MAX_KEPT_GRAPHS", 2)
     x, y = sample()
     for df in (3.0, 4.0, 5.0):
-        assert isinstance(Objective(partial(models.student_t, df=df), prepare(x, y)).graph, GraphRows)
+        assert isinstance(
+            Objective(partial(models.student_t, df=df), prepare(x, y)).backends.graph, GraphRows
+        )
     assert len(module._SHELF.graphs) == 2
 
 

@@ -164,7 +164,7 @@ class Coordinates:
         """Refuse a point from which the loss falls without end; the reason for a fall that may be long.
 
         Raises:
-            UnboundedLikelihoodError: see `neglog.objective.spread.check_bounded` and `check_collapsed_components`.
+            UnboundedLikelihoodError: see `check_bounded` and `check_collapsed_components`.
         """
         theta = self.theta(z)
         for rows, part in self.parts if self.objective.structure.may_collapse else ():
