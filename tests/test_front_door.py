@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 from neglog import (
+    bootstrap,
+    covariance,
     datasets,
     interval,
     log_likelihood,
@@ -17,12 +21,14 @@ from neglog import (
     posterior,
     posterior_predictive,
     predict,
+    priors_for,
     quantile,
     scores,
     summary,
 )
 from neglog.errors import DataError, ModelError
 from neglog.formula import learn
+from neglog.predictors import rows
 
 DATA = __file__.replace("test_front_door.py", "data")
 ENGEL = datasets.load("engel").assign(
@@ -157,3 +163,162 @@ def test_new_tables_that_cannot_be_read_are_named():
         scores(mle("gaussian", ENGEL[["income"]], ENGEL["times"].astype(float)), ENGEL[["income"]])
     with pytest.raises(ModelError, match=r"no model `gausian`.*`gaussian`"):
         mle("gausian", FORMULA, ENGEL)
+
+
+REFERENCE = {
+    # statsmodels 0.14 with patsy's formulas, of the rows that are complete; GLMs to a change of 1e-14.
+    "products": (
+        "gaussian",
+        "Ozone ~ Wind * Temp + `Solar.R` + C(Month)",
+        [-238.68674517682314, 13.677296421470535, 3.898605858991898, 0.06093861681840443],
+        -481.2399603764778,
+    ),
+    "B-splines": (
+        "gaussian",
+        "Ozone ~ bs(Temp, df=5) + Wind",
+        [47.58532798791676, 9.146500695156353, -8.830341250254257, 28.22922876885096],
+        -510.81916691850245,
+    ),
+    "sums": (
+        "gaussian",
+        "breaks ~ C(wool, contr.sum) * C(tension, contr.sum)",
+        [28.148148148148145, 2.888888888888888, -6.481481481481474, 8.240740740740735],
+        -202.63493386161585,
+    ),
+    "offset": (
+        "poisson",
+        "breaks ~ wool * tension + offset(log(t))",
+        [2.262668485588602, -0.2238122240238471, 0.686770503994542, 0.021567468737246253],
+        -453.8889626569495,
+    ),
+    "weights": (
+        "poisson",
+        "breaks ~ wool + tension",
+        [3.202540644686987, -0.199299297044647, 0.4368521636487447, 0.14076022187585716],
+        -571.648168913096,
+    ),
+    "classes": (
+        "bernoulli",
+        "low ~ age + lwt + C(race) + smoke",
+        [0.33245157195696806, -0.022478279874642917, -0.012525664016438485, 1.2316713730715179],
+        -107.2886172670368,
+    ),
+    "exposure": (
+        "poisson",
+        "Claims ~ C(District) + Group + Age + offset(log(Holders))",
+        [-1.8514130444235946, 0.025868190910989176, 0.03852392710388265, 0.2342053279772675],
+        -184.37077699924265,
+    ),
+}
+TABLES = {
+    name: pd.read_csv(f"{DATA}/{name}.csv") for name in ("airquality", "warpbreaks", "birthwt", "insurance")
+}
+TABLES["warpbreaks"]["t"] = 1.0 + np.arange(54) % 4
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_real_data_through_formulas_as_statsmodels_has_them(name):
+    model, formula, coefficients, log_likelihood_of_all = REFERENCE[name]
+    response = formula.split()[0]
+    table = next(table for table in TABLES.values() if response in table)
+    weights = {"weights": "t"} if name == "weights" else {}
+    fit = mle(model, formula, table, drop_missing=True, **weights)
+    estimates = summary(fit)["estimate"]
+    assert np.allclose(estimates.iloc[:4], coefficients, rtol=1e-8, atol=1e-8)
+    assert abs(-fit.nll - log_likelihood_of_all) < 1e-8
+
+
+def test_a_cluster_covariance_takes_the_groups_of_the_fit():
+    """Standard errors of statsmodels; its factor counts no parameters but the linear ones."""
+    air = TABLES["airquality"]
+    fit = mle("gaussian", REFERENCE["products"][1], air, groups="Month", drop_missing=True)
+    given = air.dropna(subset=["Ozone", "Solar.R"])["Month"]
+    again = mle("gaussian", REFERENCE["products"][1], air, drop_missing=True)
+    errors = np.sqrt(np.diag(covariance(fit, "cluster")))
+    assert np.array_equal(errors, np.sqrt(np.diag(covariance(again, "cluster", groups=given))))
+    found = dict(zip([term for _, term in covariance(fit, "cluster").index], errors, strict=True))
+    assert abs(found["Intercept"] / 22.393454558287605 - 1) < 1e-8
+    assert abs(found["Wind:Temp"] / 0.027623748197288484 - 1) < 1e-8
+    assert (predict(fit, air.dropna()[:3], uncertainty=True, cov_type="cluster").variance > 0).all()
+    with pytest.raises(DataError, match="needs `groups`"):
+        covariance(again, "cluster")
+
+
+@pytest.mark.parametrize("model", ["gaussian", "laplace", "student_t", "huber", "heteroscedastic"])
+def test_an_offset_of_a_real_response_is_taken_from_it(model):
+    table = ENGEL.assign(known=100 * np.sin(np.arange(235)))
+    fit = mle(model, "food_expenditure ~ income + offset(known)", table)
+    without = mle(model, "I(food_expenditure - known) ~ income", table)
+    assert abs(fit.nll - without.nll) < 1e-9
+    assert all(torch.allclose(fit.params[name], without.params[name], rtol=1e-10) for name in fit.params)
+    new = table[:4]
+    gap = predict(fit, new).mean - predict(without, new).mean - torch.tensor(new["known"].to_numpy())
+    assert float(gap.abs().max()) < 1e-9
+    same(fit, mle(model, "food_expenditure ~ income", table, offset="known"))
+    same(fit, mle(model, "food_expenditure ~ income", table, offset=table["known"].to_numpy()))
+    arrays = mle(model, table[["income"]], table["food_expenditure"], offset=table["known"])
+    assert arrays.nll == fit.nll
+
+
+@pytest.mark.parametrize("model", ["poisson", "negative_binomial"])
+def test_the_offset_of_a_log_rate_is_the_logarithm_of_an_exposure(model):
+    table = TABLES["warpbreaks"].assign(offset=lambda each: np.log(each["t"]))
+    fit = mle(model, "breaks ~ wool + offset(offset)", table)
+    exposed = mle(model, "breaks ~ wool", table, exposure="t")
+    assert abs(fit.nll - exposed.nll) < 1e-10
+    assert all(torch.allclose(fit.params[name], exposed.params[name], rtol=1e-10) for name in fit.params)
+    pd.testing.assert_frame_equal(summary(fit), summary(exposed), rtol=1e-8)
+    pd.testing.assert_frame_equal(interval(fit, table[:3]), interval(exposed, table[:3]), rtol=1e-9)
+    one, other = (bootstrap(each, draws=20, seed=1).covariance() for each in (fit, exposed))
+    pd.testing.assert_frame_equal(one, other, rtol=1e-8)
+    x = table[["t"]].assign(wool=1.0 * (table["wool"] == "B"))
+    priors = priors_for(model, x, table["breaks"], offset=table["offset"])
+    units = priors_for(model, x, table["breaks"], exposure=table["t"])
+    for name, prior in units.items():
+        if hasattr(prior, "loc"):
+            assert torch.allclose(priors[name].loc, prior.loc)
+            assert torch.allclose(priors[name].scale, prior.scale)
+
+
+def test_new_rows_need_the_offset_that_the_fit_had():
+    table = TABLES["warpbreaks"]
+    fit = mle("poisson", "breaks ~ wool", table, offset=np.log(table["t"]))
+    with pytest.raises(DataError, match="fitted with `offset`"):
+        predict(fit, table)
+    zeros = predict(fit, table, offset=np.zeros(54)).mean
+    assert torch.allclose(
+        predict(fit, table, offset=np.log(table["t"])).mean, zeros * torch.tensor(table["t"].to_numpy())
+    )
+    with pytest.raises(DataError, match="no column `t`"):
+        predict(mle("poisson", "breaks ~ wool + offset(log(t))", table), table.drop(columns="t"))
+
+
+@pytest.mark.parametrize(
+    ("formula", "keywords", "error", "facts"),
+    [
+        ("breaks ~ wool:offset(t)", {}, DataError, "offset must be a term of its own"),
+        ("offset(breaks) ~ wool", {}, DataError, "offset must be a term of its own"),
+        ("breaks ~ log(offset(t))", {}, DataError, "offset must be a term of its own"),
+        ("breaks ~ offset(wool)", {}, DataError, "the offset `wool` needs numbers.*'A'"),
+        (
+            {"log_mean": "breaks ~ wool", "dispersion": "~ offset(t)"},
+            {},
+            DataError,
+            "belongs to the location",
+        ),
+        ("breaks ~ wool + offset(t)", {"offset": "t"}, ModelError, "join them into one"),
+    ],
+)
+def test_offsets_out_of_place_are_refused(formula, keywords, error, facts):
+    with pytest.raises(error, match=facts):
+        mle("negative_binomial", formula, TABLES["warpbreaks"], **keywords)
+
+
+def test_a_model_without_a_linear_predictor_takes_no_offset():
+    def constant(x, y=None):
+        level = pyro.sample("level", dist.Normal(0.0, 5.0))
+        with rows(x):
+            return pyro.sample("y", dist.Normal(level, 1.0), obs=y)
+
+    with pytest.raises(ModelError, match="no linear predictor"):
+        mle(constant, np.zeros((4, 1)), np.arange(4.0), offset=np.arange(4.0))

@@ -684,7 +684,7 @@ def test_a_hash_needs_a_level(table: pd.DataFrame, levels: str) -> None:
 def test_a_long_sum_is_read_in_linear_time() -> None:
     names = [f"x{i}" for i in range(1000)]
     with at_once():
-        _, right = read_formula(f"y ~ {' + '.join(names)}", ["y", *names])
+        _, right, _ = read_formula(f"y ~ {' + '.join(names)}", ["y", *names])
     assert right[1:] == tuple(((name, "lookup"),) for name in names)
 
 

@@ -86,8 +86,15 @@ class Watched(dict[str, Tensor]):
 
 @effectful(type="affine")
 @public
-def affine(x: Tensor, weight: Tensor, bias: Tensor, outputs: Sequence[Any] | None = None) -> Tensor:
-    """`x @ weight + bias`, as an effect: a handler may replace it, and supply the predictor's values.
+def affine(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    outputs: Sequence[Any] | None = None,
+    offset: Tensor | None = None,
+) -> Tensor:
+    """`x @ weight + bias`, and an `offset` `(N,)` if there is one, as an effect: a handler may replace it,
+    and supply the predictor's values.
 
     Shapes: `x` is `(N, P)`; `weight` is `(P,)`, or `(*S, 1, P)` under a vectorising plate of shape `S`;
     the value is `(N,)`, or `(*S, N)`. With `outputs`, D names or numbers, `weight` is `(D, P)` or
@@ -98,15 +105,27 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor, outputs: Sequence[Any] | Non
         _check_design(f"`{key}`", value)
     weight = weight.to(x.dtype)
     try:
-        if outputs is not None:
-            matrix = weight if weight.dim() == 2 else weight.squeeze(-3)
-            return x @ matrix.transpose(-1, -2) + bias
-        if weight.dim() == 1:
-            return x @ weight + bias
-        return (x @ weight.transpose(-1, -2)).squeeze(-1) + bias
+        value = _affine(x, weight, bias, outputs)
+        return value if offset is None else value + by_output(offset, outputs)
     except (RuntimeError, IndexError) as error:
-        shapes = ", ".join(str(tuple(each.shape)) for each in (x, weight, bias))
-        raise DataError(f"`x`, `weight` and `bias` have incompatible shapes: {shapes}.") from error
+        parts = [each for each in (x, weight, bias, offset) if each is not None]
+        shapes = ", ".join(str(tuple(each.shape)) for each in parts)
+        names = "`x`, `weight` and `bias`" if offset is None else "`x`, `weight`, `bias` and `offset`"
+        raise DataError(f"{names} have incompatible shapes: {shapes}.") from error
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor, outputs: Sequence[Any] | None) -> Tensor:
+    if outputs is not None:
+        matrix = weight if weight.dim() == 2 else weight.squeeze(-3)
+        return x @ matrix.transpose(-1, -2) + bias
+    if weight.dim() == 1:
+        return x @ weight + bias
+    return (x @ weight.transpose(-1, -2)).squeeze(-1) + bias
+
+
+def by_output(offset: Tensor, outputs: Sequence[Any] | None) -> Tensor:
+    """An offset `(N,)`, or `(N, D)` with the same for each of D outputs."""
+    return offset if outputs is None else offset[:, None].expand(-1, len(outputs))
 
 
 @public

@@ -21,7 +21,6 @@ REMEDIES = {
     "quantile": "Quantiles are those of neglog.quantile(fit, x, q).",
     "alpha": "A penalty is a prior of the model: map_estimate(neglog.with_priors(model, ...), x, y).",
     "penalty": "A penalty is a prior of the model: map_estimate(neglog.with_priors(model, ...), x, y).",
-    "offset": "The offset of a log rate is the logarithm of `exposure`.",
 }
 """Keywords of other libraries -> the corresponding call of neglog."""
 
@@ -41,7 +40,8 @@ def roles_of(model: Model, keywords: Mapping[str, Any], caller: Callable[..., An
     if keywords:
         known = model_keywords(model)
         if known is not None:
-            check_keywords(caller, keywords, known | bounds, f"`{model_name(model)}`")
+            own = frozenset().union(*(getattr(layer, "row_keywords", ()) for layer in every))
+            check_keywords(caller, keywords, known | bounds | own, f"`{model_name(model)}`")
     check_bound_keywords(every, bounds)
     return Roles(bounds, supports)
 

@@ -25,7 +25,7 @@ from neglog.handlers import Model, is_parameter, is_real
 from neglog.isolation import failed, isolated, user_code
 from neglog.layers import current_names, design_names, layers, replaced
 from neglog.modes import Constants, Mode, Network
-from neglog.predictors import RESPONSE, Designs, Watched, affine, design_keys, read_size
+from neglog.predictors import RESPONSE, Designs, Watched, affine, by_output, design_keys, read_size
 from neglog.wellformed import check_conditions, check_sites
 
 
@@ -50,14 +50,15 @@ class Affine:
     weight: Tensor
     bias: Tensor
     outputs: Sequence[Any] | None = None
+    offset: Tensor | None = None
 
     @property
     def value(self) -> Tensor:
         """The predictor, `(N,)` or `(N, D)`."""
-        return affine(self.design, self.weight, self.bias, self.outputs)
+        return affine(self.design, self.weight, self.bias, self.outputs, self.offset)
 
     def constant(self, rows: int) -> Tensor:
-        """The predictor, for a number of rows, where all weights are 0."""
+        """The predictor, for a number of rows, where all weights are 0, without its offset."""
         return self.bias.to(self.design.dtype).expand(rows, *self.bias.shape)
 
     def column_names(self, data: Data) -> list[str]:
@@ -78,6 +79,12 @@ class Affine:
         responses = data.responses
         names = responses if self.outputs == range(len(responses)) else self.outputs
         return tuple(f"{self.name}[{name}]" for name in names)
+
+    @property
+    def null(self) -> Tensor:
+        """The predictor where all weights are 0."""
+        level = self.constant(len(self.design))
+        return level if self.offset is None else level + by_output(self.offset, self.outputs)
 
 
 @dataclass(frozen=True)
@@ -141,12 +148,13 @@ class Run(Messenger):
 
     def _pyro_affine(self, msg: dict[str, Any]) -> None:
         call = Affine(msg["name"], *msg["args"])
+        call.offset = msg["kwargs"].get("offset", call.offset)
         self.affines.append(call)
         if msg["name"] in self.etas:
             msg["value"] = self.etas[msg["name"]]
             msg["done"] = True
         elif self.fill is not None and call.weight.dim() <= 2 and not bool(call.weight.any()):
-            msg["value"] = call.constant(len(call.design))  # where weights start, no design is read
+            msg["value"] = call.null  # where weights start, no design is read
             msg["done"] = True
 
     def _pyro_network(self, msg: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from neglog.likelihood.sites import Site
 from neglog.likelihood.structure import Response
 from neglog.objective.blocks import linear_blocks
 from neglog.objective.objective import Objective
+from neglog.offset import OFFSET_KEYWORD
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine
 
@@ -233,11 +234,12 @@ def _columns(layout: Layout, call: Affine, design: Tensor, chunk: Stack) -> Tens
     return torch.where(chunk.counted[..., None], columns, 0.0)
 
 
-def _offset(layout: Layout, call: Affine, design: Tensor) -> Tensor | float:
-    """The part of a predictor that conditioning has fixed."""
+def _offset(layout: Layout, call: Affine, design: Tensor, chunk: Stack) -> Tensor | float:
+    """The part of a predictor that is not free: its offset, and what conditioning has fixed."""
     bias, weight = layout.parts(call)
     still = call.bias.detach() if bias is None else 0.0
-    return still if weight is not None else still + design @ call.weight.detach().to(design.dtype)
+    still = still if weight is not None else still + design @ call.weight.detach().to(design.dtype)
+    return still if call.offset is None else still + chunk.keywords[OFFSET_KEYWORD]
 
 
 def likelihoods_of(
@@ -254,7 +256,7 @@ def in_theta(layout: Layout, chunk: Stack) -> Likelihoods:
     """The likelihoods as functions of theta `(S, K)` itself."""
     one, predictors = torch.ones(chunk.count, dtype=torch.float64), []
     for call, design in zip(layout.calls, _designs(layout, chunk), strict=True):
-        columns, offset = _columns(layout, call, design, chunk), _offset(layout, call, design)
+        columns, offset = _columns(layout, call, design, chunk), _offset(layout, call, design, chunk)
         predictors.append(Predictor(call.name, layout.places(call), Columns(columns), one, offset))
     return likelihoods_of(layout, chunk, predictors, site_places, layout.objective.size)
 

@@ -12,9 +12,11 @@ from torch import Tensor
 from neglog.data import Data, prepare_fit
 from neglog.errors import DataError
 from neglog.handlers import Model
+from neglog.inputs.given import Given, given
 from neglog.isolation import isolated
 from neglog.objective.links import Link, Links, Role
 from neglog.objective.objective import Objective
+from neglog.predictors import by_output
 from neglog.signatures import roles_of
 from neglog.tracing import Affine
 
@@ -24,7 +26,7 @@ PRIOR_SCALE = 2.5
 
 @isolated
 def priors_for(
-    model: Model, x: Any, y: Any, *, weights: Any = None, **keywords: Any
+    model: Model | str, x: Any, y: Any = None, *, data: Any = None, weights: Any = None, **keywords: Any
 ) -> dict[str, dist.Distribution]:
     """Weakly informative priors in the units of the data, for `with_priors`: site name -> distribution.
 
@@ -59,14 +61,22 @@ def priors_for(
     ... ].scale
     tensor([0.2500], dtype=torch.float64)
     """
-    data = prepare_fit(x, y, weights=weights, roles=roles_of(model, keywords, priors_for), **keywords)
+    inputs = given(priors_for, model, x, y, data=data, weights=weights, keywords=keywords)
+    return _priors(inputs)
+
+
+def _priors(inputs: Given) -> dict[str, dist.Distribution]:
+    model, keywords = inputs.model, inputs.keywords
+    roles = roles_of(model, keywords, priors_for)
+    data = prepare_fit(inputs.x, inputs.y, weights=inputs.weights, roles=roles, **keywords)
     objective = Objective(model, data)
     data = objective.data
-    links, (mean, spread) = Links(objective), _moments("y", data.y, data.weights)
+    links = Links(objective)
+    mean, spread = _moments("y", _without_offset(objective, links), data.weights)
     found: dict[str, dist.Distribution] = {}
     for call in objective.calls:
         link = links.of(call.name)
-        centre, unit = _average(link, data, mean, spread)
+        centre, unit = _average(link, data, mean, spread, call.offset)
         found |= _of_predictor(objective, call, link, centre, PRIOR_SCALE * unit)
     for name, site in objective.sites.items():
         if links.is_scale(name):
@@ -74,8 +84,19 @@ def priors_for(
     return {name: found[name] for name in objective.sites if name in found}
 
 
-def _average(link: Link, data: Data, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
-    """The prior mean of a predictor at the average row, from its link and y, and its unit."""
+def _without_offset(objective: Objective, links: Links) -> Tensor:
+    """The response, less the offset of its location."""
+    y = objective.data.y
+    for call in objective.calls:
+        if call.offset is not None and links.of(call.name).role is Role.LOCATION:
+            y = y - by_output(call.offset, call.outputs)
+    return y
+
+
+def _average(
+    link: Link, data: Data, mean: Tensor, spread: Tensor, offset: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The prior mean of a predictor without its offset, at the average row, and its unit."""
     one = mean.new_ones(())
     if link.role is Role.LOCATION:
         return mean, spread
@@ -83,9 +104,15 @@ def _average(link: Link, data: Data, mean: Tensor, spread: Tensor) -> tuple[Tens
         return link.power * spread.log(), one
     if link.role is Role.LOG_MEAN:
         exposure = data.keywords.get("exposure", torch.ones(data.rows))
-        weights = torch.ones(data.rows) if data.weights is None else data.weights
-        return (mean / ((weights * exposure).sum() / weights.sum())).log(), one
-    return mean.new_zeros(()), one
+        exposure = exposure if offset is None else exposure * offset.exp()
+        return (mean / _mean_of(exposure, data.weights)).log(), one
+    return mean.new_zeros(()) if offset is None else -_mean_of(offset, data.weights), one
+
+
+def _mean_of(values: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of the rows `(N,)`, by their weights."""
+    weights = torch.ones(len(values)) if weights is None else weights
+    return (weights * values).sum() / weights.sum()
 
 
 def _of_predictor(

@@ -21,6 +21,7 @@ from neglog.export.documents import fields, items, mapping, number, shortened, t
 from neglog.formula.tagged import to_json
 from neglog.handlers import Model, censored, flat, masked, truncated
 from neglog.layers import former_names, layers, replaced
+from neglog.offset import with_offset
 from neglog.tracing import model_name
 
 PARAMS = "Save its estimates alone: safetensors.torch.save_file(dict(fit.params), path)."
@@ -175,6 +176,8 @@ def _inside(model: Model, handler: Any) -> Model:
             return fixed
         case {"masked": {**rest}, **others} if not rest and not others:
             return masked(model)
+        case {"offset": {**rest}, **others} if not rest and not others:
+            return with_offset(model)
         case {"censored": limits, **rest} if not rest:
             return censored(model, **_limits("censored", limits))
         case {"truncated": limits, **rest} if not rest:

@@ -72,7 +72,7 @@ def null_line(objective: Objective, theta: Tensor, free: Collection[str]) -> Ten
         mean = next(call for call in few.affines(theta) if call.name == line.mean)
         bias, weight = mean.bias, mean.weight
         slope = replace(mean, bias=torch.zeros_like(bias))
-        rest = data.y - (slope.value if bool(weight.any()) else slope.constant(data.rows))
+        rest = data.y - (slope.value if bool(weight.any()) else slope.null)
         weights = torch.ones_like(rest) if data.weights is None else data.weights
         bias = weights @ rest / weights.sum() if line.bias in free else bias
         square = weights @ (rest - bias).square() / weights.sum()

@@ -118,8 +118,11 @@ def _is_null(
     objective: Objective, line: QuantileLine, params: dict[str, Tensor], free: Collection[str]
 ) -> bool:
     """Whether no column counts, and the bias and perhaps the scale, without priors, are all that is free."""
-    if len(objective.calls) != 1 or objective.calls[0].outputs is not None:
+    if len(objective.calls) != 1:
         return False
-    weight = params.get(line.weight, objective.calls[0].weight)
+    (call,) = objective.calls
+    if call.outputs is not None or call.offset is not None:
+        return False
+    weight = params.get(line.weight, call.weight)
     is_free = line.bias in free and set(free) <= {line.bias, line.scale}
     return is_free and not bool(weight.any()) and all(objective.sites[name].masked for name in free)

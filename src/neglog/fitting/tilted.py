@@ -221,7 +221,7 @@ def null_tilted(objective: Objective, theta: Tensor, free: Collection[str]) -> T
     bias = f"{response.location}.bias"
     few = objective.sample
     (call,) = few.affines(theta)
-    if set(free) != {bias, response.scale} or bool(call.weight.any()):
+    if set(free) != {bias, response.scale} or bool(call.weight.any()) or call.offset is not None:
         return None
     one = theta.new_ones(1)
     rows = _rows_of(few, Basis(theta.new_empty((few.rows, 0)), True, theta.new_ones((1, 1))), one)

@@ -12,10 +12,17 @@ from neglog.formula.sides import INTERCEPT, Side, variables
 
 
 def check_agreement(
-    formula: str, also: Sequence[str], response: Side, main: Side, shared: Side, others: Mapping[str, Side]
+    formula: str,
+    also: Sequence[str],
+    response: Side,
+    main: Side,
+    shared: Side,
+    others: Mapping[str, Side],
+    offset: Side | None = None,
 ) -> None:
     """Raise DataError unless the sides are those of the formulas, learned from one table."""
-    left, right = read_formula(formula, _names((response, main)))
+    left, right, offsets = read_formula(formula, _names((response, main)))
+    _require(offsets == (() if offset is None else offset.terms), "formula", "differs from `offset`", formula)
     _require(left == response.terms, "formula", "does not have the terms of `response`", formula)
     _require(right == main.terms, "formula", "does not have the terms of `main`", formula)
     names = {name for name in _names((main, *others.values())) if name not in response.variables}
@@ -30,7 +37,7 @@ def check_agreement(
         _require(
             shared.terms == (INTERCEPT, *main.terms), "shared", "is not `main` with an intercept", formula
         )
-    _check_one_table((response, main, shared, *others.values()))
+    _check_one_table((response, main, shared, *others.values(), *([] if offset is None else [offset])))
 
 
 def _check_one_table(sides: Iterable[Side]) -> None:

@@ -29,7 +29,8 @@ class Design:
     """A formula and its companions, learned: the map from a table to the designs of a model.
 
     `main` describes the location. `others` are the predictors with a formula of their own; those without
-    take `shared`, which is `main` with an intercept.
+    take `shared`, which is `main` with an intercept. `offset` has the terms of the location whose coefficient
+    is 1: ``offset(log(t))``.
     """
 
     formula: str
@@ -38,6 +39,7 @@ class Design:
     main: Side
     shared: Side
     others: Mapping[str, Side]
+    offset: Side | None = None
 
     def y(self, table: pd.DataFrame) -> pd.Series | pd.DataFrame:
         """The response: a series, or a frame if the formula has several (``y1 + y2 ~ x``).
@@ -47,6 +49,19 @@ class Design:
         """
         frame = self.response.design(table)
         return frame.iloc[:, 0] if frame.shape[1] == 1 else frame
+
+    def offsets(self, table: pd.DataFrame) -> pd.Series | None:
+        """The sum of the offsets of each row; None of a formula without any.
+
+        Raises:
+            DataError: as `Side.design`.
+        """
+        return None if self.offset is None else self.offset.design(table).sum(axis="columns")
+
+    @property
+    def inputs(self) -> tuple[Side, ...]:
+        """All sides but the response."""
+        return (self.main, *self.others.values(), *([] if self.offset is None else [self.offset]))
 
     def x(
         self, table: pd.DataFrame, predictors: Sequence[str], positive: Sequence[str] = ()
@@ -109,9 +124,8 @@ class Design:
         Raises:
             DataError: as `complete_rows`.
         """
-        sides = [self.main, *self.others.values()]
-        names = [name for side in sides for name in side.variables]
-        texts = {name for side in sides for name in side.texts}
+        names = [name for side in self.inputs for name in side.variables]
+        texts = {name for side in self.inputs for name in side.texts}
         return complete_rows(without_dates(table, names, texts), names, drop_missing=drop_missing)
 
     def to_json(self) -> dict[str, Any]:
@@ -127,6 +141,7 @@ class Design:
             "main": self.main.to_json(),
             "shared": None if self.shared is self.main else self.shared.to_json(),
             "others": {name: side.to_json() for name, side in self.others.items()},
+            **({} if self.offset is None else {"offset": self.offset.to_json()}),
         }
 
     @classmethod
@@ -137,7 +152,8 @@ class Design:
             DataError: it is damaged, or holds an expression that does what a formula may not do.
         """
         try:
-            check_fields(saved, {"formula", "also", "response", "main", "shared", "others"})
+            offset = {"offset"} & set(saved)  # of a formula with one
+            check_fields(saved, {"formula", "also", "response", "main", "shared", "others", *offset})
             main = Side.from_json(saved["main"])
             design = cls(
                 formula=checked_names([saved["formula"]], "formula")[0],
@@ -146,6 +162,7 @@ class Design:
                 main=main,
                 shared=main if saved["shared"] is None else Side.from_json(saved["shared"]),
                 others={name: Side.from_json(side) for name, side in saved["others"].items()},
+                offset=Side.from_json(saved["offset"]) if offset else None,
             )
             check_agreement(**{each.name: getattr(design, each.name) for each in dataclasses.fields(design)})
             return design
@@ -217,28 +234,29 @@ def learn(
     _check_arguments(formula, table, also, keep)
     also = tuple(also)
     names = [str(name) for name in table.columns if name not in (*keep, *apart)]
-    left, right = read_formula(formula, names)
-    response = variables(left)
-    if not response:
-        raise DataError(f"the formula `{formula}` has no response. Write it as `y ~ x`, with y a column.")
+    left, right, offsets = read_formula(formula, names)
+    response = _response_columns(formula, left)
     companions = read_companions(also, [name for name in names if name not in response])
-    inputs = [name for terms in (right, *companions.values()) for name in variables(terms)]
+    inputs = [name for terms in (right, *companions.values(), offsets) for name in variables(terms)]
     used = [*response, *inputs, *keep]
     require_columns(table, used)
-    texts = _categories_of_dates(table, [left, right, *companions.values()])
+    texts = _categories_of_dates(table, [left, right, *companions.values(), offsets])
     rows, dropped = complete_rows(without_dates(table, used, texts), used, drop_missing=drop_missing)
     _require_numbers(rows, left)
+    _require_numbers_of_offsets(rows, offsets)
     _check_kept(table, rows, keep)
     main = learn_side(right, rows)
-    design = Design(
-        formula=formula,
-        also=also,
-        response=learn_side(left, rows),
-        main=main,
-        shared=main if main.intercept else learn_side((INTERCEPT, *right), rows),
-        others={name: learn_side(terms, rows) for name, terms in companions.items()},
-    )
-    return Learned(design, rows, dropped)
+    shared = main if main.intercept else learn_side((INTERCEPT, *right), rows)
+    others = {name: learn_side(terms, rows) for name, terms in companions.items()}
+    offset = learn_side(offsets, rows) if offsets else None
+    return Learned(Design(formula, also, learn_side(left, rows), main, shared, others, offset), rows, dropped)
+
+
+def _response_columns(formula: str, left: Terms) -> tuple[str, ...]:
+    found = variables(left)
+    if not found:
+        raise DataError(f"the formula `{formula}` has no response. Write it as `y ~ x`, with y a column.")
+    return found
 
 
 def _categories_of_dates(table: pd.DataFrame, sides: Iterable[Terms]) -> set[str]:
@@ -267,6 +285,12 @@ def _check_kept(table: pd.DataFrame, rows: pd.DataFrame, names: Iterable[str]) -
             raise DataError(f"column `{name}` needs numbers, and holds dates. Name another column.")
         if not is_number(rows[name]):
             raise DataError(f"column `{name}` needs numbers: {first_text(rows[name])}. Correct it.")
+
+
+def _require_numbers_of_offsets(table: pd.DataFrame, offsets: Terms) -> None:
+    for name in variables(offsets):
+        if not is_number(table[name]):
+            raise DataError(f"the offset `{name}` needs numbers: {first_text(table[name])}. Correct it.")
 
 
 def _require_numbers(table: pd.DataFrame, left: Terms) -> None:

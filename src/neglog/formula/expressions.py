@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from neglog.errors import DataError
 from neglog.formula.limits import shown
-from neglog.formula.signatures import STATES
+from neglog.formula.signatures import OFFSET_FUNCTION, STATES
 from neglog.formula.syntax import arguments, column_name, function_name, parse
 
 _LITERAL = re.compile(r"[0-9]{1,300}(\.[0-9]{0,300})?|\.[0-9]{1,300}")
@@ -54,6 +54,22 @@ def categorical_column(expression: str, method: str) -> str | None:
     if isinstance(tree, ast.Call) and function_name(tree) == "C" and isinstance(tree.args[0], ast.Name):
         return column_name(tree.args[0])
     return None
+
+
+def is_offset(expression: str, method: str) -> bool:
+    """Whether an expression is ``offset(...)``."""
+    tree = parse(expression) if method == "python" else None
+    return isinstance(tree, ast.Call) and function_name(tree) == OFFSET_FUNCTION
+
+
+def offset_argument(expression: str) -> tuple[str, str]:
+    """The expression inside ``offset(...)``, and how it is evaluated."""
+    tree = parse(expression)
+    assert isinstance(tree, ast.Call)
+    (inside,), _ = arguments(tree)
+    if isinstance(inside, ast.Name):
+        return column_name(inside), "lookup"
+    return ast.unparse(inside), "python"
 
 
 def functions_used(expression: str, method: str) -> set[str]:

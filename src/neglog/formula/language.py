@@ -19,9 +19,10 @@ from formulaic.parser.algos.tokenize import tokenize
 from formulaic.parser.types import Factor, Operator, OrderedSet, Term, Token
 
 from neglog.errors import DataError
-from neglog.formula.expressions import columns_used, functions_used
+from neglog.formula.expressions import columns_used, functions_used, is_offset, offset_argument
 from neglog.formula.limits import MAX_DEPTH, MAX_EXPANSION, MAX_FORMULA_LENGTH, shown
 from neglog.formula.saved import Terms, check_expansion
+from neglog.formula.signatures import OFFSET_FUNCTION
 from neglog.formula.syntax import parse
 
 _NUMBER = re.compile(r"[0-9.]+")
@@ -37,8 +38,8 @@ _PARSER_ERRORS = (
 )
 
 
-def read_formula(text: str, names: Sequence[str]) -> tuple[Terms, Terms]:
-    """The terms on the left and on the right of ``~``; ``.`` is all of `names` but those on the left.
+def read_formula(text: str, names: Sequence[str]) -> tuple[Terms, Terms, Terms]:
+    """The terms on the left and on the right of ``~``, and the offsets; ``.`` is all of `names` but the left.
 
     Raises:
         DataError: the formula cannot be read, is too large, or holds an expression that does what a formula
@@ -54,13 +55,33 @@ def read_formula(text: str, names: Sequence[str]) -> tuple[Terms, Terms]:
         raise DataError(
             f"the formula `{shown(text)}` needs one response, one ~ and no |. Write it as `y ~ x1 + x2`."
         )
-    left, right = (
-        tuple(tuple((factor.expr, factor.eval_method.value) for factor in term.factors) for term in side)
-        for side in (sides["lhs"], sides["rhs"])
-    )
+    left, right = (_terms(side) for side in (sides["lhs"], sides["rhs"]))
     check_expansion(map(len, (*left, *right)))
     _check_names(text, (*left, *right))
-    return left, right
+    return left, *_without_offsets(text, left, right)
+
+
+def _terms(side: SimpleFormula) -> Terms:
+    """The terms that formulaic has read."""
+    return tuple(tuple((factor.expr, factor.eval_method.value) for factor in term.factors) for term in side)
+
+
+def _without_offsets(text: str, left: Terms, right: Terms) -> tuple[Terms, Terms]:
+    """The terms on the right without the offsets, and the arguments of these."""
+    rest = tuple(term for term in right if not any(is_offset(*factor) for factor in term))
+    offsets = tuple(term for term in right if term not in rest)
+    _check_offsets(text, (*left, *rest), offsets)
+    return rest, tuple((offset_argument(term[0][0]),) for term in offsets)
+
+
+def _check_offsets(text: str, others: Terms, offsets: Terms) -> None:
+    """Refuse offsets that are no terms of the right side of their own."""
+    factors = {factor for term in others for factor in term}
+    inside = any(OFFSET_FUNCTION in functions_used(*factor) for factor in factors)
+    if inside or any(len(term) > 1 for term in offsets):
+        raise DataError(
+            f"in `{shown(text)}`, an offset must be a term of its own on the right: `y ~ x + offset(log(t))`."
+        )
 
 
 def read_companions(also: Iterable[str], names: Sequence[str]) -> dict[str, Terms]:
@@ -71,7 +92,13 @@ def read_companions(also: Iterable[str], names: Sequence[str]) -> dict[str, Term
     """
     found: dict[str, Terms] = {}
     for text in also:
-        left, right = read_formula(text, names)
+        left, right, offsets = read_formula(text, names)
+        if offsets:
+            raise DataError(
+                f"the formula `{shown(text)}` has an offset, which belongs to the location. Move it to the "
+                f"formula "
+                "of the response."
+            )
         if len(left) != 1 or len(left[0]) != 1 or left[0][0][1] != "lookup":
             raise DataError(f"the formula `{text}` must name one predictor before its ~: `log_variance ~ x`.")
         name = left[0][0][0]
@@ -98,7 +125,9 @@ def _parsed(text: str, names: Sequence[str]) -> Any:
 def _check_names(text: str, terms: Terms) -> None:
     factors = {factor for term in terms for factor in term}
     called = {name for factor in factors for name in functions_used(*factor)}
-    both = called.intersection(name for factor in factors for name in columns_used(*factor))
+    both = (called - {OFFSET_FUNCTION}).intersection(
+        name for factor in factors for name in columns_used(*factor)
+    )
     if both:
         raise DataError(
             f"in `{shown(text)}`, `{min(both)}` is both a column and a function. Rename the column."

@@ -32,6 +32,9 @@ class Signature:
 _CUBIC = Signature(
     constants=("df", "knots", "lower_bound", "upper_bound", "constraints"), named=("cyclic", "extrapolation")
 )
+OFFSET_FUNCTION = "offset"
+"""The function of a term whose coefficient is 1: ``offset(log(t))``."""
+
 _SPLINE = ("df", "knots", "degree", "include_intercept", "lower_bound", "upper_bound", "extrapolation")
 
 #: What formulaic 1.x offers by a bare name, but for `lag`, which looks at other rows, and `exp10`, which is
@@ -46,6 +49,7 @@ FUNCTIONS: Mapping[str, Signature] = {
     "C": Signature(constants=("contrasts",), named=("levels", "spans_intercept"), text=True),
     "hashed": Signature(constants=("levels", "contrasts"), named=("spans_intercept",), text=True),
     "I": Signature(text=True),
+    OFFSET_FUNCTION: Signature(),
     "Q": Signature(text=True),
 }
 

@@ -12,6 +12,7 @@ from neglog.data import ALL, Columns
 from neglog.errors import DataError
 from neglog.inputs.frames import as_table, is_table, of_pandas
 from neglog.intercepts import without_intercept
+from neglog.offset import OFFSET_KEYWORD
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,8 +54,7 @@ class Blueprint:
     def inputs(self) -> set[str]:
         """The columns of the table that the designs need."""
         assert self.design is not None
-        sides = [self.design.main, *self.design.others.values()]
-        return {name for side in sides for name in side.variables}
+        return {name for side in self.design.inputs for name in side.variables}
 
     def designs(self, table: pd.DataFrame) -> Any:
         """The designs of the complete rows of a table, as a fit takes them.
@@ -89,6 +89,9 @@ class Blueprint:
             role = found.get(name, self.roles.get(name))
             if isinstance(role, str):
                 found[name] = column_of(table, name, role)
+        offsets = self.design.offsets(rows)
+        if offsets is not None:
+            found.setdefault(OFFSET_KEYWORD, offsets)
         return _named(self.designs(rows)), found
 
     def response(self, table: Any) -> Any:

@@ -14,7 +14,8 @@ from neglog.inputs.blueprint import Blueprint, check_no_columns, column_of
 from neglog.inputs.formulas import is_formula, is_network, joint_formulas
 from neglog.inputs.frames import as_table, of_pandas
 from neglog.models.named import model_of
-from neglog.signatures import roles_of
+from neglog.offset import OFFSET_KEYWORD, with_offset
+from neglog.signatures import model_keywords, roles_of
 from neglog.tracing import positive_names, predictor_names
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from neglog.formula import Learned
 
 Result = TypeVar("Result")
+
+OF_EVERY_MODEL = ("weights", "groups")
+"""The row-wise arguments that are none of a model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +69,12 @@ def given(
         DataError: as `neglog.formula.learn`; an argument names a column without a table.
         ModelError: there is no such model, or no response.
     """
-    model, keywords = model_of(model), keywords or {}
+    keywords = keywords or {}
+    model = offset_model(model_of(model), keywords)
     drop_missing = flag("drop_missing", drop_missing)
     if is_formula(x):
-        table = _table(caller, y, data)
-        return _of_formula(caller, model, x, table, weights, groups, keywords, drop_missing)
+        by_row = {"weights": weights, "groups": groups, **keywords}
+        return _of_formula(caller, model, x, _table(caller, y, data), by_row, drop_missing)
     if data is not None or drop_missing:
         name = "drop_missing" if data is None else "data"
         raise ModelError(
@@ -85,6 +90,13 @@ def given(
     return Given(model, of_pandas(x), of_pandas(y), of_pandas(weights), keywords, of_pandas(groups))
 
 
+def offset_model(model: Model, keywords: Collection[str]) -> Model:
+    """The model, with a handler for an offset, where one is given that is no argument of its own."""
+    known = model_keywords(model)
+    is_own = known is None or OFFSET_KEYWORD in known
+    return model if OFFSET_KEYWORD not in keywords or is_own else with_offset(model)
+
+
 def _table(caller: Callable[..., Any], y: Any, data: Any) -> pd.DataFrame:
     if y is None and data is None:
         raise ModelError(f"a formula needs its table: {caller.__name__}(model, 'y ~ x', data).")
@@ -98,19 +110,15 @@ def _of_formula(
     model: Model,
     formulas: Any,
     table: pd.DataFrame,
-    weights: Any,
-    groups: Any,
-    keywords: Mapping[str, Any],
+    by_row: Mapping[str, Any],
     drop_missing: bool,
 ) -> Given:
-    roles = roles_of(model, keywords, caller)
-    rows = dict.fromkeys(keywords)
-    predictors = () if is_network(model) else predictor_names(model, **rows)  # type: ignore[arg-type]
-    positive = () if is_network(model) else positive_names(model, **rows)  # type: ignore[arg-type]
+    keywords = [name for name in by_row if name not in OF_EVERY_MODEL]
+    bounds = roles_of(model, dict.fromkeys(keywords), caller).bounds
+    predictors, positive = _names(model, keywords)
     formula, also = joint_formulas(formulas, model, predictors)
-    by_row = {"weights": weights, "groups": groups, **keywords}
     named = {name: value for name, value in by_row.items() if isinstance(value, str)}
-    finite = [column for name, column in named.items() if name not in roles.bounds and name != "groups"]
+    finite = [column for name, column in named.items() if name not in {*bounds, "groups"}]
     learned, places = _learned(formula, table, also, finite, named.values(), drop_missing)
     found = {
         name: _of_column(learned.table, table, places, name, named[name])
@@ -118,9 +126,29 @@ def _of_formula(
         else _taken(value, len(table), places)
         for name, value in by_row.items()
     }
+    model = _with_offsets(model, learned, found)
     blueprint = Blueprint(learned.design, predictors, positive, named, learned.dropped)
     x, y = blueprint.designs(learned.table), learned.design.y(learned.table)
     return Given(model, x, y, found.pop("weights"), found, found.pop("groups"), blueprint)
+
+
+def _names(model: Model, keywords: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The linear predictors of a model, and its constants that may have a design; none of a network."""
+    if is_network(model):
+        return (), ()
+    rows: dict[str, Any] = dict.fromkeys(keywords)
+    return predictor_names(model, **rows), positive_names(model, **rows)
+
+
+def _with_offsets(model: Model, learned: Learned, found: dict[str, Any]) -> Model:
+    """The model of a formula that may have offsets, which are put with the row-wise arguments."""
+    offsets = learned.design.offsets(learned.table)
+    if offsets is None:
+        return model
+    if OFFSET_KEYWORD in found:
+        raise ModelError("the formula has an offset, and `offset` is given too; join them into one.")
+    found[OFFSET_KEYWORD] = offsets
+    return offset_model(model, found)
 
 
 def _learned(

@@ -255,4 +255,6 @@ def _layer_key(layer: Any) -> Hashable | None:
         return words if are_plain and not layer.args else None
     if isinstance(layer, FunctionType):
         return layer
+    if hasattr(layer, "row_keywords"):  # an offset, of which a predictor that is handed in has its share
+        return (type(layer),)
     return (type(layer), layer.lower, layer.upper) if hasattr(layer, "row_bounds") else None

@@ -18,7 +18,7 @@ from neglog.magnitudes import check_small_columns
 from neglog.objective.basis import ALL_ROWS, FAIR, Basis, are_alike, is_large, placed, spread_of, triangle_of
 from neglog.objective.interpolation import Spread, interpolating
 from neglog.objective.objective import Objective
-from neglog.predictors import RESPONSE
+from neglog.predictors import RESPONSE, by_output
 from neglog.tracing import Affine
 
 Known = dict[Hashable, tuple[Tensor, Basis]]
@@ -346,13 +346,13 @@ def _masked(count: int, bias: Site | None, weight: Site | None) -> Tensor:
 
 
 def _offset(call: Affine, bias: Site | None, weight: Site | None) -> Tensor | float:
-    """The part of the predictor that conditioning has fixed, in the predictor's shape, or 0."""
+    """The part of the predictor that is not free, its offset and what conditioning has fixed, or 0."""
     if bias is not None and weight is not None:
-        return 0.0
+        return 0.0 if call.offset is None else by_output(call.offset, call.outputs)
     still_bias = call.bias.detach() if bias is None else torch.zeros_like(call.bias)
     still_weight = call.weight.detach() if weight is None else torch.zeros_like(call.weight)
-    still = Affine(call.name, call.design, still_weight, still_bias, call.outputs)
-    return (still.value if bool(still_weight.any()) else still.constant(len(call.design))).detach()
+    still = replace(call, weight=still_weight, bias=still_bias)
+    return (still.value if bool(still_weight.any()) else still.null).detach()
 
 
 def _prior_curvature(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:

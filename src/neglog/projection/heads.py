@@ -106,7 +106,8 @@ def headed(objective: Objective) -> Headed:
 def _all_heads(objective: Objective, calls: Sequence[Affine]) -> tuple[Head, ...]:
     """The outputs of linear predictors; none if predictors share a name, or all coefficients are fixed."""
     names = [call.name for call in objective.calls]
-    if len(set(names)) < len(names) or not all(map(objective.structure.has_own, calls)):
+    has_offset = any(call.offset is not None for call in calls)
+    if len(set(names)) < len(names) or has_offset or not all(map(objective.structure.has_own, calls)):
         return ()
     heads = tuple(head for call in calls for head in _heads(objective, call))
     return heads if any(len(head.places) for head in heads) else ()

@@ -17,7 +17,7 @@ from neglog.arguments import choice
 from neglog.conversion import as_labels, check_unmasked
 from neglog.data import Data
 from neglog.errors import DataError, ModelError
-from neglog.fitting.fit import Fit
+from neglog.fitting.fit import Fit, check_fit
 from neglog.isolation import isolated
 from neglog.labels import jacobian, labels_of
 from neglog.objective.blocks import Block
@@ -99,8 +99,8 @@ def covariance(
     Args:
         fit: a fit of `mle`; of `map_estimate` for ``"observed"``. Of a network it need not have converged, if
             its heads are at their optimum given the features.
-        groups: for ``"cluster"`` (or ``"bootstrap"``), the group of each row, `(N,)`; for ``"cluster"`` also
-            a data frame or a list of several groupings.
+        groups: for ``"cluster"`` (or ``"bootstrap"``), the group of each row, `(N,)`, by default those of the
+            fit; for ``"cluster"`` also a data frame or a list of several groupings.
         bandwidth: ``"hall-sheather"`` or ``"bofinger"``, for ``"iid"`` and ``"kernel"``.
         draws, seed: for ``"bootstrap"``.
 
@@ -126,7 +126,7 @@ def covariance(
     >>> float(covariance(fit).iloc[0, 0]) - fit.params["sigma"].item() ** 2 / 4 < 1e-12
     True
     """
-    _check_request(cov_type, groups)
+    groups = _requested_groups(fit, cov_type, groups)
     choice("bandwidth", bandwidth, BANDWIDTHS)
     if cov_type == "bootstrap":
         if is_network(fit):
@@ -157,13 +157,26 @@ def theta_covariance(fit: Fit, cov_type: CovType = "observed", groups: Any = Non
     Raises:
         ModelError, DataError: as `covariance`.
     """
-    _check_request(cov_type, groups)
+    groups = _requested_groups(fit, cov_type, groups)
     coordinates, z = optimum(fit)
     if cov_type != "bootstrap":
         return unconstrained_covariance(coordinates, z, cov_type, groups)[0]
     slopes = jacobian(coordinates.objective, coordinates.theta(z))
     back = torch.linalg.pinv(slopes)
     return back @ torch.tensor(covariance(fit, cov_type, groups=groups).to_numpy()) @ back.T
+
+
+def _requested_groups(fit: Fit, cov_type: str, groups: Any) -> Any:
+    """The groups that a kind of covariance needs: by default those of the fit.
+
+    Raises:
+        ModelError: there is no such kind, or `fit` is no fit.
+        DataError: the kind needs groups and there are none, or it does not use those that are given.
+    """
+    if groups is None and cov_type == "cluster":
+        groups = check_fit(fit).groups
+    _check_request(cov_type, groups)
+    return groups
 
 
 def _check_request(cov_type: str, groups: Any) -> None:
@@ -173,7 +186,10 @@ def _check_request(cov_type: str, groups: Any) -> None:
             f"cov_type={cov_type!r} does not use `groups`; use cov_type='cluster', or leave `groups` out."
         )
     if groups is None and cov_type == "cluster":
-        raise DataError("cov_type='cluster' needs `groups`: the group of each row, one entry a row.")
+        raise DataError(
+            "cov_type='cluster' needs `groups`: the group of each row, one entry a row. Give them "
+            "here, or to the fit: mle(model, x, y, groups=...)."
+        )
 
 
 def _labelled(matrix: np.ndarray, index: pd.MultiIndex, cov_type: str) -> pd.DataFrame:

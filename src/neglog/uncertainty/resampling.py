@@ -164,7 +164,7 @@ def bootstrap(
             the Bayesian bootstrap, without empty classes; ``"parametric"`` keeps `x` and draws `y` from the
             fitted model.
         groups: the group of each row, `(N,)`, such as the patient of a visit: rows within a group may be
-            dependent.
+            dependent. By default those of the fit, except for ``"parametric"``.
         seed: the seed of the draws. The same seed gives the same draws.
         solver: one of `neglog.solvers` for the refits, which then run one by one; None for the default.
 
@@ -196,6 +196,8 @@ def bootstrap(
     if solver is not None:
         check_solver("solver", solver)
     numbers = None if groups is None else _group_numbers_of(groups, data, kind)
+    if groups is None and fit.groups is not None and kind != "parametric":
+        numbers = group_numbers(fit.groups, data)
     size = max(1, MAX_RESAMPLED_ENTRIES // data.rows)
     samples = (
         _parametric(fit, data, draws, size, seed)
