@@ -91,14 +91,14 @@ def test_the_optimum_is_that_of_the_linear_programme(kind, seed, rows, columns, 
 def test_most_rows_of_many_are_put_into_globs():
     x, y, weights = problem("normal", 0, 3000, 2)
     lines = Lines(x, True, np.eye(3), y, weights, 0.3)
-    sizes, take_all = [], preprocessing._by_all
+    sizes, take_all = [], preprocessing._by_interior_point
 
     def noted(part, *rest):
         sizes.append((part.rows, part.globs))
         return take_all(part, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preprocessing, "_by_all", noted)
+        patch.setattr(preprocessing, "_by_interior_point", noted)
         found = preprocessing.optimum(lines, 100, many=200)
     assert max(rows for rows, _ in sizes) < 1000
     assert sizes[-1][1] == 2
@@ -129,7 +129,7 @@ def test_two_walks_over_all_rows_find_and_certify_the_line(monkeypatch):
 def test_rows_that_stray_are_taken_back_from_the_sums(wide, monkeypatch):
     """Of a band that is too narrow, many rows are on the other side of the optimum."""
     x, y, weights = problem("weighted", 4, 30_000, 3)
-    lines, strayed, own = Lines(x, True, np.eye(4), y, weights, 0.5), [], preprocessing._strayed
+    lines, strayed, own = Lines(x, True, np.eye(4), y, weights, 0.5), [], preprocessing._misclassified
 
     def noted(*given):
         rows, loss = own(*given)
@@ -137,8 +137,8 @@ def test_rows_that_stray_are_taken_back_from_the_sums(wide, monkeypatch):
         return rows, loss
 
     expected = preprocessing.optimum(lines, 100, many=10**6)
-    monkeypatch.setattr(preprocessing, "_strayed", noted)
-    monkeypatch.setattr(preprocessing, "WIDE", wide)
+    monkeypatch.setattr(preprocessing, "_misclassified", noted)
+    monkeypatch.setattr(preprocessing, "FIRST_BAND", wide)
     found = preprocessing.optimum(lines, 100)
     assert max(strayed) > 0
     assert sorted(found.held) == sorted(expected.held)
@@ -154,7 +154,7 @@ def test_newton_steps_lead_next_to_the_optimum(tau):
     at = approached(lines, best + off, 0.1)
     left = np.sqrt(np.mean(lines.at(at.z - best) ** 2))
     assert left < 0.03 * np.sqrt(np.mean(lines.at(off) ** 2))
-    assert left < preprocessing.NARROW * at.moved  # so the rows within that are those that decide
+    assert left < preprocessing.SECOND_BAND * at.moved  # so the rows within that are those that decide
     np.testing.assert_allclose(at.residuals, y - lines.at(at.z), rtol=0, atol=1e-12)
 
 

@@ -184,16 +184,22 @@ def _beside_the_mean(objective: Objective, runaway: Recession) -> str:
     )
 
 
+def _predictor_change(objective: Objective, name: str, design: Tensor, direction: Tensor) -> Tensor:
+    """The change `(N,)` of a predictor along a direction `(K,)` in theta."""
+    change = design.new_zeros(len(design))
+    for part, columns in (("weight", design), ("bias", torch.ones_like(design[:, :1]))):
+        site = objective.sites.get(f"{name}.{part}")
+        if site is not None and columns.shape[1] == site.size:
+            change = change + columns @ direction[site.place]
+    return change
+
+
 def _moved_rows(objective: Objective, own: str, runaway: Recession) -> str:
     """The rows whose predictor `own` a direction moves, where they are few."""
     call = next((call for call in objective.calls if call.name == own), None)
     if call is None or runaway.unconstrained is None or call.weight.dim() != 1:
         return ""
-    moves = torch.zeros(len(call.design)).to(call.design)
-    for part, columns in (("weight", call.design), ("bias", torch.ones_like(call.design[:, :1]))):
-        site = objective.sites.get(f"{own}.{part}")
-        if site is not None and columns.shape[1] == site.size:
-            moves = moves + columns.detach() @ runaway.unconstrained[site.place]
+    moves = _predictor_change(objective, own, call.design.detach(), runaway.unconstrained)
     rows = (moves.abs() > MOVED * moves.abs().amax()).nonzero()[:, 0].tolist()
     if len(rows) > MAX_NAMED_ROWS:
         return ""

@@ -1,4 +1,4 @@
-"""Losses with kinks: follow the optimum of a softened loss, then land on the exact one and certify it."""
+"""Nonsmooth losses: follow the optimum of a smoothed loss, then solve for the exact one and certify it."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Kinked, Problem, Solution, largest_of, newton_direction
 from neglog.solvers.trust import TrustRegion
 
-NOISE = 1e-9
-"""A residual this small beside the largest is zero up to rounding."""
+ZERO_RESIDUAL_SHARE = 1e-9
+"""A residual of less than this share of the largest is zero up to rounding."""
 
-FEW_STEPS = 10
-"""Newton steps on a non-convex face after which the face is rejected."""
-MOST_STEPS = 60
-"""Evaluations of a smoothed, non-convex loss after which it is treated as one without an optimum."""
+MAX_CONVEX_STEPS = 50
+"""The largest number of Newton steps on a face of a convex loss."""
+MAX_NONCONVEX_STEPS = 10
+"""The same for a loss that is not convex."""
+MAX_SMOOTHED_EVALUATIONS = 60
+"""The largest number of evaluations of a smoothed loss that is not convex."""
 
 
 @public
 @dataclass(frozen=True)
 class Continuation(Settings):
-    """For absolute values: least absolute deviations, lasso, and what is made of them.
+    """For losses with absolute values: least absolute deviations, lasso, and combinations of them.
 
-    Each |r| is softened to sqrt(r² + softness²); Newton follows the optimum as the softness shrinks. The
-    residuals that go to zero with it are then held at zero exactly (a vertex of the linear programme, or an
-    exact zero of the lasso), the others keep their signs, and Newton solves for what is left. The result is
-    certified by its subgradient: every residual at zero has a multiplier in [-1, 1], every other one the
-    sign it was given, and with them the gradient is zero. A truncated density is not convex: there the
-    curvature must be positive too, and the optimum is a local one. Without that certificate `converged` is
-    False.
+    Each |r| is smoothed to sqrt(r² + softness²), and Newton's method follows the optimum as the softness
+    decreases. The residuals that vanish with it are then fixed at exactly zero (a vertex of the linear
+    programme, or an exact zero of the lasso), the others keep their signs, and Newton's method solves for the
+    remaining parameters. The result is certified by the subgradient condition: every residual at zero has a
+    multiplier in [-1, 1], every other one has the assumed sign, and with these the gradient is zero. A
+    truncated density is not convex: the curvature must be positive too, and the optimum is a local one.
+    Without this certificate `converged` is False.
 
     Args:
         tolerance: the decrement to stop at, in standard errors.
-        max_steps: Newton steps in all after which it gives up.
-    Source: the softened path follows Madsen & Nielsen (1993); the optimality conditions are those of
-    Koenker (2005), Quantile Regression, section 2.2.
+        max_steps: the largest number of Newton steps in all.
+    Source: Madsen & Nielsen (1993) for the path of smoothed problems; Koenker (2005), Quantile Regression,
+    section 2.2, for the optimality conditions.
     """
 
     tolerance: float = 1e-8
@@ -57,19 +59,19 @@ class Continuation(Settings):
             z, steps = found.z, steps + found.steps
             history.append(problem.value(z))
             if softness <= 1e-3:
-                landed = self._land(problem, z, softness, steps, tuple(history))
-                if landed is not None:
-                    return landed
+                certified = self._certified(problem, z, softness, steps, tuple(history))
+                if certified is not None:
+                    return certified
             if found.steps >= most and (not problem.convex or steps >= self.max_steps):
                 break
         status = f"no certified optimum after {steps} steps; the last softness was {softness:.0e}"
         return Solution(z, problem.value(z), False, status, steps, tuple(history))
 
     def _stages(self, problem: Kinked) -> Iterator[tuple[float, Problem, Newton | TrustRegion]]:
-        """Softnesses, the problems so softened, and what minimises each.
+        """Each softness, the problem smoothed by it, and the solver for that problem.
 
-        A loss that is not convex begins at the optimum of the convex one next to it, and takes steps of
-        limited length from there: long ones lead out of sight.
+        A loss that is not convex starts at the optimum of its convex approximation, with steps of limited
+        length: long ones could leave the region of the local optimum.
         """
         if not problem.convex:
             yield 0.1, problem.smoothed(0.1, bounded=False), Newton(tolerance=1e-6)
@@ -78,12 +80,12 @@ class Continuation(Settings):
             if problem.convex:
                 yield 10.0**-exponent, smooth, Newton(tolerance=1e-6, max_steps=self.max_steps)
             else:
-                yield 10.0**-exponent, smooth, TrustRegion(tolerance=1e-2, max_steps=MOST_STEPS)
+                yield 10.0**-exponent, smooth, TrustRegion(tolerance=1e-2, max_steps=MAX_SMOOTHED_EVALUATIONS)
 
-    def _land(
+    def _certified(
         self, problem: Kinked, z: Tensor, softness: float, steps: int, history: tuple[float, ...]
     ) -> Solution | None:
-        """The exact optimum next to `z`, if the residuals that vanish are told rightly; else None."""
+        """The certified optimum next to `z`; None if no guess of the vanishing residuals is right."""
         residuals = problem.residuals(z)
         signs = residuals / torch.sqrt(residuals**2 + softness**2)
         for clear in (1e-1, 1e-2, 1e-3):
@@ -92,22 +94,32 @@ class Continuation(Settings):
             point = vertex.solve(z, self.tolerance)
             if point is None:
                 continue
-            landed, flat, decrement, newton_steps = point
+            exact, flat, decrement, newton_steps = point
             if flat and not problem.convex:
                 continue
-            worst = vertex.violation(landed, signs)
+            worst = vertex.violation(exact, signs)
             if worst <= 1e-7:
                 where = f"{int(held.sum())} residuals exactly 0"
                 status = f"optimum: subgradient condition holds to {max(worst, decrement):.0e}, {where}"
                 status += "; it is not unique" if flat else ""
                 status += "" if problem.convex else "; a local optimum, as the loss is not convex"
-                value = problem.value(landed)
-                return Solution(landed, value, True, status, steps + newton_steps, (*history, value))
+                value = problem.value(exact)
+                return Solution(exact, value, True, status, steps + newton_steps, (*history, value))
         return None
 
 
+@dataclass(frozen=True, eq=False)
+class _Restricted:
+    """A value, with the gradient and the Hessian in the coordinates of a `basis` of the face."""
+
+    basis: Tensor
+    value: float
+    gradient: Tensor
+    hessian: Tensor
+
+
 class _Vertex:
-    """The problem with some residuals held at zero, and the signs of the others held as they are."""
+    """The problem on a face: some residuals are fixed at zero, and the others keep their signs."""
 
     def __init__(self, problem: Kinked, held: Tensor, signs: Tensor) -> None:
         self.problem, self.held, self.signs = problem, held, signs
@@ -118,36 +130,39 @@ class _Vertex:
 
     def solve(self, z: Tensor, tolerance: float) -> tuple[Tensor, bool, float, int] | None:
         """The optimum on the face, whether the face is flat there, the last decrement, and the steps."""
-        for step in range(50 if self.problem.convex else FEW_STEPS):
+        for step in range(MAX_CONVEX_STEPS if self.problem.convex else MAX_NONCONVEX_STEPS):
             z = self._onto_face(z)
-            if not self._is_on_face(z):
+            restricted = self._restricted(z)
+            if restricted is None:
                 return None
-            basis = _null_space(self._held_jacobian(z))
-            value, gradient = self.smooth.value_and_gradient(z)
-            if not (math.isfinite(value) and bool(torch.isfinite(gradient).all())):
-                return None
-            reduced = basis.T @ self.smooth.hessian(z) @ basis
-            if not bool(torch.isfinite(reduced).all()):
-                return None
-            direction, decrement, definite = newton_direction(reduced, basis.T @ gradient)
-            if decrement <= tolerance or (not definite and self._gradient_is_noise(gradient, basis)):
-                return (
-                    self._onto_face(z + basis @ direction) if definite else z,
-                    not definite,
-                    decrement,
-                    step,
-                )
-            below = self._descend(z, value, basis @ direction)
+            direction, decrement, definite = newton_direction(restricted.hessian, restricted.gradient)
+            step_along = restricted.basis @ direction
+            if decrement <= tolerance or (not definite and self._is_rounding(restricted.gradient)):
+                return self._onto_face(z + step_along) if definite else z, not definite, decrement, step
+            below = self._descend(z, restricted.value, step_along)
             if below is None:
                 return None
             z = below
         return None
 
-    def _gradient_is_noise(self, gradient: Tensor, basis: Tensor) -> bool:
-        return float((basis.T @ gradient).norm()) <= 1e-9 * self.problem.rows
+    def _restricted(self, z: Tensor) -> _Restricted | None:
+        """The problem along the face at `z`; None off the face, or where a derivative is not finite."""
+        if not self._is_on_face(z):
+            return None
+        value, gradient = self.smooth.value_and_gradient(z)
+        if not (math.isfinite(value) and bool(torch.isfinite(gradient).all())):
+            return None
+        basis = _null_space(self._held_jacobian(z))
+        hessian = basis.T @ self.smooth.hessian(z) @ basis
+        if not bool(torch.isfinite(hessian).all()):
+            return None
+        return _Restricted(basis, value, basis.T @ gradient, hessian)
+
+    def _is_rounding(self, gradient: Tensor) -> bool:
+        return float(gradient.norm()) <= 1e-9 * self.problem.rows
 
     def _onto_face(self, z: Tensor) -> Tensor:
-        """The nearest point where the held residuals are zero, twice over for the last digits."""
+        """The nearest point where the fixed residuals are zero; projected twice for the last digits."""
         for _ in range(2):
             rows = self._held_jacobian(z)
             if len(rows):
@@ -155,7 +170,7 @@ class _Vertex:
         return z
 
     def _is_on_face(self, z: Tensor) -> bool:
-        """Whether all held residuals are zero there; too many of them were held if they cannot be."""
+        """Whether all fixed residuals are zero; they cannot be if too many were fixed."""
         residuals = self.problem.residuals(z).abs()
         held = residuals[self.held]
         return not len(held) or bool(held.max() <= _noise(residuals))
@@ -169,7 +184,7 @@ class _Vertex:
         return None
 
     def violation(self, z: Tensor, guess: Tensor) -> float:
-        """How far the subgradient condition is from holding at `z`; 0 at an exact optimum."""
+        """The violation of the subgradient condition at `z`; 0 at an exact optimum."""
         residuals = self.problem.residuals(z)
         free = ~self.held
         noise = _noise(residuals)
@@ -183,7 +198,7 @@ class _Vertex:
         return largest_of(excess, float(gradient.norm()) / max(1.0, float(self.problem.rows)))
 
     def _multipliers(self, z: Tensor, guess: Tensor) -> Tensor:
-        """The signs of the held residuals that balance the gradient, those nearest to the guess."""
+        """The multipliers of the fixed residuals that make the gradient 0, those nearest to the guess."""
         rows = self._held_jacobian(z)
         if not len(rows):
             return guess[self.held]
@@ -198,12 +213,12 @@ class _Vertex:
 
 
 def _noise(residuals: Tensor) -> float:
-    """Below this a residual is 0 to rounding; there are none where every row is censored."""
-    return NOISE * (1 + (float(residuals.abs().max()) if len(residuals) else 0.0))
+    """The rounding error of residuals; there are no residuals where every row is censored."""
+    return ZERO_RESIDUAL_SHARE * (1 + (float(residuals.abs().max()) if len(residuals) else 0.0))
 
 
 def _null_space(rows: Tensor) -> Tensor:
-    """An orthonormal basis `(K, K - rank)` of the directions that leave `rows @ z` as it is."""
+    """An orthonormal basis `(K, K - rank)` of the null space of `rows`."""
     size = rows.shape[1]
     if not len(rows):
         return torch.eye(size, dtype=rows.dtype)

@@ -16,6 +16,9 @@ from neglog.solvers.solution import Problem, Solution
 
 Point = tuple[Tensor, float, Tensor]
 
+MAX_TRIALS = 60
+"""The largest number of evaluations of a line search."""
+
 
 @public
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class LBFGS(Settings):
     Args:
         tolerance: the mean gradient a row to stop at.
         max_steps: steps after which it gives up.
-        memory: how many pairs of steps and gradient changes it keeps.
+        memory: the number of pairs of steps and changes of the gradient that are stored.
     Source: Liu & Nocedal (1989); Nocedal & Wright (2006), algorithms 3.5, 3.6 and 7.4.
     """
 
@@ -76,9 +79,9 @@ def direction_of(
     rows: int,
     inverse: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """The two loops over the remembered pairs, around the `inverse` of a Hessian where one is known.
+    """The two-loop recursion, with the `inverse` of an initial Hessian where one is given.
 
-    Otherwise that is a number, and the first step is of the size of one row's information.
+    Otherwise the initial Hessian is a multiple of the identity.
     """
     direction = -gradient
     coefficients = []
@@ -105,16 +108,13 @@ def remember(pairs: deque[tuple[Tensor, Tensor]], change: Tensor, turn: Tensor) 
 
 
 def noise_of(value: float, rows: int) -> float:
-    """The gradient a row that is lost in rounding.
-
-    Each row's terms are of the order of a nat, however well they cancel in the sum.
-    """
+    """The rounding error of the gradient, per row; the terms of a row are of the order of a nat."""
     return math.sqrt(64 * EPSILON * (abs(value) / rows + 1))
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """A step along the direction, the value there and the slope."""
+    """A step along the direction, with the value and the slope there."""
 
     step: float
     value: float
@@ -122,35 +122,56 @@ class _Trial:
     point: Point
 
 
-def wolfe(function: Callable[[Tensor], Point], start: Point, direction: Tensor) -> Point | None:
-    """A point along `direction` that descends (c₁ = 1e-4) and flattens (c₂ = 0.9), or None.
+@dataclass
+class _Bracket:
+    """An interval of steps: `low` is the lowest point so far; without `high` it has no upper end yet."""
 
-    First the step grows until such a point must lie before it, then the bracket shrinks around it. Where
-    the values are equal up to rounding, the slope alone decides (Hager & Zhang 2005).
+    low: _Trial
+    high: _Trial | None = None
+
+    def narrow(self, trial: _Trial, falls: bool, noise: float) -> None:
+        """Replace one end by a trial that does not satisfy the Wolfe conditions."""
+        if not falls or trial.value > self.low.value + noise or trial.slope >= 0:
+            self.high = trial
+        else:
+            self.low = trial
+
+    def following(self, step: float) -> float | None:
+        """The step to try after `step`; None where the interval has shrunk to rounding."""
+        if self.high is None:
+            return 4 * step
+        if self.high.step - self.low.step < 1e-12 * self.high.step:
+            return None
+        return _between(self.low, self.high)
+
+
+def wolfe(function: Callable[[Tensor], Point], start: Point, direction: Tensor) -> Point | None:
+    """A point along `direction` that satisfies the strong Wolfe conditions (c₁ = 1e-4, c₂ = 0.9), or None.
+
+    The step grows until an upper end of the interval is found, then the interval shrinks. Where values are
+    equal up to rounding, the slope alone decides (Hager & Zhang 2005).
     """
     slope = float(start[2] @ direction)
     if not slope < 0:
         return None
     noise = 16 * EPSILON * (abs(start[1]) + 1)
-    low, high, step = _Trial(0.0, start[1], slope, start), None, 1.0
-    for _ in range(60):
+    bracket, step = _Bracket(_Trial(0.0, start[1], slope, start)), 1.0
+    for _ in range(MAX_TRIALS):
         point = function(start[0] + step * direction)
         trial = _Trial(step, point[1], float(point[2] @ direction), point)
         falls = descends(start[1], trial.value, step * slope, noise)
         if falls and abs(trial.slope) <= 0.9 * -slope:
             return point
-        if not falls or trial.value > low.value + noise or trial.slope >= 0:
-            high = trial
-        else:
-            low = trial
-        step = 4 * step if high is None else _between(low, high)
-        if high is not None and high.step - low.step < 1e-12 * high.step:
+        bracket.narrow(trial, falls, noise)
+        following = bracket.following(step)
+        if following is None:
             break
-    return low.point if low.value < start[1] else None
+        step = following
+    return bracket.low.point if bracket.low.value < start[1] else None
 
 
 def _between(low: _Trial, high: _Trial) -> float:
-    """The minimiser of the cubic through both ends, kept away from them by a tenth of the bracket."""
+    """The minimiser of the cubic through both ends, at least a tenth of the interval away from each."""
     width = high.step - low.step
     if not (math.isfinite(high.value) and math.isfinite(high.slope)):
         return low.step + 0.1 * width

@@ -1,4 +1,4 @@
-"""Preprocessing (Portnoy & Koenker 1997) for quantile regression: sums, the globs, replace most rows."""
+"""Preprocessing for quantile regression (Portnoy & Koenker 1997): most rows are replaced by sums (globs)."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from neglog.solvers.smoothed_newton import approached
 from neglog.solvers.vertex import Vertex, basis_of, pivoted, vertex_at
 
 MIN_GLOBBED_ROWS = 4_000
-"""The number of rows from which most of them are replaced by their sums."""
+"""From this many rows on, most of them are replaced by their sums."""
 ROUNDS = 6
-"""The number of times that rows are restored, or more are kept, before all rows are used."""
-HOPEFUL = 1e-3
-"""The duality gap, as a share of the loss, below which a vertex is searched for."""
-CLOSE = 1e-14
-"""The duality gap, as a share of the loss, at which the interior-point method ends."""
-PIVOTS = 8
-WIDE = 4.0
-"""Distance from the line of a sample within which rows are kept at first, in standard errors of that line."""
-NARROW = 3.0
-"""Distance from the line within which rows are kept at last, in lengths of the last step."""
+"""The largest number of times that rows are restored, and that the band is widened."""
+VERTEX_SEARCH_GAP = 1e-3
+"""The relative duality gap below which the vertex near an iterate is checked."""
+MIN_GAP = 1e-14
+"""The relative duality gap at which the interior-point method stops."""
+MAX_PIVOTS = 8
+"""The largest number of simplex pivots from the vertex near an iterate."""
+FIRST_BAND = 4.0
+"""Half-width of the first band of rows that are kept, in standard errors of the line of the sample."""
+SECOND_BAND = 3.0
+"""Half-width of the second band, in lengths of the last Newton step."""
 MIN_SEARCHED_ROWS = 1_000
-"""The number of rows below which all of them are used, and none is searched for."""
+"""Below this many rows all are used, without a second band."""
 
 
 @dataclass(frozen=True, eq=False)
 class Optimum:
-    """A certified vertex of some lines: `held` are all rows that it goes through, and `duals` their a.
+    """A certified vertex: `held` are all rows on its line, and `duals` their dual variables.
 
-    `violation` is that of `Vertex`. It took so many steps of the interior point, pivots, and choices of the
-    rows that decide.
+    `violation` is that of `Vertex`. `steps`, `pivots` and `rounds` count iterations of the interior-point
+    method, simplex pivots, and choices of the rows that are kept.
     """
 
     z: Array
@@ -50,7 +51,7 @@ class Optimum:
 
 @dataclass(frozen=True, eq=False)
 class Near:
-    """A line that is known: the optimum of almost the same loss, at a quantile that is `shift` lower."""
+    """The optimum for a neighbouring quantile level, which is lower by `shift`."""
 
     z: Array
     shift: float
@@ -58,7 +59,7 @@ class Near:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """The rows `band` of many, and the means of those above (1 in `sides` `(N,)`) and of those below (-1)."""
+    """The kept rows `band`, and the means of the rows above (1 in `sides` `(N,)`) and below (-1) the line."""
 
     lines: Lines
     band: Index
@@ -78,12 +79,12 @@ Solve = Callable[[Lines, Array], "Optimum | None"]
 def optimum(
     lines: Lines, max_steps: int, many: int = MIN_GLOBBED_ROWS, near: Near | None = None
 ) -> Optimum | None:
-    """A vertex that minimises the loss, certified on all rows; None if no vertex was.
+    """A vertex that minimises the loss, certified on all rows; None if none was found.
 
-    A sample says which rows are surely above or below the line, and their sums take their place: one walk
-    over the rows. Newton steps among the others lead so near that few hundred rows are left to decide, and of
-    these an interior point finds the vertex. Another walk over all rows looks for any that is not on the side
-    where it was counted; it is taken back from the sums.
+    The line of a sample determines which rows are almost certainly above or below the optimum; in a first
+    pass over the rows their sums replace them. Newton steps on the remaining rows leave a few hundred, whose
+    optimal vertex is found by an interior-point method. A second pass over all rows verifies on which side of
+    the line each is; misclassified rows are restored from the sums.
 
     Source: Portnoy & Koenker (1997), section 5, for the sums.
     """
@@ -93,11 +94,11 @@ def optimum(
     counts = _Counts()
 
     def whole(part: Lines, z: Array) -> Optimum | None:
-        return _by_all(part.dense() if part.globs else part, z, max_steps, counts)
+        return _by_interior_point(part.dense() if part.globs else part, z, max_steps, counts)
 
     found = None
     for guess in dict.fromkeys((near, None)) if _is_many(lines, many) else ():
-        found = _of_many(lines, whole, many, guess, counts) if found is None else found
+        found = _from_sample(lines, whole, many, guess, counts) if found is None else found
     found = whole(lines, least_squares(lines)) if found is None else found
     return None if found is None else replace(found, **vars(counts))
 
@@ -106,27 +107,33 @@ def _is_many(lines: Lines, many: int) -> bool:
     return lines.rows >= max(many, 32 * lines.size)
 
 
-def _by_all(lines: Lines, z: Array, max_steps: int, counts: _Counts) -> Optimum | None:
-    inside, vertex = begin(lines, z), None
-    if np.abs(inside.v - inside.u).max() <= 1e-9 * np.abs(lines.y).max():
-        vertex = _tried(inside, PIVOTS, counts)
-    for _ in range(max_steps):
-        if vertex is not None and vertex.certified:
-            break
-        moved = inside.advance() and inside.share > CLOSE
-        counts.steps += 1
-        if not moved:
-            vertex = _tried(inside, 20 * lines.size, counts)
-        elif inside.share < HOPEFUL:
-            vertex = _tried(inside, PIVOTS, counts)
-        if not moved:
-            break
+def _by_interior_point(lines: Lines, z: Array, max_steps: int, counts: _Counts) -> Optimum | None:
+    """The optimum by the interior-point method on all rows; None if no vertex is certified."""
+    vertex = _vertex_of_iterates(begin(lines, z), max_steps, counts)
     if vertex is None or not vertex.certified:
         return None
     return Optimum(vertex.z, vertex.held, vertex.duals, vertex.violation, lines.loss(vertex.residuals))
 
 
-def _tried(inside: Interior, pivots: int, counts: _Counts) -> Vertex | None:
+def _vertex_of_iterates(inside: Interior, max_steps: int, counts: _Counts) -> Vertex | None:
+    """The first certified vertex next to an iterate of the interior-point method, or the last one tried."""
+    lines, vertex = inside.lines, None
+    if np.abs(inside.v - inside.u).max() <= 1e-9 * np.abs(lines.y).max():
+        vertex = _vertex_near(inside, MAX_PIVOTS, counts)
+    for _ in range(max_steps):
+        if vertex is not None and vertex.certified:
+            break
+        advanced = inside.advance() and inside.share > MIN_GAP
+        counts.steps += 1
+        if not advanced:
+            return _vertex_near(inside, 20 * lines.size, counts)
+        if inside.share < VERTEX_SEARCH_GAP:
+            vertex = _vertex_near(inside, MAX_PIVOTS, counts)
+    return vertex
+
+
+def _vertex_near(inside: Interior, pivots: int, counts: _Counts) -> Vertex | None:
+    """The vertex at the rows closest to the line of an iterate, after some pivots; None if there is none."""
     basis = basis_of(inside.lines, np.sqrt(inside.uncertain()))
     vertex = None if basis is None else vertex_at(inside.lines, basis, inside.a)
     if vertex is None:
@@ -136,20 +143,20 @@ def _tried(inside: Interior, pivots: int, counts: _Counts) -> Vertex | None:
     return vertex
 
 
-def _of_many(lines: Lines, whole: Solve, many: int, near: Near | None, counts: _Counts) -> Optimum | None:
-    """The optimum of all rows, by those next to the line of a sample."""
+def _from_sample(lines: Lines, whole: Solve, many: int, near: Near | None, counts: _Counts) -> Optimum | None:
+    """The optimum of all rows, from the rows in a band around the line of a sample."""
     size = _sample_size(lines)
-    few = lines.take(_spots(lines.rows, size))
-    near = None if near is None or abs(near.shift) > _share(few, size) else near
-    z = _rough(few, whole, many) if near is None else near.z
+    few = lines.take(_sample_rows(lines.rows, size))
+    near = None if near is None or abs(near.shift) > _band_share(few, size) else near
+    z = _sample_line(few, whole, many) if near is None else near.z
     if z is None:
         return None
-    at = approached(few, z, _share(few, size, near))
+    at = approached(few, z, _band_share(few, size, near))
     below = float((at.residuals < 0).mean())
-    half = 0.5 * WIDE / 2 * _share(few, size)
+    half = 0.5 * FIRST_BAND / 2 * _band_share(few, size)
 
     def deciding(part: Lines, z: Array) -> Optimum | None:
-        return _of_part(part, z, whole, counts)
+        return _from_band(part, z, whole, counts)
 
     for _ in range(ROUNDS):
         low, high = (int(len(at.residuals) * share) for share in (below - half, below + half))
@@ -157,82 +164,82 @@ def _of_many(lines: Lines, whole: Solve, many: int, near: Near | None, counts: _
         if 2 * (high - low) > len(at.residuals):
             return None
         ends = np.partition(at.residuals, (low, high))[[low, high]]
-        part = _globbed(lines, at.z, float(ends[0]), float(ends[1]))
-        found = _settled(lines, part, at.z, deciding, counts)
+        part = _partitioned(lines, at.z, float(ends[0]), float(ends[1]))
+        found = _certified(lines, part, at.z, deciding, counts)
         if found is not None:
             return found
         half *= 4
     return None
 
 
-def _of_part(lines: Lines, z: Array, whole: Solve, counts: _Counts) -> Optimum | None:
-    """The optimum of rows next to the line, by those next to where Newton steps lead."""
+def _from_band(lines: Lines, z: Array, whole: Solve, counts: _Counts) -> Optimum | None:
+    """The optimum of the rows of a band, from those in a narrower band around the line after Newton steps."""
     if lines.rows < max(MIN_SEARCHED_ROWS, 40 * lines.size):
         return whole(lines, z)
-    at = approached(lines, z, 2 / WIDE)
+    at = approached(lines, z, 2 / FIRST_BAND)
     sizes = np.abs(at.residuals[: lines.rows - lines.globs])
     least = min(len(sizes) - 1, 20 * lines.size)
     rounding = 1e3 * ZERO_RESIDUAL * np.abs(lines.y[: len(sizes)]).max()
-    width = max(NARROW * at.moved, float(np.partition(sizes, least)[least]), rounding)
+    width = max(SECOND_BAND * at.moved, float(np.partition(sizes, least)[least]), rounding)
     for _ in range(ROUNDS):
-        part = _globbed(lines, at.z, -width, width)
+        part = _partitioned(lines, at.z, -width, width)
         if 2 * len(part.band) > lines.rows:
             break
-        found = _settled(lines, part, at.z, whole, counts)
+        found = _certified(lines, part, at.z, whole, counts)
         if found is not None:
             return found
         width *= 4
     return whole(lines, at.z)
 
 
-def _settled(lines: Lines, part: _Part, z: Array, solve: Solve, counts: _Counts) -> Optimum | None:
-    """The optimum of a part, if it is that of all: rows that are on the wrong side are taken back."""
+def _certified(lines: Lines, part: _Part, z: Array, solve: Solve, counts: _Counts) -> Optimum | None:
+    """The optimum of a part, if it is that of all rows; rows on the wrong side of the line are restored."""
     for _ in range(ROUNDS):
         counts.rounds += 1
         found = solve(part.lines, z)
         if found is None or (found.held >= len(part.band)).any():
             return None
-        strayed, loss = _strayed(lines, found.z, part.sides)
-        if not len(strayed):
+        misclassified, loss = _misclassified(lines, found.z, part.sides)
+        if not len(misclassified):
             near = lines.losses(lines.y[part.band] - lines.at(found.z, part.band), part.band)
             return replace(found, held=part.band[found.held], loss=loss + float(near.sum()))
-        if 2 * len(strayed) > len(part.band):
+        if 2 * len(misclassified) > len(part.band):
             return None
-        part, z = _taken_back(lines, part, strayed), found.z
+        part, z = _restored(lines, part, misclassified), found.z
     return None
 
 
 def _sample_size(lines: Lines) -> int:
-    """Of n rows and P columns (P n)^(2/3) make both the sample and what it leaves to decide small."""
+    """The size (P n)^(2/3) for n rows and P columns: both the sample and the band it leaves are small."""
     return min(int((lines.size * lines.rows) ** (2 / 3)), lines.rows // 4)
 
 
-def _spots(rows: int, size: int) -> Index:
-    """Rows, one of each of `size` equal stretches, drawn without regard to what they hold."""
+def _sample_rows(rows: int, size: int) -> Index:
+    """A stratified random sample: one row of each of `size` consecutive intervals of equal length."""
     return ((np.arange(size) + np.random.default_rng(0).random(size)) * (rows / size)).astype(np.intp)
 
 
-def _share(lines: Lines, rows: int, near: Near | None = None) -> float:
-    """The share of rows within two standard deviations of what the line of so many rows is off by.
+def _band_share(lines: Lines, rows: int, near: Near | None = None) -> float:
+    """The share of rows within two standard errors of the line that is fitted to a sample of `rows` rows.
 
-    It is off by sqrt(tau (1 - tau) P / rows) / density, and within h of it lie 2 h density.
+    Its standard error is sqrt(tau (1 - tau) P / rows) / density, and a share 2 h density is within h of it.
     """
     share = 4 * (lines.tau * (1 - lines.tau) * lines.size / rows) ** 0.5
     return min(0.5, share + (0.0 if near is None else 2 * abs(near.shift)))
 
 
-def _rough(lines: Lines, whole: Solve, many: int) -> Array | None:
-    """A line `(P,)` near the optimum, that of a sample of a sample; None if there was none to be had."""
+def _sample_line(lines: Lines, whole: Solve, many: int) -> Array | None:
+    """A line `(P,)` near the optimum, from nested samples; None if a fit failed."""
     if not _is_many(lines, many):
         found = whole(lines.dense(), least_squares(lines))
         return None if found is None else found.z
     size = _sample_size(lines)
-    z = _rough(lines.take(_spots(lines.rows, size)), whole, many)
-    return None if z is None else approached(lines, z, _share(lines, size)).z
+    z = _sample_line(lines.take(_sample_rows(lines.rows, size)), whole, many)
+    return None if z is None else approached(lines, z, _band_share(lines, size)).z
 
 
-def _globbed(lines: Lines, z: Array, low: float, high: float) -> _Part:
-    """The rows whose residuals from a line are between `low` and `high`, and the means of the others."""
+def _partitioned(lines: Lines, z: Array, low: float, high: float) -> _Part:
+    """The rows whose residuals are between `low` and `high`, and the means of the others on each side."""
     sides, band = np.empty(lines.rows, dtype=np.int8), []
     sums, masses, ys = np.zeros((2, lines.transform.shape[0])), np.zeros(2), np.zeros(2)
     single = lines.rows - lines.globs
@@ -252,7 +259,7 @@ def _globbed(lines: Lines, z: Array, low: float, high: float) -> _Part:
 
 
 def _with_globs(lines: Lines, band: Index, sums: Array, masses: Array, ys: Array) -> Lines:
-    """The rows of the band, and two more: the means of those above it and of those below it."""
+    """The rows of the band, and as further rows the means of those above and of those below it."""
     there = masses > 0
     means = sums[there, int(lines.one) :] / masses[there, None]
     return lines.of(
@@ -263,16 +270,16 @@ def _with_globs(lines: Lines, band: Index, sums: Array, masses: Array, ys: Array
     )
 
 
-def _taken_back(lines: Lines, part: _Part, rows: Index) -> _Part:
-    """The part with some rows more, which its means no longer count."""
+def _restored(lines: Lines, part: _Part, rows: Index) -> _Part:
+    """The part with some rows added to its band and removed from its means."""
     band, sides = np.concatenate([part.band, rows]), part.sides.copy()
     sides[rows] = 0
     both = np.stack([sides == 1, sides == -1]) * lines.weights
     return _Part(_with_globs(lines, band, lines.gather(both), both.sum(1), both @ lines.y), band, sides)
 
 
-def _strayed(lines: Lines, z: Array, sides: NDArray[np.int8]) -> tuple[Index, float]:
-    """The rows that are not on their side of the line, beyond rounding, and the loss of all with a side."""
+def _misclassified(lines: Lines, z: Array, sides: NDArray[np.int8]) -> tuple[Index, float]:
+    """The rows that are not on their assumed side of the line, and the loss of all rows outside the band."""
     found, loss, size = [], 0.0, float(np.linalg.norm(z))
     for rows in lines.chunks():
         y, side = lines.y[rows], sides[rows]

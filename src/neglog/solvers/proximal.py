@@ -18,7 +18,7 @@ from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution, largest_of, scaled_eigen
 
 MIN_SMOOTH_CURVATURE = 1e-10
-"""A curvature of less than this share of the largest is none."""
+"""A curvature below this share of the largest counts as 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +36,12 @@ class Penalty:
         return float(self.l1 @ away.abs() + 0.5 * self.l2 @ away.square()) + self.constant
 
     def change(self, z: Tensor, to: Tensor) -> Tensor:
-        """How much each coefficient adds to the penalty on the way, `(K,)`, without cancellation."""
+        """The change of the penalty of each coefficient over a step, `(K,)`, without cancellation."""
         before, after = z - self.centre, to - self.centre
         return self.l1 * (after.abs() - before.abs()) + 0.5 * self.l2 * (to - z) * (after + before)
 
     def times(self, strength: float) -> Penalty:
-        """The penalty of priors that are so many times as sharp, without their constants."""
+        """The penalty with its strengths multiplied by a number, without the constant."""
         return replace(self, l1=strength * self.l1, l2=strength * self.l2, constant=0.0)
 
 
@@ -60,7 +60,7 @@ class Penalised(Protocol):
         """The penalty with corners."""
 
     def sample(self) -> Penalised | None:
-        """The same of a part of the rows, where these are very many; else None."""
+        """The problem of a sample of the rows, if there are very many; else None."""
         ...
 
     def is_exact(self, value: float) -> bool:
@@ -74,17 +74,17 @@ class Penalised(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Where the quadratic with the slope and the curvature at `z` has its minimum, penalty included."""
+    """The minimiser of the quadratic approximation at `z` plus the penalty."""
 
     to: Tensor
     descent: float
-    """How far the linear part of the smooth function and the penalty fall on the way."""
+    """The change of the linear part of the smooth function and of the penalty, negative for a descent."""
     decrement: float
-    """The way in standard errors; 0 where the subgradient condition holds at `z`."""
+    """The length of the step in standard errors; 0 where the subgradient condition holds at `z`."""
 
 
 def proximal_step(hessian: Tensor, gradient: Tensor, penalty: Penalty, z: Tensor) -> Step:
-    """The step from `z` `(K,)`, exact: what the corners hold is exactly at their centres."""
+    """The step from `z` `(K,)`, with coefficients at corners exactly at their centres."""
     away = z - penalty.centre
     slope, curvature = gradient + penalty.l2 * away, hessian + torch.diag(penalty.l2)
     quadratic = Quadratic(curvature.numpy(), slope.numpy(), penalty.l1.numpy(), away.numpy())
@@ -99,18 +99,18 @@ def proximal_step(hessian: Tensor, gradient: Tensor, penalty: Penalty, z: Tensor
 class ProximalNewton(Settings):
     """Proximal Newton steps for lasso-type priors: a smooth loss plus absolute values of coefficients.
 
-    Each step minimises the quadratic with the exact gradient and Hessian plus the absolute values themselves,
-    exactly, on a K × K matrix, so that what a prior holds at its corner is exactly there; a line search
-    on the whole loss cannot climb. It has converged when the subgradient condition holds: where a
-    coefficient is at its corner the slope is within the prior's, elsewhere slope and prior balance. How far
-    it is from holding is told in standard errors, as Newton's decrement is; below `tolerance` it holds.
+    Each step minimises exactly the quadratic approximation with the exact gradient and Hessian plus the
+    absolute values, so that coefficients at a corner are exactly there, followed by a line search on the
+    loss. It has converged when the subgradient condition holds: at its corner the derivative of the
+    likelihood is at most that of the prior, elsewhere the two cancel. Its violation is measured in standard
+    errors, as Newton's decrement is; below `tolerance` the condition holds.
 
-    For Laplace and `ElasticNet` priors of coefficients and a density of y without corners; `Continuation`
-    is for the others.
+    For Laplace and `ElasticNet` priors of coefficients and a density of y without corners; for other losses
+    see `Continuation`.
 
     Args:
         tolerance: the decrement to stop at.
-        max_steps: steps after which it gives up.
+        max_steps: the largest number of steps.
     Source: Lee, Sun and Saunders (2014), Proximal Newton-type methods for minimizing composite functions.
     """
 
@@ -119,48 +119,15 @@ class ProximalNewton(Settings):
 
     def minimise(self, problem: Penalised, start: Tensor, progress: bool = False) -> Solution:
         """The minimum of `problem`, from `start` `(K,)`."""
-        at = _Point.fresh(problem, self._near(problem, start))
-        history, taken, before = [at.value], 0, math.inf
-
-        # What has a corner cannot run away along a flat likelihood: it is told to be curved.
-        stiff = torch.diag((problem.penalty.l1 > 0) * float(problem.rows))
-
-        def stopped(status: str, converged: bool = False) -> Solution:
-            curvature, exact = at.hessian + stiff, math.isfinite(at.value) and problem.is_exact(at.value)
-            return Solution(at.z, at.value, converged, status, taken, tuple(history), curvature, exact)
-
-        while taken < self.max_steps:
-            if taken % 5 == 4:
-                problem.check(at.z)
-            if not bool(torch.isfinite(at.hessian).all() & torch.isfinite(at.gradient).all()):
-                return stopped(f"the curvature is not finite after {taken} steps")
-            step = proximal_step(_convex(at.hessian, problem.rows), at.gradient, problem.penalty, at.z)
-            if at.reused and step.decrement > max(self.tolerance, SLOW * before):
-                at, before = _Point.fresh(problem, at.z), math.inf
-                continue
-            noise = rounding_of(at.value, problem.rows)
-            if step.decrement <= self.tolerance:
-                at = replace(at, z=step.to)
-                return stopped(*_verdict(problem, at, step.decrement, taken))
-            # Near the optimum the promised descent is lost in the rounding of the sum over rows.
-            lost = step.decrement**2 <= noise
-            stuck = lost and step.decrement > SLOW * before
-            moved = None if stuck else _line_search(problem, at, step, noise)
-            if moved is None and at.reused:
-                at, before = _Point.fresh(problem, at.z), math.inf
-                continue
-            if moved is None:
-                if not lost:
-                    return stopped(f"no descent after {taken} steps, {step.decrement:.1e} from an optimum")
-                last = _Point.beside(problem, at, step.to)
-                at = last if last.value <= at.value + ROUGH * noise else at
-                return stopped(*_verdict(problem, at, step.decrement, taken))
-            at, taken, before = moved, taken + 1, step.decrement
-            history.append(at.value)
-        return stopped(f"stopped after {self.max_steps} steps, {step.decrement:.1e} from an optimum")
+        descent = _Descent(problem, self.tolerance, _Point.fresh(problem, self._near(problem, start)))
+        while descent.taken < self.max_steps:
+            ended = descent.step()
+            if ended is not None:
+                return ended
+        return descent.end(f"stopped after {self.max_steps} steps, {descent.decrement:.1e} from an optimum")
 
     def _near(self, problem: Penalised, start: Tensor) -> Tensor:
-        """Where to begin: at the optimum of a sample of the rows, if it has one; else at `start`."""
+        """The initial point: the optimum of a sample of the rows, if it has one; else `start`."""
         sample = problem.sample()
         if sample is None:
             return start
@@ -173,14 +140,14 @@ class ProximalNewton(Settings):
 
 @dataclass(frozen=True, eq=False)
 class _Point:
-    """A place, the value there with the penalty, and the gradient and the Hessian without it."""
+    """A point, the value with the penalty, and the gradient and the Hessian without it."""
 
     z: Tensor
     value: float
     gradient: Tensor
     hessian: Tensor
     reused: bool = False
-    """Whether the Hessian is that of the point before."""
+    """Whether the Hessian is that of an earlier point."""
 
     @staticmethod
     def fresh(problem: Penalised, z: Tensor) -> _Point:
@@ -188,22 +155,83 @@ class _Point:
         return _Point(z, value + problem.penalty.value(z), gradient, hessian)
 
     @staticmethod
-    def beside(problem: Penalised, near: _Point, z: Tensor) -> _Point:
-        """With the Hessian of a point nearby."""
+    def with_hessian_of(problem: Penalised, near: _Point, z: Tensor) -> _Point:
+        """A point with the Hessian of a nearby one."""
         value, gradient = problem.smooth.value_and_gradient(z)
         return _Point(z, value + problem.penalty.value(z), gradient, near.hessian, reused=True)
 
 
-def _line_search(problem: Penalised, at: _Point, step: Step, noise: float) -> _Point | None:
-    """The first point along the step that descends enough, or None.
+class _Descent:
+    """Proximal Newton steps: the current point, the number of steps, and the last decrement."""
 
-    A short full step hardly changes the curvature, so the Hessian is kept where with it the optimum is near.
+    def __init__(self, problem: Penalised, tolerance: float, start: _Point) -> None:
+        self.problem, self.tolerance, self.at = problem, tolerance, start
+        self.history, self.taken = [start.value], 0
+        self.decrement = self.before = math.inf
+
+    def step(self) -> Solution | None:
+        """Take one step, or evaluate the Hessian again; the solution if the iteration ends here."""
+        at, problem = self.at, self.problem
+        if self.taken % 5 == 4:
+            problem.check(at.z)
+        if not bool(torch.isfinite(at.hessian).all() & torch.isfinite(at.gradient).all()):
+            return self.end(f"the curvature is not finite after {self.taken} steps")
+        step = proximal_step(_convex(at.hessian, problem.rows), at.gradient, problem.penalty, at.z)
+        self.decrement = step.decrement
+        if at.reused and step.decrement > max(self.tolerance, SLOW * self.before):
+            self._refresh()
+            return None
+        if step.decrement <= self.tolerance:
+            return self._end_at(replace(at, z=step.to))
+        noise = rounding_of(at.value, problem.rows)
+        # Near the optimum the predicted descent is below the rounding error of the sum over rows.
+        lost = step.decrement**2 <= noise
+        moved = (
+            None if lost and step.decrement > SLOW * self.before else _line_search(problem, at, step, noise)
+        )
+        if moved is not None:
+            self.at, self.taken, self.before = moved, self.taken + 1, step.decrement
+            self.history.append(moved.value)
+            return None
+        if at.reused:
+            self._refresh()
+            return None
+        return self._without_descent(step, noise, lost)
+
+    def _refresh(self) -> None:
+        """Evaluate the Hessian at the current point."""
+        self.at, self.before = _Point.fresh(self.problem, self.at.z), math.inf
+
+    def _without_descent(self, step: Step, noise: float, lost: bool) -> Solution:
+        """The end where no step descends: an optimum to rounding, or a failure."""
+        if not lost:
+            return self.end(f"no descent after {self.taken} steps, {step.decrement:.1e} from an optimum")
+        last = _Point.with_hessian_of(self.problem, self.at, step.to)
+        return self._end_at(last if last.value <= self.at.value + ROUGH * noise else self.at)
+
+    def _end_at(self, at: _Point) -> Solution:
+        self.at = at
+        return self.end(*_verdict(self.problem, at, self.decrement, self.taken))
+
+    def end(self, status: str, converged: bool = False) -> Solution:
+        """The solution at the current point."""
+        at, problem = self.at, self.problem
+        # A coefficient with a corner is bounded even where the likelihood is flat, so it counts as curved.
+        hessian = at.hessian + torch.diag((problem.penalty.l1 > 0) * float(problem.rows))
+        exact = math.isfinite(at.value) and problem.is_exact(at.value)
+        return Solution(at.z, at.value, converged, status, self.taken, tuple(self.history), hessian, exact)
+
+
+def _line_search(problem: Penalised, at: _Point, step: Step, noise: float) -> _Point | None:
+    """The first point along the step that satisfies Armijo's condition, or None.
+
+    Over a short full step the curvature hardly changes, so the Hessian is reused.
     """
     near = step.decrement <= CONSTANT_CURVATURE_STEP * math.sqrt(problem.rows)
 
     def trial(length: float) -> _Point:
         if length == 1.0:
-            return _Point.beside(problem, at, step.to) if near else _Point.fresh(problem, step.to)
+            return _Point.with_hessian_of(problem, at, step.to) if near else _Point.fresh(problem, step.to)
         return _Point.fresh(problem, torch.lerp(at.z, step.to, length))
 
     found = backtracked(trial, at.value, step.descent, noise)
@@ -211,9 +239,9 @@ def _line_search(problem: Penalised, at: _Point, step: Step, noise: float) -> _P
 
 
 def _convex(hessian: Tensor, rows: int) -> Tensor:
-    """The Hessian where it is positive semidefinite; else with its curvatures by their size.
+    """The Hessian if it is positive semidefinite, else with the absolute values of its eigenvalues.
 
-    Where there is none at all, it counts as one a row, which is what coordinates are scaled to.
+    A coordinate without curvature gets one per row, to which the coordinates are scaled.
     """
     bare = hessian.diagonal() == 0
     hessian = hessian + torch.diag(bare * float(rows))
@@ -226,7 +254,7 @@ def _convex(hessian: Tensor, rows: int) -> Tensor:
 
 
 def _verdict(problem: Penalised, at: _Point, decrement: float, steps: int) -> tuple[str, bool]:
-    """What is claimed of the end, and whether it is an optimum."""
+    """The status of an end point, and whether it is an optimum."""
     penalty = problem.penalty
     cornered = penalty.l1 > 0
     held = cornered & (at.z == penalty.centre)
@@ -239,7 +267,7 @@ def _verdict(problem: Penalised, at: _Point, decrement: float, steps: int) -> tu
     where = "at their priors' location" if bool(penalty.centre.any()) else "0"
     count = f"{int(held.sum())} of {int(cornered.sum())} coefficients exactly {where}"
     status = f"optimum: subgradient condition holds to {decrement:.0e} after {steps} steps, {count}"
-    # Every optimum is 0 where the slope is within the corner's (Tibshirani 2013).
+    # A coefficient with a slope strictly below that of its corner is 0 in every optimum (Tibshirani 2013).
     within = held & (at.gradient.abs() < (1 - 1e-7) * penalty.l1)
     return status if _curved(
         curvature, ~within, MIN_SMOOTH_CURVATURE
@@ -247,6 +275,6 @@ def _verdict(problem: Penalised, at: _Point, decrement: float, steps: int) -> tu
 
 
 def _curved(hessian: Tensor, places: Tensor, least: float) -> bool:
-    """Whether no curvature among these places is below `least` times the largest."""
+    """Whether no curvature among these coefficients is below `least` times the largest."""
     values, _, _ = scaled_eigen(hessian[places][:, places])
     return not len(values) or bool(values[0] > least * values[-1])
