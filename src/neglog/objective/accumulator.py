@@ -1,4 +1,4 @@
-"""Sums: the value, the gradient and the Hessian of a problem, added up over blocks of rows."""
+"""Sums: the value, the gradient and the Hessian of a problem, accumulated over blocks of rows."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Pair = tuple[Block, Block, Tensor]
 
 
 class Sums:
-    """The sums over the rows so far; `places` `(C,)` are those of the constants in theta.
+    """The sums over the rows so far; `places` `(C,)` are the positions of the constants in theta.
 
-    A `rough` Hessian has six digits. With `apart` the likelihood has no parameters beside the predictors but
-    constants, which are the same in z: no prior counts, and no coefficient enters it by itself.
+    A `rough` Hessian has six digits. With `apart` all parameters but the coefficients are constants without a
+    prior, which are the same in z and in theta.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Sums:
         self.own_second += bend
 
     def add(self, terms: Terms, rows: slice) -> None:
-        """Add the loss of some rows, with the derivatives that are known."""
+        """Add the loss of some rows, with the available derivatives."""
         self.value += float(terms.value)
         if terms.own is not None:
             self.own.index_add_(0, self.places, terms.own)

@@ -1,4 +1,5 @@
-"""Bases: the columns of a design in coordinates in which they look alike, without a copy of the design."""
+"""Bases: the columns of a design, transformed to equal scale and low correlation, without a copy of the
+design."""
 
 from __future__ import annotations
 
@@ -20,30 +21,30 @@ from neglog.objective.products import (
 )
 
 SINGLE_PRECISION_SPREAD = 0.05
-"""Columns whose scaled singular values span no more than this lose few digits in single precision."""
+"""Largest condition number of the scaled columns for products in single precision."""
 NORMAL_EQUATIONS_SPREAD = 1e-3
-"""Columns whose scaled singular values span no more than this keep their digits in normal equations."""
+"""Largest condition number of the scaled columns at which normal equations are accurate."""
 FAIR = 1e-6
-"""Those whose singular values span no more than this keep them where the inverse of their triangle mixes."""
+"""Largest condition number at which multiplying by the inverse of the triangular factor is accurate."""
 POOR = 1e-13
-"""Those whose singular values span no more than this keep them where their triangle is undone row by row."""
+"""Largest condition number at which a triangular solve for each row is accurate."""
 MIN_LARGE_DESIGN = 100_000
-"""Designs of fewer numbers than this are decomposed by Householder's QR, exact whatever they hold."""
+"""Designs with fewer numbers than this are decomposed by Householder QR, whatever their condition."""
 DECOMPOSED_ROWS = 10_000
-"""Rows that are decomposed at a time."""
+"""Number of rows of a block of the QR decomposition."""
 SOLVED_ROWS = 2_500
-"""Rows that are solved for at a time."""
+"""Number of rows of a block of triangular solves."""
 SAMPLED = 50_000
-"""Rows from which the conditioning of a well-behaved design of many more is judged."""
+"""Number of sampled rows from which the condition of a large design is estimated."""
 ALL_ROWS = slice(None)
 
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """``[1, columns] @ transform`` `(N, P)`, the 1 where `one` says so; it is never formed.
+    """``[1, columns] @ transform`` `(N, P)`, with the column of ones if `one`; the product is not stored.
 
-    With a `triangle` `(P, P)` it is ``[1, columns] @ inverse(triangle) @ transform``, and a block of rows is
-    solved for at each use: that keeps the digits that a product with the inverse would lose.
+    With a `triangle` `(P, P)` it is ``[1, columns] @ inverse(triangle) @ transform``, evaluated by a
+    triangular solve in blocks of rows, which is more accurate than a product with the inverse.
     """
 
     columns: Tensor
@@ -51,9 +52,9 @@ class Basis:
     transform: Tensor
     triangle: Tensor | None = None
     alike: bool = False
-    """Whether the columns are of one size and far from dependent."""
+    """Whether the columns are of equal size and far from collinear."""
     known: dict[Any, tuple[Any, Tensor]] = field(default_factory=dict, repr=False)
-    """Products of all columns, by what they were asked with."""
+    """Cached products of all columns, by their arguments."""
 
     def take(self, index: Tensor, taken: Mapping[Any, Tensor]) -> Basis:
         """The basis of the rows that `index` names; designs are `taken` already, by where they lie."""
@@ -79,7 +80,7 @@ class Basis:
         return [(slice(a, b), slice(a - start, b - start)) for a, b in ends]
 
     def at(self, z: Tensor, rows: slice = ALL_ROWS) -> Tensor:
-        """The combination `(N,)` of the columns that `z` `(P,)` says, in some rows."""
+        """The linear combination `(N,)` of the columns with coefficients `z` `(P,)`, in some rows."""
         weights, found = self.transform @ z, []
         if self.triangle is None and not self.one:
             return self.columns[rows] @ weights
@@ -93,7 +94,7 @@ class Basis:
         return self.transform.T @ self.sums([values], rows)[0]
 
     def sums(self, values: Sequence[Tensor], rows: slice = ALL_ROWS) -> list[Tensor]:
-        """What the columns before `transform` come to `(P,)`, for each of some `values` `(N,)`."""
+        """The products `(P,)` of the columns before `transform` with each of some `values` `(N,)`."""
         if len(values) == 1 and self._sum_key(values[0], rows) in self.known:
             return [self.known[self._sum_key(values[0], rows)][1]]
         if self._is_short(values[0]):
@@ -105,14 +106,14 @@ class Basis:
         return list(total)
 
     def multiply(self, values: Tensor, rows: slice) -> Tensor:
-        """The products `(P, P)` without weights; they and the sum with `values` are known from then on."""
+        """The products `(P, P)` without weights, cached together with the sum with `values`."""
         products, sums = plain_products(self.columns[rows], self.one, values)
         self.known[self._plain_key(self, rows)] = (self.columns, None), products
         self.known[self._sum_key(values, rows)] = values, sums
         return products
 
     def _is_short(self, values: Tensor) -> bool:
-        """Whether the columns are the basis but for `transform`, and one product sums the rows."""
+        """Whether one product over the rows suffices, followed by `transform`."""
         return self.triangle is None and not self.one and len(values) <= TALL
 
     def _sum_key(self, values: Tensor, rows: slice) -> Hashable:
@@ -124,7 +125,7 @@ class Basis:
     def cross(self, values: Tensor, other: Basis, rows: slice = ALL_ROWS, rough: bool = False) -> Tensor:
         """The products `(P, Q)` of the columns with those of another, with the weights `values` `(N,)`.
 
-        `rough` says that six digits will do, where the columns are alike.
+        With `rough` six digits suffice, if the columns are of equal scale.
         """
         if self.shares(other):
             (total,) = self.products([values], rows, rough and other.alike)
@@ -135,12 +136,12 @@ class Basis:
         return self.transform.T @ total @ other.transform
 
     def shares(self, other: Basis) -> bool:
-        """Whether the columns before `transform` are those of another."""
+        """Whether the columns before `transform` are those of another basis."""
         return other is self or (self.triangle is None and self.key == other.key)
 
     @property
     def key(self) -> Hashable:
-        """What tells the columns before `transform` from those of others."""
+        """A key of the columns before `transform`."""
         return placed(self.columns), self.one, id(self.triangle)
 
     def products(
@@ -175,7 +176,7 @@ class Basis:
         return total
 
     def plain(self, other: Basis, rows: slice) -> Tensor:
-        """As `products`, without weights: least squares asks for the same ones at every step."""
+        """As `products`, without weights and cached: least squares uses the same ones in every step."""
         key = self._plain_key(other, rows)
         if key not in self.known:
             ones = self.columns.new_ones(len(self.columns[rows]))
@@ -194,7 +195,7 @@ class Basis:
 
 
 def placed(value: Tensor) -> Hashable:
-    """Where a tensor lies and how: what tells it from every other one, views of the same memory included."""
+    """A key of a tensor by its memory and layout, which also distinguishes views of the same memory."""
     return value.data_ptr(), value.shape, value.stride()
 
 
@@ -207,13 +208,13 @@ def _is_even(values: Tensor) -> bool:
 def triangle_of(
     columns: Tensor, one: bool, further: Tensor | None = None, products: Tensor | None = None
 ) -> Tensor | None:
-    """R of the QR decomposition of ``[1, columns]``, without a copy of them, or None where that will not do.
+    """R of the QR decomposition of ``[1, columns]``, without a copy of them; None if it would be inaccurate.
 
-    It will for many rows and columns that are not close to dependent: by normal equations, or by the QR of a
-    block of rows after the other (Golub, Plemmons & Sameh 1988). `further` `(P,)` is the diagonal of more
-    rows, such as the curvature of priors. Of very many rows a sample stands for all, if the sizes of all
-    columns agree with it: R then makes the columns alike up to sampling, which is all that a solver needs.
-    Where the `products` `(P, P)` of all columns are known, they are what it is made of.
+    It is accurate for many rows and columns that are not nearly collinear: by normal equations, or by block
+    QR (Golub, Plemmons & Sameh 1988). `further` `(P,)` is the diagonal of additional rows, such as the
+    curvature of priors. For very many rows R is that of a sample, if the sizes of all columns agree with the
+    sample: a solver needs the columns to be orthonormal only up to sampling error. If the `products` `(P, P)`
+    of all columns are known, R is computed from them.
     """
     if not is_large(columns):
         return None
@@ -233,7 +234,7 @@ def is_large(columns: Tensor) -> bool:
 
 
 def sample_of(rows: int, count: int) -> Tensor:
-    """About `count` of `rows` rows in their order, drawn without regard to it and always the same."""
+    """A random sample of about `count` of `rows` rows, in their order, the same in every call."""
     drawn = torch.randint(rows, (count,), generator=torch.Generator().manual_seed(0))
     return torch.unique(drawn)
 
@@ -244,7 +245,7 @@ def _gram(columns: Tensor, one: bool) -> Tensor:
 
 
 def _well_conditioned(means: Tensor, rows: int, further: Tensor | None) -> Tensor | None:
-    """The triangle of `rows` rows whose products have these `means`, if no columns are close to dependent."""
+    """The triangular factor of `rows` rows whose products have these `means`; None for collinear columns."""
     products = means * rows
     if further is not None:
         products = products + torch.diag(further.square())
@@ -259,7 +260,7 @@ def _well_conditioned(means: Tensor, rows: int, further: Tensor | None) -> Tenso
 
 
 def _by_blocks(columns: Tensor, one: bool, further: Tensor | None) -> Tensor | None:
-    """R by the decomposition of a block of rows below that of the blocks before it."""
+    """R by block QR: each block is decomposed below the R of the blocks before it."""
     width = columns.shape[1] + one
     triangle = columns.new_zeros((0, width)) if further is None else torch.diag(further)
     for rows in chunks(len(columns), DECOMPOSED_ROWS):
@@ -273,20 +274,20 @@ def _by_blocks(columns: Tensor, one: bool, further: Tensor | None) -> Tensor | N
 
 
 def are_alike(triangle: Tensor) -> bool:
-    """Whether the columns of a triangle are of sizes that single precision holds, and far from dependent."""
+    """Whether the columns of a triangular factor are in the range of single precision, and not collinear."""
     sizes = triangle.norm(dim=0)
     held = sizes.max() < 1e12 and sizes.min() > 1e-12 and sizes.max() < 1e6 * sizes.min()
     return bool(held) and spread_of(triangle) > SINGLE_PRECISION_SPREAD
 
 
 def spread_of(triangle: Tensor) -> float:
-    """The least of the singular values of a triangle with columns of one size, over the largest."""
+    """The inverse condition number of a triangular factor with its columns scaled to equal size."""
     values = torch.linalg.svdvals(triangle / triangle.norm(dim=0))
     return float(values[-1] / values[0])
 
 
 def _agree(triangle: Tensor, columns: Tensor, one: bool, further: Tensor | None) -> bool:
-    """Whether the sizes of the columns are about those of the triangle of a sample."""
+    """Whether the norms of the columns agree with those of the triangular factor of a sample."""
     own = columns.numpy()
     squares = torch.from_numpy(np.einsum("ij,ij->j", own, own))
     found = triangle.square().sum(dim=0)[int(one) :]

@@ -1,4 +1,4 @@
-"""Corners: a problem whose loss has absolute values of linear predictors or of parameters."""
+"""Corners: a nonsmooth problem, whose loss has absolute values of linear predictors or of parameters."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Cornered(Coordinates):
 
     @property
     def convex(self) -> bool:
-        """Whether a place where the loss is flat may be an optimum: not where the response was truncated.
+        """Whether a stationary point is an optimum; not for a truncated response.
 
-        Beyond the bounds such a loss is flat, far from any optimum.
+        Its loss is also flat far from the optimum, beyond the bounds.
         """
         at = self.objective.structure.corner
         return at is None or not at.is_truncated
@@ -39,7 +39,7 @@ class Cornered(Coordinates):
         return Coordinates(self.objective.changed(handler), self.blocks, self.cut)
 
     def smoothed(self, softness: float, bounded: bool = True) -> Coordinates:
-        """The same problem with its corners rounded off; as if not truncated without `bounded`."""
+        """The problem with smoothed corners; without `bounded` that of the response without truncation."""
         return self._changed(lambda model: smoothed(model, softness, bounded))
 
     def signed(self, signs: Tensor) -> Coordinates:
@@ -76,7 +76,7 @@ class Cornered(Coordinates):
         )
 
     def jacobian(self, z: Tensor) -> Tensor:
-        """The derivatives `(M, K)` of the residuals while their scales stand still."""
+        """The derivatives `(M, K)` of the residuals at fixed scales."""
         parts = []
         for name, (value, at) in self._corners(z).items():
             rows = torch.zeros((value.numel(), self.size), dtype=z.dtype)
@@ -98,7 +98,7 @@ class Cornered(Coordinates):
         return self._each_row(lambda at: at.steepness)
 
     def kink_information(self) -> Tensor:
-        """The information that each residual is expected to carry on its location, `(M,)`, in its units."""
+        """The expected information of each residual on its location, `(M,)`, in its units."""
         return self._each_row(lambda at: at.information)
 
     def _each_row(self, number: Callable[[Corner], float | Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The loss and its gradient for work that asks for them thousands of times: traced once, then replayed."""
+"""The loss and its gradient as a graph, for solvers that evaluate them thousands of times."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
 
 MAX_FORMED_NUMBERS = 10_000_000
-"""Bases of up to this many numbers are formed, in place of the design and a matrix of coefficients."""
+"""Bases of up to this many numbers are stored, in place of the design and its transform."""
 MAX_QUADRATIC_PARAMETERS = 200
-"""Up to this many parameters Normal priors are one quadratic form."""
+"""Up to this many parameters Normal priors are evaluated as one quadratic form."""
 Rows = Mapping[tuple[str, str], Tensor]
 """Everything that has rows: ("x", key), ("y", ""), ("weights", ""), ("keywords", name) and so on."""
 
 
 class Lowered(Coordinates):
-    """Coordinates whose loss and gradient are replayed, for solvers that ask for them many times.
+    """Coordinates whose loss and gradient are evaluated by a graph, for solvers with many evaluations.
 
-    The model is run once for each number of rows that it is asked for, cut at its linear predictors where
-    that is possible, and what it did is kept as a graph of torch operations (`neglog.graphs`). The first
-    values of the graph are held against those of the model. A model that cannot be traced, such as one with
-    control flow that depends on parameters or data, is run as it is; `reason` says why.
+    The model is traced once for each number of rows, as a function of its linear predictors where possible,
+    and stored as a graph of torch operations (`neglog.graphs`). The first values of the graph are compared
+    with those of the model. A model that cannot be traced, such as one with control flow that depends on
+    parameters or data, is run in every evaluation; `reason` gives the cause.
     """
 
     def __init__(self, objective: Objective, blocks: tuple[Block, ...], cut: bool) -> None:
@@ -49,7 +49,7 @@ class Lowered(Coordinates):
 
     @property
     def reason(self) -> str:
-        """Why a model that was evaluated is run as it is; empty where graphs are replayed."""
+        """The reason why the model is run in every evaluation; empty if a graph is used."""
         return next((replay.reason for replay in self.replays if replay.reason), "")
 
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
@@ -60,17 +60,18 @@ class Lowered(Coordinates):
     def evaluation(
         self, z: Tensor, size: int | None = None, *, compile: bool = False
     ) -> Callable[..., tuple[Tensor, Tensor]]:
-        """The loss of all rows and its gradient as tensors; held against the model at `z` `(K,)`.
+        """The loss of all rows and its gradient as tensors, verified against the model at `z` `(K,)`.
 
-        With a `size` it takes the numbers `(size,)` of some rows as a further argument, and gives what they
-        estimate for all. `compile` says whether graphs are compiled to machine code.
+        With a `size`, the row numbers `(size,)` of a minibatch are a further argument, and the result is its
+        unbiased estimate for all rows. With `compile` graphs are compiled to machine code.
         """
         if (size, compile) not in self._evaluations:
             self._evaluations[size, compile] = self._evaluation(z, size, compile)
         return self._evaluations[size, compile]
 
     def program(self, z: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """`evaluation` of all rows at its fastest, for many threads; held against the model at `z` `(K,)`."""
+        """The fastest `evaluation` of all rows, for several threads; verified against the model at `z`
+        `(K,)`."""
         if self._program is None:
             self._program = self._written(z)
         return self._program
@@ -82,7 +83,7 @@ class Lowered(Coordinates):
             return evaluate
         try:
             program = graph.program(z)
-        except Exception:  # whatever torch cannot write as a program can still be replayed
+        except Exception:  # torch cannot compile it, but the graph can be evaluated
             return evaluate
         return program if all(map(agree, program(z), evaluate(z))) else evaluate
 
@@ -136,7 +137,7 @@ def _by_columns(design: Tensor) -> Tensor:
 
 
 class _Vector:
-    """z in an order in which the coefficients of each block stand together, and what is read from it."""
+    """z in an order in which the coefficients of each block are contiguous, and functions of it."""
 
     def __init__(self, coordinates: Coordinates) -> None:
         self.cut = coordinates.cut
@@ -221,7 +222,7 @@ def _sites_of_pieces(sites: list[Site], sizes: list[int]) -> list[list[Site]] | 
 
 
 class _Part:
-    """A block, with its coefficients in the order in which they stand in theta."""
+    """A block, with its coefficients in the order of theta."""
 
     def __init__(self, block: Block, cut: bool) -> None:
         self.block = block

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 CHUNK_NUMBERS = 327_680
-"""Numbers that are multiplied at a time: they fit in the cache of a core."""
+"""Number of entries of a chunk, which fits in the cache of a core."""
 TALL = 2048
-"""Rows of a tall matrix that are multiplied at a time."""
+"""Number of rows of a chunk of a tall matrix."""
 WEIGHTS_AT_ONCE = 4
-"""Weights whose products are computed side by side."""
+"""Number of weight vectors whose products are computed together."""
 REGISTER_WIDTHS = {torch.float64: 12, torch.float32: 8}
-"""Widths that are multiples of these keep the registers of a processor full."""
+"""Widths that are multiples of these are fast, since they fill the vector registers."""
 
 
 def gathered(columns: Tensor, one: bool, values: Sequence[Tensor]) -> list[Tensor]:

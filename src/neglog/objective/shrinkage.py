@@ -1,4 +1,4 @@
-"""Shrinkage: minus the log prior of a vector and its derivatives, for work that asks for them many times."""
+"""Shrinkage: minus the log prior of a vector and its derivatives, for repeated evaluation."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from neglog.objective.objective import Objective, rows_of_second_derivatives
 from neglog.tracing import Run, run
 
 UNTRACED = 12
-"""Evaluations by running the model, before tracing it once repays; the first of a `Shrinkage`."""
+"""Number of evaluations by running the model before it is traced."""
 DENSE = 200
-"""Of more parameters without a Normal prior the Hessian is not traced."""
+"""Above this many parameters without a Normal prior the Hessian is not traced."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Prior:
 
 
 class Shrinkage:
-    """Minus the log prior of an objective; `places` `(I,)` are where its Hessian is wanted.
+    """Minus the log prior of an objective; its Hessian is computed at the positions `places` `(I,)`.
 
-    Normal priors are a formula. All others are evaluated by running the model, `untraced` times, and then by
-    a graph (`neglog.graphs.graph`) where there is one.
+    Normal priors are evaluated by a formula, all others by running the model, the first `untraced` times, and
+    then by a graph (`neglog.graphs.graph`) if it can be traced.
     """
 
     def __init__(self, objective: Objective, places: Tensor, untraced: int = 0) -> None:
@@ -98,9 +98,9 @@ class Shrinkage:
     @cached_property
     @torch.enable_grad()
     def _curved(self) -> Tensor:
-        """Where among `places` the priors beside the Normal ones may have second derivatives.
+        """The positions among `places` at which priors other than Normal ones may have second derivatives.
 
-        Those are all, where such a prior depends on a site with a Normal one.
+        These are all of them if such a prior depends on a site with a Normal prior.
         """
         objective, names = self.objective.few, self.normals.sites
         leaves = {n: objective.initial[s.place].clone().requires_grad_() for n, s in objective.sites.items()}

@@ -17,7 +17,7 @@ from neglog.objective.objective import Objective
 from neglog.tracing import Run, run, seeded
 
 MAX_PROBED_ROWS = 10_000
-"""Of more rows than this a sample decides whether a network depends on its mode."""
+"""Above this many rows a sample determines whether a network depends on its mode."""
 REASON = "the network is in training mode, and a graph holds neither random numbers nor updates of buffers"
 KNOWN = "training_mode"
 

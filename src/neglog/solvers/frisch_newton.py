@@ -10,18 +10,18 @@ import numpy as np
 from neglog.solvers.lines import Array, Lines
 
 SHORT = 0.9995
-"""The share of the way to the border that is gone."""
+"""The step length as a share of the distance to the boundary."""
 RIDGE = 1e-14
-"""Added to the equations, as a share of their diagonal, so that they can be solved to the end."""
+"""Ridge of the normal equations, as a share of their diagonal."""
 
 
 @dataclass
 class Interior:
-    """A point inside: the line `z` `(P,)`, duals `a` `(N,)` with `s = 1 - a`, and residuals `v - u`, all > 0.
+    """An interior point: coefficients `z` `(P,)`, duals `a` `(N,)`, `s = 1 - a`, residuals `v - u`, all > 0.
 
-    The dual asks for a in [0, 1] with x' W a = (1 - tau) x' w: a is 1 above the line and 0 below, and in
-    between only on rows that are fitted exactly. An interior point follows a u = s v = mu down to 0.
-    Each step reads the design three times and keeps six numbers a row.
+    The dual constraints are a in [0, 1] and x' W a = (1 - tau) x' w: a is 1 above the line, 0 below, and in
+    between only on rows that are fitted exactly. The central path is a u = s v = mu, with mu decreasing to 0.
+    Each step reads the design three times and stores six numbers per row.
 
     Source: Portnoy & Koenker (1997), The Gaussian hare and the Laplacian tortoise; Mehrotra (1992) for the
     corrector.
@@ -35,21 +35,21 @@ class Interior:
     v: Array
     gap: float
     missing: Array
-    """What the duals lack of balance, before `transform`."""
+    """The residual of the dual constraints, before `transform`."""
 
     @property
     def share(self) -> float:
-        """The duality gap as a share of the loss of single rows."""
+        """The duality gap relative to the loss of single rows."""
         losses = self.lines.losses(self.v - self.u)
         return self.gap / max(float(losses[: len(losses) - self.lines.globs].sum()), 1e-300)
 
     def uncertain(self) -> Array:
-        """How far each row is from being surely above or below the line, `(N,)`."""
+        """The uncertainty of each row's side of the line, `(N,)`."""
         with np.errstate(over="ignore"):
             return 1 / (self.v / self.s + self.u / self.a)
 
     def advance(self) -> bool:
-        """One step, in place; False where rounding leaves nothing to gain."""
+        """One step, in place; False where rounding errors prevent an improvement."""
         with np.errstate(all="ignore"):
             pull, solve = self._equations()
             if solve is None:
@@ -61,7 +61,7 @@ class Interior:
             return self._move(predicted, corrected, mu)
 
     def _equations(self) -> tuple[Array, Callable[[Array], Array] | None]:
-        """What pulls at the line, and how to solve for the line's step; None where rounding forbids it."""
+        """The gradient, and a solver of the normal equations; None if they are singular."""
         lines, size = self.lines, self.lines.transform.shape[0]
         gram, pull = np.zeros((size, size)), np.zeros(size)
         for rows in lines.chunks():
@@ -101,7 +101,7 @@ class Interior:
         return self.gap + p * cross[0] + d * cross[1] + p * d * cross[2], sides
 
     def _move(self, predicted: Array, corrected: Array, mu: float) -> bool:
-        """Go as far along the corrected step as duals and residuals keep their signs."""
+        """Take the corrected step, as long as duals and residuals keep their signs."""
         lines, both = self.lines, np.stack([predicted, corrected], 1)
         da, du, dv = np.empty((3, lines.rows))
         primal = dual = 0.0
@@ -145,7 +145,7 @@ def least_squares(lines: Lines) -> Array:
 
 
 def begin(lines: Lines, z: Array) -> Interior:
-    """The point at a line `(P,)` where all products a u = s v are alike, half the mean residual."""
+    """The point at a line `(P,)` where all products a u = s v equal half the mean residual."""
     residuals = lines.y - lines.at(z)
     single = slice(0, lines.rows - lines.globs)
     mu = 0.5 * float(lines.weights[single] @ np.abs(residuals[single])) / float(lines.weights[single].sum())

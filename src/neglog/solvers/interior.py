@@ -1,4 +1,4 @@
-"""Quantile regression for many responses at once, exact: an interior point, then a certified vertex."""
+"""Exact quantile regression for many responses at once: an interior-point method, then a certified vertex."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 VERTEX_GAP = 1e-1
-"""A duality gap below this share of the loss is near enough for a vertex to be tried."""
+"""The relative duality gap below which the vertex near an iterate is checked."""
 ZERO_SHARE = 1e-11
 """A residual below this share of the largest response is zero up to rounding."""
 DUAL_TOLERANCE = 1e-8
-"""How far outside [0, 1] a dual variable may be by rounding."""
+"""The largest distance of a dual variable from [0, 1] that is attributed to rounding."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def quantile_regressions(
 
 @dataclass(frozen=True)
 class _Interior:
-    """A point inside: primal `b` `(S, P)`, duals `a` `(S, N)`, and the parts of the residuals v - u."""
+    """An interior point: primal `b` `(S, P)`, duals `a` `(S, N)`, and the parts of the residuals v - u."""
 
     design: Tensor
     y: Tensor
@@ -127,12 +127,12 @@ class _Interior:
         return (self.weights * (self.a * self.u + (1 - self.a) * self.v)).sum(-1)
 
     def _lengths(self, da: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
-        """How far the duals and the residuals may go, each `(S, 1)`, and keep their signs."""
+        """The largest steps of the duals and of the residuals that keep their signs, each `(S, 1)`."""
         primal = torch.minimum(_reach(self.a, da), _reach(1 - self.a, -da))
         return primal, torch.minimum(_reach(self.u, du), _reach(self.v, dv))
 
     def vertex(self) -> tuple[Tensor, Tensor]:
-        """The lines `(S, P)` through the rows that are about to be fitted exactly, and which are optimal."""
+        """The lines `(S, P)` through the rows with the most interior duals, and which of them are optimal."""
         residuals = self.v - self.u
         loss = (self.weights * residuals * (self.tau - (residuals < 0).to(residuals))).sum(-1)
         tried = (self._gap() <= VERTEX_GAP * loss).nonzero()[:, 0]

@@ -1,4 +1,4 @@
-"""Least absolute deviations and quantiles: an interior point, then an exact vertex with its certificate."""
+"""Least absolute deviations and quantiles: an interior-point method, then a certified vertex."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from neglog.solvers.solution import Solution
 from neglog.solvers.vertex import level_direction, middle
 
 PERFECT = 1e-9
-"""A loss below this share of that of the responses themselves may be a perfect fit's."""
+"""A loss below this share of the loss of zero coefficients may be that of a perfect fit."""
 
 
 @public
 @dataclass(frozen=True)
 class InteriorPoint(Settings):
-    """For `laplace` and `quantile` with one scale and flat priors: exact, at every number of rows.
+    """For `laplace` and `quantile` with one scale and flat priors: exact, for any number of rows.
 
-    The optimum is a linear programme. The method of Frisch and Newton follows the interior of its dual until
-    pivots of the simplex method get to a vertex: a line through P rows exactly, which is an optimum if and
-    only if the rows on it balance all others with duals in [0, 1]. That is checked on all rows. Of many rows
-    a sample says which are surely above or below the line; their sums take their place, and a row whose sign
-    turns out otherwise is taken back. The scale is the mean loss. Where there are many optima, the fit is in
-    their midst, as the median of an even number is. Beyond the data it needs some numbers a row
-    and those columns of the rows that decide.
+    The optimum is that of a linear programme. The interior-point method of Frisch and Newton follows the
+    central path of its dual until pivots of the simplex method lead to a vertex: a line through P rows
+    exactly, which is an optimum if and only if dual variables in [0, 1] of the rows on it balance all others.
+    This is verified on all rows. With many rows a sample determines which are almost certainly above or below
+    the line; their sums replace them, and misclassified rows are restored. The scale is the mean loss. If
+    there are many optima, the fit is in the interior of their set, as the median of an even number is. Beyond
+    the data it needs a few numbers per row, and a copy of the rows that are kept.
 
-    Where no vertex gets its certificate, `Continuation` has the last word.
+    If no vertex is certified, `Continuation` solves the problem.
 
     Args:
-        max_steps: steps of the interior point, on each set of rows, after which it gives up.
+        max_steps: the largest number of steps of the interior-point method, for each set of rows.
     Source: Portnoy & Koenker (1997), The Gaussian hare and the Laplacian tortoise; Koenker (2005), Quantile
     Regression, section 2.2, for the condition.
     """

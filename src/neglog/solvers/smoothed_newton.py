@@ -1,4 +1,4 @@
-"""Newton steps on a smoothed sum of pinball losses: its curvature is the density of the rows at the line."""
+"""Newton steps on a smoothed pinball loss, whose curvature is the density of the rows at the line."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from neglog.solvers.lines import Array, Lines
 
 STEPS = 6
 ENOUGH = 200
-"""The largest number of rows near the line, for each coefficient, from which the curvature is estimated."""
+"""The largest number of rows per coefficient from which the curvature is estimated."""
 FALLS = 0.5
-"""The ratio of a step to the one before above which the steps are noise."""
+"""Ratio of consecutive step lengths above which the steps are dominated by sampling noise."""
 
 
 @dataclass(frozen=True, eq=False)
 class Approach:
-    """A line `(P,)`, its residuals `(N,)`, and by how much it moved last, the root mean square over rows."""
+    """Coefficients `(P,)`, residuals `(N,)`, and the root mean square change of the line in the last step."""
 
     z: Array
     residuals: Array
@@ -25,12 +25,12 @@ class Approach:
 
 
 def approached(lines: Lines, z: Array, share: float) -> Approach:
-    """From `z` `(P,)` to next to the optimum, as far as steps descend.
+    """A point near the optimum by Newton steps from `z` `(P,)`, as long as they descend.
 
-    A sum of pinball losses has no curvature, but over a distance on which it meets many rows its slope
-    changes as if it were sum_i f_i x_i x_i', f_i the density of y_i at the line. That is taken from the rows
-    within twice the distance of the step before (Powell 1991), at first from this share of all. Some three
-    steps lead to where so few rows lie in between that their noise is all that is left.
+    A sum of pinball losses has no curvature, but over a distance that contains many rows its gradient changes
+    like that of a quadratic with the Hessian sum_i f_i x_i x_i', where f_i is the density of y_i at the line.
+    It is estimated from the rows within twice the length of the last step (Powell 1991), at first from this
+    share of all rows. After about three steps sampling noise dominates.
     """
     single = slice(0, lines.rows - lines.globs)
     residuals = lines.y - lines.at(z)
@@ -50,7 +50,7 @@ def approached(lines: Lines, z: Array, share: float) -> Approach:
 
 
 def _step(lines: Lines, residuals: Array, window: float, single: slice) -> tuple[Array, float]:
-    """Newton's step and how far it moves the line, with the rows within the window for a curvature."""
+    """Newton's step and its length, with the curvature estimated from the rows within the window."""
     least = min(20 * lines.size, len(residuals[single]) - 1)
     sizes = np.abs(residuals[single])
     near = np.flatnonzero(sizes <= window)
