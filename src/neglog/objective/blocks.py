@@ -1,4 +1,4 @@
-"""Blocks: the coefficients of each linear predictor, in units in which every predictor looks alike."""
+"""Blocks: the coefficients of each linear predictor, in units that do not depend on those of the data."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from neglog.tracing import Affine
 
 Known = dict[Hashable, tuple[Tensor, Basis]]
 OFFSET = 1e3
-"""A column further from 0 than this, in units of its spread, is decomposed without its mean."""
+"""A column with a mean above this many standard deviations is centred before it is decomposed."""
 MAX_CENTRED = 10_000_000
-"""The largest design, in numbers, that is copied without its means; larger ones are decomposed in place."""
+"""The largest design, in numbers, that is copied to be centred; larger ones are decomposed in place."""
 VERY_FAR = 1e4
-"""A column further from 0 than this, in the same units, loses digits where it is decomposed in place."""
+"""A column with a mean above this many standard deviations loses digits if it is decomposed in place."""
 MAX_COPIED = 100_000_000
-"""The largest design, in numbers, with columns so far from 0, that is copied without its means."""
+"""The largest design, in numbers, with such columns that is copied to be centred."""
 SIZE_ROWS = 50_000
-"""Rows from which the size of a column is estimated."""
+"""Number of rows from which the size of a column is estimated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +108,9 @@ def joined(values: Mapping[Block, Tensor]) -> dict[str, Tensor]:
 
 @torch.enable_grad()
 def linear_blocks(objective: Objective, theta: Tensor) -> tuple[tuple[Block, ...], bool]:
-    """The blocks of a model, in units of the noise at `theta` `(K,)`, and whether it can be cut at them.
+    """The blocks of a model, in units of the noise at `theta` `(K,)`, and whether its predictors are linear.
 
-    It can where every predictor is a fixed design times coefficients that are free or constant.
+    They are if every predictor is a fixed design times coefficients that are free or constant.
 
     Raises:
         SingularDesignError: a design whose coefficients have flat priors lacks full column rank.
@@ -134,10 +134,10 @@ def _parts(objective: Objective, call: Affine) -> tuple[Site | None, Site | None
 
 
 def _noise(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> dict[str, Tensor]:
-    """How far each predictor must move to change an average row's density: 1 / sqrt(mean squared score).
+    """The unit of each predictor, 1 / sqrt(mean squared score): the change that matters for an average row.
 
-    At most the size of the predictor and the response together: where every density is at its best, as at
-    counts that are all 0, scores say nothing. The value of a predictor is `()`, or `(D,)` for D outputs.
+    It is at most the size of the predictor and the response together, since all scores may vanish, as for
+    counts that are all 0. The value of a predictor is `()`, or `(D,)` for D outputs.
     """
     if not etas:
         return {}
@@ -150,7 +150,7 @@ def _noise(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> dict
 
 
 def scores_at(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> Sequence[Tensor]:
-    """The slopes of the log-likelihood in each predictor, `(N,)` or `(N, D)`, but for their sign."""
+    """The derivatives of the loss with respect to each predictor, `(N,)` or `(N, D)`."""
     if not objective.structure.is_cut:
         leaves = {name: eta.clone().requires_grad_() for name, eta in etas.items()}
         log_likelihood = objective.at(theta, leaves).log_prob(RESPONSE).sum()
@@ -180,7 +180,7 @@ def _outputs(call: Affine) -> list[int | None]:
 
 
 def _places(site: Site | None, output: int | None) -> Tensor:
-    """Where the coefficients of an output stand in theta."""
+    """The positions of the coefficients of an output in theta."""
     if site is None:
         return torch.arange(0)
     places = torch.arange(site.offset, site.offset + site.size)
@@ -192,7 +192,8 @@ def _block_places(bias: Site | None, weight: Site | None, output: int | None) ->
 
 
 def _diagonal(objective: Objective, call: Affine, noise: Tensor, theta: Tensor) -> tuple[Block, ...]:
-    """Where the design depends on parameters, the coefficients are put in units of the noise, no more."""
+    """A design that depends on parameters is not decomposed: its coefficients are scaled to units of the
+       noise only."""
     blocks = []
     for output, unit in zip(_outputs(call), noise.reshape(-1).tolist(), strict=True):
         places = _block_places(*_parts(objective, call), output)
@@ -206,7 +207,7 @@ def _orthonormal(
 ) -> tuple[Block, ...]:
     """The blocks of a fixed design: `[1, x] = Q R`, with the curvature of the priors as further rows.
 
-    What is `known` of designs under flat priors is what other predictors have of the same ones.
+    `known` are decompositions of designs under flat priors, shared by predictors with the same design.
     """
     bias, weight = _parts(objective, call)
     columns, one = call.design if weight is not None else call.design[:, :0], bias is not None
@@ -327,7 +328,7 @@ def _with_one(columns: Tensor, one: bool) -> Tensor:
 
 
 def _sizes(columns: Tensor, one: bool) -> Tensor:
-    """About the norms of the columns of ``[1, columns]``, without a copy of them."""
+    """Estimates of the norms of the columns of ``[1, columns]``, without a copy of them."""
     own = columns.numpy()
     every = max(1, len(own) // SIZE_ROWS)
     few = own[::every]
@@ -372,10 +373,10 @@ def _prior_curvature(objective: Objective, theta: Tensor, places: Tensor) -> Ten
 def check_rank(
     objective: Objective, call: Affine, free: Tensor, bias: Site | None, weight: Site | None
 ) -> None:
-    """Hold the columns whose coefficients have flat priors to full rank: `free` `(N, F)`, or their triangle.
+    """Require full rank of the columns with flat priors: `free` `(N, F)`, or their triangular factor.
 
     Raises:
-        SingularDesignError: names the dependent columns, or says that there are too few rows.
+        SingularDesignError: names the dependent columns, or reports that there are too few rows.
     """
     names = ["Intercept"] if bias is not None and bias.masked else []
     names += call.column_names(objective.data) if weight is not None and weight.masked else []
@@ -399,7 +400,7 @@ def check_rank(
 
 
 def _advice_for_few_rows(objective: Objective, call: Affine) -> str:
-    """Proper priors; of the spread too, where the columns fit every row exactly and those do not hold it."""
+    """Advice of proper priors, also of the scale if the columns fit every row exactly."""
     spread = Spread(objective, call, every=True)
     if interpolating(objective) is not call or spread.is_held:
         return prior_advice(objective.layout)

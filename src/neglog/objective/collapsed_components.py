@@ -14,18 +14,18 @@ from neglog.objective.spread import priors_along
 from neglog.predictors import RESPONSE
 
 NARROW_SHARE = 1e-4
-"""The spread of a component, as a share of that of the response, below which its rows are examined."""
+"""Scale of a component, as a share of that of the response, below which its rows are examined."""
 ROUNDINGS = 64
-"""The largest residual that is rounding, in units of the rounding of the largest response."""
+"""Largest residual that counts as 0, in units of the rounding error of the largest response."""
 COMPONENT_LOG_FALLS = (0.0, 10.0, 20.0)
-"""Falls of the logarithm of a spread between which priors may not rise by more than the likelihood does."""
+"""Decreases of the logarithm of a scale between which priors and likelihood are compared."""
 
 
 def check_collapsed_components(objective: Objective, theta: Tensor) -> None:
-    """Refuse a mixture of which a component has shrunk onto rows that its line can follow exactly.
+    """Refuse a mixture with a component that has collapsed onto rows which its line can fit exactly.
 
-    From there the likelihood rises by the number of these rows for each unit by which the logarithm of the
-    spread falls, unless a prior of the spread vanishes at 0.
+    From there the log-likelihood increases by the number of these rows per unit by which the logarithm of the
+    scale decreases, unless a prior of the scale vanishes at 0.
 
     Raises:
         UnboundedLikelihoodError: naming the first of these rows.
@@ -57,7 +57,7 @@ def _refusal(objective: Objective, rows: Tensor) -> UnboundedLikelihoodError:
 
 
 def _is_followed(design: Tensor, y: Tensor) -> bool:
-    """Whether a line goes through all of some rows; not where there are none."""
+    """Whether a line fits all of some rows exactly; False without rows."""
     if not len(y):
         return False
     columns = torch.cat([design.new_ones((len(design), 1)), design], dim=1)
@@ -68,7 +68,7 @@ def _is_followed(design: Tensor, y: Tensor) -> bool:
 
 
 def falls(objective: Objective, theta: Tensor, component: int, rows: Tensor) -> bool:
-    """Whether the rows gain more from a spread of a component that goes to 0 than priors take."""
+    """Whether the likelihood outweighs the priors as the scale of a component goes to 0."""
     if objective.layout.is_flat:
         return True
     leaf = theta.detach().requires_grad_()

@@ -1,9 +1,9 @@
-"""Coordinates in which every problem looks alike, whatever the units of its columns and its response.
+"""Coordinates z in which a problem does not depend on the units of its columns and its response.
 
-Each block of linear coefficients (bias and weights) is read through the QR decomposition of its design,
-`[1, x] = Q R` and `z = R theta`: a unit step in z moves the predictor of an average row by about the noise
-of a row, and predictors and gradients are summed through Q, without the cancellation that an ill-conditioned
-design brings. Other parameters keep their unconstrained scale.
+Each block of linear coefficients (bias and weights) is transformed by the QR decomposition of its design,
+`[1, x] = Q R` and `z = R theta`: a unit step in z changes the predictor of an average row by about the noise
+of a row, and predictors and gradients are computed with Q, without the cancellation of an ill-conditioned
+design. Other parameters keep their unconstrained scale.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from neglog.objective.shrinkage import UNTRACED, Shrinkage
 from neglog.objective.spread import check_bounded, followed
 
 MIN_SAMPLED_ROWS = 50_000
-"""Above this many rows a solver starts on a part of them."""
+"""Above this many rows a solver starts on a sample of them."""
 
 
 class Coordinates:
@@ -125,12 +125,12 @@ class Coordinates:
 
     @cached_property
     def _places(self) -> Tensor:
-        """The places in theta of what enters the likelihood of the rows by itself, beside the predictors."""
+        """The positions in theta of the constants of the likelihood of the rows."""
         return places_of(self.objective.structure.beside)
 
     @cached_property
     def _apart(self) -> bool:
-        """Whether beside the predictors there are constants alone: no prior that counts, no coefficient."""
+        """Whether all parameters but the coefficients of predictors are constants without a prior."""
         own = {place for block in self.blocks for place in block.places.tolist()}
         return self.objective.layout.is_flat and own.isdisjoint(self._places.tolist())
 
@@ -161,7 +161,7 @@ class Coordinates:
             return float(nll + prior)
 
     def check(self, z: Tensor) -> str | None:
-        """Refuse a point from which the loss falls without end; the reason for a fall that may be long.
+        """Refuse a point from which the loss decreases without bound; return the reason for a slow decrease.
 
         Raises:
             UnboundedLikelihoodError: see `check_bounded` and `check_collapsed_components`.
@@ -188,7 +188,7 @@ class Coordinates:
         return self.derivatives(z)[2]
 
     def roughly(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
-        """As `derivatives`, with a Hessian of which six digits do."""
+        """As `derivatives`, with a Hessian of six digits."""
         sums = self._summed(CURVATURES, z, rough=True)
         return sums.value, sums.slope(self.pull_back), sums.curvature(self.pull_back)
 
@@ -219,7 +219,7 @@ class Coordinates:
 
     @cached_property
     def kinked_predictor(self) -> str | None:
-        """The predictor that the response's corner is at; '' if at none; None if there is no corner."""
+        """The predictor at which the response has its corner; '' if at none; None without a corner."""
         at = self.objective.structure.corner
         if at is None:
             return None
@@ -240,7 +240,7 @@ def _whole(coordinates: Coordinates, z: Tensor) -> tuple[float, Tensor]:
 
 
 def rescaled(objective: Objective, theta: Tensor) -> Coordinates:
-    """Coordinates for `objective` in which its curvature near `theta` `(K,)` is about one a row.
+    """Coordinates for `objective` in which its curvature near `theta` `(K,)` is about one per row.
 
     Raises:
         SingularDesignError: a design whose coefficients have flat priors lacks full column rank.

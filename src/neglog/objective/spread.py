@@ -20,29 +20,29 @@ from neglog.objective.shrinkage import prior_terms
 from neglog.predictors import RESPONSE
 
 ROUNDINGS = 64
-"""A spread of no more than this, in units of the relative rounding of y, is that of rounding."""
+"""Largest scale, in units of the rounding error of y, that counts as collapsed."""
 UNCERTIFIED = 8.0
-"""The factor on `ROUNDINGS` for a solution without a certificate, whose solver was stopped by rounding."""
+"""The factor on `ROUNDINGS` for a solution without a certificate, where rounding stopped the solver."""
 AWAY = 1e3
-"""The distance of a mean from a row that it does not follow, in units of the spread that is rounding."""
+"""Distance between mean and row, in units of the collapsed scale, above which the row is not fitted exactly."""
 NO_SIZE = 1e-100
-"""The size of a response of zeros alone, whose rounding is no unit for a spread."""
+"""Unit of a response of zeros, in the place of its rounding error."""
 LOG_FALLS = (0.0, 50.0, 100.0)
-"""Falls of the logarithm of a spread between which the rises of minus the log prior are compared."""
+"""Decreases of the logarithm of a scale between which the increases of minus the log prior are compared."""
 CURVED = 1e-3
-"""The least increase of that rise, as a share of it and in nats, which shows that it outgrows any slope."""
+"""Least growth of that increase, relative and in nats, which shows that it is faster than linear."""
 FOLLOWED = 1e-4
-"""A spread of a row below this share of the largest one shows that the mean follows the row."""
+"""A row with a scale below this share of the largest is fitted exactly."""
 OTHER_LEVERAGE = 1e-2
-"""The leverage of other rows, of 1, at a row that the mean follows."""
+"""Largest leverage of other rows at a row that the mean fits exactly."""
 FAR_ROUNDINGS = 1e6
 """A spread above this, in units of the rounding of `y`, is far from it."""
 NAMED = 5
-"""The largest number of followed rows that a message names."""
+"""The largest number of exactly fitted rows that a message names."""
 
 
 def narrow_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
-    """Where the spread of the response is at most `times` the rounding of `y`, `(N,)` or `(S, N)`."""
+    """The rows whose scale is at most `times` the rounding error of `y`, `(N,)` or `(S, N)`."""
     if not may_collapse(response):
         return torch.zeros((), dtype=torch.bool)
     response = latent(response)  # a spread that bounds hold up may still go to 0
@@ -70,24 +70,24 @@ def _stddev(response: Any, dtype: torch.dtype) -> Tensor:
 
 
 def exact_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
-    """Where the density of the response has collapsed onto the row, `(N,)` or `(S, N)`.
+    """The rows onto which the density has collapsed, `(N,)` or `(S, N)`.
 
-    A narrow density far from its row follows nothing: so is one whose scale has not yet come from its initial
-    value to that of a large y. Between bounds a density may collapse onto a row at a bound with its location
-    far beyond it, whatever its scale.
+    A narrow density far from its row has not collapsed: such is a scale that has not yet grown from its
+    initial value to that of a large y. Between bounds a density may collapse onto a row at a bound with its
+    location far beyond it, whatever its scale.
     """
     return _collapsed_rows(response, y, times) | _tall_rows(response, y, times)
 
 
 def _tall_rows(response: Any, y: Tensor, times: float) -> Tensor:
-    """Where a truncated density is higher than one over `times` the rounding of `y`."""
+    """The rows at which a truncated density is above 1 over `times` the rounding error of `y`."""
     if not (family_of(response).truncates and may_collapse(response)):
         return torch.zeros((), dtype=torch.bool)
     return response.log_prob(y) >= -torch.log(times * _rounding(latent(response), y))
 
 
 def _collapsed_rows(response: Any, y: Tensor, times: float) -> Tensor:
-    """Where the density behind the bounds has collapsed onto the row."""
+    """The rows onto which the density without the bounds has collapsed."""
     narrow, response = narrow_rows(response, y, times), latent(response)
     if not bool(narrow.any()) or hasattr(response, "spread_at"):
         return narrow
@@ -99,7 +99,7 @@ def _collapsed_rows(response: Any, y: Tensor, times: float) -> Tensor:
 
 
 def _rounding(response: Any, y: Tensor) -> Tensor:
-    """The spread that counts as rounding: of a y that starts at 0 in its own row, else of the largest y."""
+    """The rounding error of y: of each row's own for a y with a lower bound of 0, else of the largest y."""
     own = getattr(response.support, "lower_bound", None) == 0
     size = y.abs() if own else y.abs().amax(-1, keepdim=True)
     return torch.finfo(y.dtype).eps * ROUNDINGS * torch.where(size > 0, size, NO_SIZE)
@@ -181,7 +181,7 @@ def check_spread(objective: Objective, theta: Tensor, response: Any, data: Data,
 
 
 def _followed_rows(response: Any, y: Tensor, exact: Tensor) -> Tensor:
-    """The rows whose density has collapsed, and those with no residual, whose spread is still to fall."""
+    """The rows whose density has collapsed, and those without a residual, whose scale is still decreasing."""
     response = latent(response)
     try:
         mean: Tensor = response.mean
@@ -205,9 +205,9 @@ def log_spread_of(response: Any) -> Tensor:
 def priors_along(
     log_spread: Tensor, leaf: Tensor, prior: Callable[[Tensor], float], falls: Sequence[float]
 ) -> list[float] | None:
-    """Minus the log prior where the logarithm of a spread has fallen by each of `falls`.
+    """Minus the log prior where the logarithm of a scale has decreased by each of `falls`.
 
-    The parameters move along the gradient of the log spread; None where nothing makes it fall.
+    The parameters move along the gradient of the log scale; None where that is 0.
     """
     if not log_spread.requires_grad:
         return None
@@ -218,14 +218,14 @@ def priors_along(
 
 
 def is_held(log_spread: Tensor, leaf: Tensor, prior: Callable[[Tensor], float], gain: float) -> bool:
-    """Whether priors outweigh the likelihood as the spread goes to 0.
+    """Whether priors outweigh the likelihood as the scale goes to 0.
 
-    The likelihood gains `gain` nats for each unit by which the logarithm of the spread falls. A density of
-    the spread that is positive at 0, such as a HalfNormal, takes nothing; a Normal of the logarithm takes
-    more and more.
+    The likelihood gains `gain` nats per unit by which the logarithm of the scale decreases. A prior density
+    that is positive at 0, such as a HalfNormal, does not offset it; a Normal of the logarithm does,
+    increasingly.
 
     Args:
-        log_spread: the logarithm of the spread, as a function of the parameters `leaf`.
+        log_spread: the logarithm of the scale, as a function of the parameters `leaf`.
         leaf: the unconstrained parameters `(K,)`.
         prior: minus the log prior of unconstrained parameters.
         gain: the sum of the weights of the rows.
@@ -254,13 +254,13 @@ def is_spread_held(objective: Objective, theta: Tensor) -> bool:
 
 
 def followed(response: Any, data: Data, design: Tensor) -> str | None:
-    """The rows that a vector-valued mean with a `design` `(N, P)` follows exactly; None if there are none.
+    """The rows that a vector-valued mean with a `design` `(N, P)` fits exactly; None if there are none.
 
-    Their spread is next to nothing, and with the weights 1 / spread² their leverage is 1: no other row of a
-    spread that is as small determines the mean there.
+    Their scale is close to 0, and with the weights 1 / scale² their leverage is 1: no other row with as small
+    a scale determines the mean there.
 
-    The spread of a component is its conditional standard deviation given the components before it. Where the
-    covariance has predictors of its own, that of a followed row falls for as long as no prior outweighs it.
+    The scale of a component is its conditional standard deviation given the components before it. If the
+    covariance has predictors, that of an exactly fitted row goes to 0 unless a prior outweighs it.
     """
     factor = getattr(response, "scale_tril", None)
     if factor is None or factor.dim() != 3 or len(factor) != data.rows:
