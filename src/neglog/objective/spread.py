@@ -24,7 +24,7 @@ ROUNDINGS = 64
 UNCERTIFIED = 8.0
 """The factor on `ROUNDINGS` for a solution without a certificate, where rounding stopped the solver."""
 AWAY = 1e3
-"""Distance between mean and row, in units of the collapsed scale, above which the row is not fitted exactly."""
+"""Largest distance between the mean and an exactly fitted row, in units of the collapsed scale."""
 NO_SIZE = 1e-100
 """Unit of a response of zeros, in the place of its rounding error."""
 LOG_FALLS = (0.0, 50.0, 100.0)
