@@ -193,7 +193,7 @@ def _block_places(bias: Site | None, weight: Site | None, output: int | None) ->
 
 def _diagonal(objective: Objective, call: Affine, noise: Tensor, theta: Tensor) -> tuple[Block, ...]:
     """A design that depends on parameters is not decomposed: its coefficients are scaled to units of the
-       noise only."""
+    noise only."""
     blocks = []
     for output, unit in zip(_outputs(call), noise.reshape(-1).tolist(), strict=True):
         places = _block_places(*_parts(objective, call), output)
