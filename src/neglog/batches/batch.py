@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -25,7 +24,6 @@ from neglog.batches.layout import (
     lay_out,
     likelihoods_of,
     single_objective,
-    site_places,
 )
 from neglog.batches.likelihoods import Columns, Likelihoods
 from neglog.batches.normal_equations import normal_equations
@@ -37,11 +35,12 @@ from neglog.conversion import named_values
 from neglog.errors import ConvergenceWarning, ModelError, NeglogError, warn
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.separation import SLOW_STEPS
-from neglog.fitting.start import starting_point
+from neglog.fitting.start import NULL_STEPS, NULL_TOLERANCE, free_constants, starting_point
 from neglog.handlers import Model, flat
 from neglog.isolation import isolated
 from neglog.layers import current_names
-from neglog.likelihood.sites import Site
+from neglog.likelihood.sites import Site, places_of
+from neglog.objective.blocks import noise_unit
 from neglog.objective.coordinates import rescaled
 from neglog.objective.corners import Cornered
 from neglog.objective.objective import Objective
@@ -345,46 +344,32 @@ def _expanded(layout: Layout, problems: Likelihoods, z: Tensor, valued: bool) ->
 
 
 def _null(layout: Layout, likelihoods: Likelihoods) -> Tensor:
-    """The best theta `(S, K)` where no column counts: where a fit starts, as `neglog.fitting.start` says."""
-    chunk, predictors, kept, size = likelihoods.stack, [], [], 0
-    theta = layout.initial(chunk.count)
-    for call, predictor in zip(layout.calls, likelihoods.predictors, strict=True):
-        bias = layout.parts(call)[0]
-        free = 0 if bias is None else 1
-        still = theta.clone()
-        still[:, predictor.places[:free]] = 0.0
-        places = torch.arange(size, size + free)
-        ones = Columns(predictor.design.values[..., :free])
-        predictors.append(replace(predictor, places=places, design=ones, offset=predictor.eta(still)))
-        kept.append(predictor.places[:free])
-        size += free
-    at = dict(zip((site.name for site in layout.constants), _counted_up(layout.constants, size), strict=True))
-    kept += [site_places(site) for site in layout.constants]
-    places = torch.cat(kept)
-    null = likelihoods_of(layout, chunk, predictors, lambda site: at[site.name], len(places))
-    theta[:, places] = newton_together(null, theta[:, places], tolerance=1e-6, max_steps=100).z
+    """The null models `(S, K)`, where a fit starts, by the rules of `neglog.fitting.start`."""
+    chunk, free = likelihoods.stack, free_constants(layout.objective)
+    theta, places = layout.initial(chunk.count), places_of(free)
+    still, position = theta.index_fill(1, places, 0.0), torch.full((theta.shape[1],), -1)
+    position[places] = torch.arange(len(places))
+    predictors = []
+    for predictor in likelihoods.predictors:
+        own = position[predictor.places]
+        own = own[own >= 0]  # the bias comes first
+        columns = Columns(predictor.design.values[..., : len(own)])
+        predictors.append(replace(predictor, places=own, design=columns, offset=predictor.eta(still)))
+    own_places = {site.name: position[places_of([site])] for site in free}
+    null = likelihoods_of(layout, chunk, predictors, own_places, len(places))
+    tolerance = NULL_TOLERANCE * chunk.rows**0.5
+    theta[:, places] = newton_together(null, theta[:, places], tolerance=tolerance, max_steps=NULL_STEPS).z
     return theta
 
 
-def _counted_up(sites: list[Site], start: int) -> list[Tensor]:
-    ends = torch.tensor([start, *(site.size for site in sites)]).cumsum(0).tolist()
-    return [torch.arange(low, high) for low, high in pairwise(ends)]
-
-
 def _noise(likelihoods: Likelihoods, theta: Tensor) -> dict[str, Tensor]:
-    """How far each predictor must move to change an average row's density: 1 / sqrt(mean squared score).
-
-    At most the size of the predictor and the response together, `(S,)`.
-    """
+    """The unit `(S,)` of each predictor, as in `neglog.objective.blocks`."""
     etas = likelihoods.etas(theta)
     most = 1 + torch.stack(
         [v.abs().amax(-1).expand(len(theta)) for v in (likelihoods.stack.y, *etas.values())]
     )
     sizes = {k: v.square().sum(-1) / likelihoods.rows for k, v in likelihoods.scores(theta).items()}
-    return {
-        name: torch.where((size > 0) & torch.isfinite(size), size.rsqrt().minimum(most.amax(0)), 1.0)
-        for name, size in sizes.items()
-    }
+    return {name: noise_unit(size, most.amax(0)) for name, size in sizes.items()}
 
 
 def _least_squares(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ from neglog.data import ALL
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.kinks import corner
-from neglog.likelihood.sites import Site
+from neglog.likelihood.sites import Site, places_of
 from neglog.likelihood.structure import Response
-from neglog.objective.blocks import linear_blocks
+from neglog.objective.blocks import block_places, free_parts, linear_blocks
 from neglog.objective.objective import Objective
 from neglog.offset import OFFSET_KEYWORD
 from neglog.predictors import RESPONSE
@@ -54,14 +54,11 @@ class Layout:
 
     def parts(self, call: Affine) -> tuple[Site | None, Site | None]:
         """The sites of a predictor's bias and weight, where they are free."""
-        found = (self.objective.sites.get(f"{call.name}.{part}") for part in ("bias", "weight"))
-        bias, weight = (site if site is not None and site.is_real else None for site in found)
-        return bias, weight
+        return free_parts(self.objective, call)
 
     def places(self, call: Affine) -> Tensor:
         """Where a predictor's free coefficients stand in theta, the bias first."""
-        parts = [site_places(site) for site in self.parts(call) if site is not None]
-        return torch.cat([torch.arange(0), *parts])
+        return block_places(*self.parts(call))
 
     @property
     def constants(self) -> list[Site]:
@@ -243,10 +240,10 @@ def _offset(layout: Layout, call: Affine, design: Tensor, chunk: Stack) -> Tenso
 
 
 def likelihoods_of(
-    layout: Layout, chunk: Stack, predictors: list[Predictor], places: Callable[[Site], Tensor], size: int
+    layout: Layout, chunk: Stack, predictors: list[Predictor], places: Mapping[str, Tensor], size: int
 ) -> Likelihoods:
-    """The likelihoods of a chunk in a vector of `size` numbers that holds each constant at its `places`."""
-    constants = tuple((site, places(site)) for site in layout.constants)
+    """The likelihoods of a chunk in a vector of `size` numbers that has some constants at `places`."""
+    constants = tuple((site, places[site.name]) for site in layout.constants if site.name in places)
     objective = layout.objective
     still = objective.layout.params(objective.initial)
     return Likelihoods(objective.model, chunk, tuple(predictors), constants, still, size)
@@ -258,9 +255,5 @@ def in_theta(layout: Layout, chunk: Stack) -> Likelihoods:
     for call, design in zip(layout.calls, _designs(layout, chunk), strict=True):
         columns, offset = _columns(layout, call, design, chunk), _offset(layout, call, design, chunk)
         predictors.append(Predictor(call.name, layout.places(call), Columns(columns), one, offset))
-    return likelihoods_of(layout, chunk, predictors, site_places, layout.objective.size)
-
-
-def site_places(site: Site) -> Tensor:
-    """Where a site stands in theta."""
-    return torch.arange(site.offset, site.offset + site.size)
+    places = {site.name: places_of([site]) for site in layout.constants}
+    return likelihoods_of(layout, chunk, predictors, places, layout.objective.size)

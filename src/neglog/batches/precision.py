@@ -10,11 +10,9 @@ from neglog.batches.likelihoods import Likelihoods
 from neglog.batches.whitening import Whitened, whitened
 from neglog.kinks import corner
 from neglog.likelihood.sites import Site
-from neglog.objective.ranges import alone, inside, range_of
+from neglog.objective.ranges import inside, range_of
 from neglog.predictors import RESPONSE
-
-SINGULAR = 1e-12
-"""Relative to its largest eigenvalue: an information below this along some direction has no inverse."""
+from neglog.solvers.solution import inverse_roots, is_regular, scaled_eigen
 
 
 @torch.no_grad()
@@ -32,14 +30,10 @@ def covariances(
     else:
         matrix = white.likelihoods.derivatives(white.z(theta))[2]
     sound = converged & white.sound & torch.isfinite(matrix).flatten(1).all(-1)
-    sound &= (matrix.diagonal(dim1=-2, dim2=-1) > 0).all(-1)
     one = torch.eye(matrix.shape[-1], dtype=matrix.dtype)
-    matrix = torch.where(sound[:, None, None], matrix, one)
-    scale = matrix.diagonal(dim1=-2, dim2=-1).rsqrt()
-    values, vectors = torch.linalg.eigh(scale[:, :, None] * matrix * scale[:, None, :])
-    sound &= values[:, 0] > SINGULAR * values[:, -1]
-    values = torch.where(sound[:, None], values, 1.0)
-    roots = scale[:, :, None] * vectors * values.rsqrt()[:, None, :]
+    values, vectors, scale = scaled_eigen(torch.where(sound[:, None, None], matrix, one))
+    sound &= is_regular(values)
+    roots = inverse_roots(torch.where(sound[:, None], values, 1.0), vectors, scale)
     roots = torch.stack([white.theta(root) for root in roots.unbind(-1)], -1)
     nothing = torch.diag(torch.full_like(theta[0], torch.inf))
     return torch.where(sound[:, None, None], roots @ roots.mT, nothing)
@@ -84,16 +78,6 @@ def natural_errors(site: Site, theta: Tensor, covariance: Tensor) -> Tensor:
 
 
 def natural_interval(site: Site, theta: Tensor, covariance: Tensor, reach: float) -> tuple[Tensor, Tensor]:
-    """Both ends `(S, *shape)` of Wald's interval: symmetric in theta where a number is one number there.
-
-    Numbers that are bound to each other have the intervals of `neglog.objective.ranges.inside`.
-    """
+    """Both ends `(S, *shape)` of Wald's interval, by `neglog.objective.ranges.inside`."""
     value = site.transform(theta[:, site.place].reshape(len(theta), *site.unconstrained))
-    if not alone(site):
-        return inside(value, natural_errors(site, theta, covariance), reach, *range_of(site))
-    wide = reach * covariance.diagonal(dim1=-2, dim2=-1)[:, site.place].sqrt()
-    ends = [
-        site.transform((theta[:, site.place] + side * wide).reshape(len(theta), *site.unconstrained))
-        for side in (-1, 1)
-    ]
-    return torch.minimum(*ends), torch.maximum(*ends)
+    return inside(value, natural_errors(site, theta, covariance), reach, *range_of(site))

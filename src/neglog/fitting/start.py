@@ -15,7 +15,7 @@ from neglog.fitting.medians import null_median
 from neglog.fitting.tilted import null_tilted
 from neglog.kinks import smoothed
 from neglog.likelihood.rows import CURVATURES, VALUE, RowLikelihood, Terms
-from neglog.likelihood.sites import Site
+from neglog.likelihood.sites import Site, places_of
 from neglog.objective.objective import Objective, rows_of_second_derivatives
 from neglog.objective.shrinkage import prior_terms
 from neglog.objective.spread import check_bounded
@@ -23,6 +23,8 @@ from neglog.solvers import Newton
 
 MAX_NULL_PARAMETERS = 50
 """Above this many free constants the null model is not fitted first."""
+NULL_STEPS = 100
+"""The largest number of Newton steps of the null model."""
 NULL_TOLERANCE = 1e-3
 """The distance of the null model from its optimum before the last step, in units of the noise of a row."""
 
@@ -196,10 +198,10 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     given = dict(given or {})
     for name, value in given.items():
         theta[_site(objective, name).place] = _unconstrained(objective, name, value)
-    free = _free_constants(objective, given)
-    places = torch.cat([torch.arange(0), *(torch.arange(s.offset, s.offset + s.size) for s in free)])
-    if not objective.calls or not 0 < len(places) <= MAX_NULL_PARAMETERS:
+    free = free_constants(objective, given)
+    if not free:
         return theta
+    places = places_of(free)
     names = [site.name for site in free]
     if objective.structure.corner:
         line = null_median(objective, theta, names)
@@ -212,17 +214,19 @@ def _first(found: Iterable[Tensor | None]) -> Tensor | None:
     return next((each for each in found if each is not None), None)
 
 
-def _free_constants(objective: Objective, given: Collection[str]) -> list[Site]:
-    """The sites that the null model fits.
+def free_constants(objective: Objective, given: Collection[str] = ()) -> list[Site]:
+    """The sites that the null model fits, but for those `given`; none where it is not fitted."""
+    held = _held(objective) if objective.calls else set(objective.sites)
+    sites = (site for name, site in objective.sites.items() if name not in held and name not in given)
+    free = [site for site in sites if not (site.started or site.begun)]
+    return free if sum(site.size for site in free) <= MAX_NULL_PARAMETERS else []
 
-    Not weights, sites with an initial value of their own, nor hierarchies, of which a joint mode need not
-    exist.
-    """
-    parents = objective.structure.seen.prior_parents if objective.calls else {}
+
+def _held(objective: Objective) -> set[str]:
+    """The sites that the null model leaves: weights, and hierarchies, of which no joint mode need exist."""
+    parents = objective.structure.seen.prior_parents
     hierarchy = {*parents, *(name for names in parents.values() for name in names)}
-    without = hierarchy | set(given) | {f"{call.name}.weight" for call in objective.calls}
-    sites = (site for name, site in objective.sites.items() if name not in without)
-    return [site for site in sites if not (site.started or site.begun)]
+    return hierarchy | {f"{call.name}.weight" for call in objective.calls}
 
 
 def _softened(objective: Objective, softness: float) -> Objective:
@@ -258,7 +262,9 @@ def _null_of(
         if likelihood is None
         else _CutNull(objective, theta, places, likelihood)
     )
-    found = Newton(tolerance=NULL_TOLERANCE * null.rows**0.5, max_steps=100).minimise(null, theta[places])
+    found = Newton(tolerance=NULL_TOLERANCE * null.rows**0.5, max_steps=NULL_STEPS).minimise(
+        null, theta[places]
+    )
     return null.theta(found.z), found.converged
 
 

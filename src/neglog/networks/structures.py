@@ -10,15 +10,13 @@ from torch import Tensor
 
 from neglog.errors import ModelError
 from neglog.networks.network import Layer, Network, linear_layers, row_curvature
-from neglog.solvers.solution import scaled_eigen
+from neglog.solvers.solution import inverse_roots, is_regular, scaled_eigen
 
 NORMAL_PRIORS = (
     "Give all weights Normal priors (`prior` of `on_features`, `with_priors`) and use `map_estimate`"
 )
 PRECISION = "Give a `prior_precision`, or fit by `map_estimate`"
 """Remedies for an information that does not determine the weights, to which others may be added."""
-SINGULARITY_TOLERANCE = 1e-12
-"""Smallest eigenvalue of a regular precision matrix of unit diagonal, relative to the largest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +86,7 @@ class Dense:
         """The covariance, as its root, with a prior precision added."""
         remedy = NORMAL_PRIORS if precision or not bool(self.flat.any()) else PRECISION
         matrix = _definite(self.matrix + torch.diag(precision * self.flat.to(self.matrix)), remedy)
-        values, vectors, scale = scaled_eigen(matrix)
-        return Rooted(self.names, (scale[:, None] * vectors * values.rsqrt())[: len(self.values)])
+        return Rooted(self.names, inverse_roots(*scaled_eigen(matrix))[: len(self.values)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,8 +253,7 @@ def _positive(precisions: Tensor, names: tuple[str, ...]) -> Tensor:
 
 
 def _definite(matrix: Tensor, remedy: str) -> Tensor:
-    values = scaled_eigen(_finite(matrix))[0]
-    if len(values) and not values.min() >= SINGULARITY_TOLERANCE * values.max():
+    if not is_regular(scaled_eigen(_finite(matrix))[0]):
         raise ModelError(
             "the information of the rows and the priors does not determine the weights and constants of this "
             "network: a feature is constant or a combination of others, or the fit is far from an optimum. "

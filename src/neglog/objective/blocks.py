@@ -126,7 +126,7 @@ def linear_blocks(objective: Objective, theta: Tensor) -> tuple[tuple[Block, ...
     ), True
 
 
-def _parts(objective: Objective, call: Affine) -> tuple[Site | None, Site | None]:
+def free_parts(objective: Objective, call: Affine) -> tuple[Site | None, Site | None]:
     """The sites of a predictor's bias and weight, where they are free and unconstrained."""
     found = (objective.sites.get(f"{call.name}.{part}") for part in ("bias", "weight"))
     bias, weight = (site if site is not None and site.is_real else None for site in found)
@@ -134,7 +134,7 @@ def _parts(objective: Objective, call: Affine) -> tuple[Site | None, Site | None
 
 
 def _noise(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The unit of each predictor, 1 / sqrt(mean squared score): the change that matters for an average row.
+    """The unit of each predictor, see `noise_unit`.
 
     It is at most the size of the predictor and the response together, since all scores may vanish, as for
     counts that are all 0. The value of a predictor is `()`, or `(D,)` for D outputs.
@@ -145,8 +145,15 @@ def _noise(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> dict
     y = objective.data.y.nan_to_num(nan=0.0)
     most = 1 + max(float(value.abs().max()) for value in (y, *etas.values()) if value.numel())
     sizes = {name: score.square().mean(dim=0) for name, score in zip(etas, scores, strict=True)}
-    known = {name: (size > 0) & torch.isfinite(size) for name, size in sizes.items()}
-    return {name: torch.where(known[name], size.rsqrt().clamp(max=most), 1.0) for name, size in sizes.items()}
+    return {name: noise_unit(size, most) for name, size in sizes.items()}
+
+
+def noise_unit(size: Tensor, most: Tensor | float) -> Tensor:
+    """How far a predictor must move to change an average row's density, from its mean squared score.
+
+    At most `most`; 1 where the score says nothing.
+    """
+    return torch.where((size > 0) & torch.isfinite(size), size.rsqrt().clamp(max=most), 1.0)
 
 
 def scores_at(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> Sequence[Tensor]:
@@ -187,7 +194,8 @@ def _places(site: Site | None, output: int | None) -> Tensor:
     return places if output is None else places.reshape(site.shape)[output].reshape(-1)
 
 
-def _block_places(bias: Site | None, weight: Site | None, output: int | None) -> Tensor:
+def block_places(bias: Site | None, weight: Site | None, output: int | None = None) -> Tensor:
+    """The places in theta of the free coefficients of an output, the bias first."""
     return torch.cat([_places(bias, output), _places(weight, output)])
 
 
@@ -196,7 +204,7 @@ def _diagonal(objective: Objective, call: Affine, noise: Tensor, theta: Tensor) 
     noise only."""
     blocks = []
     for output, unit in zip(_outputs(call), noise.reshape(-1).tolist(), strict=True):
-        places = _block_places(*_parts(objective, call), output)
+        places = block_places(*free_parts(objective, call), output)
         triangle = torch.eye(len(places), dtype=theta.dtype) / unit
         blocks.append(Block(call.name, output, places, triangle, None, 0.0))
     return tuple(blocks)
@@ -209,7 +217,7 @@ def _orthonormal(
 
     `known` are decompositions of designs under flat priors, shared by predictors with the same design.
     """
-    bias, weight = _parts(objective, call)
+    bias, weight = free_parts(objective, call)
     columns, one = call.design if weight is not None else call.design[:, :0], bias is not None
     masked = _masked(columns.shape[1] + one, bias, weight)
     parts = _multiplied(objective)
@@ -223,7 +231,7 @@ def _orthonormal(
     fixed = _offset(call, bias, weight)
     blocks = []
     for output, size in zip(_outputs(call), noise.reshape(-1).tolist(), strict=True):
-        places = _block_places(bias, weight, output)
+        places = block_places(bias, weight, output)
         triangle, basis = shared or _decomposed(
             columns, one, parts, _prior_rows(objective, theta, places, size, masked, _sizes(columns, one))
         )

@@ -13,6 +13,8 @@ from neglog.calls import public
 
 MIN_PIVOT_SPAN = 1e-6
 """The ratio of the smallest pivot of a Cholesky factor to the largest, above which it is well conditioned."""
+SINGULAR = 1e-12
+"""An information whose curvature along some direction is below this share of the largest has no inverse."""
 FLAT = 1e-10
 """A curvature below this share of the largest, of a Hessian scaled to a unit diagonal, is rounding."""
 
@@ -141,6 +143,16 @@ def scaled_eigen(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
     values, vectors = torch.linalg.eigh(scale[..., :, None] * hessian * scale[..., None, :])
     return values, vectors, scale
+
+
+def is_regular(values: Tensor) -> Tensor:
+    """Whether matrices with the eigenvalues `(..., K)` of `scaled_eigen` have a positive inverse, `(...)`."""
+    return (values[..., :1] > SINGULAR * values[..., -1:]).all(-1)
+
+
+def inverse_roots(values: Tensor, vectors: Tensor, scale: Tensor) -> Tensor:
+    """Matrices L `(..., K, K)` with L Lᵀ the inverse of those with this `scaled_eigen`."""
+    return scale[..., :, None] * vectors * values.rsqrt()[..., None, :]
 
 
 def newton_direction(hessian: Tensor, gradient: Tensor, rows: int = 1) -> tuple[Tensor, float, bool]:

@@ -23,7 +23,7 @@ from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.corners import Cornered
 from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
-from neglog.solvers.solution import largest_of, scaled_eigen
+from neglog.solvers.solution import inverse_roots, is_regular, largest_of, scaled_eigen
 from neglog.tracing import Run, run
 
 MAX_SCORE_ENTRIES = 1_000_000
@@ -192,7 +192,7 @@ def inverse_root(coordinates: Coordinates, matrix: Tensor) -> Tensor:
     if not bool(torch.isfinite(matrix).all()):
         raise ModelError("the information is not finite at the optimum, so there are no standard errors.")
     values, vectors, scale = scaled_eigen(matrix)
-    if values.numel() and not values.min() >= 1e-12 * values.max():
+    if not is_regular(values):
         direction = coordinates.directions((scale * vectors[:, 0])[:, None])[:, 0]
         moved = named(coordinates, direction, both=True)
         what = " and ".join(name.partition(" → ")[0] for name in moved.coefficients + moved.constants)
@@ -201,7 +201,7 @@ def inverse_root(coordinates: Coordinates, matrix: Tensor) -> Tensor:
             f"the information is {how} at the optimum along {what}, so these are not identified. Leave a "
             "column out, hold a constant at a known value with pyro.condition, or use priors."
         )
-    return scale[:, None] * vectors * values.rsqrt()
+    return inverse_roots(values, vectors, scale)
 
 
 def score_products(coordinates: Coordinates, z: Tensor, shares: Tensor | None = None) -> Tensor:
