@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-PLAIN_KEY = "plain"
-"""Key of the metadata of a node whose tensors are all of double precision, or Boolean."""
+from neglog.graphs.nodes import Node
 
 
-def in_arrays(node: fx.Node) -> Callable[..., Any]:
+def in_arrays(node: Node) -> Callable[..., Any]:
     """The function of arrays and numbers that does what an operation does to tensors."""
-    target: Any = node.target
+    target: Any = node.function
     name = target._schema.name.removeprefix("aten::") if hasattr(target, "_schema") else target.__name__
     names = WITH_KEYWORDS if node.kwargs else NAMES
-    return names[name] if node.meta.get(PLAIN_KEY) and name in names else _Lifted(target)
+    return names[name] if node.is_plain and name in names else _Lifted(target)
 
 
 def array(value: Any) -> Any:

@@ -11,12 +11,14 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from neglog.errors import DataError
+from neglog.graphs.nodes import Nodes
 from neglog.graphs.recording import INPUT, Operation, Recording, recorded
 from neglog.graphs.simplify import cleaned
 from neglog.internals import is_operation, program_of
@@ -32,13 +34,18 @@ class Graph:
     """A cleaned graph; `used` counts up those of the other inputs that it takes after the first."""
 
     used: tuple[int, ...]
-    module: fx.GraphModule = field(repr=False)
+    clean: Nodes = field(repr=False)
     constants: tuple[Tensor, ...] = field(repr=False)
 
     @property
     def nodes(self) -> int:
         """The number of operations."""
-        return sum(node.op.startswith("call") for node in self.module.graph.nodes)
+        return len(self.clean.operations)
+
+    @cached_property
+    def module(self) -> fx.GraphModule:
+        """The graph as a module of torch."""
+        return self.clean.module()
 
     def function(self, compile: bool = False) -> Callable[..., Any]:
         """The function of the first input and of the `used` ones, as it is or compiled to machine code.
@@ -93,12 +100,12 @@ def trace(function: Callable[..., Any], first: Tensor, others: Sequence[Tensor],
     recording = recorded(function, inputs, varying=1 if fixed else len(inputs))
     with torch.no_grad():
         used, clean, constants = cleaned(recording, inputs, fixed)
-    return Graph(used, fx.GraphModule(torch.nn.Module(), clean), constants)
+    return Graph(used, clean, constants)
 
 
 def trace_rows(
     function: Callable[..., Any], inputs: Sequence[Tensor], rows: int
-) -> tuple[fx.Graph, tuple[int, ...], tuple[Tensor, ...]]:
+) -> tuple[Nodes, tuple[int, ...], tuple[Tensor, ...]]:
     """The graph of ``function(*inputs)`` for any number of rows, which of the inputs it uses, its constants.
 
     The number of rows is the first input of the graph, and the constants are the last ones. Here it is
@@ -111,10 +118,7 @@ def trace_rows(
     number = Operation(INPUT, (-1,))
     for operation in recording.operations:
         if is_operation(operation.target):
-            names = [argument.name for argument in operation.target._schema.arguments]
-            args, kwargs = zip(names, operation.args, strict=False), operation.kwargs
-            operation.args = tuple(_sized(name, argument, rows, number) for name, argument in args)
-            operation.kwargs = {name: _sized(name, a, rows, number) for name, a in kwargs.items()}
+            _size(operation, rows, number)
     whole = Recording([number, *recording.operations], recording.outputs)
     for operation in whole.operations:
         if operation.target is INPUT:
@@ -124,10 +128,26 @@ def trace_rows(
     return clean, used, constants
 
 
-def _sized(name: str, argument: Any, rows: int, number: Operation) -> Any:
-    """An argument with `number` where it is a size of so many rows."""
-    if name not in SIZES:
-        return argument
+def _size(operation: Operation, rows: int, number: Operation) -> None:
+    """Replace the arguments of an operation that are sizes of `rows` by `number`."""
+    args, kwargs = list(operation.args), operation.kwargs
+    places = [place for place in _sizes(operation.target) if place < len(args)]
+    for place in places:
+        args[place] = _sized(args[place], rows, number)
+    names = [name for name in kwargs if name in SIZES]
+    if places or names:
+        sized = {name: _sized(kwargs[name], rows, number) for name in names}
+        operation.take(tuple(args), kwargs | sized)
+
+
+@cache
+def _sizes(target: Any) -> tuple[int, ...]:
+    """The positions of the arguments of an operation that are sizes."""
+    return tuple(i for i, argument in enumerate(target._schema.arguments) if argument.name in SIZES)
+
+
+def _sized(argument: Any, rows: int, number: Operation) -> Any:
+    """A size, or sizes, with `number` in the place of `rows`."""
     if isinstance(argument, list | tuple):
         return [number if type(a) is int and a == rows else a for a in argument]
     return number if type(argument) is int and argument == rows else argument

@@ -8,12 +8,12 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from torch import fx
+from neglog.graphs.nodes import Node, Nodes, reached
 
 Function = Callable[..., Any]
 Step = tuple[Function, Callable[[list[Any]], Iterable[Any]], int]
 """A function, what takes its arguments from the slots, and the slot for what it gives."""
-Language = Callable[[fx.Node], Function]
+Language = Callable[[Node], Function]
 """From an operation of a graph to the function that does it."""
 
 
@@ -35,45 +35,45 @@ class Program:
 
 
 def program(
-    graph: fx.Graph,
-    inputs: Sequence[fx.Node],
+    graph: Nodes,
+    inputs: Sequence[Node],
     outputs: Sequence[Any],
-    values: Mapping[fx.Node, Any],
+    values: Mapping[Node, Any],
     language: Language,
 ) -> Program:
     """The program from some nodes of a graph to others; `values` are those of nodes that are constants."""
     writer = _Writer(inputs, language)
-    needed = _between(inputs, outputs)
-    nodes = [node for node in graph.nodes if node in needed]
+    needed = reached(outputs, inputs)
+    nodes = [node for node in graph if node in needed]
     writer.keep(outputs)
-    last = {n: node for node in nodes if node not in values for n in node.all_input_nodes}
+    last = {n: node for node in nodes if node not in values for n in node.inputs}
     for node in nodes:
         if node in values:
             writer.constant(node, values[node])
         else:
-            writer.step(node, [n for n in node.all_input_nodes if last[n] is node])
+            writer.step(node, [n for n in node.inputs if last[n] is node])
     return Program(len(inputs), writer.slots, writer.steps, writer.places(outputs))
 
 
 class _Writer:
     """Writes a program, operation by operation."""
 
-    def __init__(self, inputs: Sequence[fx.Node], language: Language) -> None:
+    def __init__(self, inputs: Sequence[Node], language: Language) -> None:
         self.language = language
         self.slots: list[Any] = [None] * len(inputs)
         self.steps: list[Step] = []
-        self.place: dict[fx.Node, int] = {node: i for i, node in enumerate(inputs)}
+        self.place: dict[Node, int] = {node: i for i, node in enumerate(inputs)}
         self.free: list[int] = []
-        self.kept: set[fx.Node] = set()
+        self.kept: set[Node] = set()
 
     def keep(self, nodes: Sequence[Any]) -> None:
-        self.kept |= {node for node in nodes if isinstance(node, fx.Node)}
+        self.kept |= {node for node in nodes if isinstance(node, Node)}
 
-    def constant(self, node: fx.Node, value: Any) -> None:
+    def constant(self, node: Node, value: Any) -> None:
         self.kept.add(node)
         self.place[node] = self._new(value)
 
-    def step(self, node: fx.Node, dead: Sequence[fx.Node]) -> None:
+    def step(self, node: Node, dead: Sequence[Node]) -> None:
         """Append the operation of a node, which is the last use of the nodes `dead`."""
         function, arguments = self._call(node)
         places = [self._argument(argument) for argument in arguments]
@@ -81,12 +81,12 @@ class _Writer:
         self.place[node] = self.free.pop() if self.free else self._new(None)
         self.steps.append((function, _taking(places), self.place[node]))
 
-    def _call(self, node: fx.Node) -> tuple[Function, Sequence[Any]]:
+    def _call(self, node: Node) -> tuple[Function, Sequence[Any]]:
         """The function of a node, of arguments by position alone, and these."""
         function, kwargs = self.language(node), node.kwargs
         if not kwargs:
             return function, node.args
-        if not any(isinstance(value, fx.Node) for value in kwargs.values()):
+        if not any(isinstance(value, Node) for value in kwargs.values()):
             return partial(function, **kwargs), node.args
         return partial(_by_name, function, list(kwargs)), (*node.args, *kwargs.values())
 
@@ -95,9 +95,9 @@ class _Writer:
 
     def _argument(self, argument: Any) -> int:
         """The slot of an argument."""
-        if isinstance(argument, fx.Node):
+        if isinstance(argument, Node):
             return self.place[argument]
-        if isinstance(argument, list | tuple) and any(isinstance(a, fx.Node) for a in argument):
+        if isinstance(argument, list | tuple) and any(isinstance(a, Node) for a in argument):
             place = self._new(None)
             self.steps.append((_listed, _taking([self._argument(a) for a in argument]), place))
             return place
@@ -123,14 +123,3 @@ def _by_name(function: Function, names: Sequence[str], *values: Any) -> Any:
     """The function with the last of the values under their names."""
     first = len(values) - len(names)
     return function(*values[:first], **dict(zip(names, values[first:], strict=True)))
-
-
-def _between(inputs: Sequence[fx.Node], outputs: Sequence[Any]) -> set[fx.Node]:
-    """What has to be evaluated for the outputs where the inputs are known, and the constants it takes."""
-    stop, stack, needed = set(inputs), [n for n in outputs if isinstance(n, fx.Node)], set[fx.Node]()
-    while stack:
-        node = stack.pop()
-        if node not in needed and node not in stop:
-            needed.add(node)
-            stack.extend(node.all_input_nodes)
-    return needed

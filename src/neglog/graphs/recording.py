@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ ZERO_GRADIENT = torch.ops.aten._efficientzerotensor.default
 """What autograd passes on where a gradient vanishes: a tensor without memory."""
 ABSORBING = {torch.ops.aten.mul.Tensor, torch.ops.aten.mul.Scalar, torch.ops.aten.neg.default}
 """Operations that leave such a gradient one."""
+SEQUENCE = (tuple, list)
+NESTED = (tuple, list, dict)
+"""Types of arguments that may hold tensors."""
 
 
 @dataclass(eq=False, slots=True)
@@ -34,6 +38,16 @@ class Operation:
     kwargs: dict[str, Any] = field(default_factory=dict)
     varies: bool = False
     """Whether it depends on an input that may have other values later."""
+    inputs: Sequence[Operation] = field(init=False)
+    """The operations among its arguments."""
+
+    def __post_init__(self) -> None:
+        self.take(self.args, self.kwargs)
+
+    def take(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Change the arguments."""
+        self.args, self.kwargs = args, kwargs
+        self.inputs = _operations(args) + _operations(kwargs) if kwargs else _operations(args)
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ class _Recorder(TorchDispatchMode):
         self.known: dict[int, Operation] = {}
         self.aliases: dict[int, set[int]] = {}  # the tensors that share a piece of memory
         self.kept: list[Tensor] = []  # an id is that of one tensor for as long as the tensor lives
+        self.placed = 0  # the number of these that are among the aliases
         self.vanishing: set[int] = set()  # gradients of 0, whatever they are multiplied with
         self.in_place = False
         for i, value in enumerate(inputs):
@@ -87,25 +102,28 @@ class _Recorder(TorchDispatchMode):
     def note(self, value: Tensor, operation: Operation) -> None:
         """Remember which operation a tensor came from."""
         self.operations.append(operation)
-        self.point(value, operation)
-
-    def point(self, value: Tensor, operation: Operation) -> None:
         self.known[id(value)] = operation
         self.kept.append(value)
-        self.aliases.setdefault(_memory(value), set()).add(id(value))
 
     def arguments(self, args: Any) -> Any:
         """Arguments with operations in the place of tensors."""
         if isinstance(args, Tensor):
-            return self.known[id(args)] if id(args) in self.known else self._constant(args)
-        if isinstance(args, tuple | list):
+            return self.known.get(id(args)) or self._constant(args)
+        if isinstance(args, SEQUENCE):
             return type(args)([self.arguments(a) for a in args])
         if isinstance(args, dict):
             return {key: self.arguments(a) for key, a in args.items()}
         return args
 
+    def _sharing(self, value: Tensor) -> set[int]:
+        """The recorded tensors that share the memory of one."""
+        for tensor in self.kept[self.placed :]:
+            self.aliases.setdefault(_memory(tensor), set()).add(id(tensor))
+        self.placed = len(self.kept)
+        return self.aliases.get(_memory(value), set())
+
     def _constant(self, value: Tensor) -> Operation:
-        beside = self.aliases.get(_memory(value), set()) if value.numel() else set()
+        beside = self._sharing(value) if value.numel() else set()
         if any(self.known[other].varies for other in beside):
             raise RuntimeError("a tensor was created outside the recorded operations")
         self.note(value, Operation(CONSTANT, (value.detach(),)))
@@ -115,11 +133,11 @@ class _Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is ZERO_GRADIENT or (func in ABSORBING and any(id(arg) in self.vanishing for arg in args)):
+        if func is ZERO_GRADIENT or (self.vanishing and self._vanishes(func, args)):
             return self._vanishing(func, args, kwargs)
-        target = self._out_of_place(func, args, kwargs) if func._schema.is_mutable else func
+        target = self._out_of_place(func, args, kwargs) if _is_mutable(func) else func
         operation = Operation(target, self.arguments(args), self.arguments(kwargs) if kwargs else {})
-        operation.varies = any(each.varies for each in _operations((operation.args, operation.kwargs)))
+        operation.varies = any(each.varies for each in operation.inputs)
         found = func(*args, **kwargs)
         self._note_result(found, operation, func)
         return found
@@ -138,6 +156,10 @@ class _Recorder(TorchDispatchMode):
                 self.note(each, Operation(operator.getitem, (operation, i), varies=operation.varies))
         elif operation.varies:
             raise RuntimeError(f"its control flow, or a number, depends on the value of a tensor ({func})")
+
+    def _vanishes(self, func: Any, args: tuple[Any, ...]) -> bool:
+        """Whether the result of an operation is a gradient of 0, whatever it is multiplied with."""
+        return func in ABSORBING and any(id(arg) in self.vanishing for arg in args)
 
     def _vanishing(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Zeros of the shape of an operation's result; as for autograd, they remain so times infinity."""
@@ -165,8 +187,14 @@ class _Recorder(TorchDispatchMode):
 
     def _is_own(self, value: Tensor) -> bool:
         """Whether a tensor is what an operation gave, and no other tensor shares its memory."""
-        alone = self.aliases.get(_memory(value)) == {id(value)}
+        alone = self._sharing(value) == {id(value)}
         return alone and self.known[id(value)].target not in (INPUT, CONSTANT)
+
+
+@cache
+def _is_mutable(func: Any) -> bool:
+    """Whether an operation changes one of its arguments."""
+    return bool(func._schema.is_mutable)
 
 
 def _memory(value: Tensor) -> int:
@@ -177,7 +205,7 @@ def filled(args: Any, values: dict[Operation, Any]) -> Any:
     """Arguments with values in the place of operations."""
     if isinstance(args, Operation):
         return values[args]
-    if isinstance(args, tuple | list):
+    if isinstance(args, SEQUENCE):
         return type(args)([filled(a, values) for a in args])
     if isinstance(args, dict):
         return {key: filled(a, values) for key, a in args.items()}
@@ -186,21 +214,23 @@ def filled(args: Any, values: dict[Operation, Any]) -> Any:
 
 def wanted(recording: Recording, always: Callable[[Any], bool]) -> list[Operation]:
     """The operations that the outputs take, and those whose targets are `always` looked at."""
-    found = set(_operations(recording.outputs))
+    found = set(_operations((recording.outputs,)))
     for operation in reversed(recording.operations):
         if operation in found or always(operation.target):
-            found |= {operation, *_operations((operation.args, operation.kwargs))}
+            found.add(operation)
+            found.update(operation.inputs)
     return [operation for operation in recording.operations if operation in found]
 
 
 def _operations(args: Any) -> list[Operation]:
-    if isinstance(args, Operation):
-        return [args]
-    if isinstance(args, dict):
-        args = args.values()
-    elif not isinstance(args, tuple | list):
-        return []
-    return [operation for each in args for operation in _operations(each)]
+    """The operations among arguments."""
+    found: list[Operation] = []
+    for each in args.values() if isinstance(args, dict) else args:
+        if isinstance(each, Operation):
+            found.append(each)
+        elif isinstance(each, NESTED):
+            found += _operations(each)
+    return found
 
 
 def _module(recording: Recording, count: int) -> fx.GraphModule:

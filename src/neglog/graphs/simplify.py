@@ -11,28 +11,28 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from neglog.graphs.arrays import PLAIN_KEY
 from neglog.graphs.nodes import (
+    SEQUENCE,
+    Node,
+    Nodes,
     all_floating,
     factored,
     is_fixed,
     is_like,
     is_normal,
     is_of_all,
-    is_plain,
     is_scalar,
     key_of,
     layout_of,
     may_not_be_replayed,
     number_of,
     plain_function,
+    reached,
     shifted,
-    signature_of,
     uniform_of,
     values_of,
-    varies,
 )
 from neglog.graphs.recording import CONSTANT, INPUT, Operation, Recording, filled, wanted
 
@@ -65,7 +65,7 @@ SHAPED = {
 
 def cleaned(
     recording: Recording, inputs: Sequence[Any], fixed: bool
-) -> tuple[tuple[int, ...], fx.Graph, tuple[Tensor, ...]]:
+) -> tuple[tuple[int, ...], Nodes, tuple[Tensor, ...]]:
     """Which inputs after the first one are used, the clean graph, and the constants that it takes after them.
 
     With `fixed` all inputs but the first are constants. A first input that is a whole number is the size of
@@ -83,19 +83,12 @@ class _Cleaner:
     def __init__(self, inputs: Sequence[Any], fixed: bool) -> None:
         self.inputs, self.fixed = inputs, fixed
         self.rows = inputs[0] if isinstance(inputs[0], int) else None
-        self.body = fx.Graph()
-        self.anchor = self.body.call_function(operator.pos, (0,))  # placeholders stand before it
-        self.known: dict[Any, fx.Node] = {}
-        self.constants: list[Tensor] = []
-        self.held: dict[int, fx.Node] = {}
-        self.fast: dict[Any, Callable[..., Any]] = {}
+        self.known: dict[Any, Node] = {}
+        self.constants: dict[int, Node] = {}  # by the id of their tensors, which they keep
 
-    def graph(self, recording: Recording) -> tuple[tuple[int, ...], fx.Graph, tuple[Tensor, ...]]:
+    def graph(self, recording: Recording) -> tuple[tuple[int, ...], Nodes, tuple[Tensor, ...]]:
         env: dict[Operation, Any] = {}
-        with self.body.inserting_before(self.anchor):
-            places = [self.body.placeholder(f"input_{i}") for i in range(len(self.inputs))]
-        for place, value in zip(places, self.inputs, strict=True):
-            place.meta["value"] = value
+        places = [Node(value=value) for value in self.inputs]
         for operation in wanted(recording, may_not_be_replayed):
             target, args = operation.target, operation.args
             if target is INPUT:
@@ -104,71 +97,60 @@ class _Cleaner:
             elif target is CONSTANT:
                 (env[operation],) = args
             else:
-                env[operation] = self._apply(target, filled(args, env), filled(operation.kwargs, env))
-        self.body.output(self._arguments(filled(recording.outputs, env)))
-        return self._finished(places)
+                varies = any(isinstance(env[each], Node) for each in operation.inputs)
+                kwargs = filled(operation.kwargs, env) if operation.kwargs else {}
+                env[operation] = self._apply(target, filled(args, env), kwargs, varies)
+        return self._finished(places, self._arguments(filled(recording.outputs, env)))
 
-    def _finished(self, places: list[fx.Node]) -> tuple[tuple[int, ...], fx.Graph, tuple[Tensor, ...]]:
-        self.body.erase_node(self.anchor)
-        self.body.eliminate_dead_code()
-        used = tuple(i - 1 for i, place in enumerate(places) if i and place.users)
-        constants = tuple(n.meta["value"] for n in self.held.values() if n.users)
-        for place in (*places[1:], *self.held.values()):
-            if not place.users:
-                self.body.erase_node(place)
-        for node in self.body.nodes:
-            node.meta[PLAIN_KEY] = is_plain(node)
-        for node in self.body.nodes:
-            node.meta = {PLAIN_KEY: node.meta[PLAIN_KEY]}  # the values are large
-        return used, self.body, constants
+    def _finished(
+        self, places: list[Node], outputs: Any
+    ) -> tuple[tuple[int, ...], Nodes, tuple[Tensor, ...]]:
+        needed = reached(outputs)
+        used = tuple(i for i, place in enumerate(places[1:]) if place in needed)
+        constants = [node for node in self.constants.values() if node in needed]
+        operations = [node for node in self.known.values() if node in needed]
+        tensors = tuple(node.value for node in constants)
+        inputs = [places[0], *(places[i + 1] for i in used), *constants]
+        return used, Nodes(inputs, operations, outputs).stripped(), tensors
 
     # One operation
 
-    def _apply(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of an operation: its value where all arguments are values, else a node."""
+    def _apply(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], varies: bool) -> Any:
+        """The result of an operation: its value where no argument is a node, else a node."""
         if may_not_be_replayed(target):
             raise RuntimeError(f"{target} draws numbers or changes its arguments, so it cannot be replayed")
-        if not varies((args, kwargs)):
+        if not varies:
             return target(*args, **kwargs)
         simpler = self._simpler(target, args, kwargs)
         return simpler if simpler is not None else self._node(target, args, kwargs)
 
-    def _node(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
+    def _node(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
         """A node of the new graph, or the equal one that it has already (common subexpressions)."""
-        value = target(*values_of(args), **values_of(kwargs))
         args, kwargs = self._arguments(args), self._arguments(kwargs)
-        key = (target, key_of(args), key_of(kwargs))
-        if key not in self.known:
-            node = self.body.call_function(self._plain(target, args, kwargs, value), args, kwargs)
-            node.meta |= {"value": value, "target": target, "uniform": uniform_of(target, args)}
-            self.known[key] = node
-        return self.known[key]
-
-    def _plain(self, target: Any, args: Any, kwargs: Any, value: Any) -> Callable[..., Any]:
-        """The `plain_function`, found once for all arguments that look alike."""
-        given = values_of(args), values_of(kwargs)
-        key = target, signature_of(given)
-        if key not in self.fast:
-            self.fast[key] = plain_function(target, *given, value)
-        return self.fast[key]
+        key = (target, key_of(args), key_of(kwargs) if kwargs else ())
+        known = self.known.get(key)
+        if known is None:
+            given, named = values_of(args), values_of(kwargs)
+            value = target(*given, **named)
+            function = plain_function(target, given, named, value)
+            uniform = uniform_of(target, args)
+            known = self.known[key] = Node(function, args, kwargs, value, target, uniform=uniform)
+        return known
 
     def _arguments(self, args: Any) -> Any:
         """Arguments in which each tensor is an input of the graph."""
         if isinstance(args, Tensor):
-            return self._hold(args)
-        if isinstance(args, tuple | list):
-            return type(args)(self._arguments(a) for a in args)
+            return self._constant(args)
+        if isinstance(args, SEQUENCE):
+            return type(args)([self._arguments(a) for a in args])
         if isinstance(args, dict):
             return {key: self._arguments(a) for key, a in args.items()}
         return args
 
-    def _hold(self, value: Tensor) -> fx.Node:
-        if id(value) not in self.held:
-            with self.body.inserting_before(self.anchor):
-                node = self.body.placeholder(f"constant_{len(self.held)}")
-            node.meta["value"] = value
-            self.held[id(value)] = node
-        return self.held[id(value)]
+    def _constant(self, value: Tensor) -> Node:
+        if id(value) not in self.constants:
+            self.constants[id(value)] = Node(value=value, is_constant=True)
+        return self.constants[id(value)]
 
     # Rules
 
@@ -188,14 +170,14 @@ class _Cleaner:
 
     def _unchanged(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The argument of an operation that leaves its numbers and its layout as they are."""
-        if not isinstance(args[0], fx.Node):
+        if not isinstance(args[0], Node):
             return None
-        before, after = args[0].meta["value"], target(*values_of(args), **values_of(kwargs))
+        before, after = args[0].value, target(*values_of(args), **values_of(kwargs))
         return args[0] if layout_of(before) == layout_of(after) else None
 
     def _matrix_product(self, target: Any, left: Any, right: Any) -> Any:
         """A matrix product whose factor is taken out of it."""
-        if not isinstance(right, fx.Node):
+        if not isinstance(right, Node):
             return None
         node, factor = factored(right)
         return None if factor == 1.0 else self._times(self._node(target, (left, node), {}), factor)
@@ -215,7 +197,7 @@ class _Cleaner:
             return None
         if isinstance(right, float):
             return self._scaled(target, left, right)
-        if target is aten.mul.Tensor and isinstance(left, fx.Node) and isinstance(right, fx.Node):
+        if target is aten.mul.Tensor and isinstance(left, Node) and isinstance(right, Node):
             (left, a), (right, b) = factored(left), factored(right)
             return self._times(self._node(target, (left, right), {}), a * b)
         return self._node(target, (left, right), {})
@@ -256,7 +238,7 @@ class _Cleaner:
 
     def _sum(self, node: Any) -> Any:
         """The sum of all entries: numbers are taken out of it, and a product becomes an inner product."""
-        value = node.meta["value"]
+        value = node.value
         if value.dim() == 0:
             return node
         known = not self._has_rows(value)
@@ -266,25 +248,25 @@ class _Cleaner:
         inner, factor = factored(node)
         if inner is not node:
             return self._times(self._whole(inner), factor)
-        if node.meta.get("target") in (aten.add.Tensor, aten.sub.Tensor):
+        if node.operation in (aten.add.Tensor, aten.sub.Tensor):
             return self._sum_of_sums(node) if known else None
         return self._inner_product(node)
 
     def _sum_of_sums(self, node: Any) -> Any:
         """The sum of all entries of a sum or difference, of which one part is a constant or a number."""
-        value, (left, right) = node.meta["value"], node.args
-        sign = 1.0 if node.meta["target"] is aten.add.Tensor else -1.0
+        value, (left, right) = node.value, node.args
+        sign = 1.0 if node.operation is aten.add.Tensor else -1.0
         if is_like(left, value) and is_scalar(right):
             return self._sum_of_two(self._whole(left), self._times(right, float(value.numel())), sign)
         if is_like(left, value) and is_fixed(right, value):
-            return self._plus(self._whole(left), sign * float(right.meta["value"].sum()))
+            return self._plus(self._whole(left), sign * float(right.value.sum()))
         if is_like(right, value) and is_fixed(left, value):
-            return self._plus(self._times(self._whole(right), sign), float(left.meta["value"].sum()))
+            return self._plus(self._times(self._whole(right), sign), float(left.value.sum()))
         return None
 
     def _inner_product(self, node: Any) -> Any:
         """The sum of all entries of a product or a square of vectors."""
-        value, target = node.meta["value"], node.meta.get("target")
+        value, target = node.value, node.operation
         if target is aten.mul.Tensor and value.dim() == 1 and all(is_like(a, value) for a in node.args):
             return self._node(aten.dot.default, node.args, {})
         if target is aten.pow.Tensor_Scalar and node.args[1] == 2 and value.dim() == 1:
@@ -301,16 +283,16 @@ class _Cleaner:
 
     def _piece(self, parts: Any, index: int) -> Any:
         """A piece that is all there is."""
-        if not isinstance(parts, fx.Node) or parts.meta.get("target") is not aten.split_with_sizes.default:
+        if not isinstance(parts, Node) or parts.operation is not aten.split_with_sizes.default:
             return None
         whole: Any = parts.args[0]
-        piece = parts.meta["value"][index]
-        return whole if layout_of(whole.meta["value"]) == layout_of(piece) else None
+        piece = parts.value[index]
+        return whole if layout_of(whole.value) == layout_of(piece) else None
 
     def _joined(self, parts: Sequence[Any], dim: int = 0) -> Any:
         """What is joined of one piece and empty ones."""
         some = [part for part in parts if values_of(part).numel()]
-        return some[0] if len(some) == 1 and isinstance(some[0], fx.Node) else None
+        return some[0] if len(some) == 1 and isinstance(some[0], Node) else None
 
 
 RULES: dict[Any, Callable[..., Any]] = {

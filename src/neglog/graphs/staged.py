@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor, fx
+from torch import Tensor
 
 from neglog.graphs.arrays import array, in_arrays, tensor
 from neglog.graphs.interpreter import Program, program
+from neglog.graphs.nodes import Node, Nodes, reached
 
 ROWS, NUMBERS, BOTH = "rows", "numbers", "both"
 """What an input belongs to: to the data, to the numbers that all rows share, or to neither alone."""
@@ -30,7 +31,7 @@ class Stages:
     of_rows: Program = field(repr=False)
     of_numbers: Program = field(repr=False)
     body: Program = field(repr=False)
-    rows: tuple[fx.Node, ...] = field(repr=False)
+    rows: tuple[Node, ...] = field(repr=False)
     arrays: bool = False
     """Whether the body is about arrays instead of tensors."""
 
@@ -49,7 +50,7 @@ class Stages:
 
 
 def staged(
-    graph: fx.Graph,
+    graph: Nodes,
     constants: Sequence[Tensor],
     kinds: Sequence[str],
     wanted: Sequence[int],
@@ -60,15 +61,13 @@ def staged(
     The `constants` are its other inputs. Each stage takes the inputs of its kind, in their order. That
     of the numbers takes and gives arrays and numbers, as the body does with `arrays`, instead of tensors.
     """
-    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    inputs, held = placeholders[: len(kinds)], placeholders[len(kinds) :]
-    (output,) = (node for node in graph.nodes if node.op == "output")
-    outputs = [output.args[0][i] for i in wanted]
+    inputs, held = graph.inputs[: len(kinds)], graph.inputs[len(kinds) :]
+    outputs = [graph.outputs[i] for i in wanted]
     values = dict(zip(held, constants, strict=True))
     shown = {node: array(value) for node, value in values.items()}
     kind_of = dict(zip(inputs, kinds, strict=True))
     rows, numbers, others = (_of_kind(kind_of, inputs, kind) for kind in (ROWS, NUMBERS, BOTH))
-    known_rows, known_numbers = _known(graph, _kinds(graph, kind_of, set(held)), outputs)
+    known_rows, known_numbers = _known(graph, _kinds(graph, kind_of), outputs)
     body = [*others, *known_rows, *known_numbers], outputs
     return Stages(
         program(graph, rows, known_rows, values, in_tensors),
@@ -79,48 +78,36 @@ def staged(
     )
 
 
-def _of_kind(kind_of: Mapping[fx.Node, str], nodes: Iterable[fx.Node], kind: str) -> list[fx.Node]:
+def _of_kind(kind_of: Mapping[Node, str], nodes: Iterable[Node], kind: str) -> list[Node]:
     return [node for node in nodes if kind_of.get(node) == kind]
 
 
 def _known(
-    graph: fx.Graph, kind_of: Mapping[fx.Node, str], outputs: Sequence[Any]
-) -> tuple[list[fx.Node], list[fx.Node]]:
+    graph: Nodes, kind_of: Mapping[Node, str], outputs: Sequence[Any]
+) -> tuple[list[Node], list[Node]]:
     """The results that the body takes from the stage of the rows, and from that of the numbers."""
-    needed = _needed(outputs)
-    body = [node for node in _of_kind(kind_of, graph.nodes, BOTH) if node in needed]
+    needed = reached(outputs)
+    body = [node for node in _of_kind(kind_of, graph, BOTH) if node in needed]
     taken = _taken(body, outputs)
-    nodes = [node for node in graph.nodes if node in taken]
+    nodes = [node for node in graph if node in taken]
     return _of_kind(kind_of, nodes, ROWS), _of_kind(kind_of, nodes, NUMBERS)
 
 
-def in_tensors(node: fx.Node) -> Callable[..., Any]:
+def in_tensors(node: Node) -> Callable[..., Any]:
     """An operation as it is."""
-    target: Any = node.target
+    target: Any = node.function
     return target
 
 
-def _kinds(graph: fx.Graph, inputs: dict[fx.Node, str], held: set[fx.Node]) -> dict[fx.Node, str]:
+def _kinds(graph: Nodes, inputs: dict[Node, str]) -> dict[Node, str]:
     """What each node depends on; constants depend on nothing and are left out."""
     kind = dict(inputs)
-    for node in graph.nodes:
-        if node.op == "placeholder" or node.op == "output" or node in held:
-            continue
-        found = {kind[n] for n in node.all_input_nodes if n in kind}
+    for node in graph.operations:
+        found = {kind[n] for n in node.inputs if n in kind}
         kind[node] = found.pop() if len(found) == 1 else BOTH
     return kind
 
 
-def _needed(outputs: Sequence[Any]) -> set[fx.Node]:
-    stack, needed = [node for node in outputs if isinstance(node, fx.Node)], set[fx.Node]()
-    while stack:
-        node = stack.pop()
-        if node not in needed:
-            needed.add(node)
-            stack.extend(node.all_input_nodes)
-    return needed
-
-
-def _taken(body: Sequence[fx.Node], outputs: Sequence[Any]) -> set[fx.Node]:
+def _taken(body: Sequence[Node], outputs: Sequence[Any]) -> set[Node]:
     """What the body reads, and what is an output as it is."""
-    return {n for node in body for n in node.all_input_nodes} | {n for n in outputs if isinstance(n, fx.Node)}
+    return {n for node in body for n in node.inputs} | {n for n in outputs if isinstance(n, Node)}

@@ -16,9 +16,10 @@ from types import FunctionType
 from typing import Any
 
 from pyro.poutine.condition_messenger import ConditionMessenger
-from torch import Tensor, fx
+from torch import Tensor
 
 from neglog.graphs.graph import trace_rows
+from neglog.graphs.nodes import Nodes
 from neglog.graphs.staged import BOTH, NUMBERS, ROWS, Stages, staged
 from neglog.handlers import Model, changes_priors_alone
 from neglog.layers import layers
@@ -60,7 +61,7 @@ class GraphRows:
 
     heads: tuple[Head, ...]
     places: Tensor
-    graph: fx.Graph = field(repr=False)
+    graph: Nodes = field(repr=False)
     kinds: tuple[str, ...]
     used: tuple[int, ...]
     constants: tuple[Tensor, ...] = field(repr=False)

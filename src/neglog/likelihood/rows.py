@@ -14,9 +14,10 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from neglog.data import Data
+from neglog.graphs.nodes import Node
 from neglog.likelihood.replay import agree
 
 VALUE, SLOPES, CURVATURES = 0, 1, 2
@@ -64,7 +65,7 @@ class Rows:
     data: Data
     room: int = 0
     few: bool = False
-    kept: dict[fx.Node, Any] = field(default_factory=dict, repr=False)
+    kept: dict[Node, Any] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(data: Data, room: int = 0) -> Rows:
@@ -76,7 +77,7 @@ class Rows:
         """The tensors of the data."""
         return list(self.data.parts().values())
 
-    def keep(self, found: Mapping[fx.Node, Any]) -> None:
+    def keep(self, found: Mapping[Node, Any]) -> None:
         """Keep what rows come to, if there is room for it."""
         own = {part.data_ptr() for part in self.parts}
         tensors = [v for v in found.values() if isinstance(v, Tensor) and v.data_ptr() not in own]

@@ -80,7 +80,7 @@ class Shrinkage:
         found = replayed(self._others, start, [], None, False)
         if found.graph is None:
             return None
-        graph, constants = found.graph.module.graph, found.graph.constants
+        graph, constants = found.graph.clean, found.graph.constants
         none, flat = torch.zeros_like(start), start.new_zeros(size, size)
 
         def evaluate(theta: Tensor, curved: bool) -> tuple[Tensor, ...]:

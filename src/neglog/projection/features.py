@@ -8,7 +8,7 @@ from functools import cached_property
 
 import pyro
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch.func import vmap
 
 from neglog.graphs.graph import trace_rows
@@ -102,7 +102,7 @@ class Features:
         few = [part.index_select(0, index) for part in self.parts]
         with torch.no_grad():
             graph, used, constants = trace_rows(self._designs, [weights, *few], rows)
-        module = fx.GraphModule(torch.nn.Module(), graph)
+        module = graph.module()
         forward = type(module).forward
         takes = 0 in used
 
