@@ -1,4 +1,4 @@
-"""Existence: whether a loss has a minimum where a solver stopped, or falls without end towards a border."""
+"""Existence: whether a loss has a minimum where a solver stopped, or decreases without bound to a boundary."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from neglog.objective.spread import check_spread
 from neglog.tracing import Affine
 
 FLAT_CURVATURE = 1e-5
-"""Directions of a curvature a row below this, in units of that at the start, are searched for recessions."""
+"""Directions with a curvature per row below this, in units of that at the start, may be recessions."""
 MIN_SHARE = 1e-2
-"""Parameters that move by less than this share of the largest move are not named."""
+"""Parameters whose component of a direction is below this share of the largest are not named."""
 CERTAIN_INTERCEPT = 300.0
-"""An intercept, in logarithms of rates or odds, at which counts and classes are certain to rounding."""
+"""An intercept, in logarithms of rates or odds, at which counts and classes have probability 1 to rounding."""
 OVERFLOW_SPREAD = 1e50
-"""A spread of zeros, in units of that of rounding, below which its derivatives may overflow."""
+"""A scale for a response of zeros, in units of a collapsed one, below which its derivatives may overflow."""
 Ends = tuple[str, str]
 REAL: Ends = ("-∞", "+∞")
 """The ends of the real line."""
 
 
 def check_covariance(coordinates: Coordinates) -> None:
-    """Refuse a vector-valued response with a combination of components that the designs follow exactly.
+    """Refuse a vector-valued response with a combination of components that the designs fit exactly.
 
     Its variance goes to 0, and the likelihood of a full covariance to infinity.
 
@@ -54,7 +54,7 @@ def check_covariance(coordinates: Coordinates) -> None:
 
 
 def _refuse_singular(objective: Objective, reason: str) -> None:
-    """Refuse a singular covariance, unless priors keep it from becoming that."""
+    """Refuse a singular covariance, unless priors bound it away from singularity."""
     spread = Spread(objective, next(call for call in objective.calls if call.outputs is not None))
     if objective.layout.is_flat or not spread.is_held:
         raise UnboundedLikelihoodError(
@@ -64,7 +64,7 @@ def _refuse_singular(objective: Objective, reason: str) -> None:
 
 
 def _singular_covariance(y: Tensor, columns: Tensor, responses: tuple[str, ...]) -> str:
-    """The reason why the residuals of `y` `(N, D)` have a singular covariance; empty if they have not."""
+    """The reason why the residuals of `y` `(N, D)` have a singular covariance; empty if it is regular."""
     if len(y) < y.shape[1] + columns.shape[1]:
         return (
             f"{len(y)} rows are too few for {y.shape[1]} components and {columns.shape[1]} coefficients each"
@@ -81,7 +81,7 @@ def _singular_covariance(y: Tensor, columns: Tensor, responses: tuple[str, ...])
 
 
 def check_certain(objective: Objective) -> None:
-    """Refuse counts or classes that are all alike, where an intercept can make them certain.
+    """Refuse counts or classes that are all equal, if an intercept can make their probability 1.
 
     The probability of each row then goes to 1, which no finite intercept attains.
 
@@ -109,7 +109,7 @@ def check_certain(objective: Objective) -> None:
 
 
 def _advice_for_certain(objective: Objective) -> str:
-    """Proper priors; of constants such as a dispersion too, priors whose density is 0 at the borders."""
+    """Advice of proper priors; for constants such as a dispersion, of densities that are 0 at the boundary."""
     constants = " and ".join(f"`{site}`" for site in objective.structure.seen.beside)
     if not constants:
         return prior_advice(objective.layout)
@@ -120,7 +120,7 @@ def _advice_for_certain(objective: Objective) -> str:
 
 
 def check_classes(objective: Objective) -> None:
-    """Refuse classes without rows, where intercepts or cutpoints can make them impossible.
+    """Refuse classes without rows, if intercepts or cutpoints can make their probability 0.
 
     The probability of such a class then goes to 0, which no finite intercept or cutpoint attains.
 
@@ -180,7 +180,7 @@ def _cuts(objective: Objective, empty: list[int]) -> list[str]:
 
 
 def check_values(objective: Objective) -> None:
-    """Refuse a mixture whose components can each follow one of the few values of `y` exactly.
+    """Refuse a mixture whose components can each fit one of the few values of `y` exactly.
 
     Raises:
         UnboundedLikelihoodError: naming the values.
@@ -199,9 +199,9 @@ def check_values(objective: Objective) -> None:
 
 
 def check_zeros(objective: Objective, theta: Tensor) -> None:
-    """Refuse a response of zeros whose spread was next to nothing where a solver ended without an optimum.
+    """Refuse a response of zeros whose scale was close to 0 where a solver ended without an optimum.
 
-    Zeros have no rounding that a spread can come down to: derivatives in it overflow before.
+    Zeros have no rounding error at which a scale counts as collapsed: its derivatives overflow before.
 
     Raises:
         UnboundedLikelihoodError: the spread goes to 0.
@@ -212,18 +212,18 @@ def check_zeros(objective: Objective, theta: Tensor) -> None:
 
 
 def _is_constant(y: Tensor) -> bool:
-    """Whether all responses are alike; of very many rows the first few tell most that are not."""
+    """Whether all responses are equal; for very many rows the first few are compared first."""
     return bool((y[:64] == y[0]).all()) and bool((y == y[0]).all())
 
 
 @dataclass(frozen=True)
 class Recession:
-    """A direction along which a loss never rises: the parameters that go to infinity or a border there."""
+    """A direction of recession, along which a loss never increases, with the parameters that change."""
 
     coefficients: tuple[str, ...]
     constants: tuple[str, ...]
     both: bool
-    """Whether the loss is level the other way too: the parameters are not identified."""
+    """Whether the loss is constant in the opposite direction too: the parameters are not identified."""
     direction: Tensor | None = None
     """The direction in the coordinates of the solver, `(K,)`."""
     unconstrained: Tensor | None = None
@@ -234,16 +234,16 @@ class Recession:
 
 
 def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None) -> Recession | None:
-    """The direction from `z` `(K,)` along which the loss never rises; None if it is curved in all.
+    """The direction from `z` `(K,)` along which the loss never increases; None if it is curved in all.
 
     Separated classes, counts that are all 0 and a dispersion of 0 have their supremum at infinity. A solver
-    stops there all the same, where the rest of the fall is lost in rounding. `hessian` is the one next to z,
-    where it is known.
+    stops all the same when the remaining decrease is below rounding. `hessian` is the one next to z, if
+    known.
     """
     end = coordinates.value(z)
     z, nearer, hessian = _nearer(coordinates, z, end, hessian)
     if nearer < end - MAX_FALL:
-        return None  # the solver was cut short on a slope, far above the loss on its way
+        return None  # the solver was stopped on a slope, far above the infimum
     hessian = (coordinates.hessian(z) if hessian is None else hessian) / coordinates.rows
     if not bool(torch.isfinite(hessian).all()):
         return None
@@ -260,16 +260,16 @@ def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None
             there = replace(there, direction=direction)
             if there.coefficients:
                 return there
-            found = found or there  # a constant at its border does not hide separated classes
+            found = found or there  # separated classes are found even if a constant is at its boundary
     return found
 
 
 def _level_directions(
     coordinates: Coordinates, z: Tensor, value: float, way: Tensor, gradient: Tensor, hessian: Tensor
 ) -> Iterator[Tensor]:
-    """`way` and its opposite, downhill first, if the loss does not rise along them."""
+    """`way` and its opposite, the descent direction first, if the loss does not increase along them."""
     slope, curvature = float(gradient @ way), float(way @ hessian @ way)
-    # Where the slope is lost in rounding, downhill is away from the initial point.
+    # If the slope is below rounding, the descent direction is away from the initial point.
     downhill = math.copysign(1.0, -slope if abs(slope) > MIN_RISE else float(z @ way))
     for direction in (downhill * way, -downhill * way):
         is_level = _is_level(coordinates, z, value, direction, DISTANCES)
@@ -280,9 +280,9 @@ def _level_directions(
 def _nearer(
     coordinates: Coordinates, z: Tensor, value: float, hessian: Tensor | None
 ) -> tuple[Tensor, float, Tensor | None]:
-    """A point closer to the origin where the loss is no higher: far out likelihoods are rounded to 0.
+    """A point closer to the origin where the loss is no higher, since far out likelihoods underflow.
 
-    The point, the loss there, and the Hessian next to it where it is known.
+    Returns the point, the loss there, and the Hessian next to it if known.
     """
     least = value + MIN_RISE
     while float(z.norm()) > DISTANCES[-1]:
@@ -300,10 +300,10 @@ def _flat(hessian: Tensor) -> Tensor:
 
 
 def _ways(coordinates: Coordinates, z: Tensor, hessian: Tensor, flat: Tensor) -> list[Tensor]:
-    """Directions `(M, K)` to look along, those in which the solver has run first.
+    """Candidate directions `(M, K)`, those in which the solver has moved first.
 
-    Where many directions are flat, a constant at its border mixes with the coefficients in the eigenvectors:
-    those of the coefficients alone follow.
+    If many directions are flat, a constant at its boundary mixes with the coefficients in the eigenvectors,
+    so the eigenvectors of the coefficients alone follow.
     """
     found = [_ran(z, flat), flat]
     places = torch.cat([torch.arange(0), *(block.places for block in coordinates.blocks)])
@@ -316,15 +316,15 @@ def _ways(coordinates: Coordinates, z: Tensor, hessian: Tensor, flat: Tensor) ->
 
 
 def _ran(z: Tensor, flat: Tensor) -> Tensor:
-    """The direction `(1, K)` among flat ones `(M, K)` in which the solver has run; none if it has not."""
+    """The direction `(1, K)` among flat ones `(M, K)` in which the solver has moved; none if it has not."""
     ran = ran_along(flat.T[None], z[None])
     return ran[ran.any(-1)]
 
 
 def _is_level_everywhere(coordinates: Coordinates, z: Tensor, value: float, way: Tensor) -> bool:
-    """Whether the loss is level along a direction both ways, at `z` and where the model starts.
+    """Whether the loss is constant along a direction both ways, at `z` and at the initial point.
 
-    Where separated rows are certain, so it is next to `z` alone.
+    For separated rows it is so near `z` only.
     """
     reach = (*DISTANCES, 2 * float((z @ way).abs()))  # as far as where the solver came from, and beyond
     origin = coordinates.z(coordinates.objective.initial)
@@ -339,13 +339,13 @@ def _is_level_everywhere(coordinates: Coordinates, z: Tensor, value: float, way:
 def _is_level(
     coordinates: Coordinates, z: Tensor, value: float, direction: Tensor, distances: Sequence[float]
 ) -> bool:
-    """Whether the loss does not rise along a direction, nor falls by much; see `level`."""
+    """Whether the loss neither increases along a direction nor decreases by much; see `level`."""
     least, way = torch.tensor([value], dtype=torch.float64), direction[None]
     return len(level(_Alone(coordinates), z[None], least, way, torch.arange(1), distances)) > 0
 
 
 def _rises(coordinates: Coordinates, z: Tensor, value: float, direction: Tensor, curvature: float) -> bool:
-    """Whether the loss rises where a curvature a row, however small, would show; see `rises`."""
+    """Whether the loss increases at distances at which a small curvature per row is visible; see `rises`."""
     least, curvatures = torch.tensor([[value], [curvature]], dtype=torch.float64)
     coarse = coordinates.objective.structure.may_collapse
     found = rises(_Alone(coordinates), z[None], least, direction[None], curvatures, torch.arange(1), coarse)
@@ -367,7 +367,7 @@ class _Alone:
 
 
 def _intercepts(coordinates: Coordinates, z: Tensor) -> Tensor:
-    """The directions of the intercepts alone: where responses are all alike, nothing else needs to move."""
+    """The directions of the intercepts alone, which suffice if responses are all equal."""
     found = []
     for block in coordinates.blocks:
         if f"{block.predictor}.bias" in coordinates.objective.sites and block.output is None:
@@ -378,7 +378,7 @@ def _intercepts(coordinates: Coordinates, z: Tensor) -> Tensor:
 
 
 def named(coordinates: Coordinates, direction: Tensor, both: bool) -> Recession:
-    """The coefficients and constants that a direction moves, by how much they move the predictors."""
+    """The coefficients and constants that a direction changes, by their effect on the predictors."""
     objective = coordinates.objective
     coefficients: dict[str, float] = {}
     constants: dict[str, float] = {}
@@ -399,7 +399,7 @@ def _above(moves: Mapping[str, float], least: float) -> tuple[str, ...]:
 
 
 def _coefficients(objective: Objective, call: Affine, name: str, moves: Tensor) -> dict[str, float]:
-    """The coefficients of a site of a predictor, by how much they move the predictor of an average row."""
+    """The coefficients of a site of a predictor, by their effect on the predictor of an average row."""
     columns, sizes = ["Intercept"], torch.ones(1)
     if name == f"{call.name}.weight":
         columns, sizes = call.column_names(objective.data), call.design.square().mean(dim=0).sqrt()
@@ -409,7 +409,7 @@ def _coefficients(objective: Objective, call: Affine, name: str, moves: Tensor) 
 
 
 def _constants(site: Site) -> tuple[list[str], list[Ends]]:
-    """What the unconstrained values of a site are called, and the ends that each of them runs to."""
+    """The labels of the unconstrained values of a site, and the limits at both ends of each."""
     support = site.fn.support
     while isinstance(support, constraints.independent):
         support = support.base_constraint
@@ -427,7 +427,7 @@ def _end(value: float) -> str:
 
 
 def _arrows(labels: list[str], ends: list[Ends], moves: Tensor) -> dict[str, float]:
-    """Label with the end that it runs to -> how fast."""
+    """Label with its limit -> the component of the direction."""
     return {
         f"{label} → {to[move > 0]}": move
         for label, to, move in zip(labels, ends, moves.tolist(), strict=True)

@@ -14,13 +14,13 @@ DISTANCES = (1.0, 4.0, 16.0, 64.0)
 FINITE_DISTANCES = 2
 """The nearest of `DISTANCES`, at which a loss without a visible rise is finite."""
 MAX_FALL = 1.0
-"""A fall of the loss above this, in nats, is a slope: the solver has not converged."""
+"""A decrease of the loss above this, in nats, is a slope: the solver has not converged."""
 MIN_RISE = 1e-7
-"""A rise of the loss above this, in nats, shows a minimum."""
+"""An increase of the loss above this, in nats, implies a minimum."""
 RELATIVE_ROUNDING = 8 * torch.finfo(torch.float64).eps
-"""The rounding of a loss, as a share of it: of counts of 1e12 it is of 1e13 nats, in steps of 2e-3."""
+"""The relative rounding error of a loss: for counts of 1e12 the loss is 1e13 nats, in steps of 2e-3."""
 MAX_DISTANCE = 1e9
-"""The largest distance along a flat direction, beyond which its rounding moves directions that are not."""
+"""The largest distance along a flat direction; beyond it rounding errors change other directions."""
 RISE_DISTANCES = (1.0, 1e2, 1e4)
 """Distances of an expected rise, in units of that at which the curvature makes one of 10 `MIN_RISE`."""
 
@@ -38,9 +38,9 @@ def level(
     index: Tensor,
     distances: Sequence[float] = DISTANCES,
 ) -> Tensor:
-    """Those of `index` `(M,)` whose loss does not rise along a way, nor falls by much, as it does on a slope.
+    """Those of `index` `(M,)` whose loss neither increases along a direction nor decreases by much.
 
-    Where the farther parameters overflow, the loss is infinite or not a number, and shows nothing.
+    An infinite or undefined loss, where parameters overflow, is ignored.
 
     Args:
         losses: S functions.
@@ -63,12 +63,13 @@ def level(
 def rises(
     losses: Losses, z: Tensor, least: Tensor, way: Tensor, curvature: Tensor, index: Tensor, coarse: bool
 ) -> Tensor:
-    """Whether the losses of `index` `(M,)` rise where a curvature a row `(S,)`, however small, would show.
+    """Whether the losses of `index` `(M,)` increase at distances at which a small curvature `(S,)` is
+    visible.
 
-    Of a spread far below that of the response, and of parameters of 1e9, all curvatures are small. Where the
-    first rise is lost in the rounding of such a response, one farther out is not. Counts and classes have no
-    such rounding, are not `coarse`, and far out along a direction that is not exact they rise in any case.
-    Other arguments are those of `level`.
+    For a scale far below that of the response, and parameters of order 1e9, all curvatures are small. If the
+    increase is below the rounding error of such a response at one distance, it is not at a larger one. Counts
+    and classes have no such rounding and are not `coarse`; far out along an inexact direction they increase
+    anyway. Other arguments are those of `level`.
     """
     found = torch.zeros(len(index), dtype=torch.bool)
     curved, rise = curvature[index] > 0, visible_rise(least[index])
@@ -83,7 +84,7 @@ def rises(
 
 
 def ran_along(flat: Tensor, z: Tensor) -> Tensor:
-    """The directions `(S, K)` among flat ones in which solvers have run, 0 where one has not run far.
+    """The directions `(S, K)` among flat ones in which solvers have moved, 0 for one that has not moved far.
 
     Args:
         flat: orthonormal flat directions as columns, `(S, K, M)`, or 0.

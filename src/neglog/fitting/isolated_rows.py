@@ -9,24 +9,24 @@ import torch
 from torch import Tensor
 
 MAX_SUBSPACES = 60
-"""The number of subspaces after which the search is given up."""
+"""The largest number of subspaces that are searched."""
 ROUNDED = 1e-6
 """The rounding of leverages that sum to 1."""
 SEARCHED_ROWS = 500
-"""Numbers of rows, of the largest leverages and evenly spaced, that are searched where there are more."""
+"""The largest numbers of rows that are searched: of those with the largest leverages, and evenly spaced."""
 ZERO_COMBINATION = 1e-9
-"""The value of a combination of length 1 that is rounding."""
+"""The rounding error of a combination of length 1."""
 
 
 def isolated_rows(columns: Tensor, leverages: Tensor, most: int) -> Iterator[Tensor]:
     """The minimal sets of at most `most` rows in which a combination of the columns `(N, P)` is isolated.
 
-    Any combination of one sign is a sum of such ones with minimal supports within its own (Rockafellar 1969),
-    so these are all that matter. They are found by a search tree of bounded width: of more than `most` rows
-    where not all combinations are 0, one at least is 0 in the one that is looked for. Each such row is tried;
-    the combinations that are 0 there are a subspace of one dimension less. A subspace is left where the
-    largest leverages of `most` rows sum to less than 1. Equal rows are one row with a multiplicity. Of many
-    rows those of the largest `leverages` `(N,)` are searched, and others evenly spaced.
+    Every combination of one sign is a sum of such ones with minimal supports within its own (Rockafellar
+    1969), so these suffice. They are found by a branch-and-bound search: of more than `most` rows in which
+    not all combinations are 0, the required combination is 0 in at least one. Branching on such a row leaves
+    the combinations that are 0 there, a subspace of one dimension less. A subspace is discarded if the
+    largest leverages of `most` rows sum to less than 1. Equal rows are one row with a multiplicity. With many
+    rows those with the largest `leverages` `(N,)` are searched, and others evenly spaced.
     """
     some = _searched(leverages)
     values, counts = columns[some].unique(dim=0, return_counts=True)

@@ -1,4 +1,4 @@
-"""Joint modes: of latent sites whose prior depends on other latent sites there may be none."""
+"""Joint modes: the joint density of latent sites need not have one if a prior depends on another site."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ The square of the exponential of the largest is a normal floating-point number."
 RATE = 0.25
 """Growth of a log density, in nats per unit of an unconstrained coordinate, above which it has no maximum."""
 MIN_SHRINKAGE = math.log(20.0)
-"""Rise of the log prior of an effect, in nats, that shows a lower bound of its scale, such as that of
-`tau + 1e-6`, to be too small to be the scale of effects."""
+"""Increase of the log prior of an effect, in nats, from which on a lower bound of its scale, such as that of
+`tau + 1e-6`, is regarded as too small for the scale of effects."""
 SHARE_OF_MOVE = 1e-2
-"""Move of a site along a direction, as a share of the largest, above which the direction is its own."""
+"""Share of the largest component of a direction above which a site belongs to it."""
 MODE_TOLERANCE = 1e-6
 """Gradient of a log prior, in nats per unit of an unconstrained coordinate, that may be rounding error."""
 
@@ -61,7 +61,7 @@ def check_joint_mode(objective: Objective) -> None:
 
 
 def _looked(objective: Objective) -> Look | None:
-    """What a model says of itself; None for one that does not run there."""
+    """The probed model; None if it cannot be evaluated there."""
     try:
         return objective.structure.seen
     except (RuntimeError, ValueError, IndexError, TypeError):
@@ -69,7 +69,7 @@ def _looked(objective: Objective) -> Look | None:
 
 
 def _check_reached(objective: Objective, seen: Look, parents: Parents) -> None:
-    """Refuse sites that enter masked priors alone."""
+    """Refuse sites that enter only masked priors."""
     entering = {name for child in _counted(objective, parents) for name in parents[child]}
     predicting = _predicting(seen)
     if predicting:
@@ -95,7 +95,7 @@ def _counted(objective: Objective, parents: Parents) -> list[str]:
 
 
 def _check_bounded(objective: Objective, seen: Look, parents: Parents) -> None:
-    """Refuse sites along which the joint density grows without bound, or but for a bound of a scale."""
+    """Refuse sites along which the joint density is unbounded, or bounded only by a lower bound of a scale."""
     children = _counted(objective, parents)
     for name in dict.fromkeys(name for child in children for name in parents[child]):
         total = torch.stack([parents[child][name] for child in children if name in parents[child]]).sum(0)
@@ -106,7 +106,7 @@ def _check_bounded(objective: Objective, seen: Look, parents: Parents) -> None:
 
 
 def check_border(objective: Objective, direction: Tensor | None) -> None:
-    """Refuse a density that is largest where a site on which a prior depends is at its border.
+    """Refuse a density that is largest where a site on which a prior depends is at its boundary.
 
     Args:
         objective: the model and its data.
@@ -134,7 +134,7 @@ def _refusal(objective: Objective, name: str, child: str, density: str) -> Unbou
 
 
 def _border(objective: Objective, seen: Look, name: str, total: Tensor, children: Sequence[str]) -> str:
-    """What the joint density is at the border of a site that its slope points to; empty if no supremum.
+    """The limit of the joint density at the boundary to which its slope points; empty if it is no supremum.
 
     `total` is the slope of the log priors of the effects, the `children`, in the site. The text has a
     place for the name of an effect.
@@ -188,10 +188,10 @@ class Heights:
         return all(math.isfinite(rate) and rate > RATE for rate in self._rates(joint))
 
     def collapse(self, rate: float) -> bool:
-        """Whether the joint density grows without bound but for a lower bound of the scale of the effects.
+        """Whether the joint density is bounded only by a lower bound of the scale of the effects.
 
-        Without it the log prior of the effects rises all the way by as much as at the start of the direction,
-        by `rate` nats per unit, and that of the other sites takes less.
+        Without it the log prior of the effects increases along the direction as at its start, by `rate` nats
+        per unit, and that of the other sites decreases by less.
         """
         shrunk = (self.effects[1] - self.effects[0]) / self.size >= MIN_SHRINKAGE
         levels = all(abs(each) <= RATE for each in self._rates(self.effects))

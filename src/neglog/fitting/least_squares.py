@@ -16,7 +16,7 @@ from neglog.objective.quadratic import quadratic_priors
 MIN_RESIDUAL_SHARE = 1e-3
 """A residual sum of squares below this share of that of y is summed row by row: a difference loses digits."""
 MIN_RELATIVE_SPREAD = 1e-8
-"""A standard deviation below this share of the largest |y| is left to the solvers to judge."""
+"""A fit with a standard deviation below this share of the largest |y| is not solved here."""
 
 
 @dataclass(frozen=True)

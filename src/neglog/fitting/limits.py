@@ -23,38 +23,38 @@ from neglog.solvers import Adam, Continuation, Newton, Solution
 from neglog.solvers.watched import Watched
 
 OUTWARD = 64.0
-"""Distance along a direction at which rows that contradict it are found, in units of the noise of a row."""
+"""Distance along a direction at which its contradiction by rows is tested, in units of the noise of a row."""
 CONTRADICTION = 1.0
-"""Fall of the log-likelihood of a row over that distance, in nats, that contradicts the direction."""
+"""Decrease of the log-likelihood of a row over that distance, in nats, that contradicts the direction."""
 DIFFERENCE_STEP = 1e-4
 """Step of the central difference that gives the slopes of the rows, in units of the noise of a row."""
 BALANCE = 1e-2
 """Largest ratio of the sum of the rows' slopes to the sum of their absolute values at a maximum."""
 
 CERTAIN_ROUNDINGS = 1e6
-"""A spread of no more than this, in units of the rounding of y, is next to 0 where all rows are censored."""
+"""Largest scale that counts as 0 if all rows are censored, in units of the rounding error of y."""
 LEVEL = 1e-2
-"""The largest log-density, relative to the uniform one, of a truncated response whose spread is infinite."""
+"""The largest log-density, relative to the uniform one, of a truncated response of infinite scale."""
 MIN_GAIN = 1e-6
-"""A gain over the uniform density above this, in nats, shows an optimum of finite spread."""
+"""A gain over the uniform density above this, in nats, implies an optimum of finite scale."""
 LOOK, STAYS = 25, 4
-"""Gradient steps between two looks at whether they are at the uniform density, and looks until they stop."""
+"""Gradient steps between two checks for the uniform density, and the number of checks until they stop."""
 FOLDS = (0.0, 5.0, 10.0, 15.0, 20.0)
-"""The logarithms of the factors by which the spread grows further."""
+"""The logarithms of further factors of the scale."""
 DOUBLINGS = 8
-"""The most doublings of the way to the uniform density, along which its loss falls to the limit."""
+"""The largest number of doublings of the distance on the way to the uniform density."""
 MAX_NAMED_ROWS = 10
 """The largest number of rows that a message names."""
 MOVED = 1e-6
-"""Change of a row's predictor along a direction, as a share of the largest, below which it is rounding."""
+"""Smallest change of a row's predictor along a direction, as a share of the largest, that is not rounding."""
 TAIL = 0.5
-"""The share of the rows whose quantile may lie beyond their bound before the tail decides the fit."""
+"""The largest share of rows with a quantile beyond their bound; above it the tail determines the fit."""
 
 
 def in_bounds(
     coordinates: Coordinates, solution: Solution, existing: Callable[[Coordinates, Solution], Solution]
 ) -> Solution:
-    """The solution, if it is an `existing` one; its status names what bounds leave undetermined."""
+    """The solution, if it exists; its status names what the data do not determine because of the bounds."""
     if isinstance(solution, Limit):
         return solution
     if is_uniform(coordinates, solution.z, solution.value):
@@ -85,9 +85,9 @@ def in_bounds(
 
 
 def minimised(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor, progress: bool) -> Solution:
-    """The minimum by a solver; gradient steps and softened losses stop at a uniform density.
+    """The minimum by a solver; gradient steps and smoothed losses stop at a uniform density.
 
-    Newton's method begins next to the optimum in the natural parameters, and is not needed at their border.
+    Newton's method starts near the optimum in the natural parameters, and is not needed at their boundary.
     """
     if isinstance(solver, Newton) and (known := tilted(coordinates)) is not None:
         if isinstance(known, Limit):
@@ -106,7 +106,7 @@ def minimised(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor
 
 
 class _RunsOut(Exception):
-    """Steps have come to the uniform density, and stayed there."""
+    """The steps have reached the uniform density."""
 
     def __init__(self, z: Tensor) -> None:
         super().__init__()
@@ -114,9 +114,9 @@ class _RunsOut(Exception):
 
 
 class _UntilUniform(Watched):
-    """A problem that stops steps which are at the uniform density at `STAYS` looks in a row.
+    """A problem that stops steps which are at the uniform density in `STAYS` consecutive checks.
 
-    The end of a softened problem, where its `value` is computed, counts at once.
+    The end point of a smoothed problem, where its `value` is computed, needs one check.
     """
 
     def __init__(self, problem: Any, coordinates: Coordinates) -> None:
@@ -148,7 +148,7 @@ class _UntilUniform(Watched):
 
 
 def _outward(coordinates: Coordinates, start: Tensor, z: Tensor) -> tuple[Tensor, float]:
-    """Further along the way from the start, for as long as the loss falls: its limit, to rounding."""
+    """A point further from the start on the same line, as long as the loss decreases: its limit, to rounding."""
     way, value = z - start, coordinates.value(z)
     for _ in range(DOUBLINGS):
         way = 2 * way
@@ -160,7 +160,7 @@ def _outward(coordinates: Coordinates, start: Tensor, z: Tensor) -> tuple[Tensor
 
 
 def refusal(objective: Objective, runaway: Recession) -> UnboundedLikelihoodError:
-    """The error for a likelihood that never falls as `runaway` says."""
+    """The error for a likelihood that never decreases in the direction `runaway`."""
     return UnboundedLikelihoodError(
         f"`{objective.name}` has no maximum: the likelihood never falls as {runaway}. "
         f"{_beside_the_mean(objective, runaway) or why_unbounded(objective)}, or "
@@ -169,7 +169,7 @@ def refusal(objective: Objective, runaway: Recession) -> UnboundedLikelihoodErro
 
 
 def _beside_the_mean(objective: Objective, runaway: Recession) -> str:
-    """The reason and a remedy where coefficients of a dispersion of counts run away; else empty.
+    """The reason and a remedy if coefficients of a dispersion of counts go to infinity; else empty.
 
     Probabilities are at most 1: the likelihood stays bounded, and negative binomial counts become Poisson.
     """
@@ -195,7 +195,7 @@ def _predictor_change(objective: Objective, name: str, design: Tensor, direction
 
 
 def _moved_rows(objective: Objective, own: str, runaway: Recession) -> str:
-    """The rows whose predictor `own` a direction moves, where they are few."""
+    """The rows whose predictor `own` a direction changes, if they are few."""
     call = next((call for call in objective.calls if call.name == own), None)
     if call is None or runaway.unconstrained is None or call.weight.dim() != 1:
         return ""
@@ -207,7 +207,7 @@ def _moved_rows(objective: Objective, own: str, runaway: Recession) -> str:
 
 
 def _levelled(coordinates: Coordinates, start: Tensor, far: Tensor) -> tuple[Tensor, float]:
-    """Further towards the uniform density, by the spread alone: its limit, to rounding."""
+    """A point closer to the uniform density by an increase of the scale alone: its limit, to rounding."""
     spread = torch.zeros_like(far)
     for site in coordinates.objective.structure.beside:
         spread[site.place] = 1.0
@@ -216,7 +216,7 @@ def _levelled(coordinates: Coordinates, start: Tensor, far: Tensor) -> tuple[Ten
 
 
 def why_unbounded(objective: Objective) -> str:
-    """The reason why a coefficient can run to infinity, and a remedy, to which others may be added."""
+    """The reason why a coefficient can go to infinity, and a remedy, to which others may be added."""
     if objective.structure.law.truncates and objective.structure.may_collapse:
         return (
             "Far from its location a truncated density approaches an exponential one (of a positive "
@@ -232,7 +232,7 @@ def why_unbounded(objective: Objective) -> str:
 
 
 def why_alike(objective: Objective) -> str:
-    """The reason why parameters cannot be told apart, where one is known, and the first remedy."""
+    """The reason why parameters are not identified, if one is known, and the first remedy."""
     if is_censored_throughout(objective):
         return f"{CENSORED_THROUGHOUT} Give rows with an observed value"
     return "Leave one of these columns out, or fix one of these parameters at a known value by pyro.condition"
@@ -270,10 +270,11 @@ def check_sides(objective: Objective) -> None:
 
 
 def is_contradicted(coordinates: Coordinates, z: Tensor, runaway: object, direction: Tensor | None) -> bool:
-    """Whether rows of small weight contradict the direction in which coefficients run, and end it at `z`.
+    """Whether rows of small weight contradict a direction of recession, so that `z` is the maximum.
 
     Raises:
-        UnboundedLikelihoodError: some contradict it, and their weights are too small to end it.
+        UnboundedLikelihoodError: some contradict it, and their weights are too small for a maximum in
+        float64.
     """
     objective = coordinates.objective
     if direction is None or objective.structure.may_collapse or objective.data.weights is None:
@@ -291,10 +292,11 @@ def is_contradicted(coordinates: Coordinates, z: Tensor, runaway: object, direct
 
 
 def contradictions(coordinates: Coordinates, z: Tensor, direction: Tensor) -> tuple[Tensor, bool]:
-    """The rows against a direction along which the loss does not rise, and whether they end it at `z`.
+    """The rows that contradict a direction along which the loss does not increase, and whether `z` is a
+    maximum.
 
-    The weights of such rows are so small that what they lose is below the rounding of the loss. They end the
-    direction where their slopes and those of the other rows cancel: `z` is then the maximum.
+    The weights of such rows are so small that their decrease is below the rounding error of the loss. `z` is
+    the maximum if their slopes and those of the other rows cancel.
     """
     objective = coordinates.objective
 
@@ -310,7 +312,7 @@ def contradictions(coordinates: Coordinates, z: Tensor, direction: Tensor) -> tu
 
 
 def is_censored_throughout(objective: Objective) -> bool:
-    """Whether no row has an observed value: each is at a bound of its own, or beyond it, or missing."""
+    """Whether no row has an observed value: each is at its bound, or beyond it, or missing."""
     y = objective.data.y
     if not objective.structure.law.censors or y.dim() != 1:
         return False
@@ -319,9 +321,9 @@ def is_censored_throughout(objective: Objective) -> bool:
 
 
 def _is_certain(coordinates: Coordinates, z: Tensor) -> bool:
-    """Whether no row has an observed value, and the spread is next to nothing at `z` without a prior for it.
+    """Whether no row has an observed value, and the scale, without a prior, is close to 0 at `z`.
 
-    The probability of each row is then 1 to rounding, which no spread above 0 attains.
+    The probability of each row is then 1 to rounding, which no scale above 0 attains.
     """
     few = coordinates.objective.few
     if not is_censored_throughout(coordinates.objective) or not bool(torch.isfinite(z).all()):
@@ -332,7 +334,7 @@ def _is_certain(coordinates: Coordinates, z: Tensor) -> bool:
 
 
 def is_uniform(coordinates: Coordinates, z: Tensor, loss: float) -> bool:
-    """Whether a response that is truncated on both sides is uniform at `z`: its spread runs to infinity."""
+    """Whether a response that is truncated on both sides is uniform at `z`: its scale goes to infinity."""
     objective = coordinates.objective
     if not _may_be_uniform(objective):
         return False
@@ -351,10 +353,12 @@ def _may_be_uniform(objective: Objective) -> bool:
 
 
 def beyond_bounds(coordinates: Coordinates, z: Tensor) -> tuple[int, bool]:
-    """The number of rows whose fitted quantile lies beyond a bound of theirs, and whether the tail decides.
+    """The number of rows whose fitted quantile lies beyond their bound, and whether the tail determines the
+    fit.
 
-    There no row shows the quantile, and its place is that of the assumed density's tail. It decides the fit
-    where those rows are more than `TAIL` of all, or the others do not determine the coefficients.
+    For such rows the quantile is not observed, and depends on the tail of the assumed density. The tail
+    determines the fit if these rows are more than `TAIL` of all, or the others do not determine the
+    coefficients.
     """
     objective = coordinates.objective
     if (
@@ -378,7 +382,7 @@ def beyond_bounds(coordinates: Coordinates, z: Tensor) -> tuple[int, bool]:
 
 
 def _bounds(response: Any) -> tuple[Tensor, Tensor]:
-    """The bounds between which a response is seen, the narrowest of all."""
+    """The narrowest bounds around a response."""
     low, high = torch.tensor(-math.inf), torch.tensor(math.inf)
     for bound in unwrapped(response)[0]:
         low, high = torch.maximum(low, bound.lower), torch.minimum(high, bound.upper)

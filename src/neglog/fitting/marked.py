@@ -1,4 +1,4 @@
-"""Marked rows: columns that give a few rows, which the location can follow exactly, a scale of their own."""
+"""Marked rows: columns that are nonzero only in a few rows of a scale, which the location can fit exactly."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from neglog.objective.objective import Objective
 from neglog.tracing import Affine
 
 MOST = 10
-"""The largest number of rows of a column that is looked at."""
+"""The largest number of nonzero rows of a column that is examined."""
 MANY_ROWS = 10_000
-"""Above this number of rows it costs less to see first whether a predictor is one of the spread."""
+"""Above this number of rows it is cheaper to determine first whether a predictor is that of a scale."""
 SHIFT = 30.0
-"""The change of a predictor, a logarithm, at which a spread that it determines is next to nothing."""
+"""The change of a predictor, a logarithm, at which a scale that it determines is close to 0."""
 VANISHED = 1e-4
-"""The share of a spread below which it has vanished at `SHIFT`."""
+"""The share of a scale below which it has vanished at `SHIFT`."""
 STAYS = 1e-2
-"""The share of its distance from the ends of the support that a mean keeps where the spread vanishes."""
+"""The least share of its distance from the ends of the support that a mean keeps where the scale vanishes."""
 
 
 def check_marked_rows(objective: Objective) -> None:
-    """Refuse a scale that has a column for a few rows alone, which the location can follow exactly.
+    """Refuse a scale with a column that is nonzero only in a few rows, which the location can fit exactly.
 
     The scale of these rows goes to 0 while that of the others stays, and the likelihood goes to infinity.
 
@@ -81,9 +81,9 @@ def _free_predictors(objective: Objective) -> Iterator[Affine]:
 
 
 def _check_outweighed_rows(objective: Objective, calls: Sequence[Affine]) -> None:
-    """Refuse a logarithm of the spread that falls in a followed row by more than it rises in all others.
+    """Refuse a log scale that can decrease in an exactly fitted row by more than it increases in all others.
 
-    A column with one huge value is an example. The likelihood goes to infinity with the fall.
+    A column with one huge value is an example. The likelihood is unbounded.
 
     Raises:
         UnboundedLikelihoodError: naming the row.
@@ -108,7 +108,7 @@ def _refusal_of_outliers(objective: Objective, call: Affine, rows: Tensor) -> Un
 
 
 def _outweighing(objective: Objective, call: Affine) -> Iterator[Tensor]:
-    """Rows whose spread falls faster with some coefficients than all others rise: one, or a group."""
+    """Rows whose log scale decreases with some coefficients by more than all others increase: one, or a group."""
     weights = row_weights(objective.data.weights, objective.rows)
     columns, leverages = _leverages(objective, call, weights)
     most = _most(objective, call)
@@ -155,7 +155,7 @@ def _leverages(objective: Objective, call: Affine, weights: Tensor | None = None
 
 
 def _most(objective: Objective, call: Affine) -> int:
-    """The largest number of rows that another predictor may be able to follow, of which not too many."""
+    """The largest number of rows that another predictor may be able to fit exactly, within a limit."""
     widths = [other.design.shape[1] + 1 for other in objective.calls if other.name != call.name]
     return min(MOST, max(widths))
 
@@ -163,7 +163,7 @@ def _most(objective: Objective, call: Affine) -> int:
 def _combinations(
     objective: Objective, call: Affine, combined: tuple[Tensor, Tensor] | None
 ) -> Iterator[tuple[str, Tensor]]:
-    """The few rows that a combination of columns has for themselves, such as those of a reference level."""
+    """The few rows outside of which a combination of columns is 0, such as those of a reference level."""
     for rows in () if combined is None else isolated_rows(*combined, _most(objective, call)):
         yield "a combination of columns", rows
 
@@ -173,7 +173,7 @@ def _is_discrete(objective: Objective) -> bool:
 
 
 def _is_scale(objective: Objective, call: Affine) -> bool:
-    """Whether a predictor makes the spread vanish while the mean stays away from the ends of the support."""
+    """Whether a predictor makes the scale vanish while the mean stays away from the ends of the support."""
     site = objective.sites.get(f"{call.name}.bias")
     if site is None:
         return False
@@ -192,7 +192,7 @@ def _is_scale(objective: Objective, call: Affine) -> bool:
 
 
 def _log_spread_shift(objective: Objective, call: Affine) -> float:
-    """The sign of the change of a predictor by which the log spread of a real response falls linearly.
+    """The sign of the change of a predictor with which the log scale of a real response decreases linearly.
 
     It is 0 for another predictor, such as one of the mean, of a softplus or of degrees of freedom.
     """

@@ -16,7 +16,7 @@ from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
 
 MIN_RELATIVE_LOSS = 1e-8
-"""A null model with a mean loss below this share of the largest |y| is left to the solvers to judge."""
+"""A null model with a mean loss below this share of the largest |y| is not solved here."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Outweighed rows: a row whose spread can fall faster than the spreads of all others together must rise."""
+"""Outweighed rows: a row whose log scale can decrease by more than those of all other rows increase in sum."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 MIN_LEVERAGE = 0.5
 """The leverage of a row below which its predictor is outweighed by those of the others."""
 MIN_GAIN_SHARE = 1e-4
-"""Least gain, as a share of the fall of the row's own predictor, that is no rounding of the programme."""
+"""Least gain, as a share of the decrease of the row's predictor, that exceeds rounding of the programme."""
 ROUNDED_PREDICTOR = 1e-7
 """The violation of a constraint, in units of the norm of a column, that the programme leaves."""
 
@@ -19,10 +19,10 @@ ROUNDED_PREDICTOR = 1e-7
 def outweighing_rows(columns: Tensor, leverages: Tensor, weights: Tensor, sign: float) -> Iterator[Tensor]:
     """The rows `(1,)` for which a combination of the columns `(N, P)`, times `sign`, is unbounded below.
 
-    Of s = X d the likelihood of a followed row gains -s nats and each other row with s >= 0 loses s, at most.
-    A programme minimises the weighted sum of s. With the row's own weighted |s| above the sum of the others'
-    its square exceeds the sum of their squares, so that its leverage among weighted rows is above 1/2.
-    Predictors are logarithms of spreads.
+    With s = X d the log-likelihood of an exactly fitted row increases by -s, and that of each other row with
+    s >= 0 decreases by at most s. A linear programme minimises the weighted sum of s. If the weighted |s| of
+    the row exceeds the sum of the others, its square exceeds the sum of their squares, so that its leverage
+    among weighted rows is above 1/2. Predictors are logarithms of scales.
     """
     for row in (leverages > MIN_LEVERAGE).nonzero()[:, 0]:
         if _outweighs(columns, weights, int(row), sign):
@@ -30,10 +30,10 @@ def outweighing_rows(columns: Tensor, leverages: Tensor, weights: Tensor, sign: 
 
 
 def outweighing_groups(columns: Tensor, weights: Tensor, sign: float, most: int) -> Iterator[Tensor]:
-    """Groups of 2 to `most` rows that one of the columns `(N, P)`, shifted, sets apart; `sign` as above.
+    """Groups of 2 to `most` rows that one of the shifted columns `(N, P)` outweighs; `sign` as above.
 
-    With the shift to the largest value of the other rows, all of these lose by their distance from it; the
-    group gains its own, and more than they lose.
+    With the shift to the largest value of the other rows, each of these loses its distance from it, and the
+    group gains more than the sum.
     """
     kept = (weights > 0).nonzero()[:, 0]
     for column in columns[kept].mT:

@@ -1,4 +1,4 @@
-"""Spurious optima: components of a mixture that fit a handful of rows next to exactly."""
+"""Spurious optima: components of a mixture that fit a few rows almost exactly."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Spurious:
 
 
 def spurious_component(objective: Objective, theta: Tensor) -> Spurious | None:
-    """The component of a mixture that a few rows make up, so that it fits them by chance; None if none does.
+    """The component of a mixture that consists of a few rows, which it fits by chance; None without one.
 
-    A component on as many rows as it has coefficients has any likelihood as its spread goes to 0. Close to
-    that are local optima at which a few more rows lie by chance near one line; they say nothing of the rows.
-    Components whose spreads have priors that hold them above 0 are none.
+    The likelihood of a component on as many rows as it has coefficients is unbounded as its scale goes to 0.
+    Close to that are local optima at which a few more rows lie near one line by chance, without statistical
+    meaning. Components whose scales have priors that bound them away from 0 are not spurious.
 
     Source: McLachlan & Peel (2000), Finite Mixture Models, section 3.10.
     """
@@ -61,7 +61,7 @@ def spurious_component(objective: Objective, theta: Tensor) -> Spurious | None:
 
 
 def with_spurious(objective: Objective, theta: Tensor, solution: Solution) -> Solution:
-    """The solution; its status names a component that a few rows make up, with a warning."""
+    """The solution; its status names a component that consists of a few rows, with a warning."""
     found = spurious_component(objective, theta) if solution.converged else None
     if found is None:
         return solution

@@ -42,7 +42,7 @@ class _Null:
 
     @torch.enable_grad()
     def _fixed(self) -> dict[str, Tensor]:
-        """Predictor -> what its columns add to it, where only its bias moves."""
+        """Predictor -> the fixed part of its columns; only the bias varies."""
         leaf = self.still[self.places].requires_grad_()
         return {
             call.name: replace(call, bias=torch.zeros_like(call.bias)).value.detach()
@@ -166,7 +166,7 @@ class _CutNull(_Null):
     ) -> tuple[list[float], list[list[float]]]:
         """The gradient and the Hessian in z; the last place sums the derivatives in what is not free.
 
-        These are so few numbers that Python adds them faster than torch.
+        For so few numbers Python's arithmetic is faster than torch's.
         """
         places, full = [*self.own, *self.biases], range(self.size + 1)
         gradient, hessian = [0.0 for _ in full], [[0.0 for _ in full] for _ in full]
@@ -182,14 +182,14 @@ class _CutNull(_Null):
 
 
 def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Tensor:
-    """A vector `(K,)` to start from, deterministic.
+    """A deterministic initial vector `(K,)`.
 
-    Values in `given` (site name -> value) are taken as they are. Otherwise weights start at their prior's
-    mean, which is 0 unless a prior says otherwise, networks at their own values, sites that compute their
-    initial value from `y` at that value (`neglog.tracing.initial_value`), and biases and other constants at
-    their optimum given the others: at the null model. So the start has the location and the scale of `y`,
-    whatever its units. Sites on which the priors of others depend start, as those do, at the median or mean
-    of their prior.
+    Sites in `given` (site name -> value) have these values. Otherwise weights are at the mean of their prior,
+    which is 0 by default, networks at the values of the module, sites that compute their initial value from
+    `y` at that value (`neglog.tracing.initial_value`), and biases and other constants at their optimum given
+    the others: at the null model. So the initial point has the location and the scale of `y`, whatever its
+    units. Sites on which the priors of others depend, and these others, are at the median or mean of their
+    prior.
 
     Raises:
         ModelError: `given` names a site that the model does not have, or a value outside its support.
@@ -230,14 +230,14 @@ def _held(objective: Objective) -> set[str]:
 
 
 def _softened(objective: Objective, softness: float) -> Objective:
-    """The same objective with the corners of Laplace densities rounded off; itself if it has none."""
+    """The objective with smoothed corners of Laplace densities; the objective itself if it has none."""
     if objective.structure.corner is None and not objective.structure.kinked_sites:
         return objective
     return objective.changed(lambda model: smoothed(model, softness))
 
 
 def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
-    """The null model of a sample of the rows, or of all where a sample has none, as of equal values."""
+    """The null model of a sample of the rows, or of all if that fails, as for equal values."""
     soft = _softened(objective, 1.0)
     backends = soft.backends
     likelihood = (

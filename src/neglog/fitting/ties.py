@@ -1,4 +1,4 @@
-"""Ties: equal responses, which a component of a mixture can follow exactly with a spread of 0."""
+"""Ties: equal responses, which a component of a mixture can fit exactly with a scale of 0."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from neglog.solvers import Solution
 from neglog.tracing import Affine
 
 MOST_OF = 0.5
-"""The share of the rows of a component above which equal responses can make up most of it."""
+"""The share of the rows of a component from which on equal responses can be most of it."""
 NEARLY_ALL = 0.75
 """The share of the rows of a fitted component above which equal responses are worth a warning: responses that
 are rounded have smaller ties."""
 MIN_TIED_SHARE = 0.25
-"""The share of all rows that are equal above which heavy tails are examined: rounded responses have less."""
+"""The share of equal responses above which heavy tails are examined; rounded responses have less."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,11 @@ def _largest(y: Tensor) -> Tie | None:
 
 
 def check_heavy_tie(objective: Objective) -> None:
-    """Refuse Student's t of estimated `df` where more responses are equal than lines follow by chance.
+    """Refuse Student's t with estimated `df` if more responses are equal than a line fits by chance.
 
-    Of N rows k are followed exactly: as the scale goes to 0 these gain its logarithm each, and the others
-    lose `df` times it. With `df` below k / (N - k) the likelihood has no maximum.
+    Of N rows k are fitted exactly: as the scale goes to 0 the log-likelihood of each of these increases by
+    minus its logarithm, and that of the others decreases by `df` times that. With `df` below k / (N - k) it
+    is unbounded.
 
     Raises:
         UnboundedLikelihoodError: naming the number of equal responses.
@@ -86,7 +87,7 @@ def _has_free_tails(objective: Objective) -> bool:
 
 
 def _is_large(objective: Objective, call: Affine, tie: Tie) -> bool:
-    """Whether a tie has more rows than lines follow by chance, and than rounded responses have in common."""
+    """Whether a tie has more rows than a line fits by chance, and than ties of rounded responses."""
     return len(tie.rows) > max(MIN_TIED_SHARE * objective.rows, call.design.shape[-1] + 1)
 
 
@@ -96,7 +97,7 @@ def _is_level(objective: Objective, call: Affine, tie: Tie) -> bool:
 
 
 def check_tie(objective: Objective, theta: Tensor) -> None:
-    """Refuse a mixture without an optimum where most rows of a component can be equal responses.
+    """Refuse a mixture without an optimum if most rows of a component can be equal responses.
 
     Raises:
         UnboundedLikelihoodError: naming the number of equal responses.

@@ -24,13 +24,13 @@ from neglog.objective.objective import Objective
 from neglog.solvers import Newton, Solution
 
 MAX_TILTED_ROWS = 2**14
-"""Rows that are evaluated at a time."""
+"""Number of rows of a block."""
 MAX_STEPS = 60
-"""The most Newton steps of a concave problem."""
+"""The largest number of Newton steps of a concave problem."""
 DECREMENT = 1e-9
 """The Newton decrement, in standard errors, of an optimum in these parameters."""
 MIN_SLOPE = 1e-6
-"""A derivative in τ above this, in standard deviations of that derivative, shows an optimum inside."""
+"""A derivative in τ above this, in standard deviations of that derivative, implies an interior optimum."""
 LIMIT_PRECISION = 1e-8
 """The τ of the border, in units of the spread of y: its loss is that of the limit to rounding."""
 MAX_TILT = 1e-2
@@ -128,7 +128,7 @@ class _Tilted:
         """None: the loss is that of all rows."""
 
     def check(self, z: Tensor) -> None:
-        """Nothing: a concave likelihood falls without end nowhere inside."""
+        """Do nothing: a concave likelihood has no interior point from which it increases without bound."""
 
 
 def _moments(theta: Tensor, tau: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, ...]:

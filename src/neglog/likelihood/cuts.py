@@ -1,4 +1,4 @@
-"""Cuts: a model cut at its linear predictors, run under autograd."""
+"""Models as functions of their linear predictors, run under autograd."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ PROBE_WAVE = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """A model cut at its predictors: what it is a function of, and `RowLikelihood` by running it."""
+    """`RowLikelihood` by running the model as a function of its linear predictors and constants."""
 
     model: Model
     data: Data
     calls: tuple[Affine, ...]
     sites: tuple[Site, ...]
-    """Those that enter the likelihood beside the predictors: their values are the constants."""
+    """The sites of the constants, which enter the likelihood directly, not through predictors."""
     still: Mapping[str, Tensor]
-    """The values of all others, which do not matter."""
+    """Arbitrary values of all other sites."""
 
     @cached_property
     def heads(self) -> tuple[Head, ...]:
@@ -43,7 +43,7 @@ class Cut:
         return heads_of(self.calls)
 
     def inputs(self, rows: int) -> list[Tensor]:
-        """Numbers, predictors and data of so many rows, at which nothing vanishes."""
+        """Constants, predictors and data with a given number of rows, at which no derivative is zero."""
         data = self.data.take(torch.arange(rows) % self.data.rows)
         starts = [site.transform.inv(self.still[site.name]).reshape(-1) for site in self.sites]
         numbers = torch.cat([data.y.new_zeros(0), *starts]) + PROBE_OFFSET
@@ -94,7 +94,7 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What a cut model says of itself at a place where nothing vanishes."""
+    """The values and derivatives of a model at a probe point at which no derivative is accidentally zero."""
 
     data: Data
     numbers: Mapping[str, Tensor]
@@ -126,7 +126,7 @@ class Look:
         return torch.autograd.grad(self._loss, leaves, allow_unused=True)
 
     def is_longer(self, count: int) -> bool:
-        """Whether the loss is made of more than so many differentiable operations."""
+        """Whether the autograd graph of the loss has more than `count` operations."""
         stack, seen = [self._loss.grad_fn], set[Any]()
         while stack and len(seen) <= count:
             node = stack.pop()
@@ -147,7 +147,7 @@ class Look:
 
     @property
     def first(self) -> list[Tensor]:
-        """The loss, and its slopes in the constants, all together, and in each predictor."""
+        """The loss, and its derivatives with respect to the constants and to each predictor."""
         own, slopes = self._slopes[: len(self.numbers)], self._slopes[len(self.numbers) :]
         each = [slope.reshape(-1) for slope in own if slope is not None]
         across = [torch.zeros_like(e) if s is None else s for e, s in zip(self.etas, slopes, strict=True)]
@@ -162,7 +162,7 @@ class Look:
 
 
 def look(model: Model, data: Data, calls: Sequence[Affine], sites: Collection[Site], start: Tensor) -> Look:
-    """A look at a model near `start` `(K,)`, under the weights of the data; or there, if need be."""
+    """The values of a model near `start` `(K,)`, or at it if need be, under the weights of the data."""
     try:
         return _look(model, data, calls, sites, start + PROBE_OFFSET, PROBE_WAVE)
     except (RuntimeError, ValueError, IndexError, TypeError):
@@ -186,7 +186,7 @@ def heads_of(calls: Sequence[Affine]) -> tuple[Head, ...]:
 
 
 def bent(calls: Sequence[Affine], data: Data, wave: float = PROBE_WAVE) -> list[Tensor]:
-    """Predictors `(N,)` around their biases, no two rows alike."""
+    """Predictors `(N,)` around their biases, different in all rows."""
     away = wave * torch.sin(torch.arange(data.rows, dtype=data.y.dtype))
     levels = [call.constant(data.rows).reshape(data.rows, -1) for call in calls]
     return [eta + away for level in levels for eta in level.detach().unbind(1)]

@@ -25,7 +25,7 @@ class FormulaRows:
     Attributes:
         heads: the one predictor, which is the location.
         places: the place `(C,)` of the scale in theta, where it is a `site`; else the scale is `known`.
-        factor: the number of times that each log-density counts, beside the weight of its row.
+        factor: the factor of each log-density, in addition to the weight of its row.
         standard: the loss of a standardised residual.
         kind: the class of the distribution, a function of location and scale.
     """
@@ -88,7 +88,7 @@ class FormulaRows:
 def formula_of(response: Response, look: Look, sites: Mapping[str, Site], rows: Rows) -> FormulaRows | None:
     """The formulas of a model's rows; None where its response has none, or is more than its rows.
 
-    They are held against a `look` at the model, whose data are the `rows`.
+    They are compared with a `look` at the model, whose data are the `rows`.
     """
     standard, heads = _standard(response), heads_of(look.affines)
     own = [sites[name] for name in look.beside]

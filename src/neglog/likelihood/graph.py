@@ -1,8 +1,8 @@
 """The log-likelihood of rows and its derivatives as a graph.
 
-The model and its derivatives are traced once, for any number of rows, and replayed from then on by torch or
-NumPy, without the model, its handlers and autograd. A graph that was traced is kept for further fits of the
-same model in the process, and is held against the model at the beginning of each.
+The model and its derivatives are traced once, for any number of rows, and evaluated from then on by torch or
+NumPy, without the model, its handlers and autograd. A graph is kept for further fits of the same model in the
+process, and is compared with the model at the beginning of each.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from neglog.likelihood.rows import (
 )
 
 MAX_TRACED_INPUTS = 16
-"""Above this many predictors and constants a graph of all second derivatives is too long to repay."""
+"""Above this many predictors and constants a graph of all second derivatives takes longer than it saves."""
 ODD = (29, 31, 37, 41, 43, 47)
-"""Numbers of rows to trace with: one that is no other size of the problem."""
+"""Numbers of rows for tracing: the first that differs from all other sizes of the problem is used."""
 COMPARED_ROWS = 1009
 """Rows on which a graph and its model are compared."""
 MAX_KEPT_GRAPHS = 64
@@ -67,7 +67,7 @@ class GraphRows:
     constants: tuple[Tensor, ...] = field(repr=False)
     stages: dict[tuple[range, bool], Stages] = field(default_factory=dict, repr=False)
     held: set[bool] = field(default_factory=set, repr=False)
-    """Whether the graph was compared with its model in full on few rows (True), and on many (False)."""
+    """Backends already verified against eager evaluation: for few rows (True), for many (False)."""
 
     def evaluate(self, order: int, constants: Tensor, predictors: Sequence[Tensor], rows: Rows) -> Terms:
         """The terms up to an order at the constants `(C,)` and the predictors, `(N,)` each."""
@@ -90,7 +90,7 @@ class GraphRows:
         return stages.outputs(body, known, [value for kind, value in given if kind == NUMBERS])
 
     def _of_rows(self, wanted: range, given: Sequence[Any], rows: Rows) -> Sequence[Any]:
-        """What the data alone come to; for all terms at once, if it is to be kept."""
+        """The subexpressions of the data alone; for all terms at once, if they are cached."""
         stages = self._stages(wanted, rows.few)
         if rows.room and not all(node in rows.kept for node in stages.rows):
             # Slopes alone are wanted where nothing else will be.
@@ -145,8 +145,8 @@ _SHELF = _Shelf()
 def graph_of(cut: Cut, rows: Rows, look: Look | None = None) -> GraphRows | str:
     """The terms of a model's rows as a graph, or why it has none.
 
-    A graph that is kept is held against a `look` at the model, whose data are the `rows`; without one it is
-    held against the model in full.
+    A kept graph is compared with a `look` at the model, whose data are the `rows`; without one it is compared
+    with the model in full.
     """
     # Where rows are many, samples of them are few.
     ways = {rows.few, Rows.of(cut.data.take(slice(0, 1))).few}
@@ -159,7 +159,7 @@ def graph_of(cut: Cut, rows: Rows, look: Look | None = None) -> GraphRows | str:
         return replace(known, places=cut.places)
     try:
         found = _traced(cut)
-    except Exception as error:  # whatever it is that torch cannot trace, the model itself can still be run
+    except Exception as error:  # whatever torch cannot trace, the model itself can be run
         return f"it cannot be traced: {error}"
     if not _holds(found, cut, ways):
         return "its graph does not reproduce the values of the model"
@@ -193,7 +193,7 @@ def _traced(cut: Cut) -> GraphRows:
 
 
 def _holds(found: GraphRows, cut: Cut, ways: set[bool]) -> bool:
-    """Whether a graph says what the model says, on some rows that are evaluated as few, or as many."""
+    """Whether a graph agrees with the model on some rows, evaluated by the backend for few or for many."""
     if ways <= found.held:
         return True
     inputs = cut.inputs(min(cut.data.rows, COMPARED_ROWS))
@@ -208,19 +208,19 @@ def _holds(found: GraphRows, cut: Cut, ways: set[bool]) -> bool:
 
 
 def says_what_was_seen(found: RowLikelihood, look: Look, rows: Rows) -> bool:
-    """Whether a graph, or formulas, say what was seen of the model."""
+    """Whether a graph, or formulas, agree with the recorded values of the model."""
     where = look.own, [eta.detach() for eta in look.etas], rows
     return says_the_same(found, SLOPES, where, look.first)
 
 
 def _key(cut: Cut) -> Hashable | None:
-    """What decides how a model's rows are computed; None where that is more than can be told."""
+    """A key of everything that determines how a model's rows are computed; None if there is none."""
     kind = _kind(cut.model)
     if kind is None:
         return None
     sites = tuple((site.name, site.unconstrained, site.shape, str(site.fn.support)) for site in cut.sites)
     parts = cut.data.parts().items()
-    # Designs of any width: few models read them, and what they read is held against them.
+    # Designs of any width: few models read them, and the graph is compared with the model.
     read = tuple((name, part.dtype, part.shape[1:] if name[0] != "x" else ()) for name, part in parts)
     return kind, cut.heads, sites, read
 
@@ -246,7 +246,7 @@ def _handler(layer: Any) -> Any:
 
 
 def _layer_key(layer: Any) -> Hashable | None:
-    """The identity of a layer: layers of one key compute the rows alike; None if that is not known."""
+    """A key of a layer: layers with the same key compute the rows equally; None if that is not known."""
     handler = _handler(layer)
     if isinstance(handler, ConditionMessenger) and _is_small(handler.data):
         return _fixed(handler.data)

@@ -1,4 +1,4 @@
-"""Functions of a vector and of rows, traced once and replayed where the graph says what they say."""
+"""Functions of a vector and of rows, evaluated by a graph where it agrees with them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from neglog.graphs.graph import Graph, trace
 
 CHECK_OFFSET = 2**-8
-"""Offset from the first point at which a graph and its model are compared once more."""
+"""Offset of the second point at which a graph and its model are compared."""
 AGREEMENT = 4096
-"""The largest difference between a graph and its model, in roundings: 1e-12 in float64."""
+"""The largest relative difference between a graph and its model, in machine epsilons: 1e-12 in float64."""
 
 
 @dataclass(frozen=True)
 class Replay:
     """The loss and its gradient, as a function of z `(K,)` and of the rows in `used`, in their order.
 
-    `reason` says why it is the model itself that is run at each call; it is empty where a graph is replayed.
+    `reason` is the reason why the model itself is run in each call; it is empty if a graph is used.
     """
 
     evaluate: Callable[..., tuple[Tensor, Tensor]] = field(repr=False)
@@ -33,10 +33,10 @@ class Replay:
 def replayed(
     function: Callable[..., Any], z: Tensor, parts: list[Tensor], others: list[Tensor] | None, compile: bool
 ) -> Replay:
-    """The graph of ``function(z, *parts)`` if it can be traced and says the same; else the function.
+    """The graph of ``function(z, *parts)`` if it can be traced and agrees with it; else the function.
 
-    They are held together at `z` and near it. Without `others`, `parts` are taken as they are, and the replay
-    is a function of z alone; `others` are further rows to hold them together on.
+    They are compared at `z` and near it. Without `others` the `parts` are constants, and the result is a
+    function of z alone; with it they are compared on these further rows too.
     """
 
     def unlowered(z: Tensor, *rows: Tensor) -> Any:

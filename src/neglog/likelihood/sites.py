@@ -1,4 +1,4 @@
-"""Sites: where the parameters of a model stand in one vector."""
+"""Sites: the positions of the parameters of a model in the vector theta."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from neglog.tracing import Run
 
 @dataclass(frozen=True)
 class Site:
-    """A latent site: where its unconstrained values stand in the vector, and how they get to its support."""
+    """A latent site: the positions of its unconstrained values in theta, and the transform to its support."""
 
     name: str
     shape: torch.Size
@@ -91,12 +91,12 @@ class Layout:
 
 
 def places_of(sites: Iterable[Site]) -> Tensor:
-    """The places `(C,)` in theta of all values of some sites."""
+    """The positions `(C,)` in theta of all values of some sites."""
     return torch.cat([torch.arange(0), *(torch.arange(site.place.start, site.place.stop) for site in sites)])
 
 
 def lay_out(first: Run) -> dict[str, Site]:
-    """The latent sites of a run, one behind the other in the order in which the model samples them.
+    """The latent sites of a run, in the order in which the model samples them.
 
     Raises:
         ModelError: one of them is inside the plate of rows.

@@ -21,7 +21,7 @@ from neglog.predictors import RESPONSE
 from neglog.tracing import Affine, Run
 
 RESHAPING = ("Alias", "Clone", "Expand", "Reshape", "Squeeze", "ToCopy", "Unsqueeze", "UnsafeView", "View")
-"""The operations of autograd that change the shape of a tensor and none of its numbers."""
+"""The autograd nodes that change the shape of a tensor and not its values."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _number(value: Any) -> float | None:
 
 
 def _same(value: Any, named: Any) -> str | None:
-    """The name of the tensor that a value is, but for its shape."""
+    """The name of the tensor that a value equals, up to its shape."""
     if not isinstance(value, Tensor) or not value.requires_grad:
         return None
     source = _source(value)

@@ -1,4 +1,4 @@
-"""Adam on a loss that is replayed: the steps of `SVI` without what each of them costs."""
+"""Adam on a recorded graph: the steps of `SVI` without running the model in each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Evaluation = Callable[..., tuple[Tensor, Tensor]]
 
 
 class ReplayedProblem(MaybeKinked, Protocol):
-    """A problem whose loss and gradient can be asked for as tensors, of all rows or of some of them."""
+    """A problem whose loss and gradient are available as tensors, for all rows or for minibatches."""
 
     def evaluation(self, z: Tensor, size: int | None = None, *, compile: bool = False) -> Evaluation:
         """The loss and its gradient near `z` `(K,)`.
@@ -41,7 +41,7 @@ class ReplayedProblem(MaybeKinked, Protocol):
 class Adam(Settings):
     """Adam (Kingma & Ba 2015): the steps of `SVI` with `pyro.optim.Adam`, many times faster.
 
-    Model, handlers and autograd are run once; each step replays the operations that they came to.
+    Model, handlers and autograd are run once; each step evaluates the recorded graph.
 
     Args:
         steps: gradient steps.
@@ -59,10 +59,10 @@ class Adam(Settings):
         certainty: see below.
         dtype: in which the data are taken.
 
-    The fit has converged when the gradient and the Hessian of the whole data at the end say that an optimum
-    is less than `certainty` standard errors away. That is not claimed of a loss with corners, of more than
-    200 parameters, nor of a network that depends on its mode. Such a network is trained in training mode: its
-    model is run at each step, not replayed.
+    The fit has converged if by the final gradient and Hessian of the whole data an optimum is less than
+    `certainty` standard errors away. This is not claimed for a loss with corners, for more than 200
+    parameters, or for a network that depends on its mode. Such a network is trained in training mode, by
+    running the model in each step.
 
     Raises:
         DataError: settings that make no sense; `compile` without a C++ compiler.

@@ -1,4 +1,4 @@
-"""A linear programme: the line that minimises a sum of pinball losses, on rows that are never copied."""
+"""The linear programme of quantile regression: a sum of pinball losses, without a copy of the rows."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from neglog.solvers.solution import Kinked
 Array = NDArray[np.floating[Any]]
 Index = NDArray[np.intp]
 CACHED_NUMBERS = 65_536
-"""The size of a block of rows of a design, in numbers, that stays in the cache."""
+"""The number of entries of a block of rows, which fits in the cache."""
 ZERO_RESIDUAL = 1e-12
-"""A residual of less than this share of what it is the difference of is zero up to rounding."""
+"""A residual below this share of response and prediction is zero up to rounding."""
 SOME = 256
-"""The number of rows, evenly spaced, that determine the unit of a design."""
+"""The number of evenly spaced rows from which the unit of a design is estimated."""
 SUM = 16 * float(np.finfo(np.float64).eps)
 """The rounding of a sum of some terms, as a share of their sizes."""
 
@@ -29,7 +29,7 @@ SUM = 16 * float(np.finfo(np.float64).eps)
 class Lines:
     """The loss `sum_i weights_i pinball(y_i - x_i z)`, pinball(r) = r (tau - 1[r < 0]), of a line z `(P,)`.
 
-    The rows are ``x = [1, columns] @ transform``, the 1 where `one` says so; x is best of order one.
+    The rows are ``x = [1, columns] @ transform``, with the column of ones if `one`; x should be of order one.
     Shapes: `columns` `(N, C)`, `transform` `(C + one, P)`, `y` and `weights` `(N,)`.
     """
 
@@ -40,7 +40,7 @@ class Lines:
     weights: Array
     tau: float
     globs: int = 0
-    """So many of the last rows are the means of many."""
+    """The number of rows at the end that are means of many rows."""
 
     @property
     def size(self) -> int:
@@ -54,12 +54,12 @@ class Lines:
 
     @cached_property
     def unit(self) -> float:
-        """The root mean square of the entries of x in some rows: the unit in which duals balance."""
+        """The root mean square of the entries of x in some rows: the unit of the dual constraints."""
         few = self.design(slice(0, self.rows, max(1, self.rows // SOME)))
         return float(np.sqrt(np.square(few).mean())) or 1.0
 
     def chunks(self, stop: int | None = None) -> Iterator[slice]:
-        """Parts of the rows, up to `stop`, that stay in the cache."""
+        """Slices of the rows, up to `stop`, that fit in the cache."""
         step = max(256, CACHED_NUMBERS // max(1, self.columns.shape[1]))
         stop = self.rows if stop is None else stop
         return (slice(start, min(start + step, stop)) for start in range(0, stop, step))
@@ -122,9 +122,9 @@ class Lines:
             count *= 8
 
     def rounding(self, z: Array, rows: Any) -> Array:
-        """How much of the residuals of some rows may be rounding.
+        """The rounding error of the residuals of some rows.
 
-        Most of it is that of the terms of each; the coefficients themselves are sums that may cancel.
+        Most of it is that of the terms of each row; the coefficients themselves are sums that may cancel.
         """
         terms = ZERO_RESIDUAL * np.abs(self.transform @ z) + SUM * (np.abs(self.transform) @ np.abs(z))
         columns = np.abs(self.columns[rows])

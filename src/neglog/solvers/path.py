@@ -1,4 +1,4 @@
-"""Paths: the minima of a quadratic plus weighted absolute values, for a whole grid of strengths of these."""
+"""Regularisation paths: the minima of a quadratic plus weighted absolute values for a grid of strengths."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from neglog.solvers.quadratic import EXACT, Array, Quadratic
 TRIES = 8
 """Number of coefficients that enter or leave at a kink before the search restarts."""
 NEARLY = 1e-10
-"""A column of which less than this share is left, given others, is one of them, nearly."""
+"""A column is collinear with others if its residual on them is below this share of it."""
 
 
 def quadratic_path(hessian: Array, gradient: Array, l1: Array, strengths: Array) -> Array:
     """The minimisers `(L, K)` of gᵀv + ½ vᵀHv + s Σ l1 |v| at strengths s `(L,)`, with exact zeros.
 
-    While the same v are off 0, on the same sides, all minimisers are linear in s: one solve of their face is
-    good for all strengths up to the next kink, where some v comes in or leaves. Each is held to the
+    As long as the same v are nonzero, with the same signs, the minimiser is linear in s: one linear system
+    gives it for all strengths up to the next kink, where a v enters or leaves. Each is verified by the
     subgradient condition.
     Source: Osborne, Presnell and Turlach (2000), A new approach to variable selection; Efron, Hastie,
     Johnstone and Tibshirani (2004), Least angle regression.
@@ -41,7 +41,7 @@ def quadratic_path(hessian: Array, gradient: Array, l1: Array, strengths: Array)
 def _along(
     hessian: Array, gradient: Array, l1: Array, strengths: Array, signs: Array, tries: int = TRIES
 ) -> Array | None:
-    """The minimisers `(M, K)` at the first strengths, on the face of these signs or one beside it."""
+    """The minimisers `(M, K)` at the first strengths, on the face of these signs or an adjacent one."""
     for _ in range(tries):
         face = np.flatnonzero((signs != 0) | (l1 == 0))
         inner = hessian[np.ix_(face, face)]

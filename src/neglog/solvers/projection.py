@@ -1,4 +1,4 @@
-"""Variable projection: what is linear in a network is always at its optimum, and the rest is searched."""
+"""Variable projection: the linear heads of a network are optimised given the weights of its trunk."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
 
 PLAIN = 50
-"""Number of initial steps without curvature, which is inaccurate far from an optimum."""
+"""Number of initial steps without the Gauss-Newton matrix, which is inaccurate far from an optimum."""
 DAMPED = 0.1
 """The share of its diagonal that is added to the curvature at first."""
 MIN_ADDED_SHARE = 1e-4
 """The smallest share of the curvature that is added."""
 FACTOR = 4.0
-"""By this the share falls where steps go well, and grows where they do not."""
+"""Factor by which the share decreases after successful steps and increases after failures."""
 
 
 class Separable(Problem, Protocol):
-    """A function of one vector, part of which has an optimum that is cheap to find given the rest."""
+    """A function of one vector, part of which has an optimum that is cheap to compute given the rest."""
 
     outer: Tensor
-    """The places `(W,)` of the rest."""
+    """The positions `(W,)` of the rest."""
 
     def project(self, z: Tensor) -> tuple[Tensor, float, Tensor]:
         """The optimum `(K,)` given `z[outer]`, the value there and the gradient `(K,)`."""
@@ -42,22 +42,23 @@ class Separable(Problem, Protocol):
 @public
 @dataclass(frozen=True)
 class VariableProjection(Settings):
-    """Variable projection: a network's heads have their optimum at every step, and its trunk is searched.
+    """Variable projection: minimises over the trunk of a network, with its heads at their optimum in every
+    step.
 
     The smallest loss over all linear heads and constants, such as ``sigma``, is a function of the trunk's
-    weights alone. It is minimised by L-BFGS with a strong Wolfe line search, whose first idea of the
-    curvature is that of Gauss and Newton, projected likewise (Kaufman's approximation), for up to 1000
-    weights. Any smooth likelihood of heads that can be cut off will do; for a Normal mean of known scale the
-    heads are ridge regression on the features, or least squares under flat priors.
+    weights alone. It is minimised by L-BFGS with a strong Wolfe line search; for up to 1000 weights its
+    initial Hessian is the projected Gauss-Newton matrix (Kaufman's approximation). It applies to any smooth
+    likelihood that is a function of linear heads; for a Normal mean of known scale the heads are ridge
+    regression on the features, or least squares under flat priors.
 
     It has converged when the largest component of the gradient of the loss in all parameters is below
     `tolerance` times the number of rows.
 
     Args:
         tolerance: the mean gradient a row to stop at.
-        max_steps: steps after which it gives up.
-        memory: how many pairs of steps and gradient changes it keeps.
-        refresh: steps that are taken with one matrix of curvature.
+        max_steps: the largest number of steps.
+        memory: the number of pairs of steps and changes of the gradient that are stored.
+        refresh: the number of steps with one Gauss-Newton matrix.
 
     Raises:
         DataError: settings that make no sense.
@@ -101,7 +102,7 @@ class VariableProjection(Settings):
 
 
 class _Search:
-    """Where a search of the outer part has come to, and what it remembers."""
+    """The state of the search over the trunk."""
 
     def __init__(self, solver: VariableProjection, problem: Separable, start: Tensor) -> None:
         self.problem, self.refresh = problem, solver.refresh
@@ -148,7 +149,7 @@ class _Search:
         return torch.cholesky_solve(vector[:, None], self.factor)[:, 0]
 
     def _look_around(self) -> None:
-        """Another matrix of curvature, damped as the steps with the last one say (Levenberg, Marquardt)."""
+        """Recompute the Gauss-Newton matrix, damped according to the last steps (Levenberg, Marquardt)."""
         if self.factor is not None:
             went_well = self.hard <= 0.3 * self.age
             self.damped = max(MIN_ADDED_SHARE, self.damped / FACTOR) if went_well else self.damped * FACTOR
@@ -162,7 +163,7 @@ class _Search:
         self.factor = None if int(failed) else factor
 
     def ended(self, how: str, enough: float) -> Solution:
-        """The end, as the gradient in all parameters says."""
+        """The solution, certified by the gradient in all parameters."""
         z, steps = self.at[0], self.steps
         value, gradient = self.problem.value_and_gradient(z)
         size = largest(gradient) / self.problem.rows

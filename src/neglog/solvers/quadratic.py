@@ -13,18 +13,18 @@ from neglog.solvers.descent import EPSILON
 Array = NDArray[np.float64]
 
 EXACT = 1e-12
-"""A slope beyond a corner's is there, in standard errors, from this on."""
+"""Smallest excess of a slope over that of its corner, in standard errors, that is not rounding."""
 MIN_RELATIVE_CURVATURE = 1e-12
-"""A curvature of less than this share of the largest is none."""
+"""A curvature below this share of the largest counts as 0."""
 
 
 class Quadratic:
     """gᵀ(v - x) + ½ (v - x)ᵀ H (v - x) + Σ l1 |v|, as a function of v `(K,)`: feature-sign search.
 
     Each face, on which some v are 0 and the others keep their signs, is solved by a Cholesky factor; a v that
-    would change its sign on the way stops at 0 and leaves, and that of the v at 0 whose slope exceeds its
-    corner's most comes in. Every step descends, so no face comes twice, and the end is exact. Where `H` is
-    flat along a face, as with more columns than rows, the face is followed downhill to its border.
+    would change its sign stops at 0 and leaves the active set, and the v at 0 whose slope exceeds that of its
+    corner most enters. Every step descends, so no face is visited twice, and the result is exact. Where `H`
+    is singular on a face, as with more columns than rows, the step goes downhill to the border of the face.
 
     Shapes: `hessian` `(K, K)`, positive semidefinite; `gradient`, `l1` (0 where there is no corner) and `x`
     `(K,)`.
@@ -62,7 +62,7 @@ class Quadratic:
         return self.gradient + self.hessian @ (self.v - self.x)
 
     def _entering(self) -> int | None:
-        """The v at 0 whose slope exceeds its corner's most, beyond rounding."""
+        """The v at 0 whose slope exceeds that of its corner most, by more than rounding."""
         noise = np.abs(self.gradient) + self.sizes @ np.abs(self.v - self.x) + self.l1
         excess = np.abs(self._slope()) - self.l1 - EXACT - 64 * EPSILON * noise
         excess[self.active | self.barred] = -np.inf
@@ -70,7 +70,7 @@ class Quadratic:
         return worst if len(excess) and excess[worst] > 0 else None
 
     def _descend(self) -> bool:
-        """To the minimum of the face, or of a smaller one at a border in between; whether there is one."""
+        """Move to the minimum of the face, or to its border; return whether there is one."""
         while True:
             face = np.flatnonzero(self.active)
             slope = self._slope()[face] + self.l1[face] * self.signs[face]

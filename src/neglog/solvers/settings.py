@@ -1,4 +1,4 @@
-"""Settings: the numbers and flags of a solver, held to their range when it is made."""
+"""Settings: the numbers and flags of a solver, validated when it is constructed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Settings:
 
 @public
 def check_solver(name: str, value: Any) -> None:
-    """Refuse what does not minimise.
+    """Refuse objects that are not solvers.
 
     Raises:
         DataError: it is no solver, or the class of one.

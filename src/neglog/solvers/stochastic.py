@@ -1,4 +1,4 @@
-"""What solvers that take gradient steps share: batches, early stopping, and the certificate at the end."""
+"""Shared parts of stochastic solvers: batches, early stopping, and the certificate of the end point."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CERTIFIABLE = 200
 
 
 class MaybeKinked(Problem, Protocol):
-    """A problem that says whether its loss has corners, and is told when gradient steps are taken."""
+    """A problem with hooks for gradient steps, and the information whether its loss has corners."""
 
     @property
     def kinked(self) -> bool:
@@ -54,7 +54,7 @@ def batches(rows: int, size: int | None, steps: int, seed: int) -> Iterator[Tens
 
 
 def is_flat(history: Sequence[float], patience: int | None, least: float) -> bool:
-    """Whether the mean of the last `patience` losses is no better by `least` than that of those before."""
+    """Whether the mean of the last `patience` losses is not lower by `least` than that of those before."""
     if patience is None or len(history) < 2 * patience:
         return False
     last, before = history[-patience:], history[-2 * patience : -patience]
@@ -62,7 +62,7 @@ def is_flat(history: Sequence[float], patience: int | None, least: float) -> boo
 
 
 def certified(problem: MaybeKinked, z: Tensor, history: Sequence[float], certainty: float) -> Solution:
-    """The end of some steps at `z` `(K,)`, and whether an optimum is within `certainty` standard errors."""
+    """The solution at `z` `(K,)`, certified if an optimum is within `certainty` standard errors."""
     steps = len(history)
     if not bool(torch.isfinite(z).all()):
         status = f"the parameters are not finite after {steps} steps; lower the learning rate"

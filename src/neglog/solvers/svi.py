@@ -1,4 +1,4 @@
-"""The literal path: `pyro.infer.SVI` itself, with `AutoDelta`."""
+"""`pyro.infer.SVI` itself, with `AutoDelta`."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ class SVI(Settings):
             that columns and responses of any size fit alike; False for the model's own coordinates.
         dtype: in which the data are taken.
 
-    The fit has converged when the gradient and the Hessian of the whole data at the end say that an optimum
-    is less than `certainty` standard errors away. That is not claimed of a loss with corners, of more than
-    200 parameters, nor of a network that depends on its mode, which is trained in training mode.
+    The fit has converged if by the final gradient and Hessian of the whole data an optimum is less than
+    `certainty` standard errors away. This is not claimed for a loss with corners, for more than 200
+    parameters, or for a network that depends on its mode, which is trained in training mode.
     """
 
     optim: Any = None

@@ -1,4 +1,4 @@
-"""Newton's method in a trust region, for functions that a quadratic describes badly far from the optimum."""
+"""Newton's method in a trust region, for functions that are far from quadratic away from the optimum."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution, newton_direction
 
 SMALL_STEP = 1e-6
-"""A full Gauss-Newton step this small beside the parameters leaves the rest to Newton's method."""
+"""Relative length of a full Gauss-Newton step below which Newton's method takes over."""
 TINY = 1e-14
 """A curvature below this share of the largest is lost in rounding."""
 
 
 class Nonlinear(Problem, Protocol):
-    """A problem that knows which part of its curvature is there whatever the model does."""
+    """A problem with a Gauss-Newton approximation of its Hessian."""
 
     def dispersion(self, z: Tensor) -> Tensor:
-        """Which coordinates `(K,)` leave the mean of the response alone, as a standard deviation does."""
+        """The coordinates `(K,)` that do not change the mean of the response, such as a scale."""
         ...
 
     def gauss_newton(self, z: Tensor) -> Tensor | None:
@@ -35,15 +35,15 @@ class Nonlinear(Problem, Protocol):
 @public
 @dataclass(frozen=True)
 class TrustRegion(Settings):
-    """Newton's method on steps of limited length, for models that are nonlinear in their parameters.
+    """Newton's method with steps of limited length, for models that are nonlinear in their parameters.
 
-    Each step minimises a quadratic exactly within an ellipsoid, which grows and shrinks with how well the
-    quadratic foretold the loss. Its axes are the largest curvatures seen so far, so that parameters of 1e-9
-    and of 1e9 go together.
+    Each step minimises a quadratic exactly within an ellipsoid, whose size is adapted to the accuracy of the
+    predicted decrease. Its axes are scaled by the largest curvatures so far, so that parameters of order 1e-9
+    and of order 1e9 can be combined.
 
-    Where the problem knows its `gauss_newton` part, that is the quadratic of the way there, with all that
-    leaves the mean alone standing still: for a Normal response the method of Levenberg and Marquardt. It
-    reaches further than the Hessian, which far from the optimum says little. The Hessian finishes.
+    If the problem has a `gauss_newton` approximation it is used first, with the parameters that do not change
+    the mean fixed: for a Normal response this is the method of Levenberg and Marquardt, which converges from
+    further away. The final steps use the Hessian.
 
     It has converged when the Newton decrement, the distance to the optimum in standard errors, is below
     `tolerance` and the Hessian is positive definite there; or, where no step lowers the loss, when its square
@@ -52,7 +52,7 @@ class TrustRegion(Settings):
 
     Args:
         tolerance: the decrement to stop at.
-        max_steps: evaluations of the loss after which it gives up.
+        max_steps: the largest number of evaluations of the loss.
     Source: Moré (1978), The Levenberg-Marquardt algorithm, for the axes; Moré & Sorensen (1983), Computing a
     trust region step.
     """
@@ -83,7 +83,7 @@ class TrustRegion(Settings):
                 away = f"{decrement:.1e} standard errors from an optimum"
                 return walk.ended(False, f"stopped after {self.max_steps} steps, {away}")
             if walk.step(hessian, everything) is None:
-                # The promised descent is lost in the rounding of the sum over rows.
+                # The predicted decrease is below the rounding error of the sum over rows.
                 definite = definite and decrement**2 <= ROUGH * walk.noise
                 break
         if definite:
@@ -93,7 +93,7 @@ class TrustRegion(Settings):
 
 
 def _approach(walk: _Walk) -> None:
-    """Gauss-Newton steps in what moves the mean, until they become small beside the parameters."""
+    """Gauss-Newton steps in the parameters of the mean, until they are small relative to the parameters."""
     problem: Nonlinear = walk.problem  # type: ignore[assignment]
     moving = ~problem.dispersion(walk.z)
     while walk.steps < walk.max_steps and bool(moving.any()):
@@ -106,7 +106,7 @@ def _approach(walk: _Walk) -> None:
 
 
 class _Walk:
-    """Where a trust region has come to, and how large it is."""
+    """The current point of a trust-region method, and the size of the region."""
 
     def __init__(self, problem: Problem, start: Tensor, max_steps: int) -> None:
         self.problem, self.z, self.max_steps, self.steps = problem, start, max_steps, 0
@@ -135,9 +135,9 @@ class _Walk:
             self.z, self.value = self.z + direction, trial
 
     def step(self, model: Tensor, moving: Tensor) -> float | None:
-        """Take the step that the quadratic says, in the coordinates `moving` `(K,)`; None if none descends.
+        """Take the step of the quadratic model in the coordinates `moving` `(K,)`; None if none descends.
 
-        The size beside the parameters comes back, infinite where the region cut the step short.
+        Returns its length relative to the parameters, infinite if the region limited the step.
         """
         part = model[moving][:, moving]
         self.axes[moving] = torch.maximum(self.axes[moving], part.diagonal().abs().sqrt())
@@ -175,7 +175,7 @@ class _Walk:
     def _is_better(
         self, reached: float, gradient: Tensor, foretold: float, scale: Tensor, moving: Tensor
     ) -> bool:
-        """Whether the loss fell as foretold, or where that is less than its rounding, the gradient did."""
+        """Whether the loss decreased as predicted, or the gradient did if that is below rounding."""
         if not math.isfinite(reached):
             return False
         if foretold > self.noise:

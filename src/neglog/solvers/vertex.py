@@ -1,4 +1,4 @@
-"""Vertices: lines through as many rows as they have coefficients, and the proof that one is an optimum."""
+"""Vertices: lines through as many rows as there are coefficients, and the certificate of an optimal one."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from neglog.solvers.lines import Array, Index, Lines
 from neglog.solvers.solution import largest_of
 
 BORDER_TOLERANCE = 1e-9
-"""How far outside [0, 1] a dual may be by rounding, and how near to a border it counts as on it."""
+"""Tolerance of dual variables at the ends of [0, 1]."""
 INSIDE = 30
-"""Largest number of steps towards balanced duals, where more rows than coefficients are on a line."""
+"""Largest number of steps of the search for duals if more rows than coefficients are on a line."""
 INDEPENDENT = 1e-9
-"""Rows whose singular values span less than this do not determine a line."""
+"""Rows with an inverse condition number below this do not determine a line."""
 
 
 @dataclass(frozen=True, eq=False)
 class Vertex:
-    """A line through the rows of `basis` `(P,)`, and what the subgradient says of it.
+    """A line through the rows of `basis` `(P,)`, with its dual variables.
 
-    `held` are all rows that it goes through, `duals` their a, and `residuals` `(N,)` those of all rows.
-    `violation` is how far the subgradient condition is from holding: how far a dual is outside [0, 1], or
-    how far, a row, the duals are from balance.
+    `held` are all rows on the line, `duals` their dual variables, and `residuals` `(N,)` those of all rows.
+    `violation` is that of the subgradient condition: the largest distance of a dual from [0, 1], or the
+    residual of the dual constraints per row.
     """
 
     z: Array
@@ -42,8 +42,7 @@ class Vertex:
 def vertex_at(lines: Lines, basis: Index, guess: Array | float = 0.5) -> Vertex | None:
     """The line through the rows of `basis`; None if they do not determine one.
 
-    `guess`, `(N,)` or a number, is about where the duals are that are sought where more rows than these lie
-    on the line.
+    `guess`, `(N,)` or a number, is the initial value of the duals if more rows than these lie on the line.
     """
     design = lines.design(basis)
     try:
@@ -126,10 +125,10 @@ def _independent(design: Array) -> bool:
 
 
 def pivoted(lines: Lines, vertex: Vertex, most: int, guess: Array | float = 0.5) -> tuple[Vertex, int]:
-    """The vertex after at most so many pivots of the simplex method, and how many there were.
+    """The vertex after at most `most` pivots of the simplex method, and the number of pivots.
 
-    Each leaves the row whose dual is furthest outside, along the edge on which the other rows stay on the
-    line, and goes down as far as that leads (Barrodale & Roberts 1973).
+    Each removes the row whose dual is furthest outside [0, 1], and moves along the edge on which the other
+    rows stay on the line, to the minimum of the loss on it (Barrodale & Roberts 1973).
     """
     for pivots in range(most):
         if vertex.certified:
@@ -199,13 +198,13 @@ def _crossed(reach: Array, rises: Array, fall: float) -> int | None:
 
 
 def level_direction(lines: Lines, held: Index, duals: Array) -> Array | None:
-    """A direction `(P,)` in which the loss stays level from a certified vertex; None if it is unique.
+    """A direction `(P,)` in which the loss is constant from a certified vertex; None if it is unique.
 
-    The vertex goes through the rows `held`, whose duals are these.
+    The vertex is on the rows `held`, whose duals are these.
 
-    It stays level along d if and only if no row with a dual inside (0, 1) is left, and each with its dual at
-    a border only to that side. Such a d exists unless positive combinations of these sides cancel (Stiemke's
-    lemma); the one that comes nearest to that is such a d itself.
+    The loss is constant along d if and only if rows with duals inside (0, 1) stay on the line, and each row
+    with a dual at an end leaves it only to the corresponding side. Such a d exists unless a positive
+    combination of these sides is 0 (Stiemke's lemma); the shortest combination is such a d.
     """
     inside = (duals > BORDER_TOLERANCE) & (duals < 1 - BORDER_TOLERANCE)
     design = lines.design(held)
@@ -222,9 +221,10 @@ def level_direction(lines: Lines, held: Index, duals: Array) -> Array | None:
 
 
 def middle(lines: Lines, z: Array, held: Index, direction: Array) -> tuple[Array, Array]:
-    """The line `(P,)` halfway to where the loss begins to rise in a level direction, and its residuals.
+    """The midpoint `(P,)` of the segment of optima from `z` in a direction of constant loss, and its
+    residuals.
 
-    From `z` on, a line through the rows `held`.
+    `z` is a line through the rows `held`.
     """
     falls, residuals = lines.at(direction), lines.y - lines.at(z)
     falls[held] = 0.0
