@@ -1,4 +1,4 @@
-"""What a solver is given, and what it gives back."""
+"""The interface of solvers: problems and solutions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from neglog.calls import public
 
 MIN_PIVOT_SPAN = 1e-6
-"""The ratio of the smallest pivot of a Cholesky factor to the largest, above which it is well conditioned."""
+"""A Cholesky factor is well conditioned if the ratio of its smallest to its largest pivot is above this."""
 SINGULAR = 1e-12
 """An information whose curvature along some direction is below this share of the largest has no inverse."""
 FLAT = 1e-10
@@ -35,18 +35,19 @@ class Problem(Protocol):
         """The Hessian `(P, P)` of the objective at `z`."""
 
     def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
-        """The value, the gradient `(K,)` and the Hessian `(K, K)`, of one walk over the rows."""
+        """The value, the gradient `(K,)` and the Hessian `(K, K)`, in one pass over the rows."""
         ...
 
     def sample(self) -> Problem | None:
-        """The same of a part of the rows, in the same coordinates, where these are very many; else None.
+        """The problem of a sample of the rows, in the same coordinates, if there are very many; else None.
 
         A problem that has one is `Large`.
         """
         ...
 
     def check(self, z: Tensor) -> str | None:
-        """Raise if the function falls without end from `z`; return why it may fall for very long, if so.
+        """Raise if the function decreases without bound from `z`; return the reason for a slow decrease, if
+        any.
 
         Solvers call it every few steps.
         """
@@ -74,16 +75,16 @@ class Large(Problem, Protocol):
     """A function that is a sum over very many rows."""
 
     def roughly(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
-        """As `derivatives`, with a Hessian of which six digits do."""
+        """As `derivatives`, with a Hessian of six digits."""
         ...
 
 
 class Kinked(Problem, Protocol):
-    """A function of one vector that is smooth but for a sum of weighted absolute values |r(z)|, r linear."""
+    """A smooth function of one vector plus a sum of weighted absolute values |r(z)|, with r linear."""
 
     @property
     def convex(self) -> bool:
-        """Whether the subgradient condition makes an optimum of a place even if the loss is flat there."""
+        """Whether the subgradient condition is sufficient for an optimum even where the loss is flat."""
         ...
 
     def residuals(self, z: Tensor) -> Tensor:
@@ -91,11 +92,11 @@ class Kinked(Problem, Protocol):
         ...
 
     def jacobian(self, z: Tensor) -> Tensor:
-        """The derivatives of `residuals`, `(M, K)`, while their scales stand still."""
+        """The derivatives of `residuals`, `(M, K)`, at fixed scales."""
         ...
 
     def kink_weights(self) -> Tensor:
-        """What each |r| counts for, `(M,)`, positive."""
+        """The weight of each |r|, `(M,)`, positive."""
         ...
 
     def smoothed(self, softness: float, bounded: bool = True) -> Problem:
@@ -110,7 +111,7 @@ class Kinked(Problem, Protocol):
 @public
 @dataclass(frozen=True)
 class Solution:
-    """Where a solver stopped. `converged` is a claim that was checked, and `status` says how.
+    """The point where a solver stopped. `converged` is a verified claim, and `status` describes it.
 
     Nothing is claimed where the value or a component of `z` is not finite.
     """
@@ -124,7 +125,7 @@ class Solution:
     hessian: Tensor | None = None
     """The Hessian `(K, K)` next to `z`, where the solver knows it."""
     exact: bool = False
-    """Whether `value` is that of all rows at `z` to rounding, so that nobody need ask for it again."""
+    """Whether `value` is that of all rows at `z` to rounding, and need not be evaluated again."""
 
     def __post_init__(self) -> None:
         if self.converged and not (math.isfinite(self.value) and bool(torch.isfinite(self.z).all())):
