@@ -1,4 +1,4 @@
-"""Existence: whether a loss has a minimum where a solver stopped, or decreases without bound to a boundary."""
+"""Existence: whether a loss has a minimum where a solver stopped, or decreases towards a boundary."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FLAT_CURVATURE = 1e-5
 MIN_SHARE = 1e-2
 """Parameters whose component of a direction is below this share of the largest are not named."""
 CERTAIN_INTERCEPT = 300.0
-"""An intercept, in logarithms of rates or odds, at which counts and classes have probability 1 to rounding."""
+"""An intercept, in logarithms of rates or odds, at which counts and classes are certain to rounding."""
 OVERFLOW_SPREAD = 1e50
 """A scale for a response of zeros, in units of a collapsed one, below which its derivatives may overflow."""
 Ends = tuple[str, str]
@@ -109,7 +109,7 @@ def check_certain(objective: Objective) -> None:
 
 
 def _advice_for_certain(objective: Objective) -> str:
-    """Advice of proper priors; for constants such as a dispersion, of densities that are 0 at the boundary."""
+    """Advice of proper priors; those of constants such as a dispersion are 0 at the boundary."""
     constants = " and ".join(f"`{site}`" for site in objective.structure.seen.beside)
     if not constants:
         return prior_advice(objective.layout)

@@ -95,7 +95,7 @@ def _counted(objective: Objective, parents: Parents) -> list[str]:
 
 
 def _check_bounded(objective: Objective, seen: Look, parents: Parents) -> None:
-    """Refuse sites along which the joint density is unbounded, or bounded only by a lower bound of a scale."""
+    """Refuse sites along which the joint density is unbounded, or bounded only by a bound of a scale."""
     children = _counted(objective, parents)
     for name in dict.fromkeys(name for child in children for name in parents[child]):
         total = torch.stack([parents[child][name] for child in children if name in parents[child]]).sum(0)

@@ -148,7 +148,7 @@ class _UntilUniform(Watched):
 
 
 def _outward(coordinates: Coordinates, start: Tensor, z: Tensor) -> tuple[Tensor, float]:
-    """A point further from the start on the same line, as long as the loss decreases: its limit, to rounding."""
+    """A point further from the start on the same line, as long as the loss decreases: its limit."""
     way, value = z - start, coordinates.value(z)
     for _ in range(DOUBLINGS):
         way = 2 * way

@@ -108,7 +108,7 @@ def _refusal_of_outliers(objective: Objective, call: Affine, rows: Tensor) -> Un
 
 
 def _outweighing(objective: Objective, call: Affine) -> Iterator[Tensor]:
-    """Rows whose log scale decreases with some coefficients by more than all others increase: one, or a group."""
+    """Rows whose log scale can decrease by more than all others increase: one row, or a group."""
     weights = row_weights(objective.data.weights, objective.rows)
     columns, leverages = _leverages(objective, call, weights)
     most = _most(objective, call)

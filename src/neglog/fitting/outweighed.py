@@ -1,4 +1,4 @@
-"""Outweighed rows: a row whose log scale can decrease by more than those of all other rows increase in sum."""
+"""Outweighed rows: the log scale of a row can decrease by more than those of all others increase."""
 
 from __future__ import annotations
 

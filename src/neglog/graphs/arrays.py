@@ -1,4 +1,4 @@
-"""Arrays: what torch's operations are called in NumPy, which takes half of torch's time for few rows."""
+"""NumPy's counterparts of torch's operations, which take half of the time for few rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from neglog.graphs.nodes import Node
 
 
 def in_arrays(node: Node) -> Callable[..., Any]:
-    """The function of arrays and numbers that does what an operation does to tensors."""
+    """The function of arrays and numbers that corresponds to an operation on tensors."""
     target: Any = node.function
     name = target._schema.name.removeprefix("aten::") if hasattr(target, "_schema") else target.__name__
     names = WITH_KEYWORDS if node.kwargs else NAMES
@@ -22,7 +22,7 @@ def in_arrays(node: Node) -> Callable[..., Any]:
 
 
 def array(value: Any) -> Any:
-    """A tensor as an array, which shares its memory, or as a number; anything else as it is."""
+    """A tensor as an array that shares its memory, or as a number; other values unchanged."""
     return value.numpy()[()] if isinstance(value, Tensor) else value
 
 

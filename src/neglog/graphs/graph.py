@@ -1,7 +1,6 @@
-"""Graphs: a function of tensors that is evaluated thousands of times, traced once and cleaned.
+"""Graphs: a function of tensors, traced once and simplified, for thousands of evaluations.
 
-What is replayed is a flat function of torch operations: no model, no autograd, no handlers, and nothing that
-need not be said at each evaluation.
+An evaluation runs a sequence of torch operations, without the model, autograd and handlers.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from neglog.graphs.simplify import cleaned
 from neglog.internals import is_operation, program_of
 
 SIZES = frozenset({"size", "sizes", "input_sizes", "shape", "start", "end", "length", "repeats"})
-"""What the arguments of operations that are sizes are called."""
+"""The names of arguments that are sizes."""
 WARM = 3
-"""Runs after which torch's interpreter has made up its mind how to run a program."""
+"""Number of runs after which torch's interpreter has finished optimising a program."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A cleaned graph; `used` counts up those of the other inputs that it takes after the first."""
+    """A simplified graph; `used` are the numbers of the inputs that it takes after the first."""
 
     used: tuple[int, ...]
     clean: Nodes = field(repr=False)
@@ -48,7 +47,7 @@ class Graph:
         return self.clean.module()
 
     def function(self, compile: bool = False) -> Callable[..., Any]:
-        """The function of the first input and of the `used` ones, as it is or compiled to machine code.
+        """The function of the first input and of the `used` ones, optionally compiled to machine code.
 
         Raises:
             DataError: there is no C++ compiler.
@@ -62,14 +61,14 @@ class Graph:
         return lambda first, *others: forward(module, first, *others, *constants)
 
     def program(self, first: Tensor, *others: Tensor) -> Callable[..., Any]:
-        """The function of all its inputs, such as these, as a program of torch's own interpreter.
+        """The function of all its inputs, of which these are an example, as a TorchScript program.
 
-        It takes less time between operations, and does not hold Python's lock meanwhile, so that other
-        threads run too.
+        It has less overhead per operation, and releases Python's global lock, so that threads run in
+        parallel.
 
         Raises:
-            RuntimeError: torch cannot write it as a program.
-            AttributeError: this torch has no such interpreter.
+            RuntimeError: torch cannot express it as such a program.
+            AttributeError: this version of torch has no TorchScript interpreter.
         """
         forward, module, constants = type(self.module).forward, self.module, self.constants
         program = program_of(lambda *inputs: forward(module, *inputs), (first, *others, *constants))
@@ -90,11 +89,11 @@ def _check_compiler() -> None:
 def trace(function: Callable[..., Any], first: Tensor, others: Sequence[Tensor], fixed: bool) -> Graph:
     """The graph of ``function(first, *others)``, which has no side effects and no randomness.
 
-    With `fixed` the others are constants, so that whatever depends on them alone is evaluated here, once.
+    With `fixed` the others are constants, and subexpressions of these alone are evaluated here, once.
 
     Raises:
-        RuntimeError: it cannot be replayed: see `neglog.graphs.recording.recorded`; it is random, or it
-            changes tensors that are not its own.
+        RuntimeError: it cannot be recorded (see `neglog.graphs.recording.recorded`), is random, or modifies
+            tensors in place that it did not create.
     """
     inputs = (first, *others)
     recording = recorded(function, inputs, varying=1 if fixed else len(inputs))
@@ -106,13 +105,13 @@ def trace(function: Callable[..., Any], first: Tensor, others: Sequence[Tensor],
 def trace_rows(
     function: Callable[..., Any], inputs: Sequence[Tensor], rows: int
 ) -> tuple[Nodes, tuple[int, ...], tuple[Tensor, ...]]:
-    """The graph of ``function(*inputs)`` for any number of rows, which of the inputs it uses, its constants.
+    """The graph of ``function(*inputs)`` for any number of rows, the inputs that it uses, and its constants.
 
-    The number of rows is the first input of the graph, and the constants are the last ones. Here it is
-    `rows`, which no other size among the inputs may be.
+    The first input of the graph is the number of rows, the last ones are the constants. While tracing it is
+    `rows`, which must differ from all other sizes among the inputs.
 
     Raises:
-        RuntimeError: it cannot be replayed: see `trace`.
+        RuntimeError: it cannot be traced: see `trace`.
     """
     recording = recorded(function, inputs, varying=len(inputs))
     number = Operation(INPUT, (-1,))

@@ -1,4 +1,4 @@
-"""Programs: a part of a graph as a list of steps, which are ready at once and take no time between them."""
+"""Programs: a part of a graph as a list of function calls, with little overhead between them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from neglog.graphs.nodes import Node, Nodes, reached
 
 Function = Callable[..., Any]
 Step = tuple[Function, Callable[[list[Any]], Iterable[Any]], int]
-"""A function, what takes its arguments from the slots, and the slot for what it gives."""
+"""A function, the getter of its arguments from the slots, and the slot of its result."""
 Language = Callable[[Node], Function]
-"""From an operation of a graph to the function that does it."""
+"""From an operation of a graph to the function that evaluates it."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A function whose intermediate values are kept in slots, which are used again after their last use."""
+    """A function whose intermediate values are stored in slots, which are reused after their last use."""
 
     inputs: int
     slots: list[Any] = field(repr=False)
@@ -109,7 +109,7 @@ class _Writer:
 
 
 def _taking(places: Sequence[int]) -> Callable[[list[Any]], Iterable[Any]]:
-    """What takes the values in some slots."""
+    """A getter of the values in some slots."""
     if len(places) > 1:
         return itemgetter(*places)
     return itemgetter(slice(places[0], places[0] + 1) if places else slice(0, 0))

@@ -19,7 +19,7 @@ from neglog.internals import OpOverload
 aten = torch.ops.aten
 NOISY = torch.Tag.nondeterministic_seeded
 METHODS = {"expand": Tensor.expand, "view": Tensor.view}
-"""Operations that torch offers as methods only, of those that are common."""
+"""Common operations that torch offers as methods only."""
 UNIFORM = {
     aten.ones.default: 1.0,
     aten.ones_like.default: 1.0,
@@ -32,7 +32,7 @@ UNIFORM = {
     aten.new_full.default: None,
     aten.expand.default: None,
 }
-"""Operations that return one number in every place, and the number, where it is not that of an argument."""
+"""Operations that fill a tensor with one number, and that number if it is not an argument."""
 NUMBER_ARGUMENT = {aten.expand.default: 0, aten.new_full.default: 2}
 """The position of the argument that is the number, where it is not 1."""
 DOUBLE = (torch.float64, torch.bool)
@@ -179,7 +179,7 @@ def _repeats(value: Tensor, number: float) -> bool:
 
 
 def uniform_of(target: Any, args: Any) -> float | None:
-    """The number that an operation gives in every place, or None."""
+    """The number with which an operation fills its result, or None."""
     if target not in UNIFORM or UNIFORM[target] is not None:
         return UNIFORM.get(target)
     number = args[NUMBER_ARGUMENT.get(target, 1)]
@@ -260,7 +260,7 @@ def may_not_be_replayed(target: Any) -> bool:
 
 
 def signature_of(args: Any) -> Any:
-    """What decides whether a function of torch takes some arguments, and what its result looks like."""
+    """The properties of arguments that determine whether a function accepts them, and its result's layout."""
     if isinstance(args, Tensor):
         return layout_of(args)
     if isinstance(args, SEQUENCE):

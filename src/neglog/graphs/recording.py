@@ -1,7 +1,6 @@
-"""Recording: the torch operations that a function comes to, those of its backward passes among them.
+"""Recording: the torch operations of a function, including those of its backward passes.
 
-What `torch.fx.experimental.proxy_tensor.make_fx` does, for plain tensors on the CPU, in a small part of its
-time.
+As `torch.fx.experimental.proxy_tensor.make_fx`, for ordinary tensors on the CPU, and much faster.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from torch import Tensor, fx
 from neglog.internals import TorchDispatchMode
 
 INPUT, CONSTANT = "input", "constant"
-"""The targets of what is no operation: an input, by its number, and a tensor that is no input."""
+"""The targets of inputs (by their numbers) and of constant tensors."""
 
 ZERO_GRADIENT = torch.ops.aten._efficientzerotensor.default
-"""What autograd passes on where a gradient vanishes: a tensor without memory."""
+"""Autograd's representation of a gradient of zero: a tensor without memory."""
 ABSORBING = {torch.ops.aten.mul.Tensor, torch.ops.aten.mul.Scalar, torch.ops.aten.neg.default}
-"""Operations that leave such a gradient one."""
+"""Operations that map such a gradient to another one."""
 SEQUENCE = (tuple, list)
 NESTED = (tuple, list, dict)
 """Types of arguments that may hold tensors."""
@@ -31,13 +30,13 @@ NESTED = (tuple, list, dict)
 
 @dataclass(eq=False, slots=True)
 class Operation:
-    """One call, with operations in the place of the tensors among its arguments."""
+    """One call, with operations instead of tensors among its arguments."""
 
     target: Any
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     varies: bool = False
-    """Whether it depends on an input that may have other values later."""
+    """Whether it depends on an input that varies between evaluations."""
     inputs: Sequence[Operation] = field(init=False)
     """The operations among its arguments."""
 
@@ -61,11 +60,11 @@ class Recording:
 def recorded(function: Callable[..., Any], inputs: Sequence[Tensor], varying: int) -> Recording:
     """The operations of ``function(*inputs)``, none of which changes a tensor in place.
 
-    The first `varying` inputs may have other values later, so that nothing but operations may depend on them.
+    The first `varying` inputs vary between evaluations, so only recorded operations may depend on them.
 
     Raises:
-        RuntimeError: the value of a tensor that depends on them decides what is run, or nobody knows how
-            some tensor came about.
+        RuntimeError: control flow depends on the value of such a tensor, or the operation that produced a
+            tensor was not recorded.
     """
     recorder = _Recorder(inputs, varying)
     with recorder:
@@ -81,7 +80,7 @@ def recorded(function: Callable[..., Any], inputs: Sequence[Tensor], varying: in
 
 
 class _Recorder(TorchDispatchMode):
-    """Sees and notes every operation below autograd."""
+    """Records every operation below autograd."""
 
     def __init__(self, inputs: Sequence[Tensor], varying: int) -> None:
         super().__init__()
@@ -106,7 +105,7 @@ class _Recorder(TorchDispatchMode):
         self.kept.append(value)
 
     def arguments(self, args: Any) -> Any:
-        """Arguments with operations in the place of tensors."""
+        """Arguments with operations instead of tensors."""
         if isinstance(args, Tensor):
             return self.known.get(id(args)) or self._constant(args)
         if isinstance(args, SEQUENCE):
@@ -162,7 +161,7 @@ class _Recorder(TorchDispatchMode):
         return func in ABSORBING and any(id(arg) in self.vanishing for arg in args)
 
     def _vanishing(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """Zeros of the shape of an operation's result; as for autograd, they remain so times infinity."""
+        """Zeros of the shape of an operation's result; as in autograd, zero times infinity is zero."""
         if func is ZERO_GRADIENT:
             shape, dtype = list(args[0]), kwargs["dtype"]
         else:
@@ -174,7 +173,7 @@ class _Recorder(TorchDispatchMode):
         return zeros
 
     def _out_of_place(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The operation that gives a new tensor, where nothing else sees the one that is changed."""
+        """The out-of-place operation, if no other tensor shares the memory that is changed."""
         value, name = args[0], func._schema.name.removeprefix("aten::")
         if name.endswith("_") and isinstance(value, Tensor) and self._is_own(value):
             packet = getattr(torch.ops.aten, name.removesuffix("_"), None)
@@ -186,7 +185,7 @@ class _Recorder(TorchDispatchMode):
         return func
 
     def _is_own(self, value: Tensor) -> bool:
-        """Whether a tensor is what an operation gave, and no other tensor shares its memory."""
+        """Whether a tensor is the result of an operation, and no other tensor shares its memory."""
         alone = self._sharing(value) == {id(value)}
         return alone and self.known[id(value)].target not in (INPUT, CONSTANT)
 
@@ -202,7 +201,7 @@ def _memory(value: Tensor) -> int:
 
 
 def filled(args: Any, values: dict[Operation, Any]) -> Any:
-    """Arguments with values in the place of operations."""
+    """Arguments with values instead of operations."""
     if isinstance(args, Operation):
         return values[args]
     if isinstance(args, SEQUENCE):
@@ -213,7 +212,7 @@ def filled(args: Any, values: dict[Operation, Any]) -> Any:
 
 
 def wanted(recording: Recording, always: Callable[[Any], bool]) -> list[Operation]:
-    """The operations that the outputs take, and those whose targets are `always` looked at."""
+    """The operations on which the outputs depend, and those whose targets are in `always`."""
     found = set(_operations((recording.outputs,)))
     for operation in reversed(recording.operations):
         if operation in found or always(operation.target):
@@ -234,7 +233,7 @@ def _operations(args: Any) -> list[Operation]:
 
 
 def _module(recording: Recording, count: int) -> fx.GraphModule:
-    """A recording of so many inputs as torch has it."""
+    """A recording with a given number of inputs as a graph of torch.fx."""
     graph, constants = fx.Graph(), torch.nn.Module()
     inputs, nodes = [graph.placeholder(f"input_{i}") for i in range(count)], dict[Operation, Any]()
     for operation in recording.operations:

@@ -1,7 +1,7 @@
-"""Cleaning: a graph of torch operations with what need not be said at each evaluation left out.
+"""Simplification of graphs of torch operations.
 
-What does not depend on the inputs is evaluated once, what is said twice is computed once, numbers that are
-added or multiplied one after the other become one, and sums over rows of products become inner products.
+Constant folding, common subexpressions, fused scalar summands and factors, and inner products in the place of
+sums over rows of products.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ IDENTITIES = {
     aten.reshape.default,
     aten.expand.default,
 }
-"""Operations that are the identity where shape, strides and dtype are the same before and after."""
+"""Operations that are the identity if shape, strides and dtype of argument and result are equal."""
 SHAPED = {
     aten.ones_like.default,
     aten.zeros_like.default,
@@ -66,10 +66,10 @@ SHAPED = {
 def cleaned(
     recording: Recording, inputs: Sequence[Any], fixed: bool
 ) -> tuple[tuple[int, ...], Nodes, tuple[Tensor, ...]]:
-    """Which inputs after the first one are used, the clean graph, and the constants that it takes after them.
+    """The inputs after the first that are used, the simplified graph, and its constants, which follow them.
 
-    With `fixed` all inputs but the first are constants. A first input that is a whole number is the size of
-    a dimension, which will be another one when the graph is used.
+    With `fixed` all inputs but the first are constants. A first input that is a whole number is the size of a
+    dimension, which varies between evaluations.
 
     Raises:
         RuntimeError: an operation draws numbers or changes its arguments.
@@ -125,7 +125,7 @@ class _Cleaner:
         return simpler if simpler is not None else self._node(target, args, kwargs)
 
     def _node(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
-        """A node of the new graph, or the equal one that it has already (common subexpressions)."""
+        """A node of the new graph, or an equal existing one (common subexpressions)."""
         args, kwargs = self._arguments(args), self._arguments(kwargs)
         key = (target, key_of(args), key_of(kwargs) if kwargs else ())
         known = self.known.get(key)
@@ -231,7 +231,7 @@ class _Cleaner:
             return self._plus(self._times(right, sign), left)
         target, shift = (aten.add.Tensor if sign > 0 else aten.sub.Tensor), 0.0
         if is_scalar(left) and is_scalar(right):
-            # Of rows, what nearly cancels stands together as the model has put it.
+            # The order of summands that depend on rows is kept: terms that nearly cancel are adjacent.
             (left, a), (right, b) = shifted(left), shifted(right)
             shift = a + sign * b
         return self._plus(self._node(target, (left, right), {}), shift)
@@ -274,7 +274,7 @@ class _Cleaner:
         return None
 
     def _has_rows(self, value: Tensor) -> bool:
-        """Whether the number of entries will be another one when the graph is used."""
+        """Whether the number of entries varies between evaluations."""
         return self.rows in value.shape
 
     def _whole(self, node: Any) -> Any:
@@ -282,7 +282,7 @@ class _Cleaner:
         return self._node(aten.sum.default, (node,), {}) if found is None else found
 
     def _piece(self, parts: Any, index: int) -> Any:
-        """A piece that is all there is."""
+        """The only piece of a concatenation."""
         if not isinstance(parts, Node) or parts.operation is not aten.split_with_sizes.default:
             return None
         whole: Any = parts.args[0]
@@ -290,7 +290,7 @@ class _Cleaner:
         return whole if layout_of(whole.value) == layout_of(piece) else None
 
     def _joined(self, parts: Sequence[Any], dim: int = 0) -> Any:
-        """What is joined of one piece and empty ones."""
+        """The concatenation of one piece and empty ones."""
         some = [part for part in parts if values_of(part).numel()]
         return some[0] if len(some) == 1 and isinstance(some[0], Node) else None
 

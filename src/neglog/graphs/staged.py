@@ -1,7 +1,7 @@
-"""Stages: a graph whose inputs change at different times, in parts that are evaluated when theirs do.
+"""Staged evaluation: parts of a graph that are evaluated only when their inputs change.
 
-What depends on the data alone is evaluated once for all parameters, and what depends on a few numbers alone
-once for all blocks of rows.
+Subexpressions of the data alone are evaluated once for all parameters, those of the constants alone once for
+all blocks of rows.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from neglog.graphs.interpreter import Program, program
 from neglog.graphs.nodes import Node, Nodes, reached
 
 ROWS, NUMBERS, BOTH = "rows", "numbers", "both"
-"""What an input belongs to: to the data, to the numbers that all rows share, or to neither alone."""
+"""The kind of an input: data, constants that all rows share, or both."""
 
 
 @dataclass(frozen=True)
 class Stages:
-    """``body(*others, *of_rows(*rows), *of_numbers(*numbers))``: the outputs that were asked for.
+    """``body(*others, *of_rows(*rows), *of_numbers(*numbers))``: the requested outputs.
 
     `rows` names what `of_rows` gives.
     """
@@ -36,7 +36,7 @@ class Stages:
     """Whether the body is about arrays instead of tensors."""
 
     def known(self, rows: Sequence[Any]) -> list[Any]:
-        """What is known of the rows, for `outputs`."""
+        """The subexpressions of the rows alone, for `outputs`."""
         found = self.of_rows(*rows)
         return list(map(array, found)) if self.arrays else found
 
@@ -56,10 +56,10 @@ def staged(
     wanted: Sequence[int],
     arrays: bool = False,
 ) -> Stages:
-    """The stages of the outputs that `wanted` numbers, of a graph whose first inputs have these `kinds`.
+    """The stages of the outputs with the numbers `wanted`, of a graph whose first inputs have these `kinds`.
 
-    The `constants` are its other inputs. Each stage takes the inputs of its kind, in their order. That
-    of the numbers takes and gives arrays and numbers, as the body does with `arrays`, instead of tensors.
+    The `constants` are its other inputs. Each stage takes the inputs of its kind, in their order. The stage
+    of the constants takes and returns NumPy arrays and numbers, as the body does with `arrays`.
     """
     inputs, held = graph.inputs[: len(kinds)], graph.inputs[len(kinds) :]
     outputs = [graph.outputs[i] for i in wanted]
@@ -100,7 +100,7 @@ def in_tensors(node: Node) -> Callable[..., Any]:
 
 
 def _kinds(graph: Nodes, inputs: dict[Node, str]) -> dict[Node, str]:
-    """What each node depends on; constants depend on nothing and are left out."""
+    """The kinds of inputs on which each node depends; constants are left out."""
     kind = dict(inputs)
     for node in graph.operations:
         found = {kind[n] for n in node.inputs if n in kind}
@@ -109,5 +109,5 @@ def _kinds(graph: Nodes, inputs: dict[Node, str]) -> dict[Node, str]:
 
 
 def _taken(body: Sequence[Node], outputs: Sequence[Any]) -> set[Node]:
-    """What the body reads, and what is an output as it is."""
+    """The nodes that the body reads, and those that are outputs themselves."""
     return {n for node in body for n in node.inputs} | {n for n in outputs if isinstance(n, Node)}

@@ -21,9 +21,9 @@ from neglog.graphs.nodes import Node
 from neglog.likelihood.replay import agree
 
 VALUE, SLOPES, CURVATURES = 0, 1, 2
-"""Orders of derivatives: those of a lower order are given too."""
+"""Orders of derivatives; lower orders are included."""
 MAX_NUMPY_ROWS = 10_000
-"""Up to this many rows are evaluated in NumPy, which takes less time to call; torch is faster at many."""
+"""Up to this many rows NumPy is used, which has less overhead per call; torch is faster for more rows."""
 Head = tuple[str, int | None]
 """A predictor, and which of its outputs, where it has many."""
 
@@ -53,11 +53,11 @@ class Terms:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The rows of some data, as graphs read them; what they come to by themselves is kept if they are few.
+    """The rows of some data as inputs of graphs; subexpressions of the data alone are cached for few rows.
 
     Attributes:
         data: the data.
-        room: the number of bytes that may be kept.
+        room: the number of bytes that may be cached.
         few: whether the rows are evaluated by NumPy.
         kept: the values of the nodes of graphs that depend on the rows alone.
     """
@@ -78,7 +78,7 @@ class Rows:
         return list(self.data.parts().values())
 
     def keep(self, found: Mapping[Node, Any]) -> None:
-        """Keep what rows come to, if there is room for it."""
+        """Cache subexpressions of the rows, if there is room."""
         own = {part.data_ptr() for part in self.parts}
         tensors = [v for v in found.values() if isinstance(v, Tensor) and v.data_ptr() not in own]
         if self.few or sum(v.untyped_storage().nbytes() for v in tensors) <= self.room:
@@ -112,7 +112,7 @@ def says_the_same(
     where: tuple[Tensor, Sequence[Tensor], Rows],
     known: Sequence[Tensor],
 ) -> bool:
-    """Whether a likelihood agrees, to rounding, with `known` terms in the order of `listed`."""
+    """Whether a likelihood agrees with `known` terms, in the order of `listed`, to rounding."""
     try:
         found = listed(likelihood.evaluate(order, *where))
     except (RuntimeError, TypeError, IndexError, ValueError):
@@ -167,7 +167,7 @@ def count(order: int, heads: int, constants: int) -> int:
 
 
 def listed(terms: Terms) -> list[Tensor]:
-    """Terms one after the other: the value, the slopes, the second derivatives of each constant, the rest."""
+    """Terms as one list: value, first derivatives, second derivatives by constants, and by predictors."""
     if terms.own is None:
         return [terms.value]
     found = [terms.value, terms.own, *terms.slopes]
