@@ -4,14 +4,14 @@ For residuals r = y - prediction and any fixed sigma, the mean negative log-like
 
     mean NLL  =  MSE / (2 sigma²)  +  log sigma  +  log(2 pi) / 2 ,
 
-so in whatever makes the prediction   gradient(MSE) = 2 sigma² · gradient(mean NLL).   The factor is one
-number: gradient descent on the MSE with learning rate eta takes, step for step, the path of gradient
-descent on the mean NLL with rate 2 sigma² eta. The choice of sigma does not bend the path.
+so gradient(MSE) = 2 sigma² · gradient(mean NLL) in the parameters of the prediction. Gradient descent on the
+MSE with learning rate eta therefore takes the same steps as gradient descent on the mean NLL with learning
+rate 2 sigma² eta, for every sigma.
 
-Here the path is walked three times: by hand on the MSE, by hand on the NLL, and by `pyro.infer.SVI` on the
-model itself, its priors made flat and its sigma conditioned. (SVI sums over the rows where the other two
-take the mean, so its rate is divided by their number.) Left free, sigma then adds the one thing that the
-MSE lacks, the spread of the noise: at the optimum sigma² = MSE.
+The script computes this path three times: by hand on the MSE, by hand on the NLL, and by `pyro.infer.SVI` on
+the model with flat priors and sigma conditioned. (SVI sums over the rows instead of averaging, so its
+learning rate is divided by their number.) With a free sigma the likelihood also estimates the noise: sigma² =
+MSE at the optimum.
 """
 
 from __future__ import annotations

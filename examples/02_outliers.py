@@ -1,17 +1,17 @@
-"""Five outliers among a hundred rows: what MSE and MAE recover, and why.
+"""Five outliers among a hundred rows: the estimates of MSE and MAE.
 
-The truth is y = 2x + 1 with Normal noise of standard deviation 1; then 15 is added to five rows with a large
-x. MSE is the likelihood of a Normal, MAE that of a Laplace distribution. How hard one row with the residual
-r pulls at the prediction is the derivative of its log-density:
+The true line is y = 2x + 1 with Normal noise of standard deviation 1; 15 is added to the y of five rows with
+a large x. MSE is the likelihood of a Normal, MAE that of a Laplace distribution. The influence of a row with
+residual r is the derivative of its log-density:
 
-    Normal:  r / sigma²          grows without bound: a row 15 off pulls like fifteen rows that are 1 off
-    Laplace: sign(r) / scale     the same for every row: it counts on which side a row lies, not how far
+    Normal:  r / sigma²          unbounded: a residual of 15 has the influence of fifteen residuals of 1
+    Laplace: sign(r) / scale     the same for every row: it depends on the sign of the residual only
 
-Two exact consequences are asserted. The least-squares slope is linear in y, so adding `shift` to the rows i
-moves it by   shift · sum_i (x_i - mean x) / sum (x - mean x)².   The least-absolute-deviations line does not
-move at all once the outliers are above it, however far they go.
+Two consequences are asserted. The least-squares slope is linear in y, so adding `shift` to the rows i changes
+it by   shift · sum_i (x_i - mean x) / sum (x - mean x)².   The least-absolute-deviations line does not change
+once the outliers are above it, whatever their distance.
 
-The Gaussian is not wrong, it answers another question: it estimates the mean, to which the outliers belong.
+The Gaussian fit is not wrong: it estimates the mean, to which the outliers contribute.
 """
 
 from __future__ import annotations

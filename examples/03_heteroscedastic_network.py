@@ -1,18 +1,17 @@
-"""A network that says how sure it is: noise that grows with x, learned together with the mean.
+"""A network with a variance head: noise that grows with x, estimated together with the mean.
 
 The truth is y ~ Normal(2 sin(1.5 x), 0.5 + 0.3 x). A network with two heads predicts a mean and a
 log-variance, and its loss is the negative log-likelihood of a row,
 
     (log v + r² / v + log(2 pi)) / 2   with   v = exp(log-variance),  r = y - mean:
 
-a row where the network admits a large variance may be missed for the price of log v. With a fixed v this is
-the MSE; with a learned v the 5 % and 95 % quantiles become a statement that new data can refute, and here
-they are held against such data.
+a large variance reduces the loss of a large residual, at the cost of log v. With a fixed v this is the MSE;
+with an estimated v the 5 % and 95 % quantiles are predictions, whose coverage is measured on new data.
 
 In neglog the network is `on_features(models.heteroscedastic, trunk)`: the linear model of mean and
-log-variance, on features that a trunk computes. It is fitted by `map_estimate`: the Normal(0, 1) priors on
-the trunk's weights are weight decay, which keeps a likelihood that has no interesting maximum (see
-06_learned_error_bars.py) from chasing single rows, and give L-BFGS an optimum that it can reach and certify.
+log-variance, on features that a trunk computes. It is fitted by `map_estimate`. The Normal(0, 1) priors of
+the trunk's weights are weight decay; they prevent the fit from following single rows (the likelihood has no
+useful maximum, see 06_learned_error_bars.py), and give L-BFGS an optimum that it can certify.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
-"""Deep regression is maximum likelihood: watch sigma find the noise, and overfitting eat it.
+"""Training a network is maximum likelihood: the estimate of sigma with many rows, and overfitting with few.
 
-A network of five inputs is trained by minibatches on the likelihood of `models.gaussian`. Whatever the
-network predicts, the sigma that is best for it follows from   d NLL / d sigma = 0 :
+A network of five inputs is trained by minibatches on the likelihood of `models.gaussian`. For any prediction
+the best sigma follows from   d NLL / d sigma = 0 :
 
     sigma² = RSS / n = MSE on the training rows,    mean NLL = (1 + log(2 pi MSE)) / 2 .
 
-So sigma-hat is the training RMSE, learned on the way, and the loss is a function of it: training by MSE and
-by likelihood are one and the same descent, but the likelihood says in the end how large the noise is. That
-estimate is as honest as the network. With many rows it comes down to the true sigma, here 1. With few, the
-network follows single rows; residuals, and sigma-hat with them, go far below the truth, while on fresh rows
-the error goes up. sigma-hat is no estimate of the error on new rows unless the training RMSE is.
+So sigma-hat is the training RMSE, and the loss is a function of it: training by MSE and by likelihood are the
+same, but the likelihood also estimates the noise. With many rows the estimate converges to the true sigma,
+here 1. With few rows the network fits single rows: residuals and sigma-hat are far too small, while the error
+on new rows increases. sigma-hat estimates the error on new rows only if the training RMSE does.
 
 The problem is Friedman's (1991), five inputs, uniform on the unit cube, and unit noise:
 y ~ Normal(10 sin(pi x1 x2) + 20 (x3 - 1/2)² + 10 x4 + 5 x5, 1). Rows, network and optimiser are our choice.

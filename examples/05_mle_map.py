@@ -1,20 +1,21 @@
-"""Penalties are priors: ridge and lasso as MAP estimates, and how data outweigh a prior.
+"""Penalties are priors: ridge and lasso as MAP estimates, and the influence of a prior as n grows.
 
 The model is y ~ Normal(bias + x @ weight, sigma) with a known sigma and a flat prior on the bias. A prior on
-the weights adds its own negative logarithm to the loss:
+the weights adds its negative logarithm to the loss:
 
     Normal(0, s):   RSS / (2 sigma²)  +  sum w² / (2 s²)      ridge, alpha = sigma² / s²
     Laplace(0, s):  RSS / (2 sigma²)  +  sum |w| / s          lasso, alpha = sigma² / (n s)
 
-with the alphas that scikit-learn takes (`losses.ridge_alpha`, `losses.lasso_alpha`). A wide prior leaves the
-maximum of the likelihood (MLE), a narrow one pulls all weights to 0: the Normal smoothly, the Laplace, whose
-density has a corner at 0, until some weights are exactly 0.
+with the alphas of scikit-learn (`losses.ridge_alpha`, `losses.lasso_alpha`). With a wide prior the estimate
+is the MLE; a narrow one shrinks all weights to 0: the Normal smoothly, the Laplace, whose density has a
+corner at 0, until some weights are exactly 0.
 
-The likelihood grows with the rows and the prior does not. Expanding the optimum in 1 / n,
+The log-likelihood grows with the number of rows and the log prior does not. Expanding the optimum in 1 / n,
 
     MAP - MLE  =  (X'X)⁻¹ · sigma² · gradient(log prior)  +  ...  =  O(1 / n),
 
-while the MLE itself is off the truth by O(1 / sqrt(n)): the prior's pull fades faster than the doubt.
+while the error of the MLE is O(1 / sqrt(n)): the influence of the prior decreases faster than the
+uncertainty.
 
 The data are those of Tibshirani (1996), example 1: eight inputs with the correlations 0.5^|i - j|, weights
 (3, 1.5, 0, 0, 2, 0, 0, 0), sigma = 3. (He drew 20 rows; we draw up to 2000, and add a bias of 1.)

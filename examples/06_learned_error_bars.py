@@ -1,28 +1,27 @@
-"""Learned error bars after Nix & Weigend (1994), on the problem that Williams (1996) made standard.
+"""Learned variances after Nix & Weigend (1994), on the problem of Williams (1996).
 
-A network predicts a mean and a log-variance, and is fitted to both by maximum likelihood. The noise here
-changes a hundredfold along x:
+A network predicts a mean and a log-variance, and both are fitted by maximum likelihood. The standard
+deviation of the noise varies by a factor of a hundred along x:
 
     x ~ Uniform(0, pi),   mean = sin(2.5 x) sin(1.5 x),   standard deviation = 0.01 + 0.25 (1 - sin 2.5 x)²
 
-A network with one sigma for all rows, which is the MSE, can only report the average of that. The measure is
-the log score, the mean log-density of rows that neither has seen: nats per row, larger is better, and none
-beats the true density in expectation.
+A network with one sigma for all rows (the MSE) can only estimate an average. The models are compared by the
+log score, the mean log-density of new rows: nats per row, larger is better, and the true density is best in
+expectation.
 
 From the sources: the loss (Nix & Weigend) and the problem. (It is printed both with the last formula as the
 standard deviation and as the variance; here it is the standard deviation.) Chosen by us: 1000 rows and
-10 000 fresh ones, a trunk of two layers of 16 tanh units with a linear head for either output, all weights
+10 000 new ones, a trunk of two layers of 16 tanh units with a linear head for either output, all weights
 fitted together by L-BFGS for a fixed number of steps, and the seeds.
 
-Two caveats, and the picture shows both.
+Two failures, both in the picture:
 
-1. The gradient in the mean is r / variance. Where the network has once called the data noisy, it hardly
-   learns their mean any more, and so goes on calling them noisy (Seitzer et al. 2022). Here Adam falls into
-   this trap, and L-BFGS, which uses the curvature, gets out from the same start. Nix & Weigend fit the mean
-   first.
-2. On few rows the likelihood rewards small error bars around the rows that it knows, without limit: the
-   score promised in training is not the score delivered. So the likelihood of such a network has no maximum
-   worth finding, no solver certifies one, and stopping early is part of the method.
+1. The gradient in the mean is r / variance. Where the estimated variance is large, the mean is hardly
+   improved any more, and the variance stays large (Seitzer et al. 2022). Here this happens to Adam, while
+   L-BFGS, which uses the curvature, converges from the same start. Nix & Weigend fit the mean first.
+2. With few rows the likelihood of small variances at the training rows is unbounded: the training score is
+   far better than that of new rows. The likelihood of such a network has no useful maximum, no solver
+   certifies one, and early stopping is part of the method.
 """
 
 from __future__ import annotations

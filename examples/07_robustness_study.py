@@ -1,21 +1,23 @@
 """MSE, MAE, Huber and Student-t on a thousand data sets with 0 to 20 % of outliers: bias, error, efficiency.
 
-The truth is y = 2x + 1 with Normal noise of standard deviation 1, a hundred rows a data set; 10 is added to
-the y of some rows. Each loss is the likelihood of its model, with a scale of its own, fitted to all data sets
-at once (`neglog.mle_batch`). Every number is an average over data sets, with its Monte-Carlo standard error.
+The true line is y = 2x + 1 with Normal noise of standard deviation 1, a hundred rows per data set; 10 is
+added to the y of some rows. Each loss is the likelihood of its model, with an estimated scale, fitted to all
+data sets at once (`neglog.mle_batch`). Every number is an average over data sets, with its Monte-Carlo
+standard error.
 
-Without outliers theory says what must come out. Least squares has the exact mean squared error 1 / (n - 3) in
-the slope. A loss with the score psi is as efficient as
+Without outliers the results are known. The slope of least squares has the exact mean squared error 1 / (n -
+3). A loss with the score psi has the efficiency
 
     E[r psi(r)]² / E[psi(r)²],   r ~ Normal(0, 1),
 
-where psi is read off the model at its best scale for Normal rows: 2 / pi = 64 % for MAE. Huber's 95 % hold
-for delta = 1.345 standard deviations of the noise. Its likelihood chooses a scale below them, and keeps 93 %.
+where psi is that of the model at its best scale for Normal rows: 2 / pi = 64 % for MAE. Huber's 95 % hold for
+delta = 1.345 standard deviations of the noise; the scale estimated by its likelihood is smaller, which gives
+93 %.
 
-With outliers MSE loses most. Its slope is still unbiased where outliers fall on any x, but six times as
-variable (in squares) as that of MAE at 20 %, and its intercept takes up the mean of the outliers in full, 2.
-Huber's loss is held back by its own scale, which grows with the outliers. Nothing here is a remedy for
-outliers in x: at 10 % of rows with x moved by 10, all four follow them.
+With outliers MSE loses most. Its slope is still unbiased if outliers occur at any x, but at 20 % its variance
+is six times that of MAE, and its intercept has the bias 2, the mean of the outliers. Huber's loss suffers
+from its scale, which grows with the outliers. None of these losses is robust against outliers in x: with 10 %
+of the x shifted by 10, all four follow them.
 """
 
 from __future__ import annotations

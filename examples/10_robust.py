@@ -1,21 +1,21 @@
-"""Robust losses are likelihoods with heavy tails: Belgium's telephone calls, six years of which are minutes.
+"""Robust losses are likelihoods with heavy tails: Belgium's telephone calls, with six years in minutes.
 
-From 1964 to 1969 the Belgian survey recorded minutes in place of calls: six rows of 24 are not noise but
-mistakes. How much a row counts is decided by the score of the likelihood, minus the derivative of -log p in
-the location: with u = residual / scale, and as a weight in iterated least squares, score / residual,
+From 1964 to 1969 minutes were recorded instead of calls: six rows of 24 are errors. The weight of a row
+depends on the score of the likelihood, minus the derivative of -log p in the location; with u = residual /
+scale the scores, and the weights score / residual of iteratively reweighted least squares, are
 
     Normal:      u                                 weight 1
     Huber:       u clipped to ±delta               weight min(1, delta / |u|)
     Laplace:     sign(u)                           weight 1 / |u|
     Student's t: (df + 1) u / (df + u²)            weight (df + 1) / (df + u²)
 
-Only the last falls back to 0. But what is far is a matter of scale, and these fits estimate the scale too:
-with a quarter of the rows wrong, Huber's grows until they look almost ordinary. Held at the value that R's
-`rlm` takes from the median absolute residual, the same loss does better; Student's t with free degrees of
-freedom finds a narrow scale by itself.
+Only the last score goes to 0. But residuals are measured in units of an estimated scale: with a quarter of
+the rows wrong, Huber's scale grows until they are not outliers. With the scale fixed at the value of R's
+`rlm`, from the median absolute residual, the same loss does better; Student's t with free degrees of freedom
+estimates a small scale.
 
-Asserted against R's MASS (`lm`, `rlm`), against maxima that other code found (tests/cases), and against the
-resistant line of Rousseeuw & Leroy (1987).
+Asserted: R's MASS (`lm`, `rlm`), maxima found by other code (tests/cases), and the least median of squares of
+Rousseeuw & Leroy (1987).
 """
 
 from __future__ import annotations

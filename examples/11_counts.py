@@ -1,18 +1,17 @@
-"""Counts that vary more than Poisson's: breaks of the warp on 54 looms, two wools at three tensions.
+"""Counts that vary more than Poisson: breaks of the warp on 54 looms, two wools at three tensions.
 
-A Poisson count has the variance of its mean. Here, among nine looms alike in wool and tension, the variance
-is three to seven times the mean in five cells of six: looms differ in ways that nobody wrote down. If the
-rate of a loom is its cell's times a Gamma variable of mean 1 and variance d, the count is negative binomial,
+The variance of a Poisson count is its mean. Among the nine looms of a cell (the same wool and tension) it is
+three to seven times the mean in five cells of six: looms differ for unrecorded reasons. If the rate of a loom
+is that of its cell times a Gamma variable of mean 1 and variance d, the count is negative binomial,
 
     variance  =  mean  +  d · mean² ,
 
-and d, the dispersion, is estimated. With one mean per cell both likelihoods are largest where each mean is
-the average of its cell, so the rate ratios are the same to the last digit. What differs is the doubt: the
-standard error of a log cell mean m over n looms is 1 / sqrt(n m) for Poisson and, with the dispersion d,
-sqrt((1 + d m) / (n m)) for the negative binomial. Intervals that leave out the looms' own variation are about
-half as long as they should be, and 90 % of new looms are not where Poisson says they are.
+and d, the dispersion, is estimated. With one mean per cell both likelihoods are largest at the averages of
+the cells, so the rate ratios are equal. The standard errors differ: that of a log cell mean m over n looms is
+1 / sqrt(n m) for Poisson and, with the dispersion d, sqrt((1 + d m) / (n m)) for the negative binomial.
+Poisson intervals are about half as long as they should be, and 90 % intervals of new looms are too short.
 
-Asserted: the closed forms, and what R prints for `glm(breaks ~ wool * tension, poisson)`.
+Asserted: the closed forms, and the results of R's `glm(breaks ~ wool * tension, poisson)`.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""Responses between two borders: yes or no, successes in trials, shares; and what separation does.
+"""Bounded responses: binary, successes in trials, shares; and separation.
 
-Yes or no, one row for each trial or one for all that are alike: with log-odds linear in x the two
-log-likelihoods differ by log C(trials, successes), which holds no parameter. So `binomial` on 25 groups of
-girls and `bernoulli` on their 50 weighted answers have the same optimum and the same standard errors. The
-age at which half have reached menarche is where the log-odds are 0, -bias / weight; each year multiplies the
-odds by exp(weight).
+Binary responses, one row for each trial or one for all with the same x: with log-odds linear in x the two
+log-likelihoods differ by log C(trials, successes), which contains no parameter. So `binomial` on 25 groups of
+girls and `bernoulli` on their 50 weighted answers have the same optimum and the same standard errors. The age
+at which half have reached menarche is where the log-odds are 0, -bias / weight; each year multiplies the odds
+by exp(weight).
 
-Shares that count nothing, here of crude oil that becomes gasoline, are `beta`: the variance is
-mean (1 - mean) / (1 + precision), smaller near the borders, and a degree multiplies the odds by exp(weight).
+Shares that are not counts over a total, here of crude oil that becomes gasoline, are `beta`: the variance is
+mean (1 - mean) / (1 + precision), and a degree multiplies the odds by exp(weight).
 
-Classes that a column separates have no maximum of the likelihood: it rises for ever as the slope grows, and
-neglog says so. Under a prior there is one.
+If a column separates the classes, the likelihood has no maximum: it increases with the slope, and neglog
+raises an error. Under a prior there is an optimum.
 
-Asserted: against the binomial fit of R (MASS prints -21.226 and 1.632), and against Ferrari & Cribari-Neto's
-(2004) beta regression, whose table has 0.01097 a degree and a precision of 440.278.
+Asserted: the binomial fit of R (MASS prints -21.226 and 1.632), and Ferrari & Cribari-Neto's (2004) beta
+regression, with 0.01097 per degree and a precision of 440.278.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """Quantile regression is the likelihood of an asymmetric Laplace: Engel's food expenditures by quantile.
 
-The pinball loss of a residual r is tau · r above the line and (1 - tau) · |r| below it. Setting the slope of
-its sum to zero, tau · (rows above) = (1 - tau) · (rows below): the optimum leaves a share tau of the rows
-below. Divided by a scale, and with its constant, it is minus the log of the asymmetric Laplace density
+The pinball loss of a residual r is tau · r above the line and (1 - tau) · |r| below it. Setting the
+derivative of its sum to zero, tau · (rows above) = (1 - tau) · (rows below): at the optimum a share tau of
+the rows is below. Divided by a scale, and with its constant, it is minus the log of the asymmetric Laplace
+density
 
     tau (1 - tau) / scale · exp(-pinball(r) / scale) .
 
-For poor and rich alike the line of each quantile says how much the household at that place spends. The
-lines fan out: another franc of income raises the spending of the 90 % quantile by 0.69 and of the 10 %
-quantile by 0.40. A Gaussian with one sigma has to say 0.49 for all of them; one whose sigma grows with
-income follows.
+The lines of the quantiles diverge: per franc of income the 90 % quantile of food expenditure increases by
+0.69 and the 10 % quantile by 0.40. A Gaussian with one sigma has 0.49 for all quantiles; one whose sigma
+grows with income reproduces the divergence.
 
-Asserted: the slopes that R's `quantreg` finds (tests/cases, where the optima were solved in 50 digits), the
-counts below each line, and that the lines do not cross where there are data.
+Asserted: the slopes of R's `quantreg` (tests/cases, with optima computed in 50 digits), the counts below each
+line, and that the lines do not cross in the range of the data.
 """
 
 from __future__ import annotations

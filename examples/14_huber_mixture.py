@@ -1,20 +1,20 @@
-"""Huber's loss is the minus log of a mixture: a Normal cut off at ±delta, and exponential tails beyond.
+"""Huber's loss is the minus log of a mixture: a Normal truncated to ±delta, and exponential tails beyond.
 
 With u = (y - location) / scale, exp(-rho(u)) is exp(-u² / 2) for |u| < delta, and beyond, where
-|u| = delta + e, it is exp(-delta² / 2) exp(-delta e). The two pieces have the masses
+|u| = delta + e, it is exp(-delta² / 2) exp(-delta e). The integrals of the two parts are
 
     core   sqrt(2 pi) (2 Phi(delta) - 1)          tails   2 exp(-delta² / 2) / delta ,
 
-so a draw is, with probability w = core / (core + tails), one of a Normal that is cut off at ±delta, and
-else ±(delta + e) with e exponential of mean 1 / delta. As delta grows w goes to 1 and the density to the
-Normal with this scale. As delta goes to 0 so does w; with scale / delta = b held, the density goes to
-Laplace's with scale b, from which it differs by at most delta² / (4 b), to leading order.
+so a draw is, with probability w = core / (core + tails), a Normal truncated to ±delta, and otherwise
+±(delta + e) with e exponential of mean 1 / delta. As delta → ∞, w → 1 and the density converges to the Normal
+with this scale. As delta → 0 at a fixed b = scale / delta, w → 0 and the density converges to Laplace's with
+scale b, from which it differs by at most delta² / (4 b), to leading order.
 
-Huber came to the density from another side: of all densities (1 - epsilon) Normal + epsilon · anything it is
-the one with the least information about its location, where 1 / (1 - epsilon) = (core + tails) / sqrt(2 pi).
+Huber derived the density as the one with the least information about the location among all densities
+(1 - epsilon) Normal + epsilon · (any density), where 1 / (1 - epsilon) = (core + tails) / sqrt(2 pi).
 
-Asserted: the masses against numerical integration, the mixture against the density, both limits, and
-epsilon against the table of Huber's paper (1964).
+Asserted: the integrals by numerical integration, the mixture against the density, both limits, and epsilon
+against the table of Huber's paper (1964).
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
-"""Many responses at once: the Mahalanobis loss is a Normal with a covariance, which may depend on x.
+"""Several responses: the Mahalanobis loss is a Normal with a covariance, which may depend on x.
 
 Minus the log of a multivariate Normal, for a row with the residual r and the covariance S, is
 
     r' S^-1 r / 2  +  log det S / 2  +  D / 2 · log 2 pi .
 
 With one S for all rows the best means are those of least squares, component by component, whatever S is, and
-the best S is the mean of r r'. What independent error bars lose then has a closed form: with R the
-correlation matrix of the residuals, -log det R / 2 nats a row, which is the information that the components
-have about each other. On irises, four measurements of 150 flowers given the species, that is 0.81 nats each.
+the best S is the mean of r r'. The loss of assuming independence has a closed form: with R the correlation
+matrix of the residuals, -log det R / 2 nats per row, the mutual information of the components. For four
+measurements of 150 irises given the species it is 0.81 nats.
 
-Sepals get longer with the petals, and the tie between their length and width gets looser: with log standard
-deviations and atanh of the correlation linear in the petal length the ellipses change from flower to flower.
+Sepals are longer with longer petals, and the correlation of their length and width decreases: with log
+standard deviations and atanh of the correlation linear in the petal length, the covariance differs between
+flowers.
 
 Asserted: least squares, the covariance of its residuals, determinants, and the maxima of other software
 (tests/cases).

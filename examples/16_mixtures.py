@@ -1,20 +1,20 @@
-"""The same x, two kinds of y: mixtures for Old Faithful, where one Gaussian fails.
+"""Two kinds of y at the same x: mixtures for Old Faithful, where one Gaussian fails.
 
-After a short eruption the geyser rests for an hour, after a long one for an hour and a half. Asked the other
-way round, "this rest took 66 minutes, how long was the eruption before it?", there are two answers, and a
-Gaussian gives the one between, where few eruptions are. A mixture whose weights depend on the rest,
+After a short eruption the geyser rests for an hour, after a long one for an hour and a half. Conversely,
+given a waiting time of 66 minutes the eruption before it was either short or long, and a Gaussian predicts a
+duration in between, where few eruptions are. A mixture whose weights depend on the waiting time,
 
     p(y | x)  =  sum over k of  weight_k(x) · Normal(y; mean_k(x), sigma_k) ,
 
-says both, with the odds of each; with a network for the parameters it is Bishop's mixture density network
-(1994).
+has both modes, with their probabilities; with a network for the parameters it is Bishop's mixture density
+network (1994).
 
-Its likelihood has no maximum. With one mean on a row and its sigma going to 0, the density of that row grows
-without bound while the other components take care of the rest. What is fitted is a local optimum, one of
-many, found from a start; here the means start at quantiles of y.
+Its likelihood has no maximum. With one mean at a row and its sigma going to 0, the density of that row grows
+without bound while the other components fit the remaining rows. The estimate is a local optimum, one of many,
+which depends on the initial point; here the means start at quantiles of y.
 
-Asserted: the equations of expectation maximisation, which hold at every local optimum, and the estimates that
-R's mixtools prints for these data.
+Asserted: the equations of expectation maximisation, which hold at every local optimum, and the estimates of
+R's mixtools for these data.
 """
 
 from __future__ import annotations

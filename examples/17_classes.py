@@ -1,20 +1,21 @@
-"""Classes: the cross-entropy without an order, and the cumulative logit with one, on 1681 householders.
+"""Classes: the cross-entropy for unordered ones, and the cumulative logit for ordered ones.
 
-In Copenhagen they said how satisfied they were: low, medium or high (Madsen 1976). Without the order this is
+The satisfaction of 1681 householders in Copenhagen is low, medium or high (Madsen 1976). Without the order
+the model is
 
     P(y = k)  ∝  exp(logit_k) ,   logit_0 = 0 ,
 
-minus the log of which is the cross-entropy, with a weight for each column and class beyond the first. With
-it, there is a latent satisfaction, logistic about a location that is linear in the columns, and cuts where
-the answer changes:
+whose negative log is the cross-entropy, with a weight for each column and each class but the first. With the
+order there is a latent satisfaction, logistic about a location that is linear in the columns, and cutpoints
+between the classes:
 
     P(y ≤ k)  =  1 / (1 + exp(location - cut_k)) ,
 
-one weight a column. That says something: a column multiplies the odds of being above either cut by one and
-the same factor. Two separate logistic fits, one for each cut, show how far it is true.
+with one weight per column. It assumes that a column multiplies the odds of being above each cutpoint by the
+same factor; two separate logistic fits, one for each cutpoint, check this.
 
-Asserted: the estimates of statsmodels and the deviances that R's `polr` and `multinom` print, totals that are
-fitted exactly, and the likelihood-ratio statistic of the order.
+Asserted: the estimates of statsmodels and the deviances of R's `polr` and `multinom`, totals that are fitted
+exactly, and the likelihood-ratio statistic of the order.
 """
 
 from __future__ import annotations

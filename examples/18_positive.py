@@ -1,17 +1,18 @@
-"""Positive responses: mean or median, the way back from the logarithm, and lifetimes that have not ended.
+"""Positive responses: mean or median, the back-transformation of the logarithm, and censored lifetimes.
 
-Ozone in New York has a spread that grows with its mean, and a column multiplies it. Four families say so,
+The spread of ozone in New York grows with its mean, and effects are multiplicative. Four families have this
+form,
 
     gamma             log of the mean is linear       variance  mean² / shape
     lognormal         log of the median is linear     variance  (exp(sigma²) - 1) · mean²
     weibull           log of every quantile is linear
     inverse Gaussian  log of the mean is linear       variance  dispersion · mean³
 
-and their coefficients are alike where their levels are not: exp of a fit to log y is a median. Summed up over
-the days it lacks a tenth of the ozone; the factor exp(sigma² / 2) brings back the mean.
+with similar coefficients and different levels: exp of a fit to log y is a median. The medians of the days add
+up to a tenth less than the ozone; the factor exp(sigma² / 2) gives the mean.
 
-Weeks until a leukaemia comes back are known for 30 patients of 42; for twelve the study ended before. Their
-rows say that the time is longer than this, and a likelihood takes that as it is: P(y > last week seen).
+The weeks until a leukaemia relapse are known for 30 patients of 42; for twelve the study ended before. For
+these the time is known to be longer, and the likelihood has the factor P(y > last week observed).
 
 Asserted: the estimates of R's `lm`, `glm` and `survreg` for these data, and the score equations.
 """

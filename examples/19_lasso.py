@@ -1,17 +1,17 @@
-"""The lasso path: which columns a penalty lets in, and in what order.
+"""The lasso path: which columns a penalty selects, and in what order.
 
-The ozone of New York on 111 days, as its logarithm, by temperature, wind and radiation, their squares and
-their products: nine columns, each of mean 0 and standard deviation 1. With sigma fixed, the weights under the
-prior Laplace(0, 1 / lambda) are the optimum of
+The response is the logarithm of ozone in New York on 111 days; the columns are temperature, wind and
+radiation, their squares and their products, nine in all, each of mean 0 and standard deviation 1. With sigma
+fixed, the weights under the prior Laplace(0, 1 / lambda) minimise
 
     RSS / (2 sigma²)  +  lambda ‖weight‖₁ ,
 
-at the lambda of the first column that comes in all exactly 0. Each optimum holds the subgradient condition:
-the slope of the likelihood in a weight is lambda, against its sign, where the weight is not 0, and no more
-than lambda where it is. Two columns that nearly say the same share a weight under the elastic net, which adds
-a Normal factor to the prior.
+and are all exactly 0 from the lambda on at which the first column enters. Each optimum satisfies the
+subgradient condition: the derivative of the log-likelihood in a weight is ±lambda, with the sign of the
+weight, if the weight is not 0, and at most lambda in absolute value if it is. Two highly correlated columns
+get similar weights under the elastic net, which adds a Normal factor to the prior.
 
-Asserted: that condition along the whole path, scikit-learn's numbers, and where the BIC is least.
+Asserted: that condition along the whole path, scikit-learn's numbers, and the minimum of the BIC.
 """
 
 from __future__ import annotations

@@ -1,18 +1,17 @@
-"""Do 95 % intervals hold the truth in 95 % of all data sets? Counted, where theory says so and where not.
+"""The coverage of 95 % intervals, in large samples and in small ones.
 
-Data are drawn from each model at known parameters, four thousand data sets at a time, all of them fitted at
-once with their standard errors (`neglog.mle_batch(..., cov_type="observed")`). An interval is Wald's, as
-`summary` has it: on the line for coefficients, on the logarithm for positive parameters. A share of 95 %
-counted in 4000 data sets has a standard error of 0.3 points.
+Data are drawn from each model at known parameters, four thousand data sets at a time, and all are fitted at
+once with their standard errors (`neglog.mle_batch(..., cov_type="observed")`). Intervals are Wald's, as in
+`summary`: symmetric for coefficients, symmetric in the logarithm for positive parameters. A coverage of 95 %
+measured in 4000 data sets has a standard error of 0.3 points.
 
-Theory promises 95 % as the rows grow, and nothing for few of them: with 10 rows sigma² = RSS / n is too small
-by the two degrees of freedom that the line took, and every interval with it; a dispersion near 0, or an event
-in a hundred, leaves likelihoods that are no parabola, and some without a maximum. Data sets without a
-certified optimum are counted apart.
+The coverage converges to 95 % as the number of rows grows; for few rows there is no guarantee. With 10 rows
+sigma² = RSS / n is too small because of the two estimated coefficients, and so are all intervals; with a
+dispersion near 0, or an event in a hundred rows, the likelihood is far from quadratic, and sometimes has no
+maximum. Data sets without a certified optimum are reported separately.
 
-For a new row, the interval of an outcome is asked how much of the true distribution it holds, which needs no
-drawing: at the estimates alone it holds too little, and with the doubt about the parameters in it nearly what
-it says.
+For a new row, the probability of the interval of an outcome under the true distribution is computed: it is
+too small at the estimates, and close to its level if the interval includes the uncertainty of the parameters.
 """
 
 from __future__ import annotations

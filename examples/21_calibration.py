@@ -1,16 +1,16 @@
-"""Are posteriors right? Parameters from the prior, data from the parameters, ranks that must be uniform.
+"""Simulation-based calibration: parameters from the prior, data from the parameters, ranks that are uniform.
 
-Whoever draws parameters from their prior, data from these, and then from the posterior given the data, has
-drawn the parameters twice from one distribution. So the rank of the first among the second is uniform (Cook,
-Gelman & Rubin 2006; Talts et al. 2018), whatever the model, and anything wrong in a prior, a likelihood, a
-Jacobian or a sampler bends it. Ranks of single parameters do not notice a posterior that never looked at the
-data; those of the joint log density do (Modrák et al. 2023), so they are here too.
+If parameters are drawn from their prior, data given these, and posterior draws given the data, the parameters
+and the draws have the same distribution given the data. So the rank of the parameters among the draws is
+uniform (Cook, Gelman & Rubin 2006; Talts et al. 2018), for any model; errors in a prior, a likelihood, a
+Jacobian or a sampler change its distribution. Ranks of single parameters do not detect draws that ignore the
+data; those of the joint log density do (Modrák et al. 2023), so they are included.
 
-Four models of twelve rows, and NUTS. A curve is the share of ranks below each value less what a uniform has;
-95 % of all uniform ones stay within the band everywhere (Säilynoja, Bürkner & Vehtari 2022).
+Four models with twelve rows, and NUTS. A curve is the share of ranks below each value minus that of a uniform
+distribution; 95 % of uniform samples stay within the band everywhere (Säilynoja, Bürkner & Vehtari 2022).
 
-Asserted: Kolmogorov and Smirnov's test of each quantity, at a level at which one of 10 000 correct programs
-is called wrong.
+Asserted: the Kolmogorov–Smirnov test of each quantity, at a level at which it rejects one of 10 000 correct
+programs.
 """
 
 from __future__ import annotations

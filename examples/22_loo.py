@@ -1,17 +1,17 @@
-"""Which noise? Six likelihoods for ozone, judged by leave-one-out, by AIC and by rows held out.
+"""Six likelihoods for ozone, compared by leave-one-out, AIC and cross-validation.
 
-Three ways to guess how a model will do on a row that it has not seen, each in nats, summed over the rows:
+Three estimates of the log score of new rows, each in nats, summed over the rows:
 
-    elpd by leave-one-out    of the posterior: its draws, reweighted as if each row in turn had not been there
+    elpd by leave-one-out    of the posterior: its draws, reweighted as if each row in turn were absent
     −AIC / 2                 of the maximum: the log-likelihood less the number of parameters
     cross-validation         of the maximum: the log score of each tenth, fitted to the other nine
 
-Under weak priors and with many more rows than parameters they estimate one number. All densities are of y
-in its own units, parts per billion, so that `lognormal` and `gamma` stand beside `gaussian`.
+Under weak priors and with many more rows than parameters they estimate the same number. All densities are of
+y in its own units, parts per billion, so that `lognormal` and `gamma` are comparable with `gaussian`.
 
-Asserted: the three agree on every model within a fraction of what separates the families, and on the ranking
-of the families; a likelihood with a spread that grows with its mean beats all those with a constant one by
-more than twice the standard error of the difference.
+Asserted: for every model the three agree within a fraction of the differences between the families, and on
+the ranking of the families; each likelihood with a spread that grows with the mean is better than all with a
+constant one by more than twice the standard error of the difference.
 """
 
 from __future__ import annotations

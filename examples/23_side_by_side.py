@@ -1,19 +1,20 @@
-"""One data set, one model, and every answer: MLE, MAP, Laplace, NUTS and the bootstrap, side by side.
+"""One data set and one model: MLE, MAP, Laplace, NUTS and the bootstrap, side by side.
 
-Ozone on 111 days, gamma with a log-linear mean. Columns are in standard deviations, so that a weight is what
-one of them does to the log of the mean. Three priors of the weights:
+The model is gamma with a log-linear mean, for ozone on 111 days with standardised columns. Three priors of
+the weights:
 
     flat         the maximum of the likelihood
-    weak         Normal(0, 2.5), that of `priors_for`: it says that no column multiplies ozone by a million
-    sceptical    Normal(0, 0.1): a standard deviation of a column does about ten per cent
+    weak         Normal(0, 2.5), as by `priors_for`: it excludes only effects of a factor of a million
+    sceptical    Normal(0, 0.1): a standard deviation of a column changes ozone by about ten per cent
 
-Each row of data adds to the information about a weight and the prior does not, so that all answers meet as
-rows come in: MAP − MLE falls as 1/n and the posterior's width as 1/√n, their ratio as 1/√n. That is seen by
-counting each day 1, 4, 16 and 64 times.
+The information about a weight grows with the number of rows and the prior does not, so all estimates
+converge: MAP − MLE is of order 1/n, the posterior standard deviation of order 1/√n, and their ratio of order
+1/√n. This is shown by counting each day 1, 4, 16 and 64 times.
 
-Asserted: Laplace and NUTS agree under one prior; the weak prior moves nothing by a fifth of a standard
-deviation; the sceptical one pulls all weights towards zero, and what MAP does NUTS does too; the bootstrap's
-widths are the information's; with four times the rows every distance in posterior sds is halved.
+Asserted: Laplace and NUTS agree under the same prior; the weak prior changes no estimate by a fifth of a
+standard deviation; the sceptical one shrinks all weights, in MAP as in NUTS; the bootstrap's standard errors
+are those of the information; with four times the rows every distance in posterior standard deviations is
+halved.
 """
 
 from __future__ import annotations
