@@ -49,6 +49,18 @@ def _student(y: Any, loc: Any, scale: Any) -> Any:
     return mp.mpf(1) / 2 + (u / (1 + u * u) + mp.atan(u)) / mp.pi  # three degrees of freedom
 
 
+def _heavy_tails(a: Any, b: Any, loc: Any, scale: Any) -> Any:
+    df = mp.mpf("1e-9")
+    low, high = (mp.asinh((end - loc) / (scale * mp.sqrt(df))) for end in (a, b))
+
+    # cosh(s)^(-df) = 1 - df log cosh(s) + ..., of which the rest is below 1e-12 of the integral's logarithm
+    def of_log_cosh(s: Any) -> Any:
+        return s * s / 2 - s * mp.log(2) + (mp.polylog(2, -mp.exp(-2 * s)) + mp.pi**2 / 12) / 2
+
+    lost = mp.sign(high) * of_log_cosh(abs(high)) - mp.sign(low) * of_log_cosh(abs(low))
+    return mp.log((high - low - df * lost) * mp.gamma((df + 1) / 2) / mp.gamma(df / 2) / mp.sqrt(mp.pi))
+
+
 def _mixture(y: Any, loc: Any, scale: Any) -> Any:
     return (2 * mp.ncdf((y - loc) / scale) + mp.ncdf((y - loc - 3) / (scale / 2))) / 3
 
@@ -72,6 +84,7 @@ FAMILIES: dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[float, f
     "Laplace": (own.Laplace, _distribution_function(_laplace), (0.3, 1.7)),
     "Huber": (partial(own.Huber, delta=1.345), _distribution_function(_huber), (0.3, 1.7)),
     "StudentT": (partial(own.StudentT, 3.0), _distribution_function(_student), (0.3, 1.7)),
+    "StudentT of df 1e-9": (partial(own.StudentT, 1e-9), _heavy_tails, (0.3, 1.7)),
     "Logistic": (
         own.Logistic,
         _distribution_function(lambda y, m, s: 1 / (1 + mp.exp(-(y - m) / s))),
@@ -92,6 +105,7 @@ POSITIVE = ((1.0, 1.0001), (20.0, 20.01), (1e-8, 1.01e-8), (1e-8, 3e-8), (0.5, 2
 INTERVALS = {
     "Poisson": ((6.0, 6.0), (0.0, 1.0), (5.5, 8.2), (60.0, 62.0), (400.0, 402.0), (2.0, 30.0)),
     "Gamma": POSITIVE[:2],
+    "StudentT of df 1e-9": ((-0.1, 0.6), (5.0, 5.0001), (30.0, 31.0)),
     **dict.fromkeys(("LogNormal", "Weibull"), POSITIVE),
 }
 CASES = [(name, *bounds) for name in FAMILIES for bounds in INTERVALS.get(name, REAL)]

@@ -331,3 +331,34 @@ def test_forward_mode_has_the_shape_of_the_value():
 def test_counts_may_be_whole_numbers(base):
     y = torch.arange(8)
     torch.testing.assert_close(base.log_prob(y), base.log_prob(y.to(torch.get_default_dtype())))
+
+
+def test_derivatives_that_share_a_part_compute_it_once():
+    orders = []
+
+    def common(order, x, y):
+        orders.append(order)
+        return torch.exp(x * y)
+
+    law = Law(
+        {
+            (): lambda e, x, y: e,
+            (0,): lambda e, x, y: y * e,
+            (1,): lambda e, x, y: x * e,
+            (0, 0): lambda e, x, y: y * y * e,
+            (0, 1): lambda e, x, y: (1 + x * y) * e,
+            (1, 1): lambda e, x, y: x * x * e,
+        },
+        common,
+    )
+    at = [tensor(0.3).requires_grad_(), tensor(0.7).requires_grad_()]
+    value = law(*at)
+    first = torch.autograd.grad(value, at, create_graph=True)
+    second = [torch.autograd.grad(slope, at, retain_graph=True) for slope in first]
+    assert len(orders) == 1
+    size = math.exp(0.21)
+    expected = [[0.49 * size, 1.21 * size], [1.21 * size, 0.09 * size]]
+    assert torch.allclose(tensor([[part.item() for part in row] for row in second]), tensor(expected))
+    with torch.no_grad():
+        law(*at)
+    assert orders == [2, 0]  # a value alone needs no more than its own order

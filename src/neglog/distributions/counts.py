@@ -19,10 +19,12 @@ from torch.distributions import constraints
 from neglog.calls import public
 from neglog.distributions import information
 from neglog.distributions.base import Given, Parameter, Univariate, as_tensors
+from neglog.distributions.dispersed import is_lower_smaller, log_tail_factor
 from neglog.distributions.family import Family, register
 from neglog.distributions.incomplete import (
     log_regularised_beta,
     log_regularised_gamma,
+    log_tails_of,
     regularised_beta,
     regularised_gamma,
 )
@@ -393,19 +395,28 @@ class NegativeBinomial2(Counts, Univariate):
         return self._outside(value, regularised_beta(*arguments, **more))
 
     def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        arguments, more = self._waiting(value)
-        return self._log_outside(value, log_regularised_beta(*arguments, **more))
+        mean, dispersion = self._given
+        k = torch.floor(value).clamp(min=0)
+        part = self._log_last(k) + log_tail_factor(k, mean, dispersion)
+        return self._log_outside(value, log_tails_of(is_lower_smaller(k, mean, dispersion), part))
 
     def _waiting(self, value: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         # I_p(1 / α, k + 1) with p = 1 / (1 + αμ); every argument is written so that it stays smooth at α = 0.
         mean, dispersion = self._given
         k = torch.floor(value).clamp(min=0)
         shrunk = 1 + dispersion * mean
-        last = (
-            self._log_prob(k) + torch.log(mean) + torch.log1p(dispersion * k) - torch.log1p(dispersion * mean)
-        )
-        more = {"log_kernel": last, "inverse_a": dispersion, "bx": (k + 1) / shrunk, "ay": mean / shrunk}
+        more = {
+            "log_kernel": self._log_last(k),
+            "inverse_a": dispersion,
+            "bx": (k + 1) / shrunk,
+            "ay": mean / shrunk,
+        }
         return (1 / dispersion, k + 1, 1 / shrunk, dispersion * mean / shrunk), more
+
+    def _log_last(self, k: Tensor) -> Tensor:
+        """The log of (k + 1) P(Y = k + 1)."""
+        mean, a = self._given
+        return self._log_prob(k) + torch.log(mean) + torch.log1p(a * k) - torch.log1p(a * mean)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Draws `(*sample_shape, *batch_shape)`: Poisson counts whose rate is Gamma distributed."""

@@ -22,7 +22,7 @@ from neglog.distributions.special import HALF_LOG_TWO_PI, log1m_exp, log1p_ratio
 
 _QUADRATURE_NODES = 40
 """Nodes of the quadrature over a tail."""
-_SHAPE_INCREMENT = 8
+SHAPE_INCREMENT = 8
 """Steps of the recurrence that raises a shape parameter before the quadrature."""
 
 
@@ -35,10 +35,11 @@ def _rule() -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple((0.5 * (nodes + 1)).tolist()), tuple((vectors[0] ** 2).tolist())
 
 
-def _decay_integral(
-    exponent: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor], curvature: Tensor
-) -> Tensor:
-    """The integral of exp(-h) over the positive half-line, for h convex, h(0) = 0, h'(0) > 0.
+Decay = Callable[[Tensor], Tensor]
+
+
+def decay_nodes(exponent: Decay, slope: Decay, curvature: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes and weights for the integral of exp(-h) over the positive half-line, h convex, h(0) = 0 < h'(0).
 
     `exponent` is h, `slope` its derivative, `curvature` its second derivative at 0, for a first guess.
     """
@@ -48,8 +49,13 @@ def _decay_integral(
         for _ in range(6):  # Newton on a convex function comes from the right after its first step
             end = end - (exponent(end) - LOG_NEGLIGIBLE) / slope(end)
     nodes, weights = (torch.tensor(part, dtype=end.dtype, device=end.device) for part in _rule())
-    v = end.unsqueeze(-1) * nodes
-    return end * (torch.exp(-exponent(v)) * weights).sum(-1)
+    end = end.unsqueeze(-1)
+    return end * nodes, end * weights
+
+
+def _decay_integral(exponent: Decay, slope: Decay, curvature: Tensor) -> Tensor:
+    v, weights = decay_nodes(exponent, slope, curvature)
+    return (torch.exp(-exponent(v)) * weights).sum(-1)
 
 
 def _gamma_fit(a: Tensor, x: Tensor) -> Tensor:
@@ -81,7 +87,7 @@ def _gamma_parts(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x = x.clamp(min=torch.finfo(x.dtype).tiny)
     below = x < a + 1
     sign = torch.where(below, -1.0, 1.0).to(x.dtype)
-    raised = torch.where(below, a + _SHAPE_INCREMENT, a)
+    raised = torch.where(below, a + SHAPE_INCREMENT, a)
 
     def exponent(v: Tensor) -> Tensor:
         s, r, y = (t.reshape(t.shape + (1,) * (v.dim() - t.dim())) for t in (sign, raised, x))
@@ -95,7 +101,7 @@ def _gamma_parts(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     at = torch.where(
         below, x, a
     )  # the recurrence serves the lower side alone; elsewhere it must not overflow
-    for j in range(_SHAPE_INCREMENT):
+    for j in range(SHAPE_INCREMENT):
         total = total + term / (a + j)
         term = term * at / (a + j)
     return below, log_gamma_kernel(a, x), torch.where(below, total + term * integral, integral)
@@ -107,7 +113,11 @@ def _tails(below: Tensor, log_kernel: Tensor, factor: Tensor) -> tuple[Tensor, T
 
 
 def _log_tails(below: Tensor, log_kernel: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    part = log_kernel + torch.log(factor)
+    return log_tails_of(below, log_kernel + torch.log(factor))
+
+
+def log_tails_of(below: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+    """The logs of both tails, of one of which the log is `part`: the lower one where it is `below`."""
     rest = log1m_exp((-part).clamp(min=torch.finfo(part.dtype).tiny))
     return torch.where(below, part, rest), torch.where(below, rest, part)
 
@@ -139,7 +149,7 @@ def beta_factor(
     stands for a limit, as 1 / dispersion does for the Poisson limit, they are what stays smooth.
     """
     total, term = torch.zeros_like(x), torch.ones_like(x)
-    for j in range(_SHAPE_INCREMENT):
+    for j in range(SHAPE_INCREMENT):
         grown = 1 + j * inverse_a
         total = total + term * inverse_a / grown
         term = term * (inverse_a * bx + x * grown) / grown
@@ -147,9 +157,9 @@ def beta_factor(
     # with y for x, h(v) = -b v + (a + b + 8) log(1 + y (exp(v) - 1)): the same, without large differences.
     first = x <= y
     sign = torch.where(first, -1.0, 1.0).to(x.dtype)
-    linear = torch.where(first, -(a + _SHAPE_INCREMENT), b)
+    linear = torch.where(first, -(a + SHAPE_INCREMENT), b)
     small = torch.where(first, x, y)
-    weight = torch.where(first, (a + _SHAPE_INCREMENT) * x + bx, (b + _SHAPE_INCREMENT) * y + ay)
+    weight = torch.where(first, (a + SHAPE_INCREMENT) * x + bx, (b + SHAPE_INCREMENT) * y + ay)
 
     def exponent(v: Tensor) -> Tensor:
         more = (1,) * (v.dim() - x.dim())

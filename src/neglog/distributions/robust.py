@@ -24,6 +24,7 @@ from neglog.distributions.student import (
     STUDENT,
     STUDENT_CONSTANT,
     log_student,
+    log_student_interval,
     log_student_tails,
     student_tails,
 )
@@ -215,6 +216,10 @@ class StudentT(Given, dist.StudentT):
 
     def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         return log_student_tails(self._standard(value), self._given[0])
+
+    def _log_interval(self, lower: Tensor, upper: Tensor) -> Tensor:
+        df, _, scale = self._given
+        return log_student_interval(self._standard(lower), self._standard(upper), (upper - lower) / scale, df)
 
     def _standard(self, value: Tensor) -> Tensor:
         _, loc, scale = self._given

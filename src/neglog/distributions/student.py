@@ -13,6 +13,8 @@ of the log-density; the derivatives in z are those of the density.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -119,17 +121,40 @@ def _reach(tangent: Tensor, df: Tensor) -> Tensor:
 
 def _over_tail(z: Tensor, df: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The nodes d over the tail beyond z ≥ 0, exp(d) - 1, and the integrand at each node times its weight."""
-    tangent = (z / torch.sqrt(df + z * z)).unsqueeze(-1)
+    far, grown, _, integrand = _outwards(z / torch.sqrt(df + z * z), df)
+    return far, grown, integrand
+
+
+def _outwards(
+    tangent: Tensor, df: Tensor, width: float | Tensor = math.inf
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The nodes d from s₀ ≥ 0 with this `tangent` to s₀ + `width`, or to where nothing is left.
+
+    The parts of `_rise` there, and the integrand at each node times its weight.
+    """
+    tangent = tangent.unsqueeze(-1)
     nodes, weights = (torch.tensor(part, dtype=tangent.dtype, device=tangent.device) for part in _rule())
     with torch.no_grad():
-        stretch = torch.asinh(_reach(tangent, df.unsqueeze(-1)))
+        reach = _reach(tangent, df.unsqueeze(-1))
+        stretch = torch.asinh(torch.minimum(reach, torch.as_tensor(width).to(reach).unsqueeze(-1)))
         grown = torch.expm1(stretch * nodes)
         shrunk = 1 / (1 + grown)
-        d, width = 0.5 * (grown + grown * shrunk), (0.5 * stretch) * (weights * (1 + grown + shrunk))
-        short = d.clamp(max=MAX_COSH_ARGUMENT)
-        grown = torch.expm1(short)
+        d, step = 0.5 * (grown + grown * shrunk), (0.5 * stretch) * (weights * (1 + grown + shrunk))
+    far, grown, rise = _rise(d, tangent)
+    return far, grown, rise, step * torch.exp(-df.unsqueeze(-1) * rise)
+
+
+def _rise(d: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What d exceeds `MAX_COSH_ARGUMENT` by, exp(d) - 1 up to there, and log(cosh(s₀ + d) / cosh(s₀))."""
+    short = d.clamp(max=MAX_COSH_ARGUMENT)
+    grown = torch.expm1(short)
     rise = torch.log1p((grown / (2 * (1 + grown))) * (grown + tangent * (2 + grown))) + (d - short)
-    return d - short, grown, width * torch.exp(-df.unsqueeze(-1) * rise)
+    return d - short, grown, rise
+
+
+def _tangent_rise(far: Tensor, grown: Tensor, rise: Tensor) -> Tensor:
+    """tanh(s₀ + d) - tanh(s₀) over 1 - tanh(s₀)²."""
+    return 0.5 * (grown + grown / (1 + grown)) * torch.exp(far - rise)
 
 
 def _log_tail(z: Tensor, df: Tensor) -> Tensor:
@@ -189,6 +214,143 @@ _LOG_MILLS = Law(
     }
 )
 """The log of the tail beyond z ≥ 0 over the density at z. Derivatives in ν are means over the tail."""
+
+
+def _log_cosh(s: Tensor) -> Tensor:
+    """log cosh(s), to all its digits."""
+    size = s.abs()
+    return size + torch.log1p(0.5 * torch.expm1(-2 * size))
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """The density cosh(s)^(-ν) on an interval, next to its height at the point p where it is largest.
+
+    Attributes:
+        height: log cosh(p).
+        tangent: tanh(p).
+        log_integral: the log of the integral over that height.
+        log_end: the log-density at the end of the interval over that height, over -ν.
+        tangent_end: tanh at the end less `tangent`.
+        rise, slope: the means of log cosh(s) - log cosh(p) and of tanh(s) - tanh(p).
+        rises, slopes, both: their variances and their covariance.
+        bend: the mean of 1 - tanh(s)².
+    """
+
+    height: Tensor
+    tangent: Tensor
+    log_integral: Tensor
+    log_end: Tensor
+    tangent_end: Tensor
+    rise: Tensor
+    slope: Tensor
+    rises: Tensor
+    slopes: Tensor
+    both: Tensor
+    bend: Tensor
+
+    @staticmethod
+    def of(start: Tensor, width: Tensor, df: Tensor) -> _Inside:
+        """Outwards on both sides from where the density is largest."""
+        start, width, df = torch.broadcast_tensors(start, width, df)
+        before = torch.minimum((-start).clamp_min(0.0), width)
+        peak = torch.where(start < 0, start + before, start)
+        size, widths = peak.abs(), torch.stack([width - before, before])
+        tangent = torch.tanh(size)
+        far, grown, rise, integrand = _outwards(tangent.unsqueeze(0), df.unsqueeze(0), widths)
+        shrunk = 1 - tangent * tangent
+        slope = _tangent_rise(far, grown, rise) * shrunk.unsqueeze(-1)
+        slope = torch.cat([slope[0], -slope[1]], -1)
+        rise, integrand = (torch.cat([part[0], part[1]], -1) for part in (rise, integrand))
+        integral = integrand.sum(-1)
+        share = integrand / integral.unsqueeze(-1)
+        mean_rise, mean_slope = (share * rise).sum(-1), (share * slope).sum(-1)
+        left = rise - mean_rise.unsqueeze(-1), slope - mean_slope.unsqueeze(-1)
+        signed = torch.where(peak < 0, -tangent, tangent)
+        at = signed.unsqueeze(-1) + slope
+        end = _rise(widths[0], tangent)
+        return _Inside(
+            _log_cosh(peak),
+            signed,
+            torch.log(integral),
+            end[2],
+            _tangent_rise(*end) * shrunk,
+            mean_rise,
+            mean_slope,
+            (share * left[0] * left[0]).sum(-1),
+            (share * left[1] * left[1]).sum(-1),
+            (share * left[0] * left[1]).sum(-1),
+            (share * (1 - at * at)).sum(-1),
+        )
+
+    def at_end(self, df: Tensor) -> Tensor:
+        """The density at the end over the integral."""
+        return torch.exp(-df * self.log_end - self.log_integral)
+
+
+def _interval_at_start_twice(start: Tensor, width: Tensor, df: Tensor) -> Tensor:
+    inside = _Inside.of(start, width, df)
+    return df * (df * inside.slopes - inside.bend)
+
+
+def _interval_at_start_and_end(start: Tensor, width: Tensor, df: Tensor) -> Tensor:
+    inside = _Inside.of(start, width, df)
+    return df * inside.at_end(df) * (inside.slope - inside.tangent_end)
+
+
+def _interval_at_start_in_df(start: Tensor, width: Tensor, df: Tensor) -> Tensor:
+    inside = _Inside.of(start, width, df)
+    return df * inside.both - inside.tangent - inside.slope
+
+
+def _interval_at_end_twice(start: Tensor, width: Tensor, df: Tensor) -> Tensor:
+    inside = _Inside.of(start, width, df)
+    density = inside.at_end(df)
+    return -density * (df * (inside.tangent + inside.tangent_end) + density)
+
+
+def _interval_at_end_in_df(start: Tensor, width: Tensor, df: Tensor) -> Tensor:
+    inside = _Inside.of(start, width, df)
+    return inside.at_end(df) * (inside.rise - inside.log_end)
+
+
+def _interval(part: Callable[[_Inside, Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    return lambda start, width, df: part(_Inside.of(start, width, df), df)
+
+
+_LOG_INTERVAL = Law(
+    {
+        (): _interval(lambda inside, df: inside.log_integral - df * inside.height),
+        (0,): _interval(lambda inside, df: -df * (inside.tangent + inside.slope)),
+        (1,): _interval(_Inside.at_end),
+        (2,): _interval(lambda inside, df: -inside.height - inside.rise),
+        (0, 0): _interval_at_start_twice,
+        (0, 1): _interval_at_start_and_end,
+        (0, 2): _interval_at_start_in_df,
+        (1, 1): _interval_at_end_twice,
+        (1, 2): _interval_at_end_in_df,
+        (2, 2): _interval(lambda inside, df: inside.rises),
+    }
+)
+"""The log of the integral of cosh(s)^(-ν) from a start on over a width."""
+
+
+def log_student_interval(start: Tensor, end: Tensor, width: Tensor, df: Tensor) -> Tensor:
+    """The log of the probability, of the standard t distribution, between finite ends `width` apart.
+
+    No difference of tails is formed: as ν → 0 these have all of the probability, and the interval none.
+    """
+    root = torch.sqrt(df)
+    low, high = torch.asinh(start / root), torch.asinh(end / root)
+    # Where both ends are on one side of 0 their distance is that of the logarithms of z + √(ν + z²).
+    beside = (start > 0) | (end < 0)
+    near = torch.where(beside, torch.minimum(start.abs(), end.abs()), 1.0)
+    short = torch.where(beside, width, 1.0)
+    away = near + short
+    inner, outer = torch.sqrt(df + near * near), torch.sqrt(df + away * away)
+    apart = torch.log1p(short * (1 + (near + away) / (inner + outer)) / (near + inner))
+    inside = _LOG_INTERVAL(low, torch.where(beside, apart, high - low), df)
+    return STUDENT_CONSTANT(df) + 0.5 * torch.log(df) + inside
 
 
 def _log_beyond(z: Tensor, df: Tensor) -> Tensor:

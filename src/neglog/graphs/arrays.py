@@ -111,6 +111,18 @@ def _expand(a: Any, shape: Sequence[int]) -> Any:
     return found
 
 
+def _cat(parts: Sequence[Any], dim: int = 0) -> Any:
+    return np.concatenate(parts, dim)
+
+
+def _stack(parts: Sequence[Any], dim: int = 0) -> Any:
+    return np.stack(parts, dim)
+
+
+def _unsqueeze(a: Any, dim: int) -> Any:
+    return np.expand_dims(a, dim)
+
+
 def _along(a: Any, dim: int, index: Any) -> tuple[Any, ...]:
     """An index along one dimension."""
     return (slice(None),) * (dim % a.ndim) + (index,)
@@ -142,6 +154,8 @@ NAMES: dict[str, Callable[..., Any]] = {
     "addcmul": _addcmul,
     "asinh": np.arcsinh,
     "bitwise_and": operator.and_,
+    "bitwise_or": operator.or_,
+    "cat": _cat,
     "clamp": _clamp,
     "cosh": np.cosh,
     "div": operator.truediv,
@@ -177,7 +191,10 @@ NAMES: dict[str, Callable[..., Any]] = {
     "slice_backward": _slice_backward,
     "sqrt": np.sqrt,
     "sub": operator.sub,
+    "stack": _stack,
     "sum": _sum,
+    "tanh": np.tanh,
+    "unsqueeze": _unsqueeze,
     "view": _view,
     "where": _where,
 }
