@@ -194,6 +194,18 @@ def test_equal_responses_of_heavy_tails_are_named_wherever_they_are(tied: int) -
     assert map_estimate(held, _columns(4)[:, 2:], y).converged
 
 
+def test_rows_on_one_plane_are_named_where_heavy_tails_have_no_maximum() -> None:
+    generator = torch.Generator().manual_seed(100)
+    x = _columns()
+    y = 0.3 * x.sum(1) + torch.randn(ROWS, generator=generator, dtype=torch.float64)
+    y[:24] = 1 + 0.5 * x[:24].sum(1)
+    named = r"80 rows 24 are on one line or plane .*rows 0, 1, 2.*`df` below 0\.429"
+    with pytest.raises(UnboundedLikelihoodError, match=named) as refused:
+        mle(models.student_t, x, y)
+    held = with_priors(models.student_t, _advised_priors(str(refused.value)))
+    assert map_estimate(held, x, y).converged
+
+
 def test_normal_responses_that_are_rounded_are_not_taken_for_ties_of_heavy_tails() -> None:
     # Tails lighter than those of a Normal: `df` has no finite estimate.
     y = (2 * torch.linspace(-2.0, 2.0, ROWS, dtype=torch.float64)).round()

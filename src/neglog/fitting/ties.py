@@ -25,6 +25,12 @@ MIN_TIED_SHARE = 0.25
 """The share of equal responses above which heavy tails are examined; rounded responses have less."""
 
 
+PLANES, PLANE_ROWS = 2000, 2000
+"""The number of planes that are tried, and the largest number of rows that decide between them."""
+ROUGHLY_FOLLOWED, FOLLOWED = 1e-9, 1e-13
+"""Residuals of rows on a plane, as a share of their terms: of one through few rows, and of the fitted one."""
+
+
 @dataclass(frozen=True)
 class Tie:
     """The `rows` whose response is `value`, more than any other."""
@@ -34,6 +40,18 @@ class Tie:
 
     def __str__(self) -> str:
         return f"{len(self.rows)} responses are equal ({self.value:g})"
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The `rows` that one combination of the columns follows exactly, and the labels of some of them."""
+
+    rows: Tensor
+    labels: tuple[str, ...]
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.labels)
+        return f"{len(self.rows)} are on one line or plane in the columns (rows {shown}, ...)"
 
 
 def tie_of(objective: Objective) -> Tie | None:
@@ -50,31 +68,72 @@ def _largest(y: Tensor) -> Tie | None:
 
 
 def check_heavy_tie(objective: Objective) -> None:
-    """Refuse Student's t with estimated `df` if more responses are equal than a line fits by chance.
+    """Refuse Student's t with estimated `df` if a location fits more rows exactly than it does by chance.
 
     Of N rows k are fitted exactly: as the scale goes to 0 the log-likelihood of each of these increases by
     minus its logarithm, and that of the others decreases by `df` times that. With `df` below k / (N - k) it
     is unbounded.
 
     Raises:
-        UnboundedLikelihoodError: naming the number of equal responses.
+        UnboundedLikelihoodError: naming the number of equal responses, or of rows on one plane.
 
     Source: Fernandez & Steel (1999), Multivariate Student-t regression models: pitfalls and inference.
     """
     y, call = objective.data.y, next(iter(objective.calls), None)
     if call is None or y.dim() != 1 or not _has_free_tails(objective):
         return
-    tie, spread = _largest(y), Spread(objective, call)
-    if tie is None or not _is_large(objective, call, tie) or not _is_level(objective, call, tie):
-        return
-    if not objective.layout.is_flat and spread.is_held:
+    tie, spread = _exact_rows(objective, call), Spread(objective, call)
+    if tie is None or (not objective.layout.is_flat and spread.is_held):
         return
     largest = len(tie.rows) / max(objective.rows - len(tie.rows), 1)
     raise UnboundedLikelihoodError(
         f"`{objective.name}` has no maximum: of {objective.rows} rows {tie}, and a location that follows "
-        f"these alone has a scale that goes to 0, with `df` below {largest:.3g}. Model the equal responses "
-        f"apart, or {spread.advice()}."
+        f"these alone has a scale that goes to 0, with `df` below {largest:.3g}. Model these rows apart, or "
+        f"{spread.advice()}."
     )
+
+
+def _exact_rows(objective: Objective, call: Affine) -> Tie | Plane | None:
+    """The equal responses, or the rows on one plane, that a location can follow, if they are many."""
+    tie = _largest(objective.data.y)
+    if tie is not None and _is_large(objective, call, tie) and _is_level(objective, call, tie):
+        return tie
+    plane = _plane(objective, call)
+    return plane if plane is not None and _is_large(objective, call, plane) else None
+
+
+def _plane(objective: Objective, call: Affine) -> Plane | None:
+    """The rows of the largest plane that goes through `MIN_TIED_SHARE` of the rows; None if none is found.
+
+    Each of many planes through as few rows as determine it is compared with the others.
+
+    Source: Fischler & Bolles (1981), Random sample consensus.
+    """
+    y, columns = objective.data.y, call.design.detach()
+    if columns.dim() != 2 or call.weight.dim() != 1:
+        return None
+    if f"{call.name}.bias" in objective.sites:
+        columns = torch.cat([torch.ones_like(y)[:, None], columns], dim=1)
+    count, size = columns.shape
+    few = torch.linspace(0, count - 1, min(count, PLANE_ROWS)).long()
+    drawn = torch.randint(len(few), (PLANES, size), generator=torch.Generator().manual_seed(0))
+    subsets = few[drawn]
+    found, failed = torch.linalg.solve_ex(columns[subsets], y[subsets][..., None])
+    planes = found[..., 0][(failed == 0) & torch.isfinite(found).all((1, 2))]
+    if not len(planes):
+        return None
+    counts = _followed(y[few], columns[few], planes, ROUGHLY_FOLLOWED).sum(1)
+    best = planes[counts.argmax()][None]
+    rows = _followed(y, columns, best, ROUGHLY_FOLLOWED)[0]
+    best = torch.linalg.lstsq(columns[rows], y[rows][:, None], driver="gelsd").solution.T
+    rows = _followed(y, columns, best, FOLLOWED)[0].nonzero()[:, 0]
+    return Plane(rows, tuple(str(objective.data.row(row)) for row in rows[:3].tolist()))
+
+
+def _followed(y: Tensor, columns: Tensor, planes: Tensor, share: float) -> Tensor:
+    """Whether planes `(M, P)` follow rows, `(M, N)`, to a share of the terms of their residuals."""
+    terms = planes.abs() @ columns.abs().T + y.abs()
+    return (planes @ columns.T - y).abs() <= share * terms
 
 
 def _has_free_tails(objective: Objective) -> bool:
@@ -86,7 +145,7 @@ def _has_free_tails(objective: Objective) -> bool:
     return bool(getattr(latent(at.sites[RESPONSE]["fn"]), objective.structure.law.tails).requires_grad)
 
 
-def _is_large(objective: Objective, call: Affine, tie: Tie) -> bool:
+def _is_large(objective: Objective, call: Affine, tie: Tie | Plane) -> bool:
     """Whether a tie has more rows than a line fits by chance, and than ties of rounded responses."""
     return len(tie.rows) > max(MIN_TIED_SHARE * objective.rows, call.design.shape[-1] + 1)
 
