@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from neglog import flat, map_estimate, mle, models, with_priors
-from neglog.data import prepare
+from neglog.data import Data, prepare
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.start import starting_point
 from neglog.objective.basis import Basis, sample_of, triangle_of
-from neglog.objective.coordinates import rescaled
+from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import Objective
 from neglog.objective.products import symmetric_products
 from neglog.predictors import linear, rows
@@ -377,3 +377,27 @@ def test_there_is_room_for_some_of_what_rows_come_to(many, monkeypatch):
         assert torch.equal(gradient, expected[1])
         assert torch.equal(hessian, expected[2])
         assert not any(part.as_read.kept for _, part in other.objective.parts)
+
+
+def test_a_fit_reads_the_ends_of_y_once_and_evaluates_no_loss_at_a_curved_optimum(monkeypatch) -> None:
+    """Rows are read by solvers; checks of a certified optimum, and of y, add no pass of their own."""
+    data, values = Data.ends.func, Coordinates.value
+    read, evaluated = [], []
+
+    def ends(self):
+        read.append(len(self.y))
+        return data(self)
+
+    def value(self, z):
+        evaluated.append(self.rows)
+        return values(self, z)
+
+    counted = cached_property(ends)
+    counted.__set_name__(Data, "ends")
+    monkeypatch.setattr(Data, "ends", counted)
+    monkeypatch.setattr(Coordinates, "value", value)
+    x = torch.randn((400, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.poisson((1000 + x[:, 0]).abs(), generator=torch.Generator().manual_seed(1))
+    assert mle(models.poisson, x, y).converged
+    assert read == [400]
+    assert evaluated == []

@@ -6,8 +6,10 @@ designs, since as often as not they are category codes; the columns of a data fr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +84,19 @@ class Data:
     def rows(self) -> int:
         """The number of rows."""
         return len(self.y)
+
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest entry of `y`; NaN where an entry is missing, 0 where there is none."""
+        if not self.y.numel():
+            return 0.0, 0.0
+        low, high = torch.aminmax(self.y)
+        return float(low), float(high)
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether an entry of `y` is missing."""
+        return math.isnan(self.ends[0])
 
     @property
     def count(self) -> float:
@@ -198,7 +213,7 @@ def prepare_fit(
         DataError: as `prepare`; a response of a magnitude at which there is no likelihood in float64.
     """
     data = prepare(x, y, weights=weights, dtype=dtype, roles=roles, **keywords)
-    check_response_magnitude(data.y)
+    check_response_magnitude(data.y, ends=data.ends)
     return data
 
 
@@ -208,9 +223,9 @@ def observed(data: Data, missing: bool) -> Data:
     Raises:
         DataError: an entry is missing, and `missing` values are not admitted; or all entries are.
     """
-    unknown = torch.isnan(data.y)
-    if not bool(unknown.any()):
+    if not data.is_missing:
         return data
+    unknown = torch.isnan(data.y)
     if not missing:
         remedy = "drop or correct these rows, or fit `masked(model)`, which leaves out what is missing"
         raise DataError(_not_finite("y", data, unknown, remedy))
@@ -389,8 +404,8 @@ def check_response(data: Data, support: Any, shape: tuple[int, ...], model: str)
         )
     if data.integer and not support.is_discrete:
         raise DataError(integers_message("y", None, "integers"))
-    unknown = torch.isnan(data.y)
-    inside = support.check(filled(data.y, ~unknown, support) if bool(unknown.any()) else data.y)
+    y = filled(data.y, ~torch.isnan(data.y), support) if data.is_missing else data.y
+    inside = support.check(y)
     if not bool(inside.all()):
         raise DataError(f"`{model}` needs every `y` to be {in_words(support)}; {_outside(data, ~inside)}")
 
@@ -468,10 +483,10 @@ def check_roles(data: Data, roles: Roles) -> None:
         DataError: some are, with the first of their rows.
     """
     _check_designs(data.x, data.columns, data)
-    for key, value in ({"y": data.y} | dict(data.keywords)).items():
-        wrong = {"y": torch.isinf}.get(key, torch.isnan if key in roles.bounds else _not_a_number)(value)
-        if bool(wrong.any()):
-            raise DataError(_not_finite(key, data, wrong, "drop or correct these rows"))
+    if not all(map(math.isfinite, data.ends)):
+        _check_finite("y", data, torch.isinf(data.y))
+    for key, value in data.keywords.items():
+        _check_finite(key, data, torch.isnan(value) if key in roles.bounds else ~torch.isfinite(value))
         if key in roles.supports:
             check_support(key, value, roles.supports[key], data.index)
 
@@ -492,8 +507,9 @@ def check_support(key: str, value: Tensor, support: Any, index: Tensor | None = 
         )
 
 
-def _not_a_number(value: Tensor) -> Tensor:
-    return ~torch.isfinite(value)
+def _check_finite(key: str, data: Data, wrong: Tensor) -> None:
+    if bool(wrong.any()):
+        raise DataError(_not_finite(key, data, wrong, "drop or correct these rows"))
 
 
 def _not_finite(key: str, data: Data, wrong: Tensor, remedy: str) -> str:

@@ -16,16 +16,22 @@ LARGEST_RESPONSE, SMALLEST_RESPONSE = 1e110, 1e-125
 """Between these magnitudes of `y` the likelihood and its curvature neither overflow nor underflow."""
 
 
-def check_response_magnitude(y: Tensor, weights: Tensor | None = None, stacked: bool = False) -> None:
+def check_response_magnitude(
+    y: Tensor,
+    weights: Tensor | None = None,
+    stacked: bool = False,
+    ends: tuple[float, float] | None = None,
+) -> None:
     """Refuse a response at whose magnitude float64 cannot evaluate a likelihood and its curvature.
 
     The magnitude is that of each component of `y` `(N, D)`, and of each data set of a stacked `(S, N)`. What
-    is NaN or has a weight of 0 does not count; a response of zeros has no magnitude.
+    is NaN or has a weight of 0 does not count; a response of zeros has no magnitude. `ends` are its least and
+    its largest value, where they are known.
 
     Raises:
         DataError: with the magnitude, and the unit in which `y` is of order one.
     """
-    if not y.numel() or _is_within(y):
+    if not y.numel() or _is_within(y, ends):
         return
     sizes = y.abs() if weights is None else torch.where(weights > 0, y.abs(), 0.0)
     tops = sizes.nan_to_num(0.0).amax(-1 if stacked else 0).reshape(-1)
@@ -60,9 +66,9 @@ def check_small_columns(design: Tensor, names: Sequence[str]) -> None:
         raise DataError(_too_far(f"the column {names[place]} of `x`", part, float(tops[place])))
 
 
-def _is_within(y: Tensor) -> bool:
+def _is_within(y: Tensor, ends: tuple[float, float] | None) -> bool:
     """Whether the first row and the largest of all show that there is nothing to look at."""
-    low, high = (float(end) for end in torch.aminmax(y))  # NaN if a value is
+    low, high = map(float, torch.aminmax(y)) if ends is None else ends  # NaN if a value is
     return y.dim() == 1 and max(-low, high) <= LARGEST_RESPONSE and abs(float(y[0])) >= SMALLEST_RESPONSE
 
 

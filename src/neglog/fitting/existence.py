@@ -233,13 +233,22 @@ class Recession:
         return " and ".join(self.coefficients + self.constants)
 
 
-def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None) -> Recession | None:
+def recession(
+    coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None, is_optimum: bool = False
+) -> Recession | None:
     """The direction from `z` `(K,)` along which the loss never increases; None if it is curved in all.
 
     Separated classes, counts that are all 0 and a dispersion of 0 have their supremum at infinity. A solver
     stops all the same when the remaining decrease is below rounding. `hessian` is the one next to z, if
-    known.
+    known. No loss is evaluated at an optimum that a solver has certified and that is curved.
     """
+    if is_optimum and hessian is not None and _is_curved(hessian / coordinates.rows):
+        return None
+    return _recession_near(coordinates, z, hessian)
+
+
+def _recession_near(coordinates: Coordinates, z: Tensor, hessian: Tensor | None) -> Recession | None:
+    """The recession from `z` `(K,)`, or from a point closer to the origin where the loss is no higher."""
     end = coordinates.value(z)
     z, nearer, hessian = _nearer(coordinates, z, end, hessian)
     if nearer < end - MAX_FALL:
@@ -291,6 +300,12 @@ def _nearer(
             break
         z, value, hessian = 0.5 * z, half, None
     return z, value, hessian
+
+
+def _is_curved(hessian: Tensor) -> bool:
+    """Whether a row has curvature in all directions: R of Cholesky, with the least that counts taken away."""
+    least = FLAT_CURVATURE * torch.eye(len(hessian), dtype=hessian.dtype)
+    return not int(torch.linalg.cholesky_ex(hessian - least)[1])
 
 
 def _flat(hessian: Tensor) -> Tensor:

@@ -380,7 +380,8 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
         return solution
     # Where rows are followed, the status names them already.
     followed = None if solution.converged else coordinates.check(solution.z)
-    runaway = None if followed else recession(coordinates, solution.z, solution.hessian)
+    at = solution.z, solution.hessian, solution.converged
+    runaway = None if followed else recession(coordinates, *at)
     if runaway is None:
         return solution
     if not runaway.coefficients:

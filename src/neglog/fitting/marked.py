@@ -15,6 +15,7 @@ from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.isolated_rows import ROUNDED, isolated_rows
 from neglog.fitting.outweighed import MIN_LEVERAGE, outweighing_groups, outweighing_rows, row_weights
 from neglog.likelihood.sites import prior_advice
+from neglog.objective.basis import sample_of
 from neglog.objective.objective import Objective
 from neglog.tracing import Affine
 
@@ -22,6 +23,8 @@ MOST = 10
 """The largest number of nonzero rows of a column that is examined."""
 MANY_ROWS = 10_000
 """Above this number of rows it is cheaper to determine first whether a predictor is that of a scale."""
+SCREENED_ROWS = 50_000
+"""Rows of the sample by which larger designs are screened first."""
 SHIFT = 30.0
 """The change of a predictor, a logarithm, at which a scale that it determines is close to 0."""
 VANISHED = 1e-4
@@ -54,22 +57,31 @@ def check_marked_rows(objective: Objective) -> None:
 def _may_be_marked(objective: Objective, call: Affine) -> bool:
     """Whether few rows may have leverages as large as marked or outweighing rows have in sum.
 
-    No leverage exceeds the squared norm of its row over the smallest eigenvalue of the Gram matrix. Of many
-    rows without outliers this bound, of one pass over the columns, is far below what a few rows need.
+    No leverage exceeds the squared norm of its row over the smallest eigenvalue of the Gram matrix, nor of
+    that of fewer rows, which is smaller. Of many rows without outliers this bound is far below what a few
+    rows need.
     """
     if objective.rows > MANY_ROWS and not (_is_scale(objective, call) or _log_spread_shift(objective, call)):
         return False
     if objective.data.weights is not None:
         return True
     design = call.design.detach()
-    gram = torch.empty((design.shape[1] + 1,) * 2, dtype=design.dtype)
+    low, high = torch.aminmax(design, dim=0)
+    largest = torch.cat([torch.ones(1).to(design), torch.maximum(high, -low)])
+    samples = (sample_of(len(design), SCREENED_ROWS),) if len(design) > 2 * SCREENED_ROWS else ()
+    return not any(
+        _are_spread_out(largest, part) for part in (*(design.index_select(0, s) for s in samples), design)
+    )
+
+
+def _are_spread_out(largest: Tensor, design: Tensor) -> bool:
+    """Whether rows with values of at most the `largest` `(P + 1,)` have small leverages beside a design."""
+    gram = torch.empty((len(largest),) * 2, dtype=design.dtype)
     gram[1:, 1:], gram[0, 1:], gram[0, 0] = design.T @ design, design.sum(dim=0), len(design)
     gram[1:, 0] = gram[0, 1:]
     sizes = gram.diagonal().sqrt()
-    low, high = torch.aminmax(design, dim=0)
-    largest = torch.cat([torch.ones(1).to(design), torch.maximum(high, -low)]) / sizes
     smallest = torch.linalg.eigvalsh(gram / sizes / sizes[:, None])[0]
-    return not float(largest.square().sum()) < float(smallest) / (MOST * (1 + MOST))
+    return float((largest / sizes).square().sum()) < float(smallest) / (MOST * (1 + MOST))
 
 
 def _free_predictors(objective: Objective) -> Iterator[Affine]:

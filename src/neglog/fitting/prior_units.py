@@ -25,18 +25,18 @@ def check_prior_units(objective: Objective) -> None:
         DataError: with the unit in which `y` is of order one.
     """
     data, places = objective.data, places_of_units(objective.structure, ())
-    if objective.layout.is_flat or abs(log_size(data.y)) <= ORDINARY:
+    if objective.layout.is_flat or abs(log_size(data)) <= ORDINARY:
         return
     held = sample_loss(objective, objective.initial)
 
     def unheld(theta: Tensor) -> float:
         return sample_loss(objective, theta, priors=False)
 
-    free = unheld(initial_in_units(objective.initial, data.y, places, unheld))
+    free = unheld(initial_in_units(objective.initial, data, places, unheld))
     most = UNRESOLVED * objective.sample.data.count
     if held <= most or not free < LOSS_SHARE_WITHOUT_PRIORS * held:
         return
-    order = f"1e{math.floor(log_size(data.y) / math.log(10.0))}"
+    order = f"1e{math.floor(log_size(data) / math.log(10.0))}"
     raise DataError(
         f"`y` has values of order {order}, which are far outside the priors of `{objective.name}`: the "
         f"loss is {held / objective.sample.data.count:.0e} nats a row, and its rounding hides the "

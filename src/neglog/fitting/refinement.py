@@ -56,7 +56,7 @@ def _block_of_mean(coordinates: Coordinates, theta: Tensor) -> Block | None:
     if scale is None:
         return None
     scale = scale.reshape(-1)
-    if bool((scale != scale[0]).any() | objective.data.y.isnan().any()):
+    if bool((scale != scale[0]).any()) | objective.data.is_missing:
         return None
     return next((b for b in coordinates.blocks if _is_flat_mean(objective, b)), None)
 

@@ -78,7 +78,7 @@ class Objective:
         own = self.layout.theta({name: first.sites[name]["value"] for name in self.sites})
         self.initial = own
         places = places_of_units(self.structure, start or ())
-        self.initial = initial_in_units(own, data.y, places, partial(sample_loss, self))
+        self.initial = initial_in_units(own, data, places, partial(sample_loss, self))
         if len(self.parts) == 1:  # of very many rows a solver will tell
             at = first if self.initial is own else self.at(self.initial)
             check_density(data, at.log_prob(RESPONSE), self.name)
@@ -109,6 +109,8 @@ class Objective:
         other = self._without()
         other.data, other.whole = self.data.take(index), False
         other.as_read = Rows.of(other.data, MAX_KEPT_BYTES if room is None else room)
+        if self.__dict__.get("separable", False):
+            other.separable = True  # as sums over fewer rows are
         if not self.structure.is_seen:
             other.structure = self.structure.of_model(other._look)
         if "backends" in self.__dict__:

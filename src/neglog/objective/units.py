@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from torch import Tensor
 
+from neglog.data import Data
 from neglog.likelihood.structure import ModelStructure
 
 ORDINARY = 10.0 * math.log(10.0)
@@ -20,7 +21,7 @@ MIN_FALL = 1.0
 
 
 def initial_in_units(
-    theta: Tensor, y: Tensor, places: Sequence[slice], loss: Callable[[Tensor], float]
+    theta: Tensor, data: Data, places: Sequence[slice], loss: Callable[[Tensor], float]
 ) -> Tensor:
     """`theta` `(K,)` with the biases and constants at `places` in the unit of `y`.
 
@@ -29,7 +30,7 @@ def initial_in_units(
     of order one overflow beside a `y` of 1e100. The move that lowers the loss most is made first. Where `y`
     is within ten powers of ten of one, `theta` itself is returned.
     """
-    size = log_size(y)
+    size = log_size(data)
     if abs(size) <= ORDINARY or not places:
         return theta
     least = loss(theta)
@@ -50,9 +51,10 @@ def places_of_units(structure: ModelStructure, given: Collection[str]) -> list[s
     return [site.place for site in sites if not (site.started or site.begun)]
 
 
-def log_size(y: Tensor) -> float:
+def log_size(data: Data) -> float:
     """The log of the largest magnitude of a response; 0 of zeros, and where nothing is known."""
-    top = float(y.abs().nan_to_num(0.0).amax()) if y.numel() else 0.0
+    low, high = data.ends
+    top = float(data.y.abs().nan_to_num(0.0).amax()) if data.is_missing else max(-low, high)
     return math.log(top) if 0 < top < math.inf else 0.0
 
 
