@@ -673,7 +673,7 @@ def test_objectives_alone_are_the_same_functions():
     fit = mle_batch(models.huber, x, y)
     alone = mle(models.huber, x[1], y[1]).objective
     assert isinstance(alone, Objective)
-    theta = alone.theta({name: value[1] for name, value in fit.params.items()})
+    theta = alone.layout.theta({name: value[1] for name, value in fit.params.items()})
     assert float(fit.nll[1]) == pytest.approx(alone.nll(theta), rel=1e-12)
 
 

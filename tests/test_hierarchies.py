@@ -202,7 +202,8 @@ def test_the_density_is_as_unbounded_as_that():
     there = objective(NORMAL)
     params = {name: number(0.5).expand(site.shape) for name, site in there.sites.items()}
     heights = [
-        there.value(there.theta(params | {"u": zeros(GROUPS), "tau": number(at)})) for at in (1.0, 1e-20)
+        there.value(there.layout.theta(params | {"u": zeros(GROUPS), "tau": number(at)}))
+        for at in (1.0, 1e-20)
     ]
     expected = GROUPS * number(1e20).log() + 0.5  # the prior HalfNormal(1) of tau: exp(-1/2) at 1, and 1 at 0
     assert heights[0] - heights[1] == pytest.approx(float(expected), rel=1e-12)
@@ -268,7 +269,7 @@ def test_a_scale_that_ends_at_its_lower_bound_is_refused_and_one_above_it_is_fit
 @pytest.mark.filterwarnings("ignore::neglog.errors.SamplingWarning")  # of so few draws
 def test_nuts_starts_away_from_the_joint_mode_and_draws_the_scale():
     there = objective(NORMAL)
-    start = there.params(starting_point(there, None))
+    start = there.layout.params(starting_point(there, None))
     assert start["tau"] > 0.1
     drawn = posterior(NORMAL, X, Y, draws=100, chains=1, tune=100, seed=1).draws["tau"]
     assert 0.3 < drawn.mean() < 3.0
@@ -290,7 +291,7 @@ def test_prior_parents_are_read_from_a_traced_run():
 @pytest.mark.parametrize("name", TABLE)
 def test_no_model_of_neglog_is_a_hierarchy(name):
     x, y = TABLE[name].sample()
-    seen = Objective(TABLE[name].model, prepare(x, y, **TABLE[name].keywords())).seen
+    seen = Objective(TABLE[name].model, prepare(x, y, **TABLE[name].keywords())).structure.seen
     assert seen.prior_parents == {}
 
 

@@ -615,7 +615,8 @@ def test_components_begin_apart_in_the_units_of_y():
     model = {"mean": x, "sigma": x}
     other = Objective(flat(models.gaussian_mixture), prepare(model, y))
     torch.testing.assert_close(
-        other.params(other.initial)["log_sigma.bias"].exp(), y.std(correction=0) / 2 * tensor([1.0, 1.1])
+        other.layout.params(other.initial)["log_sigma.bias"].exp(),
+        y.std(correction=0) / 2 * tensor([1.0, 1.1]),
     )
     # Where they begin alike, they stay so: a stationary point that is no optimum.
     alike = {
@@ -624,7 +625,7 @@ def test_components_begin_apart_in_the_units_of_y():
         "weight": tensor([0.5, 0.5]),
     }
     saddle = Objective(flat(models.gaussian_mixture), prepare(x[:, :0], y))
-    theta = saddle.theta({"mean.weight": torch.empty(2, 0), **alike})
+    theta = saddle.layout.theta({"mean.weight": torch.empty(2, 0), **alike})
     assert saddle.gradient(theta).abs().max() < 1e-10
     assert torch.linalg.eigvalsh(saddle.hessian(theta))[0] < 1e-8
 

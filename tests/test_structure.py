@@ -24,7 +24,9 @@ from neglog.fitting.choice import choose
 from neglog.fitting.pinball import pinball
 from neglog.fitting.start import starting_point
 from neglog.handlers import flat
+from neglog.likelihood.sites import Prior
 from neglog.objective.coordinates import rescaled
+from neglog.objective.normals import normal_priors
 from neglog.objective.objective import Objective
 from neglog.predictors import linear
 from neglog.solvers import InteriorPoint
@@ -94,6 +96,47 @@ def test_location_and_scale_are_found_whatever_they_are_called():
     found = structure(written(dist.Normal, "log_rate", "variance"))
     assert found.family is distributions.Normal
     assert (found.location, found.scale) == ("log_rate", "variance")
+
+
+def test_sites_and_their_priors_are_known():
+    def model(x, y=None):
+        tau = pyro.sample("tau", dist.HalfNormal(number(1.0)))
+        pyro.sample("u", dist.Normal(number([0.0, 0.0]), tau).to_event(1))
+        pyro.sample("v", dist.Normal(number([1.0, 2.0]), 3.0).to_event(1))
+        slope = pyro.sample("slope", dist.Laplace(number(0.0), number(2.0)))
+        pyro.sample("half", dist.Normal(number(0.0), 1.0).mask(torch.tensor(False)))
+        return pyro.sample("y", dist.Normal(linear("mean", x) + slope * x[:, 0], tau), obs=y)
+
+    found = Objective(flat(model, "mean.weight"), prepare(X, Y)).structure
+    kinds = {name: site.prior for name, site in found.sites.items()}
+    assert kinds == {
+        "tau": Prior.OTHER,
+        "u": Prior.NORMAL,
+        "v": Prior.NORMAL,
+        "slope": Prior.KINKED,
+        "half": Prior.OTHER,
+        "mean.bias": kinds["mean.bias"],
+        "mean.weight": Prior.FLAT,
+    }
+    assert [name for name in found.sites if not found.is_fixed(name)] == ["u"]
+    assert list(found.prior_corners) == ["slope"]
+    assert found.sites["tau"].is_positive
+    assert not found.sites["v"].is_positive
+    assert found.coefficients("mean") == (found.sites["mean.bias"], found.sites["mean.weight"])
+    torch.testing.assert_close(found.sites["v"].initial, number([1.0, 2.0]))
+
+
+def test_normal_priors_that_depend_on_other_sites_or_count_in_part_are_no_quadratic():
+    def model(x, y=None, scale=1.0):
+        tau = pyro.sample("tau", dist.HalfNormal(number(1.0)))
+        pyro.sample("u", dist.Normal(number([0.0, 0.0]), tau).to_event(1))
+        with pyro.poutine.scale(scale=scale):
+            pyro.sample("v", dist.Normal(number([1.0, 2.0]), 3.0).to_event(1))
+        return pyro.sample("y", dist.Normal(linear("mean", x), tau), obs=y)
+
+    for scale, expected in ((1.0, {"v"}), (2.0, set())):
+        objective = Objective(flat(partial(model, scale=scale), "mean.weight", "mean.bias"), prepare(X, Y))
+        assert normal_priors(objective).sites == expected
 
 
 def test_two_scales_of_one_initial_value_are_told_apart():

@@ -17,7 +17,7 @@ from neglog.handlers import Model
 from neglog.kinks import corner
 from neglog.likelihood.sites import Site, places_of
 from neglog.likelihood.structure import Response
-from neglog.objective.blocks import block_places, free_parts, linear_blocks
+from neglog.objective.blocks import block_places, linear_blocks
 from neglog.objective.objective import Objective
 from neglog.offset import OFFSET_KEYWORD
 from neglog.predictors import RESPONSE
@@ -54,7 +54,7 @@ class Layout:
 
     def parts(self, call: Affine) -> tuple[Site | None, Site | None]:
         """The sites of a predictor's bias and weight, where they are free."""
-        return free_parts(self.objective, call)
+        return self.objective.structure.coefficients(call.name)
 
     def places(self, call: Affine) -> Tensor:
         """Where a predictor's free coefficients stand in theta, the bias first."""

@@ -51,6 +51,7 @@ class Family:
         information: the Fisher information: a function of the distribution and of its parameters `(N,)`.
         crps: the function of scoringrules that has the CRPS of y and the parameters in closed form.
         location, scale: the attributes that are a location and a scale.
+        scales: the scales of its components, where it has several: a function of a distribution.
         standard: the loss of a standardised residual, where location and scale are all parameters.
         corner: the corner of its log-density: a function of a distribution; None where one has none.
         events: the codes whose probabilities a score compares with what came: a function of a distribution.
@@ -73,6 +74,7 @@ class Family:
     crps: str | None = None
     location: str | tuple[str, ...] = ("location", "loc")
     scale: str | tuple[str, ...] = "scale"
+    scales: Callable[[Any], Tensor] | None = None
     standard: Standard | None = None
     corner: Callable[[Any], Corner | None] | None = None
     events: Callable[[Any], Iterable[int]] | None = None
@@ -210,6 +212,18 @@ def location_of(fn: Any) -> Tensor | None:
 def scale_of(fn: Any) -> Tensor | None:
     """The scale of a distribution, where it has a parameter of that meaning."""
     return _first(fn, family_of(fn).scale)
+
+
+def scales_of(fn: Any) -> Tensor | None:
+    """The scales of the components of a mixture or of a vector, `(..., K)`; None of a single number.
+
+    Those of a vector are its conditional standard deviations, each given the components before it.
+    """
+    found = family_of(fn).scales
+    if found is not None:
+        return found(_unexpanded(fn))
+    factor = getattr(fn, "scale_tril", None)  # of a law of Pyro or torch without a record
+    return None if factor is None else factor.diagonal(dim1=-2, dim2=-1)
 
 
 def _first(fn: Any, names: str | tuple[str, ...]) -> Tensor | None:

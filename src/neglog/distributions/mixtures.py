@@ -141,4 +141,12 @@ class NormalMixture(Compound):
         return value - (reached - reached.detach()) / height
 
 
-register(Family(NormalMixture, ("means", "sigmas", "probs"), crps="crps_mixnorm", is_mixture=True))
+register(
+    Family(
+        NormalMixture,
+        ("means", "sigmas", "probs"),
+        crps="crps_mixnorm",
+        scales=lambda d: d.sigmas,
+        is_mixture=True,
+    )
+)

@@ -11,6 +11,8 @@ from pyro.distributions.constraints import ordered_vector
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.distributions.family import scales_of
+from neglog.distributions.observed import latent
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.flat_directions import DISTANCES, MAX_FALL, MIN_RISE, level, ran_along, rises
 from neglog.likelihood.sites import Site, prior_advice
@@ -43,7 +45,7 @@ def check_covariance(coordinates: Coordinates) -> None:
     """
     objective = coordinates.objective
     y = objective.data.y
-    if y.dim() != 2 or not hasattr(objective.response(objective.initial), "covariance_matrix"):
+    if y.dim() != 2 or not _has_covariance(objective):
         return
     found = (block.basis for block in coordinates.blocks if block.output is not None)
     basis = next(found, None)
@@ -51,6 +53,11 @@ def check_covariance(coordinates: Coordinates) -> None:
     reason = _singular_covariance(y, columns, objective.data.responses)
     if reason:
         _refuse_singular(objective, reason)
+
+
+def _has_covariance(objective: Objective) -> bool:
+    """Whether the components of the response have a full covariance."""
+    return scales_of(latent(objective.response(objective.initial))) is not None
 
 
 def _refuse_singular(objective: Objective, reason: str) -> None:
@@ -172,7 +179,7 @@ def _has_flat_intercepts(objective: Objective, call: Affine) -> bool:
 def _cuts(objective: Objective, empty: list[int]) -> list[str]:
     """The limits of the cutpoints beside classes without rows; none if the cutpoints have priors."""
     for site in objective.sites.values():
-        if site.masked and site.fn.support is ordered_vector:
+        if site.masked and site.support is ordered_vector:
             last = site.size
             ends = {0: f"`{site.name}[0]` → -∞", last: f"`{site.name}[{last - 1}]` → +∞"}
             return [ends.get(k, f"the distance of `{site.name}[{k}]` from the one below → 0") for k in empty]
@@ -425,9 +432,7 @@ def _coefficients(objective: Objective, call: Affine, name: str, moves: Tensor) 
 
 def _constants(site: Site) -> tuple[list[str], list[Ends]]:
     """The labels of the unconstrained values of a site, and the limits at both ends of each."""
-    support = site.fn.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
+    support = site.support
     names = [f"`{site.name}[{i}]`" for i in range(site.size)] if site.size > 1 else [f"`{site.name}`"]
     if support is ordered_vector:  # all but the first are logs of the distance to the one before
         steps = [f"the distance of {name} from the one below" for name in names[1:]]

@@ -326,7 +326,7 @@ def _finished(
 @torch.no_grad()
 def _priors(problem: Penalised, thetas: Tensor) -> Tensor:
     """The log of the smooth priors, which the smooth part of the loss has in it, `(L,)` or one for all."""
-    objective, cornered = problem.coordinates.objective, problem.coordinates.objective.structure.kinked_sites
+    objective, cornered = problem.coordinates.objective, problem.coordinates.objective.structure.prior_corners
     if problem.curve is not None:
         return thetas.new_zeros(1)
     if {name for name, site in objective.sites.items() if site.masked} | set(cornered) == set(

@@ -12,7 +12,6 @@ from neglog.beginnings import Beginning, few, shared
 from neglog.data import Data
 from neglog.errors import ModelError
 from neglog.isolation import user_code
-from neglog.layers import layers
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 
@@ -24,8 +23,7 @@ def further_initial_points(coordinates: Coordinates, theta: Tensor) -> Tensor:
     here, such as those conditioned, and those outside a support are left as they are at `theta`.
     """
     objective = coordinates.objective
-    declared = (layer.beginnings for layer in layers(objective.model) if hasattr(layer, "beginnings"))
-    beginnings = next(declared, ())
+    beginnings = objective.structure.initial_points
     if not beginnings or objective.data.y.dim() != 1:
         return theta.new_zeros((0, len(theta)))
     points = (coordinates.z(_at(objective, theta, each)) for each in _values(objective, beginnings))

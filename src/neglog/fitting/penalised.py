@@ -10,7 +10,6 @@ from torch import Tensor
 
 from neglog.fitting.quadratic_loss import parabola
 from neglog.handlers import flat
-from neglog.kinks import corner
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
@@ -28,7 +27,7 @@ class Penalised:
     def __init__(self, coordinates: Coordinates) -> None:
         self.coordinates, objective = coordinates, coordinates.objective
         self.size, self.rows = coordinates.size, coordinates.rows
-        names = objective.structure.kinked_sites
+        names = objective.structure.prior_corners
         masked = objective.changed(lambda model: flat(model, *names)) if names else objective
         smooth = Coordinates(masked, coordinates.blocks, coordinates.cut)
         self.curve = parabola(smooth)
@@ -63,22 +62,22 @@ class Penalised:
 def is_penalised(coordinates: Coordinates) -> bool:
     """Whether all corners of a loss are those of fixed Laplace and `ElasticNet` priors of real sites."""
     objective = coordinates.objective
-    names = objective.structure.kinked_sites
+    names = objective.structure.prior_corners
     if not names or not coordinates.cut or objective.structure.corner is not None:
         return False
-    if not all(objective.sites[name].is_real for name in names):
-        return False
-    leaf = objective.initial.clone().requires_grad_()
-    run = objective.sample.at(leaf)
-    return all(_is_fixed(run.sites[name]["fn"]) for name in names)
+    return all(
+        objective.sites[name].is_real
+        and not (at.is_bounded or at.sharper is None)
+        and objective.structure.is_fixed(name)
+        for name, at in names.items()
+    )
 
 
 def at_corners(objective: Objective, theta: Tensor) -> Tensor:
     """Which parameters are exactly where their priors have corners, in the shape of `theta` `(..., K)`."""
     held = torch.zeros(theta.shape, dtype=torch.bool)
-    for name in objective.structure.kinked_sites:
-        site, at = objective.sites[name], corner(objective.sites[name].fn)
-        assert at is not None
+    for name, at in objective.structure.prior_corners.items():
+        site = objective.sites[name]
         if site.is_real:
             location = at.loc.expand(site.shape).reshape(-1).to(theta)
             held[..., site.place] = theta[..., site.place] == location
@@ -88,24 +87,13 @@ def at_corners(objective: Objective, theta: Tensor) -> Tensor:
 def landed(objective: Objective, theta: Tensor) -> Tensor:
     """`theta` `(..., K)` with the coefficients that a lasso prior holds at its corner exactly there."""
     theta = theta.clone()
-    for name in objective.structure.kinked_sites:
+    for name, at in objective.structure.prior_corners.items():
         site = objective.sites[name]
-        at = corner(site.fn)
-        assert at is not None
         value, loc = theta[..., site.place], at.loc.expand(site.shape).reshape(-1).to(theta)
         near = 1e-12 * at.scale.expand(site.shape).reshape(-1) + 1e-15 * loc.abs()
         close = (value - loc).abs() <= near
         theta[..., site.place] = torch.where(close, loc, value)
     return theta
-
-
-def _is_fixed(fn: object) -> bool:
-    """Whether a prior with a corner is one whose parameters do not depend on other parameters."""
-    found = corner(fn)
-    if found is None or found.is_bounded or found.sharper is None:
-        return False
-    parameters = (getattr(found.base, name) for name in found.base.arg_constraints)
-    return not any(parameter.requires_grad for parameter in parameters)
 
 
 def aligned(coordinates: Coordinates) -> Coordinates:
@@ -115,7 +103,7 @@ def aligned(coordinates: Coordinates) -> Coordinates:
     the intercept, unless that has a corner itself.
     """
     objective = coordinates.objective
-    sites = [objective.sites[name] for name in objective.structure.kinked_sites]
+    sites = [objective.sites[name] for name in objective.structure.prior_corners]
     cornered = torch.zeros(coordinates.size, dtype=torch.bool)
     for site in sites:
         cornered[site.place] = True
@@ -150,10 +138,8 @@ def _penalty(coordinates: Coordinates) -> Penalty:
         unit[block.places] = block.triangle.diagonal()
     location, l1, l2 = torch.zeros_like(unit), torch.zeros_like(unit), torch.zeros_like(unit)
     constant = 0.0
-    for name in objective.structure.kinked_sites:
+    for name, at in objective.structure.prior_corners.items():
         site = objective.sites[name]
-        at = corner(site.fn)
-        assert at is not None
         assert at.l2 is not None
         for whole, part in ((location, at.loc), (l1, at.steepness / at.scale), (l2, at.l2)):
             whole[site.place] = part.expand(site.shape).reshape(-1).to(whole)

@@ -40,7 +40,7 @@ def _cuts_and_weights(objective: Objective) -> tuple[str, str] | None:
     sites = objective.sites.values()
     if not (objective.structure.law.classes == "cutpoints" and objective.layout.is_flat and len(sites) == 2):
         return None
-    cuts = [site.name for site in sites if site.fn.support is ordered_vector]
+    cuts = [site.name for site in sites if site.support is ordered_vector]
     of_predictors = {f"{call.name}.weight" for call in objective.calls}
     weights = [site.name for site in sites if site.name in of_predictors]
     return (cuts[0], weights[0]) if len(cuts) == len(weights) == 1 else None

@@ -231,7 +231,7 @@ def _held(objective: Objective) -> set[str]:
 
 def _softened(objective: Objective, softness: float) -> Objective:
     """The objective with smoothed corners of Laplace densities; the objective itself if it has none."""
-    if objective.structure.corner is None and not objective.structure.kinked_sites:
+    if objective.structure.corner is None and not objective.structure.prior_corners:
         return objective
     return objective.changed(lambda model: smoothed(model, softness))
 

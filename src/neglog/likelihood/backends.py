@@ -9,7 +9,6 @@ from functools import cached_property
 from torch import Tensor
 
 from neglog.handlers import Model
-from neglog.layers import layers
 from neglog.likelihood.cuts import Cut
 from neglog.likelihood.formulas import FormulaRows, formula_of
 from neglog.likelihood.graph import GraphRows, graph_of, is_kept
@@ -82,11 +81,10 @@ class Backends:
     @property
     def _may_be_short(self) -> bool:
         """Whether a fit may end before the trace of its loss repays."""
-        many_optima = any(hasattr(layer, "beginnings") for layer in layers(self.model))
         return (
             self.structure.is_cut
             and self.rows.data.rows <= MAX_TRIAL_ROWS
-            and not many_optima
+            and not self.structure.initial_points
             and self.structure.seen.is_longer(MAX_SHORT_LOSS)
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import cached_property
 from typing import Any
 
@@ -12,15 +13,42 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import Transform
 
+from neglog.distributions.corners import Corner
+from neglog.distributions.family import elementwise, family_of
 from neglog.errors import ModelError
 from neglog.handlers import is_parameter, is_real
+from neglog.kinks import corner
 from neglog.predictors import RESPONSE
+from neglog.site_priors import base_support
 from neglog.tracing import Run
+
+
+class Prior(Enum):
+    """The kind of a prior: `FLAT` under `flat`, `NORMAL`, `KINKED` as a Laplace law is, or another."""
+
+    FLAT = "flat"
+    NORMAL = "normal"
+    KINKED = "kinked"
+    OTHER = "other"
 
 
 @dataclass(frozen=True)
 class Site:
-    """A latent site: the positions of its unconstrained values in theta, and the transform to its support."""
+    """A latent site: the positions of its values in the vector, its support, its prior and its initial value.
+
+    Attributes:
+        name: its name.
+        shape: that of its value.
+        unconstrained: the shape of its unconstrained value.
+        transform: from the unconstrained value to the value.
+        offset: the first of its coordinates in the vector.
+        masked: whether its prior is masked, as by `flat`.
+        scaled: whether its prior counts in part, by a mask of entries or a factor.
+        started: whether it has an initial value of its own (`infer={"start": value}`).
+        begun: whether its initial value is a function of the data (`infer={"begin": function}`).
+        initial: its initial value.
+        fn: its prior.
+    """
 
     name: str
     shape: torch.Size
@@ -28,8 +56,10 @@ class Site:
     transform: Transform
     offset: int
     masked: bool
+    scaled: bool
     started: bool
     begun: bool
+    initial: Tensor = field(repr=False, compare=False)
     fn: Any = field(repr=False)
 
     @property
@@ -48,9 +78,33 @@ class Site:
         return is_real(self.fn.support)
 
     @property
+    def support(self) -> constraints.Constraint:
+        """The support of one number, or of numbers bound to each other."""
+        return base_support(self.fn.support)
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether its numbers are those above 0, each by itself."""
+        return getattr(self.support, "lower_bound", None) == 0
+
+    @cached_property
+    def corner(self) -> Corner | None:
+        """The corner of the density of its prior; None if it is smooth."""
+        return corner(self.fn)
+
+    @property
+    def prior(self) -> Prior:
+        """The kind of its prior."""
+        if self.masked:
+            return Prior.FLAT
+        if family_of(elementwise(self.fn)).is_square:
+            return Prior.NORMAL
+        return Prior.OTHER if self.corner is None else Prior.KINKED
+
+    @property
     def is_correlation(self) -> bool:
         """Whether the site is the Cholesky factor of a correlation matrix."""
-        return self.fn.support is constraints.corr_cholesky
+        return self.support is constraints.corr_cholesky
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +123,11 @@ class Layout:
     def size(self) -> int:
         """The number K of unconstrained coordinates."""
         return sum(site.size for site in self.sites.values())
+
+    @property
+    def initial(self) -> Tensor:
+        """The vector of the initial values of the sites."""
+        return self.theta({name: site.initial for name, site in self.sites.items()})
 
     @cached_property
     def is_flat(self) -> bool:
@@ -109,11 +168,27 @@ def lay_out(first: Run) -> dict[str, Site]:
         if not is_parameter(msg):
             raise ModelError(f"the latent site {name!r} is inside the plate of rows; only 'y' may be there.")
         transform = biject_to(msg["fn"].support)
-        unconstrained = transform.inv(msg["value"]).shape
-        flags = msg["mask"] is False, "start" in msg["infer"], "begin" in msg["infer"]
-        sites[name] = Site(name, msg["value"].shape, unconstrained, transform, offset, *flags, msg["fn"])
+        value = msg["value"]
+        sites[name] = Site(
+            name=name,
+            shape=value.shape,
+            unconstrained=transform.inv(value).shape,
+            transform=transform,
+            offset=offset,
+            masked=msg["mask"] is False,
+            scaled=msg["mask"] is not None or not _is_one(msg["scale"]),
+            started="start" in msg["infer"],
+            begun="begin" in msg["infer"],
+            initial=value,
+            fn=msg["fn"],
+        )
         offset += sites[name].size
     return sites
+
+
+def _is_one(scale: float | Tensor) -> bool:
+    """Whether the factor of a log-density is 1 in all its entries."""
+    return bool((scale == 1).all()) if isinstance(scale, Tensor) else scale == 1
 
 
 def prior_advice(layout: Layout) -> str:

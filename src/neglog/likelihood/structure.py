@@ -12,9 +12,13 @@ import torch
 from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
 
+from neglog.beginnings import Beginning
+from neglog.distributions.corners import Corner
 from neglog.distributions.family import Family, family_of, location_of, scale_of
 from neglog.distributions.observed import latent, unwrapped
+from neglog.handlers import Model
 from neglog.kinks import corner
+from neglog.layers import layers
 from neglog.likelihood.cuts import Look
 from neglog.likelihood.sites import Site
 from neglog.predictors import RESPONSE
@@ -68,20 +72,24 @@ class ModelStructure:
     The second is made when it is needed first.
 
     Args:
-        first: the run at the initial values.
+        model: the model.
+        first: the run at its initial values.
         sites: the latent sites.
         look: makes the run that is cut at the predictors.
 
     Attributes:
         sites: the latent sites.
         calls: the linear predictors.
+        initial_points: functions of further initial points, which a model with several optima declares.
         law: the record of the family of the response.
         corner: the corner of its density; None if that has derivatives everywhere.
         may_collapse: whether its density can be as high as one likes, onto single rows.
     """
 
-    def __init__(self, first: Run, sites: Mapping[str, Site], look: Callable[[], Look]) -> None:
+    def __init__(self, model: Model, first: Run, sites: Mapping[str, Site], look: Callable[[], Look]) -> None:
         fn = first.sites[RESPONSE]["fn"]
+        declared = (layer.beginnings for layer in layers(model) if hasattr(layer, "beginnings"))
+        self.initial_points: tuple[Beginning, ...] = next(declared, ())
         self.sites, self.calls, self._look = sites, tuple(first.affines), look
         self.law, self.corner, self.may_collapse = family_of(fn), corner(fn), may_collapse(fn)
 
@@ -111,11 +119,20 @@ class ModelStructure:
         return _response(self.seen)
 
     @property
-    def kinked_sites(self) -> tuple[str, ...]:
-        """The latent sites whose own density has a corner and counts."""
-        return tuple(
-            name for name, site in self.sites.items() if not site.masked and corner(site.fn) is not None
-        )
+    def prior_corners(self) -> Mapping[str, Corner]:
+        """Latent site -> the corner of the density of its prior, of those that have one and count."""
+        found = {name: site.corner for name, site in self.sites.items() if not site.masked}
+        return {name: each for name, each in found.items() if each is not None}
+
+    def coefficients(self, predictor: str) -> tuple[Site | None, Site | None]:
+        """The sites of the bias and the weights of a predictor, where they are free and unconstrained."""
+        found = (self.sites.get(f"{predictor}.{part}") for part in ("bias", "weight"))
+        bias, weight = (site if site is not None and site.is_real else None for site in found)
+        return bias, weight
+
+    def is_fixed(self, site: str) -> bool:
+        """Whether the parameters of the prior of a latent site depend on no other site."""
+        return site not in self.seen.prior_parents
 
     @cached_property
     def is_flat(self) -> bool:

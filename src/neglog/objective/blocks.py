@@ -126,13 +126,6 @@ def linear_blocks(objective: Objective, theta: Tensor) -> tuple[tuple[Block, ...
     ), True
 
 
-def free_parts(objective: Objective, call: Affine) -> tuple[Site | None, Site | None]:
-    """The sites of a predictor's bias and weight, where they are free and unconstrained."""
-    found = (objective.sites.get(f"{call.name}.{part}") for part in ("bias", "weight"))
-    bias, weight = (site if site is not None and site.is_real else None for site in found)
-    return bias, weight
-
-
 def _noise(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> dict[str, Tensor]:
     """The unit of each predictor, see `noise_unit`.
 
@@ -204,7 +197,7 @@ def _diagonal(objective: Objective, call: Affine, noise: Tensor, theta: Tensor) 
     noise only."""
     blocks = []
     for output, unit in zip(_outputs(call), noise.reshape(-1).tolist(), strict=True):
-        places = block_places(*free_parts(objective, call), output)
+        places = block_places(*objective.structure.coefficients(call.name), output)
         triangle = torch.eye(len(places), dtype=theta.dtype) / unit
         blocks.append(Block(call.name, output, places, triangle, None, 0.0))
     return tuple(blocks)
@@ -217,7 +210,7 @@ def _orthonormal(
 
     `known` are decompositions of designs under flat priors, shared by predictors with the same design.
     """
-    bias, weight = free_parts(objective, call)
+    bias, weight = objective.structure.coefficients(call.name)
     columns, one = call.design if weight is not None else call.design[:, :0], bias is not None
     masked = _masked(columns.shape[1] + one, bias, weight)
     parts = _multiplied(objective)

@@ -208,7 +208,7 @@ class Coordinates:
     @property
     def kinked(self) -> bool:
         """Whether the loss has corners at all."""
-        return self.kinked_predictor is not None or bool(self.objective.structure.kinked_sites)
+        return self.kinked_predictor is not None or bool(self.objective.structure.prior_corners)
 
     @property
     def polyhedral(self) -> bool:

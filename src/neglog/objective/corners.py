@@ -55,7 +55,7 @@ class Cornered(Coordinates):
     def _kinks(self) -> dict[str, Tensor]:
         """Which entries of the sites with corners have one, the observation first."""
         sites = self.objective.at(self.objective.initial).sites
-        names = ([RESPONSE] if self.kinked_predictor else []) + list(self.objective.structure.kinked_sites)
+        names = ([RESPONSE] if self.kinked_predictor else []) + list(self.objective.structure.prior_corners)
         return {name: cornered(sites[name]["fn"], sites[name]["value"]) for name in names}
 
     def _corners(self, z: Tensor) -> dict[str, tuple[Tensor, Corner]]:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.distributions.family import family_of, scales_of
+from neglog.distributions.observed import latent
 from neglog.likelihood.sites import Site, prior_advice
 from neglog.objective.objective import Objective
 from neglog.objective.spread import log_spread_of
 from neglog.predictors import RESPONSE
-from neglog.site_priors import base_support
 from neglog.tracing import Affine
 
 MAX_LOG_FALL = 13.0
@@ -57,8 +58,8 @@ def _is_followed(objective: Objective) -> bool:
 
 def fits_every_row(objective: Objective, call: Affine) -> bool:
     """Whether a predictor takes any values in all rows, and the mean with it any values of `y`."""
-    weight, bias = (objective.sites.get(f"{call.name}.{part}") for part in ("weight", "bias"))
-    if weight is None or not weight.is_real or not (bias is None or bias.is_real):
+    bias, weight = objective.structure.coefficients(call.name)
+    if weight is None or (bias is None and f"{call.name}.bias" in objective.sites):
         return False
     columns = call.design.detach()
     if bias is not None:
@@ -89,7 +90,8 @@ def _reaches(objective: Objective, call: Affine) -> bool:
 
 def _mean(response: Any) -> Tensor:
     """The mean of a response, or those of the components of a mixture."""
-    found: Tensor = response.means if hasattr(response, "means") else response.mean
+    response = latent(response)
+    found: Tensor = response.means if family_of(response).is_mixture else response.mean
     return found
 
 
@@ -209,10 +211,9 @@ class Spread:
     def _log_spread(self, theta: Tensor) -> Tensor:
         """The mean logarithm of the scales of a response, of its components and of given components."""
         response = self._response(theta)
-        if hasattr(response, "scale_tril"):
-            return response.scale_tril.diagonal(dim1=-2, dim2=-1).log().mean()
-        if hasattr(response, "sigmas"):
-            return response.sigmas.log().mean()
+        scales = scales_of(latent(response))
+        if scales is not None:
+            return scales.log().mean()
         if self.location.name == self.objective.structure.response.location:
             return log_spread_of(response)
         return response.stddev.log().mean()
@@ -247,27 +248,25 @@ class Spread:
     def _advised(self, name: str) -> str:
         """The prior to advise for a site; empty where its own does."""
         site = self.objective.sites[name]
-        support = base_support(site.fn.support)
-        if self.objective.structure.law.is_mixture and support is constraints.simplex:
+        if self.objective.structure.law.is_mixture and site.support is constraints.simplex:
             return f"dist.Dirichlet(2 * torch.ones({site.size + 1}))"
         if name not in self.sites:
             return ""
-        if support is constraints.corr_cholesky:
+        if site.is_correlation:
             # The density of N rows rises as the N-th power of the last diagonal element that goes to 0.
             return f"dist.LKJCholesky({site.shape[-1]}, torch.tensor({float(self.objective.rows)}))"
         if site.is_real:
             return f"dist.Normal(0.0, {self._normal_scale})"
-        if getattr(support, "lower_bound", None) == 0:
+        if site.is_positive:
             return INVERSE_GAMMA if bool((self.sites[name] > 0).all()) else "dist.Exponential(0.1)"
         return ""
 
 
 def _known(site: Site) -> str:
     """The code of a value to hold a site at."""
-    support = base_support(site.fn.support)
-    if support is constraints.corr_cholesky:
+    if site.is_correlation:
         return f"torch.eye({site.shape[-1]})"
-    if getattr(support, "lower_bound", None) == 0:
+    if site.is_positive:
         return f"torch.ones({tuple(site.shape)})" if site.shape else "torch.tensor(1.0)"
     return ""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from neglog.distributions.family import elementwise, family_of, location_of, scale_of
+from neglog.distributions.family import elementwise, location_of, scale_of
+from neglog.likelihood.sites import Prior, Site
+from neglog.likelihood.structure import ModelStructure
 from neglog.objective.objective import Objective
 
 
@@ -26,17 +27,13 @@ class Normals:
     constant: float
 
 
-@torch.enable_grad()
 def normal_priors(objective: Objective) -> Normals:
     """The Normal priors of an objective whose parameters do not depend on others."""
     found = set()
     precision, slope = torch.zeros_like(objective.initial), torch.zeros_like(objective.initial)
-    ran, constant = objective.sample.at(objective.initial.clone().requires_grad_()), 0.0
+    constant = 0.0
     for name, site in objective.sites.items():
-        msg = ran.sites[name]
-        fn = elementwise(msg["fn"])
-        whole = msg["mask"] is None and bool((torch.as_tensor(msg["scale"]) == 1).all())
-        parts = _fixed_parts(fn) if whole else None
+        parts = _fixed_parts(objective.structure, site)
         if parts is None:
             continue
         found.add(name)
@@ -46,9 +43,12 @@ def normal_priors(objective: Objective) -> Normals:
     return Normals(frozenset(found), precision, slope, constant)
 
 
-def _fixed_parts(fn: Any) -> tuple[Tensor, Tensor] | None:
-    """The mean and the standard deviation of a Normal law; None of another, or if parameters change them."""
-    loc, scale = location_of(fn), scale_of(fn)
-    if not family_of(fn).is_square or loc is None or scale is None:
+def _fixed_parts(structure: ModelStructure, site: Site) -> tuple[Tensor, Tensor] | None:
+    """The mean and the standard deviation of a Normal prior; None of another, or if they are not fixed."""
+    if site.prior is not Prior.NORMAL or site.scaled or not structure.is_fixed(site.name):
         return None
-    return None if loc.requires_grad or scale.requires_grad else (loc, scale)
+    fn = elementwise(site.fn)
+    loc, scale = location_of(fn), scale_of(fn)
+    if loc is None or scale is None or loc.requires_grad or scale.requires_grad:
+        return None
+    return loc, scale

@@ -71,12 +71,11 @@ class Objective:
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
         self.layout = Layout(lay_out(first), data.y.dtype)
         self.sites, self.size = self.layout.sites, self.layout.size
-        self.structure = ModelStructure(first, self.sites, self._look)
+        self.structure = ModelStructure(self.model, first, self.sites, self._look)
         self.calls = self.structure.calls
         if not self.sites:
             raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")
-        own = self.layout.theta({name: first.sites[name]["value"] for name in self.sites})
-        self.initial = own
+        self.initial = own = self.layout.initial
         places = places_of_units(self.structure, start or ())
         self.initial = initial_in_units(own, data, places, partial(sample_loss, self))
         if len(self.parts) == 1:  # of very many rows a solver will tell

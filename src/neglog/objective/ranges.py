@@ -27,10 +27,7 @@ def range_of(site: Site) -> tuple[Tensor, Tensor]:
         ends = site.transform(-far), site.transform(far)
         return torch.minimum(*ends), torch.maximum(*ends)
     low, high = torch.full(site.shape, -torch.inf, dtype=torch.float64), torch.full(site.shape, torch.inf)
-    support = site.fn.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    kind = type(support)
+    kind = type(site.support)
     if kind in BETWEEN:
         low, high = (torch.full(site.shape, end, dtype=torch.float64) for end in BETWEEN[kind])
     if kind in POSITIVE_DIAGONAL:

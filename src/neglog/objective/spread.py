@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neglog.data import Data
-from neglog.distributions.family import family_of
+from neglog.distributions.family import family_of, scale_of, scales_of
 from neglog.distributions.observed import latent
 from neglog.distributions.parameters import in_dtype
 from neglog.distributions.shapes import broadcast_shapes
@@ -193,7 +193,7 @@ def _followed_rows(response: Any, y: Tensor, exact: Tensor) -> Tensor:
 def log_spread_of(response: Any) -> Tensor:
     """The mean logarithm of the scale of a response, or of its standard deviation where it has none."""
     response = latent(response)
-    scale = getattr(response, "scale", None)
+    scale = scale_of(response)
     if not (isinstance(scale, Tensor) and scale.requires_grad):
         try:
             scale = response.stddev
@@ -262,10 +262,9 @@ def followed(response: Any, data: Data, design: Tensor) -> str | None:
     The scale of a component is its conditional standard deviation given the components before it. If the
     covariance has predictors, that of an exactly fitted row goes to 0 unless a prior outweighs it.
     """
-    factor = getattr(response, "scale_tril", None)
-    if factor is None or factor.dim() != 3 or len(factor) != data.rows:
+    spread = scales_of(response)
+    if spread is None or spread.dim() != 2 or len(spread) != data.rows:
         return None
-    spread = factor.diagonal(dim1=-2, dim2=-1)
     share = spread / spread.amax(dim=0)
     if not bool((share <= FOLLOWED).any()):
         return None

@@ -74,7 +74,7 @@ def _flat_directions(fit: Fit) -> str:
     coordinates, objective = fit.coordinates, fit.objective
     assert coordinates is not None
     assert objective is not None
-    if coordinates.kinked or objective.structure.kinked_sites or objective.size > MAX_NEWTON_PARAMETERS:
+    if coordinates.kinked or objective.structure.prior_corners or objective.size > MAX_NEWTON_PARAMETERS:
         return ""
     z = coordinates.z(objective.layout.theta(fit.params))
     try:
@@ -96,7 +96,7 @@ def data_and_objective(fit: Fit) -> tuple[Data, Objective]:
 
 
 def _check_smooth(objective: Objective) -> None:
-    if objective.structure.kinked_sites:
+    if objective.structure.prior_corners:
         raise ModelError(
             "a prior with corners (lasso) has no curvature where it matters, so no standard errors."
         )

@@ -20,7 +20,6 @@ from neglog.likelihood.sites import Site
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.objective.ranges import alone, inside
-from neglog.site_priors import base_support
 from neglog.uncertainty.covariances import CovType, covariance
 from neglog.uncertainty.information import around, information, inverse_root, optimum
 from neglog.uncertainty.profiles import Profile
@@ -197,7 +196,7 @@ def _ends(
 
 def _border_of(site: Site, value: float) -> float:
     """The end of the support that a value reaches but for rounding; else the value."""
-    support = base_support(site.fn.support)
+    support = site.support
     for name in ("lower_bound", "upper_bound"):
         end = float(getattr(support, name, math.inf))
         rounding = torch.finfo(torch.float64).tiny + torch.finfo(torch.float64).eps * abs(end)
