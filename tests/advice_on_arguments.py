@@ -23,6 +23,7 @@ N = 20
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(N, 2)), RNG.normal(size=N)
 FRAME = pd.DataFrame(X, columns=["a", "b"]).assign(y=Y)
+RISING = mle(models.poisson, np.arange(N)[:, None] / N, np.arange(N) // 3 * 1.0)
 ONE = torch.ones((), dtype=torch.float64)
 OTHERS = pd.Series(Y, index=range(N, 2 * N))
 TURNED = pd.Series(Y, index=range(N)[::-1])
@@ -194,6 +195,13 @@ ROWS: dict[str, Row] = {
         "pandas.DataFrame(table)",
         provoke=lambda _: learn("y ~ a", {"y": Y, "a": X[:, 0]}),
         follow=lambda _: learn("y ~ a", pd.DataFrame({"y": Y, "a": X[:, 0]})),
+    ),
+    "a count beyond float64": row(
+        ModelError,
+        "infinite rate",
+        "Leave out the rows",
+        provoke=lambda _: neglog.interval(RISING, 1e9 * np.eye(1), kind="outcome", draws=100),
+        follow=lambda _: neglog.interval(RISING, np.eye(1), kind="outcome", draws=100),
     ),
     "a column of zeros": row(
         SingularDesignError,

@@ -578,3 +578,26 @@ def test_progress_bars_leave_no_thread():
     for solver in (Adam(steps=2), SVI(steps=2)):
         bars(lambda solver=solver: neglog.mle(models.gaussian, X, Y, solver=solver, progress=True))
     assert not set(threading.enumerate()) - before
+
+
+def test_a_compiled_caller_compiles_no_fit():
+    """`torch.compile` translated the whole of a fit for five minutes."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    def doubled(x):
+        return torch.mul(neglog.mle(models.gaussian, x, Y).params["mean.bias"], 2)
+
+    try:
+        fit = torch.compile(neglog.mle, backend=backend)(models.gaussian, X, Y)
+        assert not graphs
+        within = torch.compile(doubled, backend=backend)(X)
+    finally:
+        torch._dynamo.reset()
+    targets = {node.target for graph in graphs for node in graph.graph.nodes if node.op == "call_function"}
+    assert targets <= {torch.mul}
+    assert fit.params["mean.bias"] == FIT.params["mean.bias"]
+    assert within == 2 * FIT.params["mean.bias"]

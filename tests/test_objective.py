@@ -1,5 +1,6 @@
 """The waist: one vector, its loss, and derivatives that are checked as numbers."""
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 
 from neglog import flat, models, on_features, with_priors
 from neglog.data import prepare
-from neglog.errors import ModelError
+from neglog.errors import DataError, ModelError
 from neglog.fitting.start import starting_point
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import Objective
@@ -187,6 +188,20 @@ def test_models_admit_what_they_draw(name):
     assert not admits(TABLE[name].model, torch.zeros(3, 7))
     if TABLE[name].row_keyword != "trials":
         assert admits(TABLE[name].model, TABLE[name].sample()[1])
+
+
+@pytest.mark.parametrize("order", ["reversed", "of another machine", "of more digits"])
+def test_a_model_admits_arrays_that_torch_does_not_take(order):
+    y = np.array([-1.0, 2.5])
+    stored = {"reversed": y[::-1], "of another machine": y.astype(">f8"), "of more digits": y.astype("g")}
+    assert admits(models.gaussian, stored[order])
+    assert not admits(models.gamma, stored[order])
+
+
+@pytest.mark.parametrize("wrong", [None, "text", {1.0}, [[1.0], [2.0, 3.0]], np.ma.array([1.0], mask=[True])])
+def test_what_is_no_array_is_refused_and_not_admitted(wrong):
+    with pytest.raises(DataError, match="`y`"):
+        admits(models.gaussian, wrong)
 
 
 def test_a_model_needs_an_observation():

@@ -28,6 +28,7 @@ from neglog import (
 from neglog.distributions import Normal, Poisson
 from neglog.distributions.averaged import Averaged, Listed, quantile_of
 from neglog.errors import ModelError
+from neglog.prediction.intervals import _unbounded_ends
 from neglog.prediction.predictions import parameter_draws
 from neglog.predictors import linear, rows
 from neglog.uncertainty.covariances import theta_covariance
@@ -430,3 +431,29 @@ def test_a_posterior_mode_has_the_curvature_of_its_posterior():
     assert (interval(fit, x)["std_error"] > 0).all()
     with pytest.raises(ModelError, match="has priors"):
         interval(fit, x, cov_type="sandwich")
+
+
+def test_a_mean_that_is_rounded_to_the_end_of_its_support_has_an_interval():
+    """Its distance from the end, by which the standard error was divided, is 0."""
+    x, y = TABLE["zero_inflated_poisson"].sample(60, 1)
+    fit = mle(models.zero_inflated_poisson, x, y)
+    ends = interval(fit, -1e4 * torch.sign(fit.params["log_rate.weight"])[None])
+    assert ends.to_numpy().tolist() == [[0.0, 0.0, 0.0, 0.0]]
+
+
+def test_a_mean_next_to_either_of_two_ends_has_an_interval_between_them():
+    mean, error = torch.tensor(
+        [[0.0, 1e-320, 0.5, 1.0, 1.0], [0.0, 0.0, 0.1, 0.0, 1e-9]], dtype=torch.float64
+    )
+    low, high = _unbounded_ends(mean, error, 1.96, dist.constraints.unit_interval)
+    assert bool(((low >= 0) & (low <= mean) & (mean <= high) & (high <= 1)).all())
+
+
+@pytest.mark.parametrize("name", ["poisson", "negative_binomial"])
+def test_a_count_beyond_float64_has_no_quantiles(name):
+    """The search for one went on for ever."""
+    x, y = TABLE[name].sample(60, 1)
+    fit = mle(TABLE[name].model, x, y)
+    far = 1e4 * torch.sign(next(iter(fit.params.values())))[None]
+    with pytest.raises(ModelError, match="beyond the range of float64"):
+        interval(fit, far, kind="outcome", draws=100)

@@ -17,6 +17,7 @@ import torch
 import neglog
 from neglog import flat, map_estimate, masked, mle, models, solvers, with_priors
 from neglog.errors import NeglogError
+from neglog.formula import learn
 
 ROWS = 80
 RNG = np.random.default_rng(0)
@@ -44,6 +45,13 @@ class Case:
     remedy: str
 
 
+def of_another_library(table):
+    """A table that is none of pandas, such as one of polars or pyarrow."""
+    kind = type(type(table).__name__, (), {"__module__": "polars.dataframe", "to_pandas": lambda _: table})
+    kind.__len__ = lambda _: len(table)
+    return kind()
+
+
 def of_x(given, remedy):
     return Case(lambda x: mle(models.gaussian, x, Y), "x", given, remedy)
 
@@ -55,6 +63,17 @@ def of_y(given, remedy, model=models.gaussian):
 CODE = {
     "a single column": of_x(X[:, 0], "x[:, None]"),
     "a list of numbers": of_x(X[:, 0].tolist(), "numpy.array(x)[:, None]"),
+    "a frame of another library": of_x(of_another_library(FRAME), "x.to_pandas()"),
+    "a series of another library": of_y(of_another_library(pd.Series(Y)), "y.to_pandas()"),
+    "groups of another library": Case(
+        lambda groups: neglog.covariance(mle(models.gaussian, X, Y), "cluster", groups=groups),
+        "groups",
+        of_another_library(pd.Series(np.arange(ROWS) // 8)),
+        "groups.to_pandas()",
+    ),
+    "a table of another library": Case(
+        lambda table: learn("a ~ b", table), "table", of_another_library(FRAME), "table.to_pandas()"
+    ),
     "a series as x": of_x(FRAME["a"], "x.to_frame()"),
     "integers": of_x(RNG.integers(9, size=(ROWS, 2)), "x.astype(float)"),
     "integers in a tensor": of_x(torch.tensor(RNG.integers(9, size=(ROWS, 2))), "x.double()"),

@@ -343,3 +343,35 @@ def test_columns_too_far_from_0_for_a_design_that_is_not_copied_are_refused_by_n
     x, y = clocks(1.0)
     with pytest.raises(SingularDesignError, match=r"columns \[0\].*so far from 0.*Subtract"):
         mle(models.student_t, x, y)
+
+
+@cache
+def between_bounds(name):
+    random = np.random.default_rng(3)
+    x = random.normal(size=(50, 1))
+    y = 2 + 0.4 * x[:, 0] + random.uniform(-1.9, 1.9, 50)
+    return x, y, mle(neglog.truncated(TABLE[name].model, lower=y.min() - 0.05, upper=y.max() + 1.3), x, y)
+
+
+@pytest.mark.parametrize(("name", "power"), [("huber", -7), ("huber", 3), ("logistic", -3), ("logistic", 7)])
+def test_the_unit_of_a_truncated_response_changes_no_verdict_and_no_estimate(name, power):
+    """Newton's method began at a scale of order one, from where it ran to a border."""
+    x, y, plain = between_bounds(name)
+    unit = 10.0**power
+    bounds = {"lower": unit * (y.min() - 0.05), "upper": unit * (y.max() + 1.3)}
+    fit = mle(neglog.truncated(TABLE[name].model, **bounds), x, unit * y)
+    assert plain.converged
+    assert fit.converged
+    assert fit.nll == pytest.approx(plain.nll + len(y) * math.log(unit), abs=1e-7)
+    for site, value in fit.params.items():
+        torch.testing.assert_close(value / unit, plain.params[site], rtol=CLOSE, atol=CLOSE)
+
+
+@pytest.mark.parametrize("power", [-12, 0, 12])
+def test_tails_lighter_than_normal_are_at_the_same_border_in_any_unit(power):
+    """Rounding in the direction of `df` alone, in units of 1e15, was named as coefficients that move."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(80, 2)), 3000 * random.uniform(-1.7, 1.7, 80)
+    with pytest.warns(ConvergenceWarning, match="`df` → .∞, the limit in which the model is `gaussian`"):
+        fit = mle(models.student_t, x, y * 10.0**power)
+    assert fit.nll == pytest.approx(755.0656270732 + 80 * math.log(10) * power, abs=1e-6)

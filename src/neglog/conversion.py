@@ -192,7 +192,10 @@ def as_labels(name: str, value: Any) -> np.ndarray:
     """
     known = isinstance(value, np.ndarray | Tensor | list | tuple) or is_labelled(value)
     if not (known or _is_of_pandas(value, "Index")):
-        raise DataError(f"`{name}` must have one entry for each row; it is {written(value)}.")
+        given = kind_of(value) if foreign_remedy(name, value) else written(value)
+        raise DataError(
+            f"`{name}` must have one entry for each row; it is {given}.{foreign_remedy(name, value)}"
+        )
     check_unmasked(name, value)
     if isinstance(value, Tensor):
         check_dense(name, value)
@@ -285,8 +288,23 @@ def _kind_message(name: str, value: Any) -> str:
     kind = type(value).__name__
     if hasattr(value, "toarray"):  # SciPy's sparse matrices
         remedies[kind] = f"{name}.toarray()"
-    remedy = f" Pass {remedies[kind]}." if kind in remedies else ""
-    return f"`{name}` must be a tensor, a NumPy array or a data frame; it is {kind}.{remedy}"
+    remedy = foreign_remedy(name, value) or (f" Pass {remedies[kind]}." if kind in remedies else "")
+    return f"`{name}` must be a tensor, a NumPy array or a data frame; it is {kind_of(value)}.{remedy}"
+
+
+def kind_of(value: Any) -> str:
+    """The class of a value, and the library of a table that is none of pandas."""
+    kind, library = type(value).__name__, type(value).__module__.partition(".")[0]
+    return f"{kind} of {library}" if foreign_remedy("", value) else kind
+
+
+def foreign_remedy(name: str, value: Any) -> str:
+    """The advice to convert a table of another library than pandas, such as polars or pyarrow; else empty."""
+    if is_labelled(value) or isinstance(value, type):
+        return ""
+    if hasattr(value, "to_pandas"):
+        return f" Pass {name}.to_pandas()."
+    return f" Pass {name}.collect().to_pandas()." if hasattr(value, "collect_schema") else ""
 
 
 def _remedy_of_array(name: str, array: np.ndarray, value: Any) -> str:

@@ -374,6 +374,15 @@ def _vector(name: str, value: Any, dtype: torch.dtype) -> Tensor:
     return tensor
 
 
+def response_tensor(y: Any) -> Tensor:
+    """A response as a float64 tensor, `(N,)` or `(N, D)`.
+
+    Raises:
+        DataError: another shape or kind.
+    """
+    return _vector("y", y, torch.float64)
+
+
 def prepare_array(name: str, value: Any, dims: tuple[int, ...], *, integers: bool = False) -> Tensor:
     """A float64 tensor of an array with one of these numbers of dimensions; NaN is admitted.
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._dynamo import eval_frame
 from torch.overrides import _pop_mode, _push_mode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
     "OpOverload",
     "TorchDispatchMode",
+    "has_compilation",
     "has_dispatch_modes",
     "has_function_modes",
     "has_saved_tensors_hooks",
@@ -21,6 +24,8 @@ __all__ = [
     "is_operation",
     "program_of",
     "standard_gamma",
+    "uncompiled",
+    "without_compilation",
     "without_dispatch_modes",
     "without_function_modes",
     "without_saved_tensors_hooks",
@@ -64,6 +69,37 @@ def program_of(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callab
 
 
 # Modes of the caller
+
+
+def uncompiled(function: Any) -> None:
+    """Mark a function that `torch.compile` runs as it is, where it is called in a function that is compiled.
+
+    As `torch.compiler.disable`, which takes a second to import.
+    """
+    function._torchdynamo_disable = True
+    function._torchdynamo_disable_msg = "neglog runs models without torch.compile"
+    if hasattr(eval_frame, "skip_code"):  # torch 2.4 and 2.5
+        eval_frame.skip_code(function.__code__)
+    else:
+        as_it_is = eval_frame._FrameExecStrategy(
+            eval_frame._FrameAction.SKIP, eval_frame._FrameAction.DEFAULT
+        )
+        eval_frame.set_code_exec_strategy(function.__code__, as_it_is)
+
+
+def has_compilation() -> bool:
+    """Whether this may be inside a function of `torch.compile`."""
+    return "torch._dynamo" in sys.modules
+
+
+@contextmanager
+def without_compilation() -> Iterator[None]:
+    """Without `torch.compile` of the functions that are called, which a compiled caller causes."""
+    callback = eval_frame.set_eval_frame(None)
+    try:
+        yield
+    finally:
+        eval_frame.set_eval_frame(callback)
 
 
 def has_function_modes() -> int:

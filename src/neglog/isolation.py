@@ -22,10 +22,13 @@ from pyro.poutine.runtime import _DIM_ALLOCATOR, _ENUM_ALLOCATOR, _PYRO_STACK
 from neglog.calls import public
 from neglog.errors import ModelError, NeglogError, reason_of
 from neglog.internals import (
+    has_compilation,
     has_dispatch_modes,
     has_function_modes,
     has_saved_tensors_hooks,
     has_transforms,
+    uncompiled,
+    without_compilation,
     without_dispatch_modes,
     without_function_modes,
     without_saved_tensors_hooks,
@@ -57,7 +60,10 @@ def isolated(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     alone.isolated = True  # type: ignore[attr-defined]
-    return public(alone)
+    checked = public(alone)
+    for each in (alone, checked):
+        uncompiled(each)
+    return checked
 
 
 @contextmanager
@@ -203,6 +209,7 @@ def _single_precision() -> Iterator[None]:
 
 
 TORCH_DEFAULTS: tuple[tuple[Callable[[], Any], Callable[[], AbstractContextManager[Any]]], ...] = (
+    (has_compilation, without_compilation),
     (has_function_modes, without_function_modes),
     (has_dispatch_modes, without_dispatch_modes),
     (has_transforms, without_transforms),

@@ -18,7 +18,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
-from neglog.data import ALL, Data
+from neglog.data import ALL, Data, response_tensor
 from neglog.distributions.family import plain
 from neglog.errors import ModelError, NeglogError, did_you_mean
 from neglog.handlers import Model, is_parameter, is_real
@@ -451,8 +451,11 @@ def admits(model: Model, y: Any) -> bool:
     >>> from neglog import models
     >>> admits(models.gaussian, torch.tensor([-1.0, 2.5]))
     True
+
+    Raises:
+        DataError: `y` is no array of numbers.
     """
-    values = torch.as_tensor(y)
+    values = response_tensor(y)
     try:
         fn = _bare(model, _empty(), {}).sites[RESPONSE]["fn"]
     except ModelError:  # it needs more of each row than a response, such as a number of trials

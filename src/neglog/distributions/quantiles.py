@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from neglog.errors import ModelError
+
 Tails = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 _CDF_ROUNDING = 64  # in units of rounding: how far below q a discrete cdf may come out that should equal q
@@ -84,12 +86,21 @@ def corrected(q: Tensor, value: Tensor, tails: tuple[Tensor, Tensor], density: T
 
 @torch.no_grad()
 def search_quantile(q: Tensor, tails: Tails, start: Tensor) -> Tensor:
-    """The smallest integer k ≥ 0 with F(k) ≥ q, by doubling from `start` and then halving."""
+    """The smallest integer k ≥ 0 with F(k) ≥ q, by doubling from `start` and then halving.
+
+    Raises:
+        ModelError: the distribution function is not a number, as where a rate overflows.
+    """
     eps = torch.finfo(q.dtype).eps
     slack = _CDF_ROUNDING * eps
 
     def reached(k: Tensor) -> Tensor:
         lower, upper = tails(k)
+        if bool((torch.isnan(lower) | torch.isnan(upper)).any()):
+            raise ModelError(
+                "a count has a distribution beyond the range of float64, such as one with an infinite rate, "
+                "so it has no quantiles. Leave out the rows of `x` that are far outside those of the fit."
+            )
         return torch.where(q <= 0.5, lower >= q * (1 - slack), upper <= (1 - q) * (1 + slack) + eps) & (
             k >= 0
         )

@@ -26,6 +26,8 @@ FLAT_CURVATURE = 1e-5
 """Directions with a curvature per row below this, in units of that at the start, may be recessions."""
 MIN_SHARE = 1e-2
 """Parameters whose component of a direction is below this share of the largest are not named."""
+ROUNDED_SHARE = 1e-9
+"""Components of a direction below this share of the largest, in units of noise, are its rounding."""
 CERTAIN_INTERCEPT = 300.0
 """An intercept, in logarithms of rates or odds, at which counts and classes are certain to rounding."""
 OVERFLOW_SPREAD = 1e50
@@ -272,7 +274,9 @@ def _recession_near(coordinates: Coordinates, z: Tensor, hessian: Tensor | None)
     for way in ways:
         for direction in _level_directions(coordinates, z, value, way, gradient, hessian):
             both = _is_level_everywhere(coordinates, z, value, way)
-            there = named(coordinates, coordinates.directions(direction[:, None])[:, 0], both)
+            rounded = direction.abs() <= ROUNDED_SHARE * direction.abs().amax()
+            exact = torch.where(rounded, 0.0, direction)
+            there = named(coordinates, coordinates.directions(exact[:, None])[:, 0], both)
             there = replace(there, direction=direction)
             if there.coefficients:
                 return there

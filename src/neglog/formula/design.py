@@ -12,6 +12,7 @@ import pandas as pd
 
 from neglog.arguments import written
 from neglog.calls import public
+from neglog.conversion import foreign_remedy, kind_of
 from neglog.errors import DataError, DateWarning, ModelError
 from neglog.formula.agreement import check_agreement
 from neglog.formula.categories import first_text
@@ -187,9 +188,10 @@ def _check_arguments(formula: object, table: object, also: object, keep: object)
     if not isinstance(formula, str):
         raise DataError(f"`formula` must be text, such as 'y ~ x'; it is {type(formula).__name__}.")
     if not isinstance(table, pd.DataFrame):
+        remedy = foreign_remedy("table", table)
         raise DataError(
-            f"`table` must be a data frame of pandas; it is {type(table).__name__}. Wrap it as by "
-            "pandas.DataFrame(table), with names of columns."
+            f"`table` must be a data frame of pandas; it is {kind_of(table)}."
+            f"{remedy or ' Wrap it as by pandas.DataFrame(table), with names of columns.'}"
         )
     for name, value, example in (("also", also, "sigma ~ x"), ("keep", keep, "w")):
         if isinstance(value, str) or not isinstance(value, Iterable):

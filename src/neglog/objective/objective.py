@@ -24,7 +24,7 @@ from neglog.likelihood.sites import Layout, lay_out
 from neglog.likelihood.structure import ModelStructure
 from neglog.modes import InMode
 from neglog.objective.basis import sample_of
-from neglog.objective.units import initial_in_units, places_of_units
+from neglog.objective.units import ORDINARY, initial_in_units, places_of_units
 from neglog.predictors import RESPONSE
 from neglog.tracing import (
     Affine,
@@ -77,7 +77,9 @@ class Objective:
             raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")
         self.initial = own = self.layout.initial
         places = places_of_units(self.structure, start or ())
-        self.initial = initial_in_units(own, data, places, partial(sample_loss, self))
+        # Between bounds a density is not log-concave: far from its unit, Newton's method runs to a border.
+        ordinary = 0.0 if self.structure.law.is_bounded else ORDINARY
+        self.initial = initial_in_units(own, data, places, partial(sample_loss, self), ordinary)
         if len(self.parts) == 1:  # of very many rows a solver will tell
             at = first if self.initial is own else self.at(self.initial)
             check_density(data, at.log_prob(RESPONSE), self.name)

@@ -21,17 +21,21 @@ MIN_FALL = 1.0
 
 
 def initial_in_units(
-    theta: Tensor, data: Data, places: Sequence[slice], loss: Callable[[Tensor], float]
+    theta: Tensor,
+    data: Data,
+    places: Sequence[slice],
+    loss: Callable[[Tensor], float],
+    ordinary: float = ORDINARY,
 ) -> Tensor:
     """`theta` `(K,)` with the biases and constants at `places` in the unit of `y`.
 
     Scales, dispersions and log links are logarithms in `theta`, so another unit of `y` moves them by
     multiples of its log. Newton's method moves a logarithm by about one a step, and derivatives at a value
     of order one overflow beside a `y` of 1e100. The move that lowers the loss most is made first. Where `y`
-    is within ten powers of ten of one, `theta` itself is returned.
+    has a logarithm of at most `ordinary`, `theta` itself is returned.
     """
     size = log_size(data)
-    if abs(size) <= ORDINARY or not places:
+    if abs(size) <= ordinary or not places:
         return theta
     least = loss(theta)
     for _ in range(MOVES):

@@ -292,12 +292,15 @@ def _unbounded_ends(mean: Tensor, error: Tensor, reach: float, support: Any) -> 
     above, below = torch.isfinite(low), torch.isfinite(high)
     over = torch.where(above, mean - low, 1.0)
     under = torch.where(below, high - mean, 1.0)
+    # Where a mean is rounded to an end of the support, its distance from there in logarithms is not known.
+    rounded = (error == 0) | (over <= 0) | (under <= 0)
     sides = []
     for side in (-reach, reach):
         grown = over * torch.exp(side * error / over)
-        odds = over / under * torch.exp(side * error * (1 / over + 1 / under))
-        between = torch.where(above & below, low + (high - low) * odds / (1 + odds), mean + side * error)
-        sides.append(torch.where(above & ~below, low + grown, between))
+        odds = over.log() - under.log() + side * error * (1 / over + 1 / under)
+        between = torch.where(above & below, low + (high - low) * torch.sigmoid(odds), mean + side * error)
+        end = torch.where(above & ~below, low + grown, between)
+        sides.append(torch.where(rounded, (mean + side * error).clamp(low, high), end))
     return tuple(sides)
 
 
