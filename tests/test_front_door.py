@@ -11,20 +11,32 @@ import torch
 
 from neglog import (
     bootstrap,
+    censored,
+    compare,
     covariance,
+    cross_validate,
     datasets,
+    flat,
     interval,
+    lasso_path,
     log_likelihood,
     map_estimate,
+    masked,
     mle,
+    mle_batch,
     models,
     posterior,
     posterior_predictive,
     predict,
+    prior_predictive,
     priors_for,
     quantile,
+    quantile_process,
     scores,
     summary,
+    truncated,
+    weighted,
+    with_priors,
 )
 from neglog.errors import DataError, ModelError
 from neglog.formula import learn
@@ -322,3 +334,61 @@ def test_a_model_without_a_linear_predictor_takes_no_offset():
 
     with pytest.raises(ModelError, match="no linear predictor"):
         mle(constant, np.zeros((4, 1)), np.arange(4.0), offset=np.arange(4.0))
+
+
+def test_every_verb_of_fits_takes_a_formula():
+    table, formula = TABLES["warpbreaks"], "breaks ~ wool + tension"
+    learned = learn(formula, table)
+    x, y, t = learned.design.x(table, ("log_rate",)), table["breaks"], table["t"]
+    one = cross_validate("poisson", formula, table, exposure="t", weights="t", folds=3)
+    other = cross_validate(models.poisson, x, y, exposure=t, weights=t, folds=3)
+    assert torch.equal(one.scores, other.scores)
+    process = quantile_process(formula, table, [0.3, 0.7], weights="t", groups="wool")
+    arrays = quantile_process(x, y.astype(float), [0.3, 0.7], weights=t)
+    for tau in (0.3, 0.7):
+        same(process[tau], arrays[tau])
+        assert predict(process[tau], table[:2]).batch_shape == (2,)
+    prior = {"log_rate.weight": dist.Laplace(0.0, torch.tensor(0.5, dtype=torch.float64))}
+    lasso = flat(with_priors("poisson", prior), "log_rate.bias")
+    path = lasso_path(lasso, formula, table, exposure="t", n_strengths=4)
+    assert torch.equal(path.nll, lasso_path(lasso, x, y, exposure=t, n_strengths=4).nll)
+    assert predict(path.fit(3), table[:2]).batch_shape == (2,)
+    for name, found in priors_for("poisson", formula, table, exposure="t").items():
+        assert torch.equal(found.loc, priors_for("poisson", x, y, exposure=t)[name].loc)
+    drawn = prior_predictive("poisson", formula, table, exposure="t", draws=3)
+    assert torch.equal(drawn.y, prior_predictive("poisson", x, y, exposure=t, draws=3).y)
+
+
+def test_models_are_compared_by_formulas_with_row_wise_columns():
+    table, names = TABLES["warpbreaks"], ["poisson", "negative_binomial"]
+    found = compare(names, "breaks ~ wool", table, exposure="t", weights="t", folds=2)
+    x = pd.DataFrame({"wool[T.B]": 1.0 * (table["wool"] == "B")})
+    keywords = {"exposure": table["t"], "weights": table["t"], "folds": 2}
+    pd.testing.assert_frame_equal(found, compare(names, x, table["breaks"], **keywords))
+    offset = compare(names, "breaks ~ wool + offset(log(t))", table, weights="t", folds=2)
+    assert np.allclose(offset["nll"], found["nll"], rtol=1e-10)
+    both = {"log_mean": "breaks ~ wool", "dispersion": "~ tension"}
+    heads = compare(names, both, table, exposure="t", folds=2)
+    assert heads.loc["negative_binomial", "k"] == 5
+    assert heads.loc["poisson", "k"] == 2
+
+
+def test_rows_of_a_group_are_in_one_fold():
+    table = TABLES["warpbreaks"].assign(loom=np.arange(54) // 9)
+    found = cross_validate("poisson", "breaks ~ 1", table, groups="loom", folds=3)
+    assert all(len(set(found.folds[table["loom"].to_numpy() == each].tolist())) == 1 for each in range(6))
+    assert len(set(found.folds.tolist())) == 3
+    with pytest.raises(DataError, match="from 2 to the 6 groups"):
+        cross_validate("poisson", "breaks ~ 1", table, groups="loom", folds=7)
+
+
+def test_models_have_names_wherever_one_is_taken():
+    y = TABLES["warpbreaks"]["breaks"].to_numpy(dtype=float)
+    x = np.zeros((54, 0))
+    plain = mle(models.poisson, x, y).nll
+    assert mle(masked("poisson"), x, y).nll == plain
+    assert mle(weighted("poisson", 1.0), x, y).nll == plain
+    assert mle(flat("poisson"), x, y).nll == plain
+    assert float(mle_batch("poisson", x, y[None]).nll[0]) == pytest.approx(plain, rel=1e-12)
+    assert mle(truncated("poisson", lower=1), x, y).converged
+    assert mle(censored("poisson", upper=50), x, y).converged

@@ -95,7 +95,7 @@ def test_probabilities_are_not_ranked_with_densities():
         ({"response": "discrete"}, ModelError, "`response`"),
         ({"also": ["sigma ~ a"]}, DataError, "formulas"),
         ({"x": "y ~ a", "y": TABLE, "exposure": Y}, ModelError, "`exposure`"),
-        ({"x": "y ~ a", "y": TABLE, "weights": TABLE["w"]}, DataError, "`weights`"),
+        ({"x": "y ~ a", "y": TABLE, "weights": "ww"}, DataError, "no column `ww`"),
     ],
 )
 def test_what_cannot_be_compared(arguments, error, message):

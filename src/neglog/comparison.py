@@ -23,6 +23,7 @@ from neglog.formula import Design, Learned
 from neglog.handlers import Model
 from neglog.isolation import isolated
 from neglog.models.named import model_named
+from neglog.offset import OFFSET_KEYWORD
 from neglog.tracing import admits, is_discrete, positive_names, predictor_names
 from neglog.uncertainty.ranking import criterion_weights
 from neglog.validation import Validation, cross_validate, deal, masses
@@ -162,10 +163,12 @@ class Comparison:
 def compare_models(
     learned: Learned,
     *,
-    weights: str | None = None,
+    weights: Any = None,
     folds: int = 5,
     seed: int = 0,
     response: Kind | None = None,
+    groups: Any = None,
+    rows: Mapping[str, Any] | None = None,
     watch: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> Comparison:
     """Fit and cross-validate every model of one kind of `neglog.models` that can draw the response.
@@ -177,9 +180,11 @@ def compare_models(
 
     Args:
         learned: a formula, learned from the data.
-        weights: the column of frequency weights.
+        weights: frequency weights `(N,)`, or the name of their column.
         folds: how many folds.
         seed: decides the folds, the same for all models.
+        groups: the group of each row: rows of a group are in one fold.
+        rows: further row-wise arguments; by default the offsets of the formula.
         watch: wraps the sequence of model names, for a progress bar.
 
     Raises:
@@ -187,12 +192,13 @@ def compare_models(
         ModelError: no model has a predictor that a companion formula describes.
     """
     y = torch.tensor(learned.design.y(learned.table).to_numpy())
-    counts = masses(None if weights is None else learned.table[weights], len(y))
+    task = Task.of_formula(learned, weights, folds, seed, rows, groups)
+    counts = masses(task.weights, len(y))
     kind, why = kind_of(y, counts, response)
     names = serving(y, kind)
     _check_companions(learned.design, names)
-    deal(counts, folds, seed)
-    task = Task.of_formula(learned, weights, folds, seed)
+    if task.groups is None:
+        deal(counts, folds, seed)
     entries = []
     for name in watch(names):
         design = known_design(learned.design, model_named(name))
@@ -210,16 +216,26 @@ class Task:
     folds: int = 5
     seed: int = 0
     keywords: Mapping[str, Any] = field(default_factory=dict)
+    groups: Any = None
 
     @classmethod
-    def of_formula(cls, learned: Learned, weights: str | None, folds: int, seed: int) -> Task:
-        """The task of a formula and its table, with `weights` a column."""
+    def of_formula(
+        cls,
+        learned: Learned,
+        weights: Any,
+        folds: int,
+        seed: int,
+        rows: Mapping[str, Any] | None = None,
+        groups: Any = None,
+    ) -> Task:
+        """The task of a formula and its table; by default the row-wise arguments are its offsets."""
 
         def designed(model: Model) -> tuple[Model, Any]:
             return _set_up(model, known_design(learned.design, model), learned.table)
 
-        counts = None if weights is None else learned.table[weights]
-        return cls(designed, learned.design.y(learned.table), counts, folds, seed)
+        counts = learned.table[weights] if isinstance(weights, str) else weights
+        keywords = offset_rows(learned.design, learned.table) if rows is None else rows
+        return cls(designed, learned.design.y(learned.table), counts, folds, seed, keywords, groups)
 
     def entry(self, name: str, model: Model, loss: str) -> Entry:
         """The result of a model: its fit and its scores, or the reason why it has none."""
@@ -229,7 +245,8 @@ class Task:
                 warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says so in the table.
                 model, x = self.set_up(model)
                 entry = replace(entry, fit=mle(model, x, self.y, **rows))
-                scores = cross_validate(model, x, self.y, folds=self.folds, seed=self.seed, **rows)
+                folds = {"folds": self.folds, "seed": self.seed, "groups": self.groups}
+                scores = cross_validate(model, x, self.y, **folds, **rows)
                 return replace(entry, validation=scores)
         except NeglogError as error:
             return replace(entry, reason=str(error))
@@ -339,6 +356,12 @@ def _set_up(model: Model, design: Design, table: pd.DataFrame) -> tuple[Model, A
     if fixed:
         model = pyro.condition(model, data={site: torch.tensor(0.0, dtype=torch.float64) for site in fixed})
     return model, x
+
+
+def offset_rows(design: Design, table: pd.DataFrame) -> dict[str, Any]:
+    """The offsets of a formula as a row-wise argument; none of a formula without."""
+    offsets = design.offsets(table)
+    return {} if offsets is None else {OFFSET_KEYWORD: offsets}
 
 
 def designs(fit: Fit, design: Design, table: pd.DataFrame) -> Any:

@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from neglog.arguments import check_dense, checked_model, mapping, number, text, written
+from neglog.arguments import check_dense, mapping, number, text, written
 from neglog.calls import public
 from neglog.conversion import is_labelled, to_tensor
 from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.isolation import user_code
 from neglog.layers import current_names
+from neglog.models.named import model_of
 from neglog.modes import Constants, Mode, features, in_mode
 from neglog.observation import censored, masked, truncated
 from neglog.predictors import RESPONSE, ROWS, Designs, Watched
@@ -104,11 +105,11 @@ class _Flat(_Sites):
 
 def _named(model: Model, named: Mapping[str, Any], argument: str) -> dict[str, Any]:
     """A mapping keyed by sites or predictors, with their current names; the model is verified to be one."""
-    return dict(current_names(checked_model(model), named, argument))
+    return dict(current_names(model, named, argument))
 
 
 @public
-def flat(model: Model, *sites: str) -> Model:
+def flat(model: Model | str, *sites: str) -> Model:
     """The model with the log-density of its parameters masked: its joint density is its likelihood.
 
     Maximum likelihood is then the same `pyro.infer.SVI` with a Delta guide that gave the MAP estimate. The
@@ -124,6 +125,7 @@ def flat(model: Model, *sites: str) -> Model:
     >>> float(trace.log_prob_sum(lambda name, site: name != "y"))
     0.0
     """
+    model = model_of(model)
     for site in sites:
         text("sites", site)
     return _Flat("flat", frozenset(_named(model, dict.fromkeys(sites), "flat")))(model)
@@ -146,7 +148,7 @@ def changes_priors_alone(handler: Any) -> bool:
 
 
 @public
-def with_priors(model: Model, priors: Mapping[str, dist.Distribution]) -> Model:
+def with_priors(model: Model | str, priors: Mapping[str, dist.Distribution]) -> Model:
     """The model with some of its priors swapped: site name -> distribution, expanded to the site's shape.
 
     The density is computed in the precision of the site. Pass parameters as float64 tensors
@@ -165,6 +167,7 @@ def with_priors(model: Model, priors: Mapping[str, dist.Distribution]) -> Model:
     >>> poutine.trace(wide).get_trace(torch.zeros(2, 3)).nodes["mean.weight"]["fn"].base_dist.scale
     tensor([100., 100., 100.])
     """
+    model = model_of(model)
     for name, prior in mapping("priors", priors, "{'sigma': dist.HalfNormal(1.0)}").items():
         text("the keys of `priors`", name)
         if not isinstance(prior, torch.distributions.Distribution):
@@ -192,7 +195,7 @@ class Weighted(Messenger):
 
 
 @public
-def weighted(model: Model, weights: Tensor | float) -> Model:
+def weighted(model: Model | str, weights: Tensor | float) -> Model:
     """The model with the log-likelihood of its rows multiplied by `weights`, `(N,)` or one number.
 
     Frequency weights: 2 is the row twice, 0 is the row absent. Priors are left alone. One number ``N / B``
@@ -210,7 +213,7 @@ def weighted(model: Model, weights: Tensor | float) -> Model:
         row = int(wrong.reshape(-1).nonzero()[0])
         value = float(tensor.reshape(-1)[row])
         raise DataError(f"`weights` must be finite and not negative; row {row} has {value:g}.")
-    return Weighted(tensor)(checked_model(model))
+    return Weighted(tensor)(model_of(model))
 
 
 def _weights(weights: Any) -> Tensor:
@@ -233,7 +236,7 @@ Module = nn.Module | Mapping[str, nn.Module]
 
 @public
 def on_features(
-    model: Model,
+    model: Model | str,
     module: Module,
     *,
     prior: Callable[[Tensor], dist.Distribution] | None = None,
@@ -304,12 +307,17 @@ def _explained_batch_norm() -> Iterator[None]:
 
 class _OnFeatures:
     def __init__(
-        self, model: Model, module: Module, prior: Callable[[Tensor], dist.Distribution] | None, name: str
+        self,
+        model: Model | str,
+        module: Module,
+        prior: Callable[[Tensor], dist.Distribution] | None,
+        name: str,
     ) -> None:
+        model = model_of(model)
         if isinstance(module, Mapping | nn.ModuleDict) and module:
             _check_modules(module)
             module = nn.ModuleDict(_named(model, dict(module.items()), "module"))
-        self.model, self.name = checked_model(model), text("name", name)
+        self.model, self.name = model, text("name", name)
         check_prior(prior)
         if not isinstance(module, nn.Module):
             raise ModelError(

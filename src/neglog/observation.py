@@ -15,12 +15,13 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent
 
-from neglog.arguments import as_float, checked_model, written
+from neglog.arguments import as_float, written
 from neglog.calls import public
 from neglog.distributions import Censored, Truncated
 from neglog.distributions.family import family_of
 from neglog.distributions.supports import filled
 from neglog.errors import DataError, ModelError
+from neglog.models.named import model_of
 from neglog.predictors import RESPONSE
 
 Model = Callable[..., Any]
@@ -59,7 +60,7 @@ def _marginal(fn: Any, known: Tensor) -> tuple[Any, Tensor]:
 
 
 @public
-def masked(model: Model) -> Model:
+def masked(model: Model | str) -> Model:
     """The model of the observed entries of `y`: entries that are NaN are left out of its likelihood.
 
     Of a response `(N,)` the row is left out, as if it were absent: from the estimates, the NLL, AIC and n. Of
@@ -80,7 +81,7 @@ def masked(model: Model) -> Model:
     >>> round(fit.params["mean.bias"].item(), 6), fit.n
     (3.0, 3.0)
     """
-    return _Masked(checked_model(model))
+    return _Masked(model_of(model))
 
 
 class _Masked:
@@ -120,14 +121,14 @@ class _Bounds:
     name: str
     distribution: type[Censored] | type[Truncated]
 
-    def __init__(self, model: Model, lower: Limit, upper: Limit) -> None:
+    def __init__(self, model: Model | str, lower: Limit, upper: Limit) -> None:
         for side, limit in (("lower", lower), ("upper", upper)):
             if isinstance(limit, bool) or not isinstance(limit, int | float | str | None):
                 raise ModelError(
                     f"`{side}` of `{self.name}` must be a number, or the name of a keyword that holds a "
                     f"bound for each row; it is {written(limit)}."
                 )
-        self.model, self.lower, self.upper = checked_model(model), lower, upper
+        self.model, self.lower, self.upper = model_of(model), lower, upper
         self.description = {self.name: {"lower": lower, "upper": upper}}
         low, high = _number_or(lower, -math.inf), _number_or(upper, math.inf)
         if math.isnan(low) or math.isnan(high):
@@ -196,7 +197,7 @@ class _Truncated(_Bounds):
 
 
 @public
-def censored(model: Model, lower: Limit = None, upper: Limit = None) -> Model:
+def censored(model: Model | str, lower: Limit = None, upper: Limit = None) -> Model:
     """The model of a response that is known to be beyond a bound where it is at the bound.
 
     A row with y ≤ lower contributes P(Y ≤ lower), one with y ≥ upper P(Y ≥ upper), and all others their
@@ -230,7 +231,7 @@ def censored(model: Model, lower: Limit = None, upper: Limit = None) -> Model:
 
 
 @public
-def truncated(model: Model, lower: Limit = None, upper: Limit = None) -> Model:
+def truncated(model: Model | str, lower: Limit = None, upper: Limit = None) -> Model:
     """The model of a response that is only ever seen with lower ≤ y ≤ upper.
 
     Every row contributes its density over P(lower ≤ Y ≤ upper). Counts that are recorded from 1 on are

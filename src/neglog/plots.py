@@ -22,7 +22,7 @@ from torch import Tensor
 
 from neglog.arguments import as_path, mapping, shown, written
 from neglog.calls import public
-from neglog.comparison import designs
+from neglog.comparison import designs, offset_rows
 from neglog.data import observed, prepare
 from neglog.errors import DataError, NeglogError
 from neglog.fitting.fit import Fit
@@ -103,7 +103,8 @@ def picture_of_table(fits: Mapping[str, Fit], design: Design, table: pd.DataFram
         DataError: there is no fit, or the table is not one that the formula can use.
     """
     y = design.y(table)
-    predictions = {name: predict(fit, designs(fit, design, table)) for name, fit in fits.items()}
+    rows = offset_rows(design, table)
+    predictions = {name: predict(fit, designs(fit, design, table), **rows) for name, fit in fits.items()}
     curve = _curve_of_table(fits, design, table)
     return _draw(_Scene(fits, str(y.name), y.to_numpy(dtype=float), predictions, curve))
 
@@ -157,7 +158,8 @@ def _curve_of_table(fits: Mapping[str, Fit], design: Design, table: pd.DataFrame
     grid = _grid(values)
     try:
         on_grid = pd.DataFrame({name: grid})
-        predictions = {key: predict(fit, designs(fit, design, on_grid)) for key, fit in fits.items()}
+        rows = offset_rows(design, on_grid)
+        predictions = {key: predict(fit, designs(fit, design, on_grid), **rows) for key, fit in fits.items()}
     except NeglogError:  # Between the rows there may be a place where a transform is not finite: 1 / x at 0.
         return None
     return _Curve(name, values, grid, predictions)

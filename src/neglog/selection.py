@@ -12,7 +12,7 @@ import pandas as pd
 
 from neglog import models as built_in
 from neglog.aliases import former_argument, warn_of_former
-from neglog.arguments import shown
+from neglog.arguments import flag, shown
 from neglog.comparison import (
     Comparison,
     Entry,
@@ -29,11 +29,14 @@ from neglog.comparison import (
 from neglog.data import prepare_fit
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
-from neglog.formula import Learned, learn
+from neglog.formula import Learned
 from neglog.handlers import Model
+from neglog.inputs.formulas import is_formula, split_formulas
+from neglog.inputs.given import formula_table, learned_rows
 from neglog.isolation import isolated
 from neglog.layers import design_names, layers
 from neglog.models.named import model_of
+from neglog.offset import OFFSET_KEYWORD
 from neglog.signatures import check_keywords, model_keywords
 from neglog.tracing import model_name
 from neglog.uncertainty.ranking import information_criteria
@@ -49,8 +52,11 @@ def compare(
     x: Any = None,
     y: Any = None,
     *,
+    data: Any = None,
     also: Sequence[str] = (),
     weights: Any = None,
+    groups: Any = None,
+    drop_missing: bool = False,
     folds: int = 5,
     seed: int = 0,
     response: Kind | None = None,
@@ -72,14 +78,14 @@ def compare(
     Args:
         models: `neglog.models`, for all of them that can draw the response; or a list of models, or of their
             names; or a mapping, name -> model.
-        x: the design `(N, P)`, or a mapping from predictor to its own; or a formula, and `y` is its table.
-        y: the response; with a formula, the table.
-        also: with a formula, companions for other predictors, such as ``["sigma ~ x"]``.
-        weights: frequency weights `(N,)`; with a formula, the name of their column.
-        folds, seed: as for `cross_validate`; all models have the same folds.
+        x, y, data, weights, groups, drop_missing: as for `mle`. A companion of a formula is left out of the
+            models that have no such predictor; the formula with the response is that of the location.
+        also: with one formula, companions for other predictors, such as ``["sigma ~ x"]``.
+        folds, seed: as for `cross_validate`; all models have the same folds, of whole `groups`, if there are
+            some.
         response: with `neglog.models`, ``"discrete"`` or ``"continuous"``, for whole numbers that could be
             either; by default it is as the response looks.
-        keywords: further row-wise arguments of the models, such as ``exposure``, `(N,)`; not with a formula.
+        keywords: further row-wise arguments of the models, such as ``exposure``, `(N,)`.
 
     Raises:
         DataError: as `mle`; no model admits the response, or all fail; `folds` is out of range.
@@ -105,13 +111,18 @@ def compare(
         raise ModelError("`response` is for neglog.models; a list of models has one kind. Leave it out.")
     if not isinstance(also, list | tuple):
         raise DataError(f"`also` must be a list of text, such as ['sigma ~ x']; it is {shown(also)}.")
-    if isinstance(x, str):
-        learned = _learned(x, y, also, weights, keywords)
-        return _table(_of_formula(models, learned, weights, folds, seed, response))
+    if is_formula(x):
+        by_row = {"weights": weights, "groups": groups, **keywords}
+        table = formula_table(compare, y, data)
+        learned, rows = learned_rows(*_joint(x, table, also), by_row, (), flag("drop_missing", drop_missing))
+        settings = {"folds": folds, "seed": seed, "response": response, "groups": rows.pop("groups")}
+        return _table(_of_formula(models, learned, rows.pop("weights"), rows, **settings))
     if also:
         raise DataError("`also` is for formulas; give `x` as a mapping, such as {'mean': x, 'sigma': z}.")
     return _table(
-        _of_arrays(models, Task(lambda model: (model, x), y, weights, folds, seed, keywords), x, response)
+        _of_arrays(
+            models, Task(lambda model: (model, x), y, weights, folds, seed, keywords, groups), x, response
+        )
     )
 
 
@@ -120,7 +131,8 @@ def _of_arrays(models: Any, task: Task, x: Any, response: Kind | None) -> Compar
     if data.integer:  # whole numbers, which densities take as measurements
         task = replace(task, y=data.y)
     counts = masses(task.weights, data.rows)
-    deal(counts, task.folds, task.seed)
+    if task.groups is None:
+        deal(counts, task.folds, task.seed)
     kind, why = kind_of(data.y, counts, response)
     chosen = _candidates(models, serving(data.y, kind) if models is built_in else ())
     _check_keywords(chosen, task.keywords)
@@ -198,7 +210,7 @@ def _check_keywords(models: Mapping[str, Model], keywords: Mapping[str, Any]) ->
     known = [model_keywords(model) for model in models.values()]
     bounds = [getattr(layer, "row_bounds", ()) for model in models.values() for layer in layers(model)]
     if None not in known:
-        taken = frozenset().union(*(names or () for names in known), *bounds)
+        taken = frozenset({OFFSET_KEYWORD}).union(*(names or () for names in known), *bounds)
         check_keywords(compare, keywords, taken, "`models`")
 
 
@@ -226,23 +238,42 @@ def _ranked(entries: Sequence[Entry], kind: Kind, why: str | None, models: Any) 
     return Comparison(comparison.entries, "discrete" if probable else "continuous")
 
 
-def _learned(formula: str, table: Any, also: Any, weights: Any, keywords: Mapping[str, Any]) -> Learned:
-    if keywords:
-        raise ModelError(f"`{next(iter(keywords))}` is not for a formula; give `x` and `y` as arrays.")
-    if weights is not None and not isinstance(weights, str):
-        raise DataError(f"with a formula `weights` is the name of a column; it is {shown(weights)}.")
-    return learn(formula, table, also, keep=() if weights is None else (weights,))
+def _joint(
+    formulas: Any, table: pd.DataFrame, also: Sequence[str]
+) -> tuple[str, pd.DataFrame, Sequence[str]]:
+    """The formula of the location, its table, and the companions of other predictors.
+
+    Raises:
+        DataError: a mapping of formulas has no response, or two, or there are companions beside it.
+    """
+    if isinstance(formulas, str):
+        return formulas, table, also
+    if also:
+        raise DataError("`also` is for a single formula; put its formulas into the mapping.")
+    main, others = split_formulas(formulas)
+    return main, table, others
 
 
 def _of_formula(
-    models: Any, learned: Learned, weights: str | None, folds: int, seed: int, response: Kind | None
+    models: Any,
+    learned: Learned,
+    weights: Any,
+    rows: Mapping[str, Any],
+    folds: int,
+    seed: int,
+    response: Kind | None,
+    groups: Any,
 ) -> Comparison:
     if models is built_in:
-        return compare_models(learned, weights=weights, folds=folds, seed=seed, response=response)
-    task = Task.of_formula(learned, weights, folds, seed)
-    deal(masses(task.weights, len(learned.table)), folds, seed)
-    entries = []
-    for name, model in _candidates(models, ()).items():
+        return compare_models(
+            learned, weights=weights, folds=folds, seed=seed, response=response, groups=groups, rows=rows
+        )
+    task = Task.of_formula(learned, weights, folds, seed, rows, groups)
+    if groups is None:
+        deal(masses(task.weights, len(learned.table)), folds, seed)
+    chosen, entries = _candidates(models, ()), []
+    _check_keywords(chosen, rows)
+    for name, model in chosen.items():
         others = list(known_design(learned.design, model).others)
         entries.append(task.entry(name, model, _loss(name, model, others)))
     return _ranked(entries, "continuous", None, models)

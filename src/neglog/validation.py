@@ -15,12 +15,13 @@ from torch import Tensor
 
 from neglog.arguments import flag, seed_of, shown, written
 from neglog.calls import public
-from neglog.conversion import Named, is_labelled
-from neglog.data import prepare_fit
+from neglog.conversion import Named, as_labels, is_labelled
+from neglog.data import Data, prepare_fit
 from neglog.distributions import probabilities
 from neglog.errors import DataError, ModelError, NeglogError
 from neglog.fitting.fit import mle
 from neglog.handlers import Model
+from neglog.inputs.given import given
 from neglog.isolation import isolated
 from neglog.prediction.predictions import predict
 from neglog.prediction.scoring import parsed
@@ -108,11 +109,14 @@ class Validation:
 
 @isolated
 def cross_validate(
-    model: Model,
+    model: Model | str,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
+    data: Any = None,
     weights: Any = None,
+    groups: Any = None,
+    drop_missing: bool = False,
     folds: int = 5,
     seed: int = 0,
     solver: Any = None,
@@ -126,11 +130,12 @@ def cross_validate(
     is neither used nor changed, and two models see the same folds.
 
     Args:
-        model: a model of `(x, y=None)`.
-        x: the design `(N, P)`, or a mapping from predictor to its own: tensors, arrays or data frames.
-        y: the response. Under `masked`, rows of which nothing is known do not count.
-        weights: how often each row counts, `(N,)`. A row is never on both sides of a fold.
-        folds: how many folds, from 2 to the number of rows (then each row is left out alone).
+        model, x, y, data, weights, drop_missing: as for `mle`. Under `masked`, rows of which nothing is known
+            do
+            not count. The levels and knots of a formula are learned from all rows, its coefficients are not.
+            A row that counts more than once is never on both sides of a fold.
+        groups: the group of each row, `(N,)`: rows of a group are in one fold.
+        folds: how many folds, from 2 to the number of rows (then each row is left out alone), or of groups.
         seed: decides the folds.
         solver: as in `mle`.
         progress: show a bar on stderr.
@@ -142,21 +147,30 @@ def cross_validate(
         ModelError: no such score.
         NeglogError: the rows outside a fold cannot be fitted; the message names the fold.
     """
-    prepare_fit(x, y, weights=weights, roles=roles_of(model, rows, cross_validate), **rows)
-    y, rows = _column(y), {name: _column(values) for name, values in rows.items()}
+    inputs = given(
+        cross_validate, model, x, y, data=data, weights=weights, groups=groups, drop_missing=drop_missing,
+        keywords=rows,
+    )  # fmt: skip
+    model, x, weights, rows = inputs.model, inputs.x, inputs.weights, dict(inputs.keywords)
+    every = prepare_fit(**inputs.arguments, roles=roles_of(model, rows, cross_validate))
+    y, rows = _column(inputs.y), {name: _column(values) for name, values in rows.items()}
     seed, progress = seed_of(seed), flag("progress", progress)
     counts = masses(weights, len(y))
     counts = torch.where(_unknown(y), 0.0, counts) if takes_missing(model) else counts
-    dealt = deal(counts, folds, seed)
+    dealt = (
+        deal(counts, folds, seed)
+        if groups is None
+        else _deal_groups(inputs.groups, every, counts, folds, seed)
+    )
     names = _score_names(scores)
-    data = _Rows(x, y, None if weights is None else counts, rows)
+    split = _Rows(x, y, None if weights is None else counts, rows)
     held = {name: torch.full((len(y),), math.nan, dtype=torch.float64) for name in names}
     probable = torch.zeros(len(y), dtype=torch.bool)
     converged = True
     for fold in _watched(range(folds), progress):
         out = torch.nonzero(dealt == fold)[:, 0]
         kept = torch.nonzero(dealt != fold)[:, 0]
-        train, test = data.take(kept), data.take(out)
+        train, test = split.take(kept), split.take(out)
         try:
             fit = mle(model, train.x, train.y, weights=train.weights, solver=solver, **train.keywords)
             probable[out] = probabilities(predict(fit, test.x, **test.keywords), _numbers(test.y))
@@ -214,6 +228,26 @@ def deal(masses: Tensor, folds: int, seed: int) -> Tensor:
     dealt = torch.zeros(len(masses), dtype=torch.int64)
     dealt[order] = torch.arange(len(counted)) % folds
     return dealt
+
+
+def _deal_groups(groups: Any, data: Data, masses: Tensor, folds: int, seed: int) -> Tensor:
+    """The fold of each row `(N,)`: that of its group.
+
+    Raises:
+        DataError: `groups` do not match the rows, or one is missing; `folds` is above the number of groups.
+    """
+    import pandas as pd
+
+    data.check_rows("groups", groups)
+    codes, names = pd.factorize(as_labels("groups", groups))
+    if (codes < 0).any():
+        raise DataError(f"`groups` is missing in row {int(np.argmax(codes < 0))}.")
+    numbers = torch.from_numpy(codes.astype(np.int64))
+    of_groups = torch.zeros(len(names), dtype=torch.float64).index_add(0, numbers, masses.double())
+    try:
+        return deal(of_groups, folds, seed)[numbers]
+    except DataError as error:
+        raise DataError(str(error).replace("rows", "groups")) from None
 
 
 @public

@@ -37,9 +37,11 @@ from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.separation import SLOW_STEPS
 from neglog.fitting.start import NULL_STEPS, NULL_TOLERANCE, free_constants, starting_point
 from neglog.handlers import Model, flat
+from neglog.inputs.given import offset_model
 from neglog.isolation import isolated
 from neglog.layers import current_names
 from neglog.likelihood.sites import Site, places_of
+from neglog.models.named import model_of
 from neglog.objective.blocks import noise_unit
 from neglog.objective.coordinates import rescaled
 from neglog.objective.corners import Cornered
@@ -125,7 +127,7 @@ def _cov_type(covariance: Any) -> str | None:
 @former_argument("covariance", "cov_type", _cov_type)
 @isolated
 def mle_batch(
-    model: Model,
+    model: Model | str,
     x: Any,
     y: Any,
     *,
@@ -174,6 +176,7 @@ def mle_batch(
     tensor([[3.6000],
             [1.2000]], dtype=torch.float64)
     """
+    model = offset_model(model_of(model), keywords)
     if cov_type is not None:
         choice("cov_type", cov_type, ("observed",))
     if isinstance(y, np.ndarray | torch.Tensor) and y.ndim > 2:

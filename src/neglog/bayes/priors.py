@@ -26,7 +26,14 @@ PRIOR_SCALE = 2.5
 
 @isolated
 def priors_for(
-    model: Model | str, x: Any, y: Any = None, *, data: Any = None, weights: Any = None, **keywords: Any
+    model: Model | str,
+    x: Any,
+    y: Any = None,
+    *,
+    data: Any = None,
+    weights: Any = None,
+    drop_missing: bool = False,
+    **keywords: Any,
 ) -> dict[str, dist.Distribution]:
     """Weakly informative priors in the units of the data, for `with_priors`: site name -> distribution.
 
@@ -61,7 +68,9 @@ def priors_for(
     ... ].scale
     tensor([0.2500], dtype=torch.float64)
     """
-    inputs = given(priors_for, model, x, y, data=data, weights=weights, keywords=keywords)
+    inputs = given(
+        priors_for, model, x, y, data=data, weights=weights, drop_missing=drop_missing, keywords=keywords
+    )
     return _priors(inputs)
 
 

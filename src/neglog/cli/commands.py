@@ -134,7 +134,7 @@ def fit(
     """Fit one model and print its estimates."""
     with _reporting():
         from neglog import export, map_estimate, mle, reports, summary
-        from neglog.comparison import loss_of, model_named, set_up
+        from neglog.comparison import loss_of, model_named, offset_rows, set_up
 
         model_named(model)
         if out is not None:
@@ -145,7 +145,8 @@ def fit(
         bound, x = set_up(model, design, table)
         estimate = map_estimate if map else mle
         counts = None if weights is None else table[weights]
-        result = estimate(bound, x, design.y(table), weights=counts, progress=_shows_progress(as_json))
+        rows, progress = offset_rows(design, table), _shows_progress(as_json)
+        result = estimate(bound, x, design.y(table), weights=counts, progress=progress, **rows)
         if out is not None:
             export.save(result, out, formula=design)
         loss = loss_of(model, design.others) + (" plus a penalty, minus the log of the priors" if map else "")
@@ -325,9 +326,8 @@ def _predictions(saved: Any, rows: pd.DataFrame, level: float) -> pd.DataFrame:
     import pandas as pd
 
     from neglog import predict
-    from neglog.comparison import designs
 
-    distribution = predict(saved, designs(saved, saved.formula, rows))
+    distribution = predict(saved, rows)
     columns = {
         "mean": distribution.mean,
         "median": distribution.icdf(distribution.mean.new_tensor(0.5)),

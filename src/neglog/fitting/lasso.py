@@ -26,6 +26,8 @@ from neglog.fitting.prior_units import check_prior_units
 from neglog.fitting.quadratic_loss import Parabola
 from neglog.fitting.start import starting_point
 from neglog.handlers import Model, flat
+from neglog.inputs.blueprint import Blueprint
+from neglog.inputs.given import Given, given
 from neglog.isolation import isolated
 from neglog.kinks import sharpened
 from neglog.objective.coordinates import rescaled
@@ -60,6 +62,7 @@ class LassoPath:
         converged: whether the subgradient condition was certified, `(L,)`.
         n: the number of observations, the sum of the weights.
         columns: the names of the design columns, by key of `x`.
+        groups, blueprint: as those of a `Fit`.
     """
 
     model: Model = field(repr=False)
@@ -72,6 +75,8 @@ class LassoPath:
     n: float
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     arguments: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    groups: Any = field(default=None, repr=False, compare=False)
+    blueprint: Blueprint | None = field(default=None, repr=False, compare=False)
 
     @property
     def aic(self) -> Tensor:
@@ -92,7 +97,8 @@ class LassoPath:
         """The fit at `strengths[i]`: `map_estimate` of `model_at(i)`, started where the path is."""
         i = self._place(i)
         start = {name: values[i] for name, values in self.params.items()}
-        return map_estimate(self.model_at(i), start=start, **self.arguments)
+        fit = map_estimate(self.model_at(i), start=start, **self.arguments)
+        return replace(fit, groups=self.groups, blueprint=self.blueprint)
 
     def _place(self, i: int) -> int:
         """An index of the path; negative ones count from its end."""
@@ -106,10 +112,13 @@ class LassoPath:
 @former_argument("n", "n_strengths")
 @isolated
 def lasso_path(
-    model: Model,
+    model: Model | str,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
+    data: Any = None,
+    drop_missing: bool = False,
+    groups: Any = None,
     strengths: Sequence[float] | Tensor | None = None,
     n_strengths: int = 100,
     ratio: float = 1e-3,
@@ -130,7 +139,8 @@ def lasso_path(
     Args:
         model: a Pyro function `(x, y=None)` whose coefficients have such priors, as by `with_priors`; flat or
             smooth priors elsewhere. Its response has a density without corners.
-        x, y, weights, keywords: as for `map_estimate`. Columns of other units need priors of other
+        x, y, data, weights, groups, drop_missing, keywords: as for `map_estimate`. Columns of other units
+            need priors of other
             scales, or standardising: nothing is standardised here.
         strengths: what to multiply l1 and l2 of the priors by, descending, or None for the grid.
         n_strengths: the number of strengths of the grid.
@@ -156,18 +166,26 @@ def lasso_path(
             [1.0000, 0.0000],
             [2.5000, 0.5000]], dtype=torch.float64)
     """
-    given = None if strengths is None else _checked(strengths)
-    _check_grid(n_strengths, ratio, given)
-    data = prepare_fit(x, y, weights=weights, roles=roles_of(model, keywords, lasso_path), **keywords)
+    given_strengths = None if strengths is None else _checked(strengths)
+    _check_grid(n_strengths, ratio, given_strengths)
+    inputs = given(
+        lasso_path, model, x, y, data=data, weights=weights, groups=groups, drop_missing=drop_missing,
+        keywords=keywords,
+    )  # fmt: skip
+    return inputs.kept(_path_of(inputs, given_strengths, n_strengths, ratio))
+
+
+def _path_of(inputs: Given, given_strengths: Tensor | None, n_strengths: int, ratio: float) -> LassoPath:
+    model, arguments = inputs.model, inputs.arguments
+    data = prepare_fit(**arguments, roles=roles_of(model, inputs.keywords, lasso_path))
     problem, start = _penalised(Objective(model, data))
     curve = problem.curve or _curve(problem, start)
     path = partial(_path, problem) if curve is None else partial(_curve_path, curve, problem.penalty)
     null = path(start, torch.tensor([MAX_STRENGTH], dtype=start.dtype))
-    arguments = {"x": x, "y": y, "weights": weights, **keywords}
-    least = math.inf if given is not None else _least_strength(problem, null.z[0])
+    least = math.inf if given_strengths is not None else _least_strength(problem, null.z[0])
     # Where no column has a slope at the null model, it may be since that has no maximum.
     exists = least > 0 or map_estimate(model, **arguments).converged
-    grid = _grid(least if exists else 1.0, n_strengths, ratio) if given is None else given
+    grid = _grid(least if exists else 1.0, n_strengths, ratio) if given_strengths is None else given_strengths
     points = path(null.z[0], grid)
     points = replace(points, converged=points.converged & exists)
     _warn(problem.coordinates.objective.name, grid, points)

@@ -18,6 +18,7 @@ from neglog.conversion import check_unmasked
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, mle, refitted
 from neglog.handlers import flat
+from neglog.inputs.given import given
 from neglog.isolation import isolated
 from neglog.solvers import InteriorPoint
 
@@ -58,7 +59,17 @@ class Quantiles(Mapping[float, Fit]):
 
 
 @isolated
-def quantile_process(x: Any, y: Any, taus: Iterable[float], *, weights: Any = None) -> Quantiles:
+def quantile_process(
+    x: Any,
+    y: Any = None,
+    taus: Iterable[float] | None = None,
+    *,
+    data: Any = None,
+    weights: Any = None,
+    groups: Any = None,
+    offset: Any = None,
+    drop_missing: bool = False,
+) -> Quantiles:
     """The quantile process: linear regressions at many quantiles, each as by `mle`, sharing the work.
 
     The data are read and the design is decomposed once. Each fit is an exact vertex, certified on all rows
@@ -66,10 +77,9 @@ def quantile_process(x: Any, y: Any, taus: Iterable[float], *, weights: Any = No
     below.
 
     Args:
-        x: a design `(N, P)` without an intercept column.
-        y: the response, `(N,)`.
+        x, y, data, weights, groups, offset, drop_missing: as for `mle`: a design `(N, P)` and the response
+            `(N,)`, or a formula and its table.
         taus: the quantiles, between 0 and 1, in any order.
-        weights: frequency weights `(N,)`, or None.
 
     Raises:
         DataError: as `mle`; a tau that is not between 0 and 1, or none at all.
@@ -87,14 +97,19 @@ def quantile_process(x: Any, y: Any, taus: Iterable[float], *, weights: Any = No
     {0.3: 0.75, 0.6: 1.5}
     """
     ordered = _ordered(taus)
+    keywords = {} if offset is None else {"offset": offset}
+    inputs = given(
+        quantile_process, models.quantile, x, y, data=data, weights=weights, groups=groups,
+        drop_missing=drop_missing, keywords=keywords,
+    )  # fmt: skip
     fits: dict[float, Fit] = {}
     for tau in ordered:
-        model = partial(models.quantile, tau=tau)
+        model = partial(inputs.model, tau=tau)
         if fits:
             below, last = next(reversed(fits.items()))
             fits[tau] = refitted(last, flat(model), InteriorPoint(_shift=tau - below))
         else:
-            fits[tau] = mle(model, x, y, weights=weights)
+            fits[tau] = mle(model, **inputs.arguments)
     lines = {tau: _line(fit) for tau, fit in fits.items()}
     crossings = {}
     for lower, upper in pairwise(lines):
@@ -102,6 +117,7 @@ def quantile_process(x: Any, y: Any, taus: Iterable[float], *, weights: Any = No
         rows = int((lines[upper] < lines[lower] - CROSSED * size).sum())
         if rows:
             crossings[lower, upper] = rows
+    fits = {tau: inputs.kept(fit) for tau, fit in fits.items()}
     return Quantiles(MappingProxyType(fits), MappingProxyType(crossings))
 
 

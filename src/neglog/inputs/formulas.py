@@ -53,6 +53,19 @@ def joint_formulas(formulas: Any, model: Model, predictors: Sequence[str]) -> tu
     return f"{left} ~ {right[location]}", tuple(f"{key} ~ {right[key]}" for key in rest)
 
 
+def split_formulas(formulas: Mapping[Any, Any]) -> tuple[str, tuple[str, ...]]:
+    """The first formula with a response, and the others as companions of it.
+
+    Raises:
+        DataError: a value is no formula; there is no response, or are two.
+    """
+    sides = {key: _sides(key, text) for key, text in formulas.items()}
+    left = response_of({key: left for key, (left, _) in sides.items()})
+    first = next(key for key, (own, _) in sides.items() if own)
+    companions = tuple(f"{key} ~ {right}" for key, (_, right) in sides.items() if key != first)
+    return f"{left} ~ {sides[first][1]}", companions
+
+
 def response_of(lefts: Mapping[str, str]) -> str:
     """The response that formulas have in common, by the left side of each.
 

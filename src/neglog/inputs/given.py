@@ -41,6 +41,11 @@ class Given:
     groups: Any = None
     blueprint: Blueprint | None = None
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The data as arguments of a fit to arrays."""
+        return {"x": self.x, "y": self.y, "weights": self.weights, **self.keywords}
+
     def kept(self, result: Result) -> Result:
         """A result of the fit, with what is kept of its inputs."""
         changes = {"blueprint": self.blueprint, "groups": self.groups}
@@ -74,7 +79,7 @@ def given(
     drop_missing = flag("drop_missing", drop_missing)
     if is_formula(x):
         by_row = {"weights": weights, "groups": groups, **keywords}
-        return _of_formula(caller, model, x, _table(caller, y, data), by_row, drop_missing)
+        return _of_formula(caller, model, x, formula_table(caller, y, data), by_row, drop_missing)
     if data is not None or drop_missing:
         name = "drop_missing" if data is None else "data"
         raise ModelError(
@@ -97,7 +102,8 @@ def offset_model(model: Model, keywords: Collection[str]) -> Model:
     return model if OFFSET_KEYWORD not in keywords or is_own else with_offset(model)
 
 
-def _table(caller: Callable[..., Any], y: Any, data: Any) -> pd.DataFrame:
+def formula_table(caller: Callable[..., Any], y: Any, data: Any) -> pd.DataFrame:
+    """The table of a formula, which is `y` or `data`."""
     if y is None and data is None:
         raise ModelError(f"a formula needs its table: {caller.__name__}(model, 'y ~ x', data).")
     if y is not None and data is not None:
@@ -117,16 +123,9 @@ def _of_formula(
     bounds = roles_of(model, dict.fromkeys(keywords), caller).bounds
     predictors, positive = _names(model, keywords)
     formula, also = joint_formulas(formulas, model, predictors)
+    learned, found = learned_rows(formula, table, also, by_row, bounds, drop_missing)
+    model = offset_model(model, found)
     named = {name: value for name, value in by_row.items() if isinstance(value, str)}
-    finite = [column for name, column in named.items() if name not in {*bounds, "groups"}]
-    learned, places = _learned(formula, table, also, finite, named.values(), drop_missing)
-    found = {
-        name: _of_column(learned.table, table, places, name, named[name])
-        if name in named
-        else _taken(value, len(table), places)
-        for name, value in by_row.items()
-    }
-    model = _with_offsets(model, learned, found)
     blueprint = Blueprint(learned.design, predictors, positive, named, learned.dropped)
     x, y = blueprint.designs(learned.table), learned.design.y(learned.table)
     return Given(model, x, y, found.pop("weights"), found, found.pop("groups"), blueprint)
@@ -140,15 +139,40 @@ def _names(model: Model, keywords: Collection[str]) -> tuple[tuple[str, ...], tu
     return predictor_names(model, **rows), positive_names(model, **rows)
 
 
-def _with_offsets(model: Model, learned: Learned, found: dict[str, Any]) -> Model:
-    """The model of a formula that may have offsets, which are put with the row-wise arguments."""
+def learned_rows(
+    formula: str,
+    table: pd.DataFrame,
+    also: Sequence[str],
+    by_row: Mapping[str, Any],
+    bounds: Collection[str],
+    drop_missing: bool,
+) -> tuple[Learned, dict[str, Any]]:
+    """A learned formula, and the row-wise arguments at its rows, the offsets of the formula among them.
+
+    Args:
+        formula, table, also, drop_missing: as for `learn`.
+        by_row: argument -> the name of a column, or a value for each row of the table, or None.
+        bounds: the arguments that may be infinite.
+
+    Raises:
+        DataError: as `learn`.
+        ModelError: there are offsets in the formula and beside it.
+    """
+    named = {name: value for name, value in by_row.items() if isinstance(value, str)}
+    finite = [column for name, column in named.items() if name not in {*bounds, "groups"}]
+    learned, places = _learned(formula, table, also, finite, named.values(), drop_missing)
+    found = {
+        name: _of_column(learned.table, table, places, name, named[name])
+        if name in named
+        else _taken(value, len(table), places)
+        for name, value in by_row.items()
+    }
     offsets = learned.design.offsets(learned.table)
-    if offsets is None:
-        return model
-    if OFFSET_KEYWORD in found:
-        raise ModelError("the formula has an offset, and `offset` is given too; join them into one.")
-    found[OFFSET_KEYWORD] = offsets
-    return offset_model(model, found)
+    if offsets is not None:
+        if OFFSET_KEYWORD in found:
+            raise ModelError("the formula has an offset, and `offset` is given too; join them into one.")
+        found[OFFSET_KEYWORD] = offsets
+    return learned, found
 
 
 def _learned(

@@ -17,8 +17,12 @@ from neglog.calls import public
 from neglog.data import Data, prepare, prepare_designs
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
+from neglog.inputs.formulas import is_formula
+from neglog.inputs.frames import of_pandas
+from neglog.inputs.given import given, offset_model
 from neglog.isolation import isolated, user_code
 from neglog.likelihood.replay import replayed
+from neglog.models.named import model_of
 from neglog.objective.objective import Objective
 from neglog.prediction.predictions import new_rows
 from neglog.predictors import RESPONSE, row_count
@@ -38,13 +42,22 @@ class PriorDraws:
 
 @isolated
 def prior_predictive(
-    model: Model, x: Any, y: Any = None, *, draws: int = 500, seed: int = 0, **keywords: Any
+    model: Model | str,
+    x: Any,
+    y: Any = None,
+    *,
+    data: Any = None,
+    draws: int = 500,
+    seed: int = 0,
+    drop_missing: bool = False,
+    **keywords: Any,
 ) -> PriorDraws:
     """Draws of the parameters from their priors, and of a response given each draw.
 
     Args:
-        model: a Pyro function `(x, y=None)`.
-        x: a design `(N, P)`, or a mapping of them.
+        model: a Pyro function `(x, y=None)`, or the name of one of `neglog.models`.
+        x: a design `(N, P)`, or a mapping of them; or a formula, as for `mle`, and `y` or `data` is its
+            table.
         y: a response `(N,)` or `(N, D)`, for models that read their sizes (classes, dimensions) from it.
         draws: the number of draws.
         seed: the same seed gives the same draws.
@@ -59,15 +72,16 @@ def prior_predictive(
     >>> prior_predictive(models.poisson, torch.zeros((4, 1), dtype=torch.float64), draws=10).y.shape
     torch.Size([1, 10, 4])
     """
-    roles = roles_of(model, keywords, prior_predictive)
-    if y is None:
-        y = torch.zeros(row_count(prepare_designs(x)[0]), dtype=torch.float64)
-        data = prepare(x, y, roles=roles, **keywords)
-        model = without_biases(model, data)
-    else:
-        data = prepare(x, y, roles=roles, **keywords)
-        model = Objective(model, data).model  # with the sizes that it reads from y
-    return drawn_from_prior(model, data, draws, seed)
+    if y is None and data is None and not is_formula(x):
+        model = offset_model(model_of(model), keywords)
+        y = torch.zeros(row_count(prepare_designs(of_pandas(x))[0]), dtype=torch.float64)
+        rows = prepare(of_pandas(x), y, roles=roles_of(model, keywords, prior_predictive), **keywords)
+        return drawn_from_prior(without_biases(model, rows), rows, draws, seed)
+    inputs = given(prior_predictive, model, x, y, data=data, drop_missing=drop_missing, keywords=keywords)
+    roles = roles_of(inputs.model, inputs.keywords, prior_predictive)
+    rows = prepare(inputs.x, inputs.y, roles=roles, **inputs.keywords)
+    sized = Objective(inputs.model, rows).model  # with the sizes that it reads from y
+    return drawn_from_prior(sized, rows, draws, seed)
 
 
 def drawn_from_prior(model: Model, data: Data, draws: int, seed: int) -> PriorDraws:
