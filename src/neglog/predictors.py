@@ -123,6 +123,7 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor, outputs: Sequence[Any] | No
     return (x @ weight.transpose(-1, -2)).squeeze(-1) + bias
 
 
+@public
 def by_output(offset: Tensor, outputs: Sequence[Any] | None) -> Tensor:
     """An offset `(N,)`, or `(N, D)` with the same for each of D outputs."""
     return offset if outputs is None else offset[:, None].expand(-1, len(outputs))

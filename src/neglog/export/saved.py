@@ -69,8 +69,7 @@ def save(fit: Fit, folder: str | Path, *, formula: Design | None = None) -> Path
     folder, fit = as_path("folder", folder), check_fit(fit)
     if formula is not None and not isinstance(formula, Design):
         raise DataError(f"`formula` must be the design of a formula, or None; it is {shown(formula)}.")
-    if formula is None and fit.blueprint is not None:
-        formula = fit.blueprint.design
+    formula = _formula_of(fit) if formula is None else formula
     content = _content(fit, formula)
     if len(content) > files.MAX_BYTES:
         raise ModelError(f"the fit cannot be saved: it takes {len(content)} bytes, above {files.MAX_BYTES}.")
@@ -82,6 +81,13 @@ def save(fit: Fit, folder: str | Path, *, formula: Design | None = None) -> Path
     files.remove_temporary(path)
     _remove_legacy(folder, before)
     return folder
+
+
+def _formula_of(fit: Fit) -> Design | None:
+    """The formula that was fitted, or saved before."""
+    if isinstance(fit, Saved):
+        return fit.formula
+    return None if fit.blueprint is None else fit.blueprint.design
 
 
 def _content(fit: Fit, formula: Design | None) -> bytes:
