@@ -12,9 +12,13 @@ settings.load_profile("neglog")
 
 
 def pytest_collection_finish():
-    """Imported modules and collected tests stay until the end: the garbage collector need not visit them."""
+    """Imported modules and collected tests stay until the end: the garbage collector need not visit them.
+
+    What the tests keep, such as fits that they share, stays as well: it is visited seldom.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 20, 100)
 
 
 @pytest.fixture

@@ -43,16 +43,24 @@ def written_text(node: ast.AST) -> str:
 
 
 @cache
+def modules() -> dict[str, ast.Module]:
+    """Each module of the source by its path."""
+    return {
+        path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(SOURCE.rglob("*.py"))
+    }
+
+
+@cache
 def messages() -> dict[tuple[str, int], str]:
     """(module, first line of a `raise`) -> its text, for every error of neglog in the source."""
     found = {}
-    for path in sorted(SOURCE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for module, tree in modules().items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
                 name = getattr(node.exc.func, "id", "")
                 if name in ERRORS and node.exc.args:
-                    at = (path.relative_to(SOURCE).as_posix(), node.lineno)
-                    found[at] = written_text(node.exc.args[0])
+                    found[module, node.lineno] = written_text(node.exc.args[0])
     return found
 
 
@@ -148,10 +156,9 @@ def is_built(at: tuple[str, int], message: str) -> bool:
 def helper_texts() -> dict[tuple[str, int], tuple[str, list[str], re.Pattern[str]]]:
     """(module, line) -> a text with advice that becomes an error elsewhere, its fixed parts, its pattern."""
     found = {}
-    for path in sorted(SOURCE.rglob("*.py")):
+    for module, tree in modules().items():
         texts = _Texts()
-        texts.visit(ast.parse(path.read_text(encoding="utf-8")))
-        module = path.relative_to(SOURCE).as_posix()
+        texts.visit(tree)
         found |= {(module, line): pattern for line, pattern in texts.found.items()}
     return found
 
@@ -180,9 +187,9 @@ def _first(at: tuple[str, int], line: int) -> int:
 @cache
 def _ends() -> dict[tuple[str, int], int]:
     return {
-        (path.relative_to(SOURCE).as_posix(), node.lineno): node.end_lineno or node.lineno
-        for path in SOURCE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        (module, node.lineno): node.end_lineno or node.lineno
+        for module, tree in modules().items()
+        for node in ast.walk(tree)
         if isinstance(node, ast.Raise)
     }
 

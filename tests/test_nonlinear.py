@@ -10,8 +10,11 @@ import torch
 from nist import NONLINEAR, correct_digits, curve, nonlinear
 from reference import number
 
-from neglog import map_estimate, mle
+from neglog import flat, map_estimate, mle
+from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, ModelError, UnboundedLikelihoodError
+from neglog.fitting.curvature import GaussNewton
+from neglog.objective.objective import Objective
 from neglog.solvers import Newton, TrustRegion
 from neglog.solvers.trust import step_within
 
@@ -218,3 +221,16 @@ def test_a_model_without_a_density_where_it_starts_asks_for_a_start():
     model = curve(lambda x, b: b[0] * x / (b[1] * x), 2)  # 0 / 0 where both are at their priors' means
     with pytest.raises(ModelError, match=r"no density at the initial values .*\(.*b2 = 0.*`start="):
         mle(model, X[:, None], X)
+
+
+@pytest.mark.parametrize("name", ["Bennett5", "Lanczos2"])
+def test_gauss_newton_replayed_is_that_of_the_model(name):
+    model, x, y = nonlinear(name)
+    start = started(NONLINEAR[name]["starts"][1])
+    objective = Objective(flat(model), prepare(x, y), start)
+    ran, replayed = GaussNewton(objective, untraced=1000), GaussNewton(objective)
+    for step in (0.0, 0.001, -0.002):
+        theta = objective.initial * (1 + step)
+        found, known = replayed(theta), ran(theta)
+        assert not replayed.replay.reason
+        torch.testing.assert_close(found, known, rtol=1e-11, atol=1e-11 * float(known.abs().max()))
