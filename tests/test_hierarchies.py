@@ -283,15 +283,15 @@ def test_a_ridge_in_units_of_the_noise_is_found():
 
 
 def test_prior_parents_are_read_from_a_traced_run():
-    parents = objective(slopes).structure.seen.prior_parents
+    parents = objective(slopes).structure.probe.prior_parents
     assert {name: set(of) for name, of in parents.items()} == {"u": {"tau", "root"}}
-    assert objective(non_centred).structure.seen.prior_parents == {}
+    assert objective(non_centred).structure.probe.prior_parents == {}
 
 
 @pytest.mark.parametrize("name", TABLE)
 def test_no_model_of_neglog_is_a_hierarchy(name):
     x, y = TABLE[name].sample()
-    seen = Objective(TABLE[name].model, prepare(x, y, **TABLE[name].keywords())).structure.seen
+    seen = Objective(TABLE[name].model, prepare(x, y, **TABLE[name].keywords())).structure.probe
     assert seen.prior_parents == {}
 
 

@@ -178,14 +178,14 @@ def test_arrays_that_say_something_else_are_not_used(monkeypatch):
 
 
 def test_a_graph_is_held_in_full_once_for_few_rows_and_once_for_many(monkeypatch):
-    held, says = [], module.says_the_same
+    held, says = [], module.agrees
 
     def counted(found, what, where, known):
         if what == CURVATURES:
             held.append(where[-1].few)
         return says(found, what, where, known)
 
-    monkeypatch.setattr(module, "says_the_same", counted)
+    monkeypatch.setattr(module, "agrees", counted)
     for size, count in ((100, 1), (200, 1), (11_000, 2), (12_000, 2), (100, 2)):
         x, y = TABLE["gamma"].sample(size)
         assert mle(models.gamma, x, y).converged

@@ -51,7 +51,7 @@ class Replayed:
 
     def _tiled(self, count: int) -> Data:
         """As `_rows`; designs, which are wide, once for all where none is read."""
-        index, first = torch.arange(self.data.rows).repeat(count), 1 + len(self.graph.heads)
+        index, first = torch.arange(self.data.rows).repeat(count), 1 + len(self.graph.predictors)
         used = set(self.graph.used)
         parts = {
             part: value[index] if part[0] != "x" or place in used else value[:1].expand(len(index), -1)
@@ -66,6 +66,6 @@ def replayed(objective: Objective, problems: Likelihoods) -> Replayed | None:
     if few or not problems.weights_alone or problems.constants or objective.data.weights is not None:
         return None
     graph, names = objective.backends.graph, [(predictor.name, None) for predictor in problems.predictors]
-    if not isinstance(graph, GraphRows) or len(graph.places) or list(graph.heads) != names:
+    if not isinstance(graph, GraphRows) or len(graph.places) or list(graph.predictors) != names:
         return None
     return Replayed(graph, objective.data)

@@ -308,9 +308,9 @@ class Likelihoods:
 
 def _gradient(problems: Likelihoods, terms: Terms) -> Tensor:
     """The gradients `(S, K)`."""
-    assert terms.own is not None
-    gradient = terms.own.new_zeros((len(terms.own), problems.size))
-    gradient[:, problems.own] = terms.own
+    assert terms.constant_gradient is not None
+    gradient = terms.constant_gradient.new_zeros((len(terms.constant_gradient), problems.size))
+    gradient[:, problems.own] = terms.constant_gradient
     for predictor, slopes in zip(problems.predictors, terms.slopes, strict=True):
         gradient[:, predictor.places] += predictor.gather(slopes)
     return gradient
@@ -318,16 +318,16 @@ def _gradient(problems: Likelihoods, terms: Terms) -> Tensor:
 
 def _hessian(problems: Likelihoods, terms: Terms) -> Tensor:
     """The Hessians `(S, K, K)`."""
-    assert terms.own_bends is not None
-    hessian = terms.own_bends.new_zeros((len(terms.own_bends), problems.size, problems.size))
-    hessian[:, problems.own[:, None], problems.own] = terms.own_bends
-    for predictor, bends in zip(problems.predictors, terms.bends, strict=True):
+    assert terms.constant_hessian is not None
+    hessian = terms.constant_hessian.new_zeros((len(terms.constant_hessian), problems.size, problems.size))
+    hessian[:, problems.own[:, None], problems.own] = terms.constant_hessian
+    for predictor, bends in zip(problems.predictors, terms.hessian, strict=True):
         for other, rows in zip(problems.predictors, bends, strict=False):
             part = predictor.cross(rows, other)
             hessian[:, predictor.places[:, None], other.places] += part
             if other is not predictor:
                 hessian[:, other.places[:, None], predictor.places] += part.mT
-    for place, across in zip(problems.own, terms.crosses, strict=True):
+    for place, across in zip(problems.own, terms.cross_hessian, strict=True):
         for predictor, rows in zip(problems.predictors, across, strict=True):
             part = predictor.gather(rows)
             hessian[:, place, predictor.places] += part

@@ -119,7 +119,7 @@ def check_certain(objective: Objective) -> None:
 
 def _advice_for_certain(objective: Objective) -> str:
     """Advice of proper priors; those of constants such as a dispersion are 0 at the boundary."""
-    constants = " and ".join(f"`{site}`" for site in objective.structure.seen.beside)
+    constants = " and ".join(f"`{site}`" for site in objective.structure.probe.constant_sites)
     if not constants:
         return prior_advice(objective.layout)
     return (

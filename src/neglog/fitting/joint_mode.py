@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neglog.errors import ModelError, UnboundedLikelihoodError
-from neglog.likelihood.cuts import Look
+from neglog.likelihood.eager import Probe
 from neglog.likelihood.hierarchy import Parents, centre, slopes
 from neglog.likelihood.sites import Site
 from neglog.objective.objective import Objective
@@ -48,33 +48,33 @@ def check_joint_mode(objective: Objective) -> None:
 
     Source: O'Hagan (1976), On posterior joint and marginal modes.
     """
-    seen = _looked(objective)
-    if seen is None:
+    probe = _probed(objective)
+    if probe is None:
         return
-    if seen.ran.params:
-        density = seen.ran.log_prob(RESPONSE).sum() + seen.ran.prior()
-        check_params(objective.name, seen.ran.params, torch.stack([density, *_predicting(seen)]).sum())
-    parents = seen.prior_parents
+    if probe.ran.params:
+        density = probe.ran.log_prob(RESPONSE).sum() + probe.ran.prior()
+        check_params(objective.name, probe.ran.params, torch.stack([density, *_predicting(probe)]).sum())
+    parents = probe.prior_parents
     if parents:
-        _check_bounded(objective, seen, parents)
-        _check_reached(objective, seen, parents)
+        _check_bounded(objective, probe, parents)
+        _check_reached(objective, probe, parents)
 
 
-def _looked(objective: Objective) -> Look | None:
+def _probed(objective: Objective) -> Probe | None:
     """The probed model; None if it cannot be evaluated there."""
     try:
-        return objective.structure.seen
+        return objective.structure.probe
     except (RuntimeError, ValueError, IndexError, TypeError):
         return None
 
 
-def _check_reached(objective: Objective, seen: Look, parents: Parents) -> None:
+def _check_reached(objective: Objective, probe: Probe, parents: Parents) -> None:
     """Refuse sites that enter only masked priors."""
     entering = {name for child in _counted(objective, parents) for name in parents[child]}
-    predicting = _predicting(seen)
+    predicting = _predicting(probe)
     if predicting:
-        entering |= set(slopes(torch.stack(predicting).sum(), seen.numbers))
-    entering |= set(seen.beside)
+        entering |= set(slopes(torch.stack(predicting).sum(), probe.numbers))
+    entering |= set(probe.constant_sites)
     for child, names in parents.items():
         for name in (name for name in names if name not in entering and objective.sites[name].masked):
             raise ModelError(
@@ -83,9 +83,9 @@ def _check_reached(objective: Objective, seen: Look, parents: Parents) -> None:
             )
 
 
-def _predicting(seen: Look) -> list[Tensor]:
+def _predicting(probe: Probe) -> list[Tensor]:
     """A scalar of each part of a predictor that depends on something."""
-    parts = (part for call in seen.affines for part in (call.design, call.weight, call.bias))
+    parts = (part for call in probe.affines for part in (call.design, call.weight, call.bias))
     return [part.sum() for part in parts if part.requires_grad]
 
 
@@ -94,13 +94,13 @@ def _counted(objective: Objective, parents: Parents) -> list[str]:
     return [child for child in parents if not objective.sites[child].masked]
 
 
-def _check_bounded(objective: Objective, seen: Look, parents: Parents) -> None:
+def _check_bounded(objective: Objective, probe: Probe, parents: Parents) -> None:
     """Refuse sites along which the joint density is unbounded, or bounded only by a bound of a scale."""
     children = _counted(objective, parents)
     for name in dict.fromkeys(name for child in children for name in parents[child]):
         total = torch.stack([parents[child][name] for child in children if name in parents[child]]).sum(0)
         child = next(child for child in children if name in parents[child])
-        end = _border(objective, seen, name, total, children).format(repr(child))
+        end = _border(objective, probe, name, total, children).format(repr(child))
         if end:
             raise _refusal(objective, name, child, f"whatever the data, its density is {end}")
 
@@ -115,9 +115,9 @@ def check_border(objective: Objective, direction: Tensor | None) -> None:
     Raises:
         UnboundedLikelihoodError: the scale of effects is at a lower bound, such as that of `softplus(tau)`.
     """
-    if direction is None or objective.layout.is_flat or _looked(objective) is None:
+    if direction is None or objective.layout.is_flat or _probed(objective) is None:
         return
-    parents, least = objective.structure.seen.prior_parents, SHARE_OF_MOVE * float(direction.abs().max())
+    parents, least = objective.structure.probe.prior_parents, SHARE_OF_MOVE * float(direction.abs().max())
     for child in _counted(objective, parents):
         for name in parents[child]:
             site = objective.sites[name]
@@ -133,7 +133,7 @@ def _refusal(objective: Objective, name: str, child: str, density: str) -> Unbou
     )
 
 
-def _border(objective: Objective, seen: Look, name: str, total: Tensor, children: Sequence[str]) -> str:
+def _border(objective: Objective, probe: Probe, name: str, total: Tensor, children: Sequence[str]) -> str:
     """The limit of the joint density at the boundary to which its slope points; empty if it is no supremum.
 
     `total` is the slope of the log priors of the effects, the `children`, in the site. The text has a
@@ -142,7 +142,7 @@ def _border(objective: Objective, seen: Look, name: str, total: Tensor, children
     direction = torch.where(total.abs() > MODE_TOLERANCE, total.sign(), 0.0)
     if not bool(direction.any()):
         return ""
-    heights = _heights(objective, seen, name, direction, children)
+    heights = _heights(objective, probe, name, direction, children)
     if heights.grow:
         return "unbounded"
     if heights.collapse(float((total * direction).sum())):
@@ -205,27 +205,27 @@ class Heights:
 
 
 def _heights(
-    objective: Objective, seen: Look, name: str, direction: Tensor, children: Sequence[str]
+    objective: Objective, probe: Probe, name: str, direction: Tensor, children: Sequence[str]
 ) -> Heights:
     """The log densities as a site moves along a direction; `children` are the sites of the effects."""
     distances = (0.0, *REACH.get(direction.dtype, REACH[torch.float32]))
     heights = []
     for distance in distances:
-        numbers = {**seen.numbers, name: seen.numbers[name] + distance * direction}
+        numbers = {**probe.numbers, name: probe.numbers[name] + distance * direction}
         free = {other: number for other, number in numbers.items() if other not in children}
         values = {other: objective.sites[other].transform(number) for other, number in free.items()}
-        heights.append(_height(objective, seen, values, children))
+        heights.append(_height(objective, probe, values, children))
     effects, others = zip(*heights, strict=True)
     return Heights(distances, effects, others, sum(objective.sites[child].size for child in children))
 
 
 def _height(
-    objective: Objective, seen: Look, values: Mapping[str, Tensor], children: Sequence[str]
+    objective: Objective, probe: Probe, values: Mapping[str, Tensor], children: Sequence[str]
 ) -> tuple[float, float]:
     """The log prior of the children, and the log density of all else; NaN where there is none."""
     try:
         with torch.no_grad(), pyro.validation_enabled(False):
-            ran = run(objective.model, seen.data, Run(values, fill=centre))
+            ran = run(objective.model, probe.data, Run(values, fill=centre))
             effects = sum(float(ran.log_prob(child).sum()) for child in children)
             return effects, float(ran.log_prob(RESPONSE).sum() + ran.prior(children))
     except (RuntimeError, ValueError):

@@ -209,7 +209,7 @@ def _moved_rows(objective: Objective, own: str, runaway: Recession) -> str:
 def _levelled(coordinates: Coordinates, start: Tensor, far: Tensor) -> tuple[Tensor, float]:
     """A point closer to the uniform density by an increase of the scale alone: its limit, to rounding."""
     spread = torch.zeros_like(far)
-    for site in coordinates.objective.structure.beside:
+    for site in coordinates.objective.structure.constant_sites:
         spread[site.place] = 1.0
     best = min((far + times * spread for times in FOLDS), key=coordinates.value)
     return best, coordinates.value(best)

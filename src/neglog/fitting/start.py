@@ -113,7 +113,7 @@ class _CutNull(_Null):
     def _bias_places(self) -> list[int]:
         """The place in theta of the bias of each output; -1 where it is no site."""
         places = []
-        for name, output in self.likelihood.heads:
+        for name, output in self.likelihood.predictors:
             site = self.objective.sites.get(f"{name}.bias")
             places.append(-1 if site is None else site.offset + (output or 0))
         return places
@@ -121,7 +121,7 @@ class _CutNull(_Null):
     def _still_etas(self) -> list[Tensor]:
         return [
             self.fixed[name] if output is None else self.fixed[name][:, output]
-            for name, output in self.likelihood.heads
+            for name, output in self.likelihood.predictors
         ]
 
     def _terms(self, order: int, theta: Tensor) -> Terms:
@@ -138,9 +138,11 @@ class _CutNull(_Null):
     def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
         theta = self.theta(z)
         terms = self._terms(CURVATURES, theta)
-        assert terms.own is not None
-        assert terms.own_bends is not None
-        first, second = self._with_levels(terms, terms.own.tolist(), terms.own_bends.tolist())
+        assert terms.constant_gradient is not None
+        assert terms.constant_hessian is not None
+        first, second = self._with_levels(
+            terms, terms.constant_gradient.tolist(), terms.constant_hessian.tolist()
+        )
         gradient, hessian = self._gathered(first, second)
         moved, curved = z.new_tensor(gradient)[:-1], z.new_tensor(hessian)[:-1, :-1]
         if self.objective.layout.is_flat:
@@ -155,7 +157,9 @@ class _CutNull(_Null):
         """The derivatives in the constants, followed by those in the level of each predictor."""
         for j, slopes in enumerate(terms.slopes):
             first.append(self._total(slopes))
-            row = [self._total(values) for values in (*(c[j] for c in terms.crosses), *terms.bends[j])]
+            row = [
+                self._total(values) for values in (*(c[j] for c in terms.cross_hessian), *terms.hessian[j])
+            ]
             for before, value in zip(second, row, strict=False):
                 before.append(value)
             second.append(row)
@@ -224,7 +228,7 @@ def free_constants(objective: Objective, given: Collection[str] = ()) -> list[Si
 
 def _held(objective: Objective) -> set[str]:
     """The sites that the null model leaves: weights, and hierarchies, of which no joint mode need exist."""
-    parents = objective.structure.seen.prior_parents
+    parents = objective.structure.probe.prior_parents
     hierarchy = {*parents, *(name for names in parents.values() for name in names)}
     return hierarchy | {f"{call.name}.weight" for call in objective.calls}
 

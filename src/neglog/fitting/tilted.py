@@ -206,7 +206,7 @@ def _is_tilted(objective: Objective) -> bool:
     if not (objective.calls and objective.structure.law.truncates and objective.layout.is_flat):
         return False
     response = objective.structure.response
-    own = [site.name for site in objective.structure.beside]
+    own = [site.name for site in objective.structure.constant_sites]
     return response.is_plain and response.location is not None and own == [response.scale]
 
 

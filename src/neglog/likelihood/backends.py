@@ -9,7 +9,7 @@ from functools import cached_property
 from torch import Tensor
 
 from neglog.handlers import Model
-from neglog.likelihood.cuts import Cut
+from neglog.likelihood.eager import EagerRows
 from neglog.likelihood.formulas import FormulaRows, formula_of
 from neglog.likelihood.graph import GraphRows, graph_of, is_kept
 from neglog.likelihood.rows import RowLikelihood, Rows
@@ -85,21 +85,23 @@ class Backends:
             self.structure.is_cut
             and self.rows.data.rows <= MAX_TRIAL_ROWS
             and not self.structure.initial_points
-            and self.structure.seen.is_longer(MAX_SHORT_LOSS)
+            and self.structure.probe.is_longer(MAX_SHORT_LOSS)
         )
 
     @cached_property
-    def eager(self) -> Cut:
+    def eager(self) -> EagerRows:
         """The likelihood of the rows by running the model."""
         still = {name: value.detach() for name, value in self.layout.params(self.start).items()}
-        return Cut(self.model, self.rows.data, self.structure.calls, self.structure.beside, still)
+        return EagerRows(
+            self.model, self.rows.data, self.structure.calls, self.structure.constant_sites, still
+        )
 
     @cached_property
     def graph(self) -> GraphRows | str:
         """The likelihood of the rows as a graph; or why there is none."""
         if not self.structure.is_cut:
             return "it is not a function of linear predictors"
-        seen = self.structure.seen
+        seen = self.structure.probe
         whole = seen.data is self.rows.data
         return graph_of(self.eager, self.rows if whole else replace(self.rows, data=seen.data, kept={}), seen)
 
@@ -108,5 +110,5 @@ class Backends:
         """The likelihood of the rows by formulas, where the response of a model that is cut has them."""
         if not self.structure.is_cut:
             return None
-        seen = self.structure.seen
+        seen = self.structure.probe
         return formula_of(self.structure.response, seen, self.layout.sites, Rows.of(seen.data))

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from neglog.distributions.family import Standard
-from neglog.likelihood.cuts import Look, heads_of
-from neglog.likelihood.graph import says_what_was_seen
-from neglog.likelihood.rows import SLOPES, VALUE, Head, Rows, Terms, impossible
+from neglog.likelihood.eager import Probe, outputs_of
+from neglog.likelihood.graph import agrees_with_probe
+from neglog.likelihood.rows import SLOPES, VALUE, Output, Rows, Terms, impossible
 from neglog.likelihood.sites import Site, places_of
 from neglog.likelihood.structure import Response
 
@@ -23,14 +23,14 @@ class FormulaRows:
     """`RowLikelihood` of rows whose density is exp(-loss(r)) / scale, r = (y - eta) / scale, by formulas.
 
     Attributes:
-        heads: the one predictor, which is the location.
+        predictors: the one predictor, which is the location.
         places: the place `(C,)` of the scale in theta, where it is a `site`; else the scale is `known`.
         factor: the factor of each log-density, in addition to the weight of its row.
         standard: the loss of a standardised residual.
         kind: the class of the distribution, a function of location and scale.
     """
 
-    heads: tuple[Head, ...]
+    predictors: tuple[Output, ...]
     places: Tensor
     site: Site | None
     known: float
@@ -60,14 +60,14 @@ class FormulaRows:
         curved = (2 * location @ r + second @ r.square() - total) / scale / scale
         return replace(
             found,
-            own_bends=(curved * (slope * slope) + own * bend).expand(count, count),
-            crosses=[[(location + r * second) * (slope / scale) / scale]] * count,
-            bends=[[second / scale / scale]],
+            constant_hessian=(curved * (slope * slope) + own * bend).expand(count, count),
+            cross_hessian=[[(location + r * second) * (slope / scale) / scale]] * count,
+            hessian=[[second / scale / scale]],
         )
 
     def response(self, theta: Tensor, etas: Mapping[str, Tensor]) -> Any:
         """The distribution of the observations at `theta` `(K,)` and the predictor."""
-        eta = etas[self.heads[0][0]]
+        eta = etas[self.predictors[0][0]]
         scale = self._scale(theta[self.places])[0]
         return self.kind(eta, torch.full_like(eta, scale), validate_args=False)
 
@@ -85,20 +85,20 @@ class FormulaRows:
         return float(scale.detach()), float(slope.detach()), float(bend)
 
 
-def formula_of(response: Response, look: Look, sites: Mapping[str, Site], rows: Rows) -> FormulaRows | None:
+def formula_of(response: Response, probe: Probe, sites: Mapping[str, Site], rows: Rows) -> FormulaRows | None:
     """The formulas of a model's rows; None where its response has none, or is more than its rows.
 
-    They are compared with a `look` at the model, whose data are the `rows`.
+    They are compared with a `probe` of the model, whose data are the `rows`.
     """
-    standard, heads = _standard(response), heads_of(look.affines)
-    own = [sites[name] for name in look.beside]
-    if standard is None or heads != ((response.location, None),) or len(own) != bool(response.scale):
+    standard, predictors = _standard(response), outputs_of(probe.affines)
+    own = [sites[name] for name in probe.constant_sites]
+    if standard is None or predictors != ((response.location, None),) or len(own) != bool(response.scale):
         return None
     site = own[0] if own else None
     places = places_of(own)
     known, factor = response.known_scale or 0.0, response.row_scale
-    found = FormulaRows(heads, places, site, known, factor, standard, response.family)
-    return found if len(places) <= 1 and says_what_was_seen(found, look, rows) else None
+    found = FormulaRows(predictors, places, site, known, factor, standard, response.family)
+    return found if len(places) <= 1 and agrees_with_probe(found, probe, rows) else None
 
 
 def _standard(response: Response) -> Standard | None:

@@ -23,17 +23,17 @@ from neglog.graphs.nodes import Nodes
 from neglog.graphs.staged import BOTH, NUMBERS, ROWS, Stages, staged
 from neglog.handlers import Model, changes_priors_alone
 from neglog.layers import layers
-from neglog.likelihood.cuts import Cut, Look
+from neglog.likelihood.eager import EagerRows, Probe
 from neglog.likelihood.rows import (
     CURVATURES,
     SLOPES,
-    Head,
+    Output,
     RowLikelihood,
     Rows,
     Terms,
+    agrees,
     count,
     named,
-    says_the_same,
 )
 
 MAX_TRACED_INPUTS = 16
@@ -51,7 +51,7 @@ class GraphRows:
     """`RowLikelihood` by replaying a graph, with NumPy where rows are few, else with torch.
 
     Attributes:
-        heads, places: see `RowLikelihood`.
+        predictors, places: see `RowLikelihood`.
         graph: its outputs are those of `neglog.likelihood.rows.listed`.
         kinds: whether each of its inputs changes with the rows, the constants, or both.
         used: its inputs, among the constants, the predictors and the tensors of the data.
@@ -59,7 +59,7 @@ class GraphRows:
         stages: graphs of some outputs, by these and whether NumPy evaluates them.
     """
 
-    heads: tuple[Head, ...]
+    predictors: tuple[Output, ...]
     places: Tensor
     graph: Nodes = field(repr=False)
     kinds: tuple[str, ...]
@@ -71,13 +71,13 @@ class GraphRows:
 
     def evaluate(self, order: int, constants: Tensor, predictors: Sequence[Tensor], rows: Rows) -> Terms:
         """The terms up to an order at the constants `(C,)` and the predictors, `(N,)` each."""
-        heads, own = len(self.heads), len(self.places)
-        found = self._outputs(range(count(order, heads, own)), constants, predictors, rows)
-        return named(order, found, heads, own)
+        n_predictors, n_constants = len(self.predictors), len(self.places)
+        found = self._outputs(range(count(order, n_predictors, n_constants)), constants, predictors, rows)
+        return named(order, found, n_predictors, n_constants)
 
     def slopes(self, constants: Tensor, predictors: Sequence[Tensor], rows: Rows) -> Sequence[Tensor]:
         """The derivatives in the predictors alone, `(N,)` each."""
-        return self._outputs(range(2, 2 + len(self.heads)), constants, predictors, rows)
+        return self._outputs(range(2, 2 + len(self.predictors)), constants, predictors, rows)
 
     def _outputs(
         self, wanted: range, constants: Tensor, predictors: Sequence[Tensor], rows: Rows
@@ -113,7 +113,7 @@ class GraphRows:
     @property
     def all(self) -> range:
         """The numbers of all outputs."""
-        return range(count(CURVATURES, len(self.heads), len(self.places)))
+        return range(count(CURVATURES, len(self.predictors), len(self.places)))
 
 
 # Graphs that are kept
@@ -142,87 +142,91 @@ class _Shelf:
 _SHELF = _Shelf()
 
 
-def graph_of(cut: Cut, rows: Rows, look: Look | None = None) -> GraphRows | str:
+def graph_of(eager: EagerRows, rows: Rows, probe: Probe | None = None) -> GraphRows | str:
     """The terms of a model's rows as a graph, or why it has none.
 
-    A kept graph is compared with a `look` at the model, whose data are the `rows`; without one it is compared
-    with the model in full.
+    A kept graph is compared with a `probe` of the model, whose data are the `rows`, or without one with
+    the model in full.
     """
     # Where rows are many, samples of them are few.
-    ways = {rows.few, Rows.of(cut.data.take(slice(0, 1))).few}
-    size = sum(site.size for site in cut.sites)
-    if size + len(cut.heads) > MAX_TRACED_INPUTS:
-        return f"it has {len(cut.heads)} predictors and {size} constants"
-    key = _key(cut)
+    ways = {rows.few, Rows.of(eager.data.take(slice(0, 1))).few}
+    size = sum(site.size for site in eager.sites)
+    if size + len(eager.predictors) > MAX_TRACED_INPUTS:
+        return f"it has {len(eager.predictors)} predictors and {size} constants"
+    key = _key(eager)
     known = None if key is None else _SHELF.get(key)
-    if known is not None and _is_current(known, cut, rows, look, ways):
-        return replace(known, places=cut.places)
+    if known is not None and _is_current(known, eager, rows, probe, ways):
+        return replace(known, places=eager.places)
     try:
-        found = _traced(cut)
+        found = _traced(eager)
     except Exception as error:  # whatever torch cannot trace, the model itself can be run
         return f"it cannot be traced: {error}"
-    if not _holds(found, cut, ways):
+    if not _holds(found, eager, ways):
         return "its graph does not reproduce the values of the model"
     if key is not None:
         _SHELF.put(key, found)
     return found
 
 
-def _is_current(known: GraphRows, cut: Cut, rows: Rows, look: Look | None, ways: set[bool]) -> bool:
+def _is_current(known: GraphRows, eager: EagerRows, rows: Rows, probe: Probe | None, ways: set[bool]) -> bool:
     """Whether a stored graph still agrees with the model, of which global variables may have changed."""
-    if look is None:
-        return _holds(replace(known, held=set()), cut, ways)
-    return _holds(known, cut, ways) and says_what_was_seen(known, look, rows)
+    if probe is None:
+        return _holds(replace(known, held=set()), eager, ways)
+    return _holds(known, eager, ways) and agrees_with_probe(known, probe, rows)
 
 
-def is_kept(cut: Cut) -> bool:
+def is_kept(eager: EagerRows) -> bool:
     """Whether a graph of a model's rows is kept from an earlier fit."""
-    key = _key(cut)
+    key = _key(eager)
     return key is not None and _SHELF.get(key) is not None
 
 
-def _traced(cut: Cut) -> GraphRows:
-    sizes = {n for part in cut.data.parts().values() for n in part.shape[1:]} | {len(cut.heads)}
-    sizes |= {site.size for site in cut.sites}
+def _traced(eager: EagerRows) -> GraphRows:
+    sizes = {n for part in eager.data.parts().values() for n in part.shape[1:]} | {len(eager.predictors)}
+    sizes |= {site.size for site in eager.sites}
     rows = next(n for n in ODD if n not in sizes)
-    inputs = cut.inputs(rows)
-    graph, used, constants = trace_rows(cut.derivatives, inputs, rows)
-    groups = [NUMBERS, *[BOTH] * len(cut.heads), *[ROWS] * len(cut.data.parts())]
+    inputs = eager.inputs(rows)
+    graph, used, constants = trace_rows(eager.derivatives, inputs, rows)
+    groups = [NUMBERS, *[BOTH] * len(eager.predictors), *[ROWS] * len(eager.data.parts())]
     kinds = (ROWS, *(groups[i] for i in used))
-    return GraphRows(cut.heads, cut.places, graph, kinds, used, constants)
+    return GraphRows(eager.predictors, eager.places, graph, kinds, used, constants)
 
 
-def _holds(found: GraphRows, cut: Cut, ways: set[bool]) -> bool:
+def _holds(found: GraphRows, eager: EagerRows, ways: set[bool]) -> bool:
     """Whether a graph agrees with the model on some rows, evaluated by the backend for few or for many."""
     if ways <= found.held:
         return True
-    inputs = cut.inputs(min(cut.data.rows, COMPARED_ROWS))
-    constants, etas, parts = inputs[0], inputs[1 : 1 + len(cut.heads)], inputs[1 + len(cut.heads) :]
-    data = cut.data.made_of(dict(zip(cut.data.parts(), parts, strict=True)))
-    known = cut.derivatives(*inputs)
+    inputs = eager.inputs(min(eager.data.rows, COMPARED_ROWS))
+    constants, etas, parts = (
+        inputs[0],
+        inputs[1 : 1 + len(eager.predictors)],
+        inputs[1 + len(eager.predictors) :],
+    )
+    data = eager.data.made_of(dict(zip(eager.data.parts(), parts, strict=True)))
+    known = eager.derivatives(*inputs)
     for few in ways - found.held:
-        if not says_the_same(found, CURVATURES, (constants, etas, Rows(data, few=few)), known):
+        if not agrees(found, CURVATURES, (constants, etas, Rows(data, few=few)), known):
             return False
         found.held.add(few)
     return True
 
 
-def says_what_was_seen(found: RowLikelihood, look: Look, rows: Rows) -> bool:
+def agrees_with_probe(found: RowLikelihood, probe: Probe, rows: Rows) -> bool:
     """Whether a graph, or formulas, agree with the recorded values of the model."""
-    where = look.own, [eta.detach() for eta in look.etas], rows
-    return says_the_same(found, SLOPES, where, look.first)
+    where = probe.constants, [eta.detach() for eta in probe.etas], rows
+    return agrees(found, SLOPES, where, probe.first)
 
 
-def _key(cut: Cut) -> Hashable | None:
+def _key(eager: EagerRows) -> Hashable | None:
     """A key of everything that determines how a model's rows are computed; None if there is none."""
-    kind = _kind(cut.model)
+    kind = _kind(eager.model)
     if kind is None:
         return None
-    sites = tuple((site.name, site.unconstrained, site.shape, str(site.fn.support)) for site in cut.sites)
-    parts = cut.data.parts().items()
+    sites = tuple((site.name, site.unconstrained, site.shape, str(site.fn.support)) for site in eager.sites)
+    parts = eager.data.parts().items()
     # Designs of any width: few models read them, and the graph is compared with the model.
     read = tuple((name, part.dtype, part.shape[1:] if name[0] != "x" else ()) for name, part in parts)
-    return kind, cut.heads, sites, read
+    return kind, eager.predictors, sites, read
 
 
 def _is_small(data: Mapping[str, Any]) -> bool:

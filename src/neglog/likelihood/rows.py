@@ -2,7 +2,7 @@
 
 A model that is cut at its linear predictors is a function of the predictors of each row, and of constants
 that all rows share. `RowLikelihood` is its one interface, and there are three ways to evaluate it: formulas
-(`neglog.likelihood.formulas`), graphs that were traced once (`graph`), and the model itself (`cuts`).
+(`neglog.likelihood.formulas`), graphs that were traced once (`graph`), and the model itself (`eager`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VALUE, SLOPES, CURVATURES = 0, 1, 2
 """Orders of derivatives; lower orders are included."""
 MAX_NUMPY_ROWS = 10_000
 """Up to this many rows NumPy is used, which has less overhead per call; torch is faster for more rows."""
-Head = tuple[str, int | None]
+Output = tuple[str, int | None]
 """A predictor, and which of its outputs, where it has many."""
 
 
@@ -36,19 +36,19 @@ class Terms:
 
     Attributes:
         value: the loss `()`.
-        own: its derivatives `(C,)` in the constants.
+        constant_gradient: its derivatives `(C,)` in the constants.
         slopes: those in each predictor, `(N,)` each.
-        own_bends: the second derivatives `(C, C)` in two constants.
-        crosses: `crosses[c][j]` are those in a constant and a predictor, `(N,)`.
-        bends: `bends[j][k]` are those in two predictors, for k ≤ j, `(N,)`.
+        constant_hessian: the second derivatives `(C, C)` in two constants.
+        cross_hessian: `cross_hessian[c][j]` are those in a constant and a predictor, `(N,)`.
+        hessian: `hessian[j][k]` are those in two predictors, for k ≤ j, `(N,)`.
     """
 
     value: Tensor
-    own: Tensor | None = None
+    constant_gradient: Tensor | None = None
     slopes: Sequence[Tensor] = ()
-    own_bends: Tensor | None = None
-    crosses: Sequence[Sequence[Tensor]] = ()
-    bends: Sequence[Sequence[Tensor]] = ()
+    constant_hessian: Tensor | None = None
+    cross_hessian: Sequence[Sequence[Tensor]] = ()
+    hessian: Sequence[Sequence[Tensor]] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ class RowLikelihood(Protocol):
     """Minus the log-likelihood of a model's rows as a function of predictors and constants."""
 
     @property
-    def heads(self) -> tuple[Head, ...]:
+    def predictors(self) -> tuple[Output, ...]:
         """The predictors, by output."""
         ...
 
@@ -106,7 +106,7 @@ class RowLikelihood(Protocol):
         ...
 
 
-def says_the_same(
+def agrees(
     likelihood: RowLikelihood,
     order: int,
     where: tuple[Tensor, Sequence[Tensor], Rows],
@@ -160,50 +160,55 @@ def gradients(values: Tensor, leaves: Sequence[Tensor], create_graph: bool = Fal
     return [next(found) if leaf.requires_grad else torch.zeros_like(leaf) for leaf in leaves]
 
 
-def count(order: int, heads: int, constants: int) -> int:
+def count(order: int, predictors: int, constants: int) -> int:
     """The number of tensors of `listed`."""
-    second = constants * (1 + heads) + heads * (heads + 1) // 2
-    return (1, 2 + heads, 2 + heads + second)[order]
+    second = constants * (1 + predictors) + predictors * (predictors + 1) // 2
+    return (1, 2 + predictors, 2 + predictors + second)[order]
 
 
 def listed(terms: Terms) -> list[Tensor]:
     """Terms as one list: value, first derivatives, second derivatives by constants, and by predictors."""
-    if terms.own is None:
+    if terms.constant_gradient is None:
         return [terms.value]
-    found = [terms.value, terms.own, *terms.slopes]
-    if terms.own_bends is None:
+    found = [terms.value, terms.constant_gradient, *terms.slopes]
+    if terms.constant_hessian is None:
         return found
-    for bends, across in zip(terms.own_bends.unbind(-2), terms.crosses, strict=True):
+    for bends, across in zip(terms.constant_hessian.unbind(-2), terms.cross_hessian, strict=True):
         found += [bends, *across]
-    return found + [bend for bends in terms.bends for bend in bends]
+    return found + [bend for bends in terms.hessian for bend in bends]
 
 
-def named(order: int, found: Sequence[Tensor], heads: int, constants: int) -> Terms:
+def named(order: int, found: Sequence[Tensor], predictors: int, constants: int) -> Terms:
     """The inverse of `listed`."""
     if order == VALUE:
         return Terms(found[0])
-    first = Terms(found[0], found[1], found[2 : 2 + heads])
+    first = Terms(found[0], found[1], found[2 : 2 + predictors])
     if order == SLOPES:
         return first
-    second, width = found[2 + heads :], 1 + heads
+    second, width = found[2 + predictors :], 1 + predictors
     rows = [second[c * width : (c + 1) * width] for c in range(constants)]
-    rest, ends = second[constants * width :], list(accumulate(range(heads + 1)))
-    own = first.own
+    rest, ends = second[constants * width :], list(accumulate(range(predictors + 1)))
+    own = first.constant_gradient
     assert own is not None
     return replace(
         first,
-        own_bends=torch.stack([row[0] for row in rows], -2) if rows else own.new_zeros((*own.shape, 0)),
-        crosses=[row[1:] for row in rows],
-        bends=[rest[ends[j] : ends[j + 1]] for j in range(heads)],
+        constant_hessian=torch.stack([row[0] for row in rows], -2)
+        if rows
+        else own.new_zeros((*own.shape, 0)),
+        cross_hessian=[row[1:] for row in rows],
+        hessian=[rest[ends[j] : ends[j + 1]] for j in range(predictors)],
     )
 
 
-def impossible(order: int, rows: Rows, heads: int, constants: int, value: Tensor | None = None) -> Terms:
+def impossible(order: int, rows: Rows, predictors: int, constants: int, value: Tensor | None = None) -> Terms:
     """The terms where there is no density: an infinite value, or a given one, and derivatives of NaN."""
     y = rows.data.y
     lost = y.new_full((), torch.nan)
     each = lost.expand(rows.data.rows)
     value = torch.full_like(lost, torch.inf) if value is None else value
-    found: list[Any] = [value, lost.expand(constants), *[each] * heads]
-    found += [*[lost.expand(constants), *[each] * heads] * constants, *[each] * (heads * (heads + 1) // 2)]
-    return named(order, found[: count(order, heads, constants)], heads, constants)
+    found: list[Any] = [value, lost.expand(constants), *[each] * predictors]
+    found += [
+        *[lost.expand(constants), *[each] * predictors] * constants,
+        *[each] * (predictors * (predictors + 1) // 2),
+    ]
+    return named(order, found[: count(order, predictors, constants)], predictors, constants)

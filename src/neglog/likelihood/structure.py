@@ -19,7 +19,7 @@ from neglog.distributions.observed import latent, unwrapped
 from neglog.handlers import Model
 from neglog.kinks import corner
 from neglog.layers import layers
-from neglog.likelihood.cuts import Look
+from neglog.likelihood.eager import Probe
 from neglog.likelihood.sites import Site
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine, Run
@@ -75,7 +75,7 @@ class ModelStructure:
         model: the model.
         first: the run at its initial values.
         sites: the latent sites.
-        look: makes the run that is cut at the predictors.
+        probe: makes the run at a probe point, as a function of the predictors.
 
     Attributes:
         sites: the latent sites.
@@ -86,37 +86,39 @@ class ModelStructure:
         may_collapse: whether its density can be as high as one likes, onto single rows.
     """
 
-    def __init__(self, model: Model, first: Run, sites: Mapping[str, Site], look: Callable[[], Look]) -> None:
+    def __init__(
+        self, model: Model, first: Run, sites: Mapping[str, Site], probe: Callable[[], Probe]
+    ) -> None:
         fn = first.sites[RESPONSE]["fn"]
         declared = (layer.beginnings for layer in layers(model) if hasattr(layer, "beginnings"))
         self.initial_points: tuple[Beginning, ...] = next(declared, ())
-        self.sites, self.calls, self._look = sites, tuple(first.affines), look
+        self.sites, self.calls, self._probe = sites, tuple(first.affines), probe
         self.law, self.corner, self.may_collapse = family_of(fn), corner(fn), may_collapse(fn)
 
-    def of_model(self, look: Callable[[], Look]) -> ModelStructure:
+    def of_model(self, probe: Callable[[], Probe]) -> ModelStructure:
         """The structure of a model with other priors or densities of the same sites and kind."""
         other = copy(self)
-        for name in ("seen", "response", "is_flat", "is_cut", "beside"):
+        for name in ("probe", "response", "is_flat", "is_cut", "constant_sites"):
             other.__dict__.pop(name, None)
-        other._look = look
+        other._probe = probe
         return other
 
     @property
-    def is_seen(self) -> bool:
+    def is_probed(self) -> bool:
         """Whether the model has been run cut at its predictors."""
-        return "seen" in self.__dict__
+        return "probe" in self.__dict__
 
     @cached_property
-    def seen(self) -> Look:
+    def probe(self) -> Probe:
         """The run that is cut at the predictors."""
-        found = self._look()
-        del self._look  # with the data that it refers to
+        found = self._probe()
+        del self._probe  # with the data that it refers to
         return found
 
     @cached_property
     def response(self) -> Response:
         """The structure of the response."""
-        return _response(self.seen)
+        return _response(self.probe)
 
     @property
     def prior_corners(self) -> Mapping[str, Corner]:
@@ -132,19 +134,19 @@ class ModelStructure:
 
     def is_fixed(self, site: str) -> bool:
         """Whether the parameters of the prior of a latent site depend on no other site."""
-        return site not in self.seen.prior_parents
+        return site not in self.probe.prior_parents
 
     @cached_property
     def is_flat(self) -> bool:
         """Whether no prior counts, of parameters or of sites that are conditioned."""
-        sites = self.seen.ran.sites.items()
+        sites = self.probe.ran.sites.items()
         return not any(name != RESPONSE and msg["mask"] is not False for name, msg in sites)
 
     @cached_property
     def is_cut(self) -> bool:
         """Whether the model is a function of linear predictors: fixed designs times free coefficients."""
         names = [call.name for call in self.calls]
-        return bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, self.seen.affines))
+        return bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, self.probe.affines))
 
     def _is_plain(self, call: Affine) -> bool:
         """Whether a predictor is a fixed design times coefficients that are sites, or constants."""
@@ -162,9 +164,9 @@ class ModelStructure:
         return own and call.design.dim() == 2 and call.weight.dim() == dimensions
 
     @cached_property
-    def beside(self) -> tuple[Site, ...]:
-        """The sites that enter the likelihood of the rows by themselves, beside the predictors."""
-        return tuple(self.sites[name] for name in self.seen.beside)
+    def constant_sites(self) -> tuple[Site, ...]:
+        """The sites that enter the likelihood of the rows directly, not through predictors."""
+        return tuple(self.sites[name] for name in self.probe.constant_sites)
 
 
 def may_collapse(response: Any) -> bool:
@@ -173,21 +175,21 @@ def may_collapse(response: Any) -> bool:
     return not (response.support.is_discrete or response.event_shape)
 
 
-def _response(look: Look) -> Response:
-    msg, ran = look.ran.sites[RESPONSE], look.ran
+def _response(probe: Probe) -> Response:
+    msg, ran = probe.ran.sites[RESPONSE], probe.ran
     fn = msg["fn"]
-    params = {name: ran.sites[name]["value"] for name in look.numbers}
+    params = {name: ran.sites[name]["value"] for name in probe.numbers}
     _, law = unwrapped(fn)
     scale = scale_of(law)
-    row_scale = _row_scale(msg, look.data.weights)
+    row_scale = _row_scale(msg, probe.data.weights)
     return Response(
         law=family_of(fn),
         location=_same(location_of(law), ran.etas),
         scale=_same(scale, {name: value for name, value in params.items() if value.numel() == 1}),
         known_scale=_number(scale),
         is_scale_fixed=isinstance(scale, Tensor) and not scale.requires_grad,
-        is_scalar=not fn.event_shape and look.data.y.dim() == 1,
-        is_y=msg["value"].is_set_to(look.data.y),
+        is_scalar=not fn.event_shape and probe.data.y.dim() == 1,
+        is_y=msg["value"].is_set_to(probe.data.y),
         is_complete=row_scale is not None,
         row_scale=1.0 if row_scale is None else row_scale,
     )

@@ -39,24 +39,24 @@ class Sums:
         self.blocks, self.places, self.rough, self.apart = blocks, places, rough, apart
         self.value = 0.0
         self.gradient, self.hessian = like.new_zeros(size), like.new_zeros(size, size)
-        self.own, self.own_second = like.new_zeros(size), like.new_zeros(size, size)
-        self.crosses = like.new_zeros(len(places), size)
+        self.theta_gradient, self.theta_hessian = like.new_zeros(size), like.new_zeros(size, size)
+        self.cross_hessian = like.new_zeros(len(places), size)
 
     def add_prior(self, value: float, slope: Tensor, bend: Tensor) -> None:
         """Add minus the log prior, with its derivatives in theta."""
         self.value += value
-        self.own += slope
-        self.own_second += bend
+        self.theta_gradient += slope
+        self.theta_hessian += bend
 
     def add(self, terms: Terms, rows: slice) -> None:
         """Add the loss of some rows, with the available derivatives."""
         self.value += float(terms.value)
-        if terms.own is not None:
-            self.own.index_add_(0, self.places, terms.own)
+        if terms.constant_gradient is not None:
+            self.theta_gradient.index_add_(0, self.places, terms.constant_gradient)
         wanted = [(self.gradient, *each) for each in zip(self.blocks, terms.slopes, strict=False)]
-        if terms.own_bends is not None:
-            _add(self.own_second, self.places, self.places, terms.own_bends)
-            for cross, across in zip(self.crosses, terms.crosses, strict=True):
+        if terms.constant_hessian is not None:
+            _add(self.theta_hessian, self.places, self.places, terms.constant_hessian)
+            for cross, across in zip(self.cross_hessian, terms.cross_hessian, strict=True):
                 wanted += [(cross, *each) for each in zip(self.blocks, across, strict=True)]
             self._add_bends(terms, rows)
         self._add_slopes(wanted, rows)
@@ -72,7 +72,7 @@ class Sums:
     def _add_bends(self, terms: Terms, rows: slice) -> None:
         pairs = [
             (block, other, values.expand(_count(block, rows)))
-            for block, bends in zip(self.blocks, terms.bends, strict=True)
+            for block, bends in zip(self.blocks, terms.hessian, strict=True)
             for other, values in zip(self.blocks, bends, strict=False)
         ]
         shared = [pair for pair in pairs if _share_columns(pair)]
@@ -96,15 +96,15 @@ class Sums:
 
     def slope(self, pull_back: PullBack) -> Tensor:
         """The gradient `(K,)`."""
-        return self.gradient + (self.own if self.apart else pull_back(self.own))
+        return self.gradient + (self.theta_gradient if self.apart else pull_back(self.theta_gradient))
 
     def curvature(self, pull_back: PullBack) -> Tensor:
         """The Hessian `(K, K)`."""
         if self.apart:
-            crosses = torch.zeros_like(self.hessian).index_copy_(0, self.places, self.crosses)
-            return self.hessian + self.own_second + crosses + crosses.T
-        hessian = self.hessian + pull_back(pull_back(self.own_second).T)
-        for place, cross in zip(self.places.tolist(), self.crosses, strict=True):
+            crosses = torch.zeros_like(self.hessian).index_copy_(0, self.places, self.cross_hessian)
+            return self.hessian + self.theta_hessian + crosses + crosses.T
+        hessian = self.hessian + pull_back(pull_back(self.theta_hessian).T)
+        for place, cross in zip(self.places.tolist(), self.cross_hessian, strict=True):
             unit = torch.zeros_like(cross)
             unit[place] = 1.0
             part = cross[:, None] * pull_back(unit)

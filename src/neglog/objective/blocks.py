@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from neglog.errors import ModelError, SingularDesignError
-from neglog.likelihood.cuts import joined_heads
+from neglog.likelihood.eager import joined_outputs
 from neglog.likelihood.rows import SLOPES
 from neglog.likelihood.sites import Site, prior_advice
 from neglog.magnitudes import check_small_columns
@@ -158,12 +158,14 @@ def scores_at(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> S
         return torch.autograd.grad(
             log_likelihood, list(leaves.values()), allow_unused=True, materialize_grads=True
         )
-    _check_depends(objective, etas, objective.structure.seen.depends_on_predictors)
+    _check_depends(objective, etas, objective.structure.probe.depends_on_predictors)
     likelihood = objective.backends.likelihood(derivatives=False, once=True)
-    parts = [etas[name] if output is None else etas[name][:, output] for name, output in likelihood.heads]
+    parts = [
+        etas[name] if output is None else etas[name][:, output] for name, output in likelihood.predictors
+    ]
     found = likelihood.evaluate(SLOPES, theta[likelihood.places], parts, objective.as_read).slopes
     slopes = [slope.expand(objective.rows) for slope in found]
-    return list(joined_heads(likelihood.heads, slopes).values())
+    return list(joined_outputs(likelihood.predictors, slopes).values())
 
 
 def _check_depends(objective: Objective, etas: Mapping[str, Tensor], depends: bool) -> None:

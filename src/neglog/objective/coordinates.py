@@ -126,7 +126,7 @@ class Coordinates:
     @cached_property
     def _places(self) -> Tensor:
         """The positions in theta of the constants of the likelihood of the rows."""
-        return places_of(self.objective.structure.beside)
+        return places_of(self.objective.structure.constant_sites)
 
     @cached_property
     def _apart(self) -> bool:

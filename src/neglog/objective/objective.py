@@ -17,7 +17,7 @@ from neglog.data import Data, check_density, check_response, observed
 from neglog.errors import ModelError
 from neglog.handlers import Model, weighted
 from neglog.likelihood.backends import Backends
-from neglog.likelihood.cuts import Look, look
+from neglog.likelihood.eager import Probe, probe
 from neglog.likelihood.graph import COMPARED_ROWS
 from neglog.likelihood.rows import Rows
 from neglog.likelihood.sites import Layout, lay_out
@@ -71,7 +71,7 @@ class Objective:
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
         self.layout = Layout(lay_out(first), data.y.dtype)
         self.sites, self.size = self.layout.sites, self.layout.size
-        self.structure = ModelStructure(self.model, first, self.sites, self._look)
+        self.structure = ModelStructure(self.model, first, self.sites, self._probe)
         self.calls = self.structure.calls
         if not self.sites:
             raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")
@@ -99,7 +99,7 @@ class Objective:
         """The same objective with a handler around its model that keeps the sites as they are."""
         other = self._without("few", "scant", "backends")
         other.model, other.as_read = handler(self.model), Rows.of(self.data, MAX_KEPT_BYTES)
-        other.structure = self.structure.of_model(other._look)
+        other.structure = self.structure.of_model(other._probe)
         return other
 
     def take(self, index: Tensor | slice, room: int | None = None) -> Objective:
@@ -112,8 +112,8 @@ class Objective:
         other.as_read = Rows.of(other.data, MAX_KEPT_BYTES if room is None else room)
         if self.__dict__.get("separable", False):
             other.separable = True  # as sums over fewer rows are
-        if not self.structure.is_seen:
-            other.structure = self.structure.of_model(other._look)
+        if not self.structure.is_probed:
+            other.structure = self.structure.of_model(other._probe)
         if "backends" in self.__dict__:
             other.backends = self.backends.of_rows(other.structure, other.as_read, other.rows > BLOCK_ROWS)
         return other
@@ -125,10 +125,10 @@ class Objective:
             other.__dict__.pop(name, None)
         return other
 
-    def _look(self) -> Look:
+    def _probe(self) -> Probe:
         """A run of the model cut at its predictors, on no more rows than a graph is compared on."""
         some = self.take(slice(0, COMPARED_ROWS)) if self.rows > SAMPLE_ROWS and self.separable else self
-        return look(self.model, some.data, self.calls, self.sites.values(), self.initial)
+        return probe(self.model, some.data, self.calls, self.sites.values(), self.initial)
 
     @cached_property
     def backends(self) -> Backends:

@@ -107,7 +107,7 @@ def _without_nan(found: Tensor, kind: str) -> Tensor:
     if bool(wrong.any()):
         raise DataError(
             f"the score {kind!r} of row {int(wrong.nonzero()[0])} is not a number: its prediction is beyond "
-            "the range of floats. Look at its values of `x`, which are far from those of the fit, or leave "
+            "the range of floats. Probe at its values of `x`, which are far from those of the fit, or leave "
             "the row out."
         )
     return found

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from neglog.errors import ModelError
-from neglog.likelihood.cuts import Cut
+from neglog.likelihood.eager import EagerRows
 from neglog.likelihood.graph import GraphRows, graph_of
 from neglog.likelihood.rows import CURVATURES, Terms
 from neglog.objective.objective import Objective
@@ -63,7 +63,7 @@ def nestable(objective: Objective, network: Headed) -> tuple[Headed, GraphRows]:
         ModelError: the rows' log-likelihood has no graph (`neglog.likelihood.graph`).
     """
     fixed = {name: value.detach() for name, value in objective.layout.params(objective.initial).items()}
-    cut = Cut(objective.model, objective.data, network.calls, network.constants, fixed)
+    cut = EagerRows(objective.model, objective.data, network.calls, network.constants, fixed)
     found = graph_of(cut, objective.as_read)
     if not isinstance(found, GraphRows):
         raise ModelError(
@@ -94,7 +94,7 @@ def _curvature_at_probe(
     wave = torch.sin(torch.arange(rows, dtype=theta.dtype))
     levels = [call.constant(rows).detach().reshape(rows, -1) for call in network.calls]
     etas = [eta + wave for level in levels for eta in level.unbind(1)]
-    return likelihood.evaluate(CURVATURES, theta[likelihood.places], etas, objective.as_read).bends
+    return likelihood.evaluate(CURVATURES, theta[likelihood.places], etas, objective.as_read).hessian
 
 
 def _is_positive(heads: Sequence[int], bends: Sequence[Sequence[Tensor]], rows: int) -> bool:
@@ -122,7 +122,7 @@ class Nested:
         self.shrinkage = Shrinkage(objective, self.places)
         ends = list(accumulate((len(self.network.heads[j].places) for j in self.network.inside), initial=0))
         self.slices = [slice(a, b) for a, b in pairwise(ends)]
-        self.own = slice(ends[-1], len(self.places))
+        self.constants = slice(ends[-1], len(self.places))
 
     def optimum(self, designs: Sequence[Tensor], theta: Tensor) -> Optimum:
         """The optimum given the designs `(N, F)`, from the heads and constants in `theta` `(K,)`."""
@@ -140,12 +140,12 @@ class Nested:
             at = new
         return Optimum(at.theta, at.value, at.terms.slopes, at.slope)
 
-    def bends(self, designs: Sequence[Tensor], theta: Tensor) -> list[Tensor]:
+    def curvatures(self, designs: Sequence[Tensor], theta: Tensor) -> list[Tensor]:
         """The curvature of the rows in each head's values `(N,)`, negative ones replaced by 0."""
         etas = self._etas([with_one(each) for each in designs], theta)
         terms = self._terms(theta, etas)
         rows = self.objective.rows
-        return [bends[-1].expand(rows).clamp_min(0.0) for bends in terms.bends]
+        return [bends[-1].expand(rows).clamp_min(0.0) for bends in terms.hessian]
 
     def _etas(self, columns: Sequence[Tensor], theta: Tensor) -> list[Tensor]:
         heads = zip(self.design, self.network.heads, strict=True)
@@ -160,24 +160,24 @@ class Nested:
         self, columns: Sequence[Tensor], theta: Tensor, grams: dict[tuple[int, int], Tensor]
     ) -> _Evaluation:
         terms, prior = self._terms(theta, self._etas(columns, theta)), self.shrinkage(theta)
-        assert terms.own is not None
-        assert terms.own_bends is not None
+        assert terms.constant_gradient is not None
+        assert terms.constant_hessian is not None
         gradient, hessian = prior.slope[self.places], prior.bend.clone()
-        own, rows = self.own, self.objective.rows
-        gradient[own] += terms.own
-        hessian[own, own] += terms.own_bends
+        constants, rows = self.constants, self.objective.rows
+        gradient[constants] += terms.constant_gradient
+        hessian[constants, constants] += terms.constant_hessian
         inside = list(zip(self.network.inside, self.slices, strict=True))
         for number, (j, place) in enumerate(inside):
             gradient[place] += self.gathered(columns[self.design[j]], j, terms.slopes[j].expand(rows))
             for k, other in inside[: number + 1]:
-                part = self._product(columns, j, k, terms.bends[j][k].expand(rows), grams)
+                part = self._product(columns, j, k, terms.hessian[j][k].expand(rows), grams)
                 hessian[place, other] += part
                 if k < j:
                     hessian[other, place] += part.T
-            for c, across in enumerate(terms.crosses):
+            for c, across in enumerate(terms.cross_hessian):
                 part = self.gathered(columns[self.design[j]], j, across[j].expand(rows))
-                hessian[place, own.start + c] += part
-                hessian[own.start + c, place] += part
+                hessian[place, constants.start + c] += part
+                hessian[constants.start + c, place] += part
         return _Evaluation(theta, float(terms.value) + prior.value, gradient, hessian, terms, prior.slope)
 
     def gathered(self, columns: Tensor, j: int, values: Tensor) -> Tensor:
@@ -235,8 +235,8 @@ class Nested:
         slopes = []
         for j, slope in enumerate(at.terms.slopes):
             for k, move in enumerate(moves):
-                slope = slope + at.terms.bends[max(j, k)][min(j, k)] * move
-            for across, size in zip(at.terms.crosses, step[self.own], strict=True):
+                slope = slope + at.terms.hessian[max(j, k)][min(j, k)] * move
+            for across, size in zip(at.terms.cross_hessian, step[self.constants], strict=True):
                 slope = slope + across[j] * size
             slopes.append(slope)
         prior = self.shrinkage(theta)

@@ -108,7 +108,7 @@ class Projected(Coordinates):
         theta = self.units * z
         designs = self.features(theta[self.trunk])
         whole = torch.diag(self.nested.shrinkage(theta).sums.clamp_min(0.0))
-        bends = self.nested.bends(designs, theta)
+        bends = self.nested.curvatures(designs, theta)
         coefficients = [head.coefficients(theta) for head in self.network.heads]
         step = max(1, MAX_HEAD_DERIVATIVES // len(self.outer))
         for start in range(0, self.rows, step):
@@ -122,7 +122,7 @@ class Projected(Coordinates):
                 places, array = torch.cat([self.trunk, head.places]), both.numpy()
                 # NumPy computes a product with its own transpose in half the time.
                 whole[places[:, None], places] += torch.from_numpy(array.T @ array)
-        heads = self.network.inner[: self.nested.own.start]
+        heads = self.network.inner[: self.nested.constants.start]
         units = self.units[self.outer]
         return units[:, None] * _schur(whole, self.outer, heads) * units
 

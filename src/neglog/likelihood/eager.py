@@ -14,7 +14,7 @@ from torch import Tensor
 from neglog.data import Data
 from neglog.handlers import Model, Weighted
 from neglog.likelihood.hierarchy import Parents, prior_parents
-from neglog.likelihood.rows import CURVATURES, VALUE, Head, Rows, Terms, derivatives, impossible, named
+from neglog.likelihood.rows import CURVATURES, VALUE, Output, Rows, Terms, derivatives, impossible, named
 from neglog.likelihood.sites import Site, places_of
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine, Run, run
@@ -26,7 +26,7 @@ PROBE_WAVE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class EagerRows:
     """`RowLikelihood` by running the model as a function of its linear predictors and constants."""
 
     model: Model
@@ -34,20 +34,20 @@ class Cut:
     calls: tuple[Affine, ...]
     sites: tuple[Site, ...]
     """The sites of the constants, which enter the likelihood directly, not through predictors."""
-    still: Mapping[str, Tensor]
+    others_fixed: Mapping[str, Tensor]
     """Arbitrary values of all other sites."""
 
     @cached_property
-    def heads(self) -> tuple[Head, ...]:
+    def predictors(self) -> tuple[Output, ...]:
         """The outputs of the predictors, in the order of their calls."""
-        return heads_of(self.calls)
+        return outputs_of(self.calls)
 
     def inputs(self, rows: int) -> list[Tensor]:
         """Constants, predictors and data with a given number of rows, at which no derivative is zero."""
         data = self.data.take(torch.arange(rows) % self.data.rows)
-        starts = [site.transform.inv(self.still[site.name]).reshape(-1) for site in self.sites]
+        starts = [site.transform.inv(self.others_fixed[site.name]).reshape(-1) for site in self.sites]
         numbers = torch.cat([data.y.new_zeros(0), *starts]) + PROBE_OFFSET
-        return [numbers, *bent(self.calls, data), *data.parts().values()]
+        return [numbers, *probe_predictors(self.calls, data), *data.parts().values()]
 
     @cached_property
     def places(self) -> Tensor:
@@ -56,20 +56,20 @@ class Cut:
 
     def evaluate(self, order: int, constants: Tensor, predictors: Sequence[Tensor], rows: Rows) -> Terms:
         """The terms up to an order by running the model at constants `(C,)` and predictors, `(N,)` each."""
-        heads, own = len(self.heads), len(self.places)
+        n_predictors, n_constants = len(self.predictors), len(self.places)
         try:
             found = self._derivatives(order, constants, predictors, rows.data)
         except ValueError as error:  # torch refuses a parameter, such as a scale that overflowed
             if "to satisfy the constraint" not in str(error):
                 raise
-            return impossible(order, rows, heads, own)
+            return impossible(order, rows, n_predictors, n_constants)
         if order > VALUE and not found[0].requires_grad:
-            return impossible(order, rows, heads, own, found[0])
-        return named(order, [each.detach() for each in found], heads, own)
+            return impossible(order, rows, n_predictors, n_constants, found[0])
+        return named(order, [each.detach() for each in found], n_predictors, n_constants)
 
     def derivatives(self, constants: Tensor, *others: Tensor) -> list[Tensor]:
         """All terms, in the order of `neglog.likelihood.rows.listed`, of any predictors and data."""
-        etas, parts = others[: len(self.heads)], others[len(self.heads) :]
+        etas, parts = others[: len(self.predictors)], others[len(self.predictors) :]
         data = self.data.made_of(dict(zip(self.data.parts(), parts, strict=True)))
         with pyro.validation_enabled(False):
             found = self._derivatives(CURVATURES, constants, etas, data)
@@ -79,21 +79,21 @@ class Cut:
 
     @torch.enable_grad()
     def _derivatives(self, order: int, constants: Tensor, etas: Sequence[Tensor], data: Data) -> list[Tensor]:
-        """As `derivatives`, up to an order; the loss is still that of autograd."""
+        """As `derivatives`, up to an order; the loss is others_fixed that of autograd."""
         leaves = [leaf.detach().requires_grad_(order > VALUE) for leaf in (constants, *etas)]
         loss = self._loss(leaves[0], leaves[1:], data)
         return [loss, *derivatives(order, loss, leaves[0], leaves[1:])[1:]]
 
     def _loss(self, numbers: Tensor, etas: Sequence[Tensor], data: Data) -> Tensor:
-        values, at = dict(self.still), 0
+        values, at = dict(self.others_fixed), 0
         for site in self.sites:
             values[site.name] = site.transform(numbers[at : at + site.size].reshape(site.unconstrained))
             at += site.size
-        return -_run(self.model, data, values, joined_heads(self.heads, etas)).log_prob(RESPONSE).sum()
+        return -_run(self.model, data, values, joined_outputs(self.predictors, etas)).log_prob(RESPONSE).sum()
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Probe:
     """The values and derivatives of a model at a probe point at which no derivative is accidentally zero."""
 
     data: Data
@@ -141,8 +141,8 @@ class Look:
         return any(slope is not None for slope in self._slopes[len(self.numbers) :])
 
     @property
-    def beside(self) -> list[str]:
-        """The sites that enter the likelihood beside the predictors."""
+    def constant_sites(self) -> list[str]:
+        """The sites of the constants: those that enter the likelihood directly."""
         return [name for name, slope in zip(self.numbers, self._slopes, strict=False) if slope is not None]
 
     @property
@@ -154,38 +154,41 @@ class Look:
         return [self._loss.detach(), torch.cat([self._loss.new_zeros(0), *each]), *across]
 
     @property
-    def own(self) -> Tensor:
-        """The constants `(C,)` of the sites `beside` the predictors."""
+    def constants(self) -> Tensor:
+        """The constants `(C,)` of the `constant_sites`."""
         return torch.cat(
-            [self._loss.new_zeros(0), *(self.numbers[name].detach().reshape(-1) for name in self.beside)]
+            [
+                self._loss.new_zeros(0),
+                *(self.numbers[name].detach().reshape(-1) for name in self.constant_sites),
+            ]
         )
 
 
-def look(model: Model, data: Data, calls: Sequence[Affine], sites: Collection[Site], start: Tensor) -> Look:
+def probe(model: Model, data: Data, calls: Sequence[Affine], sites: Collection[Site], start: Tensor) -> Probe:
     """The values of a model near `start` `(K,)`, or at it if need be, under the weights of the data."""
     try:
-        return _look(model, data, calls, sites, start + PROBE_OFFSET, PROBE_WAVE)
+        return _probe(model, data, calls, sites, start + PROBE_OFFSET, PROBE_WAVE)
     except (RuntimeError, ValueError, IndexError, TypeError):
-        return _look(model, data, calls, sites, start, 0.0)
+        return _probe(model, data, calls, sites, start, 0.0)
 
 
 @torch.enable_grad()
-def _look(
+def _probe(
     model: Model, data: Data, calls: Sequence[Affine], sites: Collection[Site], at: Tensor, wave: float
-) -> Look:
+) -> Probe:
     numbers = {site.name: at[site.place].reshape(site.unconstrained).requires_grad_() for site in sites}
-    etas = [eta.requires_grad_() for eta in bent(calls, data, wave)]
+    etas = [eta.requires_grad_() for eta in probe_predictors(calls, data, wave)]
     with pyro.validation_enabled(False):
         values = {site.name: site.transform(numbers[site.name]) for site in sites}
-        return Look(data, numbers, etas, _run(model, data, values, joined_heads(heads_of(calls), etas)))
+        return Probe(data, numbers, etas, _run(model, data, values, joined_outputs(outputs_of(calls), etas)))
 
 
-def heads_of(calls: Sequence[Affine]) -> tuple[Head, ...]:
+def outputs_of(calls: Sequence[Affine]) -> tuple[Output, ...]:
     """The outputs of all linear predictors, as (name, output)."""
     return tuple((call.name, output) for call in calls for output in _outputs(call))
 
 
-def bent(calls: Sequence[Affine], data: Data, wave: float = PROBE_WAVE) -> list[Tensor]:
+def probe_predictors(calls: Sequence[Affine], data: Data, wave: float = PROBE_WAVE) -> list[Tensor]:
     """Predictors `(N,)` around their biases, different in all rows."""
     away = wave * torch.sin(torch.arange(data.rows, dtype=data.y.dtype))
     levels = [call.constant(data.rows).reshape(data.rows, -1) for call in calls]
@@ -198,12 +201,12 @@ def _run(model: Model, data: Data, values: Mapping[str, Tensor], etas: Mapping[s
     return run(model, replace(data, weights=None), Run(values, etas=etas))
 
 
-def joined_heads(heads: Sequence[Head], etas: Sequence[Tensor]) -> dict[str, Tensor]:
+def joined_outputs(outputs: Sequence[Output], etas: Sequence[Tensor]) -> dict[str, Tensor]:
     """Predictor -> its values, `(N,)`, or `(N, D)` where it has many outputs."""
     found: dict[str, list[Tensor]] = {}
-    for (name, _), eta in zip(heads, etas, strict=True):
+    for (name, _), eta in zip(outputs, etas, strict=True):
         found.setdefault(name, []).append(eta)
-    single = {name for name, output in heads if output is None}
+    single = {name for name, output in outputs if output is None}
     return {name: parts[0] if name in single else torch.stack(parts, dim=-1) for name, parts in found.items()}
 
 
