@@ -32,7 +32,7 @@ def problem(model, x, y, start=None, **keywords):
     coordinates = rescaled(objective, theta)
     generator = torch.Generator().manual_seed(1)
     z = coordinates.z(theta) + 0.1 * torch.randn(len(theta), generator=generator, dtype=theta.dtype)
-    return Lowered(objective, coordinates.blocks, coordinates.cut), coordinates, z
+    return Lowered(objective, coordinates.blocks, coordinates.is_linear), coordinates, z
 
 
 def assert_alike(lowered, coordinates, z):

@@ -206,7 +206,7 @@ def test_errors_of_heads_are_given_the_features_in_evaluation_mode():
 def test_the_density_of_a_posterior_is_that_of_evaluation_mode():
     objective = Objective(on_features(models.gaussian, trunk("dropout")), prepare(X[:20], Y[:20]))
     theta = objective.initial + 0.1
-    lowered = Lowered(objective, (), cut=False)
+    lowered = Lowered(objective, (), is_linear=False)
     first, again = (lowered.value_and_gradient(theta)[0] for _ in range(2))
     assert first == again == pytest.approx(objective.value(theta), rel=1e-12)
     assert lowered.reason == ""

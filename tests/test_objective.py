@@ -108,7 +108,7 @@ def _fixed(model, part):
 def test_coordinates_change_the_scale_and_not_the_loss(name, handler):
     objective = make(name, handler, weights=torch.linspace(0.5, 2, 60))
     coordinates = rescaled(objective, starting_point(objective, None))
-    assert coordinates.cut
+    assert coordinates.is_linear
     theta = objective.initial + torch.linspace(-0.3, 0.4, objective.size, dtype=torch.float64)
     z = coordinates.z(theta)
     torch.testing.assert_close(coordinates.theta(z), theta, rtol=1e-12, atol=1e-13)
@@ -157,7 +157,7 @@ def test_hierarchical_priors_are_part_of_the_hessian():
     objective = Objective(model, prepare(x, y))
     coordinates = rescaled(objective, starting_point(objective, None))
     z = coordinates.z(objective.initial + 0.2)
-    whole = Coordinates(objective, coordinates.blocks, cut=False)
+    whole = Coordinates(objective, coordinates.blocks, is_linear=False)
     torch.testing.assert_close(coordinates.hessian(z), whole.hessian(z), rtol=1e-10, atol=1e-10)
 
 
@@ -166,7 +166,7 @@ def test_a_network_is_not_cut():
     net = on_features(models.gaussian, nn.Linear(3, 2))
     objective = Objective(flat(net), prepare(x, y))
     coordinates = rescaled(objective, starting_point(objective, None))
-    assert not coordinates.cut
+    assert not coordinates.is_linear
     z = coordinates.z(starting_point(objective, None))
     expected = differences(lambda t: number(coordinates.value(t)), z)
     torch.testing.assert_close(coordinates.value_and_gradient(z)[1], expected, rtol=1e-6, atol=1e-5)

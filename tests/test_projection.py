@@ -112,7 +112,7 @@ def projected(model, y, weights=None, x=X):
     theta = starting_point(objective, None)
     coordinates = rescaled(objective, theta)
     z = coordinates.z(theta) + 0.1 * normal(len(theta), seed=3)
-    return Projected(objective, coordinates.blocks, coordinates.cut), coordinates, z
+    return Projected(objective, coordinates.blocks, coordinates.is_linear), coordinates, z
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -269,7 +269,7 @@ def test_what_features_do_not_tell_apart_stays_where_it_is(unit):
 
 def test_a_model_whose_designs_are_made_of_predictors_is_not_cut_at_them():
     objective = Objective(flat(layered), prepare(X, Y))
-    assert not objective.structure.is_cut
+    assert not objective.structure.is_linear
 
 
 # The solver

@@ -55,7 +55,7 @@ def problems(model, x, y, **keywords):
     coordinates = rescaled(objective, theta)
     generator = torch.Generator().manual_seed(1)
     z = coordinates.z(theta) + 0.05 * torch.randn(len(theta), generator=generator, dtype=theta.dtype)
-    return coordinates, Run(objective, coordinates.blocks, coordinates.cut), z
+    return coordinates, Run(objective, coordinates.blocks, coordinates.is_linear), z
 
 
 def assert_alike(replayed, ran, z):

@@ -59,7 +59,7 @@ def neglog(model: Callable, x: Tensor, y: Tensor, compile: bool = False) -> Step
     objective = Objective(flat(model), prepare(x, y))
     theta = starting_point(objective, None)
     coordinates = rescaled(objective, theta)
-    z, problem = coordinates.z(theta), Lowered(objective, coordinates.blocks, coordinates.cut)
+    z, problem = coordinates.z(theta), Lowered(objective, coordinates.blocks, coordinates.is_linear)
     solver, moments = Adam(learning_rate=RATE, decay=1.0, compile=compile), Moments(z)
 
     def steps(count: int) -> None:

@@ -85,7 +85,7 @@ def laplace_natural(fit: Fit, draws: int, seed: int) -> tuple[Tensor, Tensor, fl
     noise = noise[:draws]
     params = _unflattened(objective, centre + noise @ factor.mT)
     theta = torch.cat([s.transform.inv(params[n]).reshape(draws, -1) for n, s in objective.sites.items()], 1)
-    lowered = Lowered(objective, fit.coordinates.blocks, fit.coordinates.cut)
+    lowered = Lowered(objective, fit.coordinates.blocks, fit.coordinates.is_linear)
     z = torch.stack([lowered.z(each) for each in theta])
     return theta, 0.5 * noise.square().sum(1) + _log_density(lowered, z, z[0]), outside
 

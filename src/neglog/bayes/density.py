@@ -62,7 +62,7 @@ class Density(Lowered):
     @torch.enable_grad()
     def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
         """Minus the log density, its gradient `(K,)` and its Hessian `(K, K)` in z."""
-        bare = Coordinates(self.objective, self.blocks, self.cut)
+        bare = Coordinates(self.objective, self.blocks, self.is_linear)
         value, gradient, hessian = bare.derivatives(z)
         if not self._transformed:
             return value, gradient, hessian
@@ -81,4 +81,4 @@ def density(objective: Objective) -> tuple[Density, Tensor]:
     """
     theta = starting_point(objective, None)
     coordinates = rescaled(objective, theta)
-    return Density(objective, coordinates.blocks, coordinates.cut), coordinates.z(theta)
+    return Density(objective, coordinates.blocks, coordinates.is_linear), coordinates.z(theta)

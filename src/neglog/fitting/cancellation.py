@@ -30,7 +30,7 @@ def check_cancellation(coordinates: Coordinates, theta: Tensor) -> None:
     Raises:
         SingularDesignError: naming the columns.
     """
-    doubtful = [block for block in coordinates.blocks if coordinates.cut and _is_doubtful(block)]
+    doubtful = [block for block in coordinates.blocks if coordinates.is_linear and _is_doubtful(block)]
     if not doubtful:
         return
     calls = {call.name: call for call in coordinates.objective.calls}

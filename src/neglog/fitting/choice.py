@@ -96,7 +96,7 @@ STRATEGIES = (
     Strategy("a pinball loss of one line", lambda c: pinball(c) is not None, lambda _: InteriorPoint()),
     Strategy("other corners in linear predictors", lambda c: c.polyhedral, lambda _: Continuation()),
     Strategy("corners elsewhere", lambda c: c.kinked, _adam),
-    Strategy("linear predictors and constants", lambda c: c.cut, lambda _: Newton()),
+    Strategy("linear predictors and constants", lambda c: c.is_linear, lambda _: Newton()),
     Strategy("few parameters, no network", _is_curve, lambda _: TrustRegion()),
     Strategy("many parameters times rows", lambda c: c.size * c.rows > MAX_FULL_BATCH, _adam),
     # The likelihood of a network often has its maximum at infinity; with priors it has one within reach.
@@ -121,20 +121,20 @@ def problem_of(coordinates: Coordinates, solver: Any) -> tuple[Coordinates, Any]
     _check_solver(solver, coordinates)
     if depends_on_mode(coordinates):
         problem = Training(coordinates)
-        return Coordinates(problem.objective, coordinates.blocks, coordinates.cut), problem
+        return Coordinates(problem.objective, coordinates.blocks, coordinates.is_linear), problem
     if isinstance(solver, ProximalNewton):
         coordinates = aligned(coordinates)
         return coordinates, Penalised(coordinates)
     if isinstance(solver, Continuation):
         return coordinates, Cornered.of(coordinates)
     if isinstance(solver, TrustRegion):
-        return coordinates, Curved(coordinates.objective, coordinates.blocks, coordinates.cut)
+        return coordinates, Curved(coordinates.objective, coordinates.blocks, coordinates.is_linear)
     if isinstance(solver, InteriorPoint):
         return coordinates, _of_lines(coordinates)
     if any(isinstance(each, VariableProjection) for each in _each(solver)):
-        return coordinates, Projected(coordinates.objective, coordinates.blocks, coordinates.cut)
+        return coordinates, Projected(coordinates.objective, coordinates.blocks, coordinates.is_linear)
     if _repays_tracing(coordinates, solver):
-        return coordinates, Lowered(coordinates.objective, coordinates.blocks, coordinates.cut)
+        return coordinates, Lowered(coordinates.objective, coordinates.blocks, coordinates.is_linear)
     return coordinates, coordinates
 
 

@@ -51,7 +51,7 @@ from neglog.fitting.limits import (
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.multistart import further_initial_points
 from neglog.fitting.offsets import Offset, levelled, offset_of
-from neglog.fitting.penalised import at_corners, is_penalised, landed
+from neglog.fitting.penalised import at_corners, at_exact_corners, is_penalised
 from neglog.fitting.prior_units import check_prior_units
 from neglog.fitting.refinement import refined
 from neglog.fitting.separation import watched
@@ -333,7 +333,7 @@ def refitted(fit: Fit, model: Model, solver: Any) -> Fit:
     """
     assert fit.coordinates is not None
     objective = Objective(model, data_of(fit))
-    coordinates = Coordinates(objective, fit.coordinates.blocks, fit.coordinates.cut)
+    coordinates = Coordinates(objective, fit.coordinates.blocks, fit.coordinates.is_linear)
     return _solved(coordinates, objective.layout.theta(fit.params), solver, False)
 
 
@@ -366,7 +366,7 @@ def _coordinates(objective: Objective, theta: Tensor, solver: Any) -> Coordinate
     if getattr(solver, "rescale", True):
         return rescaled(objective, theta)
     rescaled(objective, theta)  # for its check of the rank
-    return Coordinates(objective, (), cut=False)
+    return Coordinates(objective, (), is_linear=False)
 
 
 def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
@@ -416,7 +416,7 @@ def _landed(
 
     It is where products of columns far from 0 cancel: minus the log-likelihood, and minus the log prior.
     """
-    theta = landed(coordinates.objective, coordinates.theta(solution.z)).detach()
+    theta = at_exact_corners(coordinates.objective, coordinates.theta(solution.z)).detach()
     theta = refined(coordinates, theta) if solution.converged else theta
     end = None
     if _is_far(coordinates) or offset is not None:
@@ -431,8 +431,8 @@ def _landed(
 
 
 def _is_far(coordinates: Coordinates) -> bool:
-    """Whether the model is cut, and some column beside an intercept is far from 0."""
-    return coordinates.cut and any(block.is_far for block in coordinates.blocks)
+    """Whether some column beside an intercept is far from 0, in a model with linear predictors."""
+    return coordinates.is_linear and any(block.is_far for block in coordinates.blocks)
 
 
 def _end(coordinates: Coordinates, z: Tensor) -> tuple[float, float]:

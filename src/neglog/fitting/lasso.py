@@ -21,7 +21,7 @@ from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLi
 from neglog.fitting.existence import check_certain, check_classes, recession
 from neglog.fitting.fit import Fit, map_estimate
 from neglog.fitting.joint_mode import check_joint_mode
-from neglog.fitting.penalised import Penalised, aligned, at_corners, is_penalised, landed
+from neglog.fitting.penalised import Penalised, aligned, at_corners, at_exact_corners, is_penalised
 from neglog.fitting.prior_units import check_prior_units
 from neglog.fitting.quadratic_loss import Parabola
 from neglog.fitting.start import starting_point
@@ -261,7 +261,7 @@ def _curve_path(curve: Parabola, penalty: Penalty, z: Tensor, grid: Tensor) -> _
     """The path of a quadratic, without a pass over the rows; of an elastic net it is followed from `z`."""
     found = []
     if not bool(penalty.l2.any()):
-        # What has no corner is told from the middle, which keeps the digits of an intercept.
+        # Coefficients without a corner are measured from the middle, which keeps the digits of an intercept.
         origin = torch.where(penalty.l1 > 0, penalty.centre, curve.middle)
         _, gradient = curve.value_and_gradient(origin)
         parts = (curve.matrix, gradient, penalty.l1, grid)
@@ -301,26 +301,26 @@ def _least_strength(problem: Penalised, null: Tensor) -> float:
     """The smallest strength that holds all coefficients at their corners; 0 if none has a slope."""
     _, gradient, hessian = problem.smooth.derivatives(null)
     cornered = problem.penalty.l1 > 0
-    told = gradient.abs() > ROUNDED_SLOPE * hessian.diagonal().sqrt()  # in standard errors
-    return max((gradient.abs() / problem.penalty.l1)[cornered & told].tolist(), default=0.0)
+    significant = gradient.abs() > ROUNDED_SLOPE * hessian.diagonal().sqrt()  # in standard errors
+    return max((gradient.abs() / problem.penalty.l1)[cornered & significant].tolist(), default=0.0)
 
 
 def _warn(name: str, grid: Tensor, points: _Points) -> None:
     missed, length = grid[: len(points.z)][~points.converged].tolist(), len(points.z)
     if missed:
-        told = f"no optimum was certified at {len(missed)} strengths, the first of them {missed[0]:g}"
+        message = f"no optimum was certified at {len(missed)} strengths, the first of them {missed[0]:g}"
     elif length < len(grid):
-        told = f"the path ended early: at strength {float(grid[length]):g} the likelihood has no maximum"
+        message = f"the path ended early: at strength {float(grid[length]):g} the likelihood has no maximum"
     else:
         return
-    warn(f"`{name}`: {told}.", ConvergenceWarning)
+    warn(f"`{name}`: {message}.", ConvergenceWarning)
 
 
 def _finished(
     model: Model, problem: Penalised, grid: Tensor, points: _Points, arguments: Mapping[str, Any]
 ) -> LassoPath:
     coordinates, objective = problem.coordinates, problem.coordinates.objective
-    thetas = landed(coordinates.objective, coordinates.directions(points.z.T.contiguous()).T)
+    thetas = at_exact_corners(coordinates.objective, coordinates.directions(points.z.T.contiguous()).T)
     held = at_corners(objective, thetas).sum(1)
     return LassoPath(
         model=model,

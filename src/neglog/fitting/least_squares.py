@@ -86,7 +86,7 @@ def closed_form(coordinates: Coordinates, theta: Tensor) -> Tensor | None:
     products of the columns are those that the Hessian at the optimum is made of.
     """
     objective = coordinates.objective
-    line = line_of(objective) if coordinates.cut else None
+    line = line_of(objective) if coordinates.is_linear else None
     block = None if line is None else _block_of(coordinates, line)
     if line is None or block is None:
         return None

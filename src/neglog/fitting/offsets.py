@@ -46,7 +46,7 @@ class Offset:
 
     def restored(self, coordinates: Coordinates) -> Coordinates:
         """The coordinates of the response as it is."""
-        return Coordinates(self.whole, coordinates.blocks, coordinates.cut)
+        return Coordinates(self.whole, coordinates.blocks, coordinates.is_linear)
 
 
 def offset_of(objective: Objective) -> Offset | None:
@@ -68,7 +68,7 @@ def offset_of(objective: Objective) -> Offset | None:
 def _middle(objective: Objective) -> tuple[float, float] | None:
     """The middle of a real response far from 0, and its width; None where there is no such response."""
     y = objective.data.y
-    if y.dim() != 1 or not objective.structure.may_collapse or not objective.structure.is_cut:
+    if y.dim() != 1 or not objective.structure.may_collapse or not objective.structure.is_linear:
         return None
     low, high = (float(end) for end in y.aminmax())
     value, width = 0.5 * low + 0.5 * high, high - low

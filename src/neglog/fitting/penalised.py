@@ -29,7 +29,7 @@ class Penalised:
         self.size, self.rows = coordinates.size, coordinates.rows
         names = objective.structure.prior_corners
         masked = objective.changed(lambda model: flat(model, *names)) if names else objective
-        smooth = Coordinates(masked, coordinates.blocks, coordinates.cut)
+        smooth = Coordinates(masked, coordinates.blocks, coordinates.is_linear)
         self.curve = parabola(smooth)
         self.smooth: Problem = smooth if self.curve is None else self.curve
         self.penalty = _penalty(coordinates)
@@ -63,7 +63,7 @@ def is_penalised(coordinates: Coordinates) -> bool:
     """Whether all corners of a loss are those of fixed Laplace and `ElasticNet` priors of real sites."""
     objective = coordinates.objective
     names = objective.structure.prior_corners
-    if not names or not coordinates.cut or objective.structure.corner is not None:
+    if not names or not coordinates.is_linear or objective.structure.corner is not None:
         return False
     return all(
         objective.sites[name].is_real
@@ -84,7 +84,7 @@ def at_corners(objective: Objective, theta: Tensor) -> Tensor:
     return held
 
 
-def landed(objective: Objective, theta: Tensor) -> Tensor:
+def at_exact_corners(objective: Objective, theta: Tensor) -> Tensor:
     """`theta` `(..., K)` with the coefficients that a lasso prior holds at its corner exactly there."""
     theta = theta.clone()
     for name, at in objective.structure.prior_corners.items():
@@ -111,7 +111,7 @@ def aligned(coordinates: Coordinates) -> Coordinates:
         _aligned(block, cornered[block.places]) if bool(cornered[block.places].any()) else block
         for block in coordinates.blocks
     )
-    return Coordinates(objective, tuple(blocks), coordinates.cut)
+    return Coordinates(objective, tuple(blocks), coordinates.is_linear)
 
 
 def _aligned(block: Block, cornered: Tensor) -> Block:

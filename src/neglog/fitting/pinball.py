@@ -96,7 +96,10 @@ def _pinball(coordinates: Coordinates) -> Pinball | None:
 def _only_block(coordinates: Coordinates, line: QuantileLine) -> Block | None:
     """The block of the line, if its coefficients and its scale are all parameters, and no prior counts."""
     objective, blocks = coordinates.objective, coordinates.blocks
-    if not (coordinates.cut and objective.layout.is_flat and objective.structure.is_flat) or len(blocks) != 1:
+    if (
+        not (coordinates.is_linear and objective.layout.is_flat and objective.structure.is_flat)
+        or len(blocks) != 1
+    ):
         return None
     constants = set(objective.sites) - {line.bias, line.weight}
     is_only = constants == (set() if line.is_scale_fixed else {line.scale})

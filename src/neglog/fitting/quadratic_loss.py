@@ -94,7 +94,7 @@ def parabola(coordinates: Coordinates) -> Parabola | None:
 def _only_block(coordinates: Coordinates) -> Block | None:
     """The block of all parameters, if it is the mean of a Normal response of known scale without priors."""
     blocks, objective = coordinates.blocks, coordinates.objective
-    if not coordinates.cut or len(blocks) != 1 or len(blocks[0].places) != coordinates.size:
+    if not coordinates.is_linear or len(blocks) != 1 or len(blocks[0].places) != coordinates.size:
         return None
     (block,) = blocks
     if block.output is not None or block.basis is None or not objective.structure.is_flat:

@@ -48,7 +48,7 @@ def _block_of_mean(coordinates: Coordinates, theta: Tensor) -> Block | None:
     """The block that is the mean of a Normal response of one scale, free and without priors."""
     objective = coordinates.objective
     response = objective.structure.response
-    if not coordinates.cut or not response.law.is_square or not response.is_plain:
+    if not coordinates.is_linear or not response.law.is_square or not response.is_plain:
         return None
     if max(call.design.numel() for call in objective.calls) > MAX_DESIGN_SIZE:
         return None

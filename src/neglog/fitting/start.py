@@ -90,7 +90,7 @@ class _Null:
 
 
 class _CutNull(_Null):
-    """The same where the model is cut at its predictors: a function of their levels and the constants."""
+    """The same for a model with linear predictors: a function of their levels and the constants."""
 
     def __init__(
         self, objective: Objective, theta: Tensor, places: Tensor, likelihood: RowLikelihood
@@ -233,7 +233,7 @@ def _held(objective: Objective) -> set[str]:
     return hierarchy | {f"{call.name}.weight" for call in objective.calls}
 
 
-def _softened(objective: Objective, softness: float) -> Objective:
+def _smoothed(objective: Objective, softness: float) -> Objective:
     """The objective with smoothed corners of Laplace densities; the objective itself if it has none."""
     if objective.structure.corner is None and not objective.structure.prior_corners:
         return objective
@@ -242,10 +242,14 @@ def _softened(objective: Objective, softness: float) -> Objective:
 
 def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
     """The null model of a sample of the rows, or of all if that fails, as for equal values."""
-    soft = _softened(objective, 1.0)
+    soft = _smoothed(objective, 1.0)
     backends = soft.backends
     likelihood = (
-        None if not soft.structure.is_cut else backends.likelihood() if soft is objective else backends.eager
+        None
+        if not soft.structure.is_linear
+        else backends.likelihood()
+        if soft is objective
+        else backends.eager
     )
     few = soft.sample
     if few is not soft:

@@ -262,7 +262,7 @@ def tilted(coordinates: Coordinates) -> Solution | None:
 
 def _block_of(coordinates: Coordinates) -> Block | None:
     """The block of the location, where it is all but the scale."""
-    if not (coordinates.cut and len(coordinates.blocks) == 1 and _is_tilted(coordinates.objective)):
+    if not (coordinates.is_linear and len(coordinates.blocks) == 1 and _is_tilted(coordinates.objective)):
         return None
     (block,) = coordinates.blocks
     is_free = not isinstance(block.offset, Tensor) and not block.offset

@@ -23,7 +23,7 @@ TRIALS, MAX_TRIAL_ROWS = 40, 1000
 
 
 class Backends:
-    """The log-likelihood of the rows of a model that is cut at its predictors, by each backend.
+    """The log-likelihood of the rows of a model as a function of its predictors, by each backend.
 
     Args:
         model: the model, without the weights of its rows.
@@ -82,7 +82,7 @@ class Backends:
     def _may_be_short(self) -> bool:
         """Whether a fit may end before the trace of its loss repays."""
         return (
-            self.structure.is_cut
+            self.structure.is_linear
             and self.rows.data.rows <= MAX_TRIAL_ROWS
             and not self.structure.initial_points
             and self.structure.probe.is_longer(MAX_SHORT_LOSS)
@@ -99,7 +99,7 @@ class Backends:
     @cached_property
     def graph(self) -> GraphRows | str:
         """The likelihood of the rows as a graph; or why there is none."""
-        if not self.structure.is_cut:
+        if not self.structure.is_linear:
             return "it is not a function of linear predictors"
         seen = self.structure.probe
         whole = seen.data is self.rows.data
@@ -107,8 +107,8 @@ class Backends:
 
     @cached_property
     def formula(self) -> FormulaRows | None:
-        """The likelihood of the rows by formulas, where the response of a model that is cut has them."""
-        if not self.structure.is_cut:
+        """The likelihood of the rows by formulas, if the response has them."""
+        if not self.structure.is_linear:
             return None
         seen = self.structure.probe
         return formula_of(self.structure.response, seen, self.layout.sites, Rows.of(seen.data))

@@ -1,8 +1,8 @@
 """The log-likelihood of rows as a function of a few numbers, and its derivatives in them.
 
-A model that is cut at its linear predictors is a function of the predictors of each row, and of constants
-that all rows share. `RowLikelihood` is its one interface, and there are three ways to evaluate it: formulas
-(`neglog.likelihood.formulas`), graphs that were traced once (`graph`), and the model itself (`eager`).
+The log-likelihood of a row is a function of its linear predictors, and of constants that all rows share.
+`RowLikelihood` is its one interface, with three backends: formulas (`neglog.likelihood.formulas`), graphs
+that were traced once (`graph`), and the model itself (`eager`).
 """
 
 from __future__ import annotations

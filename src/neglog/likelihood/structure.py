@@ -67,7 +67,8 @@ class Response:
 
 
 class ModelStructure:
-    """What a model is made of, by the run at its initial values, and a run cut at its predictors.
+    """The structure of a model, from the run at its initial values, and a run as a function of its
+    predictors.
 
     The second is made when it is needed first.
 
@@ -83,7 +84,7 @@ class ModelStructure:
         initial_points: functions of further initial points, which a model with several optima declares.
         law: the record of the family of the response.
         corner: the corner of its density; None if that has derivatives everywhere.
-        may_collapse: whether its density can be as high as one likes, onto single rows.
+        may_collapse: whether its density is unbounded, at single rows.
     """
 
     def __init__(
@@ -98,19 +99,19 @@ class ModelStructure:
     def of_model(self, probe: Callable[[], Probe]) -> ModelStructure:
         """The structure of a model with other priors or densities of the same sites and kind."""
         other = copy(self)
-        for name in ("probe", "response", "is_flat", "is_cut", "constant_sites"):
+        for name in ("probe", "response", "is_flat", "is_linear", "constant_sites"):
             other.__dict__.pop(name, None)
         other._probe = probe
         return other
 
     @property
     def is_probed(self) -> bool:
-        """Whether the model has been run cut at its predictors."""
+        """Whether the model has been run as a function of its predictors."""
         return "probe" in self.__dict__
 
     @cached_property
     def probe(self) -> Probe:
-        """The run that is cut at the predictors."""
+        """The run as a function of the predictors, at the probe point."""
         found = self._probe()
         del self._probe  # with the data that it refers to
         return found
@@ -143,7 +144,7 @@ class ModelStructure:
         return not any(name != RESPONSE and msg["mask"] is not False for name, msg in sites)
 
     @cached_property
-    def is_cut(self) -> bool:
+    def is_linear(self) -> bool:
         """Whether the model is a function of linear predictors: fixed designs times free coefficients."""
         names = [call.name for call in self.calls]
         return bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, self.probe.affines))

@@ -116,9 +116,9 @@ def linear_blocks(objective: Objective, theta: Tensor) -> tuple[tuple[Block, ...
         SingularDesignError: a design whose coefficients have flat priors lacks full column rank.
     """
     calls = objective.calls
-    few, cut = objective.sample, objective.structure.is_cut
+    few, is_linear = objective.sample, objective.structure.is_linear
     noise = _noise(few, theta, {call.name: call.value.detach() for call in few.affines(theta)})
-    if not cut:
+    if not is_linear:
         return tuple(b for call in calls for b in _diagonal(objective, call, noise[call.name], theta)), False
     known: Known = {}
     return tuple(
@@ -151,7 +151,7 @@ def noise_unit(size: Tensor, most: Tensor | float) -> Tensor:
 
 def scores_at(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> Sequence[Tensor]:
     """The derivatives of the loss with respect to each predictor, `(N,)` or `(N, D)`."""
-    if not objective.structure.is_cut:
+    if not objective.structure.is_linear:
         leaves = {name: eta.clone().requires_grad_() for name, eta in etas.items()}
         log_likelihood = objective.at(theta, leaves).log_prob(RESPONSE).sum()
         _check_depends(objective, etas, log_likelihood.requires_grad)

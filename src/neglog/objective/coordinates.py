@@ -44,9 +44,9 @@ class Coordinates:
     trained = False
 
     def __init__(
-        self, objective: Objective, blocks: tuple[Block, ...], cut: bool, solved: bool = False
+        self, objective: Objective, blocks: tuple[Block, ...], is_linear: bool, solved: bool = False
     ) -> None:
-        self.objective, self.blocks, self.cut, self.solved = objective, blocks, cut, solved
+        self.objective, self.blocks, self.is_linear, self.solved = objective, blocks, is_linear, solved
         self.size, self.rows = objective.size, objective.rows
         self.read: dict[str, Any] = {}  # other forms of the problem, stored by those who derive them
 
@@ -99,17 +99,17 @@ class Coordinates:
     # The problem
 
     def etas(self, z: Tensor, rows: slice = ALL_ROWS) -> dict[Block, Tensor]:
-        """The value of each block where the model is cut; none where it is not."""
-        return {block: block.eta(z[block.places], rows) for block in self.blocks} if self.cut else {}
+        """The value of each block; none for a model that is not linear in its predictors' coefficients."""
+        return {block: block.eta(z[block.places], rows) for block in self.blocks} if self.is_linear else {}
 
     @property
     def parts(self) -> tuple[tuple[slice, Objective], ...]:
-        """The objective in blocks of rows; whole where it is not cut."""
-        return self.objective.parts if self.cut else ((ALL_ROWS, self.objective),)
+        """The objective in blocks of rows; whole for a model without linear predictors."""
+        return self.objective.parts if self.is_linear else ((ALL_ROWS, self.objective),)
 
     def sample(self) -> Coordinates | None:
         """The problem of a tenth of the rows, or of one block: its optimum is near that of very many."""
-        if self.rows < MIN_SAMPLED_ROWS or not self.cut or self.solved or not self.objective.separable:
+        if self.rows < MIN_SAMPLED_ROWS or not self.is_linear or self.solved or not self.objective.separable:
             return None
         index = sample_of(self.rows, min(self.rows // 10, BLOCK_ROWS))
         _ = self.objective.backends.graph  # once for the sample too
@@ -117,7 +117,7 @@ class Coordinates:
         pairs = zip(self.objective.data.parts().values(), few.data.parts().values(), strict=True)
         taken = {placed(whole): part for whole, part in pairs}
         blocks = tuple(block.take(index, taken) for block in self.blocks)
-        return Coordinates(few, blocks, self.cut)
+        return Coordinates(few, blocks, self.is_linear)
 
     def _likelihood(self, order: int) -> RowLikelihood:
         """The likelihood of the rows; a few evaluations confirm an optimum that is known."""
@@ -155,7 +155,7 @@ class Coordinates:
     def value(self, z: Tensor) -> float:
         """The loss in nats; infinite where the model cannot be evaluated."""
         with torch.no_grad():
-            if self.cut:
+            if self.is_linear:
                 return self._summed(VALUE, z).value
             nll, prior = self.objective.trial(self.theta(z))
             return float(nll + prior)
@@ -171,14 +171,14 @@ class Coordinates:
             check_bounded(part, theta, joined(self.etas(z, rows)))
         objective = self.objective
         check_collapsed_components(objective, theta)
-        if objective.data.y.dim() == 1 or not (self.cut and self.blocks) or len(self.parts) > 1:
+        if objective.data.y.dim() == 1 or not (self.is_linear and self.blocks) or len(self.parts) > 1:
             return None
         design = max((block.basis.dense() for block in self.blocks if block.basis), key=lambda d: d.shape[1])
         return followed(objective.response(theta, joined(self.etas(z))), objective.data, design)
 
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
         """The loss and its gradient `(K,)` in z; NaN where the loss is not finite."""
-        if not self.cut:
+        if not self.is_linear:
             return _whole(self, z)
         sums = self._summed(SLOPES, z)
         return sums.value, sums.slope(self.pull_back)
@@ -194,7 +194,7 @@ class Coordinates:
 
     def derivatives(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
         """The loss, its gradient `(K,)` and its Hessian `(K, K)` in z; NaN where the loss is not finite."""
-        if self.cut:
+        if self.is_linear:
             sums = self._summed(CURVATURES, z)
             return sums.value, sums.slope(self.pull_back), sums.curvature(self.pull_back)
         value, gradient = _whole(self, z)
@@ -215,7 +215,7 @@ class Coordinates:
         """Whether the loss has corners and `Continuation` can certify an optimum at them."""
         response = self.kinked_predictor
         placed = response is None or response in {block.name for block in self.blocks}
-        return self.kinked and self.cut and placed
+        return self.kinked and self.is_linear and placed
 
     @cached_property
     def kinked_predictor(self) -> str | None:
@@ -229,7 +229,7 @@ class Coordinates:
 
 @torch.enable_grad()
 def _whole(coordinates: Coordinates, z: Tensor) -> tuple[float, Tensor]:
-    """The loss of a model that is not cut, and its gradient `(K,)` in z."""
+    """The loss of a model without linear predictors, and its gradient `(K,)` in z."""
     theta = coordinates.theta(z).requires_grad_()
     nll, prior = coordinates.objective.trial(theta)
     loss = nll + prior

@@ -24,7 +24,7 @@ class Cornered(Coordinates):
     @staticmethod
     def of(coordinates: Coordinates) -> Cornered:
         """The problem in other coordinates, with its corners."""
-        return Cornered(coordinates.objective, coordinates.blocks, coordinates.cut)
+        return Cornered(coordinates.objective, coordinates.blocks, coordinates.is_linear)
 
     @property
     def convex(self) -> bool:
@@ -36,7 +36,7 @@ class Cornered(Coordinates):
         return at is None or not at.is_truncated
 
     def _changed(self, handler: Callable[[Model], Model]) -> Coordinates:
-        return Coordinates(self.objective.changed(handler), self.blocks, self.cut)
+        return Coordinates(self.objective.changed(handler), self.blocks, self.is_linear)
 
     def smoothed(self, softness: float, bounded: bool = True) -> Coordinates:
         """The problem with smoothed corners; without `bounded` that of the response without truncation."""

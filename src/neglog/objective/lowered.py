@@ -38,8 +38,8 @@ class Lowered(Coordinates):
     parameters or data, is run in every evaluation; `reason` gives the cause.
     """
 
-    def __init__(self, objective: Objective, blocks: tuple[Block, ...], cut: bool) -> None:
-        super().__init__(objective, blocks, cut)
+    def __init__(self, objective: Objective, blocks: tuple[Block, ...], is_linear: bool) -> None:
+        super().__init__(objective, blocks, is_linear)
         self._vector = _Vector(self)
         self._quadratic = quadratic_priors(self) if self.size <= MAX_QUADRATIC_PARAMETERS else None
         self._rows = objective.data.parts() | self._vector.rows
@@ -140,9 +140,9 @@ class _Vector:
     """z in an order in which the coefficients of each block are contiguous, and functions of it."""
 
     def __init__(self, coordinates: Coordinates) -> None:
-        self.cut = coordinates.cut
-        parts = [_Part(block, self.cut) for block in coordinates.blocks]
-        self.scale = None if self.cut else _scale(parts, coordinates.objective.initial)
+        self.is_linear = coordinates.is_linear
+        parts = [_Part(block, self.is_linear) for block in coordinates.blocks]
+        self.scale = None if self.is_linear else _scale(parts, coordinates.objective.initial)
         self.blocks = parts if self.scale is None else []
         own = torch.cat([torch.arange(0), *(part.places for part in self.blocks)])
         free = torch.ones(coordinates.size, dtype=torch.bool)
@@ -184,8 +184,8 @@ class _Vector:
         return found
 
     def etas(self, z: Sequence[Tensor], rows: Rows) -> dict[str, Tensor]:
-        """The values of the linear predictors where the model is cut."""
-        if not self.cut:
+        """The values of the linear predictors, if the model has fixed designs."""
+        if not self.is_linear:
             return {}
         found: dict[str, list[Tensor]] = {}
         for part, own in zip(self.blocks, z, strict=False):
@@ -224,7 +224,7 @@ def _sites_of_pieces(sites: list[Site], sizes: list[int]) -> list[list[Site]] | 
 class _Part:
     """A block, with its coefficients in the order of theta."""
 
-    def __init__(self, block: Block, cut: bool) -> None:
+    def __init__(self, block: Block, is_linear: bool) -> None:
         self.block = block
         order = block.places.argsort()
         self.places = block.places[order]
@@ -235,7 +235,7 @@ class _Part:
         self.rows: dict[tuple[str, str], Tensor] = {}
         self.transform: Tensor | None = None
         self.one = False
-        if not cut:
+        if not is_linear:
             return
         basis = block.basis
         assert basis is not None

@@ -126,7 +126,7 @@ class Objective:
         return other
 
     def _probe(self) -> Probe:
-        """A run of the model cut at its predictors, on no more rows than a graph is compared on."""
+        """A run of the model as a function of its predictors, on no more rows than a graph is compared on."""
         some = self.take(slice(0, COMPARED_ROWS)) if self.rows > SAMPLE_ROWS and self.separable else self
         return probe(self.model, some.data, self.calls, self.sites.values(), self.initial)
 
@@ -182,7 +182,7 @@ class Objective:
 
     def affines(self, theta: Tensor) -> Sequence[Affine]:
         """The linear predictors at `theta`: where the model is `cut`, without running it."""
-        if not (self.whole and self.structure.is_cut):
+        if not (self.whole and self.structure.is_linear):
             return self.at(theta).affines
         params = self.layout.params(theta)
         return [
@@ -200,7 +200,7 @@ class Objective:
         return self.take(slice(0, 8)) if self.rows > 8 and self.separable else self
 
     def at(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Run:
-        """Run the weighted model on all rows at `theta`, cut at the predictors in `etas`."""
+        """Run the weighted model on all rows at `theta`, with the values `etas` of predictors."""
         return run(self.weighted, self.data, Run(self.layout.params(theta), etas=etas))
 
     def terms(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | float]:
@@ -247,7 +247,7 @@ class Objective:
         return torch.cat([at.log_prob(RESPONSE) for at in runs])
 
     def response(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Any:
-        """The distribution of the observations at `theta`, cut at the predictors in `etas`."""
+        """The distribution of the observations at `theta`, with the values `etas` of predictors."""
         with torch.no_grad():
             if self.backends.formula is not None and (etas is not None or self.whole):
                 known = etas or {call.name: call.value for call in self.affines(theta)}

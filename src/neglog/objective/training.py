@@ -79,7 +79,7 @@ class Training(Lowered):
     def __init__(self, coordinates: Coordinates) -> None:
         self.constants = constants_of(coordinates.objective)
         learned = coordinates.objective.changed(InMode(False, self.constants))
-        super().__init__(learned, coordinates.blocks, coordinates.cut)
+        super().__init__(learned, coordinates.blocks, coordinates.is_linear)
         self.steps = InMode(False, self.constants)
         self._stepped: Model = self.steps(learned.model)
 

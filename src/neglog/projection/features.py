@@ -118,7 +118,7 @@ class Features:
         return tuple(found[i] for i in self.chosen)
 
     def _of_calls(self, weights: Tensor, *parts: Tensor) -> list[Tensor]:
-        """The designs of the predictors, by running the model with its heads cut."""
+        """The designs of the predictors, by running the model with the values of its heads replaced."""
         objective, network = self.objective, self.network
         data = self.data.made_of(dict(zip(self.data.parts(), parts, strict=True)))
         theta = objective.initial.index_copy(0, self.places, weights)

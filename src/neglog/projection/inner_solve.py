@@ -63,8 +63,8 @@ def nestable(objective: Objective, network: Headed) -> tuple[Headed, GraphRows]:
         ModelError: the rows' log-likelihood has no graph (`neglog.likelihood.graph`).
     """
     fixed = {name: value.detach() for name, value in objective.layout.params(objective.initial).items()}
-    cut = EagerRows(objective.model, objective.data, network.calls, network.constants, fixed)
-    found = graph_of(cut, objective.as_read)
+    eager = EagerRows(objective.model, objective.data, network.calls, network.constants, fixed)
+    found = graph_of(eager, objective.as_read)
     if not isinstance(found, GraphRows):
         raise ModelError(
             f"`VariableProjection` cannot take the density of `{objective.name}` apart at its heads: "

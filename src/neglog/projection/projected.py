@@ -40,8 +40,8 @@ class Projected(Coordinates):
             be cut at the heads.
     """
 
-    def __init__(self, objective: Objective, blocks: tuple[Block, ...], cut: bool) -> None:
-        super().__init__(objective, blocks, cut)
+    def __init__(self, objective: Objective, blocks: tuple[Block, ...], is_linear: bool) -> None:
+        super().__init__(objective, blocks, is_linear)
         if self.kinked:
             raise ModelError(
                 f"`VariableProjection` needs a smooth loss, and that of `{objective.name}` has corners. Use "

@@ -123,7 +123,7 @@ class _Stopped(Exception):
 
 
 class _Arrived(_Stopped):
-    """A solver has come to an optimum that is known."""
+    """A solver has reached a known optimum."""
 
 
 class _Paused(_Stopped):

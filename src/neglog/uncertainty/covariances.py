@@ -291,7 +291,12 @@ def leverages(coordinates: Coordinates, z: Tensor) -> Tensor:
 def _single_block(coordinates: Coordinates) -> Block:
     """The one linear predictor of a model, of one output."""
     blocks = coordinates.blocks
-    if not coordinates.cut or len(blocks) != 1 or blocks[0].basis is None or blocks[0].output is not None:
+    if (
+        not coordinates.is_linear
+        or len(blocks) != 1
+        or blocks[0].basis is None
+        or blocks[0].output is not None
+    ):
         raise ModelError(
             "HC2 and HC3 need leverages, which are defined for models with one linear predictor of one "
             "output alone. Use 'HC1'."

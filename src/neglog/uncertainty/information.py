@@ -168,7 +168,7 @@ def in_blocks(coordinates: Coordinates) -> Iterator[tuple[slice, Coordinates]]:
     for start in range(0, coordinates.rows, size):
         rows = slice(start, min(start + size, coordinates.rows))
         blocks = tuple(_in_rows(block, rows) for block in coordinates.blocks)
-        yield rows, Coordinates(objective.take(rows), blocks, coordinates.cut)
+        yield rows, Coordinates(objective.take(rows), blocks, coordinates.is_linear)
 
 
 def _in_rows(block: Block, rows: slice) -> Block:
@@ -226,7 +226,7 @@ def scores(coordinates: Coordinates, z: Tensor) -> Tensor:
 
 @torch.enable_grad()
 def cut_run(coordinates: Coordinates, z: Tensor) -> tuple[Run, Tensor, dict[Block, Tensor]]:
-    """A run of the model without weights, cut at its predictors; theta and the predictors as leaves."""
+    """A run of the model without weights; theta and the predictors are leaves of the autograd graph."""
     objective, theta = coordinates.objective, coordinates.theta(z).requires_grad_()
     etas = {block: eta.requires_grad_() for block, eta in _etas(coordinates, z).items()}
     ran = run(objective.model, objective.data, Run(objective.layout.params(theta), etas=joined(etas)))
@@ -310,8 +310,10 @@ def _gathered(block: Block, values: Tensor, others: Tensor) -> Tensor:
 
 
 def _etas(coordinates: Coordinates, z: Tensor) -> dict[Block, Tensor]:
-    """The linear predictor of each block; empty for a model that is not cut."""
-    return {block: block.eta(z[block.places]) for block in coordinates.blocks} if coordinates.cut else {}
+    """The linear predictor of each block; empty for a model without linear predictors."""
+    return (
+        {block: block.eta(z[block.places]) for block in coordinates.blocks} if coordinates.is_linear else {}
+    )
 
 
 def _kinked_information(coordinates: Coordinates, z: Tensor) -> Tensor:
