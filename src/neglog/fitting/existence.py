@@ -11,14 +11,12 @@ from pyro.distributions.constraints import ordered_vector
 from torch import Tensor
 from torch.distributions import constraints
 
-from neglog.distributions.family import scales_of
-from neglog.distributions.observed import latent
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.flat_directions import DISTANCES, MAX_FALL, MIN_RISE, level, ran_along, rises
 from neglog.likelihood.sites import Site, prior_advice
 from neglog.objective.coordinates import Coordinates
-from neglog.objective.interpolation import Spread
 from neglog.objective.objective import Objective
+from neglog.objective.saturated import Spread
 from neglog.objective.spread import check_spread
 from neglog.tracing import Affine
 
@@ -47,7 +45,7 @@ def check_covariance(coordinates: Coordinates) -> None:
     """
     objective = coordinates.objective
     y = objective.data.y
-    if y.dim() != 2 or not _has_covariance(objective):
+    if y.dim() != 2 or not objective.structure.components:
         return
     found = (block.basis for block in coordinates.blocks if block.output is not None)
     basis = next(found, None)
@@ -55,11 +53,6 @@ def check_covariance(coordinates: Coordinates) -> None:
     reason = _singular_covariance(y, columns, objective.data.responses)
     if reason:
         _refuse_singular(objective, reason)
-
-
-def _has_covariance(objective: Objective) -> bool:
-    """Whether the components of the response have a full covariance."""
-    return scales_of(latent(objective.response(objective.initial))) is not None
 
 
 def _refuse_singular(objective: Objective, reason: str) -> None:
@@ -139,9 +132,7 @@ def check_classes(objective: Objective) -> None:
     y = objective.data.y
     if objective.structure.law.classes is None or y.dim() != 1:
         return
-    found = torch.bincount(
-        y.long(), minlength=objective.few.response(objective.initial).support.upper_bound + 1
-    )
+    found = torch.bincount(y.long(), minlength=objective.structure.support.upper_bound + 1)
     if bool(found.all()):
         return
     empty, present = (found == 0).nonzero()[:, 0].tolist(), found.nonzero()[:, 0].tolist()
@@ -197,7 +188,7 @@ def check_values(objective: Objective) -> None:
     if not (objective.structure.law.is_mixture and objective.layout.is_flat):
         return
     values = objective.data.y.unique()
-    if len(values) > objective.few.response(objective.initial).means.shape[-1]:
+    if len(values) > objective.structure.components:
         return
     shown = " or ".join(f"{value:g}" for value in values.tolist())
     raise UnboundedLikelihoodError(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from neglog.errors import UnboundedLikelihoodError
-from neglog.objective.interpolation import Spread, interpolating
 from neglog.objective.objective import Objective
+from neglog.objective.saturated import Spread, interpolating
 
 MAX_LOG_FALL_OF_ROW = 2.0
 """Fall of the logarithm of the spread with each further row of zeros above which its mode is refused."""

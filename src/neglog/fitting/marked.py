@@ -209,8 +209,7 @@ def _log_spread_shift(objective: Objective, call: Affine) -> float:
     It is 0 for another predictor, such as one of the mean, of a softplus or of degrees of freedom.
     """
     site = objective.sites.get(f"{call.name}.bias")
-    support = objective.few.response(objective.initial).support
-    if site is None or support is not constraints.real:
+    if site is None or objective.structure.support is not constraints.real:
         return 0.0
     logs = []
     for shift in (-SHIFT / 2, 0.0, SHIFT / 2):

@@ -10,9 +10,8 @@ from torch import Tensor
 from neglog.distributions.observed import latent
 from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError, warn
 from neglog.objective.collapsed_components import falls
-from neglog.objective.interpolation import Spread
 from neglog.objective.objective import Objective
-from neglog.predictors import RESPONSE
+from neglog.objective.saturated import Spread
 from neglog.solvers import Solution
 from neglog.tracing import Affine
 
@@ -80,7 +79,7 @@ def check_heavy_tie(objective: Objective) -> None:
     Source: Fernandez & Steel (1999), Multivariate Student-t regression models: pitfalls and inference.
     """
     y, call = objective.data.y, next(iter(objective.calls), None)
-    if call is None or y.dim() != 1 or not _has_free_tails(objective):
+    if call is None or y.dim() != 1 or not objective.structure.response.has_free_tails:
         return
     tie, spread = _exact_rows(objective, call), Spread(objective, call)
     if tie is None or (not objective.layout.is_flat and spread.is_held):
@@ -136,15 +135,6 @@ def _followed(y: Tensor, columns: Tensor, planes: Tensor, share: float) -> Tenso
     return (planes @ columns.T - y).abs() <= share * terms
 
 
-def _has_free_tails(objective: Objective) -> bool:
-    """Whether the weight of the tails is estimated."""
-    if objective.structure.law.tails is None:
-        return False
-    with torch.enable_grad():
-        at = objective.few.at(objective.initial.clone().requires_grad_())
-    return bool(getattr(latent(at.sites[RESPONSE]["fn"]), objective.structure.law.tails).requires_grad)
-
-
 def _is_large(objective: Objective, call: Affine, tie: Tie | Plane) -> bool:
     """Whether a tie has more rows than a line fits by chance, and than ties of rounded responses."""
     return len(tie.rows) > max(MIN_TIED_SHARE * objective.rows, call.design.shape[-1] + 1)
@@ -164,8 +154,9 @@ def check_tie(objective: Objective, theta: Tensor) -> None:
     tie = tie_of(objective)
     if tie is None:
         return
-    components = latent(objective.few.response(objective.initial)).means.shape[-1]
-    if len(tie.rows) * components <= MOST_OF * objective.rows or not falls(objective, theta, 0, tie.rows):
+    if len(tie.rows) * objective.structure.components <= MOST_OF * objective.rows or not falls(
+        objective, theta, 0, tie.rows
+    ):
         return
     raise UnboundedLikelihoodError(
         f"`{objective.name}` has no maximum: of {objective.rows} rows {tie}, and a component that follows "

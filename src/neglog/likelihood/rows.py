@@ -160,6 +160,38 @@ def gradients(values: Tensor, leaves: Sequence[Tensor], create_graph: bool = Fal
     return [next(found) if leaf.requires_grad else torch.zeros_like(leaf) for leaf in leaves]
 
 
+@torch.enable_grad()
+def row_slopes(
+    values: Tensor, shared: Tensor, own: Sequence[Tensor] = ()
+) -> tuple[list[Tensor], dict[int, Tensor]]:
+    """The derivatives of values `(N,)`, each of which depends on its own row of leaves alone.
+
+    In leaves of rows they are those of the sum; in shared ones those, in the weights, of the gradient of the
+    weighted sum.
+
+    Args:
+        values: the values of the rows.
+        shared: a leaf `(K,)` on which all rows depend.
+        own: leaves `(N,)`, each entry of which acts on its own row alone.
+
+    Returns:
+        The derivatives `(N,)` in each of `own`; place in `shared` -> those in it, where they may not be 0.
+    """
+    if not values.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in own], {}
+    weights = torch.ones_like(values, requires_grad=True)
+    total, *each = torch.autograd.grad(
+        weights @ values, [shared, *own], create_graph=True, allow_unused=True, materialize_grads=True
+    )
+    found = {
+        place: torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)[0]
+        for place, part in enumerate(total)
+        if part.requires_grad
+    }
+    columns = {place: column for place, column in found.items() if column is not None}
+    return [slope.detach() for slope in each], columns
+
+
 def count(order: int, predictors: int, constants: int) -> int:
     """The number of tensors of `listed`."""
     second = constants * (1 + predictors) + predictors * (predictors + 1) // 2

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neglog.beginnings import Beginning
 from neglog.distributions.corners import Corner
-from neglog.distributions.family import Family, family_of, location_of, scale_of
+from neglog.distributions.family import Family, family_of, location_of, scale_of, scales_of
 from neglog.distributions.observed import latent, unwrapped
 from neglog.handlers import Model
 from neglog.kinks import corner
@@ -41,6 +41,7 @@ class Response:
         is_scale_fixed: whether there is a scale, perhaps one for each row, that no parameter changes.
         is_scalar: whether each row is one number.
         is_y: whether the observed values are `y` itself, rather than computed from it.
+        has_free_tails: whether the degrees of freedom of its tails depend on a parameter.
         is_complete: whether no row is masked, and the model scales all rows alike.
         row_scale: the factor by which the model scales the log-density of each row, beside its weight.
     """
@@ -52,6 +53,7 @@ class Response:
     is_scale_fixed: bool
     is_scalar: bool
     is_y: bool
+    has_free_tails: bool
     is_complete: bool
     row_scale: float
 
@@ -83,6 +85,8 @@ class ModelStructure:
         calls: the linear predictors.
         initial_points: functions of further initial points, which a model with several optima declares.
         law: the record of the family of the response.
+        support: the support of the response.
+        components: the number of components of a mixture, or of a vector with a full covariance; else 0.
         corner: the corner of its density; None if that has derivatives everywhere.
         may_collapse: whether its density is unbounded, at single rows.
     """
@@ -95,6 +99,8 @@ class ModelStructure:
         self.initial_points: tuple[Beginning, ...] = next(declared, ())
         self.sites, self.calls, self._probe = sites, tuple(first.affines), probe
         self.law, self.corner, self.may_collapse = family_of(fn), corner(fn), may_collapse(fn)
+        self.support, scales = fn.support, scales_of(latent(fn))
+        self.components = 0 if scales is None else scales.shape[-1]
 
     def of_model(self, probe: Callable[[], Probe]) -> ModelStructure:
         """The structure of a model with other priors or densities of the same sites and kind."""
@@ -191,9 +197,15 @@ def _response(probe: Probe) -> Response:
         is_scale_fixed=isinstance(scale, Tensor) and not scale.requires_grad,
         is_scalar=not fn.event_shape and probe.data.y.dim() == 1,
         is_y=msg["value"].is_set_to(probe.data.y),
+        has_free_tails=_depends(law, family_of(fn).tails),
         is_complete=row_scale is not None,
         row_scale=1.0 if row_scale is None else row_scale,
     )
+
+
+def _depends(law: Any, attribute: str | None) -> bool:
+    """Whether an attribute of a distribution depends on a parameter; not where it has no such attribute."""
+    return attribute is not None and bool(getattr(law, attribute).requires_grad)
 
 
 def _row_scale(msg: dict[str, Any], weights: Tensor | None) -> float | None:

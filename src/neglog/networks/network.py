@@ -15,6 +15,7 @@ from torch.func import jacrev, vmap
 from neglog.distributions.family import Entries
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit
+from neglog.likelihood.rows import CURVATURES, derivatives, named, row_slopes
 from neglog.modes import Mode
 from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE, affine, design
@@ -215,42 +216,24 @@ def _expected(
 
 def _slopes(values: Tensor, columns: list[Tensor], gamma: Tensor) -> Tensor:
     """The derivatives `(N, O + G)` of values `(N,)` in the predictors of their row and in the constants."""
-    if not values.requires_grad:
-        return values.new_zeros((len(values), len(columns) + len(gamma)))
-    ones = torch.ones_like(values).requires_grad_()
-    found = torch.autograd.grad(
-        ones @ values, [*columns, gamma], create_graph=True, allow_unused=True, materialize_grads=True
-    )
-    by_gamma = [
-        torch.autograd.grad(each, ones, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
-        if each.requires_grad
-        else torch.zeros_like(ones)
-        for each in found[-1]
-    ]
-    return torch.stack([*found[:-1], *by_gamma], dim=1).detach()
+    own, shared = row_slopes(values, gamma, columns)
+    none = torch.zeros_like(values)
+    return torch.stack([*own, *(shared.get(place, none) for place in range(len(gamma)))], dim=1).detach()
 
 
 def _observed(nll: Tensor, columns: list[Tensor], gamma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The second derivatives of the negative log-likelihood, positive semi-definite in the predictors."""
-    leaves = [*columns, gamma]
-    slopes = torch.autograd.grad(nll, leaves, create_graph=True, allow_unused=True, materialize_grads=True)
-
-    def second(scalar: Tensor) -> list[Tensor]:
-        if not scalar.requires_grad:
-            return [torch.zeros_like(leaf) for leaf in leaves]
-        return list(
-            torch.autograd.grad(scalar, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
-        )
-
-    rows = [torch.stack(second(slope.sum())[:-1], dim=1) for slope in slopes[:-1]]
-    mixed = [second(slope) for slope in slopes[-1]]
-    whole = torch.stack(rows, dim=1).detach()
-    values, vectors = torch.linalg.eigh(0.5 * (whole + whole.mT))
+    outputs, size = len(columns), len(gamma)
+    terms = named(CURVATURES, derivatives(CURVATURES, nll, gamma, columns), outputs, size)
+    assert terms.constant_hessian is not None
+    rows = [
+        torch.stack([terms.hessian[max(j, k)][min(j, k)] for k in range(outputs)], dim=1)
+        for j in range(outputs)
+    ]
+    values, vectors = torch.linalg.eigh(torch.stack(rows, dim=1))
     positive = (vectors * values.clamp(min=0)[:, None]) @ vectors.mT
-    size = len(gamma)
-    cross = torch.stack([torch.stack(each[:-1], dim=1) for each in mixed], dim=2) if size else whole[:, :, :0]
-    constants = torch.stack([each[-1] for each in mixed]) if size else whole.new_zeros((0, 0))
-    return positive, cross.detach(), constants.detach()
+    crosses = [torch.stack(list(across), dim=1) for across in terms.cross_hessian]
+    return positive, torch.stack(crosses, dim=2) if size else positive[:, :, :0], terms.constant_hessian
 
 
 @dataclass(frozen=True, eq=False)

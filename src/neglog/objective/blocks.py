@@ -16,8 +16,8 @@ from neglog.likelihood.rows import SLOPES
 from neglog.likelihood.sites import Site, prior_advice
 from neglog.magnitudes import check_small_columns
 from neglog.objective.basis import ALL_ROWS, FAIR, Basis, are_alike, is_large, placed, spread_of, triangle_of
-from neglog.objective.interpolation import Spread, interpolating
 from neglog.objective.objective import Objective
+from neglog.objective.saturated import Spread, interpolating
 from neglog.predictors import RESPONSE, by_output
 from neglog.tracing import Affine
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from neglog.distributions.observed import latent
 from neglog.errors import UnboundedLikelihoodError
-from neglog.objective.interpolation import Spread
 from neglog.objective.objective import Objective
+from neglog.objective.saturated import Spread
 from neglog.objective.shrinkage import prior_terms
 from neglog.objective.spread import priors_along
 from neglog.predictors import RESPONSE

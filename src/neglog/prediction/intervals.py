@@ -21,6 +21,7 @@ from neglog.distributions.supports import ends
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
+from neglog.likelihood.rows import row_slopes
 from neglog.prediction.predictions import check_row_keywords, predict, rows_of
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, model_name, run
@@ -184,7 +185,7 @@ def _wald(fit: Fit, data: Data, level: float, matrix: Tensor) -> dict[str, Tenso
         sides = _unbounded_ends(mean, error, reach, rows.response(theta).support)
     else:
         name, eta = carrier
-        wide = reach * _standard_errors(row_slopes(partial(rows.eta, name), theta), matrix)
+        wide = reach * _standard_errors(_row_slopes(partial(rows.eta, name), theta), matrix)
         with torch.no_grad():
             sides = tuple(rows.mean(theta, {name: eta + side * wide}) for side in (-1, 1))
     return {
@@ -239,28 +240,25 @@ class _Rows:
             if not mean.requires_grad:
                 continue
             (along,) = torch.autograd.grad(mean.sum(), leaf)
-            through = along[:, None] * row_slopes(partial(self.eta, name), theta)
+            through = along[:, None] * _row_slopes(partial(self.eta, name), theta)
             if bool((((slopes - through).abs() * spread) <= SLOPE_ROUNDING * most).all()):
                 return name, eta
         return None
 
 
 @torch.enable_grad()
-def row_slopes(function: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
-    """The derivatives `(N, K)` in theta of values `(N,)`: of their weighted sum, and then in the weights."""
+def _row_slopes(function: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
+    """The derivatives `(N, K)` in theta of values `(N,)`."""
     theta = theta.detach().clone().requires_grad_()
     values = function(theta)
-    weights = torch.ones(len(values), dtype=theta.dtype, requires_grad=True)
-    if not values.requires_grad:
-        return theta.new_zeros((len(values), len(theta)))
-    (pull,) = torch.autograd.grad(weights @ values, theta, create_graph=True)
-    each = [torch.autograd.grad(part, weights, retain_graph=True, materialize_grads=True)[0] for part in pull]
-    return torch.stack(each, -1)
+    _, columns = row_slopes(values, theta)
+    none = torch.zeros_like(values, requires_grad=False)
+    return torch.stack([columns.get(place, none) for place in range(len(theta))], -1).detach()
 
 
 @torch.no_grad()
 def _checked_slopes(function: Callable[[Tensor], Tensor], theta: Tensor, spread: Tensor) -> Tensor:
-    """`row_slopes`, verified by a difference along one direction; differences where autograd is incomplete.
+    """`_row_slopes`, verified by a difference along one direction; differences where autograd is incomplete.
 
     The mean of a censored or truncated distribution is a quadrature without derivatives.
     """
@@ -270,7 +268,7 @@ def _checked_slopes(function: Callable[[Tensor], Tensor], theta: Tensor, spread:
             function(theta + DIFFERENCE_STEP * direction) - function(theta - DIFFERENCE_STEP * direction)
         ) / (2 * DIFFERENCE_STEP)
 
-    found = row_slopes(function, theta)
+    found = _row_slopes(function, theta)
     direction = spread * torch.cos(torch.arange(len(theta), dtype=theta.dtype))
     along = difference(direction)
     if torch.allclose(

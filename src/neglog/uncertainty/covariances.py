@@ -20,6 +20,7 @@ from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, check_fit
 from neglog.isolation import isolated
 from neglog.labels import jacobian, labels_of
+from neglog.likelihood.rows import CURVATURES, derivatives, named
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.predictors import RESPONSE
@@ -325,9 +326,10 @@ def _curvatures(coordinates: Coordinates, z: Tensor) -> Tensor:
     """The second derivatives `(N,)` of each row's loss in its one linear predictor."""
     with torch.enable_grad():
         ran, _, etas = cut_run(coordinates, z)
-        (eta,) = etas.values()
-        (slope,) = torch.autograd.grad(-ran.log_prob(RESPONSE).sum(), eta, create_graph=True)
-        return torch.autograd.grad(slope.sum(), eta)[0]
+        none = z.new_zeros(0)
+        nll = -ran.log_prob(RESPONSE).sum()
+        terms = named(CURVATURES, derivatives(CURVATURES, nll, none, list(etas.values())), 1, 0)
+    return terms.hessian[0][0]
 
 
 def _clustered(coordinates: Coordinates, z: Tensor, root: Tensor, groups: Any, factor: float) -> Tensor:

@@ -17,6 +17,7 @@ from neglog.fitting.choice import MAX_NEWTON_PARAMETERS
 from neglog.fitting.existence import named
 from neglog.fitting.fit import Fit, data_of, map_estimate
 from neglog.labels import display_order, jacobian, labels_of
+from neglog.likelihood.rows import row_slopes
 from neglog.objective.basis import ALL_ROWS
 from neglog.objective.blocks import Block, joined
 from neglog.objective.coordinates import Coordinates, rescaled
@@ -221,7 +222,7 @@ def scores(coordinates: Coordinates, z: Tensor) -> Tensor:
     """The gradient of each row's log-likelihood in z, `(N, K)`, without its weight."""
     ran, theta, etas = cut_run(coordinates, z)
     with torch.enable_grad():
-        return row_slopes(coordinates, ran.log_prob(RESPONSE), theta, etas)
+        return _in_z(coordinates, slopes_of(ran.log_prob(RESPONSE), theta, etas))
 
 
 @torch.enable_grad()
@@ -233,11 +234,8 @@ def cut_run(coordinates: Coordinates, z: Tensor) -> tuple[Run, Tensor, dict[Bloc
     return ran, theta, etas
 
 
-def row_slopes(
-    coordinates: Coordinates, values: Tensor, theta: Tensor, etas: Mapping[Block, Tensor]
-) -> Tensor:
-    """The derivatives `(N, K)` in z of values `(N,)`, each of which depends on its own row alone."""
-    slopes = slopes_of(values, theta, etas)
+def _in_z(coordinates: Coordinates, slopes: Slopes) -> Tensor:
+    """The derivatives `(N, K)` in z."""
     found = slopes.others @ coordinates.pull_back(slopes.units).T
     for block, own in slopes.blocks.items():
         assert block.basis is not None
@@ -263,29 +261,13 @@ def slopes_of(values: Tensor, theta: Tensor, etas: Mapping[Block, Tensor]) -> Sl
 
     In predictors by one derivative of the sum; in theta by a second one, of the weighted sum in the weights.
     """
-    weights = torch.ones(len(values), dtype=theta.dtype, requires_grad=True)
-    own, *by_eta = (
-        torch.autograd.grad(
-            weights @ values,
-            [theta, *etas.values()],
-            create_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-        if values.requires_grad
-        else map(torch.zeros_like, [theta, *etas.values()])
-    )
-    columns = {
-        place: torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)[0]
-        for place, part in enumerate(own)
-        if part.requires_grad
-    }
-    columns = {place: column for place, column in columns.items() if column is not None and column.any()}
+    by_eta, columns = row_slopes(values, theta, list(etas.values()))
+    columns = {place: column for place, column in columns.items() if column.any()}
     others = (
         torch.stack(list(columns.values()), dim=1).detach() if columns else theta.new_zeros((len(values), 0))
     )
     units = torch.eye(len(theta), dtype=theta.dtype)[:, list(columns)]
-    return Slopes(dict(zip(etas, (slope.detach() for slope in by_eta), strict=True)), others, units)
+    return Slopes(dict(zip(etas, by_eta, strict=True)), others, units)
 
 
 def summed_products(coordinates: Coordinates, first: Slopes, second: Slopes, weights: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Interpolation: predictors that fit every row exactly, and priors under which the spread stays above 0."""
+"""Saturated predictors: those that fit every row exactly, and priors that bound the spread away from 0."""
 
 from __future__ import annotations
 
