@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 
 from neglog.batches.layout import Layout
-from neglog.batches.likelihoods import Likelihoods
 from neglog.batches.stack import Stack
 from neglog.batches.whitening import Whitened
 from neglog.errors import UnboundedLikelihoodError
-from neglog.fitting.existence import FLAT_CURVATURE
-from neglog.fitting.flat_directions import level, ran_along, rises
+from neglog.fitting.flat_directions import Neighbourhoods, is_curved
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.separation import is_separated
 from neglog.objective.objective import Objective
@@ -21,21 +19,14 @@ from neglog.solvers.batched_newton import Solutions
 def runs_away(white: Whitened, found: Solutions) -> Tensor:
     """Where the likelihood never falls along a direction that is flat at `found`, `(S,)`.
 
-    The directions and distances are those of `neglog.fitting.existence.recession`, for one data set: the
-    intercepts, the way that the solver went where the curvature is flat, and each flat eigenvector.
+    The directions and distances are those of `neglog.fitting.existence.recession`, for one data set.
     """
     problems = white.likelihoods
     away = torch.zeros(len(found.z), dtype=torch.bool)
     average = (found.hessian / problems.rows[:, None, None]).nan_to_num(1.0)
-    _, failed = torch.linalg.cholesky_ex(
-        average - FLAT_CURVATURE * torch.eye(problems.size, dtype=average.dtype)
-    )
-    flat = failed.nonzero()[:, 0]
+    flat = (~is_curved(average)).nonzero()[:, 0]
     if len(flat):
-        z = found.z[flat]
-        curvatures, vectors = torch.linalg.eigh(average[flat])
-        vectors = torch.where((curvatures < FLAT_CURVATURE)[:, None], vectors, 0.0)
-        away[flat] = _of_flat(white, problems.take(flat), flat, z, average[flat], vectors)
+        away[flat] = _of_flat(white, flat, found.z[flat], average[flat])
     return away
 
 
@@ -70,19 +61,16 @@ def have_separated_classes(layout: Layout, stack: Stack, looked_at: Tensor) -> T
     return found
 
 
-def _of_flat(
-    white: Whitened, problems: Likelihoods, index: Tensor, z: Tensor, average: Tensor, vectors: Tensor
-) -> Tensor:
-    """As `runs_away`, of the data sets `index`, whose flat eigenvectors are the columns of `vectors`."""
-    ways = [*_intercepts(white, index), ran_along(vectors, z), *vectors.unbind(-1)]
-    coarse = not problems.response_is_discrete
-    least, away = problems.values(z), torch.zeros(len(z), dtype=torch.bool)
-    for way in ways:
+def _of_flat(white: Whitened, index: Tensor, z: Tensor, average: Tensor) -> Tensor:
+    """As `runs_away`, of the data sets `index`, with Hessians a row `average`."""
+    problems = white.likelihoods.take(index)
+    ends = Neighbourhoods(problems, z, problems.values(z), average, not problems.response_is_discrete)
+    places = torch.cat([torch.arange(0), *(predictor.places for predictor in problems.predictors)])
+    away = torch.zeros(len(z), dtype=torch.bool)
+    for way in ends.ways(_intercepts(white, index), places):
         for sign in (1.0, -1.0):
             left = (~away & (way != 0).any(-1)).nonzero()[:, 0]
-            left = level(problems, z, least, sign * way, left)
-            curvature = torch.einsum("sk,skl,sl->s", way, average, way)
-            away[left] = ~rises(problems, z, least, sign * way, curvature, left, coarse)
+            away[ends.along(sign * way, left)] = True
     return away
 
 

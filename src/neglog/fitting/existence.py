@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.errors import UnboundedLikelihoodError
-from neglog.fitting.flat_directions import DISTANCES, MAX_FALL, MIN_RISE, level, ran_along, rises
+from neglog.fitting.flat_directions import DISTANCES, MAX_FALL, MIN_RISE, Neighbourhoods, is_curved, level
 from neglog.likelihood.sites import Site, prior_advice
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
@@ -20,8 +20,6 @@ from neglog.objective.saturated import Spread
 from neglog.objective.spread import check_spread
 from neglog.tracing import Affine
 
-FLAT_CURVATURE = 1e-5
-"""Directions with a curvature per row below this, in units of that at the start, may be recessions."""
 MIN_SHARE = 1e-2
 """Parameters whose component of a direction is below this share of the largest are not named."""
 ROUNDED_SHARE = 1e-9
@@ -242,7 +240,7 @@ def recession(
     stops all the same when the remaining decrease is below rounding. `hessian` is the one next to z, if
     known. No loss is evaluated at an optimum that a solver has certified and that is curved.
     """
-    if is_optimum and hessian is not None and _is_curved(hessian / coordinates.rows):
+    if is_optimum and hessian is not None and bool(is_curved(hessian / coordinates.rows)):
         return None
     return _recession_near(coordinates, z, hessian)
 
@@ -256,14 +254,15 @@ def _recession_near(coordinates: Coordinates, z: Tensor, hessian: Tensor | None)
     hessian = (coordinates.hessian(z) if hessian is None else hessian) / coordinates.rows
     if not bool(torch.isfinite(hessian).all()):
         return None
-    flat = _flat(hessian)
-    if not len(flat):
+    value, coarse = coordinates.value(z), coordinates.objective.structure.may_collapse
+    ends = Neighbourhoods(_Alone(coordinates), z[None], z.new_tensor([value]), hessian[None], coarse)
+    if not bool(ends.flat.any()):
         return None
-    value, gradient = coordinates.value_and_gradient(z)
+    gradient = coordinates.value_and_gradient(z)[1]
     found: Recession | None = None
-    ways = torch.cat([_intercepts(coordinates, z), *_ways(coordinates, z, hessian, flat)])
-    for way in ways:
-        for direction in _level_directions(coordinates, z, value, way, gradient, hessian):
+    places = torch.cat([torch.arange(0), *(block.places for block in coordinates.blocks)])
+    for (way,) in ends.ways(_intercepts(coordinates, z), places):
+        for direction in _level_directions(ends, way, gradient):
             both = _is_level_everywhere(coordinates, z, value, way)
             rounded = direction.abs() <= ROUNDED_SHARE * direction.abs().amax()
             exact = torch.where(rounded, 0.0, direction)
@@ -275,16 +274,13 @@ def _recession_near(coordinates: Coordinates, z: Tensor, hessian: Tensor | None)
     return found
 
 
-def _level_directions(
-    coordinates: Coordinates, z: Tensor, value: float, way: Tensor, gradient: Tensor, hessian: Tensor
-) -> Iterator[Tensor]:
+def _level_directions(ends: Neighbourhoods, way: Tensor, gradient: Tensor) -> Iterator[Tensor]:
     """`way` and its opposite, the descent direction first, if the loss does not increase along them."""
-    slope, curvature = float(gradient @ way), float(way @ hessian @ way)
+    slope = float(gradient @ way)
     # If the slope is below rounding, the descent direction is away from the initial point.
-    downhill = math.copysign(1.0, -slope if abs(slope) > MIN_RISE else float(z @ way))
-    for direction in (downhill * way, -downhill * way):
-        is_level = _is_level(coordinates, z, value, direction, DISTANCES)
-        if is_level and not _rises(coordinates, z, value, direction, curvature):
+    downhill = math.copysign(1.0, -slope if abs(slope) > MIN_RISE else float(ends.z[0] @ way))
+    for direction in (downhill * way, -downhill * way) if bool(way.any()) else ():
+        if len(ends.along(direction[None], torch.arange(1))):
             yield direction
 
 
@@ -302,40 +298,6 @@ def _nearer(
             break
         z, value, hessian = 0.5 * z, half, None
     return z, value, hessian
-
-
-def _is_curved(hessian: Tensor) -> bool:
-    """Whether a row has curvature in all directions: R of Cholesky, with the least that counts taken away."""
-    least = FLAT_CURVATURE * torch.eye(len(hessian), dtype=hessian.dtype)
-    return not int(torch.linalg.cholesky_ex(hessian - least)[1])
-
-
-def _flat(hessian: Tensor) -> Tensor:
-    """The eigenvectors `(M, K)` of the directions in which a row has no curvature."""
-    values, vectors = torch.linalg.eigh(hessian)
-    return vectors[:, values < FLAT_CURVATURE].T
-
-
-def _ways(coordinates: Coordinates, z: Tensor, hessian: Tensor, flat: Tensor) -> list[Tensor]:
-    """Candidate directions `(M, K)`, those in which the solver has moved first.
-
-    If many directions are flat, a constant at its boundary mixes with the coefficients in the eigenvectors,
-    so the eigenvectors of the coefficients alone follow.
-    """
-    found = [_ran(z, flat), flat]
-    places = torch.cat([torch.arange(0), *(block.places for block in coordinates.blocks)])
-    if len(flat) > 1 and 0 < len(places) < len(z):
-        within = _flat(hessian[places[:, None], places])
-        alone = z.new_zeros((len(within), len(z)))
-        alone[:, places] = within
-        found += [_ran(z, alone), alone]
-    return found
-
-
-def _ran(z: Tensor, flat: Tensor) -> Tensor:
-    """The direction `(1, K)` among flat ones `(M, K)` in which the solver has moved; none if it has not."""
-    ran = ran_along(flat.T[None], z[None])
-    return ran[ran.any(-1)]
 
 
 def _is_level_everywhere(coordinates: Coordinates, z: Tensor, value: float, way: Tensor) -> bool:
@@ -361,14 +323,6 @@ def _is_level(
     return len(level(_Alone(coordinates), z[None], least, way, torch.arange(1), distances)) > 0
 
 
-def _rises(coordinates: Coordinates, z: Tensor, value: float, direction: Tensor, curvature: float) -> bool:
-    """Whether the loss increases at distances at which a small curvature per row is visible; see `rises`."""
-    least, curvatures = torch.tensor([[value], [curvature]], dtype=torch.float64)
-    coarse = coordinates.objective.structure.may_collapse
-    found = rises(_Alone(coordinates), z[None], least, direction[None], curvatures, torch.arange(1), coarse)
-    return bool(found)
-
-
 class _Alone:
     """One problem as `Losses`."""
 
@@ -383,15 +337,15 @@ class _Alone:
         return torch.tensor([self.coordinates.value(each) for each in z], dtype=torch.float64)
 
 
-def _intercepts(coordinates: Coordinates, z: Tensor) -> Tensor:
-    """The directions of the intercepts alone, which suffice if responses are all equal."""
+def _intercepts(coordinates: Coordinates, z: Tensor) -> list[Tensor]:
+    """The directions `(1, K)` of the intercepts alone, which suffice if responses are all equal."""
     found = []
     for block in coordinates.blocks:
         if f"{block.predictor}.bias" in coordinates.objective.sites and block.output is None:
             direction = torch.zeros_like(z)
             direction[block.places] = block.triangle[:, 0] / block.triangle[:, 0].norm()
-            found.append(direction)
-    return torch.stack(found) if found else z.new_zeros((0, len(z)))
+            found.append(direction[None])
+    return found
 
 
 def named(coordinates: Coordinates, direction: Tensor, both: bool) -> Recession:

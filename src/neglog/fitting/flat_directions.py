@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from neglog.solvers.solution import Losses
 
+FLAT_CURVATURE = 1e-5
+"""Directions of a curvature a row below this, in units of that at the start, are searched for recessions."""
 DISTANCES = (1.0, 4.0, 16.0, 64.0)
 """Distances of the loss values along a flat direction, in units of the noise of a row."""
 FINITE_DISTANCES = 2
@@ -83,6 +87,18 @@ def rises(
     return found
 
 
+def is_curved(average: Tensor) -> Tensor:
+    """Whether Hessians a row `(..., K, K)` are curved in all directions, `(...)`, by Cholesky factors."""
+    least = FLAT_CURVATURE * torch.eye(average.shape[-1], dtype=average.dtype)
+    return torch.linalg.cholesky_ex(average - least)[1] == 0
+
+
+def flat_vectors(average: Tensor) -> Tensor:
+    """The eigenvectors of Hessians a row `(S, K, K)` as columns, 0 where there is curvature along them."""
+    values, vectors = torch.linalg.eigh(average)
+    return torch.where((values < FLAT_CURVATURE)[..., None, :], vectors, 0.0)
+
+
 def ran_along(flat: Tensor, z: Tensor) -> Tensor:
     """The directions `(S, K)` among flat ones in which solvers have moved, 0 for one that has not moved far.
 
@@ -93,3 +109,50 @@ def ran_along(flat: Tensor, z: Tensor) -> Tensor:
     ran = (flat @ (flat.mT @ z[..., None]))[..., 0]
     length = ran.norm(dim=-1, keepdim=True)
     return torch.where(length > 1, ran / length, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbourhoods:
+    """The neighbourhoods of the places where solvers of S losses have stopped.
+
+    Attributes:
+        losses: the functions.
+        z: where they are, `(S, K)`.
+        least: their values there, `(S,)`.
+        average: their Hessians a row there, `(S, K, K)`.
+        coarse: see `rises`.
+    """
+
+    losses: Losses
+    z: Tensor
+    least: Tensor
+    average: Tensor
+    coarse: bool
+
+    @cached_property
+    def flat(self) -> Tensor:
+        """The flat directions `(S, K, K)`, see `flat_vectors`."""
+        return flat_vectors(self.average)
+
+    def ways(self, intercepts: Sequence[Tensor], places: Tensor) -> list[Tensor]:
+        """Directions `(S, K)` to search, 0 where there is none: first intercepts, then those run along.
+
+        Where many directions are flat, a constant at its border mixes with the coefficients in the
+        eigenvectors: those of the coefficients alone, at `places`, follow.
+        """
+        found = [*intercepts, ran_along(self.flat, self.z), *self.flat.unbind(-1)]
+        if 0 < len(places) < self.z.shape[1]:
+            several = self.flat.any(-2).sum(-1) > 1
+            alone = torch.zeros_like(self.flat)[..., : len(places)]
+            alone[:, places] = flat_vectors(self.average[:, places[:, None], places])
+            alone = torch.where(several[:, None, None], alone, 0.0)
+            found += [ran_along(alone, self.z), *alone.unbind(-1)]
+        return found
+
+    def along(self, way: Tensor, index: Tensor) -> Tensor:
+        """Those of `index` `(M,)` whose loss never rises along their direction in `way` `(S, K)`."""
+        index = level(self.losses, self.z, self.least, way, index)
+        if not len(index):
+            return index
+        curvature = torch.einsum("sk,skl,sl->s", way, self.average, way)
+        return index[~rises(self.losses, self.z, self.least, way, curvature, index, self.coarse)]
