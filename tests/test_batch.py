@@ -179,6 +179,20 @@ def test_quantreg_by_linear_programming():
             assert float(loss) == pytest.approx(expected.fun, rel=1e-10)
 
 
+@pytest.mark.parametrize("columns", [0, 1, 2])
+def test_medians_that_are_not_unique_are_those_of_single_fits(columns):
+    """The batch stopped at one of the optimal vertices, a single fit in the midst of them."""
+    generator = torch.Generator().manual_seed(columns)
+    x = torch.randint(0, 3, (8, columns), generator=generator).double()
+    y = torch.randint(0, 6, (6, 8), generator=generator).double()
+    fit, open_ends = mle_batch(models.laplace, x, y), 0
+    for s in range(6):
+        alone = mle(models.laplace, x, y[s])
+        open_ends += "not unique" in alone.status
+        assert_alike(fit, s, alone)
+    assert open_ends
+
+
 def test_a_line_that_could_be_better_is_not_certified():
     x, y = lines(20)
     weights = torch.ones_like(y)

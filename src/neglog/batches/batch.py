@@ -48,9 +48,12 @@ from neglog.objective.corners import Cornered
 from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
 from neglog.signatures import roles_of
-from neglog.solvers import Continuation
+from neglog.solvers import Continuation, InteriorPoint
 from neglog.solvers.batched_newton import Solutions, chords, newton_together
 from neglog.solvers.interior import quantile_regressions
+from neglog.solvers.interior_point import central_beside
+from neglog.solvers.lines import Lines as PinballLines
+from neglog.solvers.preprocessing import Optimum
 from neglog.tracing import model_name, with_sizes
 
 MAX_STACKED_NUMBERS = 20_000_000
@@ -140,8 +143,7 @@ def mle_batch(
 
     The model runs once for all of them, cut at its linear predictors, and Newton's method takes each to its
     own end, by the rule of `neglog.solvers.Newton`. `laplace` and `quantile` with one scale are linear
-    programmes: an interior point finds a vertex, which the subgradient condition certifies. (Where least
-    absolute deviations have many optima, it is one of the vertices.)
+    programmes: an interior point finds a vertex, which the subgradient condition certifies.
 
     Args:
         model: a Pyro function `(x, y=None)` with an observation site ``y`` `(N,)`, whose likelihood is one
@@ -416,7 +418,13 @@ def _kinked(layout: Layout, kink: Kink, likelihoods: Likelihoods) -> tuple[Tenso
     y = (chunk.y - predictor.offset).expand(shape)
     weights = torch.ones(()) if chunk.weights is None else chunk.weights
     weights = weights.to(y).expand(shape)
-    lines = quantile_regressions(white.likelihoods.predictors[0].design.values, y, kink.tau, weights)
+    design = white.likelihoods.predictors[0].design.values
+    lines = quantile_regressions(design, y, kink.tau, weights)
+    for s in (white.sound & ~lines.unique).nonzero()[:, 0].tolist():
+        own = design if design.dim() == 2 else design[s]
+        found = _central(own, y[s], kink.tau, weights[s], lines.basis[s])
+        if found is not None:
+            lines.coefficients[s], lines.certified[s] = torch.from_numpy(found.z), True
     z = layout.initial(chunk.count)
     z[:, predictor.places] = torch.where(white.sound[:, None], lines.coefficients, 0.0)
     theta = white.theta(z)
@@ -434,6 +442,14 @@ def _kinked(layout: Layout, kink: Kink, likelihoods: Likelihoods) -> tuple[Tenso
     for s in (white.sound & ~lines.certified & ~exact).nonzero()[:, 0].tolist():
         theta[s], converged[s] = _alone(layout, chunk, s, theta[s])
     return theta, likelihoods.values(theta), converged, lines.steps
+
+
+def _central(design: Tensor, y: Tensor, tau: float, weights: Tensor, basis: Tensor) -> Optimum | None:
+    """The certified optimum of one data set, as a single fit has it, from a vertex through rows `basis`."""
+    kept = (weights > 0).nonzero()[:, 0]
+    columns, own, masses = (part[kept].numpy() for part in (design, y, weights))
+    lines = PinballLines(columns, False, np.eye(columns.shape[1]), own, masses, tau)
+    return central_beside(lines, torch.searchsorted(kept, basis).numpy(), InteriorPoint().max_steps)
 
 
 def _alone(layout: Layout, chunk: Stack, s: int, theta: Tensor) -> tuple[Tensor, bool]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from neglog.solvers.vertex import BORDER_TOLERANCE
+
 VERTEX_GAP = 1e-1
 """The relative duality gap below which the vertex near an iterate is checked."""
 ZERO_SHARE = 1e-11
@@ -22,6 +24,10 @@ class Lines:
     coefficients: Tensor
     certified: Tensor
     steps: Tensor
+    unique: Tensor
+    """Whether the optimum is certified to be the only one, `(S,)`."""
+    basis: Tensor
+    """The rows `(S, P)` that a line goes through."""
 
 
 def quantile_regressions(
@@ -42,7 +48,11 @@ def quantile_regressions(
     """
     count, size = len(y), design.shape[-1]
     found = Lines(
-        y.new_zeros((count, size)), torch.zeros(count, dtype=torch.bool), torch.full((count,), max_steps)
+        y.new_zeros((count, size)),
+        torch.zeros(count, dtype=torch.bool),
+        torch.full((count,), max_steps),
+        torch.full((count,), size == 0),
+        torch.zeros((count, size), dtype=torch.long),
     )
     if size == 0:
         return replace(found, certified=~found.certified, steps=torch.zeros_like(found.steps))
@@ -51,9 +61,9 @@ def quantile_regressions(
     index = torch.arange(count)
     for step in range(max_steps):
         at, sound = at.advanced()
-        b, certified = at.vertex()
+        b, certified, unique, found.basis[index] = at.vertex()
         found.coefficients[index[sound]] = torch.where(certified[:, None], b, at.b)[sound]
-        found.certified[index], found.steps[index] = certified, step + 1
+        found.certified[index], found.unique[index], found.steps[index] = certified, unique, step + 1
         going = (sound & ~certified).nonzero()[:, 0]
         if not len(going):
             break
@@ -131,18 +141,22 @@ class _Interior:
         primal = torch.minimum(_reach(self.a, da), _reach(1 - self.a, -da))
         return primal, torch.minimum(_reach(self.u, du), _reach(self.v, dv))
 
-    def vertex(self) -> tuple[Tensor, Tensor]:
-        """The lines `(S, P)` through the rows with the most interior duals, and which of them are optimal."""
+    def vertex(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The lines `(S, P)` through the rows with the most interior duals.
+
+        With them come which are optimal, which are the only optimum, and the rows `(S, P)`.
+        """
         residuals = self.v - self.u
         loss = (self.weights * residuals * (self.tau - (residuals < 0).to(residuals))).sum(-1)
         tried = (self._gap() <= VERTEX_GAP * loss).nonzero()[:, 0]
-        b, certified = self.b.clone(), torch.zeros(len(self.b), dtype=torch.bool)
+        b, (certified, unique) = self.b.clone(), torch.zeros((2, len(self.b)), dtype=torch.bool)
+        rows = torch.zeros(b.shape, dtype=torch.long)
         if len(tried):
             part = self if len(tried) == len(self.b) else self.take(tried)
-            b[tried], certified[tried] = part._vertex()
-        return b, certified
+            b[tried], certified[tried], unique[tried], rows[tried] = part._vertex()
+        return b, certified, unique, rows
 
-    def _vertex(self) -> tuple[Tensor, Tensor]:
+    def _vertex(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rows = self._basis()
         basis = _rows(self.design, rows)
         b, failed = torch.linalg.solve_ex(basis, self.y.gather(1, rows)[..., None])
@@ -154,7 +168,10 @@ class _Interior:
         weighted, failed_too = torch.linalg.solve_ex(basis.mT, missing[..., None])
         duals = weighted[..., 0] / self.weights.gather(1, rows)
         inside = ((duals >= -DUAL_TOLERANCE) & (duals <= 1 + DUAL_TOLERANCE)).all(-1)
-        return b, inside & (failed == 0) & (failed_too == 0) & torch.isfinite(b).all(-1)
+        certified = inside & (failed == 0) & (failed_too == 0) & torch.isfinite(b).all(-1)
+        # Along an edge the loss rises by the distance of the dual of its row from the borders.
+        unique = certified & ((duals > BORDER_TOLERANCE) & (duals < 1 - BORDER_TOLERANCE)).all(-1)
+        return b, certified, unique, rows
 
     def _basis(self) -> Tensor:
         """P independent rows `(S, P)`, by pivots among those that are neither above nor below the line."""

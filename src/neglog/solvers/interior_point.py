@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from neglog.calls import public
 from neglog.solvers.continuation import Continuation
-from neglog.solvers.lines import Piecewise
-from neglog.solvers.preprocessing import MIN_GLOBBED_ROWS, Near, optimum
+from neglog.solvers.lines import Index, Lines, Piecewise
+from neglog.solvers.preprocessing import MIN_GLOBBED_ROWS, Near, Optimum, optimum
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Solution
-from neglog.solvers.vertex import level_direction, middle
+from neglog.solvers.vertex import level_direction, middle, vertex_at
 
 PERFECT = 1e-9
 """A loss below this share of the loss of zero coefficients may be that of a perfect fit."""
@@ -49,18 +49,47 @@ class InteriorPoint(Settings):
         """The minimum of `problem`, whatever `start` `(K,)` is."""
         lines = problem.lines
         near = None if self._shift is None else Near(problem.line(start).numpy(), self._shift)
-        found = optimum(lines, self.max_steps, self._many, near)
+        found = central_optimum(lines, self.max_steps, self._many, near)
         if found is None:
             return Continuation().minimise(problem.kinked, start, progress)
         status = f"optimum: subgradient condition holds to {found.violation:.0e} at a vertex"
         status += f" of {len(found.held)} rows after {found.steps} steps"
-        line, loss, level = found.z, found.loss, level_direction(lines, found.held, found.duals)
-        if level is not None:
-            line, residuals = middle(lines, line, found.held, level)
-            loss = lines.loss(residuals)
+        if not found.is_unique:
             status += "; it is not unique, and the fit is halfway along an edge"
-        z = problem.whole(start, torch.from_numpy(line), loss)
+        loss = found.loss
+        z = problem.whole(start, torch.from_numpy(found.z), loss)
         if loss <= PERFECT * float(lines.losses(np.abs(lines.y)).sum()):
             problem.check(z)
         value = problem.value(z, loss)
         return Solution(z, value, True, status, found.steps, (value,), exact=True)
+
+
+def central_optimum(
+    lines: Lines, max_steps: int, many: int = MIN_GLOBBED_ROWS, near: Near | None = None
+) -> Optimum | None:
+    """The certified optimum of some lines, see `central`; None if there was none."""
+    found = optimum(lines, max_steps, many, near)
+    return None if found is None else central(lines, found)
+
+
+def central(lines: Lines, found: Optimum) -> Optimum:
+    """An optimal vertex itself, or where others are as good, the middle of an edge."""
+    level = level_direction(lines, found.held, found.duals)
+    if level is None:
+        return found
+    z, residuals = middle(lines, found.z, found.held, level)
+    return replace(found, z=z, loss=lines.loss(residuals), is_unique=False)
+
+
+def central_beside(lines: Lines, basis: Index, max_steps: int) -> Optimum | None:
+    """As `central_optimum`, from the rows `basis` `(P,)` of a vertex that may be optimal.
+
+    Where many vertices are optimal, the one that `optimum` finds decides, unless they are two.
+    """
+    vertex = vertex_at(lines, basis)
+    if vertex is not None and vertex.certified:
+        loss = lines.loss(vertex.residuals)
+        found = central(lines, Optimum(vertex.z, vertex.held, vertex.duals, vertex.violation, loss))
+        if found.is_unique or lines.size == 1:
+            return found
+    return central_optimum(lines, max_steps)

@@ -47,6 +47,7 @@ class Optimum:
     steps: int = 0
     pivots: int = 0
     rounds: int = 0
+    is_unique: bool = True
 
 
 @dataclass(frozen=True, eq=False)
