@@ -12,6 +12,7 @@ import torch
 from neglog import (
     bootstrap,
     censored,
+    class_probabilities,
     compare,
     covariance,
     cross_validate,
@@ -392,3 +393,100 @@ def test_models_have_names_wherever_one_is_taken():
     assert float(mle_batch("poisson", x, y[None]).nll[0]) == pytest.approx(plain, rel=1e-12)
     assert mle(truncated("poisson", lower=1), x, y).converged
     assert mle(censored("poisson", upper=50), x, y).converged
+
+
+BIRTHS = TABLES["birthwt"].assign(
+    text=lambda each: np.where(each["low"] == 1, "low", "high"),
+    truth=lambda each: each["low"] == 1,
+    numbers=lambda each: 10 + 5 * each["low"],
+    ordered=lambda each: pd.Categorical(
+        np.select([each["bwt"] < 2500, each["bwt"] < 3200], ["low", "middle"], "high"),
+        ["low", "middle", "high"],
+        ordered=True,
+    ),
+    size=lambda each: np.select([each["bwt"] < 2500, each["bwt"] < 3200], [1, 2], 4),
+)
+
+
+@pytest.mark.parametrize(
+    ("column", "classes", "sign"),
+    [("text", ("high", "low"), 1), ("truth", (False, True), 1), ("numbers", (10, 15), 1)],
+)
+def test_labels_of_two_classes(column, classes, sign):
+    codes = mle("bernoulli", "low ~ age + smoke", BIRTHS)
+    assert codes.classes == ()
+    fit = mle("bernoulli", f"{column} ~ age + smoke", BIRTHS)
+    same(fit, codes)
+    assert fit.classes == classes
+    arrays = mle("bernoulli", BIRTHS[["age", "smoke"]], BIRTHS[column].to_numpy())
+    same(arrays, codes)
+    same(mle("bernoulli", BIRTHS[["age", "smoke"]], list(BIRTHS[column])), codes)
+    table = class_probabilities(fit, BIRTHS[:5])
+    assert tuple(table.columns) == classes
+    assert np.allclose(table[classes[1]], predict(codes, BIRTHS[:5]).mean)
+    assert torch.equal(log_likelihood(fit, BIRTHS), log_likelihood(codes, BIRTHS))
+    x, y = BIRTHS[["age", "smoke"]], BIRTHS[column]
+    assert torch.equal(scores(arrays, x, y, "brier"), scores(codes, x, BIRTHS["low"], "brier"))
+    assert torch.equal(
+        cross_validate("bernoulli", x, y, folds=3).scores,
+        cross_validate("bernoulli", x, BIRTHS["low"], folds=3).scores,
+    )
+
+
+@pytest.mark.parametrize("name", ["categorical", "ordinal"])
+@pytest.mark.parametrize("column", ["ordered", "size"])
+def test_labels_of_many_classes_come_back(name, column):
+    codes = mle(name, BIRTHS[["smoke"]], BIRTHS["ordered"].cat.codes.to_numpy())
+    fit = mle(name, f"{column} ~ smoke", BIRTHS)
+    assert fit.nll == codes.nll
+    first, second, third = fit.classes
+    assert fit.classes == (("low", "middle", "high") if column == "ordered" else (1, 2, 4))
+    index = list(summary(fit).index)
+    if name == "categorical":
+        assert (f"logit[{second}]", "smoke") in index
+        assert (f"logit[{third}]", "Intercept") in index
+    else:
+        assert ("cutpoints", f"{first}|{second}") in index
+        assert list(covariance(fit).index) == index
+    table = class_probabilities(fit, BIRTHS)
+    assert np.allclose(table.sum(axis=1), 1)
+    assert np.allclose(table, class_probabilities(codes, BIRTHS[["smoke"]]))
+    draws = posterior(name, f"{column} ~ smoke", BIRTHS, method="laplace", draws=200)
+    assert list(class_probabilities(draws, BIRTHS[:2]).columns) == list(fit.classes)
+
+
+def test_text_is_sorted_and_categories_keep_their_order():
+    fit = mle("ordinal", "text ~ age", BIRTHS)
+    assert fit.classes == ("high", "low")
+    order = pd.Categorical(BIRTHS["text"], ["low", "high", "unused"])
+    assert mle("ordinal", BIRTHS[["age"]], pd.Series(order)).classes == ("low", "high")
+    gaps = BIRTHS["text"].where(BIRTHS["age"] < 30)
+    assert mle(masked("bernoulli"), BIRTHS[["age"]], gaps).n == (BIRTHS["age"] < 30).sum()
+
+
+@pytest.mark.parametrize(
+    ("model", "y", "facts"),
+    [
+        ("bernoulli", ["a", "b", "c", "a"], r"two classes, and `y` has 3: 'a', 'b', 'c'.*`categorical`"),
+        ("bernoulli", ["a", "a", "a", "a"], "single class, 'a'"),
+        ("categorical", ["a", 1, "a", 1], "of several kinds, int, str"),
+        ("bernoulli", [0.0, 1.0, 2.0, 2.0], "row 2 has y = 2"),
+        ("bernoulli", [0.0, 0.5, 1.0, 1.0], "row 1 has y = 0.5"),
+    ],
+)
+def test_labels_that_are_none(model, y, facts):
+    y = pd.Series(y, dtype=object) if "a" in y else np.array(y)
+    with pytest.raises(DataError, match=facts):
+        mle(model, np.arange(4.0)[:, None], y)
+
+
+def test_a_label_that_predictions_cannot_know():
+    fit = mle("bernoulli", "text ~ age", BIRTHS)
+    with pytest.raises(
+        DataError, match=r"`text` has a label .* not seen: 'huge' \(row 2\).* knows 'high', 'low'"
+    ):
+        scores(fit, BIRTHS[:4].assign(text=["low", "high", "huge", "low"]))
+    with pytest.raises(DataError, match="`y` has a label"):
+        log_likelihood(fit, BIRTHS[:2], [0.0, 1.0])
+    with pytest.raises(ModelError, match="no model of classes"):
+        class_probabilities(mle("gaussian", "bwt ~ age", BIRTHS), BIRTHS)

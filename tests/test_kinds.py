@@ -710,12 +710,16 @@ def test_names_of_predictors_and_of_constants_with_a_design():
         ([0.0, -1.0, 1.0], "row 1 has y = -1"),
         ([0.0, 1.0, 9.0], "row 2 has y = 9"),
         ([0.0, 0.0, 0.0], "at least 2 classes"),
-        ([0.0, 2.0, 2.0], "no row has y = 1"),
     ],
 )
 def test_what_are_no_classes(model, y, message):
     with pytest.raises(DataError, match=message):
         mle(model, torch.empty(3, 0), tensor(y))
+
+
+def test_codes_with_a_gap_are_no_classes_of_the_bare_model():
+    with pytest.raises(DataError, match="no row has y = 1"):
+        models.categorical.sizes["classes"](tensor([0.0, 2.0, 2.0]))
 
 
 def test_classes_that_are_missing_may_be_bound():

@@ -24,6 +24,7 @@ from .fitting.lasso import LassoPath, lasso_path
 from .fitting.quantiles import Quantiles, quantile_process
 from .handlers import censored, flat, masked, on_features, truncated, weighted, with_priors
 from .networks.laplace import LaplaceApproximation, laplace_approximation
+from .prediction.classes import class_probabilities
 from .prediction.intervals import interval, quantile
 from .prediction.predictions import log_likelihood, predict
 from .prediction.predictive import PriorDraws, posterior_predictive, prior_predictive
@@ -56,6 +57,7 @@ __all__ = [
     "Spooled",
     "bootstrap",
     "censored",
+    "class_probabilities",
     "compare",
     "covariance",
     "cross_validate",

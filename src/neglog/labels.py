@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import pandas as pd
 import torch
@@ -18,6 +19,9 @@ from neglog.objective.ranges import range_of
 
 CHOLESKY = "_cholesky"
 """The ending that tables leave out of the name of a factor of a correlation matrix."""
+
+CUTS = "cutpoints"
+"""The site of the points between ordered classes."""
 
 Label = tuple[str, str]
 """The parameter and the term that a table shows a number under."""
@@ -84,7 +88,7 @@ def site_labels(fit: Fit) -> dict[str, list[Label]]:
         found = _coefficient_labels(fit, parameter, part, value) if linear else None
         if found is None and site in factors:
             found = _correlation_labels(site, value, fit.responses)
-        labels[site] = _entry_labels(site, value, fit.responses) if found is None else found
+        labels[site] = _entry_labels(site, value, fit) if found is None else found
     return labels
 
 
@@ -124,12 +128,17 @@ def _column_names(fit: Fit, predictor: str) -> tuple[str, ...] | None:
     return None if on_features else fit.terms(predictor)
 
 
-def _entry_labels(site: str, value: Tensor, responses: Sequence[str]) -> list[Label]:
-    """The labels of the entries of a site that is no coefficient of a linear predictor."""
+def _entry_labels(site: str, value: Tensor, fit: Fit) -> list[Label]:
+    """The labels of the entries of a site that is no coefficient of a linear predictor.
+
+    Points between classes have the labels of both, as in R's `polr`.
+    """
     if value.dim() == 0:
         return [(site, "")]
-    if value.dim() == 1 and len(value) == len(responses):
-        return [(site, response) for response in responses]
+    if value.dim() == 1 and len(value) == len(fit.responses):
+        return [(site, response) for response in fit.responses]
+    if site == CUTS and len(fit.classes) == len(value) + 1:
+        return [(site, f"{lower}|{upper}") for lower, upper in pairwise(fit.classes)]
     indices = torch.cartesian_prod(*map(torch.arange, value.shape)).reshape(value.numel(), -1)
     return [(site, ",".join(map(str, index))) for index in indices.tolist()]
 

@@ -27,7 +27,7 @@ from neglog.prediction.predictions import predict
 from neglog.prediction.scoring import parsed
 from neglog.prediction.scoring import scores as row_scores
 from neglog.signatures import roles_of
-from neglog.tracing import takes_missing
+from neglog.tracing import takes_missing, with_sizes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,6 +153,7 @@ def cross_validate(
     )  # fmt: skip
     model, x, weights, rows = inputs.model, inputs.x, inputs.weights, dict(inputs.keywords)
     every = prepare_fit(**inputs.arguments, roles=roles_of(model, rows, cross_validate))
+    model = with_sizes(model, every.y)
     y, rows = _column(inputs.y), {name: _column(values) for name, values in rows.items()}
     seed, progress = seed_of(seed), flag("progress", progress)
     counts = masses(weights, len(y))

@@ -75,6 +75,11 @@ class Posterior:
     blueprint: Blueprint | None = field(default=None, repr=False, compare=False)
 
     @property
+    def classes(self) -> tuple[Any, ...]:
+        """The labels of the classes of the response, in the order of their codes; none of numbers."""
+        return () if self.blueprint is None else self.blueprint.classes
+
+    @property
     def divergences(self) -> int:
         """The number of divergent trajectories of NUTS."""
         return int(self.stats["diverging"].sum()) if "diverging" in self.stats else 0

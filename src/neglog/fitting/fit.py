@@ -125,6 +125,11 @@ class Fit:
     steps = former_attribute("steps", "n_iter")
 
     @property
+    def classes(self) -> tuple[Any, ...]:
+        """The labels of the classes of the response, in the order of their codes; none of numbers."""
+        return () if self.blueprint is None else self.blueprint.classes
+
+    @property
     def aic(self) -> float:
         """Akaike's information criterion, 2k + 2 nll."""
         return 2 * self.k + 2 * self.nll

@@ -10,6 +10,7 @@ from neglog.calls import public
 from neglog.conversion import Named, column_names, frame_tensor
 from neglog.data import ALL, Columns
 from neglog.errors import DataError
+from neglog.inputs.classes import codes_of
 from neglog.inputs.frames import as_table, is_table, of_pandas
 from neglog.intercepts import without_intercept
 from neglog.offset import OFFSET_KEYWORD
@@ -31,6 +32,8 @@ class Blueprint:
         positive: the constants of the model that may have a design.
         roles: argument -> the column that it named, such as ``{"exposure": "t", "weights": "w"}``.
         dropped: the number of rows that were left out, since a value was missing.
+        classes: the labels of the classes of the response, in the order of their codes; none of numbers.
+        labelled: the column that holds these labels; empty without a formula.
     """
 
     design: Design | None = None
@@ -38,6 +41,8 @@ class Blueprint:
     positive: tuple[str, ...] = ()
     roles: Mapping[str, str] = field(default_factory=dict)
     dropped: int = 0
+    classes: tuple[Any, ...] = ()
+    labelled: str = ""
 
     def is_table(self, x: Any, columns: Columns) -> bool:
         """Whether `x` is a table for the formula, rather than designs with the `columns` of the fit."""
@@ -100,12 +105,23 @@ class Blueprint:
         Raises:
             DataError: a column is missing, or has a missing value.
         """
-        from neglog.tables import complete_rows, without_dates
+        from neglog.tables import complete_rows, require_columns, without_dates
 
         assert self.design is not None
         frame, names = as_table("x", table), self.design.response.variables
+        if self.labelled:
+            require_columns(frame, [self.labelled])
+            frame = frame.assign(**{self.labelled: self.codes(frame[self.labelled], self.labelled)})
         rows, _ = complete_rows(without_dates(frame, names), names)
         return self.design.y(rows)
+
+    def codes(self, y: Any, name: str = "y") -> Any:
+        """A response as codes, where the fit had labels.
+
+        Raises:
+            DataError: a label that the fit has not seen.
+        """
+        return codes_of(name, of_pandas(y), self.classes) if self.classes else of_pandas(y)
 
 
 def check_no_columns(keywords: Mapping[str, Any]) -> None:

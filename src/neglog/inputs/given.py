@@ -11,6 +11,7 @@ from neglog.conversion import is_labelled
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint, check_no_columns, column_of
+from neglog.inputs.classes import Labels, coded
 from neglog.inputs.formulas import is_formula, is_network, joint_formulas
 from neglog.inputs.frames import as_table, of_pandas
 from neglog.models.named import model_of
@@ -49,6 +50,11 @@ class Given:
     def kept(self, result: Result) -> Result:
         """A result of the fit, with what is kept of its inputs."""
         changes = {"blueprint": self.blueprint, "groups": self.groups}
+        outputs = getattr(result, "outputs", {})
+        if outputs and self.blueprint is not None and self.blueprint.classes:
+            changes["outputs"] = {
+                name: _labelled(name, each, self.blueprint) for name, each in outputs.items()
+            }
         changes = {name: value for name, value in changes.items() if value is not None}
         return replace(result, **changes) if changes else result  # type: ignore[type-var]
 
@@ -92,7 +98,16 @@ def given(
         )
     check_no_columns({"weights": weights, "groups": groups, **keywords})
     keywords = {name: of_pandas(value) for name, value in keywords.items()}
-    return Given(model, of_pandas(x), of_pandas(y), of_pandas(weights), keywords, of_pandas(groups))
+    y, labels = coded(model, of_pandas(y))
+    blueprint = Blueprint(classes=labels) if labels else None
+    return Given(model, of_pandas(x), y, of_pandas(weights), keywords, of_pandas(groups), blueprint)
+
+
+def _labelled(name: str, outputs: Sequence[str], blueprint: Blueprint) -> tuple[str, ...]:
+    """The names of the outputs of a predictor: those of all classes but the first, under their labels."""
+    if len(outputs) != len(blueprint.classes) - 1:
+        return tuple(outputs)
+    return tuple(f"{name}[{label}]" for label in blueprint.classes[1:])
 
 
 def offset_model(model: Model, keywords: Collection[str]) -> Model:
@@ -123,12 +138,22 @@ def _of_formula(
     bounds = roles_of(model, dict.fromkeys(keywords), caller).bounds
     predictors, positive = _names(model, keywords)
     formula, also = joint_formulas(formulas, model, predictors)
+    table, labels, column = _coded_response(model, formula, table)
     learned, found = learned_rows(formula, table, also, by_row, bounds, drop_missing)
     model = offset_model(model, found)
     named = {name: value for name, value in by_row.items() if isinstance(value, str)}
-    blueprint = Blueprint(learned.design, predictors, positive, named, learned.dropped)
+    blueprint = Blueprint(learned.design, predictors, positive, named, learned.dropped, labels, column)
     x, y = blueprint.designs(learned.table), learned.design.y(learned.table)
     return Given(model, x, y, found.pop("weights"), found, found.pop("groups"), blueprint)
+
+
+def _coded_response(model: Model, formula: str, table: pd.DataFrame) -> tuple[pd.DataFrame, Labels, str]:
+    """The table with codes in the place of the labels of a response, these labels, and their column."""
+    column = formula.partition("~")[0].strip().strip("`")
+    if column not in table or table[column].ndim != 1:
+        return table, (), ""
+    codes, labels = coded(model, table[column])
+    return (table.assign(**{column: codes}), labels, column) if labels else (table, (), "")
 
 
 def _names(model: Model, keywords: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -19,7 +19,6 @@ from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, check_fit
 from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint
-from neglog.inputs.frames import of_pandas
 from neglog.isolation import isolated, user_code
 from neglog.layers import current_names
 from neglog.predictors import RESPONSE, row_count
@@ -156,7 +155,7 @@ def observed_rows(
     if y is None and not blueprint.is_table(x, data.columns):
         raise DataError("`y` is missing; it is the response of the rows of `x`.")
     designs, read = blueprint.read(x, keywords, data.keywords, data.columns)
-    return designs, blueprint.response(x) if y is None else of_pandas(y), read
+    return designs, blueprint.response(x) if y is None else blueprint.codes(y), read
 
 
 def parameter_draws(

@@ -1,0 +1,157 @@
+"""Labels of classes → the codes 0, 1, ..., K - 1, and the labels in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from neglog.arguments import written
+from neglog.conversion import as_numpy, is_series
+from neglog.errors import DataError
+from neglog.handlers import Model
+from neglog.layers import layers
+from neglog.tracing import model_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TWO_CLASSES = "0 or 1"
+"""The response of a model of two classes, as models declare it."""
+CLASSES = (TWO_CLASSES, "class")
+"""The responses that are classes."""
+MAX_SHOWN_LABELS = 10
+"""Labels that a message lists."""
+
+Labels = tuple[Any, ...]
+
+
+def coded(model: Model, y: Any) -> tuple[Any, Labels]:
+    """A response of labels as codes, and the labels; a response of codes, or of anything else, as it is.
+
+    Ordered and other categories keep their order, text is sorted, and False is 0. Whole numbers that are not
+    0, 1, ..., K - 1, such as 1, 2, 3 or 10, 20, are labels too, in their order; not so where `classes` is
+    bound.
+
+    Raises:
+        DataError: text of a single class, or of more than two for a model of 0 and 1; labels of several
+            kinds.
+    """
+    kind = _kind_of_classes(model)
+    if kind is None or np.ndim(y) != 1 or _are_codes(y):
+        return y, ()
+    series = _series(y)
+    labels = _labels(series, _has_number_of_classes(model))
+    if labels is None or (kind == TWO_CLASSES and len(labels) != 2 and _are_numbers(labels)):
+        return y, ()  # the model refuses what it cannot take
+    _check_count(model, kind, labels)
+    codes = codes_of("y", series, labels)
+    return (codes if is_series(y) else codes.to_numpy()), labels
+
+
+def _kind_of_classes(model: Model) -> str | None:
+    """The kind of classes that a model of neglog declares its response to be; None for any other response."""
+    declared = getattr(list(layers(model))[-1], "loss", None)
+    return declared.response if declared is not None and declared.response in CLASSES else None
+
+
+def _are_numbers(labels: Labels) -> bool:
+    return isinstance(labels[0], int | float | np.number) and not isinstance(labels[0], bool)
+
+
+def _are_codes(y: Any) -> bool:
+    """Whether an array or a tensor holds numbers 0, 1, ..., K - 1, each of them in some row."""
+    values = as_numpy(y) if isinstance(y, Tensor) else y
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or not values.size:
+        return False
+    known = values[~np.isnan(values)]
+    if not known.size or known.min() != 0 or known.max() >= len(values):
+        return False
+    whole = known.astype(np.int64)
+    return bool((whole == known).all() and np.bincount(whole).all())
+
+
+def codes_of(name: str, values: Any, labels: Labels) -> pd.Series:
+    """The codes of labels, NaN where one is missing.
+
+    Raises:
+        DataError: a label is not among those that are known.
+    """
+    import pandas as pd
+
+    series = _series(values)
+    place = {label: code for code, label in enumerate(labels)}
+    found = [place.get(label, -1) for label in series.tolist()]
+    codes = np.where(series.isna(), np.nan, np.array(found, dtype=float))
+    if (codes < 0).any():
+        row = int(np.argmax(codes < 0))
+        raise DataError(
+            f"`{name}` has a label that the fit has not seen: {written(series.iloc[row])} (row "
+            f"{series.index[row]}). "
+            f"It knows {_listed(labels)}. Drop such rows, or fit again with them."
+        )
+    return pd.Series(codes, index=series.index, name=series.name)
+
+
+def _series(values: Any) -> pd.Series:
+    import pandas as pd
+
+    if is_series(values):
+        return values
+    return pd.Series(as_numpy(values) if isinstance(values, Tensor) else np.asarray(values))
+
+
+def _labels(series: pd.Series, has_number: bool) -> Labels | None:
+    """The labels of a series in their order; None where it holds codes, or numbers that are no labels."""
+    import pandas as pd
+
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        return tuple(series.cat.remove_unused_categories().cat.categories.tolist())
+    known = series.dropna().infer_objects()
+    if pd.api.types.is_bool_dtype(known.dtype):
+        return (False, True)
+    if pd.api.types.is_numeric_dtype(known.dtype):
+        return None if has_number else _whole_numbers(known)
+    try:
+        return tuple(sorted(set(known.tolist())))
+    except TypeError:
+        kinds = sorted({type(label).__name__ for label in known})
+        raise DataError(
+            f"the labels of `y` are of several kinds, {', '.join(kinds)}. Make all of them text."
+        ) from None
+
+
+def _whole_numbers(known: pd.Series) -> Labels | None:
+    """Whole numbers that are labels; None for codes, for one number, and where each row has its own."""
+    values = known.to_numpy()
+    if not len(values) or not np.isfinite(values).all() or (values != np.floor(values)).any():
+        return None
+    found = np.unique(values)
+    are_codes = found[0] == 0 and found[-1] == len(found) - 1
+    if are_codes or len(found) in (1, len(values)):
+        return None
+    return tuple(int(each) for each in found)
+
+
+def _has_number_of_classes(model: Model) -> bool:
+    bound = (layer.keywords for layer in layers(model) if isinstance(layer, partial))
+    return any("classes" in keywords for keywords in bound)
+
+
+def _check_count(model: Model, kind: str, labels: Labels) -> None:
+    if len(labels) < 2:
+        raise DataError(f"`y` has a single class, {_listed(labels)}; `{model_name(model)}` needs two.")
+    if kind == TWO_CLASSES and len(labels) > 2:
+        raise DataError(
+            f"`{model_name(model)}` is a model of two classes, and `y` has {len(labels)}: {_listed(labels)}. "
+            f"Fit "
+            "`categorical`, or `ordinal` if they have an order."
+        )
+
+
+def _listed(labels: Sequence[Any]) -> str:
+    shown = ", ".join(map(repr, labels[:MAX_SHOWN_LABELS]))
+    return shown if len(labels) <= MAX_SHOWN_LABELS else f"{shown} and {len(labels) - MAX_SHOWN_LABELS} more"
