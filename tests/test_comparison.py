@@ -153,7 +153,7 @@ def test_if_all_fail_it_is_an_error() -> None:
 
 
 def test_folds_are_checked_before_anything_is_fitted(engel: Learned) -> None:
-    with pytest.raises(DataError, match="`folds` must be a whole number from 2 to the 235 rows; it is 236"):
+    with pytest.raises(DataError, match=r"`folds`.* 236"):
         compare_models(engel, folds=236)
     weights = np.r_[np.ones(3), np.zeros(232)]
     weighted = replace(engel, table=engel.table.assign(w=weights))

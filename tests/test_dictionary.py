@@ -437,7 +437,7 @@ def test_tuning_constants_keep_their_defaults_and_are_not_asked_for():
 def test_priors_do_not_count_and_other_handlers_are_refused():
     prior = with_priors(flat(models.gaussian), {"sigma": dist.HalfNormal(1.0)})
     assert losses.loss_of(prior).asks == ("sigma",)
-    with pytest.raises(ModelError, match="inside the handler Weighted has another likelihood"):
+    with pytest.raises(ModelError, match="handler Weighted"):
         losses.loss_of(weighted(models.gaussian, 2.0))
 
 
@@ -555,7 +555,7 @@ def test_calls_that_do_not_fit_are_refused():
         loss(y, y, 1.0, sigma=1.0)
     with pytest.raises(DataError, match=r"Pass `mean\.squeeze\(-1\)`"):
         loss(y[:, None], y, 1.0)
-    with pytest.raises(DataError, match="`reduction` must be one of"):
+    with pytest.raises(DataError, match="`reduction`"):
         losses.loss_of(models.gaussian, reduction="average")(y, y, 1.0)
 
 
@@ -813,7 +813,7 @@ def test_a_corner_with_curvature_is_certified_where_it_is(slopes):
     if left == right:
         assert (summary(fit)["std_error"] > 0).all()
     else:  # location and scale tell of each other there, and corners have no curvature to say how much
-        with pytest.raises(ModelError, match="asymmetric loss with a corner has no standard errors"):
+        with pytest.raises(ModelError, match=r"asymmetric.*corner"):
             covariance(fit)
         assert summary(fit)["std_error"].isna().all()
 

@@ -290,7 +290,7 @@ def test_each_model_names_priors_that_hold_its_spread_where_columns_fit_every_ro
 @pytest.mark.parametrize("name", ["gamma", "weibull"])
 def test_no_prior_is_advised_where_those_of_the_model_hold_the_spread(name: str) -> None:
     model, x, y = getattr(models, name), _columns(25)[:20], _columns()[40:60, 0].exp()
-    with pytest.raises(SingularDesignError, match="use `map_estimate`, which counts the priors"):
+    with pytest.raises(SingularDesignError, match="`map_estimate`"):
         mle(model, x, y)
     assert map_estimate(model, x, y).converged
 
@@ -828,7 +828,7 @@ def test_equal_responses_under_students_t_have_no_maximum(share):
 def test_counts_at_a_border_name_the_model_that_they_are_there(name: str) -> None:
     # Fewer zeros, and a smaller variance, than Poisson counts of mean 3.
     x, y = _columns(1), 2.0 + torch.arange(ROWS, dtype=torch.float64) % 3
-    with pytest.warns(ConvergenceWarning, match="→ 0, the limit in which the model is `poisson`"):
+    with pytest.warns(ConvergenceWarning, match="→ 0.*`poisson`"):
         fit = mle(getattr(models, name), x, y)
     assert not fit.converged
     assert mle(models.poisson, x, y).converged

@@ -440,12 +440,12 @@ def test_fits_under_no_grad():
 
 
 def test_what_is_no_solver_is_refused():
-    with pytest.raises(DataError, match="`solver` must be one of"):
+    with pytest.raises(DataError, match="`solver`"):
         mle(models.gaussian, *sample(), solver="newton")
 
 
 def test_continuation_needs_corners():
-    with pytest.raises(DataError, match="`Continuation` needs a Laplace density"):
+    with pytest.raises(DataError, match=r"`Continuation`.*Laplace"):
         mle(models.gaussian, *sample(), solver=Continuation())
 
 

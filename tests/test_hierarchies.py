@@ -223,7 +223,7 @@ def test_the_laplace_approximation_refuses_too():
 
 
 def test_mle_names_a_scale_that_enters_a_masked_prior_alone():
-    with pytest.raises(ModelError, match="estimate of 'tau': it enters the prior of 'u' alone") as caught:
+    with pytest.raises(ModelError, match=r"'tau'.*prior of 'u'") as caught:
         mle(NORMAL, X, Y)
     assert len(str(caught.value)) < 400
 
@@ -245,7 +245,7 @@ def test_the_remedies_work():
 
 def test_jitter_of_a_scale_is_no_joint_mode():
     # As much of the density is at tau = 0 as the logarithm of the jitter gives, and no more where it is 0.
-    with pytest.raises(UnboundedLikelihoodError, match="only a constant holds the scale of 'u' above 0"):
+    with pytest.raises(UnboundedLikelihoodError, match="scale of 'u'"):
         map_estimate(JITTERED, X, Y)
     found = map_estimate(ADMITTED["jitter, vanishing at 0"], X, Y)
     assert found.converged

@@ -212,5 +212,5 @@ def test_either_signature_of_arviz_is_served(monkeypatch, table, version):
 def test_what_is_no_fit_is_refused(table):
     with pytest.raises(ModelError, match=r"`to_arviz` takes a fit or a posterior.*`from_pyro`"):
         to_arviz({"sigma": torch.ones(5)})
-    with pytest.raises(ModelError, match="`draws` must be a positive whole number; it is 0"):
+    with pytest.raises(ModelError, match=r"`draws`.* 0"):
         to_arviz(mle(models.gaussian, *table), draws=0)

@@ -292,7 +292,7 @@ def test_other_problems_are_left_to_other_solvers():
     by_scale = mle(models.laplace, {"location": x, "scale": x[:, :1]}, y)
     assert isinstance(choose(by_scale.coordinates), Continuation)
     for model in (models.gaussian, with_priors(models.laplace, {})):
-        with pytest.raises(DataError, match="`InteriorPoint` needs a Laplace density"):
+        with pytest.raises(DataError, match=r"`InteriorPoint`.*Laplace"):
             map_estimate(model, x, y, solver=InteriorPoint())
 
 
@@ -329,5 +329,5 @@ def test_lines_that_cross_are_counted():
 def test_quantiles_need_a_tau_between_0_and_1():
     x, y, _ = problem("normal", 8, 30, 1)
     for taus in ([], [0.5, 1.0], [float("nan")]):
-        with pytest.raises(DataError, match="`taus` needs quantiles between 0 and 1"):
+        with pytest.raises(DataError, match=r"`taus`.* 0 and 1"):
             quantile_process(x, y, taus)

@@ -752,7 +752,7 @@ def test_numbers_of_classes_that_are_none(model):
 
 @pytest.mark.parametrize("components", [1, 0, 2.0, None])
 def test_numbers_of_components_that_are_none(components):
-    with pytest.raises(ModelError, match="`components` must be a whole number, at least 2"):
+    with pytest.raises(ModelError, match=r"`components`.* 2"):
         models.gaussian_mixture(design(), components=components)
 
 

@@ -401,7 +401,7 @@ def test_a_quadratic_is_read_from_the_rows_once(monkeypatch, family, most):
 
 def test_the_path_ends_where_the_likelihood_has_no_maximum():
     x, y = problem("gaussian", 12, 30, 2)
-    with pytest.warns(ConvergenceWarning, match="path ended early: at strength .* has no maximum"):
+    with pytest.warns(ConvergenceWarning, match="strength .* no maximum"):
         path = lasso_path(PATHS["sigma free"], x, y, n_strengths=30)
     assert 0 < len(path.strengths) < 30
     assert path.converged.all()
@@ -560,11 +560,9 @@ def test_corners_of_the_response_go_elsewhere():
     both = with_priors(models.laplace, {"location.weight": laplace(0.02)})
     assert "residuals exactly 0" in map_estimate(both, x, y).status
     for model in (both, models.gaussian):
-        with pytest.raises(DataError, match="`ProximalNewton` needs Laplace or ElasticNet priors"):
+        with pytest.raises(DataError, match=r"`ProximalNewton`.*Laplace or ElasticNet"):
             map_estimate(model, x, y, solver=ProximalNewton())
-        with pytest.raises(
-            ModelError, match="no Laplace or ElasticNet prior of coefficients, or corners else"
-        ):
+        with pytest.raises(ModelError, match="Laplace or ElasticNet prior"):
             lasso_path(model, x, y)
 
 
@@ -585,14 +583,14 @@ def test_a_prior_whose_scale_is_estimated_is_another_problem():
 )
 def test_strengths_are_positive_and_descending(strengths):
     x, y = problem("gaussian", 20, 2, 0)
-    with pytest.raises(DataError, match="`strengths` must be positive numbers, each below the one before"):
+    with pytest.raises(DataError, match="`strengths`"):
         lasso_path(PATHS["gaussian"], x, y, strengths=strengths)
 
 
 @pytest.mark.parametrize("grid", [{"n_strengths": 0}, {"ratio": 0.0}, {"ratio": 1.0}, {"ratio": math.nan}])
 def test_a_grid_needs_points_and_a_length(grid):
     x, y = problem("gaussian", 20, 2, 0)
-    with pytest.raises(DataError, match="`n_strengths` must be at least 1 and `ratio` between 0 and 1"):
+    with pytest.raises(DataError, match=r"`n_strengths`.*`ratio`"):
         lasso_path(PATHS["gaussian"], x, y, **grid)
 
 

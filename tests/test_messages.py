@@ -20,7 +20,7 @@ def test_a_value_is_quoted_on_one_line():
 
 
 def test_rows_that_are_an_array_are_quoted_by_their_type():
-    with pytest.raises(DataError, match="`rows` must be a whole number of at least 1, not of type ndarray"):
+    with pytest.raises(DataError, match=r"`rows`.* of type ndarray"):
         losses.lasso_alpha(1.0, 1.0, rows=np.zeros(500))
 
 

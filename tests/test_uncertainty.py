@@ -453,7 +453,7 @@ def test_an_open_profile_ends_at_the_border():
 
 @pytest.mark.parametrize("name", ["laplace_engel", "ridge_bern_birthwt"])
 def test_profiles_that_there_are_not(name):
-    with pytest.raises(ModelError, match="profile intervals need a smooth likelihood"):
+    with pytest.raises(ModelError, match=r"profile.*smooth"):
         summary(fitted(name), interval="profile")
 
 

@@ -178,7 +178,7 @@ def test_other_sizes_are_refused(size):
 
 
 def test_a_density_without_its_predictors_is_named():
-    with pytest.raises(ModelError, match="depends on none of its linear predictors, 'location'"):
+    with pytest.raises(ModelError, match="linear predictors, 'location'"):
         neglog.mle_batch(_constant, X, np.stack([Y, Y]))
 
 
@@ -211,5 +211,5 @@ def test_something_else_than_a_distribution_is_named():
         return pyro.sample("y", lambda: 1.0, obs=y)
 
     for call in (lambda: mle(model, X, Y), lambda: neglog.prior_predictive(model, X, draws=1)):
-        with pytest.raises(ModelError, match="samples 'y' from an object of type function"):
+        with pytest.raises(ModelError, match=r"'y' .*type function"):
             call()

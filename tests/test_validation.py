@@ -117,7 +117,7 @@ def test_the_difference_is_paired(data: Data) -> None:
     difference = (first.scores - second.scores).numpy()
     assert mean == pytest.approx(first.mean - second.mean, rel=1e-12)
     assert error == pytest.approx(difference.std(ddof=1) / math.sqrt(30), rel=1e-12)
-    with pytest.raises(DataError, match="differ in their rows, folds or weights"):
+    with pytest.raises(DataError, match="rows, folds or weights"):
         first.above(cross_validate(models.laplace, *data, seed=1))
 
 
@@ -127,7 +127,7 @@ def test_log_scores_of_densities_are_not_compared_with_those_of_probabilities(da
     one, other = (cross_validate(m, x, counts, scores=["crps"]) for m in (models.poisson, models.gaussian))
     assert one.probabilities is not None
     assert bool(one.probabilities.all())
-    with pytest.raises(ModelError, match="in 30 of 30 rows one log score is of a density"):
+    with pytest.raises(ModelError, match="30 of 30 rows"):
         one.above(other)
     assert math.isfinite(one.above(other, "crps")[0])  # the remedy, in units of y
     bound = float(y.median())
@@ -138,9 +138,7 @@ def test_log_scores_of_densities_are_not_compared_with_those_of_probabilities(da
 
 @pytest.mark.parametrize("folds", [1, 0, 31, 2.0, True])
 def test_folds_that_cannot_be(data: Data, folds: int) -> None:
-    with pytest.raises(
-        DataError, match=f"`folds` must be a whole number from 2 to the 30 rows; it is {folds!r}"
-    ):
+    with pytest.raises(DataError, match=f"`folds`.* {folds!r}"):
         cross_validate(models.gaussian, *data, folds=folds)
 
 

@@ -126,7 +126,7 @@ def test_a_scale_known_row_by_row_stays_possible():
     ],
 )
 def test_a_prior_with_values_outside_the_support_is_refused(model, site, prior):
-    with pytest.raises(ModelError, match=f"prior for `{site}` has values outside the site's support"):
+    with pytest.raises(ModelError, match=f"prior for `{site}`.*support"):
         map_estimate(with_priors(model, {site: prior}), X, COUNTS)
 
 
