@@ -1,11 +1,13 @@
 """Bad input: each kind is an error of `neglog.errors` that says what to do; nothing is changed in silence."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from neglog import log_likelihood, mle, models, predict
+from neglog import log_likelihood, mle, mle_batch, models, predict
 from neglog.data import prepare
 from neglog.errors import DataError, ModelError, NeglogError, SingularDesignError, UnboundedLikelihoodError
 
@@ -229,3 +231,26 @@ def test_weights_whose_sum_is_no_number_of_rows_are_refused(weight):
     with pytest.raises(DataError, match="weights / "):
         mle(models.poisson, x, y, weights=weights)
     assert mle(models.poisson, x, y, weights=weights / weight).converged
+
+
+ONE = torch.ones(8, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("x", "weights", "fact"),
+    [
+        (1.0, 1e-12 * ONE, "8e-12"),
+        (1.0, 1e17 * ONE, "8e+17"),
+        (1.0, 0 * ONE, "all `weights` are 0"),
+        (1.0, -ONE, "row 0"),
+        (1.0, torch.inf * ONE, "row 0"),
+        (1e160, ONE, "1e160"),
+    ],
+)
+def test_many_data_sets_are_held_to_the_ranges_of_one(x, weights, fact):
+    columns = x * torch.linspace(1.0, 2.0, 8, dtype=torch.float64)[:, None]
+    y = torch.tensor([1.0, 3.0, 2.0, 5.0, 4.0, 6.0, 8.0, 7.0], dtype=torch.float64)
+    several = columns.expand(2, 8, 1), y.expand(2, 8), torch.stack([weights, ONE])
+    for fit, data in ((mle, (columns, y, weights)), (mle_batch, several)):
+        with pytest.raises(DataError, match=re.escape(fact)):
+            fit(models.gaussian, *data[:2], weights=data[2])

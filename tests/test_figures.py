@@ -18,7 +18,6 @@ COMPLEX = {
     "batches/layout.py _checked_density",
     "batches/layout.py _designs",
     "batches/likelihoods.py of",
-    "batches/stack.py prepare_stack",
     "solvers/multistart.py _told",
 }
 """The functions that are still above the limit."""

@@ -33,7 +33,7 @@ from neglog.conversion import (
 from neglog.distributions.supports import filled
 from neglog.errors import DataError
 from neglog.intercepts import without_intercept
-from neglog.magnitudes import LARGEST_DESIGN, check_design_magnitude, check_response_magnitude
+from neglog.magnitudes import LARGEST_DESIGN, check_design_magnitude, check_response_magnitude, check_weights
 from neglog.predictors import Designs, row_count
 
 if TYPE_CHECKING:
@@ -52,10 +52,6 @@ class Roles:
 
     bounds: Collection[str] = ()
     supports: Mapping[str, Any] = field(default_factory=dict)
-
-
-MIN_WEIGHT_SUM, MAX_WEIGHT_SUM = 1e-9, 1e15
-"""Range of the sum of weights, in observations, for which the tolerances of solvers are valid."""
 
 
 @dataclass(frozen=True)
@@ -460,29 +456,9 @@ def _of_positive_weight(data: Data) -> Data:
     """The data of the rows of positive weight."""
     if data.weights is None:
         return data
-    kept = _positive(data.weights)
+    check_weights(data.weights)
+    kept = (data.weights > 0).nonzero()[:, 0]
     return data if len(kept) == data.rows else data.take(kept)
-
-
-def _positive(weights: Tensor) -> Tensor:
-    """The numbers of the rows of positive weight."""
-    wrong = ~(torch.isfinite(weights) & (weights >= 0))
-    if bool(wrong.any()):
-        row = int(wrong.nonzero()[0])
-        raise DataError(
-            f"`weights` must be finite and not negative; {int(wrong.sum())} are not: "
-            f"row {row} has {float(weights[row]):g}."
-        )
-    kept = (weights > 0).nonzero()[:, 0]
-    if len(kept) == 0:
-        raise DataError("all `weights` are 0; there is nothing to fit.")
-    total = float(weights.sum())
-    if not MIN_WEIGHT_SUM <= total <= MAX_WEIGHT_SUM:
-        raise DataError(
-            f"`weights` count rows, and sum to {total:g}; solvers need a sum between {MIN_WEIGHT_SUM:g} and "
-            f"{MAX_WEIGHT_SUM:g}. For relative weights pass weights / {total / len(kept):.0e}."
-        )
-    return kept
 
 
 def check_roles(data: Data, roles: Roles) -> None:

@@ -1,4 +1,4 @@
-"""Magnitudes: the sizes of responses and columns between which float64 can evaluate a likelihood."""
+"""Magnitudes: the sizes of responses, columns and weights between which float64 can evaluate a likelihood."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ LARGEST_DESIGN, SMALLEST_DESIGN = 1e150, 1e-150
 """Between these magnitudes of a column its products with itself neither overflow nor underflow."""
 LARGEST_RESPONSE, SMALLEST_RESPONSE = 1e110, 1e-125
 """Between these magnitudes of `y` the likelihood and its curvature neither overflow nor underflow."""
+MIN_WEIGHT_SUM, MAX_WEIGHT_SUM = 1e-9, 1e15
+"""Range of the sum of weights, in observations, for which the tolerances of solvers are valid."""
 
 
 def check_response_magnitude(
@@ -64,6 +66,39 @@ def check_small_columns(design: Tensor, names: Sequence[str]) -> None:
     for place in small.nonzero()[:1, 0].tolist():
         part = "x" if bool(small.all()) else "the column"
         raise DataError(_too_far(f"the column {names[place]} of `x`", part, float(tops[place])))
+
+
+def check_weights(weights: Tensor) -> None:
+    """Refuse weights `(N,)` of a data set, or `(S, N)` of many, that are no numbers of observations.
+
+    Raises:
+        DataError: negative or infinite weights; a data set whose weights are all 0, or have a sum outside the
+            range for which the tolerances of solvers are valid.
+    """
+    low, high = map(float, torch.aminmax(weights)) if weights.numel() else (0.0, 0.0)
+    if not (low >= 0 and high < math.inf):
+        wrong = ~(torch.isfinite(weights) & (weights >= 0))
+        raise DataError(
+            f"`weights` must be finite and not negative; {int(wrong.sum())} are not: {place_of(wrong)} has "
+            f"{float(weights[wrong][0]):g}."
+        )
+    for s, total in enumerate(weights.sum(-1).reshape(-1).tolist()):
+        which = f" in data set {s}" if weights.dim() == 2 else ""
+        if total == 0:
+            raise DataError(f"all `weights` are 0{which}; there is nothing to fit.")
+        if not MIN_WEIGHT_SUM <= total <= MAX_WEIGHT_SUM:
+            count = int((weights.reshape(-1, weights.shape[-1])[s] > 0).sum())
+            raise DataError(
+                f"`weights` count rows, and sum to {total:g}{which}; solvers need a sum between "
+                f"{MIN_WEIGHT_SUM:g} and {MAX_WEIGHT_SUM:g}. For relative weights pass weights / "
+                f"{total / count:.0e}."
+            )
+
+
+def place_of(wrong: Tensor) -> str:
+    """The first place in `wrong` `(N,)` or `(S, N)`, in words."""
+    *data_set, row = wrong.nonzero()[0].tolist()
+    return f"row {row} of data set {data_set[0]}" if data_set else f"row {row}"
 
 
 def _is_within(y: Tensor, ends: tuple[float, float] | None) -> bool:

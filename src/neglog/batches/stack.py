@@ -15,7 +15,12 @@ from neglog.conversion import is_integer
 from neglog.data import ALL, Columns, Data, Roles, check_keys, check_support, prepare_array, prepare_designs
 from neglog.errors import DataError
 from neglog.intercepts import without_intercept
-from neglog.magnitudes import check_response_magnitude
+from neglog.magnitudes import (
+    check_design_magnitude,
+    check_response_magnitude,
+    check_weights,
+    place_of,
+)
 from neglog.predictors import Designs
 
 
@@ -124,25 +129,48 @@ def prepare_stack(
     common_labels({"x": x} | given)
     designs, columns = _designs(x)
     vectors = {key: prepare_array(key, value, (1, 2), integers=True) for key, value in given.items()}
-    stacked = {f"x[{key!r}]" if key else "x": v.shape[:2] for key, v in designs.items() if v.dim() == 3}
-    stacked |= {key: value.shape for key, value in vectors.items() if value.dim() == 2}
-    count = _agreed("data sets", {key: shape[0] for key, shape in stacked.items()})
-    lengths = {f"x[{key!r}]" if key else "x": value.shape[-2] for key, value in designs.items()}
-    rows = _agreed("rows", lengths | {key: value.shape[-1] for key, value in vectors.items()})
+    count, rows = _sizes(designs, vectors)
     masses = vectors.pop("weights", None)
     if masses is not None:
-        designs, vectors = _mended(_checked(masses), designs, vectors)
-    for key, value in designs.items():
-        _check_finite(f"x[{key!r}]" if key else "x", value.flatten(-2), value.shape[-1])
-    roles = roles or Roles()
-    for key, value in vectors.items():
-        _check_finite(key, value.nan_to_num(torch.nan, 0.0, 0.0) if key in roles.bounds else value, 1)
-        if key in roles.supports:
-            check_support(key, value, roles.supports[key])
+        check_weights(masses)
+        designs, vectors = _mended(masses, designs, vectors)
+    _check_designs(designs)
+    _check_vectors(vectors, roles or Roles())
     check_response_magnitude(vectors["y"], masses, stacked=True)
     plain: Designs = designs if isinstance(x, Mapping) else designs[ALL]
     marked = without_intercept(x)
     return Stack(count, rows, plain, vectors.pop("y"), masses, vectors, columns, is_integer(y), marked)
+
+
+def _name(key: str) -> str:
+    """The name of a design in messages."""
+    return f"x[{key!r}]" if key else "x"
+
+
+def _sizes(designs: Mapping[str, Tensor], vectors: Mapping[str, Tensor]) -> tuple[int, int]:
+    """The number of data sets, and that of the rows of each."""
+    stacked = {_name(key): value.shape[:2] for key, value in designs.items() if value.dim() == 3}
+    stacked |= {key: value.shape for key, value in vectors.items() if value.dim() == 2}
+    lengths = {_name(key): value.shape[-2] for key, value in designs.items()}
+    count = _agreed("data sets", {key: shape[0] for key, shape in stacked.items()})
+    return count, _agreed("rows", lengths | {key: value.shape[-1] for key, value in vectors.items()})
+
+
+def _check_designs(designs: Mapping[str, Tensor]) -> None:
+    """Refuse designs of many data sets as `neglog.data` refuses those of one."""
+    for key, value in designs.items():
+        _check_finite(_name(key), value.flatten(-2), value.shape[-1])
+        if value.dim() == 3 and value.numel():
+            low, high = map(float, torch.aminmax(value))
+            check_design_magnitude(_name(key), max(-low, high))
+
+
+def _check_vectors(vectors: Mapping[str, Tensor], roles: Roles) -> None:
+    """Refuse values that are NaN or infinite, or outside the support that a model has for them."""
+    for key, value in vectors.items():
+        _check_finite(key, value.nan_to_num(torch.nan, 0.0, 0.0) if key in roles.bounds else value, 1)
+        if key in roles.supports:
+            check_support(key, value, roles.supports[key])
 
 
 def _designs(x: Any) -> tuple[dict[str, Tensor], Columns]:
@@ -155,9 +183,8 @@ def _designs(x: Any) -> tuple[dict[str, Tensor], Columns]:
     designs: dict[str, Tensor] = {}
     columns: dict[str, tuple[str, ...]] = {}
     for key, value in parts.items():
-        name = f"x[{key!r}]" if key else "x"
         if getattr(value, "ndim", 2) == 3:
-            designs[key] = prepare_array(name, value, (3,))
+            designs[key] = prepare_array(_name(key), value, (3,))
             columns[key] = tuple(f"x{j}" for j in range(designs[key].shape[-1]))
         else:
             found, names = prepare_designs({key: value} if key else value)
@@ -177,19 +204,6 @@ def _agreed(what: str, lengths: Mapping[str, int]) -> int:
     if next(iter(lengths.values())) == 0:
         raise DataError(f"there are no {what}; there is nothing to fit.")
     return next(iter(lengths.values()))
-
-
-def _checked(weights: Tensor) -> Tensor:
-    low, high = torch.aminmax(weights)
-    if not bool((low >= 0) & (high < torch.inf)):
-        wrong = ~(torch.isfinite(weights) & (weights >= 0))
-        value = float(weights[wrong][0])
-        raise DataError(f"`weights` must be finite and not negative; {_where(wrong)} has {value:g}.")
-    empty = weights.amax(-1) == 0
-    if bool(empty.any()):
-        which = f" in data set {int(empty.nonzero()[0])}" if weights.dim() == 2 else ""
-        raise DataError(f"all `weights` are 0{which}; there is nothing to fit.")
-    return weights
 
 
 def _mended(
@@ -223,12 +237,6 @@ def _check_finite(name: str, value: Tensor, columns: int) -> None:
     if bool(wrong.any()):
         wrong = wrong.unflatten(-1, (-1, columns)).any(-1)
         raise DataError(
-            f"`{name}` is NaN or infinite in {int(wrong.sum())} rows, first in {_where(wrong)}; drop or "
+            f"`{name}` is NaN or infinite in {int(wrong.sum())} rows, first in {place_of(wrong)}; drop or "
             "correct these rows, or give them the weight 0."
         )
-
-
-def _where(wrong: Tensor) -> str:
-    """The first place in `wrong` `(N,)` or `(S, N)`, in words."""
-    *data_set, row = wrong.nonzero()[0].tolist()
-    return f"row {row} of data set {data_set[0]}" if data_set else f"row {row}"
