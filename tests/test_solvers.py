@@ -268,3 +268,11 @@ def test_newton_takes_long_steps_where_a_loss_falls_exponentially_towards_a_bord
     found = Newton().minimise(problem, vector(0.0, 0.0))
     assert found.z[1] > 15
     assert found.steps <= 22  # 32 if each is one Newton step, which is 1 long
+
+
+def test_newton_gives_up_where_a_loss_falls_ever_more_slowly_towards_infinity():
+    # 1 / log z falls like 1 / t: each Newton step, or 8 of them, multiplies z.
+    found = Newton().minimise(Function(lambda z: 1 / torch.log(z[0]), 1), vector(10.0))
+    assert not found.converged
+    assert found.steps <= 60  # 200 if steps are taken for as long as they lower the loss by more than 1e-6
+    assert "the last 20 of which lowered the loss by less than 0.01" in found.status

@@ -26,7 +26,7 @@ MIN_TIED_SHARE = 0.25
 
 PLANES, PLANE_ROWS = 2000, 2000
 """The number of planes that are tried, and the largest number of rows that decide between them."""
-ROUGHLY_FOLLOWED, FOLLOWED = 1e-9, 1e-13
+ROUGH_PLANE, EXACT_PLANE = 1e-9, 1e-13
 """Residuals of rows on a plane, as a share of their terms: of one through few rows, and of the fitted one."""
 
 
@@ -121,11 +121,11 @@ def _plane(objective: Objective, call: Affine) -> Plane | None:
     planes = found[..., 0][(failed == 0) & torch.isfinite(found).all((1, 2))]
     if not len(planes):
         return None
-    counts = _followed(y[few], columns[few], planes, ROUGHLY_FOLLOWED).sum(1)
+    counts = _followed(y[few], columns[few], planes, ROUGH_PLANE).sum(1)
     best = planes[counts.argmax()][None]
-    rows = _followed(y, columns, best, ROUGHLY_FOLLOWED)[0]
+    rows = _followed(y, columns, best, ROUGH_PLANE)[0]
     best = torch.linalg.lstsq(columns[rows], y[rows][:, None], driver="gelsd").solution.T
-    rows = _followed(y, columns, best, FOLLOWED)[0].nonzero()[:, 0]
+    rows = _followed(y, columns, best, EXACT_PLANE)[0].nonzero()[:, 0]
     return Plane(rows, tuple(str(objective.data.row(row)) for row in rows[:3].tolist()))
 
 

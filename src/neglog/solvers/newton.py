@@ -32,6 +32,10 @@ STALLED_STEPS = 20
 """Steps over which the loss must fall by more than"""
 STALLED_FALL = 1e-6
 """nats, or else the method stops: where curvatures differ by 16 powers of ten, steps are rounding."""
+ALGEBRAIC_STEPS = 20
+"""Steps with a positive definite Hessian over which the loss must fall by more than"""
+ALGEBRAIC_FALL = 1e-2
+"""nats, or the decrement by the factor `STUCK`: towards a border the loss may fall like 1/t for ever."""
 LOST_STEPS = 5
 """The same, where no curvature is negative beyond rounding, which a step could follow downhill."""
 LATE = 20
@@ -125,6 +129,7 @@ class _Descent:
         self.borrowed = self.at.hessian is None
         self.history, self.decrement, self.definite = [self.at.value], math.inf, True
         self.direction = torch.zeros_like(start)
+        self.decrements: list[float] = []
         self.step = self.creeping = 0
 
     def stopped(self, converged: bool, status: str) -> Solution:
@@ -203,7 +208,8 @@ class _Descent:
         self.at = moved if near or moved.hessian is not None else _Point.fresh(self.look, moved.z)
         self.step += 1
         self.history.append(self.at.value)
-        return None if self.definite else self._end_if_stalled()
+        self.decrements.append(self.decrement)
+        return self._end_if_slow() if self.definite else self._end_if_stalled()
 
     def _is_near(self) -> bool:
         """Whether the optimum of very many rows is so near that the curvature changes little on the way."""
@@ -216,6 +222,15 @@ class _Descent:
         if self.creeping < CREEPING_STEPS:
             return moved
         return _stretch(self.problem, self.at.z, self.direction, moved, CREEPING_REACH)
+
+    def _end_if_slow(self) -> Solution | None:
+        """The end, if the loss has long fallen by little a step, and no more slowly: without an optimum."""
+        before = len(self.decrements) - ALGEBRAIC_STEPS
+        if before < 0 or not _hardly_fell(self.history, ALGEBRAIC_STEPS, ALGEBRAIC_FALL):
+            return None
+        if not self.decrement > STUCK * self.decrements[before]:
+            return None
+        return self.stopped(False, _stalled(self.step, ALGEBRAIC_STEPS, self.decrement, ALGEBRAIC_FALL))
 
     def _end_if_stalled(self) -> Solution | None:
         """The end, if the last steps have hardly lowered the loss."""
@@ -255,14 +270,14 @@ def _stalled_steps(history: list[float], hessian: Tensor) -> int:
     return LOST_STEPS if float(values[0]) >= -FLAT * float(values[-1]) else 0
 
 
-def _hardly_fell(history: list[float], steps: int) -> bool:
-    return len(history) > steps and history[-1 - steps] - history[-1] < STALLED_FALL
+def _hardly_fell(history: list[float], steps: int, fall: float = STALLED_FALL) -> bool:
+    return len(history) > steps and history[-1 - steps] - history[-1] < fall
 
 
-def _stalled(steps: int, stalled: int, decrement: float) -> str:
+def _stalled(steps: int, stalled: int, decrement: float, fall: float = STALLED_FALL) -> str:
     return (
         f"stopped after {steps} steps, the last {stalled} of which lowered the loss by less than "
-        f"{STALLED_FALL:g}, {decrement:.1e} standard errors from a stationary point"
+        f"{fall:g}, {decrement:.1e} standard errors from a stationary point"
     )
 
 
