@@ -78,18 +78,18 @@ from neglog.solvers import Chain, MultiStart, Newton, Solution, TrustRegion, che
 @public
 @dataclass(frozen=True)
 class Fit:
-    """The end of a fit. A value: nothing changes it, and everything else is a function of it.
+    """The result of a fit, a frozen value.
 
     Attributes:
         model: what was fitted, ``flat(model)`` for `mle`.
         params: site name -> estimate, on its own support, in the user's units.
         nll: minus the log-likelihood of the rows, in nats, with weights and every constant.
         loss: the SVI loss: `nll` for `mle`, `nll` minus the log prior for `map_estimate`.
-        converged: whether the solver certified an optimum; `status` says how, or why not.
+        converged: whether the solver certified an optimum; `status` describes how, or why not.
         n_iter: the number of iterations of the solver.
         n: the number of observations, the sum of the weights.
-        k: the number of free parameters: without those that a prior holds exactly at its corner.
-        keywords: what else each row had, such as ``("exposure",)``.
+        k: the number of free parameters, without those exactly at the corner of their prior.
+        keywords: the names of row-wise arguments, such as ``("exposure",)``.
         columns: the names of the design columns, by key of `x` (``""`` where `x` is one design for all).
         outputs: predictor -> the names of its outputs, where it has many: ``("mean[a]", "mean[b]")``.
         responses: the names of the columns of `y`, where it has many and they have names.
@@ -207,14 +207,14 @@ def mle(
             give the loss its corners, `VariableProjection` for a network with priors whose loss is convex in
             all its heads, `LBFGS` for another (finished by `Newton` where priors hold up to 200 parameters),
             and `Adam` where parameters times rows pass 10⁸ or a network's loss has corners.
-        start: site name -> value to start from; what is left out starts at the null model.
-        progress: show a progress bar where the solver takes long.
-        keywords: what else the model takes for each row, such as ``exposure``, `(N,)`.
+        start: site name -> initial value; other sites start at the null model.
+        progress: show a progress bar if the solver takes long.
+        keywords: further row-wise arguments of the model, such as ``exposure``, `(N,)`.
 
     Raises:
-        DataError: the data do not fit: NaN, shapes, lengths, kinds, values that the model cannot draw.
+        DataError: invalid data: NaN, shapes, lengths, types, values outside the support of the model.
         ModelError: a site, predictor or start that the model does not have.
-        SingularDesignError: coefficients that the design cannot tell apart.
+        SingularDesignError: coefficients that the design does not identify.
         UnboundedLikelihoodError: the likelihood has no maximum.
 
     Warns:
@@ -257,7 +257,7 @@ def map_estimate(
     progress: bool = False,
     **keywords: Any,
 ) -> Fit:
-    """The maximum a posteriori: the model as it stands, under a Delta guide, in constrained space.
+    """The maximum a posteriori: the model with its priors, under a Delta guide, in constrained space.
 
     The mode is that of the density in the parameters themselves (``sigma``, not its logarithm), as with
     `AutoDelta`. Arguments, errors and warnings are those of `mle`. A Normal prior is a ridge penalty and a
@@ -327,7 +327,7 @@ def _fit(
 
 
 def _is_spurious(coordinates: Coordinates) -> Callable[[Tensor], bool]:
-    """Whether an optimum fits a handful of rows next to exactly."""
+    """Whether an optimum fits a few rows almost exactly."""
     return lambda z: spurious_component(coordinates.objective, coordinates.theta(z)) is not None
 
 
@@ -375,15 +375,15 @@ def _coordinates(objective: Objective, theta: Tensor, solver: Any) -> Coordinate
 
 
 def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
-    """The solution, unless the loss still falls from it towards a border.
+    """The solution, unless the loss still decreases from it towards a boundary.
 
     Raises:
-        UnboundedLikelihoodError: a coefficient runs to infinity, such as where classes are separated.
+        UnboundedLikelihoodError: a coefficient goes to infinity, as for separated classes.
     """
     objective = coordinates.objective
     if not (math.isfinite(solution.value) and _is_smooth_enough(coordinates)):
         return solution
-    # Where rows are followed, the status names them already.
+    # Rows that are fitted exactly are named by the status already.
     followed = None if solution.converged else coordinates.check(solution.z)
     at = solution.z, solution.hessian, solution.converged
     runaway = None if followed else recession(coordinates, *at)
@@ -491,10 +491,10 @@ def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | Non
 
 
 def check_fit(fit: Any) -> Fit:
-    """A fit, or an error that says what is none.
+    """Return a fit unchanged.
 
     Raises:
-        ModelError: it is none.
+        ModelError: it is not a fit.
     """
     if not isinstance(fit, Fit):
         raise ModelError(
@@ -507,7 +507,7 @@ def data_of(fit: Fit) -> Data:
     """The data of a fit.
 
     Raises:
-        ModelError: it is no fit.
+        ModelError: it is not a fit.
         DataError: the fit was read from disk, which does not keep them.
     """
     check_fit(fit)

@@ -83,7 +83,7 @@ def quantile_process(
 
     Raises:
         DataError: as `mle`; a tau that is not between 0 and 1, or none at all.
-        SingularDesignError: coefficients that the design cannot tell apart.
+        SingularDesignError: coefficients that the design does not identify.
         UnboundedLikelihoodError: a perfect fit.
 
     Warns:

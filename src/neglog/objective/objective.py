@@ -1,4 +1,4 @@
-"""The one waist: a model and its data as a function of one unconstrained vector."""
+"""The objective: a model and its data as a function of one unconstrained vector."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from neglog.tracing import (
 )
 
 BLOCK_ROWS = 131_072
-"""Rows that are evaluated at a time: their numbers fit in the cache, and the model is seldom run."""
+"""Number of rows of a block: its numbers fit in the cache, and the model is run few times."""
 MAX_KEPT_BYTES = 2**26
-"""Bytes of the terms of the rows that depend on the data alone, and are kept."""
+"""The largest number of bytes of cached subexpressions that depend on the data alone."""
 SAMPLE_ROWS = 10_000
-"""Rows of the sample from which a solver starts."""
+"""Number of rows of the sample from which a solver starts."""
 
 
 class Objective:
@@ -52,10 +52,10 @@ class Objective:
 
     Equal to `pyro.infer.Trace_ELBO` under a Delta guide at `theta`, constants included: minus the
     log-likelihood, minus the log-density of every site that `flat` has not masked, in *constrained* space,
-    without a Jacobian. Sites stand in `theta` in the order in which the model samples them.
+    without a Jacobian. Sites are in `theta` in the order in which the model samples them.
 
     Raises:
-        ModelError: the model has no observation site ``y``, or no latent site, or ignores a design it got.
+        ModelError: the model has no observation site ``y``, or no latent site, or does not use a design.
         DataError: `y` has a shape or values that the model does not draw.
     """
 
@@ -77,10 +77,10 @@ class Objective:
             raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")
         self.initial = own = self.layout.initial
         places = places_of_units(self.structure, start or ())
-        # Between bounds a density is not log-concave: far from its unit, Newton's method runs to a border.
+        # Between bounds a density is not log-concave: far from its unit, Newton's method goes to a boundary.
         ordinary = 0.0 if self.structure.law.is_bounded else ORDINARY
         self.initial = initial_in_units(own, data, places, partial(sample_loss, self), ordinary)
-        if len(self.parts) == 1:  # of very many rows a solver will tell
+        if len(self.parts) == 1:  # for very many rows a solver detects it
             at = first if self.initial is own else self.at(self.initial)
             check_density(data, at.log_prob(RESPONSE), self.name)
 
@@ -103,9 +103,9 @@ class Objective:
         return other
 
     def take(self, index: Tensor | slice, room: int | None = None) -> Objective:
-        """The same objective summed over the rows that `index` names, where it is `separable`.
+        """The objective of the rows `index`, if it is `separable`.
 
-        What is known of the model is kept; `room` is the number of bytes of terms of the rows to keep.
+        The structure of the model is shared; `room` is the number of bytes for cached terms of the rows.
         """
         other = self._without()
         other.data, other.whole = self.data.take(index), False
@@ -140,7 +140,7 @@ class Objective:
     def separable(self) -> bool:
         """Whether the loss is a sum over rows, each of which needs no more than its own data.
 
-        It is not where a model binds something of its own to all rows; then they cannot be taken apart.
+        It is not if the model refers to values of all rows by itself, such as an exposure in a closure.
         """
         index = torch.arange(min(self.rows, 8))
         half = len(index) // 2
@@ -168,7 +168,7 @@ class Objective:
 
     @cached_property
     def sample(self) -> Objective:
-        """The objective of a few thousand rows, which says where to start; itself where they are no more."""
+        """The objective of a sample of a few thousand rows, for the initial point; itself if rows are few."""
         return (
             self.take(sample_of(self.rows, SAMPLE_ROWS))
             if self.rows > SAMPLE_ROWS and self.separable
@@ -177,11 +177,11 @@ class Objective:
 
     @cached_property
     def few(self) -> Objective:
-        """The objective of next to no rows, to read off what they do not change; itself if it is small."""
+        """The objective of very few rows, for properties that do not depend on them; itself if small."""
         return self.take(slice(0, 8)) if self.rows > SAMPLE_ROWS and self.separable else self
 
     def affines(self, theta: Tensor) -> Sequence[Affine]:
-        """The linear predictors at `theta`: where the model is `cut`, without running it."""
+        """The linear predictors at `theta`, without running the model if it is linear in its coefficients."""
         if not (self.whole and self.structure.is_linear):
             return self.at(theta).affines
         params = self.layout.params(theta)
@@ -196,7 +196,7 @@ class Objective:
 
     @cached_property
     def scant(self) -> Objective:
-        """The objective of at most 8 rows, to evaluate the priors; itself if it cannot be taken apart."""
+        """The objective of at most 8 rows, to evaluate the priors; itself if it is not separable."""
         return self.take(slice(0, 8)) if self.rows > 8 and self.separable else self
 
     def at(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Run:
@@ -278,7 +278,7 @@ def sample_loss(objective: Objective, theta: Tensor, priors: bool = True) -> flo
 
 @torch.no_grad()
 def check_densities(objective: Objective) -> None:
-    """Refuse rows that have no density, positive and finite, where parameters start.
+    """Refuse rows whose density at the initial parameters is not positive and finite.
 
     Raises:
         DataError: see `neglog.data.check_density`.

@@ -1,4 +1,4 @@
-"""Newton's method on many problems at once, each with a line search and an end of its own."""
+"""Newton's method on many problems at once, each with its own line search and stopping rule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from neglog.solvers.newton import STUCK
 from neglog.solvers.solution import Losses, newton_directions
 
 KEEP = 0.02
-"""A Hessian is kept for another step where the last one left this share of the decrement, or less."""
+"""A Hessian is reused if the last step reduced the decrement to this share or less."""
 QUADRATIC_DISTANCE = 1e-5
 """The distance from an optimum, in standard errors, within which a quadratic model is exact to rounding."""
 
@@ -34,7 +34,7 @@ class Problems(Losses, Protocol):
         ...
 
     def bounded(self, z: Tensor) -> Tensor:
-        """Whether each function is not known to fall without end from `z`, `(S,)`."""
+        """Whether each function is not known to be unbounded below from `z`, `(S,)`."""
         ...
 
 
@@ -157,14 +157,14 @@ class Solutions:
 
 @dataclass
 class _State:
-    """Where each problem stands: its value, gradient and a Hessian, and what is known of that Hessian."""
+    """The state of each problem: value, gradient, and a Hessian with its age."""
 
     z: Tensor
     value: Tensor
     gradient: Tensor
     hessian: Tensor
     fresh: Tensor
-    """Whether the Hessian is that at z; else it is one from near by."""
+    """Whether the Hessian is that at z; else it is that of an earlier point."""
     last: Tensor
     """The decrement of the step before with this Hessian, infinite for the first."""
 
@@ -213,14 +213,14 @@ def newton_together(
     tolerance: float = 1e-8,
     max_steps: int = 200,
 ) -> Solutions:
-    """The minima of S problems, from `start` `(S, K)`: the rule to stop of `Newton`, batched.
+    """The minima of S problems, from `start` `(S, K)`, by the stopping rule of `Newton`.
 
-    A Hessian serves for as long as each step brings the decrement down fiftyfold. A problem leaves the batch
-    when it has ended: at an optimum, where nothing descends, where its values are no numbers or where it is
-    unbounded. It is at an optimum when the decrement, or what is left of it after a step that shrinks it as
-    the last one did, is below `tolerance`. Nothing that happens to one changes another.
+    A Hessian is reused as long as each step reduces the decrement by a factor of fifty. A problem leaves the
+    batch at an optimum, where no step descends, where its values are not finite or where it is unbounded. It
+    is at an optimum if the decrement, or its extrapolation to the next step, is below `tolerance`. Problems
+    do not affect each other.
 
-    `opening` is what is known of all at `start`, if anything.
+    `opening` are values and derivatives at `start`, if they are known.
     """
     count, size = start.shape
     found = Solutions(
@@ -254,7 +254,7 @@ def newton_together(
         stuck = at.fresh & definite & (decrement**2 <= noise) & (decrement > STUCK * before)
         arrived |= sound & stuck  # all that is left is rounding
         reached, moved = _line_search(problems, at, direction, definite, noise, sound & ~arrived)
-        # Where no step descends, the promised descent may be lost in the rounding of the sum over rows.
+        # If no step descends, the predicted decrease may be below the rounding error of the sum over rows.
         good = sound & definite & (arrived | (~moved & at.fresh & (decrement**2 <= noise)))
         ended = ~moved & (at.fresh | arrived | ~sound)
         if bool(ended.any()):
@@ -266,7 +266,7 @@ def newton_together(
             finite = torch.isfinite(last_value) & torch.isfinite(last_z).all(-1)
             found.converged[where], found.steps[where] = (good & finite)[ended], step
             found.hessian[where] = at.hessian[ended]
-        # A step that did not come from this Hessian says nothing of it.
+        # Only steps with this Hessian measure its quality.
         own = decrement if ahead is at.hessian else torch.where(at.fresh, decrement, torch.inf)
         reached.last = torch.where(reached.last == 0, 0.0, own)
         reached.hessian, at, before = ahead, reached, decrement
@@ -289,10 +289,10 @@ def chords(
     tolerance: float = 1e-8,
     passes: int = 4,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Steps with a Hessian `(S, K, K)` from near the minima, without a look at values.
+    """Steps with a Hessian `(S, K, K)` from near the minima, without evaluating the functions.
 
-    Each step must bring the decrement down fiftyfold. It ends as `newton_together` does: where what is left
-    of the decrement, after a step that shrinks it as the last one did, is below the tolerance.
+    Each step must reduce the decrement by a factor of fifty. The stopping rule is that of `newton_together`:
+    the extrapolation of the decrement to the next step is below the tolerance.
 
     Args:
         gradients: those `(M, K)` at points `(M, K)` of the problems that are numbered `(M,)`.
@@ -331,7 +331,7 @@ def _last_step(
     wanted: Tensor,
     good: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """One more full step where it is wanted: at the tolerance it squares the error."""
+    """One more full step for the problems that need it: at the tolerance it squares the error."""
     z, value = at.z.clone(), at.value.clone()
     near = wanted & good & (decrement <= QUADRATIC_DISTANCE)
     z[near] += direction[near]
@@ -348,9 +348,9 @@ def _last_step(
 def _line_search(
     problems: Problems, at: _State, direction: Tensor, definite: Tensor, noise: Tensor, wanted: Tensor
 ) -> tuple[_State, Tensor]:
-    """The first point of each line that descends enough, and whether there is one, `(S,)`.
+    """The first point of each line of sufficient decrease, and whether there is one, `(S,)`.
 
-    `last` of a point is 0 where its Hessian, or its gradient, is to be asked for.
+    `last` of a point is 0 where its Hessian, or its gradient, must be evaluated.
     """
     reached, moved = at.moving(), torch.zeros_like(wanted)
     slope, step = (at.gradient * direction).sum(-1), torch.ones_like(at.value)
@@ -377,7 +377,7 @@ def _line_search(
 
 
 def _stretch(problems: Problems, reached: _State, direction: Tensor, wanted: Tensor) -> None:
-    """Where the curvature is not to be trusted, double the step for as long as that pays."""
+    """If the Hessian is indefinite, double the step as long as the loss decreases."""
     index, added = wanted.nonzero()[:, 0], 1.0
     while len(index) and added <= 512:
         trial = reached.z[index] + added * direction[index]  # z is at `added` times the direction already

@@ -16,9 +16,9 @@ EPSILON = torch.finfo(torch.float64).eps
 ROUGH = 64
 """Rounding error of log-gamma functions, in units of that of sums."""
 SUFFICIENT_SHARE = 1e-4
-"""The share of the decrease that the slope promises, which a step must reach (Armijo)."""
+"""The share of the decrease predicted by the slope that a step must reach (Armijo)."""
 HIDDEN_SHARE = 1e-3
-"""Steps whose promised decrease is below this share of the rounding of the loss are not tried."""
+"""Steps with a predicted decrease below this share of the rounding error of the loss are not tried."""
 MAX_LENGTHS = 60
 """The number of lengths that are tried along one direction."""
 Number = TypeVar("Number", float, Tensor)

@@ -1,4 +1,4 @@
-"""From several points, for functions of many optima."""
+"""Minimisation from several initial points, for functions with many optima."""
 
 from __future__ import annotations
 
@@ -21,25 +21,24 @@ MAX_COMPARED_ROWS = 20_000
 SAME = 1e-6
 """Losses that differ by less, in nats and relative to a thousandth of the loss, are of one optimum."""
 SAME_OPTIMUM_DISTANCE = 1.0
-"""A start that comes so near to a known optimum, in standard errors, is led there,"""
+"""A start within this distance of a known optimum, in standard errors, leads there,"""
 ALIKE = 0.1
-"""if its loss and its slope are by so much those of the parabola around it."""
+"""if its loss and its gradient agree with those of the quadratic around it to this relative accuracy."""
 MAX_EVALUATIONS = 150
-"""Evaluations of the loss from one start after which Newton's method waits until the others have ended."""
+"""Evaluations of the loss from one start after which it is suspended until the others have ended."""
 
 
 @public
 @dataclass(frozen=True)
 class MultiStart(Settings):
-    """The best of what a solver finds from the point that it is given and from `starts`.
+    """The best minimum that a solver finds from the given point and from `starts`.
 
-    An optimum that was certified counts before one that was not, and then the lower loss; of equal ones the
-    first start's. `status` says how many starts led there and where the others ended. A start is not followed
-    further where the function is seen to be the parabola around an optimum that is known already. One from
-    which Newton's method takes more than `MAX_EVALUATIONS` waits for the others: it is followed for as many
-    again if the loss there is lower than at every certified optimum, and to its end if there is none and it
-    is the lowest of those that wait. Where the rows are very many, all starts are tried on a sample of them,
-    and only the best of them on all.
+    Certified optima are preferred, then lower losses, then earlier starts. `status` reports how many starts
+    led there and where the others ended. A start is abandoned where the function agrees with the quadratic
+    around a known optimum. One that takes more than `MAX_EVALUATIONS` is suspended: it is continued for as
+    many again if the loss there is lower than at every certified optimum, and to its end if there is none and
+    it is the lowest of those suspended. With very many rows all starts are tried on a sample, and only the
+    best of them on all rows.
 
     Args:
         solver: one that minimises from one point, such as `Newton()`.
@@ -55,8 +54,9 @@ class MultiStart(Settings):
         """The best minimum of `problem`, from `start` `(K,)` and the others.
 
         Raises:
-            UnboundedLikelihoodError: the function falls without end from more than half of the starts; an
-                optimum beside so wide a chasm says little.
+            UnboundedLikelihoodError: the function is unbounded from more than half of the starts, so that a
+            local
+                optimum has little meaning.
         """
         few = problem
         while few.rows > MAX_COMPARED_ROWS and (sample := few.sample()) is not None:
@@ -77,7 +77,7 @@ class MultiStart(Settings):
         return next((end for end in optima if not is_spurious(end.z)), order[0])
 
     def _ends(self, problem: Problem, starts: Tensor, progress: bool) -> list[Solution | None]:
-        """The end of each start, as far as it is followed; None where the function falls without end."""
+        """The end point of each start; None where the function is unbounded."""
         ends, refusals = list[Solution | None](), list[UnboundedLikelihoodError]()
 
         def end(start: Tensor, most: float) -> Solution | None:
@@ -88,7 +88,7 @@ class MultiStart(Settings):
                 return stopped.end
             except UnboundedLikelihoodError as error:
                 refusals.append(error)
-                if len(refusals) > len(starts) / 2:  # the others would not change the verdict
+                if len(refusals) > len(starts) / 2:  # the others would not change the result
                     raise refusals[0] from None
                 return None
 
@@ -105,17 +105,17 @@ class MultiStart(Settings):
 
 
 def _certified(ends: list[Solution | None]) -> list[Solution]:
-    """The optima among the ends whose curvature is known."""
+    """The optima among the end points whose Hessian is known."""
     return [end for end in ends if end is not None and end.converged and end.hessian is not None]
 
 
 @dataclass(frozen=True)
 class _Waiting(Solution):
-    """The lowest place that a solver has seen when it was stopped."""
+    """The lowest point that a solver had evaluated when it was stopped."""
 
 
 class _Stopped(Exception):
-    """A solver need not be followed further, for now."""
+    """A solver is stopped, at least for now."""
 
     def __init__(self, end: Solution) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class _Arrived(_Stopped):
 
 
 class _Paused(_Stopped):
-    """A solver has taken more evaluations than it may, and `end` is the lowest place that it has seen."""
+    """A solver has reached its limit of evaluations; `end` is the lowest point that it evaluated."""
 
 
 class _Led(Watched):
@@ -169,7 +169,7 @@ class _Led(Watched):
 
 
 def _is_around(end: Solution, z: Tensor, value: float, gradient: Tensor) -> bool:
-    """Whether a place is near an optimum, and the function there is the parabola around it."""
+    """Whether a point is near an optimum, and the function agrees with the quadratic around it."""
     assert end.hessian is not None
     step = z - end.z
     slope = end.hessian @ step
@@ -177,7 +177,7 @@ def _is_around(end: Solution, z: Tensor, value: float, gradient: Tensor) -> bool
     alike = abs(value - end.value - 0.5 * square) <= ALIKE * square + SAME
     if not (0 <= square <= SAME_OPTIMUM_DISTANCE**2 and alike):
         return False
-    # The slope that is left, as a distance in standard errors.
+    # The remaining gradient, as a distance in standard errors.
     rest = gradient - slope
     factor, failed = torch.linalg.cholesky_ex(end.hessian)
     left = float(rest @ torch.cholesky_solve(rest[:, None], factor)[:, 0])

@@ -21,13 +21,13 @@ Look = Callable[[Tensor], tuple[float, Tensor, Tensor]]
 CONSTANT_CURVATURE_STEP = 1e-2
 """The length of a step, in units of the noise of a row, below which the curvature hardly changes."""
 SLOW = 0.1
-"""Steps that do not shrink the decrement by this are taken with a new Hessian."""
+"""The Hessian is evaluated again after a step that does not reduce the decrement to this share."""
 SHARP = 1e-3
-"""A curvature a row of more than this in all directions is no flat one."""
+"""If all curvatures per row are above this, no direction is flat."""
 VAGUE = 1e-6
-"""A squared decrement, in nats, of no more than this may be less than the rounding of the loss."""
+"""The largest squared decrement, in nats, that may be below the rounding error of the loss."""
 STUCK = 0.5
-"""Steps close to an optimum that do not shrink the decrement by this are lost in rounding."""
+"""Close to an optimum, rounding dominates if a step does not reduce the decrement to this share."""
 STALLED_STEPS = 20
 """Steps over which the loss must fall by more than"""
 STALLED_FALL = 1e-6
@@ -39,32 +39,32 @@ ALGEBRAIC_FALL = 1e-2
 LOST_STEPS = 5
 """The same, where no curvature is negative beyond rounding, which a step could follow downhill."""
 LATE = 20
-"""Steps after which a problem that may fall for very long is given up, while a curvature is negative."""
+"""The largest number of steps on a slowly decreasing loss with a negative curvature."""
 CREEPING_STEPS = 9
-"""Full steps in a row that shrink the decrement by less than `STUCK`, after which the step is lengthened.
+"""Consecutive full steps that do not reduce the decrement to `STUCK`, after which the step is lengthened.
 
-So it is where the loss falls like exp(-t) towards a border of the parameters: each Newton step is 1 long."""
+This occurs if the loss decreases like exp(-t) towards a boundary: each Newton step has the length 1."""
 CREEPING_REACH = 8.0
-"""The longest of these steps, in Newton steps: beyond it the loss is flat to rounding in every direction."""
+"""The longest of these steps, in Newton steps; beyond it the loss is constant to rounding."""
 ROUGHLY = 0.5
-"""The decrement at which a sample of the rows has said what it can of where to begin."""
+"""The decrement at which the iteration on a sample of the rows stops."""
 
 
 @public
 @dataclass(frozen=True)
 class Newton(Settings):
-    """Newton's method on the exact Hessian, with a line search that cannot climb.
+    """Newton's method with the exact Hessian and a monotone line search.
 
     It has converged when the Newton decrement, the distance to the optimum in standard errors, is below
-    `tolerance` and the Hessian is positive definite there. Costs one K × K solve a step; work in float64.
-    Of very many rows it begins with the optimum of a part of them and the Hessian there, and once a step
-    changes the curvature by no more than a hundredth, it takes further ones with the Hessian that it has:
-    they shrink the decrement as much, the last one below `tolerance`, and cost a third; six digits
-    of a Hessian do for that. Of fewer rows every step has its own, so that the last digits are right.
+    `tolerance` and the Hessian is positive definite there. Each step solves one K × K system, in float64.
+    With very many rows it starts at the optimum of a sample, with its Hessian, and once a step changes the
+    curvature by at most a hundredth, further steps reuse the Hessian: they reduce the decrement as much at a
+    third of the cost, and a Hessian of six digits suffices. With fewer rows every step has its own Hessian,
+    for accuracy to the last digits.
 
     Args:
         tolerance: the decrement to stop at.
-        max_steps: steps after which it gives up.
+        max_steps: the largest number of steps.
     """
 
     tolerance: float = 1e-8
@@ -83,7 +83,7 @@ class Newton(Settings):
     def _first(
         self, problem: Problem, look: Look, sample: Problem | None, start: Tensor
     ) -> tuple[_Point, Tensor | None]:
-        """Where to begin, and a curvature: those at the optimum of a sample of the rows, if it has one."""
+        """The initial point and a Hessian: those at the optimum of a sample of the rows, if it has one."""
         found = None
         if sample is not None:
             with suppress(UnboundedLikelihoodError):
@@ -98,7 +98,7 @@ class Newton(Settings):
 
 @dataclass(frozen=True)
 class _Point:
-    """A place, with the value and the gradient there, and the Hessian where it is known."""
+    """A point, with the value and the gradient there, and the Hessian if it is known."""
 
     z: Tensor
     value: float
@@ -111,15 +111,15 @@ class _Point:
 
 
 class _Descent:
-    """Newton's method under way on one problem.
+    """The state of Newton's method on one problem.
 
     Attributes:
-        at: the point reached.
-        curvature: a Hessian, that at the point or one from near by; None if there is none yet.
-        borrowed: whether it is from elsewhere.
+        at: the current point.
+        curvature: the Hessian at the point or at an earlier one; None if there is none yet.
+        borrowed: whether it is that of an earlier point.
         direction, decrement, definite: the last Newton direction; see `newton_direction`.
         step: the number of steps taken.
-        creeping: the number of last steps that hardly shrank the decrement.
+        creeping: the number of last steps that hardly reduced the decrement.
     """
 
     def __init__(self, settings: Newton, problem: Problem, start: Tensor) -> None:
@@ -133,7 +133,7 @@ class _Descent:
         self.step = self.creeping = 0
 
     def stopped(self, converged: bool, status: str) -> Solution:
-        """The end of the method where it is."""
+        """The solution at the current point."""
         at, known = self.at, self.curvature
         if self.sample is not None and known is not None and not _is_sharp(known, self.problem.rows):
             known = None  # whether it is flat somewhere, its six digits do not tell
@@ -141,7 +141,7 @@ class _Descent:
         return Solution(at.z, at.value, converged, status, self.step, tuple(self.history), known, exact)
 
     def advance(self) -> Solution | None:
-        """Take a step, or compute the Hessian where the last one no longer serves; the end, if it is one."""
+        """Take a step, or evaluate the Hessian again; the solution, if the iteration ends."""
         failure = self._failure()
         if failure:
             return self.stopped(False, failure)
@@ -156,7 +156,7 @@ class _Descent:
         return self._arrived(before, reused) or self._move(before, reused)
 
     def _failure(self) -> str:
-        """Why there can be no further step; empty if there can be one."""
+        """The reason why there can be no further step; empty if there can be one."""
         lost = self.problem.check(self.at.z) if self.step % 5 == 4 else None
         if lost and self.step >= LATE and not self.definite:
             return f"stopped after {self.step} steps: {lost}"
@@ -173,7 +173,7 @@ class _Descent:
         return ""
 
     def _renew(self) -> None:
-        """Compute the Hessian where the method is."""
+        """Evaluate the Hessian at the current point."""
         self.at, self.decrement = _Point.fresh(self.look, self.at.z), math.inf
 
     @property
@@ -182,7 +182,7 @@ class _Descent:
         return rounding_of(self.at.value, self.problem.rows)
 
     def _arrived(self, before: float, reused: bool) -> Solution | None:
-        """The end, if the decrement, which was `before`, is below the tolerance or lost in rounding."""
+        """The solution, if the decrement, previously `before`, is below the tolerance or below rounding."""
         status = _status(self.decrement, self.step, self.definite)
         is_stuck = self.decrement**2 <= self.noise and self.decrement > STUCK * before
         if not reused and self.definite and is_stuck:
@@ -196,7 +196,7 @@ class _Descent:
         return self.stopped(self.definite, status)
 
     def _move(self, before: float, reused: bool) -> Solution | None:
-        """A step along the direction; the end, if none descends or steps no longer lower the loss."""
+        """A step along the direction; the solution, if none descends or the loss no longer decreases."""
         noise, near = self.noise, self._is_near()
         moved = _line_search(self.problem, self.look, self.at, self.direction, self.definite, noise, near)
         if moved is None and not reused:
@@ -212,12 +212,12 @@ class _Descent:
         return self._end_if_slow() if self.definite else self._end_if_stalled()
 
     def _is_near(self) -> bool:
-        """Whether the optimum of very many rows is so near that the curvature changes little on the way."""
+        """Whether, with very many rows, the optimum is close enough for the Hessian to be reused."""
         small = self.decrement <= CONSTANT_CURVATURE_STEP * math.sqrt(self.problem.rows)
         return self.sample is not None and self.definite and small and not self.borrowed
 
     def _lengthened(self, moved: _Point, is_slow: bool) -> _Point:
-        """The end of a full step, farther out where many in a row were slow."""
+        """The end point of a full step, lengthened after many consecutive slow ones."""
         self.creeping = self.creeping + 1 if is_slow and moved.hessian is not None else 0
         if self.creeping < CREEPING_STEPS:
             return moved
@@ -233,13 +233,13 @@ class _Descent:
         return self.stopped(False, _stalled(self.step, ALGEBRAIC_STEPS, self.decrement, ALGEBRAIC_FALL))
 
     def _end_if_stalled(self) -> Solution | None:
-        """The end, if the last steps have hardly lowered the loss."""
+        """The solution, if the last steps have hardly lowered the loss."""
         assert self.curvature is not None
         stalled = _stalled_steps(self.history, self.curvature)
         return self.stopped(False, _stalled(self.step, stalled, self.decrement)) if stalled else None
 
     def _end_of_descent(self, noise: float) -> Solution:
-        """The end where no step descends: an optimum, if the promised descent is lost in rounding."""
+        """The solution where no step descends: an optimum, if the predicted decrease is below rounding."""
         close = self.definite and self.decrement**2 <= noise
         if close:
             self.at = _last_step(self.problem, self.at, self.direction, ROUGH * noise)
@@ -290,10 +290,10 @@ def _last_step(problem: Problem, at: _Point, direction: Tensor, noise: float) ->
 def _line_search(
     problem: Problem, look: Look, at: _Point, direction: Tensor, definite: bool, noise: float, near: bool
 ) -> _Point | None:
-    """The first point along the direction that descends enough, or None.
+    """The first point along the direction of sufficient decrease, or None.
 
-    The full step is taken with its Hessian, unless the curvature is known to change little (`near`), or is
-    not to be trusted, and further steps follow.
+    The Hessian is evaluated at the full step, unless the curvature changes little (`near`), or is indefinite,
+    so that further trials follow.
     """
     slope = float(at.gradient @ direction)
 
@@ -308,10 +308,11 @@ def _line_search(
 
 
 def _is_nearer(problem: Problem, new: _Point, square: float) -> bool:
-    """Whether a step with the squared decrement `square` shrank it, where the loss has no digits to tell.
+    """Whether a step with the squared decrement `square` reduced it, where the change of the loss is below
+    rounding.
 
-    The rounding of the loss is that of residuals next to predictors that may be much larger; the gradient
-    has digits left.
+    The rounding error of the loss is that of residuals of predictors that may be much larger; the gradient is
+    more accurate.
     """
     if not square <= VAGUE or new.hessian is None or not bool(torch.isfinite(new.hessian).all()):
         return False
@@ -320,7 +321,7 @@ def _is_nearer(problem: Problem, new: _Point, square: float) -> bool:
 
 
 def _stretch(problem: Problem, z: Tensor, direction: Tensor, best: _Point, reach: float = 1024) -> _Point:
-    """Where the curvature is not to be trusted, double the step for as long as that pays."""
+    """If the Hessian is indefinite, double the step as long as the loss decreases."""
     step = 2.0
     while step <= reach:
         trial = z + step * direction
