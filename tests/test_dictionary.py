@@ -870,8 +870,9 @@ def test_the_model_is_one_like_any_other(seeded):
     drawn = pyro.infer.Predictive(model, num_samples=3)(x.float())["y"]
     assert drawn.shape == (3, 40)
     guide = Delta(flat(model))
-    svi = PyroSVI(flat(model), guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
-    history = [svi.step(x, y) for _ in range(400)]
+    adam = pyro.optim.ClippedAdam({"lr": 0.2, "betas": (0.9, 0.95), "lrd": 0.97})
+    svi = PyroSVI(flat(model), guide, adam, Trace_ELBO())
+    history = [svi.step(x, y) for _ in range(150)]
     assert history[-1] == pytest.approx(fit.nll, abs=1e-2)
 
 

@@ -601,7 +601,7 @@ def test_a_network_may_stand_in_front(name):
     net = on_features(model, trunk)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fit = map_estimate(net, x, y, solver=LBFGS(max_steps=50))
+        fit = map_estimate(net, x, y, solver=LBFGS(max_steps=15))
     assert math.isfinite(fit.loss)
     assert predict(fit, x).log_prob(y).shape == (ROWS,)
 

@@ -355,7 +355,7 @@ def test_covariance_of_x_comes_back_from_a_network():
     trunk = torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.Tanh())
     net = on_features(models.multivariate_heteroscedastic, trunk)
     with pytest.warns(ConvergenceWarning):
-        fit = map_estimate(net, x, y, solver=LBFGS(max_steps=10))
+        fit = map_estimate(net, x, y, solver=LBFGS(max_steps=4))
     matrix = predict(fit, x).covariance_matrix
     assert matrix.shape == (150, 2, 2)
     assert (torch.linalg.eigvalsh(matrix) > 0).all()
