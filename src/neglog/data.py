@@ -124,7 +124,7 @@ class Data:
         return parts | {("keywords", key): value for key, value in self.keywords.items()}
 
     def made_of(self, parts: Mapping[tuple[str, str], Tensor]) -> Data:
-        """The data with these in the place of their own parts."""
+        """The data with some parts replaced."""
         x = {key: parts["x", key] for key in self.x} if isinstance(self.x, Mapping) else parts["x", ALL]
         keywords = {key: parts["keywords", key] for key in self.keywords}
         return replace(self, x=x, y=parts["y", ""], weights=parts.get(("weights", "")), keywords=keywords)
@@ -438,7 +438,7 @@ def _outside(data: Data, wrong: Tensor) -> str:
 
 
 def in_words(support: Any) -> str:
-    """A support in words, to stand behind "must be"."""
+    """A support in words, as the continuation of "must be"."""
     if isinstance(getattr(support, "upper_bound", None), int):
         return f"a whole number from {support.lower_bound} to {support.upper_bound}"
     words = {

@@ -62,7 +62,7 @@ def is_parameter(site: dict[str, Any]) -> bool:
 
 
 class _Sites(Messenger):
-    """A messenger that acts on named parameter sites, and objects to names that no site has."""
+    """A messenger that acts on named parameter sites, and raises an error for unknown names."""
 
     def __init__(self, handler: str, names: frozenset[str]) -> None:
         super().__init__()
@@ -258,7 +258,7 @@ def on_features(
             parameter's; default Normal(0, 1). Under `flat` the prior does not count.
         name: the prefix of the sites.
 
-    neglog's own solvers start from the module's values. In raw Pyro say
+    neglog's own solvers start from the module's values. In raw Pyro use
     ``AutoDelta(net, init_loc_fn=init_to_value(values=net.start))``.
 
     A network with Dropout, BatchNorm or another layer that depends on the mode is trained in training mode,

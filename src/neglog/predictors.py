@@ -37,7 +37,7 @@ def row_count(x: Designs) -> int:
     """The number of rows N of a design `(N, P)`, or of a mapping of them.
 
     Raises:
-        ModelError: `x` is an empty mapping, which says nothing of the rows.
+        ModelError: `x` is an empty mapping, from which the number of rows is not known.
         DataError: a design is no dense tensor with rows.
     """
     return len(_like(x))

@@ -68,7 +68,7 @@ def spool(blocks: Iterable[Any], directory: str | os.PathLike[str] | None = None
     """Write blocks of rows to disk, once, for fits that read them from there.
 
     No more than a block is in memory, and the operating system reads the pages that a fit uses. Fits,
-    `covariance`, `summary` and the tests of hypotheses walk such data in blocks.
+    `covariance`, `summary` and the tests of hypotheses read such data in blocks.
 
     Args:
         blocks: each ``(x, y)``, or a mapping with ``x``, ``y``, and what else the rows have: ``weights``,

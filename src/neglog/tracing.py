@@ -105,8 +105,8 @@ class Features:
 class Run(Messenger):
     """Run a model at given values, and record its sites and its linear predictors.
 
-    With `etas` the model is cut: a predictor in it takes the value `(N,)` or `(N, D)` that is handed in.
-    Networks are run in evaluation mode, unless a handler around the model says otherwise.
+    With `etas` the predictors among its keys have these values, `(N,)` or `(N, D)`.
+    Networks are run in evaluation mode, unless a handler around the model changes it.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class Run(Messenger):
 def _unchecked(fn: Any) -> Any:
     """The distribution without the check of its values, where the support is known to be the same always.
 
-    The data are held against it once, before any fit.
+    The data are validated against it once, before any fit.
     """
     if isinstance(type(fn).support, property):
         return fn

@@ -63,20 +63,21 @@ MAX_STACKED_NUMBERS = 20_000_000
 @public
 @dataclass(frozen=True)
 class BatchFit:
-    """The end of S fits of one model. A value, as `Fit` is.
+    """The results of S fits of one model, a frozen value.
 
     Attributes:
         model: what was fitted, ``flat(model)``.
         params: site name -> estimates `(S, *shape)`, on its own support, in the user's units.
         nll: minus the log-likelihood of each data set, in nats, with weights and every constant, `(S,)`.
-        converged: whether an optimum was certified, `(S,)`. Where it was not (separated classes, a perfect
-            fit, dependent columns) the numbers are finite and no estimates; where a constant runs to its
-            border, the coefficients are those of the limit.
+        converged: whether an optimum was certified, `(S,)`. If not (separated classes, a perfect fit,
+        dependent
+            columns) the numbers are finite but not estimates; if a constant goes to its boundary, the
+            coefficients are those of the limit.
         n_iter: the number of iterations of the solver for each, `(S,)`.
         covariance: of the unconstrained parameters, `(S, K, K)`, in the order of `sites`, or None: the
             inverse of the observed information, as `neglog.covariance` has it. Where there is none (no
             optimum, a direction without information) the variances are infinite.
-        sites: what the sites are, and how their unconstrained values get to their supports.
+        sites: the sites, with the transforms of their unconstrained values to their supports.
     """
 
     model: Model = field(repr=False)
@@ -139,11 +140,12 @@ def mle_batch(
     cov_type: Literal["observed"] | None = None,
     **keywords: Any,
 ) -> BatchFit:
-    """Maximum likelihood of one model on S data sets of N rows: what `mle` says of each, much faster.
+    """Maximum likelihood of one model on S data sets of N rows: the fits of `mle`, much faster.
 
-    The model runs once for all of them, cut at its linear predictors, and Newton's method takes each to its
-    own end, by the rule of `neglog.solvers.Newton`. `laplace` and `quantile` with one scale are linear
-    programmes: an interior point finds a vertex, which the subgradient condition certifies.
+    The model is evaluated once for all data sets, as a function of its linear predictors, and Newton's method
+    runs on each until it has converged, by the rule of `neglog.solvers.Newton`. `laplace` and `quantile` with
+    one scale are linear programmes: an interior-point method finds a vertex, which the subgradient condition
+    certifies.
 
     Args:
         model: a Pyro function `(x, y=None)` with an observation site ``y`` `(N,)`, whose likelihood is one
@@ -151,20 +153,21 @@ def mle_batch(
         x: a design `(N, P)` that all data sets share, or `(S, N, P)`; or a mapping from predictor name to
             either. Without an intercept column.
         y: the responses `(S, N)`, or `(N,)` where all share them, as in a bootstrap by weights.
-        weights: frequency weights `(S, N)` or `(N,)`, or None. In rows of weight 0 whatever belongs to one
-            data set alone may hold anything.
-        start: site name -> value that all start from, as in `mle`; without it they start at their null
-            models, or, where they differ in their weights alone, at the optimum for the mean weights.
+        weights: frequency weights `(S, N)` or `(N,)`, or None. In rows of weight 0 the values of arguments
+        that
+            are not shared are ignored.
+        start: site name -> initial value for all data sets, as in `mle`; by default they start at their null
+            models, or, if they differ only in their weights, at the optimum for the mean weights.
         cov_type: ``"observed"`` for covariances, standard errors and intervals by the observed information;
             None for none of them. For those of another kind loop over `mle`.
-        keywords: what else the model takes for each row, such as ``exposure``, `(N,)` or `(S, N)`.
+        keywords: further row-wise arguments of the model, such as ``exposure``, `(N,)` or `(S, N)`.
 
     Raises:
         DataError: as `mle`, with the number of the data set; or nothing has a dimension for many data sets.
         ModelError: the model is not of this kind, such as a network, a vector-valued one, or absolute values
             with a scale that depends on the input. Loop over `mle`.
         SingularDesignError: designs that all data sets share lack full rank.
-        UnboundedLikelihoodError: in these designs a few rows have a scale of their own.
+        UnboundedLikelihoodError: the designs have a column of a scale that is nonzero only in a few rows.
 
     Warns:
         ConvergenceWarning: for some data sets no optimum was certified.
@@ -286,7 +289,7 @@ def _pooled(layout: Layout, likelihoods: Likelihoods) -> Tensor | None:
 
 
 def _check_response(layout: Layout, likelihoods: Likelihoods, stack: Stack, index: Tensor) -> None:
-    """Hold every y against what the model draws.
+    """Verify that every y is in the support of the model.
 
     Raises:
         DataError: naming the data set and the row.

@@ -1,4 +1,4 @@
-"""What a model is known to be when it is fitted to many data sets at once, or why it cannot be."""
+"""The layout of a model for fits to many data sets at once, or the reason why it cannot be fitted so."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Kink:
 
     @property
     def tau(self) -> float:
-        """The quantile that it asks for."""
+        """The level of the quantile."""
         return 0.5 * (1 + self.tilt / self.steepness)
 
 

@@ -1,9 +1,9 @@
 """The negative log-likelihoods of many data sets under one model, as functions of one vector each.
 
-The model runs once for all of them: cut at its linear predictors, it is handed values `(S, N)` for these and
-`(S, 1)` for its constants, and says `(S, N)` log-densities. Their derivatives in the few numbers of a row,
-and the designs, give every gradient and every Hessian. Where data sets differ in their weights alone, the
-derivatives at a common point are those of N rows, and one product with the weights sums them for all.
+The model is evaluated once for all of them, as a function of its linear predictors `(S, N)` and its constants
+`(S, 1)`; the result are log-densities `(S, N)`. Their derivatives in the few numbers of a row, and the
+designs, give every gradient and Hessian. If data sets differ only in their weights, the derivatives at a
+common point are those of N rows, and one product with the weights sums them for all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The normal equations of a Normal line, of many data sets at once.
 
-Where data sets differ in their weights alone, one product of these with those of the columns, and with the
-residuals of a line that is near to all, has what there is to know of each: no row is looked at again.
+If data sets differ only in their weights, one product of the weights with the products of columns, and with
+the residuals of a line that is close to all, gives the equations of each, without another pass over the rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Precision: how far the estimates of many data sets may be off, by how sharply their likelihoods fall."""
+"""Precision: the covariances of the estimates of many data sets, by their observed information."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Averaged(TorchDistribution):
     Density: the mean over s of p(y | theta_s), where `component` holds p(y | theta_s).
     Shapes: `component` has the batch shape `(S, ...)`, and this `(...)`; events are those of `component`.
     `first` is p(y | theta_1) on its own, whose support is that of all where it depends on the row.
-    Estimates: the predictive distribution, with the doubt about the parameters that the draws hold.
+    Estimates: the predictive distribution, including the uncertainty of the parameters.
     Values outside the support are refused by `component`, with a ``ValueError``. `cdf`, `sf` and `icdf` raise
     `ModelError` where it has no distribution function: vectors, classes without an order.
 

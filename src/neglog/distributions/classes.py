@@ -88,8 +88,8 @@ class Ordered(Counts, Compound):
 
     Density: P(y ≤ k) = 1 / (1 + exp(location - cutpoints[k])) for y in 0, ..., K - 1.
     Shapes: `cutpoints` `(..., K - 1)`, which never fall; `location` any shape that broadcasts with `(...)`.
-    Estimates: how far a latent variable is moved, and where it is cut into classes; the mean is that of the
-    codes. Source: McCullagh (1980), Regression models for ordinal data.
+    Estimates: the location of a latent variable, and the thresholds between the classes; the mean is that of
+    the codes. Source: McCullagh (1980), Regression models for ordinal data.
     `log_prob` is no difference of probabilities: it keeps its digits in both tails and for narrow classes.
     Raises ``ValueError`` for cutpoints that fall.
 

@@ -27,7 +27,7 @@ class NormalMixture(Compound):
     w = softmax(logits).
     Shapes: all three end in the components, `(..., K)`, and broadcast before them; the batch is `(...)`.
     `means` and `sigmas` are in units of y; logits may be -∞, for a component that is left out.
-    Estimates: a density of several humps. Source: Pearson (1894); Bishop (1994), Mixture density networks.
+    Estimates: a density with several modes. Source: Pearson (1894); Bishop (1994), Mixture density networks.
     `icdf` is solved for, with the first derivatives of the implicit function; so are those of a draw
     (Figurnov, Mohamed & Mnih 2018).
     Raises ``ValueError`` for a sigma that is not positive, or components that are not alike in number.

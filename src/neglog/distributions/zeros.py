@@ -72,7 +72,8 @@ class ZeroInflated(Counts, Compound):
     Density: π + (1 - π) p(0) at 0 and (1 - π) p(y) elsewhere, with p that of `base`, a family of counts of
     neglog, and π = 1 / (1 + exp(-logit_zero)).
     Shapes: any `logit_zero` that broadcasts with the batch of `base`.
-    Estimates: the law of the counts among those who count at all, and the share of those who do not.
+    Estimates: the distribution of the counts of rows without structural zero, and the share of structural
+    zeros.
     Source: Lambert (1992), Zero-inflated Poisson regression.
     `log_prob` keeps its digits, and finite derivatives, for π near 0 and near 1.
 

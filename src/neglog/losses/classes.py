@@ -49,7 +49,7 @@ def ordinal_nll(
     with K - 1 behind it. A target is a code 0, 1, ..., K - 1. The result, in nats, has the shape of the
     target with ``reduction="none"`` and is a scalar otherwise.
 
-    Its optimum estimates how far a latent variable is moved, and where it is cut (McCullagh, 1980).
+    Its optimum estimates the location of a latent variable, and its thresholds (McCullagh, 1980).
 
     Raises ``DataError`` for anything but floating-point tensors of these shapes, for a target that is no code
     of a class, for an unknown reduction, and for the mean of nothing. Cutpoints are not searched for one that

@@ -107,7 +107,7 @@ def loss_of(
         model: a model of `neglog.models`, its name, ``functools.partial(models.huber, delta=2.0)``, or one of
             `losses.as_likelihood`. Priors that handlers set do not count; a condition fixes a constant.
         learn: the positive constants to train along, such as ``"sigma"``: each is a `torch.nn.Parameter`
-            ``log_NAME``, which starts at the log of what `fixed` says of it, or at 0.
+            ``log_NAME``, whose initial value is the log of its value in `fixed`, or 0.
         reduction: "mean", "sum" or "none".
         fixed: constants that stay as they are, as numbers: ``sigma=2.0``.
 

@@ -49,7 +49,7 @@ _BEGIN = {
 
 
 def _apart(site: Any) -> dict[str, Any]:
-    """Where a solver begins. Components that are alike stay alike: that is a saddle, whatever the data."""
+    """The initial values of a site. Equal components stay equal, which is a saddle point for all data."""
     return {"begin": _BEGIN[site["name"]]} if site["name"] in _BEGIN else {}
 
 
