@@ -39,11 +39,19 @@ MAX_FIRST_STEPS = 500
 
 @dataclass(frozen=True)
 class Strategy:
-    """A row of the table of docs/solvers.md: a kind of problem, and the solver for it."""
+    """A row of the table of docs/solvers.md: a kind of problem, and the solver for it.
+
+    Attributes:
+        problem: the kind, in words.
+        applies: whether a problem is of this kind, if its model has the facts that this `needs`.
+        solver: the solver for a problem.
+        needs: a fact of `neglog.likelihood.facts` that every such model has; None where there is none.
+    """
 
     problem: str
     applies: Callable[[Coordinates], bool]
     solver: Callable[[Coordinates], Any]
+    needs: str | None = None
 
 
 def choose(coordinates: Coordinates) -> Any:
@@ -53,7 +61,9 @@ def choose(coordinates: Coordinates) -> Any:
 
 def strategy_for(coordinates: Coordinates) -> Strategy:
     """The first strategy that applies to a problem."""
-    return next(strategy for strategy in STRATEGIES if strategy.applies(coordinates))
+    facts = coordinates.objective.facts
+    may_apply = (each for each in STRATEGIES if each.needs is None or each.needs in facts)
+    return next(strategy for strategy in may_apply if strategy.applies(coordinates))
 
 
 def _is_small(coordinates: Coordinates) -> bool:
@@ -67,7 +77,7 @@ def _is_curve(coordinates: Coordinates) -> bool:
 
 def has_network(coordinates: Coordinates) -> bool:
     """Whether some parameters are the weights of a network."""
-    return any(site.started for site in coordinates.objective.sites.values())
+    return "network" in coordinates.objective.facts
 
 
 def _has_flat_prior(coordinates: Coordinates) -> bool:
@@ -91,11 +101,15 @@ def _are_convex(coordinates: Coordinates) -> bool:
 
 
 STRATEGIES = (
-    Strategy("a loss that depends on training mode", depends_on_mode, _adam),
-    Strategy("corners of priors alone", is_penalised, lambda _: ProximalNewton()),
-    Strategy("a pinball loss of one line", lambda c: pinball(c) is not None, lambda _: InteriorPoint()),
-    Strategy("other corners in linear predictors", lambda c: c.polyhedral, lambda _: Continuation()),
-    Strategy("corners elsewhere", lambda c: c.kinked, _adam),
+    Strategy("a loss that depends on training mode", depends_on_mode, _adam, "network"),
+    Strategy("corners of priors alone", is_penalised, lambda _: ProximalNewton(), "kinked"),
+    Strategy(
+        "a pinball loss of one line", lambda c: pinball(c) is not None, lambda _: InteriorPoint(), "cornered"
+    ),
+    Strategy(
+        "other corners in linear predictors", lambda c: c.polyhedral, lambda _: Continuation(), "cornered"
+    ),
+    Strategy("corners elsewhere", lambda c: c.kinked, _adam, "cornered"),
     Strategy("linear predictors and constants", lambda c: c.is_linear, lambda _: Newton()),
     Strategy("few parameters, no network", _is_curve, lambda _: TrustRegion()),
     Strategy("many parameters times rows", lambda c: c.size * c.rows > MAX_FULL_BATCH, _adam),
@@ -119,7 +133,7 @@ def problem_of(coordinates: Coordinates, solver: Any) -> tuple[Coordinates, Any]
         DataError: `solver` is no solver, or one for other problems.
     """
     _check_solver(solver, coordinates)
-    if depends_on_mode(coordinates):
+    if has_network(coordinates) and depends_on_mode(coordinates):
         problem = Training(coordinates)
         return Coordinates(problem.objective, coordinates.blocks, coordinates.is_linear), problem
     if isinstance(solver, ProximalNewton):
@@ -150,7 +164,7 @@ def _repays_tracing(coordinates: Coordinates, solver: Any) -> bool:
 
 def _check_solver(solver: Any, coordinates: Coordinates) -> None:
     check_solver("solver", solver)
-    if depends_on_mode(coordinates) and not isinstance(solver, Adam | SVI):
+    if has_network(coordinates) and not isinstance(solver, Adam | SVI) and depends_on_mode(coordinates):
         raise ModelError(
             f"`{type(solver).__name__}` minimises one fixed function, and the loss of this network in "
             "training mode changes from step to step: it has Dropout, BatchNorm or another layer that "

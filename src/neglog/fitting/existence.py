@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.errors import UnboundedLikelihoodError
-from neglog.fitting.flat_directions import DISTANCES, MAX_FALL, MIN_RISE, Neighbourhoods, is_curved, level
+from neglog.fitting.flat_directions import DISTANCES, MAX_FALL, MIN_RISE, Neighbourhoods, level
 from neglog.likelihood.sites import Site, prior_advice
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
@@ -231,22 +231,13 @@ class Recession:
         return " and ".join(self.coefficients + self.constants)
 
 
-def recession(
-    coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None, is_optimum: bool = False
-) -> Recession | None:
+def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None) -> Recession | None:
     """The direction from `z` `(K,)` along which the loss never increases; None if it is curved in all.
 
     Separated classes, counts that are all 0 and a dispersion of 0 have their supremum at infinity. A solver
     stops all the same when the remaining decrease is below rounding. `hessian` is the one next to z, if
-    known. No loss is evaluated at an optimum that a solver has certified and that is curved.
+    known.
     """
-    if is_optimum and hessian is not None and bool(is_curved(hessian / coordinates.rows)):
-        return None
-    return _recession_near(coordinates, z, hessian)
-
-
-def _recession_near(coordinates: Coordinates, z: Tensor, hessian: Tensor | None) -> Recession | None:
-    """The recession from `z` `(K,)`, or from a point closer to the origin where the loss is no higher."""
     end = coordinates.value(z)
     z, nearer, hessian = _nearer(coordinates, z, end, hessian)
     if nearer < end - MAX_FALL:

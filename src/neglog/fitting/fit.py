@@ -27,20 +27,13 @@ from neglog.errors import (
     warn,
 )
 from neglog.fitting.cancellation import check_cancellation
+from neglog.fitting.checks import OF_DATA, OF_DESIGNS, OF_PROBLEMS, check_all
 from neglog.fitting.choice import MAX_NEWTON_PARAMETERS, choose, has_network, problem_of
-from neglog.fitting.existence import (
-    check_certain,
-    check_classes,
-    check_covariance,
-    check_values,
-    check_zeros,
-    recession,
-)
-from neglog.fitting.interpolation import check_interpolation, check_prior_zeros
-from neglog.fitting.joint_mode import check_border, check_joint_mode
+from neglog.fitting.existence import check_zeros, recession
+from neglog.fitting.flat_directions import is_curved
+from neglog.fitting.joint_mode import check_border
 from neglog.fitting.least_squares import closed_form
 from neglog.fitting.limits import (
-    check_sides,
     in_bounds,
     is_censored_throughout,
     is_contradicted,
@@ -48,11 +41,9 @@ from neglog.fitting.limits import (
     refusal,
     why_alike,
 )
-from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.multistart import further_initial_points
 from neglog.fitting.offsets import Offset, levelled, offset_of
 from neglog.fitting.penalised import at_corners, at_exact_corners, is_penalised
-from neglog.fitting.prior_units import check_prior_units
 from neglog.fitting.refinement import refined
 from neglog.fitting.separation import watched
 from neglog.fitting.spurious import spurious_component, with_spurious
@@ -297,33 +288,54 @@ def _fit(
     )
     start = None if start is None else current_names(model, named_values("start", start), "start")
     objective = whole = Objective(model, data, start)
-    check_certain(objective)
-    check_classes(objective)
-    check_values(objective)
-    check_sides(objective)
-    check_joint_mode(objective)
-    check_interpolation(objective)
-    check_prior_zeros(objective)
-    check_prior_units(objective)
-    offset = offset_of(whole)
+    check_all(OF_DATA, objective, objective)
+    offset = offset_of(whole) if "collapsing" in whole.facts else None
     if offset is not None:
         objective, start = offset.removed(start)
-    theta = starting_point(objective, start)
-    check_bounded(objective.sample, theta)
-    coordinates = _coordinates(objective, theta, solver)
-    check_marked_rows(whole)  # after the rank: too few rows are a fault of the design
-    check_covariance(coordinates)
+    coordinates, theta = _begun(objective, start, solver)
+    check_all(OF_DESIGNS, whole, whole)
+    check_all(OF_PROBLEMS, coordinates, objective)
     if solver is None and not start:
         solver = choose(coordinates)
-        best = closed_form(coordinates, theta) if isinstance(solver, Newton) else None
-        if best is not None:
-            coordinates = Coordinates(objective, coordinates.blocks, True, solved=True)
-            return _solved(coordinates, best, solver, progress, offset)
-        others = further_initial_points(coordinates, theta) if isinstance(solver, Newton) else theta[:0]
-        # Newton's method may stop at a saddle, which such likelihoods have between optima.
-        beyond = Chain((solver, TrustRegion(max_steps=50)))
-        solver = MultiStart(beyond, others, _is_spurious(coordinates)) if len(others) else solver
+        if isinstance(solver, Newton):
+            return _by_newton(coordinates, theta, solver, progress, offset)
     return _solved(coordinates, theta, solver, progress, offset)
+
+
+def _by_newton(
+    coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool, offset: Offset | None
+) -> Fit:
+    """The fit by Newton's method, which confirms a closed form, or begins at several points."""
+    objective, facts = coordinates.objective, coordinates.objective.facts
+    best = closed_form(coordinates, theta) if "square" in facts else None
+    if best is not None:
+        coordinates, theta = Coordinates(objective, coordinates.blocks, True, solved=True), best
+    elif "many optima" in facts:
+        solver = _of_many_optima(solver, coordinates, theta)
+    return _solved(coordinates, theta, solver, progress, offset)
+
+
+def _begun(objective: Objective, start: Mapping[str, Any] | None, solver: Any) -> tuple[Coordinates, Tensor]:
+    """The coordinates that a solver takes, and the initial point `(K,)`.
+
+    Raises:
+        UnboundedLikelihoodError: the density has collapsed there.
+        SingularDesignError: coefficients with flat priors that the design cannot tell apart.
+    """
+    theta = starting_point(objective, start)
+    if "collapsing" in objective.facts:
+        check_bounded(objective.sample, theta)
+    return _coordinates(objective, theta, solver), theta
+
+
+def _of_many_optima(solver: Newton, coordinates: Coordinates, theta: Tensor) -> Any:
+    """The solver, from further initial points where the model declares some.
+
+    Newton's method may stop at a saddle, which such likelihoods have between optima.
+    """
+    others = further_initial_points(coordinates, theta)
+    beyond = Chain((solver, TrustRegion(max_steps=50)))
+    return MultiStart(beyond, others, _is_spurious(coordinates)) if len(others) else solver
 
 
 def _is_spurious(coordinates: Coordinates) -> Callable[[Tensor], bool]:
@@ -347,24 +359,44 @@ def _solved(
 ) -> Fit:
     solver = choose(coordinates) if solver is None else solver
     coordinates, problem = problem_of(coordinates, solver)
-    objective = coordinates.objective
-    problem = watched(coordinates, problem)
-    solution = minimised(coordinates, problem, solver, coordinates.z(theta), progress)
+    solution = _minimum(coordinates, problem, solver, coordinates.z(theta), progress)
+    solution = _judged(coordinates, solution)
+    fit = _finished(coordinates, solution, offset)
+    if not fit.converged:
+        warn(f"`{coordinates.objective.name}` did not converge: {fit.status}.", ConvergenceWarning)
+    return fit
+
+
+def _minimum(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor, progress: bool) -> Solution:
+    """The solution of a solver; without a certificate, if no reason is known why there is no optimum."""
+    objective, facts = coordinates.objective, coordinates.objective.facts
+    problem = watched(coordinates, problem) if "ordered" in facts else problem
+    if "bounded" in facts:
+        solution = minimised(coordinates, problem, solver, start, progress)
+    else:
+        solution = solver.minimise(problem, start, progress)
     if not (solution.converged and math.isfinite(solution.value)):
         check_densities(objective)
         check_zeros(objective, coordinates.theta(solution.z))
         check_tie(objective, coordinates.theta(solution.z))
         if bool(torch.isfinite(solution.z).all()):
             check_bounded(objective, coordinates.theta(solution.z), times=UNCERTIFIED)
-    solution = in_bounds(coordinates, solution, _existing)
+    return solution
+
+
+def _judged(coordinates: Coordinates, solution: Solution) -> Solution:
+    """The solution, if it exists; its status names what makes it a local or a spurious one."""
+    objective, facts = coordinates.objective, coordinates.objective.facts
+    if "bounded" in facts:
+        solution = in_bounds(coordinates, solution, _existing)
+    else:
+        solution = _existing(coordinates, solution)
     if not solution.converged:
         check_heavy_tie(objective)
-    solution = with_tie(objective, coordinates.theta(solution.z), solution)
-    solution = with_spurious(objective, coordinates.theta(solution.z), solution)
-    fit = _finished(coordinates, solution, offset)
-    if not fit.converged:
-        warn(f"`{objective.name}` did not converge: {fit.status}.", ConvergenceWarning)
-    return fit
+    if "mixture" in facts:
+        solution = with_tie(objective, coordinates.theta(solution.z), solution)
+        solution = with_spurious(objective, coordinates.theta(solution.z), solution)
+    return solution
 
 
 def _coordinates(objective: Objective, theta: Tensor, solver: Any) -> Coordinates:
@@ -380,13 +412,20 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
     Raises:
         UnboundedLikelihoodError: a coefficient goes to infinity, as for separated classes.
     """
+    hessian = solution.hessian
+    if solution.converged and hessian is not None and bool(is_curved(hessian / coordinates.rows)):
+        return solution
+    return _without_recession(coordinates, solution)
+
+
+def _without_recession(coordinates: Coordinates, solution: Solution) -> Solution:
+    """As `_existing`, by the loss along the directions in which it may be level."""
     objective = coordinates.objective
     if not (math.isfinite(solution.value) and _is_smooth_enough(coordinates)):
         return solution
     # Rows that are fitted exactly are named by the status already.
     followed = None if solution.converged else coordinates.check(solution.z)
-    at = solution.z, solution.hessian, solution.converged
-    runaway = None if followed else recession(coordinates, *at)
+    runaway = None if followed else recession(coordinates, solution.z, solution.hessian)
     if runaway is None:
         return solution
     if not runaway.coefficients:
@@ -421,8 +460,11 @@ def _landed(
 
     It is where products of columns far from 0 cancel: minus the log-likelihood, and minus the log prior.
     """
-    theta = at_exact_corners(coordinates.objective, coordinates.theta(solution.z)).detach()
-    theta = refined(coordinates, theta) if solution.converged else theta
+    theta, facts = coordinates.theta(solution.z).detach(), coordinates.objective.facts
+    if "kinked" in facts:
+        theta = at_exact_corners(coordinates.objective, theta)
+    if solution.converged and "square" in facts:
+        theta = refined(coordinates, theta)
     end = None
     if _is_far(coordinates) or offset is not None:
         end = _end(coordinates, solution.z)
@@ -474,7 +516,7 @@ def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | Non
         status=solution.status,
         n_iter=solution.steps,
         n=objective.data.count,
-        k=objective.size - int(at_corners(objective, theta).sum()),
+        k=objective.size - (int(at_corners(objective, theta).sum()) if "kinked" in objective.facts else 0),
         keywords=tuple(objective.data.keywords),
         columns=objective.data.columns,
         outputs={
@@ -484,7 +526,7 @@ def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | Non
         },
         responses=objective.data.responses,
         history=solution.history,
-        buffers=MappingProxyType(buffers(objective)),
+        buffers=MappingProxyType(buffers(objective) if objective.networks else {}),
         objective=objective,
         coordinates=coordinates,
     )

@@ -210,7 +210,9 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     if objective.structure.corner:
         line = null_median(objective, theta, names)
     else:
-        line = _first(null(objective, theta, names) for null in (null_line, null_tilted))
+        known = [null_line] if "square" in objective.facts else []
+        known += [null_tilted] if "truncated" in objective.facts else []
+        line = _first(null(objective, theta, names) for null in known)
     return _null_fit(objective, theta, places) if line is None else line
 
 

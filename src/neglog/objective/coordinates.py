@@ -170,7 +170,8 @@ class Coordinates:
         for rows, part in self.parts if self.objective.structure.may_collapse else ():
             check_bounded(part, theta, joined(self.etas(z, rows)))
         objective = self.objective
-        check_collapsed_components(objective, theta)
+        if objective.structure.law.is_mixture:
+            check_collapsed_components(objective, theta)
         if objective.data.y.dim() == 1 or not (self.is_linear and self.blocks) or len(self.parts) > 1:
             return None
         design = max((block.basis.dense() for block in self.blocks if block.basis), key=lambda d: d.shape[1])

@@ -18,6 +18,7 @@ from neglog.errors import ModelError
 from neglog.handlers import Model, weighted
 from neglog.likelihood.backends import Backends
 from neglog.likelihood.eager import Probe, probe
+from neglog.likelihood.facts import Facts, facts_of
 from neglog.likelihood.graph import COMPARED_ROWS
 from neglog.likelihood.rows import Rows
 from neglog.likelihood.sites import Layout, lay_out
@@ -97,7 +98,7 @@ class Objective:
 
     def changed(self, handler: Callable[[Model], Model]) -> Objective:
         """The same objective with a handler around its model that keeps the sites as they are."""
-        other = self._without("few", "scant", "backends")
+        other = self._without("few", "scant", "backends", "facts")
         other.model, other.as_read = handler(self.model), Rows.of(self.data, MAX_KEPT_BYTES)
         other.structure = self.structure.of_model(other._probe)
         return other
@@ -135,6 +136,11 @@ class Objective:
         """The likelihood of the rows by each backend."""
         in_blocks = self.rows > BLOCK_ROWS
         return Backends(self.model, self.structure, self.layout, self.initial, self.as_read, in_blocks)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """The kind of the model; see `neglog.likelihood.facts`."""
+        return facts_of(self.model, self.structure, self.layout.is_flat, self.data.y.dim())
 
     @cached_property
     def separable(self) -> bool:

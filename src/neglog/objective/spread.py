@@ -133,7 +133,8 @@ def end_of(objective: Objective, theta: Tensor, loss: float | None = None) -> tu
     with torch.no_grad():
         for rows, part in objective.parts:
             at = part.at(theta)
-            check_spread(objective, theta, at.sites[RESPONSE]["fn"], part.data)
+            if objective.structure.may_collapse:
+                check_spread(objective, theta, at.sites[RESPONSE]["fn"], part.data)
             nll -= float(at.log_prob(RESPONSE).sum())
             prior = prior if rows.start else -float(at.prior())
     return nll, prior
