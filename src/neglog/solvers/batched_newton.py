@@ -12,8 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from neglog.solvers.descent import MAX_LENGTHS, ROUGH, descends, is_hidden, rounding_of, shrinkage
-from neglog.solvers.newton import STUCK
+from neglog.solvers.descent import MAX_LENGTHS, ROUGH, descends, is_hidden, is_stuck, rounding_of, shrinkage
 from neglog.solvers.solution import Losses, newton_directions
 
 KEEP = 0.02
@@ -251,7 +250,7 @@ def newton_together(
         left = torch.where(shrinking, decrement * decrement / at.last, decrement)
         arrived = left <= torch.where(at.fresh, 1.0, 0.1) * tolerance
         noise = rounding_of(at.value, problems.rows)
-        stuck = at.fresh & definite & (decrement**2 <= noise) & (decrement > STUCK * before)
+        stuck = at.fresh & definite & is_stuck(decrement, before, noise)
         arrived |= sound & stuck  # all that is left is rounding
         reached, moved = _line_search(problems, at, direction, definite, noise, sound & ~arrived)
         # If no step descends, the predicted decrease may be below the rounding error of the sum over rows.

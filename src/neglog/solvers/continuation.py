@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neglog.calls import public
-from neglog.solvers.descent import EPSILON
+from neglog.solvers.descent import EPSILON, ROUGH, backtracked, rounding_of
 from neglog.solvers.newton import Newton
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Kinked, Problem, Solution, largest_of, newton_direction
@@ -118,6 +118,14 @@ class _Restricted:
     hessian: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A point of a line search, and the value there."""
+
+    z: Tensor
+    value: float
+
+
 class _Vertex:
     """The problem on a face: some residuals are fixed at zero, and the others keep their signs."""
 
@@ -139,7 +147,7 @@ class _Vertex:
             step_along = restricted.basis @ direction
             if decrement <= tolerance or (not definite and self._is_rounding(restricted.gradient)):
                 return self._onto_face(z + step_along) if definite else z, not definite, decrement, step
-            below = self._descend(z, restricted.value, step_along)
+            below = self._below(z, restricted.value, step_along, -(decrement**2))
             if below is None:
                 return None
             z = below
@@ -175,13 +183,15 @@ class _Vertex:
         held = residuals[self.held]
         return not len(held) or bool(held.max() <= _noise(residuals))
 
-    def _descend(self, z: Tensor, value: float, direction: Tensor) -> Tensor | None:
-        step = 1.0
-        while step > 1e-6:
-            if self.smooth.value(z + step * direction) <= value + 1e-12 * abs(value):
-                return z + step * direction
-            step /= 2
-        return None
+    def _below(self, z: Tensor, value: float, direction: Tensor, slope: float) -> Tensor | None:
+        """The first point along a direction that descends enough; None if there is none."""
+
+        def trial(length: float) -> _Trial:
+            there = z + length * direction
+            return _Trial(there, self.smooth.value(there))
+
+        found = backtracked(trial, value, slope, ROUGH * rounding_of(value, self.problem.rows))
+        return None if found is None else found[0].z
 
     def violation(self, z: Tensor, guess: Tensor) -> float:
         """The violation of the subgradient condition at `z`; 0 at an exact optimum."""

@@ -21,6 +21,8 @@ HIDDEN_SHARE = 1e-3
 """Steps with a predicted decrease below this share of the rounding error of the loss are not tried."""
 MAX_LENGTHS = 60
 """The number of lengths that are tried along one direction."""
+STUCK = 0.5
+"""Close to an optimum, rounding dominates if a step does not reduce the decrement to this share."""
 Number = TypeVar("Number", float, Tensor)
 
 
@@ -52,6 +54,11 @@ def descends(value: Any, reached: Any, promised: Any, noise: Any) -> Any:
 def is_hidden(promised: Any, noise: Any) -> Any:
     """Whether a `promised`, negative, change of a loss is far below its rounding."""
     return -promised < HIDDEN_SHARE * noise
+
+
+def is_stuck(decrement: Any, before: Any, noise: Any) -> Any:
+    """Whether a decrement, which was `before`, is below the rounding of the loss and hardly shrinks."""
+    return (decrement**2 <= noise) & (decrement > STUCK * before)
 
 
 def shrinkage(value: float, reached: float, promised: float) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neglog.calls import public
 from neglog.errors import UnboundedLikelihoodError
-from neglog.solvers.descent import ROUGH, backtracked, rounding_of
+from neglog.solvers.descent import ROUGH, STUCK, backtracked, is_stuck, rounding_of
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import FLAT, Large, Problem, Solution, newton_direction, scaled_eigen
 
@@ -26,8 +26,6 @@ SHARP = 1e-3
 """If all curvatures per row are above this, no direction is flat."""
 VAGUE = 1e-6
 """The largest squared decrement, in nats, that may be below the rounding error of the loss."""
-STUCK = 0.5
-"""Close to an optimum, rounding dominates if a step does not reduce the decrement to this share."""
 STALLED_STEPS = 20
 """Steps over which the loss must fall by more than"""
 STALLED_FALL = 1e-6
@@ -184,8 +182,7 @@ class _Descent:
     def _arrived(self, before: float, reused: bool) -> Solution | None:
         """The solution, if the decrement, previously `before`, is below the tolerance or below rounding."""
         status = _status(self.decrement, self.step, self.definite)
-        is_stuck = self.decrement**2 <= self.noise and self.decrement > STUCK * before
-        if not reused and self.definite and is_stuck:
+        if not reused and self.definite and is_stuck(self.decrement, before, self.noise):
             return self.stopped(True, status)  # all that is left is rounding
         shrinks = self.decrement / before if reused else 1.0
         if self.borrowed or not self.decrement * shrinks <= self.settings.tolerance:
