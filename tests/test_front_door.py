@@ -39,7 +39,7 @@ from neglog import (
     weighted,
     with_priors,
 )
-from neglog.errors import DataError, ModelError
+from neglog.errors import DataError, DateWarning, ModelError
 from neglog.formula import learn
 from neglog.predictors import rows
 
@@ -490,3 +490,105 @@ def test_a_label_that_predictions_cannot_know():
         log_likelihood(fit, BIRTHS[:2], [0.0, 1.0])
     with pytest.raises(ModelError, match="no model of classes"):
         class_probabilities(mle("gaussian", "bwt ~ age", BIRTHS), BIRTHS)
+
+
+def _tables():
+    """The same table in nullable and Arrow-backed columns of pandas, and as a mapping."""
+    table = TABLES["warpbreaks"].assign(
+        day=pd.date_range("2024-01-01", periods=54), many=lambda t: t["breaks"] > 25
+    )
+    yield "nullable", table.convert_dtypes()
+    yield "Arrow", table.convert_dtypes(dtype_backend="pyarrow")
+    yield "mapping", {name: table[name].tolist() for name in table}
+
+
+@pytest.mark.parametrize(("kind", "table"), list(_tables()), ids=[kind for kind, _ in _tables()])
+def test_tables_of_every_kind(kind, table):
+    check_table(table)
+
+
+def test_tables_of_polars():
+    polars = pytest.importorskip("polars")
+    table = polars.DataFrame(dict(list(_tables())[2][1]))
+    check_table(table)
+    levels = polars.Enum(["L", "M", "H"])
+    ordered = table.with_columns(
+        polars.col("tension").cast(levels), polars.col("wool").cast(polars.Categorical)
+    )
+    assert mle("ordinal", "tension ~ wool", ordered).classes == ("L", "M", "H")
+    arrays = table.select(polars.col("t"), polars.col("breaks").cast(polars.Float64))
+    assert mle("gaussian", arrays.select("t"), arrays["breaks"], weights=arrays["t"]).n == float(
+        arrays["t"].sum()
+    )
+    with pytest.raises(DataError, match=r"data.collect\(\)"):
+        mle("gaussian", "breaks ~ wool", table.lazy())
+
+
+def check_table(table):
+    plain = mle("poisson", "breaks ~ wool + tension", TABLES["warpbreaks"], exposure="t")
+    fit = mle("poisson", "breaks ~ wool + tension", table, exposure="t")
+    same(fit, plain)
+    assert torch.equal(predict(fit, table).mean, predict(plain, TABLES["warpbreaks"]).mean)
+    assert torch.equal(log_likelihood(fit, table), log_likelihood(plain, TABLES["warpbreaks"]))
+    assert mle("bernoulli", "many ~ wool", table).classes == (False, True)
+    assert mle("categorical", "tension ~ wool", table).classes == ("H", "L", "M")
+    with pytest.warns(DateWarning, match="`day` holds dates"):
+        days = mle("gaussian", "breaks ~ day", table)
+    assert days.params["mean.weight"].shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("right", "terms"),
+    [
+        ("0 + income", ["income"]),
+        ("income - 1", ["income"]),
+        (".", ["Intercept", "income", "rich[T.yes]", "times"]),
+        ("I(income**2)", ["Intercept", "I(income ** 2)"]),
+        ("poly(income, 2)", ["Intercept", "poly(income, 2)[1]", "poly(income, 2)[2]"]),
+        ("income:rich", ["Intercept", "income:rich[no]", "income:rich[yes]"]),
+        ("rich * income", ["Intercept", "rich[T.yes]", "income", "rich[T.yes]:income"]),
+        ("(income + rich)^2 - rich", ["Intercept", "income", "income:rich[T.yes]"]),
+        ("1", ["Intercept"]),
+    ],
+)
+def test_the_habits_of_r_hold(right, terms):
+    fit = mle("gaussian", f"food_expenditure ~ {right}", ENGEL)
+    assert [term for parameter, term in summary(fit).index if parameter == "mean"] == terms
+
+
+@pytest.mark.parametrize(
+    ("formula", "marked"),
+    [
+        ("y ~ x + * z", "+ *"),
+        ("y ~ log(x", "log(x"),
+        ("y ~ x +", "+"),
+        ("y x", "y x"),
+        ("y ~ (x + z", "("),
+        ("y ~ x + `z", "`z"),
+    ],
+)
+def test_a_formula_that_does_not_parse_has_carets_under_the_place(formula, marked):
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        mle("gaussian", formula, ENGEL)
+    _, text, carets = str(caught.value).split("\n    ")
+    assert text == formula
+    assert text[carets.index("^") :][: carets.count("^")] == marked
+    with pytest.raises(DataError, match="not an expression") as caught:
+        mle("gaussian", "food_expenditure ~ I(3 +/ income)", ENGEL)
+    _, text, carets = str(caught.value).split("\n    ")
+    assert text[carets.index("^")] == "/"
+
+
+def test_a_spline_is_known_in_the_range_of_the_fit():
+    fit = mle("gaussian", "food_expenditure ~ bs(income, df=4)", ENGEL)
+    with pytest.raises(
+        DataError, match=r"from 377.058 to 4957.81, the range of the fit, and row 1 has 10000"
+    ):
+        predict(fit, {"income": [500.0, 1e4]})
+    wide = mle("gaussian", "food_expenditure ~ bs(income, df=4, extrapolation='extend')", ENGEL)
+    assert predict(wide, {"income": [500.0, 1e4]}).mean.isfinite().all()
+
+
+def test_frames_with_categories_are_shown_the_formula():
+    with pytest.raises(DataError, match=r"mle\(model, 'y ~ C\(wool\) \+ x', data\)"):
+        mle("poisson", TABLES["warpbreaks"][["wool", "t"]], TABLES["warpbreaks"]["breaks"])

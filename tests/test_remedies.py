@@ -56,6 +56,11 @@ def of_x(given, remedy):
     return Case(lambda x: mle(models.gaussian, x, Y), "x", given, remedy)
 
 
+def four_classes(x, y=None):
+    """A model of a user, whose response has codes; those of neglog take labels."""
+    return models.categorical(x, y, classes=4)
+
+
 def of_y(given, remedy, model=models.gaussian):
     return Case(lambda y: mle(model, X, y), "y", given, remedy)
 
@@ -92,11 +97,9 @@ CODE = {
     ),
     "a sparse tensor": of_x(torch.tensor(X).to_sparse(), "x.to_dense()"),
     "a masked x": of_x(np.ma.array(X, mask=False), "numpy.ma.getdata(x)"),
-    "text as response": of_y(
-        np.array(LETTERS), "pandas.factorize(y, sort=True)[0]", partial(models.categorical, classes=4)
-    ),
+    "text as response": of_y(np.array(LETTERS), "pandas.factorize(y, sort=True)[0]", four_classes),
     "a series of text as response": of_y(
-        pd.Series(LETTERS), "pandas.factorize(y, sort=True)[0]", partial(models.categorical, classes=4)
+        pd.Series(LETTERS), "pandas.factorize(y, sort=True)[0]", four_classes
     ),
     "a response in huge units": of_y(1e120 * np.exp(Y), "y / 1e121", models.gamma),
     "components in huge units": of_y(

@@ -346,6 +346,8 @@ def _column_message(name: str, column: Any, kind: Any) -> str:
     else:
         remedy = (
             f"if they are numbers, pass {name}.astype({{{key}: float}}); if they name categories, pass "
-            f"pandas.get_dummies({name}, columns=[{key}], drop_first=True, dtype=float)"
+            f"pandas.get_dummies({name}, columns=[{key}], drop_first=True, dtype=float), or fit a formula "
+            f"and its "
+            f"table in one call: mle(model, 'y ~ C({column}) + x', data)"
         )
     return f"column {str(column)!r} of `{name}` holds {kind}, not numbers; {remedy}."

@@ -362,7 +362,7 @@ def _reporting() -> Iterator[None]:
 
 def _in_one_line(error: Exception) -> str:
     """An error without line breaks, and without its middle where it is too long to read."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).partition("\n    ")[0].split())  # without the lines that mark a place
     part = MAX_ERROR_CHARACTERS // 2
     return text if len(text) <= MAX_ERROR_CHARACTERS else f"{text[:part]} [...] {text[-part:]}"
 

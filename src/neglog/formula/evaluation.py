@@ -157,9 +157,29 @@ class Evaluation:
         (argument,) = (_as_float(value) if _is_whole(value) else value for value in values)
         if key in self.spec.transform_state:
             check_state(key, name, keywords, argument, self.spec.transform_state[key])
+            if name == "bs" and not self.made_up and "extrapolation" not in keywords:
+                _check_range(key, argument, self.spec.transform_state[key])
         state = self.spec.transform_state.setdefault(key, {})
         beyond = {"extrapolation": "clip"} if self.made_up and name in SPLINES else {}
         return TRANSFORMS[name](argument, **{**keywords, **beyond}, _state=state, _spec=self.spec)
+
+
+def _check_range(expression: str, values: Any, state: Mapping[str, Any]) -> None:
+    """Refuse values beyond those that a spline has learned.
+
+    Raises:
+        DataError: with the first of their rows.
+    """
+    numbers, low, high = np.asarray(values, "float64"), state["lower_bound"], state["upper_bound"]
+    beyond = (numbers < low) | (numbers > high)
+    if beyond.any():
+        place = int(np.argmax(beyond))
+        row = getattr(values, "index", range(len(numbers)))[place]
+        raise DataError(
+            f"`{shown(expression)}` is known from {low:g} to {high:g}, the range of the fit, and row {row} "
+            f"has "
+            f"{numbers[place]:g}. Drop such rows, or fit again with `extrapolation='extend'` in its brackets."
+        )
 
 
 def _parameter(name: str, node: ast.expr) -> Any:

@@ -25,6 +25,8 @@ from neglog.formula.saved import Terms, check_expansion
 from neglog.formula.signatures import OFFSET_FUNCTION
 from neglog.formula.syntax import parse
 
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
+_OPEN, _CLOSE = "⧛", "⧚"  # around the place that formulaic's messages mark
 _NUMBER = re.compile(r"[0-9.]+")
 # What formulaic's parser raises for text that is no formula, beside errors of its own.
 _PARSER_ERRORS = (
@@ -119,7 +121,18 @@ def _parsed(text: str, names: Sequence[str]) -> Any:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(
             f"the formula `{shown(text)}` cannot be read: {shown(reason)}. Write it as `y ~ x1 + x2`."
+            f"{_marked(str(error))}"
         ) from None
+
+
+def _marked(message: str) -> str:
+    """The formula with carets under the place that formulaic marks in its message; empty without a place."""
+    line = _COLOUR.sub("", message.splitlines()[-1] if message else "")
+    before, opened, rest = line.partition(_OPEN)
+    inside, closed, after = rest.partition(_CLOSE)
+    if not (opened and closed):
+        return ""
+    return f"\n    {before}{inside}{after}\n    {' ' * len(before)}{'^' * len(inside)}"
 
 
 def _check_names(text: str, terms: Terms) -> None:

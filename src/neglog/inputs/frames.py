@@ -62,14 +62,12 @@ def polars_frame(frame: Any) -> pd.DataFrame:
 
 
 def polars_series(series: Any) -> pd.Series:
-    """A series of polars: numbers, missing ones as NaN; text; dates; categories in their order."""
+    """A series of polars: numbers, missing ones as NaN; text; dates; an Enum as ordered categories."""
     import pandas as pd
 
     dtype, values = series.dtype, series.to_list()
-    if hasattr(dtype, "categories"):  # Categorical has them in the series, Enum in its type too
-        levels = series.cat.get_categories().to_list()
-        is_ordered = is_of_polars(dtype, "Enum")
-        return pd.Series(pd.Categorical(values, levels, is_ordered), name=series.name)
+    if is_of_polars(dtype, "Enum"):
+        return pd.Series(pd.Categorical(values, dtype.categories.to_list(), ordered=True), name=series.name)
     if dtype.is_numeric():
         return pd.Series(series.to_numpy(), name=series.name)
     return pd.Series(values, name=series.name)
