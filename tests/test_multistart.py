@@ -64,12 +64,15 @@ def test_the_lowest_minimum_wins_and_the_others_are_told():
     assert found.z.item() == pytest.approx(-2.03, abs=0.01)
     alone = Newton().minimise(Wells(), vector(3.5))
     assert found.value < alone.value - 3
-    assert re.search(r"; best of 4 starts: 1 led here, 3 to a worse optimum \(nll 1\.9.*\)$", found.status)
+    assert re.search(
+        r"; best of 4 starts: 1 ended at this optimum, 3 at an optimum of larger loss \(1\.9.*\)$",
+        found.status,
+    )
 
 
 def test_where_all_agree_it_is_the_first():
     found = MultiStart(Newton(), vector([-2.5], [-3.0])).minimise(Wells(), vector(-1.5))
-    assert found.status.endswith("best of 3 starts: 3 led here")
+    assert found.status.endswith("best of 3 starts: 3 ended at this optimum")
 
 
 def test_a_start_is_not_followed_to_an_optimum_that_is_known():
@@ -79,7 +82,7 @@ def test_a_start_is_not_followed_to_an_optimum_that_is_known():
     found = MultiStart(Newton(), vector(*([start] for start in starts[1:]))).minimise(
         problem, vector(starts[0])
     )
-    assert found.status == f"{ends[0].status}; best of 3 starts: 3 led here"
+    assert found.status == f"{ends[0].status}; best of 3 starts: 3 ended at this optimum"
     assert found.z == ends[0].z
     assert problem.evaluations < alone.evaluations
 
@@ -98,7 +101,7 @@ def test_starts_on_the_way_to_a_known_optimum_change_no_number():
     x = r.normal(size=(300, 3))
     y = x.sum(1) + r.standard_t(3, size=300)
     fit, alone = mle(models.student_t, x, y), mle(models.student_t, x, y, solver=Newton())
-    assert fit.status == f"{alone.status}; best of 4 starts: 4 led here"
+    assert fit.status == f"{alone.status}; best of 4 starts: 4 ended at this optimum"
     assert fit.nll == alone.nll
     for name, value in alone.params.items():
         assert torch.equal(fit.params[name], value)
@@ -126,7 +129,7 @@ def test_a_start_that_takes_long_is_not_followed_where_another_is_lower(monkeypa
     found = MultiStart(Crawling(), vector([-3.0])).minimise(problem, vector(30.0))
     assert found.converged
     assert found.z.item() == pytest.approx(-2.03, abs=0.01)
-    assert found.status.endswith("best of 2 starts: 1 led here, 1 to none")
+    assert found.status.endswith("best of 2 starts: 1 ended at this optimum, 1 at no optimum")
     assert problem.evaluations < 2 * multistart.MAX_EVALUATIONS
     alone = MultiStart(Crawling(), vector([30.0])).minimise(Wells(), vector(30.0))
     assert alone.converged  # the lowest of those that wait is followed where none has ended
@@ -150,7 +153,7 @@ def test_a_start_without_a_minimum_does_not_spoil_the_others():
 
     found = MultiStart(Refusing(), STARTS).minimise(Wells(), vector(200.0))
     assert found.converged
-    assert found.status.endswith("1 to none")
+    assert found.status.endswith("1 at no optimum")
     with pytest.raises(UnboundedLikelihoodError, match="without end"):
         MultiStart(Refusing(), vector([150.0])).minimise(Wells(), vector(200.0))
 
@@ -198,7 +201,7 @@ def test_lines_that_cross_are_found(seed):
     fit = mle(models.gaussian_mixture, *crossing(seed))
     assert fit.converged, fit.status
     assert sorted(fit.params["mean.weight"][:, 0].tolist()) == pytest.approx([-2, 2], abs=0.15)
-    assert "to a worse optimum" in fit.status
+    assert "at an optimum of larger loss" in fit.status
 
 
 def test_a_core_with_rows_far_from_it_is_found():

@@ -1,12 +1,16 @@
 """A row whose spread falls faster than those of all others rise has no maximum of the likelihood."""
 
 import re
+from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import linprog
 
 from neglog import mle, models
 from neglog.errors import UnboundedLikelihoodError
+from neglog.fitting.outweighed import outweighing_combinations
 
 
 def problem(outlier, seed=0, row=7):
@@ -102,3 +106,48 @@ def test_several_outliers_that_a_mean_cannot_follow_are_fitted():
 def test_several_values_that_the_others_outweigh_are_fitted():
     x, y = grouped(4.0, 1)
     assert mle(models.heteroscedastic, {"mean": x, "log_variance": x}, y).converged
+
+
+def rising(columns, scale, rows):
+    """Whether some log scales 1, X in the columns decrease in sum, and increase in no row but in `rows`."""
+    design = np.column_stack([np.ones(len(scale)), scale])
+    others = np.delete(design, rows, 0)
+    found = linprog(design.sum(0), A_ub=-others, b_ub=np.zeros(len(others)), bounds=(-1, 1))
+    return (
+        found.fun < -1e-6 and np.linalg.matrix_rank(np.column_stack([np.ones(len(rows)), columns[rows]])) == 2
+    )
+
+
+@pytest.mark.parametrize("name", ["gaussian", "laplace"])
+@pytest.mark.parametrize(("seed", "rows"), [(7, [1, 5]), (9, [5, 10]), (16, [6, 7])])
+def test_rows_that_only_a_combination_of_columns_outweighs_are_refused(name, seed, rows):
+    """No column alone is extreme in them; such fits were certified at a local optimum."""
+    random = np.random.default_rng(seed)
+    x, scale, y = random.normal(size=(12, 1)), random.standard_t(2, size=(12, 2)), random.normal(size=12)
+    assert rising(x, scale, rows)
+    location, spread = ("mean", "sigma") if name == "gaussian" else ("location", "scale")
+    named = ", ".join(map(str, rows))
+    with pytest.raises(UnboundedLikelihoodError, match=f"spread of rows {named} falls faster"):
+        mle(getattr(models, name), {location: x, spread: scale}, y)
+
+
+def test_the_search_of_combinations_finds_what_linear_programmes_find():
+    random = np.random.default_rng(0)
+    verdicts = []
+    for _ in range(8):
+        columns, scale = random.normal(size=(9, 1)), random.standard_t(2, size=(9, 2))
+        design = torch.tensor(np.column_stack([scale, np.ones(9)]))
+        found = {tuple(g.tolist()) for g in outweighing_combinations(design, torch.ones(9).double(), 2)}
+        pairs = {pair for pair in combinations(range(9), 2) if rising(columns, scale, list(pair))}
+        assert found <= pairs
+        # A row that outweighs the others alone does so with any other row, and is found as one row.
+        alone = {row for row in range(9) if rising_alone(scale, row)}
+        assert {pair for pair in pairs if not alone & set(pair)} <= found
+        verdicts.append(bool(found))
+    assert 0 < sum(verdicts) < 8
+
+
+def rising_alone(scale, row):
+    design = np.column_stack([np.ones(len(scale)), scale])
+    others = np.delete(design, row, 0)
+    return linprog(design.sum(0), A_ub=-others, b_ub=np.zeros(len(others)), bounds=(-1, 1)).fun < -1e-6

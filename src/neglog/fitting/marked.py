@@ -13,7 +13,13 @@ from torch.distributions import constraints
 
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.isolated_rows import ROUNDED, isolated_rows
-from neglog.fitting.outweighed import MIN_LEVERAGE, outweighing_groups, outweighing_rows, row_weights
+from neglog.fitting.outweighed import (
+    MIN_LEVERAGE,
+    outweighing_combinations,
+    outweighing_groups,
+    outweighing_rows,
+    row_weights,
+)
 from neglog.likelihood.sites import prior_advice
 from neglog.objective.basis import sample_of
 from neglog.objective.objective import Objective
@@ -131,6 +137,7 @@ def _outweighing(objective: Objective, call: Affine) -> Iterator[Tensor]:
     if shift:
         yield from outweighing_rows(columns, leverages, weights, -shift)
         yield from outweighing_groups(columns, weights, shift, most)
+        yield from outweighing_combinations(columns, weights, most)
 
 
 def _columns(objective: Objective, call: Affine) -> list[tuple[str, Tensor]]:

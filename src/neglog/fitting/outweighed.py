@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,10 @@ MIN_LEVERAGE = 0.5
 """The leverage of a row below which its predictor is outweighed by those of the others."""
 MIN_GAIN_SHARE = 1e-4
 """Least gain, as a share of the decrease of the row's predictor, that exceeds rounding of the programme."""
+MAX_DIRECTIONS = 20_000
+"""The largest number of combinations of columns that are looked at."""
+ROUNDED_CHANGE = 1e-10
+"""The rounding of a combination of columns of norm 1."""
 ROUNDED_PREDICTOR = 1e-7
 """The violation of a constraint, in units of the norm of a column, that the programme leaves."""
 
@@ -45,6 +50,35 @@ def outweighing_groups(columns: Tensor, weights: Tensor, sign: float, most: int)
             for size in range(2, min(most, len(values) - 1) + 1):
                 if gains[size - 1] > MIN_GAIN_SHARE * own[size - 1]:
                     yield kept[order[:size]].sort().values
+
+
+def outweighing_combinations(columns: Tensor, weights: Tensor, most: int) -> Iterator[Tensor]:
+    """Groups of 2 to `most` rows that a combination of at least three columns `(N, P)` outweighs.
+
+    The combinations that increase no log scale outside a group are a cone. A linear function that is negative
+    in the cone is negative on one of its extreme rays, on which P - 1 independent rows are 0. Where there are
+    too many sets of P - 1 rows, those of the largest values are taken.
+    """
+    kept = (weights > 0).nonzero()[:, 0]
+    rows, share = columns[kept], weights[kept]
+    size = columns.shape[1] - 1
+    if size < 2 or len(rows) <= size:
+        return
+    distinct = rows.unique(dim=0)
+    number = next(n for n in range(len(distinct), -1, -1) if math.comb(n, size) <= MAX_DIRECTIONS)
+    some = distinct[distinct.norm(dim=1).argsort(descending=True)[:number]]
+    if len(some) < size:
+        return
+    sets = some[torch.combinations(torch.arange(len(some)), size)]
+    ways = torch.linalg.qr(sets.mT, mode="complete")[0][..., -1]
+    change = ways @ rows.T
+    change = torch.where(change.abs() > ROUNDED_CHANGE, change, 0.0)
+    change = torch.cat([change, -change])
+    falls, gain, own = change < 0, -(change @ share), -(change.clamp_max(0.0) @ share)
+    number_falling = falls.sum(1)
+    found = (number_falling >= 2) & (number_falling <= most) & (gain > MIN_GAIN_SHARE * own)
+    for group in falls[found].unique(dim=0):
+        yield kept[group.nonzero()[:, 0]]
 
 
 def _outweighs(columns: Tensor, weights: Tensor, row: int, sign: float) -> bool:

@@ -25,7 +25,7 @@ class Chain(Settings):
 
     def minimise(self, problem: Problem, start: Tensor, progress: bool = False) -> Solution:
         """The minimum of `problem`, from `start` `(K,)`; steps and history are those of all solvers."""
-        found = Solution(start, math.inf, False, "no solver", 0)
+        found = Solution(start, math.inf, False, "no solver was run", 0)
         steps, history = 0, found.history
         for solver in self.solvers:
             found = solver.minimise(problem, found.z, progress)

@@ -64,7 +64,7 @@ class Continuation(Settings):
                     return certified
             if found.steps >= most and (not problem.convex or steps >= self.max_steps):
                 break
-        status = f"no certified optimum after {steps} steps; the last softness was {softness:.0e}"
+        status = f"no certified optimum after {steps} steps; the last smoothing width was {softness:.0e}"
         return Solution(z, problem.value(z), False, status, steps, tuple(history))
 
     def _stages(self, problem: Kinked) -> Iterator[tuple[float, Problem, Newton | TrustRegion]]:
@@ -100,8 +100,8 @@ class Continuation(Settings):
             worst = vertex.violation(exact, signs)
             if worst <= 1e-7:
                 where = f"{int(held.sum())} residuals exactly 0"
-                status = f"optimum: subgradient condition holds to {max(worst, decrement):.0e}, {where}"
-                status += "; it is not unique" if flat else ""
+                status = f"optimum: the subgradient condition holds to {max(worst, decrement):.0e}, {where}"
+                status += "; the optimum is not unique" if flat else ""
                 status += "" if problem.convex else "; a local optimum, as the loss is not convex"
                 value = problem.value(exact)
                 return Solution(exact, value, True, status, steps + newton_steps, (*history, value))

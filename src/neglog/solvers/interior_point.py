@@ -52,10 +52,10 @@ class InteriorPoint(Settings):
         found = central_optimum(lines, self.max_steps, self._many, near)
         if found is None:
             return Continuation().minimise(problem.kinked, start, progress)
-        status = f"optimum: subgradient condition holds to {found.violation:.0e} at a vertex"
+        status = f"optimum: the subgradient condition holds to {found.violation:.0e} at a vertex"
         status += f" of {len(found.held)} rows after {found.steps} steps"
         if not found.is_unique:
-            status += "; it is not unique, and the fit is halfway along an edge"
+            status += "; the optimum is not unique, and the estimate is the midpoint of an edge of all optima"
         loss = found.loss
         z = problem.whole(start, torch.from_numpy(found.z), loss)
         if loss <= PERFECT * float(lines.losses(np.abs(lines.y)).sum()):

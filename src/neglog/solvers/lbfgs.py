@@ -49,7 +49,7 @@ class LBFGS(Settings):
                 problem.check(at[0])
             size = largest(at[2]) / problem.rows
             if size <= self.tolerance:
-                status = f"optimum: gradient {size:.1e} a row after {step} steps"
+                status = f"optimum: gradient {size:.1e} per row after {step} steps"
                 return Solution(at[0], at[1], True, status, step, tuple(history))
             direction = direction_of(at[2], pairs, problem.rows)
             new = wolfe(lambda z: (z, *problem.value_and_gradient(z)), at, direction)
@@ -59,12 +59,12 @@ class LBFGS(Settings):
             if new is None:
                 problem.check(at[0])
                 found = size <= noise_of(at[1], problem.rows)
-                status = f"no further descent; gradient {size:.1e} a row after {step} steps"
+                status = f"the line search found no decrease; gradient {size:.1e} per row after {step} steps"
                 return Solution(at[0], at[1], found, status, step, tuple(history))
             remember(pairs, new[0] - at[0], new[2] - at[2])
             at = new
             history.append(at[1])
-        status = f"stopped after {self.max_steps} steps; gradient {largest(at[2]) / problem.rows:.1e} a row"
+        status = f"stopped after {self.max_steps} steps; gradient {largest(at[2]) / problem.rows:.1e} per row"
         return Solution(at[0], at[1], False, status, self.max_steps, tuple(history))
 
 

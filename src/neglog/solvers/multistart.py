@@ -158,7 +158,7 @@ class _Led(Watched):
         self._count(z, value)
         if self._evaluations > self._most and self._lowest is not None:
             least, place = self._lowest
-            status = f"not followed beyond {self._most} evaluations"
+            status = f"paused after {self._most} evaluations"
             raise _Paused(_Waiting(place, least, False, status, self._evaluations))
         return value, gradient, hessian
 
@@ -185,17 +185,19 @@ def _is_around(end: Solution, z: Tensor, value: float, gradient: Tensor) -> bool
 
 
 def _told(ends: list[Solution | None], best: Solution, where: str) -> str:
-    """`best of 4 starts: 3 led here, 1 to a worse optimum (nll 12.3)`."""
+    """`best of 4 starts: 3 ended at this optimum, 1 at an optimum of larger loss (12.3)`."""
     close = SAME * max(1.0, 1e-3 * abs(best.value))
     found = [end for end in ends if end is not None]
     here = [end for end in found if abs(end.value - best.value) <= close]
     worse = [end.value for end in found if end.converged and end.value > best.value + close]
-    parts = [f"{len(here)} led here"]
+    parts = [f"{len(here)} ended at this optimum"]
     spurious = [end.value for end in found if end.converged and end.value < best.value - close]
     if spurious:
-        parts.append(f"{len(spurious)} to a spurious optimum (nll {', '.join(f'{v:.6g}' for v in spurious)})")
+        parts.append(f"{len(spurious)} at a spurious optimum ({', '.join(f'{v:.6g}' for v in spurious)})")
     if worse:
-        parts.append(f"{len(worse)} to a worse optimum (nll {', '.join(f'{v:.6g}' for v in sorted(worse))})")
+        parts.append(
+            f"{len(worse)} at an optimum of larger loss ({', '.join(f'{v:.6g}' for v in sorted(worse))})"
+        )
     if (none := len(ends) - len(here) - len(worse) - len(spurious)) > 0:
-        parts.append(f"{none} to none")
+        parts.append(f"{none} at no optimum")
     return f"best of {len(ends)} starts{where}: {', '.join(parts)}"

@@ -162,7 +162,7 @@ class _Descent:
             self.curvature, self.borrowed = self.at.hessian, False
         if self.curvature is None or not bool(torch.isfinite(self.curvature).all()):
             if self.step:
-                return f"the curvature is not finite after {self.step} steps"
+                return f"the Hessian is not finite after {self.step} steps"
             # A loss may have a corner where no column counts; its curvature is about one a row nearby.
             unit = torch.eye(len(self.at.z), dtype=self.at.z.dtype)
             self.curvature, self.borrowed = self.problem.rows * unit, True
@@ -253,8 +253,8 @@ def _status(decrement: float, steps: int, definite: bool, close: bool = True) ->
         return f"optimum: Newton decrement {decrement:.1e} after {steps} steps"
     if definite:
         where = f"{decrement:.1e} standard errors from an optimum"
-        return f"rounding hides any further descent after {steps} steps, {where}"
-    return f"stationary after {steps} steps, but the Hessian is not positive definite there"
+        return f"no decrease of the loss above its rounding error after {steps} steps, {where}"
+    return f"stationary after {steps} steps, but the Hessian is not positive definite: no certified minimum"
 
 
 def _stalled_steps(history: list[float], hessian: Tensor) -> int:

@@ -97,7 +97,7 @@ class VariableProjection(Settings):
                 return search.ended("optimum", self.tolerance)
             if not search.advance():
                 problem.check(search.at[0])
-                return search.ended("no further descent", noise_of(search.at[1], problem.rows))
+                return search.ended("the line search found no decrease", noise_of(search.at[1], problem.rows))
         return search.ended("stopped", -1.0)
 
 
@@ -169,5 +169,5 @@ class _Search:
         size = largest(gradient) / self.problem.rows
         if how == "optimum" and not size <= enough:
             how = "no certified optimum"
-        status = f"{how}: gradient {size:.1e} a row after {steps} steps, heads at their optimum at each"
+        status = f"{how}: gradient {size:.1e} per row after {steps} steps, each with optimal heads"
         return Solution(z, value, size <= enough, status, steps, tuple(self.history))

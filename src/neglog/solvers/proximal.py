@@ -124,7 +124,9 @@ class ProximalNewton(Settings):
             ended = descent.step()
             if ended is not None:
                 return ended
-        return descent.end(f"stopped after {self.max_steps} steps, {descent.decrement:.1e} from an optimum")
+        return descent.end(
+            f"stopped after {self.max_steps} steps, {descent.decrement:.1e} standard errors from an optimum"
+        )
 
     def _near(self, problem: Penalised, start: Tensor) -> Tensor:
         """The initial point: the optimum of a sample of the rows, if it has one; else `start`."""
@@ -175,7 +177,7 @@ class _Descent:
         if self.taken % 5 == 4:
             problem.check(at.z)
         if not bool(torch.isfinite(at.hessian).all() & torch.isfinite(at.gradient).all()):
-            return self.end(f"the curvature is not finite after {self.taken} steps")
+            return self.end(f"the Hessian is not finite after {self.taken} steps")
         step = proximal_step(_convex(at.hessian, problem.rows), at.gradient, problem.penalty, at.z)
         self.decrement = step.decrement
         if at.reused and step.decrement > max(self.tolerance, SLOW * self.before):
@@ -205,7 +207,9 @@ class _Descent:
     def _without_descent(self, step: Step, noise: float, lost: bool) -> Solution:
         """The end where no step descends: an optimum to rounding, or a failure."""
         if not lost:
-            return self.end(f"no descent after {self.taken} steps, {step.decrement:.1e} from an optimum")
+            return self.end(
+                f"no descent after {self.taken} steps, {step.decrement:.1e} standard errors from an optimum"
+            )
         last = _Point.with_hessian_of(self.problem, self.at, step.to)
         return self._end_at(last if last.value <= self.at.value + ROUGH * noise else self.at)
 
@@ -263,15 +267,18 @@ def _verdict(problem: Penalised, at: _Point, decrement: float, steps: int) -> tu
         _curved(curvature, ~held, -MIN_SMOOTH_CURVATURE)
         and _curved(curvature, ~cornered, MIN_SMOOTH_CURVATURE)
     ):
-        return f"stationary after {steps} steps, but the Hessian is not positive definite there", False
+        return (
+            f"stationary after {steps} steps, but the Hessian is not positive definite: no certified minimum",
+            False,
+        )
     where = "at their priors' location" if bool(penalty.centre.any()) else "0"
     count = f"{int(held.sum())} of {int(cornered.sum())} coefficients exactly {where}"
-    status = f"optimum: subgradient condition holds to {decrement:.0e} after {steps} steps, {count}"
+    status = f"optimum: the subgradient condition holds to {decrement:.0e} after {steps} steps, {count}"
     # A coefficient with a slope strictly below that of its corner is 0 in every optimum (Tibshirani 2013).
     within = held & (at.gradient.abs() < (1 - 1e-7) * penalty.l1)
     return status if _curved(
         curvature, ~within, MIN_SMOOTH_CURVATURE
-    ) else f"{status}; it need not be unique", True
+    ) else f"{status}; the optimum need not be unique", True
 
 
 def _curved(hessian: Tensor, places: Tensor, least: float) -> bool:

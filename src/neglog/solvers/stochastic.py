@@ -78,15 +78,18 @@ def certified(problem: MaybeKinked, z: Tensor, history: Sequence[float], certain
         size = float(gradient.abs().max()) / problem.rows
         return stopped(
             False,
-            f"{steps} steps in training mode; gradient {size:.1e} a row in evaluation mode, which certifies "
-            "no optimum of the loss in training mode",
+            f"{steps} steps in training mode, whose loss has no certificate; gradient {size:.1e} per row in "
+            "evaluation mode",
         )
     if problem.kinked:
-        return stopped(False, f"{steps} steps; a loss with corners has no gradient to certify an optimum by")
+        return stopped(
+            False, f"{steps} steps; not certified, because the loss is not differentiable everywhere"
+        )
     if problem.size > CERTIFIABLE:
         size = float(gradient.abs().max()) / problem.rows
         return stopped(
-            False, f"{steps} steps; gradient {size:.1e} a row, not certified for a model this size"
+            False,
+            f"{steps} steps; no certificate above {CERTIFIABLE} parameters; gradient {size:.1e} per row",
         )
     _, decrement, definite = newton_direction(problem.hessian(z), gradient)
     away = f"{decrement:.1e} standard errors from " + ("an optimum" if definite else "a stationary point")

@@ -75,7 +75,7 @@ class TrustRegion(Settings):
         while True:
             walk.hessian = hessian = problem.hessian(walk.z)
             if not bool(torch.isfinite(hessian).all()):
-                return walk.ended(False, f"the curvature is not finite after {walk.steps} steps")
+                return walk.ended(False, f"the Hessian is not finite after {walk.steps} steps")
             direction, decrement, definite = newton_direction(hessian, walk.gradient, problem.rows)
             if definite and decrement <= self.tolerance:
                 break
@@ -89,7 +89,9 @@ class TrustRegion(Settings):
         if definite:
             walk.last(direction)
             return walk.ended(True, f"optimum: Newton decrement {decrement:.1e} after {walk.steps} steps")
-        return walk.ended(False, f"no step descends after {walk.steps} steps, and it is no certified optimum")
+        return walk.ended(
+            False, f"no step decreases the loss after {walk.steps} steps, and no optimum is certified"
+        )
 
 
 def _approach(walk: _Walk) -> None:
