@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from neglog.likelihood.replay import Replay, replayed
+from neglog.likelihood.rows import gradients
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective, rows_of_second_derivatives
 from neglog.objective.shrinkage import UNTRACED
@@ -121,7 +122,7 @@ class GaussNewton:
             total, slope = torch.zeros((len(theta), len(theta)), dtype=theta.dtype), torch.zeros_like(theta)
             for (name, value), score in zip(own.items(), scores, strict=True):
                 jacobian = _jacobian(value, leaf)
-                curvature = _own_derivatives(score, leaves[name]).clamp_min(0.0)
+                curvature = gradients(score, [leaves[name]])[0].detach().clamp_min(0.0)
                 total = total + jacobian.T @ (curvature.reshape(-1, 1) * jacobian)
                 slope = slope + jacobian.T @ score.detach().reshape(-1)
             return total + _prior(ran, leaf), gradient, slope
@@ -144,15 +145,6 @@ def _parameters(fn: Any) -> dict[str, Tensor]:
         for name, value in vars(fn).items()
         if name in names and isinstance(value, Tensor) and value.requires_grad
     }
-
-
-def _own_derivatives(score: Tensor, leaf: Tensor) -> Tensor:
-    if not score.requires_grad:
-        return torch.zeros_like(leaf)
-    (found,) = torch.autograd.grad(
-        score.sum(), leaf, retain_graph=True, allow_unused=True, materialize_grads=True
-    )
-    return found.detach()
 
 
 def _jacobian(value: Tensor, leaf: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from neglog.likelihood.backends import Backends
 from neglog.likelihood.eager import Probe, probe
 from neglog.likelihood.facts import Facts, facts_of
 from neglog.likelihood.graph import COMPARED_ROWS
-from neglog.likelihood.rows import Rows
+from neglog.likelihood.rows import Rows, gradients
 from neglog.likelihood.sites import Layout, lay_out
 from neglog.likelihood.structure import ModelStructure
 from neglog.modes import InMode
@@ -263,13 +263,7 @@ class Objective:
 
 def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:
     """The symmetric Hessian from a gradient `(P,)`, by one backward pass for each entry."""
-    rows = []
-    for component in gradient:
-        if component.requires_grad:
-            (row,) = torch.autograd.grad(component, leaf, retain_graph=True, allow_unused=True)
-        else:
-            row = None
-        rows.append(torch.zeros_like(leaf) if row is None else row)
+    rows = [gradients(component, [leaf])[0] for component in gradient]
     hessian = torch.stack(rows) if rows else leaf.new_zeros((0, 0))
     return 0.5 * (hessian + hessian.T)
 

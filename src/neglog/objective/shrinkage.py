@@ -13,6 +13,7 @@ from torch import Tensor
 from neglog.graphs.staged import BOTH, staged
 from neglog.likelihood.hierarchy import slopes
 from neglog.likelihood.replay import agree, replayed
+from neglog.likelihood.rows import gradients
 from neglog.objective.normals import normal_priors
 from neglog.objective.objective import Objective, rows_of_second_derivatives
 from neglog.tracing import Run, run
@@ -126,17 +127,10 @@ class Shrinkage:
             (slope,) = torch.autograd.grad(value, leaf, create_graph=curved)
             if not curved:
                 return value.detach(), slope, theta.new_zeros(size, size), none
-            sums = _derivatives(slope.sum(), leaf)
-            rows = [_derivatives(slope[place], leaf)[places] for place in places.tolist()]
+            sums = gradients(slope, [leaf])[0].detach()
+            rows = [gradients(slope[place], [leaf])[0][places].detach() for place in places.tolist()]
         bend = torch.stack(rows) if rows else theta.new_zeros(0, 0)
         return value.detach(), slope.detach(), bend, sums
-
-
-def _derivatives(scalar: Tensor, leaf: Tensor) -> Tensor:
-    if not scalar.requires_grad:
-        return torch.zeros_like(leaf)
-    (found,) = torch.autograd.grad(scalar, leaf, retain_graph=True, allow_unused=True, materialize_grads=True)
-    return found.detach()
 
 
 def prior_of(objective: Objective, theta: Tensor, without: Collection[str] = ()) -> Tensor | float:

@@ -14,6 +14,7 @@ from torch.func import vmap
 from neglog.graphs.graph import trace_rows
 from neglog.likelihood.graph import ODD
 from neglog.likelihood.replay import replayed
+from neglog.likelihood.rows import gradients
 from neglog.objective.objective import Objective
 from neglog.projection.heads import Headed
 from neglog.tracing import Run, run
@@ -74,7 +75,7 @@ class Features:
 
         with torch.enable_grad():
             found = [head.sum() for head in vmap(heads)(own, *few).unbind(1)]
-        return torch.stack([_slopes(head, own) for head in found])
+        return torch.stack([gradients(head, [own])[0] for head in found])
 
     @cached_property
     def _row(self) -> tuple[Row, list[Tensor]] | None:
@@ -127,7 +128,3 @@ class Features:
             ran = run(objective.model, data, Run(objective.layout.params(theta), etas=etas))
         by_name = {call.name: call.design for call in ran.affines}
         return [by_name[call.name] for call in network.calls]
-
-
-def _slopes(scalar: Tensor, leaf: Tensor) -> Tensor:
-    return torch.autograd.grad(scalar, leaf, retain_graph=True, allow_unused=True, materialize_grads=True)[0]

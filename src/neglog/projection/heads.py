@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from neglog.errors import ModelError
+from neglog.likelihood.hierarchy import slopes
 from neglog.likelihood.sites import Site
 from neglog.objective.objective import Objective
 from neglog.predictors import RESPONSE
@@ -88,7 +89,7 @@ def headed(objective: Objective) -> Headed:
     etas = {call.name: call.constant(few.rows).detach() for call in calls}
     ran = run(few.weighted, few.data, Run(values, etas=etas))
     outputs = [call for call in ran.affines if call.name in etas]
-    learned = _dependencies(sum((call.design.sum() for call in outputs), torch.zeros(())), values)
+    learned = slopes(sum((call.design.sum() for call in outputs), torch.zeros(())), values)
     heads = _all_heads(objective, outputs)
     if not learned or not heads:
         raise ModelError(
@@ -96,7 +97,7 @@ def headed(objective: Objective) -> Headed:
             f"`{objective.name}` has none. Put the model on a network with `on_features`, or leave `solver` "
             "out."
         )
-    constants = _dependencies(ran.log_prob(RESPONSE).sum(), values)
+    constants = slopes(ran.log_prob(RESPONSE).sum(), values)
     network = Headed(calls, heads, tuple(objective.sites[name] for name in constants), (), objective.size)
     network = replace(network, inside=network.free)
     _check_features(objective, network, learned)
@@ -113,7 +114,7 @@ def _all_heads(objective: Objective, calls: Sequence[Affine]) -> tuple[Head, ...
     return heads if any(len(head.places) for head in heads) else ()
 
 
-def _check_features(objective: Objective, network: Headed, learned: Sequence[str]) -> None:
+def _check_features(objective: Objective, network: Headed, learned: Collection[str]) -> None:
     """Refuse features that depend on parameters of heads or of the density."""
     trunk = set(network.outer.tolist())
     places = {name: objective.sites[name].place for name in learned}
@@ -130,20 +131,12 @@ def _last_predictors(objective: Objective, values: Mapping[str, Tensor]) -> tupl
     few = objective.few
     etas = {call.name: call.constant(few.rows).detach().requires_grad_() for call in few.calls}
     ran = run(few.weighted, few.data, Run(values, etas=etas))
-    hidden = {name for call in ran.affines for name in _dependencies(call.design.sum(), etas)}
+    hidden = {name for call in ran.affines for name in slopes(call.design.sum(), etas)}
     return tuple(call for call in objective.calls if call.name not in hidden)
 
 
-def _dependencies(scalar: Tensor, leaves: Mapping[str, Tensor]) -> list[str]:
-    """The names of the leaves that a scalar depends on."""
-    if not scalar.requires_grad:
-        return []
-    found = torch.autograd.grad(scalar, list(leaves.values()), allow_unused=True, retain_graph=True)
-    return [name for name, slope in zip(leaves, found, strict=True) if slope is not None]
-
-
 def _heads(objective: Objective, call: Affine) -> list[Head]:
-    bias, weight = (objective.sites.get(f"{call.name}.{part}") for part in ("bias", "weight"))
+    bias, weight = objective.structure.coefficients(call.name)
     outputs: Sequence[int | None] = [None] if call.outputs is None else range(len(call.outputs))
     return [_head(call, output, bias, weight) for output in outputs]
 
