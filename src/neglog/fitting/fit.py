@@ -59,7 +59,7 @@ from neglog.likelihood.sites import prior_advice
 from neglog.objective.blocks import joined
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import Objective, check_densities
-from neglog.objective.spread import UNCERTIFIED, check_bounded, end_of
+from neglog.objective.spread import UNCERTIFIED_FACTOR, check_bounded, end_of
 from neglog.objective.training import buffers
 from neglog.predictors import design_keys
 from neglog.signatures import roles_of
@@ -380,7 +380,7 @@ def _minimum(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor,
         check_zeros(objective, coordinates.theta(solution.z))
         check_tie(objective, coordinates.theta(solution.z))
         if bool(torch.isfinite(solution.z).all()):
-            check_bounded(objective, coordinates.theta(solution.z), times=UNCERTIFIED)
+            check_bounded(objective, coordinates.theta(solution.z), times=UNCERTIFIED_FACTOR)
     return solution
 
 

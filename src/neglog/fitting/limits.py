@@ -39,13 +39,13 @@ MIN_GAIN = 1e-6
 """A gain over the uniform density above this, in nats, implies an optimum of finite scale."""
 LOOK, STAYS = 25, 4
 """Gradient steps between two checks for the uniform density, and the number of checks until they stop."""
-FOLDS = (0.0, 5.0, 10.0, 15.0, 20.0)
+LOG_SCALE_FACTORS = (0.0, 5.0, 10.0, 15.0, 20.0)
 """The logarithms of further factors of the scale."""
 DOUBLINGS = 8
 """The largest number of doublings of the distance on the way to the uniform density."""
 MAX_NAMED_ROWS = 10
 """The largest number of rows that a message names."""
-MOVED = 1e-6
+MIN_MOVE_SHARE = 1e-6
 """Smallest change of a row's predictor along a direction, as a share of the largest, that is not rounding."""
 TAIL = 0.5
 """The largest share of rows with a quantile beyond their bound; above it the tail determines the fit."""
@@ -200,7 +200,7 @@ def _moved_rows(objective: Objective, own: str, runaway: Recession) -> str:
     if call is None or runaway.unconstrained is None or call.weight.dim() != 1:
         return ""
     moves = _predictor_change(objective, own, call.design.detach(), runaway.unconstrained)
-    rows = (moves.abs() > MOVED * moves.abs().amax()).nonzero()[:, 0].tolist()
+    rows = (moves.abs() > MIN_MOVE_SHARE * moves.abs().amax()).nonzero()[:, 0].tolist()
     if len(rows) > MAX_NAMED_ROWS:
         return ""
     return f" (row{'s' * (len(rows) > 1)} {', '.join(str(objective.data.row(row)) for row in rows)})"
@@ -211,7 +211,7 @@ def _levelled(coordinates: Coordinates, start: Tensor, far: Tensor) -> tuple[Ten
     spread = torch.zeros_like(far)
     for site in coordinates.objective.structure.constant_sites:
         spread[site.place] = 1.0
-    best = min((far + times * spread for times in FOLDS), key=coordinates.value)
+    best = min((far + times * spread for times in LOG_SCALE_FACTORS), key=coordinates.value)
     return best, coordinates.value(best)
 
 

@@ -35,7 +35,7 @@ SHIFT = 30.0
 """The change of a predictor, a logarithm, at which a scale that it determines is close to 0."""
 VANISHED = 1e-4
 """The share of a scale below which it has vanished at `SHIFT`."""
-STAYS = 1e-2
+MIN_DISTANCE_SHARE = 1e-2
 """The least share of its distance from the ends of the support that a mean keeps where the scale vanishes."""
 
 
@@ -204,7 +204,7 @@ def _is_scale(objective: Objective, call: Affine) -> bool:
             less, left = _spread(objective, theta)
         except (ValueError, NotImplementedError, AttributeError):
             continue  # torch refuses a parameter that is 0 or infinite there, or there is no variance
-        stays = (left >= STAYS * room) & (STAYS * left <= room)
+        stays = (left >= MIN_DISTANCE_SHARE * room) & (MIN_DISTANCE_SHARE * left <= room)
         if bool((less <= VANISHED * spread).all()) and bool(stays.all()):
             return True
     return False
@@ -227,7 +227,7 @@ def _log_spread_shift(objective: Objective, call: Affine) -> float:
         except (ValueError, NotImplementedError, AttributeError):
             return 0.0
     below, above = logs[0] - logs[1], logs[1] - logs[2]
-    is_linear = bool(torch.allclose(below, above, rtol=STAYS)) and bool((below.abs() > 1).all())
+    is_linear = bool(torch.allclose(below, above, rtol=MIN_DISTANCE_SHARE)) and bool((below.abs() > 1).all())
     return float(below.mean().sign()) if is_linear else 0.0
 
 

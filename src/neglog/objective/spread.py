@@ -21,17 +21,17 @@ from neglog.predictors import RESPONSE
 
 ROUNDINGS = 64
 """Largest scale, in units of the rounding error of y, that counts as collapsed."""
-UNCERTIFIED = 8.0
+UNCERTIFIED_FACTOR = 8.0
 """The factor on `ROUNDINGS` for a solution without a certificate, where rounding stopped the solver."""
-AWAY = 1e3
+MAX_FIT_DISTANCE = 1e3
 """Largest distance between the mean and an exactly fitted row, in units of the collapsed scale."""
-NO_SIZE = 1e-100
+ZERO_RESPONSE_UNIT = 1e-100
 """Unit of a response of zeros, in the place of its rounding error."""
 LOG_FALLS = (0.0, 50.0, 100.0)
 """Decreases of the logarithm of a scale between which the increases of minus the log prior are compared."""
-CURVED = 1e-3
+MIN_GROWTH = 1e-3
 """Least growth of that increase, relative and in nats, which shows that it is faster than linear."""
-FOLLOWED = 1e-4
+EXACT_FIT_SHARE = 1e-4
 """A row with a scale below this share of the largest is fitted exactly."""
 OTHER_LEVERAGE = 1e-2
 """Largest leverage of other rows at a row that the mean fits exactly."""
@@ -95,14 +95,14 @@ def _collapsed_rows(response: Any, y: Tensor, times: float) -> Tensor:
         away = (y - response.mean).abs()
     except NotImplementedError:
         return narrow
-    return narrow & ~(away > AWAY * _rounding(response, y))
+    return narrow & ~(away > MAX_FIT_DISTANCE * _rounding(response, y))
 
 
 def _rounding(response: Any, y: Tensor) -> Tensor:
     """The rounding error of y: of each row's own for a y with a lower bound of 0, else of the largest y."""
     own = getattr(response.support, "lower_bound", None) == 0
     size = y.abs() if own else y.abs().amax(-1, keepdim=True)
-    return torch.finfo(y.dtype).eps * ROUNDINGS * torch.where(size > 0, size, NO_SIZE)
+    return torch.finfo(y.dtype).eps * ROUNDINGS * torch.where(size > 0, size, ZERO_RESPONSE_UNIT)
 
 
 def check_bounded(
@@ -188,7 +188,7 @@ def _followed_rows(response: Any, y: Tensor, exact: Tensor) -> Tensor:
         mean: Tensor = response.mean
     except NotImplementedError:
         return exact
-    return exact | ((y - mean).abs() <= AWAY * _rounding(response, y))
+    return exact | ((y - mean).abs() <= MAX_FIT_DISTANCE * _rounding(response, y))
 
 
 def log_spread_of(response: Any) -> Tensor:
@@ -236,7 +236,9 @@ def is_held(log_spread: Tensor, leaf: Tensor, prior: Callable[[Tensor], float], 
         return False
     near, middle, far = priors
     first, second = middle - near, far - middle
-    return second > (1 + CURVED) * max(first, 0.0) + CURVED or second > gain * (LOG_FALLS[2] - LOG_FALLS[1])
+    return second > (1 + MIN_GROWTH) * max(first, 0.0) + MIN_GROWTH or second > gain * (
+        LOG_FALLS[2] - LOG_FALLS[1]
+    )
 
 
 def is_spread_held(objective: Objective, theta: Tensor) -> bool:
@@ -267,11 +269,11 @@ def followed(response: Any, data: Data, design: Tensor) -> str | None:
     if spread is None or spread.dim() != 2 or len(spread) != data.rows:
         return None
     share = spread / spread.amax(dim=0)
-    if not bool((share <= FOLLOWED).any()):
+    if not bool((share <= EXACT_FIT_SHARE).any()):
         return None
     weighted = design / spread.mT[:, :, None]  # (D, N, P)
     leverage = torch.linalg.qr(weighted / weighted.abs().amax((1, 2), keepdim=True))[0].square().sum(-1).mT
-    rows = ((share <= FOLLOWED) & (leverage >= 1 - OTHER_LEVERAGE)).any(dim=1).nonzero()[:, 0].tolist()
+    rows = ((share <= EXACT_FIT_SHARE) & (leverage >= 1 - OTHER_LEVERAGE)).any(dim=1).nonzero()[:, 0].tolist()
     if not rows:
         return None
     named = ", ".join(str(data.row(row)) for row in rows[:NAMED]) + ", ..." * (len(rows) > NAMED)

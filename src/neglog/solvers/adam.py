@@ -18,7 +18,7 @@ from neglog.solvers.stochastic import Bar, MaybeKinked, batches, certified, is_f
 
 BETAS = (0.9, 0.999)
 DENOMINATOR_EPSILON = 1e-8
-LOOKED_AT = 50
+CHECK_INTERVAL = 50
 """Number of steps between two checks of the losses; a check of each would cost more than the step."""
 
 Evaluation = Callable[..., tuple[Tensor, Tensor]]
@@ -91,7 +91,7 @@ class Adam(Settings):
         indices = batches(problem.rows, self.batch_size, self.steps, self.seed)
         bar = Bar(total=self.steps, desc="Adam", disable=not progress, leave=False)
         with torch.no_grad(), problem.training(self.seed), bar:
-            while losses := self.advance(problem, z, moments, islice(indices, LOOKED_AT)):
+            while losses := self.advance(problem, z, moments, islice(indices, CHECK_INTERVAL)):
                 history += losses
                 bar.update(len(losses))
                 if not math.isfinite(sum(losses)):

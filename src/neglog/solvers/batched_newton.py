@@ -12,10 +12,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from neglog.solvers.descent import MAX_LENGTHS, ROUGH, descends, is_hidden, is_stuck, rounding_of, shrinkage
+from neglog.solvers.descent import (
+    LOG_GAMMA_ROUNDING,
+    MAX_LENGTHS,
+    descends,
+    is_hidden,
+    is_stuck,
+    rounding_of,
+    shrinkage,
+)
 from neglog.solvers.solution import Losses, newton_directions
 
-KEEP = 0.02
+REUSE_RATIO = 0.02
 """A Hessian is reused if the last step reduced the decrement to this share or less."""
 QUADRATIC_DISTANCE = 1e-5
 """The distance from an optimum, in standard errors, within which a quadratic model is exact to rounding."""
@@ -236,7 +244,7 @@ def newton_together(
         if step % 5 == 4:
             sound &= problems.bounded(at.z)
         direction, decrement, definite = at.directions(problems.rows, sound)
-        stale = sound & ~at.fresh & ~(definite & (decrement < KEEP * at.last))
+        stale = sound & ~at.fresh & ~(definite & (decrement < REUSE_RATIO * at.last))
         if bool(stale.any()):
             at.renew(problems, stale)
             sound &= at.sound
@@ -257,7 +265,7 @@ def newton_together(
         good = sound & definite & (arrived | (~moved & at.fresh & (decrement**2 <= noise)))
         ended = ~moved & (at.fresh | arrived | ~sound)
         if bool(ended.any()):
-            room = torch.where(arrived, noise, ROUGH * noise)
+            room = torch.where(arrived, noise, LOG_GAMMA_ROUNDING * noise)
             tried = good | (sound & arrived)
             last_z, last_value = _last_step(problems, at, direction, decrement, room, tried & ended, good)
             where = index[ended]
@@ -309,7 +317,7 @@ def chords(
         sound = torch.isfinite(slope).all(-1)
         slope = torch.where(sound[:, None], slope, 0.0)
         direction, decrement, definite = newton_directions(hessian[index], slope, rows[index])
-        sound &= definite if last is None else definite & (decrement < KEEP * last)
+        sound &= definite if last is None else definite & (decrement < REUSE_RATIO * last)
         left = decrement if last is None else decrement * decrement / last
         arrived = sound & (left <= 0.1 * tolerance) & (decrement <= QUADRATIC_DISTANCE)
         z[index[sound]] += direction[sound]

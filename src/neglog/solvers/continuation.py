@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neglog.calls import public
-from neglog.solvers.descent import EPSILON, ROUGH, backtracked, rounding_of
+from neglog.solvers.descent import EPSILON, LOG_GAMMA_ROUNDING, backtracked, rounding_of
 from neglog.solvers.newton import Newton
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Kinked, Problem, Solution, largest_of, newton_direction
@@ -190,7 +190,7 @@ class _Vertex:
             there = z + length * direction
             return _Trial(there, self.smooth.value(there))
 
-        found = backtracked(trial, value, slope, ROUGH * rounding_of(value, self.problem.rows))
+        found = backtracked(trial, value, slope, LOG_GAMMA_ROUNDING * rounding_of(value, self.problem.rows))
         return None if found is None else found[0].z
 
     def violation(self, z: Tensor, guess: Tensor) -> float:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 EPSILON = torch.finfo(torch.float64).eps
-ROUGH = 64
+LOG_GAMMA_ROUNDING = 64
 """Rounding error of log-gamma functions, in units of that of sums."""
 SUFFICIENT_SHARE = 1e-4
 """The share of the decrease predicted by the slope that a step must reach (Armijo)."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from neglog.solvers.lines import Array, Lines
 
-SHORT = 0.9995
+STEP_SHARE = 0.9995
 """The step length as a share of the distance to the boundary."""
 RIDGE = 1e-14
 """Ridge of the normal equations, as a share of their diagonal."""
@@ -97,7 +97,7 @@ class Interior:
             # a u and s v are to become mu less what the predictor's steps make of them.
             right = np.stack([1 / a - 1 / s, v - da * dv / s - u - da * du / a])
             sides += lines.gather(w * q * right, rows)
-        p, d = min(1.0, SHORT / max(primal, SHORT)), min(1.0, SHORT / max(dual, SHORT))
+        p, d = min(1.0, STEP_SHARE / max(primal, STEP_SHARE)), min(1.0, STEP_SHARE / max(dual, STEP_SHARE))
         return self.gap + p * cross[0] + d * cross[1] + p * d * cross[2], sides
 
     def _move(self, predicted: Array, corrected: Array, mu: float) -> bool:
@@ -116,7 +116,7 @@ class Interior:
             da[rows], du[rows], dv[rows] = step, below - u * step / a, above + v * step / s
             primal = max(primal, (-step / a).max(), (step / s).max())
             dual = max(dual, (-du[rows] / u).max(), (-dv[rows] / v).max())
-        p, d = min(1.0, SHORT / max(primal, SHORT)), min(1.0, SHORT / max(dual, SHORT))
+        p, d = min(1.0, STEP_SHARE / max(primal, STEP_SHARE)), min(1.0, STEP_SHARE / max(dual, STEP_SHARE))
         if not (np.isfinite(p) and np.isfinite(d) and np.isfinite(corrected).all()):
             return False
         gap = 0.0

@@ -16,7 +16,7 @@ from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Solution
 from neglog.solvers.vertex import level_direction, middle, vertex_at
 
-PERFECT = 1e-9
+PERFECT_FIT_SHARE = 1e-9
 """A loss below this share of the loss of zero coefficients may be that of a perfect fit."""
 
 
@@ -58,7 +58,7 @@ class InteriorPoint(Settings):
             status += "; the optimum is not unique, and the estimate is the midpoint of an edge of all optima"
         loss = found.loss
         z = problem.whole(start, torch.from_numpy(found.z), loss)
-        if loss <= PERFECT * float(lines.losses(np.abs(lines.y)).sum()):
+        if loss <= PERFECT_FIT_SHARE * float(lines.losses(np.abs(lines.y)).sum()):
             problem.check(z)
         value = problem.value(z, loss)
         return Solution(z, value, True, status, found.steps, (value,), exact=True)

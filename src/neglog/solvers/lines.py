@@ -19,9 +19,9 @@ CACHED_NUMBERS = 65_536
 """The number of entries of a block of rows, which fits in the cache."""
 ZERO_RESIDUAL = 1e-12
 """A residual below this share of response and prediction is zero up to rounding."""
-SOME = 256
+UNIT_ROWS = 256
 """The number of evenly spaced rows from which the unit of a design is estimated."""
-SUM = 16 * float(np.finfo(np.float64).eps)
+SUM_ROUNDING = 16 * float(np.finfo(np.float64).eps)
 """The rounding of a sum of some terms, as a share of their sizes."""
 
 
@@ -55,7 +55,7 @@ class Lines:
     @cached_property
     def unit(self) -> float:
         """The root mean square of the entries of x in some rows: the unit of the dual constraints."""
-        few = self.design(slice(0, self.rows, max(1, self.rows // SOME)))
+        few = self.design(slice(0, self.rows, max(1, self.rows // UNIT_ROWS)))
         return float(np.sqrt(np.square(few).mean())) or 1.0
 
     def chunks(self, stop: int | None = None) -> Iterator[slice]:
@@ -126,7 +126,9 @@ class Lines:
 
         Most of it is that of the terms of each row; the coefficients themselves are sums that may cancel.
         """
-        terms = ZERO_RESIDUAL * np.abs(self.transform @ z) + SUM * (np.abs(self.transform) @ np.abs(z))
+        terms = ZERO_RESIDUAL * np.abs(self.transform @ z) + SUM_ROUNDING * (
+            np.abs(self.transform) @ np.abs(z)
+        )
         columns = np.abs(self.columns[rows])
         sums = columns @ terms[1:] + terms[0] if self.one else columns @ terms
         return ZERO_RESIDUAL * np.abs(self.y[rows]) + sums

@@ -18,11 +18,11 @@ from neglog.solvers.watched import Watched
 
 MAX_COMPARED_ROWS = 20_000
 """Above this many rows the best start is chosen on a sample."""
-SAME = 1e-6
+SAME_OPTIMUM_LOSS = 1e-6
 """Losses that differ by less, in nats and relative to a thousandth of the loss, are of one optimum."""
 SAME_OPTIMUM_DISTANCE = 1.0
 """A start within this distance of a known optimum, in standard errors, leads there,"""
-ALIKE = 0.1
+QUADRATIC_AGREEMENT = 0.1
 """if its loss and its gradient agree with those of the quadratic around it to this relative accuracy."""
 MAX_EVALUATIONS = 150
 """Evaluations of the loss from one start after which it is suspended until the others have ended."""
@@ -174,19 +174,19 @@ def _is_around(end: Solution, z: Tensor, value: float, gradient: Tensor) -> bool
     step = z - end.z
     slope = end.hessian @ step
     square = float(step @ slope)
-    alike = abs(value - end.value - 0.5 * square) <= ALIKE * square + SAME
+    alike = abs(value - end.value - 0.5 * square) <= QUADRATIC_AGREEMENT * square + SAME_OPTIMUM_LOSS
     if not (0 <= square <= SAME_OPTIMUM_DISTANCE**2 and alike):
         return False
     # The remaining gradient, as a distance in standard errors.
     rest = gradient - slope
     factor, failed = torch.linalg.cholesky_ex(end.hessian)
     left = float(rest @ torch.cholesky_solve(rest[:, None], factor)[:, 0])
-    return not failed and left <= ALIKE**2 * square + SAME
+    return not failed and left <= QUADRATIC_AGREEMENT**2 * square + SAME_OPTIMUM_LOSS
 
 
 def _told(ends: list[Solution | None], best: Solution, where: str) -> str:
     """`best of 4 starts: 3 ended at this optimum, 1 at an optimum of larger loss (12.3)`."""
-    close = SAME * max(1.0, 1e-3 * abs(best.value))
+    close = SAME_OPTIMUM_LOSS * max(1.0, 1e-3 * abs(best.value))
     found = [end for end in ends if end is not None]
     here = [end for end in found if abs(end.value - best.value) <= close]
     worse = [end.value for end in found if end.converged and end.value > best.value + close]

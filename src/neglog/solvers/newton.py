@@ -13,18 +13,25 @@ from torch import Tensor
 
 from neglog.calls import public
 from neglog.errors import UnboundedLikelihoodError
-from neglog.solvers.descent import ROUGH, STUCK, backtracked, is_stuck, rounding_of
+from neglog.solvers.descent import LOG_GAMMA_ROUNDING, STUCK, backtracked, is_stuck, rounding_of
 from neglog.solvers.settings import Settings
-from neglog.solvers.solution import FLAT, Large, Problem, Solution, newton_direction, scaled_eigen
+from neglog.solvers.solution import (
+    MIN_EIGENVALUE_SHARE,
+    Large,
+    Problem,
+    Solution,
+    newton_direction,
+    scaled_eigen,
+)
 
 Look = Callable[[Tensor], tuple[float, Tensor, Tensor]]
 CONSTANT_CURVATURE_STEP = 1e-2
 """The length of a step, in units of the noise of a row, below which the curvature hardly changes."""
-SLOW = 0.1
+MAX_REUSE_RATIO = 0.1
 """The Hessian is evaluated again after a step that does not reduce the decrement to this share."""
-SHARP = 1e-3
+MIN_CURVED = 1e-3
 """If all curvatures per row are above this, no direction is flat."""
-VAGUE = 1e-6
+MAX_ROUNDED_DECREMENT = 1e-6
 """The largest squared decrement, in nats, that may be below the rounding error of the loss."""
 STALLED_STEPS = 20
 """Steps over which the loss must fall by more than"""
@@ -33,10 +40,10 @@ STALLED_FALL = 1e-6
 ALGEBRAIC_STEPS = 20
 """Steps with a positive definite Hessian over which the loss must fall by more than"""
 ALGEBRAIC_FALL = 1e-2
-"""nats, or the decrement by the factor `STUCK`: towards a border the loss may fall like 1/t for ever."""
+"""nats, or the decrement by the factor `STUCK`: towards a boundary the loss may decrease like 1/t."""
 LOST_STEPS = 5
 """The same, where no curvature is negative beyond rounding, which a step could follow downhill."""
-LATE = 20
+MAX_SLOW_STEPS = 20
 """The largest number of steps on a slowly decreasing loss with a negative curvature."""
 CREEPING_STEPS = 9
 """Consecutive full steps that do not reduce the decrement to `STUCK`, after which the step is lengthened.
@@ -44,7 +51,7 @@ CREEPING_STEPS = 9
 This occurs if the loss decreases like exp(-t) towards a boundary: each Newton step has the length 1."""
 CREEPING_REACH = 8.0
 """The longest of these steps, in Newton steps; beyond it the loss is constant to rounding."""
-ROUGHLY = 0.5
+SAMPLE_TOLERANCE = 0.5
 """The decrement at which the iteration on a sample of the rows stops."""
 
 
@@ -85,7 +92,7 @@ class Newton(Settings):
         found = None
         if sample is not None:
             with suppress(UnboundedLikelihoodError):
-                found = replace(self, tolerance=max(self.tolerance, ROUGHLY)).minimise(sample, start)
+                found = replace(self, tolerance=max(self.tolerance, SAMPLE_TOLERANCE)).minimise(sample, start)
         if sample is not None and found is not None and found.converged and found.hessian is not None:
             at = _Point(found.z, *problem.value_and_gradient(found.z))
             if math.isfinite(at.value):
@@ -148,7 +155,7 @@ class _Descent:
         self.direction, self.decrement, self.definite = newton_direction(
             self.curvature, self.at.gradient, self.problem.rows
         )
-        if reused and not (self.definite and self.decrement <= SLOW * before):
+        if reused and not (self.definite and self.decrement <= MAX_REUSE_RATIO * before):
             self._renew()
             return None
         return self._arrived(before, reused) or self._move(before, reused)
@@ -156,7 +163,7 @@ class _Descent:
     def _failure(self) -> str:
         """The reason why there can be no further step; empty if there can be one."""
         lost = self.problem.check(self.at.z) if self.step % 5 == 4 else None
-        if lost and self.step >= LATE and not self.definite:
+        if lost and self.step >= MAX_SLOW_STEPS and not self.definite:
             return f"stopped after {self.step} steps: {lost}"
         if self.at.hessian is not None:
             self.curvature, self.borrowed = self.at.hessian, False
@@ -239,13 +246,13 @@ class _Descent:
         """The solution where no step descends: an optimum, if the predicted decrease is below rounding."""
         close = self.definite and self.decrement**2 <= noise
         if close:
-            self.at = _last_step(self.problem, self.at, self.direction, ROUGH * noise)
+            self.at = _last_step(self.problem, self.at, self.direction, LOG_GAMMA_ROUNDING * noise)
         return self.stopped(close, _status(self.decrement, self.step, self.definite, close))
 
 
 def _is_sharp(hessian: Tensor, rows: int) -> bool:
     finite = bool(torch.isfinite(hessian).all())
-    return finite and float(torch.linalg.eigvalsh(hessian)[0]) > SHARP * rows
+    return finite and float(torch.linalg.eigvalsh(hessian)[0]) > MIN_CURVED * rows
 
 
 def _status(decrement: float, steps: int, definite: bool, close: bool = True) -> str:
@@ -264,7 +271,7 @@ def _stalled_steps(history: list[float], hessian: Tensor) -> int:
     if _hardly_fell(history, STALLED_STEPS):
         return STALLED_STEPS
     values = scaled_eigen(hessian)[0]
-    return LOST_STEPS if float(values[0]) >= -FLAT * float(values[-1]) else 0
+    return LOST_STEPS if float(values[0]) >= -MIN_EIGENVALUE_SHARE * float(values[-1]) else 0
 
 
 def _hardly_fell(history: list[float], steps: int, fall: float = STALLED_FALL) -> bool:
@@ -311,7 +318,11 @@ def _is_nearer(problem: Problem, new: _Point, square: float) -> bool:
     The rounding error of the loss is that of residuals of predictors that may be much larger; the gradient is
     more accurate.
     """
-    if not square <= VAGUE or new.hessian is None or not bool(torch.isfinite(new.hessian).all()):
+    if (
+        not square <= MAX_ROUNDED_DECREMENT
+        or new.hessian is None
+        or not bool(torch.isfinite(new.hessian).all())
+    ):
         return False
     _, decrement, definite = newton_direction(new.hessian, new.gradient, problem.rows)
     return definite and math.isfinite(new.value) and decrement <= STUCK * math.sqrt(square)

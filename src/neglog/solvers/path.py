@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from neglog.solvers.descent import EPSILON
-from neglog.solvers.quadratic import EXACT, Array, Quadratic
+from neglog.solvers.quadratic import SLOPE_TOLERANCE, Array, Quadratic
 
-TRIES = 8
+MAX_KINK_CHANGES = 8
 """Number of coefficients that enter or leave at a kink before the search restarts."""
-NEARLY = 1e-10
+COLLINEAR_SHARE = 1e-10
 """A column is collinear with others if its residual on them is below this share of it."""
 
 
@@ -39,7 +39,7 @@ def quadratic_path(hessian: Array, gradient: Array, l1: Array, strengths: Array)
 
 
 def _along(
-    hessian: Array, gradient: Array, l1: Array, strengths: Array, signs: Array, tries: int = TRIES
+    hessian: Array, gradient: Array, l1: Array, strengths: Array, signs: Array, tries: int = MAX_KINK_CHANGES
 ) -> Array | None:
     """The minimisers `(M, K)` at the first strengths, on the face of these signs or an adjacent one."""
     for _ in range(tries):
@@ -48,7 +48,7 @@ def _along(
         pulls = np.stack([-gradient[face], -(l1 * signs)[face]], 1)
         try:
             factor = np.linalg.cholesky(inner)
-            if (factor.diagonal() ** 2 < NEARLY * inner.diagonal()).any():
+            if (factor.diagonal() ** 2 < COLLINEAR_SHARE * inner.diagonal()).any():
                 return None
             still, way = np.linalg.solve(inner, pulls).T
         except np.linalg.LinAlgError:
@@ -57,7 +57,7 @@ def _along(
         v[:, face] = still + strengths[:, None] * way
         slopes, corners = gradient + v @ hessian, strengths[:, None] * l1
         noise = 64 * EPSILON * (np.abs(gradient) + np.abs(v) @ np.abs(hessian) + corners)
-        beyond = np.abs(slopes) - corners - noise - EXACT * np.sqrt(hessian.diagonal())
+        beyond = np.abs(slopes) - corners - noise - SLOPE_TOLERANCE * np.sqrt(hessian.diagonal())
         beyond[:, face] = -np.inf
         turned = (np.sign(v) != signs) & (l1 > 0)
         turned[:, np.setdiff1d(np.arange(len(gradient)), face)] = False

@@ -14,9 +14,9 @@ from neglog.solvers.lbfgs import Point, direction_of, largest, noise_of, remembe
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
 
-PLAIN = 50
+PLAIN_STEPS = 50
 """Number of initial steps without the Gauss-Newton matrix, which is inaccurate far from an optimum."""
-DAMPED = 0.1
+INITIAL_DAMPING = 0.1
 """The share of its diagonal that is added to the curvature at first."""
 MIN_ADDED_SHARE = 1e-4
 """The smallest share of the curvature that is added."""
@@ -110,7 +110,7 @@ class _Search:
         self.pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=solver.memory)
         self.history, self.steps = [self.at[1]], 0
         self.factor: Tensor | None = None
-        self.damped, self.age, self.hard = DAMPED, 0, 0
+        self.damped, self.age, self.hard = INITIAL_DAMPING, 0, 0
 
     @property
     def size(self) -> float:
@@ -119,7 +119,7 @@ class _Search:
 
     def advance(self) -> bool:
         """One step; False if none descends."""
-        if self.steps >= PLAIN and (self.factor is None or self.age >= self.refresh):
+        if self.steps >= PLAIN_STEPS and (self.factor is None or self.age >= self.refresh):
             self._look_around()
         outer, trials = self.problem.outer, 0
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from neglog.calls import public
 from neglog.errors import UnboundedLikelihoodError
-from neglog.solvers.descent import ROUGH, backtracked, rounding_of
-from neglog.solvers.newton import CONSTANT_CURVATURE_STEP, ROUGHLY, SLOW
+from neglog.solvers.descent import LOG_GAMMA_ROUNDING, backtracked, rounding_of
+from neglog.solvers.newton import CONSTANT_CURVATURE_STEP, MAX_REUSE_RATIO, SAMPLE_TOLERANCE
 from neglog.solvers.quadratic import Quadratic
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution, largest_of, scaled_eigen
@@ -134,7 +134,7 @@ class ProximalNewton(Settings):
         if sample is None:
             return start
         try:
-            found = replace(self, tolerance=max(self.tolerance, ROUGHLY)).minimise(sample, start)
+            found = replace(self, tolerance=max(self.tolerance, SAMPLE_TOLERANCE)).minimise(sample, start)
         except UnboundedLikelihoodError:
             return start
         return found.z if found.converged else start
@@ -180,7 +180,7 @@ class _Descent:
             return self.end(f"the Hessian is not finite after {self.taken} steps")
         step = proximal_step(_convex(at.hessian, problem.rows), at.gradient, problem.penalty, at.z)
         self.decrement = step.decrement
-        if at.reused and step.decrement > max(self.tolerance, SLOW * self.before):
+        if at.reused and step.decrement > max(self.tolerance, MAX_REUSE_RATIO * self.before):
             self._refresh()
             return None
         if step.decrement <= self.tolerance:
@@ -189,7 +189,9 @@ class _Descent:
         # Near the optimum the predicted descent is below the rounding error of the sum over rows.
         lost = step.decrement**2 <= noise
         moved = (
-            None if lost and step.decrement > SLOW * self.before else _line_search(problem, at, step, noise)
+            None
+            if lost and step.decrement > MAX_REUSE_RATIO * self.before
+            else _line_search(problem, at, step, noise)
         )
         if moved is not None:
             self.at, self.taken, self.before = moved, self.taken + 1, step.decrement
@@ -211,7 +213,7 @@ class _Descent:
                 f"no descent after {self.taken} steps, {step.decrement:.1e} standard errors from an optimum"
             )
         last = _Point.with_hessian_of(self.problem, self.at, step.to)
-        return self._end_at(last if last.value <= self.at.value + ROUGH * noise else self.at)
+        return self._end_at(last if last.value <= self.at.value + LOG_GAMMA_ROUNDING * noise else self.at)
 
     def _end_at(self, at: _Point) -> Solution:
         self.at = at

@@ -12,7 +12,7 @@ from neglog.solvers.descent import EPSILON
 
 Array = NDArray[np.float64]
 
-EXACT = 1e-12
+SLOPE_TOLERANCE = 1e-12
 """Smallest excess of a slope over that of its corner, in standard errors, that is not rounding."""
 MIN_RELATIVE_CURVATURE = 1e-12
 """A curvature below this share of the largest counts as 0."""
@@ -64,7 +64,7 @@ class Quadratic:
     def _entering(self) -> int | None:
         """The v at 0 whose slope exceeds that of its corner most, by more than rounding."""
         noise = np.abs(self.gradient) + self.sizes @ np.abs(self.v - self.x) + self.l1
-        excess = np.abs(self._slope()) - self.l1 - EXACT - 64 * EPSILON * noise
+        excess = np.abs(self._slope()) - self.l1 - SLOPE_TOLERANCE - 64 * EPSILON * noise
         excess[self.active | self.barred] = -np.inf
         worst = int(excess.argmax()) if len(excess) else 0
         return worst if len(excess) and excess[worst] > 0 else None

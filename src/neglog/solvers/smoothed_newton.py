@@ -8,10 +8,10 @@ import numpy as np
 
 from neglog.solvers.lines import Array, Lines
 
-STEPS = 6
-ENOUGH = 200
+MAX_SMOOTHED_STEPS = 6
+MAX_ROWS_PER_COEFFICIENT = 200
 """The largest number of rows per coefficient from which the curvature is estimated."""
-FALLS = 0.5
+MAX_STEP_RATIO = 0.5
 """Ratio of consecutive step lengths above which the steps are dominated by sampling noise."""
 
 
@@ -37,9 +37,9 @@ def approached(lines: Lines, z: Array, share: float) -> Approach:
     sizes = np.abs(residuals[single])
     count = int(min(share, 0.5) * len(sizes))
     window, moved, loss = float(np.partition(sizes, count)[count]), np.inf, lines.loss(residuals)
-    for _ in range(STEPS):
+    for _ in range(MAX_SMOOTHED_STEPS):
         step, length = _step(lines, residuals, window, single)
-        if not length < FALLS * moved:
+        if not length < MAX_STEP_RATIO * moved:
             break
         after = lines.y - lines.at(z + step)
         lower = lines.loss(after)
@@ -58,7 +58,7 @@ def _step(lines: Lines, residuals: Array, window: float, single: slice) -> tuple
         near = np.argpartition(sizes, least)[: least + 1]
         window = float(sizes[near[-1]])
     masses = lines.weights[near]
-    every = max(1, len(near) // (ENOUGH * lines.size))
+    every = max(1, len(near) // (MAX_ROWS_PER_COEFFICIENT * lines.size))
     design, weights = lines.design(near[::every]), masses[::every]
     gram = (design * (weights * (masses.sum() / weights.sum()))[:, None]).T @ design
     pull = lines.transform.T @ lines.gather(lines.weights * (lines.tau - (residuals < 0)))

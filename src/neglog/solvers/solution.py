@@ -15,7 +15,7 @@ MIN_PIVOT_SPAN = 1e-6
 """A Cholesky factor is well conditioned if the ratio of its smallest to its largest pivot is above this."""
 SINGULAR = 1e-12
 """An information whose curvature along some direction is below this share of the largest has no inverse."""
-FLAT = 1e-10
+MIN_EIGENVALUE_SHARE = 1e-10
 """A curvature below this share of the largest, of a Hessian scaled to a unit diagonal, is rounding."""
 
 
@@ -196,7 +196,7 @@ def newton_directions(hessian: Tensor, gradient: Tensor, rows: Tensor) -> tuple[
 def _eigen_directions(hessian: Tensor, gradient: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     bare = hessian.diagonal(dim1=-2, dim2=-1) == 0
     values, vectors, scale = scaled_eigen(hessian + torch.diag_embed(bare * rows[:, None]))
-    curved = values.abs() > FLAT * values.abs().amax(-1, keepdim=True)
+    curved = values.abs() > MIN_EIGENVALUE_SHARE * values.abs().amax(-1, keepdim=True)
     along = (vectors.mT @ (scale * gradient)[..., None])[..., 0] / torch.where(curved, values.abs(), 1.0)
     direction = -scale * (vectors @ along[..., None])[..., 0]
     return direction, ~bare.any(-1) & (curved & (values > 0)).all(-1)

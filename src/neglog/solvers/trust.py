@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from neglog.calls import public
-from neglog.solvers.descent import EPSILON, ROUGH, descends, is_hidden, rounding_of
+from neglog.solvers.descent import EPSILON, LOG_GAMMA_ROUNDING, descends, is_hidden, rounding_of
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution, newton_direction
 
 SMALL_STEP = 1e-6
 """Relative length of a full Gauss-Newton step below which Newton's method takes over."""
-TINY = 1e-14
+MIN_CURVATURE_SHARE = 1e-14
 """A curvature below this share of the largest is lost in rounding."""
 
 
@@ -84,7 +84,7 @@ class TrustRegion(Settings):
                 return walk.ended(False, f"stopped after {self.max_steps} steps, {away}")
             if walk.step(hessian, everything) is None:
                 # The predicted decrease is below the rounding error of the sum over rows.
-                definite = definite and decrement**2 <= ROUGH * walk.noise
+                definite = definite and decrement**2 <= LOG_GAMMA_ROUNDING * walk.noise
                 break
         if definite:
             walk.last(direction)
@@ -133,7 +133,7 @@ class _Walk:
     def last(self, direction: Tensor) -> None:
         """One more full step: at the tolerance it squares the error, and it costs one evaluation."""
         trial = self.problem.value(self.z + direction)
-        if trial <= self.value + ROUGH * self.noise:
+        if trial <= self.value + LOG_GAMMA_ROUNDING * self.noise:
             self.z, self.value = self.z + direction, trial
 
     def step(self, model: Tensor, moving: Tensor) -> float | None:
@@ -195,7 +195,7 @@ def step_within(model: Tensor, gradient: Tensor, scale: Tensor, radius: float) -
     values, vectors = torch.linalg.eigh(model / scale[:, None] / scale)
     along = vectors.T @ (gradient / scale)
     lowest, largest = float(values[0]), float(values.abs().max())
-    least = TINY * max(largest, 1e-300)
+    least = MIN_CURVATURE_SHARE * max(largest, 1e-300)
 
     def at(shift: float) -> Tensor:
         return -along / (values + shift)

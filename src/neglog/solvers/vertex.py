@@ -11,9 +11,9 @@ from neglog.solvers.solution import largest_of
 
 BORDER_TOLERANCE = 1e-9
 """Tolerance of dual variables at the ends of [0, 1]."""
-INSIDE = 30
+MAX_DUAL_STEPS = 30
 """Largest number of steps of the search for duals if more rows than coefficients are on a line."""
-INDEPENDENT = 1e-9
+MIN_INVERSE_CONDITION = 1e-9
 """Rows with an inverse condition number below this do not determine a line."""
 
 
@@ -83,7 +83,7 @@ def _duals(lines: Lines, basis: Index, held: Index, missing: Array, guess: Array
     a = np.clip(guess[held] if isinstance(guess, np.ndarray) else np.full(len(held), guess), 1e-12, 1 - 1e-12)
     # The nearest that balance, each dual in units of its distance from the borders: those stay inside. Where
     # they do not all, a part of the way is gone, and from there others are nearest.
-    for _ in range(INSIDE):
+    for _ in range(MAX_DUAL_STEPS):
         spread = a * (1 - a)
         scaled = (weights * spread)[:, None] * design
         step = spread * np.linalg.lstsq(scaled.T, missing - (weights * a) @ design, rcond=None)[0]
@@ -121,7 +121,7 @@ def _independent(design: Array) -> bool:
     if not (sizes > 0).all():
         return False
     values = np.linalg.svd(design / sizes[:, None], compute_uv=False)
-    return bool(values[-1] > INDEPENDENT * values[0])
+    return bool(values[-1] > MIN_INVERSE_CONDITION * values[0])
 
 
 def pivoted(lines: Lines, vertex: Vertex, most: int, guess: Array | float = 0.5) -> tuple[Vertex, int]:
@@ -212,7 +212,7 @@ def level_direction(lines: Lines, held: Index, duals: Array) -> Array | None:
     design = design / np.where(sizes > 0, sizes, 1.0)[:, None]
     triangle = np.linalg.qr(design[inside], mode="r")
     _, values, right = np.linalg.svd(triangle, full_matrices=True)
-    level = right[int((values > INDEPENDENT * values.max(initial=0.0)).sum()) :].T
+    level = right[int((values > MIN_INVERSE_CONDITION * values.max(initial=0.0)).sum()) :].T
     sides = (np.where(duals > 0.5, -1.0, 1.0)[:, None] * (design @ level))[~inside]
     sides = np.unique(sides.round(12), axis=0)
     sides = sides[np.abs(sides).max(1, initial=0.0) > BORDER_TOLERANCE]
