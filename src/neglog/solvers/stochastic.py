@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from neglog.solvers.solution import Problem, Solution, newton_direction
 
-MAX_CERTIFIED_PARAMETERS = 200
+MAX_CERTIFIED = 200
 """With more parameters than this no Hessian is computed to certify the end point."""
 
 
@@ -85,11 +85,11 @@ def certified(problem: MaybeKinked, z: Tensor, history: Sequence[float], certain
         return stopped(
             False, f"{steps} steps; not certified, because the loss is not differentiable everywhere"
         )
-    if problem.size > MAX_CERTIFIED_PARAMETERS:
+    if problem.size > MAX_CERTIFIED:
         size = float(gradient.abs().max()) / problem.rows
         return stopped(
             False,
-            f"{steps} steps; no certificate above {MAX_CERTIFIED_PARAMETERS} parameters; gradient {size:.1e} per row",
+            f"{steps} steps; no certificate above {MAX_CERTIFIED} parameters; gradient {size:.1e} per row",
         )
     _, decrement, definite = newton_direction(problem.hessian(z), gradient)
     away = f"{decrement:.1e} standard errors from " + ("an optimum" if definite else "a stationary point")
