@@ -19,6 +19,7 @@ from neglog.objective.objective import Objective
 from neglog.predictors import linear, rows
 from neglog.solvers import LBFGS, Chain, Continuation, Newton
 from neglog.solvers.continuation import _Vertex
+from neglog.solvers.descent import descends, is_hidden, is_stuck, rounding_of
 
 
 def vector(*values):
@@ -276,3 +277,22 @@ def test_newton_gives_up_where_a_loss_falls_ever_more_slowly_towards_infinity():
     assert not found.converged
     assert found.steps <= 60  # 200 if steps are taken for as long as they lower the loss by more than 1e-6
     assert "the last 20 of which lowered the loss by less than 0.01" in found.status
+
+
+def test_the_rules_of_descent_for_many_functions_are_those_for_one():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(4, 200, generator=generator, dtype=torch.float64)
+    values[1, ::7], values[1, 1::7] = -math.inf, math.nan
+    value, reached, promised, noise = values[0], values[1], -values[2].abs(), 1e-3 * values[3].abs()
+    rules = {
+        "descends": (descends, (value, reached, promised, noise)),
+        "is_hidden": (is_hidden, (promised, 1e6 * noise)),
+        "is_stuck": (is_stuck, (promised.abs(), value.abs(), 1e3 * noise)),
+        "rounding_of": (rounding_of, (value, 100 * noise)),
+    }
+    for name, (rule, given) in rules.items():
+        alone = [rule(*each) for each in zip(*(part.tolist() for part in given), strict=True)]
+        assert rule(*given).tolist() == alone, name
+        assert len(set(alone)) > 1
+    assert not descends(value, reached, promised, noise)[::7].any()
+    assert not descends(value, reached, promised, noise)[1::7].any()
