@@ -29,7 +29,7 @@ def _zero_inflated(count: Tensor, zero: Tensor, none: Tensor) -> Tensor:
 
 
 def _surely_counted(count: Tensor, zero: Tensor, none: Tensor) -> Tensor:
-    """The probability that a row with such a count is among those who count."""
+    """The probability that a row with such a count is not a structural zero."""
     return torch.where(none, torch.sigmoid(count - zero), 1.0)
 
 

@@ -65,8 +65,8 @@ def zero_inflated_poisson_nll(
     first positive, or tensors without dimensions or of that same shape. The result, in nats, has the shape
     with ``reduction="none"`` and is a scalar otherwise.
 
-    Its optimum estimates the log of the rate of those who count at all, and the log-odds of not doing so
-    (Lambert, 1992).
+    Its optimum estimates the log of the rate of rows without structural zero, and the log-odds of a
+    structural zero (Lambert, 1992).
 
     Raises ``DataError`` for anything but floating-point tensors of these shapes.
 
@@ -93,8 +93,8 @@ def zero_inflated_negative_binomial_nll(
 
     Shapes and errors are those of :func:`zero_inflated_poisson_nll`, for ``dispersion`` as for ``exposure``.
 
-    Its optimum estimates the log of the mean of those who count at all, how much their rates vary, and the
-    log-odds of not counting (Greene, 1994).
+    Its optimum estimates the log of the mean of rows without structural zero, their dispersion, and the
+    log-odds of a structural zero (Greene, 1994).
 
     >>> zero_inflated_negative_binomial_nll(
     ...     torch.tensor([0.0]), torch.tensor([1.0]), 1.0, 0.0

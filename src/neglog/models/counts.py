@@ -101,8 +101,8 @@ def zero_inflated_poisson(x: Designs, y: Tensor | None = None, exposure: Tensor 
     Density: π + (1 - π) exp(-m) at 0, (1 - π) exp(-m) m^y / y! elsewhere, m = exposure · exp(log_rate).
     Sites: ``log_rate.weight`` `(P,)`, ``log_rate.bias`` `()`, ``zero`` `()`, which is π (``logit_zero.*`` if
     `x` has a design for ``zero``). `exposure` `(N,)` belongs to the rows.
-    Estimates: the log of the mean rate of those who count at all, and the share of those who do not; the
-    mean of y is (1 - π) m. Where zeros are no more than the Poisson's, π ends at its border 0.
+    Estimates: the log of the mean rate of rows without structural zero, and the share of structural zeros;
+    the mean of y is (1 - π) m. Without excess zeros the estimate of π is at its boundary 0.
     Source: Lambert (1992), Zero-inflated Poisson regression, with an application to defects in manufacturing.
 
     >>> import torch
@@ -151,9 +151,9 @@ def zero_inflated_negative_binomial(
     Density: π + (1 - π) p(0) at 0, (1 - π) p(y) elsewhere, with p the density of `negative_binomial`.
     Sites: ``log_mean.weight`` `(P,)`, ``log_mean.bias`` `()`, ``dispersion`` `()` and ``zero`` `()`, which is
     π (``log_dispersion.*`` and ``logit_zero.*`` if `x` has designs for them).
-    Estimates: the log of the mean of those who count at all, how much their rates vary, and the share of
-    those who do not count. A dispersion brings zeros of its own: with few rows the two are hard to tell
-    apart, and π may end at its border 0.
+    Estimates: the log of the mean of rows without structural zero, their dispersion, and the share of
+    structural zeros. Dispersion also increases the number of zeros: with few rows the two are weakly
+    identified, and the estimate of π may be at its boundary 0.
     Source: Greene (1994), Accounting for excess zeros and sample selection in count data models.
 
     >>> import torch
