@@ -59,13 +59,6 @@ ROWS = {
         provoke=compared("gaussian", also=["sigma ~ a"]),
         follow=compared("gaussian", x={"mean": X, "sigma": X[:, :1]}),
     ),
-    "keywords of a formula": row(
-        ModelError,
-        "`exposure`",
-        "`x` and `y` as arrays",
-        provoke=compared("poisson", x="y ~ a", y=FRAME, exposure=np.ones(N)),
-        follow=compared("poisson", y=np.abs(Y).round(), exposure=np.ones(N)),
-    ),
     "models that are none": row(
         ModelError, "a list of models", provoke=compared(3), follow=compared([models.gaussian])
     ),

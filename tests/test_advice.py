@@ -10,6 +10,7 @@ from pathlib import Path
 
 import advice_on_arguments
 import advice_on_fits
+import advice_on_formulas
 import advice_on_names
 import advice_on_tables
 import numpy as np
@@ -192,6 +193,12 @@ INFINITE = FRAME.assign(a=np.where(np.arange(N) == 1, np.inf, X[:, 0]))
 
 SIDES = np.concatenate([np.linspace(-2.0, 2.0, 20), [1.0, -1.0]])[:, None]
 ORDERED = np.concatenate([np.repeat([0.0, 1.0], 10), [0.0, 1.0]])
+
+
+def of_codes(x, y=None):
+    """A model of a user, whose response has codes; those of neglog take labels."""
+    return models.categorical(x, y)
+
 
 ROWS: dict[str, Row] = {
     "masked tensors": row(
@@ -753,7 +760,7 @@ ROWS: dict[str, Row] = {
         DataError,
         "`y`",
         "row 0 has y = -1.0",
-        provoke=fitted(models.categorical, y=CLASSES - 1),
+        provoke=fitted(of_codes, y=CLASSES - 1),
         follow=fitted(models.categorical, y=CLASSES),
     ),
     "a gap in classes": row(
@@ -761,7 +768,7 @@ ROWS: dict[str, Row] = {
         "`y`",
         "highest, 3",
         "y = 1",
-        provoke=fitted(models.categorical, y=np.where(CLASSES == 1, 3.0, CLASSES)),
+        provoke=fitted(of_codes, y=np.where(CLASSES == 1, 3.0, CLASSES)),
         follow=fitted(models.categorical, y=CLASSES),
     ),
     "a density without predictors": row(
@@ -1217,6 +1224,7 @@ ROWS: dict[str, Row] = {
 }
 
 
+ROWS |= advice_on_formulas.ROWS
 ROWS = ROWS | advice_on_tables.ROWS | advice_on_fits.ROWS | advice_on_arguments.ROWS | advice_on_names.ROWS
 
 

@@ -425,6 +425,7 @@ def test_labels_of_two_classes(column, classes, sign):
     assert tuple(table.columns) == classes
     assert np.allclose(table[classes[1]], predict(codes, BIRTHS[:5]).mean)
     assert torch.equal(log_likelihood(fit, BIRTHS), log_likelihood(codes, BIRTHS))
+    assert torch.equal(scores(fit, BIRTHS), log_likelihood(codes, BIRTHS))
     x, y = BIRTHS[["age", "smoke"]], BIRTHS[column]
     assert torch.equal(scores(arrays, x, y, "brier"), scores(codes, x, BIRTHS["low"], "brier"))
     assert torch.equal(

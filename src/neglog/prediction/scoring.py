@@ -79,9 +79,9 @@ def scores(
     """
     parsed(kind)
     check_row_keywords(fit, keywords, scores)
-    x, y, keywords = observed_rows(fit, x, y, keywords)
     if kind == "log" and isinstance(fit, Fit) and not uncertainty:
         return _without_nan(log_likelihood(fit, x, y, **keywords), kind)
+    x, y, keywords = observed_rows(fit, x, y, keywords)
     response = predict(
         fit, x, uncertainty=uncertainty, draws=draws, seed=seed, cov_type=cov_type, groups=groups, **keywords
     )

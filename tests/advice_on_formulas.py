@@ -1,0 +1,147 @@
+"""Rows of test_advice.py: messages of formulas and tables in the place of arrays."""
+
+import sys
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+from remedies import Row, row
+
+from neglog import class_probabilities, mle, predict, scores
+from neglog.errors import DataError, ModelError
+
+N = 20
+RNG = np.random.default_rng(0)
+TABLE = pd.DataFrame(
+    {
+        "y": RNG.normal(size=N),
+        "x": RNG.normal(size=N),
+        "t": RNG.uniform(1, 2, N),
+        "g": list("abcd" * (N // 4)),
+    }
+)
+CLASSES = TABLE.assign(y=["no", "yes"] * (N // 2), many=list("abc" * 6 + "ab"))
+GAPS = TABLE.assign(g=TABLE["g"].where(TABLE.index > 0))
+
+
+class LazyFrame:
+    """A frame of polars whose rows are not computed yet."""
+
+    def collect(self):
+        """The table."""
+        return TABLE
+
+
+def lazily(data):
+    """A fit to a table, where polars has been imported."""
+    polars = SimpleNamespace(LazyFrame=LazyFrame, DataFrame=mock.Mock, Series=mock.Mock)
+    with mock.patch.dict(sys.modules, {"polars": polars}):
+        return mle("gaussian", "y ~ x", data)
+
+
+def fitted(x="y ~ x", y=TABLE, model="gaussian", **keywords):
+    return lambda _: mle(model, x, y, **keywords)
+
+
+ROWS: dict[str, Row] = {
+    "an offset that is text": row(
+        DataError,
+        "the offset `g`",
+        "'a'",
+        provoke=fitted("y ~ x + offset(g)"),
+        follow=fitted("y ~ x + offset(t)"),
+    ),
+    "a spline beyond its range": row(
+        DataError,
+        "`bs(x, df=4)`",
+        "row 0 has 100",
+        provoke=lambda _: predict(mle("gaussian", "y ~ bs(x, df=4)", TABLE), {"x": [100.0]}),
+        follow=lambda _: (
+            predict(mle("gaussian", "y ~ bs(x, df=4, extrapolation='extend')", TABLE), {"x": [100.0]}).mean
+        ),
+    ),
+    "a column without a table": row(
+        DataError,
+        "`weights` names the column 't'",
+        provoke=fitted(TABLE[["x"]], TABLE["y"], weights="t"),
+        follow=fitted(weights="t"),
+    ),
+    "a label that is not known": row(
+        DataError,
+        "`y` has a label",
+        "'maybe' (row 1)",
+        "'no', 'yes'",
+        provoke=lambda _: scores(mle("bernoulli", "y ~ x", CLASSES), CLASSES.assign(y=["no", "maybe"] * 10)),
+        follow=lambda _: scores(mle("bernoulli", "y ~ x", CLASSES), CLASSES),
+    ),
+    "three classes where two are": row(
+        DataError,
+        "`bernoulli`",
+        "'a', 'b', 'c'",
+        provoke=fitted("many ~ x", CLASSES, "bernoulli"),
+        follow=fitted("many ~ x", CLASSES, "categorical"),
+    ),
+    "labels of several kinds": row(
+        DataError,
+        "int, str",
+        provoke=fitted(TABLE[["x"]], pd.Series(["a", 1] * 10, dtype=object), "bernoulli"),
+        follow=fitted(TABLE[["x"]], pd.Series(["a", "1"] * 10, dtype=object), "bernoulli"),
+    ),
+    "formulas without a response": row(
+        DataError,
+        "'mean'",
+        provoke=fitted({"mean": "~ x", "sigma": "~ x"}),
+        follow=fitted({"mean": "y ~ x", "sigma": "~ x"}),
+    ),
+    "formulas of two responses": row(
+        DataError,
+        "'y', 't'",
+        provoke=fitted({"mean": "y ~ x", "sigma": "t ~ x"}),
+        follow=fitted({"mean": "y ~ x", "sigma": "y ~ x"}),
+    ),
+    "a formula without a tilde": row(
+        DataError,
+        "'sigma'",
+        "'~ x'",
+        provoke=fitted({"mean": "y ~ x", "sigma": "x"}),
+        follow=fitted({"mean": "y ~ x", "sigma": "~ x"}),
+    ),
+    "a lazy frame": row(
+        DataError,
+        "`data`",
+        provoke=lambda _: lazily(LazyFrame()),
+        follow=lambda _: lazily(LazyFrame().collect()),
+    ),
+    "columns of several lengths": row(
+        DataError,
+        "`data`",
+        provoke=fitted(y={"y": [1.0, 2.0, 3.0], "x": [1.0, 2.0]}),
+        follow=fitted(y={"y": [1.0, 2.0, 4.0], "x": [1.0, 2.0, 2.5]}),
+    ),
+    "arrays without a response": row(
+        ModelError, "`mle` needs `y`", provoke=fitted(TABLE[["x"]], None), follow=fitted()
+    ),
+    "a table that is given twice": row(
+        ModelError, "`data`", "`y`", provoke=fitted(data=TABLE), follow=fitted(y=None, data=TABLE)
+    ),
+    "groups that are missing": row(
+        DataError,
+        "`g`",
+        "row 0",
+        provoke=fitted(y=GAPS, groups="g"),
+        follow=fitted(y=GAPS.drop(index=0), groups="g"),
+    ),
+    "offsets in a formula and beside it": row(
+        ModelError,
+        "`offset`",
+        provoke=fitted("y ~ x + offset(t)", offset="t"),
+        follow=fitted("y ~ x + offset(2 * t)"),
+    ),
+    "probabilities of what is no class": row(
+        ModelError,
+        "`gaussian`",
+        provoke=lambda _: class_probabilities(mle("gaussian", "y ~ x", TABLE), TABLE),
+        follow=lambda _: predict(mle("gaussian", "y ~ x", TABLE), TABLE),
+    ),
+}
