@@ -1146,3 +1146,27 @@ def test_the_status_says_that_an_optimum_of_a_truncated_absolute_loss_is_local(n
     assert fit.converged
     assert "a local optimum" in fit.status
     assert "local" not in mle(model, x, y).status
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "runs"),
+    [
+        ("gaussian", "lower", "`mean` of Intercept → -∞"),
+        ("student_t", "upper", r"`location` of Intercept → \+∞"),
+        ("laplace", "lower", "`location` of Intercept → -∞"),
+        ("gaussian_mixture", "lower", "`mean` of Intercept → -∞"),
+        ("weibull", "upper", r"`log_scale` of Intercept → \+∞"),
+    ],
+)
+def test_rows_that_are_all_censored_on_one_side_are_refused_before_a_solver_runs(
+    monkeypatch, name, side, runs
+):
+    monkeypatch.setattr(fitting, "starting_point", None)  # whatever comes after the refusal fails
+    x, y = (
+        torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None],
+        torch.full((12,), 3.0, dtype=torch.float64),
+    )
+    with pytest.raises(
+        UnboundedLikelihoodError, match=rf"never falls as {runs}\. Every row of `y` is censored"
+    ):
+        mle(censored(getattr(models, name), **{side: 3.0}), x, y)

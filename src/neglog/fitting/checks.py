@@ -9,7 +9,7 @@ from typing import Any
 from neglog.fitting.existence import check_certain, check_classes, check_covariance, check_values
 from neglog.fitting.interpolation import check_interpolation, check_prior_zeros
 from neglog.fitting.joint_mode import check_joint_mode
-from neglog.fitting.limits import check_sides
+from neglog.fitting.limits import check_one_side, check_sides
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.prior_units import check_prior_units
 from neglog.likelihood.facts import FACTS, Facts
@@ -38,6 +38,7 @@ class Check:
 OF_DATA: tuple[Check, ...] = (
     Check(frozenset({"counted", CONSTANT}), check_certain),
     Check(frozenset({"classes"}), check_classes),
+    Check(frozenset({"bounded"}), check_one_side),
     Check(frozenset({"mixture", "flat"}), check_values),
     Check(frozenset({"bounded", "collapsing", "flat"}), check_sides),
     Check(frozenset({"hierarchical"}), check_joint_mode),

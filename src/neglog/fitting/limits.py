@@ -12,7 +12,8 @@ from torch import Tensor
 
 from neglog.distributions.observed import unwrapped
 from neglog.errors import UnboundedLikelihoodError
-from neglog.fitting.existence import Recession
+from neglog.fitting.existence import CERTAIN_INTERCEPT, REAL, Recession
+from neglog.fitting.flat_directions import MIN_RISE
 from neglog.fitting.tilted import Limit, tilted
 from neglog.kinks import corner
 from neglog.likelihood.sites import prior_advice
@@ -267,6 +268,32 @@ def check_sides(objective: Objective) -> None:
             f"go to infinity together. {CENSORED_THROUGHOUT} Give rows with an observed value, or "
             "fit the sides as classes by `bernoulli`."
         )
+
+
+def check_one_side(objective: Objective) -> None:
+    """Refuse a response that is censored throughout, if an intercept can make the probability of each row 1.
+
+    So it is where all rows are below their bounds, or all above. No finite intercept attains a probability of
+    1.
+
+    Raises:
+        UnboundedLikelihoodError: naming the intercept and the direction.
+    """
+    if not is_censored_throughout(objective):
+        return
+    away = 1e3 * (1 + float(objective.data.y.abs().max()))
+    for call in objective.calls:
+        site = objective.sites.get(f"{call.name}.bias")
+        if site is None or not site.masked:
+            continue
+        for shift in (-CERTAIN_INTERCEPT, CERTAIN_INTERCEPT, -away, away):
+            theta = objective.initial.clone()
+            theta[site.place] = shift
+            with torch.no_grad():
+                nll = float(objective.trial(theta)[0])
+            if nll <= MIN_RISE:
+                runs = f"`{call.name}` of Intercept → {REAL[shift > 0]}"
+                raise refusal(objective, Recession((runs,), (), False))
 
 
 def is_contradicted(coordinates: Coordinates, z: Tensor, runaway: object, direction: Tensor | None) -> bool:

@@ -37,7 +37,7 @@ STALLED_STEPS = 20
 """Steps over which the loss must fall by more than"""
 STALLED_FALL = 1e-6
 """nats, or else the method stops: where curvatures differ by 16 powers of ten, steps are rounding."""
-ALGEBRAIC_STEPS = 20
+ALGEBRAIC_STEPS = 50
 """Steps with a positive definite Hessian over which the loss must fall by more than"""
 ALGEBRAIC_FALL = 1e-2
 """nats, or the decrement by the factor `STUCK`: towards a boundary the loss may decrease like 1/t."""
