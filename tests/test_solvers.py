@@ -275,7 +275,7 @@ def test_newton_gives_up_where_a_loss_falls_ever_more_slowly_towards_infinity():
     # 1 / log z falls like 1 / t: each Newton step, or 8 of them, multiplies z.
     found = Newton().minimise(Function(lambda z: 1 / torch.log(z[0]), 1), vector(10.0))
     assert not found.converged
-    assert found.steps <= 100  # 200 if steps are taken for as long as they lower the loss by more than 1e-6
+    assert found.steps <= 120  # 200 if steps are taken for as long as they lower the loss by more than 1e-6
     assert "the last 50 of which lowered the loss by less than 0.01" in found.status
 
 
