@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from remedies import Row, row
 
-from neglog import class_probabilities, mle, predict, scores
+from neglog import class_probabilities, compare, covariance, mle, predict, scores
 from neglog.errors import DataError, ModelError
 
 N = 20
@@ -137,6 +137,18 @@ ROWS: dict[str, Row] = {
         "`offset`",
         provoke=fitted("y ~ x + offset(t)", offset="t"),
         follow=fitted("y ~ x + offset(2 * t)"),
+    ),
+    "companions beside a mapping": row(
+        DataError,
+        "`also`",
+        provoke=lambda _: compare(["gaussian"], {"mean": "y ~ x"}, TABLE, also=["sigma ~ x"], folds=2),
+        follow=lambda _: compare(["gaussian"], {"mean": "y ~ x", "sigma": "~ x"}, TABLE, folds=2),
+    ),
+    "clusters without groups": row(
+        DataError,
+        "`groups`",
+        provoke=lambda _: covariance(mle("gaussian", "y ~ x", TABLE), "cluster"),
+        follow=lambda _: covariance(mle("gaussian", "y ~ x", TABLE, groups="g"), "cluster"),
     ),
     "probabilities of what is no class": row(
         ModelError,
