@@ -31,6 +31,7 @@ UNKNOWN = {
     "lasso_path": (lambda **k: neglog.lasso_path(models.gaussian, X, Y, **k), "strength", "strengths"),
     "cross_validate": (lambda **k: cross_validate(models.gaussian, X, Y, **k), "fold", "folds"),
     "predict": (lambda **k: neglog.predict(FIT, X, **k), "uncertain", "uncertainty"),
+    "class_probabilities": (lambda **k: neglog.class_probabilities(FIT, X, **k), "draw", "draws"),
     "interval": (lambda **k: neglog.interval(FIT, X, **k), "levels", "level"),
     "quantile": (lambda **k: neglog.quantile(FIT, X, 0.5, **k), "group", "groups"),
     "compare": (lambda **k: neglog.compare(["gaussian"], X, Y, **k), "fold", "folds"),

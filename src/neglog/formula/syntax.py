@@ -103,16 +103,16 @@ def parse(expression: str) -> ast.expr:
     except (SyntaxError, ValueError) as error:
         raise DataError(
             f"`{shown(expression)}` is not an expression that a formula can hold. Check its brackets."
-            f"{_marked(text, getattr(error, 'offset', None))}"
+            f"{_marked(text, getattr(error, 'offset', None) if text == expression else None)}"
         ) from None
     return tree
 
 
 def _marked(text: str, offset: int | None) -> str:
     """An expression with a caret under the character at an offset from 1 on; empty without one."""
-    if offset is None or "\n" in text or not 0 < offset <= len(text) + 1:
+    if offset is None or shown(text) != text or "\n" in text or not 0 < offset <= len(text) + 1:
         return ""
-    return f"\n    {shown(text)}\n    {' ' * (offset - 1)}^"
+    return f"\n    {text}\n    {' ' * (offset - 1)}^"
 
 
 def column_name(node: ast.Name) -> str:

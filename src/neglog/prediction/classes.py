@@ -11,7 +11,7 @@ from neglog.distributions.family import events_of
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
-from neglog.prediction.predictions import predict
+from neglog.prediction.predictions import check_row_keywords, predict
 from neglog.tracing import model_name
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def class_probabilities(
     """
     import pandas as pd
 
+    check_row_keywords(fit, keywords, class_probabilities)
     response = predict(fit, x, uncertainty=uncertainty, draws=draws, seed=seed, **keywords)
     codes = events_of(getattr(response, "first", response))
     if not codes:
