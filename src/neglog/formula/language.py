@@ -121,7 +121,7 @@ def _parsed(text: str, names: Sequence[str]) -> Any:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(
             f"the formula `{shown(text)}` cannot be read: {shown(reason)}. Write it as `y ~ x1 + x2`."
-            f"{_marked(str(error))}"
+            f"{_marked(str(error)) if shown(text) == text else ''}"
         ) from None
 
 
