@@ -46,7 +46,7 @@ RIGHT_SIDES = [
     "np.log(`my col` ** 2) + flag + Q('my col')",
     "C(cyl) + poly(x, 3)",
     "scale(np.log(x)) + center(`my col`) + standardize(x)",
-    "bs(x, df=5) + cr(`my col`, df=4) + cc(x, df=4)",
+    "0 + bs(x, df=5) + cr(`my col`, df=4) + cc(x, df=4)",
     "bs(x, df=4):C(group)",
     "C(group, contr.treatment(base='b'))",
     "C(group, contr.sum) + C(cyl, contr.poly)",

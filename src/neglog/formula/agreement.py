@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from neglog.errors import DataError
-from neglog.formula.language import read_companions, read_formula
+from neglog.formula.language import centred, read_companions, read_formula
 from neglog.formula.limits import shown
-from neglog.formula.sides import INTERCEPT, Side, variables
+from neglog.formula.saved import INTERCEPT, Terms
+from neglog.formula.sides import Side, variables
 
 
 def check_agreement(
@@ -24,20 +25,27 @@ def check_agreement(
     left, right, offsets = read_formula(formula, _names((response, main)))
     _require(offsets == (() if offset is None else offset.terms), "formula", "differs from `offset`", formula)
     _require(left == response.terms, "formula", "does not have the terms of `response`", formula)
-    _require(right == main.terms, "formula", "does not have the terms of `main`", formula)
-    names = {name for name in _names((main, *others.values())) if name not in response.variables}
-    companions = read_companions(also, [name for name in _names(others.values()) if name in names])
-    found = {name: side.terms for name, side in others.items()}
-    _require(
-        list(companions.items()) == list(found.items()), "also", "does not have the terms of `others`", also
-    )
+    _require(_are_terms(main, right), "formula", "does not have the terms of `main`", formula)
+    _check_companions(also, response, main, others)
     if main.intercept:
         _require(shared is main, "shared", "differs from `main`, which has an intercept", formula)
     else:
-        _require(
-            shared.terms == (INTERCEPT, *main.terms), "shared", "is not `main` with an intercept", formula
-        )
+        with_intercept = _are_terms(shared, (INTERCEPT, *main.terms))
+        _require(with_intercept, "shared", "is not `main` with an intercept", formula)
     _check_one_table((response, main, shared, *others.values(), *([] if offset is None else [offset])))
+
+
+def _check_companions(also: Sequence[str], response: Side, main: Side, others: Mapping[str, Side]) -> None:
+    """Raise DataError unless the sides of other predictors are those of their formulas."""
+    names = {name for name in _names((main, *others.values())) if name not in response.variables}
+    companions = read_companions(also, [name for name in _names(others.values()) if name in names])
+    agree = [name for name in others if name in companions and _are_terms(others[name], companions[name])]
+    _require(agree == list(companions) == list(others), "also", "does not have the terms of `others`", also)
+
+
+def _are_terms(side: Side, terms: Terms) -> bool:
+    """Whether a side has the terms of a formula. Earlier versions did not centre splines."""
+    return side.terms in (centred(terms), terms)
 
 
 def _check_one_table(sides: Iterable[Side]) -> None:

@@ -17,10 +17,10 @@ from neglog.errors import DataError, DateWarning, ModelError
 from neglog.formula.agreement import check_agreement
 from neglog.formula.categories import first_text
 from neglog.formula.expressions import categorical_column
-from neglog.formula.language import read_companions, read_formula
+from neglog.formula.language import centred, read_companions, read_formula
 from neglog.formula.limits import shown
-from neglog.formula.saved import check_fields, checked_names
-from neglog.formula.sides import INTERCEPT, Side, Terms, learn_side, variables
+from neglog.formula.saved import INTERCEPT, check_fields, checked_names
+from neglog.formula.sides import Side, Terms, learn_side, variables
 from neglog.tables import complete_rows, is_date, is_number, require_columns, without_dates
 
 
@@ -247,9 +247,9 @@ def learn(
     _require_numbers(rows, left)
     _require_numbers_of_offsets(rows, offsets)
     _check_kept(table, rows, keep)
-    main = learn_side(right, rows)
-    shared = main if main.intercept else learn_side((INTERCEPT, *right), rows)
-    others = {name: learn_side(terms, rows) for name, terms in companions.items()}
+    main = learn_side(centred(right), rows)
+    shared = main if main.intercept else learn_side(centred((INTERCEPT, *right)), rows)
+    others = {name: learn_side(centred(terms), rows) for name, terms in companions.items()}
     offset = learn_side(offsets, rows) if offsets else None
     return Learned(Design(formula, also, learn_side(left, rows), main, shared, others, offset), rows, dropped)
 

@@ -23,7 +23,8 @@ from interface_meta import override
 from neglog.errors import DataError
 from neglog.formula.expressions import state_key
 from neglog.formula.limits import CODING_EXPONENT, MAX_CODING, shown
-from neglog.formula.signatures import NUMPY_CONSTANTS, SPLINES, STATES
+from neglog.formula.signatures import EXTRAPOLATING, NUMPY_CONSTANTS, STATES
+from neglog.formula.splines import natural_spline
 from neglog.formula.states import check_state
 from neglog.formula.syntax import (
     BINARY,
@@ -160,8 +161,9 @@ class Evaluation:
             if name == "bs" and not self.made_up and "extrapolation" not in keywords:
                 _check_range(key, argument, self.spec.transform_state[key])
         state = self.spec.transform_state.setdefault(key, {})
-        beyond = {"extrapolation": "clip"} if self.made_up and name in SPLINES else {}
-        return TRANSFORMS[name](argument, **{**keywords, **beyond}, _state=state, _spec=self.spec)
+        beyond = {"extrapolation": "clip"} if self.made_up and name in EXTRAPOLATING else {}
+        function = natural_spline if name == "ns" else TRANSFORMS[name]
+        return function(argument, **{**keywords, **beyond}, _state=state, _spec=self.spec)
 
 
 def _check_range(expression: str, values: Any, state: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from neglog.errors import DataError
 from neglog.formula.limits import shown
-from neglog.formula.signatures import OFFSET_FUNCTION, STATES
+from neglog.formula.signatures import CENTRED, OFFSET_FUNCTION, STATES
 from neglog.formula.syntax import arguments, column_name, function_name, parse
 
 _LITERAL = re.compile(r"[0-9]{1,300}(\.[0-9]{0,300})?|\.[0-9]{1,300}")
@@ -54,6 +54,17 @@ def categorical_column(expression: str, method: str) -> str | None:
     if isinstance(tree, ast.Call) and function_name(tree) == "C" and isinstance(tree.args[0], ast.Name):
         return column_name(tree.args[0])
     return None
+
+
+def centred_spline(expression: str, method: str) -> tuple[str, str]:
+    """The expression, with ``constraints='center'`` in a call of `cr`, `cs` or `cc` without constraints."""
+    tree = parse(expression) if method == "python" else None
+    if not isinstance(tree, ast.Call) or function_name(tree) not in CENTRED:
+        return expression, method
+    if "constraints" in arguments(tree)[1]:
+        return expression, method
+    constraint = ast.keyword("constraints", ast.Constant("center"))
+    return ast.unparse(ast.Call(tree.func, tree.args, [*tree.keywords, constraint])), method
 
 
 def is_offset(expression: str, method: str) -> bool:

@@ -19,9 +19,15 @@ from formulaic.parser.algos.tokenize import tokenize
 from formulaic.parser.types import Factor, Operator, OrderedSet, Term, Token
 
 from neglog.errors import DataError
-from neglog.formula.expressions import columns_used, functions_used, is_offset, offset_argument
+from neglog.formula.expressions import (
+    centred_spline,
+    columns_used,
+    functions_used,
+    is_offset,
+    offset_argument,
+)
 from neglog.formula.limits import MAX_DEPTH, MAX_EXPANSION, MAX_FORMULA_LENGTH, shown
-from neglog.formula.saved import Terms, check_expansion
+from neglog.formula.saved import INTERCEPT, Terms, check_expansion
 from neglog.formula.signatures import OFFSET_FUNCTION
 from neglog.formula.syntax import parse
 
@@ -74,6 +80,17 @@ def _without_offsets(text: str, left: Terms, right: Terms) -> tuple[Terms, Terms
     offsets = tuple(term for term in right if term not in rest)
     _check_offsets(text, (*left, *rest), offsets)
     return rest, tuple((offset_argument(term[0][0]),) for term in offsets)
+
+
+def centred(terms: Terms) -> Terms:
+    """The terms with a constraint on the cubic splines that are terms of their own beside an intercept.
+
+    The columns of `cr`, `cs` and `cc` sum to 1, which is the intercept: of the two, one would be redundant.
+    """
+    if INTERCEPT not in terms:
+        return terms
+    changed = {term[0]: centred_spline(*term[0]) for term in terms if len(term) == 1}
+    return tuple(tuple(changed.get(factor, factor) for factor in term) for term in terms)
 
 
 def _check_offsets(text: str, others: Terms, offsets: Terms) -> None:

@@ -32,6 +32,8 @@ Expression = tuple[str, str]
 #: Terms are products of expressions.
 Terms = tuple[tuple[Expression, ...], ...]
 
+INTERCEPT = (("1", "literal"),)
+
 _DAMAGED = "the saved formula is damaged"
 _SAVE_AGAIN = "Save the model again."
 _BACKTICKS = re.compile(r"`([^`]*)`")

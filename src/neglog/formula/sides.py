@@ -25,6 +25,7 @@ from neglog.formula.evaluation import Materializer
 from neglog.formula.expressions import categorical_column, columns_used
 from neglog.formula.limits import MAX_COLUMNS, shown
 from neglog.formula.saved import (
+    INTERCEPT,
     Terms,
     check_fields,
     check_level_count,
@@ -40,8 +41,6 @@ from neglog.tables import date_text, days, is_date, is_number, require_columns
 
 # What functions of a formula raise for arguments that they do not take.
 _FAILURES = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError, RecursionError)
-
-INTERCEPT = (("1", "literal"),)
 
 
 @dataclass(frozen=True)

@@ -32,20 +32,24 @@ class Signature:
 _CUBIC = Signature(
     constants=("df", "knots", "lower_bound", "upper_bound", "constraints"), named=("cyclic", "extrapolation")
 )
+CENTRED = ("cr", "cs", "cc")
+"""Splines whose columns sum to 1: beside an intercept they are centred."""
+
 OFFSET_FUNCTION = "offset"
 """The function of a term whose coefficient is 1: ``offset(log(t))``."""
 
 _SPLINE = ("df", "knots", "degree", "include_intercept", "lower_bound", "upper_bound", "extrapolation")
 
-#: What formulaic 1.x offers by a bare name, but for `lag`, which looks at other rows, and `exp10`, which is
-#: x ** 10 there.
+#: `ns`, and what formulaic 1.x offers by a bare name, but for `lag`, which looks at other rows, and `exp10`,
+#: which is x ** 10 there.
 FUNCTIONS: Mapping[str, Signature] = {
     **dict.fromkeys(("log", "log10", "log2", "exp", "exp2", "center"), Signature()),
     "scale": Signature(constants=("center", "scale", "ddof")),
     "standardize": Signature(constants=("center", "rescale", "ddof")),
     "poly": Signature(constants=("degree", "raw")),
     "bs": Signature(constants=_SPLINE),
-    **dict.fromkeys(("cr", "cs", "cc"), _CUBIC),
+    **dict.fromkeys(CENTRED, _CUBIC),
+    "ns": Signature(constants=("df", "knots", "include_intercept", "lower_bound", "upper_bound")),
     "C": Signature(constants=("contrasts",), named=("levels", "spans_intercept"), text=True),
     "hashed": Signature(constants=("levels", "contrasts"), named=("spans_intercept",), text=True),
     "I": Signature(text=True),
@@ -83,13 +87,12 @@ _COMPARISONS = {"equal", "not_equal", "less", "less_equal", "greater", "greater_
 STATES: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("center", "scale", "standardize"), frozenset({"ddof", "center", "scale"})),
     "poly": frozenset({"alpha", "norms2"}),
-    "bs": frozenset({"lower_bound", "upper_bound", "knots"}),
-    **dict.fromkeys(
-        ("cr", "cs", "cc"), frozenset({"lower_bound", "upper_bound", "knots", "constraints", "cyclic"})
-    ),
+    **dict.fromkeys(("bs", "ns"), frozenset({"lower_bound", "upper_bound", "knots"})),
+    **dict.fromkeys(CENTRED, frozenset({"lower_bound", "upper_bound", "knots", "constraints", "cyclic"})),
 }
 
-SPLINES = frozenset({"bs", "cr", "cs", "cc"})
+EXTRAPOLATING = frozenset({"bs", *CENTRED})
+"""Splines with an argument `extrapolation`."""
 
 #: Arguments that may be a list, tuple or dict.
 SEQUENCES = frozenset({"knots", "constraints", "levels", "scores", "contrasts", "names"})

@@ -115,8 +115,20 @@ def _check_cubic_spline(parameters: Mapping[str, Any], state: Mapping[str, Any],
     cyclic, constraints = parameters["cyclic"], state["constraints"]
     _require(state["cyclic"] is cyclic, f"`cyclic` must be {cyclic}")
     count = _constraint_count(parameters)
+    _check_knots(parameters, state, parameters.get("df", 0) - 2 + count + bool(cyclic))
+    _check_constraints(parameters.get("constraints"), constraints, len(state["knots"]) - bool(cyclic))
+
+
+def _check_natural_spline(parameters: Mapping[str, Any], state: Mapping[str, Any], shape: Shape) -> None:
+    """Bounds, and different knots from one to the other."""
+    _check_bounds(parameters, state)
+    _check_knots(parameters, state, parameters.get("df", 0) - 1 - bool(parameters.get("include_intercept")))
+
+
+def _check_knots(parameters: Mapping[str, Any], state: Mapping[str, Any], learned: int) -> None:
+    """Rising knots from bound to bound: those of the call, or as many inner ones as were `learned`."""
     knots, given = state["knots"], parameters.get("knots")
-    inner = len(np.unique(given)) if given is not None else parameters["df"] - 2 + count + bool(cyclic)
+    inner = len(np.unique(given)) if given is not None else learned
     _require(
         isinstance(knots, list) and len(knots) == inner + 2 and all(type(each) is float for each in knots),
         f"`knots` needs {inner + 2} floats",
@@ -125,7 +137,6 @@ def _check_cubic_spline(parameters: Mapping[str, Any], state: Mapping[str, Any],
     ends = [state["lower_bound"], state["upper_bound"]]
     _require([knots[0], knots[-1]] == ends, "`knots` must begin and end at the bounds")
     _require(given is None or knots[1:-1] == np.unique(given).tolist(), "`knots` are not those of the call")
-    _check_constraints(parameters.get("constraints"), constraints, len(knots) - bool(cyclic))
 
 
 def _constraint_count(parameters: Mapping[str, Any]) -> int:
@@ -222,6 +233,7 @@ _CHECKS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any], Shape], No
     "standardize": _scaling(center=True, scale=True, ddof=0),
     "poly": _check_poly,
     "bs": _check_b_spline,
+    "ns": _check_natural_spline,
     **dict.fromkeys(("cr", "cs"), _cubic(False)),
     "cc": _cubic(True),
 }

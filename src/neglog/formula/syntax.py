@@ -61,7 +61,7 @@ COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.GtE: operator.ge,
 }
 
-_COMPUTE = "Compute it as a column of the table, or use center(), scale(), poly(), bs()."
+_COMPUTE = "Compute it as a column of the table, or use center(), scale(), poly(), bs(), ns()."
 # A text literal, closed or not, or a name in backticks.
 _QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*+(?:\"|\\?\Z)|'(?:\\.|[^'\\])*+(?:'|\\?\Z)|`([^`]*)`", re.DOTALL)
 
