@@ -14,7 +14,12 @@ from pyro.distributions import constraints
 
 from neglog import distributions as dist
 from neglog.distributions.base import Given
-from neglog.distributions.incomplete import regularised_beta, regularised_gamma
+from neglog.distributions.incomplete import (
+    log_regularised_beta,
+    log_regularised_gamma,
+    regularised_beta,
+    regularised_gamma,
+)
 from neglog.graphs.graph import trace
 
 CLOSE = 1e-10
@@ -352,6 +357,32 @@ def test_the_regularised_beta_near_zero_is_its_series():
     lower, _ = regularised_beta(tensor(0.5), tensor(2.0), x, 1 - x)
     torch.testing.assert_close(lower, 1.5 * x.sqrt() * (1 - x / 3), rtol=1e-13, atol=0.0)
     torch.testing.assert_close(build("Beta", (0.5, 2.0)).icdf(lower), x, rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.parametrize("a", [1e-12, 1e-3, 0.4])
+def test_the_upper_tails_of_small_shapes_keep_their_digits(a):
+    # As a shape goes to 0 the lower tail goes to 1; 1 minus it has no digits left at a = 1e-12.
+    def gamma_tail(t):
+        return mp.log(mp.gammainc(mp.exp(t), 1.3, mp.inf, regularized=True))
+
+    def beta_tail(t):
+        a, b, x = mp.exp(t), mp.mpf("1.3"), mp.mpf("0.25")
+        return mp.log(mp.hyp2f1(a + b, 1, b + 1, 1 - x) * x**a * (1 - x) ** b / b / mp.beta(a, b))
+
+    log_a = tensor(math.log(a)).requires_grad_()
+    found = (
+        (log_regularised_gamma(log_a.exp(), tensor(1.3))[1], gamma_tail),
+        (log_regularised_beta(log_a.exp(), tensor(1.3), tensor(0.25), tensor(0.75))[1], beta_tail),
+    )
+    for log_upper, reference in found:
+        (slope,) = torch.autograd.grad(log_upper, log_a, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope, log_a)
+        with mp.workdps(40):
+            at = mp.log(mp.mpf(a))
+            exact = [float(reference(at)), *(float(mp.diff(reference, at, n)) for n in (1, 2))]
+        assert log_upper.item() == pytest.approx(exact[0], rel=1e-12)
+        assert slope.item() == pytest.approx(exact[1], rel=1e-12)
+        assert curvature.item() == pytest.approx(exact[2], rel=1e-12, abs=1e-15)
 
 
 MP_CDF = {

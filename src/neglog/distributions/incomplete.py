@@ -6,10 +6,15 @@ whichever side of the mode the smaller tail lies. One Gauss-Legendre rule on [0,
 full accuracy everywhere, relative accuracy in the tail, and derivatives by autograd, since the nodes need not
 move with the parameters. Exponents below 8 are raised by the recurrences first, whose terms are all positive
 (Abramowitz & Stegun 1964, 6.5.21 and 26.5.16): they would make a long exponential tail of the integrand.
+
+As a shape a goes to 0 the lower tail goes to 1, and the upper one is what is left. Below ½ the lower tail is
+x^a C (1 - a r), C → 1 a ratio of gamma functions, r the integral of u^(a - 1) f(u) over [0, 1], f(0) = 0, and
+the logs of all three are a times a number that keeps its digits.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -18,12 +23,25 @@ from torch import Tensor
 
 from neglog.distributions.partials import Law
 from neglog.distributions.quadrature import LOG_NEGLIGIBLE
-from neglog.distributions.special import HALF_LOG_TWO_PI, log1m_exp, log1p_ratio, log_ratio, remainder
+from neglog.distributions.special import (
+    HALF_LOG_TWO_PI,
+    log1m_exp,
+    log1p_ratio,
+    log_gamma_ratio,
+    log_gamma_slope,
+    log_ratio,
+    nowhere,
+    remainder,
+)
 
 _QUADRATURE_NODES = 40
 """Nodes of the quadrature over a tail."""
 SHAPE_INCREMENT = 8
 """Steps of the recurrence that raises a shape parameter before the quadrature."""
+SMALL_SHAPE = 0.5
+"""Shape parameter below which the log of the lower tail is computed in proportion to it."""
+_ROOT = 6
+"""Exponent of the variable of integration from 0 to 1 that makes powers of it smooth."""
 
 
 @lru_cache(maxsize=1)
@@ -58,6 +76,28 @@ def _decay_integral(exponent: Decay, slope: Decay, curvature: Tensor) -> Tensor:
     return (torch.exp(-exponent(v)) * weights).sum(-1)
 
 
+def _integral_of_power(a: Tensor, factor: Decay) -> Tensor:
+    """∫ u^(a - 1) f(u) du from 0 to 1, f smooth with f(0) = 0, as an integral over the sixth root of u."""
+    nodes, weights = (torch.tensor(part, dtype=a.dtype, device=a.device) for part in _rule())
+    u = nodes**_ROOT
+    power = torch.exp(a.unsqueeze(-1) * torch.log(u))
+    return (factor(u) * power * (_ROOT * weights / nodes)).sum(-1)
+
+
+def _gamma_small(a: Tensor, x: Tensor) -> Tensor:
+    """log P(a, x) for a < ½ and x < a + 1, in proportion to a."""
+    rest = _integral_of_power(a, lambda u: -torch.expm1(-x.unsqueeze(-1) * u))
+    return a * (torch.log(x) - log_gamma_ratio(a) - rest * log1p_ratio(-a * rest))
+
+
+def _beta_small(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
+    """log I_x(a, b) for a < ½ and x at most about the mean; in proportion to a where it is small beside b."""
+    power = (b - 1).unsqueeze(-1)
+    rest = _integral_of_power(a, lambda u: -torch.expm1(power * torch.log1p(-x.unsqueeze(-1) * u)))
+    constant = log_gamma_slope(1 + b, a) - log_gamma_ratio(a)
+    return a * (torch.log(x) + constant - rest * log1p_ratio(-a * rest)) - torch.log1p(a / b)
+
+
 def _gamma_fit(a: Tensor, x: Tensor) -> Tensor:
     difference = x - a
     return a * log_ratio(difference, x, a) - difference + 0.5 * torch.log(a) - HALF_LOG_TWO_PI
@@ -81,8 +121,8 @@ def log_gamma_kernel(a: Tensor, x: Tensor) -> Tensor:
     return _GAMMA_FIT(a, x) - remainder(a)
 
 
-def _gamma_parts(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Whether the smaller tail is the lower one, and that tail as the exp of a number times a factor."""
+def _gamma_part(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether the lower tail is computed, and the other as what is left; and the log of that tail."""
     a, x = torch.broadcast_tensors(a, x)
     x = x.clamp(min=torch.finfo(x.dtype).tiny)
     below = x < a + 1
@@ -104,16 +144,19 @@ def _gamma_parts(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     for j in range(SHAPE_INCREMENT):
         total = total + term / (a + j)
         term = term * at / (a + j)
-    return below, log_gamma_kernel(a, x), torch.where(below, total + term * integral, integral)
+    part = log_gamma_kernel(a, x) + torch.log(torch.where(below, total + term * integral, integral))
+    small = below & (a < SMALL_SHAPE)
+    if nowhere(small):
+        return below, part
+    small_part = _gamma_small(torch.where(small, a, 0.5 * SMALL_SHAPE), torch.where(small, x, 0.5))
+    return below, torch.where(small, small_part, part)
 
 
-def _tails(below: Tensor, log_kernel: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    part = torch.exp(log_kernel) * factor
-    return torch.where(below, part, 1 - part), torch.where(below, 1 - part, part)
-
-
-def _log_tails(below: Tensor, log_kernel: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    return log_tails_of(below, log_kernel + torch.log(factor))
+def _tails_of(below: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+    near = part > -math.log(2)  # torch's derivative of expm1 loses the digits of a small exponential
+    rest = torch.where(near, -torch.expm1(torch.where(near, part, 0.0)), 1 - torch.exp(part))
+    part = torch.exp(part)
+    return torch.where(below, part, rest), torch.where(below, rest, part)
 
 
 def log_tails_of(below: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,20 +167,20 @@ def log_tails_of(below: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
 
 def log_regularised_gamma(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """The logs of `regularised_gamma`, which keep their digits where it is too small for a float."""
-    return _log_tails(*_gamma_parts(a, x))
+    return log_tails_of(*_gamma_part(a, x))
 
 
 def regularised_gamma(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """P(a, x) and Q(a, x) = 1 - P(a, x), the smaller of them to full relative accuracy.
 
-    For `a` below 1 that holds of P alone, and of Q where x > a + 1.
+    For `a` below 1 that holds of both.
 
     >>> import torch
     >>> lower, upper = regularised_gamma(torch.tensor(1.0), torch.tensor(2.0))  # 1 - exp(-2), exp(-2)
     >>> round(lower.item(), 4), round(upper.item(), 4)
     (0.8647, 0.1353)
     """
-    return _tails(*_gamma_parts(a, x))
+    return _tails_of(*_gamma_part(a, x))
 
 
 def beta_factor(
@@ -235,7 +278,7 @@ def regularised_beta(
     >>> round(lower.item(), 4), round(upper.item(), 4)
     (0.4375, 0.5625)
     """
-    return _tails(*_beta_parts(a, b, x, y, log_kernel, inverse_a, bx, ay))
+    return _tails_of(*_beta_part(a, b, x, y, log_kernel, inverse_a, bx, ay))
 
 
 def log_regularised_beta(
@@ -250,10 +293,10 @@ def log_regularised_beta(
     ay: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The logs of `regularised_beta`, which keep their digits where it is too small for a float."""
-    return _log_tails(*_beta_parts(a, b, x, y, log_kernel, inverse_a, bx, ay))
+    return log_tails_of(*_beta_part(a, b, x, y, log_kernel, inverse_a, bx, ay))
 
 
-def _beta_parts(
+def _beta_part(
     a: Tensor,
     b: Tensor,
     x: Tensor,
@@ -262,21 +305,30 @@ def _beta_parts(
     inverse_a: Tensor | None,
     bx: Tensor | None,
     ay: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Whether the smaller tail is the lower one, and that tail as the exp of a number times a factor."""
+) -> tuple[Tensor, Tensor]:
+    """Whether the lower tail is computed, and the other as what is left; and the log of that tail."""
     kernel = log_beta_kernel(a, b, x, y) if log_kernel is None else log_kernel
     a, inverse_a, b, x, y, bx, ay, kernel = torch.broadcast_tensors(
         a, 1 / a if inverse_a is None else inverse_a, b, x, y,
         b * x if bx is None else bx, a * y if ay is None else ay, kernel,
     )  # fmt: skip
     below = bx + x <= ay + y
+    shape, other, at = torch.where(below, a, b), torch.where(below, b, a), torch.where(below, x, y)
     factor = beta_factor(
-        torch.where(below, a, b),
+        shape,
         torch.where(below, inverse_a, 1 / b),
-        torch.where(below, b, a),
-        torch.where(below, x, y),
+        other,
+        at,
         torch.where(below, y, x),
         torch.where(below, bx, ay),
         torch.where(below, ay, bx),
     )
-    return below, kernel, factor
+    part, small = kernel + torch.log(factor), shape < SMALL_SHAPE
+    if nowhere(small):
+        return below, part
+    small_part = _beta_small(
+        torch.where(small, shape, 0.5 * SMALL_SHAPE),
+        torch.where(small, other, 1.0),
+        torch.where(small, at, 0.5),
+    )
+    return below, torch.where(small, small_part, part)

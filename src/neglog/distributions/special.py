@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache, partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +37,8 @@ _STIRLING_SHIFT = 10
 """Steps of the recurrence to the argument at which Stirling's series is summed."""
 _MAX_ORDER = 5
 """Highest derivative of the remainders of Stirling's formula."""
+_EULER = 0.5772156649015329
+"""Euler's constant γ."""
 _TABLE_SIZE = 64
 """Counts whose remainders are read from a table."""
 
@@ -260,6 +263,40 @@ def log_gamma_spread(a: Tensor) -> Tensor:
     series = small * small * _horner(_spread_coefficients(), small)
     large = torch.where(near, 1, a)
     return torch.where(near, series, torch.lgamma(1 + 2 * large) - 2 * torch.lgamma(1 + large))
+
+
+@lru_cache(maxsize=1)
+def _factorial_coefficients() -> tuple[float, ...]:
+    k = torch.arange(2, 28, dtype=torch.float64)
+    return (1 - _EULER, *((-1) ** k * torch.special.zeta(k, torch.full_like(k, 2.0)) / k).tolist())
+
+
+def log_gamma_ratio(a: Tensor) -> Tensor:
+    """log Γ(1 + a) / a for 0 ≤ a ≤ ½, near -γ at small a.
+
+    By log Γ(1 + a) = (1 - γ) a - log(1 + a) + Σ (ζ(k) - 1) (-a)^k / k over k from 2.
+    """
+    return _horner(_factorial_coefficients(), a) - log1p_ratio(a)
+
+
+def log_gamma_slope(z: Tensor, a: Tensor) -> Tensor:
+    """(log Γ(z + a) - log Γ(z)) / a for z ≥ 1 and 0 ≤ a ≤ ½, near the digamma function of z at small a.
+
+    By Stirling's formula, whose remainder is differenced as the integral of its derivative.
+    """
+    nodes, weights = _slope_rule()
+    way = torch.stack([z + node * a for node in nodes])
+    rest = remainder.partial((0,), (way,)) * torch.tensor(weights, dtype=z.dtype).reshape(
+        -1, *(1 for _ in z.shape)
+    )
+    return (z - 0.5) / z * log1p_ratio(a / z) + torch.log(z + a) - 1 + rest.sum(0)
+
+
+@lru_cache(maxsize=1)
+def _slope_rule() -> tuple[list[float], list[float]]:
+    """Gauss's rule on [0, 1], exact to rounding over half a unit of `remainder` from 1 on."""
+    nodes, weights = np.polynomial.legendre.leggauss(8)
+    return ((nodes + 1) / 2).tolist(), (weights / 2).tolist()
 
 
 @lru_cache(maxsize=1)
