@@ -123,7 +123,7 @@ def test_the_file_is_plain_and_holds_no_data(tmp_path: Path, fit: Fit) -> None:
     export.save(fit, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
     described = json.loads((tmp_path / "model.json").read_text())
-    assert described["format"] == 2
+    assert described["format"] == 3
     assert described["neglog"] == neglog.__version__
     assert described["model"] == {"name": "laplace", "keywords": {}, "handlers": [{"flat": []}]}
     assert described["params"]["location.weight"]["values"] == fit.params["location.weight"].tolist()
@@ -214,7 +214,7 @@ def scale(value: Any, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 3}, r"saved by neglog .*, and this is .*; upgrade neglog"),
+        ({"format": 4}, r"saved by neglog .*, and this is .*; upgrade neglog"),
         ({"format": "x"}, r"model\.json is not neglog's"),
         ({"format": True}, r"model\.json is not neglog's"),
         (described("os.system"), "no model 'os.system'"),

@@ -18,7 +18,7 @@ import pyro
 import pytest
 import torch
 
-from neglog import censored, export, masked, mle, models, predict, truncated
+from neglog import censored, export, masked, mle, models, predict, summary, truncated
 from neglog.comparison import designs
 from neglog.errors import NeglogError
 from neglog.export import documents
@@ -113,6 +113,7 @@ def predicted(folder: Path) -> torch.Tensor:
     x = designs(saved, saved.formula, table().iloc[:4]) if saved.formula is not None else x
     keywords = {name: np.full(4, 2.0) for name in saved.keywords}
     distribution = predict(saved, x, **keywords)
+    assert not bool(summary(saved)["estimate"].isna().any())
     return torch.as_tensor(distribution.log_prob(distribution.sample()))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 
 import pandas as pd
@@ -13,8 +13,7 @@ from torch.distributions import constraints
 from neglog.fitting.fit import Fit, check_fit
 from neglog.isolation import isolated
 from neglog.layers import layers
-from neglog.likelihood.sites import Site
-from neglog.objective.objective import Objective
+from neglog.likelihood.sites import Layout, Site
 from neglog.objective.ranges import range_of
 
 CHOLESKY = "_cholesky"
@@ -80,7 +79,7 @@ def _display_key(labels: list[Label]) -> Callable[[int], tuple[int, bool]]:
 
 def site_labels(fit: Fit) -> dict[str, list[Label]]:
     """Site -> the (parameter, term) of each number that a table shows of it."""
-    predictors = None if fit.objective is None else {call.name for call in fit.objective.calls}
+    predictors = _predictors(fit)
     labels, factors = {}, _correlation_factors(fit)
     for site, value in fit.params.items():
         parameter, _, part = site.rpartition(".")
@@ -92,10 +91,17 @@ def site_labels(fit: Fit) -> dict[str, list[Label]]:
     return labels
 
 
+def _predictors(fit: Fit) -> Collection[str] | None:
+    """The names of the linear predictors; None where they are not known."""
+    if fit.objective is not None:
+        return {call.name for call in fit.objective.calls}
+    return None if fit.retained is None else fit.retained.predictors
+
+
 def _correlation_factors(fit: Fit) -> set[str]:
     """The sites that are Cholesky factors of correlation matrices, whose correlations tables show.
 
-    Of a fit read from disk, which has no supports, those whose estimate is one.
+    Without supports, those whose estimate is one.
     """
     if fit.objective is not None:
         return {name for name, site in fit.objective.sites.items() if site.is_correlation}
@@ -161,17 +167,17 @@ def shown(value: Tensor, is_correlation: bool) -> Tensor:
     return (value @ value.mT)[_below(value)] if is_correlation else value.reshape(-1)
 
 
-def labels_of(fit: Fit, objective: Objective) -> pd.MultiIndex:
+def labels_of(fit: Fit, layout: Layout) -> pd.MultiIndex:
     """The (parameter, term) of each number, in the order of the sites."""
     labels = site_labels(fit)
     return pd.MultiIndex.from_tuples(
-        [label for site in objective.sites for label in labels[site]], names=["parameter", "term"]
+        [label for site in layout.sites for label in labels[site]], names=["parameter", "term"]
     )
 
 
-def flat_range(objective: Objective) -> tuple[Tensor, Tensor]:
+def flat_range(layout: Layout) -> tuple[Tensor, Tensor]:
     """The ends, `(M,)` each, between which each of `flat_values` lies."""
-    pairs = [shown_range(site) for site in objective.sites.values()]
+    pairs = [shown_range(site) for site in layout.sites.values()]
     low, high = (torch.cat(part) for part in zip(*pairs, strict=True))
     return low, high
 
@@ -185,13 +191,13 @@ def shown_range(site: Site) -> tuple[Tensor, Tensor]:
     return low.reshape(-1), high.reshape(-1)
 
 
-def flat_values(objective: Objective, theta: Tensor) -> Tensor:
+def flat_values(layout: Layout, theta: Tensor) -> Tensor:
     """The numbers that tables show, `(M,)`, in the order of the sites."""
-    params = objective.layout.params(theta)
-    return torch.cat([shown(params[name], site.is_correlation) for name, site in objective.sites.items()])
+    params = layout.params(theta)
+    return torch.cat([shown(params[name], site.is_correlation) for name, site in layout.sites.items()])
 
 
 @torch.enable_grad()
-def jacobian(objective: Objective, theta: Tensor) -> Tensor:
+def jacobian(layout: Layout, theta: Tensor) -> Tensor:
     """The derivatives `(M, K)` of `flat_values` in theta."""
-    return torch.autograd.functional.jacobian(lambda t: flat_values(objective, t), theta)
+    return torch.autograd.functional.jacobian(lambda t: flat_values(layout, t), theta)

@@ -1,4 +1,4 @@
-"""Models of format 1, whose estimates lie in a file of their own, as documents of format 2."""
+"""Models of earlier formats: of format 1, whose estimates lie in a file of their own, and of format 2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from neglog.errors import DataError
-from neglog.export import arrays
+from neglog.export import arrays, blueprints, uncertainty
 from neglog.export.documents import DAMAGE, fields, items, shortened
 from neglog.formula.tagged import from_json, to_json
 
@@ -41,6 +41,13 @@ def upgraded(document: Mapping[str, Any], estimates: bytes) -> dict[str, Any]:
         raise DataError(f"it is damaged ({type(error).__name__}: {shortened(str(error))}).") from None
     model = {"name": found["name"], "keywords": keywords, "handlers": handlers}
     return {**_LATER, **document, "model": model, "params": params}
+
+
+def completed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document of format 2 or 3, with the fields that format 2 lacks."""
+    if document["format"] >= 3:
+        return dict(document)
+    return {"blueprint": blueprints.NOTHING, "uncertainty": uncertainty.NOTHING, **document}
 
 
 def _handler(handler: Any) -> Any:

@@ -12,7 +12,7 @@ from torch.distributions import biject_to
 
 from neglog.data import ALL, Data
 from neglog.errors import DataError
-from neglog.export import arrays
+from neglog.export import arrays, blueprints, uncertainty
 from neglog.export.described import conditions, rebuilt
 from neglog.export.documents import (
     flag,
@@ -34,6 +34,7 @@ from neglog.tracing import Run, initial_value, positive_names, predictor_names, 
 
 NEEDED = {
     *("format", "neglog", "model", "params", "columns", "outputs", "responses", "row_keywords", "formula"),
+    *("blueprint", "uncertainty"),
     *("nll", "loss", "converged", "status", "steps", "n", "k"),
 }
 """The fields of a document beside its digest."""
@@ -65,13 +66,17 @@ def restored(document: Mapping[str, Any]) -> dict[str, Any]:
     _check_predictors(model, data)
     if formula is not None:
         _check_formula(model, data, formula, columns)
-    params = _checked_params(model, data, params)
+    params, bare = _checked_params(model, data, params)
     at = _at_estimates(model, data, params)
     _check_names(at, outputs, responses, formula)
     numbers = _numbers(document, _size(at, params))
     _check_prior(at, params, numbers, version("neglog", document["neglog"]))
+    predictors = frozenset(call.name for call in at.affines)
+    classes = blueprints.count_of_classes(at.sites[RESPONSE]["fn"])
     return {
         "model": model,
+        "blueprint": blueprints.read(document["blueprint"], model, keywords, formula, classes),
+        "retained": uncertainty.read(document["uncertainty"], bare, params, predictors),
         "params": params,
         "columns": columns,
         "outputs": outputs,
@@ -168,8 +173,8 @@ def _check_formula(model: Model, data: Data, formula: Design, columns: Mapping[s
             raise wrong(f"condition.{site}", "0, since the formula has no intercept", fixed[site].tolist())
 
 
-def _checked_params(model: Model, data: Data, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The estimates in the order of the model's sites, of their shapes and on their supports."""
+def _checked_params(model: Model, data: Data, params: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Run]:
+    """The estimates in the order of the model's sites, of their shapes and on their supports, and a run."""
     bare = run(model, data, Run({RESPONSE: data.y}, fill=initial_value), response=False)
     sites = {name: site for name, site in bare.sites.items() if is_parameter(site)}
     free = [name for name, site in sites.items() if not site["is_observed"]]
@@ -181,7 +186,7 @@ def _checked_params(model: Model, data: Data, params: Mapping[str, Tensor]) -> d
     _check_inside(params, priors)
     if len({value.dtype for value in params.values()}) != 1:
         raise DataError("its estimates need one dtype.")
-    return {name: params[name] for name in free}
+    return {name: params[name] for name in free}, bare
 
 
 def _check_values(values: Mapping[str, Tensor], priors: Mapping[str, Any]) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from neglog.arguments import as_path, shown
 from neglog.calls import public
 from neglog.errors import DataError, ModelError, NeglogError
-from neglog.export import arrays, documents, files, legacy
+from neglog.export import arrays, blueprints, documents, files, legacy, uncertainty
 from neglog.export.described import described
 from neglog.export.documents import DAMAGE, shortened
 from neglog.export.restored import restored
@@ -21,10 +21,10 @@ from neglog.formula import Design
 from neglog.formula.tagged import to_json
 from neglog.inputs.blueprint import Blueprint
 from neglog.isolation import isolated
-from neglog.tracing import positive_names, predictor_names
+from neglog.uncertainty.retention import retained
 
-FORMAT = 2
-"""The format that is written; format 1 is read too."""
+FORMAT = 3
+"""The format that is written; formats 1 and 2, which have no covariances, are read too."""
 
 FILE = "model.json"
 
@@ -32,7 +32,10 @@ FILE = "model.json"
 @public
 @dataclass(frozen=True)
 class Saved(Fit):
-    """A fit that was read from disk: it predicts, but has no data. `formula` is there if it was saved."""
+    """A fit that was read from disk: without its rows, and what needs them.
+
+    It has its table of estimates, covariances, tests and predictions. `formula` is there if it was saved.
+    """
 
     formula: Design | None = field(default=None, repr=False)
 
@@ -90,9 +93,15 @@ def _formula_of(fit: Fit) -> Design | None:
     return None if fit.blueprint is None else fit.blueprint.design
 
 
+def _blueprint_of(fit: Fit, formula: Design | None) -> Blueprint | None:
+    """What the fit has learned of its table, if the formula is that of the fit."""
+    own = fit.blueprint
+    return own if own is None or own.design is None or own.design is formula else None
+
+
 def _content(fit: Fit, formula: Design | None) -> bytes:
     """The document of a fit, one that can be loaded."""
-    fields = {
+    fields: dict[str, Any] = {
         "format": FORMAT,
         "neglog": documents.own_version(),
         "model": described(fit.model),
@@ -108,7 +117,10 @@ def _content(fit: Fit, formula: Design | None) -> bytes:
         "formula": None if formula is None else formula.to_json(),
     }
     try:
-        content = documents.encoded({**fields, "params": arrays.written(fit.params)})
+        fields["params"] = arrays.written(fit.params)
+        fields["blueprint"] = blueprints.written(_blueprint_of(fit, formula))
+        restored({**fields, "uncertainty": uncertainty.NOTHING})  # before the model is run at the estimates
+        content = documents.encoded({**fields, "uncertainty": uncertainty.written(retained(fit))})
         restored(documents.verified(documents.parsed(content)))
     except NeglogError as error:
         raise ModelError(f"the fit cannot be saved: {error}") from error
@@ -125,7 +137,7 @@ def load(folder: str | Path) -> Saved:
     """
     folder = as_path("folder", folder)
     try:
-        return _with_blueprint(Saved(**_restored(folder)))
+        return Saved(**_restored(folder))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"`{folder}` holds no saved model: it has no {FILE}. `neglog.save` and `neglog fit --out` "
@@ -139,27 +151,18 @@ def load(folder: str | Path) -> Saved:
         ) from error
 
 
-def _with_blueprint(fit: Saved) -> Saved:
-    """The fit with what new tables are read by, where it has a formula."""
-    if fit.formula is None:
-        return fit
-    rows = dict.fromkeys(fit.keywords)
-    predictors, positive = predictor_names(fit.model, **rows), positive_names(fit.model, **rows)  # type: ignore[arg-type]
-    return replace(fit, blueprint=Blueprint(fit.formula, predictors, positive))
-
-
 def _restored(folder: Path) -> dict[str, Any]:
     document = documents.parsed(files.read(folder / FILE))
     _check_format(document)
-    if document["format"] == FORMAT:
-        return restored(documents.verified(document))
+    if document["format"] != 1:
+        return restored(legacy.completed(documents.verified(document)))
     try:
         estimates = files.read(folder / legacy.ESTIMATES)
     except FileNotFoundError:
         if documents.parsed(files.read(folder / FILE)) != document:  # A save has replaced it meanwhile.
             return _restored(folder)
         raise DataError(f"its file {legacy.ESTIMATES} is missing.") from None
-    return restored(legacy.upgraded(document, estimates))
+    return restored(legacy.completed(legacy.upgraded(document, estimates)))
 
 
 def _check_format(document: Mapping[str, Any]) -> None:

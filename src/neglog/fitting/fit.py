@@ -45,6 +45,7 @@ from neglog.fitting.multistart import further_initial_points
 from neglog.fitting.offsets import Offset, levelled, offset_of
 from neglog.fitting.penalised import at_corners, at_exact_corners, is_penalised
 from neglog.fitting.refinement import refined
+from neglog.fitting.retained import Retained
 from neglog.fitting.separation import watched
 from neglog.fitting.spurious import spurious_component, with_spurious
 from neglog.fitting.start import starting_point
@@ -91,6 +92,7 @@ class Fit:
         coordinates: the problem that the solver saw; None for a fit read from disk.
         groups: the group of each row, for covariances and the bootstrap, or None.
         blueprint: what was learned of the table of a formula, by which new tables are read; None without.
+        retained: of a fit read from disk, the covariances of its estimates; else None.
     """
 
     model: Model = field(repr=False)
@@ -112,6 +114,7 @@ class Fit:
     coordinates: Coordinates | None = field(default=None, repr=False, compare=False)
     groups: Any = field(default=None, repr=False, compare=False)
     blueprint: Blueprint | None = field(default=None, repr=False, compare=False)
+    retained: Retained | None = field(default=None, repr=False, compare=False)
 
     steps = former_attribute("steps", "n_iter")
 
@@ -545,8 +548,8 @@ def check_fit(fit: Any) -> Fit:
     return fit
 
 
-def data_of(fit: Fit) -> Data:
-    """The data of a fit.
+def data_of(fit: Fit, needed_by: str = "this computation") -> Data:
+    """The data of a fit, which is `needed_by` some computation.
 
     Raises:
         ModelError: it is not a fit.
@@ -555,6 +558,7 @@ def data_of(fit: Fit) -> Data:
     check_fit(fit)
     if fit.objective is None:
         raise DataError(
-            "this fit was read from disk, without the data that this computation needs; fit the model again."
+            f"{needed_by} needs the rows of the fit, and this one was read from disk, without them; fit the "
+            "model again."
         )
     return fit.objective.data

@@ -26,6 +26,7 @@ from neglog.prediction.predictions import check_row_keywords, predict, rows_of
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, model_name, run
 from neglog.uncertainty.covariances import CovType, theta_covariance
+from neglog.uncertainty.information import layout_of
 
 Of = Literal["mean", "outcome"]
 SLOPE_ROUNDING = 1e-9
@@ -167,11 +168,10 @@ def quantile(
 
 def _wald(fit: Fit, data: Data, level: float, matrix: Tensor) -> dict[str, Tensor]:
     """The intervals of the means, by the delta method in theta with its covariance `(K, K)`."""
-    assert fit.objective is not None
     if data.rows == 0:
         return dict.fromkeys(("estimate", "std_error", "lower", "upper"), matrix.new_empty(0))
     rows = _Rows(fit, data)
-    theta = fit.objective.layout.theta(fit.params)
+    theta = rows.layout.theta(fit.params)
     reach = float(torch.special.ndtri(torch.tensor(0.5 + level / 2, dtype=torch.float64)))
     with torch.no_grad():
         mean = rows.mean(theta)
@@ -200,13 +200,12 @@ class _Rows:
     """A model on new rows, as functions of the unconstrained vector of its fit."""
 
     def __init__(self, fit: Fit, data: Data) -> None:
-        assert fit.objective is not None
-        self.model, self.data, self.objective = fit.model, data, fit.objective
+        self.model, self.data, self.layout = fit.model, data, layout_of(fit)
         self.name = model_name(fit.model)
 
     def at(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Run:
         # An observed response is not drawn; its value does not change its distribution.
-        values = {**self.objective.layout.params(theta), RESPONSE: self.data.y}
+        values = {**self.layout.params(theta), RESPONSE: self.data.y}
         return run(self.model, self.data, Run(values, etas=etas), response=False)
 
     def response(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> Any:

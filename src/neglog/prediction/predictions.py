@@ -25,6 +25,7 @@ from neglog.predictors import RESPONSE, row_count
 from neglog.signatures import check_keywords, roles_of
 from neglog.tracing import Run, model_name, run, takes_missing
 from neglog.uncertainty.covariances import CovType, theta_covariance
+from neglog.uncertainty.information import layout_of
 
 DEFAULT_PARAMETER_DRAWS = 256
 """Draws of the parameters of a fit: a power of two, for which the points of a Sobol sequence are balanced."""
@@ -169,17 +170,17 @@ def parameter_draws(
     """
     count, seed = whole("draws", DEFAULT_PARAMETER_DRAWS if draws is None else draws), seed_of(seed)
     matrix = theta_covariance(fit, cov_type, groups)
-    assert fit.objective is not None
+    layout = layout_of(fit)
     scale = matrix.diagonal().clamp(min=0).sqrt()
     unit = torch.where(scale > 0, scale, 1.0)
     values, vectors = torch.linalg.eigh(matrix / unit[:, None] / unit)
     root = scale[:, None] * vectors * values.clamp(min=0).sqrt()
     engine = torch.quasirandom.SobolEngine(len(matrix), scramble=True, seed=seed)
     points = engine.draw(count, dtype=torch.float64).clamp(2.0**-32, 1 - 2.0**-32)
-    theta = fit.objective.layout.theta(fit.params) + torch.special.ndtri(points).to(root) @ root.T
+    theta = layout.theta(fit.params) + torch.special.ndtri(points).to(root) @ root.T
     return {
         name: site.transform(theta[:, site.place].reshape(count, *site.unconstrained))
-        for name, site in fit.objective.sites.items()
+        for name, site in layout.sites.items()
     }
 
 

@@ -18,6 +18,7 @@ from neglog.conversion import as_labels, check_unmasked
 from neglog.data import Data
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, check_fit
+from neglog.fitting.retained import Retained
 from neglog.isolation import isolated
 from neglog.labels import jacobian, labels_of
 from neglog.likelihood.rows import CURVATURES, derivatives, named
@@ -129,18 +130,21 @@ def covariance(
     """
     groups = _requested_groups(fit, cov_type, groups)
     choice("bandwidth", bandwidth, BANDWIDTHS)
+    retained = check_fit(fit).retained
+    if retained is not None:
+        return _of_retained(fit, retained, cov_type, bandwidth)
     if cov_type == "bootstrap":
         if is_network(fit):
             raise ModelError(
                 "each refit of a network has other features, so cov_type='bootstrap' is not defined for it."
             )
         table = bootstrap(fit, draws, groups=groups, seed=seed).covariance()
-        index = labels_of(fit, optimum(fit)[0].objective)
+        index = labels_of(fit, optimum(fit)[0].objective.layout)
         return _labelled(table.loc[index, index].to_numpy(), index, cov_type)
     coordinates, z = around(fit)
     matrix, used = natural_covariance(coordinates, z, cov_type, groups, bandwidth)
     used = f"{used}, given the features" if is_network(fit) else used
-    return _labelled(matrix.numpy(), labels_of(fit, coordinates.objective), used)
+    return _labelled(matrix.numpy(), labels_of(fit, coordinates.objective.layout), used)
 
 
 def natural_covariance(
@@ -148,7 +152,7 @@ def natural_covariance(
 ) -> tuple[Tensor, str]:
     """The covariance `(M, M)` of the rows of tables, by a kind of `covariance`, and the computed kind."""
     matrix, used = unconstrained_covariance(coordinates, z, cov_type, groups, bandwidth)
-    slopes = jacobian(coordinates.objective, coordinates.theta(z))
+    slopes = jacobian(coordinates.objective.layout, coordinates.theta(z))
     return slopes @ matrix @ slopes.T, used
 
 
@@ -159,12 +163,33 @@ def theta_covariance(fit: Fit, cov_type: CovType = "observed", groups: Any = Non
         ModelError, DataError: as `covariance`.
     """
     groups = _requested_groups(fit, cov_type, groups)
+    retained = check_fit(fit).retained
+    if retained is not None:
+        return _theta_of_retained(fit, retained, cov_type)
     coordinates, z = optimum(fit)
     if cov_type != "bootstrap":
         return unconstrained_covariance(coordinates, z, cov_type, groups)[0]
-    slopes = jacobian(coordinates.objective, coordinates.theta(z))
+    slopes = jacobian(coordinates.objective.layout, coordinates.theta(z))
     back = torch.linalg.pinv(slopes)
     return back @ torch.tensor(covariance(fit, cov_type, groups=groups).to_numpy()) @ back.T
+
+
+def _of_retained(fit: Fit, retained: Retained, cov_type: str, bandwidth: str) -> pd.DataFrame:
+    """The covariance that a fit has retained without its rows."""
+    matrix, used = retained.covariance(cov_type, fit.n, bandwidth)
+    layout = retained.layout
+    slopes = jacobian(layout, layout.theta(fit.params))
+    used = f"{used}, given the features" if retained.is_network else used
+    return _labelled((slopes @ matrix @ slopes.T).numpy(), labels_of(fit, layout), used)
+
+
+def _theta_of_retained(fit: Fit, retained: Retained, cov_type: str) -> Tensor:
+    if retained.is_network:
+        raise DataError(
+            "the covariance of all weights of a network needs the rows of the fit, and this one was read "
+            "from disk, without them; fit the model again."
+        )
+    return retained.covariance(cov_type, fit.n, "hall-sheather")[0]
 
 
 def _requested_groups(fit: Fit, cov_type: str, groups: Any) -> Any:

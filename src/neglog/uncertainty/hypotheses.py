@@ -163,7 +163,7 @@ def score_test(
     Source: Rao (1948), Large sample tests of statistical hypotheses concerning several parameters.
     """
     choice("cov_type", cov_type, ("observed", "expected"))
-    coordinates, _ = optimum(fit)
+    coordinates, _ = optimum(fit, "`score_test`")
     _check_likelihood(fit)
     if coordinates.kinked:
         raise ModelError("a score test needs a smooth loss, and this one has corners; use `bootstrap`.")

@@ -18,6 +18,7 @@ from neglog.fitting.existence import named
 from neglog.fitting.fit import Fit, data_of, map_estimate
 from neglog.labels import display_order, jacobian, labels_of
 from neglog.likelihood.rows import row_slopes
+from neglog.likelihood.sites import Layout
 from neglog.objective.basis import ALL_ROWS
 from neglog.objective.blocks import Block, joined
 from neglog.objective.coordinates import Coordinates, rescaled
@@ -47,12 +48,12 @@ def influence(fit: Fit) -> pd.DataFrame:
     coordinates, z = around(fit)
     objective, root = coordinates.objective, inverse_root(coordinates, information(coordinates, z))
     moves = coordinates.directions(root @ (scores(coordinates, z) @ root).T)
-    pulls = (jacobian(objective, coordinates.theta(z)) @ moves).T
-    frame = pd.DataFrame(pulls.numpy(), columns=labels_of(fit, objective))
+    pulls = (jacobian(objective.layout, coordinates.theta(z)) @ moves).T
+    frame = pd.DataFrame(pulls.numpy(), columns=labels_of(fit, objective.layout))
     return frame[display_order(frame.T)]
 
 
-def optimum(fit: Fit) -> tuple[Coordinates, Tensor]:
+def optimum(fit: Fit, needed_by: str = "this computation") -> tuple[Coordinates, Tensor]:
     """The problem of a fit and its optimum `(K,)`, if standard errors exist there.
 
     Raises:
@@ -60,7 +61,7 @@ def optimum(fit: Fit) -> tuple[Coordinates, Tensor]:
             parameters.
         DataError: the fit was read from disk, without its data.
     """
-    _, objective = data_and_objective(fit)
+    _, objective = data_and_objective(fit, needed_by)
     assert fit.coordinates is not None
     if not fit.converged:
         raise ModelError(
@@ -85,13 +86,13 @@ def _flat_directions(fit: Fit) -> str:
     return ""
 
 
-def data_and_objective(fit: Fit) -> tuple[Data, Objective]:
+def data_and_objective(fit: Fit, needed_by: str = "this computation") -> tuple[Data, Objective]:
     """The data and the objective of a fit.
 
     Raises:
         DataError: the fit was read from disk, without its data.
     """
-    data = data_of(fit)
+    data = data_of(fit, needed_by)
     assert fit.objective is not None
     return data, fit.objective
 
@@ -119,8 +120,29 @@ def around(fit: Fit) -> tuple[Coordinates, Tensor]:
     return _heads(fit) if is_network(fit) else optimum(fit)
 
 
+def layout_around(fit: Fit) -> tuple[Layout, Tensor]:
+    """The parameters that standard errors refer to, and their vector theta `(K,)` at the optimum.
+
+    Raises:
+        ModelError, DataError: as `around`.
+    """
+    layout = around(fit)[0].objective.layout if fit.retained is None else fit.retained.layout
+    return layout, layout.theta(fit.params)
+
+
+def layout_of(fit: Fit) -> Layout:
+    """The parameters of a fit.
+
+    Raises:
+        DataError: the fit was read from a file that does not describe them.
+    """
+    return data_and_objective(fit)[1].layout if fit.retained is None else fit.retained.layout
+
+
 def is_network(fit: Fit) -> bool:
     """Whether a fit has the weights of a network (`on_features`) among its parameters."""
+    if fit.retained is not None:
+        return fit.retained.is_network
     return bool(_trunk(data_and_objective(fit)[1], fit))
 
 

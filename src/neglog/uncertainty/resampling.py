@@ -105,8 +105,8 @@ class Bootstrap:
     def _reflected(self, estimate: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """The ends `(K, 2)` reflected at the estimates, on the unbounded scale of each parameter."""
         assert self.fit.objective is not None
-        labels = labels_of(self.fit, self.fit.objective)
-        known = dict(zip(labels, zip(*flat_range(self.fit.objective), strict=True), strict=True))
+        labels = labels_of(self.fit, self.fit.objective.layout)
+        known = dict(zip(labels, zip(*flat_range(self.fit.objective.layout), strict=True), strict=True))
         low, high = (
             torch.stack(part)[:, None] for part in zip(*map(known.get, self.draws.columns), strict=True)
         )
@@ -226,7 +226,7 @@ Sample = tuple[Data, Tensor, Tensor | None]
 
 
 def _validated_data(fit: Fit, draws: int, kind: str, seed: int) -> Data:
-    data = data_of(fit)
+    data = data_of(fit, "`bootstrap`")
     assert fit.objective is not None
     if not all(site.masked for site in fit.objective.sites.values()):
         raise ModelError(

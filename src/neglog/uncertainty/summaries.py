@@ -16,12 +16,11 @@ from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.labels import estimates, flat_range, flat_values, site_labels
-from neglog.likelihood.sites import Site
+from neglog.likelihood.sites import Layout, Site
 from neglog.objective.coordinates import Coordinates
-from neglog.objective.objective import Objective
 from neglog.objective.ranges import alone, inside
 from neglog.uncertainty.covariances import CovType, covariance
-from neglog.uncertainty.information import around, information, inverse_root, optimum
+from neglog.uncertainty.information import information, inverse_root, layout_around, optimum
 from neglog.uncertainty.profiles import Profile
 
 Interval = Literal["wald", "profile"]
@@ -106,13 +105,12 @@ def summary(
 
 
 def _with_errors(fit: Fit, table: pd.DataFrame, matrix: pd.DataFrame, level: float) -> pd.DataFrame:
-    objective = around(fit)[0].objective
-    theta = objective.layout.theta(fit.params)
-    estimate, variance = flat_values(objective, theta), torch.tensor(matrix.to_numpy()).diagonal()
+    layout, theta = layout_around(fit)
+    estimate, variance = flat_values(layout, theta), torch.tensor(matrix.to_numpy()).diagonal()
     error, reach = variance.sqrt(), float(normal_quantile(0.5 + level / 2))
-    low, high = flat_range(objective)
+    low, high = flat_range(layout)
     lower, upper = inside(estimate, error, reach, low, high)
-    z = torch.where(_may_be_zero(fit, objective) & (error > 0), estimate / error, torch.nan)
+    z = torch.where(_may_be_zero(fit, layout) & (error > 0), estimate / error, torch.nan)
     columns = {
         "std_error": error,
         "z": z,
@@ -124,24 +122,24 @@ def _with_errors(fit: Fit, table: pd.DataFrame, matrix: pd.DataFrame, level: flo
     return table.loc[[label for label in table.index if label in found.index]].join(found)
 
 
-def _labelled(fit: Fit, objective: Objective) -> list[tuple[Site, list[tuple[str, str]]]]:
-    """Each site of the objective with the labels of its rows in a table."""
+def _labelled(fit: Fit, layout: Layout) -> list[tuple[Site, list[tuple[str, str]]]]:
+    """Each site with the labels of its rows in a table."""
     labels = site_labels(fit)
-    return [(site, labels[name]) for name, site in objective.sites.items()]
+    return [(site, labels[name]) for name, site in layout.sites.items()]
 
 
-def _may_be_zero(fit: Fit, objective: Objective) -> Tensor:
+def _may_be_zero(fit: Fit, layout: Layout) -> Tensor:
     """Whether a row of the table is a real number or a correlation, for which 0 is a hypothesis, `(M,)`."""
     parts = [
         torch.full((len(labels),), site.is_real or site.is_correlation)
-        for site, labels in _labelled(fit, objective)
+        for site, labels in _labelled(fit, layout)
     ]
     return torch.cat(parts)
 
 
 def _profiled(fit: Fit, level: float) -> tuple[pd.DataFrame, list[str]]:
     """The profile intervals, by (parameter, term), NaN where there is none, and the reasons for these."""
-    coordinates, z = optimum(fit)
+    coordinates, z = optimum(fit, "interval='profile'")
     objective = coordinates.objective
     if coordinates.kinked or not all(site.masked for site in objective.sites.values()):
         raise ModelError(
@@ -152,7 +150,7 @@ def _profiled(fit: Fit, level: float) -> tuple[pd.DataFrame, list[str]]:
     reach = float(normal_quantile(0.5 + level / 2))
     ends: dict[tuple[str, str], list[float]] = {}
     reasons = []
-    for site, labels in _labelled(fit, objective):
+    for site, labels in _labelled(fit, objective.layout):
         for i, label in enumerate(labels):
             try:
                 ends[label] = _ends(fit, coordinates, z, root, site, i, label, reach)
@@ -189,7 +187,7 @@ def _ends(
         moved = theta.clone()
         end = profile.end(side)
         moved[place] += end * profile.error
-        value = float(flat_values(coordinates.objective, moved)[_position(fit, label)])
+        value = float(flat_values(coordinates.objective.layout, moved)[_position(fit, label)])
         shown.append(value if math.isfinite(end) else _border_of(site, value))
     return sorted(shown)
 

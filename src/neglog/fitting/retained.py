@@ -1,0 +1,92 @@
+"""What a fit that was read from disk retains of its rows: covariances of its estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from neglog.errors import DataError, ModelError
+from neglog.likelihood.sites import Layout
+
+SMOOTH_KINDS = ("observed", "expected", "opg", "sandwich")
+"""The kinds of covariance that a fit with a smooth loss retains."""
+CORNER_KINDS = ("expected", "iid", "kernel")
+"""The kinds of covariance that a fit whose loss has corners retains."""
+
+OF_CORNERS = {"observed": "expected", "sandwich": "kernel"}
+"""Kind -> the kind that is computed in its place for a loss with corners."""
+OF_SCORES = {"HC0": "sandwich", "HC1": "sandwich"}
+"""Kind -> the kind that it is a multiple of, for a smooth loss."""
+DEFAULT_BANDWIDTH = "hall-sheather"
+"""The bandwidth of the retained covariances of a loss with corners."""
+
+
+@dataclass(frozen=True, eq=False)
+class Retained:
+    """What a fit retains without its rows.
+
+    Attributes:
+        layout: the parameters of the covariances: all, or of a network its heads and constants.
+        predictors: the names of the linear predictors.
+        is_network: whether the model has the weights of a network, whose features are fixed.
+        covariances: kind -> covariance `(K, K)` of the estimates in unconstrained coordinates.
+        has_corners: whether the loss has corners, so that ``"observed"`` is ``"expected"``, and
+            ``"sandwich"`` is ``"kernel"``.
+        coefficients: the number of coefficients of the linear predictors, for ``"HC1"``.
+        reason: why there is no covariance of the kind ``"observed"``; empty where there is one.
+    """
+
+    layout: Layout = field(repr=False)
+    predictors: frozenset[str]
+    is_network: bool = False
+    covariances: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    has_corners: bool = False
+    coefficients: int = 0
+    reason: str = ""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of covariance that can be computed."""
+        known = self.covariances
+        if not self.layout.is_flat:  # the curvature of a posterior, which is no sampling variance
+            return ("observed",) if known else ()
+        return (*known, *(kind for kind, of in self._stand_ins.items() if of in known))
+
+    def covariance(self, cov_type: str, n: float, bandwidth: str) -> tuple[Tensor, str]:
+        """The covariance `(K, K)` of a kind, and the computed kind, of a fit to `n` observations.
+
+        Raises:
+            ModelError: the fit had none when it was saved.
+            DataError: this kind needs the rows.
+        """
+        if cov_type in ("observed", "sandwich") and self.reason:
+            raise ModelError(self.reason)
+        of = self._stand_ins.get(cov_type, cov_type)
+        if cov_type not in self.kinds:
+            raise self._without_rows(f"cov_type={cov_type!r}")
+        if of in ("iid", "kernel") and bandwidth != DEFAULT_BANDWIDTH:
+            raise self._without_rows(f"cov_type={cov_type!r} with bandwidth={bandwidth!r}")
+        if cov_type == "HC1":
+            return self._corrected(n), cov_type
+        return self.covariances[of], of if self.has_corners else cov_type
+
+    @property
+    def _stand_ins(self) -> Mapping[str, str]:
+        """Kind -> the retained kind that it is computed from."""
+        return OF_CORNERS if self.has_corners else OF_SCORES
+
+    def _corrected(self, n: float) -> Tensor:
+        if not n > self.coefficients:
+            raise ModelError(
+                f"cov_type='HC1' needs more rows than the {self.coefficients} coefficients; there are {n:g}."
+            )
+        return n / (n - self.coefficients) * self.covariances["sandwich"]
+
+    def _without_rows(self, needed_by: str) -> DataError:
+        has = f"it has {', '.join(self.kinds)}" if self.kinds else "it has no covariance"
+        return DataError(
+            f"{needed_by} needs the rows of the fit, and this one was read from disk, without them; {has}. "
+            "For another kind fit the model again."
+        )
