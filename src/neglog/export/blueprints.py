@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
+
+from neglog.distributions.supports import ends
 from neglog.errors import DataError
 from neglog.export.documents import fields, items, mapping, text, whole, wrong
 from neglog.formula import Design
@@ -47,9 +50,7 @@ def read(
     """
     found = fields("blueprint", value, set(NOTHING))
     roles = _roles(found["roles"], {*OF_EVERY_MODEL, *keywords} if formula is not None else set())
-    labels = tuple(_label(each) for each in items("blueprint.classes", found["classes"]))
-    if labels and (len(labels) != classes or len(set(labels)) < len(labels)):
-        raise wrong("blueprint.classes", f"{classes or 'no'} different labels", list(labels))
+    labels = _labels(found["classes"], classes)
     labelled = _labelled(found["labelled"], formula if labels else None)
     dropped = whole("blueprint.dropped", found["dropped"])
     if formula is None:
@@ -70,6 +71,14 @@ def _roles(value: Any, known: set[str]) -> dict[str, str]:
     if not set(roles) <= known:
         raise wrong("blueprint.roles", f"an object of no more than {sorted(known)}", sorted(roles))
     return roles
+
+
+def _labels(value: Any, classes: int | None) -> tuple[Any, ...]:
+    """As many different labels as there are classes; or none."""
+    labels = tuple(_label(each) for each in items("blueprint.classes", value))
+    if labels and (len(labels) != classes or len(set(labels)) < len(labels)):
+        raise wrong("blueprint.classes", f"{classes or 'no'} different labels", list(labels))
+    return labels
 
 
 def _labelled(value: Any, formula: Design | None) -> str:
@@ -95,12 +104,6 @@ def _label(value: Any) -> Any:
 
 def count_of_classes(response: Any) -> int | None:
     """The number of classes of a distribution of codes; None of any other."""
-    support = response.support
-    top = getattr(support, "upper_bound", None)
-    if type(support).__name__ == "_Boolean":
-        return 2
-    return (
-        int(top) + 1
-        if top is not None and not getattr(top, "ndim", 0) and math.isfinite(float(top))
-        else None
-    )
+    _, top = ends(response.support)
+    last = torch.as_tensor(top, dtype=torch.float64)
+    return int(last) + 1 if last.numel() == 1 and bool(torch.isfinite(last)) else None
