@@ -6,6 +6,8 @@ __version__ = "0.1.0"
 
 FORMER = {"quantiles": "quantile_process"}
 """Former name of a function -> its current name."""
+EXTRAS = ("estimators",)
+"""Packages that need others to be installed: attributes of neglog, and none of its `__all__`."""
 
 
 def __getattr__(name: str) -> Any:
@@ -19,6 +21,10 @@ def __getattr__(name: str) -> Any:
             from neglog.aliases import former_function
 
             return former_function(name, attached(FORMER[name]))
+        if name in EXTRAS:
+            from importlib import import_module
+
+            return import_module(f"{__name__}.{name}")
         return attached(name)
 
     globals().update(__getattr__=find, __dir__=listed, __all__=names)

@@ -15,6 +15,7 @@ __all__ = [
     "DateWarning",
     "ModelError",
     "NeglogError",
+    "RemedyWarning",
     "SamplingWarning",
     "SingularDesignError",
     "UnboundedLikelihoodError",
@@ -79,6 +80,10 @@ class ConvergenceWarning(UserWarning):
 
 class DateWarning(UserWarning):
     """A formula takes a column of dates as the number of days since 1970-01-01."""
+
+
+class RemedyWarning(UserWarning):
+    """An estimator for scikit-learn fits a likelihood without a maximum, with a remedy that it names."""
 
 
 class SamplingWarning(UserWarning):

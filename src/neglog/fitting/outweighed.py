@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -69,7 +70,8 @@ def outweighing_combinations(columns: Tensor, weights: Tensor, most: int) -> Ite
     some = distinct[distinct.norm(dim=1).argsort(descending=True)[:number]]
     if len(some) < size:
         return
-    sets = some[torch.combinations(torch.arange(len(some)), size)]
+    # torch.combinations forms all tuples first: 17 rows in sets of 10 would be 10¹² of them.
+    sets = some[torch.tensor(list(combinations(range(len(some)), size)))]
     ways = torch.linalg.qr(sets.mT, mode="complete")[0][..., -1]
     change = ways @ rows.T
     change = torch.where(change.abs() > ROUNDED_CHANGE, change, 0.0)

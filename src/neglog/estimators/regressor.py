@@ -1,0 +1,143 @@
+"""Regressions by likelihood as regressors of scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import RegressorMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import validate_data
+
+from neglog.distributions.derived import mean_of
+from neglog.estimators.base import LikelihoodEstimator, response_of
+from neglog.estimators.remedies import roles
+from neglog.estimators.rows import Array
+from neglog.fitting.fit import Fit
+from neglog.isolation import isolated
+from neglog.prediction.intervals import quantile
+from neglog.prediction.predictions import predict, rows_of
+from neglog.tracing import Run, run
+
+POSITIVE = ("positive", "count", "share")
+"""The responses that are not negative, as models declare them."""
+
+
+class LikelihoodRegressor(RegressorMixin, LikelihoodEstimator):
+    """A likelihood of `neglog.models`, or one of your own, as a regressor of scikit-learn."""
+
+    def __init__(
+        self,
+        model: Any = "gaussian",
+        method: str = "mle",
+        *,
+        settings: Mapping[str, Any] | None = None,
+        priors: Any = None,
+        solver: Any = None,
+    ) -> None:
+        super().__init__(model, method, settings=settings, priors=priors, solver=solver)
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        exposure: Any = None,
+        offset: Any = None,
+        trials: Any = None,
+    ) -> Self:
+        """Fit the model."""
+        model = self._model()
+        several = response_of(self.model) == "vector"
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=several)
+        given = {"exposure": exposure, "offset": offset, "trials": trials}
+        rows = self._checked_rows(X, np.asarray(y, dtype=np.float64), sample_weight, given)
+        self._outputs = 1 if y.ndim == 1 else y.shape[1]
+        known = roles(model, rows.keywords) if y.ndim == 1 else None
+        self._location = None if known is None else known.location
+        return self._fit_rows(model, rows)
+
+    def _sizes(self) -> Any:
+        return np.zeros((2, self._outputs)) if response_of(self.model) == "vector" else np.zeros(2)
+
+    @property
+    def coef_(self) -> Array:
+        """The coefficients of the columns in the first predictor, `(P,)`."""
+        return self._part("weight")
+
+    @property
+    def intercept_(self) -> Any:
+        """The intercept of the first predictor."""
+        found = self._part("bias")
+        return float(found) if found.ndim == 0 else found
+
+    def _part(self, part: str) -> Array:
+        params = self.__dict__.get("params_", {})
+        found = next((value for name, value in params.items() if name.partition(".")[2] == part), None)
+        if found is None:
+            raise AttributeError(f"there are no coefficients; call `fit` of a model that has some ({part}).")
+        return found
+
+    def predict(self, X: Any, *, exposure: Any = None, offset: Any = None, trials: Any = None) -> Array:
+        """What the optimum estimates: the location of a real response, such as the mean of ``gaussian``, the
+        median of ``laplace`` and the quantile of ``quantile``; the mean of any other."""
+        x, keywords = self._new_rows(X, {"exposure": exposure, "offset": offset, "trials": trials})
+        return _centre(self._fitted(), self._location, x, keywords)
+
+    def score(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        exposure: Any = None,
+        offset: Any = None,
+        trials: Any = None,
+    ) -> float:
+        """R² of `predict`."""
+        from sklearn.metrics import r2_score
+
+        predicted = self.predict(X, exposure=exposure, offset=offset, trials=trials)
+        return float(r2_score(y, predicted, sample_weight=sample_weight))
+
+    def predict_quantile(
+        self,
+        X: Any,
+        q: float | Sequence[float] = 0.5,
+        *,
+        exposure: Any = None,
+        offset: Any = None,
+        trials: Any = None,
+    ) -> Any:
+        """Quantiles of y for each row: `(N,)`, or `(N, Q)` for Q probabilities."""
+        x, keywords = self._new_rows(X, {"exposure": exposure, "offset": offset, "trials": trials})
+        found = quantile(self._fitted(), x, q, **keywords).numpy()
+        return found if found.ndim == 1 else self._table(found, X, list(np.ravel(q)))
+
+    def predict_interval(
+        self, X: Any, level: float = 0.95, *, exposure: Any = None, offset: Any = None, trials: Any = None
+    ) -> Any:
+        """The central interval of y for each row, `(N, 2)`, of the distribution at the estimates."""
+        x, keywords = self._new_rows(X, {"exposure": exposure, "offset": offset, "trials": trials})
+        found = quantile(self._fitted(), x, [0.5 - level / 2, 0.5 + level / 2], **keywords).numpy()
+        return self._table(found, X, ("lower", "upper"))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        declared = response_of(self.model)
+        tags.target_tags.positive_only = declared in POSITIVE
+        tags.target_tags.multi_output = declared == "vector"
+        return tags
+
+
+@isolated
+def _centre(fit: Fit, location: str | None, x: Array, keywords: Mapping[str, Any]) -> Array:
+    if location is None:
+        return mean_of(predict(fit, x, **keywords)).numpy()
+    data = rows_of(fit, x, keywords, predict)
+    with torch.no_grad():
+        found = run(fit.model, data, Run(fit.params), response=False)
+    return next(call.value for call in found.affines if call.name == location).numpy()

@@ -1,0 +1,266 @@
+"""Estimators for scikit-learn: its own checks, its linear models, and its pipelines and searches."""
+
+import pickle
+import warnings
+from functools import partial
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+import torch
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor, QuantileRegressor
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+from neglog import datasets, mle, models, predict, scores
+from neglog.errors import DataError, ModelError, RemedyWarning, UnboundedLikelihoodError
+from neglog.estimators import LikelihoodClassifier, LikelihoodRegressor
+from neglog.estimators.remedies import SCALE_FLOOR
+
+EXACTLY = {"rtol": 1e-10, "atol": 1e-10}
+"""Agreement of two exact solutions."""
+OPTIMA = {"rtol": 1e-5, "atol": 1e-5}
+"""Agreement with an iterative solver of scikit-learn at its own tolerance."""
+
+
+def sample(rows=60, columns=3, seed=0):
+    draws = np.random.default_rng(seed)
+    x = draws.normal(size=(rows, columns))
+    return x, 2.0 + x @ np.arange(1.0, columns + 1) + draws.normal(size=rows)
+
+
+def failures(estimator):
+    """The checks of scikit-learn that fail, with their errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = check_estimator(estimator, on_fail=None, on_skip=None)
+    assert len(results) > 50
+    return {each["check_name"]: each["exception"] for each in results if each["status"] == "failed"}
+
+
+REGRESSIONS = ("gaussian", "laplace", "student_t", "huber", "logistic", "quantile")
+
+
+@pytest.mark.parametrize("model", REGRESSIONS)
+def test_no_check_of_a_regressor_fails(model):
+    assert failures(LikelihoodRegressor(model)) == {}
+
+
+@pytest.mark.parametrize("model", ["bernoulli", "categorical"])
+def test_no_check_of_a_classifier_fails(model):
+    assert failures(LikelihoodClassifier(model)) == {}
+
+
+def test_gaussian_is_linear_regression():
+    x, y = sample()
+    weights = np.random.default_rng(1).integers(0, 4, len(y))
+    for options in ({}, {"sample_weight": weights}):
+        ours, theirs = LikelihoodRegressor().fit(x, y, **options), LinearRegression().fit(x, y, **options)
+        np.testing.assert_allclose(ours.coef_, theirs.coef_, **EXACTLY)
+        np.testing.assert_allclose(ours.intercept_, theirs.intercept_, **EXACTLY)
+        np.testing.assert_allclose(ours.predict(x), theirs.predict(x), **EXACTLY)
+        assert ours.score(x, y) == pytest.approx(theirs.score(x, y), abs=1e-12)
+
+
+@pytest.mark.parametrize("columns", [12, 70], ids=["dependent", "more columns than rows"])
+def test_dependent_columns_have_the_coefficients_of_least_norm(columns):
+    x, y = sample(40, columns)
+    x[:, 5] = x[:, 4] - 2 * x[:, 3]
+    with pytest.warns(RemedyWarning):
+        ours = LikelihoodRegressor().fit(x, y)
+    theirs = LinearRegression().fit(x, y)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(ours.predict(x), theirs.predict(x), rtol=1e-8, atol=1e-8)
+    with pytest.raises(ValueError, match=r"dependent|coefficients"):
+        mle("gaussian", x, y)
+
+
+@pytest.mark.parametrize("model", ["gaussian", "laplace", "student_t", "huber", "logistic", "quantile"])
+def test_an_exact_fit_has_the_scale_at_its_floor(model):
+    x, _ = sample()
+    y = x @ [1.0, -2.0, 3.0] + 4.0
+    with pytest.warns(RemedyWarning, match="floor"):
+        fitted = LikelihoodRegressor(model).fit(x, y)
+    np.testing.assert_allclose(fitted.coef_, [1.0, -2.0, 3.0], **EXACTLY)
+    scale = fitted.params_["sigma" if model == "gaussian" else "scale"]
+    assert float(scale) == pytest.approx(SCALE_FLOOR * y.std())
+    with pytest.raises(UnboundedLikelihoodError):
+        mle(model, x, y)
+
+
+def test_a_constant_response_is_predicted():
+    x, _ = sample()
+    with pytest.warns(RemedyWarning, match="floor"):
+        fitted = LikelihoodRegressor().fit(x, np.full(len(x), 7.0))
+    np.testing.assert_allclose(fitted.predict(x), 7.0, **EXACTLY)
+
+
+def test_separated_classes_have_a_ridge():
+    x, _ = sample()
+    labels = np.where(x[:, 0] > 0, "b", "a")
+    with pytest.warns(RemedyWarning, match=r"Normal priors on coefficients, of standard deviation 2\.5"):
+        fitted = LikelihoodClassifier("bernoulli").fit(x, labels)
+    assert fitted.score(x, labels) > 0.95
+    assert np.isfinite(fitted.params_["logit.weight"]).all()
+    with pytest.raises(UnboundedLikelihoodError):
+        mle("bernoulli", x, (labels == "b").astype(float))
+
+
+def test_equal_values_of_y_leave_the_degrees_of_freedom_known():
+    x, y = sample()
+    with pytest.warns(RemedyWarning, match="df at 4"):
+        fitted = LikelihoodRegressor("student_t").fit(x, np.sign(y))
+    assert float(fitted.params_["df"]) == 4.0
+
+
+def test_bernoulli_is_an_unpenalised_logistic_regression():
+    x, y = sample(200)
+    labels = np.where(y + np.random.default_rng(3).logistic(size=200) * 3 > 2, "yes", "no")
+    ours = LikelihoodClassifier("bernoulli").fit(x, labels)
+    theirs = LogisticRegression(C=np.inf, tol=1e-10).fit(x, labels)
+    np.testing.assert_allclose(ours.predict_proba(x), theirs.predict_proba(x), **OPTIMA)
+    assert ours.classes_.tolist() == ["no", "yes"]
+    assert (ours.predict(x) == theirs.predict(x)).all()
+    assert ours.log_score(x, labels) == pytest.approx(
+        np.log(ours.predict_proba(x)[range(200), (labels == "yes").astype(int)]).mean()
+    )
+
+
+def test_categorical_and_ordinal_predict_labels():
+    iris = datasets.load("iris")
+    kinds = {"versicolor": iris.pop("versicolor") > 0, "virginica": iris.pop("virginica") > 0}
+    y = np.select(list(kinds.values()), list(kinds), "setosa")
+    with pytest.warns(RemedyWarning):
+        fitted = LikelihoodClassifier().fit(iris, y)
+    assert fitted.score(iris, y) > 0.97
+    assert fitted.feature_names_in_.tolist() == iris.columns.tolist()
+    np.testing.assert_allclose(fitted.predict_proba(iris).sum(1), 1.0, **EXACTLY)
+    sizes = pd.Series(pd.Categorical.from_codes([0, 1, 2] * 20, ["small", "medium", "large"], ordered=True))
+    ordinal = LikelihoodClassifier("ordinal").fit(sample()[0], sizes)
+    assert ordinal.classes_.tolist() == ["small", "medium", "large"]
+    assert set(ordinal.predict(sample()[0])) <= set(sizes)
+
+
+def test_quantile_is_quantile_regression():
+    x, y = sample()
+    ours = LikelihoodRegressor("quantile", settings={"tau": 0.8}).fit(x, y)
+    theirs = QuantileRegressor(quantile=0.8, alpha=0.0).fit(x, y)
+    np.testing.assert_allclose(ours.predict(x), theirs.predict(x), **OPTIMA)
+    np.testing.assert_allclose(ours.predict_quantile(x, 0.8), ours.predict(x), **EXACTLY)
+
+
+def test_poisson_is_poisson_regression_and_exposure_is_routed():
+    x, y = sample(200)
+    counts, time = np.random.default_rng(1).poisson(np.exp(y / 4)), np.linspace(1, 3, 200)
+    ours = LikelihoodRegressor("poisson").fit(x, counts)
+    theirs = PoissonRegressor(alpha=0.0, tol=1e-10).fit(x, counts)
+    np.testing.assert_allclose(ours.predict(x), theirs.predict(x), **OPTIMA)
+    rate = LikelihoodRegressor("poisson").fit(x, counts, exposure=time)
+    expected = predict(mle("poisson", x, counts.astype(float), exposure=time), x, exposure=time).mean.numpy()
+    np.testing.assert_allclose(rate.predict(x, exposure=time), expected, **EXACTLY)
+    with sklearn.config_context(enable_metadata_routing=True):
+        routed = LikelihoodRegressor("poisson")
+        routed.set_fit_request(exposure=True).set_predict_request(exposure=True)
+        routed.set_score_request(exposure=True)
+        pipeline = make_pipeline(StandardScaler(), routed).fit(x, counts, exposure=time)
+        np.testing.assert_allclose(pipeline.predict(x, exposure=time), expected, rtol=1e-8)
+        found = cross_val_score(routed, x, counts, params={"exposure": time}, cv=3)
+    assert np.isfinite(found).all()
+    with pytest.raises(DataError, match="exposure"):
+        rate.predict(x)
+
+
+def test_distributions_intervals_quantiles_and_scores():
+    x, y = sample()
+    fitted, fit = LikelihoodRegressor().fit(x, y), mle(models.gaussian, x, y)
+    assert fitted.log_score(x, y) == pytest.approx(scores(fit, x, y).mean().item(), abs=1e-12)
+    response = fitted.predict_distribution(x)
+    assert torch.allclose(response.stddev, predict(fit, x).stddev)
+    ends = fitted.predict_interval(x, level=0.9)
+    np.testing.assert_allclose(ends[:, 0], fitted.predict_quantile(x, 0.05), **EXACTLY)
+    np.testing.assert_allclose(ends.mean(1), fitted.predict(x), **EXACTLY)
+    assert 0.75 < ((ends[:, 0] < y) & (y < ends[:, 1])).mean() <= 1.0
+    frame = pd.DataFrame(x, columns=list("abc"), index=range(100, 160))
+    table = LikelihoodRegressor().set_output(transform="pandas").fit(frame, y).predict_interval(frame)
+    assert table.columns.tolist() == ["lower", "upper"]
+    assert table.index.equals(frame.index)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        LikelihoodRegressor("student_t"),
+        LikelihoodRegressor(partial(models.quantile, tau=0.3)),
+        LikelihoodClassifier("ordinal"),
+    ],
+    ids=str,
+)
+def test_copies_predict_the_same(estimator, tmp_path):
+    x, y = sample()
+    y = y if isinstance(estimator, LikelihoodRegressor) else np.digitize(y, [0.0, 3.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = estimator.fit(x, y)
+    joblib.dump(fitted, tmp_path / "fitted")
+    for copy in (pickle.loads(pickle.dumps(fitted)), joblib.load(tmp_path / "fitted")):
+        np.testing.assert_array_equal(copy.predict(x), fitted.predict(x))
+    assert not hasattr(clone(fitted), "params_")
+
+
+def test_searches_pipelines_and_cross_validation():
+    engel = datasets.load("engel")
+    x, y = engel[["income"]], engel["food_expenditure"]
+    grid = {"likelihoodregressor__model": ["gaussian", "laplace", "huber"]}
+    pipeline = make_pipeline(StandardScaler().set_output(transform="pandas"), LikelihoodRegressor())
+    search = GridSearchCV(
+        pipeline, grid, cv=3, scoring=lambda fitted, x, y: fitted[-1].log_score(fitted[:-1].transform(x), y)
+    )
+    search.fit(x, y)
+    assert search.best_params_["likelihoodregressor__model"] == "laplace"
+    predicted = cross_val_predict(LikelihoodRegressor("laplace"), x, y, cv=4)
+    assert np.corrcoef(predicted, y)[0, 1] > 0.8
+    taus = GridSearchCV(LikelihoodRegressor("quantile"), {"settings": [{"tau": 0.1}, {"tau": 0.5}]}, cv=2)
+    assert taus.fit(x, y).best_params_ == {"settings": {"tau": 0.5}}
+
+
+def test_columns_of_several_kinds():
+    breaks = datasets.load("warpbreaks")
+    x, y = breaks.drop(columns="breaks"), breaks["breaks"]
+    coded = ColumnTransformer([("kinds", OneHotEncoder(drop="first"), list(x.columns))])
+    fitted = make_pipeline(coded, LikelihoodRegressor("poisson")).fit(x, y)
+    formula = mle("poisson", f"breaks ~ {' + '.join(x.columns)}", breaks)
+    np.testing.assert_allclose(fitted.predict(x), predict(formula, breaks).mean.numpy(), rtol=1e-8)
+
+
+def test_priors_are_counted_by_map():
+    x, y = sample()
+    shrunk = LikelihoodRegressor(method="map", priors="data").fit(x, y)
+    assert np.linalg.norm(shrunk.coef_) < np.linalg.norm(LikelihoodRegressor().fit(x, y).coef_)
+    with pytest.raises(ModelError, match='method="map"'):
+        LikelihoodRegressor(priors="data").fit(x, y)
+
+
+def test_bad_input_is_named():
+    x, y = sample()
+    with pytest.raises(ModelError, match="gaussian"):
+        LikelihoodRegressor("gausian").fit(x, y)
+    with pytest.raises(ModelError, match="method"):
+        LikelihoodRegressor(method="ml").fit(x, y)
+    with pytest.raises(DataError, match="one class"):
+        LikelihoodClassifier().fit(x, np.ones(len(x)))
+    with pytest.raises(DataError, match="label"):
+        LikelihoodClassifier().fit(x, np.arange(len(x)) % 2).log_score(x, np.full(len(x), 5))
+    with pytest.raises(ModelError, match="exposure"):
+        LikelihoodRegressor().fit(x, y, exposure=np.ones(len(x)))
+
+
+def test_two_scales_of_ten_columns_are_fitted():
+    """Combinations of columns that outweigh rows were looked for in 10¹² tuples."""
+    x, y = sample(120, 10)
+    assert mle("heteroscedastic", x, y).converged
