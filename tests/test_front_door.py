@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pyro
@@ -41,7 +43,7 @@ from neglog import (
 )
 from neglog.errors import DataError, DateWarning, ModelError
 from neglog.formula import learn
-from neglog.predictors import rows
+from neglog.predictors import linear, rows
 
 DATA = __file__.replace("test_front_door.py", "data")
 ENGEL = datasets.load("engel").assign(
@@ -593,3 +595,57 @@ def test_a_spline_is_known_in_the_range_of_the_fit():
 def test_frames_with_categories_are_shown_the_formula():
     with pytest.raises(DataError, match=r"mle\(model, 'y ~ C\(wool\) \+ x', data\)"):
         mle("poisson", TABLES["warpbreaks"][["wool", "t"]], TABLES["warpbreaks"]["breaks"])
+
+
+def classes_by_hand(x, y=None):
+    """Three classes with the last as the reference, as a user might write them."""
+    logits = linear("logit", x, outputs=2)
+    with rows(x):
+        logits = torch.cat([logits, torch.zeros_like(logits[..., :1])], dim=-1)
+        return pyro.sample("y", dist.Categorical(logits=logits), obs=y)
+
+
+def events_by_hand(x, y=None):
+    logit = linear("logit", x)
+    with rows(x):
+        return pyro.sample("y", dist.Bernoulli(logits=logit), obs=y)
+
+
+def test_labels_of_models_of_ones_own():
+    fit = mle(events_by_hand, "text ~ smoke", BIRTHS)
+    assert fit.classes == ("high", "low")
+    assert fit.nll == pytest.approx(mle("bernoulli", "low ~ smoke", BIRTHS).nll, rel=1e-10)
+    three = mle(classes_by_hand, BIRTHS[["smoke"]], BIRTHS["ordered"])
+    assert list(class_probabilities(three, BIRTHS[["smoke"]])) == ["low", "middle", "high"]
+    with pytest.raises(DataError, match="two classes, and `y` has 3"):
+        mle(events_by_hand, "ordered ~ smoke", BIRTHS)
+    assert mle(events_by_hand, "truth ~ smoke", BIRTHS).classes == (False, True)
+    with pytest.raises(DataError, match="text where numbers are needed"):
+        mle(partial(normal_by_hand), "text ~ smoke", BIRTHS)
+
+
+def normal_by_hand(x, y=None):
+    mean = linear("mean", x)
+    with rows(x):
+        return pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def test_labels_are_compared_by_models_of_classes():
+    codes = BIRTHS["ordered"].cat.codes
+    names = ["categorical", "ordinal", "poisson"]
+    found = compare(names, "ordered ~ smoke", BIRTHS, folds=3)
+    assert "poisson" in found.index[found["nll"].isna()]
+    assert "needs numbers, and the response has labels, 'low', 'middle'" in found.loc["poisson", "reason"]
+    numbers = compare(names[:2], BIRTHS[["smoke"]], codes, folds=3)
+    assert np.allclose(found["held_out_mean"][:2], numbers["held_out_mean"], rtol=1e-12)
+    x, y = BIRTHS[["smoke"]], BIRTHS["ordered"]
+    pd.testing.assert_frame_equal(compare(names, x, y, folds=3), found)
+    assert set(compare(models, "ordered ~ smoke", BIRTHS, folds=3).index) == {"categorical", "ordinal"}
+    assert list(compare(models, x, y.astype(str), folds=3).index) == ["categorical"]
+    assert list(compare(models, x, list(BIRTHS["text"]), folds=3).index) == ["bernoulli"]
+    with pytest.raises(DataError, match="labels have no density"):
+        compare(models, "text ~ smoke", BIRTHS, response="continuous")
+    with pytest.raises(DataError, match="`gaussian` needs numbers"):
+        compare(["gaussian"], "text ~ smoke", BIRTHS)
+    with pytest.raises(DataError, match=r"holds text where numbers are needed.*'12,5'"):
+        compare(models, "wrong ~ smoke", BIRTHS.assign(wrong="12,5"))

@@ -21,6 +21,7 @@ from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError
 from neglog.fitting.fit import Fit, mle
 from neglog.formula import Design, Learned
 from neglog.handlers import Model
+from neglog.inputs.classes import Classes
 from neglog.isolation import isolated
 from neglog.models.named import model_named
 from neglog.offset import OFFSET_KEYWORD
@@ -169,6 +170,7 @@ def compare_models(
     response: Kind | None = None,
     groups: Any = None,
     rows: Mapping[str, Any] | None = None,
+    classes: Classes | None = None,
     watch: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> Comparison:
     """Fit and cross-validate every model of one kind of `neglog.models` that can draw the response.
@@ -185,6 +187,7 @@ def compare_models(
         seed: decides the folds, the same for all models.
         groups: the group of each row: rows of a group are in one fold.
         rows: further row-wise arguments; by default the offsets of the formula.
+        classes: the labels of the response, if the table has their codes: models of classes are compared.
         watch: wraps the sequence of model names, for a progress bar.
 
     Raises:
@@ -192,10 +195,10 @@ def compare_models(
         ModelError: no model has a predictor that a companion formula describes.
     """
     y = torch.tensor(learned.design.y(learned.table).to_numpy())
-    task = Task.of_formula(learned, weights, folds, seed, rows, groups)
+    task = replace(Task.of_formula(learned, weights, folds, seed, rows, groups), classes=classes)
     counts = masses(task.weights, len(y))
-    kind, why = kind_of(y, counts, response)
-    names = serving(y, kind)
+    kind, why = kind_of(y, counts, response, classes)
+    names = serving(y, kind, classes)
     _check_companions(learned.design, names)
     if task.groups is None:
         deal(counts, folds, seed)
@@ -217,6 +220,7 @@ class Task:
     seed: int = 0
     keywords: Mapping[str, Any] = field(default_factory=dict)
     groups: Any = None
+    classes: Classes | None = None
 
     @classmethod
     def of_formula(
@@ -241,6 +245,8 @@ class Task:
         """The result of a model: its fit and its scores, or the reason why it has none."""
         entry, rows = Entry(name, loss), {"weights": self.weights, **self.keywords}
         try:
+            if self.classes is not None:
+                self.classes.check(model)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says so in the table.
                 model, x = self.set_up(model)
@@ -265,19 +271,23 @@ def ranked(entries: Sequence[Entry], kind: Kind, why: str | None) -> Comparison:
     return Comparison(tuple(sorted(entries, key=_rank)), kind, why)
 
 
-def serving(y: torch.Tensor, kind: Kind) -> list[str]:
+def serving(y: torch.Tensor, kind: Kind, classes: Classes | None = None) -> list[str]:
     """The names of the models of one kind of `neglog.models` that are compared for a response.
 
     Raises:
         DataError: there are none.
     """
+    if classes is not None:
+        return list(classes.models)
     names = [name for name in models.__all__ if _serves(name, y, kind)]
     if not names:
         raise DataError(_none_serves(y, kind))
     return names
 
 
-def kind_of(y: torch.Tensor, weights: torch.Tensor, requested: Kind | None = None) -> tuple[Kind, str | None]:
+def kind_of(
+    y: torch.Tensor, weights: torch.Tensor, requested: Kind | None = None, classes: Classes | None = None
+) -> tuple[Kind, str | None]:
     """The kind of models to compare for a response, and the reason in words where it could be of either.
 
     >>> y = torch.tensor([0.0, 1.0, 1.0])
@@ -285,10 +295,14 @@ def kind_of(y: torch.Tensor, weights: torch.Tensor, requested: Kind | None = Non
     ('discrete', 'the response is 0 or 1')
 
     Raises:
-        DataError: there is no such kind.
+        DataError: there is no such kind; densities of labels.
     """
     if requested not in (None, "discrete", "continuous"):
         raise DataError(f"`response` must be 'discrete', 'continuous' or None; it is {requested!r}.")
+    if classes is not None:
+        if requested == "continuous":
+            raise DataError("`response` is 'continuous', and labels have no density. Leave it out.")
+        return "discrete", None
     counted = weights > 0
     values, shares = y[counted].double(), weights[counted].double() / weights.sum()
     if values.dim() > 1 or not bool((values == values.floor()).all()):

@@ -31,8 +31,10 @@ from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
 from neglog.formula import Learned
 from neglog.handlers import Model
+from neglog.inputs.classes import Classes, labelled
 from neglog.inputs.formulas import is_formula, split_formulas
-from neglog.inputs.given import formula_table, learned_rows
+from neglog.inputs.frames import of_pandas
+from neglog.inputs.given import formula_table, labelled_response, learned_rows
 from neglog.isolation import isolated
 from neglog.layers import design_names, layers
 from neglog.models.named import model_of
@@ -114,8 +116,16 @@ def compare(
     if is_formula(x):
         by_row = {"weights": weights, "groups": groups, **keywords}
         table = formula_table(compare, y, data)
-        learned, rows = learned_rows(*_joint(x, table, also), by_row, (), flag("drop_missing", drop_missing))
-        settings = {"folds": folds, "seed": seed, "response": response, "groups": rows.pop("groups")}
+        formula, others = _joint(x, also)
+        table, classes = labelled_response(formula, table)
+        learned, rows = learned_rows(formula, table, others, by_row, (), flag("drop_missing", drop_missing))
+        settings = {
+            "classes": classes,
+            "folds": folds,
+            "seed": seed,
+            "response": response,
+            "groups": rows.pop("groups"),
+        }
         return _table(_of_formula(models, learned, rows.pop("weights"), rows, **settings))
     if also:
         raise DataError("`also` is for formulas; give `x` as a mapping, such as {'mean': x, 'sigma': z}.")
@@ -127,14 +137,16 @@ def compare(
 
 
 def _of_arrays(models: Any, task: Task, x: Any, response: Kind | None) -> Comparison:
+    y, classes = labelled(of_pandas(task.y))
+    task = replace(task, y=y, classes=classes)
     data = prepare_fit(x, task.y, weights=task.weights)
     if data.integer:  # whole numbers, which densities take as measurements
         task = replace(task, y=data.y)
     counts = masses(task.weights, data.rows)
     if task.groups is None:
         deal(counts, task.folds, task.seed)
-    kind, why = kind_of(data.y, counts, response)
-    chosen = _candidates(models, serving(data.y, kind) if models is built_in else ())
+    kind, why = kind_of(data.y, counts, response, classes)
+    chosen = _candidates(models, serving(data.y, kind, classes) if models is built_in else ())
     _check_keywords(chosen, task.keywords)
     keys = list(x) if isinstance(x, Mapping) else []
     entries = [task.entry(name, model, _loss(name, model, keys)) for name, model in chosen.items()]
@@ -238,20 +250,18 @@ def _ranked(entries: Sequence[Entry], kind: Kind, why: str | None, models: Any) 
     return Comparison(comparison.entries, "discrete" if probable else "continuous")
 
 
-def _joint(
-    formulas: Any, table: pd.DataFrame, also: Sequence[str]
-) -> tuple[str, pd.DataFrame, Sequence[str]]:
-    """The formula of the location, its table, and the companions of other predictors.
+def _joint(formulas: Any, also: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The formula of the location, and the companions of other predictors.
 
     Raises:
         DataError: a mapping of formulas has no response, or two, or there are companions beside it.
     """
     if isinstance(formulas, str):
-        return formulas, table, also
+        return formulas, also
     if also:
         raise DataError("`also` is for a single formula; put its formulas into the mapping.")
     main, others = split_formulas(formulas)
-    return main, table, others
+    return main, others
 
 
 def _of_formula(
@@ -263,12 +273,12 @@ def _of_formula(
     seed: int,
     response: Kind | None,
     groups: Any,
+    classes: Classes | None,
 ) -> Comparison:
     if models is built_in:
-        return compare_models(
-            learned, weights=weights, folds=folds, seed=seed, response=response, groups=groups, rows=rows
-        )
-    task = Task.of_formula(learned, weights, folds, seed, rows, groups)
+        settings = {"folds": folds, "seed": seed, "response": response, "groups": groups, "classes": classes}
+        return compare_models(learned, weights=weights, rows=rows, **settings)
+    task = replace(Task.of_formula(learned, weights, folds, seed, rows, groups), classes=classes)
     if groups is None:
         deal(masses(task.weights, len(learned.table)), folds, seed)
     chosen, entries = _candidates(models, ()), []

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from neglog.data import ALL, Data, response_tensor
-from neglog.distributions.family import plain
+from neglog.distributions.family import events_of, plain
 from neglog.errors import ModelError, NeglogError, did_you_mean
 from neglog.handlers import Model, is_parameter, is_real
 from neglog.isolation import failed, isolated, user_code
@@ -441,6 +441,17 @@ def is_discrete(model: Model, **keywords: Tensor) -> bool:
     """
     response = _bare(with_sizes(model, TWO), _empty(), keywords).sites[RESPONSE]["fn"]
     return bool(response.support.is_discrete)
+
+
+@isolated
+def drawn_events(model: Model) -> tuple[int, ...]:
+    """The codes of classes that a model gives a probability (`events_of`); none where it draws no class.
+
+    >>> from neglog import models
+    >>> drawn_events(models.bernoulli), drawn_events(models.poisson)
+    ((1,), ())
+    """
+    return events_of(_bare(with_sizes(model, TWO), _empty(), {}).sites[RESPONSE]["fn"])
 
 
 @isolated

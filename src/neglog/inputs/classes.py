@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +12,19 @@ from torch import Tensor
 
 from neglog.arguments import written
 from neglog.conversion import as_numpy, is_series
-from neglog.errors import DataError
+from neglog.errors import DataError, NeglogError
+from neglog.formula.categories import check_category
 from neglog.handlers import Model
 from neglog.layers import layers
-from neglog.tracing import model_name
+from neglog.tracing import drawn_events, model_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TWO_CLASSES = "0 or 1"
 """The response of a model of two classes, as models declare it."""
-CLASSES = (TWO_CLASSES, "class")
+CLASS = "class"
+CLASSES = (TWO_CLASSES, CLASS)
 """The responses that are classes."""
 MAX_SHOWN_LABELS = 10
 """Labels that a message lists."""
@@ -40,8 +43,7 @@ def coded(model: Model, y: Any) -> tuple[Any, Labels]:
         DataError: text of a single class, or of more than two for a model of 0 and 1; labels of several
             kinds.
     """
-    kind = _kind_of_classes(model)
-    if kind is None or np.ndim(y) != 1 or _are_codes(y):
+    if np.ndim(y) != 1 or _are_codes(y) or (kind := _kind_of_classes(model, y)) is None:
         return y, ()
     series = _series(y)
     labels = _labels(series, _has_number_of_classes(model))
@@ -52,10 +54,81 @@ def coded(model: Model, y: Any) -> tuple[Any, Labels]:
     return (codes if is_series(y) else codes.to_numpy()), labels
 
 
-def _kind_of_classes(model: Model) -> str | None:
-    """The kind of classes that a model of neglog declares its response to be; None for any other response."""
+@dataclass(frozen=True)
+class Classes:
+    """The labels of a response, and whether they are categories, whose order has a meaning."""
+
+    labels: Labels
+    in_order: bool
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models of neglog for such a response; the order of sorted text means nothing to `ordinal`."""
+        if len(self.labels) == 2:
+            return ("bernoulli",)
+        return ("categorical", "ordinal") if self.in_order else ("categorical",)
+
+    def check(self, model: Model) -> None:
+        """Raise DataError unless a model takes these labels."""
+        kind = _kind_of_classes(model, np.array(["a", "b"]))
+        if kind is None:
+            raise DataError(
+                f"`{model_name(model)}` needs numbers, and the response has labels, {_listed(self.labels)}. "
+                f"Compare models of classes: {', '.join(map(repr, self.models))}."
+            )
+        _check_count(model, kind, self.labels)
+
+
+def labelled(y: Any) -> tuple[Any, Classes | None]:
+    """Text and categories as codes, for any model of classes; a response of anything else as it is."""
+    if np.ndim(y) != 1 or not _is_text(series := _series(y)):
+        return y, None
+    try:
+        check_category(series)
+    except DataError:  # numbers or dates as text
+        return y, None
+    labels = _labels(series, has_number=True)
+    if labels is None:
+        return y, None
+    codes = codes_of("y", series, labels)
+    return (codes if is_series(y) else codes.to_numpy()), Classes(labels, _is_category(series))
+
+
+def first_is_reference(model: Model) -> bool:
+    """Whether a model of neglog declares classes, the first of which has no coefficients."""
+    return getattr(list(layers(model))[-1], "loss", None) is not None
+
+
+def _kind_of_classes(model: Model, y: Any) -> str | None:
+    """The kind of classes that a model has for a response; None for any other model.
+
+    Models of neglog declare it. Another one is run, if the response is text, categories or truth values:
+    numbers may be anything there.
+    """
     declared = getattr(list(layers(model))[-1], "loss", None)
-    return declared.response if declared is not None and declared.response in CLASSES else None
+    if declared is not None:
+        return declared.response if declared.response in CLASSES else None
+    series = _series(y)
+    if not (_is_text(series) or series.dtype.kind == "b"):
+        return None
+    try:
+        events = drawn_events(model)
+    except NeglogError:  # it needs more than a design
+        return None
+    return (TWO_CLASSES if len(events) == 1 else CLASS) if events else None
+
+
+def _is_text(series: pd.Series) -> bool:
+    import pandas as pd
+
+    known = series.dropna().infer_objects() if series.dtype == object else series
+    return _is_category(series) or pd.api.types.is_string_dtype(known.dtype)
+
+
+def _is_category(series: pd.Series) -> bool:
+    import pandas as pd
+
+    return isinstance(series.dtype, pd.CategoricalDtype)
 
 
 def _are_numbers(labels: Labels) -> bool:

@@ -11,7 +11,7 @@ from neglog.conversion import is_labelled
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint, check_no_columns, column_of
-from neglog.inputs.classes import Labels, coded
+from neglog.inputs.classes import Classes, Labels, coded, first_is_reference, labelled
 from neglog.inputs.formulas import is_formula, is_network, joint_formulas
 from neglog.inputs.frames import as_table, of_pandas
 from neglog.models.named import model_of
@@ -51,10 +51,9 @@ class Given:
         """A result of the fit, with what is kept of its inputs."""
         changes = {"blueprint": self.blueprint, "groups": self.groups}
         outputs = getattr(result, "outputs", {})
-        if outputs and self.blueprint is not None and self.blueprint.classes:
-            changes["outputs"] = {
-                name: _labelled(name, each, self.blueprint) for name, each in outputs.items()
-            }
+        classes = () if self.blueprint is None else self.blueprint.classes
+        if outputs and classes and first_is_reference(self.model):
+            changes["outputs"] = {name: _labelled(name, each, classes) for name, each in outputs.items()}
         changes = {name: value for name, value in changes.items() if value is not None}
         return replace(result, **changes) if changes else result  # type: ignore[type-var]
 
@@ -103,11 +102,11 @@ def given(
     return Given(model, of_pandas(x), y, of_pandas(weights), keywords, of_pandas(groups), blueprint)
 
 
-def _labelled(name: str, outputs: Sequence[str], blueprint: Blueprint) -> tuple[str, ...]:
+def _labelled(name: str, outputs: Sequence[str], classes: Labels) -> tuple[str, ...]:
     """The names of the outputs of a predictor: those of all classes but the first, under their labels."""
-    if len(outputs) != len(blueprint.classes) - 1:
+    if len(outputs) != len(classes) - 1:
         return tuple(outputs)
-    return tuple(f"{name}[{label}]" for label in blueprint.classes[1:])
+    return tuple(f"{name}[{label}]" for label in classes[1:])
 
 
 def offset_model(model: Model, keywords: Collection[str]) -> Model:
@@ -149,11 +148,26 @@ def _of_formula(
 
 def _coded_response(model: Model, formula: str, table: pd.DataFrame) -> tuple[pd.DataFrame, Labels, str]:
     """The table with codes in the place of the labels of a response, these labels, and their column."""
-    column = formula.partition("~")[0].strip().strip("`")
-    if column not in table or table[column].ndim != 1:
+    column = _response_column(formula, table)
+    if not column:
         return table, (), ""
     codes, labels = coded(model, table[column])
     return (table.assign(**{column: codes}), labels, column) if labels else (table, (), "")
+
+
+def labelled_response(formula: str, table: pd.DataFrame) -> tuple[pd.DataFrame, Classes | None]:
+    """The table with codes in the place of a response of text or categories, and its classes."""
+    column = _response_column(formula, table)
+    if not column:
+        return table, None
+    codes, classes = labelled(table[column])
+    return (table, None) if classes is None else (table.assign(**{column: codes}), classes)
+
+
+def _response_column(formula: str, table: pd.DataFrame) -> str:
+    """The column that is the response as it is; empty where it is computed."""
+    column = formula.partition("~")[0].strip().strip("`")
+    return column if column in table and table[column].ndim == 1 else ""
 
 
 def _names(model: Model, keywords: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
