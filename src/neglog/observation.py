@@ -19,6 +19,7 @@ from neglog.arguments import as_float, written
 from neglog.calls import public
 from neglog.distributions import Censored, Truncated
 from neglog.distributions.family import family_of
+from neglog.distributions.observed import latent
 from neglog.distributions.supports import filled
 from neglog.errors import DataError, ModelError
 from neglog.models.named import model_of
@@ -113,6 +114,17 @@ class _Bounding(Messenger):
                     f"bound for each of {batch[-1] if batch else 1} rows."
                 )
         msg["fn"] = self.handler.distribution(msg["fn"], self.lower, self.upper)
+
+
+class _Unbounding(Messenger):
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] == RESPONSE:
+            msg["fn"] = latent(msg["fn"])
+
+
+def without_bounds(model: Model) -> Model:
+    """The model of a response that was neither censored nor truncated: each `y` counts by its density."""
+    return _Unbounding()(model)
 
 
 class _Bounds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,9 +17,10 @@ from neglog.fitting.tilted import null_tilted
 from neglog.kinks import smoothed
 from neglog.likelihood.rows import CURVATURES, VALUE, RowLikelihood, Terms
 from neglog.likelihood.sites import Site, places_of
-from neglog.objective.objective import Objective, rows_of_second_derivatives
+from neglog.objective.objective import Objective, rows_of_second_derivatives, sample_loss
 from neglog.objective.shrinkage import prior_terms
 from neglog.objective.spread import check_bounded
+from neglog.observation import without_bounds
 from neglog.solvers import Newton
 
 MAX_NULL_PARAMETERS = 50
@@ -213,7 +215,21 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
         known = [null_line] if "square" in objective.facts else []
         known += [null_tilted] if "truncated" in objective.facts else []
         line = _first(null(objective, theta, names) for null in known)
-    return _null_fit(objective, theta, places) if line is None else line
+    return _null_fit(objective, _without_bounds(objective, theta, places), places) if line is None else line
+
+
+def _without_bounds(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
+    """`theta` `(K,)`, of a response between bounds at the null model without them, if that has an optimum.
+
+    Between bounds a density is level far from its location and at a large scale, where no step descends.
+    """
+    if not objective.structure.law.is_bounded or objective.structure.corner is not None:
+        return theta
+    try:
+        found, converged = _null_of(objective.changed(without_bounds), theta, places, None)
+    except UnboundedLikelihoodError:
+        return theta
+    return found if converged and sample_loss(objective, found) < math.inf else theta
 
 
 def _first(found: Iterable[Tensor | None]) -> Tensor | None:

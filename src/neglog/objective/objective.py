@@ -26,6 +26,7 @@ from neglog.likelihood.structure import ModelStructure
 from neglog.modes import InMode
 from neglog.objective.basis import sample_of
 from neglog.objective.units import ORDINARY, initial_in_units, places_of_units
+from neglog.observation import without_bounds
 from neglog.predictors import RESPONSE
 from neglog.tracing import (
     Affine,
@@ -79,8 +80,9 @@ class Objective:
         self.initial = own = self.layout.initial
         places = places_of_units(self.structure, start or ())
         # Between bounds a density is not log-concave: far from its unit, Newton's method goes to a boundary.
-        ordinary = 0.0 if self.structure.law.is_bounded else ORDINARY
-        self.initial = initial_in_units(own, data, places, partial(sample_loss, self), ordinary)
+        is_bounded = self.structure.law.is_bounded
+        ordinary, free = (0.0, self.changed(without_bounds)) if is_bounded else (ORDINARY, self)
+        self.initial = initial_in_units(own, data, places, partial(sample_loss, free), ordinary)
         if len(self.parts) == 1:  # for very many rows a solver detects it
             at = first if self.initial is own else self.at(self.initial)
             check_density(data, at.log_prob(RESPONSE), self.name)

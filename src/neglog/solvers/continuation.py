@@ -90,7 +90,7 @@ class Continuation(Settings):
         signs = residuals / torch.sqrt(residuals**2 + softness**2)
         for clear in (1e-1, 1e-2, 1e-3):
             held = signs.abs() < 1 - clear
-            vertex = _Vertex(problem, held, torch.where(held, torch.zeros_like(signs), signs.sign()))
+            vertex = _Vertex(problem, held, torch.where(held, torch.zeros_like(signs), signs.sign()), z)
             point = vertex.solve(z, self.tolerance)
             if point is None:
                 continue
@@ -127,11 +127,17 @@ class _Trial:
 
 
 class _Vertex:
-    """The problem on a face: some residuals are fixed at zero, and the others keep their signs."""
+    """The problem on a face: some residuals are fixed at zero, and the others keep their signs.
 
-    def __init__(self, problem: Kinked, held: Tensor, signs: Tensor) -> None:
+    Attributes:
+        units: the change of each coordinate `(K,)` that moves the residuals by about 1. Gradients, null
+            spaces and projections are in these units, so that the unit of y does not change them.
+    """
+
+    def __init__(self, problem: Kinked, held: Tensor, signs: Tensor, at: Tensor) -> None:
         self.problem, self.held, self.signs = problem, held, signs
         self.smooth = problem.signed(signs)
+        self.units = _units(problem.jacobian(at))
 
     def _held_jacobian(self, z: Tensor) -> Tensor:
         return self.problem.jacobian(z)[self.held]
@@ -160,7 +166,7 @@ class _Vertex:
         value, gradient = self.smooth.value_and_gradient(z)
         if not (math.isfinite(value) and bool(torch.isfinite(gradient).all())):
             return None
-        basis = _null_space(self._held_jacobian(z))
+        basis = self.units[:, None] * _null_space(self._held_jacobian(z) * self.units)
         hessian = basis.T @ self.smooth.hessian(z) @ basis
         if not bool(torch.isfinite(hessian).all()):
             return None
@@ -174,7 +180,8 @@ class _Vertex:
         for _ in range(2):
             rows = self._held_jacobian(z)
             if len(rows):
-                z = z - torch.linalg.pinv(rows, rtol=1e-10) @ self.problem.residuals(z)[self.held]
+                inverse = torch.linalg.pinv(rows * self.units, rtol=1e-10)
+                z = z - self.units * (inverse @ self.problem.residuals(z)[self.held])
         return z
 
     def _is_on_face(self, z: Tensor) -> bool:
@@ -205,7 +212,7 @@ class _Vertex:
         signs = self.signs.clone()
         signs[self.held] = multipliers
         gradient = self.problem.signed(signs).value_and_gradient(z)[1]
-        return largest_of(excess, float(gradient.norm()) / max(1.0, float(self.problem.rows)))
+        return largest_of(excess, float((self.units * gradient).norm()) / max(1.0, float(self.problem.rows)))
 
     def _multipliers(self, z: Tensor, guess: Tensor) -> Tensor:
         """The multipliers of the fixed residuals that make the gradient 0, those nearest to the guess."""
@@ -218,13 +225,20 @@ class _Vertex:
         weights = self.problem.kink_weights()[self.held]
         if not bool(torch.isfinite(gradient).all() & torch.isfinite(rows).all()):
             return torch.full_like(guess[self.held], math.nan)
-        correction = torch.linalg.lstsq((rows * weights[:, None]).T, -gradient[:, None], driver="gelsd")
+        pulls = (rows * weights[:, None] * self.units).T
+        correction = torch.linalg.lstsq(pulls, -(self.units * gradient)[:, None], driver="gelsd")
         return guess[self.held] + correction.solution[:, 0]
 
 
 def _noise(residuals: Tensor) -> float:
     """The rounding error of residuals; there are no residuals where every row is censored."""
     return ZERO_RESIDUAL_SHARE * (1 + (float(residuals.abs().max()) if len(residuals) else 0.0))
+
+
+def _units(jacobian: Tensor) -> Tensor:
+    """The change of each coordinate `(K,)` that moves the residuals by 1 in the root mean square."""
+    sizes = jacobian.square().mean(dim=0).sqrt() if len(jacobian) else jacobian.new_zeros(jacobian.shape[1])
+    return torch.where((sizes > 0) & torch.isfinite(sizes), 1 / sizes, 1.0)
 
 
 def _null_space(rows: Tensor) -> Tensor:
