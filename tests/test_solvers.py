@@ -171,7 +171,8 @@ def test_a_vertex_that_is_not_the_optimum_gets_no_certificate():
     held = coordinates.residuals(optimum.z).abs() < 1e-9
     assert optimum.converged
     assert held.sum() == 3
-    right = _Vertex(coordinates, held, torch.where(held, 0.0, coordinates.residuals(optimum.z).sign()))
+    signs = torch.where(held, 0.0, coordinates.residuals(optimum.z).sign())
+    right = _Vertex(coordinates, held, signs, optimum.z)
     assert right.violation(optimum.z, torch.zeros(30).double()) < 1e-9
     wrong_vertices = 0
     for first in range(27):
@@ -180,12 +181,12 @@ def test_a_vertex_that_is_not_the_optimum_gets_no_certificate():
         if torch.equal(other, held):
             continue
         signs = torch.where(other, 0.0, coordinates.residuals(optimum.z).sign())
-        point = _Vertex(coordinates, other, signs).solve(optimum.z, 1e-8)
+        point = _Vertex(coordinates, other, signs, optimum.z).solve(optimum.z, 1e-8)
         if point is None:
             continue
         z = point[0]
         signs = torch.where(other, 0.0, coordinates.residuals(z).sign())
-        assert _Vertex(coordinates, other, signs).violation(z, torch.zeros(30).double()) > 1e-3
+        assert _Vertex(coordinates, other, signs, z).violation(z, torch.zeros(30).double()) > 1e-3
         wrong_vertices += 1
     assert wrong_vertices > 5
 
@@ -199,7 +200,7 @@ def test_a_multiplier_beyond_one_is_a_violation():
     theta[objective.sites["scale"].place] = math.log(7 / 5)  # mean |r| at 1
     z = coordinates.z(theta)
     held = torch.tensor([False, True, False, False, False])
-    vertex = _Vertex(coordinates, held, torch.where(held, 0.0, coordinates.residuals(z).sign()))
+    vertex = _Vertex(coordinates, held, torch.where(held, 0.0, coordinates.residuals(z).sign()), z)
     assert vertex.violation(z, torch.zeros(5).double()) == pytest.approx(1.0, abs=1e-9)  # it needs 2
 
 
