@@ -617,6 +617,7 @@ def test_labels_of_models_of_ones_own():
     assert fit.nll == pytest.approx(mle("bernoulli", "low ~ smoke", BIRTHS).nll, rel=1e-10)
     three = mle(classes_by_hand, BIRTHS[["smoke"]], BIRTHS["ordered"])
     assert list(class_probabilities(three, BIRTHS[["smoke"]])) == ["low", "middle", "high"]
+    assert ("logit[0]", "smoke") in summary(three).index  # its reference is its own
     with pytest.raises(DataError, match="two classes, and `y` has 3"):
         mle(events_by_hand, "ordered ~ smoke", BIRTHS)
     assert mle(events_by_hand, "truth ~ smoke", BIRTHS).classes == (False, True)

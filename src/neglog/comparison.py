@@ -300,9 +300,7 @@ def kind_of(
     if requested not in (None, "discrete", "continuous"):
         raise DataError(f"`response` must be 'discrete', 'continuous' or None; it is {requested!r}.")
     if classes is not None:
-        if requested == "continuous":
-            raise DataError("`response` is 'continuous', and labels have no density. Leave it out.")
-        return "discrete", None
+        return _kind_of_labels(requested), None
     counted = weights > 0
     values, shares = y[counted].double(), weights[counted].double() / weights.sum()
     if values.dim() > 1 or not bool((values == values.floor()).all()):
@@ -320,6 +318,12 @@ def kind_of(
     if spread < MAX_COUNT_SPREAD:
         return "discrete", f"{units}, less than {MAX_COUNT_SPREAD:g}, as counts are"
     return "continuous", f"{units}, at least {MAX_COUNT_SPREAD:g}, as measurements in whole units have"
+
+
+def _kind_of_labels(requested: Kind | None) -> Kind:
+    if requested == "continuous":
+        raise DataError("`response` is 'continuous', and labels have no density. Leave it out.")
+    return "discrete"
 
 
 def _margin(gap: float, error: float) -> str:

@@ -175,10 +175,26 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
         raise DataError(f"`{path}` has several columns named {_quoted(twice)}. Give each a name of its own.")
 
 
+def _incomplete(missing: pd.DataFrame, dropped: int, has_argument: bool) -> DataError:
+    """The error of rows with missing values, for callers with and without the argument `drop_missing`."""
+    found = {name: count for name, count in missing.sum().items() if count}
+    counts = ", ".join(f"`{name}` ({count})" for name, count in found.items())
+    rows = "row" if len(missing) == 1 else "rows"
+    remedy = (
+        " with --drop-missing (drop_missing=True)" if has_argument else f": table.dropna(subset={[*found]})"
+    )
+    return DataError(
+        f"{dropped} of {len(missing)} {rows} have a missing value, in {counts}. "
+        f"Fill them in, or drop these rows{remedy}."
+    )
+
+
 def complete_rows(
-    table: pd.DataFrame, columns: Iterable[str], *, drop_missing: bool = False
+    table: pd.DataFrame, columns: Iterable[str], *, drop_missing: bool | None = False
 ) -> tuple[pd.DataFrame, int]:
     """The named columns on their complete rows, and how many rows were dropped.
+
+    `drop_missing` is None where the caller has no such argument, for the error message.
 
     Numbers become plain NumPy numbers, categories lose the levels that no row has. The row labels stay.
 
@@ -188,17 +204,14 @@ def complete_rows(
     """
     columns = list(dict.fromkeys(columns))
     require_columns(table, columns)
+    if not len(table):
+        raise DataError("the table has no rows.")
     used = table[columns]
     missing = used.isna()
     incomplete = missing.any(axis="columns")
     dropped = int(incomplete.sum())
     if dropped and not drop_missing:
-        counts = ", ".join(f"`{name}` ({count})" for name, count in missing.sum().items() if count)
-        rows = "row" if len(used) == 1 else "rows"
-        raise DataError(
-            f"{dropped} of {len(used)} {rows} have a missing value, in {counts}. "
-            "Fill them in, or drop these rows with --drop-missing (drop_missing=True)."
-        )
+        raise _incomplete(missing, dropped, drop_missing is not None)
     used = used[~incomplete]
     if not len(used):
         raise DataError(f"no row is complete: each has a missing value in one of {_quoted(columns)}.")

@@ -119,7 +119,7 @@ class Design:
                 raise ModelError(f"the model has no predictor `{name}`; besides `{location}` it has {known}.")
         return {location: self.main} | dict.fromkeys(rest, self.shared) | dict(self.others)
 
-    def rows(self, table: pd.DataFrame, *, drop_missing: bool = False) -> tuple[pd.DataFrame, int]:
+    def rows(self, table: pd.DataFrame, *, drop_missing: bool | None = False) -> tuple[pd.DataFrame, int]:
         """The inputs of a new table on the rows that have them all, and how many rows were dropped.
 
         Raises:
@@ -237,6 +237,7 @@ def learn(
     also = tuple(also)
     names = [str(name) for name in table.columns if name not in (*keep, *apart)]
     left, right, offsets = read_formula(formula, names)
+    _check_sides(formula, left, right)
     response = _response_columns(formula, left)
     companions = read_companions(also, [name for name in names if name not in response])
     inputs = [name for terms in (right, *companions.values(), offsets) for name in variables(terms)]
@@ -252,6 +253,16 @@ def learn(
     others = {name: learn_side(centred(terms), rows) for name, terms in companions.items()}
     offset = learn_side(offsets, rows) if offsets else None
     return Learned(Design(formula, also, learn_side(left, rows), main, shared, others, offset), rows, dropped)
+
+
+def _check_sides(formula: str, left: Terms, right: Terms) -> None:
+    if not formula.partition("~")[2].strip():
+        raise DataError(f"the formula `{formula}` has nothing after its ~. Write `1` for an intercept alone.")
+    both = [term[0][0] for term in left if term in right]
+    if both:
+        raise DataError(
+            f"in `{shown(formula)}`, the response `{both[0]}` is on the right, too. Leave it out."
+        )
 
 
 def _response_columns(formula: str, left: Terms) -> tuple[str, ...]:

@@ -57,6 +57,15 @@ FUNCTIONS: Mapping[str, Signature] = {
     "Q": Signature(text=True),
 }
 
+FROM_R: Mapping[str, str] = {
+    "factor": "`C(g)`",
+    "s": "a spline, such as `ns(x, df=4)`, `cr(x, df=4)` or `bs(x, df=4)`",
+    "te": "products of splines, such as `ns(x, df=4):ns(z, df=4)`",
+    "ifelse": "`np.where(x > 1, x, 0)`",
+    "relevel": "`C(g, Treatment('b'))`",
+}
+"""Functions of R, and what to write in their place."""
+
 #: Contrasts by a bare name, as patsy has them, and after `contr.`, with their arguments.
 PATSY_CONTRASTS: Mapping[str, tuple[str, ...]] = {
     "Treatment": ("reference",),

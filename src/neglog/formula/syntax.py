@@ -25,6 +25,7 @@ from neglog.formula.limits import (
 )
 from neglog.formula.signatures import (
     CONTRASTS,
+    FROM_R,
     FUNCTIONS,
     MAX_ARGUMENTS,
     NUMPY_CONSTANTS,
@@ -137,6 +138,8 @@ def signature_of(call: ast.Call) -> Signature:
         case ast.Name(id="exp10"):
             raise _Refused("calls `exp10`, which formulaic computes as x ** 10. Write {10.0 ** x}.")
         case ast.Name(id=name):
+            if name in FROM_R:
+                raise _Refused(f"calls `{name}`, which formulas do not have. Write {FROM_R[name]}.")
             known = ", ".join(sorted(FUNCTIONS, key=str.lower))
             hint = f"They have {known}, and np.…" if numpy_signature(name) is None else f"Write `np.{name}`."
             raise _Refused(f"calls `{shown(name)}`, which formulas do not have. {hint}")

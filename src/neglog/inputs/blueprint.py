@@ -89,7 +89,7 @@ class Blueprint:
             return of_pandas(x), found
         assert self.design is not None
         table = as_table("x", x)
-        rows, _ = self.design.rows(table)
+        rows, _ = self.design.rows(table, drop_missing=None)
         for name in needed:
             role = found.get(name, self.roles.get(name))
             if isinstance(role, str):
@@ -112,7 +112,7 @@ class Blueprint:
         if self.labelled:
             require_columns(frame, [self.labelled])
             frame = frame.assign(**{self.labelled: self.codes(frame[self.labelled], self.labelled)})
-        rows, _ = complete_rows(without_dates(frame, names), names)
+        rows, _ = complete_rows(without_dates(frame, names), names, drop_missing=None)
         return self.design.y(rows)
 
     def codes(self, y: Any, name: str = "y") -> Any:

@@ -18,6 +18,10 @@ def model_named(name: str) -> Model:
     Raises:
         ModelError: there is none of that name; the message lists those that there are.
     """
+    if "~" in name:
+        raise ModelError(
+            f"`{name}` is a formula, and the model comes first: mle('gaussian', {name!r}, data)."
+        )
     if name not in models.__all__:
         near = did_you_mean(name, models.__all__, "`{}`")
         *some, last = (f"`{each}`" for each in models.__all__)

@@ -1,0 +1,171 @@
+"""The first formulas that a newcomer writes, held against least squares on designs that are made by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from neglog import mle, predict
+from neglog.errors import DataError, ModelError, NeglogError
+
+N = 60
+RANDOM = np.random.default_rng(0)
+T = pd.DataFrame(
+    {
+        "y": RANDOM.normal(size=N) + np.arange(N) % 3,
+        "x": RANDOM.normal(size=N),
+        "z": RANDOM.uniform(1, 2, N),
+        "g": np.array(list("abc"))[np.arange(N) % 3],
+        "my col": RANDOM.normal(size=N),
+        "flag": RANDOM.random(N) > 0.5,
+        "count": RANDOM.poisson(3, N),
+        "w": np.arange(N) % 4.0,
+        "day": pd.date_range("2024-01-01", periods=N),
+    }
+)
+T["cat"] = pd.Categorical(T["g"], ["c", "a", "b", "unused"])
+T["whole"] = T["count"].astype("Int64")
+ONE, X, Z = np.ones(N), T["x"].to_numpy(), T["z"].to_numpy()
+A, B, C = (1.0 * (T["g"] == level).to_numpy() for level in "abc")
+F = T["flag"].to_numpy(float)
+DOT = T[["y", "x", "z", "g"]]
+
+DESIGNS = {
+    "y ~ 1": [ONE],
+    "y ~ x": [ONE, X],
+    "y~x+z": [ONE, X, Z],
+    "y ~ x + x": [ONE, X],
+    "y ~ x - x": [ONE],
+    "y ~ 0 + x": [X],
+    "y ~ x - 1": [X],
+    "y ~ -1 + x": [X],
+    "y ~ g": [ONE, B, C],
+    "y ~ C(g)": [ONE, B, C],
+    "y ~ 0 + g": [A, B, C],
+    "y ~ cat": [ONE, A, B],
+    "y ~ C(cat)": [ONE, A, B],
+    "y ~ C(g, contr.sum)": [ONE, A - C, B - C],
+    "y ~ C(g, Sum)": [ONE, A - C, B - C],
+    "y ~ C(g, Treatment(reference='b'))": [ONE, A, C],
+    "y ~ C(g, Treatment('b'))": [ONE, A, C],
+    "y ~ C(g, contr.treatment('b'))": [ONE, A, C],
+    "y ~ C(g, levels=['c', 'a', 'b'])": [ONE, A, B],
+    "y ~ g * x": [ONE, B, C, X, B * X, C * X],
+    "y ~ x * g": [ONE, B, C, X, B * X, C * X],
+    "y ~ x + g:x": [ONE, X, B * X, C * X],
+    "y ~ g:x": [ONE, A * X, B * X, C * X],
+    "y ~ x:z": [ONE, X * Z],
+    "y ~ g/x": [ONE, B, C, A * X, B * X, C * X],
+    "y ~ (x + z)**2": [ONE, X, Z, X * Z],
+    "y ~ (x + z)^2 - z": [ONE, X, X * Z],
+    "y ~ x^2": [ONE, X],
+    "y ~ I(x**2) + x": [ONE, X, X**2],
+    "y ~ I(x > 0)": [ONE, X > 0],
+    "y ~ poly(x, 2)": [ONE, X, X**2],
+    "y ~ np.log(z)": [ONE, np.log(Z)],
+    "y ~ log(z) + np.sqrt(z)": [ONE, np.log(Z), np.sqrt(Z)],
+    "y ~ scale(x) + center(z)": [ONE, X, Z],
+    "y ~ `my col`": [ONE, T["my col"]],
+    "y ~ Q('my col')": [ONE, T["my col"]],
+    "y ~ flag": [ONE, F],
+    "y ~ flag * x": [ONE, F, X, F * X],
+    "y ~ whole": [ONE, T["count"]],
+    "y ~ np.where(x > 0, x, 0)": [ONE, np.maximum(X, 0)],
+    "y ~ bs(x, df=3)": [ONE, X, X**2, X**3],
+    "y ~ ns(x, df=1)": [ONE, X],
+    "y ~ x + offset(z)": [ONE, X],
+}
+
+
+def least_squares(columns, y, weights=None):
+    """The negative log-likelihood of a Normal at its maximum."""
+    w = np.ones(len(y)) if weights is None else weights
+    design, root = np.stack([np.asarray(each, float) for each in columns], axis=1), np.sqrt(w)
+    found = np.linalg.lstsq(root[:, None] * design, root * y, rcond=None)[0]
+    variance = w @ (y - design @ found) ** 2 / w.sum()
+    return w.sum() / 2 * (np.log(2 * np.pi * variance) + 1)
+
+
+@pytest.mark.parametrize("formula", DESIGNS)
+def test_first_formulas_are_least_squares_of_their_designs(formula):
+    y = T["y"].to_numpy() - (Z if "offset" in formula else 0)
+    assert mle("gaussian", formula, T).nll == pytest.approx(least_squares(DESIGNS[formula], y), abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("table", "keywords", "rows"),
+    [
+        (T, {"weights": "w"}, T["w"]),  # a quarter of the rows has none
+        (T, {"weights": T["w"].rename("any")}, T["w"]),
+        (T.assign(y=T["y"].where(T["x"] > 0)), {"drop_missing": True}, X > 0),
+        (T.set_axis([f"row {i}" for i in range(N)]), {"weights": T["w"].to_numpy()}, T["w"]),
+        (T.set_axis([0] * N), {}, ONE),
+        (T.rename(columns={"day": 3}), {}, ONE),
+        (T[["y", "x", "z", "z"]], {}, ONE),
+        (T.convert_dtypes(), {}, ONE),
+        (T.convert_dtypes(dtype_backend="pyarrow"), {}, ONE),
+    ],
+)
+def test_tables_as_they_come(table, keywords, rows):
+    fit = mle("gaussian", "y ~ x", table, **keywords)
+    expected = least_squares([ONE, X], T["y"].to_numpy(), np.asarray(rows, float))
+    assert fit.nll == pytest.approx(expected, abs=1e-8)
+
+
+def test_a_dot_is_the_other_columns_and_other_columns_are_ignored():
+    fit = mle("gaussian", "y ~ .", DOT)
+    assert fit.nll == pytest.approx(least_squares([ONE, X, Z, B, C], T["y"].to_numpy()), abs=1e-8)
+    new = {"x": [0.5], "z": [1.5], "g": ["b"], "other": ["?"]}
+    assert predict(fit, new).mean.shape == (1,)
+
+
+REFUSED = [
+    ("y ~ xx", T, {}, "no column `xx`.*Did you mean `x`"),
+    ("Y ~ x", T, {}, "no column `Y`.*Did you mean `y`"),
+    ("y ~ my col", T, {}, "Missing operator"),
+    ("y ~", T, {}, "nothing after its ~.*`1`"),
+    ("~ x", T, {}, "needs one response"),
+    ("", T, {}, "needs one response"),
+    ("y ~ y", T, {}, "the response `y` is on the right, too"),
+    ("y ~ x + y", T, {}, "the response `y` is on the right, too"),
+    ("y ~ x ~ z", T, {}, r"incorrectly used(.|\n)*\^"),
+    ("y ~ x)", T, {}, r"cannot be read(.|\n)*\^"),
+    ("y ~ (x", T, {}, r"cannot be read(.|\n)*\^"),
+    ("y = x", T, {}, "Unknown operator '='"),
+    ("y ~ x | g", T, {}, r"no \|"),
+    ("y ~ sqrt(z)", T, {}, "Write `np.sqrt`"),
+    ("y ~ factor(g)", T, {}, r"Write `C\(g\)`"),
+    ("y ~ s(x)", T, {}, r"Write a spline, such as `ns\(x, df=4\)`"),
+    ("y ~ x.mean()", T, {}, "not a function of each row alone"),
+    ("y ~ lag(x)", T, {}, "calls `lag`, which formulas do not have"),
+    ("y ~ x", T[:0], {}, "the table has no rows"),
+    ("y ~ x", T[:1], {}, "fits every row exactly"),
+    ("y ~ x", T[["y", "x", "x"]], {}, "several columns named `x`"),
+    ("y ~ x", T.assign(x=T["x"].where(T["x"] > 0)), {}, "rows have a missing value, in `x`"),
+    ("y ~ whole", T.assign(whole=T["whole"].where(T["x"] > 0)), {}, "missing value, in `whole`"),
+    ("y ~ x", T, {"weights": "g"}, "`g` needs numbers: row 0 has 'a'"),
+    ("y ~ x", T.assign(w=-1.0), {"weights": "w"}, "`weights` must be finite and not negative"),
+    ("y ~ x", T.assign(w=0.0), {"weights": "w"}, "all `weights` are 0"),
+    ("y ~ x", T.assign(w=np.nan), {"groups": "w"}, "groups is missing in row 0"),
+    ("g ~ x", T, {}, "the response `g` holds text where numbers are needed"),
+    ("y ~ x", "data.csv", {}, "`data` must be the table of the formula"),
+]
+
+
+@pytest.mark.parametrize(("formula", "table", "keywords", "facts"), REFUSED)
+def test_first_mistakes_are_named(formula, table, keywords, facts):
+    with pytest.raises(NeglogError, match=facts):
+        mle("gaussian", formula, table, **keywords)
+
+
+def test_mistakes_beside_the_formula_are_named():
+    with pytest.raises(ModelError, match="is a formula, and the model comes first"):
+        mle("y ~ x", T)
+    with pytest.raises(DataError, match="`exposure` must be not negative"):
+        mle("poisson", "count ~ x", T.assign(t=-1.0), exposure="t")
+    fit = mle("gaussian", "y ~ x + g", T)
+    with pytest.raises(DataError, match=r"missing value, in `x` \(1\).*table\.dropna\(subset=\['x'\]\)"):
+        predict(fit, T[:2].assign(x=[1.0, np.nan]))
+    with pytest.raises(DataError, match="holds text where numbers are needed: row 1 has 'b'"):
+        predict(fit, T[:2].assign(x=["1", "b"]))
+    with pytest.raises(DataError, match="the table has no rows"):
+        predict(fit, T[:0])
