@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from neglog import datasets, mle, models, predict, scores
 from neglog.errors import DataError, ModelError, RemedyWarning, UnboundedLikelihoodError
-from neglog.estimators import LikelihoodClassifier, LikelihoodRegressor
+from neglog.estimators import LikelihoodClassifier, LikelihoodRegressor, NetworkRegressor
 from neglog.estimators.remedies import SCALE_FLOOR
 
 EXACTLY = {"rtol": 1e-10, "atol": 1e-10}
@@ -264,3 +264,26 @@ def test_two_scales_of_ten_columns_are_fitted():
     """Combinations of columns that outweigh rows were looked for in 10¹² tuples."""
     x, y = sample(120, 10)
     assert mle("heteroscedastic", x, y).converged
+
+
+@pytest.mark.filterwarnings("ignore::neglog.errors.ConvergenceWarning")
+def test_a_network_learns_mean_and_spread_in_the_units_of_y(tmp_path):
+    draws = np.random.default_rng(0)
+    x = draws.uniform(-2, 2, size=(150, 1))
+    y = 500 + 100 * np.sin(2 * x[:, 0]) + np.where(x[:, 0] > 0, 20, 5) * draws.normal(size=150)
+    fitted = NetworkRegressor(max_iter=100).fit(x, y)
+    assert fitted.score(x, y) > 0.9
+    spread = fitted.predict_distribution(np.array([[-1.0], [1.0]])).stddev
+    assert 2 < spread[0] < spread[1] < 40
+    assert fitted.log_score(x, y) == pytest.approx(-fitted.nll_ / len(y), abs=1e-9)
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.predict_interval(x), fitted.predict_interval(x))
+    module = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Tanh())
+    before = module[0].weight.clone()
+    NetworkRegressor(module, "laplace", max_iter=10).fit(x, y)
+    assert torch.equal(module[0].weight, before)
+
+
+@pytest.mark.filterwarnings("ignore::neglog.errors.ConvergenceWarning")
+def test_no_check_of_a_network_but_equivalence_of_weights_fails():
+    assert set(failures(NetworkRegressor(max_iter=30))) <= {"check_sample_weight_equivalence_on_dense_data"}

@@ -81,13 +81,16 @@ class LikelihoodEstimator(BaseEstimator):
 
     def _fit_rows(self, model: Model, rows: Rows) -> Self:
         """Fit, and keep the result as arrays."""
-        choice("method", self.method, ESTIMATION_METHODS)
-        if self.method == "mle" and self.priors is not None:
-            raise ModelError('`priors` are for method="map"; maximum likelihood has none.')
+        self._check_method()
         penalised = self._penalised(model, rows)
         estimate = mle if self.method == "mle" else map_estimate
         found = maximum(penalised, rows, estimate, solver=self.solver)
         return self._keep(model, found, rows)
+
+    def _check_method(self) -> None:
+        choice("method", self.method, ESTIMATION_METHODS)
+        if self.method == "mle" and self.priors is not None:
+            raise ModelError('`priors` are for method="map"; maximum likelihood has none.')
 
     def _penalised(self, model: Model, rows: Rows) -> Model:
         if self.priors is None:
@@ -116,7 +119,7 @@ class LikelihoodEstimator(BaseEstimator):
         check_is_fitted(self)
         params = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.params_.items()}
         return Fit(
-            model=with_sizes(flat(self._model()), torch.as_tensor(self._sizes())),
+            model=self._flat_model(),
             params=params,
             nll=self.nll_,
             loss=self.loss_,
@@ -130,7 +133,15 @@ class LikelihoodEstimator(BaseEstimator):
     def _new_rows(self, X: Any, keywords: Mapping[str, Any]) -> tuple[Array, dict[str, Any]]:
         check_is_fitted(self)
         x = validate_data(self, X, reset=False, dtype=np.float64)
-        return x, _row_keywords(x, keywords)
+        return self._design(x), _row_keywords(x, keywords)
+
+    def _design(self, x: Array) -> Array:
+        """The design of new rows, as the fit takes it."""
+        return x
+
+    def _flat_model(self) -> Model:
+        """The model of the fit, with flat priors and the sizes of its response."""
+        return with_sizes(flat(self._model()), torch.as_tensor(self._sizes()))
 
     def predict_distribution(
         self, X: Any, *, exposure: Any = None, offset: Any = None, trials: Any = None

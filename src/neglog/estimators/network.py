@@ -1,0 +1,155 @@
+"""Networks whose outputs are the parameters of a likelihood, as regressors of scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+import pyro
+import torch
+from sklearn.utils.validation import validate_data
+from torch import nn
+
+from neglog.errors import ModelError, RemedyWarning, UnboundedLikelihoodError, warn
+from neglog.estimators.regressor import LikelihoodRegressor
+from neglog.estimators.remedies import Remedied, Roles, roles
+from neglog.estimators.rows import Array, Rows
+from neglog.fitting.fit import Fit, map_estimate, mle
+from neglog.handlers import Model, flat, on_features
+from neglog.solvers import LBFGS
+
+HIDDEN_UNITS = 16
+"""The units of the hidden layer of the network that is built where none is given."""
+TRUNK = "trunk"
+NETWORK_SCALE_FLOOR = 0.1
+"""The scale, in standard deviations of y, where a network can fit every row exactly."""
+
+
+class NetworkRegressor(LikelihoodRegressor):
+    """A network with a linear head for each parameter of a likelihood, as a regressor of scikit-learn.
+
+    Columns, and a real response, are standardised before the fit, so that the priors of the network and of
+    the model are in their units; parameters of the heads are stored in units of y.
+
+    Args:
+        module: a `torch.nn.Module` from the standardised columns to features; or a function from the number
+            of columns to one; by default a hidden layer of `HIDDEN_UNITS` units with tanh.
+        model: the model whose predictors are linear in the features.
+        method: ``"map"``, with the priors of the network and of the model, or ``"mle"``.
+        settings, solver: as for `LikelihoodRegressor`; by default `LBFGS` with at most `max_iter` steps.
+        max_iter: the number of steps; with fewer than an optimum needs, training stops early.
+        random_state: the seed of the weights of a network that is built.
+    """
+
+    def __init__(
+        self,
+        module: Any = None,
+        model: Any = "heteroscedastic",
+        method: str = "map",
+        *,
+        settings: Mapping[str, Any] | None = None,
+        solver: Any = None,
+        max_iter: int = 200,
+        random_state: int = 0,
+    ) -> None:
+        super().__init__(model, method, settings=settings, solver=solver)
+        self.module = module
+        self.max_iter = max_iter
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # type: ignore[override]
+        """Fit the network and its heads."""
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        rows = self._checked_rows(X, np.asarray(y, dtype=np.float64), sample_weight, {})
+        mean, deviation = rows.moments(rows.x)
+        self._centre, self._unit = mean, np.where(deviation > 0, deviation, 1.0)
+        known = roles(self._model(), {})
+        self._location, self._outputs = (None if known is None else known.location), 1
+        self.module_ = self._built(X.shape[1])
+        return self._fit_rows(on_features(self._model(), self.module_, name=TRUNK), rows, known)
+
+    def _built(self, columns: int) -> nn.Module:
+        """The network at its initial weights: a copy of the one that was given."""
+        if isinstance(self.module, nn.Module):
+            return deepcopy(self.module)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.random_state)
+            if self.module is None:
+                return nn.Sequential(nn.Linear(columns, HIDDEN_UNITS), nn.Tanh())
+            built = self.module(columns)
+        if not isinstance(built, nn.Module):
+            raise ModelError(f"`module` must give a torch.nn.Module; it gave {type(built).__name__}.")
+        return built
+
+    def _fit_rows(self, model: Model, rows: Rows, known: Roles | None = None) -> Self:
+        self._check_method()
+        shift, unit = 0.0, 1.0
+        if self._location is not None:
+            shift, unit = float(rows.moments(rows.y)[0]), float(rows.spread())
+        estimate = mle if self.method == "mle" else map_estimate
+        y = (rows.y - shift) / unit
+        solver = LBFGS(max_steps=self.max_iter) if self.solver is None else self.solver
+        fit_to = partial(estimate, x=self._design(rows.x), y=y, weights=rows.weights, solver=solver)
+        remedy = ""
+        try:
+            fit = fit_to(model)
+        except UnboundedLikelihoodError as error:
+            remedy = f"the scale at its floor, {NETWORK_SCALE_FLOOR:g} standard deviations of y"
+            warn(f"{str(error).partition('. ')[0].rstrip('.')}. Fitted with {remedy}.", RemedyWarning)
+            held = self._floors(known)
+            fit = fit_to(pyro.condition(model, data=held))
+            fit = replace(fit, params={**fit.params, **held})
+        self._keep(model, Remedied(fit, remedy), rows)
+        self._store(fit)
+        if known is not None:
+            self.params_ = _in_units(self.params_, known, shift, unit)
+            self.nll_ += fit.n * np.log(unit)
+            self.loss_ += fit.n * np.log(unit)
+        return self
+
+    @torch.no_grad()
+    def _floors(self, known: Roles | None) -> dict[str, torch.Tensor]:
+        """Values of the parameters of the scale, in standardised units, at which it is at its floor."""
+        if known is None:
+            return {}
+        first = next(self.module_.parameters())
+        features = self.module_(first.new_zeros((2, self.n_features_in_))).shape[1]
+        held = {name: np.full_like(value, NETWORK_SCALE_FLOOR) for name, value in known.scales.items()}
+        for name, power in known.log_scales.items():
+            held[f"{name}.weight"] = np.zeros(features)
+            held[f"{name}.bias"] = np.array(power * np.log(NETWORK_SCALE_FLOOR))
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in held.items()}
+
+    def _store(self, fit: Fit) -> None:
+        """Write the weights and the buffers of the fit to `module_`, in evaluation mode."""
+        found = {**fit.params, **fit.buffers}
+        keys = {f"{TRUNK}.{key}": key for key in self.module_.state_dict()}
+        state = {key: found[site] for site, key in keys.items() if site in found}
+        self.module_.load_state_dict(state, strict=False)
+        self.module_.eval()
+
+    def _design(self, x: Array) -> Array:
+        return (x - self._centre) / self._unit
+
+    def _flat_model(self) -> Model:
+        return flat(on_features(self._model(), self.module_, name=TRUNK))
+
+    def _part(self, part: str) -> Array:
+        raise AttributeError(f"a network has no coefficients of its columns; see `params_` ({part}).")
+
+
+def _in_units(params: Mapping[str, Array], known: Roles, shift: float, unit: float) -> dict[str, Array]:
+    """Parameters for y from those for (y - shift) / unit."""
+    found = dict(params)
+    for name in known.scales:
+        found[name] = found[name] * unit
+    for name, power in known.log_scales.items():
+        found[f"{name}.bias"] = found[f"{name}.bias"] + power * np.log(unit)
+    if known.location is not None:
+        found[f"{known.location}.weight"] = found[f"{known.location}.weight"] * unit
+        found[f"{known.location}.bias"] = found[f"{known.location}.bias"] * unit + shift
+    return found
