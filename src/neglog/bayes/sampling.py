@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -99,6 +99,15 @@ class Posterior:
         """The numbers of chains, and of draws in each."""
         chains, draws = next(iter(self.draws.values())).shape[:2]
         return chains, draws
+
+    def __copy__(self) -> Posterior:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Posterior:
+        """An equal posterior whose draws are tensors of its own; rows, which nothing changes, are shared."""
+        return replace(
+            self, draws=MappingProxyType({name: value.clone() for name, value in self.draws.items()})
+        )
 
     def __getstate__(self) -> Any:
         raise TypeError("a Posterior cannot be pickled; save the result of neglog.to_arviz(posterior).")

@@ -43,8 +43,8 @@ PRIOR_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Relative tolerance within which the log prior at the estimates must be loss minus NLL, by their dtype."""
 
 
-def restored(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of a saved fit, by name.
+def restored(document: Mapping[str, Any], model: Model | None = None) -> dict[str, Any]:
+    """The attributes of a saved fit, by name; of a `model` that the caller has, or of the one it names.
 
     Raises:
         NeglogError: a field is missing, or is not what the model needs.
@@ -53,8 +53,8 @@ def restored(document: Mapping[str, Any]) -> dict[str, Any]:
         odd = sorted(set(document) ^ NEEDED)
         raise DataError(f"`model.json` lacks fields or has others than it should: {shortened(odd)}.")
     params = arrays.read("params", document["params"])
-    largest = sum(value.numel() for value in params.values()) + 2
-    model = rebuilt(document["model"], largest)
+    if model is None:
+        model = rebuilt(document["model"], sum(value.numel() for value in params.values()) + 2)
     former = former_names(model)
     params = replaced(former, params)
     columns, outputs = (replaced(former, _names(name, document[name])) for name in ("columns", "outputs"))

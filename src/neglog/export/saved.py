@@ -19,6 +19,7 @@ from neglog.export.restored import restored
 from neglog.fitting.fit import Fit, check_fit
 from neglog.formula import Design
 from neglog.formula.tagged import to_json
+from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint
 from neglog.isolation import isolated
 from neglog.uncertainty.retention import retained
@@ -72,8 +73,8 @@ def save(fit: Fit, folder: str | Path, *, formula: Design | None = None) -> Path
     folder, fit = as_path("folder", folder), check_fit(fit)
     if formula is not None and not isinstance(formula, Design):
         raise DataError(f"`formula` must be the design of a formula, or None; it is {shown(formula)}.")
-    formula = _formula_of(fit) if formula is None else formula
-    content = _content(fit, formula)
+    formula = formula_of(fit) if formula is None else formula
+    content = document_of(fit, formula)
     if len(content) > files.MAX_BYTES:
         raise ModelError(f"the fit cannot be saved: it takes {len(content)} bytes, above {files.MAX_BYTES}.")
     check_folder(folder)
@@ -86,7 +87,7 @@ def save(fit: Fit, folder: str | Path, *, formula: Design | None = None) -> Path
     return folder
 
 
-def _formula_of(fit: Fit) -> Design | None:
+def formula_of(fit: Fit) -> Design | None:
     """The formula that was fitted, or saved before."""
     if isinstance(fit, Saved):
         return fit.formula
@@ -99,12 +100,16 @@ def _blueprint_of(fit: Fit, formula: Design | None) -> Blueprint | None:
     return own if own is None or own.design is None or own.design is formula else None
 
 
-def _content(fit: Fit, formula: Design | None) -> bytes:
-    """The document of a fit, one that can be loaded."""
+def document_of(fit: Fit, formula: Design | None, model: Model | None = None) -> bytes:
+    """The document of a fit, one that can be loaded; without a `model` that the caller keeps.
+
+    Raises:
+        ModelError: the fit cannot be written.
+    """
     fields: dict[str, Any] = {
         "format": FORMAT,
         "neglog": documents.own_version(),
-        "model": described(fit.model),
+        "model": described(fit.model) if model is None else None,
         **{name: to_json(float(getattr(fit, name))) for name in ("nll", "loss", "n")},
         "steps": int(fit.n_iter),
         "k": int(fit.k),
@@ -119,9 +124,11 @@ def _content(fit: Fit, formula: Design | None) -> bytes:
     try:
         fields["params"] = arrays.written(fit.params)
         fields["blueprint"] = blueprints.written(_blueprint_of(fit, formula))
-        restored({**fields, "uncertainty": uncertainty.NOTHING})  # before the model is run at the estimates
+        restored(
+            {**fields, "uncertainty": uncertainty.NOTHING}, model
+        )  # before the model is run at the estimates
         content = documents.encoded({**fields, "uncertainty": uncertainty.written(retained(fit))})
-        restored(documents.verified(documents.parsed(content)))
+        restored(documents.verified(documents.parsed(content)), model)
     except NeglogError as error:
         raise ModelError(f"the fit cannot be saved: {error}") from error
     return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -161,8 +162,21 @@ class Fit:
                 guide(data.x, data.y, **data.keywords)
         return guide
 
-    def __getstate__(self) -> Any:
-        raise TypeError("a Fit cannot be pickled; save it with neglog.save.")
+    def __copy__(self) -> Fit:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Fit:
+        """An equal fit whose estimates are tensors of its own; rows, which nothing changes, are shared."""
+        return replace(self, params=_cloned(self.params), buffers=_cloned(self.buffers))
+
+    def __reduce__(self) -> Any:
+        """The document that `neglog.save` writes, for pickle: without rows."""
+        # By its name: documents of fits are made above this package.
+        return importlib.import_module("neglog.export.pickled").reduced(self)
+
+
+def _cloned(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return MappingProxyType({name: value.clone() for name, value in tensors.items()})
 
 
 @isolated
