@@ -479,9 +479,16 @@ ROWS: dict[str, Row] = {
     "a fit from disk": row(
         DataError,
         "read from disk",
-        "without the data",
-        provoke=lambda p: covariance(load(saved(p))),
-        follow=lambda _: covariance(mle(models.gaussian, X, Y)),
+        "interval='profile'",
+        provoke=lambda p: neglog.summary(load(saved(p)), interval="profile"),
+        follow=lambda _: neglog.summary(mle(models.gaussian, X, Y), interval="profile"),
+    ),
+    "a covariance of a fit from disk": row(
+        DataError,
+        "read from disk",
+        "cov_type='HC3'",
+        provoke=lambda p: covariance(load(saved(p)), "HC3"),
+        follow=lambda _: covariance(mle(models.gaussian, X, Y), "HC3"),
     ),
     "no lasso prior": row(
         ModelError,

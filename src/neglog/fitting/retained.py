@@ -65,9 +65,9 @@ class Retained:
             raise ModelError(self.reason)
         of = self._stand_ins.get(cov_type, cov_type)
         if cov_type not in self.kinds:
-            raise self._without_rows(f"cov_type={cov_type!r}")
+            raise self.without_rows(f"cov_type={cov_type!r}")
         if of in ("iid", "kernel") and bandwidth != DEFAULT_BANDWIDTH:
-            raise self._without_rows(f"cov_type={cov_type!r} with bandwidth={bandwidth!r}")
+            raise self.without_rows(f"cov_type={cov_type!r} with bandwidth={bandwidth!r}")
         if cov_type == "HC1":
             return self._corrected(n), cov_type
         return self.covariances[of], of if self.has_corners else cov_type
@@ -84,7 +84,8 @@ class Retained:
             )
         return n / (n - self.coefficients) * self.covariances["sandwich"]
 
-    def _without_rows(self, needed_by: str) -> DataError:
+    def without_rows(self, needed_by: str) -> DataError:
+        """The error of something that needs the rows."""
         has = f"it has {', '.join(self.kinds)}" if self.kinds else "it has no covariance"
         return DataError(
             f"{needed_by} needs the rows of the fit, and this one was read from disk, without them; {has}. "
