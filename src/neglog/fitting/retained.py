@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from torch import Tensor
 
@@ -65,9 +66,9 @@ class Retained:
             raise ModelError(self.reason)
         of = self._stand_ins.get(cov_type, cov_type)
         if cov_type not in self.kinds:
-            raise self.without_rows(f"cov_type={cov_type!r}")
+            self.refuse(f"cov_type={cov_type!r}")
         if of in ("iid", "kernel") and bandwidth != DEFAULT_BANDWIDTH:
-            raise self.without_rows(f"cov_type={cov_type!r} with bandwidth={bandwidth!r}")
+            self.refuse(f"cov_type={cov_type!r} with bandwidth={bandwidth!r}")
         if cov_type == "HC1":
             return self._corrected(n), cov_type
         return self.covariances[of], of if self.has_corners else cov_type
@@ -84,10 +85,14 @@ class Retained:
             )
         return n / (n - self.coefficients) * self.covariances["sandwich"]
 
-    def without_rows(self, needed_by: str) -> DataError:
-        """The error of something that needs the rows."""
+    def refuse(self, needed_by: str) -> NoReturn:
+        """Refuse what needs the rows.
+
+        Raises:
+            DataError: always.
+        """
         has = f"it has {', '.join(self.kinds)}" if self.kinds else "it has no covariance"
-        return DataError(
+        raise DataError(
             f"{needed_by} needs the rows of the fit, and this one was read from disk, without them; {has}. "
-            "For another kind fit the model again."
+            "Fit the model again for another."
         )

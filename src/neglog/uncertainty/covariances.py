@@ -185,7 +185,7 @@ def _of_retained(fit: Fit, retained: Retained, cov_type: str, bandwidth: str) ->
 
 def _theta_of_retained(fit: Fit, retained: Retained, cov_type: str) -> Tensor:
     if retained.is_network:
-        raise retained.without_rows("the covariance of all weights of a network")
+        retained.refuse("the covariance of all weights of a network")
     return retained.covariance(cov_type, fit.n, "hall-sheather")[0]
 
 
