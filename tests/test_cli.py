@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 import neglog
 from neglog import datasets, export, models, plots, predict
-from neglog.cli import commands
+from neglog.cli import output
 from neglog.cli.commands import app
 from neglog.comparison import Entry
 from neglog.errors import ConvergenceWarning, DataError
@@ -379,13 +379,13 @@ def test_bars_are_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
         watched.extend(names)
         return iter(names)
 
-    monkeypatch.setattr("neglog.cli.commands._bar", bar)
+    monkeypatch.setattr("neglog.cli.output.bar", bar)
     monkeypatch.setattr(  # which models are watched is decided before any is fitted
         "neglog.comparison.Task.entry", lambda task, name, *_: Entry(name, "a loss", reason="not tried")
     )
     run("compare", CARS, "dist ~ speed", "--no-plot", "--folds", "2")
     assert watched == []  # stderr is no terminal
-    monkeypatch.setattr("neglog.cli.commands._at_terminal", lambda: True)
+    monkeypatch.setattr("neglog.cli.output.at_terminal", lambda: True)
     run("compare", CARS, "dist ~ speed", "--no-plot", "--folds", "2", "--json")
     assert watched == []
     run("compare", CARS, "dist ~ speed", "--no-plot", "--folds", "2")
@@ -397,9 +397,9 @@ def test_bars_are_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_bar_shows_each_name_once(capsys: pytest.CaptureFixture[str]) -> None:
-    from neglog.cli.commands import _bar
+    from neglog.cli.output import bar
 
-    assert list(_bar(["a", "b"])) == ["a", "b"]
+    assert list(bar(["a", "b"])) == ["a", "b"]
     assert capsys.readouterr().out == ""
 
 
@@ -581,8 +581,8 @@ def test_a_reader_that_leaves_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> 
     os.close(heard)
     stdout = os.fdopen(tell, "w")
     monkeypatch.setattr(sys, "stdout", stdout)
-    with pytest.raises(typer.Exit) as ended, commands._reporting():
-        commands._print("the estimates")
+    with pytest.raises(typer.Exit) as ended, output.reporting():
+        output.print_tables("the estimates")
     monkeypatch.undo()
     with suppress(BrokenPipeError):
         stdout.close()
@@ -593,10 +593,10 @@ CLOSED = """
 import os, sys
 from neglog.cli import open_streams
 open_streams()
-from neglog.cli import commands
+from neglog.cli import output
 from neglog.usage import say
-commands._print("the estimates")
-commands._at_terminal()
+output.print_tables("the estimates")
+output.at_terminal()
 say("a remark")
 assert os.open("kept", os.O_CREAT | os.O_WRONLY) > 2  # no stream writes into it
 sys.exit(2)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import pyro
 import torch
@@ -20,11 +21,13 @@ from neglog import losses, models
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, did_you_mean
 from neglog.fitting.fit import Fit, mle
 from neglog.formula import Design, Learned
-from neglog.handlers import Model
+from neglog.handlers import Model, flat
 from neglog.inputs.classes import Classes
+from neglog.inputs.given import given
 from neglog.isolation import isolated
 from neglog.models.named import model_named
 from neglog.offset import OFFSET_KEYWORD
+from neglog.signatures import model_keywords, row_keywords
 from neglog.tracing import admits, is_discrete, positive_names, predictor_names
 from neglog.uncertainty.ranking import criterion_weights
 from neglog.validation import Validation, cross_validate, deal, masses
@@ -171,7 +174,9 @@ def compare_models(
     groups: Any = None,
     rows: Mapping[str, Any] | None = None,
     classes: Classes | None = None,
+    candidates: Mapping[str, Model] | None = None,
     watch: Callable[[Sequence[str]], Iterable[str]] = iter,
+    run: Runner | None = None,
 ) -> Comparison:
     """Fit and cross-validate every model of one kind of `neglog.models` that can draw the response.
 
@@ -186,9 +191,12 @@ def compare_models(
         folds: how many folds.
         seed: decides the folds, the same for all models.
         groups: the group of each row: rows of a group are in one fold.
-        rows: further row-wise arguments; by default the offsets of the formula.
+        rows: further row-wise arguments; by default the offsets of the formula. Models that do not take
+            them are not compared.
         classes: the labels of the response, if the table has their codes: models of classes are compared.
+        candidates: name -> model of those to choose from; by default all but those compared on request only.
         watch: wraps the sequence of model names, for a progress bar.
+        run: maps a function over these names, as by processes side by side; fits then lack their data.
 
     Raises:
         DataError: no model of that kind admits the response, or all fail; `folds` is out of range.
@@ -198,15 +206,58 @@ def compare_models(
     task = replace(Task.of_formula(learned, weights, folds, seed, rows, groups), classes=classes)
     counts = masses(task.weights, len(y))
     kind, why = kind_of(y, counts, response, classes)
-    names = serving(y, kind, classes)
-    _check_companions(learned.design, names)
+    chosen = serving(y, kind, task.keywords, candidates, classes)
+    _check_companions(learned.design, chosen)
     if task.groups is None:
         deal(counts, folds, seed)
-    entries = []
-    for name in watch(names):
-        design = known_design(learned.design, model_named(name))
-        entries.append(task.entry(name, model_named(name), loss_of(name, design.others)))
-    return ranked(entries, kind, why)
+    losses = {name: loss_of(name, known_design(learned.design, each).others) for name, each in chosen.items()}
+    return ranked(task.entries(chosen, losses, watch, run), kind, why)
+
+
+FACTS = (
+    *("params", "nll", "loss", "converged", "status", "n_iter", "n", "k"),
+    *("keywords", "columns", "outputs", "responses", "history"),
+)
+"""The attributes of a fit that do not refer to its model or its data."""
+
+
+@dataclass(frozen=True)
+class _Detached:
+    """An entry that can be sent to another process: its fit and its scores as arrays and plain values."""
+
+    entry: Entry
+    fit: Mapping[str, Any] | None
+    scores: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, entry: Entry) -> _Detached:
+        """The parts of an entry."""
+        fit, scores = entry.fit, entry.validation
+        facts = None if fit is None else {name: _plain(getattr(fit, name)) for name in FACTS}
+        held = (
+            None
+            if scores is None
+            else {each.name: _plain(getattr(scores, each.name)) for each in fields(scores)}
+        )
+        return cls(replace(entry, fit=None, validation=None), facts, held)
+
+
+def _plain(value: Any) -> Any:
+    """Tensors as arrays, and mappings as dictionaries; anything else as it is."""
+    if isinstance(value, torch.Tensor):
+        return value.numpy()
+    return {key: _plain(each) for key, each in value.items()} if isinstance(value, Mapping) else value
+
+
+def _of_plain(value: Any) -> Any:
+    """What `_plain` was given."""
+    if isinstance(value, np.ndarray):
+        return torch.tensor(value)
+    return {key: _of_plain(each) for key, each in value.items()} if isinstance(value, Mapping) else value
+
+
+Runner = Callable[[Callable[[str], _Detached], Iterable[str]], Iterable[_Detached]]
+"""Maps a function over the names of models, in their order."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +292,36 @@ class Task:
         keywords = offset_rows(learned.design, learned.table) if rows is None else rows
         return cls(designed, learned.design.y(learned.table), counts, folds, seed, keywords, groups)
 
+    def entries(
+        self,
+        candidates: Mapping[str, Model],
+        losses: Mapping[str, str],
+        watch: Callable[[Sequence[str]], Iterable[str]] = iter,
+        run: Runner | None = None,
+    ) -> list[Entry]:
+        """The result of each model, name -> model, in their order."""
+
+        def entry(name: str) -> Entry:
+            return self.entry(name, candidates[name], losses[name])
+
+        names = watch(list(candidates))
+        if run is None:
+            return [entry(name) for name in names]
+        return [
+            self._restored(each, candidates) for each in run(lambda name: _Detached.of(entry(name)), names)
+        ]
+
+    def _restored(self, detached: _Detached, candidates: Mapping[str, Model]) -> Entry:
+        """An entry of another process, whose fit has its model again."""
+        entry, facts = detached.entry, detached.fit
+        if detached.scores is not None:
+            entry = replace(entry, validation=Validation(**_of_plain(detached.scores)))
+        if facts is None:
+            return entry
+        model, x = self.set_up(candidates[entry.model])
+        inputs = given(mle, model, x, self.y, keywords=self.keywords)
+        return replace(entry, fit=inputs.kept(Fit(model=flat(inputs.model), **_of_plain(facts))))
+
     def entry(self, name: str, model: Model, loss: str) -> Entry:
         """The result of a model: its fit and its scores, or the reason why it has none."""
         entry, rows = Entry(name, loss), {"weights": self.weights, **self.keywords}
@@ -271,18 +352,41 @@ def ranked(entries: Sequence[Entry], kind: Kind, why: str | None) -> Comparison:
     return Comparison(tuple(sorted(entries, key=_rank)), kind, why)
 
 
-def serving(y: torch.Tensor, kind: Kind, classes: Classes | None = None) -> list[str]:
-    """The names of the models of one kind of `neglog.models` that are compared for a response.
+def serving(
+    y: torch.Tensor,
+    kind: Kind,
+    rows: Collection[str] = (),
+    candidates: Mapping[str, Model] | None = None,
+    classes: Classes | None = None,
+) -> dict[str, Model]:
+    """Name -> model of those of one kind of `neglog.models` that are compared for a response.
 
     Raises:
         DataError: there are none.
+        ModelError: none takes the row-wise arguments.
     """
+    if candidates is None:
+        candidates = {name: model_named(name) for name in models.__all__ if name not in ON_REQUEST}
+    needed = set(rows) - {OFFSET_KEYWORD}
+    taking = _taking(candidates, needed)
     if classes is not None:
-        return list(classes.models)
-    names = [name for name in models.__all__ if _serves(name, y, kind)]
-    if not names:
-        raise DataError(_none_serves(y, kind))
-    return names
+        return {name: taking.get(name, model_named(name)) for name in classes.models}
+    chosen = {name: each for name, each in taking.items() if _serves(name, each, y, kind, needed)}
+    if not chosen:
+        raise DataError(_none_serves(y, kind, needed))
+    return chosen
+
+
+def _taking(candidates: Mapping[str, Model], rows: Collection[str]) -> dict[str, Model]:
+    """The models that take all of some row-wise arguments.
+
+    Raises:
+        ModelError: there are none.
+    """
+    found = {name: each for name, each in candidates.items() if set(rows) <= (model_keywords(each) or set())}
+    if not found:
+        raise ModelError(f"no model takes the row-wise argument {_listed(sorted(rows))}. Leave it out.")
+    return found
 
 
 def kind_of(
@@ -333,14 +437,20 @@ def _margin(gap: float, error: float) -> str:
     return f"{max(gap, 0.0):.{places}f} ± {error:.{places}f} nats per row"
 
 
-def _serves(name: str, y: torch.Tensor, kind: Kind) -> bool:
-    model = model_named(name)
-    if name in ON_REQUEST or (name in OVERDISPERSED and not bool((y > 1).any())):
+def _serves(name: str, model: Model, y: torch.Tensor, kind: Kind, rows: Collection[str]) -> bool:
+    if name in OVERDISPERSED and not bool((y > 1).any()):
         return False
-    return admits(model, y) and is_discrete(model) == (kind == "discrete")
+    if is_discrete(model, **row_keywords(model)) != (kind == "discrete"):
+        return False
+    return "trials" in rows or admits(model, y)  # the number of trials, which bounds y, is checked by the fit
 
 
-def _none_serves(y: torch.Tensor, kind: Kind) -> str:
+def _none_serves(y: torch.Tensor, kind: Kind, rows: Collection[str]) -> str:
+    if rows:
+        return (
+            f"no {kind} model of such a response takes {_listed(sorted(rows))}. Leave it out, or compare the "
+            "other kind of models: --response discrete (response='discrete')."
+        )
     if y.dim() > 1:
         return (
             "models of a response of several columns are not compared here. Fit "
@@ -364,11 +474,17 @@ def set_up(name: str, design: Design, table: pd.DataFrame) -> tuple[Model, Any]:
 
 def known_design(design: Design, model: Model) -> Design:
     """The design with those companions alone that describe a predictor of the model."""
-    return design.known_to(predictor_names(model), positive_names(model))
+    return design.known_to(*_names(model))
+
+
+def _names(model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The linear predictors of a model, and its constants that may have a design."""
+    rows = row_keywords(model)
+    return predictor_names(model, **rows), positive_names(model, **rows)
 
 
 def _set_up(model: Model, design: Design, table: pd.DataFrame) -> tuple[Model, Any]:
-    predictors, positive = predictor_names(model), positive_names(model)
+    predictors, positive = _names(model)
     fixed = design.without_bias(predictors, positive)
     x = design.x(table, predictors, positive)
     if fixed:
@@ -388,8 +504,7 @@ def designs(fit: Fit, design: Design, table: pd.DataFrame) -> Any:
     Raises:
         DataError: as `Design.x`.
     """
-    predictors, positive = predictor_names(fit.model), positive_names(fit.model)
-    return known_design(design, fit.model).x(table, predictors, positive)
+    return known_design(design, fit.model).x(table, *_names(fit.model))
 
 
 def loss_of(name: str, companions: Iterable[str]) -> str:
@@ -397,17 +512,17 @@ def loss_of(name: str, companions: Iterable[str]) -> str:
     loss = losses.TABLE.get(name)
     if loss is None:
         return f"the negative log-likelihood of `{name}`"
-    heads = [other for other in companions if other in positive_names(model_named(name))]
+    heads = [other for other in companions if other in _names(model_named(name))[1]]
     if heads:  # A constant scale is what makes MSE of a Normal and MAE of a Laplace.
         return f"the negative log-likelihood of `{name}` with a head for {_listed(heads)}"
     return f"{loss.torch_loss} ({loss.name})" if loss.torch_loss.startswith("torch.") else loss.torch_loss
 
 
-def _check_companions(design: Design, names: Sequence[str]) -> None:
+def _check_companions(design: Design, candidates: Mapping[str, Model]) -> None:
     known: Mapping[str, None] = {}
-    for name in names:
-        model = model_named(name)
-        known = {**known, **dict.fromkeys([*predictor_names(model)[1:], *positive_names(model)])}
+    for model in candidates.values():
+        predictors, positive = _names(model)
+        known = {**known, **dict.fromkeys([*predictors[1:], *positive])}
     for other in design.others:
         if other not in known:
             near = did_you_mean(other, known, "`{}`")

@@ -96,16 +96,21 @@ def picture(fits: Mapping[str, Fit], x: Any, y: Any, *, names: tuple[str, str] =
 
 
 @isolated
-def picture_of_table(fits: Mapping[str, Fit], design: Design, table: pd.DataFrame) -> Figure:
+def picture_of_table(
+    fits: Mapping[str, Fit], design: Design, table: pd.DataFrame, rows: Mapping[str, Any] | None = None
+) -> Figure:
     """Draw fits of a formula, as `picture` does: one input is one column of the table, however transformed.
+
+    Row-wise arguments other than the offsets of the formula are `rows`; there is no curve then.
 
     Raises:
         DataError: there is no fit, or the table is not one that the formula can use.
     """
     y = design.y(table)
-    rows = offset_rows(design, table)
+    of_formula = offset_rows(design, table)
+    rows = of_formula if rows is None else rows
     predictions = {name: predict(fit, designs(fit, design, table), **rows) for name, fit in fits.items()}
-    curve = _curve_of_table(fits, design, table)
+    curve = _curve_of_table(fits, design, table) if set(rows) == set(of_formula) else None
     return _draw(_Scene(fits, str(y.name), y.to_numpy(dtype=float), predictions, curve))
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console, Group
@@ -15,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from neglog.arguments import share, shown, text
+from neglog.bayes.sampling import Posterior
 from neglog.calls import public
 from neglog.comparison import Comparison, Entry
 from neglog.errors import ModelError
@@ -28,6 +31,8 @@ HEADINGS = {
     "p_value": "p",
     "lower": "lower",
     "upper": "upper",
+    "r_hat": "R-hat",
+    "ess": "ESS",
 }
 
 
@@ -221,12 +226,62 @@ def fit_json(fit: Fit, estimates: pd.DataFrame, loss: str, **more: Any) -> dict[
     check_fit(fit)
     _check_estimates(estimates)
     text("loss", loss)
-    rows = [
+    rows = _rows_json(estimates)
+    return {**more, "replaces": loss, "estimates": rows, **_numbers(fit), "loss": finite(fit.loss)}
+
+
+@public
+def draws_table(result: Posterior, found: Any, level: float = 0.95) -> pd.DataFrame:
+    """The table of draws: a row for each (parameter, term), with mean, sd, an equal-tailed interval at
+    `level`, and for chains R-hat and the effective sample size.
+
+    Args:
+        result: a posterior.
+        found: the same posterior as `to_arviz` returns it, with the names of terms.
+        level: the level of the intervals.
+    """
+    tails = [0.5 - share("level", level) / 2, 0.5 + level / 2]
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for name, draws in result.draws.items():
+        if not draws[0, 0].numel():
+            continue
+        array = found["posterior"][name]
+        labels = [[str(each) for each in array[axis].values] for axis in array.dims[2:]]
+        values = draws.flatten(0, 1).reshape(draws.shape[0] * draws.shape[1], -1).numpy()
+        chains = {key: getattr(result, key).get(name) for key in ("r_hat", "ess")}
+        for place, parts in enumerate(itertools.product(*labels)):
+            column = values[:, place]
+            lower, upper = np.quantile(column, tails)
+            numbers = {"mean": column.mean(), "sd": column.std(ddof=1), "lower": lower, "upper": upper}
+            mixing = {key: float(each.reshape(-1)[place]) for key, each in chains.items() if each is not None}
+            rows[_parameter(name, ", ".join(parts))] = {**numbers, **mixing}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.set_axis(pd.MultiIndex.from_tuples(list(rows), names=["parameter", "term"]), axis="index")
+
+
+def _parameter(site: str, label: str) -> tuple[str, str]:
+    """The parameter and the term of a number of a site, as tables of fits name them."""
+    predictor, _, part = site.rpartition(".")
+    if part == "bias":
+        return predictor, f"Intercept[{label}]" if label else "Intercept"
+    return (predictor, label) if part == "weight" and predictor else (site, label)
+
+
+@public
+def posterior_json(result: Posterior, table: pd.DataFrame, **more: Any) -> dict[str, Any]:
+    """A posterior as one JSON document: the table of its draws, and its diagnostics."""
+    chains, draws = result.shape
+    facts = {"method": result.method, "converged": result.converged, "status": result.status}
+    counts = {"chains": chains, "draws": draws, "divergences": result.divergences}
+    return {**more, "estimates": _rows_json(table), **facts, **counts}
+
+
+def _rows_json(estimates: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
         dict(zip(("parameter", "term"), cast(tuple[str, str], label), strict=True))
         | {str(name): finite(value) for name, value in row.items()}
         for label, row in estimates.iterrows()
     ]
-    return {**more, "replaces": loss, "estimates": rows, **_numbers(fit), "loss": finite(fit.loss)}
 
 
 @public

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -116,17 +116,9 @@ def compare(
     if is_formula(x):
         by_row = {"weights": weights, "groups": groups, **keywords}
         table = formula_table(compare, y, data)
-        formula, others = _joint(x, also)
-        table, classes = labelled_response(formula, table)
-        learned, rows = learned_rows(formula, table, others, by_row, (), flag("drop_missing", drop_missing))
-        settings = {
-            "classes": classes,
-            "folds": folds,
-            "seed": seed,
-            "response": response,
-            "groups": rows.pop("groups"),
-        }
-        return _table(_of_formula(models, learned, rows.pop("weights"), rows, **settings))
+        settings: dict[str, Any] = {"folds": folds, "seed": seed, "response": response}
+        settings["drop_missing"] = drop_missing
+        return _table(compared(models, x, table, by_row, also=also, **settings).comparison)
     if also:
         raise DataError("`also` is for formulas; give `x` as a mapping, such as {'mean': x, 'sigma': z}.")
     return _table(
@@ -134,6 +126,55 @@ def compare(
             models, Task(lambda model: (model, x), y, weights, folds, seed, keywords, groups), x, response
         )
     )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison by a formula, with the formula, its rows, and their row-wise arguments."""
+
+    comparison: Comparison
+    learned: Learned
+    rows: Mapping[str, Any]
+    classes: Classes | None = None
+
+
+def compared(
+    models: Any,
+    formulas: Any,
+    table: pd.DataFrame,
+    by_row: Mapping[str, Any],
+    *,
+    also: Sequence[str] = (),
+    drop_missing: bool = False,
+    folds: int = 5,
+    seed: int = 0,
+    response: Kind | None = None,
+    candidates: Mapping[str, Model] | None = None,
+    **how: Any,
+) -> Compared:
+    """The comparison of `compare` by a formula.
+
+    Args:
+        models, also, drop_missing, folds, seed, response: as for `compare`.
+        formulas: a formula, or a mapping from predictors to formulas.
+        table: the table of the formula.
+        by_row: row-wise argument -> the name of a column, or a value for each row; groups and weights too.
+        candidates: with `neglog.models`, name -> model of those to choose from.
+        how: `watch` and `run`, as for `compare_models`.
+
+    Raises:
+        DataError, ModelError: as `compare`.
+    """
+    formula, others = _joint(formulas, also)
+    table, classes = labelled_response(formula, table)
+    learned, rows = learned_rows(formula, table, others, by_row, (), flag("drop_missing", drop_missing))
+    weights, groups = rows.pop("weights", None), rows.pop("groups", None)
+    if models is built_in:
+        settings: dict[str, Any] = {"response": response, "candidates": candidates, "classes": classes}
+        settings |= {"weights": weights, "groups": groups, "folds": folds, "seed": seed, **how}
+        return Compared(compare_models(learned, rows=rows, **settings), learned, rows, classes)
+    task = replace(Task.of_formula(learned, weights, folds, seed, rows, groups), classes=classes)
+    return Compared(_of_formula(models, learned, task), learned, rows, classes)
 
 
 def _of_arrays(models: Any, task: Task, x: Any, response: Kind | None) -> Comparison:
@@ -146,11 +187,12 @@ def _of_arrays(models: Any, task: Task, x: Any, response: Kind | None) -> Compar
     if task.groups is None:
         deal(counts, task.folds, task.seed)
     kind, why = kind_of(data.y, counts, response, classes)
-    chosen = _candidates(models, serving(data.y, kind, classes) if models is built_in else ())
+    is_own = models is built_in
+    chosen = serving(data.y, kind, task.keywords, None, classes) if is_own else _candidates(models)
     _check_keywords(chosen, task.keywords)
     keys = list(x) if isinstance(x, Mapping) else []
-    entries = [task.entry(name, model, _loss(name, model, keys)) for name, model in chosen.items()]
-    return _ranked(entries, kind, why, models)
+    losses = {name: _loss(name, model, keys) for name, model in chosen.items()}
+    return _ranked(task.entries(chosen, losses), kind, why, models)
 
 
 def held_out(comparison: Comparison, entry: Entry) -> dict[str, float]:
@@ -187,14 +229,12 @@ def _are_fits(models: Any) -> bool:
     return isinstance(models, Mapping) and any(isinstance(each, Fit) for each in models.values())
 
 
-def _candidates(models: Any, serving: Sequence[str]) -> dict[str, Model]:
-    """Name -> model of what is to be compared: those `serving` of neglog.models, or what was given.
+def _candidates(models: Any) -> dict[str, Model]:
+    """Name -> model of what was given to be compared.
 
     Raises:
         ModelError: there is nothing to compare, no such model, or two of one name.
     """
-    if models is built_in:
-        return {name: model_named(name) for name in serving}
     if isinstance(models, Mapping):
         named = [(str(name), _model(each)) for name, each in models.items()]
     elif isinstance(models, list | tuple):
@@ -260,30 +300,17 @@ def _joint(formulas: Any, also: Sequence[str]) -> tuple[str, Sequence[str]]:
         return formulas, also
     if also:
         raise DataError("`also` is for a single formula; put its formulas into the mapping.")
-    main, others = split_formulas(formulas)
-    return main, others
+    return split_formulas(formulas)
 
 
-def _of_formula(
-    models: Any,
-    learned: Learned,
-    weights: Any,
-    rows: Mapping[str, Any],
-    folds: int,
-    seed: int,
-    response: Kind | None,
-    groups: Any,
-    classes: Classes | None,
-) -> Comparison:
-    if models is built_in:
-        settings = {"folds": folds, "seed": seed, "response": response, "groups": groups, "classes": classes}
-        return compare_models(learned, weights=weights, rows=rows, **settings)
-    task = replace(Task.of_formula(learned, weights, folds, seed, rows, groups), classes=classes)
-    if groups is None:
-        deal(masses(task.weights, len(learned.table)), folds, seed)
-    chosen, entries = _candidates(models, ()), []
-    _check_keywords(chosen, rows)
-    for name, model in chosen.items():
-        others = list(known_design(learned.design, model).others)
-        entries.append(task.entry(name, model, _loss(name, model, others)))
-    return _ranked(entries, "continuous", None, models)
+def _of_formula(models: Any, learned: Learned, task: Task) -> Comparison:
+    """The comparison of models that were given."""
+    if task.groups is None:
+        deal(masses(task.weights, len(learned.table)), task.folds, task.seed)
+    chosen = _candidates(models)
+    _check_keywords(chosen, task.keywords)
+    losses = {
+        name: _loss(name, each, list(known_design(learned.design, each).others))
+        for name, each in chosen.items()
+    }
+    return _ranked(task.entries(chosen, losses), "continuous", None, models)

@@ -46,6 +46,11 @@ def roles_of(model: Model, keywords: Mapping[str, Any], caller: Callable[..., An
     return Roles(bounds, supports)
 
 
+def row_keywords(model: Model) -> dict[str, Any]:
+    """The keywords of the rows that a model takes itself, such as ``exposure``, each with the value None."""
+    return {name: None for layer in layers(model) for name in getattr(layer, "row_supports", {})}
+
+
 def check_bound_keywords(every: Sequence[Any], bounds: Collection[str]) -> None:
     """Refuse keywords that `functools.partial` has bound to a model which does not take them.
 

@@ -3,6 +3,7 @@
 Everything that can be wrong with a file or a column is found here, once, in the user's words.
 """
 
+import io
 import os
 import re
 import secrets
@@ -49,7 +50,24 @@ def read_table(path: str | Path) -> pd.DataFrame:
         what = "is a folder, not a table" if path.is_dir() else "does not exist"
         raise DataError(f"`{path}` {what}. Give the path of a .csv, .tsv or .parquet file.")
     kind = check_kind(path)
-    table = _read_text(path, SEPARATORS[kind]) if kind in SEPARATORS else _read_parquet(path)
+    return _checked(path, _read_text(path, SEPARATORS[kind]) if kind in SEPARATORS else _read_parquet(path))
+
+
+def parse_table(content: bytes, name: str) -> pd.DataFrame:
+    """The table in the text of a CSV file; messages call it by its `name`.
+
+    Raises:
+        DataError: as `read_table`.
+    """
+    return _checked(Path(name), _read_text(Path(name), SEPARATORS[".csv"], content))
+
+
+def _checked(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """A table that was read, with text for the names of its columns, and text of dates as dates.
+
+    Raises:
+        DataError: it has no rows, or two columns of one name.
+    """
     _check_names(path, [str(name) for name in table.columns])
     if not len(table):
         raise DataError(f"`{path}` has column names but no rows. Add the data below the header.")
@@ -103,13 +121,14 @@ def check_kind(path: Path) -> str:
     return kind
 
 
-def _read_text(path: Path, separator: str) -> pd.DataFrame:
+def _read_text(path: Path, separator: str, content: bytes | None = None) -> pd.DataFrame:
+    """The table of a text file, or of its content."""
     try:
-        names = _header(path, separator)
+        names = _header(path, separator, content)
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
-                path,
+                path if content is None else io.BytesIO(content),
                 sep=separator,
                 index_col=False,  # or pandas would take the first of too many fields for row names
                 low_memory=False,  # in one piece, or a column may hold both numbers and text
@@ -134,10 +153,10 @@ def _read_text(path: Path, separator: str) -> pd.DataFrame:
     return table
 
 
-def _header(path: Path, separator: str) -> list[str]:
+def _header(path: Path, separator: str, content: bytes | None) -> list[str]:
     """The column names, checked as they are written: pandas would rename the second `x` to `x.1`."""
     frame = pd.read_csv(
-        path,
+        path if content is None else io.BytesIO(content),
         sep=separator,
         header=None,
         nrows=1,

@@ -1,4 +1,4 @@
-"""The command line: ``neglog fit``, ``neglog predict``, ``neglog compare``.
+"""The command line: ``neglog fit``, ``predict``, ``compare``, ``posterior``, ``models``.
 
 Results go to stdout, all remarks to stderr. Exit codes: 0 for a result, 1 for a fit that did
 not converge, 2 for a request that cannot be met, with one line that says why, 130 for an interrupt.
@@ -6,68 +6,49 @@ not converge, 2 for a request that cannot be met, with one line that says why, 1
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import sys
-import warnings
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neglog import models
-from neglog.cli import INTERRUPTED
-from neglog.errors import ConvergenceWarning, DataError, NeglogError
-from neglog.usage import Command, Commands, say
+from neglog.cli import options, output
+from neglog.cli.options import (
+    Data,
+    DropMissing,
+    Exposure,
+    Formulas,
+    FormulaText,
+    Json,
+    ListingCommand,
+    ModelName,
+    Offset,
+    Settings,
+    Tau,
+    Trials,
+    Weights,
+)
+from neglog.cli.output import print_json, print_tables, reporting, say_dropped, say_written, shows_progress
+from neglog.errors import DataError
+from neglog.usage import Command, say
 
 if TYPE_CHECKING:  # Everything else is imported where it is used, or `neglog --help` would wait for torch.
     import pandas as pd
 
-    from neglog.comparison import Comparison, Kind
-    from neglog.formula import Learned
-
-EPILOG = (
-    f"Models: {', '.join(models.__all__)}.\n\n"
-    "Exit codes: 0 a result; 1 a fit that did not converge; 2 a request that cannot be met."
-)
-
-MAX_ERROR_CHARACTERS = 1000
-"""Characters of an error message that are printed; the contents of a file may be of any length."""
+    from neglog.selection import Compared
 
 app = typer.Typer(
     name="neglog",
-    cls=Commands,
+    cls=options.ListingCommands,
     help="Every regression loss is the negative log of a likelihood: fit it, question it, compare it.",
-    epilog=EPILOG,
+    epilog="Exit codes: 0 a result; 1 a fit that did not converge; 2 a request that cannot be met.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Data = Annotated[
-    Path, typer.Argument(metavar="DATA", help="A table: .csv, .tsv or .parquet.", show_default=False)
-]
-FormulaText = Annotated[
-    str, typer.Argument(metavar="FORMULA", help="As in R: 'y ~ x1 + C(group)'.", show_default=False)
-]
-Also = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--also",
-        metavar="FORMULA",
-        help="A formula for another predictor: 'log_variance ~ x1', 'sigma ~ x1'.",
-    ),
-]
-Weights = Annotated[str | None, typer.Option(metavar="COLUMN", help="How often each row counts.")]
-DropMissing = Annotated[
-    bool, typer.Option("--drop-missing", help="Drop rows with a missing value in a column in use.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, with every digit.")]
 
 
 class _Response(Enum):
@@ -77,10 +58,18 @@ class _Response(Enum):
     CONTINUOUS = "continuous"
 
 
+class _Method(Enum):
+    """How draws of the posterior are made."""
+
+    NUTS = "nuts"
+    LAPLACE = "laplace"
+    VI = "vi"
+
+
 def run() -> None:
     """Run the command line."""
     try:
-        with _reporting():
+        with reporting():
             app(prog_name="neglog")
     except typer.Exit as end:
         _leave(end.exit_code)
@@ -99,7 +88,7 @@ def _version(requested: bool) -> None:
     if requested:
         from neglog import __version__
 
-        with _reporting():  # or typer would exit with code 1 where stdout is closed
+        with reporting():  # or typer would exit with code 1 where stdout is closed
             typer.echo(f"neglog {__version__}")
         raise typer.Exit
 
@@ -113,18 +102,33 @@ def _options(
     pass
 
 
-@app.command(cls=Command)
+@app.command(cls=ListingCommand)
 def fit(
     data: Data,
     formula: FormulaText,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help=f"One of: {', '.join(models.__all__)}.", show_default=False)
-    ],
-    also: Also = None,
+    model: ModelName,
+    others: Formulas = None,
     map: Annotated[
         bool, typer.Option("--map", help="Maximum a posteriori, with the model's priors.")
     ] = False,
     weights: Weights = None,
+    exposure: Exposure = None,
+    trials: Trials = None,
+    offset: Offset = None,
+    tau: Tau = None,
+    settings: Settings = None,
+    cov_type: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="Of the standard errors: observed, expected, opg, sandwich, HC0, HC1, HC2, HC3, cluster, "
+            "bootstrap, iid or kernel. [default: observed, and cluster with --groups]",
+        ),
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Clusters of rows, for the standard errors.")
+    ] = None,
+    level: Annotated[float, typer.Option(help="The level of the intervals.")] = 0.95,
     drop_missing: DropMissing = False,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Save the fit here, for `neglog predict`.")
@@ -132,31 +136,43 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Fit one model and print its estimates."""
-    with _reporting():
+    options.check_level(level)
+    with reporting():
         from neglog import export, map_estimate, mle, reports, summary
-        from neglog.comparison import loss_of, model_named, offset_rows, set_up
+        from neglog.cli import requests
+        from neglog.comparison import loss_of, model_named
 
-        model_named(model)
+        chosen = requests.configured(model_named(model), requests.settings_of(settings, tau))
+        kind = requests.cov_type_of(cov_type, groups)
         if out is not None:
-            _check_place("--out", out)
+            requests.check_place("--out", out)
             export.check_folder(out)
-        learned = _learn(data, formula, also, weights, drop_missing)
-        design, table = learned.design, learned.table
-        bound, x = set_up(model, design, table)
-        estimate = map_estimate if map else mle
-        counts = None if weights is None else table[weights]
-        rows, progress = offset_rows(design, table), _shows_progress(as_json)
-        result = estimate(bound, x, design.y(table), weights=counts, progress=progress, **rows)
+        table = requests.read(data)
+        rows = requests.row_columns(
+            weights=weights, exposure=exposure, trials=trials, offset=offset, groups=groups
+        )
+        result = (map_estimate if map else mle)(
+            chosen,
+            requests.formulas_of(chosen, formula, others),
+            table,
+            drop_missing=drop_missing,
+            progress=shows_progress(as_json),
+            **rows,
+        )
+        design, dropped = requests.learned_of(result)
+        say_dropped(dropped, len(table))
+        estimates = summary(result, cov_type=kind, level=level)
         if out is not None:
-            export.save(result, out, formula=design)
+            export.save(result, out)
         loss = loss_of(model, design.others) + (" plus a penalty, minus the log of the priors" if map else "")
         if as_json:
-            request = {"data": str(data), "formula": formula, "also": also or [], "model": model}
-            more = {"method": "map" if map else "mle", "dropped": learned.dropped, "saved": _text(out)}
-            _print_json(reports.fit_json(result, summary(result), loss, **request, **more))
+            request = {"data": str(data), "formula": formula, "also": others or [], "model": model, **rows}
+            more = {"method": "map" if map else "mle", "dropped": dropped}
+            kinds = {"saved": output.path_text(out), "level": level, "cov_type": estimates.attrs["cov_type"]}
+            print_json(reports.fit_json(result, estimates, loss, **request, **more, **kinds))
         else:
-            _print(reports.estimates_table(summary(result)), "", reports.fit_table(result, loss))
-            _say_written("saved in", out)
+            print_tables(reports.estimates_table(estimates, level), "", reports.fit_table(result, loss))
+            say_written("saved in", out)
     if not result.converged:
         raise typer.Exit(1)
 
@@ -172,34 +188,40 @@ def predict(
         float, typer.Option(help="How much of the predicted distribution lower and upper enclose.")
     ] = 0.9,
     prefix: Annotated[str, typer.Option(help="What the names of the new columns start with.")] = "",
+    exposure: Exposure = None,
+    trials: Trials = None,
+    offset: Offset = None,
     drop_missing: DropMissing = False,
 ) -> None:
     """Predict new rows: their columns, then mean, median, sd, lower and upper.
 
-    The interval is of new observations, at the estimates.
+    The interval is of new observations, at the estimates. Of classes: the most probable one, and the
+    probability of each.
     """
-    if not 0 < level < 1:
-        raise typer.BadParameter(f"must be between 0 and 1; it is {level}.", param_hint="--level")
-    with _reporting():
+    options.check_level(level)
+    with reporting():
         from neglog import export
+        from neglog.cli import requests
         from neglog.tables import check_kind, write_table
 
         if out is not None:
             check_kind(out)
-            _check_place("--out", out, data)
+            requests.check_place("--out", out, data)
         saved = export.load(folder)
         if saved.formula is None:
             raise DataError(f"`{folder}` was saved without a formula. Use neglog.load and neglog.predict.")
-        table = _read(data)
-        rows, dropped = saved.formula.rows(table, drop_missing=drop_missing)
-        predicted = _predictions(saved, rows, level).add_prefix(prefix)
+        table = requests.read(data)
+        complete, dropped = saved.formula.rows(table, drop_missing=drop_missing)
+        rows = table.loc[complete.index]
+        columns = requests.row_columns(exposure=exposure, trials=trials, offset=offset)
+        predicted = _predictions(saved, rows, level, columns).add_prefix(prefix)
         taken = [name for name in predicted if name in table]
         if taken:
             raise DataError(
                 f"`{data}` has a column `{taken[0]}` already. Choose other names: --prefix predicted_"
             )
-        result = table.loc[rows.index].join(predicted)
-        _say_dropped(dropped, len(table))
+        result = rows.join(predicted)
+        say_dropped(dropped, len(table))
         if out is None:
             typer.echo(result.to_csv(index=False), nl=False)
         else:
@@ -207,14 +229,22 @@ def predict(
             say(f"{len(result)} rows written to {out}")
 
 
-@app.command(cls=Command)
+@app.command(cls=ListingCommand)
 def compare(
     data: Data,
     formula: FormulaText,
-    also: Also = None,
+    others: Formulas = None,
     folds: Annotated[int, typer.Option(help="Into how many parts the rows are dealt.", min=2)] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the random folds.", min=0)] = 0,
     weights: Weights = None,
+    exposure: Exposure = None,
+    trials: Trials = None,
+    offset: Offset = None,
+    tau: Tau = None,
+    settings: Settings = None,
+    groups: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Rows of a group are in the same fold.")
+    ] = None,
     drop_missing: DropMissing = False,
     plot: Annotated[
         Path | None,
@@ -227,192 +257,212 @@ def compare(
             help="Compare probabilities of whole numbers, or densities. [default: as the response is]",
         ),
     ] = None,
+    cores: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many models are fitted at a time. [default: as many as there are cores]"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Fit every model of one kind that can draw the response, and rank them on rows they have not seen.
 
     The log score of a row is the log of the density, or of the probability, that a fit to the other folds
-    gave it, in nats. The two are never in one ranking.
+    gave it, in nats. The two are never in one ranking. A response of text is one of classes.
     """
     if plot is not None and no_plot:
         raise typer.BadParameter("--plot and --no-plot exclude each other.", param_hint="--no-plot")
-    with _reporting():
-        from neglog import reports
-        from neglog.comparison import compare_models
+    with reporting():
+        from neglog import models, reports
+        from neglog.cli import requests, workers
+        from neglog.selection import compared
 
         path = None if no_plot else _picture_path(plot, data)
-        learned = _learn(data, formula, also, weights, drop_missing)
-        watch = _bar if _shows_progress(as_json) else iter
-        kind: Kind | None = None if response is None else response.value
-        comparison = compare_models(
-            learned, weights=weights, folds=folds, seed=seed, response=kind, watch=watch
+        table = requests.read(data)
+        found = compared(
+            models,
+            formula,
+            table,
+            requests.row_columns(
+                weights=weights, exposure=exposure, trials=trials, offset=offset, groups=groups
+            ),
+            also=others or (),
+            drop_missing=drop_missing,
+            folds=folds,
+            seed=seed,
+            response=None if response is None else response.value,
+            candidates=requests.candidates(requests.settings_of(settings, tau)),
+            watch=output.bar if shows_progress(as_json) else iter,
+            run=partial(workers.side_by_side, cores=cores or workers.default_cores()),
         )
-        _check_scored(comparison)
-        if path is not None:
-            _draw(comparison, learned, path)
+        say_dropped(found.learned.dropped, len(table))
+        _check_scored(found)
+        path = _drawn(found, path, plot)
         if as_json:
-            request = {"data": str(data), "formula": formula, "also": also or []}
-            more = {"folds": folds, "seed": seed, "dropped": learned.dropped, "picture": _text(path)}
-            _print_json(reports.comparison_json(comparison, **request, **more))
+            request = {"data": str(data), "formula": formula, "also": others or []}
+            more = {"folds": folds, "seed": seed, "dropped": found.learned.dropped}
+            picture = {"picture": output.path_text(path)}
+            print_json(reports.comparison_json(found.comparison, **request, **more, **picture))
         else:
-            _print(reports.comparison_table(comparison), "")
-            typer.echo("\n".join([*reports.reasons(comparison), *reports.conclusion(comparison)]))
-            _say_written("picture in", path)
+            print_tables(reports.comparison_table(found.comparison), "")
+            lines = [*reports.reasons(found.comparison), *reports.conclusion(found.comparison)]
+            typer.echo("\n".join(lines))
+            say_written("picture in", path)
+
+
+@app.command(cls=ListingCommand)
+def posterior(
+    data: Data,
+    formula: FormulaText,
+    model: ModelName,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Write the draws here, as NetCDF.", show_default=False)
+    ],
+    others: Formulas = None,
+    weights: Weights = None,
+    exposure: Exposure = None,
+    trials: Trials = None,
+    offset: Offset = None,
+    tau: Tau = None,
+    settings: Settings = None,
+    method: Annotated[_Method, typer.Option(help="How draws are made.")] = _Method.NUTS,
+    draws: Annotated[int, typer.Option(help="Draws of each chain.")] = 1000,
+    chains: Annotated[int, typer.Option(help="Chains of nuts.")] = 4,
+    tune: Annotated[int, typer.Option(help="Warm-up draws of nuts, which are discarded.")] = 500,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same draws.", min=0)] = 0,
+    level: Annotated[float, typer.Option(help="The level of the intervals.")] = 0.95,
+    drop_missing: DropMissing = False,
+    as_json: Json = False,
+) -> None:
+    """Draw from the posterior of a model, print a summary, and write all draws for ArviZ.
+
+    The priors are the model's own, which suit columns and a response of order one.
+    """
+    options.check_level(level)
+    with reporting():
+        from neglog import posterior as sampled
+        from neglog import reports, to_arviz
+        from neglog.cli import requests
+        from neglog.exchange.netcdf import check_netcdf, write_netcdf
+        from neglog.models.named import model_named
+
+        check_netcdf(out)
+        requests.check_place("--out", out, data)
+        chosen = requests.configured(model_named(model), requests.settings_of(settings, tau))
+        table = requests.read(data)
+        result = sampled(
+            chosen,
+            requests.formulas_of(chosen, formula, others),
+            table,
+            drop_missing=drop_missing,
+            method=method.value,
+            draws=draws,
+            chains=chains,
+            tune=tune,
+            seed=seed,
+            progress=shows_progress(as_json),
+            **requests.row_columns(weights=weights, exposure=exposure, trials=trials, offset=offset),
+        )
+        say_dropped(requests.learned_of(result)[1], len(table))
+        found = to_arviz(result, seed=seed)
+        write_netcdf(found, out)
+        summary = reports.draws_table(result, found, level)
+        if as_json:
+            request = {"data": str(data), "formula": formula, "also": others or [], "model": model}
+            print_json(reports.posterior_json(result, summary, **request, saved=str(out), level=level))
+        else:
+            print_tables(reports.estimates_table(summary, level), "", result.status)
+            say_written("draws in", out)
+    if not result.converged:
+        raise typer.Exit(1)
+
+
+@app.command(cls=Command)
+def models(as_json: Json = False) -> None:
+    """Print all models, with the losses that they replace and their densities."""
+    with reporting():
+        from neglog.cli.catalogue import COLUMNS, catalogue
+
+        if as_json:
+            print_json([{name: entry[name] for name in COLUMNS} for entry in catalogue()])
+        else:
+            print_tables(_models_table())
+
+
+def _models_table() -> Any:
+    """The models in their groups: loss, PyTorch's class, density, and when to choose it."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from neglog.cli.catalogue import catalogue
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ("model", "loss", "density", "choose it when"):
+        table.add_column(heading)
+    group = ""
+    for entry in catalogue():
+        if entry["group"] != group:
+            group = entry["group"]
+            table.add_row(Text(group, style="bold"), "", "", "")
+        named = entry["torch_loss"].startswith("torch.")
+        loss = f"{entry['loss']} ({entry['torch_loss']})" if named else entry["loss"]
+        table.add_row(
+            *(Text(cell) for cell in (entry["model"], loss, entry["density"], entry["choose_when"]))
+        )
+    return table
 
 
 def _picture_path(plot: Path | None, data: Path) -> Path:
     """The path of the picture, verified to be writable; by default it is named after the data."""
     from neglog import plots
+    from neglog.cli import requests
 
-    path = plot or Path(f"{data.name.split('.')[0]}-compare.png")
+    name = "stdin" if str(data) == requests.STANDARD_INPUT else data.name.split(".")[0]
+    path = plot or Path(f"{name}-compare.png")
     plots.check_format(path)
-    _check_place("--plot", path, data)
+    requests.check_place("--plot", path, data)
     return path
 
 
-def _draw(comparison: Comparison, learned: Learned, path: Path) -> None:
-    """Write the picture of all models that could be fitted."""
+def _drawn(found: Compared, path: Path | None, requested: Path | None) -> Path | None:
+    """Write the picture of all models that could be fitted; of classes there is none."""
     from neglog import plots
 
-    fits = {entry.model: entry.fit for entry in comparison.entries if entry.fit is not None}
-    plots.write(plots.picture_of_table(fits, learned.design, learned.table), path)
+    if path is None or (found.classes and requested is None):
+        return None
+    if found.classes:
+        raise DataError(f"`--plot {path}` shows numbers, and the response is of classes. Leave it out.")
+    fits = {entry.model: entry.fit for entry in found.comparison.entries if entry.fit is not None}
+    learned = found.learned
+    plots.write(plots.picture_of_table(fits, learned.design, learned.table, found.rows), path)
+    return path
 
 
-def _learn(
-    data: Path, formula: str, also: Sequence[str] | None, weights: str | None, drop_missing: bool
-) -> Learned:
-    from neglog.formula import learn
-
-    table = _read(data)
-    keep = () if weights is None else (weights,)
-    learned = learn(formula, table, also or (), keep=keep, drop_missing=drop_missing)
-    _say_dropped(learned.dropped, len(table))
-    return learned
-
-
-def _read(data: Path) -> pd.DataFrame:
-    from neglog.tables import read_table
-
-    if data.exists() and not data.is_file() and not data.is_dir():
-        raise DataError(f"`{data}` is a pipe or a device. Write the table to a file, and give its path.")
-    try:
-        return read_table(data)
-    except gzip.BadGzipFile:
-        raise DataError(
-            f"`{data}` is not gzipped, or damaged. Compress it again, or name it without .gz."
-        ) from None
-    except (EOFError, zlib.error):
-        raise DataError(f"`{data}` is cut off or damaged. Copy or compress it again.") from None
-
-
-def _check_place(option: str, path: Path, data: Path | None = None) -> None:
-    """Raise DataError unless a file or folder can be made there that does not take the place of the data."""
-    if not path.parent.is_dir():
-        raise DataError(
-            f"`{option} {path}` needs the folder `{path.parent}`, which does not exist. Make it first."
-        )
-    if data is not None and path.exists() and data.exists() and path.samefile(data):
-        raise DataError(f"`{option} {path}` would replace the data. Name another file.")
-
-
-def _check_scored(comparison: Comparison) -> None:
+def _check_scored(found: Compared) -> None:
     from neglog.reports import reasons
 
-    if not comparison.scored:
-        raise DataError(f"no model could be scored on rows it has not seen. {' '.join(reasons(comparison))}")
+    if not found.comparison.scored:
+        why = " ".join(reasons(found.comparison))
+        raise DataError(f"no model could be scored on rows it has not seen. {why}")
 
 
-def _predictions(saved: Any, rows: pd.DataFrame, level: float) -> pd.DataFrame:
+def _predictions(saved: Any, rows: pd.DataFrame, level: float, columns: dict[str, Any]) -> pd.DataFrame:
     import pandas as pd
 
-    from neglog import predict
+    from neglog import class_probabilities, predict
+    from neglog.losses import TABLE
+    from neglog.tracing import model_name
 
-    distribution = predict(saved, rows)
-    columns = {
+    if saved.classes or TABLE[model_name(saved.model)].response == "class":
+        shares = class_probabilities(saved, rows, **columns)
+        return shares.add_prefix("p_").assign(predicted=shares.idxmax(axis=1))
+    distribution = predict(saved, rows, **columns)
+    found = {
         "mean": distribution.mean,
         "median": distribution.icdf(distribution.mean.new_tensor(0.5)),
         "sd": distribution.stddev,
         "lower": distribution.icdf(distribution.mean.new_tensor(0.5 - level / 2)),
         "upper": distribution.icdf(distribution.mean.new_tensor(0.5 + level / 2)),
     }
-    return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=rows.index)
-
-
-@contextmanager
-def _reporting() -> Iterator[None]:
-    """Foreseeable failures and warnings as one line each on stderr; a failure exits with code 2."""
-
-    def show(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
-        say(f"warning: {' '.join(str(message).split())}")
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", ConvergenceWarning)
-        warnings.showwarning = show
-        try:
-            yield
-        except BrokenPipeError:  # The reader of stdout has seen enough.
-            raise typer.Exit(0) from None
-        except KeyboardInterrupt:
-            say("interrupted")
-            raise typer.Exit(INTERRUPTED) from None
-        except (NeglogError, OSError) as error:
-            say(f"error: {_in_one_line(error)}")
-            raise typer.Exit(2) from None
-
-
-def _in_one_line(error: Exception) -> str:
-    """An error without line breaks, and without its middle where it is too long to read."""
-    text = " ".join(str(error).partition("\n    ")[0].split())  # without the lines that mark a place
-    part = MAX_ERROR_CHARACTERS // 2
-    return text if len(text) <= MAX_ERROR_CHARACTERS else f"{text[:part]} [...] {text[-part:]}"
-
-
-def _print(*parts: Any) -> None:
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    with console.capture() as text:  # where its reader has left, rich would end the process with code 1
-        for part in parts:
-            console.print(part)
-    typer.echo(text.get(), nl=False)
-
-
-def _print_json(document: Any) -> None:
-    typer.echo(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
-
-
-def _text(path: Path | None) -> str | None:
-    """A path as JSON has it."""
-    return None if path is None else str(path)
-
-
-def _say_written(what: str, path: Path | None) -> None:
-    """Report on stderr where something was written, if it was."""
-    if path is not None:
-        say(f"{what} {path}")
-
-
-def _say_dropped(dropped: int, rows: int) -> None:
-    if dropped:
-        say(f"dropped {dropped} of {rows} rows, which have a missing value")
-
-
-def _shows_progress(as_json: bool) -> bool:
-    return _at_terminal() and not as_json
-
-
-def _at_terminal() -> bool:
-    return sys.stderr.isatty()
-
-
-def _bar(names: Sequence[str]) -> Iterable[str]:
-    """The names, with a bar on stderr that shows which one is being fitted."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=len(names))
-        for name in names:
-            progress.update(task, description=name)
-            yield name
-            progress.advance(task)
+    return pd.DataFrame({name: values.numpy() for name, values in found.items()}, index=rows.index)

@@ -58,6 +58,16 @@ COV_TYPES_WITH_CORNERS = ("observed", "expected", "sandwich", "iid", "kernel", "
 """The kinds of covariance of a loss with corners, whose scores have no information on its curvature."""
 
 
+def check_cov_type(cov_type: str) -> CovType:
+    """A kind of covariance by its name.
+
+    Raises:
+        ModelError: there is none of that name.
+    """
+    found: CovType = choice("cov_type", cov_type, get_args(CovType))
+    return found
+
+
 @former_argument("kind", "cov_type")
 @isolated
 def covariance(

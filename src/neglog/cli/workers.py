@@ -1,0 +1,117 @@
+"""Tasks side by side: each in a process of its own, as many at a time as there are cores.
+
+Processes are forked, since a new interpreter would import torch for longer than most fits take. Each has one
+thread of torch, and so has a run without processes: the results are the same numbers.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
+
+from neglog.errors import ModelError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def default_cores() -> int:
+    """The number of cores that this process may use; 1 where processes cannot be forked."""
+    if not sys.platform.startswith("linux"):  # macOS has fork, but its frameworks do not survive one
+        return 1
+    return len(os.sched_getaffinity(0))
+
+
+def side_by_side(work: Callable[[T], R], tasks: Iterable[T], cores: int) -> list[R]:
+    """The result of each task, in their order; the next one begins where one ends.
+
+    Args:
+        work: what is done in a process of its own; results are without tensors, which processes would share.
+        tasks: taken one at a time, when a process is free.
+        cores: the largest number of processes at a time; with 1 there are none.
+
+    Raises:
+        ModelError: a process ended without a result.
+        Exception: what a task raised; no other process goes on then, nor after an interrupt.
+    """
+    with single_thread():
+        if cores == 1:
+            return [work(task) for task in tasks]
+        results: dict[int, R] = {}
+        running: dict[Connection, tuple[int, Any]] = {}
+        try:
+            for number, task in enumerate(tasks):
+                while len(running) >= cores:
+                    _collect(running, results)
+                _begin(work, task, number, running)
+            while running:
+                _collect(running, results)
+        finally:
+            for receiver, (_, process) in running.items():
+                process.terminate()
+                process.join()
+                receiver.close()
+        return [results[number] for number in sorted(results)]
+
+
+def _begin(work: Callable[[T], R], task: T, number: int, running: dict[Connection, tuple[int, Any]]) -> None:
+    context: Any = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_serve, args=(work, task, sender), daemon=True)
+    with warnings.catch_warnings():  # Python warns of threads, which the process does not use
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    running[receiver] = number, process
+    sender.close()
+
+
+def _serve(work: Callable[[T], R], task: T, sender: Connection) -> None:
+    """Send the result of a task, or its error, from its own process."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt is reported by the parent alone
+    try:
+        outcome: tuple[bool, Any] = (True, work(task))
+    except Exception as error:
+        outcome = False, error
+    sender.send(outcome)
+
+
+def _collect(running: dict[Connection, tuple[int, Any]], results: dict[int, R]) -> None:
+    """Wait until a process has ended, and take its result."""
+    for receiver in wait(list(running)):
+        assert isinstance(receiver, Connection)
+        number, process = running[receiver]
+        try:
+            succeeded, result = receiver.recv()
+        except EOFError:
+            process.join()
+            raise ModelError(
+                f"a process of the comparison ended without a result (exit code {process.exitcode}), as "
+                "where memory runs out. Run with --cores 1."
+            ) from None
+        finally:
+            receiver.close()
+            del running[receiver]
+        process.join()
+        if not succeeded:
+            raise result
+        results[number] = result
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """One thread of torch, until the block ends."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
