@@ -22,7 +22,6 @@ from neglog.comparison import (
     kind_of,
     known_design,
     loss_of,
-    model_named,
     ranked,
     serving,
 )
