@@ -401,8 +401,7 @@ def kind_of(
     Raises:
         DataError: there is no such kind; densities of labels.
     """
-    if requested not in (None, "discrete", "continuous"):
-        raise DataError(f"`response` must be 'discrete', 'continuous' or None; it is {requested!r}.")
+    _check_kind(requested)
     if classes is not None:
         return _kind_of_labels(requested), None
     counted = weights > 0
@@ -422,6 +421,11 @@ def kind_of(
     if spread < MAX_COUNT_SPREAD:
         return "discrete", f"{units}, less than {MAX_COUNT_SPREAD:g}, as counts are"
     return "continuous", f"{units}, at least {MAX_COUNT_SPREAD:g}, as measurements in whole units have"
+
+
+def _check_kind(requested: Any) -> None:
+    if requested not in (None, "discrete", "continuous"):
+        raise DataError(f"`response` must be 'discrete', 'continuous' or None; it is {requested!r}.")
 
 
 def _kind_of_labels(requested: Kind | None) -> Kind:
