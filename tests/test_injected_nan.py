@@ -10,6 +10,7 @@ import torch
 
 from neglog import laplace_approximation, mle, models, on_features
 from neglog.comparison import Comparison, Entry, _rank
+from neglog.data import prepare
 from neglog.errors import ModelError, NeglogError
 from neglog.fitting import lasso
 from neglog.networks import structures
@@ -25,7 +26,7 @@ from neglog.solvers import (
 )
 from neglog.solvers.multistart import _is_around
 from neglog.solvers.solution import Solution
-from neglog.uncertainty import hypotheses, information, profiles, resampling
+from neglog.uncertainty import covariances, hypotheses, information, profiles, resampling
 from neglog.uncertainty.ranking import criterion_weights
 from neglog.validation import Validation
 
@@ -241,3 +242,11 @@ def test_a_refit_that_is_not_finite_is_left_out(monkeypatch):
         found = resampling.bootstrap(FIT, draws=10)
     assert list(np.flatnonzero(~found.converged)) == [1, 2]
     assert np.isfinite(found.standard_errors).all()
+
+
+def test_a_leverage_that_is_not_a_number_is_refused():
+    data = prepare(torch.zeros((3, 1), dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+    for leverage in (math.nan, 1.2):
+        with pytest.raises(ModelError, match=f"row 1 has a leverage of {leverage:g}"):
+            covariances._check_leverages(torch.tensor([0.5, leverage, 0.2]), data)
+    covariances._check_leverages(torch.tensor([0.5, 0.6, 0.2]), data)

@@ -338,7 +338,7 @@ def _single_block(coordinates: Coordinates) -> Block:
 
 
 def _check_leverages(found: Tensor, data: Data) -> None:
-    if not bool((found > 1 - 1e-10).any()):
+    if bool((found <= 1 - 1e-10).all()):  # false for NaN
         return
     worst = int(found.argmax())
     row = data.row(worst)
@@ -349,7 +349,7 @@ def _check_leverages(found: Tensor, data: Data) -> None:
             "the leverage, do not exist for it. Use 'HC1'."
         )
     raise ModelError(
-        f"row {row} has a leverage of 1: it alone decides a coefficient, so HC2 and HC3 do not exist. "
+        f"row {row} has a leverage of {float(found[worst]):.3g}: it alone decides a coefficient, so HC2 and HC3 do not exist. "
         "Use 'HC1'."
     )
 
