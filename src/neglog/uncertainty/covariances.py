@@ -349,8 +349,8 @@ def _check_leverages(found: Tensor, data: Data) -> None:
             "the leverage, do not exist for it. Use 'HC1'."
         )
     raise ModelError(
-        f"row {row} has a leverage of {float(found[worst]):.3g}: it alone decides a coefficient, so HC2 and HC3 do not exist. "
-        "Use 'HC1'."
+        f"row {row} has a leverage of {float(found[worst]):.3g}: it alone decides a coefficient, so HC2 and "
+        "HC3 do not exist. Use 'HC1'."
     )
 
 
