@@ -13,12 +13,12 @@ import torch
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor, QuantileRegressor
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, ShuffleSplit, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from neglog import datasets, mle, models, predict, scores
+from neglog import cross_validate, datasets, mle, models, predict, scores
 from neglog.errors import DataError, ModelError, RemedyWarning, UnboundedLikelihoodError
 from neglog.estimators import LikelihoodClassifier, LikelihoodRegressor, NetworkRegressor
 from neglog.estimators.remedies import SCALE_FLOOR
@@ -287,3 +287,15 @@ def test_a_network_learns_mean_and_spread_in_the_units_of_y(tmp_path):
 @pytest.mark.filterwarnings("ignore::neglog.errors.ConvergenceWarning")
 def test_no_check_of_a_network_but_equivalence_of_weights_fails():
     assert set(failures(NetworkRegressor(max_iter=30))) <= {"check_sample_weight_equivalence_on_dense_data"}
+
+
+def test_cross_validation_takes_splitters():
+    x, y = sample()
+    sites = np.arange(len(y)) // 10
+    found = cross_validate("gaussian", x, y, folds=GroupKFold(3), groups=sites)
+    for fold, (train, test) in enumerate(GroupKFold(3).split(x, y, sites)):
+        assert (found.folds[test] == fold).all()
+        fit = mle("gaussian", x[train], y[train])
+        assert torch.allclose(found.scores[test], scores(fit, x[test], y[test]))
+    with pytest.raises(DataError, match="one test set"):
+        cross_validate("gaussian", x, y, folds=ShuffleSplit(3, random_state=0))

@@ -117,7 +117,7 @@ def cross_validate(
     weights: Any = None,
     groups: Any = None,
     drop_missing: bool = False,
-    folds: int = 5,
+    folds: Any = 5,
     seed: int = 0,
     solver: Any = None,
     progress: bool = False,
@@ -135,7 +135,8 @@ def cross_validate(
             not count. The levels and knots of a formula are learned from all rows, its coefficients are not.
             A row that counts more than once is never on both sides of a fold.
         groups: the group of each row, `(N,)`: rows of a group are in one fold.
-        folds: how many folds, from 2 to the number of rows (then each row is left out alone), or of groups.
+        folds: how many folds, from 2 to the number of rows (then each row is left out alone), or of groups;
+            or a splitter of scikit-learn, such as ``GroupKFold(5)``, whose test sets have each row once.
         seed: decides the folds.
         solver: as in `mle`.
         progress: show a bar on stderr.
@@ -158,11 +159,8 @@ def cross_validate(
     seed, progress = seed_of(seed), flag("progress", progress)
     counts = masses(weights, len(y))
     counts = torch.where(_unknown(y), 0.0, counts) if takes_missing(model) else counts
-    dealt = (
-        deal(counts, folds, seed)
-        if groups is None
-        else _deal_groups(inputs.groups, every, counts, folds, seed)
-    )
+    dealt = _dealt(folds, inputs.groups, every, counts, seed)
+    folds = int(dealt.max()) + 1
     names = _score_names(scores)
     split = _Rows(x, y, None if weights is None else counts, rows)
     held = {name: torch.full((len(y),), math.nan, dtype=torch.float64) for name in names}
@@ -228,6 +226,35 @@ def deal(masses: Tensor, folds: int, seed: int) -> Tensor:
     order = counted[torch.randperm(len(counted), generator=generator)]
     dealt = torch.zeros(len(masses), dtype=torch.int64)
     dealt[order] = torch.arange(len(counted)) % folds
+    return dealt
+
+
+def _dealt(folds: Any, groups: Any, data: Data, masses: Tensor, seed: int) -> Tensor:
+    """The fold of each row `(N,)`, of a number of folds or of a splitter."""
+    if hasattr(folds, "split"):
+        return _deal_by(folds, groups, data)
+    if groups is None:
+        return deal(masses, folds, seed)
+    return _deal_groups(groups, data, masses, folds, seed)
+
+
+def _deal_by(splitter: Any, groups: Any, data: Data) -> Tensor:
+    """The fold of each row `(N,)`: the test set of a splitter that it is in.
+
+    Raises:
+        DataError: a row is in no test set, or in several.
+    """
+    labels = None if groups is None else as_labels("groups", groups)
+    dealt, seen = torch.zeros(data.rows, dtype=torch.int64), torch.zeros(data.rows, dtype=torch.int64)
+    for fold, (_, test) in enumerate(splitter.split(np.zeros((data.rows, 1)), data.y.numpy(), labels)):
+        rows = torch.as_tensor(np.asarray(test))
+        dealt[rows], seen[rows] = fold, seen[rows] + 1
+    if bool((seen != 1).any()):
+        row = int((seen != 1).nonzero()[0])
+        raise DataError(
+            f"`folds` must have each row in one test set; row {row} is in {int(seen[row])} of those of "
+            f"{splitter!r}. Use a splitter such as KFold or GroupKFold."
+        )
     return dealt
 
 
