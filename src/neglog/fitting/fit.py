@@ -50,7 +50,7 @@ from neglog.fitting.retained import Retained
 from neglog.fitting.separation import watched
 from neglog.fitting.spurious import spurious_component, with_spurious
 from neglog.fitting.start import starting_point
-from neglog.fitting.ties import check_heavy_tie, check_tie, with_tie
+from neglog.fitting.ties import check_tie, with_heavy_tie, with_tie
 from neglog.guides import Delta
 from neglog.handlers import Model, flat
 from neglog.inputs.blueprint import Blueprint
@@ -409,7 +409,7 @@ def _judged(coordinates: Coordinates, solution: Solution) -> Solution:
     else:
         solution = _existing(coordinates, solution)
     if not solution.converged:
-        check_heavy_tie(objective)
+        solution = with_heavy_tie(objective, solution)
     if "mixture" in facts:
         solution = with_tie(objective, coordinates.theta(solution.z), solution)
         solution = with_spurious(objective, coordinates.theta(solution.z), solution)

@@ -16,6 +16,8 @@ MIN_GAIN_SHARE = 1e-4
 """Least gain, as a share of the decrease of the row's predictor, that exceeds rounding of the programme."""
 MAX_DIRECTIONS = 20_000
 """The largest number of combinations of columns that are looked at."""
+MAX_ENTRIES = 50_000_000
+"""The largest number of entries of the matrices that all combinations fill."""
 ROUNDED_CHANGE = 1e-10
 """The rounding of a combination of columns of norm 1."""
 ROUNDED_PREDICTOR = 1e-7
@@ -66,12 +68,14 @@ def outweighing_combinations(columns: Tensor, weights: Tensor, most: int) -> Ite
     if size < 2 or len(rows) <= size:
         return
     distinct = rows.unique(dim=0)
-    number = next(n for n in range(len(distinct), -1, -1) if math.comb(n, size) <= MAX_DIRECTIONS)
-    some = distinct[distinct.norm(dim=1).argsort(descending=True)[:number]]
-    if len(some) < size:
+    number, most_sets = size, min(MAX_DIRECTIONS, MAX_ENTRIES // (len(rows) + columns.shape[1] ** 2))
+    if len(distinct) < size or most_sets < 1:
         return
+    while number < len(distinct) and math.comb(number + 1, size) <= most_sets:
+        number += 1
+    some = distinct[distinct.norm(dim=1).argsort(descending=True)[:number]]
     # torch.combinations forms all tuples first: 17 rows in sets of 10 would be 10¹² of them.
-    sets = some[torch.tensor(list(combinations(range(len(some)), size)))]
+    sets = some[torch.tensor(list(combinations(range(number), size)))]
     ways = torch.linalg.qr(sets.mT, mode="complete")[0][..., -1]
     change = ways @ rows.T
     change = torch.where(change.abs() > ROUNDED_CHANGE, change, 0.0)

@@ -66,29 +66,33 @@ def _largest(y: Tensor) -> Tie | None:
     return Tie(float(value), (y == value).nonzero()[:, 0]) if int(counts.max()) > 1 else None
 
 
-def check_heavy_tie(objective: Objective) -> None:
-    """Refuse Student's t with estimated `df` if a location fits more rows exactly than it does by chance.
+def with_heavy_tie(objective: Objective, solution: Solution) -> Solution:
+    """The end of a fit of Student's t whose location could fit more rows exactly than it does by chance.
 
     Of N rows k are fitted exactly: as the scale goes to 0 the log-likelihood of each of these increases by
     minus its logarithm, and that of the others decreases by `df` times that. With `df` below k / (N - k) it
-    is unbounded.
+    is unbounded. Rows on one plane may be there because responses are rounded: the status names them.
 
     Raises:
-        UnboundedLikelihoodError: naming the number of equal responses, or of rows on one plane.
+        UnboundedLikelihoodError: naming the number of equal responses.
 
     Source: Fernandez & Steel (1999), Multivariate Student-t regression models: pitfalls and inference.
     """
     y, call = objective.data.y, next(iter(objective.calls), None)
     if call is None or y.dim() != 1 or not objective.structure.response.has_free_tails:
-        return
+        return solution
     tie, spread = _exact_rows(objective, call), Spread(objective, call)
     if tie is None or (not objective.layout.is_flat and spread.is_held):
-        return
+        return solution
     largest = len(tie.rows) / max(objective.rows - len(tie.rows), 1)
+    fact = (
+        f"of {objective.rows} rows {tie}, and a location that follows these alone has a scale that goes to 0,"
+        f" with `df` below {largest:.3g}"
+    )
+    if isinstance(tie, Plane):
+        return replace(solution, status=f"{solution.status}; {fact}: the likelihood has no upper bound there")
     raise UnboundedLikelihoodError(
-        f"`{objective.name}` has no maximum: of {objective.rows} rows {tie}, and a location that follows "
-        f"these alone has a scale that goes to 0, with `df` below {largest:.3g}. Model these rows apart, or "
-        f"{spread.advice()}."
+        f"`{objective.name}` has no maximum: {fact}. Model these rows apart, or {spread.advice()}."
     )
 
 

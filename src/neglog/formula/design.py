@@ -188,10 +188,11 @@ def _check_arguments(formula: object, table: object, also: object, keep: object)
     if not isinstance(formula, str):
         raise DataError(f"`formula` must be text, such as 'y ~ x'; it is {type(formula).__name__}.")
     if not isinstance(table, pd.DataFrame):
-        remedy = foreign_remedy("table", table)
+        if remedy := foreign_remedy("table", table):
+            raise DataError(f"`table` must be a data frame of pandas; it is {kind_of(table)}.{remedy}")
         raise DataError(
-            f"`table` must be a data frame of pandas; it is {kind_of(table)}."
-            f"{remedy or ' Wrap it as by pandas.DataFrame(table), with names of columns.'}"
+            f"`table` must be a data frame of pandas; it is {kind_of(table)}. Wrap it as by "
+            "pandas.DataFrame(table), with names of columns."
         )
     for name, value, example in (("also", also, "sigma ~ x"), ("keep", keep, "w")):
         if isinstance(value, str) or not isinstance(value, Iterable):

@@ -206,7 +206,7 @@ def _requested_groups(fit: Fit, cov_type: str, groups: Any) -> Any:
         ModelError: there is no such kind, or `fit` is no fit.
         DataError: the kind needs groups and there are none, or it does not use those that are given.
     """
-    if groups is None and cov_type == "cluster":
+    if groups is None and isinstance(cov_type, str) and cov_type == "cluster":
         groups = check_fit(fit).groups
     _check_request(cov_type, groups)
     return groups
