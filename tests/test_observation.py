@@ -1130,6 +1130,19 @@ def test_rows_censored_throughout_are_no_optimum_as_the_spread_vanishes(name, bo
     assert not fit.converged
 
 
+@pytest.mark.parametrize("name", ["gaussian", "laplace"])
+@pytest.mark.parametrize("upper", [0.0, 1.0])
+def test_rows_censored_at_their_bound_under_priors_have_a_limit_before_a_solver_runs(name, upper):
+    # At a bound of 0 the mean was said to go to +∞; its prior holds it, and the spread goes to 0.
+    y = torch.full((20,), upper, dtype=torch.float64)
+    x = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
+    with pytest.warns(ConvergenceWarning, match="→ 0"):
+        fit = map_estimate(censored(getattr(models, name), None, upper), x, y)
+    assert not fit.converged
+    assert fit.n_iter == 0
+    assert fit.nll == pytest.approx(0.0, abs=1e-9)
+
+
 def test_a_prior_that_holds_the_spread_of_rows_censored_throughout_gives_an_optimum():
     x = torch.randn(20, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     model = with_priors(models.gaussian, {"sigma": dist.LogNormal(0.0, 1.0)})

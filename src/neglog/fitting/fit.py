@@ -28,6 +28,7 @@ from neglog.errors import (
     warn,
 )
 from neglog.fitting.cancellation import check_cancellation
+from neglog.fitting.certain import is_censored_throughout
 from neglog.fitting.checks import OF_DATA, OF_DESIGNS, OF_PROBLEMS, check_all
 from neglog.fitting.choice import MAX_NEWTON_PARAMETERS, choose, has_network, problem_of
 from neglog.fitting.existence import check_zeros, recession
@@ -36,7 +37,6 @@ from neglog.fitting.joint_mode import check_border
 from neglog.fitting.least_squares import closed_form
 from neglog.fitting.limits import (
     in_bounds,
-    is_censored_throughout,
     is_contradicted,
     minimised,
     refusal,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,8 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neglog.distributions.observed import unwrapped
 from neglog.errors import UnboundedLikelihoodError
+from neglog.fitting.certain import (
+    CENSORED_THROUGHOUT,
+    bounds_of_rows,
+    certain_limit,
+    certain_status,
+    is_censored_throughout,
+)
 from neglog.fitting.existence import CERTAIN_INTERCEPT, REAL, Recession
 from neglog.fitting.flat_directions import MIN_RISE
 from neglog.fitting.tilted import Limit, tilted
@@ -19,7 +24,7 @@ from neglog.kinks import corner
 from neglog.likelihood.sites import prior_advice
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
-from neglog.objective.spread import is_spread_held, narrow_rows, scale_site
+from neglog.objective.spread import is_spread_held, narrow_rows
 from neglog.solvers import Adam, Continuation, Newton, Solution
 from neglog.solvers.watched import Watched
 
@@ -62,15 +67,7 @@ def in_bounds(
         status = "the likelihood is largest at the border: it never falls as the spread → +∞, the limit in "
         return replace(solution, converged=False, status=f"{status}which `y` is uniform between its bounds")
     if _is_certain(coordinates, solution.z):
-        spread = (
-            f"`{scale_site(coordinates.objective)}`" if scale_site(coordinates.objective) else "the spread"
-        )
-        status = (
-            f"the likelihood is largest at the border: it never falls as {spread} → 0, the limit in which "
-        )
-        return replace(
-            solution, converged=False, status=f"{status}every row is beyond its bound with probability 1"
-        )
+        return replace(solution, converged=False, status=certain_status(coordinates.objective))
     solution = existing(coordinates, solution)
     if not solution.converged and is_censored_throughout(coordinates.objective):
         return replace(solution, status=f"{CENSORED_THROUGHOUT} The solver: {solution.status}")
@@ -90,6 +87,8 @@ def minimised(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor
 
     Newton's method starts near the optimum in the natural parameters, and is not needed at their boundary.
     """
+    if (certain := certain_limit(coordinates)) is not None:
+        return certain
     if isinstance(solver, Newton) and (known := tilted(coordinates)) is not None:
         if isinstance(known, Limit):
             return known
@@ -239,12 +238,6 @@ def why_alike(objective: Objective) -> str:
     return "Leave one of these columns out, or fix one of these parameters at a known value by pyro.condition"
 
 
-CENSORED_THROUGHOUT = (
-    "Every row of `y` is censored: it is at a bound of its own or beyond, so the data have no exact "
-    "response, only the side of a bound on which each response is."
-)
-
-
 def check_sides(objective: Objective) -> None:
     """Refuse a response of which each row is at one of two bounds that are the same for all rows.
 
@@ -260,7 +253,7 @@ def check_sides(objective: Objective) -> None:
         return
     if not objective.layout.is_flat or not is_censored_throughout(objective):
         return
-    low, high = (bound.unique() for bound in _bounds(objective.response(objective.initial)))
+    low, high = (bound.unique() for bound in bounds_of_rows(objective.response(objective.initial)))
     y = objective.data.y
     if len(low) == len(high) == 1 and bool((y <= low).any() and (y >= high).any()):
         raise UnboundedLikelihoodError(
@@ -338,15 +331,6 @@ def contradictions(coordinates: Coordinates, z: Tensor, direction: Tensor) -> tu
     return against, bool(slopes.sum().abs() <= BALANCE * slopes.abs().sum()) and len(against) > 0
 
 
-def is_censored_throughout(objective: Objective) -> bool:
-    """Whether no row has an observed value: each is at its bound, or beyond it, or missing."""
-    y = objective.data.y
-    if not objective.structure.law.censors or y.dim() != 1:
-        return False
-    low, high = _bounds(objective.response(objective.initial))
-    return not bool(((y > low) & (y < high)).any())
-
-
 def _is_certain(coordinates: Coordinates, z: Tensor) -> bool:
     """Whether no row has an observed value, and the scale, without a prior, is close to 0 at `z`.
 
@@ -396,7 +380,7 @@ def beyond_bounds(coordinates: Coordinates, z: Tensor) -> tuple[int, bool]:
         return 0, False
     response = objective.response(coordinates.theta(z))
     found = corner(response)
-    low, high = _bounds(response)
+    low, high = bounds_of_rows(response)
     if found is None:
         return 0, False
     y = objective.data.y
@@ -406,14 +390,6 @@ def beyond_bounds(coordinates: Coordinates, z: Tensor) -> tuple[int, bool]:
     if not number:
         return 0, False
     return number, number > TAIL * len(y) or not _determined(coordinates, ~outside)
-
-
-def _bounds(response: Any) -> tuple[Tensor, Tensor]:
-    """The narrowest bounds around a response."""
-    low, high = torch.tensor(-math.inf), torch.tensor(math.inf)
-    for bound in unwrapped(response)[0]:
-        low, high = torch.maximum(low, bound.lower), torch.minimum(high, bound.upper)
-    return low, high
 
 
 def _determined(coordinates: Coordinates, rows: Tensor) -> bool:

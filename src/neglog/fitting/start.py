@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neglog.errors import ModelError, UnboundedLikelihoodError, did_you_mean
+from neglog.fitting.certain import certain_start
 from neglog.fitting.least_squares import null_line
 from neglog.fitting.medians import null_median
 from neglog.fitting.tilted import null_tilted
@@ -209,6 +210,8 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
         return theta
     places = places_of(free)
     names = [site.name for site in free]
+    if not given and (certain := certain_start(objective)) is not None:
+        return certain
     if objective.structure.corner:
         line = null_median(objective, theta, names)
     else:
