@@ -98,20 +98,14 @@ def _certain(objective: Objective) -> tuple[Tensor, Tensor] | None:
 
 def _sites(objective: Objective) -> tuple[str, str] | None:
     """The intercept of the location and the scale, of a model with priors that has no other constants."""
-    if (
-        objective.layout.is_flat
-        or not objective.structure.may_collapse
-        or not is_censored_throughout(objective)
-    ):
+    if objective.layout.is_flat or not objective.structure.may_collapse or len(objective.calls) != 1:
         return None
-    scale = scale_site(objective)
-    location = objective.structure.response.location if objective.calls else None
-    bias = f"{location}.bias"
-    if location is None or scale is None or len(objective.calls) != 1:
+    scale, response = scale_site(objective), objective.structure.response
+    if scale is None or response.location is None or not is_censored_throughout(objective):
         return None
-    known = {bias, scale, f"{location}.weight"}
-    is_plain = objective.structure.response.is_plain and objective.calls[0].offset is None
-    return (bias, scale) if {bias, scale} <= set(objective.sites) <= known and is_plain else None
+    bias, sites = f"{response.location}.bias", set(objective.sites)
+    known = {bias, scale} <= sites <= {bias, scale, f"{response.location}.weight"}
+    return (bias, scale) if known and response.is_plain and objective.calls[0].offset is None else None
 
 
 def _side(objective: Objective) -> tuple[float, float] | None:
