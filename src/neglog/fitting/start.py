@@ -210,14 +210,9 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
         return theta
     places = places_of(free)
     names = [site.name for site in free]
-    if not given and (certain := certain_start(objective)) is not None:
-        return certain
-    if objective.structure.corner:
-        line = null_median(objective, theta, names)
-    else:
-        known = [null_line] if "square" in objective.facts else []
-        known += [null_tilted] if "truncated" in objective.facts else []
-        line = _first(null(objective, theta, names) for null in known)
+    known = _known_null(objective, theta, names)
+    certain = None if given else certain_start(objective)
+    line = known if certain is None else certain
     return _null_fit(objective, _without_bounds(objective, theta, places), places) if line is None else line
 
 
@@ -233,6 +228,15 @@ def _without_bounds(objective: Objective, theta: Tensor, places: Tensor) -> Tens
     except UnboundedLikelihoodError:
         return theta
     return found if converged and sample_loss(objective, found) < math.inf else theta
+
+
+def _known_null(objective: Objective, theta: Tensor, names: list[str]) -> Tensor | None:
+    """The null model of a response whose optimum is found without Newton's method; None of another."""
+    if objective.structure.corner:
+        return null_median(objective, theta, names)
+    known = [null_line] if "square" in objective.facts else []
+    known += [null_tilted] if "truncated" in objective.facts else []
+    return _first(null(objective, theta, names) for null in known)
 
 
 def _first(found: Iterable[Tensor | None]) -> Tensor | None:
