@@ -21,6 +21,7 @@ from neglog.comparison import (
     Task,
     compare_models,
     kind_of,
+    kind_of_labels,
     known_design,
     loss_of,
     ranked,
@@ -186,7 +187,7 @@ def _of_arrays(models: Any, task: Task, x: Any, response: Kind | None) -> Compar
     counts = masses(task.weights, data.rows)
     if task.groups is None:
         deal(counts, task.folds, task.seed)
-    kind, why = kind_of(data.y, counts, response, classes)
+    kind, why = kind_of(data.y, counts, response) if classes is None else kind_of_labels(response)
     is_own = models is built_in
     chosen = serving(data.y, kind, task.keywords, None, classes) if is_own else _candidates(models)
     _check_keywords(chosen, task.keywords)

@@ -238,8 +238,8 @@ def learn(
     also = tuple(also)
     names = [str(name) for name in table.columns if name not in (*keep, *apart)]
     left, right, offsets = read_formula(formula, names)
-    _check_sides(formula, left, right)
     response = _response_columns(formula, left)
+    _check_sides(formula, left, right)
     companions = read_companions(also, [name for name in names if name not in response])
     inputs = [name for terms in (right, *companions.values(), offsets) for name in variables(terms)]
     used = [*response, *inputs, *keep]
