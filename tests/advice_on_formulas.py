@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from remedies import Row, row
 
-from neglog import class_probabilities, compare, covariance, mle, predict, scores
+from neglog import class_probabilities, compare, covariance, mle, models, predict, scores
 from neglog.errors import DataError, ModelError
 
 N = 20
@@ -155,5 +155,26 @@ ROWS: dict[str, Row] = {
         "`gaussian`",
         provoke=lambda _: class_probabilities(mle("gaussian", "y ~ x", TABLE), TABLE),
         follow=lambda _: predict(mle("gaussian", "y ~ x", TABLE), TABLE),
+    ),
+    "nothing after the tilde": row(DataError, "`1`", provoke=fitted("y ~"), follow=fitted("y ~ 1")),
+    "a response on both sides": row(DataError, "`y`", provoke=fitted("y ~ x + y"), follow=fitted("y ~ x")),
+    "functions of R": row(DataError, "C(g)", provoke=fitted("y ~ factor(g)"), follow=fitted("y ~ C(g)")),
+    "a formula as the model": row(
+        ModelError,
+        "mle('gaussian', 'y ~ x', data)",
+        provoke=lambda _: mle("y ~ x", TABLE),
+        follow=fitted("y ~ x"),
+    ),
+    "labels beside numbers": row(
+        DataError,
+        "'bernoulli'",
+        provoke=lambda _: compare(["gaussian"], "y ~ x", CLASSES, folds=2),
+        follow=lambda _: compare(["bernoulli"], "y ~ x", CLASSES, folds=2),
+    ),
+    "densities of labels": row(
+        DataError,
+        "`response`",
+        provoke=lambda _: compare(models, "y ~ x", CLASSES, response="continuous", folds=2),
+        follow=lambda _: compare(models, "y ~ x", CLASSES, folds=2),
     ),
 }
