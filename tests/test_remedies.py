@@ -97,9 +97,9 @@ CODE = {
     ),
     "a sparse tensor": of_x(torch.tensor(X).to_sparse(), "x.to_dense()"),
     "a masked x": of_x(np.ma.array(X, mask=False), "numpy.ma.getdata(x)"),
-    "text as response": of_y(np.array(LETTERS), "pandas.factorize(y, sort=True)[0]", four_classes),
+    "text as response": of_y(np.array(LETTERS), "pandas.factorize(y, sort=True)[0]", models.poisson),
     "a series of text as response": of_y(
-        pd.Series(LETTERS), "pandas.factorize(y, sort=True)[0]", four_classes
+        pd.Series(LETTERS), "pandas.factorize(y, sort=True)[0]", models.poisson
     ),
     "a response in huge units": of_y(1e120 * np.exp(Y), "y / 1e121", models.gamma),
     "components in huge units": of_y(

@@ -20,7 +20,7 @@ def model_named(name: str) -> Model:
     """
     if "~" in name:
         raise ModelError(
-            f"`{name}` is a formula, and the model comes first: mle('gaussian', {name!r}, data)."
+            f"`{name}` is a formula, and the model comes first. Write mle('gaussian', {name!r}, data)."
         )
     if name not in models.__all__:
         near = did_you_mean(name, models.__all__, "`{}`")
