@@ -205,7 +205,7 @@ def compare_models(
     y = torch.tensor(learned.design.y(learned.table).to_numpy())
     task = replace(Task.of_formula(learned, weights, folds, seed, rows, groups), classes=classes)
     counts = masses(task.weights, len(y))
-    kind, why = kind_of(y, counts, response) if classes is None else kind_of_labels(response)
+    kind, why = kind_of(y, counts, response, classes)
     chosen = serving(y, kind, task.keywords, candidates, classes)
     _check_companions(learned.design, chosen)
     if task.groups is None:
@@ -389,7 +389,9 @@ def _taking(candidates: Mapping[str, Model], rows: Collection[str]) -> dict[str,
     return found
 
 
-def kind_of(y: torch.Tensor, weights: torch.Tensor, requested: Kind | None = None) -> tuple[Kind, str | None]:
+def kind_of(
+    y: torch.Tensor, weights: torch.Tensor, requested: Kind | None = None, classes: Classes | None = None
+) -> tuple[Kind, str | None]:
     """The kind of models to compare for a response, and the reason in words where it could be of either.
 
     >>> y = torch.tensor([0.0, 1.0, 1.0])
@@ -397,7 +399,7 @@ def kind_of(y: torch.Tensor, weights: torch.Tensor, requested: Kind | None = Non
     ('discrete', 'the response is 0 or 1')
 
     Raises:
-        DataError: there is no such kind.
+        DataError: there is no such kind; densities of labels.
     """
     _check_kind(requested)
     if classes is not None:
@@ -429,7 +431,7 @@ def _check_kind(requested: Any) -> None:
 def _kind_of_labels(requested: Kind | None) -> Kind:
     if requested == "continuous":
         raise DataError("`response` is 'continuous', and labels have no density. Leave it out.")
-    return "discrete", None
+    return "discrete"
 
 
 def _margin(gap: float, error: float) -> str:

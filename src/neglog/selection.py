@@ -21,7 +21,6 @@ from neglog.comparison import (
     Task,
     compare_models,
     kind_of,
-    kind_of_labels,
     known_design,
     loss_of,
     ranked,
@@ -187,7 +186,7 @@ def _of_arrays(models: Any, task: Task, x: Any, response: Kind | None) -> Compar
     counts = masses(task.weights, data.rows)
     if task.groups is None:
         deal(counts, task.folds, task.seed)
-    kind, why = kind_of(data.y, counts, response) if classes is None else kind_of_labels(response)
+    kind, why = kind_of(data.y, counts, response, classes)
     is_own = models is built_in
     chosen = serving(data.y, kind, task.keywords, None, classes) if is_own else _candidates(models)
     _check_keywords(chosen, task.keywords)
