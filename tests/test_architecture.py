@@ -229,6 +229,7 @@ check_nothing_changed()
 x, y = torch.zeros(4, 0), torch.tensor([0.0, 1.0, 2.0, 5.0])
 mle(models.gaussian, x.numpy(), y.numpy(), weights=[1.0, 1.0, 2.0, 1.0])
 map_estimate(models.laplace, x, y)
+mle(models.laplace, torch.arange(6.0).numpy()[:, None], torch.tensor([0.0, 1.0, 2.0, 5.0, 3.0, 1.0]).numpy())
 assert not imported("pandas")
 
 from neglog import mle_batch, losses, posterior, priors_for, scores, spool, summary, to_arviz

@@ -54,7 +54,7 @@ def is_series(value: Any) -> TypeGuard[pd.Series]:
 
 def is_labelled(value: Any) -> TypeGuard[pd.DataFrame | pd.Series]:
     """Whether a value is a data frame or a series, whose rows have labels."""
-    return is_frame(value) or is_series(value)
+    return not isinstance(value, Tensor | np.ndarray) and (is_frame(value) or is_series(value))
 
 
 def _is_of_pandas(value: Any, kind: str) -> bool:
@@ -137,15 +137,21 @@ def check_unmasked(name: str, value: Any, depth: int = 0) -> None:
         raise DataError(
             f"`{name}` is not a rectangular array: its lists are nested too deep, or in a circle."
         )
-    if isinstance(value, np.ma.MaskedArray):
+    if _is_masked_array(value):
         remedy = f"numpy.ma.filled({name}.astype(float), numpy.nan)"
         raise DataError(_masked_message(name, remedy, f"numpy.ma.getdata({name})"))
     if isinstance(value, MaskedTensor):
         check_dense(name, value)
     if isinstance(value, list | tuple):
         for each in value:
-            if isinstance(each, np.ma.MaskedArray | MaskedTensor | list | tuple):
+            if isinstance(each, MaskedTensor | list | tuple) or _is_masked_array(each):
                 check_unmasked(name, each, depth + 1)
+
+
+def _is_masked_array(value: Any) -> bool:
+    """Whether a value is a masked array, without importing numpy.ma: whoever made the value has."""
+    expected = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    return expected is not None and isinstance(value, expected)
 
 
 def to_array(name: str, value: Any) -> np.ndarray:

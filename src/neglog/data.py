@@ -76,7 +76,7 @@ class Data:
     without_intercept: frozenset[str] = frozenset()
     """The keys of the designs whose predictor has its bias at 0; the key of a plain design is `ALL`."""
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """The number of rows."""
         return len(self.y)

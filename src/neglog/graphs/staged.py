@@ -21,7 +21,7 @@ ROWS, NUMBERS, BOTH = "rows", "numbers", "both"
 """The kind of an input: data, constants that all rows share, or both."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stages:
     """``body(*others, *of_rows(*rows), *of_numbers(*numbers))``: the requested outputs.
 

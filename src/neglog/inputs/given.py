@@ -6,6 +6,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+from torch import Tensor
+
 from neglog.arguments import flag
 from neglog.conversion import is_labelled
 from neglog.errors import DataError, ModelError
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from neglog.formula import Learned
 
 Result = TypeVar("Result")
+
+ARRAYS = (Tensor, np.ndarray)
 
 OF_EVERY_MODEL = ("weights", "groups")
 """The row-wise arguments that are none of a model."""
@@ -81,10 +86,21 @@ def given(
     """
     keywords = keywords or {}
     model = offset_model(model_of(model), keywords)
+    if data is None and drop_missing is False and _are_arrays(x, y, weights, groups, *keywords.values()):
+        return _of_arrays(model, x, y, weights, groups, keywords)
     drop_missing = flag("drop_missing", drop_missing)
     if is_formula(x):
         by_row = {"weights": weights, "groups": groups, **keywords}
         return _of_formula(caller, model, x, formula_table(caller, y, data), by_row, drop_missing)
+    _check_no_table(caller, y, data, drop_missing)
+    check_no_columns({"weights": weights, "groups": groups, **keywords})
+    keywords = {name: of_pandas(value) for name, value in keywords.items()}
+    x, y, weights, groups = (of_pandas(value) for value in (x, y, weights, groups))
+    return _of_arrays(model, x, y, weights, groups, keywords)
+
+
+def _check_no_table(caller: Callable[..., Any], y: Any, data: Any, drop_missing: bool) -> None:
+    """Refuse arguments for formulas where there is none, and a missing response."""
     if data is not None or drop_missing:
         name = "drop_missing" if data is None else "data"
         raise ModelError(
@@ -95,11 +111,20 @@ def given(
             f"`{caller.__name__}` needs `y`, the response; or give a formula and its table: "
             f"{caller.__name__}(model, 'y ~ x', data)."
         )
-    check_no_columns({"weights": weights, "groups": groups, **keywords})
-    keywords = {name: of_pandas(value) for name, value in keywords.items()}
-    y, labels = coded(model, of_pandas(y))
+
+
+def _are_arrays(x: Any, y: Any, *others: Any) -> bool:
+    """Whether a design, a response and further arguments, which may be None, are tensors or NumPy arrays."""
+    if not (isinstance(x, ARRAYS) and isinstance(y, ARRAYS)):
+        return False
+    return all(value is None or isinstance(value, ARRAYS) for value in others)
+
+
+def _of_arrays(model: Model, x: Any, y: Any, weights: Any, groups: Any, keywords: Mapping[str, Any]) -> Given:
+    """Arguments without a table; the labels of classes become codes."""
+    y, labels = coded(model, y)
     blueprint = Blueprint(classes=labels) if labels else None
-    return Given(model, of_pandas(x), y, of_pandas(weights), keywords, of_pandas(groups), blueprint)
+    return Given(model, x, y, weights, keywords, groups, blueprint)
 
 
 def _labelled(name: str, outputs: Sequence[str], classes: Labels) -> tuple[str, ...]:
@@ -111,9 +136,10 @@ def _labelled(name: str, outputs: Sequence[str], classes: Labels) -> tuple[str, 
 
 def offset_model(model: Model, keywords: Collection[str]) -> Model:
     """The model, with a handler for an offset, where one is given that is no argument of its own."""
+    if OFFSET_KEYWORD not in keywords:
+        return model
     known = model_keywords(model)
-    is_own = known is None or OFFSET_KEYWORD in known
-    return model if OFFSET_KEYWORD not in keywords or is_own else with_offset(model)
+    return model if known is None or OFFSET_KEYWORD in known else with_offset(model)
 
 
 def formula_table(caller: Callable[..., Any], y: Any, data: Any) -> pd.DataFrame:

@@ -108,7 +108,7 @@ class Backends:
     @cached_property
     def formula(self) -> FormulaRows | None:
         """The likelihood of the rows by formulas, if the response has them."""
-        if not self.structure.is_linear:
+        if self.structure.law.standard is None or not self.structure.is_linear:
             return None
         seen = self.structure.probe
         return formula_of(self.structure.response, seen, self.layout.sites, Rows.of(seen.data))

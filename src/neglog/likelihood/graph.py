@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from threading import Lock
 from types import FunctionType
 from typing import Any
@@ -84,10 +84,12 @@ class GraphRows:
     ) -> Sequence[Tensor]:
         """Some of the outputs of the graph, which are those of `neglog.likelihood.rows.listed`."""
         stages = self._stages(wanted, rows.few)
-        given = self._given(constants, predictors, rows)
-        body = [value for kind, value in given if kind == BOTH]
-        known = self._of_rows(wanted, [value for kind, value in given if kind == ROWS], rows)
-        return stages.outputs(body, known, [value for kind, value in given if kind == NUMBERS])
+        values: list[Any] = [rows.data.rows, constants, *predictors, *rows.parts]
+        own, both, numbers = ([values[i] for i in places] for places in self._inputs)
+        known = rows.kept.get(stages)
+        if known is None:
+            known = self._of_rows(wanted, own, rows)
+        return stages.outputs(both, known, numbers)
 
     def _of_rows(self, wanted: range, given: Sequence[Any], rows: Rows) -> Sequence[Any]:
         """The subexpressions of the data alone; for all terms at once, if they are cached."""
@@ -97,13 +99,18 @@ class GraphRows:
             full = self._stages(self.all if wanted.start == 0 else wanted, rows.few)
             rows.keep(dict(zip(full.rows, full.known(given), strict=True)))
         if all(node in rows.kept for node in stages.rows):
-            return [rows.kept[node] for node in stages.rows]
+            rows.kept[stages] = [rows.kept[node] for node in stages.rows]
+            return rows.kept[stages]
         return stages.known(given)
 
-    def _given(self, constants: Tensor, predictors: Sequence[Tensor], rows: Rows) -> list[tuple[str, Any]]:
-        values: list[Any] = [constants, *predictors, *rows.parts]
-        chosen = [rows.data.rows, *(values[i] for i in self.used)]
-        return list(zip(self.kinds, chosen, strict=True))
+    @cached_property
+    def _inputs(self) -> list[list[int]]:
+        """The inputs that change with the rows alone, with both, and with the constants alone.
+
+        The first of all inputs is the number of rows; it precedes the constants, predictors and data.
+        """
+        places = list(zip(self.kinds, (0, *(1 + i for i in self.used)), strict=True))
+        return [[place for kind, place in places if kind == wanted] for wanted in (ROWS, BOTH, NUMBERS)]
 
     def _stages(self, wanted: range, arrays: bool) -> Stages:
         if (wanted, arrays) not in self.stages:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from neglog.data import Data
 from neglog.graphs.nodes import Node
+from neglog.graphs.staged import Stages
 from neglog.likelihood.replay import agree
 
 VALUE, SLOPES, CURVATURES = 0, 1, 2
@@ -59,13 +60,13 @@ class Rows:
         data: the data.
         room: the number of bytes that may be cached.
         few: whether the rows are evaluated by NumPy.
-        kept: the values of the nodes of graphs that depend on the rows alone.
+        kept: the values of the nodes of graphs that depend on the rows alone, and those of stages together.
     """
 
     data: Data
     room: int = 0
     few: bool = False
-    kept: dict[Node, Any] = field(default_factory=dict, repr=False)
+    kept: dict[Node | Stages, Any] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(data: Data, room: int = 0) -> Rows:
@@ -77,7 +78,7 @@ class Rows:
         """The tensors of the data."""
         return list(self.data.parts().values())
 
-    def keep(self, found: Mapping[Node, Any]) -> None:
+    def keep(self, found: Mapping[Node | Stages, Any]) -> None:
         """Cache subexpressions of the rows, if there is room."""
         own = {part.data_ptr() for part in self.parts}
         tensors = [v for v in found.values() if isinstance(v, Tensor) and v.data_ptr() not in own]

@@ -60,7 +60,9 @@ def _along(
         beyond = np.abs(slopes) - corners - noise - SLOPE_TOLERANCE * np.sqrt(hessian.diagonal())
         beyond[:, face] = -np.inf
         turned = (np.sign(v) != signs) & (l1 > 0)
-        turned[:, np.setdiff1d(np.arange(len(gradient)), face)] = False
+        off_face = np.ones(len(gradient), dtype=bool)
+        off_face[face] = False
+        turned[:, off_face] = False
         sound = ~turned.any(1) & (beyond.max(1, initial=-np.inf) <= 0) & np.isfinite(v).all(1)
         if sound[0]:
             return v[: int(sound.argmin())] if not sound.all() else v

@@ -158,13 +158,15 @@ def inverse_roots(values: Tensor, vectors: Tensor, scale: Tensor) -> Tensor:
 
 def newton_direction(hessian: Tensor, gradient: Tensor, rows: int = 1) -> tuple[Tensor, float, bool]:
     """`newton_directions` of one problem; the decrement is NaN where something is not finite."""
-    if not bool(torch.isfinite(hessian).all() & torch.isfinite(gradient).all()):
-        return torch.full_like(gradient, math.nan), math.nan, False
     factor, failed = torch.linalg.cholesky_ex(hessian)
     pivots = factor.diagonal().tolist()
     if not failed and pivots and min(pivots) > MIN_PIVOT_SPAN * largest_of(*pivots):
         direction = -torch.cholesky_solve(gradient[:, None], factor)[:, 0]
-        return direction, math.sqrt(largest_of(0.0, -float(gradient @ direction))), True
+        squared = -float(gradient @ direction)
+        if math.isfinite(squared):  # so the factor and the gradient are
+            return direction, math.sqrt(max(0.0, squared)), True
+    if not bool(torch.isfinite(hessian).all() & torch.isfinite(gradient).all()):
+        return torch.full_like(gradient, math.nan), math.nan, False
     number = gradient.new_full((1,), rows)
     direction, decrement, definite = newton_directions(hessian[None], gradient[None], number)
     return direction[0], float(decrement), bool(definite)

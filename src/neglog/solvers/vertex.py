@@ -58,7 +58,9 @@ def vertex_at(lines: Lines, basis: Index, guess: Array | float = 0.5) -> Vertex 
         above = residuals[rows] > 0
         weights = lines.weights[rows]
         missing += lines.gather(weights * (1 - lines.tau - above), rows)
-    held = np.union1d(lines.zeros(z, residuals), basis)
+    on_line = np.zeros(lines.rows, dtype=bool)
+    on_line[lines.zeros(z, residuals)] = on_line[basis] = True
+    held = np.flatnonzero(on_line)
     counted = lines.weights[held] * (residuals[held] > 0)
     missing = lines.transform.T @ (missing + lines.gather(counted, held))
     residuals[held] = 0.0
@@ -144,7 +146,9 @@ def pivoted(lines: Lines, vertex: Vertex, most: int, guess: Array | float = 0.5)
 def _exchanged(lines: Lines, vertex: Vertex) -> Index | None:
     """The basis at the end of the edge that goes down most steeply; None if none does."""
     design = lines.design(vertex.basis)
-    others = np.setdiff1d(vertex.held, vertex.basis)
+    in_basis = np.zeros(lines.rows, dtype=bool)
+    in_basis[vertex.basis] = True
+    others = vertex.held[~in_basis[vertex.held]]
     balance = np.zeros(lines.transform.shape[0])
     above = vertex.residuals > 0
     free = np.ones(lines.rows, dtype=bool)
@@ -214,7 +218,8 @@ def level_direction(lines: Lines, held: Index, duals: Array) -> Array | None:
     _, values, right = np.linalg.svd(triangle, full_matrices=True)
     level = right[int((values > MIN_INVERSE_CONDITION * values.max(initial=0.0)).sum()) :].T
     sides = (np.where(duals > 0.5, -1.0, 1.0)[:, None] * (design @ level))[~inside]
-    sides = np.unique(sides.round(12), axis=0)
+    distinct = sorted(set(map(tuple, sides.round(12).tolist())))
+    sides = np.array(distinct).reshape(len(distinct), sides.shape[1])
     sides = sides[np.abs(sides).max(1, initial=0.0) > BORDER_TOLERANCE]
     nearest = _nearest(sides)
     return level @ nearest if np.linalg.norm(nearest) > BORDER_TOLERANCE * (1 + len(sides)) else None
