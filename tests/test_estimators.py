@@ -199,7 +199,7 @@ def test_distributions_intervals_quantiles_and_scores():
         LikelihoodRegressor(partial(models.quantile, tau=0.3)),
         LikelihoodClassifier("ordinal"),
     ],
-    ids=str,
+    ids=["student_t", "quantile", "ordinal"],
 )
 def test_copies_predict_the_same(estimator, tmp_path):
     x, y = sample()
