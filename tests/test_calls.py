@@ -64,6 +64,7 @@ OPEN = {
     "forward": "the scales of a loss, see test_dictionary.test_calls_that_do_not_fit_are_refused",
     "fit_json": "entries of the object that is written",
     "comparison_json": "entries of the object that is written",
+    "posterior_json": "entries of the object that is written",
 }
 """Functions that take any keyword, and what the keywords name."""
 ITSELF = ("self", "cls")

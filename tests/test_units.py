@@ -368,26 +368,27 @@ def test_the_unit_of_a_truncated_response_changes_no_verdict_and_no_estimate(nam
 
 
 @cache
-def below_a_bound(name):
+def between_close_bounds(name):
     random = np.random.default_rng(3)
-    rows, columns, family = random.integers(12, 60), random.integers(1, 3), random.integers(0, 4)
-    x = random.normal(size=(rows, columns))
+    rows, columns = random.integers(12, 60), random.integers(1, 3)
+    x, family = random.normal(size=(rows, columns)), random.integers(0, 4)
     errors = [random.normal(size=rows), random.standard_t(3, rows), random.uniform(-1, 1, rows)]
     noise = [*errors, random.exponential(size=rows)][family]
     weights = random.normal(size=columns)
     y = 3 * random.normal() + x @ weights + noise
     y = y if name == "laplace" else np.exp(0.5 * y)
-    upper = y.max() + 0.3 * abs(y.max())
-    return x, y, upper, mle(neglog.truncated(TABLE[name].model, upper=upper), x, y)
+    bounds = {"lower": y.min() - 0.3 * abs(y.min()), "upper": y.max() + 0.3 * abs(y.max())}
+    return x, y, bounds, mle(neglog.truncated(TABLE[name].model, **bounds), x, y)
 
 
 @pytest.mark.parametrize(
     ("name", "power"), [("laplace", -12), ("weibull", -12), ("weibull", 12), ("inverse_gaussian", 6)]
 )
-def test_the_unit_of_a_response_with_one_bound_changes_no_verdict_and_no_estimate(name, power):
+def test_the_unit_of_a_response_between_close_bounds_changes_no_verdict_and_no_estimate(name, power):
     """Newton's method began where a truncated density is level; a certificate depended on the unit."""
-    (x, y, upper, plain), unit = below_a_bound(name), 10.0**power
-    fit = mle(neglog.truncated(TABLE[name].model, upper=unit * upper), x, unit * y)
+    (x, y, bounds, plain), unit = between_close_bounds(name), 10.0**power
+    scaled = {side: unit * bound for side, bound in bounds.items()}
+    fit = mle(neglog.truncated(TABLE[name].model, **scaled), x, unit * y)
     assert fit.converged == plain.converged
     assert fit.nll == pytest.approx(plain.nll + len(y) * math.log(unit), abs=1e-7)
     weight = next(site for site in fit.params if site.endswith(".weight"))

@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
 
 from neglog.arguments import choice
 from neglog.bayes.priors import priors_for
+from neglog.calls import public
 from neglog.errors import ModelError, NeglogError
 from neglog.estimators.remedies import Remedied, maximum
 from neglog.estimators.rows import Array, Rows
@@ -34,6 +35,7 @@ ESTIMATION_METHODS = ("mle", "map")
 OUTPUTS = ("default", "pandas")
 
 
+@public
 class LikelihoodEstimator(BaseEstimator):
     """A likelihood behind the interface of scikit-learn.
 

@@ -12,12 +12,14 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d, validate_data
 
+from neglog.calls import public
 from neglog.errors import DataError
 from neglog.estimators.base import LikelihoodEstimator, response_of
 from neglog.estimators.rows import Array
 from neglog.prediction.classes import class_probabilities
 
 
+@public
 class LikelihoodClassifier(ClassifierMixin, LikelihoodEstimator):
     """A likelihood of classes as a classifier of scikit-learn."""
 

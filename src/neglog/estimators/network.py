@@ -14,6 +14,7 @@ import torch
 from sklearn.utils.validation import validate_data
 from torch import nn
 
+from neglog.calls import public
 from neglog.errors import ModelError, RemedyWarning, UnboundedLikelihoodError, warn
 from neglog.estimators.regressor import LikelihoodRegressor
 from neglog.estimators.remedies import Remedied, Roles, roles
@@ -29,6 +30,7 @@ NETWORK_SCALE_FLOOR = 0.1
 """The scale, in standard deviations of y, where a network can fit every row exactly."""
 
 
+@public
 class NetworkRegressor(LikelihoodRegressor):
     """A network with a linear head for each parameter of a likelihood, as a regressor of scikit-learn.
 

@@ -11,6 +11,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 
+from neglog.calls import public
 from neglog.distributions.derived import mean_of
 from neglog.estimators.base import LikelihoodEstimator, response_of
 from neglog.estimators.remedies import roles
@@ -25,6 +26,7 @@ POSITIVE = ("positive", "count", "share")
 """The responses that are not negative, as models declare them."""
 
 
+@public
 class LikelihoodRegressor(RegressorMixin, LikelihoodEstimator):
     """A likelihood of `neglog.models`, or one of your own, as a regressor of scikit-learn."""
 

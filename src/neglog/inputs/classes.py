@@ -11,9 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from neglog.arguments import written
-from neglog.conversion import as_numpy, is_series
+from neglog.conversion import as_numpy, check_unmasked, is_series
 from neglog.errors import DataError, NeglogError
-from neglog.formula.categories import check_category
 from neglog.handlers import Model
 from neglog.layers import layers
 from neglog.tracing import drawn_events, model_name
@@ -43,6 +42,7 @@ def coded(model: Model, y: Any) -> tuple[Any, Labels]:
         DataError: text of a single class, or of more than two for a model of 0 and 1; labels of several
             kinds.
     """
+    check_unmasked("y", y)
     if np.ndim(y) != 1 or _are_codes(y) or (kind := _kind_of_classes(model, y)) is None:
         return y, ()
     series = _series(y)
@@ -84,6 +84,8 @@ def labelled(y: Any) -> tuple[Any, Classes | None]:
     if np.ndim(y) != 1 or not _is_text(series := _series(y)):
         return y, None
     try:
+        from neglog.formula.categories import check_category  # pandas is slow to import
+
         check_category(series)
     except DataError:  # numbers or dates as text
         return y, None
