@@ -77,6 +77,7 @@ NO_ERRORS = {
     "Comparison._lead": "the result of a comparison",
     "Comparison._tie": "the result of a comparison",
     "Command.parse_args": "an error of usage, of typer",
+    "_models_table": "the heading of a column",
     "_bce": "a note on an equivalence",
     "_of_normal": "the status of a posterior",
     "_smooth_l1": "the description of a loss",

@@ -13,6 +13,7 @@ import advice_on_fits
 import advice_on_formulas
 import advice_on_names
 import advice_on_tables
+import advice_on_tools
 import numpy as np
 import pandas as pd
 import pyro
@@ -1231,7 +1232,7 @@ ROWS: dict[str, Row] = {
 }
 
 
-ROWS |= advice_on_formulas.ROWS
+ROWS |= advice_on_formulas.ROWS | advice_on_tools.ROWS
 ROWS = ROWS | advice_on_tables.ROWS | advice_on_fits.ROWS | advice_on_arguments.ROWS | advice_on_names.ROWS
 
 

@@ -1,0 +1,134 @@
+"""Rows of test_advice.py: messages of comparisons, estimators, and the command line."""
+
+import os
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+from advice_on_tables import command, fit, table
+from remedies import Row, row
+from sklearn.model_selection import KFold, TimeSeriesSplit
+
+from neglog import compare, mle, models
+from neglog.cli import commands, workers
+from neglog.errors import DataError, ModelError
+from neglog.estimators import LikelihoodClassifier, LikelihoodRegressor
+from neglog.validation import cross_validate
+
+N = 30
+RNG = np.random.default_rng(0)
+COUNTS = pd.DataFrame({"y": RNG.poisson(3.0, N), "x": RNG.normal(size=N), "t": RNG.uniform(1, 2, N)})
+LABELS = COUNTS.assign(y=["no", "yes"] * (N // 2))
+STEPS = COUNTS.assign(x=np.arange(N) % 3.0)
+X, Y, THREE = COUNTS[["x"]], RNG.normal(size=N), np.arange(N) % 3
+
+
+def of_labels(folder, cores=1, **options):
+    """What `neglog compare` makes of a response of classes, which few models have."""
+    data = table(folder, frame=LABELS)
+    return command(commands.compare, data, "y ~ x", folds=2, cores=cores, **options)
+
+
+def ended(work, task, sender):
+    """In the place of the work of a process."""
+    os._exit(9)
+
+
+def out_of_memory(folder, cores):
+    """The same where the system ends each further process."""
+    with mock.patch.object(workers, "_serve", ended):
+        return of_labels(folder, cores, no_plot=True)
+
+
+def sampled(folder, out):
+    """The exit code of `neglog posterior`, of a few draws."""
+    how = {"method": commands._Method.LAPLACE, "draws": 100}
+    return command(
+        commands.posterior, table(folder, frame=COUNTS), "y ~ x", "poisson", out=folder / out, **how
+    )
+
+
+def compared(**settings):
+    return lambda _: compare(models, "y ~ x", COUNTS, folds=2, **settings)
+
+
+def in_folds(splitter):
+    return lambda _: cross_validate(models.gaussian, X.to_numpy(), Y, folds=splitter)
+
+
+ROWS: dict[str, Row] = {
+    "a picture of classes": row(
+        DataError,
+        "c.png",
+        "classes",
+        provoke=lambda p: of_labels(p, plot=p / "c.png"),
+        follow=of_labels,
+    ),
+    "a setting of no model": row(
+        ModelError,
+        "`nope`",
+        provoke=lambda p: of_labels(p, settings=["nope=1"], no_plot=True),
+        follow=lambda p: of_labels(p, no_plot=True),
+    ),
+    "a setting that is given twice": row(
+        ModelError,
+        "`sigma`",
+        provoke=lambda p: fit(p, settings=["sigma=1", "sigma=2"]),
+        follow=lambda p: fit(p, settings=["sigma=2"]),
+    ),
+    "a process that the system ends": row(
+        ModelError,
+        "exit code 9",
+        "--cores 1",
+        provoke=lambda p: out_of_memory(p, 2),
+        follow=lambda p: out_of_memory(p, 1),
+    ),
+    "draws that are not NetCDF": row(
+        DataError,
+        "draws.csv",
+        ".nc",
+        provoke=lambda p: sampled(p, "draws.csv"),
+        follow=lambda p: (sampled(p, "draws.nc"), (p / "draws.nc").stat()),
+    ),
+    "a row-wise argument of no model": row(
+        ModelError,
+        "nope",
+        provoke=lambda _: compare(models, X, Y > 0, folds=2, nope=Y),
+        follow=lambda _: compare(models, X, Y > 0, folds=2),
+    ),
+    "an exposure of densities": row(
+        DataError,
+        "continuous",
+        "exposure",
+        "response='discrete'",
+        provoke=compared(exposure="t", response="continuous"),
+        follow=compared(exposure="t", response="discrete"),
+    ),
+    "three classes of a binary classifier": row(
+        DataError,
+        'model="categorical"',
+        provoke=lambda _: LikelihoodClassifier("bernoulli").fit(X, THREE),
+        follow=lambda _: LikelihoodClassifier("categorical").fit(X, THREE),
+    ),
+    "coefficients before a fit": row(
+        AttributeError,
+        "`fit`",
+        "weight",
+        provoke=lambda _: LikelihoodRegressor().coef_,
+        follow=lambda _: LikelihoodRegressor().fit(X, Y).coef_,
+    ),
+    "folds that leave rows out": row(
+        DataError,
+        "row 0",
+        "TimeSeriesSplit",
+        "KFold",
+        provoke=in_folds(TimeSeriesSplit(2)),
+        follow=in_folds(KFold(2)),
+    ),
+    "more knots than values": row(
+        DataError,
+        "8 different inner knots between 0 and 2",
+        provoke=lambda _: mle("poisson", "y ~ ns(x, df=9)", STEPS),
+        follow=lambda _: mle("poisson", "y ~ ns(x, df=2)", STEPS),
+    ),
+}
