@@ -827,7 +827,7 @@ def test_corners_elsewhere_are_never_claimed_to_be_certified(solver):
     assert not fit.converged
     assert summary(fit)["std_error"].isna().all()
     if solver is None:
-        assert "a loss with corners has no gradient to certify an optimum by" in fit.status
+        assert "not certified" in fit.status
 
 
 CORNERS = {

@@ -231,7 +231,7 @@ def deal(masses: Tensor, folds: int, seed: int) -> Tensor:
 
 def _dealt(folds: Any, groups: Any, data: Data, masses: Tensor, seed: int) -> Tensor:
     """The fold of each row `(N,)`, of a number of folds or of a splitter."""
-    if hasattr(folds, "split"):
+    if hasattr(folds, "split") and hasattr(folds, "get_n_splits"):
         return _deal_by(folds, groups, data)
     if groups is None:
         return deal(masses, folds, seed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from neglog.arguments import written
+from neglog.arguments import check_dense, written
 from neglog.conversion import as_numpy, check_unmasked, is_series
 from neglog.errors import DataError, NeglogError
 from neglog.handlers import Model
@@ -42,8 +42,7 @@ def coded(model: Model, y: Any) -> tuple[Any, Labels]:
         DataError: text of a single class, or of more than two for a model of 0 and 1; labels of several
             kinds.
     """
-    check_unmasked("y", y)
-    if np.ndim(y) != 1 or _are_codes(y) or (kind := _kind_of_classes(model, y)) is None:
+    if not _is_one_column(y) or _are_codes(y) or (kind := _kind_of_classes(model, y)) is None:
         return y, ()
     series = _series(y)
     labels = _labels(series, _has_number_of_classes(model))
@@ -52,6 +51,21 @@ def coded(model: Model, y: Any) -> tuple[Any, Labels]:
     _check_count(model, kind, labels)
     codes = codes_of("y", series, labels)
     return (codes if is_series(y) else codes.to_numpy()), labels
+
+
+def _is_one_column(y: Any) -> bool:
+    """Whether a response may be labels `(N,)`; what is no array at all is refused where it is read.
+
+    Raises:
+        DataError: a mask, or a tensor without a number in each entry.
+    """
+    check_unmasked("y", y)
+    if isinstance(y, Tensor):
+        check_dense("y", y)
+    try:
+        return np.ndim(y) == 1
+    except (TypeError, ValueError, RuntimeError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -81,13 +95,13 @@ class Classes:
 
 def labelled(y: Any) -> tuple[Any, Classes | None]:
     """Text and categories as codes, for any model of classes; a response of anything else as it is."""
-    if np.ndim(y) != 1 or not _is_text(series := _series(y)):
+    if not _is_one_column(y) or not _is_text(series := _series(y)):
         return y, None
     try:
         from neglog.formula.categories import check_category  # pandas is slow to import
 
         check_category(series)
-    except DataError:  # numbers or dates as text
+    except (DataError, TypeError):  # numbers or dates as text, or no values that can be categories
         return y, None
     labels = _labels(series, has_number=True)
     if labels is None:
