@@ -101,12 +101,14 @@ def _free_predictors(objective: Objective) -> Iterator[Affine]:
 def _check_outweighed_rows(objective: Objective, calls: Sequence[Affine]) -> None:
     """Refuse a log scale that can decrease in an exactly fitted row by more than it increases in all others.
 
-    A column with one huge value is an example. The likelihood is unbounded.
+    A column with one huge value is an example. The likelihood is unbounded. That of a network with a scale
+    of its own always is, and its training stops early: it is not refused.
 
     Raises:
         UnboundedLikelihoodError: naming the row.
     """
-    if not objective.structure.may_collapse or objective.data.y.dim() != 1:
+    structure = objective.structure
+    if not (structure.may_collapse and structure.is_linear) or objective.data.y.dim() != 1:
         return
     for call in calls:
         for rows in _outweighing(objective, call):
