@@ -97,7 +97,10 @@ def minimised(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor
         found: Solution = solver.minimise(problem, start, progress)
         return found
     watched = _UntilUniform(problem, coordinates)
-    limit = _outward if isinstance(solver, Adam) else _levelled
+    limit = _levelled
+    if isinstance(solver, Adam):
+        limit, (level, value) = _outward, _levelled(coordinates, start, start)
+        start = level if value < coordinates.value(start) else start
     try:
         return solver.minimise(watched, start, progress)
     except _RunsOut as out:
