@@ -549,7 +549,7 @@ def test_the_expected_information_of_classes_is_the_mean_of_the_products_of_scor
 
         scores = torch.autograd.functional.jacobian(terms, theta)
         total += scores.T @ (probabilities[:, k, None] * scores)
-    slopes = jacobian(objective, theta)
+    slopes = jacobian(objective.layout, theta)
     exact = slopes @ torch.linalg.inv(total) @ slopes.T
     np.testing.assert_allclose(covariance(fit, "expected"), exact, rtol=1e-7)
     assert not np.allclose(covariance(fit, "expected"), covariance(fit), rtol=1e-4)
