@@ -97,7 +97,7 @@ def minimised(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor
         found: Solution = solver.minimise(problem, start, progress)
         return found
     watched = _UntilUniform(problem, coordinates)
-    limit = _levelled
+    limit: Callable[[Coordinates, Tensor, Tensor], tuple[Tensor, float]] = _levelled
     if isinstance(solver, Adam):
         limit, (level, value) = _outward, _levelled(coordinates, start, start)
         start = level if value < coordinates.value(start) else start
