@@ -64,7 +64,7 @@ def cut_before(fn: Any, lower: Tensor) -> Cut:
 
 def log_between(fn: Any, start: Cut, end: Cut) -> Tensor:
     """log P(start < Y ≤ end)."""
-    if not hasattr(fn, "_log_interval"):
+    if not hasattr(fn, "_log_interval") or getattr(fn, "differences_are_exact", False):
         return _by_tails(fn, start, end)
     low, high = (torch.as_tensor(bound).to(start.at) for bound in ends(fn.support))
     inner = (start.at > low) & (end.at < high) & (end.at > start.at)

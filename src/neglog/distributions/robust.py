@@ -19,7 +19,7 @@ from neglog.distributions.family import Family, Standard, register
 from neglog.distributions.intervals import log_normal_interval
 from neglog.distributions.location import location_scale
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
-from neglog.distributions.special import HALF_LOG_TWO_PI, absolute, log_expit, log_ndtr, ndtr
+from neglog.distributions.special import HALF_LOG_TWO_PI, absolute, log_expit, log_ndtr, ndtr, nowhere
 from neglog.distributions.student import (
     STUDENT,
     STUDENT_CONSTANT,
@@ -28,6 +28,9 @@ from neglog.distributions.student import (
     log_student_tails,
     student_tails,
 )
+
+MIN_DF_OF_DIFFERENCES = 0.1
+"""Degrees of freedom of Student's t from which on differences of its tails keep their digits."""
 
 
 def _two_exponentials(u: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
@@ -216,6 +219,11 @@ class StudentT(Given, dist.StudentT):
 
     def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         return log_student_tails(self._standard(value), self._given[0])
+
+    @property
+    def differences_are_exact(self) -> bool:
+        """Whether differences of tails keep their digits: a quadrature for each of many draws is slow."""
+        return nowhere(self._given[0].detach() < MIN_DF_OF_DIFFERENCES)
 
     def _log_interval(self, lower: Tensor, upper: Tensor) -> Tensor:
         df, _, scale = self._given
