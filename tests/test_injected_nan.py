@@ -13,6 +13,7 @@ from neglog.comparison import Comparison, Entry, _rank
 from neglog.data import prepare
 from neglog.errors import ModelError, NeglogError
 from neglog.fitting import lasso
+from neglog.fitting.flat_directions import is_curved
 from neglog.networks import structures
 from neglog.solvers import (
     LBFGS,
@@ -250,3 +251,11 @@ def test_a_leverage_that_is_not_a_number_is_refused():
         with pytest.raises(ModelError, match=f"row 1 has a leverage of {leverage:g}"):
             covariances._check_leverages(torch.tensor([0.5, leverage, 0.2]), data)
     covariances._check_leverages(torch.tensor([0.5, 0.6, 0.2]), data)
+
+
+@pytest.mark.parametrize("entry", [math.nan, math.inf])
+def test_a_hessian_that_is_not_finite_is_not_curved(entry):
+    hessians = torch.eye(2, dtype=torch.float64).repeat(3, 1, 1)
+    hessians[1, 0, 0] = entry
+    hessians[2, 0, 1] = hessians[2, 1, 0] = entry
+    assert is_curved(hessians).tolist() == [True, False, False]

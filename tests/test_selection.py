@@ -119,3 +119,13 @@ def test_the_verbs_of_everyday_stand_at_the_top(tmp_path):
         assert name in neglog.__all__
     with pytest.raises(DataError, match="`folder`"):
         neglog.save(fit, 3)
+
+
+@pytest.mark.parametrize("chosen", [models, ["gaussian"]], ids=["all", "one"])
+@pytest.mark.parametrize(
+    ("weights", "named"), [(10**30, "each row"), (np.ones(29), "29 rows"), (np.full(30, np.nan), "finite")]
+)
+def test_weights_that_fit_no_rows_are_refused_before_models_are_chosen(chosen, weights, named):
+    table = pd.DataFrame({"y": np.linspace(-1.5, 2.5, 30), "x": np.arange(30.0) % 7})
+    with pytest.raises(DataError, match=f"`weights`.*{named}"):
+        compare(chosen, "y ~ x", table, weights=weights, folds=2)

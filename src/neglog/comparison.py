@@ -18,6 +18,7 @@ import pyro
 import torch
 
 from neglog import losses, models
+from neglog.data import check_row_weights
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, did_you_mean
 from neglog.fitting.fit import Fit, mle
 from neglog.formula import Design, Learned
@@ -289,6 +290,8 @@ class Task:
             return _set_up(model, known_design(learned.design, model), learned.table)
 
         counts = learned.table[weights] if isinstance(weights, str) else weights
+        if counts is not None:
+            check_row_weights(counts, len(learned.table))
         keywords = offset_rows(learned.design, learned.table) if rows is None else rows
         return cls(designed, learned.design.y(learned.table), counts, folds, seed, keywords, groups)
 

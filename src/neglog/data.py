@@ -194,6 +194,17 @@ def _check_lengths(vectors: Mapping[str, Tensor], rows: int) -> None:
             raise DataError(f"`{key}` has {len(value)} rows and `x` has {rows}; they must be the same.")
 
 
+def check_row_weights(weights: Any, rows: int) -> None:
+    """Refuse frequency weights of some rows that no fit to them would take.
+
+    Raises:
+        DataError: another shape or number of rows; NaN, infinite or negative weights, or none above 0.
+    """
+    vector = _vector("weights", weights, torch.float64)
+    _check_lengths({"weights": vector}, rows)
+    check_weights(vector)
+
+
 def prepare_fit(
     x: Any,
     y: Any,

@@ -151,6 +151,12 @@ def replaced(names: Mapping[str, str], named: Mapping[str, Value]) -> dict[str, 
     return found
 
 
+def declared_loss(model: Callable[..., Any]) -> Any:
+    """The loss that a model of neglog declares, inside any handlers; None of other models."""
+    *_, inner = layers(model)
+    return getattr(inner, "loss", None)
+
+
 def current_names(
     model: Callable[..., Any], named: Mapping[str, Value], argument: str
 ) -> Mapping[str, Value]:

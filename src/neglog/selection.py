@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from neglog import models as built_in
@@ -305,8 +304,6 @@ def _joint(formulas: Any, also: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 def _of_formula(models: Any, learned: Learned, task: Task) -> Comparison:
     """The comparison of models that were given."""
-    if task.weights is not None:
-        prepare_fit(np.zeros((len(learned.table), 1)), np.zeros(len(learned.table)), weights=task.weights)
     if task.groups is None:
         deal(masses(task.weights, len(learned.table)), task.folds, task.seed)
     chosen = _candidates(models)

@@ -131,9 +131,8 @@ def cross_validate(
 
     Args:
         model, x, y, data, weights, drop_missing: as for `mle`. Under `masked`, rows of which nothing is known
-            do
-            not count. The levels and knots of a formula are learned from all rows, its coefficients are not.
-            A row that counts more than once is never on both sides of a fold.
+            do not count. The levels and knots of a formula are learned from all rows, its coefficients are
+            not. A row that counts more than once is never on both sides of a fold.
         groups: the group of each row, `(N,)`: rows of a group are in one fold.
         folds: how many folds, from 2 to the number of rows (then each row is left out alone), or of groups;
             or a splitter of scikit-learn, such as ``GroupKFold(5)``, whose test sets have each row once.
@@ -149,9 +148,16 @@ def cross_validate(
         NeglogError: the rows outside a fold cannot be fitted; the message names the fold.
     """
     inputs = given(
-        cross_validate, model, x, y, data=data, weights=weights, groups=groups, drop_missing=drop_missing,
+        cross_validate,
+        model,
+        x,
+        y,
+        data=data,
+        weights=weights,
+        groups=groups,
+        drop_missing=drop_missing,
         keywords=rows,
-    )  # fmt: skip
+    )
     model, x, weights, rows = inputs.model, inputs.x, inputs.weights, dict(inputs.keywords)
     every = prepare_fit(**inputs.arguments, roles=roles_of(model, rows, cross_validate))
     model = with_sizes(model, every.y)

@@ -195,9 +195,16 @@ def posterior(
         progress=flag("progress", progress),
     )
     inputs = given(
-        posterior, model, x, y, data=data, weights=weights, groups=groups, drop_missing=drop_missing,
+        posterior,
+        model,
+        x,
+        y,
+        data=data,
+        weights=weights,
+        groups=groups,
+        drop_missing=drop_missing,
         keywords=keywords,
-    )  # fmt: skip
+    )
     return _warned(inputs.kept(_found(inputs, settings)))
 
 

@@ -24,7 +24,7 @@ from neglog.estimators.remedies import Remedied, maximum
 from neglog.estimators.rows import Array, Rows
 from neglog.fitting.fit import Fit, map_estimate, mle
 from neglog.handlers import Model, flat, with_priors
-from neglog.layers import layers
+from neglog.layers import declared_loss
 from neglog.models.named import model_of
 from neglog.prediction.predictions import log_likelihood, predict
 from neglog.tracing import with_sizes
@@ -197,7 +197,7 @@ def _row_keywords(x: Array, keywords: Mapping[str, Any]) -> dict[str, Any]:
 def response_of(model: Any) -> str | None:
     """The kind of response that a model of neglog declares; None of others, and of names of no model."""
     try:
-        declared = getattr(list(layers(model_of(model)))[-1], "loss", None)
+        declared = declared_loss(model_of(model))
     except NeglogError:
         return None
     return None if declared is None else declared.response

@@ -279,9 +279,16 @@ def map_estimate(
     True
     """
     inputs = given(
-        map_estimate, model, x, y, data=data, weights=weights, groups=groups, drop_missing=drop_missing,
+        map_estimate,
+        model,
+        x,
+        y,
+        data=data,
+        weights=weights,
+        groups=groups,
+        drop_missing=drop_missing,
         keywords=keywords,
-    )  # fmt: skip
+    )
     rows = inputs.x, inputs.y, inputs.weights
     return inputs.kept(_fit(map_estimate, inputs.model, *rows, solver, start, progress, inputs.keywords))
 

@@ -88,9 +88,13 @@ def rises(
 
 
 def is_curved(average: Tensor) -> Tensor:
-    """Whether Hessians a row `(..., K, K)` are curved in all directions, `(...)`, by Cholesky factors."""
+    """Whether Hessians a row `(..., K, K)` are curved in all directions, `(...)`, by Cholesky factors.
+
+    Not where an entry is NaN or infinite: an infinite matrix has a Cholesky factor.
+    """
     least = FLAT_CURVATURE * torch.eye(average.shape[-1], dtype=average.dtype)
-    return torch.linalg.cholesky_ex(average - least)[1] == 0
+    has_factor = torch.linalg.cholesky_ex(average - least)[1] == 0
+    return has_factor & torch.isfinite(average).all(-1).all(-1)
 
 
 def flat_vectors(average: Tensor) -> Tensor:

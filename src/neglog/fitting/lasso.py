@@ -169,9 +169,16 @@ def lasso_path(
     given_strengths = None if strengths is None else _checked(strengths)
     _check_grid(n_strengths, ratio, given_strengths)
     inputs = given(
-        lasso_path, model, x, y, data=data, weights=weights, groups=groups, drop_missing=drop_missing,
+        lasso_path,
+        model,
+        x,
+        y,
+        data=data,
+        weights=weights,
+        groups=groups,
+        drop_missing=drop_missing,
         keywords=keywords,
-    )  # fmt: skip
+    )
     return inputs.kept(_path_of(inputs, given_strengths, n_strengths, ratio))
 
 

@@ -99,9 +99,16 @@ def quantile_process(
     ordered = _ordered(taus)
     keywords = {} if offset is None else {"offset": offset}
     inputs = given(
-        quantile_process, models.quantile, x, y, data=data, weights=weights, groups=groups,
-        drop_missing=drop_missing, keywords=keywords,
-    )  # fmt: skip
+        quantile_process,
+        models.quantile,
+        x,
+        y,
+        data=data,
+        weights=weights,
+        groups=groups,
+        drop_missing=drop_missing,
+        keywords=keywords,
+    )
     fits: dict[float, Fit] = {}
     for tau in ordered:
         model = partial(inputs.model, tau=tau)

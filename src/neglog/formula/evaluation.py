@@ -179,8 +179,8 @@ def _check_range(expression: str, values: Any, state: Mapping[str, Any]) -> None
         row = getattr(values, "index", range(len(numbers)))[place]
         raise DataError(
             f"`{shown(expression)}` is known from {low:g} to {high:g}, the range of the fit, and row {row} "
-            f"has "
-            f"{numbers[place]:g}. Drop such rows, or fit again with `extrapolation='extend'` in its brackets."
+            f"has {numbers[place]:g}. Drop such rows, or fit again with `extrapolation='extend'` in its "
+            "brackets."
         )
 
 

@@ -115,8 +115,7 @@ def read_companions(also: Iterable[str], names: Sequence[str]) -> dict[str, Term
         if offsets:
             raise DataError(
                 f"the formula `{shown(text)}` has an offset, which belongs to the location. Move it to the "
-                f"formula "
-                "of the response."
+                "formula of the response."
             )
         if len(left) != 1 or len(left[0]) != 1 or left[0][0][1] != "lookup":
             raise DataError(f"the formula `{text}` must name one predictor before its ~: `log_variance ~ x`.")

@@ -14,7 +14,7 @@ from neglog.arguments import check_dense, written
 from neglog.conversion import as_numpy, check_unmasked, is_series
 from neglog.errors import DataError, NeglogError
 from neglog.handlers import Model
-from neglog.layers import layers
+from neglog.layers import declared_loss, layers
 from neglog.tracing import drawn_events, model_name
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def labelled(y: Any) -> tuple[Any, Classes | None]:
 
 def first_is_reference(model: Model) -> bool:
     """Whether a model of neglog declares classes, the first of which has no coefficients."""
-    return getattr(list(layers(model))[-1], "loss", None) is not None
+    return declared_loss(model) is not None
 
 
 def _kind_of_classes(model: Model, y: Any) -> str | None:
@@ -121,7 +121,7 @@ def _kind_of_classes(model: Model, y: Any) -> str | None:
     Models of neglog declare it. Another one is run, if the response is text, categories or truth values:
     numbers may be anything there.
     """
-    declared = getattr(list(layers(model))[-1], "loss", None)
+    declared = declared_loss(model)
     if declared is not None:
         return declared.response if declared.response in CLASSES else None
     series = _series(y)

@@ -79,8 +79,7 @@ def response_of(lefts: Mapping[str, str]) -> str:
     if found:
         raise DataError(
             f"the formulas have the responses {', '.join(map(repr, found))}. Give one of them a left side, "
-            f"or "
-            "all the same."
+            "or all the same."
         )
     raise DataError(f"no formula has a response. Give one of them a left side: {{{key!r}: 'y ~ x', ...}}.")
 

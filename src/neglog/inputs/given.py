@@ -275,8 +275,7 @@ def _groups(table: pd.DataFrame, column: str) -> pd.Series:
     if bool(found.isna().any()):
         raise DataError(
             f"the column `{column}` of groups is missing in row {found.index[found.isna()][0]}. Fill it in, "
-            f"or "
-            "drop the row."
+            "or drop the row."
         )
     return found
 
