@@ -9,7 +9,7 @@ import torch
 from neglog import censored, flat, map_estimate, mle, models, with_priors
 from neglog.data import prepare
 from neglog.errors import NeglogError
-from neglog.fitting.checks import OF_DATA, OF_DESIGNS, check_all
+from neglog.fitting.checks import OF_DATA, OF_DESIGNS, Check, check_all
 from neglog.fitting.choice import STRATEGIES
 from neglog.likelihood.facts import FACTS
 from neglog.objective.objective import Objective
@@ -66,7 +66,17 @@ def test_facts_that_are_needed_have_a_meaning():
     objective = Objective(flat(models.gaussian), prepare(X, X[:, 0]))
     assert objective.facts <= set(FACTS)
     assert {"square", "flat", "collapsing", "measured"} <= objective.facts
-    assert "priors" in objective.changed(lambda _: models.gaussian).facts or objective.layout.is_flat
+    with_its_priors = Objective(models.gaussian, prepare(X, X[:, 0])).facts
+    assert "priors" in with_its_priors
+    assert "flat" not in with_its_priors
+
+
+def test_a_check_is_entered_if_all_facts_that_it_needs_hold():
+    objective, entered = Objective(flat(models.gaussian), prepare(X, X[:, 0])), []
+    needs = (set(), {"flat"}, {"mixture"}, {"flat", "mixture"}, {"flat", "square"})
+    checks = [Check(frozenset(facts), lambda _, facts=facts: entered.append(facts)) for facts in needs]
+    check_all(checks, objective, objective)
+    assert entered == [set(), {"flat"}, {"flat", "square"}]
 
 
 def test_a_poisson_fit_enters_no_check_of_other_models(monkeypatch):
