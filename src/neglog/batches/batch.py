@@ -1,4 +1,4 @@
-"""Many data sets at once: maximum likelihood of one model on each of them, exact and certified."""
+"""Maximum likelihood of one model on each of many data sets, computed together and certified one by one."""
 
 from __future__ import annotations
 
@@ -57,27 +57,26 @@ from neglog.solvers.preprocessing import Optimum
 from neglog.tracing import model_name, with_sizes
 
 MAX_STACKED_NUMBERS = 20_000_000
-"""The size of a chunk of data sets: numbers, that is data sets times rows times columns."""
+"""Largest size of a chunk of data sets, in numbers: data sets times rows times columns."""
 
 
 @public
 @dataclass(frozen=True)
 class BatchFit:
-    """The results of S fits of one model, a frozen value.
+    """Maximum likelihood estimates of one model on S data sets.
 
     Attributes:
-        model: what was fitted, ``flat(model)``.
-        params: site name -> estimates `(S, *shape)`, on its own support, in the user's units.
-        nll: minus the log-likelihood of each data set, in nats, with weights and every constant, `(S,)`.
-        converged: whether an optimum was certified, `(S,)`. If not (separated classes, a perfect fit,
-        dependent
-            columns) the numbers are finite but not estimates; if a constant goes to its boundary, the
-            coefficients are those of the limit.
-        n_iter: the number of iterations of the solver for each, `(S,)`.
-        covariance: of the unconstrained parameters, `(S, K, K)`, in the order of `sites`, or None: the
-            inverse of the observed information, as `neglog.covariance` has it. Where there is none (no
-            optimum, a direction without information) the variances are infinite.
-        sites: the sites, with the transforms of their unconstrained values to their supports.
+        model: the fitted model, ``flat(model)``.
+        params: site name -> estimates `(S, *shape)`, on the support of the site, in the units of the data.
+        nll: negative log-likelihood of each data set, in nats, with weights and every constant, `(S,)`.
+        converged: whether an optimum was certified, `(S,)`. Where it is False (separated classes, an exact
+            fit, dependent columns) the parameters are finite but are no estimates; where a constant tends
+            to its boundary, the coefficients are those of the limit.
+        n_iter: number of iterations of the solver, `(S,)`.
+        covariance: covariances of the unconstrained parameters `(S, K, K)`, in the order of `sites`, or None:
+            the inverse of the observed information, as in `neglog.covariance`. Variances are infinite for
+            data sets without an optimum or with a singular information matrix.
+        sites: the sites, with the transforms from their unconstrained values to their supports.
     """
 
     model: Model = field(repr=False)
@@ -93,20 +92,20 @@ class BatchFit:
     @property
     @isolated
     def standard_errors(self) -> dict[str, Tensor]:
-        """Site name -> standard errors `(S, *shape)`, by the delta method on the site's own support.
+        """Site name -> standard errors `(S, *shape)` on the support of the site, by the delta method.
 
         Raises:
-            ModelError: the covariances were not asked for.
+            ModelError: the fit was made without `cov_type`.
         """
         theta, covariance = self._known()
         return {site.name: natural_errors(site, theta, covariance) for site in self.sites}
 
     @isolated
     def interval(self, level: float = 0.95) -> dict[str, tuple[Tensor, Tensor]]:
-        """Site name -> both ends `(S, *shape)` of Wald's intervals, those of `summary`.
+        """Site name -> lower and upper ends `(S, *shape)` of Wald intervals, as in `summary`.
 
         Raises:
-            ModelError: `level` is not between 0 and 1; the covariances were not asked for.
+            ModelError: `level` is not between 0 and 1; the fit was made without `cov_type`.
         """
         level = share("level", level)
         theta, covariance = self._known()
@@ -140,37 +139,37 @@ def mle_batch(
     cov_type: Literal["observed"] | None = None,
     **keywords: Any,
 ) -> BatchFit:
-    """Maximum likelihood of one model on S data sets of N rows: the fits of `mle`, much faster.
+    """Maximum likelihood of one model on S data sets of N rows: the estimates of `mle`, in one computation.
 
-    The model is evaluated once for all data sets, as a function of its linear predictors, and Newton's method
-    runs on each until it has converged, by the rule of `neglog.solvers.Newton`. `laplace` and `quantile` with
-    one scale are linear programmes: an interior-point method finds a vertex, which the subgradient condition
-    certifies.
+    The model is evaluated for all data sets together, as a function of its linear predictors, and Newton's
+    method runs on each data set until the criterion of `neglog.solvers.Newton` is met. `laplace` and
+    `quantile` with one scale are linear programmes: an interior-point method finds a vertex, which the
+    subgradient condition certifies.
 
     Args:
-        model: a Pyro function `(x, y=None)` with an observation site ``y`` `(N,)`, whose likelihood is one
-            of linear predictors with fixed designs and of constants.
+        model: a Pyro function `(x, y=None)` with an observation site ``y`` `(N,)`, whose likelihood is a
+            function of linear predictors with fixed designs and of constants.
         x: a design `(N, P)` that all data sets share, or `(S, N, P)`; or a mapping from predictor name to
             either. Without an intercept column.
-        y: the responses `(S, N)`, or `(N,)` where all share them, as in a bootstrap by weights.
+        y: responses `(S, N)`, or `(N,)` if all data sets share them, as in a bootstrap by weights.
         weights: frequency weights `(S, N)` or `(N,)`, or None. In rows of weight 0 the values of arguments
-        that
-            are not shared are ignored.
-        start: site name -> initial value for all data sets, as in `mle`; by default they start at their null
-            models, or, if they differ only in their weights, at the optimum for the mean weights.
-        cov_type: ``"observed"`` for covariances, standard errors and intervals by the observed information;
-            None for none of them. For those of another kind loop over `mle`.
+            that are not shared are ignored.
+        start: site name -> initial value for all data sets, as in `mle`. By default each data set starts at
+            its null model; data sets that differ only in their weights start at the optimum for the mean
+            of the weights.
+        cov_type: ``"observed"`` for covariances, standard errors and intervals by the observed information,
+            or None. For other kinds of covariances, loop over `mle`.
         keywords: further row-wise arguments of the model, such as ``exposure``, `(N,)` or `(S, N)`.
 
     Raises:
-        DataError: as `mle`, with the number of the data set; or nothing has a dimension for many data sets.
-        ModelError: the model is not of this kind, such as a network, a vector-valued one, or absolute values
-            with a scale that depends on the input. Loop over `mle`.
-        SingularDesignError: designs that all data sets share lack full rank.
-        UnboundedLikelihoodError: the designs have a column of a scale that is nonzero only in a few rows.
+        DataError: as `mle`, with the number of the data set; or no argument has an axis of data sets.
+        ModelError: the model is a network, has a vector-valued response, or has a nonsmooth density whose
+            scale depends on the input. Loop over `mle`.
+        SingularDesignError: a design that all data sets share lacks full rank.
+        UnboundedLikelihoodError: a column of the design of a scale is nonzero only in a few rows.
 
     Warns:
-        ConvergenceWarning: for some data sets no optimum was certified.
+        ConvergenceWarning: the optimum of some data set was not certified.
 
     >>> import torch
     >>> from neglog import models
@@ -210,12 +209,13 @@ def mle_batch(
 def fitted_again(
     objective: Objective, start: Mapping[str, Any], stack: Stack
 ) -> tuple[Mapping[str, Tensor], Tensor]:
-    """As `mle_batch`, from `start`, of data sets that have the design of an objective, without a warning.
+    """Estimates of data sets that share the design of an objective, from `start`, without warnings.
 
-    The estimates, site name -> `(S, *shape)`, and whether an optimum was certified, `(S,)`.
+    Returns:
+        Site name -> estimates `(S, *shape)`, and whether an optimum was certified, `(S,)`.
 
     Raises:
-        ModelError: the model is not of this kind.
+        ModelError: the model cannot be fitted in a batch.
     """
     own = stack.y is objective.data.y and objective.data.weights is None
     bare = objective if own else single_objective(objective.model, stack, 0)
@@ -231,7 +231,7 @@ def _batch(
     covariance: bool,
     valued: bool = True,
 ) -> BatchFit:
-    """The fit of all data sets; where it is not `valued`, its likelihoods need not be known."""
+    """Fit all data sets in chunks. With `valued=False` the log-likelihoods may be left out (0)."""
     width = 1 if stack.shared_designs else 1 + max(call.design.shape[1] for call in layout.calls)
     parts = torch.arange(stack.count).split(max(1, MAX_STACKED_NUMBERS // (stack.rows * width)))
     begin = None if start is None else starting_point(layout.objective, start)
@@ -262,9 +262,9 @@ def _fitted(
     start: Tensor | None,
     valued: bool,
 ) -> tuple[Tensor, ...]:
-    """Estimates theta `(S, K)`, nll, whether an optimum was certified, and steps of the data sets `index`."""
+    """Estimates theta `(S, K)`, nll, certification and number of iterations of the data sets `index`."""
     likelihoods = in_theta(layout, stack.take(index) if len(index) < stack.count else stack)
-    if not likelihoods.weights_alone:  # else the objective of the first has said so of all
+    if not likelihoods.weights_alone:  # otherwise y is that of the first objective, which has verified it
         _check_response(layout, likelihoods, stack, index)
     if isinstance(shape, Kink):
         return _kinked(layout, shape, likelihoods)
@@ -279,7 +279,7 @@ def _fitted(
 
 
 def _pooled(layout: Layout, likelihoods: Likelihoods) -> Tensor | None:
-    """The optimum `(K,)` for the mean of all weights, where there is one: near those of all data sets."""
+    """The optimum `(K,)` for the mean of all weights, a common initial value; None if it is not certified."""
     stack = likelihoods.stack
     assert stack.weights is not None
     mean = replace(stack, count=1, weights=stack.weights.mean(0, keepdim=True))
@@ -300,13 +300,13 @@ def _check_response(layout: Layout, likelihoods: Likelihoods, stack: Stack, inde
         right = at.sites[RESPONSE]["fn"].support.check(likelihoods.stack.y)
         right = right & torch.isfinite(likelihoods.density(at))
     for s in (~right.all(-1)).nonzero()[:1, 0].tolist():
-        single_objective(layout.objective.model, stack, int(index[s]))  # which says what is wrong
+        single_objective(layout.objective.model, stack, int(index[s]))  # raises the error, with its row
 
 
 def _smooth(
     layout: Layout, likelihoods: Likelihoods, start: Tensor, together: bool = False, valued: bool = True
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Newton's method from theta `(S, K)`; `together` where that is one point and all expand around it."""
+    """Newton's method from theta `(S, K)`; `together` if all share a start and its expansion."""
     near = likelihoods.part(slice(0, 1)) if together else likelihoods
     units = {name: unit.expand(len(start)) for name, unit in _noise(near, start[: near.stack.count]).items()}
     white = whitened(likelihoods, units)
@@ -328,7 +328,7 @@ def _smooth(
 
 
 def _expanded(layout: Layout, problems: Likelihoods, z: Tensor, valued: bool) -> Solutions:
-    """The minima from one point `z[0]`, around which all expand; values are 0 where none is wanted."""
+    """The minima from one common point `z[0]`, by its Taylor expansion; values are 0 unless `valued`."""
     opening = problems.expansion(z[0])
     if not opening.sound:
         return newton_together(problems, z)
@@ -352,7 +352,7 @@ def _expanded(layout: Layout, problems: Likelihoods, z: Tensor, valued: bool) ->
 
 
 def _null(layout: Layout, likelihoods: Likelihoods) -> Tensor:
-    """The null models `(S, K)`, where a fit starts, by the rules of `neglog.fitting.start`."""
+    """The null models `(S, K)`, the default initial values, by the rules of `neglog.fitting.start`."""
     chunk, free = likelihoods.stack, free_constants(layout.objective)
     theta, places = layout.initial(chunk.count), places_of(free)
     still, position = theta.index_fill(1, places, 0.0), torch.full((theta.shape[1],), -1)
@@ -371,7 +371,7 @@ def _null(layout: Layout, likelihoods: Likelihoods) -> Tensor:
 
 
 def _noise(likelihoods: Likelihoods, theta: Tensor) -> dict[str, Tensor]:
-    """The unit `(S,)` of each predictor, as in `neglog.objective.blocks`."""
+    """The scale `(S,)` of each predictor in whitened coordinates, as in `neglog.objective.blocks`."""
     etas = likelihoods.etas(theta)
     most = 1 + torch.stack(
         [v.abs().amax(-1).expand(len(theta)) for v in (likelihoods.stack.y, *etas.values())]
@@ -385,7 +385,7 @@ def _least_squares(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The normal equations, then the scale: d/dscale = 0 gives scale² = RSS / n.
 
-    Where they are ill-conditioned, or the scale is none, Newton's method says what there is.
+    Data sets with ill-conditioned equations or a scale of 0 are passed on to Newton's method.
     """
     chunk = likelihoods.stack
     white = whitened(likelihoods, {likelihoods.predictors[0].name: likelihoods.predictors[0].unit})
@@ -440,7 +440,7 @@ def _kinked(layout: Layout, kink: Kink, likelihoods: Likelihoods) -> tuple[Tenso
         site = layout.objective.sites[kink.scale]
         floored = scale.maximum(least.clamp_min(torch.finfo(y.dtype).tiny))
         theta[:, site.offset] = site.transform.inv(floored)
-        exact = ~(scale > least)  # the line follows all rows: there is no maximum to look for
+        exact = ~(scale > least)  # an exact fit: the likelihood is unbounded
         converged &= ~exact
     for s in (white.sound & ~lines.certified & ~exact).nonzero()[:, 0].tolist():
         theta[s], converged[s] = _alone(layout, chunk, s, theta[s])
@@ -448,7 +448,7 @@ def _kinked(layout: Layout, kink: Kink, likelihoods: Likelihoods) -> tuple[Tenso
 
 
 def _central(design: Tensor, y: Tensor, tau: float, weights: Tensor, basis: Tensor) -> Optimum | None:
-    """The certified optimum of one data set, as a single fit has it, from a vertex through rows `basis`."""
+    """The certified optimum of one data set, by the method of `mle`, from the vertex of rows `basis`."""
     kept = (weights > 0).nonzero()[:, 0]
     columns, own, masses = (part[kept].numpy() for part in (design, y, weights))
     lines = PinballLines(columns, False, np.eye(columns.shape[1]), own, masses, tau)
@@ -456,7 +456,7 @@ def _central(design: Tensor, y: Tensor, tau: float, weights: Tensor, basis: Tens
 
 
 def _alone(layout: Layout, chunk: Stack, s: int, theta: Tensor) -> tuple[Tensor, bool]:
-    """One data set by `Continuation`; `theta` where that has no answer."""
+    """Fit one data set by `Continuation`; `theta`, not certified, if that fails."""
     data = chunk.one(s)
     if chunk.weights is not None:
         weights = chunk.weights.expand(chunk.count, -1)[s]

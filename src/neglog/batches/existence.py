@@ -1,4 +1,4 @@
-"""Existence: whether the likelihoods of a batch have maxima where the solver stopped."""
+"""Existence of the maximum likelihood estimates of a batch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from neglog.solvers.batched_newton import Solutions
 
 
 def runs_away(white: Whitened, found: Solutions) -> Tensor:
-    """Where the likelihood never falls along a direction that is flat at `found`, `(S,)`.
+    """Whether the likelihood never decreases along a direction that is flat at `found`, `(S,)`.
 
-    The directions and distances are those of `neglog.fitting.existence.recession`, for one data set.
+    Directions and distances are those of `neglog.fitting.existence.recession` for one data set.
     """
     problems = white.likelihoods
     away = torch.zeros(len(found.z), dtype=torch.bool)
@@ -33,7 +33,7 @@ def runs_away(white: Whitened, found: Solutions) -> Tensor:
 def have_marked_rows(layout: Layout, stack: Stack, looked_at: Tensor) -> Tensor:
     """Which of the data sets `looked_at` `(S,)` have a few rows with a scale of their own, `(S,)`.
 
-    Where they share designs and all rows count, the designs show it before anything is fitted.
+    Shared designs without rows of weight 0 are checked before the fit, and are left out here.
     """
     found = torch.zeros(stack.count, dtype=torch.bool)
     if len(layout.calls) < 2 or not layout.objective.structure.may_collapse:
@@ -49,10 +49,10 @@ def have_marked_rows(layout: Layout, stack: Stack, looked_at: Tensor) -> Tensor:
 
 
 def have_separated_classes(layout: Layout, stack: Stack, looked_at: Tensor) -> Tensor:
-    """Which of the data sets `looked_at` `(S,)` have classes in an order that are separated, `(S,)`.
+    """Which of the data sets `looked_at` `(S,)` have separated ordered classes, `(S,)`.
 
-    There the distance of two cutpoints, a logarithm, and the coefficients run away together, along a curve:
-    `runs_away` looks along lines.
+    Under separation the log-distance of two cutpoints and the coefficients diverge together along a curve,
+    which `runs_away`, a search along lines, does not see.
     """
     found = torch.zeros_like(looked_at)
     in_order = layout.objective.structure.law.classes == "cutpoints"
@@ -62,7 +62,7 @@ def have_separated_classes(layout: Layout, stack: Stack, looked_at: Tensor) -> T
 
 
 def _of_flat(white: Whitened, index: Tensor, z: Tensor, average: Tensor) -> Tensor:
-    """As `runs_away`, of the data sets `index`, with Hessians a row `average`."""
+    """`runs_away` for the data sets `index`, whose Hessians divided by the number of rows are `average`."""
     problems = white.likelihoods.take(index)
     ends = Neighbourhoods(problems, z, problems.values(z), average, not problems.response_is_discrete)
     places = torch.cat([torch.arange(0), *(predictor.places for predictor in problems.predictors)])

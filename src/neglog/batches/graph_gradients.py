@@ -1,4 +1,4 @@
-"""Gradients of data sets that differ only in their weights, by one graph of their common rows."""
+"""Gradients of data sets that differ only in their weights, by the compiled graph of their common rows."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from neglog.likelihood.rows import Rows
 from neglog.objective.objective import MAX_KEPT_BYTES, Objective
 
 MIN_REPLAYED_ROWS = 50_000
-"""The number of rows, of all data sets together, from which a graph repays its recording."""
+"""Below this total number of rows compiling the graph takes longer than it saves."""
 
 
 @dataclass(frozen=True, eq=False)
 class Replayed:
-    """The graph of the rows of `data`, at predictors of many data sets one after the other."""
+    """The compiled graph of the rows of `data`, evaluated for many data sets stacked along the rows."""
 
     graph: GraphRows
     data: Data
     tiled: dict[int, Rows] = field(default_factory=dict, repr=False)
 
     def gradients(self, problems: Likelihoods, z: Tensor) -> Tensor:
-        """The gradients `(S, K)` of problems at `z` `(S, K)`."""
+        """Gradients `(S, K)` at `z` `(S, K)`."""
         return torch.cat([self._of(part, z[place]) for place, part in problems.pieces])
 
     def _of(self, problems: Likelihoods, z: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class Replayed:
         return gradient
 
     def _rows(self, count: int) -> Rows:
-        """The data so many times, one after the other."""
+        """The data repeated `count` times along the rows."""
         if count not in self.tiled:
             most = max(self.tiled, default=0)
             size = count * self.data.rows
@@ -50,7 +50,7 @@ class Replayed:
         return self.tiled[count]
 
     def _tiled(self, count: int) -> Data:
-        """As `_rows`; designs, which are wide, once for all where none is read."""
+        """The repeated data; designs that the graph does not read are expanded without a copy."""
         index, first = torch.arange(self.data.rows).repeat(count), 1 + len(self.graph.predictors)
         used = set(self.graph.used)
         parts = {
@@ -61,7 +61,7 @@ class Replayed:
 
 
 def replayed(objective: Objective, problems: Likelihoods) -> Replayed | None:
-    """The rows of an objective, if data sets differ in weights alone, are many, and have no constants."""
+    """The graph of an objective, or None: for many rows, no constants, and weights as the only difference."""
     few = problems.stack.count * problems.stack.rows < MIN_REPLAYED_ROWS
     if few or not problems.weights_alone or problems.constants or objective.data.weights is not None:
         return None

@@ -1,4 +1,4 @@
-"""The layout of a model for fits to many data sets at once, or the reason why it cannot be fitted so."""
+"""The layout of a model that can be fitted to many data sets at once; an error for every other model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from neglog.tracing import Affine
 
 @dataclass(frozen=True)
 class Kink:
-    """A density -steepness |u| - tilt u in one predictor, u = residual / scale, the scale a site or fixed."""
+    """A log-density -steepness |u| - tilt u with u = residual / scale: quantile regression.
+
+    `scale` is the name of its site, or None if it is fixed.
+    """
 
     steepness: float
     tilt: float
@@ -40,14 +43,17 @@ class Kink:
 
 @dataclass(frozen=True)
 class Square:
-    """A normal density of one predictor with one standard deviation, a site or fixed: least squares."""
+    """A Normal of one predictor with one standard deviation: least squares.
+
+    `scale` is the name of its site, or None if it is fixed.
+    """
 
     scale: str | None
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A model that can be fitted in a batch: its sites, and its calls of `affine` on the first data set."""
+    """A model that can be fitted in a batch, with its calls of `affine` on the first data set."""
 
     objective: Objective
     calls: tuple[Affine, ...]
@@ -57,7 +63,7 @@ class Layout:
         return self.objective.structure.coefficients(call.name)
 
     def places(self, call: Affine) -> Tensor:
-        """Where a predictor's free coefficients stand in theta, the bias first."""
+        """The indices of a predictor's free coefficients in theta, the bias first."""
         return block_places(*self.parts(call))
 
     @property
@@ -73,14 +79,14 @@ class Layout:
         return self.objective.structure.response, *names
 
     def initial(self, count: int) -> Tensor:
-        """The values that the model starts at, `(S, K)`."""
+        """The initial values of the model, `(S, K)`."""
         return self.objective.initial.repeat(count, 1)
 
 
 def lay_out(model: Model, stack: Stack) -> tuple[Layout, Kink | Square | None]:
-    """What is known of a model, held against its own likelihood of the first data set and the last.
+    """The layout of a model, verified on the first and the last data set, and the kind of its density.
 
-    With it comes the shape of its density, where that asks for a method of its own.
+    The kind is None for densities that are fitted by Newton's method.
 
     Raises:
         ModelError: it cannot be fitted in a batch.
@@ -93,7 +99,7 @@ def lay_out(model: Model, stack: Stack) -> tuple[Layout, Kink | Square | None]:
 
 
 def laid_out(objective: Objective, stack: Stack) -> tuple[Layout, Kink | Square | None]:
-    """As `lay_out`, from the objective of the first data set, its designs taken to have full rank."""
+    """`lay_out` from the objective of the first data set, without the check of the rank."""
     layout = Layout(objective, objective.calls)
     _check_plain(layout)
     last = 0 if stack.weights_alone else stack.count - 1
@@ -107,7 +113,7 @@ def single_objective(model: Model, stack: Stack, s: int) -> Objective:
     """The objective of data set `s` alone, without its weights.
 
     Raises:
-        DataError: the model does not draw such a y, with the number of the data set.
+        DataError: y is outside the support of the model, with the number of the data set.
     """
     try:
         return Objective(model, stack.one(s))
@@ -133,9 +139,9 @@ def _check_plain(layout: Layout) -> None:
 
 
 def _checked_density(layout: Layout, ends: Likelihoods, alone: list[Objective]) -> Any:
-    """The distribution of all responses, its density held against that of single data sets.
+    """The distribution of all responses, its log-density verified against that of single data sets.
 
-    This is done at parameters where nothing vanishes.
+    The parameters of the comparison are offset from the initial values, so that no term is accidentally 0.
     """
     theta = layout.initial(len(alone))
     theta += 0.1 * torch.cos(torch.arange(theta.numel(), dtype=theta.dtype)).reshape(theta.shape)
@@ -163,10 +169,10 @@ def _checked_density(layout: Layout, ends: Likelihoods, alone: list[Objective]) 
 
 
 def _kink(layout: Layout, density: Any) -> Kink | None:
-    """The corner of the response, or None if it has none.
+    """The kind of a nonsmooth density, or None for a smooth one.
 
     Raises:
-        ModelError: it has one that is not at a linear predictor, or its scale is not a constant.
+        ModelError: its corner is not at a linear predictor, or its scale is not a constant.
     """
     at = corner(density)
     if at is None:
@@ -193,7 +199,7 @@ def _kink(layout: Layout, density: Any) -> Kink | None:
 
 
 def _square(layout: Layout) -> Square | None:
-    """Whether the response is a normal variable around its only predictor, with one standard deviation."""
+    """The kind of a Normal around its only predictor with one standard deviation, or None."""
     response, predictors, constants = layout.parameters
     plain = response.is_plain and response.row_scale == 1
     if not response.law.is_square or not plain or predictors != [response.location]:
@@ -215,14 +221,14 @@ def _designs(layout: Layout, chunk: Stack) -> list[Tensor]:
             found.append(given[key])
         elif chunk.shared_designs or call.design.shape[1] == 0:
             found.append(call.design)
-        else:  # the model computes it of what it is given
+        else:  # the model computes this design from its arguments
             singles = [Objective(layout.objective.model, chunk.one(s)) for s in range(chunk.count)]
             found.append(torch.stack([one.at(one.initial).affines[i].design for one in singles]))
     return found
 
 
 def _columns(layout: Layout, call: Affine, design: Tensor, chunk: Stack) -> Tensor:
-    """The columns of a predictor's free coefficients; 0 in rows of a data set's own that do not count."""
+    """The columns of a predictor's free coefficients; 0 in rows of weight 0 unless the design is shared."""
     bias, weight = layout.parts(call)
     ones = design.new_ones((*design.shape[:-1], 1 if bias is not None else 0))
     columns = torch.cat([ones, design], dim=-1) if weight is not None else ones
@@ -232,7 +238,7 @@ def _columns(layout: Layout, call: Affine, design: Tensor, chunk: Stack) -> Tens
 
 
 def _offset(layout: Layout, call: Affine, design: Tensor, chunk: Stack) -> Tensor | float:
-    """The part of a predictor that is not free: its offset, and what conditioning has fixed."""
+    """The fixed part of a predictor: its offset, and coefficients that are conditioned on."""
     bias, weight = layout.parts(call)
     still = call.bias.detach() if bias is None else 0.0
     still = still if weight is not None else still + design @ call.weight.detach().to(design.dtype)
@@ -242,7 +248,7 @@ def _offset(layout: Layout, call: Affine, design: Tensor, chunk: Stack) -> Tenso
 def likelihoods_of(
     layout: Layout, chunk: Stack, predictors: list[Predictor], places: Mapping[str, Tensor], size: int
 ) -> Likelihoods:
-    """The likelihoods of a chunk in a vector of `size` numbers that has some constants at `places`."""
+    """The likelihoods of a chunk as functions of vectors of `size` numbers, some constants at `places`."""
     constants = tuple((site, places[site.name]) for site in layout.constants if site.name in places)
     objective = layout.objective
     still = objective.layout.params(objective.initial)

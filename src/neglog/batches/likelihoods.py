@@ -1,9 +1,10 @@
-"""The negative log-likelihoods of many data sets under one model, as functions of one vector each.
+"""The negative log-likelihoods of many data sets under one model, each as a function of its own vector.
 
-The model is evaluated once for all of them, as a function of its linear predictors `(S, N)` and its constants
-`(S, 1)`; the result are log-densities `(S, N)`. Their derivatives in the few numbers of a row, and the
-designs, give every gradient and Hessian. If data sets differ only in their weights, the derivatives at a
-common point are those of N rows, and one product with the weights sums them for all.
+The model is evaluated once for all data sets, as a function of its linear predictors `(S, N)` and its
+constants `(S, 1)`; it returns log-densities `(S, N)`. Gradients and Hessians are the derivatives of each row
+in its predictors and constants, multiplied by the designs. If data sets differ only in their weights, the
+derivatives of the N common rows at a common point are summed for all data sets by one product with the
+weights.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from neglog.solvers.batched_newton import Expansion, choices, rank
 from neglog.tracing import Run, run
 
 PIECE = 131_072
-"""Data sets times rows that are evaluated at a time: these numbers fit in the cache."""
+"""Data sets times rows evaluated at a time; this many numbers fit in the cache of the processor."""
 PART = 4_000_000
-"""Largest size, in numbers, of the derivatives of rows, or of weights for them, in memory at a time."""
+"""Largest number of derivatives of rows, or of their weights, in memory at a time."""
 WIDTH = 250
 """Largest number of derivatives of an order above the second that are computed."""
 ORDERS = 4
-"""The highest order of derivatives: every further one costs more than it saves."""
+"""The highest order of derivatives: higher orders cost more than the iterations that they save."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Columns:
 
     values: Tensor
     products: dict[int, Tensor] = field(default_factory=dict, repr=False)
-    """What `cross` needs of shared columns, by the identity of the other's."""
+    """Products of shared columns for `cross`, by the `id` of the other design."""
 
     @property
     def shared(self) -> bool:
@@ -123,8 +124,8 @@ class Predictor:
 class Likelihoods:
     """Minus the log-likelihood of each of S data sets (`neglog.solvers.batched_newton.Problems`).
 
-    `model` is flat, `still` holds values of the sites of the predictors, which count for nothing. `constants`
-    are the other sites, with their places in z.
+    `model` has flat priors. `still` has values for the coefficient sites, which do not enter since the
+    predictors are given. `constants` are the other sites, with their indices in z.
     """
 
     model: Model
@@ -136,7 +137,7 @@ class Likelihoods:
 
     @cached_property
     def rows(self) -> Tensor:
-        """The number of rows that count, `(S,)`."""
+        """The number of rows with a weight above 0, `(S,)`."""
         number, counted = self.stack.y.new_full((self.stack.count,), self.stack.rows), self.stack.counted
         return number if counted is None else number * 0 + counted.sum(-1)
 
@@ -148,7 +149,7 @@ class Likelihoods:
 
     @cached_property
     def weights_alone(self) -> bool:
-        """Whether the data sets differ in their weights, and in nothing else."""
+        """Whether the data sets differ only in their weights."""
         offsets = [p.offset for p in self.predictors if isinstance(p.offset, Tensor)]
         return (
             self.stack.weights_alone
@@ -158,7 +159,7 @@ class Likelihoods:
 
     @cached_property
     def pieces(self) -> tuple[tuple[slice, Likelihoods], ...]:
-        """These in parts that fit in the cache."""
+        """The data sets in parts that fit in the cache, with their places."""
         step = max(1, PIECE // self.stack.rows)
         if step >= self.stack.count:
             return ((slice(None), self),)
@@ -166,11 +167,11 @@ class Likelihoods:
         return tuple((place, self.part(place)) for place in places)
 
     def take(self, index: Tensor) -> Self:
-        """Those at `index`."""
+        """The data sets at `index`."""
         return self if len(index) == self.stack.count else self.part(index)
 
     def part(self, index: Tensor | slice) -> Self:
-        """Those at `index`; those of a slice share their memory."""
+        """The data sets at `index`; a slice shares memory."""
         predictors = tuple(predictor.take(index) for predictor in self.predictors)
         return replace(self, stack=self.stack.take(index), predictors=predictors)
 
@@ -186,9 +187,9 @@ class Likelihoods:
         }
 
     def at(self, etas: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> Run:
-        """The model run for all data sets, without its checks of values: bad ones give no number.
+        """Run the model for all data sets without validation of values: invalid ones give NaN.
 
-        What a data set has for a design of its own reaches it through the predictors alone.
+        Designs that are not shared enter through the predictors only.
         """
         data = Data(self.stack.blank(), self.stack.y, None, self.stack.keywords)
         with pyro.validation_enabled(False):
@@ -199,12 +200,12 @@ class Likelihoods:
         return self.density(self.at(etas, params))
 
     def density(self, at: Run) -> Tensor:
-        """As `log_prob`, of a run of the model."""
+        """The log-density of each row of a run of the model, `(S, N)`."""
         with pyro.validation_enabled(False):
             return at.log_prob(RESPONSE).expand(self.stack.count, self.stack.rows)
 
     def _masked(self, z: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        """The predictors, 0 in rows that do not count and may overflow, and which rows are not such."""
+        """The predictors, 0 in rows of weight 0 that could overflow, and the rows kept (None for all)."""
         etas = self.etas(z)
         if self.weights_alone and all(bool(_tame(eta)) for eta in etas.values()):
             return etas, None
@@ -225,7 +226,7 @@ class Likelihoods:
 
     @torch.no_grad()
     def values(self, z: Tensor) -> Tensor:
-        """`(S,)`, in nats."""
+        """The negative log-likelihoods `(S,)`, in nats."""
         return torch.cat([part._values(z[place]) for place, part in self.pieces])
 
     def _values(self, z: Tensor) -> Tensor:
@@ -255,7 +256,7 @@ class Likelihoods:
 
     @cached_property
     def own(self) -> Tensor:
-        """The places `(C,)` of the constants in z."""
+        """The indices `(C,)` of the constants in z."""
         return torch.cat([torch.arange(0), *(places for _, places in self.constants)])
 
     @torch.enable_grad()
@@ -292,16 +293,16 @@ class Likelihoods:
         return ~(exact if self.stack.counted is None else exact & self.stack.counted).any(-1)
 
     def expansion(self, z: Tensor) -> Expansion:
-        """Values and derivatives of all at the point `z` `(K,)`, where they differ in weights alone.
+        """Values and derivatives of all data sets at one point `z` `(K,)`, if they differ only in weights.
 
-        In a row every parameter acts through a predictor or as itself, so that the columns of the rows'
-        derivatives are products of a few numbers a row with those of the designs; the weights sum them.
+        A parameter enters a row through a predictor or as a constant, so that the derivatives of a row are
+        those in its predictors and constants times entries of the designs. The weights sum them over rows.
         """
         row = _RowDerivatives.of(self.part(slice(0, 1)), z[None])
         weights = self.stack.weights
         assert weights is not None
         sums = _sums(row, weights, range(3))
-        if row.orders > 2:  # these say where to go, which is looked at when it is reached: few digits will do
+        if row.orders > 2:  # single precision is enough for the step: its end is evaluated in double
             sums += _sums(row, weights, range(3, row.orders + 1), torch.float32)
         return Expansion.of(sums)
 
@@ -346,7 +347,7 @@ def weighted_sums(weights: Tensor, columns: Tensor) -> Tensor:
 def _sums(
     row: _RowDerivatives, weights: Tensor, orders: range, dtype: torch.dtype = torch.float64
 ) -> list[Tensor]:
-    """Minus the sums of the rows' derivatives of some orders, `(S, number)` each, in a precision."""
+    """Minus the weighted sums over rows of the derivatives of some orders, `(S, number)` each."""
     numbers = [comb(len(row.acts) + order - 1, order) for order in orders]
     step = max(1, PART // max(sum(numbers), len(weights)))
     found = weights.new_zeros((sum(numbers), len(weights)), dtype=dtype)
@@ -358,17 +359,17 @@ def _sums(
 
 
 def _tame(eta: Tensor) -> Tensor:
-    """Whether no function that a likelihood is made of overflows at these predictors."""
+    """Whether the predictors are so small that no exponential of them overflows."""
     low, high = torch.aminmax(eta)
     return (low > -300) & (high < 300)
 
 
 @dataclass(frozen=True, eq=False)
 class _RowDerivatives:
-    """The log-density of N rows and its derivatives in the few numbers that act on each, up to an order.
+    """The log-density of N rows and its derivatives in the predictors and constants of a row.
 
-    `of_order[k]` is `(N, number)`, one for each of `choices`. Parameter k acts on a row through number
-    `acts[k]` of them, times `design[:, k]`.
+    `of_order[k]` are the derivatives of order k, `(N, number)`, in the order of `choices`. Parameter k enters
+    a row through predictor or constant `acts[k]`, times `design[:, k]`.
     """
 
     of_order: tuple[Tensor, ...]
@@ -409,7 +410,7 @@ class _RowDerivatives:
         return _RowDerivatives(tuple(of_order), len(leaves), design, acts)
 
     def columns(self, order: int, rows: slice, dtype: torch.dtype) -> Tensor:
-        """The derivatives of some rows in the parameters, `(rows, number)`, one for each of `choices`."""
+        """Derivatives of some rows in the parameters, `(rows, number)`, in the order of `choices`."""
         if order == 0:
             return self.of_order[0][rows].to(dtype)
         chosen = choices(self.design.shape[1], order)

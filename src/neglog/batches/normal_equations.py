@@ -1,7 +1,7 @@
-"""The normal equations of a Normal line, of many data sets at once.
+"""Least squares of many data sets by their normal equations.
 
 If data sets differ only in their weights, one product of the weights with the products of columns, and with
-the residuals of a line that is close to all, gives the equations of each, without another pass over the rows.
+the residuals of an initial line, gives the equations of all, without another pass over the rows.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from neglog.batches.likelihoods import Likelihoods, weighted_sums
 PART = 4_000_000
 """Number of products of columns in memory at a time."""
 EVEN = 1e-3
-"""The smallest pivot, relative to the largest, of equations whose sums are exact enough."""
+"""Smallest ratio of the pivots of equations that are solved from sums over rows."""
 MIN_SQUARES_SHARE = 0.1
-"""What is left of the squares of the residuals at least; less than that has cancelled."""
+"""Smallest ratio of the residual sum of squares to that of the initial line: below it digits cancel."""
 
 
 @dataclass(frozen=True, eq=False)
 class Lines:
     """The least squares of S data sets: coefficients `(S, K)`, and residual sums of squares `(S,)`.
 
-    `left` is how far a last refinement went, in units of y, and `sound` whether to trust them.
+    `left` is the length of the last refinement, in the unit of y; `sound` is whether the equations are
+    well-conditioned.
     """
 
     z: Tensor
@@ -35,7 +36,7 @@ class Lines:
 
 
 def normal_equations(problems: Likelihoods) -> Lines:
-    """The least squares of problems with one predictor, whose unit is 1 and whose columns are orthogonal."""
+    """Least squares of likelihoods with one predictor of unit 1 and orthogonal columns."""
     if not problems.weights_alone:
         return _joined([_by_row(part) for _, part in problems.pieces])
     lines = _by_sums(problems)
@@ -52,7 +53,7 @@ def _joined(parts: list[Lines]) -> Lines:
 
 
 def _by_row(problems: Likelihoods) -> Lines:
-    """The equations solved, and solved again for the residuals of the rows."""
+    """Solve the equations from the rows, with one refinement by the residuals."""
     (predictor,), weights = problems.predictors, problems.stack.weights
     y = (problems.stack.y - predictor.offset).expand(problems.stack.count, -1)
     weights = torch.ones_like(y[:1]) if weights is None else weights.reshape(-1, problems.stack.rows)
@@ -70,10 +71,10 @@ def _by_row(problems: Likelihoods) -> Lines:
 
 
 def _by_sums(problems: Likelihoods) -> Lines:
-    """The step from the line of equal weights, which is near to all, by sums over rows.
+    """Solve the equations from weighted sums, as a step from the line of equal weights.
 
-    They are off by their rounding alone, 1e-16 of what a row pulls, so that a step which solves the equations
-    is at the optimum of the rows themselves. Equations that lose digits are not `sound`.
+    The sums have a relative rounding error of 1e-16, so that the step ends at the least squares of the rows.
+    Equations that lose digits by cancellation are not `sound`.
     """
     (predictor,), weights = problems.predictors, problems.stack.weights
     assert weights is not None
@@ -92,7 +93,7 @@ def _by_sums(problems: Likelihoods) -> Lines:
 
 
 def _sums(columns: Tensor, residuals: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums of the products of columns `(S, K, K)`, of columns and residuals, of squared residuals."""
+    """Weighted sums of products of columns `(S, K, K)`, of columns and residuals, of squared residuals."""
     size = columns.shape[1]
     i, j = torch.triu_indices(size, size)
     step = max(1, PART // (len(i) + size + 1))
@@ -107,6 +108,6 @@ def _sums(columns: Tensor, residuals: Tensor, weights: Tensor) -> tuple[Tensor, 
 
 
 def _evenness(factor: Tensor) -> Tensor:
-    """The smallest pivot over the largest, `(S,)`."""
+    """Ratio of the smallest to the largest pivot, `(S,)`."""
     pivots = factor.diagonal(dim1=-2, dim2=-1)
     return pivots.amin(-1) / pivots.amax(-1) if pivots.shape[-1] else torch.ones(len(pivots))

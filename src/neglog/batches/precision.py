@@ -1,4 +1,4 @@
-"""Precision: the covariances of the estimates of many data sets, by their observed information."""
+"""Covariances of the estimates of many data sets, by their observed information."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from neglog.solvers.solution import inverse_roots, is_regular, scaled_eigen
 def covariances(
     layout: Layout, shape: Kink | Square | None, likelihoods: Likelihoods, theta: Tensor, converged: Tensor
 ) -> Tensor:
-    """The inverse observed information `(S, K, K)` in theta; infinite variances where there is none.
+    """The inverse observed information `(S, K, K)` in theta; infinite variances where it does not exist.
 
-    Absolute values have no curvature: there the information that the density expects stands in, as in
-    `neglog.covariance`.
+    A nonsmooth density has no curvature: the expected information is used, as in `neglog.covariance`.
     """
     white = whitened(likelihoods, {predictor.name: predictor.unit for predictor in likelihoods.predictors})
     if isinstance(shape, Kink):
@@ -63,7 +62,7 @@ def _expected(layout: Layout, kink: Kink, white: Whitened, theta: Tensor) -> Ten
 
 
 def natural_errors(site: Site, theta: Tensor, covariance: Tensor) -> Tensor:
-    """The standard errors `(S, *shape)` of a site on its own support, by the delta method."""
+    """Standard errors `(S, *shape)` on the support of a site, by the delta method."""
     at, own = theta[:, site.place], covariance[:, site.place, site.place]
     variances = own.diagonal(dim1=-2, dim2=-1)
 
@@ -78,6 +77,6 @@ def natural_errors(site: Site, theta: Tensor, covariance: Tensor) -> Tensor:
 
 
 def natural_interval(site: Site, theta: Tensor, covariance: Tensor, reach: float) -> tuple[Tensor, Tensor]:
-    """Both ends `(S, *shape)` of Wald's interval, by `neglog.objective.ranges.inside`."""
+    """Lower and upper ends `(S, *shape)` of a Wald interval, by `neglog.objective.ranges.inside`."""
     value = site.transform(theta[:, site.place].reshape(len(theta), *site.unconstrained))
     return inside(value, natural_errors(site, theta, covariance), reach, *range_of(site))

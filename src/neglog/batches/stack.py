@@ -1,4 +1,4 @@
-"""Many data sets as one stack of tensors, validated as single ones are."""
+"""Many data sets as one stack of tensors, validated like single data sets."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from neglog.predictors import Designs
 
 @dataclass(frozen=True)
 class Stack:
-    """S data sets of N rows. What all of them share has one dimension less.
+    """S data sets of N rows; tensors without the first axis are shared by all data sets.
 
     `x` is a design `(N, P)` or `(S, N, P)`, or a mapping of them; `y`, `weights` and each keyword are `(N,)`
-    or `(S, N)`. Rows of weight 0 hold the values of one that counts.
+    or `(S, N)`. In rows of weight 0 tensors that are not shared have the values of a row of positive weight.
     """
 
     count: int
@@ -43,7 +43,7 @@ class Stack:
     without_intercept: frozenset[str] = frozenset()
 
     def one(self, s: int) -> Data:
-        """Data set `s`, without its weights and with all of its rows."""
+        """All rows of data set `s`, without weights."""
         x = {k: _one(v, s, 3) for k, v in self.x.items()} if isinstance(self.x, Mapping) else self.x
         x = _one(x, s, 3) if isinstance(x, Tensor) else x
         keywords = {key: _one(value, s, 2) for key, value in self.keywords.items()}
@@ -51,14 +51,14 @@ class Stack:
         return replace(data, without_intercept=self.without_intercept)
 
     def counting(self, s: int) -> Data:
-        """Data set `s`, without its weights and with those of its rows that count."""
+        """The rows of data set `s` with a weight above 0, without weights."""
         data = self.one(s)
         if self.counted is None:
             return data
         return data.take(self.counted.expand(self.count, -1)[s].nonzero()[:, 0])
 
     def blank(self) -> Designs:
-        """Designs `(N, P)` as a model expects them: those that are shared, and NaN for a data set's own."""
+        """Designs `(N, P)` to run a model with: the shared ones; the others are filled with NaN."""
 
         def blanked(value: Tensor) -> Tensor:
             return value if value.dim() == 2 else value.new_full(value.shape[1:], torch.nan)
@@ -68,7 +68,7 @@ class Stack:
         return blanked(self.x)
 
     def take(self, index: Tensor | slice) -> Stack:
-        """The data sets that `index` names; those of a slice share their memory."""
+        """The data sets at `index`; a slice shares memory."""
 
         def part(value: Tensor, stacked: int) -> Tensor:
             return value[index] if value.dim() == stacked else value
@@ -88,7 +88,7 @@ class Stack:
 
     @property
     def weights_alone(self) -> bool:
-        """Whether the data sets differ in their weights, and in nothing else."""
+        """Whether the data sets differ only in their weights."""
         shared = self.shared_designs and self.y.dim() == 1
         shared &= all(value.dim() == 1 for value in self.keywords.values())
         return shared and self.weights is not None and self.weights.dim() == 2
@@ -101,10 +101,10 @@ class Stack:
 
 
 def drawn_again(data: Data, y: Tensor, weights: Tensor | None) -> Stack:
-    """Data that are validated, with responses or weights of each data set, `(S, N)`, which are not looked at.
+    """Validated data with new responses or weights `(S, N)`, which are not validated.
 
     Raises:
-        DataError: a response is a vector, is missing, or is not in float64.
+        DataError: the response of the data is a vector, is missing, or is not in float64.
     """
     count = len(y) if weights is None else len(weights)
     if data.y.dim() > 1 or data.y.dtype != torch.float64 or not bool(torch.isfinite(data.y).all()):
@@ -119,11 +119,11 @@ def _one(value: Tensor, s: int, stacked: int) -> Tensor:
 def prepare_stack(
     x: Any, y: Any, *, weights: Any = None, roles: Roles | None = None, **keywords: Any
 ) -> Stack:
-    """Validate S data sets; at least one of the arguments has a dimension for them, which comes first.
+    """Validate S data sets; at least one argument has a first axis of length S.
 
     Raises:
-        DataError: wrong kinds, shapes or lengths, no data sets or rows, NaN or infinite values (rows of
-            weight 0 may hold them, in what is not shared), weights that are negative or all 0 in a data set.
+        DataError: wrong types, shapes or lengths, no data sets or rows, NaN or infinite values (allowed in
+            rows of weight 0 of tensors that are not shared), weights that are negative or all 0.
     """
     given = {"y": y} | ({} if weights is None else {"weights": weights}) | keywords
     common_labels({"x": x} | given)
@@ -148,7 +148,7 @@ def _name(key: str) -> str:
 
 
 def _sizes(designs: Mapping[str, Tensor], vectors: Mapping[str, Tensor]) -> tuple[int, int]:
-    """The number of data sets, and that of the rows of each."""
+    """The number of data sets, and the number of rows of each."""
     stacked = {_name(key): value.shape[:2] for key, value in designs.items() if value.dim() == 3}
     stacked |= {key: value.shape for key, value in vectors.items() if value.dim() == 2}
     lengths = {_name(key): value.shape[-2] for key, value in designs.items()}
@@ -157,7 +157,7 @@ def _sizes(designs: Mapping[str, Tensor], vectors: Mapping[str, Tensor]) -> tupl
 
 
 def _check_designs(designs: Mapping[str, Tensor]) -> None:
-    """Refuse designs of many data sets as `neglog.data` refuses those of one."""
+    """Raise the errors of `neglog.data` for designs of many data sets."""
     for key, value in designs.items():
         _check_finite(_name(key), value.flatten(-2), value.shape[-1])
         if value.dim() == 3 and value.numel():
@@ -166,7 +166,7 @@ def _check_designs(designs: Mapping[str, Tensor]) -> None:
 
 
 def _check_vectors(vectors: Mapping[str, Tensor], roles: Roles) -> None:
-    """Refuse values that are NaN or infinite, or outside the support that a model has for them."""
+    """Raise for values that are NaN, infinite, or outside the support of their argument."""
     for key, value in vectors.items():
         _check_finite(key, value.nan_to_num(torch.nan, 0.0, 0.0) if key in roles.bounds else value, 1)
         if key in roles.supports:
@@ -209,7 +209,7 @@ def _agreed(what: str, lengths: Mapping[str, int]) -> int:
 def _mended(
     weights: Tensor, designs: dict[str, Tensor], vectors: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What belongs to rows of weight 0 replaced by what a row that counts has: it may be anything."""
+    """Replace the values in rows of weight 0, which may be NaN, by those of a row of positive weight."""
     shared = all(v.dim() < weights.dim() and bool(torch.isfinite(v).all()) for v in vectors.values())
     if shared and all(design.dim() == 2 for design in designs.values()):
         return designs, vectors

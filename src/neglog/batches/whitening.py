@@ -1,4 +1,4 @@
-"""Coordinates of many likelihoods at once, in which the columns of each predictor are orthogonal."""
+"""Whitened coordinates of many likelihoods, in which the columns of each predictor are orthogonal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neglog.batches.likelihoods import Columns, Likelihoods
 
 @dataclass(frozen=True)
 class Whitened:
-    """Coordinates in which the columns of each predictor are orthogonal: its part of theta is unit R⁻¹ z."""
+    """Coordinates z with orthogonal columns: the design of a predictor is Q R, its theta is unit R⁻¹ z."""
 
     likelihoods: Likelihoods
     triangles: list[Tensor]
@@ -38,7 +38,7 @@ class Whitened:
 
 
 def whitened(likelihoods: Likelihoods, units: Mapping[str, Tensor]) -> Whitened:
-    """The likelihoods in coordinates that move each predictor by its unit `(S,)`."""
+    """The likelihoods in whitened coordinates, each predictor in its unit `(S,)`."""
     predictors, triangles = [], []
     sound = torch.ones(likelihoods.stack.count, dtype=torch.bool)
     for predictor in likelihoods.predictors:
