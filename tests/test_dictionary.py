@@ -396,7 +396,9 @@ def test_the_loss_of_a_model_is_its_nll(name, reduction):
 def test_every_model_with_a_hand_written_likelihood_has_a_loss_to_train_with():
     for name in (name for name, entry in TABLE.items() if entry.nll):
         assert losses.loss_of(name).name == name
-        assert losses.loss_of(getattr(models, name)).asks == losses.loss_of(name).asks
+        assert losses.loss_of(getattr(models, name)).arguments == losses.loss_of(name).arguments
+    with pytest.warns(FutureWarning, match="arguments"):
+        assert losses.loss_of(models.huber).asks == ("scale",)  # the former name
 
 
 @pytest.mark.parametrize("name", ["MSELoss", "L1Loss", "HuberLoss", "SmoothL1Loss"])
@@ -404,14 +406,14 @@ def test_there_and_back_again(name):
     build, settings, target, _ = TORCH[name]
     likelihood = losses.likelihood_of(build(**settings))
     back, prediction = losses.loss_of(likelihood.model), numbers(ROWS, seed=3)
-    assert back.asks == ()
+    assert back.arguments == ()
     close(back(prediction, target), likelihood.nll(build(**settings)(prediction, target), target))
 
 
 def test_a_constant_is_fixed_learned_or_passed():
     prediction, scale = numbers(ROWS, seed=3), numbers(ROWS, seed=4).exp()
     passed = losses.loss_of(models.laplace)
-    assert passed.asks == ("scale",)
+    assert passed.arguments == ("scale",)
     close(passed(prediction, REAL, scale), losses.laplace_nll(prediction, REAL, scale))
     close(passed(prediction, REAL, scale=0.7), losses.laplace_nll(prediction, REAL, 0.7))
     fixed = losses.loss_of(models.laplace, scale=0.7)
@@ -419,24 +421,24 @@ def test_a_constant_is_fixed_learned_or_passed():
     assert list(fixed.parameters()) == []
     learned = losses.loss_of(models.laplace, learn="scale", scale=0.7).double()
     close(learned(prediction, REAL), losses.laplace_nll(prediction, REAL, 0.7), 1e-6)  # log 0.7 in float32
-    assert learned.asks == ()
+    assert learned.arguments == ()
     assert set(learned.constants) == {"scale"}
 
 
 def test_tuning_constants_keep_their_defaults_and_are_not_asked_for():
-    assert losses.loss_of(models.huber).asks == ("scale",)
+    assert losses.loss_of(models.huber).arguments == ("scale",)
     prediction = numbers(ROWS, seed=3)
     for bound in (losses.loss_of(partial(models.huber, delta=2.0)), losses.loss_of("huber", delta=2.0)):
         close(bound(prediction, REAL, 1.5), losses.huber_nll(prediction, REAL, 1.5, 2.0))
     both = losses.loss_of(partial(models.huber, delta=2.0), delta=3.0, scale=1.0)
     close(both(prediction, REAL), losses.huber_nll(prediction, REAL, 1.0, 3.0))
     free = losses.loss_of(partial(models.student_t, df=None))
-    assert free.asks == ("scale", "df")
+    assert free.arguments == ("scale", "df")
 
 
 def test_priors_do_not_count_and_other_handlers_are_refused():
     prior = with_priors(flat(models.gaussian), {"sigma": dist.HalfNormal(1.0)})
-    assert losses.loss_of(prior).asks == ("sigma",)
+    assert losses.loss_of(prior).arguments == ("sigma",)
     with pytest.raises(ModelError, match="handler Weighted"):
         losses.loss_of(weighted(models.gaussian, 2.0))
 

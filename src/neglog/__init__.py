@@ -11,7 +11,7 @@ EXTRAS = ("estimators",)
 
 
 def __getattr__(name: str) -> Any:
-    """What `__init__.pyi` names, imported when it is first used: `neglog --help` does not wait for torch."""
+    """Import a public name when it is first used, so that `neglog --help` does not wait for torch."""
     import lazy_loader  # on first use too: the command line handles interrupts before anything slow
 
     attached, listed, names = lazy_loader.attach_stub(__name__, __file__)

@@ -263,7 +263,7 @@ Runner = Callable[[Callable[[str], _Detached], Iterable[str]], Iterable[_Detache
 
 @dataclass(frozen=True)
 class Task:
-    """What models are compared on: designs of each, the response, weights, row-wise keywords and folds."""
+    """The data of a comparison: designs of each model, the response, weights, row-wise keywords and folds."""
 
     set_up: Callable[[Model], tuple[Model, Any]]
     y: Any
@@ -332,7 +332,7 @@ class Task:
             if self.classes is not None:
                 self.classes.check(model)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says so in the table.
+                warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` in the table reports it.
                 model, x = self.set_up(model)
                 entry = replace(entry, fit=mle(model, x, self.y, **rows))
                 folds = {"folds": self.folds, "seed": self.seed, "groups": self.groups}

@@ -214,7 +214,7 @@ def prepare_fit(
     roles: Roles | None = None,
     **keywords: Any,
 ) -> Data:
-    """As `prepare`, for a fit: the unit of `y` must be within the range of float64.
+    """`prepare` for a fit, in which the unit of `y` must be within the range of float64.
 
     Raises:
         DataError: as `prepare`; a response of a magnitude at which there is no likelihood in float64.

@@ -42,7 +42,7 @@ def _nearest(name: str, names: Iterable[str]) -> list[str]:
 
 
 def reason_of(error: BaseException) -> str:
-    """The first sentence of an error of Python, torch or pandas, to stand within a sentence of neglog.
+    """The first sentence of an error of Python, torch or pandas, to be quoted within a message of neglog.
 
     >>> reason_of(RuntimeError("Can't call numpy() on it. Use detach() instead."))
     "Can't call numpy() on it"

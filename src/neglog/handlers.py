@@ -95,7 +95,7 @@ class _Sites(Messenger):
                 self.change(msg)
 
     def change(self, msg: dict[str, Any]) -> None:
-        raise TypeError("a subclass says what changes")
+        raise TypeError("a subclass defines the change")
 
 
 class _Flat(_Sites):

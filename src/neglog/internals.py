@@ -1,4 +1,4 @@
-"""What torch keeps to itself and has no public counterpart: the only module that uses its private names."""
+"""Private names of torch that have no public counterpart; no other module uses any."""
 
 from __future__ import annotations
 

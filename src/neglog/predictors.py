@@ -141,7 +141,7 @@ def linear(
 
     With `outputs` D there are D of them on one design: ``NAME.weight`` `(D, P)`, ``NAME.bias`` `(D,)`, and
     the value is `(N, D)`. They are called after the columns of the response, or by their numbers; a
-    sequence instead of D says what they are called.
+    sequence of names instead of D names them.
 
     A mapping `x` that has no design for `name` makes the predictor a constant (`P = 0`). A distribution for
     `bias` is its prior; with ``bias=False`` there is no intercept, where another parameter does its work. To
@@ -174,7 +174,7 @@ def positive(name: str, x: Designs, rate: float = 1.0, outputs: int | None = Non
     """A positive parameter: a constant, or ``exp`` of a linear predictor where `x` has a design for it.
 
     As a constant it is one site ``NAME`` of shape `()` (`(D,)` with `outputs` D) with the prior
-    Exponential(rate). With a design, its linear predictor lives on the log scale and the sites say so:
+    Exponential(rate). With a design, its linear predictor is on the log scale, as the site names show:
     ``log_NAME.weight``, ``log_NAME.bias``.
     """
     text("name", name)
@@ -190,7 +190,7 @@ def probability(name: str, x: Designs) -> Tensor:
     """A probability, as its log-odds: a constant, or a linear predictor where `x` has a design for it.
 
     As a constant it is one site ``NAME`` of shape `()` with the prior Uniform(0, 1). With a design, its
-    linear predictor is the log-odds and the sites say so: ``logit_NAME.weight``, ``logit_NAME.bias``.
+    linear predictor is the log-odds, as the site names show: ``logit_NAME.weight``, ``logit_NAME.bias``.
     """
     text("name", name)
     if isinstance(x, Mapping) and name in x:

@@ -74,7 +74,7 @@ def compare(
     that of the model, and behind_standard_error, that of this paired difference; aic_weight and bic_weight,
     shares of exp(-criterion / 2); nll, k, n, aic and bic of the fit to all rows; converged, of all its fits;
     replaces, the loss whose likelihood it is; and reason. ``attrs`` has the ``verdict`` in words, the kind of
-    ``response``, and as ``scope`` why it was taken for that kind.
+    ``response``, and as ``scope`` the reason for that kind.
 
     Args:
         models: `neglog.models`, for all of them that can draw the response; or a list of models, or of their

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 UsageError: Any = typer.BadParameter.__bases__[0]
-"""What typer raises for an unknown option or a missing argument; typer hands on no name for it."""
+"""The error that typer raises for an unknown option or a missing argument, which it does not export."""
 
 
 def say(text: str) -> None:

@@ -39,7 +39,7 @@ class Validation:
     """Held-out log scores, in nats: the higher, the better the density that was predicted.
 
     `scores` `(N,)` are log p(y | x) of each row under the fit to the other folds, `folds` `(N,)` the fold of
-    each row, `weights` `(N,)` how often each row counts. `converged` says whether every fit did. `by_name`
+    each row, `weights` `(N,)` the frequency weights. `converged` is whether every fit converged. `by_name`
     has all requested scores, as `neglog.scores` returns them: but for ``"log"``, losses.
     `probabilities` `(N,)` has the rows whose log score is of a probability, not of a density.
     """

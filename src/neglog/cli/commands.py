@@ -1,7 +1,7 @@
 """The command line: ``neglog fit``, ``predict``, ``compare``, ``posterior``, ``models``.
 
 Results go to stdout, all remarks to stderr. Exit codes: 0 for a result, 1 for a fit that did
-not converge, 2 for a request that cannot be met, with one line that says why, 130 for an interrupt.
+not converge, 2 for a request that cannot be met, with one line that gives the reason, 130 for an interrupt.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the command line prints: results on stdout, remarks, warnings and failures on stderr."""
+"""Output of the command line: results on stdout; remarks, warnings and errors on stderr."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from neglog.uncertainty.covariances import CovType, check_cov_type
 Model = Callable[..., Any]
 
 STANDARD_INPUT = "-"
-"""The argument that stands for the table on standard input."""
+"""The argument for a table on standard input."""
 
 
 def read(data: Path) -> pd.DataFrame:

@@ -41,7 +41,7 @@ class Averaged(TorchDistribution):
 
     arg_constraints: Mapping[str, Any] = {}
     has_smooth_cdf = True
-    """The distribution function has no corners to speak of: those of the components are averaged."""
+    """Corners of the components are averaged out of the distribution function."""
 
     def __init__(self, component: Any, first: Any = None, *, validate_args: bool | None = None) -> None:
         self.component, self.first = component, component if first is None else first

@@ -66,7 +66,7 @@ class Given:
         return self._broadcast(self._log_tails(value)[1], value)
 
     def _log_tails(self: Any, value: Tensor) -> tuple[Tensor, Tensor]:
-        """The logs of both tails; a family whose tails can be too small for a float says how to take them."""
+        """The logs of both tails; families whose tails underflow override this."""
         lower, upper = self._tails(value)
         return log_of(lower), log_of(upper)
 

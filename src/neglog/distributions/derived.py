@@ -1,4 +1,4 @@
-"""What follows from a density: expectations, moments, distribution functions, by sums and integrals."""
+"""Expectations, moments and distribution functions derived from a density by sums and integrals."""
 
 from __future__ import annotations
 

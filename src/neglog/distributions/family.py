@@ -38,7 +38,7 @@ class Standard:
 @public
 @dataclass(frozen=True, eq=False)
 class Family:
-    """What is known of a family of distributions and is not derived from its density.
+    """The properties of a family of distributions that are not derived from its density.
 
     Everything but the class is optional. What is not given is derived: `neglog.distributions.derived` has the
     quadratures and sums for the Fisher information, the moments and the distribution function.

@@ -188,8 +188,8 @@ def beta_factor(
 ) -> Tensor:
     """C in I_x(a, b) = C · x^a y^b / B(a, b), for y = 1 - x and x at most about the mean a / (a + b).
 
-    The products b x and a y are arguments of their own, and so is 1 / a: where `a` or `b` is huge and
-    stands for a limit, as 1 / dispersion does for the Poisson limit, they are what stays smooth.
+    The products b x and a y are arguments of their own, and so is 1 / a: where `a` or `b`
+    tends to infinity, as 1 / dispersion does in the Poisson limit, these stay smooth.
     """
     total, term = torch.zeros_like(x), torch.ones_like(x)
     for j in range(SHAPE_INCREMENT):

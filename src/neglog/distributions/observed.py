@@ -105,11 +105,11 @@ class _Bounded(TorchDistribution):
         return torch.exp(self._log_tails(value)[1])
 
     def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        raise TypeError("a subclass says what its tails are")
+        raise TypeError("a subclass defines its tails")
 
     def _moments(self, centre: Tensor) -> tuple[Tensor, Tensor]:
         """The first two moments about a centre."""
-        raise TypeError("a subclass says what its moments are")
+        raise TypeError("a subclass defines its moments")
 
     @property
     @torch.no_grad()

@@ -236,7 +236,7 @@ def _corner(fn: FromLoss) -> Corner | None:
     density = fn.density
     constant = -torch.log(fn.scale) - density.log_z
     if density.cornered:
-        # A location of its own says that the corner is at no predictor: nothing certifies it.
+        # With a location that is no predictor the corner cannot be certified.
         own = fn.location.clone()
         return Corner(fn, own, fn.scale, 0.0, density.rho, constant, density.information)
     if not density.steepness:

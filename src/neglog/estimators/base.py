@@ -1,4 +1,4 @@
-"""What estimators share: checks of rows, the state of a fit as arrays, and predictive distributions."""
+"""The common part of the estimators: checks of rows, the state of a fit, and predictive distributions."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ ESTIMATES = "params.safetensors"
 
 RENAMED_LAST = "model.json.new"
 LEFTOVERS = frozenset({"params.safetensors.new", RENAMED_LAST})
-"""What a save of format 1 leaves where it is killed; beside the second, the estimates may have their name."""
+"""Files that a killed save of format 1 leaves behind; with the second the estimates may have their name."""
 
 _LATER: dict[str, Any] = {"outputs": {}, "responses": []}
 """Fields that the first models of format 1 lack, and what they mean there."""

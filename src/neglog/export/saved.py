@@ -95,7 +95,7 @@ def formula_of(fit: Fit) -> Design | None:
 
 
 def _blueprint_of(fit: Fit, formula: Design | None) -> Blueprint | None:
-    """What the fit has learned of its table, if the formula is that of the fit."""
+    """Levels, knots and roles of columns learned by the fit, if the formula is that of the fit."""
     own = fit.blueprint
     return own if own is None or own.design is None or own.design is formula else None
 

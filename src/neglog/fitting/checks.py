@@ -48,9 +48,9 @@ OF_DATA: tuple[Check, ...] = (
 )
 """The checks of a model and its data, in order."""
 OF_DESIGNS: tuple[Check, ...] = (Check(frozenset({"measured", "several predictors"}), check_marked_rows),)
-"""Those of designs that are known to have full rank: too few rows are a fault of the design."""
+"""Checks of designs that are known to have full rank: too few rows are reported as a singular design."""
 OF_PROBLEMS: tuple[Check, ...] = (Check(frozenset({"vector"}), check_covariance),)
-"""Those of designs in orthonormal coordinates."""
+"""Checks of designs in orthonormal coordinates."""
 
 
 def check_all(checks: Iterable[Check], problem: Any, objective: Objective) -> None:

@@ -114,7 +114,7 @@ def levelled(coordinates: Coordinates, theta: Tensor, z: Tensor, offset: Offset 
 
 
 def _missing(objective: Objective, block: Block, theta: Tensor, z: Tensor, added: float) -> Tensor:
-    """What the predictor of `theta` lacks of that at `z` and `added` to it, on average."""
+    """Mean difference between the predictor at `z` plus `added` and the predictor at `theta`."""
     call = next(call for call in objective.calls if call.name == block.predictor)
     rows = torch.arange(0, objective.rows, max(1, objective.rows // LEVEL_ROWS))
     design = call.design[rows] if len(block.places) > 1 else call.design[rows, :0]

@@ -1,4 +1,4 @@
-"""What a fit that was read from disk retains of its rows: covariances of its estimates."""
+"""Covariances that a saved fit retains in place of its rows."""
 
 from __future__ import annotations
 

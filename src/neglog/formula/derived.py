@@ -30,7 +30,7 @@ _TEXT = pd.Series(["a", "b", "c"])
 
 
 class MadeUpRows(Materializer):
-    """formulaic's designs of three rows that are made up: text where `texts` says so, else numbers."""
+    """formulaic's designs of three rows that are made up: text where `texts` is True, else numbers."""
 
     def __init__(self, names: Collection[str], texts: Collection[str], most: int) -> None:
         columns = {name: _TEXT if name in texts else _KINDS["float"] for name in names}

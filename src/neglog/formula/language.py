@@ -235,7 +235,7 @@ def _added(left: OrderedSet[Term], right: OrderedSet[Term]) -> OrderedSet[Term]:
 
 
 def _power(terms: OrderedSet[Term], exponent: OrderedSet[Term]) -> OrderedSet[Term]:
-    """The products of as many of the terms as the exponent says; with larger exponents they stay the same."""
+    """The products of up to `exponent` of the terms; larger exponents than their number change nothing."""
     products = terms
     for _ in range(_whole(exponent) - 1):
         _check_products(len(products) * len(terms))

@@ -19,7 +19,7 @@ class Signature:
     """The arguments of a function.
 
     `required` to `columns` leading arguments are computed from columns. `constants` follow, by position or by
-    name; `named` are constants by name alone. `text` says whether the leading arguments may be text.
+    name; `named` are constants by name alone. `text` is whether the leading arguments may be text.
     """
 
     columns: int = 1

@@ -48,7 +48,7 @@ class Node:
     """A node of a graph: an input, a constant, or an operation on other nodes."""
 
     function: Callable[..., Any] | None = None
-    """What is called; None for an input or a constant."""
+    """The function that is called; None for an input or a constant."""
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     value: Any = None

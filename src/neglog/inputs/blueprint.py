@@ -1,4 +1,4 @@
-"""What a fit has learned of its table, by which new tables are read as that one was."""
+"""Levels, knots and roles of columns learned from the table of a fit, applied to new tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @public
 @dataclass(frozen=True)
 class Blueprint:
-    """What a fit has learned of its table: the formula, with its levels and knots, and the roles of columns.
+    """A fitted table: its formula with the learned levels and knots, and the roles of its columns.
 
     Attributes:
         design: the learned formula; None of a fit to arrays.

@@ -1,1 +1,1 @@
-"""What a model is made of, and the log-likelihood of its rows with its derivatives."""
+"""The structure of a model, and the log-likelihood of its rows with its derivatives."""

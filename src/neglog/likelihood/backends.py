@@ -75,7 +75,7 @@ class Backends:
 
     @property
     def known(self) -> GraphRows | str | None:
-        """What `graph` is, if it has been computed before."""
+        """`graph` if it has been computed before, otherwise None."""
         return self.__dict__.get("graph")
 
     @property

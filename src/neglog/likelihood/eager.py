@@ -79,7 +79,7 @@ class EagerRows:
 
     @torch.enable_grad()
     def _derivatives(self, order: int, constants: Tensor, etas: Sequence[Tensor], data: Data) -> list[Tensor]:
-        """As `derivatives`, up to an order; the loss is others_fixed that of autograd."""
+        """Derivatives up to an order by autograd."""
         leaves = [leaf.detach().requires_grad_(order > VALUE) for leaf in (constants, *etas)]
         loss = self._loss(leaves[0], leaves[1:], data)
         return [loss, *derivatives(order, loss, leaves[0], leaves[1:])[1:]]

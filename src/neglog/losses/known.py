@@ -84,7 +84,7 @@ def likelihood_of(loss: nn.Module | str, **settings: float) -> Likelihood:
     prediction; the optimum is the same.
 
     Raises:
-        ModelError: another loss, or one whose settings leave no likelihood; the message says why.
+        ModelError: another loss, or settings with which it is no likelihood; the message gives the reason.
 
     >>> likelihood_of(nn.SmoothL1Loss(beta=2.0)).identity
     'NLL = beta · loss + log Z(beta), with scale = 1 and delta = beta; Z as in losses.huber_nll'

@@ -15,6 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from neglog import models
+from neglog.aliases import former_attribute
 from neglog.arguments import checked_model, shown, written
 from neglog.calls import public
 from neglog.errors import DataError, ModelError, did_you_mean
@@ -35,20 +36,23 @@ class LikelihoodLoss(nn.Module):
     """A negative log-likelihood as a training loss: see :func:`loss_of`, which makes it.
 
     Call it with the prediction, the target, and then what is neither fixed nor learned, in the order of
-    `asks`. What it learns are parameters of its own, ``log_NAME``, for the optimiser to be given too.
+    `arguments`. Learned constants are its parameters ``log_NAME``, which the optimiser needs too.
     """
+
+    asks = former_attribute("asks", "arguments")
 
     def __init__(
         self,
         name: str,
         nll: Callable[..., Tensor],
-        asks: tuple[str, ...],
+        arguments: tuple[str, ...],
         fixed: Mapping[str, float],
         learned: Mapping[str, float],
         reduction: Reduction,
     ) -> None:
         super().__init__()
-        self.name, self.nll, self.asks, self.fixed, self.reduction = name, nll, asks, dict(fixed), reduction
+        self.name, self.nll, self.arguments = name, nll, arguments
+        self.fixed, self.reduction = dict(fixed), reduction
         self.learned = tuple(learned)
         for key, value in learned.items():
             self.register_parameter(f"log_{key}", nn.Parameter(torch.tensor(math.log(value))))
@@ -64,14 +68,14 @@ class LikelihoodLoss(nn.Module):
         Raises:
             DataError: shapes that differ, since nothing is broadcast; something missing, or too much.
         """
-        given = dict(zip(self.asks, rest, strict=False)) | named
+        given = dict(zip(self.arguments, rest, strict=False)) | named
         if (
-            len(rest) > len(self.asks)
+            len(rest) > len(self.arguments)
             or len(given) != len(rest) + len(named)
-            or not set(given) <= set(self.asks)
+            or not set(given) <= set(self.arguments)
         ):
             raise DataError(
-                f"{self!r} takes {', '.join(self.asks) or 'nothing'} after the target; it was "
+                f"{self!r} takes {', '.join(self.arguments) or 'nothing'} after the target; it was "
                 f"given {len(rest)} by position, and by name {', '.join(named) or 'none'}. {self._usage()}"
             )
         try:
@@ -80,7 +84,7 @@ class LikelihoodLoss(nn.Module):
             raise DataError(f"{self!r} lacks an argument. {self._usage()}") from error
 
     def _usage(self) -> str:
-        return f"Call loss({', '.join(('prediction', 'target', *self.asks))})."
+        return f"Call loss({', '.join(('prediction', 'target', *self.arguments))})."
 
     def extra_repr(self) -> str:
         """The constants, for the `repr` of the module."""
@@ -111,9 +115,10 @@ def loss_of(
         reduction: "mean", "sum" or "none".
         fixed: constants that stay as they are, as numbers: ``sigma=2.0``.
 
-    The loss is called as ``loss(prediction, target, ...)``, with what is neither learned nor fixed behind the
-    target, a number or a tensor, in the order of `LikelihoodLoss.asks`: ``loss_of(models.heteroscedastic)``
-    as ``loss(mean, target, log_variance)``, ``loss_of(models.gaussian)`` as ``loss(mean, target, sigma)``.
+    The loss is called as ``loss(prediction, target, ...)``: arguments that are neither learned nor fixed
+    follow the target, each a number or a tensor, in the order of `LikelihoodLoss.arguments`. Examples:
+    ``loss_of(models.heteroscedastic)`` is called as ``loss(mean, target, log_variance)``,
+    ``loss_of(models.gaussian)`` as ``loss(mean, target, sigma)``.
 
     Raises:
         ModelError: there is no hand-written loss of the model, it has no such constant, or it is inside a
@@ -143,8 +148,8 @@ def loss_of(
     _check_numbers(settings)
     # Tuning constants of the loss itself, such as delta, keep their defaults and are no arguments.
     tuning = {key for key in names if parameters[key].annotation == "float"}
-    asks = tuple(key for key in names if key not in {*settings, *starts, *tuning})
-    return LikelihoodLoss(name, nll, asks, settings, starts, reduction)
+    arguments = tuple(key for key in names if key not in {*settings, *starts, *tuning})
+    return LikelihoodLoss(name, nll, arguments, settings, starts, reduction)
 
 
 def _texts(name: str, given: Any) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ def as_likelihood(rho: Rho) -> ResidualModel:
     Source: Huber (1964), Robust estimation of a location parameter.
 
     A loss with a corner at r = 0, such as |r|, is fitted and certified as least absolute deviations are.
-    Where it has corners elsewhere no optimum at them can be certified: `mle` then runs `SVI` and says
+    An optimum at corners elsewhere cannot be certified: `mle` then runs `SVI` and returns
     ``converged=False``.
 
     Args:

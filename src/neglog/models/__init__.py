@@ -3,7 +3,7 @@
 Every model keeps one form. `x` is a design `(N, P)`, or a mapping from predictor name to its own design;
 `y` has shape `(N,)`, and without it the model draws one. Parameters are sampled above the plate ``rows``
 with proper, weakly informative priors; the one observation site is ``y``. The functions need nothing else
-from neglog: they run under `pyro.infer.SVI`, `NUTS` and `Predictive` as they stand.
+from neglog: they run under `pyro.infer.SVI`, `NUTS` and `Predictive` as they are.
 
 A positive parameter is a constant site, or, where `x` has a design for it, ``exp`` of a linear predictor
 with the sites ``log_NAME.weight`` and ``log_NAME.bias``. What else belongs to the rows (``exposure``,

@@ -19,7 +19,7 @@ def _classes(y: Tensor) -> int:
     """The number of classes of the codes 0, 1, ..., K - 1; entries that are NaN do not count."""
     codes = torch.where(y.isnan(), 0, y)
     wrong = (codes < 0) | (codes != codes.floor()) | codes.isinf()
-    # Were codes not numbered from 0 on, a large one would ask for as many coefficients.
+    # Codes are consecutive from 0: a large code would otherwise add as many coefficients.
     found = wrong if bool(wrong.any()) else codes >= max(2, y.numel())
     if bool(found.any()):
         row = int(found.nonzero()[0, 0])

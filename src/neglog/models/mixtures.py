@@ -120,7 +120,7 @@ def gaussian_mixture(x: Designs, y: Tensor | None = None, components: int = 2) -
     Estimates: the conditional density, of a local optimum: the likelihood has no maximum, since a component
     on a single row has any height as its sigma goes to 0, and it has many local ones. Which one is found
     depends on the start: by default the means begin at the quantiles of y, the lowest first, and at other
-    points, among them lines that expectation maximisation finds; `start` says otherwise. A prior that
+    points, among them lines that expectation maximisation finds, unless `start` is given. A prior that
     vanishes fast at 0, such as InverseGamma(2, 1) for ``sigma``, gives `map_estimate` a maximum.
     Source: Pearson (1894); Quandt & Ramsey (1978); Bishop (1994), Mixture density networks.
 

@@ -53,7 +53,7 @@ class _Begin:
         return torch.linalg.lstsq(root * self.columns[whole], root * y[whole], driver="gelsd").solution
 
     def residuals(self, y: Tensor, weights: Tensor) -> Tensor:
-        """Those of the complete rows, whose sum of squares is the weighted mean."""
+        """The residuals of the complete rows, scaled so that their sum of squares is the weighted mean."""
         whole = ~y.isnan().any(dim=1)
         share = weights[whole] / weights[whole].sum()
         found = y[whole] - self.columns[whole] @ self.coefficients(y, weights)

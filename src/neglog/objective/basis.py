@@ -64,7 +64,7 @@ class Basis:
         )
 
     def mixed(self, rows: slice = ALL_ROWS) -> tuple[Tensor, bool]:
-        """What `transform` mixes, in some rows, and whether a 1 stands before it."""
+        """The columns that `transform` mixes, in some rows, and whether a column of ones precedes them."""
         columns = self.columns[rows]
         if self.triangle is None:
             return columns, self.one
@@ -176,13 +176,13 @@ class Basis:
         return total
 
     def plain(self, other: Basis, rows: slice) -> Tensor:
-        """As `products`, without weights and cached: least squares uses the same ones in every step."""
+        """`products` without weights, cached: least squares uses the same ones in every step."""
         key = self._plain_key(other, rows)
         if key not in self.known:
             ones = self.columns.new_ones(len(self.columns[rows]))
             shared = self.shares(other)
             found = self._weighted([ones], rows, False)[0] if shared else self._mixed_with(other, ones, rows)
-            # What has an `id` here is kept beside the products, so that nothing else comes to have it.
+            # Objects whose `id` is a key are kept, so that no other object gets their `id`.
             self.known[key] = (other.columns, other.triangle), found
         return self.known[key][1]
 

@@ -144,7 +144,7 @@ def _noise(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> dict
 def noise_unit(size: Tensor, most: Tensor | float) -> Tensor:
     """How far a predictor must move to change an average row's density, from its mean squared score.
 
-    At most `most`; 1 where the score says nothing.
+    At most `most`; 1 where the score is 0 or not finite.
     """
     return torch.where((size > 0) & torch.isfinite(size), size.rsqrt().clamp(max=most), 1.0)
 

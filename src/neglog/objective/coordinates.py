@@ -93,7 +93,7 @@ class Coordinates:
 
     @cached_property
     def literal(self) -> Literal:
-        """What `pyro.infer.SVI` runs: the model itself, with its linear coefficients sampled in z."""
+        """The model for `pyro.infer.SVI`, with its linear coefficients sampled in z."""
         return Literal(self)
 
     # The problem
@@ -189,7 +189,7 @@ class Coordinates:
         return self.derivatives(z)[2]
 
     def roughly(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
-        """As `derivatives`, with a Hessian of six digits."""
+        """`derivatives` with a Hessian of six digits."""
         sums = self._summed(CURVATURES, z, rough=True)
         return sums.value, sums.slope(self.pull_back), sums.curvature(self.pull_back)
 

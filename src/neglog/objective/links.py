@@ -21,7 +21,7 @@ ROUNDING = 1e-8
 
 
 class Role(Enum):
-    """What a predictor is to the response.
+    """The role of a predictor in the distribution of the response.
 
     `LOCATION`: it shifts a real response by as much as it changes. `LOG_SCALE`: a multiple of it is the
     logarithm of the scale around the location. `LOG_MEAN`: the mean is multiplied by its exponential.

@@ -158,7 +158,7 @@ class _Vector:
 
     @cached_property
     def rows(self) -> dict[tuple[str, str], Tensor]:
-        """What the blocks have rows of."""
+        """The kind of rows of the blocks."""
         found: dict[tuple[str, str], Tensor] = {}
         for part in self.blocks:
             found |= part.rows

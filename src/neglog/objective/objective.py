@@ -222,7 +222,7 @@ class Objective:
         return nll + prior
 
     def trial(self, theta: Tensor, etas: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | float]:
-        """As `terms`; infinite where torch refuses a parameter, such as a scale that overflowed."""
+        """`terms`, infinite where torch refuses a parameter, such as a scale that overflowed."""
         try:
             return self.terms(theta, etas)
         except ValueError as error:

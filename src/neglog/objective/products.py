@@ -18,7 +18,7 @@ REGISTER_WIDTHS = {torch.float64: 12, torch.float32: 8}
 
 
 def gathered(columns: Tensor, one: bool, values: Sequence[Tensor]) -> list[Tensor]:
-    """`[1, columns].T @ v` `(P,)` for each of the `values` `(N,)`, the 1 where `one` says so."""
+    """`[1, columns].T @ v` `(P,)` for each of the `values` `(N,)`, with the 1 if `one` is True."""
     found = columns.new_zeros(len(values), columns.shape[1] + one)
     found[:, int(one) :] += _rows_product(values, columns)
     if one:
@@ -130,7 +130,7 @@ def _full(width: int, dtype: torch.dtype) -> int:
 
 
 def mixed_products(left: Tensor, values: Tensor, right: Tensor, one: bool, other: bool) -> Tensor:
-    """`[1, left].T @ diag(values) @ [1, right]`, each 1 where it is asked for, chunk by chunk."""
+    """`[1, left].T @ diag(values) @ [1, right]`, each 1 where it is requested, chunk by chunk."""
     total = values.new_zeros((left.shape[1] + one, right.shape[1] + other))
     size = TALL * max(1, CHUNK_NUMBERS // (TALL * max(1, right.shape[1])))
     for rows in chunks(len(values), size):

@@ -124,7 +124,7 @@ def check_bounded(
 def end_of(objective: Objective, theta: Tensor, loss: float | None = None) -> tuple[float, float]:
     """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`.
 
-    Of very many rows, whose `loss` is known, a sample says whether there is anything to check.
+    Of very many rows, whose `loss` is known, a sample is screened first.
     """
     if loss is not None and len(objective.parts) > 1 and _is_spread(objective.sample, theta):
         prior = prior_terms(objective, theta)[0]

@@ -85,7 +85,7 @@ def prior_predictive(
 
 
 def drawn_from_prior(model: Model, data: Data, draws: int, seed: int) -> PriorDraws:
-    """As `prior_predictive`, for validated data."""
+    """`prior_predictive` for validated data."""
     draws = whole("draws", draws)
     with _seeded(seed):
         runs = [_run(model, data, {}) for _ in range(draws)]

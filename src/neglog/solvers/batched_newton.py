@@ -52,7 +52,7 @@ def choices(size: int, order: int) -> Tensor:
 
 
 def rank(chosen: Tensor, size: int) -> Tensor:
-    """Where numbers `(order, ...)`, in any sequence, stand among `choices`."""
+    """The indices among `choices` of tuples of numbers `(order, ...)`, in any sequence."""
     order = len(chosen)
     digits = size ** torch.arange(order - 1, -1, -1)
     codes = digits @ choices(size, order)
@@ -96,7 +96,7 @@ class Expansion:
         return all(bool(torch.isfinite(part).all()) for part in (self.value, self.gradient, self.hessian))
 
     def take(self, index: Tensor) -> Expansion:
-        """Those at `index`."""
+        """The expansions at `index`."""
         parts = (self.value[index], self.gradient[index], self.hessian[index])
         return Expansion(*parts, tuple(part[index] for part in self.higher))
 

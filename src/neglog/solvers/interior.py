@@ -35,7 +35,7 @@ def quantile_regressions(
 ) -> Lines:
     """The coefficients b that minimise sum_i w_i pinball(y_i - x_i b), pinball(r) = r (tau - 1[r < 0]).
 
-    The dual of this linear programme asks for a in [0, 1] with X' W a = (1 - tau) X' w: a is 1 above the line
+    The dual of this programme is to find a in [0, 1] with X' W a = (1 - tau) X' w: a is 1 above the line
     and 0 below, and in between only on rows that are fitted exactly. Splitting the residual into r = v - u
     with u, v >= 0, an interior point follows a u = (1 - a) v = mu down to 0 by predictor and corrector. Its
     largest a (1 - a) then name P rows; the line through them is an optimum if and only if the a of these rows

@@ -82,7 +82,7 @@ def central(lines: Lines, found: Optimum) -> Optimum:
 
 
 def central_beside(lines: Lines, basis: Index, max_steps: int) -> Optimum | None:
-    """As `central_optimum`, from the rows `basis` `(P,)` of a vertex that may be optimal.
+    """`central_optimum` started from the rows `basis` `(P,)` of a vertex that may be optimal.
 
     Where many vertices are optimal, the one that `optimum` finds decides, unless they are two.
     """

@@ -55,8 +55,7 @@ class MultiStart(Settings):
 
         Raises:
             UnboundedLikelihoodError: the function is unbounded from more than half of the starts, so that a
-            local
-                optimum has little meaning.
+                local optimum has little meaning.
         """
         few = problem
         while few.rows > MAX_COMPARED_ROWS and (sample := few.sample()) is not None:

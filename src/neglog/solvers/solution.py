@@ -63,7 +63,7 @@ class Losses(Protocol):
         ...
 
     def take(self, index: Tensor) -> Self:
-        """Those at `index`."""
+        """The solutions at `index`."""
         ...
 
     def values(self, z: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class Large(Problem, Protocol):
     """A function that is a sum over very many rows."""
 
     def roughly(self, z: Tensor) -> tuple[float, Tensor, Tensor]:
-        """As `derivatives`, with a Hessian of six digits."""
+        """`derivatives` with a Hessian of six digits."""
         ...
 
 

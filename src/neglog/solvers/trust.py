@@ -123,7 +123,7 @@ class _Walk:
 
     @property
     def noise(self) -> float:
-        """What rounding makes of the loss."""
+        """The rounding error of the loss."""
         return rounding_of(self.value, self.problem.rows)
 
     def ended(self, converged: bool, status: str) -> Solution:

@@ -74,7 +74,7 @@ def vertex_at(lines: Lines, basis: Index, guess: Array | float = 0.5) -> Vertex 
 
 
 def _duals(lines: Lines, basis: Index, held: Index, missing: Array, guess: Array | float) -> Array | None:
-    """What the duals of `held` rows, times their weights, are to be so that they balance all others."""
+    """The right-hand side for the duals of `held` rows, times their weights, that balances all other rows."""
     design = lines.design(held)
     if len(held) == len(basis):
         try:

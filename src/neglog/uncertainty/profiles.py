@@ -52,7 +52,7 @@ class Constrained:
         """Do nothing: the initial value is near the optimum."""
 
     def check(self, v: Tensor) -> None:
-        """As `Coordinates.check`."""
+        """Raise the errors of `Coordinates.check`."""
         self.problem.check(self.at(v))
 
 

@@ -1,4 +1,4 @@
-"""What a fit retains of its rows when it is saved."""
+"""The covariances that are saved with a fit in place of its rows."""
 
 from __future__ import annotations
 
