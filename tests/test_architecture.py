@@ -185,7 +185,17 @@ def files(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["errors", "models", "handlers", "fitting.fit", "prediction.predictions", "solvers", "losses"]
+    "name",
+    [
+        "errors",
+        "models",
+        "handlers",
+        "fitting.fit",
+        "fitting.estimates",
+        "prediction.predictions",
+        "solvers",
+        "losses",
+    ],
 )
 def test_public_functions_have_docstrings(name):
     for file in files(name):

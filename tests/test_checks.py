@@ -94,7 +94,7 @@ def test_a_poisson_fit_enters_no_check_of_other_models(monkeypatch):
         "at_exact_corners",
         "at_corners",
     ):
-        monkeypatch.setattr(f"neglog.fitting.fit.{name}", refuse)
+        monkeypatch.setattr(f"neglog.fitting.pipeline.{name}", refuse)
     for name in ("check_spread", "narrow_rows"):
         monkeypatch.setattr(f"neglog.objective.spread.{name}", refuse)
     y = torch.poisson(ONES * 3, generator=torch.Generator().manual_seed(0))

@@ -37,7 +37,7 @@ from neglog.errors import (
     SingularDesignError,
     UnboundedLikelihoodError,
 )
-from neglog.fitting import fit as fitting
+from neglog.fitting import pipeline as fitting
 from neglog.fitting.isolated_rows import isolated_rows
 from neglog.fitting.separation import separating
 from neglog.objective.coordinates import Coordinates

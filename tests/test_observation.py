@@ -41,7 +41,7 @@ from neglog.distributions import Censored, MarginalNormal, Truncated
 from neglog.distributions.tails import log_tails
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError
 from neglog.export import load, save
-from neglog.fitting import fit as fitting
+from neglog.fitting import pipeline as fitting
 from neglog.objective.corners import Cornered
 from neglog.predictors import linear, positive, rows
 from neglog.solvers import SVI

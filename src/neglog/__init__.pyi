@@ -19,7 +19,8 @@ from .bayes.sampling import Posterior, posterior
 from .exchange.inference_data import to_arviz
 from .exchange.pyro_samples import from_pyro
 from .export.saved import load, save
-from .fitting.fit import Fit, map_estimate, mle
+from .fitting.estimates import map_estimate, mle
+from .fitting.fit import Fit
 from .fitting.lasso import LassoPath, lasso_path
 from .fitting.quantiles import Quantiles, quantile_process
 from .handlers import censored, flat, masked, on_features, truncated, weighted, with_priors

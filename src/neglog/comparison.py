@@ -20,7 +20,8 @@ import torch
 from neglog import losses, models
 from neglog.data import check_row_weights
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, did_you_mean
-from neglog.fitting.fit import Fit, mle
+from neglog.fitting.estimates import mle
+from neglog.fitting.fit import Fit
 from neglog.formula import Design, Learned
 from neglog.handlers import Model, flat
 from neglog.inputs.classes import Classes

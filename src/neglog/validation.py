@@ -19,7 +19,7 @@ from neglog.conversion import Named, as_labels, is_labelled
 from neglog.data import Data, prepare_fit
 from neglog.distributions import probabilities
 from neglog.errors import DataError, ModelError, NeglogError
-from neglog.fitting.fit import mle
+from neglog.fitting.estimates import mle
 from neglog.handlers import Model
 from neglog.inputs.given import given
 from neglog.isolation import isolated

@@ -19,7 +19,8 @@ from neglog.bayes.nuts import nuts
 from neglog.calls import public
 from neglog.data import prepare_fit
 from neglog.errors import ConvergenceWarning, ModelError, NeglogError, SamplingWarning, warn
-from neglog.fitting.fit import Fit, map_estimate
+from neglog.fitting.estimates import map_estimate
+from neglog.fitting.fit import Fit
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.prior_units import check_prior_units
 from neglog.handlers import Model

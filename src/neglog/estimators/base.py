@@ -22,7 +22,8 @@ from neglog.calls import public
 from neglog.errors import ModelError, NeglogError
 from neglog.estimators.remedies import Remedied, maximum
 from neglog.estimators.rows import Array, Rows
-from neglog.fitting.fit import Fit, map_estimate, mle
+from neglog.fitting.estimates import map_estimate, mle
+from neglog.fitting.fit import Fit
 from neglog.handlers import Model, flat, with_priors
 from neglog.layers import declared_loss
 from neglog.models.named import model_of

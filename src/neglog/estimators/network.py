@@ -19,7 +19,8 @@ from neglog.errors import ModelError, RemedyWarning, UnboundedLikelihoodError, w
 from neglog.estimators.regressor import LikelihoodRegressor
 from neglog.estimators.remedies import Remedied, Roles, roles
 from neglog.estimators.rows import Array, Rows
-from neglog.fitting.fit import Fit, map_estimate, mle
+from neglog.fitting.estimates import map_estimate, mle
+from neglog.fitting.fit import Fit
 from neglog.handlers import Model, flat, on_features
 from neglog.solvers import LBFGS
 

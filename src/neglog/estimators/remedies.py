@@ -20,7 +20,8 @@ import torch
 from neglog.data import prepare_fit
 from neglog.errors import NeglogError, RemedyWarning, SingularDesignError, UnboundedLikelihoodError, warn
 from neglog.estimators.rows import Array, Basis, Rows
-from neglog.fitting.fit import Fit, map_estimate, mle
+from neglog.fitting.estimates import map_estimate, mle
+from neglog.fitting.fit import Fit
 from neglog.handlers import Model, flat, with_priors
 from neglog.isolation import isolated
 from neglog.objective.links import Links, Role

@@ -18,8 +18,9 @@ from neglog.calls import public
 from neglog.conversion import to_tensor
 from neglog.data import prepare_fit
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError, warn
+from neglog.fitting.estimates import map_estimate
 from neglog.fitting.existence import check_certain, check_classes, recession
-from neglog.fitting.fit import Fit, map_estimate
+from neglog.fitting.fit import Fit
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.penalised import Penalised, aligned, at_corners, at_exact_corners, is_penalised
 from neglog.fitting.prior_units import check_prior_units

@@ -16,7 +16,9 @@ from neglog.arguments import share, shown
 from neglog.calls import public
 from neglog.conversion import check_unmasked
 from neglog.errors import DataError, ModelError
-from neglog.fitting.fit import Fit, mle, refitted
+from neglog.fitting.estimates import mle
+from neglog.fitting.fit import Fit
+from neglog.fitting.pipeline import refitted
 from neglog.handlers import flat
 from neglog.inputs.given import given
 from neglog.isolation import isolated

@@ -14,8 +14,9 @@ from torch import Tensor
 from neglog.data import Data
 from neglog.errors import ModelError
 from neglog.fitting.choice import MAX_NEWTON_PARAMETERS
+from neglog.fitting.estimates import map_estimate
 from neglog.fitting.existence import named
-from neglog.fitting.fit import Fit, data_of, map_estimate
+from neglog.fitting.fit import Fit, data_of
 from neglog.labels import display_order, jacobian, labels_of
 from neglog.likelihood.rows import row_slopes
 from neglog.likelihood.sites import Layout

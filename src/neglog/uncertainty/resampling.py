@@ -19,7 +19,8 @@ from neglog.calls import public
 from neglog.conversion import as_labels
 from neglog.data import Data
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, reason_of, warn
-from neglog.fitting.fit import Fit, data_of, mle
+from neglog.fitting.estimates import mle
+from neglog.fitting.fit import Fit, data_of
 from neglog.isolation import isolated
 from neglog.labels import estimates, flat_range, labels_of, tabulated
 from neglog.objective.objective import Objective

@@ -1,0 +1,320 @@
+"""The steps of a fit: initial point, choice of solver, optimum, existence, certificate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neglog.arguments import flag
+from neglog.conversion import named_values
+from neglog.data import prepare_fit
+from neglog.errors import (
+    ConvergenceWarning,
+    SingularDesignError,
+    UnboundedLikelihoodError,
+    warn,
+)
+from neglog.fitting.cancellation import check_cancellation
+from neglog.fitting.certain import is_censored_throughout
+from neglog.fitting.checks import OF_DATA, OF_DESIGNS, OF_PROBLEMS, check_all
+from neglog.fitting.choice import MAX_NEWTON_PARAMETERS, choose, has_network, problem_of
+from neglog.fitting.existence import check_zeros, recession
+from neglog.fitting.fit import Fit, data_of
+from neglog.fitting.flat_directions import is_curved
+from neglog.fitting.joint_mode import check_border
+from neglog.fitting.least_squares import closed_form
+from neglog.fitting.limits import (
+    in_bounds,
+    is_contradicted,
+    minimised,
+    refusal,
+    why_alike,
+)
+from neglog.fitting.multistart import further_initial_points
+from neglog.fitting.offsets import Offset, levelled, offset_of
+from neglog.fitting.penalised import at_corners, at_exact_corners, is_penalised
+from neglog.fitting.refinement import refined
+from neglog.fitting.separation import watched
+from neglog.fitting.spurious import spurious_component, with_spurious
+from neglog.fitting.start import starting_point
+from neglog.fitting.ties import check_tie, with_heavy_tie, with_tie
+from neglog.handlers import Model
+from neglog.layers import current_names, limit_of
+from neglog.likelihood.sites import prior_advice
+from neglog.objective.blocks import joined
+from neglog.objective.coordinates import Coordinates, rescaled
+from neglog.objective.objective import Objective, check_densities
+from neglog.objective.spread import UNCERTIFIED_FACTOR, check_bounded, end_of
+from neglog.objective.training import buffers
+from neglog.signatures import roles_of
+from neglog.solvers import Chain, MultiStart, Newton, Solution, TrustRegion, check_solver
+
+
+def fitted(
+    caller: Callable[..., Fit],
+    model: Model,
+    x: Any,
+    y: Any,
+    weights: Any,
+    solver: Any,
+    start: Mapping[str, Any] | None,
+    progress: bool,
+    keywords: Mapping[str, Any],
+) -> Fit:
+    """The fit of a model to rows; errors about arguments name the function that the user called."""
+    if solver is not None:
+        check_solver("solver", solver)
+    dtype, progress = getattr(solver, "dtype", torch.float64), flag("progress", progress)
+    data = prepare_fit(
+        x, y, weights=weights, dtype=dtype, roles=roles_of(model, keywords, caller), **keywords
+    )
+    start = None if start is None else current_names(model, named_values("start", start), "start")
+    objective = whole = Objective(model, data, start)
+    check_all(OF_DATA, objective, objective)
+    offset = offset_of(whole) if "collapsing" in whole.facts else None
+    if offset is not None:
+        objective, start = offset.removed(start)
+    coordinates, theta = _begun(objective, start, solver)
+    check_all(OF_DESIGNS, whole, whole)
+    check_all(OF_PROBLEMS, coordinates, objective)
+    if solver is None and not start:
+        solver = choose(coordinates)
+        if isinstance(solver, Newton):
+            return _by_newton(coordinates, theta, solver, progress, offset)
+    return _solved(coordinates, theta, solver, progress, offset)
+
+
+def _by_newton(
+    coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool, offset: Offset | None
+) -> Fit:
+    """The fit by Newton's method, which confirms a closed form, or begins at several points."""
+    objective, facts = coordinates.objective, coordinates.objective.facts
+    best = closed_form(coordinates, theta) if "square" in facts else None
+    if best is not None:
+        coordinates, theta = Coordinates(objective, coordinates.blocks, True, solved=True), best
+    elif "many optima" in facts:
+        solver = _of_many_optima(solver, coordinates, theta)
+    return _solved(coordinates, theta, solver, progress, offset)
+
+
+def _begun(objective: Objective, start: Mapping[str, Any] | None, solver: Any) -> tuple[Coordinates, Tensor]:
+    """The coordinates that a solver takes, and the initial point `(K,)`.
+
+    Raises:
+        UnboundedLikelihoodError: the density has collapsed there.
+        SingularDesignError: coefficients with flat priors that the design cannot tell apart.
+    """
+    theta = starting_point(objective, start)
+    if "collapsing" in objective.facts:
+        check_bounded(objective.sample, theta)
+    return _coordinates(objective, theta, solver), theta
+
+
+def _of_many_optima(solver: Newton, coordinates: Coordinates, theta: Tensor) -> Any:
+    """The solver, from further initial points where the model declares some.
+
+    Newton's method may stop at a saddle, which such likelihoods have between optima.
+    """
+    others = further_initial_points(coordinates, theta)
+    beyond = Chain((solver, TrustRegion(max_steps=50)))
+    return MultiStart(beyond, others, _is_spurious(coordinates)) if len(others) else solver
+
+
+def _is_spurious(coordinates: Coordinates) -> Callable[[Tensor], bool]:
+    """Whether an optimum fits a few rows almost exactly."""
+    return lambda z: spurious_component(coordinates.objective, coordinates.theta(z)) is not None
+
+
+def refitted(fit: Fit, model: Model, solver: Any) -> Fit:
+    """The fit to the same data, from where another ended, of a model with the same predictors and sites.
+
+    Designs are not decomposed again.
+    """
+    assert fit.coordinates is not None
+    objective = Objective(model, data_of(fit))
+    coordinates = Coordinates(objective, fit.coordinates.blocks, fit.coordinates.is_linear)
+    return _solved(coordinates, objective.layout.theta(fit.params), solver, False)
+
+
+def _solved(
+    coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool, offset: Offset | None = None
+) -> Fit:
+    solver = choose(coordinates) if solver is None else solver
+    coordinates, problem = problem_of(coordinates, solver)
+    solution = _minimum(coordinates, problem, solver, coordinates.z(theta), progress)
+    solution = _judged(coordinates, solution)
+    fit = _finished(coordinates, solution, offset)
+    if not fit.converged:
+        warn(f"`{coordinates.objective.name}` did not converge: {fit.status}.", ConvergenceWarning)
+    return fit
+
+
+def _minimum(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor, progress: bool) -> Solution:
+    """The solution of a solver; without a certificate, if no reason is known why there is no optimum."""
+    objective, facts = coordinates.objective, coordinates.objective.facts
+    problem = watched(coordinates, problem) if "ordered" in facts else problem
+    if "bounded" in facts:
+        solution = minimised(coordinates, problem, solver, start, progress)
+    else:
+        solution = solver.minimise(problem, start, progress)
+    if not (solution.converged and math.isfinite(solution.value)):
+        check_densities(objective)
+        check_zeros(objective, coordinates.theta(solution.z))
+        check_tie(objective, coordinates.theta(solution.z))
+        if bool(torch.isfinite(solution.z).all()):
+            check_bounded(objective, coordinates.theta(solution.z), times=UNCERTIFIED_FACTOR)
+    return solution
+
+
+def _judged(coordinates: Coordinates, solution: Solution) -> Solution:
+    """The solution, if it exists; its status names what makes it a local or a spurious one."""
+    objective, facts = coordinates.objective, coordinates.objective.facts
+    if "bounded" in facts:
+        solution = in_bounds(coordinates, solution, _existing)
+    else:
+        solution = _existing(coordinates, solution)
+    if not solution.converged:
+        solution = with_heavy_tie(objective, solution)
+    if "mixture" in facts:
+        solution = with_tie(objective, coordinates.theta(solution.z), solution)
+        solution = with_spurious(objective, coordinates.theta(solution.z), solution)
+    return solution
+
+
+def _coordinates(objective: Objective, theta: Tensor, solver: Any) -> Coordinates:
+    if getattr(solver, "rescale", True):
+        return rescaled(objective, theta)
+    rescaled(objective, theta)  # for its check of the rank
+    return Coordinates(objective, (), is_linear=False)
+
+
+def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
+    """The solution, unless the loss still decreases from it towards a boundary.
+
+    Raises:
+        UnboundedLikelihoodError: a coefficient goes to infinity, as for separated classes.
+    """
+    hessian = solution.hessian
+    if solution.converged and hessian is not None and bool(is_curved(hessian / coordinates.rows)):
+        return solution
+    return _without_recession(coordinates, solution)
+
+
+def _without_recession(coordinates: Coordinates, solution: Solution) -> Solution:
+    """As `_existing`, by the loss along the directions in which it may be level."""
+    objective = coordinates.objective
+    if not (math.isfinite(solution.value) and _is_smooth_enough(coordinates)):
+        return solution
+    # Rows that are fitted exactly are named by the status already.
+    followed = None if solution.converged else coordinates.check(solution.z)
+    runaway = None if followed else recession(coordinates, solution.z, solution.hessian)
+    if runaway is None:
+        return solution
+    if not runaway.coefficients:
+        check_border(objective, runaway.unconstrained)
+        limit = limit_of(objective.model, str(runaway).replace("`", ""))
+        nested = "" if limit is None else f", the limit in which the model is `{limit}`"
+        status = f"the likelihood is largest at the border: it never falls as {runaway}{nested}"
+        return replace(solution, converged=False, status=status)
+    if runaway.both:
+        raise SingularDesignError(
+            f"`{objective.name}` has parameters that are not identified: the likelihood is the same as "
+            f"{runaway}, and in the opposite direction. {why_alike(objective)}, or "
+            f"{prior_advice(objective.layout)}."
+        )
+    if not is_contradicted(coordinates, solution.z, runaway, runaway.direction):
+        raise refusal(objective, runaway)
+    return solution
+
+
+def _is_smooth_enough(coordinates: Coordinates) -> bool:
+    """Whether curvature shows a recession: few parameters, no network, and no corner near a row."""
+    if has_network(coordinates) or coordinates.size > MAX_NEWTON_PARAMETERS:
+        return False
+    is_cornered = coordinates.kinked and not is_penalised(coordinates)
+    return not is_cornered or is_censored_throughout(coordinates.objective)  # then no row is near its corner
+
+
+def _landed(
+    coordinates: Coordinates, solution: Solution, offset: Offset | None
+) -> tuple[Coordinates, Tensor, tuple[float, float] | None]:
+    """The coordinates in which y has its offset, the vector there `(K,)`, and the loss where it is known.
+
+    It is where products of columns far from 0 cancel: minus the log-likelihood, and minus the log prior.
+    """
+    theta, facts = coordinates.theta(solution.z).detach(), coordinates.objective.facts
+    if "kinked" in facts:
+        theta = at_exact_corners(coordinates.objective, theta)
+    if solution.converged and "square" in facts:
+        theta = refined(coordinates, theta)
+    end = None
+    if _is_far(coordinates) or offset is not None:
+        end = _end(coordinates, solution.z)
+        theta = levelled(coordinates, theta, solution.z, offset)
+    if offset is not None:
+        coordinates = offset.restored(coordinates)
+        check_bounded(coordinates.objective, theta)
+    if solution.converged:
+        check_cancellation(coordinates, theta)
+    return coordinates, theta, end
+
+
+def _is_far(coordinates: Coordinates) -> bool:
+    """Whether some column beside an intercept is far from 0, in a model with linear predictors."""
+    return coordinates.is_linear and any(block.is_far for block in coordinates.blocks)
+
+
+def _end(coordinates: Coordinates, z: Tensor) -> tuple[float, float]:
+    """Minus the log-likelihood of the rows and minus the log prior, from the orthonormal designs.
+
+    The coefficients of columns far from 0 are numbers whose products cancel; these are not formed.
+    """
+    coordinates.check(z)
+    theta, nll, prior = coordinates.theta(z), 0.0, 0.0
+    with torch.no_grad():
+        for rows, part in coordinates.parts:
+            own, shared = part.terms(theta, joined(coordinates.etas(z, rows)))
+            nll, prior = nll + float(own), prior if rows.start else float(shared)
+    return nll, prior
+
+
+def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | None) -> Fit:
+    coordinates, theta, end = _landed(coordinates, solution, offset)
+    objective = coordinates.objective
+    params = {name: value.detach() for name, value in objective.layout.params(theta).items()}
+    if not all(bool(torch.isfinite(value).all()) for value in params.values()):
+        raise UnboundedLikelihoodError(
+            f"`{objective.name}` diverged: {solution.status}. The likelihood may have no maximum; "
+            f"{prior_advice(objective.layout)}, or take a smaller learning rate."
+        )
+    nll, prior = end or end_of(objective, theta, solution.value if solution.exact else None)
+    solution = replace(solution, value=nll + prior)  # one that is not finite is no optimum
+    return Fit(
+        model=objective.model,
+        params=MappingProxyType(params),
+        nll=nll,
+        loss=nll + prior,
+        converged=solution.converged,
+        status=solution.status,
+        n_iter=solution.steps,
+        n=objective.data.count,
+        k=objective.size - (int(at_corners(objective, theta).sum()) if "kinked" in objective.facts else 0),
+        keywords=tuple(objective.data.keywords),
+        columns=objective.data.columns,
+        outputs={
+            call.name: call.output_names(objective.data)
+            for call in objective.calls
+            if call.outputs is not None
+        },
+        responses=objective.data.responses,
+        history=solution.history,
+        buffers=MappingProxyType(buffers(objective) if objective.networks else {}),
+        objective=objective,
+        coordinates=coordinates,
+    )
