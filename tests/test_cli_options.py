@@ -147,6 +147,18 @@ def test_the_exposure_of_new_rows_is_a_column_too() -> None:
     assert "no column `holders`" in complaint("predict", "m", INSURANCE, "--exposure", "holders")
 
 
+def test_a_further_score_is_shown_for_the_models_that_have_it(few_models: None) -> None:
+    found = {each["model"]: each for each in answer(*COMPARED, "--score", "r2", "--score", "d2")["models"]}
+    assert 0 < found["gaussian"]["r2"] < 1
+    assert found["gaussian"]["d2"] == pytest.approx(found["gaussian"]["r2"])
+    assert found["huber"]["d2"] is None
+    text = run(*COMPARED, "--score", "r2", "--score", "d2")
+    assert "– " in next(line for line in text.stdout.splitlines() if line.startswith("huber")) + " "
+    wrong = run(*COMPARED, "--score", "r3")
+    assert wrong.exit_code == 2
+    assert "there is no score 'r3'" in wrong.stderr
+
+
 def test_labels_are_classes() -> None:
     said = answer("fit", WARP, "wool ~ breaks", "-m", "bernoulli")
     fit = mle("bernoulli", "wool ~ breaks", read_table(WARP))

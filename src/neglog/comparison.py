@@ -32,7 +32,7 @@ from neglog.offset import OFFSET_KEYWORD
 from neglog.signatures import model_keywords, row_keywords
 from neglog.tracing import admits, is_discrete, positive_names, predictor_names
 from neglog.uncertainty.ranking import criterion_weights
-from neglog.validation import Validation, cross_validate, deal, masses
+from neglog.validation import Validation, cross_validate, deal, further_scores, has_score, masses
 
 __all__ = ["Comparison", "Entry", "compare_models", "designs", "loss_of", "model_named", "set_up"]
 
@@ -82,11 +82,13 @@ class Comparison:
     """Entries, the best held-out log score first, those without one last.
 
     `response` is the kind of all models, `why` the reason for it where the response could be of either.
+    `scores` are the further held-out scores that were requested, besides the log score.
     """
 
     entries: tuple[Entry, ...]
     response: Kind = "continuous"
     why: str | None = None
+    scores: tuple[str, ...] = ()
 
     @property
     def scored(self) -> tuple[Entry, ...]:
@@ -177,6 +179,7 @@ def compare_models(
     rows: Mapping[str, Any] | None = None,
     classes: Classes | None = None,
     candidates: Mapping[str, Model] | None = None,
+    scores: Sequence[str] | None = None,
     watch: Callable[[Sequence[str]], Iterable[str]] = iter,
     run: Runner | None = None,
 ) -> Comparison:
@@ -197,6 +200,7 @@ def compare_models(
             them are not compared.
         classes: the labels of the response, if the table has their codes: models of classes are compared.
         candidates: name -> model of those to choose from; by default all but those compared on request only.
+        scores: further held-out scores, as `cross_validate` names them.
         watch: wraps the sequence of model names, for a progress bar.
         run: maps a function over these names, as by processes side by side; fits then lack their data.
 
@@ -205,7 +209,8 @@ def compare_models(
         ModelError: no model has a predictor that a companion formula describes.
     """
     y = torch.tensor(learned.design.y(learned.table).to_numpy())
-    task = replace(Task.of_formula(learned, weights, folds, seed, rows, groups), classes=classes)
+    task = Task.of_formula(learned, weights, folds, seed, rows, groups)
+    task = replace(task, classes=classes, scores=further_scores(scores))
     counts = masses(task.weights, len(y))
     kind, why = kind_of(y, counts, response, classes)
     chosen = serving(y, kind, task.keywords, candidates, classes)
@@ -213,7 +218,7 @@ def compare_models(
     if task.groups is None:
         deal(counts, folds, seed)
     losses = {name: loss_of(name, known_design(learned.design, each).others) for name, each in chosen.items()}
-    return ranked(task.entries(chosen, losses, watch, run), kind, why)
+    return replace(ranked(task.entries(chosen, losses, watch, run), kind, why), scores=task.scores)
 
 
 FACTS = (
@@ -274,6 +279,7 @@ class Task:
     keywords: Mapping[str, Any] = field(default_factory=dict)
     groups: Any = None
     classes: Classes | None = None
+    scores: tuple[str, ...] = ()
 
     @classmethod
     def of_formula(
@@ -335,9 +341,11 @@ class Task:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` in the table reports it.
                 model, x = self.set_up(model)
-                entry = replace(entry, fit=mle(model, x, self.y, **rows))
+                fit = mle(model, x, self.y, **rows)
+                entry = replace(entry, fit=fit)
                 folds = {"folds": self.folds, "seed": self.seed, "groups": self.groups}
-                scores = cross_validate(model, x, self.y, **folds, **rows)
+                defined = [each for each in self.scores if has_score(fit, x, self.y, each, self.keywords)]
+                scores = cross_validate(model, x, self.y, scores=defined, **folds, **rows)
                 return replace(entry, validation=scores)
         except NeglogError as error:
             return replace(entry, reason=str(error))

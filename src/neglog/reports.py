@@ -194,8 +194,11 @@ def comparison_table(comparison: Comparison) -> Table:
     table.add_column("model")
     for heading in ("NLL", "AIC", "BIC", "held-out log\nscore per row", "behind\nthe best", "converged"):
         table.add_column(heading, justify="right", no_wrap=True)
+    for name in comparison.scores:
+        table.add_column(f"held-out\n{name}", justify="right", no_wrap=True)
     for entry in comparison.entries:
         scores = (*_scores(entry), *_held_out(comparison, entry), _converged(entry))
+        scores += tuple(_further(comparison, entry))
         table.add_row(Group(entry.model, Text(_short(entry.loss), style="dim")), *scores)
     return table
 
@@ -337,6 +340,12 @@ def _held_out(comparison: Comparison, entry: Entry) -> list[str]:
     gap, error = comparison.behind(entry)
     score = f"{entry.validation.mean:.3f} ± {entry.validation.standard_error:.3f}"
     return [score, "" if entry is comparison.scored[0] else f"{gap:.3f} ± {error:.3f}"]
+
+
+def _further(comparison: Comparison, entry: Entry) -> list[str]:
+    found = held_out(comparison, entry)
+    cells = [(found[name], found[f"{name}_standard_error"]) for name in comparison.scores]
+    return ["–" if math.isnan(score) else f"{score:.4g} ± {error:.2g}" for score, error in cells]
 
 
 def _converged(entry: Entry) -> str:

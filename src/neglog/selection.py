@@ -41,7 +41,7 @@ from neglog.offset import OFFSET_KEYWORD
 from neglog.signatures import check_keywords, model_keywords
 from neglog.tracing import model_name
 from neglog.uncertainty.ranking import information_criteria
-from neglog.validation import deal, masses
+from neglog.validation import deal, further_scores, masses
 
 Models = ModuleType | Mapping[str, Model] | Sequence[Model | str]
 
@@ -61,6 +61,7 @@ def compare(
     folds: int = 5,
     seed: int = 0,
     response: Kind | None = None,
+    scores: Sequence[str] = (),
     **keywords: Any,
 ) -> pd.DataFrame:
     """Models ranked by the log score of rows that they have not seen: ``neglog compare``, in Python.
@@ -73,8 +74,9 @@ def compare(
     held_out_standard_error, and held_out_sum, that of all rows; behind_the_best, the mean of the best less
     that of the model, and behind_standard_error, that of this paired difference; aic_weight and bic_weight,
     shares of exp(-criterion / 2); nll, k, n, aic and bic of the fit to all rows; converged, of all its fits;
-    replaces, the loss whose likelihood it is; and reason. ``attrs`` has the ``verdict`` in words, the kind of
-    ``response``, and as ``scope`` the reason for that kind.
+    replaces, the loss whose likelihood it is; and reason. A further score, such as rmse, is a column under
+    its name, beside rmse_standard_error; NaN for a model that does not have it. ``attrs`` has the
+    ``verdict`` in words, the kind of ``response``, and as ``scope`` the reason for that kind.
 
     Args:
         models: `neglog.models`, for all of them that can draw the response; or a list of models, or of their
@@ -86,6 +88,8 @@ def compare(
             some.
         response: with `neglog.models`, ``"discrete"`` or ``"continuous"``, for whole numbers that could be
             either; by default it is as the response looks.
+        scores: further held-out scores, as `cross_validate` names them: ``["rmse", "crps"]``. The ranking is
+            by the log score.
         keywords: further row-wise arguments of the models, such as ``exposure``, `(N,)`.
 
     Raises:
@@ -116,15 +120,12 @@ def compare(
         by_row = {"weights": weights, "groups": groups, **keywords}
         table = formula_table(compare, y, data)
         settings: dict[str, Any] = {"folds": folds, "seed": seed, "response": response}
-        settings["drop_missing"] = drop_missing
+        settings |= {"drop_missing": drop_missing, "scores": scores}
         return _table(compared(models, x, table, by_row, also=also, **settings).comparison)
     if also:
         raise DataError("`also` is for formulas; give `x` as a mapping, such as {'mean': x, 'sigma': z}.")
-    return _table(
-        _of_arrays(
-            models, Task(lambda model: (model, x), y, weights, folds, seed, keywords, groups), x, response
-        )
-    )
+    task = Task(lambda model: (model, x), y, weights, folds, seed, keywords, groups)
+    return _table(_of_arrays(models, replace(task, scores=further_scores(scores)), x, response))
 
 
 @dataclass(frozen=True)
@@ -149,12 +150,13 @@ def compared(
     seed: int = 0,
     response: Kind | None = None,
     candidates: Mapping[str, Model] | None = None,
+    scores: Sequence[str] | None = None,
     **how: Any,
 ) -> Compared:
     """The comparison of `compare` by a formula.
 
     Args:
-        models, also, drop_missing, folds, seed, response: as for `compare`.
+        models, also, drop_missing, folds, seed, response, scores: as for `compare`.
         formulas: a formula, or a mapping from predictors to formulas.
         table: the table of the formula.
         by_row: row-wise argument -> the name of a column, or a value for each row; groups and weights too.
@@ -171,8 +173,10 @@ def compared(
     if models is built_in:
         settings: dict[str, Any] = {"response": response, "candidates": candidates, "classes": classes}
         settings |= {"weights": weights, "groups": groups, "folds": folds, "seed": seed, **how}
+        settings["scores"] = scores
         return Compared(compare_models(learned, rows=rows, **settings), learned, rows, classes)
-    task = replace(Task.of_formula(learned, weights, folds, seed, rows, groups), classes=classes)
+    task = Task.of_formula(learned, weights, folds, seed, rows, groups)
+    task = replace(task, classes=classes, scores=further_scores(scores))
     return Compared(_of_formula(models, learned, task), learned, rows, classes)
 
 
@@ -191,7 +195,7 @@ def _of_arrays(models: Any, task: Task, x: Any, response: Kind | None) -> Compar
     _check_keywords(chosen, task.keywords)
     keys = list(x) if isinstance(x, Mapping) else []
     losses = {name: _loss(name, model, keys) for name, model in chosen.items()}
-    return _ranked(task.entries(chosen, losses), kind, why, models)
+    return replace(_ranked(task.entries(chosen, losses), kind, why, models), scores=task.scores)
 
 
 def held_out(comparison: Comparison, entry: Entry) -> dict[str, float]:
@@ -210,7 +214,18 @@ def held_out(comparison: Comparison, entry: Entry) -> dict[str, float]:
         "behind_standard_error": error,
         "aic_weight": comparison.weights("aic").get(entry.model, math.nan),
         "bic_weight": comparison.weights("bic").get(entry.model, math.nan),
+        **_further(comparison, entry),
     }
+
+
+def _further(comparison: Comparison, entry: Entry) -> dict[str, float]:
+    """The further held-out scores of a model with their standard errors; NaN where it has none."""
+    table = entry.validation.table() if comparison.scores and entry.validation else pd.DataFrame()
+    found = {}
+    for name in comparison.scores:
+        for column, part in ((name, "mean"), (f"{name}_standard_error", "std_error")):
+            found[column] = float(table[part][name]) if name in table.index else math.nan
+    return found
 
 
 def _table(comparison: Comparison) -> pd.DataFrame:
@@ -312,4 +327,4 @@ def _of_formula(models: Any, learned: Learned, task: Task) -> Comparison:
         name: _loss(name, each, list(known_design(learned.design, each).others))
         for name, each in chosen.items()
     }
-    return _ranked(task.entries(chosen, losses), "continuous", None, models)
+    return replace(_ranked(task.entries(chosen, losses), "continuous", None, models), scores=task.scores)

@@ -20,9 +20,12 @@ from neglog.data import Data, prepare_fit
 from neglog.distributions import probabilities
 from neglog.errors import DataError, ModelError, NeglogError
 from neglog.fitting.estimates import mle
+from neglog.fitting.fit import Fit
 from neglog.handlers import Model
 from neglog.inputs.given import given
 from neglog.isolation import isolated
+from neglog.prediction.accuracy import SUMMARIES
+from neglog.prediction.held_out import Together
 from neglog.prediction.predictions import predict
 from neglog.prediction.scoring import parsed
 from neglog.prediction.scoring import scores as row_scores
@@ -40,7 +43,9 @@ class Validation:
 
     `scores` `(N,)` are log p(y | x) of each row under the fit to the other folds, `folds` `(N,)` the fold of
     each row, `weights` `(N,)` the frequency weights. `converged` is whether every fit converged. `by_name`
-    has all requested scores, as `neglog.scores` returns them: but for ``"log"``, losses.
+    has all requested scores, as `neglog.scores` returns them; and of those of all rows together, such as
+    ``"rmse"``, values `(N,)` whose mean is the score, linearised for its standard error. ``"log"``, ``"r2"``
+    and ``"d2"`` are the higher, the better; all others are losses.
     `probabilities` `(N,)` has the rows whose log score is of a probability, not of a density.
     """
 
@@ -139,12 +144,16 @@ def cross_validate(
         seed: decides the folds.
         solver: as in `mle`.
         progress: show a bar on stderr.
-        scores: which scores to keep, as `neglog.scores` names them; the log score is always among them.
+        scores: which scores to keep, as `neglog.scores` names them; the log score is always among them. And
+            scores of all held-out rows together: ``"rmse"`` of the predicted means, ``"mae"`` of the
+            predicted medians, ``"r2"``, ``"d2"`` (deviance explained) and ``"calibration"``, the calibration
+            error. The baseline of R² and D² is the same for all folds, as in ``sklearn.metrics.r2_score`` of
+            ``cross_val_predict``: the mean of the rows, and the fit of the model without columns.
         rows: keywords of the model that belong to the rows.
 
     Raises:
         DataError: `folds` is below 2 or above the number of rows; as `mle`.
-        ModelError: no such score.
+        ModelError: no such score, or one that the response does not have.
         NeglogError: the rows outside a fold cannot be fitted; the message names the fold.
     """
     inputs = given(
@@ -170,6 +179,7 @@ def cross_validate(
     names = _score_names(scores)
     split = _Rows(x, y, None if weights is None else counts, rows)
     held = {name: torch.full((len(y),), math.nan, dtype=torch.float64) for name in names}
+    together = Together.of(names, model, y, weights=split.weights, **rows)
     probable = torch.zeros(len(y), dtype=torch.bool)
     converged = True
     for fold in _watched(range(folds), progress):
@@ -178,12 +188,15 @@ def cross_validate(
         train, test = split.take(kept), split.take(out)
         try:
             fit = mle(model, train.x, train.y, weights=train.weights, solver=solver, **train.keywords)
-            probable[out] = probabilities(predict(fit, test.x, **test.keywords), _numbers(test.y))
-            for name in names:
+            response, values = predict(fit, test.x, **test.keywords), _numbers(test.y)
+            probable[out] = probabilities(response, values)
+            for name in set(names).difference(SUMMARIES):
                 held[name][out] = row_scores(fit, test.x, test.y, name, **test.keywords)
+            together.add(out, response, values, test.keywords)
         except NeglogError as error:
             raise type(error)(f"without fold {fold + 1} of {folds}: {error}") from error
         converged = converged and fit.converged
+    held |= together.scores(counts)
     return Validation(held["log"], dealt, counts, converged, MappingProxyType(held), probable)
 
 
@@ -211,8 +224,32 @@ def _score_names(scores: Any) -> tuple[str, ...]:
     if isinstance(scores, str) or not isinstance(scores, Sequence):
         raise ModelError(f"`scores` must be a list of names, such as ['log', 'crps']; it is {shown(scores)}.")
     for name in scores:
-        parsed(name)
+        parsed(name, SUMMARIES)
     return tuple(dict.fromkeys(("log", *scores)))
+
+
+@public
+def further_scores(scores: Any) -> tuple[str, ...]:
+    """The names of scores besides the log score; none for None.
+
+    Raises:
+        ModelError: the argument is no list, or there is no such score.
+    """
+    return () if scores is None else _score_names(scores)[1:]
+
+
+@public
+def has_score(fit: Fit, x: Any, y: Any, name: str, keywords: Mapping[str, Any]) -> bool:
+    """Whether a score is defined for the predictions of a fit; those of classes are not for numbers."""
+    try:
+        if name in SUMMARIES:
+            response = predict(fit, x, **keywords)
+            SUMMARIES[name].parts(response, response, _numbers(y))
+        else:
+            row_scores(fit, x, y, name, **keywords)
+    except ModelError:
+        return False
+    return True
 
 
 @public

@@ -245,6 +245,15 @@ def compare(
     groups: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Rows of a group are in the same fold.")
     ] = None,
+    scores: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--score",
+            metavar="NAME",
+            help="A further held-out score: rmse, mae, r2, d2, brier, calibration, crps, pinball@0.9, "
+            "interval@0.9. May be repeated.",
+        ),
+    ] = None,
     drop_missing: DropMissing = False,
     plot: Annotated[
         Path | None,
@@ -291,6 +300,7 @@ def compare(
             folds=folds,
             seed=seed,
             response=None if response is None else response.value,
+            scores=scores,
             candidates=requests.candidates(requests.settings_of(settings, tau)),
             watch=output.bar if shows_progress(as_json) else iter,
             run=partial(workers.side_by_side, cores=cores or workers.default_cores()),

@@ -11,6 +11,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from neglog.calls import public
+from neglog.distributions import deviances
 from neglog.distributions.base import Compound, Parameter, as_tensors
 from neglog.distributions.counts import Counts
 from neglog.distributions.family import Family, register
@@ -68,6 +69,7 @@ register(
         same=lambda d: Categorical(logits=d.logits),
         events=_codes,
         classes="log-odds",
+        deviance=deviances.classes,
         ordered=False,
     )
 )
@@ -176,7 +178,7 @@ class Ordered(Counts, Compound):
             return (uniform.unsqueeze(-1) < beyond).sum(-1).to(beyond.dtype)
 
 
-register(Family(Ordered, events=_codes, classes="cutpoints"))
+register(Family(Ordered, events=_codes, classes="cutpoints", deviance=deviances.classes))
 
 
 def _log_width(step: Tensor) -> Tensor:

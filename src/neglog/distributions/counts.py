@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.calls import public
-from neglog.distributions import information
+from neglog.distributions import deviances, information
 from neglog.distributions.base import Given, Parameter, Univariate, as_tensors
 from neglog.distributions.dispersed import is_lower_smaller, log_tail_factor
 from neglog.distributions.family import Family, register
@@ -144,6 +144,7 @@ register(
         lambda d: Bernoulli(logits=d.logits),
         information.bernoulli,
         events=lambda d: (1,),
+        deviance=deviances.classes,
     )
 )
 
@@ -200,7 +201,15 @@ class Poisson(Counts, dist.Poisson):
         return self._log_outside(value, (upper, lower))
 
 
-register(Family(Poisson, ("rate",), lambda d: Poisson(d.rate), information.poisson))
+register(
+    Family(
+        Poisson,
+        ("rate",),
+        lambda d: Poisson(d.rate),
+        information.poisson,
+        deviance=deviances.poisson,
+    )
+)
 
 
 def _shares_seen(y: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -288,6 +297,7 @@ register(
         ("logits",),
         lambda d: Binomial(d.total_count, logits=d.logits),
         information.binomial,
+        deviance=deviances.binomial,
     )
 )
 
@@ -431,5 +441,6 @@ register(
         NegativeBinomial2,
         ("mean", "dispersion"),
         information=information.negative_binomial,
+        deviance=deviances.negative_binomial,
     )
 )

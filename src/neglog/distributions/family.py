@@ -14,6 +14,7 @@ from torch.distributions import Independent
 
 from neglog.calls import public
 from neglog.distributions.corners import Corner
+from neglog.errors import ModelError
 
 Entries = Mapping[tuple[int, int], Tensor]
 """The entries `(N,)` of a symmetric matrix at the indices on and above its diagonal."""
@@ -59,6 +60,8 @@ class Family:
         classes: which parameters give each class its probability: log-odds or the cutpoints of a scale.
         is_mixture: whether it is a mixture with `means` and `sigmas`, whose components may follow rows alone.
         tails: the attribute by which densities of heavy tails differ, the degrees of freedom.
+        deviance: the unit deviance of y: a function of a distribution, of one of the same family that has the
+            location, and of y.
         logarithm: the class of the law of the logarithm of its values, with the same parameters.
         marginal: from a law of vectors and which entries are known to the law of these.
         censors, truncates: whether it is another distribution between bounds, beyond which a value is
@@ -81,6 +84,7 @@ class Family:
     classes: Literal["log-odds", "cutpoints"] | None = None
     is_mixture: bool = False
     tails: str | None = None
+    deviance: Callable[[Any, Any, Tensor], Tensor] | None = None
     logarithm: type | None = None
     marginal: Callable[[Any, Tensor], Any] | None = None
     censors: bool = False
@@ -174,6 +178,25 @@ def events_of(fn: Any) -> tuple[int, ...]:
     """The codes whose probabilities a score compares with what came; none where the response is no class."""
     found = family_of(fn).events
     return () if found is None else tuple(found(_unexpanded(fn)))
+
+
+def deviance_of(fn: Any, at: Any, y: Tensor) -> Tensor:
+    """The unit deviance `(N,)` of each y under `fn`, with the location that `at` has, of the same family.
+
+    It is free of the dispersion: the squared error of a Normal, the absolute error of a Laplace, minus twice
+    the log-probability of a class.
+
+    Raises:
+        ModelError: the family declares none.
+    """
+    fn, at = tailed(fn), tailed(at)
+    found = family_of(fn).deviance
+    if found is None or type(at) is not type(fn):
+        raise ModelError(
+            f"`{type(fn).__name__}` has no deviance, of which 'd2' is the share that is explained. Compare "
+            "models of it by 'log' or 'r2'."
+        )
+    return found(fn, at, y)
 
 
 def corner_of(fn: Any) -> Corner | None:

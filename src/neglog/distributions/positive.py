@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.calls import public
-from neglog.distributions import information
+from neglog.distributions import deviances, information
 from neglog.distributions.base import Given, Parameter, Univariate, as_tensors
 from neglog.distributions.family import Family, register
 from neglog.distributions.incomplete import (
@@ -119,6 +119,7 @@ register(
         information.location_scale(1.0, 2.0),
         crps="crps_lognormal",
         logarithm=Normal,
+        deviance=deviances.square_of_logarithm,
     )
 )
 
@@ -171,6 +172,7 @@ register(
         lambda d: Gamma(d.concentration, d.rate),
         information.gamma,
         crps="crps_gamma",
+        deviance=deviances.gamma,
     )
 )
 
@@ -276,6 +278,7 @@ register(
         InverseGaussian,
         ("mean", "concentration"),
         information=information.inverse_gaussian,
+        deviance=deviances.inverse_gaussian,
     )
 )
 

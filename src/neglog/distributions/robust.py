@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.calls import public
-from neglog.distributions import information
+from neglog.distributions import deviances, information
 from neglog.distributions.base import Given, Located, Parameter, as_tensors
 from neglog.distributions.corners import Corner, alike
 from neglog.distributions.family import Family, Standard, register
@@ -112,6 +112,7 @@ register(
             torch.ones_like,
             is_square=True,
         ),
+        deviance=deviances.square,
     )
 )
 
@@ -178,6 +179,7 @@ register(
         information.location_scale(1.0, 1.0),
         crps="crps_laplace",
         standard=Standard(math.log(2), torch.abs, torch.sign, torch.zeros_like),
+        deviance=deviances.absolute,
         corner=_laplace_corner,
     )
 )
@@ -428,5 +430,6 @@ register(
         ("location", "scale"),
         information=information.asymmetric_laplace,
         corner=_asymmetric_corner,
+        deviance=deviances.pinball,
     )
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from neglog.distributions.family import events_of
 from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
+from neglog.prediction.accuracy import SUMMARIES
 from neglog.prediction.crps import crps
 from neglog.prediction.predictions import check_row_keywords, log_likelihood, observed_rows, predict
 from neglog.signatures import roles_of
@@ -24,6 +26,22 @@ from neglog.uncertainty.covariances import CovType
 
 DEFAULT_LEVELS = {"pinball": 0.5, "interval": 0.95}
 """The scores with a level -> their default level."""
+SYNONYMS = {
+    "mean_squared_error": "rmse",
+    "mse": "rmse",
+    "root_mean_squared_error": "rmse",
+    "mean_absolute_error": "mae",
+    "r2_score": "r2",
+    "rsquared": "r2",
+    "deviance": "d2",
+    "brier_score": "brier",
+    "ece": "calibration",
+    "log_loss": "log",
+    "nll": "log",
+    "log_likelihood": "log",
+    "pinball_loss": "pinball",
+}
+"""Names of other packages -> the score that is meant."""
 SCORES = ("log", "crps", "brier", *DEFAULT_LEVELS)
 
 
@@ -80,7 +98,7 @@ def scores(
     parsed(kind)
     check_row_keywords(fit, keywords, scores)
     if kind == "log" and isinstance(fit, Fit) and not uncertainty:
-        return _without_nan(log_likelihood(fit, x, y, **keywords), kind)
+        return without_nan(log_likelihood(fit, x, y, **keywords), kind)
     x, y, keywords = observed_rows(fit, x, y, keywords)
     response = predict(
         fit, x, uncertainty=uncertainty, draws=draws, seed=seed, cov_type=cov_type, groups=groups, **keywords
@@ -90,14 +108,24 @@ def scores(
         return data.y.new_zeros(0)
     shape = tuple(response.batch_shape + response.event_shape)
     check_response(data, response.support, shape, model_name(fit.model))
-    if bool(torch.isnan(data.y).any()):
-        row = int(torch.isnan(data.y).reshape(data.rows, -1).any(1).nonzero()[0])
-        raise DataError(f"`y` of row {row} is missing, so it has no score {kind!r}; leave the row out.")
+    complete(data.y, kind)
     with torch.no_grad():
-        return _without_nan(score_of(response, data.y, kind), kind)
+        return without_nan(score_of(response, data.y, kind), kind)
 
 
-def _without_nan(found: Tensor, kind: str) -> Tensor:
+def complete(y: Tensor, kind: str) -> None:
+    """Refuse rows whose response is missing.
+
+    Raises:
+        DataError: naming one.
+    """
+    unknown = torch.isnan(y).reshape(len(y), -1).any(1)
+    if bool(unknown.any()):
+        row = int(unknown.nonzero()[0])
+        raise DataError(f"`y` of row {row} is missing, so it has no score {kind!r}; leave the row out.")
+
+
+def without_nan(found: Tensor, kind: str) -> Tensor:
     """The scores.
 
     Raises:
@@ -136,20 +164,20 @@ def score_of(response: Any, y: Tensor, kind: str) -> Tensor:
     return upper - lower + 2 / (1 - level) * outside
 
 
-def parsed(kind: str) -> tuple[str, float]:
+def parsed(kind: str, more: Collection[str] = ()) -> tuple[str, float]:
     """The name of a score and its level: ``"pinball@0.9"`` is ``("pinball", 0.9)``.
+
+    Args:
+        kind: the score.
+        more: further names that are understood, without a level.
 
     Raises:
         ModelError: an unknown score, or a level that is not between 0 and 1.
     """
     name, at, level = kind.partition("@") if isinstance(kind, str) else (None, "", "")
-    if name not in SCORES or (at and name not in DEFAULT_LEVELS):
-        listed = ", ".join(
-            f'"{each}@{DEFAULT_LEVELS[each]}"' if each in DEFAULT_LEVELS else f'"{each}"' for each in SCORES
-        )
-        raise ModelError(
-            f"there is no score {shown(kind)}; there are {listed}.{did_you_mean(str(name), SCORES)}"
-        )
+    known = (*SCORES, *more)
+    if name not in known or (at and name not in DEFAULT_LEVELS):
+        raise ModelError(_unknown(kind, str(name), known))
     try:
         value = float(level) if at else DEFAULT_LEVELS.get(name, 0.5)
     except ValueError:
@@ -157,6 +185,20 @@ def parsed(kind: str) -> tuple[str, float]:
     if not 0 < value < 1:
         raise ModelError(f"the level of the score {kind!r} must be between 0 and 1.")
     return name, value
+
+
+def _unknown(kind: Any, name: str, known: Collection[str]) -> str:
+    if name in SUMMARIES:
+        return (
+            f"{shown(kind)} is a score of all rows together: cross_validate(model, x, y, scores=[{name!r}])"
+            ".table() has it for held-out rows."
+        )
+    listed = ", ".join(
+        f'"{each}@{DEFAULT_LEVELS[each]}"' if each in DEFAULT_LEVELS else f'"{each}"' for each in known
+    )
+    meant = SYNONYMS.get(name.lower().removeprefix("neg_"))
+    near = did_you_mean(name, known) if meant not in known else f" What is meant may be {meant!r}."
+    return f"there is no score {shown(kind)}; there are {listed}.{near}"
 
 
 def _brier(response: Any, y: Tensor) -> Tensor:
