@@ -103,6 +103,11 @@ class _Flat(_Sites):
         msg["mask"] = False if msg["mask"] is None else msg["mask"] & False
 
 
+def is_flat(handler: Any) -> bool:
+    """Whether a handler is that of `flat`, which has the `names` of its sites."""
+    return isinstance(handler, _Flat)
+
+
 def _named(model: Model, named: Mapping[str, Any], argument: str) -> dict[str, Any]:
     """A mapping keyed by sites or predictors, with their current names; the model is verified to be one."""
     return dict(current_names(model, named, argument))

@@ -93,4 +93,4 @@ def is_same(found: Any, known: Any) -> bool:
     """Whether two sets of features, or of constants, agree up to rounding."""
     if isinstance(found, Mapping):
         return all(is_same(value, known[key]) for key, value in found.items())
-    return torch.allclose(found, known, rtol=1e-9, atol=1e-12, equal_nan=True)
+    return torch.allclose(found, known.to(found.dtype), rtol=1e-9, atol=1e-12, equal_nan=True)

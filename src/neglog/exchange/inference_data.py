@@ -63,7 +63,7 @@ def to_arviz(result: Fit | Posterior, *, draws: int = 500, seed: int = 0) -> Any
             "see `from_pyro`."
         )
     draws = whole("draws", draws)
-    data_of(result) if isinstance(result, Fit) else None
+    data_of(result, "`to_arviz`") if isinstance(result, Fit) else None
     objective = result.objective
     assert objective is not None
     if isinstance(result, Fit):

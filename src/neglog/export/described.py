@@ -17,66 +17,96 @@ from torch import Tensor
 from neglog import models
 from neglog.errors import DataError, ModelError
 from neglog.export import arrays
-from neglog.export.documents import fields, items, mapping, number, shortened, text, texts, wrong
+from neglog.export.documents import fields, items, line, mapping, number, shortened, text, texts, wrong
+from neglog.export.given import Given, NeededError, check_dtypes, check_networks, dtypes_of, is_network
 from neglog.formula.tagged import to_json
-from neglog.handlers import Model, censored, flat, masked, truncated
+from neglog.handlers import Model, censored, flat, is_flat, masked, on_features, truncated
 from neglog.layers import former_names, layers, replaced
+from neglog.models.named import model_of
+from neglog.modes import InMode
 from neglog.offset import with_offset
 from neglog.tracing import model_name
 
-PARAMS = "Save its estimates alone: safetensors.torch.save_file(dict(fit.params), path)."
-"""The remedy for a fit that `save` cannot write."""
+NEGLOG, CALLER = "neglog", "caller"
+"""Where the innermost model is from: this library, or the caller of `load`."""
 
 MAX_HANDLERS = 20
 """The largest number of handlers around a saved model; each of them takes time whenever the model is run."""
 
 
 def described(model: Model) -> dict[str, Any]:
-    """The JSON values of a model of `neglog.models`, inside handlers that a file can name.
+    """The JSON values of a model: its name, its keywords, and the handlers around it that a file can name.
+
+    Of another model than those of `neglog.models`, of a handler that a file cannot name, and of a network
+    whose prior is a function, the caller of `load` must give what is inside: there ``source`` is ``caller``.
+    The weights of a network with the default prior are a handler, for which a module must be given.
 
     Raises:
-        ModelError: it is another model, or inside another handler, or a keyword is no number.
+        ModelError: a keyword is no number, or a positional argument is bound.
     """
-    if any(hasattr(layer, "module") for layer in layers(model)):
-        raise ModelError(f"a model on the features of a network (`on_features`) cannot be saved. {PARAMS}")
     handlers: list[dict[str, Any]] = []
     keywords: dict[str, Any] = {}
-    while isinstance(model, partial) or hasattr(model, "description"):
+    while not _is_own(model):
+        found = _outermost(model, keywords)
+        if found is None:
+            break
+        outer, inner = found
+        handlers = [*outer, *handlers]
         if isinstance(model, partial):
             keywords = {**model.keywords, **keywords}  # Python makes one partial of two.
-            outer, model = _of_partial(model)
-            handlers = [*outer, *handlers]
-        else:
-            _check_bounds(model, keywords)
-            of_handler: dict[str, Any] = getattr(model, "description", {})
-            handlers.insert(0, {name: _settings(settings) for name, settings in of_handler.items()})
-            _, model, *_ = layers(model)
-    _check_ours(model)
+        model = inner
     bound = {name: _keyword(name, value) for name, value in keywords.items()}
-    return {"name": model_name(model), "keywords": bound, "handlers": handlers}
+    source = NEGLOG if _is_own(model) else CALLER
+    return {"source": source, "name": model_name(model), "keywords": bound, "handlers": handlers}
 
 
-def _of_partial(model: partial[Any]) -> tuple[list[dict[str, Any]], Model]:
+def as_given(model: Model) -> dict[str, Any]:
+    """The JSON values of a model that the caller of `load` gives as it is."""
+    return {"source": CALLER, "name": model_name(model), "keywords": {}, "handlers": []}
+
+
+def is_complete(found: Mapping[str, Any]) -> bool:
+    """Whether a file with these JSON values of a model needs no code of the caller."""
+    return found["source"] == NEGLOG and not any("network" in handler for handler in found["handlers"])
+
+
+def _outermost(model: Model, keywords: Mapping[str, Any]) -> tuple[list[dict[str, Any]], Model] | None:
+    """The JSON values of the outermost layer of a model, and the model inside; None where a file has none."""
+    if isinstance(model, partial):
+        return _of_partial(model)
+    if is_network(model):
+        network: Any = model
+        if network.prior is not None:
+            return None
+        return [{"network": {"name": network.name, "dtypes": dtypes_of(network)}}], network.model
+    if not hasattr(model, "description"):
+        return None
+    _check_bounds(model, keywords)
+    handler: Any = model
+    _, inner, *_ = layers(model)
+    return [{name: _settings(settings) for name, settings in handler.description.items()}], inner
+
+
+def _of_partial(model: partial[Any]) -> tuple[list[dict[str, Any]], Model] | None:
     """The JSON values of the handler that a partial applies, if it is one of Pyro's, and the model inside.
 
     Raises:
         ModelError: another positional argument than a handler is bound.
     """
     if model.args and isinstance(model.args[0], Messenger):
-        return [_of_messenger(model.args[0])], model.args[1]
+        found = _of_messenger(model.args[0])
+        return None if found is None else (found, model.args[1])
     if isinstance(model.func, partial) or not model.args:  # Pyro wraps its partials once more.
         return [], model.func
     raise ModelError("a model with bound positional arguments cannot be saved; bind keywords instead.")
 
 
-def _check_ours(model: Model) -> None:
+def _is_own(model: Model) -> bool:
+    """Whether it is one of the models of `neglog.models`, without handlers."""
+    if isinstance(model, partial):
+        return False
     name = model_name(model)
-    if getattr(models, name, None) is model and name in models.__all__:
-        return
-    raise ModelError(
-        f"only models of neglog.models can be saved, and `{name}` is not one of them: "
-        f"{', '.join(models.__all__)}. {PARAMS}"
-    )
+    return getattr(models, name, None) is model and name in models.__all__
 
 
 def _keyword(name: str, value: Any) -> Any:
@@ -106,46 +136,137 @@ def _check_bounds(handler: Any, keywords: Mapping[str, Any]) -> None:
         )
 
 
-def _of_messenger(messenger: Messenger) -> dict[str, Any]:
-    kind = type(messenger).__name__.lstrip("_")
+def _of_messenger(messenger: Messenger) -> list[dict[str, Any]] | None:
+    """The JSON values of a handler of Pyro; None where a file cannot name it."""
     if isinstance(messenger, ConditionMessenger) and isinstance(messenger.data, dict):
         values = {name: torch.as_tensor(value) for name, value in messenger.data.items()}
         floats = {name: v if v.is_floating_point() else v.double() for name, v in values.items()}
-        return {"condition": arrays.written(floats)}
-    if kind == "Flat":
-        return {"flat": sorted(messenger.names)}
-    raise ModelError(f"a model inside the handler {kind} cannot be saved. {PARAMS}")
+        return [{"condition": arrays.written(floats)}]
+    if isinstance(messenger, InMode):
+        return []  # Its buffers are those of the fit.
+    return [{"flat": sorted(messenger.names)}] if is_flat(messenger) else None
 
 
-def rebuilt(value: Any, largest: int) -> Model:
-    """The model of what `described` gave.
+def rebuilt(value: Any, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], given: Given) -> Model:
+    """The model of what `described` gave, with what the caller of `load` gives.
 
     Args:
         value: the JSON values.
-        largest: the largest whole number that a keyword may have, such as a number of classes.
+        params: the estimates.
+        buffers: the buffers and frozen parameters of networks.
+        given: the model, and the network, of the caller.
 
     Raises:
         DataError: the values are of anything else.
-        ModelError: the model or a handler refuses its settings.
+        ModelError: the model or a handler refuses its settings; what is given is not what was fitted.
+        NeededError: a model or a network must be given.
     """
-    found = fields("model", value, {"name", "keywords", "handlers"})
-    name = text("model.name", found["name"])
+    found = fields("model", value, {"source", "name", "keywords", "handlers"})
+    name, source = line("model.name", found["name"]), text("model.source", found["source"])
+    if source not in (NEGLOG, CALLER):
+        raise wrong("model.source", f"{NEGLOG} or {CALLER}", source)
+    keywords = mapping("model.keywords", found["keywords"])
+    handlers = items("model.handlers", found["handlers"])
+    if len(handlers) > MAX_HANDLERS:
+        raise wrong("model.handlers", f"a list of at most {MAX_HANDLERS} handlers", len(handlers))
+    if given.model is not None:
+        model, inner = _of_caller(found, given.model)
+    elif source == CALLER:
+        raise NeededError(
+            f"it is a fit of `{name}`, which is not in neglog.models, or is inside a handler that a file has "
+            "no name for. Give the model that was fitted: load(folder, model=...)"
+        )
+    else:
+        model, inner = _of_neglog(name, keywords, sum(v.numel() for v in params.values()) + 2), 0
+    model = _with_handlers(model, handlers[inner:], params, given)
+    check_networks(model, params, buffers)
+    return model
+
+
+def _with_handlers(model: Model, handlers: list[Any], params: Mapping[str, Tensor], given: Given) -> Model:
+    """The model inside handlers; the network of one of them is the caller's."""
+    if given.module is not None and not any("network" in mapping("handler", each) for each in handlers):
+        raise ModelError("the fit has no network for `module`, or `model` has it already; leave `module` out")
+    for handler in handlers:
+        model = _on_network(model, handler, params, given) or _inside(model, handler)
+    return model
+
+
+def _of_neglog(name: str, keywords: Mapping[str, Any], largest: int) -> Model:
+    """A model of neglog with its keywords; `largest` is the largest whole number that one may have."""
     if name not in models.__all__:
         raise DataError(f"there is no model {shortened(name)} in this version; upgrade neglog")
     function = getattr(models, name)
-    keywords = mapping("model.keywords", found["keywords"])
     _check_known("model.keywords", keywords, list(inspect.signature(function).parameters)[2:])
     bound = {key: _number_or_none(f"model.keywords.{key}", each) for key, each in keywords.items()}
     for key, each in bound.items():
         if isinstance(each, int) and each > largest:
             raise wrong(f"model.keywords.{key}", f"at most {largest}, by the number of estimates", each)
-    model: Model = partial(function, **bound) if bound else function
-    handlers = items("model.handlers", found["handlers"])
-    if len(handlers) > MAX_HANDLERS:
-        raise wrong("model.handlers", f"a list of at most {MAX_HANDLERS} handlers", len(handlers))
-    for handler in handlers:
-        model = _inside(model, handler)
-    return model
+    return partial(function, **bound) if bound else function
+
+
+def _of_caller(found: Mapping[str, Any], given: Any) -> tuple[Model, int]:
+    """The model of the caller with the keywords of the fit, and the number of handlers that it has already.
+
+    It may be what was fitted, or what is inside some of its handlers.
+
+    Raises:
+        ModelError: it is another one.
+    """
+    model = model_of(given)
+    keywords, handlers = found["keywords"], found["handlers"]
+    if not keywords and not handlers and found["source"] == CALLER:
+        return model, 0
+    theirs = described(model)
+    for part in ("source", "name"):
+        if found["source"] == NEGLOG and theirs[part] != found[part]:
+            raise ModelError(f"the fit is of `{found['name']}`, and `model` is `{theirs['name']}`")
+    for key, value in theirs["keywords"].items():
+        if keywords.get(key, CALLER) != value:
+            raise ModelError(f"`model` has {key}={value}, and the fit {key}={keywords.get(key, 'unbound')}")
+    number = len(theirs["handlers"])
+    if theirs["handlers"] != handlers[:number]:
+        raise ModelError(
+            f"`model` is inside the handlers {shortened(theirs['handlers'])}, and the fit inside "
+            f"{shortened(handlers)}, from the inside out"
+        )
+    bound = {
+        key: _number_or_none(f"model.keywords.{key}", each)
+        for key, each in keywords.items()
+        if key not in theirs["keywords"]
+    }
+    return (partial(model, **bound) if bound else model), number
+
+
+def _on_network(model: Model, handler: Any, params: Mapping[str, Tensor], given: Given) -> Model | None:
+    """The model on the features of the caller's network; None where the handler is another one.
+
+    Raises:
+        NeededError: no network is given.
+    """
+    match handler:
+        case {"network": settings, **rest} if not rest:
+            found = fields("network", settings, {"name", "dtypes"})
+            name = text("network.name", found["name"])
+            if given.module is None:
+                raise NeededError(
+                    f"it is a fit of a network, with {_sizes(name, params)}. Give one like it: "
+                    "load(folder, module=...)"
+                )
+            network = on_features(model, given.module, name=name)
+            check_dtypes(network, mapping("network.dtypes", found["dtypes"]))
+            return network
+    return None
+
+
+def _sizes(name: str, params: Mapping[str, Tensor]) -> str:
+    """The parameters of a network with their shapes, in words."""
+    prefix = f"{name}."
+    return ", ".join(
+        f"`{key.removeprefix(prefix)}` {tuple(value.shape)}"
+        for key, value in params.items()
+        if key.startswith(prefix)
+    )
 
 
 def conditions(model: Model) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Models of earlier formats: of format 1, whose estimates lie in a file of their own, and of format 2."""
+"""Models of earlier formats: of format 1, whose estimates lie in a file of their own, and of 2 and 3."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from safetensors.torch import load
 
 from neglog.errors import DataError
 from neglog.export import arrays, blueprints, uncertainty
-from neglog.export.documents import DAMAGE, fields, items, shortened
+from neglog.export.described import NEGLOG
+from neglog.export.documents import DAMAGE, fields, items, mapping, shortened
 from neglog.formula.tagged import from_json, to_json
 
 ESTIMATES = "params.safetensors"
@@ -44,10 +45,12 @@ def upgraded(document: Mapping[str, Any], estimates: bytes) -> dict[str, Any]:
 
 
 def completed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A document of format 2 or 3, with the fields that format 2 lacks."""
-    if document["format"] >= 3:
+    """A document of an earlier format than 4, with the fields that it lacks."""
+    if document["format"] >= 4:
         return dict(document)
-    return {"blueprint": blueprints.NOTHING, "uncertainty": uncertainty.NOTHING, **document}
+    model = {"source": NEGLOG, **mapping("model", document.get("model"))}
+    learned = {"blueprint": blueprints.NOTHING, "uncertainty": uncertainty.NOTHING, "buffers": {}}
+    return {**learned, **document, "model": model}
 
 
 def _handler(handler: Any) -> Any:

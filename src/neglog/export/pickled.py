@@ -6,14 +6,12 @@ its module, as pickle does. Reading a pickle can run code; `neglog.load` never d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
-
-from torch import Tensor
 
 from neglog.errors import ModelError
 from neglog.export import documents
-from neglog.export.described import described
+from neglog.export.described import as_given, described, is_complete
+from neglog.export.given import Given
 from neglog.export.restored import restored
 from neglog.export.saved import Saved, document_of, formula_of
 from neglog.fitting.fit import Fit
@@ -29,21 +27,18 @@ def reduced(fit: Fit) -> tuple[Any, ...]:
         ModelError: the fit cannot be written.
     """
     try:
-        described(fit.model)
+        model = described(fit.model)
     except ModelError:
-        content = document_of(fit, formula_of(fit), fit.model)
-        return from_document, (content, fit.model, dict(fit.buffers))
-    return from_document, (document_of(fit, formula_of(fit)),)
+        model = as_given(fit.model)
+    content = document_of(fit, formula_of(fit), model, Given(fit.model))
+    return from_document, (content,) if is_complete(model) else (content, fit.model)
 
 
 @isolated
-def from_document(
-    content: bytes, model: Model | None = None, buffers: Mapping[str, Tensor] | None = None
-) -> Saved:
+def from_document(content: bytes, model: Model | None = None) -> Saved:
     """The fit of a document, of a `model` that is not in it.
 
     Raises:
         DataError: the document is damaged.
     """
-    found = restored(documents.verified(documents.parsed(content)), model)
-    return Saved(**found, buffers=buffers or {})
+    return Saved(**restored(documents.verified(documents.parsed(content)), Given(model)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch.distributions import biject_to
 from neglog.data import ALL, Data
 from neglog.errors import DataError
 from neglog.export import arrays, blueprints, uncertainty
-from neglog.export.described import conditions, rebuilt
+from neglog.export.described import CALLER, conditions, rebuilt
 from neglog.export.documents import (
     flag,
     line,
@@ -26,15 +28,17 @@ from neglog.export.documents import (
     whole,
     wrong,
 )
+from neglog.export.given import NOTHING, Given, check_buffers
 from neglog.formula import Design
 from neglog.handlers import Model, is_parameter
 from neglog.layers import former_names, replaced
+from neglog.modes import InMode
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, initial_value, positive_names, predictor_names, run
 
 NEEDED = {
     *("format", "neglog", "model", "params", "columns", "outputs", "responses", "row_keywords", "formula"),
-    *("blueprint", "uncertainty"),
+    *("blueprint", "uncertainty", "buffers"),
     *("nll", "loss", "converged", "status", "steps", "n", "k"),
 }
 """The fields of a document beside its digest."""
@@ -43,8 +47,12 @@ PRIOR_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Relative tolerance within which the log prior at the estimates must be loss minus NLL, by their dtype."""
 
 
-def restored(document: Mapping[str, Any], model: Model | None = None) -> dict[str, Any]:
-    """The attributes of a saved fit, by name; of a `model` that the caller has, or of the one it names.
+PROBES = (0.0, 1.0, 0.5)
+"""Rows of these numbers, at which the model of a caller is run: the first where it can be evaluated."""
+
+
+def restored(document: Mapping[str, Any], given: Given = NOTHING) -> dict[str, Any]:
+    """The attributes of a saved fit, by name; of the model that it names, or that is given.
 
     Raises:
         NeglogError: a field is missing, or is not what the model needs.
@@ -53,8 +61,8 @@ def restored(document: Mapping[str, Any], model: Model | None = None) -> dict[st
         odd = sorted(set(document) ^ NEEDED)
         raise DataError(f"`model.json` lacks fields or has others than it should: {shortened(odd)}.")
     params = arrays.read("params", document["params"])
-    if model is None:
-        model = rebuilt(document["model"], sum(value.numel() for value in params.values()) + 2)
+    buffers = arrays.buffers_read("buffers", document["buffers"])
+    model = rebuilt(document["model"], params, buffers, given)
     former = former_names(model)
     params = replaced(former, params)
     columns, outputs = (replaced(former, _names(name, document[name])) for name in ("columns", "outputs"))
@@ -62,19 +70,21 @@ def restored(document: Mapping[str, Any], model: Model | None = None) -> dict[st
     formula = None
     if document["formula"] is not None:
         formula = Design.from_json(mapping("formula", document["formula"]))
-    data = _one_row(columns, keywords)
+    data = _one_row(columns, keywords, next((v.dtype for v in params.values()), torch.float64))
     _check_predictors(model, data)
     if formula is not None:
         _check_formula(model, data, formula, columns)
-    params, bare = _checked_params(model, data, params)
-    at = _at_estimates(model, data, params)
+    params, bare, at = _runs(
+        model, data, params, buffers, PROBES if document["model"]["source"] == CALLER else PROBES[:1]
+    )
     _check_names(at, outputs, responses, formula)
     numbers = _numbers(document, _size(at, params))
     _check_prior(at, params, numbers, version("neglog", document["neglog"]))
     predictors = frozenset(call.name for call in at.affines)
     classes = blueprints.count_of_classes(at.sites[RESPONSE]["fn"])
     return {
-        "model": model,
+        "model": _with_buffers(model, bare, buffers),
+        "buffers": MappingProxyType(buffers),
         "blueprint": blueprints.read(document["blueprint"], model, keywords, formula, classes),
         "retained": uncertainty.read(document["uncertainty"], bare, params, predictors),
         "params": params,
@@ -85,6 +95,45 @@ def restored(document: Mapping[str, Any], model: Model | None = None) -> dict[st
         "formula": formula,
         **numbers,
     }
+
+
+def _runs(
+    model: Model,
+    data: Data,
+    params: Mapping[str, Tensor],
+    buffers: Mapping[str, Tensor],
+    probes: Sequence[float],
+) -> tuple[dict[str, Tensor], Run, Run]:
+    """The estimates in the order of the model, a run at initial values, and one at the estimates."""
+    for probe in probes:
+        try:
+            row = replace(data, x=_filled(data.x, probe))
+            ordered, bare = _checked_params(model, row, params)
+            check_buffers(bare.networks, buffers)
+            return ordered, bare, _at_estimates(_with_buffers(model, bare, buffers), row, ordered)
+        except (ValueError, RuntimeError):
+            if probe == probes[-1]:
+                raise
+    raise AssertionError("there is a probe")
+
+
+def _filled(x: Any, number: float) -> Any:
+    """Designs of the same shapes, of one number."""
+    if isinstance(x, Mapping):
+        return {key: _filled(each, number) for key, each in x.items()}
+    return torch.full_like(x, number)
+
+
+def _with_buffers(model: Model, bare: Run, buffers: Mapping[str, Tensor]) -> Model:
+    """The model with its networks in evaluation mode, with the buffers and frozen parameters of the fit."""
+    constants = {name: _of_network(name, buffers) for name in bare.networks}
+    found: Model = InMode(False, constants)(model) if constants else model
+    return found
+
+
+def _of_network(name: str, buffers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): t for key, t in buffers.items() if key.startswith(prefix)}
 
 
 def _names(name: str, value: Any) -> dict[str, tuple[str, ...]]:
@@ -136,14 +185,14 @@ def _check_prior(at: Run, params: Mapping[str, Tensor], numbers: Mapping[str, An
         )
 
 
-def _one_row(columns: Mapping[str, tuple[str, ...]], keywords: tuple[str, ...]) -> Data:
+def _one_row(columns: Mapping[str, tuple[str, ...]], keywords: tuple[str, ...], dtype: torch.dtype) -> Data:
     """A row of zeros, with everything that the model takes for each row."""
     if not columns:
         raise wrong("columns", "an object of one design or more", columns)
-    designs = {key: torch.zeros((1, len(names)), dtype=torch.float64) for key, names in columns.items()}
+    designs = {key: torch.zeros((1, len(names)), dtype=dtype) for key, names in columns.items()}
     x = designs[ALL] if set(designs) == {ALL} else designs
-    ones = {key: torch.ones(1, dtype=torch.float64) for key in keywords}
-    return Data(x, torch.zeros(1, dtype=torch.float64), None, ones)
+    ones = {key: torch.ones(1, dtype=dtype) for key in keywords}
+    return Data(x, torch.zeros(1, dtype=dtype), None, ones)
 
 
 def _check_predictors(model: Model, data: Data) -> None:
@@ -193,10 +242,15 @@ def _check_values(values: Mapping[str, Tensor], priors: Mapping[str, Any]) -> No
     """Raise DataError unless each value has the shape of its prior, and is on its support."""
     needed = {name: tuple(prior.shape()) for name, prior in priors.items()}
     found = {name: tuple(value.shape) for name, value in values.items()}
-    if needed != found:
+    if set(needed) != set(found):
         raise DataError(
             f"its estimates have the shapes {shortened(found)}; the model needs {shortened(needed)}."
         )
+    for name, shape in needed.items():
+        if found[name] != shape:
+            raise DataError(
+                f"the estimate of `{name}` has the shape {found[name]}; the model needs the shape {shape}."
+            )
     for name, prior in priors.items():
         if not bool(prior.support.check(values[name]).all()):
             raise DataError(f"the estimate of `{name}` is outside its support, which is {prior.support}.")

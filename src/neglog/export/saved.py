@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from neglog.arguments import as_path, shown
 from neglog.calls import public
 from neglog.errors import DataError, ModelError, NeglogError
 from neglog.export import arrays, blueprints, documents, files, legacy, uncertainty
-from neglog.export.described import described
+from neglog.export.described import described, is_complete
 from neglog.export.documents import DAMAGE, shortened
+from neglog.export.given import NOTHING, Given, NeededError
 from neglog.export.restored import restored
 from neglog.fitting.fit import Fit, check_fit
 from neglog.formula import Design
@@ -24,8 +27,8 @@ from neglog.inputs.blueprint import Blueprint
 from neglog.isolation import isolated
 from neglog.uncertainty.retention import retained
 
-FORMAT = 3
-"""The format that is written; formats 1 and 2, which have no covariances, are read too."""
+FORMAT = 4
+"""The format that is written; earlier ones are read too: 1 and 2 have no covariances, 3 no networks."""
 
 FILE = "model.json"
 
@@ -48,16 +51,19 @@ def save(fit: Fit, folder: str | Path, *, formula: Design | None = None) -> Path
     The model is one file that one rename replaces: whoever reads meanwhile finds the old model or the new
     one, and a process that is killed leaves one of them. Of several saves at once the last one counts.
 
+    The file has numbers and names, and no code: a model of `neglog.models` is named in it, with whatever of
+    it `pyro.condition` holds fixed, inside `masked`, `censored` and `truncated`. A model of your own, and a
+    network, is given to `load` again; the file has the names and the shapes of its parameters, and the
+    buffers of networks.
+
     Args:
-        fit: the fit of a model in `neglog.models`, with whatever of it `pyro.condition` holds fixed, inside
-            `masked`, `censored` and `truncated`.
+        fit: a fit.
         folder: where to.
         formula: how tables become designs, for `neglog predict`; by default the formula that was fitted, if
             any.
 
     Raises:
-        ModelError: the model is not one of `neglog.models`, or is inside a handler that a file cannot name;
-            its estimates are none that it can have.
+        ModelError: a bound keyword is no number; its estimates are none that the model can have.
         DataError: the folder holds other things than a model, or is a file; or the formula cannot be saved.
         OSError: the folder cannot be written; what was there is as before.
 
@@ -74,7 +80,7 @@ def save(fit: Fit, folder: str | Path, *, formula: Design | None = None) -> Path
     if formula is not None and not isinstance(formula, Design):
         raise DataError(f"`formula` must be the design of a formula, or None; it is {shown(formula)}.")
     formula = formula_of(fit) if formula is None else formula
-    content = document_of(fit, formula)
+    content = document_of(fit, formula, described(fit.model), Given(fit.model))
     if len(content) > files.MAX_BYTES:
         raise ModelError(f"the fit cannot be saved: it takes {len(content)} bytes, above {files.MAX_BYTES}.")
     check_folder(folder)
@@ -100,8 +106,13 @@ def _blueprint_of(fit: Fit, formula: Design | None) -> Blueprint | None:
     return own if own is None or own.design is None or own.design is formula else None
 
 
-def document_of(fit: Fit, formula: Design | None, model: Model | None = None) -> bytes:
-    """The document of a fit, one that can be loaded; without a `model` that the caller keeps.
+def document_of(fit: Fit, formula: Design | None, model: Mapping[str, Any], given: Given) -> bytes:
+    """The document of a fit, one that can be loaded.
+
+    Args:
+        fit, formula: as for `save`.
+        model: the JSON values of its model.
+        given: what the caller of `load` may give.
 
     Raises:
         ModelError: the fit cannot be written.
@@ -109,7 +120,7 @@ def document_of(fit: Fit, formula: Design | None, model: Model | None = None) ->
     fields: dict[str, Any] = {
         "format": FORMAT,
         "neglog": documents.own_version(),
-        "model": described(fit.model) if model is None else None,
+        "model": dict(model),
         **{name: to_json(float(getattr(fit, name))) for name in ("nll", "loss", "n")},
         "steps": int(fit.n_iter),
         "k": int(fit.k),
@@ -123,28 +134,61 @@ def document_of(fit: Fit, formula: Design | None, model: Model | None = None) ->
     }
     try:
         fields["params"] = arrays.written(fit.params)
+        fields["buffers"] = arrays.buffers_written(fit.buffers)
         fields["blueprint"] = blueprints.written(_blueprint_of(fit, formula))
-        restored(
-            {**fields, "uncertainty": uncertainty.NOTHING}, model
-        )  # before the model is run at the estimates
+        given = NOTHING if is_complete(model) else given
+        restored({**fields, "uncertainty": uncertainty.NOTHING}, given)  # before covariances are computed
         content = documents.encoded({**fields, "uncertainty": uncertainty.written(retained(fit))})
-        restored(documents.verified(documents.parsed(content)), model)
+        restored(documents.verified(documents.parsed(content)), given)
     except NeglogError as error:
         raise ModelError(f"the fit cannot be saved: {error}") from error
     return content
 
 
+class _NewerError(DataError):
+    """A folder of a newer version of neglog."""
+
+
 @isolated
-def load(folder: str | Path) -> Saved:
+def load(
+    folder: str | Path,
+    *,
+    model: Model | str | None = None,
+    module: nn.Module | Mapping[str, nn.Module] | None = None,
+) -> Saved:
     """Read a fit that `save` wrote. All of it is checked against the model that it names.
+
+    Args:
+        folder: where it was saved.
+        model: the model that was fitted, where it is not one of `neglog.models`, or is inside a handler that
+            a file cannot name, such as `with_priors`: as it was given to `mle` or `map_estimate`.
+        module: the network of `on_features`, or the mapping of networks: one of the same parameters and
+            buffers. Their values are those of the file; the module itself is left as it is.
 
     Raises:
         DataError: the folder holds no model, or one that is damaged or of a newer neglog.
+        ModelError: a model or a network must be given; what is given is not what was fitted, such as a
+            parameter of another shape.
         OSError: a file cannot be read.
+
+    >>> import tempfile, torch
+    >>> from neglog import models, on_features, map_estimate, predict
+    >>> x = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
+    >>> def network():
+    ...     return torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.Tanh())
+    >>> fit = map_estimate(on_features(models.gaussian, network()), x, x[:, 0] ** 2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     again = load(save(fit, folder), module=network())
+    >>> bool((predict(again, x).mean == predict(fit, x).mean).all())
+    True
     """
-    folder = as_path("folder", folder)
+    folder, given = as_path("folder", folder), Given(model, module)
     try:
-        return Saved(**_restored(folder))
+        return Saved(**_restored(folder, given))
+    except NeededError as error:
+        raise ModelError(f"`{folder}` cannot be loaded alone: {error}.") from None
+    except _NewerError as error:
+        raise DataError(f"`{folder}` was {error}.") from None
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"`{folder}` holds no saved model: it has no {FILE}. `neglog.save` and `neglog fit --out` "
@@ -152,24 +196,29 @@ def load(folder: str | Path) -> Saved:
         ) from None
     except DAMAGE as error:
         reason = str(error) if isinstance(error, NeglogError) else f"it is damaged ({shortened(error)})"
+        if not given.is_empty and isinstance(error, NeglogError):
+            raise ModelError(
+                f"`{folder}` cannot be loaded with this model: {reason.removesuffix('.')}. Give the model "
+                "and the network that were fitted."
+            ) from error
         raise DataError(
             f"`{folder}` cannot be used: {reason.removesuffix('.')}. Fit again, and save that fit with "
             "`neglog.save` or `neglog fit --out`."
         ) from error
 
 
-def _restored(folder: Path) -> dict[str, Any]:
+def _restored(folder: Path, given: Given) -> dict[str, Any]:
     document = documents.parsed(files.read(folder / FILE))
     _check_format(document)
     if document["format"] != 1:
-        return restored(legacy.completed(documents.verified(document)))
+        return restored(legacy.completed(documents.verified(document)), given)
     try:
         estimates = files.read(folder / legacy.ESTIMATES)
     except FileNotFoundError:
         if documents.parsed(files.read(folder / FILE)) != document:  # A save has replaced it meanwhile.
-            return _restored(folder)
+            return _restored(folder, given)
         raise DataError(f"its file {legacy.ESTIMATES} is missing.") from None
-    return restored(legacy.completed(legacy.upgraded(document, estimates)))
+    return restored(legacy.completed(legacy.upgraded(document, estimates)), given)
 
 
 def _check_format(document: Mapping[str, Any]) -> None:
@@ -178,9 +227,7 @@ def _check_format(document: Mapping[str, Any]) -> None:
         raise DataError(f"its {FILE} is not neglog's")
     if number > FORMAT:
         theirs = documents.version("neglog", document.get("neglog"))
-        raise DataError(
-            f"it was saved by neglog {theirs}, and this is {documents.own_version()}; upgrade neglog"
-        )
+        raise _NewerError(f"saved by neglog {theirs}, and this is {documents.own_version()}; upgrade neglog")
 
 
 @public

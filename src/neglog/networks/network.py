@@ -121,7 +121,7 @@ def network_of(fit: Fit) -> Network:
             depend on other rows.
         DataError: the fit was read from disk, without its data.
     """
-    _, objective = data_and_objective(fit)
+    _, objective = data_and_objective(fit, "`laplace_approximation`")
     module = next((layer for layer in layers(objective.model) if hasattr(layer, "trainable")), None)
     if module is None:
         raise ModelError(

@@ -261,7 +261,7 @@ def _chi_squared(test: str, hypothesis: str, statistic: float, df: int) -> Hypot
 
 def _check_likelihood(*fits: Fit) -> None:
     for fit in fits:
-        data_of(fit)
+        data_of(fit, "a test of likelihoods")
         assert fit.objective is not None
         if not all(site.masked for site in fit.objective.sites.values()):
             raise ModelError("a test of likelihoods needs fits of `mle`, and this one has priors.")
