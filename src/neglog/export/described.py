@@ -218,24 +218,28 @@ def _of_caller(found: Mapping[str, Any], given: Any) -> tuple[Model, int]:
     if not keywords and not handlers and found["source"] == CALLER:
         return model, 0
     theirs = described(model)
-    for part in ("source", "name"):
-        if found["source"] == NEGLOG and theirs[part] != found[part]:
-            raise ModelError(f"the fit is of `{found['name']}`, and `model` is `{theirs['name']}`")
-    for key, value in theirs["keywords"].items():
-        if keywords.get(key, CALLER) != value:
-            raise ModelError(f"`model` has {key}={value}, and the fit {key}={keywords.get(key, 'unbound')}")
-    number = len(theirs["handlers"])
-    if theirs["handlers"] != handlers[:number]:
-        raise ModelError(
-            f"`model` is inside the handlers {shortened(theirs['handlers'])}, and the fit inside "
-            f"{shortened(handlers)}, from the inside out"
-        )
+    _check_alike(found, theirs)
     bound = {
         key: _number_or_none(f"model.keywords.{key}", each)
         for key, each in keywords.items()
         if key not in theirs["keywords"]
     }
-    return (partial(model, **bound) if bound else model), number
+    return (partial(model, **bound) if bound else model), len(theirs["handlers"])
+
+
+def _check_alike(found: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Raise ModelError unless the JSON values of a model are those of the fit, without its outer handlers."""
+    if found["source"] == NEGLOG and (theirs["source"], theirs["name"]) != (NEGLOG, found["name"]):
+        raise ModelError(f"the fit is of `{found['name']}`, and `model` is `{theirs['name']}`")
+    keywords, handlers = found["keywords"], found["handlers"]
+    for key, value in theirs["keywords"].items():
+        if keywords.get(key, CALLER) != value:
+            raise ModelError(f"`model` has {key}={value}, and the fit {key}={keywords.get(key, 'unbound')}")
+    if theirs["handlers"] != handlers[: len(theirs["handlers"])]:
+        raise ModelError(
+            f"`model` is inside the handlers {shortened(theirs['handlers'])}, and the fit inside "
+            f"{shortened(handlers)}, from the inside out"
+        )
 
 
 def _on_network(model: Model, handler: Any, params: Mapping[str, Tensor], given: Given) -> Model | None:
