@@ -145,12 +145,12 @@ def saved_by_several(folder: Path, both: tuple[Fit, Fit], saves: int) -> list[in
 
 def main() -> None:
     folder, both = Path(sys.argv[1]), fits()
-    several = saved_by_several(folder / "several", both, 12)
+    several = saved_by_several(folder / "several", both, 6)
     answer = {
         "first": killed_at_every_call(folder / "first", both, before=False),
         "later": killed_at_every_call(folder / "later", both, before=True),
-        "any": killed_at_any_time(folder / "any", both, 20),
-        "read": read_during_saves(folder / "read", both, 40),
+        "any": killed_at_any_time(folder / "any", both, 14),
+        "read": read_during_saves(folder / "read", both, 15),
         "several": several,
         "several left": [kind(folder / "several", both), *sorted(os.listdir(folder / "several"))],
     }

@@ -505,9 +505,9 @@ def test_moments_are_those_of_the_density(name, bounded, sides):
 def test_draws_have_the_moments_they_should(name, bounded):
     fn = FAMILIES[name]
     one = bounded(fn, *inside(fn)).expand([2])
-    draws = one.sample((4000,))
-    assert draws.shape == (4000, 2)
-    error = (one.variance / 4000).sqrt()
+    draws = one.sample((1000,))
+    assert draws.shape == (1000, 2)
+    error = (one.variance / 1000).sqrt()
     assert bool(((draws.mean(0) - one.mean).abs() <= 4.5 * error + ROUNDING).all())
     assert bool(one.support.check(draws).all())
 
@@ -1040,14 +1040,14 @@ def test_bounds_of_a_distribution_are_checked():
     + [("upper", name) for name in ("gaussian", "weibull", "laplace", "poisson")],
 )
 def test_a_response_that_is_censored_throughout_is_named(name, side):
-    y = torch.arange(1.0, 31.0, dtype=torch.float64)
+    y = torch.arange(1.0, 16.0, dtype=torch.float64)
     x = torch.sin(y)[:, None]
     model = getattr(models, name)
     with pytest.raises(
         UnboundedLikelihoodError, match=r"Every row of `y` is censored.* Give rows with an obs"
     ):
         mle(censored(model), x, y, **{side: y})
-    seen = {"lower": torch.cat([torch.full((20,), -INF), y[20:]]), "upper": torch.cat([y[:10], y[10:] + INF])}
+    seen = {"lower": torch.cat([torch.full((8,), -INF), y[8:]]), "upper": torch.cat([y[:7], y[7:] + INF])}
     assert mle(censored(model), x, y, **{side: seen[side]}).converged
 
 
@@ -1120,7 +1120,7 @@ def test_the_table_of_laws_is_not_empty():
     assert {"gaussian", "laplace", "poisson", "weibull", "beta"} <= set(WITH_TAILS)
 
 
-@pytest.mark.parametrize(("name", "bound"), [("gaussian", -3.0), ("logistic", -1.0)])
+@pytest.mark.parametrize(("name", "bound"), [("gaussian", 0.5), ("logistic", -1.0)])
 def test_rows_censored_throughout_are_no_optimum_as_the_spread_vanishes(name, bound):
     # The location is beyond the bound at a distance that vanishes with the spread: no spread above 0 is best.
     x = torch.randn(20, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -78,7 +78,7 @@ def learning_a_prior(x, y=None):
 SMALL = trunk(2, 3)
 CASES = {
     "known scale": (known(on_features(models.gaussian, SMALL)), Y),
-    "gaussian": (on_features(models.gaussian, trunk(2, 4, 3)), Y),
+    "gaussian": (on_features(models.gaussian, trunk(2, 3, 2)), Y),
     "heteroscedastic": (on_features(models.heteroscedastic, SMALL), Y),
     "poisson": (on_features(models.poisson, SMALL), COUNTS),
     "negative_binomial": (on_features(models.negative_binomial, SMALL), COUNTS),
@@ -88,7 +88,7 @@ CASES = {
         on_features(models.heteroscedastic, {"mean": SMALL, "log_variance": trunk(2, 2, seed=1)}),
         Y,
     ),
-    "vectors": (on_features(models.multivariate_gaussian, SMALL), torch.stack([Y, MEAN.cos()], 1)),
+    "vectors": (on_features(models.multivariate_gaussian, trunk(2, 2)), torch.stack([Y, MEAN.cos()], 1)),
     "no intercept": (pyro.condition(on_features(models.gaussian, SMALL), {"mean.bias": tensor(0.1)}), Y),
     "masked heads": (flat(on_features(models.gaussian, SMALL), "mean.weight", "sigma"), Y),
     "other priors": (
