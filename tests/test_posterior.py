@@ -218,7 +218,7 @@ def test_a_seed_gives_the_same_draws_on_any_number_of_cores(waits):
 @FEW
 def test_weights_are_rows_counted():
     y = np.array([0.2, 0.7, 1.5])
-    weights = np.array([2.0, 30.0, 4.0])  # most to a short wait: without weights the rate is lower by a quarter
+    weights = np.array([2.0, 30.0, 4.0])  # without weights the rate is lower by a quarter
     found = posterior(of_rate, np.zeros((3, 0)), y, weights=weights, method="laplace", draws=400)
     shape, rate = 2 + 36, 3 + weights @ y
     logs = found.draws["rate"].log()
