@@ -70,10 +70,6 @@ def advice() -> dict[tuple[str, int], str]:
 
 
 NO_ERRORS = {
-    "BatchFit.__getstate__": "a TypeError of pickle",
-    "Bootstrap.__getstate__": "a TypeError of pickle",
-    "LassoPath.__getstate__": "a TypeError of pickle",
-    "Posterior.__getstate__": "a TypeError of pickle",
     "Comparison._lead": "the result of a comparison",
     "Comparison._tie": "the result of a comparison",
     "Command.parse_args": "an error of usage, of typer",

@@ -1,6 +1,5 @@
 """The bootstrap: every draw is the fit to its own data, and what is said of the draws is right."""
 
-import pickle
 import sys
 from functools import partial
 
@@ -316,5 +315,3 @@ def test_intervals_that_cannot_be_had_are_refused():
     ]:
         with pytest.raises(ModelError, match=message):
             found.interval(level, kind)
-    with pytest.raises(TypeError, match="save its `draws`"):
-        pickle.dumps(found)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from neglog import covariance, map_estimate, mle, models, posterior, predict, summary
+from neglog import (
+    bootstrap,
+    covariance,
+    interval,
+    map_estimate,
+    mle,
+    mle_batch,
+    models,
+    on_features,
+    posterior,
+    posterior_predictive,
+    predict,
+    quantile_process,
+    scores,
+    summary,
+    to_arviz,
+    with_priors,
+)
 from neglog.errors import DataError
 from neglog.export import Saved
 from neglog.predictors import linear, rows
+from neglog.solvers import Adam
 
 X = torch.linspace(0, 1, 20, dtype=torch.float64)[:, None]
 Y = (2 * X[:, 0] + torch.sin(20 * X[:, 0])).round(decimals=3)
@@ -74,3 +93,75 @@ def test_a_damaged_document_in_a_pickle_is_refused() -> None:
     place = content.index(b'"nll": ') + 8
     with pytest.raises(DataError, match="digest"):
         pickle.loads(content[:place] + bytes([b"0123456789"[content[place] % 10]]) + content[place + 1 :])
+
+
+@pytest.mark.parametrize("model", [models.poisson, own])
+def test_a_posterior_comes_back_from_a_pickle(model: Any) -> None:
+    table = pd.DataFrame({"x": X[:, 0].numpy(), "y": Y.abs().round().numpy()})
+    arrays = posterior(model, X, Y.abs().round(), method="laplace", draws=100)
+    of_formula = posterior(models.poisson, "y ~ poly(x, 2)", table, method="laplace", draws=100)
+    for found, new in ((arrays, X), (of_formula, table)):
+        again = pickle.loads(pickle.dumps(found))
+        twice = pickle.loads(pickle.dumps(again))
+        for other in (again, twice, copy.deepcopy(again)):
+            assert repr(other) == repr(found)
+            assert all(torch.equal(other.draws[name], value) for name, value in found.draws.items())
+            assert torch.equal(predict(other, new).mean, predict(found, new).mean)
+            assert torch.equal(posterior_predictive(other, new), posterior_predictive(found, new))
+            pd.testing.assert_frame_equal(
+                interval(other, new, kind="mean"), interval(found, new, kind="mean")
+            )
+    other = pickle.loads(pickle.dumps(arrays))
+    assert torch.equal(scores(other, X, Y.abs().round()), scores(arrays, X, Y.abs().round()))
+    with pytest.raises(DataError, match="`to_arviz` needs the rows of the posterior"):
+        to_arviz(again)
+    with pytest.raises(DataError, match="needs the rows of the posterior"):
+        posterior_predictive(again)
+
+
+def test_a_bootstrap_comes_back_from_a_pickle() -> None:
+    found = bootstrap(mle(models.gaussian, X, Y), draws=50)
+    again = pickle.loads(pickle.dumps(found))
+    pd.testing.assert_frame_equal(again.draws, found.draws)
+    for kind in ("percentile", "basic"):
+        pd.testing.assert_frame_equal(again.interval(0.8, kind), found.interval(0.8, kind))
+        pd.testing.assert_frame_equal(copy.deepcopy(found).interval(0.8, kind), found.interval(0.8, kind))
+    with pytest.raises(DataError, match="interval kind='bca' needs the rows"):
+        again.interval(0.8, "bca")
+    copy.deepcopy(found).interval(0.8, "bca")
+
+
+def test_batches_come_back_from_a_pickle() -> None:
+    found = mle_batch(models.gaussian, X, torch.stack([Y, Y.flip(0)]), cov_type="observed")
+    for again in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
+        assert torch.equal(again.nll, found.nll)
+        for name, ends in found.interval(0.9).items():
+            assert all(
+                torch.equal(one, other) for one, other in zip(again.interval(0.9)[name], ends, strict=True)
+            )
+
+
+def test_quantiles_come_back_from_a_pickle() -> None:
+    found = quantile_process(X, Y, [0.2, 0.5])
+    for again in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
+        assert again.crossings == found.crossings
+        assert all(
+            torch.equal(again[tau].params["quantile.weight"], fit.params["quantile.weight"])
+            for tau, fit in found.items()
+        )
+
+
+@pytest.mark.filterwarnings("ignore:.*did not converge")
+def test_a_network_comes_back_from_a_pickle() -> None:
+    trunk = torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.BatchNorm1d(2), torch.nn.Tanh())
+    fit = map_estimate(on_features(models.gaussian, trunk), X, Y, solver=Adam(steps=10))
+    again = pickle.loads(pickle.dumps(fit))
+    assert torch.equal(predict(again, X).mean, predict(fit, X).mean)
+
+
+def test_a_model_with_a_bound_tensor_or_other_priors_comes_back_from_a_pickle() -> None:
+    prior = {"location.weight": dist.Normal(torch.tensor(0.0, dtype=torch.float64), 1.0)}
+    bound = partial(models.student_t, df=torch.tensor(4.0, dtype=torch.float64))
+    for model in (bound, with_priors(models.student_t, prior)):
+        fit = map_estimate(model, X, Y)
+        assert torch.equal(predict(pickle.loads(pickle.dumps(fit)), X).mean, predict(fit, X).mean)

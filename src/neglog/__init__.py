@@ -2,12 +2,24 @@
 
 from typing import Any
 
+from neglog.persistence import Reduced, written_by
+
 __version__ = "0.1.0"
 
 FORMER = {"quantiles": "quantile_process"}
 """Former name of a function -> its current name."""
 EXTRAS = ("estimators",)
 """Packages that need others to be installed: attributes of neglog, and none of its `__all__`."""
+
+
+def _reduced(value: Any) -> Reduced:
+    """A fit or a posterior as the document that pickle writes."""
+    from neglog.export.pickled import reduced
+
+    return reduced(value)
+
+
+written_by(_reduced)
 
 
 def __getattr__(name: str) -> Any:

@@ -46,6 +46,7 @@ from neglog.objective.blocks import noise_unit
 from neglog.objective.coordinates import rescaled
 from neglog.objective.corners import Cornered
 from neglog.objective.objective import Objective
+from neglog.persistence import ReadOnly
 from neglog.predictors import RESPONSE
 from neglog.signatures import roles_of
 from neglog.solvers import Continuation, InteriorPoint
@@ -62,7 +63,7 @@ MAX_STACKED_NUMBERS = 20_000_000
 
 @public
 @dataclass(frozen=True)
-class BatchFit:
+class BatchFit(ReadOnly):
     """Maximum likelihood estimates of one model on S data sets.
 
     Attributes:
@@ -117,9 +118,6 @@ class BatchFit:
             raise ModelError("this fit has no covariances; call `mle_batch` with cov_type='observed'.")
         parts = [site.transform.inv(self.params[site.name]) for site in self.sites]
         return torch.cat([part.reshape(len(self.nll), -1) for part in parts], 1), self.covariance
-
-    def __getstate__(self) -> Any:
-        raise TypeError("a BatchFit cannot be pickled; save its tensors.")
 
 
 def _cov_type(covariance: Any) -> str | None:

@@ -17,8 +17,8 @@ from neglog.bayes.density import Density, density
 from neglog.bayes.diagnostics import MOST_PARETO_K, complaints, mixing, pareto_k
 from neglog.bayes.nuts import nuts
 from neglog.calls import public
-from neglog.data import prepare_fit
-from neglog.errors import ConvergenceWarning, ModelError, NeglogError, SamplingWarning, warn
+from neglog.data import Columns, prepare_fit
+from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, SamplingWarning, warn
 from neglog.fitting.estimates import map_estimate
 from neglog.fitting.fit import Fit
 from neglog.fitting.joint_mode import check_joint_mode
@@ -28,7 +28,9 @@ from neglog.inputs.blueprint import Blueprint
 from neglog.inputs.given import Given, given
 from neglog.isolation import isolated
 from neglog.objective.objective import Objective
+from neglog.persistence import AsDocument
 from neglog.signatures import roles_of
+from neglog.tracing import model_name
 from neglog.uncertainty.covariances import covariance
 
 MIN_DRAWS = 100
@@ -41,7 +43,7 @@ MIN_TAIL_DECREASE = 10.0
 
 @public
 @dataclass(frozen=True)
-class Posterior:
+class Posterior(AsDocument):
     """Draws of the parameters given the data. A value: all statistics are functions of it.
 
     Attributes:
@@ -57,8 +59,9 @@ class Posterior:
         r_hat: site name -> rank-normalised split R-hat `(*shape)`; empty for an approximation.
         ess: site name -> effective sample size `(*shape)`, the smaller one of bulk and tail; likewise.
         pareto_k: of an approximation, the Pareto shape of the tail of its ratios; None for ``nuts``.
-        objective: the loss as a function of one vector, with the data.
+        objective: the loss as a function of one vector, with the data; None where it comes from a pickle.
         groups, blueprint: as those of a `Fit`.
+        restored: where it comes from a pickle, a fit of the model, for the names of its columns.
     """
 
     model: Model = field(repr=False)
@@ -71,9 +74,37 @@ class Posterior:
     r_hat: Mapping[str, Tensor] = field(repr=False)
     ess: Mapping[str, Tensor] = field(repr=False)
     pareto_k: float | None
-    objective: Objective = field(repr=False, compare=False)
+    objective: Objective | None = field(repr=False, compare=False)
     groups: Any = field(default=None, repr=False, compare=False)
     blueprint: Blueprint | None = field(default=None, repr=False, compare=False)
+    restored: Fit | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def columns(self) -> Columns:
+        """The names of the design columns, by key of `x` (``""`` where `x` is one design for all)."""
+        if self.objective is not None:
+            return self.objective.data.columns
+        return {} if self.restored is None else self.restored.columns
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The names of row-wise arguments, such as ``("exposure",)``."""
+        if self.objective is not None:
+            return tuple(self.objective.data.keywords)
+        return () if self.restored is None else self.restored.keywords
+
+    def objective_for(self, needed_by: str) -> Objective:
+        """The objective with the data, which is `needed_by` some computation.
+
+        Raises:
+            DataError: the posterior comes from a pickle, which does not keep them.
+        """
+        if self.objective is None:
+            raise DataError(
+                f"{needed_by} needs the rows of the posterior, and this one comes from a pickle, without "
+                "them; draw it again."
+            )
+        return self.objective
 
     @property
     def classes(self) -> tuple[Any, ...]:
@@ -109,9 +140,6 @@ class Posterior:
         return replace(
             self, draws=MappingProxyType({name: value.clone() for name, value in self.draws.items()})
         )
-
-    def __getstate__(self) -> Any:
-        raise TypeError("a Posterior cannot be pickled; save the result of neglog.to_arviz(posterior).")
 
 
 @isolated
@@ -391,6 +419,6 @@ def _of_normal(
 
 def _warned(found: Posterior) -> Posterior:
     if not found.converged:
-        name = found.objective.name
+        name = model_name(found.model)
         warn(f"the posterior of `{name}`: {found.status}.", SamplingWarning)
     return found

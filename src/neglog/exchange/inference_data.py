@@ -63,16 +63,17 @@ def to_arviz(result: Fit | Posterior, *, draws: int = 500, seed: int = 0) -> Any
             "see `from_pyro`."
         )
     draws = whole("draws", draws)
-    data_of(result, "`to_arviz`") if isinstance(result, Fit) else None
-    objective = result.objective
-    assert objective is not None
     if isinstance(result, Fit):
+        data_of(result, "`to_arviz`")
+        objective = result.objective
+        assert objective is not None
         values = {name: value[None, None] for name, value in result.params.items()}
         one = {name: value[0] for name, value in values.items()}
         drawn = {name: value.expand(draws, *value.shape[1:]) for name, value in one.items()}
         y = responses(objective.model, objective.data, drawn, seed)[None]
         groups: Groups = {}
     else:
+        objective = result.objective_for("`to_arviz`")
         values, y = dict(result.draws), posterior_predictive(result, seed=seed)
         groups = {"sample_stats": arrays(result.stats)} | _priors(objective, draws, seed)
     groups |= {

@@ -1,4 +1,4 @@
-"""Fits for pickle and joblib: the document that `save` writes, read and checked as by `load`.
+"""Fits and posteriors for pickle and joblib: the document that `save` writes, read and checked as by `load`.
 
 A model of neglog is named in the document. Any other model is pickled beside it: a function by reference to
 its module, as pickle does. Reading a pickle can run code; `neglog.load` never does.
@@ -6,9 +6,17 @@ its module, as pickle does. Reading a pickle can run code; `neglog.load` never d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import singledispatch
+from math import nan
+from types import MappingProxyType
 from typing import Any
 
-from neglog.errors import ModelError
+import torch
+from torch import Tensor
+
+from neglog.bayes.sampling import Posterior
+from neglog.errors import DataError, ModelError
 from neglog.export import documents
 from neglog.export.described import as_given, described, is_complete
 from neglog.export.given import Given
@@ -17,21 +25,89 @@ from neglog.export.saved import Saved, document_of, formula_of
 from neglog.fitting.fit import Fit
 from neglog.handlers import Model
 from neglog.isolation import isolated
+from neglog.objective.training import buffers
+from neglog.persistence import Reduced
+
+
+@singledispatch
+def reduced(value: Any) -> Reduced:
+    """A function and its arguments that give a fit or a posterior again, without its rows.
+
+    Raises:
+        ModelError: it cannot be written.
+    """
+    raise TypeError(f"a {type(value).__name__} has no document.")
+
+
+@reduced.register
+@isolated
+def _of_fit(value: Fit) -> Reduced:
+    try:
+        model = described(value.model)
+    except ModelError:
+        model = as_given(value.model)
+    content = document_of(value, formula_of(value), model, Given(value.model))
+    return from_document, (content,) if is_complete(model) else (content, value.model)
+
+
+@reduced.register
+@isolated
+def _of_posterior(value: Posterior) -> Reduced:
+    own = {name: getattr(value, name) for name in OF_DRAWS}
+    plain = {name: dict(each) if isinstance(each, Mapping) else each for name, each in own.items()}
+    return posterior_from, (_first(value), plain)
+
+
+OF_DRAWS = ("draws", "method", "space", "converged", "status", "stats", "r_hat", "ess", "pareto_k")
+"""The attributes of a posterior that are not those of a fit of its model."""
+
+
+def _first(value: Posterior) -> Fit:
+    """A fit of the model of a posterior, at its first draw, for the names of columns and what it learned."""
+    if value.restored is not None:
+        return value.restored
+    objective = value.objective_for("`pickle`")
+    data = objective.data
+    return Fit(
+        model=value.model,
+        params=MappingProxyType({name: draws[0, 0] for name, draws in value.draws.items()}),
+        nll=nan,
+        loss=nan,
+        converged=False,
+        status="the first draw of a posterior",
+        n_iter=0,
+        n=data.count,
+        k=objective.size,
+        keywords=tuple(data.keywords),
+        columns=data.columns,
+        outputs={c.name: c.output_names(data) for c in objective.calls if c.outputs is not None},
+        responses=data.responses,
+        buffers=MappingProxyType(buffers(objective) if objective.networks else {}),
+        blueprint=value.blueprint,
+    )
 
 
 @isolated
-def reduced(fit: Fit) -> tuple[Any, ...]:
-    """A function and its arguments that give the fit again, without its rows.
+def posterior_from(first: Fit, own: Mapping[str, Any]) -> Posterior:
+    """The posterior of its own attributes and a fit of its model.
 
     Raises:
-        ModelError: the fit cannot be written.
+        DataError: the draws are not those of the parameters of the fit.
     """
-    try:
-        model = described(fit.model)
-    except ModelError:
-        model = as_given(fit.model)
-    content = document_of(fit, formula_of(fit), model, Given(fit.model))
-    return from_document, (content,) if is_complete(model) else (content, fit.model)
+    draws = own["draws"]
+    if set(draws) != set(first.params) or not all(_are_draws(draws[n], v) for n, v in first.params.items()):
+        raise DataError("the draws of the posterior do not have the shapes of its parameters: it is damaged.")
+    read_only: dict[str, Any] = {
+        name: MappingProxyType(v) if isinstance(v, dict) else v for name, v in own.items()
+    }
+    return Posterior(
+        model=first.model, objective=None, blueprint=first.blueprint, restored=first, **read_only
+    )
+
+
+def _are_draws(draws: Tensor, first: Tensor) -> bool:
+    """Whether a tensor `(chains, draws, *shape)` begins with the first draw `(*shape)`."""
+    return draws.dim() == first.dim() + 2 and torch.equal(draws[0, 0], first)
 
 
 @isolated

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,12 +24,13 @@ from neglog.inputs.blueprint import Blueprint
 from neglog.isolation import isolated
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
+from neglog.persistence import AsDocument
 from neglog.predictors import design_keys
 
 
 @public
 @dataclass(frozen=True)
-class Fit:
+class Fit(AsDocument):
     """The result of a fit, a frozen value.
 
     Attributes:
@@ -128,11 +128,6 @@ class Fit:
     def __deepcopy__(self, memo: Any) -> Fit:
         """An equal fit whose estimates are tensors of its own; rows, which nothing changes, are shared."""
         return replace(self, params=_cloned(self.params), buffers=_cloned(self.buffers))
-
-    def __reduce__(self) -> Any:
-        """The document that `neglog.save` writes, for pickle: without rows."""
-        # By its name: documents of fits are made above this package.
-        return importlib.import_module("neglog.export.pickled").reduced(self)
 
 
 def _cloned(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

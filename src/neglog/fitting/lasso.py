@@ -33,6 +33,7 @@ from neglog.isolation import isolated
 from neglog.kinks import sharpened
 from neglog.objective.coordinates import rescaled
 from neglog.objective.objective import Objective
+from neglog.persistence import ReadOnly
 from neglog.signatures import roles_of
 from neglog.solvers import ProximalNewton, Solution
 from neglog.solvers.path import quadratic_path
@@ -48,7 +49,7 @@ QUADRATIC_TOLERANCE = 1e-9
 
 @public
 @dataclass(frozen=True)
-class LassoPath:
+class LassoPath(ReadOnly):
     """The MAP estimates of one model under sharper and wider priors. A value, as `Fit` is.
 
     Attributes:
@@ -97,6 +98,11 @@ class LassoPath:
     def fit(self, i: int) -> Fit:
         """The fit at `strengths[i]`: `map_estimate` of `model_at(i)`, started where the path is."""
         i = self._place(i)
+        if not self.arguments:
+            raise DataError(
+                "`fit` needs the rows of the path, and this one comes from a pickle, without them; compute "
+                "the path again."
+            )
         start = {name: values[i] for name, values in self.params.items()}
         fit = map_estimate(self.model_at(i), start=start, **self.arguments)
         return replace(fit, groups=self.groups, blueprint=self.blueprint)
@@ -106,8 +112,18 @@ class LassoPath:
         most = len(self.strengths) - 1
         return whole("i", i, -most - 1, most)
 
-    def __getstate__(self) -> Any:
-        raise TypeError("a LassoPath cannot be pickled; save its tensors.")
+    def __copy__(self) -> LassoPath:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> LassoPath:
+        """An equal path whose estimates are tensors of its own; rows, which nothing changes, are shared."""
+        return replace(
+            self, params=MappingProxyType({name: value.clone() for name, value in self.params.items()})
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state for pickle, without rows."""
+        return {**super().__getstate__(), "arguments": {}, "groups": None}
 
 
 @former_argument("n", "n_strengths")

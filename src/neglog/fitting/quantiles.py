@@ -22,6 +22,7 @@ from neglog.fitting.pipeline import refitted
 from neglog.handlers import flat
 from neglog.inputs.given import given
 from neglog.isolation import isolated
+from neglog.persistence import ReadOnly
 from neglog.solvers import InteriorPoint
 
 CROSSED = 1e-9
@@ -30,7 +31,7 @@ CROSSED = 1e-9
 
 @public
 @dataclass(frozen=True)
-class Quantiles(Mapping[float, Fit]):
+class Quantiles(ReadOnly, Mapping[float, Fit]):
     """tau -> the `Fit` of ``partial(models.quantile, tau=tau)``, the lowest first. A value, as `Fit` is.
 
     Attributes:

@@ -84,9 +84,8 @@ def predict(
     check_row_keywords(fit, keywords, predict)
     flag("uncertainty", uncertainty)
     if isinstance(fit, Posterior):
-        fitted = fit.objective.data
-        data = new_rows(fit.model, fitted.columns, fitted.keywords, x, keywords, predict, fit.blueprint)
-        return _at_draws(fit.objective.model, data, _thinned(fit, draws))
+        data = new_rows(fit.model, fit.columns, fit.keywords, x, keywords, predict, fit.blueprint)
+        return _at_draws(fit.model, data, _thinned(fit, draws))
     data = rows_of(fit, x, keywords, predict)
     if not uncertainty:
         return _response(fit.model, data, fit.params)
@@ -99,7 +98,7 @@ def check_row_keywords(fit: Any, keywords: Collection[str], caller: Callable[...
     Raises:
         ModelError: a keyword is unknown, or `fit` is neither a fit nor a posterior.
     """
-    known = fit.objective.data.keywords if isinstance(fit, Posterior) else check_fit(fit).keywords
+    known = fit.keywords if isinstance(fit, Posterior) else check_fit(fit).keywords
     check_keywords(caller, keywords, known, "the fit")
 
 
@@ -151,11 +150,10 @@ def observed_rows(
         DataError: there is no response; as `Blueprint.read`.
     """
     blueprint = fit.blueprint or Blueprint()
-    data = fit.objective.data if isinstance(fit, Posterior) else fit
     common_labels({"x": x, "y": y} | dict(keywords))
-    if y is None and not blueprint.is_table(x, data.columns):
+    if y is None and not blueprint.is_table(x, fit.columns):
         raise DataError("`y` is missing; it is the response of the rows of `x`.")
-    designs, read = blueprint.read(x, keywords, data.keywords, data.columns)
+    designs, read = blueprint.read(x, keywords, fit.keywords, fit.columns)
     return designs, blueprint.response(x) if y is None else blueprint.codes(y), read
 
 

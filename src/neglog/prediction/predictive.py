@@ -135,13 +135,13 @@ def posterior_predictive(posterior: Posterior, x: Any = None, *, seed: int = 0, 
             f"`posterior` must be a result of `neglog.posterior`, not of type {type(posterior).__name__}; "
             "for a fit use `predict(fit, x).sample()`."
         )
-    objective = posterior.objective
-    data = objective.data
-    if x is not None:
+    if x is None:
+        data = posterior.objective_for("`posterior_predictive` without `x`").data
+    else:
         data = new_rows(
-            objective.model,
-            data.columns,
-            data.keywords,
+            posterior.model,
+            posterior.columns,
+            posterior.keywords,
             x,
             keywords,
             posterior_predictive,
@@ -151,7 +151,7 @@ def posterior_predictive(posterior: Posterior, x: Any = None, *, seed: int = 0, 
         raise DataError(f"{sorted(keywords)} need the `x` of the same rows; give both, or none.")
     chains, draws = posterior.shape
     flat = {name: values.flatten(0, 1) for name, values in posterior.draws.items()}
-    found = responses(objective.model, data, flat, seed)
+    found = responses(posterior.model, data, flat, seed)
     return found.reshape(chains, draws, *found.shape[1:])
 
 

@@ -23,12 +23,14 @@ from neglog.fitting.estimates import mle
 from neglog.fitting.fit import Fit, data_of
 from neglog.isolation import isolated
 from neglog.labels import estimates, flat_range, labels_of, tabulated
+from neglog.likelihood.sites import Layout
 from neglog.objective.objective import Objective
 from neglog.objective.ranges import scale_of, value_of
+from neglog.persistence import ReadOnly
 from neglog.predictors import RESPONSE
 from neglog.solvers import check_solver
 from neglog.tracing import Run, run
-from neglog.uncertainty.information import influence
+from neglog.uncertainty.information import data_and_objective, influence
 
 Kind = Literal["rows", "weights", "parametric"]
 Interval = Literal["percentile", "basic", "bca"]
@@ -40,7 +42,7 @@ COUNTED_ENTRIES = 100_000
 
 @public
 @dataclass(frozen=True, eq=False)
-class Bootstrap:
+class Bootstrap(ReadOnly):
     """Estimates from resampled data. A value, as `Fit` is.
 
     Attributes:
@@ -105,9 +107,9 @@ class Bootstrap:
 
     def _reflected(self, estimate: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """The ends `(K, 2)` reflected at the estimates, on the unbounded scale of each parameter."""
-        assert self.fit.objective is not None
-        labels = labels_of(self.fit, self.fit.objective.layout)
-        known = dict(zip(labels, zip(*flat_range(self.fit.objective.layout), strict=True), strict=True))
+        layout = self._layout()
+        labels = labels_of(self.fit, layout)
+        known = dict(zip(labels, zip(*flat_range(layout), strict=True), strict=True))
         low, high = (
             torch.stack(part)[:, None] for part in zip(*map(known.get, self.draws.columns), strict=True)
         )
@@ -115,6 +117,13 @@ class Bootstrap:
         far, _ = scale_of(torch.tensor(ends), low, high)
         found: np.ndarray = value_of(2 * at - far, low, high).flip(1).numpy()
         return found
+
+    def _layout(self) -> Layout:
+        """The parameters of the draws: those of a network from a pickle are not known, but for its heads."""
+        needed_by = "interval kind='basic' of a network"
+        if self.fit.retained is None or self.fit.retained.is_network:
+            return data_and_objective(self.fit, needed_by)[1].layout
+        return self.fit.retained.layout
 
     def _accelerated(self, shares: np.ndarray, estimate: np.ndarray) -> np.ndarray:
         """The shares `(2, K)` of the draws between which BCa intervals reach."""
@@ -130,7 +139,8 @@ class Bootstrap:
             raise ModelError(
                 f"all draws of {stuck} are on one side of its estimate, so its bias correction is infinite."
             )
-        pulls, weights = influence(self.fit).to_numpy(), data_of(self.fit).weights
+        weights = data_of(self.fit, "interval kind='bca'").weights
+        pulls = influence(self.fit).to_numpy()
         masses = np.ones(len(pulls)) if weights is None else weights.numpy()
         if self.groups is not None:
             pulls = pd.DataFrame(pulls * masses[:, None]).groupby(self.groups).sum().to_numpy()
@@ -138,9 +148,6 @@ class Bootstrap:
         acceleration = (masses @ pulls**3) / (6 * (masses @ pulls**2) ** 1.5)
         centre, reach = _normal_quantile(below), _normal_quantile(shares) + _normal_quantile(below)
         return _normal_cdf(centre + reach / (1 - acceleration * reach))
-
-    def __getstate__(self) -> Any:
-        raise TypeError("a Bootstrap cannot be pickled; save its `draws`.")
 
 
 @isolated
