@@ -73,6 +73,8 @@ class Data:
     """The labels of all rows of the user's data, where a series or a data frame has some."""
     given: int | None = None
     """The number of rows in the user's data; None if no rows were left out."""
+    origin: Tensor | None = None
+    """What was subtracted from the user's `y`: a number, or one for each component."""
     without_intercept: frozenset[str] = frozenset()
     """The keys of the designs whose predictor has its bias at 0; the key of a plain design is `ALL`."""
 
@@ -102,6 +104,10 @@ class Data:
     def row(self, i: int) -> int:
         """The number that row `i` has in the user's data."""
         return i if self.index is None else int(self.index[i])
+
+    def response(self, i: int) -> float:
+        """The response `(N,)` that row `i` has in the user's data."""
+        return float(self.y[i] if self.origin is None else self.y[i] + self.origin)
 
     def check_rows(self, name: str, values: Any) -> None:
         """Refuse further arguments of these rows that have not an entry for each of the user's.

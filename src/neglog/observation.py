@@ -127,6 +127,21 @@ def without_bounds(model: Model) -> Model:
     return _Unbounding()(model)
 
 
+class _Moving(Messenger):
+    def __init__(self, by: Tensor) -> None:
+        super().__init__()
+        self.by = by
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] == RESPONSE and isinstance(msg["fn"], Censored | Truncated):
+            msg["fn"] = msg["fn"].moved(self.by)
+
+
+def moved(model: Model, by: Tensor) -> Model:
+    """The model with the bounds of its response moved `by` a constant."""
+    return _Moving(by)(model)
+
+
 class _Bounds:
     """A model whose response has bounds: numbers, or row-wise keywords."""
 

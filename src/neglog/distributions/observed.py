@@ -84,6 +84,11 @@ class _Bounded(TorchDistribution):
         new.base_dist = density
         return new
 
+    def moved(self, by: Tensor) -> Any:
+        """The distribution with all of its bounds moved `by` a constant."""
+        inner = self.base_dist.moved(by) if isinstance(self.base_dist, _Bounded) else self.base_dist
+        return type(self)(inner, self.lower + by, self.upper + by, validate_args=self._validate_args)
+
     def shows(self, value: Tensor) -> Tensor:
         """Which entries of a value were observed, rather than only the bound that they are beyond."""
         return torch.ones_like(value, dtype=torch.bool)

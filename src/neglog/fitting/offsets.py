@@ -11,11 +11,13 @@ from torch import Tensor
 
 from neglog.distributions.observed import latent
 from neglog.fitting.refinement import lack
+from neglog.handlers import Model, is_real
 from neglog.objective.blocks import OFFSET, Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
+from neglog.observation import moved
 from neglog.predictors import RESPONSE
-from neglog.tracing import Run, run
+from neglog.tracing import Affine, Run, run
 
 SAME_DENSITY = 1e-9
 """The relative difference of two log-densities that is rounding."""
@@ -25,10 +27,13 @@ LEVEL_ROWS = 10_000
 
 @dataclass(frozen=True)
 class Offset:
-    """A constant `value` of the response that the bias of one predictor takes up: y - value ~ eta - value."""
+    """A constant `value` of the response that the biases of one predictor take up: y - value ~ eta - value.
+
+    It is `()`, or `(D,)` for a vector-valued response.
+    """
 
     predictor: str
-    value: float
+    value: Tensor
     whole: Objective
     """The objective of the response as it is."""
 
@@ -39,59 +44,83 @@ class Offset:
 
     def removed(self, start: Mapping[str, Any] | None) -> tuple[Objective, Mapping[str, Any] | None]:
         """The objective of the response without its offset, and `start` with the bias of that."""
-        data = replace(self.whole.data, y=self.whole.data.y - self.value)
+        data = replace(self.whole.data, y=self.whole.data.y - self.value, origin=self.value)
         if start is not None and self.bias in start:
             start = {**start, self.bias: torch.as_tensor(start[self.bias]) - self.value}
-        return Objective(self.whole.model, data, start), start
+        return Objective(_moved(self.whole, -self.value), data, start), start
 
     def restored(self, coordinates: Coordinates) -> Coordinates:
         """The coordinates of the response as it is."""
         return Coordinates(self.whole, coordinates.blocks, coordinates.is_linear)
+
+    def of(self, block: Block) -> float:
+        """The offset that the bias of a block takes up."""
+        if block.predictor != self.predictor:
+            return 0.0
+        return float(self.value if self.value.dim() == 0 else self.value[block.output or 0])
 
 
 def offset_of(objective: Objective) -> Offset | None:
     """The offset of a response far from 0 in units of its range, where a free bias takes it up; else None.
 
     The subtraction of y - value is exact, and so is its fit. Whether the model is one of y - eta is read from
-    the densities of all rows, moved by as much as they range.
+    the densities of all rows, moved by as much as they range. Bounds of the response move with it.
     """
     found = _middle(objective)
     if found is None:
         return None
     value, width = found
-    names = (call.name for call in objective.calls if call.outputs is None)
-    free = (name for name in names if _is_free(objective, f"{name}.bias"))
-    name = next((name for name in free if _is_of_differences(objective, name, value, width)), None)
-    return None if name is None else Offset(name, value, objective)
+    free = (call for call in objective.calls if _is_free(objective, call))
+    call = next((call for call in free if _is_of_differences(objective, call, value, width)), None)
+    return None if call is None else Offset(call.name, value, objective)
 
 
-def _middle(objective: Objective) -> tuple[float, float] | None:
-    """The middle of a real response far from 0, and its width; None where there is no such response."""
-    y = objective.data.y
-    if y.dim() != 1 or not objective.structure.may_collapse or not objective.structure.is_linear:
+def _middle(objective: Objective) -> tuple[Tensor, Tensor] | None:
+    """The middle of a real response far from 0, and its width; None where there is no such response.
+
+    The middle of a component that is not far from 0 counts as 0.
+    """
+    data, structure = objective.data, objective.structure
+    if not structure.is_linear:
         return None
-    low, high = (float(end) for end in y.aminmax())
-    value, width = 0.5 * low + 0.5 * high, high - low
-    return (value, width) if 0 < width * OFFSET < abs(value) < torch.inf else None
+    y = data.y
+    low, high = y.aminmax(dim=0) if not data.is_missing else _known_ends(y)
+    middle, width = 0.5 * low + 0.5 * high, high - low
+    far = (width > 0) & (width * OFFSET < middle.abs()) & torch.isfinite(middle)
+    return (torch.where(far, middle, 0.0), width) if bool(far.any()) else None
 
 
-def _is_free(objective: Objective, bias: str) -> bool:
-    """Whether a bias is a parameter on the whole real line with a flat prior."""
-    site = objective.sites.get(bias)
+def _known_ends(y: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the largest value of each component of a response with NaN."""
+    absent = y.isnan()
+    return torch.where(absent, torch.inf, y).amin(dim=0), torch.where(absent, -torch.inf, y).amax(dim=0)
+
+
+def _moved(objective: Objective, by: Tensor) -> Model:
+    """The model, with the bounds of its response, if there are any, moved `by` a constant."""
+    return moved(objective.model, by) if objective.structure.law.is_bounded else objective.model
+
+
+def _is_free(objective: Objective, call: Affine) -> bool:
+    """Whether biases are parameters on the whole real line with a flat prior, one for each component."""
+    site, y = objective.sites.get(f"{call.name}.bias"), objective.data.y
+    if y.dim() == 2 and (call.outputs is None or len(call.outputs) != y.shape[1]):
+        return False
     return site is not None and site.masked and site.is_real
 
 
 @torch.no_grad()
-def _is_of_differences(objective: Objective, name: str, value: float, far: float) -> bool:
+def _is_of_differences(objective: Objective, call: Affine, value: Tensor, far: Tensor) -> bool:
     """Whether the density of each row is that of y - eta: the same where both move by as much."""
     data = replace(objective.data, y=objective.data.y - value)
-    params, eta = objective.layout.params(objective.initial), torch.zeros_like(data.y)
-    still = run(objective.model, data, Run(params, etas={name: eta}))
-    response = still.sites[RESPONSE]["fn"]
-    if latent(response) is not response or hasattr(response.support, "lower_bound"):
+    outputs = () if call.outputs is None else (len(call.outputs),)
+    params, eta = objective.layout.params(objective.initial), data.y.new_zeros((len(data.y), *outputs))
+    still = run(_moved(objective, -value), data, Run(params, etas={call.name: eta}))
+    if not is_real(latent(still.sites[RESPONSE]["fn"]).support):
         return False
-    moved = run(objective.model, replace(data, y=data.y + far), Run(params, etas={name: eta + far}))
-    first, second = (at.log_prob(RESPONSE) for at in (still, moved))
+    further = replace(data, y=data.y + far)
+    after = run(_moved(objective, far - value), further, Run(params, etas={call.name: eta + far}))
+    first, second = (at.log_prob(RESPONSE) for at in (still, after))
     return bool(torch.isclose(first, second, rtol=SAME_DENSITY, atol=SAME_DENSITY).all())
 
 
@@ -106,7 +135,7 @@ def levelled(coordinates: Coordinates, theta: Tensor, z: Tensor, offset: Offset 
     if offset is not None and not coordinates.blocks:
         theta[objective.sites[offset.bias].place] += offset.value
     for block in coordinates.blocks:
-        added = offset.value if offset is not None and offset.predictor == block.predictor else 0.0
+        added = 0.0 if offset is None else offset.of(block)
         if block.is_far or added:
             theta[block.places[0]] += added
             theta[block.places[0]] += _missing(objective, block, theta, z, added)

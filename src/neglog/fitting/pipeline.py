@@ -77,7 +77,7 @@ def fitted(
     start = None if start is None else current_names(model, named_values("start", start), "start")
     objective = whole = Objective(model, data, start)
     check_all(OF_DATA, objective, objective)
-    offset = offset_of(whole) if "collapsing" in whole.facts else None
+    offset = offset_of(whole) if "measured" in whole.facts else None
     if offset is not None:
         objective, start = offset.removed(start)
     coordinates, theta = _begun(objective, start, solver)

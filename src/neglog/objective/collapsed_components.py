@@ -47,10 +47,10 @@ def check_collapsed_components(objective: Objective, theta: Tensor) -> None:
 
 
 def _refusal(objective: Objective, rows: Tensor) -> UnboundedLikelihoodError:
-    y, row = objective.data.y, int(rows[0])
+    data, row = objective.data, int(rows[0])
     return UnboundedLikelihoodError(
-        f"`{objective.name}` fits {len(rows)} of {len(y)} rows exactly (row "
-        f"{objective.data.row(row)}: y = {float(y[row]):g}): a component follows them alone, so its "
+        f"`{objective.name}` fits {len(rows)} of {data.rows} rows exactly (row "
+        f"{data.row(row)}: y = {data.response(row):g}): a component follows them alone, so its "
         "spread goes to 0 and the likelihood has no maximum. Use fewer components, fewer columns or "
         f"more rows, or {Spread(objective, objective.calls[0]).advice()}."
     )

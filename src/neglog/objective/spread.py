@@ -176,7 +176,7 @@ def check_spread(objective: Objective, theta: Tensor, response: Any, data: Data,
     scale = scale_site(objective)
     known = f", or a known scale: pyro.condition(model, {{{scale!r}: torch.tensor(1.0)}})" if scale else ""
     raise UnboundedLikelihoodError(
-        f"`{objective.name}` fits {which} exactly (row {data.row(row)}: y = {float(y[row]):g}), so its "
+        f"`{objective.name}` fits {which} exactly (row {data.row(row)}: y = {data.response(row):g}), so its "
         f"{end}. Use fewer columns or more rows{known}."
     )
 
