@@ -18,9 +18,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from neglog import cross_validate, datasets, mle, models, predict, scores
+from neglog import cross_validate, datasets, load, mle, models, predict, save, scores, summary
 from neglog.errors import DataError, ModelError, RemedyWarning, UnboundedLikelihoodError
-from neglog.estimators import LikelihoodClassifier, LikelihoodRegressor, NetworkRegressor
+from neglog.estimators import LikelihoodClassifier, LikelihoodRegressor, NetworkRegressor, Standardised
 from neglog.estimators.remedies import SCALE_FLOOR
 
 EXACTLY = {"rtol": 1e-10, "atol": 1e-10}
@@ -211,6 +211,31 @@ def test_copies_predict_the_same(estimator, tmp_path):
     for copy in (pickle.loads(pickle.dumps(fitted)), joblib.load(tmp_path / "fitted")):
         np.testing.assert_array_equal(copy.predict(x), fitted.predict(x))
     assert not hasattr(clone(fitted), "params_")
+    assert repr(pickle.loads(pickle.dumps(clone(fitted)))) == repr(clone(fitted))
+
+
+def test_the_fit_of_an_estimator_is_saved_without_rows(tmp_path):
+    x, y = sample()
+    for estimator in (LikelihoodRegressor("laplace"), LikelihoodRegressor(method="map", priors="data")):
+        fitted = estimator.fit(x, y)
+        assert fitted.fit_.objective is None
+        again = load(save(fitted.fit_, tmp_path / estimator.method))
+        np.testing.assert_array_equal(
+            predict(again, x).mean.numpy(), fitted.predict_distribution(x).mean.numpy()
+        )
+        assert again.params.keys() == fitted.params_.keys()
+
+
+def test_a_remedied_fit_is_pickled():
+    """Its floor holds the scale fixed: the fit has a parameter less than the model."""
+    x, y = sample(40, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RemedyWarning)
+        exact = LikelihoodRegressor().fit(x, x @ np.arange(4.0))
+        separated = LikelihoodClassifier("bernoulli").fit(x, y > 2)
+        wide = LikelihoodRegressor("student_t").fit(x[:3], y[:3])
+    for fitted in (exact, separated, wide):
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict(x), fitted.predict(x))
 
 
 def test_searches_pipelines_and_cross_validation():
@@ -278,6 +303,14 @@ def test_a_network_learns_mean_and_spread_in_the_units_of_y(tmp_path):
     assert fitted.log_score(x, y) == pytest.approx(-fitted.nll_ / len(y), abs=1e-9)
     again = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(again.predict_interval(x), fitted.predict_interval(x))
+    save(fitted.fit_, tmp_path)
+    fresh = Standardised(torch.nn.Sequential(torch.nn.Linear(1, 16), torch.nn.Tanh()), 1)
+    for loaded in (load(tmp_path, module=fitted.module_), load(tmp_path, module=fresh)):
+        mean = predict(loaded, x).mean.numpy()
+        np.testing.assert_array_equal(mean, fitted.predict(x))
+        assert summary(loaded).attrs["reason"]
+    with pytest.raises(ModelError, match=r"`module\.0\.weight` \(16, 1\).*module="):
+        load(tmp_path)
     module = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Tanh())
     before = module[0].weight.clone()
     NetworkRegressor(module, "laplace", max_iter=10).fit(x, y)

@@ -165,3 +165,11 @@ def test_a_model_with_a_bound_tensor_or_other_priors_comes_back_from_a_pickle() 
     for model in (bound, with_priors(models.student_t, prior)):
         fit = map_estimate(model, X, Y)
         assert torch.equal(predict(pickle.loads(pickle.dumps(fit)), X).mean, predict(fit, X).mean)
+
+
+def test_a_lasso_with_zeros_comes_back_from_a_pickle() -> None:
+    """It has fewer free parameters than its model."""
+    prior = {"mean.weight": dist.Laplace(torch.zeros((), dtype=torch.float64), 1e-3)}
+    fit = map_estimate(with_priors(models.gaussian, prior), X, Y)
+    assert fit.k == 2
+    assert pickle.loads(pickle.dumps(fit)).bic == fit.bic

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -15,20 +18,25 @@ from sklearn.utils.validation import (
     check_is_fitted,
     validate_data,
 )
+from torch import Tensor
 
 from neglog.arguments import choice
 from neglog.bayes.priors import priors_for
 from neglog.calls import public
+from neglog.data import Data
 from neglog.errors import ModelError, NeglogError
 from neglog.estimators.remedies import Remedied, maximum
 from neglog.estimators.rows import Array, Rows
 from neglog.fitting.estimates import map_estimate, mle
 from neglog.fitting.fit import Fit
 from neglog.handlers import Model, flat, with_priors
+from neglog.isolation import isolated
 from neglog.layers import declared_loss
+from neglog.likelihood.sites import lay_out
 from neglog.models.named import model_of
 from neglog.prediction.predictions import log_likelihood, predict
-from neglog.tracing import with_sizes
+from neglog.predictors import RESPONSE
+from neglog.tracing import Run, initial_value, run, with_sizes
 
 ROW_KEYWORDS = ("exposure", "offset", "trials")
 """The row-wise arguments of models that estimators pass on."""
@@ -40,8 +48,8 @@ OUTPUTS = ("default", "pandas")
 class LikelihoodEstimator(BaseEstimator):
     """A likelihood behind the interface of scikit-learn.
 
-    After `fit` the state is plain arrays, so that estimators can be pickled, copied and sent to processes;
-    the fit is rebuilt from them when it predicts.
+    After `fit` the state is `fit_`, a `Fit` without its rows and with flat priors: `save`, `pickle` and
+    processes take it.
     """
 
     def __init__(
@@ -88,7 +96,8 @@ class LikelihoodEstimator(BaseEstimator):
         penalised = self._penalised(model, rows)
         estimate = mle if self.method == "mle" else map_estimate
         found = maximum(penalised, rows, estimate, solver=self.solver)
-        return self._keep(model, found, rows)
+        fit = found.fit
+        return self._keep(found, rows, {name: value.clone() for name, value in fit.params.items()}, fit.nll)
 
     def _check_method(self) -> None:
         choice("method", self.method, ESTIMATION_METHODS)
@@ -104,46 +113,82 @@ class LikelihoodEstimator(BaseEstimator):
             return with_priors(model, found)
         return with_priors(model, self.priors)
 
-    def _keep(self, model: Model, found: Remedied, rows: Rows) -> Self:
-        fit = found.fit
-        self.params_ = {name: value.numpy().copy() for name, value in fit.params.items()}
-        self.nll_, self.loss_ = fit.nll, fit.loss
-        self.converged_, self.status_, self.n_iter_ = fit.converged, fit.status, max(fit.n_iter, 1)
-        self.remedy_ = found.remedy
-        self._numbers: dict[str, Any] = {"n": fit.n, "k": fit.k, "keywords": tuple(rows.keywords)}
+    def _keep(self, found: Remedied, rows: Rows, params: Mapping[str, Tensor], nll: float) -> Self:
+        """Keep the result of a fit, without its rows.
+
+        Args:
+            found: the fit, whose model may have priors and parameters held fixed.
+            rows: its rows.
+            params: the estimates, of the parameters held fixed too.
+            nll: minus the log-likelihood of the rows at them.
+        """
+        fit, model = found.fit, self._flat_model(found.fit)
+        self.remedy_, self.loss_ = found.remedy, nll + fit.loss - fit.nll
+        self.fit_ = Fit(
+            model=model,
+            params=MappingProxyType(dict(params)),
+            nll=nll,
+            loss=nll,
+            converged=fit.converged,
+            status=fit.status,
+            n_iter=fit.n_iter,
+            n=fit.n,
+            **_sizes(model, self.n_features_in_, rows),
+            keywords=tuple(rows.keywords),
+            columns={"": tuple(f"x{place}" for place in range(self.n_features_in_))},
+            buffers=fit.buffers,
+        )
+        if math.isnan(nll):  # of a fit that a remedy knows without a likelihood
+            found_nll = -self._total(rows)
+            self.loss_, self.fit_ = found_nll, replace(self.fit_, nll=found_nll, loss=found_nll)
         return self
+
+    def _total(self, rows: Rows) -> float:
+        """The log-likelihood of the rows at the estimates, by their weights."""
+        each = log_likelihood(self.fit_, rows.x, rows.y, **rows.keywords).numpy()
+        return float(each.sum() if rows.weights is None else rows.weights @ each)
+
+    @property
+    def params_(self) -> dict[str, Array]:
+        """The estimates of all parameters, by site."""
+        return {name: value.numpy() for name, value in self.fit_.params.items()}
+
+    @property
+    def nll_(self) -> float:
+        """Minus the log-likelihood of the rows that were fitted."""
+        return self.fit_.nll
+
+    @property
+    def converged_(self) -> bool:
+        """Whether an optimum was certified."""
+        return self.fit_.converged
+
+    @property
+    def status_(self) -> str:
+        """How an optimum was certified, or why not."""
+        return self.fit_.status
+
+    @property
+    def n_iter_(self) -> int:
+        """The number of iterations of the solver, at least 1."""
+        return max(self.fit_.n_iter, 1)
 
     def _sizes(self) -> Any:
         """A response with as many classes, or columns, as that of the fit."""
         return np.zeros(2)
 
     def _fitted(self) -> Fit:
-        """The fit, rebuilt from arrays, without its rows."""
+        """The fit, without its rows."""
         check_is_fitted(self)
-        params = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.params_.items()}
-        return Fit(
-            model=self._flat_model(),
-            params=params,
-            nll=self.nll_,
-            loss=self.loss_,
-            converged=self.converged_,
-            status=self.status_,
-            n_iter=self.n_iter_,
-            columns={"": tuple(f"x{place}" for place in range(self.n_features_in_))},
-            **self._numbers,
-        )
+        return self.fit_
 
     def _new_rows(self, X: Any, keywords: Mapping[str, Any]) -> tuple[Array, dict[str, Any]]:
         check_is_fitted(self)
         x = validate_data(self, X, reset=False, dtype=np.float64)
-        return self._design(x), _row_keywords(x, keywords)
+        return x, _row_keywords(x, keywords)
 
-    def _design(self, x: Array) -> Array:
-        """The design of new rows, as the fit takes it."""
-        return x
-
-    def _flat_model(self) -> Model:
-        """The model of the fit, with flat priors and the sizes of its response."""
+    def _flat_model(self, fit: Fit) -> Model:
+        """The model of a fit, with flat priors and the sizes of its response."""
         return with_sizes(flat(self._model()), torch.as_tensor(self._sizes()))
 
     def predict_distribution(
@@ -183,6 +228,17 @@ class LikelihoodEstimator(BaseEstimator):
         import pandas as pd
 
         return pd.DataFrame(values, columns=list(names), index=getattr(X, "index", None))
+
+
+@isolated
+def _sizes(model: Model, columns: int, rows: Rows) -> dict[str, Any]:
+    """The number of free parameters of a model, and the names of the outputs of its predictors."""
+    keywords = {name: torch.ones(1, dtype=torch.float64) for name in rows.keywords}
+    y = torch.zeros(1, dtype=torch.float64)
+    data = Data(torch.zeros((1, columns), dtype=torch.float64), y, None, keywords)
+    bare = run(model, data, Run({RESPONSE: y}, fill=initial_value), response=False)
+    outputs = {call.name: call.output_names(data) for call in bare.affines if call.outputs is not None}
+    return {"k": sum(site.size for site in lay_out(bare).values()), "outputs": outputs}
 
 
 def _row_keywords(x: Array, keywords: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyro
 import torch
 from sklearn.utils.validation import validate_data
-from torch import nn
+from torch import Tensor, nn
 
 from neglog.calls import public
 from neglog.errors import ModelError, RemedyWarning, UnboundedLikelihoodError, warn
@@ -22,6 +22,7 @@ from neglog.estimators.rows import Array, Rows
 from neglog.fitting.estimates import map_estimate, mle
 from neglog.fitting.fit import Fit
 from neglog.handlers import Model, flat, on_features
+from neglog.modes import InMode
 from neglog.solvers import LBFGS
 
 HIDDEN_UNITS = 16
@@ -31,12 +32,36 @@ NETWORK_SCALE_FLOOR = 0.1
 """The scale, in standard deviations of y, where a network can fit every row exactly."""
 
 
+class Standardised(nn.Module):
+    """A network on standardised columns, `(x - centre) / unit`.
+
+    Args:
+        module: from the standardised columns to features.
+        columns: the number of columns; `centre` and `unit` are buffers, here 0 and 1.
+    """
+
+    centre: Tensor
+    unit: Tensor
+
+    def __init__(self, module: nn.Module, columns: int) -> None:
+        super().__init__()
+        self.module = module
+        self.register_buffer("centre", torch.zeros(columns, dtype=torch.float64))
+        self.register_buffer("unit", torch.ones(columns, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The features `(N, F)` of rows `(N, P)`."""
+        features: Tensor = self.module(((x - self.centre) / self.unit).to(x.dtype))
+        return features
+
+
 @public
 class NetworkRegressor(LikelihoodRegressor):
     """A network with a linear head for each parameter of a likelihood, as a regressor of scikit-learn.
 
     Columns, and a real response, are standardised before the fit, so that the priors of the network and of
-    the model are in their units; parameters of the heads are stored in units of y.
+    the model are in their units; parameters of the heads are stored in units of y. `module_` is the network
+    with its standardisation, `Standardised`: ``load(save(net.fit_, folder), module=net.module_)``.
 
     Args:
         module: a `torch.nn.Module` from the standardised columns to features; or a function from the number
@@ -68,11 +93,12 @@ class NetworkRegressor(LikelihoodRegressor):
         """Fit the network and its heads."""
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         rows = self._checked_rows(X, np.asarray(y, dtype=np.float64), sample_weight, {})
-        mean, deviation = rows.moments(rows.x)
-        self._centre, self._unit = mean, np.where(deviation > 0, deviation, 1.0)
         known = roles(self._model(), {})
         self._location, self._outputs = (None if known is None else known.location), 1
-        self.module_ = self._built(X.shape[1])
+        self.module_ = Standardised(self._built(X.shape[1]), X.shape[1])
+        mean, deviation = rows.moments(rows.x)
+        self.module_.centre.copy_(torch.from_numpy(mean))
+        self.module_.unit.copy_(torch.from_numpy(np.where(deviation > 0, deviation, 1.0)))
         return self._fit_rows(on_features(self._model(), self.module_, name=TRUNK), rows, known)
 
     def _built(self, columns: int) -> nn.Module:
@@ -96,7 +122,7 @@ class NetworkRegressor(LikelihoodRegressor):
         estimate = mle if self.method == "mle" else map_estimate
         y = (rows.y - shift) / unit
         solver = LBFGS(max_steps=self.max_iter) if self.solver is None else self.solver
-        fit_to = partial(estimate, x=self._design(rows.x), y=y, weights=rows.weights, solver=solver)
+        fit_to = partial(estimate, x=rows.x, y=y, weights=rows.weights, solver=solver)
         remedy = ""
         try:
             fit = fit_to(model)
@@ -106,13 +132,11 @@ class NetworkRegressor(LikelihoodRegressor):
             held = self._floors(known)
             fit = fit_to(pyro.condition(model, data=held))
             fit = replace(fit, params={**fit.params, **held})
-        self._keep(model, Remedied(fit, remedy), rows)
-        self._store(fit)
+        params = dict(fit.params)
         if known is not None:
-            self.params_ = _in_units(self.params_, known, shift, unit)
-            self.nll_ += fit.n * np.log(unit)
-            self.loss_ += fit.n * np.log(unit)
-        return self
+            params = _in_units(params, known, shift, unit)
+        self._store(fit)
+        return self._keep(Remedied(fit, remedy), rows, params, fit.nll + fit.n * float(np.log(unit)))
 
     @torch.no_grad()
     def _floors(self, known: Roles | None) -> dict[str, torch.Tensor]:
@@ -120,7 +144,7 @@ class NetworkRegressor(LikelihoodRegressor):
         if known is None:
             return {}
         first = next(self.module_.parameters())
-        features = self.module_(first.new_zeros((2, self.n_features_in_))).shape[1]
+        features = self.module_.module(first.new_zeros((2, self.n_features_in_))).shape[1]
         held = {name: np.full_like(value, NETWORK_SCALE_FLOOR) for name, value in known.scales.items()}
         for name, power in known.log_scales.items():
             held[f"{name}.weight"] = np.zeros(features)
@@ -135,17 +159,19 @@ class NetworkRegressor(LikelihoodRegressor):
         self.module_.load_state_dict(state, strict=False)
         self.module_.eval()
 
-    def _design(self, x: Array) -> Array:
-        return (x - self._centre) / self._unit
-
-    def _flat_model(self) -> Model:
-        return flat(on_features(self._model(), self.module_, name=TRUNK))
+    def _flat_model(self, fit: Fit) -> Model:
+        prefix = f"{TRUNK}."
+        buffers = {key.removeprefix(prefix): value for key, value in fit.buffers.items()}
+        model: Model = InMode(False, {TRUNK: buffers})(
+            flat(on_features(self._model(), self.module_, name=TRUNK))
+        )
+        return model
 
     def _part(self, part: str) -> Array:
         raise AttributeError(f"a network has no coefficients of its columns; see `params_` ({part}).")
 
 
-def _in_units(params: Mapping[str, Array], known: Roles, shift: float, unit: float) -> dict[str, Array]:
+def _in_units(params: Mapping[str, Tensor], known: Roles, shift: float, unit: float) -> dict[str, Tensor]:
     """Parameters for y from those for (y - shift) / unit."""
     found = dict(params)
     for name in known.scales:

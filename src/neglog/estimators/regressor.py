@@ -77,7 +77,7 @@ class LikelihoodRegressor(RegressorMixin, LikelihoodEstimator):
         return float(found) if found.ndim == 0 else found
 
     def _part(self, part: str) -> Array:
-        params = self.__dict__.get("params_", {})
+        params = self.params_ if "fit_" in self.__dict__ else {}
         found = next((value for name, value in params.items() if name.partition(".")[2] == part), None)
         if found is None:
             raise AttributeError(f"there are no coefficients; call `fit` of a model that has some ({part}).")

@@ -78,7 +78,7 @@ def restored(document: Mapping[str, Any], given: Given = NOTHING) -> dict[str, A
         model, data, params, buffers, PROBES if document["model"]["source"] == CALLER else PROBES[:1]
     )
     _check_names(at, outputs, responses, formula)
-    numbers = _numbers(document, _size(at, params))
+    numbers = _numbers(document, _size(at, params), document["model"]["source"] == CALLER)
     _check_prior(at, params, numbers, version("neglog", document["neglog"]))
     predictors = frozenset(call.name for call in at.affines)
     classes = blueprints.count_of_classes(at.sites[RESPONSE]["fn"])
@@ -141,8 +141,8 @@ def _names(name: str, value: Any) -> dict[str, tuple[str, ...]]:
     return {key: texts(f"{name}.{key}", names) for key, names in mapping(name, value).items()}
 
 
-def _numbers(document: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """The numbers of a fit of `size` free parameters."""
+def _numbers(document: Mapping[str, Any], size: int, may_have_corners: bool) -> dict[str, Any]:
+    """The numbers of a fit of `size` free parameters; some may be at the corner of a prior of the caller."""
     found: dict[str, Any] = {
         **{name: float(number(name, document[name])) for name in ("nll", "loss", "n")},
         "n_iter": whole("steps", document["steps"]),
@@ -152,7 +152,7 @@ def _numbers(document: Mapping[str, Any], size: int) -> dict[str, Any]:
     }
     if not 0 < found["n"] < float("inf"):
         raise wrong("n", "a positive number of observations", found["n"])
-    if found["k"] != size:
+    if found["k"] != size and not (may_have_corners and found["k"] < size):
         raise wrong("k", f"{size}, the number of free parameters", found["k"])
     for name in ("nll", "loss"):
         if found["converged"] and not abs(found[name]) < float("inf"):
