@@ -16,6 +16,7 @@ import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS, Predictive, Trace_ELBO
 from pyro.infer.autoguide import AutoDelta
+from quadrature import panels
 from table import STRUCTURES, TABLE, fast_svi, fitted, number, random_params, sample
 
 from neglog import (
@@ -126,17 +127,6 @@ def inside(fn):
     draws = fn.sample((4001,)).sort().values
     low, high = float(draws[1300]), float(draws[2600])
     return (low, high + 1.0) if fn.support.is_discrete else (low, high)
-
-
-def panels(low, high):
-    """Nodes and weights of Gauss's rule on panels short at the ends and at 0.3, where a corner is."""
-    steps = np.concatenate([[0.0], np.geomspace(1e-8, 4000.0, 300)])
-    edges = np.concatenate([0.3 - steps, 0.3 + steps, low + steps, high - steps])
-    edges = np.unique(np.clip(edges, low, high))
-    nodes, weights = np.polynomial.legendre.leggauss(12)
-    half = np.diff(edges)[:, None] / 2
-    y, weights = edges[:-1, None] + half * (1 + nodes), half * weights
-    return torch.tensor(y).reshape(-1), torch.tensor(weights).reshape(-1)
 
 
 # masked

@@ -34,14 +34,14 @@ class Run(Coordinates):
         return self.objective.backends.eager
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def shelf(monkeypatch):
     """No graphs of other tests."""
     monkeypatch.setattr(module, "_SHELF", module._Shelf())
 
 
 @pytest.fixture
-def traced(monkeypatch):
+def traced(monkeypatch, shelf):
     """How many graphs were traced."""
     counted, trace = [], module._traced
     monkeypatch.setattr(module, "_traced", lambda cut: counted.append(cut.model) or trace(cut))
@@ -141,7 +141,7 @@ def test_a_gradient_that_vanishes_is_traced():
     assert_alike(replayed, ran, z)
 
 
-def test_a_long_loss_of_few_rows_is_traced_when_it_repays():
+def test_a_long_loss_of_few_rows_is_traced_when_it_repays(shelf):
     x, y = sample()
     problem = Coordinates(*problem_of_bounded(x, y))
     z = torch.zeros(problem.size, dtype=torch.float64)
@@ -157,7 +157,7 @@ def test_a_long_loss_of_few_rows_is_traced_when_it_repays():
     assert isinstance(again.objective.backends.__dict__["graph"], GraphRows)
 
 
-def test_a_long_loss_of_many_optima_is_traced_at_once():
+def test_a_long_loss_of_many_optima_is_traced_at_once(shelf):
     x, y = sample()
     model = flat(truncated(models.student_t, upper=3.5))
     problem = Coordinates(Objective(model, problems(model, x, y.sigmoid())[0].objective.data), (), False)
@@ -261,7 +261,7 @@ def test_many_constants_are_left_to_the_model():
     assert objective.backends.graph == "it has 6 predictors and 21 constants"
 
 
-def test_the_shelf_holds_so_many_graphs(monkeypatch):
+def test_the_shelf_holds_so_many_graphs(monkeypatch, shelf):
     monkeypatch.setattr(module, "MAX_KEPT_GRAPHS", 2)
     x, y = sample()
     for df in (3.0, 4.0, 5.0):

@@ -41,16 +41,16 @@ def test_the_table_has_the_fits_and_the_scores_of_its_models():
 
 
 def test_a_formula_and_a_table_give_the_table_of_the_arrays(monkeypatch):
-    arrays = compare(NAMES, TABLE[["a", "b"]], TABLE["y"], weights=TABLE["w"])
-    formula = compare(NAMES, "y ~ a + b", TABLE, weights="w")
+    arrays = compare(NAMES, TABLE[["a", "b"]], TABLE["y"], weights=TABLE["w"], folds=2)
+    formula = compare(NAMES, "y ~ a + b", TABLE, weights="w", folds=2)
     pd.testing.assert_frame_equal(arrays, formula)
     monkeypatch.setattr(models, "__all__", NAMES)
-    known = compare_models(learn("y ~ a + b", TABLE, keep=("w",)), weights="w")
-    every = compare(models, "y ~ a + b", TABLE, weights="w")
+    known = compare_models(learn("y ~ a + b", TABLE, keep=("w",)), weights="w", folds=2)
+    every = compare(models, "y ~ a + b", TABLE, weights="w", folds=2)
     assert list(every.index) == [entry.model for entry in known.entries]
     assert every.attrs["verdict"] == known.verdict
     pd.testing.assert_frame_equal(every, formula)
-    pd.testing.assert_frame_equal(compare(models, X, Y), compare(NAMES, X, Y))
+    pd.testing.assert_frame_equal(compare(models, X, Y, folds=2), compare(NAMES, X, Y, folds=2))
 
 
 def test_all_models_of_the_kind_of_the_response(monkeypatch):

@@ -29,7 +29,7 @@ CLOSE = 1e-12
 """Sums of a thousand numbers in another order."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def shelf(monkeypatch):
     """No graphs of other tests."""
     monkeypatch.setattr(module, "_SHELF", module._Shelf())
@@ -167,7 +167,7 @@ def test_single_precision_is_left_to_torch():
     assert not objective.as_read.few
 
 
-def test_arrays_that_say_something_else_are_not_used(monkeypatch):
+def test_arrays_that_say_something_else_are_not_used(monkeypatch, shelf):
     x, y = TABLE["gamma"].sample()
     known = mle(models.gamma, x, y)
     module._SHELF.graphs.clear()
@@ -177,7 +177,7 @@ def test_arrays_that_say_something_else_are_not_used(monkeypatch):
     assert mle(models.gamma, x, y).nll == pytest.approx(known.nll, rel=CLOSE)
 
 
-def test_a_graph_is_held_in_full_once_for_few_rows_and_once_for_many(monkeypatch):
+def test_a_graph_is_held_in_full_once_for_few_rows_and_once_for_many(monkeypatch, shelf):
     held, says = [], module.agrees
 
     def counted(found, what, where, known):

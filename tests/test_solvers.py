@@ -175,7 +175,7 @@ def test_a_vertex_that_is_not_the_optimum_gets_no_certificate():
     right = _Vertex(coordinates, held, signs, optimum.z)
     assert right.violation(optimum.z, torch.zeros(30).double()) < 1e-9
     wrong_vertices = 0
-    for first in range(27):
+    for first in range(0, 27, 2):
         other = torch.zeros(30, dtype=torch.bool)
         other[first : first + 3] = True
         if torch.equal(other, held):
