@@ -24,6 +24,7 @@ from neglog.fitting.choice import choose
 from neglog.fitting.pinball import pinball
 from neglog.fitting.start import starting_point
 from neglog.handlers import flat
+from neglog.likelihood.first import first_run
 from neglog.likelihood.sites import Prior
 from neglog.objective.coordinates import rescaled
 from neglog.objective.normals import normal_priors
@@ -273,6 +274,53 @@ def test_a_quantile_line_takes_no_run_of_the_model_beyond_its_structure():
     runs.clear()
     assert pinball(coordinates) is not None
     assert not runs
+
+
+@pytest.mark.parametrize(
+    ("name", "y"), [("poisson", COUNTS), ("gaussian", Y), ("bernoulli", (Y > 1).double())]
+)
+def test_a_further_fit_runs_the_model_twice(name, y):
+    """Once near its initial values, which shows its structure, and once at the optimum."""
+    runs = []
+
+    def model(x, y=None):
+        runs.append(1)
+        return getattr(models, name)(x, y)
+
+    first = mle(model, X, y)
+    runs.clear()
+    assert mle(model, X, y).nll == first.nll
+    assert len(runs) == 2
+
+
+@pytest.mark.parametrize(
+    "model", [models.poisson, models.gamma, models.heteroscedastic, models.zero_inflated_poisson]
+)
+def test_a_run_near_the_initial_values_finds_those_of_a_run_at_them(model):
+    data = prepare(X, Y.exp() if model is models.gamma else COUNTS, weights=COUNTS + 1)
+    near, at = (first_run(model, data, {"shape": number(2.0)}, near) for near in (True, False))
+    assert near.probe is not None
+    assert at.probe is None
+    assert list(near.initial) == [name for name in at.ran.sites if name in near.initial]
+    for name, value in near.initial.items():
+        assert torch.equal(value, at.initial[name])
+    for call, same in zip(near.calls, at.calls, strict=True):
+        assert torch.equal(call.bias, same.bias)
+        assert torch.equal(call.weight, same.weight)
+
+
+def test_a_hierarchy_is_run_at_its_initial_values():
+    """The prior of a coefficient there is that at the initial value of its scale."""
+
+    def model(x, y=None):
+        scale = pyro.sample("scale", dist.Exponential(number(1.0)))
+        location = pyro.sample("location", dist.Normal(scale, 1.0))
+        eta = linear("eta", x)
+        return pyro.sample("y", dist.Normal(eta + location, 1.0), obs=y)
+
+    first = first_run(model, prepare(X, Y), None, near=True)
+    assert first.probe is None
+    assert first.initial["location"] == first.initial["scale"]
 
 
 def test_what_a_model_observes_need_not_be_y():

@@ -6,7 +6,7 @@ Each takes a model, a callable `(x, y=None)`, and returns another, so they nest:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
 from types import TracebackType
@@ -133,7 +133,12 @@ def flat(model: Model | str, *sites: str) -> Model:
     model = model_of(model)
     for site in sites:
         text("sites", site)
-    return _Flat("flat", frozenset(_named(model, dict.fromkeys(sites), "flat")))(model)
+    return flattened(model, _named(model, dict.fromkeys(sites), "flat"))
+
+
+def flattened(model: Model, sites: Collection[str] = ()) -> Model:
+    """As `flat`, of a model and names of sites that were checked before."""
+    return _Flat("flat", frozenset(sites))(model)
 
 
 class _WithPriors(_Sites):

@@ -33,7 +33,7 @@ def check_response_magnitude(
     Raises:
         DataError: with the magnitude, and the unit in which `y` is of order one.
     """
-    if not y.numel() or _is_within(y, ends):
+    if _is_within(y, ends):
         return
     sizes = y.abs() if weights is None else torch.where(weights > 0, y.abs(), 0.0)
     tops = sizes.nan_to_num(0.0).amax(-1 if stacked else 0).reshape(-1)
@@ -102,9 +102,12 @@ def place_of(wrong: Tensor) -> str:
 
 
 def _is_within(y: Tensor, ends: tuple[float, float] | None) -> bool:
-    """Whether the first row and the largest of all show that there is nothing to look at."""
+    """Whether the magnitude of a response `(N,)` is within the range; False if an entry is missing."""
+    if y.dim() > 1 or not y.numel():
+        return not y.numel()
     low, high = map(float, torch.aminmax(y)) if ends is None else ends  # NaN if a value is
-    return y.dim() == 1 and max(-low, high) <= LARGEST_RESPONSE and abs(float(y[0])) >= SMALLEST_RESPONSE
+    top = max(-low, high)
+    return top == 0 or SMALLEST_RESPONSE <= top <= LARGEST_RESPONSE
 
 
 def _too_far(what: str, part: str, top: float, where: str = "") -> str:

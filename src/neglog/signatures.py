@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from neglog.arguments import check_takes_rows, checked_model
 from neglog.data import Roles
 from neglog.errors import ModelError, did_you_mean
 from neglog.handlers import Model
@@ -29,10 +28,9 @@ def roles_of(model: Model, keywords: Mapping[str, Any], caller: Callable[..., An
     """The role of each row-wise keyword of a model: a bound, or a value of a support.
 
     Raises:
-        ModelError: the model is no function, or takes no keyword of this name, nor does the `caller`.
+        ModelError: neither the model nor the `caller` takes a keyword of this name.
     """
-    every = list(layers(checked_model(model)))
-    check_takes_rows(every[-1])
+    every = list(layers(model))
     bounds = frozenset().union(*(getattr(layer, "row_bounds", ()) for layer in every))
     supports: dict[str, Any] = {}
     for layer in reversed(every):

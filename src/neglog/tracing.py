@@ -117,7 +117,7 @@ class Run(Messenger):
         fill: Callable[[dict[str, Any]], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.values, self.etas, self.fill = values or {}, etas or {}, fill
+        self.values, self.etas, self.fill = values or {}, dict(etas or {}), fill
         self.sites: dict[str, dict[str, Any]] = {}
         self.repeated: set[str] = set()
         self.params: dict[str, Tensor] = {}
@@ -150,12 +150,18 @@ class Run(Messenger):
         call = Affine(msg["name"], *msg["args"])
         call.offset = msg["kwargs"].get("offset", call.offset)
         self.affines.append(call)
-        if msg["name"] in self.etas:
-            msg["value"] = self.etas[msg["name"]]
+        value = self.predicted(call)
+        if value is not None:
+            msg["value"] = value
             msg["done"] = True
-        elif self.fill is not None and call.weight.dim() <= 2 and not bool(call.weight.any()):
-            msg["value"] = call.null  # where weights start, no design is read
-            msg["done"] = True
+
+    def predicted(self, call: Affine) -> Tensor | None:
+        """The values that a predictor has in this run; None where it is computed from its columns."""
+        if call.name in self.etas:
+            return self.etas[call.name]
+        if self.fill is not None and call.weight.dim() <= 2 and not bool(call.weight.any()):
+            return call.null  # where weights start, no design is read
+        return None
 
     def _pyro_network(self, msg: dict[str, Any]) -> None:
         if msg["kwargs"].get("mode") is None:
@@ -276,13 +282,16 @@ def _is_inside(support: Any, value: Tensor) -> bool:
     return bool(support.check(value).all()) and bool(torch.isfinite(biject_to(support).inv(value)).all())
 
 
-def prototype(model: Model, data: Data, given: Mapping[str, Any] | None = None) -> Run:
-    """The model run where its parameters start, some at values that are `given`, to see its sites."""
+def prototype(model: Model, data: Data, first: Run) -> None:
+    """Run a model inside a messenger that sets all parameters, to see its sites.
+
+    Raises:
+        ModelError: the model fails at these parameters, or cannot be fitted to these designs.
+    """
     x: Designs = Watched(data.x) if isinstance(data.x, Mapping) else data.x
     watched = Data(x, data.y, None, data.keywords)
-    first = Run(fill=partial(initial_value, data=data, given=given))
     try:
-        with torch.no_grad(), seeded():  # some priors know their median by sampling alone
+        with seeded():  # some priors know their median by sampling alone
             run(model, watched, first)
     except Exception as error:
         check_conditions(model, model_name(model), first.sites, complete=False)
@@ -306,7 +315,6 @@ def prototype(model: Model, data: Data, given: Mapping[str, Any] | None = None) 
             f"`{model_name(model)}` has no predictor {unused}; it has {', '.join(map(repr, names))}."
             f"{did_you_mean(min(set(x) - x.used), names)}"
         )
-    return first
 
 
 def _nowhere(model: Model, first: Run, error: Exception) -> str:

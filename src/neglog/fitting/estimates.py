@@ -7,7 +7,7 @@ from typing import Any
 
 from neglog.fitting.fit import Fit
 from neglog.fitting.pipeline import fitted
-from neglog.handlers import Model, flat
+from neglog.handlers import Model, flattened
 from neglog.inputs.given import given
 from neglog.isolation import isolated
 
@@ -80,7 +80,7 @@ def mle(
         keywords=keywords,
     )
     rows = inputs.x, inputs.y, inputs.weights
-    return inputs.kept(fitted(mle, flat(inputs.model), *rows, solver, start, progress, inputs.keywords))
+    return inputs.kept(fitted(mle, flattened(inputs.model), *rows, solver, start, progress, inputs.keywords))
 
 
 @isolated

@@ -42,7 +42,10 @@ def coded(model: Model, y: Any) -> tuple[Any, Labels]:
         DataError: text of a single class, or of more than two for a model of 0 and 1; labels of several
             kinds.
     """
-    if not _is_one_column(y) or _are_codes(y) or (kind := _kind_of_classes(model, y)) is None:
+    if not _is_one_column(y) or _has_numbers(model) or _are_codes(y):
+        return y, ()
+    kind = _kind_of_classes(model, y)
+    if kind is None:
         return y, ()
     series = _series(y)
     labels = _labels(series, _has_number_of_classes(model))
@@ -113,6 +116,12 @@ def labelled(y: Any) -> tuple[Any, Classes | None]:
 def first_is_reference(model: Model) -> bool:
     """Whether a model of neglog declares classes, the first of which has no coefficients."""
     return declared_loss(model) is not None
+
+
+def _has_numbers(model: Model) -> bool:
+    """Whether a model of neglog declares a response that is no class."""
+    declared = declared_loss(model)
+    return declared is not None and declared.response not in CLASSES
 
 
 def _kind_of_classes(model: Model, y: Any) -> str | None:

@@ -108,9 +108,15 @@ class Probe:
         return self.ran.affines
 
     @cached_property
-    def _loss(self) -> Tensor:
+    def densities(self) -> Tensor:
+        """The log-density of each row, with its weight."""
         with pyro.validation_enabled(False), torch.enable_grad():
-            return -self.ran.log_prob(RESPONSE).sum()
+            return self.ran.log_prob(RESPONSE)
+
+    @cached_property
+    def _loss(self) -> Tensor:
+        with torch.enable_grad():
+            return -self.densities.sum()
 
     @cached_property
     def prior_parents(self) -> Parents:

@@ -154,8 +154,10 @@ def places_of(sites: Iterable[Site]) -> Tensor:
     return torch.cat([torch.arange(0), *(torch.arange(site.place.start, site.place.stop) for site in sites)])
 
 
-def lay_out(first: Run) -> dict[str, Site]:
+def lay_out(first: Run, initial: Mapping[str, Tensor] | None = None) -> dict[str, Site]:
     """The latent sites of a run, in the order in which the model samples them.
+
+    Their initial values are those of the run, or `initial`.
 
     Raises:
         ModelError: one of them is inside the plate of rows.
@@ -168,7 +170,7 @@ def lay_out(first: Run) -> dict[str, Site]:
         if not is_parameter(msg):
             raise ModelError(f"the latent site {name!r} is inside the plate of rows; only 'y' may be there.")
         transform = biject_to(msg["fn"].support)
-        value = msg["value"]
+        value = msg["value"] if initial is None else initial[name]
         sites[name] = Site(
             name=name,
             shape=value.shape,

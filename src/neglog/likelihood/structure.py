@@ -20,9 +20,10 @@ from neglog.handlers import Model
 from neglog.kinks import corner
 from neglog.layers import layers
 from neglog.likelihood.eager import Probe
+from neglog.likelihood.first import FirstRun
 from neglog.likelihood.sites import Site
 from neglog.predictors import RESPONSE
-from neglog.tracing import Affine, Run
+from neglog.tracing import Affine
 
 RESHAPING = ("Alias", "Clone", "Expand", "Reshape", "Squeeze", "ToCopy", "Unsqueeze", "UnsafeView", "View")
 """The autograd nodes that change the shape of a tensor and not its values."""
@@ -76,7 +77,7 @@ class ModelStructure:
 
     Args:
         model: the model.
-        first: the run at its initial values.
+        first: its first run.
         sites: the latent sites.
         probe: makes the run at a probe point, as a function of the predictors.
 
@@ -92,12 +93,12 @@ class ModelStructure:
     """
 
     def __init__(
-        self, model: Model, first: Run, sites: Mapping[str, Site], probe: Callable[[], Probe]
+        self, model: Model, first: FirstRun, sites: Mapping[str, Site], probe: Callable[[], Probe]
     ) -> None:
-        fn = first.sites[RESPONSE]["fn"]
+        fn = first.ran.sites[RESPONSE]["fn"]
         declared = (layer.beginnings for layer in layers(model) if hasattr(layer, "beginnings"))
         self.initial_points: tuple[Beginning, ...] = next(declared, ())
-        self.sites, self.calls, self._probe = sites, tuple(first.affines), probe
+        self.sites, self.calls, self._probe = sites, first.calls, probe
         self.law, self.corner, self.may_collapse = family_of(fn), corner(fn), may_collapse(fn)
         self.support, scales = fn.support, scales_of(latent(fn))
         self.components = 0 if scales is None else scales.shape[-1]

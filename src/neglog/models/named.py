@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from neglog import models
-from neglog.arguments import checked_model
+from neglog.arguments import check_takes_rows, checked_model
 from neglog.errors import ModelError, did_you_mean
+from neglog.layers import layers
 
 Model = Callable[..., Any]
 
@@ -36,4 +37,10 @@ def model_of(given: Any) -> Model:
     Raises:
         ModelError: there is no model of that name; or it is no function of `(x, y=None)`.
     """
-    return model_named(given) if isinstance(given, str) else checked_model(given)
+    if isinstance(given, str):
+        return model_named(given)
+    *_, inner = layers(checked_model(given))
+    if inner is not given:
+        check_takes_rows(inner)
+    checked: Model = given
+    return checked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
@@ -19,6 +19,7 @@ from neglog.handlers import Model, weighted
 from neglog.likelihood.backends import Backends
 from neglog.likelihood.eager import Probe, probe
 from neglog.likelihood.facts import Facts, facts_of
+from neglog.likelihood.first import first_run
 from neglog.likelihood.graph import COMPARED_ROWS
 from neglog.likelihood.rows import Rows, gradients
 from neglog.likelihood.sites import Layout, lay_out
@@ -34,7 +35,6 @@ from neglog.tracing import (
     current_data,
     initial_value,
     model_name,
-    prototype,
     run,
     takes_missing,
     with_sizes,
@@ -64,28 +64,35 @@ class Objective:
     def __init__(self, model: Model, data: Data, start: Mapping[str, Any] | None = None) -> None:
         data = observed(current_data(model, data), takes_missing(model))
         model = without_biases(with_sizes(model, data.y), data)
-        first = prototype(model, data, start)
-        self.networks = tuple(first.networks)
-        loose = {name: at.constants for name, at in first.networks.items() if at.mode.constants is None}
+        first = first_run(model, data, start, near=data.rows <= SAMPLE_ROWS)
+        networks = first.ran.networks
+        self.networks = tuple(networks)
+        loose = {name: at.constants for name, at in networks.items() if at.mode.constants is None}
         self.model, self.data = InMode(False, loose)(model) if loose else model, data
         self.name, self.whole, self.as_read = model_name(model), True, Rows.of(data, MAX_KEPT_BYTES)
-        response = first.sites[RESPONSE]["fn"]
+        response = first.ran.sites[RESPONSE]["fn"]
         check_response(data, response.support, tuple(response.batch_shape + response.event_shape), self.name)
-        self.layout = Layout(lay_out(first), data.y.dtype)
+        self.layout = Layout(lay_out(first.ran, first.initial), data.y.dtype)
         self.sites, self.size = self.layout.sites, self.layout.size
         self.structure = ModelStructure(self.model, first, self.sites, self._probe)
         self.calls = self.structure.calls
         if not self.sites:
             raise ModelError(f"`{self.name}` has no latent site, so there is nothing to estimate.")
         self.initial = own = self.layout.initial
-        places = places_of_units(self.structure, start or ())
+        self.initial = self._in_units(own, start or ())
+        if self.initial is own and first.probe is not None:
+            self.structure.probe = first.probe  # of rows with a density
+        elif len(self.parts) == 1:  # for very many rows a solver detects it
+            at = first.ran if self.initial is own else self.at(self.initial)
+            check_density(data, at.log_prob(RESPONSE), self.name)
+
+    def _in_units(self, own: Tensor, given: Collection[str]) -> Tensor:
+        """The initial values `(K,)`, in the unit of the response if that is far from order one."""
+        places = places_of_units(self.structure, given)
         # Between bounds a density is not log-concave: far from its unit, Newton's method goes to a boundary.
         is_bounded = self.structure.law.is_bounded
         ordinary, free = (0.0, self.changed(without_bounds)) if is_bounded else (ORDINARY, self)
-        self.initial = initial_in_units(own, data, places, partial(sample_loss, free), ordinary)
-        if len(self.parts) == 1:  # for very many rows a solver detects it
-            at = first if self.initial is own else self.at(self.initial)
-            check_density(data, at.log_prob(RESPONSE), self.name)
+        return initial_in_units(own, self.data, places, partial(sample_loss, free), ordinary)
 
     @property
     def rows(self) -> int:
