@@ -4,13 +4,19 @@ import re
 from itertools import combinations
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from scipy.optimize import linprog
 
 from neglog import mle, models
 from neglog.errors import UnboundedLikelihoodError
+from neglog.fitting.log_scales import LogScale
 from neglog.fitting.outweighed import outweighing_combinations
+from neglog.predictors import linear, rows
+
+REAL = LogScale(-1.0, 1.0)
 
 
 def problem(outlier, seed=0, row=7):
@@ -137,7 +143,7 @@ def test_the_search_of_combinations_finds_what_linear_programmes_find():
     for _ in range(8):
         columns, scale = random.normal(size=(9, 1)), random.standard_t(2, size=(9, 2))
         design = torch.tensor(np.column_stack([scale, np.ones(9)]))
-        found = {tuple(g.tolist()) for g in outweighing_combinations(design, torch.ones(9).double(), 2)}
+        found = {tuple(g.tolist()) for g in outweighing_combinations(design, torch.ones(9).double(), REAL, 2)}
         pairs = {pair for pair in combinations(range(9), 2) if rising(columns, scale, list(pair))}
         assert found <= pairs
         # A row that outweighs the others alone does so with any other row, and is found as one row.
@@ -151,3 +157,55 @@ def rising_alone(scale, row):
     design = np.column_stack([np.ones(len(scale)), scale])
     others = np.delete(design, row, 0)
     return linprog(design.sum(0), A_ub=-others, b_ub=np.zeros(len(others)), bounds=(-1, 1)).fun < -1e-6
+
+
+POSITIVE = {
+    "gamma": ("log_mean", "shape", 0.5),
+    "weibull": ("log_scale", "shape", 1.0),
+    "lognormal": ("log_median", "sigma", 1.0),
+    "inverse_gaussian": ("log_mean", "dispersion", 1.0),
+    "beta": ("logit_mean", "precision", 0.5),
+}
+"""The predictors of a location and a shape, and the gain of a followed row per nat that others lose."""
+
+
+def positive(name, outlier):
+    """A column that is -1 or 1 but for one row, between which the log shape can be tilted."""
+    x = torch.ones(24, 1, dtype=torch.float64)
+    x[::2], x[5] = -1.0, outlier
+    y = torch.randn(24, generator=torch.Generator().manual_seed(3)).double()
+    y = torch.sigmoid(y) if name == "beta" else y.exp()
+    location, shape, _ = POSITIVE[name]
+    return {location: x[:, :0], shape: x}, y
+
+
+@pytest.mark.parametrize("name", POSITIVE)
+def test_a_shape_of_a_positive_response_that_grows_in_one_row_faster_is_refused(name):
+    """With 1 in 11 and -1 in 12 rows, a log shape of x - 1 gains `ratio` (outlier - 1) and loses 24."""
+    enough = 24 / POSITIVE[name][2] + 1
+    x, y = positive(name, 1.2 * enough)
+    with pytest.raises(UnboundedLikelihoodError, match="spread of row 5 falls faster"):
+        mle(getattr(models, name), x, y)
+    x, y = positive(name, 0.8 * enough)
+    assert mle(getattr(models, name), x, y).converged
+
+
+def gammas(x, y=None):
+    mean, shape = linear("log_mean", x).exp(), linear("log_shape", x).exp()
+    with rows(x):
+        return pyro.sample("y", dist.Gamma(shape, shape / mean), obs=y)
+
+
+def test_a_shape_of_a_model_of_ones_own_is_refused_too():
+    x, y = positive("gamma", 80.0)
+    with pytest.raises(UnboundedLikelihoodError, match="spread of row 5 falls faster"):
+        mle(gammas, {"log_mean": x["log_mean"], "log_shape": x["shape"]}, y)
+
+
+def test_a_log_scale_of_a_vector_that_falls_in_one_row_faster_is_refused():
+    """It was fitted until it was too narrow, and not certified."""
+    x, y = problem(1e3)
+    y = torch.stack([y, y.flip(0)], 1)
+    designs = {"mean": x[:, :1], "log_scale": x, "partial": x[:, :1]}
+    with pytest.raises(UnboundedLikelihoodError, match="spread of row 7 falls faster"):
+        mle(models.multivariate_heteroscedastic, designs, y)

@@ -9,10 +9,10 @@ from itertools import chain
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.isolated_rows import ROUNDED, isolated_rows
+from neglog.fitting.log_scales import log_scale
 from neglog.fitting.outweighed import (
     MIN_LEVERAGE,
     outweighing_combinations,
@@ -67,7 +67,7 @@ def _may_be_marked(objective: Objective, call: Affine) -> bool:
     that of fewer rows, which is smaller. Of many rows without outliers this bound is far below what a few
     rows need.
     """
-    if objective.rows > MANY_ROWS and not (_is_scale(objective, call) or _log_spread_shift(objective, call)):
+    if objective.rows > MANY_ROWS and not (_is_scale(objective, call) or log_scale(objective, call)):
         return False
     if objective.data.weights is not None:
         return True
@@ -107,8 +107,7 @@ def _check_outweighed_rows(objective: Objective, calls: Sequence[Affine]) -> Non
     Raises:
         UnboundedLikelihoodError: naming the row.
     """
-    structure = objective.structure
-    if not (structure.may_collapse and structure.is_linear) or objective.data.y.dim() != 1:
+    if not objective.structure.is_linear:
         return
     for call in calls:
         for rows in _outweighing(objective, call):
@@ -135,11 +134,11 @@ def _outweighing(objective: Objective, call: Affine) -> Iterator[Tensor]:
     # By Cauchy's inequality a group of k rows that outweighs the others has leverages of 1 / (1 + k) in sum.
     grouped = float(leverages.topk(min(most, len(leverages))).values.sum()) > 1 / (1 + most)
     lone = bool((leverages > MIN_LEVERAGE).any())
-    shift = _log_spread_shift(objective, call) if lone or grouped else 0.0
-    if shift:
-        yield from outweighing_rows(columns, leverages, weights, -shift)
-        yield from outweighing_groups(columns, weights, shift, most)
-        yield from outweighing_combinations(columns, weights, most)
+    found = log_scale(objective, call) if lone or grouped else None
+    if found is not None:
+        yield from outweighing_rows(columns, leverages, weights, found)
+        yield from outweighing_groups(columns, weights, found, most)
+        yield from outweighing_combinations(columns, weights, found, most)
 
 
 def _columns(objective: Objective, call: Affine) -> list[tuple[str, Tensor]]:
@@ -210,27 +209,6 @@ def _is_scale(objective: Objective, call: Affine) -> bool:
         if bool((less <= VANISHED * spread).all()) and bool(stays.all()):
             return True
     return False
-
-
-def _log_spread_shift(objective: Objective, call: Affine) -> float:
-    """The sign of the change of a predictor with which the log scale of a real response decreases linearly.
-
-    It is 0 for another predictor, such as one of the mean, of a softplus or of degrees of freedom.
-    """
-    site = objective.sites.get(f"{call.name}.bias")
-    if site is None or objective.structure.support is not constraints.real:
-        return 0.0
-    logs = []
-    for shift in (-SHIFT / 2, 0.0, SHIFT / 2):
-        theta = objective.initial.clone()
-        theta[site.place] += shift
-        try:
-            logs.append(_spread(objective, theta)[0].log())
-        except (ValueError, NotImplementedError, AttributeError):
-            return 0.0
-    below, above = logs[0] - logs[1], logs[1] - logs[2]
-    is_linear = bool(torch.allclose(below, above, rtol=MIN_DISTANCE_SHARE)) and bool((below.abs() > 1).all())
-    return float(below.mean().sign()) if is_linear else 0.0
 
 
 def _spread(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neglog.fitting.log_scales import LogScale
+
 MIN_LEVERAGE = 0.5
 """The leverage of a row below which its predictor is outweighed by those of the others."""
 MIN_GAIN_SHARE = 1e-4
@@ -24,39 +26,41 @@ ROUNDED_PREDICTOR = 1e-7
 """The violation of a constraint, in units of the norm of a column, that the programme leaves."""
 
 
-def outweighing_rows(columns: Tensor, leverages: Tensor, weights: Tensor, sign: float) -> Iterator[Tensor]:
-    """The rows `(1,)` for which a combination of the columns `(N, P)`, times `sign`, is unbounded below.
+def outweighing_rows(columns: Tensor, leverages: Tensor, weights: Tensor, law: LogScale) -> Iterator[Tensor]:
+    """The rows `(1,)` in which a combination of the columns `(N, P)` of a log scale outweighs all others.
 
-    With s = X d the log-likelihood of an exactly fitted row increases by -s, and that of each other row with
-    s >= 0 decreases by at most s. A linear programme minimises the weighted sum of s. If the weighted |s| of
-    the row exceeds the sum of the others, its square exceeds the sum of their squares, so that its leverage
-    among weighted rows is above 1/2. Predictors are logarithms of scales.
+    With s = X d, counted towards a spread of 0, the log-likelihood of an exactly fitted row increases by
+    `ratio` times s, and that of each other row with s <= 0 decreases by at most |s|. A linear programme
+    maximises the weighted sum. If the weighted s of the row, times a ratio of at most 1, exceeds the sum of
+    the others, its square exceeds the sum of their squares, so that its leverage among weighted rows is above
+    1/2.
     """
     for row in (leverages > MIN_LEVERAGE).nonzero()[:, 0]:
-        if _outweighs(columns, weights, int(row), sign):
+        if _outweighs(columns, weights, int(row), law):
             yield row[None]
 
 
-def outweighing_groups(columns: Tensor, weights: Tensor, sign: float, most: int) -> Iterator[Tensor]:
-    """Groups of 2 to `most` rows that one of the shifted columns `(N, P)` outweighs; `sign` as above.
+def outweighing_groups(columns: Tensor, weights: Tensor, law: LogScale, most: int) -> Iterator[Tensor]:
+    """Groups of 2 to `most` rows in which one of the shifted columns `(N, P)` outweighs all other rows.
 
     With the shift to the largest value of the other rows, each of these loses its distance from it, and the
     group gains more than the sum.
     """
     kept = (weights > 0).nonzero()[:, 0]
     for column in columns[kept].mT:
-        for side in (sign, -sign):
+        for side in (law.sign, -law.sign):
             values, order = (side * column).sort(descending=True)
             gaps, share = values[:, None] - values[1 : most + 1], weights[kept][order, None]
             gains = (share * gaps).sum(0)  # the gains of the group less the losses of the others
             own = (share * gaps.clamp_min(0.0)).sum(0)
+            gains = gains - (1 - law.ratio) * own
             for size in range(2, min(most, len(values) - 1) + 1):
                 if gains[size - 1] > MIN_GAIN_SHARE * own[size - 1]:
                     yield kept[order[:size]].sort().values
 
 
-def outweighing_combinations(columns: Tensor, weights: Tensor, most: int) -> Iterator[Tensor]:
-    """Groups of 2 to `most` rows that a combination of at least three columns `(N, P)` outweighs.
+def outweighing_combinations(columns: Tensor, weights: Tensor, law: LogScale, most: int) -> Iterator[Tensor]:
+    """Groups of 2 to `most` rows in which a combination of at least three columns `(N, P)` does.
 
     The combinations that increase no log scale outside a group are a cone. A linear function that is negative
     in the cone is negative on one of its extreme rays, on which P - 1 independent rows are 0. Where there are
@@ -81,17 +85,19 @@ def outweighing_combinations(columns: Tensor, weights: Tensor, most: int) -> Ite
     change = torch.where(change.abs() > ROUNDED_CHANGE, change, 0.0)
     change = torch.cat([change, -change])
     falls, gain, own = change < 0, -(change @ share), -(change.clamp_max(0.0) @ share)
+    gain = gain - (1 - law.ratio) * own
     number_falling = falls.sum(1)
     found = (number_falling >= 2) & (number_falling <= most) & (gain > MIN_GAIN_SHARE * own)
     for group in falls[found].unique(dim=0):
         yield kept[group.nonzero()[:, 0]]
 
 
-def _outweighs(columns: Tensor, weights: Tensor, row: int, sign: float) -> bool:
+def _outweighs(columns: Tensor, weights: Tensor, row: int, law: LogScale) -> bool:
     from scipy.optimize import linprog  # only here: it takes long to import
 
     kept = (weights > 0).numpy()
-    design, share = sign * columns.numpy(), weights.numpy()
+    design, share = -law.sign * columns.numpy(), weights.numpy().copy()
+    share[row] *= law.ratio
     others = kept & (np.arange(len(design)) != row)
     limits = np.zeros(int(others.sum()))
     found = linprog(share @ design, A_ub=-design[others], b_ub=limits, bounds=(-1, 1))
