@@ -23,6 +23,8 @@ from neglog.errors import DataError, ModelError, reason_of
 if TYPE_CHECKING:  # Importing pandas takes a third of a second, and only its own objects need it.
     import pandas as pd
 
+ALL = ""
+"""The key of a plain design, which is that of every predictor."""
 MAX_LIST_DEPTH = 32
 """Maximal depth of nested lists: NumPy's maximal number of dimensions."""
 MAX_INT64 = 2**63 - 1
@@ -40,6 +42,11 @@ class Named:
 
     def __len__(self) -> int:
         return len(self.values)
+
+
+def by_key(x: Any) -> Mapping[str, Any]:
+    """Designs by the predictors that they belong to; a plain design belongs to all."""
+    return x if isinstance(x, Mapping) else {ALL: x}
 
 
 def is_frame(value: Any) -> TypeGuard[pd.DataFrame]:

@@ -19,7 +19,9 @@ from torch import Tensor
 from neglog.alignment import common_labels
 from neglog.arguments import written
 from neglog.conversion import (
+    ALL,
     Named,
+    by_key,
     check_unmasked,
     column_names,
     frame_tensor,
@@ -38,9 +40,6 @@ from neglog.predictors import Designs, row_count
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ALL = ""
-"""The key of the column names of a plain design, which is that of every predictor."""
 
 Columns = Mapping[str, tuple[str, ...]]
 Parts = dict[tuple[str, str], Tensor]
@@ -123,8 +122,7 @@ class Data:
 
     def parts(self) -> Parts:
         """Everything that has rows: ("y", ""), ("x", key), ("weights", ""), ("keywords", name)."""
-        designs = self.x if isinstance(self.x, Mapping) else {ALL: self.x}
-        parts = {("y", ""): self.y} | {("x", key): value for key, value in designs.items()}
+        parts = {("y", ""): self.y} | {("x", key): value for key, value in by_key(self.x).items()}
         if self.weights is not None:
             parts["weights", ""] = self.weights
         return parts | {("keywords", key): value for key, value in self.keywords.items()}
@@ -523,8 +521,7 @@ def _not_finite(key: str, data: Data, wrong: Tensor, remedy: str) -> str:
 
 
 def _check_designs(designs: Designs, columns: Columns, data: Data | None = None) -> None:
-    parts = designs if isinstance(designs, Mapping) else {ALL: designs}
-    for key, value in parts.items():
+    for key, value in by_key(designs).items():
         if not value.numel():
             continue
         low, high = map(float, torch.aminmax(value))  # one pass; NaN if a value is

@@ -5,10 +5,9 @@ The design of ``y ~ 0 + x`` has the columns of ``y ~ x``; what differs is the mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from neglog.conversion import Named, is_frame
+from neglog.conversion import Named, by_key, is_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +23,7 @@ def mark_without_intercept(frame: pd.DataFrame) -> pd.DataFrame:
 
 def without_intercept(x: Any) -> frozenset[str]:
     """The keys of the designs that are marked; the key of a plain design is empty."""
-    parts = x if isinstance(x, Mapping) else {"": x}
+    parts = by_key(x)
     return frozenset(str(key) for key, value in parts.items() if _is_marked(value))
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from neglog.alignment import common_labels
 from neglog.arguments import as_path, shown
 from neglog.calls import public
-from neglog.conversion import Named, column_names
-from neglog.data import ALL, Columns, Data, Roles, prepare, prepare_array, prepare_designs
+from neglog.conversion import ALL, Named, by_key, column_names
+from neglog.data import Columns, Data, Roles, prepare, prepare_array, prepare_designs
 from neglog.errors import DataError
 from neglog.intercepts import without_intercept
 from neglog.isolation import isolated
@@ -175,7 +175,7 @@ def _in_order(designs: Designs, columns: Columns, wanted: Columns) -> Designs:
     Raises:
         DataError: they have others.
     """
-    parts = designs if isinstance(designs, Mapping) else {ALL: designs}
+    parts = by_key(designs)
     if {key: sorted(names) for key, names in columns.items()} != {k: sorted(n) for k, n in wanted.items()}:
         raise DataError(f"`x` has the columns {_in_words(columns)}; the first block had {_in_words(wanted)}.")
     ordered = {
@@ -200,8 +200,7 @@ def _shapes(data: Data) -> str:
 
 def _flat(data: Data) -> dict[str, Tensor]:
     """Each array of the data by a name of its own: its argument's, or its predictor's before a slash."""
-    designs = data.x if isinstance(data.x, Mapping) else {ALL: data.x}
-    found = {f"{key}/x": value for key, value in designs.items()} | {"y": data.y, **data.keywords}
+    found = {f"{key}/x": value for key, value in by_key(data.x).items()} | {"y": data.y, **data.keywords}
     return found if data.weights is None else found | {"weights": data.weights}
 
 

@@ -18,7 +18,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
-from neglog.data import ALL, Data, response_tensor
+from neglog.conversion import ALL
+from neglog.data import Data, response_tensor
 from neglog.distributions.family import events_of, plain
 from neglog.errors import ModelError, NeglogError, did_you_mean
 from neglog.handlers import Model, is_parameter, is_real

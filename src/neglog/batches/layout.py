@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neglog.batches.likelihoods import Columns, Likelihoods, Predictor
 from neglog.batches.stack import Stack
-from neglog.data import ALL
+from neglog.conversion import by_key
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.kinks import corner
@@ -138,17 +138,20 @@ def _check_plain(layout: Layout) -> None:
         raise _unfit(layout, "its initial values depend on `y`")
 
 
-def _checked_density(layout: Layout, ends: Likelihoods, alone: list[Objective]) -> Any:
-    """The distribution of all responses, its log-density verified against that of single data sets.
-
-    The parameters of the comparison are offset from the initial values, so that no term is accidentally 0.
-    """
-    theta = layout.initial(len(alone))
+def _near_initial(layout: Layout, count: int) -> Tensor:
+    """Parameters `(S, K)` of S data sets, offset from the initial values so that no term is 0 by chance."""
+    theta = layout.initial(count)
     theta += 0.1 * torch.cos(torch.arange(theta.numel(), dtype=theta.dtype)).reshape(theta.shape)
     for call in layout.calls:
         weight = layout.parts(call)[1]
         if weight is not None and weight.size:
             theta[:, weight.place] /= weight.size * (1 + call.design.abs().amax(0))
+    return theta
+
+
+def _checked_density(layout: Layout, ends: Likelihoods, alone: list[Objective]) -> Any:
+    """The distribution of all responses, its log-density verified against that of single data sets."""
+    theta = _near_initial(layout, len(alone))
     runs = [one.at(at) for one, at in zip(alone, theta, strict=True)]
     if any(len(at.sites[RESPONSE]["fn"].event_shape) for at in runs):
         raise _unfit(layout, "its response is a vector")
@@ -211,20 +214,21 @@ def _square(layout: Layout) -> Square | None:
 
 def _designs(layout: Layout, chunk: Stack) -> list[Tensor]:
     """The design of each predictor for the data sets of a chunk, `(N, P)` or `(S, N, P)`."""
-    first = layout.objective.data.x
-    known = first if isinstance(first, Mapping) else {ALL: first}
-    given = chunk.x if isinstance(chunk.x, Mapping) else {ALL: chunk.x}
-    found = []
-    for i, call in enumerate(layout.calls):
-        key = next((key for key, value in known.items() if value is call.design), None)
-        if key is not None:
-            found.append(given[key])
-        elif chunk.shared_designs or call.design.shape[1] == 0:
-            found.append(call.design)
-        else:  # the model computes this design from its arguments
-            singles = [Objective(layout.objective.model, chunk.one(s)) for s in range(chunk.count)]
-            found.append(torch.stack([one.at(one.initial).affines[i].design for one in singles]))
-    return found
+    keys = {id(value): key for key, value in by_key(layout.objective.data.x).items()}
+    given = by_key(chunk.x)
+    return [
+        given[keys[id(call.design)]] if id(call.design) in keys else _computed_design(layout, chunk, i)
+        for i, call in enumerate(layout.calls)
+    ]
+
+
+def _computed_design(layout: Layout, chunk: Stack, i: int) -> Tensor:
+    """The design of predictor `i`, which the model computes from its arguments."""
+    design = layout.calls[i].design
+    if chunk.shared_designs or design.shape[1] == 0:
+        return design
+    singles = [Objective(layout.objective.model, chunk.one(s)) for s in range(chunk.count)]
+    return torch.stack([one.at(one.initial).affines[i].design for one in singles])
 
 
 def _columns(layout: Layout, call: Affine, design: Tensor, chunk: Stack) -> Tensor:

@@ -364,6 +364,21 @@ def _tame(eta: Tensor) -> Tensor:
     return (low > -300) & (high < 300)
 
 
+def _derivatives(values: Tensor, leaves: list[Tensor], orders: int) -> tuple[Tensor, ...]:
+    """Values `(1, N)` and their derivatives up to an order, `(N, number)`, in the order of `choices`."""
+    found: dict[tuple[int, ...], Tensor] = {(): values}
+    of_order = [values.detach().reshape(-1, 1)]
+    for order in range(1, orders + 1):
+        found = {
+            (*choice, first + j): part
+            for choice, value in found.items()
+            for first in [choice[-1] if choice else 0]
+            for j, part in enumerate(gradients(value, leaves[first:], create_graph=order < orders))
+        }
+        of_order.append(torch.cat([part.detach() for part in found.values()]).T)
+    return tuple(of_order)
+
+
 @dataclass(frozen=True, eq=False)
 class _RowDerivatives:
     """The log-density of N rows and its derivatives in the predictors and constants of a row.
@@ -396,18 +411,9 @@ class _RowDerivatives:
             acts[places] = len(leaves) + torch.arange(len(own))
             leaves += own
             params[site.name] = site.transform(torch.stack(own, -1).reshape(1, rows, *site.unconstrained))
-        found: dict[tuple[int, ...], Tensor] = {(): one.log_prob(etas, params)}
-        of_order = [found[()].detach().reshape(rows, 1)]
         orders = max(k for k in range(2, ORDERS + 1) if k == 2 or comb(one.size + k - 1, k) <= WIDTH)
-        for order in range(1, orders + 1):
-            found = {
-                (*choice, first + j): part
-                for choice, value in found.items()
-                for first in [choice[-1] if choice else 0]
-                for j, part in enumerate(gradients(value, leaves[first:], create_graph=order < orders))
-            }
-            of_order.append(torch.cat([part.detach() for part in found.values()]).T)
-        return _RowDerivatives(tuple(of_order), len(leaves), design, acts)
+        of_order = _derivatives(one.log_prob(etas, params), leaves, orders)
+        return _RowDerivatives(of_order, len(leaves), design, acts)
 
     def columns(self, order: int, rows: slice, dtype: torch.dtype) -> Tensor:
         """Derivatives of some rows in the parameters, `(rows, number)`, in the order of `choices`."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from neglog.alignment import common_labels
-from neglog.conversion import is_integer
-from neglog.data import ALL, Columns, Data, Roles, check_keys, check_support, prepare_array, prepare_designs
+from neglog.conversion import ALL, by_key, is_integer
+from neglog.data import Columns, Data, Roles, check_keys, check_support, prepare_array, prepare_designs
 from neglog.errors import DataError
 from neglog.intercepts import without_intercept
 from neglog.magnitudes import (
@@ -175,7 +175,7 @@ def _check_vectors(vectors: Mapping[str, Tensor], roles: Roles) -> None:
 
 def _designs(x: Any) -> tuple[dict[str, Tensor], Columns]:
     """The designs by key, and the names of the columns where all data sets share them."""
-    parts = x if isinstance(x, Mapping) else {ALL: x}
+    parts = by_key(x)
     if not parts:
         raise DataError("`x` is an empty mapping; give at least one predictor a design.")
     if isinstance(x, Mapping):

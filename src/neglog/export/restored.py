@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to
 
-from neglog.data import ALL, Data
+from neglog.conversion import ALL
+from neglog.data import Data
 from neglog.errors import DataError
 from neglog.export import arrays, blueprints, uncertainty
 from neglog.export.described import CALLER, conditions, rebuilt

@@ -15,7 +15,8 @@ from torch import Tensor
 from neglog.aliases import former_attribute
 from neglog.arguments import text
 from neglog.calls import public
-from neglog.data import ALL, Columns, Data
+from neglog.conversion import ALL
+from neglog.data import Columns, Data
 from neglog.errors import DataError, ModelError
 from neglog.fitting.retained import Retained
 from neglog.guides import Delta

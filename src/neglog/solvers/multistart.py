@@ -62,7 +62,7 @@ class MultiStart(Settings):
             few = sample
         ends = self._ends(few, torch.cat([start[None], self.starts]), progress)
         best = self._best([end for end in ends if end is not None])
-        told = _told(ends, best, "" if few is problem else f" on {few.rows} rows")
+        told = _outcomes(ends, best, "" if few is problem else f" on {few.rows} rows")
         if few is not problem:
             best = self.solver.minimise(problem, best.z, progress)
         return replace(best, status=f"{best.status}; {told}")
@@ -183,20 +183,20 @@ def _is_around(end: Solution, z: Tensor, value: float, gradient: Tensor) -> bool
     return not failed and left <= QUADRATIC_AGREEMENT**2 * square + SAME_OPTIMUM_LOSS
 
 
-def _told(ends: list[Solution | None], best: Solution, where: str) -> str:
+def _outcomes(ends: list[Solution | None], best: Solution, where: str) -> str:
     """`best of 4 starts: 3 ended at this optimum, 1 at an optimum of larger loss (12.3)`."""
     close = SAME_OPTIMUM_LOSS * max(1.0, 1e-3 * abs(best.value))
-    found = [end for end in ends if end is not None]
-    here = [end for end in found if abs(end.value - best.value) <= close]
-    worse = [end.value for end in found if end.converged and end.value > best.value + close]
-    parts = [f"{len(here)} ended at this optimum"]
-    spurious = [end.value for end in found if end.converged and end.value < best.value - close]
-    if spurious:
-        parts.append(f"{len(spurious)} at a spurious optimum ({', '.join(f'{v:.6g}' for v in spurious)})")
-    if worse:
-        parts.append(
-            f"{len(worse)} at an optimum of larger loss ({', '.join(f'{v:.6g}' for v in sorted(worse))})"
-        )
-    if (none := len(ends) - len(here) - len(worse) - len(spurious)) > 0:
-        parts.append(f"{none} at no optimum")
+    found = list(filter(None, ends))
+    here = sum(abs(end.value - best.value) <= close for end in found)
+    apart = [end.value for end in found if end.converged and not abs(end.value - best.value) <= close]
+    spurious, worse = [v for v in apart if v < best.value], sorted(v for v in apart if v > best.value)
+    none = len(ends) - here - len(apart)
+    parts = [f"{here} ended at this optimum"]
+    parts += _at("a spurious optimum", spurious) + _at("an optimum of larger loss", worse)
+    parts += [f"{none} at no optimum"] * (none > 0)
     return f"best of {len(ends)} starts{where}: {', '.join(parts)}"
+
+
+def _at(place: str, losses: list[float]) -> list[str]:
+    """How many starts ended at a place, with their losses; nothing of none."""
+    return [f"{len(losses)} at {place} ({', '.join(f'{loss:.6g}' for loss in losses)})"] if losses else []

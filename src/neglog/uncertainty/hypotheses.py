@@ -13,7 +13,8 @@ from torch import Tensor
 from neglog.aliases import former_argument
 from neglog.arguments import choice, text, written
 from neglog.calls import check_settings, public
-from neglog.data import ALL, Data, prepare_designs
+from neglog.conversion import ALL
+from neglog.data import Data, prepare_designs
 from neglog.distributions import probabilities
 from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.fitting.fit import Fit, data_of
