@@ -12,11 +12,11 @@ from neglog.distributions.observed import latent
 from neglog.objective.objective import Objective
 from neglog.tracing import Affine
 
-PROBES = (10.0, 15.0, 20.0)
+PROBED_CHANGES = (10.0, 15.0, 20.0)
 """Changes of a predictor between which its log-densities are compared."""
 LINEAR = 1e-2
 """The relative difference of two slopes below which a function is linear."""
-MIN_SLOPE = 0.1
+MIN_LOG_SLOPE = 0.1
 """The least slope of a log scale; shapes have 1/2 or 1."""
 
 
@@ -45,7 +45,7 @@ def log_scale(objective: Objective, call: Affine) -> LogScale | None:
             gain, loss = _slopes(objective, site.place, sign)
         except (ValueError, NotImplementedError, AttributeError, RuntimeError):
             continue  # torch refuses a parameter that is 0 or infinite there, or there is no mean
-        if gain >= MIN_SLOPE and loss >= MIN_SLOPE:
+        if gain >= MIN_LOG_SLOPE and loss >= MIN_LOG_SLOPE:
             return LogScale(sign, min(gain / loss, 1.0))
     return None
 
@@ -66,7 +66,7 @@ def _slopes(objective: Objective, place: slice, sign: float) -> tuple[float, flo
     if latent(response) is not response:
         return 0.0, 0.0
     initial, densities, means, losses = response.mean, [], [], []
-    for probe in PROBES:
+    for probe in PROBED_CHANGES:
         narrow, wide = (objective.few.response(shifted(by)) for by in (sign * probe, -sign * probe))
         means.append(narrow.mean)
         densities.append(narrow.log_prob(narrow.mean))
@@ -78,7 +78,7 @@ def _slopes(objective: Objective, place: slice, sign: float) -> tuple[float, flo
 
 def _slope(values: Sequence[Tensor]) -> float:
     """The slope of values at the probes, if it is the same in all rows and between all probes; else 0."""
-    pairs = zip(values, values[1:], PROBES, PROBES[1:], strict=False)
+    pairs = zip(values, values[1:], PROBED_CHANGES, PROBED_CHANGES[1:], strict=False)
     slopes = torch.stack([(after - before).reshape(-1) / (t - s) for before, after, s, t in pairs])
     middle = slopes.mean()
     return float(middle) if bool(((slopes - middle).abs() <= LINEAR * middle.abs()).all()) else 0.0
