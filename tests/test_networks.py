@@ -97,20 +97,24 @@ def one_layer(bias=False, **conditions):
 # Standard errors of the heads
 
 
-@pytest.mark.parametrize("name", ["gaussian", "heteroscedastic", "poisson"])
-@pytest.mark.parametrize("kind", ["observed", "HC0", "cluster"])
-def test_errors_of_heads_are_those_of_a_linear_model_of_the_features(name, kind):
-    heads = given_features(fitted(name))
-    settings = {"groups": np.arange(60) // 4} if kind == "cluster" else {}
+@cache
+def heads_alone(name):
+    """The network with its heads at their optimum, and the linear model of its features."""
     with torch.no_grad():
         features = on_features(models.gaussian, trunk(2, 4))
         weights = {site.removeprefix("trunk."): v for site, v in fitted(name).params.items()}
         features = torch.func.functional_call(
             features.module, {k: weights[k] for k in features.trainable}, (X,)
         )
-    linear = covariance(mle(getattr(models, name), features, Y[name]), kind, **settings)
-    whole = mle_at(heads, fitted(name))
-    found = covariance(whole, kind, **settings)
+    linear = mle(getattr(models, name), features, Y[name])
+    return mle_at(given_features(fitted(name)), fitted(name)), linear
+
+
+@pytest.mark.parametrize("name", ["gaussian", "heteroscedastic", "poisson"])
+@pytest.mark.parametrize("kind", ["observed", "HC0", "cluster"])
+def test_errors_of_heads_are_those_of_a_linear_model_of_the_features(name, kind):
+    settings = {"groups": np.arange(60) // 4} if kind == "cluster" else {}
+    found, linear = (covariance(fit, kind, **settings) for fit in heads_alone(name))
     assert not any(parameter.startswith("trunk") for parameter, _ in found.index)
     np.testing.assert_allclose(found, linear, rtol=1e-5, atol=1e-7 * float(linear.to_numpy().max()))
     assert found.attrs["cov_type"] == f"{kind}, given the features"

@@ -107,7 +107,7 @@ def _fixed(model, part):
 )
 def test_coordinates_change_the_scale_and_not_the_loss(name, handler):
     objective = make(name, handler, weights=torch.linspace(0.5, 2, 60))
-    coordinates = rescaled(objective, starting_point(objective, None))
+    coordinates = rescaled(objective, objective.initial)
     assert coordinates.is_linear
     theta = objective.initial + torch.linspace(-0.3, 0.4, objective.size, dtype=torch.float64)
     z = coordinates.z(theta)
@@ -136,7 +136,7 @@ def test_curvature_is_about_one_a_row_whatever_the_units(name):
 @LAW
 def test_literal_model_has_the_same_loss(name):
     objective = make(name)
-    coordinates = rescaled(objective, starting_point(objective, None))
+    coordinates = rescaled(objective, objective.initial)
     z = coordinates.z(objective.layout.theta(random_params(TABLE[name])))
     arguments, keywords = coordinates.literal.arguments(None)
     values = coordinates.literal.values(z)

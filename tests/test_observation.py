@@ -248,7 +248,7 @@ def test_raw_pyro_is_not_poisoned_by_nan():
     model, holes = masked(models.gamma), with_holes(y.exp())
     guide = AutoDelta(model)
     svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())
-    losses = [svi.step(x, holes) for _ in range(50)]
+    losses = [svi.step(x, holes) for _ in range(20)]
     assert losses[-1] < losses[0]
     mcmc = MCMC(NUTS(model, max_tree_depth=3), num_samples=4, warmup_steps=4, disable_progbar=True)
     mcmc.run(x, holes)
@@ -766,12 +766,12 @@ def test_prediction_is_of_what_would_be_recorded():
 def test_bounds_run_in_raw_pyro_and_in_minibatches():
     x, y = engel_tobit()
     exact = mle(censored(models.gaussian), x, y, upper=np.full(len(y), 1.0))
-    literally = dataclasses.replace(fast_svi(150), batch_size=50)
+    literally = dataclasses.replace(fast_svi(80), batch_size=50)
     with pytest.warns(ConvergenceWarning):
         literal = mle(censored(models.gaussian), x, y, upper=np.full(len(y), 1.0), solver=literally)
     close(literal.nll, exact.nll, atol=0.5)
     model = truncated(models.gaussian, lower=0.0)
-    mcmc = MCMC(NUTS(model, max_tree_depth=3), num_samples=4, warmup_steps=4, disable_progbar=True)
+    mcmc = MCMC(NUTS(model, max_tree_depth=2), num_samples=2, warmup_steps=2, disable_progbar=True)
     mcmc.run(torch.tensor(x), torch.tensor(y))
     assert bool(torch.isfinite(mcmc.get_samples()["sigma"]).all())
 
@@ -865,7 +865,7 @@ def test_censored_absolute_values_have_a_certified_optimum(model):
         nll,
         np.array(theta) + 0.01,
         method="Nelder-Mead",
-        options={"xatol": 1e-9, "fatol": 1e-10, "maxiter": 4000},
+        options={"xatol": 1e-6, "fatol": 1e-9, "maxiter": 4000},
     )
     close(nll([float(value) for value in theta]), fit.nll)
     assert fit.nll <= best.fun + 1e-8
@@ -918,7 +918,7 @@ def test_truncated_absolute_values_have_a_certified_optimum(model, upper):
     close(nll(theta), fit.nll, rtol=1e-9)
     # There are other optima far off, where the tail alone decides.
     best = scipy.optimize.minimize(
-        nll, theta + 0.01, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-10, "maxiter": 8000}
+        nll, theta + 0.01, method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9, "maxiter": 8000}
     )
     assert fit.nll <= best.fun + 1e-8
     assert best.fun <= fit.nll + 1e-2  # the simplex comes close, so this is the same optimum
@@ -1073,7 +1073,7 @@ def test_a_response_of_current_status_is_fitted_although_it_is_censored_througho
 # On disk, and from where else
 
 
-FLOOR = {"floor": np.full(235, -5.0)}
+FLOOR = {"floor": np.full(80, -5.0)}
 
 
 @pytest.mark.parametrize(
@@ -1086,7 +1086,7 @@ FLOOR = {"floor": np.full(235, -5.0)}
     ],
 )
 def test_a_saved_fit_comes_back(model, keywords, tmp_path):
-    x, y = engel_tobit()
+    x, y = (part[:80] for part in engel_tobit())
     fit = mle(model, x, y, **keywords)
     again = load(save(fit, tmp_path / "fit"))
     at = number(0.5).expand(len(y))

@@ -140,7 +140,7 @@ def test_rows_that_only_a_combination_of_columns_outweighs_are_refused(name, see
 def test_the_search_of_combinations_finds_what_linear_programmes_find():
     random = np.random.default_rng(0)
     verdicts = []
-    for _ in range(8):
+    for _ in range(4):
         columns, scale = random.normal(size=(9, 1)), random.standard_t(2, size=(9, 2))
         design = torch.tensor(np.column_stack([scale, np.ones(9)]))
         found = {tuple(g.tolist()) for g in outweighing_combinations(design, torch.ones(9).double(), REAL, 2)}
@@ -150,7 +150,7 @@ def test_the_search_of_combinations_finds_what_linear_programmes_find():
         alone = {row for row in range(9) if rising_alone(scale, row)}
         assert {pair for pair in pairs if not alone & set(pair)} <= found
         verdicts.append(bool(found))
-    assert 0 < sum(verdicts) < 8
+    assert 0 < sum(verdicts) < 4
 
 
 def rising_alone(scale, row):

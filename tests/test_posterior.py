@@ -148,7 +148,7 @@ def test_nuts_knows_the_jacobian_of_a_rate(waits):
 @FEW
 def test_nuts_knows_the_jacobian_of_shares():
     y = np.repeat([0.0, 1.0, 2.0], [2, 5, 1])
-    found = posterior(of_shares, np.zeros((8, 0)), y, draws=200, tune=120, chains=2)
+    found = posterior(of_shares, np.zeros((8, 0)), y, draws=150, tune=100, chains=2)
     alpha = np.array([3.0, 7.0, 4.0])  # 1, 2, 3 and the counts
     mean = alpha / alpha.sum()
     sd = np.sqrt(mean * (1 - mean) / (alpha.sum() + 1))
@@ -332,7 +332,7 @@ def test_a_model_that_cannot_be_traced_is_sampled_as_it_is():
             return pyro.sample("y", dist.Normal(sign * shift, 1.0), obs=y)
 
     y = np.array([0.3, 0.1, 0.9])
-    found = posterior(twisted, np.zeros((3, 0)), y, draws=150, tune=100, chains=2)
+    found = posterior(twisted, np.zeros((3, 0)), y, draws=100, tune=80, chains=2)
     assert_within_error(found.draws["shift"].numpy(), y.sum() / 4, 0.5)
 
 

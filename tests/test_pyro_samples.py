@@ -40,7 +40,7 @@ def has(exported, group):
 @pytest.fixture(scope="module")
 def chain():
     pyro.set_rng_seed(0)
-    found = MCMC(NUTS(simple), num_samples=60, warmup_steps=60, disable_progbar=True)
+    found = MCMC(NUTS(simple), num_samples=60, warmup_steps=20, disable_progbar=True)
     found.run(X, Y)
     return found
 

@@ -11,7 +11,6 @@ from table import STRUCTURES, TABLE, fast_svi, sample
 from neglog import flat, mle, models
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError
-from neglog.fitting.start import starting_point
 from neglog.objective.coordinates import rescaled
 from neglog.objective.objective import Objective
 from neglog.solvers import SVI
@@ -40,8 +39,8 @@ def test_a_minibatch_gradient_is_an_unbiased_estimate(name, handler, weighted):
     weights = torch.linspace(0.5, 2, len(y)) if weighted else None
     data = prepare(x, y, weights=weights, **TABLE[name].keywords())
     objective = Objective(handler(TABLE[name].model), data)
-    coordinates = rescaled(objective, starting_point(objective, None))
-    z = coordinates.z(starting_point(objective, None)) + 0.1
+    coordinates = rescaled(objective, objective.initial)
+    z = coordinates.z(objective.initial) + 0.1
 
     def gradient(index):
         values = {k: v.requires_grad_() for k, v in coordinates.literal.values(z).items()}

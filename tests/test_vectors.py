@@ -172,7 +172,7 @@ def test_too_few_rows_for_a_covariance_are_refused():
 
 def test_constant_covariance_is_least_squares_and_the_residuals_covariance():
     _, x, y = problem("mvn_iris")
-    fit = mle(models.multivariate_gaussian, x, y)
+    fit = fitted(models.multivariate_gaussian, "mvn_iris")
     columns = np.column_stack([np.ones(len(x)), x])
     coefficients, *_ = np.linalg.lstsq(columns, y, rcond=None)
     residuals = y.to_numpy() - columns @ coefficients
@@ -226,7 +226,7 @@ def test_units_do_not_matter():
     _, x, y = problem("mvn2_iris_sdcorr")
     factors = np.array([1e6, 1e-6])
     model = models.multivariate_heteroscedastic
-    plain, scaled = mle(model, x, y), mle(model, x, y.to_numpy() * factors)
+    plain, scaled = fitted(model, "mvn2_iris_sdcorr"), mle(model, x, y.to_numpy() * factors)
     assert scaled.nll == pytest.approx(plain.nll + len(y) * np.log(factors).sum(), rel=1e-9)
     np.testing.assert_allclose(
         scaled.params["mean.weight"].numpy() / factors[:, None], plain.params["mean.weight"], rtol=1e-8
@@ -330,7 +330,7 @@ def test_a_covariance_of_x_is_stable_with_twenty_components():
 def test_labels_are_the_names_of_the_responses_and_come_back_from_disk(tmp_path):
     _, x, y = problem("mvn2_iris_sdcorr")
     for model in (models.multivariate_gaussian, models.multivariate_heteroscedastic):
-        fit = mle(model, x, y)
+        fit = fitted(model, "mvn2_iris_sdcorr")
         again = load(save(fit, tmp_path / model.__name__))
         assert ("mean[Sepal_Width]", "PL_c") in summary(fit).index
         assert list(summary(again).index) == list(summary(fit).index)
@@ -344,7 +344,7 @@ def test_labels_are_the_names_of_the_responses_and_come_back_from_disk(tmp_path)
 
 def test_log_likelihood_row_by_row():
     _, x, y = problem("mvn2_iris_sdcorr")
-    fit = mle(models.multivariate_heteroscedastic, x, y)
+    fit = fitted(models.multivariate_heteroscedastic, "mvn2_iris_sdcorr")
     assert log_likelihood(fit, x, y).shape == (150,)
     assert -log_likelihood(fit, x, y).sum().item() == pytest.approx(fit.nll, rel=1e-12)
 
