@@ -49,6 +49,11 @@ def by_key(x: Any) -> Mapping[str, Any]:
     return x if isinstance(x, Mapping) else {ALL: x}
 
 
+def are_arrays(*values: Any) -> bool:
+    """Whether all values are tensors or NumPy arrays, or None: nothing has labels or names."""
+    return all(value is None or isinstance(value, Tensor | np.ndarray) for value in values)
+
+
 def is_frame(value: Any) -> TypeGuard[pd.DataFrame]:
     """Whether a value is a data frame."""
     return _is_of_pandas(value, "DataFrame")
@@ -250,9 +255,9 @@ def named_values(name: str, values: Any) -> dict[str, Tensor]:
 
 def is_integer(y: Any) -> bool:
     """Whether `y` is an array of integers or booleans; a table's column of integers is a table's column."""
-    if isinstance(y, Named) or is_labelled(y):
-        return False
-    return not y.is_floating_point() if isinstance(y, Tensor) else np.asarray(y).dtype.kind in "iub"
+    if isinstance(y, Tensor):
+        return not y.is_floating_point()
+    return not (isinstance(y, Named) or is_labelled(y)) and np.asarray(y).dtype.kind in "iub"
 
 
 def integers_message(name: str, value: Any, dtype: Any) -> str:

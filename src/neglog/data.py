@@ -21,6 +21,7 @@ from neglog.arguments import written
 from neglog.conversion import (
     ALL,
     Named,
+    are_arrays,
     by_key,
     check_unmasked,
     column_names,
@@ -169,7 +170,8 @@ def prepare(
             weights that are negative or all 0.
     """
     designs, columns = _designs(x, dtype, None)
-    labels = common_labels({"x": x, "y": y, "weights": weights} | keywords)
+    plain = are_arrays(*by_key(x).values(), y, weights, *keywords.values())
+    labels = None if plain else common_labels({"x": x, "y": y, "weights": weights} | keywords)
     given = {"y": y} | keywords | ({} if weights is None else {"weights": weights})
     vectors = {key: _vector(key, value, dtype) for key, value in given.items()}
     rows = row_count(designs)
@@ -182,10 +184,10 @@ def prepare(
         vectors.pop("weights", None),
         vectors,
         columns,
-        responses=column_names(y),
+        responses=() if plain else column_names(y),
         integer=is_integer(y),
         labels=labels,
-        without_intercept=without_intercept(x),
+        without_intercept=frozenset() if plain else without_intercept(x),
     )
     data = _of_positive_weight(data)
     check_roles(data, roles or Roles())
@@ -303,6 +305,8 @@ def _design(
     name: str, value: Any, dtype: torch.dtype, expected: tuple[str, ...] | None
 ) -> tuple[Tensor, tuple[str, ...]]:
     """A design `(N, P)` and the names of its columns, in the expected order."""
+    if are_arrays(value):
+        return _array_design(name, value, dtype, expected)
     if is_frame(value):
         frame = _by_name(name, value, expected)
         return frame_tensor(name, frame, dtype), column_names(frame)
@@ -366,7 +370,9 @@ def _column(name: str, value: Any) -> str:
 
 def _vector(name: str, value: Any, dtype: torch.dtype) -> Tensor:
     """A response, weights or keyword: `(N,)`, or `(N, D)` for a response of many components."""
-    if is_frame(value):
+    if are_arrays(value):
+        tensor = to_tensor(name, value, dtype, integers=True)
+    elif is_frame(value):
         tensor = frame_tensor(name, value, dtype)
     elif isinstance(value, Named):
         tensor = value.values.to(dtype)

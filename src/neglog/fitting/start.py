@@ -32,6 +32,10 @@ NULL_TOLERANCE = 1e-3
 """The distance of the null model from its optimum before the last step, in units of the noise of a row."""
 
 
+CERTAIN = frozenset({"priors", "bounded", "collapsing"})
+"""The facts without which no scale goes to 0 by a bound alone; see `neglog.fitting.certain`."""
+
+
 class _Null:
     """The objective in some of its coordinates, the others fixed."""
 
@@ -98,34 +102,30 @@ class _CutNull(_Null):
     def __init__(
         self, objective: Objective, theta: Tensor, places: Tensor, likelihood: RowLikelihood
     ) -> None:
-        super().__init__(objective, theta, places)
-        self.likelihood = likelihood
+        self.objective, self.still, self.places = objective, theta, places
+        self.size, self.rows, self.likelihood = len(places), objective.rows, likelihood
+        self.levels = self._levels()
         position = {place: i for i, place in enumerate(places.tolist())}
-        self.own = [position.get(place, len(places)) for place in likelihood.places.tolist()]
-        self.levels = list(zip(self._still_etas(), self._bias_places(), strict=True))
-        self.biases = [position.get(place, len(places)) for _, place in self.levels]
+        self.own = [position.get(place, self.size) for place in likelihood.places.tolist()]
+        self.biases = [position.get(place, self.size) for _, place in self.levels]
 
-    def _fixed(self) -> dict[str, Tensor]:
-        """Predictor -> its values where its bias is 0, if that is a site."""
-        found = {}
-        for call in self.objective.affines(self.still):
-            free = f"{call.name}.bias" in self.objective.sites
-            found[call.name] = replace(call, bias=torch.zeros_like(call.bias)).value if free else call.value
-        return found
+    def _levels(self) -> list[tuple[Tensor, int]]:
+        """The values of each output where its bias is 0, if that is a site, and the place of that in theta.
 
-    def _bias_places(self) -> list[int]:
-        """The place in theta of the bias of each output; -1 where it is no site."""
-        places = []
+        The place is -1 where the bias is no site.
+        """
+        found = []
+        calls = {call.name: call for call in self.objective.affines(self.still)}
+        sites = {name: self.objective.sites.get(f"{name}.bias") for name in calls}
+        values = {
+            name: call.value if sites[name] is None else replace(call, bias=torch.zeros_like(call.bias)).value
+            for name, call in calls.items()
+        }
         for name, output in self.likelihood.predictors:
-            site = self.objective.sites.get(f"{name}.bias")
-            places.append(-1 if site is None else site.offset + (output or 0))
-        return places
-
-    def _still_etas(self) -> list[Tensor]:
-        return [
-            self.fixed[name] if output is None else self.fixed[name][:, output]
-            for name, output in self.likelihood.predictors
-        ]
+            site, still = sites[name], values[name]
+            place = -1 if site is None else site.offset + (output or 0)
+            found.append((still if output is None else still[:, output], place))
+        return found
 
     def _terms(self, order: int, theta: Tensor) -> Terms:
         etas = [still + theta[place] if place >= 0 else still for still, place in self.levels]
@@ -209,11 +209,13 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     if not free:
         return theta
     places = places_of(free)
-    names = [site.name for site in free]
-    known = _known_null(objective, theta, names)
-    certain = None if given else certain_start(objective)
-    line = known if certain is None else certain
-    return _null_fit(objective, _without_bounds(objective, theta, places), places) if line is None else line
+    line = None if given or not objective.facts >= CERTAIN else certain_start(objective)
+    if line is None:
+        line = _known_null(objective, theta, [site.name for site in free])
+    if line is not None:
+        return line
+    theta = _without_bounds(objective, theta, places) if "bounded" in objective.facts else theta
+    return _null_fit(objective, theta, places)
 
 
 def _without_bounds(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
@@ -259,15 +261,13 @@ def _held(objective: Objective) -> set[str]:
 
 
 def _smoothed(objective: Objective, softness: float) -> Objective:
-    """The objective with smoothed corners of Laplace densities; the objective itself if it has none."""
-    if objective.structure.corner is None and not objective.structure.prior_corners:
-        return objective
+    """The objective with smoothed corners of Laplace densities."""
     return objective.changed(lambda model: smoothed(model, softness))
 
 
 def _null_fit(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
     """The null model of a sample of the rows, or of all if that fails, as for equal values."""
-    soft = _smoothed(objective, 1.0)
+    soft = _smoothed(objective, 1.0) if "cornered" in objective.facts else objective
     backends = soft.backends
     likelihood = (
         None

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from torch import Tensor
 
 from neglog.arguments import flag
-from neglog.conversion import is_labelled
+from neglog.conversion import are_arrays, is_labelled
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint, check_no_columns, column_of
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from neglog.formula import Learned
 
 Result = TypeVar("Result")
-
-ARRAYS = (Tensor, np.ndarray)
 
 OF_EVERY_MODEL = ("weights", "groups")
 """The row-wise arguments that are none of a model."""
@@ -86,7 +83,8 @@ def given(
     """
     keywords = keywords or {}
     model = offset_model(model_of(model), keywords)
-    if data is None and drop_missing is False and _are_arrays(x, y, weights, groups, *keywords.values()):
+    is_plain = x is not None and y is not None and data is None and drop_missing is False
+    if is_plain and are_arrays(x, y, weights, groups, *keywords.values()):
         return _of_arrays(model, x, y, weights, groups, keywords)
     drop_missing = flag("drop_missing", drop_missing)
     if is_formula(x):
@@ -111,13 +109,6 @@ def _check_no_table(caller: Callable[..., Any], y: Any, data: Any, drop_missing:
             f"`{caller.__name__}` needs `y`, the response; or give a formula and its table: "
             f"{caller.__name__}(model, 'y ~ x', data)."
         )
-
-
-def _are_arrays(x: Any, y: Any, *others: Any) -> bool:
-    """Whether a design, a response and further arguments, which may be None, are tensors or NumPy arrays."""
-    if not (isinstance(x, ARRAYS) and isinstance(y, ARRAYS)):
-        return False
-    return all(value is None or isinstance(value, ARRAYS) for value in others)
 
 
 def _of_arrays(model: Model, x: Any, y: Any, weights: Any, groups: Any, keywords: Mapping[str, Any]) -> Given:
@@ -282,7 +273,6 @@ def _groups(table: pd.DataFrame, column: str) -> pd.Series:
 
 def _taken(values: Any, rows: int, places: Any) -> Any:
     """Values of all rows of the table, at its complete rows."""
-    import numpy as np
 
     values = of_pandas(values)
     if values is None or places is None or len(values) != rows:
