@@ -129,7 +129,7 @@ def test_long_chains_meet_importance_sampling_on_real_data(name):
 @pytest.mark.parametrize("name", posteriors.CASES)
 def test_nuts_meets_importance_sampling_on_real_data(name):
     known = json.loads(posteriors.KEPT.read_text(encoding="utf-8"))[name]["importance sampling"]
-    found = posteriors.series(posteriors.CASES[name]().draw(chains=2, draws=200, tune=120, seed=2))
+    found = posteriors.series(posteriors.CASES[name]().draw(chains=1, draws=300, tune=120, seed=2))
     assert set(found) == set(known)
     for parameter, values in found.items():
         assert_within_error(values, known[parameter]["mean"], known[parameter]["sd"])

@@ -70,7 +70,7 @@ def test_the_seed_alone_decides_the_folds(data: Data) -> None:
 
 def test_every_kind_of_data_gives_the_same_scores(data: Data) -> None:
     x, y = data
-    expected = cross_validate(models.heteroscedastic, x, y).scores
+    expected = cross_validate(models.heteroscedastic, x, y, folds=2).scores
     frame, series = pd.DataFrame(x.numpy(), columns=["a", "b"], index=range(100, 130)), pd.Series(y.numpy())
     series = series.set_axis(frame.index)
     for design, response in (
@@ -79,7 +79,7 @@ def test_every_kind_of_data_gives_the_same_scores(data: Data) -> None:
         ({"mean": frame, "log_variance": x}, y.tolist()),
     ):
         assert torch.allclose(
-            cross_validate(models.heteroscedastic, design, response).scores, expected, rtol=1e-12
+            cross_validate(models.heteroscedastic, design, response, folds=2).scores, expected, rtol=1e-12
         )
 
 
@@ -124,16 +124,18 @@ def test_the_difference_is_paired(data: Data) -> None:
 def test_log_scores_of_densities_are_not_compared_with_those_of_probabilities(data: Data) -> None:
     x, y = data
     counts = (y - y.min()).round()
-    one, other = (cross_validate(m, x, counts, scores=["crps"]) for m in (models.poisson, models.gaussian))
+    one, other = (
+        cross_validate(m, x, counts, folds=2, scores=["crps"]) for m in (models.poisson, models.gaussian)
+    )
     assert one.probabilities is not None
     assert bool(one.probabilities.all())
     with pytest.raises(ModelError, match="30 of 30 rows"):
         one.above(other)
     assert math.isfinite(one.above(other, "crps")[0])  # the remedy, in units of y
     bound = float(y.median())
-    tobit = cross_validate(censored(models.gaussian, lower=bound), x, y.clamp(min=bound))
+    tobit = cross_validate(censored(models.gaussian, lower=bound), x, y.clamp(min=bound), folds=2)
     with pytest.raises(ModelError, match="in 15 of 30 rows"):
-        tobit.above(cross_validate(models.gaussian, x, y.clamp(min=bound)))
+        tobit.above(cross_validate(models.gaussian, x, y.clamp(min=bound), folds=2))
 
 
 @pytest.mark.parametrize("folds", [1, 0, 31, 2.0, True])
