@@ -179,7 +179,7 @@ def test_a_fit_that_does_not_converge_is_printed_and_exits_with_1(monkeypatch: p
         ),
         (
             [CARS, "dist ~ speed", "-m", "ols"],
-            "no model `ols`; there are `bernoulli`, `beta`",
+            "no model `ols`. Did you mean `gaussian`? There are `bernoulli`, `beta`",
         ),
         ([CARS, "dist speed", "-m", "gaussian"], "the formula `dist speed` cannot be read"),
         ([CARS, "dist ~ speed", "-m", "gaussian", "--weights", "w"], "the table has no column `w`"),

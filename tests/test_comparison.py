@@ -201,7 +201,7 @@ def test_no_intercept_is_a_bias_held_at_zero() -> None:
 
 
 def test_an_unknown_model_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ModelError, match=r"no model `ols`; there are `bernoulli`, .*`student_t`"):
+    with pytest.raises(ModelError, match=r"no model `ols`.*`gaussian`.*There are `bernoulli`, .*`student_t`"):
         model_named("ols")
 
 

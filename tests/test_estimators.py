@@ -52,6 +52,19 @@ def test_no_check_of_a_regressor_fails(model):
     assert failures(LikelihoodRegressor(model)) == {}
 
 
+def test_no_check_of_a_positive_response_fails():
+    assert failures(LikelihoodRegressor("lognormal")) == {}
+
+
+@pytest.mark.parametrize("model", ["poisson", "beta"])
+def test_checks_of_other_responses_fail_where_y_is_none_of_theirs(model):
+    errors = failures(LikelihoodRegressor(model))
+    assert errors
+    for check, error in errors.items():
+        text = f"{error} {error.__cause__} {error.__context__}"
+        assert f"`{model}` needs every `y` to be" in text or check == "check_sample_weights_pandas_series"
+
+
 @pytest.mark.parametrize("model", ["bernoulli", "categorical"])
 def test_no_check_of_a_classifier_fails(model):
     assert failures(LikelihoodClassifier(model)) == {}
@@ -90,6 +103,30 @@ def test_an_exact_fit_has_the_scale_at_its_floor(model):
     np.testing.assert_allclose(fitted.coef_, [1.0, -2.0, 3.0], **EXACTLY)
     scale = fitted.params_["sigma" if model == "gaussian" else "scale"]
     assert float(scale) == pytest.approx(SCALE_FLOOR * y.std())
+    with pytest.raises(UnboundedLikelihoodError):
+        mle(model, x, y)
+
+
+@pytest.mark.parametrize(
+    ("model", "constant", "value"),
+    [
+        ("lognormal", "sigma", lambda spread, y: spread),
+        ("gamma", "shape", lambda spread, y: spread**-2),
+        ("inverse_gaussian", "dispersion", lambda spread, y: spread**2 / np.exp(np.log(y).mean())),
+        ("weibull", "shape", lambda spread, y: np.pi / 6**0.5 / spread),
+    ],
+)
+def test_an_exact_fit_of_a_logarithm_has_its_spread_at_the_floor(model, constant, value):
+    x, _ = sample()
+    y = np.exp(x @ [0.1, -0.2, 0.3] + 1.0)
+    with pytest.warns(RemedyWarning, match="floor, 1e-06 standard deviations of log y"):
+        fitted = LikelihoodRegressor(model).fit(x, y)
+    np.testing.assert_allclose(fitted.coef_, [0.1, -0.2, 0.3], **EXACTLY)
+    np.testing.assert_allclose(fitted.predict(x), y, rtol=1e-6)
+    spread = SCALE_FLOOR * np.log(y).std()
+    assert float(fitted.params_[constant]) == pytest.approx(value(spread, y))
+    relative = fitted.predict_distribution(x[:5]).stddev.numpy() / y[:5]
+    np.testing.assert_allclose(relative, spread, rtol=0.7)
     with pytest.raises(UnboundedLikelihoodError):
         mle(model, x, y)
 
@@ -174,6 +211,26 @@ def test_poisson_is_poisson_regression_and_exposure_is_routed():
     assert np.isfinite(found).all()
     with pytest.raises(DataError, match="exposure"):
         rate.predict(x)
+
+
+@pytest.mark.parametrize("model", ["gaussian", "poisson"])
+def test_an_offset_is_needed_again_by_predictions(model):
+    x, y = sample()
+    y, known = np.abs(np.rint(y)), np.linspace(-1, 1, len(y))
+    fitted, fit = LikelihoodRegressor(model).fit(x, y, offset=known), mle(model, x, y, offset=known)
+    np.testing.assert_allclose(
+        fitted.predict(x, offset=known), predict(fit, x, offset=known).mean.numpy(), **EXACTLY
+    )
+    with pytest.raises(DataError, match="offset"):
+        fitted.predict(x)
+
+
+def test_the_quantile_of_rows_with_an_offset_is_predicted_and_not_their_mean():
+    x, y = sample()
+    known = np.linspace(-9, 9, len(y))
+    fitted = LikelihoodRegressor("quantile", settings={"tau": 0.9}).fit(x, y + known, offset=known)
+    plain = LikelihoodRegressor("quantile", settings={"tau": 0.9}).fit(x, y)
+    np.testing.assert_allclose(fitted.predict(x, offset=known) - known, plain.predict(x), rtol=1e-8)
 
 
 def test_distributions_intervals_quantiles_and_scores():
@@ -315,6 +372,25 @@ def test_a_network_learns_mean_and_spread_in_the_units_of_y(tmp_path):
     before = module[0].weight.clone()
     NetworkRegressor(module, "laplace", max_iter=10).fit(x, y)
     assert torch.equal(module[0].weight, before)
+
+
+@pytest.mark.filterwarnings("ignore::neglog.errors.ConvergenceWarning")
+def test_a_network_takes_exposures_and_offsets():
+    x, y = sample(40, 2)
+    time = np.linspace(1, 3, 40)
+    counts = np.random.default_rng(1).poisson(time * np.exp(y / 6))
+    fitted = NetworkRegressor(model="poisson", max_iter=30).fit(x, counts, exposure=time)
+    same = NetworkRegressor(model="poisson", max_iter=30).fit(x, counts, offset=np.log(time))
+    np.testing.assert_allclose(
+        fitted.predict(x, exposure=time), same.predict(x, offset=np.log(time)), rtol=1e-6
+    )
+    known = 10 * x[:, 0] ** 3
+    moved = NetworkRegressor(max_iter=30).fit(x, 5 * y + known, offset=known)
+    plain = NetworkRegressor(max_iter=30).fit(x, 5 * y)
+    assert fitted.score(x, counts, exposure=time) > 0.1
+    np.testing.assert_allclose(moved.predict(x, offset=known) - known, plain.predict(x), rtol=1e-4)
+    with pytest.raises(DataError, match="exposure"):
+        fitted.predict(x)
 
 
 @pytest.mark.filterwarnings("ignore::neglog.errors.ConvergenceWarning")

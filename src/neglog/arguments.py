@@ -151,15 +151,36 @@ def checked_model(model: Any) -> Callable[..., Any]:
     Raises:
         ModelError: the value is not callable, or a class or a distribution.
     """
+    if is_loss(model):
+        name = getattr(model, "__name__", type(model).__name__)
+        loss = "MSELoss" if name.endswith("_loss") else name
+        raise ModelError(
+            f"`model` is the loss `{name}`, and the model whose negative log-likelihood a loss is, is "
+            f"losses.likelihood_of(loss).free, for instance of loss = torch.nn.{loss}()."
+        )
     if not callable(model) or isinstance(model, type | Distribution):
         what = "the class " * isinstance(model, type)
+        estimator = hasattr(model, "get_params") and hasattr(model, "fit")
         raise ModelError(
-            "`model` must be a function `(x, y=None)`, as `models.gaussian` is; it is "
+            "`model` must be a function `(x, y=None)`, as `models.gaussian` is, or its name; it is "
             f"{what}{written(model)}."
+            + " Estimators of scikit-learn have functions of their own in sklearn.model_selection."
+            * estimator
         )
     check_takes_rows(model)
     checked: Callable[..., Any] = model
     return checked
+
+
+def is_loss(value: Any) -> bool:
+    """Whether a value is a loss of PyTorch: a module, its class, or a function.
+
+    >>> is_loss(torch.nn.MSELoss()), is_loss(torch.nn.L1Loss), is_loss(torch.nn.Linear(1, 1))
+    (True, True, False)
+    """
+    kind = value if isinstance(value, type) else type(value)
+    functional = getattr(value, "__module__", None) == "torch.nn.functional"
+    return issubclass(kind, torch.nn.modules.loss._Loss) or functional
 
 
 def check_takes_rows(model: Any) -> None:
@@ -176,10 +197,15 @@ def check_takes_rows(model: Any) -> None:
     try:
         signature.bind(None, None)
     except TypeError as error:
+        remedy = (
+            "A network computes features for a model: on_features('gaussian', network)."
+            if isinstance(model, torch.nn.Module)
+            else "Give it the parameters `x` and `y`, and bind others, as by "
+            "functools.partial(model, tau=0.3)."
+        )
         raise ModelError(
             f"`model` must be a function `(x, y=None)`, as `models.gaussian` is; "
-            f"`{getattr(model, '__name__', type(model).__name__)}` takes {_arguments_of(signature)}. Give it "
-            "the parameters `x` and `y`, and bind others, as by functools.partial(model, tau=0.3)."
+            f"`{getattr(model, '__name__', type(model).__name__)}` takes {_arguments_of(signature)}. {remedy}"
         ) from error
 
 

@@ -9,7 +9,8 @@ from inspect import Parameter
 from types import FunctionType
 from typing import Any, TypeVar
 
-from neglog.errors import ModelError, did_you_mean
+from neglog.errors import ModelError
+from neglog.synonyms import nearest_argument
 
 T = TypeVar("T")
 
@@ -88,7 +89,7 @@ def check_settings(function: Callable[..., Any], given: Iterable[str], *others: 
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
-    return f"takes no `{name}`.{did_you_mean(name, known, '`{}`')}"
+    return f"takes no `{name}`.{nearest_argument(name, known)}"
 
 
 def _reason(parameters: Sequence[Parameter], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:

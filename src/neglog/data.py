@@ -417,6 +417,11 @@ def prepare_array(name: str, value: Any, dims: tuple[int, ...], *, integers: boo
     return tensor
 
 
+def is_one_hot(y: Tensor) -> bool:
+    """Whether each row has a single 1 and is 0 elsewhere: the class of the row as an indicator."""
+    return y.dim() == 2 and y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() & (y.sum(1) == 1).all())
+
+
 def check_response(data: Data, support: Any, shape: tuple[int, ...], model: str) -> None:
     """Verify that `y` has the shape and lies in the support of the response of a model.
 
@@ -427,6 +432,7 @@ def check_response(data: Data, support: Any, shape: tuple[int, ...], model: str)
         raise DataError(
             f"`{model}` needs `y` of shape {shape}; it has {tuple(data.y.shape)}."
             + (" Pass numpy.asarray(y)[:, 0]." if data.y.shape == (*shape, 1) else "")
+            + (" Of one-hot rows pass the codes, y.argmax(1)." if is_one_hot(data.y) else "")
         )
     if data.integer and not support.is_discrete:
         raise DataError(integers_message("y", None, "integers"))

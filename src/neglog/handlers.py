@@ -332,7 +332,7 @@ class _OnFeatures:
         if not isinstance(module, nn.Module):
             raise ModelError(
                 f"`module` must be a torch.nn.Module or a mapping from predictor name to one; it "
-                f"is {written(module)}."
+                f"is {written(module)}.{' Call it, and give the module.' * callable(module)}"
             )
         self.module, self.prior = module, prior
         lazy = next((key for key, p in module.named_parameters() if is_lazy(p)), None)

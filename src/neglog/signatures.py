@@ -8,11 +8,16 @@ from functools import partial
 from typing import Any
 
 from neglog.data import Roles
-from neglog.errors import ModelError, did_you_mean
+from neglog.errors import ModelError
 from neglog.handlers import Model
 from neglog.layers import layers
+from neglog.synonyms import nearest_argument
 from neglog.tracing import model_name
 
+OF_SOLVERS = (
+    "Steps, batches and learning rates are settings of a solver: "
+    "solver=neglog.solvers.Adam(steps=..., batch_size=..., learning_rate=...)."
+)
 BY_POSITION = ("model", "fit", "posterior", "x", "y")
 """Parameters of an estimator that are the model, the fit and the data, no settings."""
 REMEDIES = {
@@ -20,6 +25,10 @@ REMEDIES = {
     "quantile": "Quantiles are those of neglog.quantile(fit, x, q).",
     "alpha": "A penalty is a prior of the model: map_estimate(neglog.with_priors(model, ...), x, y).",
     "penalty": "A penalty is a prior of the model: map_estimate(neglog.with_priors(model, ...), x, y).",
+    "fit_intercept": "Models have an intercept; a formula without is 'y ~ 0 + x'.",
+    "device": "Fits run on the CPU, in float64. Leave it out.",
+    "dtype": "Fits run on the CPU, in float64. Leave it out.",
+    **dict.fromkeys(("epochs", "lr", "learning_rate", "batch_size", "steps", "max_iter"), OF_SOLVERS),
 }
 """Keywords of other libraries -> the corresponding call of neglog."""
 
@@ -67,7 +76,7 @@ def check_bound_keywords(every: Sequence[Any], bounds: Collection[str]) -> None:
 
 def _proposal(unknown: str, known: Sequence[str], otherwise: str) -> str:
     """The remedy for an unknown keyword: the nearest known one, if any is similar."""
-    return did_you_mean(unknown, known, "`{}`").lstrip() or otherwise
+    return nearest_argument(unknown, known).lstrip() or otherwise
 
 
 def model_keywords(model: Model) -> frozenset[str] | None:
@@ -99,8 +108,7 @@ def check_keywords(
         for name, each in inspect.signature(caller).parameters.items()
         if name not in BY_POSITION and each.kind is not each.VAR_KEYWORD
     ]
-    otherwise = REMEDIES.get(unknown[0], "Leave it out.")
-    proposal = _proposal(unknown[0], [*settings, *sorted(rows)], otherwise)
+    proposal = REMEDIES.get(unknown[0]) or _proposal(unknown[0], [*settings, *sorted(rows)], "Leave it out.")
     own, of_rows = (", ".join(names) or "none" for names in (settings, sorted(rows)))
     raise ModelError(
         f"`{caller.__name__}` takes no `{unknown[0]}`, and {owner} has no row-wise argument of this "

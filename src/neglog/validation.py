@@ -126,7 +126,7 @@ def cross_validate(
     seed: int = 0,
     solver: Any = None,
     progress: bool = False,
-    scores: Sequence[str] = ("log",),
+    scores: str | Sequence[str] = ("log",),
     **rows: Any,
 ) -> Validation:
     """Fit `model` by maximum likelihood without each fold in turn, and score the rows left out.
@@ -144,11 +144,12 @@ def cross_validate(
         seed: decides the folds.
         solver: as in `mle`.
         progress: show a bar on stderr.
-        scores: which scores to keep, as `neglog.scores` names them; the log score is always among them. And
-            scores of all held-out rows together: ``"rmse"`` of the predicted means, ``"mae"`` of the
-            predicted medians, ``"r2"``, ``"d2"`` (deviance explained) and ``"calibration"``, the calibration
-            error. The baseline of R² and D² is the same for all folds, as in ``sklearn.metrics.r2_score`` of
-            ``cross_val_predict``: the mean of the rows, and the fit of the model without columns.
+        scores: which scores to keep, one name or several, as `neglog.scores` names them; the log score is
+            always among them. And scores of all held-out rows together: ``"rmse"`` of the predicted means,
+            ``"mae"`` of the predicted medians, ``"r2"``, ``"d2"`` (deviance explained) and ``"calibration"``,
+            the calibration error. The baseline of R² and D² is the same for all folds, as in
+            ``sklearn.metrics.r2_score`` of ``cross_val_predict``: the mean of the rows, and the fit of the
+            model without columns.
         rows: keywords of the model that belong to the rows.
 
     Raises:
@@ -221,7 +222,8 @@ def _score_names(scores: Any) -> tuple[str, ...]:
     Raises:
         ModelError: the argument is no list, or there is no such score.
     """
-    if isinstance(scores, str) or not isinstance(scores, Sequence):
+    scores = [scores] if isinstance(scores, str) else scores
+    if not isinstance(scores, Sequence):
         raise ModelError(f"`scores` must be a list of names, such as ['log', 'crps']; it is {shown(scores)}.")
     for name in scores:
         parsed(name, SUMMARIES)

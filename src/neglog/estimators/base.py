@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -20,28 +21,32 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from neglog.arguments import choice
+from neglog.arguments import choice, shown
 from neglog.bayes.priors import priors_for
 from neglog.calls import public
 from neglog.data import Data
-from neglog.errors import ModelError, NeglogError
+from neglog.errors import DataError, ModelError, NeglogError, did_you_mean, reason_of
 from neglog.estimators.remedies import Remedied, maximum
 from neglog.estimators.rows import Array, Rows
 from neglog.fitting.estimates import map_estimate, mle
 from neglog.fitting.fit import Fit
 from neglog.handlers import Model, flat, with_priors
+from neglog.inputs.given import offset_model
 from neglog.isolation import isolated
 from neglog.layers import declared_loss
 from neglog.likelihood.sites import lay_out
 from neglog.models.named import model_of
 from neglog.prediction.predictions import log_likelihood, predict
 from neglog.predictors import RESPONSE
-from neglog.tracing import Run, initial_value, run, with_sizes
+from neglog.signatures import model_keywords
+from neglog.tracing import Run, initial_value, model_name, run, with_sizes
 
 ROW_KEYWORDS = ("exposure", "offset", "trials")
 """The row-wise arguments of models that estimators pass on."""
 ESTIMATION_METHODS = ("mle", "map")
-OUTPUTS = ("default", "pandas")
+OUTPUTS = ("default", "pandas", "polars")
+OF_SETTINGS = "settings__"
+"""The prefix of a single setting of the model, as `set_params` and searches name it."""
 
 
 @public
@@ -67,8 +72,25 @@ class LikelihoodEstimator(BaseEstimator):
         self.priors = priors
         self.solver = solver
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments of the constructor; if `deep`, also each setting: ``settings__tau``."""
+        found: dict[str, Any] = super().get_params(deep)
+        if deep and isinstance(self.settings, Mapping):
+            found |= {f"{OF_SETTINGS}{name}": value for name, value in self.settings.items()}
+        return found
+
+    def set_params(self, **params: Any) -> Self:
+        """Change arguments of the constructor, or a single setting of the model: ``settings__tau=0.9``."""
+        own = {name: value for name, value in params.items() if not name.startswith(OF_SETTINGS)}
+        super().set_params(**own)
+        parts = {name.removeprefix(OF_SETTINGS): params[name] for name in params if name not in own}
+        if parts:
+            self.settings = {**(self.settings or {}), **parts}
+        return self
+
     def set_output(self, *, transform: str | None = None) -> Self:
-        """Whether tables are arrays, "default", or data frames with the index of X, "pandas"."""
+        """Whether tables are arrays, "default", or data frames of "polars", or of "pandas" with the index
+        of X."""
         if transform is not None:
             self._output = choice("transform", transform, OUTPUTS)
         return self
@@ -80,7 +102,28 @@ class LikelihoodEstimator(BaseEstimator):
             ModelError: there is none of that name.
         """
         model = model_of(self.model)
-        return partial(model, **self.settings) if self.settings else model
+        if not self.settings:
+            return model
+        known = model_keywords(model)
+        for name in set() if known is None else set(self.settings).difference(known):
+            raise ModelError(
+                f"`settings` has {name!r}, and `{model_name(model)}` has the settings "
+                f"{', '.join(sorted(known or ())) or 'none'}.{did_you_mean(name, known or ())}"
+            )
+        return partial(model, **self.settings)
+
+    def _validated(self, X: Any, *y: Any, **how: Any) -> Any:
+        """The rows as arrays, by position, as scikit-learn checks them.
+
+        Raises:
+            DataError: text, or a formula, in the place of numbers.
+        """
+        if isinstance(X, str):
+            raise DataError(
+                f"`X` is the text {shown(X)}; formulas are for neglog.mle(model, formula, table)."
+            )
+        with _numbers_needed():
+            return validate_data(self, X, *y, **how)
 
     def _checked_rows(self, x: Array, y: Array, sample_weight: Any, keywords: Mapping[str, Any]) -> Rows:
         weights = None
@@ -122,7 +165,7 @@ class LikelihoodEstimator(BaseEstimator):
             params: the estimates, of the parameters held fixed too.
             nll: minus the log-likelihood of the rows at them.
         """
-        fit, model = found.fit, self._flat_model(found.fit)
+        fit, model = found.fit, self._flat_model(found.fit, rows)
         self.remedy_, self.loss_ = found.remedy, nll + fit.loss - fit.nll
         self.fit_ = Fit(
             model=model,
@@ -173,6 +216,13 @@ class LikelihoodEstimator(BaseEstimator):
         """The number of iterations of the solver, at least 1."""
         return max(self.fit_.n_iter, 1)
 
+    def _part(self, part: str) -> Array:
+        params = self.params_ if "fit_" in self.__dict__ else {}
+        found = next((value for name, value in params.items() if name.partition(".")[2] == part), None)
+        if found is None:
+            raise AttributeError(f"there are no coefficients; call `fit` of a model that has some ({part}).")
+        return found
+
     def _sizes(self) -> Any:
         """A response with as many classes, or columns, as that of the fit."""
         return np.zeros(2)
@@ -184,12 +234,13 @@ class LikelihoodEstimator(BaseEstimator):
 
     def _new_rows(self, X: Any, keywords: Mapping[str, Any]) -> tuple[Array, dict[str, Any]]:
         check_is_fitted(self)
-        x = validate_data(self, X, reset=False, dtype=np.float64)
+        x = self._validated(X, reset=False, dtype=np.float64)
         return x, _row_keywords(x, keywords)
 
-    def _flat_model(self, fit: Fit) -> Model:
-        """The model of a fit, with flat priors and the sizes of its response."""
-        return with_sizes(flat(self._model()), torch.as_tensor(self._sizes()))
+    def _flat_model(self, fit: Fit, rows: Rows) -> Model:
+        """The model of a fit, with flat priors, the sizes of its response, and the offset of the rows."""
+        model = offset_model(self._model(), rows.keywords)
+        return with_sizes(flat(model), torch.as_tensor(self._sizes()))
 
     def predict_distribution(
         self, X: Any, *, exposure: Any = None, offset: Any = None, trials: Any = None
@@ -225,6 +276,10 @@ class LikelihoodEstimator(BaseEstimator):
         """An array `(N, C)`, or a data frame with the index of X, as `set_output` requires."""
         if getattr(self, "_output", "default") == "default":
             return values
+        if self._output == "polars":
+            import polars
+
+            return polars.DataFrame(values, schema=[str(name) for name in names])
         import pandas as pd
 
         return pd.DataFrame(values, columns=list(names), index=getattr(X, "index", None))
@@ -239,6 +294,30 @@ def _sizes(model: Model, columns: int, rows: Rows) -> dict[str, Any]:
     bare = run(model, data, Run({RESPONSE: y}, fill=initial_value), response=False)
     outputs = {call.name: call.output_names(data) for call in bare.affines if call.outputs is not None}
     return {"k": sum(site.size for site in lay_out(bare).values()), "outputs": outputs}
+
+
+def response_values(y: Any) -> Array:
+    """A response of numbers.
+
+    Raises:
+        DataError: it is text.
+    """
+    with _numbers_needed():
+        return np.asarray(y, dtype=np.float64)
+
+
+@contextmanager
+def _numbers_needed() -> Iterator[None]:
+    """The error of a conversion of text, with its remedy."""
+    try:
+        yield
+    except ValueError as error:
+        if "could not convert string to float" not in str(error):
+            raise
+        raise DataError(
+            f"text where numbers are needed ({reason_of(error)}). Columns of X need an encoder, such as "
+            "OneHotEncoder in a ColumnTransformer; labels in y are for LikelihoodClassifier."
+        ) from error
 
 
 def _row_keywords(x: Array, keywords: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -10,13 +10,21 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d
 
 from neglog.calls import public
-from neglog.errors import DataError
+from neglog.distributions.family import family_of
+from neglog.errors import DataError, ModelError
 from neglog.estimators.base import LikelihoodEstimator, response_of
 from neglog.estimators.rows import Array
+from neglog.models.named import model_of
 from neglog.prediction.classes import class_probabilities
+from neglog.prediction.intervals import quantile
+from neglog.prediction.predictions import predict
+from neglog.tracing import model_name
+
+OF_CLASSES = ("0 or 1", "class")
+"""The responses that are classes, as models declare them."""
 
 
 @public
@@ -38,7 +46,8 @@ class LikelihoodClassifier(ClassifierMixin, LikelihoodEstimator):
         """Fit the model to labels of any kind."""
         model = self._model()
         ordered = _categories(y)
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        self._check_classes()
+        X, y = self._validated(X, y, dtype=np.float64)
         y = column_or_1d(y)
         check_classification_targets(y)
         if self._is_binary() and type_of_target(y) == "multiclass":
@@ -53,6 +62,18 @@ class LikelihoodClassifier(ClassifierMixin, LikelihoodEstimator):
         if len(self.classes_) < 2:
             raise DataError(f"a classifier needs at least 2 classes; the data has one class: {found[0]!r}.")
         return self._fit_rows(model, replace(rows, y=self._response(labels)))
+
+    def _check_classes(self) -> None:
+        """Refuse a model of neglog whose response is no class.
+
+        Raises:
+            ModelError: naming those that are.
+        """
+        if response_of(self.model) not in (None, *OF_CLASSES):
+            raise ModelError(
+                f"`{model_name(model_of(self.model))}` is no model of classes; a classifier has "
+                "model='bernoulli' (logistic regression), 'categorical' or 'ordinal'."
+            )
 
     def _response(self, y: Any) -> Array:
         """The codes of labels.
@@ -81,6 +102,52 @@ class LikelihoodClassifier(ClassifierMixin, LikelihoodEstimator):
         x, keywords = self._new_rows(X, {"offset": offset})
         shares = class_probabilities(self._fitted(), x, **keywords).to_numpy()
         return self._table(shares / shares.sum(1, keepdims=True), X, self.classes_)
+
+    def predict_log_proba(self, X: Any, *, offset: Any = None) -> Any:
+        """The log-probability of each class, `(N, K)`, in the order of `classes_`."""
+        with np.errstate(divide="ignore"):
+            return self._table(np.log(np.asarray(self.predict_proba(X, offset=offset))), X, self.classes_)
+
+    def predict_quantile(self, X: Any, q: float | Sequence[float] = 0.5, *, offset: Any = None) -> Any:
+        """Quantiles of an ordered response: the first class up to which the probability is at least q.
+
+        Raises:
+            ModelError: the classes have no order.
+        """
+        x, keywords = self._new_rows(X, {"offset": offset})
+        fit = self._fitted()
+        response = predict(fit, x, **keywords)
+        if self._is_binary() or not family_of(response).ordered:
+            raise ModelError(
+                "classes without an order have no quantiles or intervals; predict_proba has their "
+                "probabilities, and model='ordinal' gives classes an order."
+            )
+        found = self.classes_[quantile(fit, x, q, **keywords).numpy().astype(int)]
+        return found if found.ndim == 1 else self._table(found, X, list(np.ravel(q)))
+
+    def predict_interval(self, X: Any, level: float = 0.95, *, offset: Any = None) -> Any:
+        """The first and the last class of the central interval of an ordered response, `(N, 2)`.
+
+        Raises:
+            ModelError: the classes have no order.
+        """
+        found = self.predict_quantile(X, [0.5 - level / 2, 0.5 + level / 2], offset=offset)
+        return self._table(np.asarray(found), X, ("lower", "upper"))
+
+    @property
+    def coef_(self) -> Array:
+        """The coefficients of the columns, `(1, P)`; of K > 2 classes without an order `(K, P)`, those of the
+        first class 0: log-odds against it."""
+        return self._against_first(np.atleast_2d(self._part("weight")))
+
+    @property
+    def intercept_(self) -> Array:
+        """The intercepts, `(1,)`; of K > 2 classes without an order `(K,)`, that of the first class 0."""
+        return self._against_first(np.atleast_1d(self._part("bias")))
+
+    def _against_first(self, found: Array) -> Array:
+        is_several = 1 < len(found) == len(self.classes_) - 1
+        return np.concatenate([np.zeros_like(found[:1]), found]) if is_several else found
 
     def predict(self, X: Any, *, offset: Any = None) -> Any:
         """The most probable class of each row."""

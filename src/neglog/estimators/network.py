@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import pyro
 import torch
-from sklearn.utils.validation import validate_data
 from torch import Tensor, nn
 
+from neglog.arguments import shown
 from neglog.calls import public
 from neglog.errors import ModelError, RemedyWarning, UnboundedLikelihoodError, warn
+from neglog.estimators.base import response_values
 from neglog.estimators.regressor import LikelihoodRegressor
 from neglog.estimators.remedies import Remedied, Roles, roles
 from neglog.estimators.rows import Array, Rows
 from neglog.fitting.estimates import map_estimate, mle
 from neglog.fitting.fit import Fit
 from neglog.handlers import Model, flat, on_features
+from neglog.inputs.given import offset_model
 from neglog.modes import InMode
 from neglog.solvers import LBFGS
 
@@ -89,11 +90,21 @@ class NetworkRegressor(LikelihoodRegressor):
         self.max_iter = max_iter
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # type: ignore[override]
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        exposure: Any = None,
+        offset: Any = None,
+        trials: Any = None,
+    ) -> Self:
         """Fit the network and its heads."""
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        rows = self._checked_rows(X, np.asarray(y, dtype=np.float64), sample_weight, {})
-        known = roles(self._model(), {})
+        X, y = self._validated(X, y, dtype=np.float64, y_numeric=True)
+        given = {"exposure": exposure, "offset": offset, "trials": trials}
+        rows = self._checked_rows(X, response_values(y), sample_weight, given)
+        known = roles(self._model(), rows.keywords)
         self._location, self._outputs = (None if known is None else known.location), 1
         self.module_ = Standardised(self._built(X.shape[1]), X.shape[1])
         mean, deviation = rows.moments(rows.x)
@@ -109,6 +120,11 @@ class NetworkRegressor(LikelihoodRegressor):
             torch.default_generator.manual_seed(self.random_state)
             if self.module is None:
                 return nn.Sequential(nn.Linear(columns, HIDDEN_UNITS), nn.Tanh())
+            if not callable(self.module):
+                raise ModelError(
+                    "`module` must be a torch.nn.Module, or a function from the number of columns to one; it "
+                    f"is {shown(self.module)}. The likelihood is `model`: NetworkRegressor(model='poisson')."
+                )
             built = self.module(columns)
         if not isinstance(built, nn.Module):
             raise ModelError(f"`module` must give a torch.nn.Module; it gave {type(built).__name__}.")
@@ -116,13 +132,18 @@ class NetworkRegressor(LikelihoodRegressor):
 
     def _fit_rows(self, model: Model, rows: Rows, known: Roles | None = None) -> Self:
         self._check_method()
-        shift, unit = 0.0, 1.0
+        shift, unit, y, keywords = 0.0, 1.0, rows.y, dict(rows.keywords)
         if self._location is not None:
-            shift, unit = float(rows.moments(rows.y)[0]), float(rows.spread())
+            without = replace(rows, y=y - keywords.get("offset", 0.0))
+            shift, unit = float(without.moments(without.y)[0]), float(without.spread())
+            y = (y - shift) / unit
+            keywords |= {"offset": keywords["offset"] / unit} if "offset" in keywords else {}
         estimate = mle if self.method == "mle" else map_estimate
-        y = (rows.y - shift) / unit
         solver = LBFGS(max_steps=self.max_iter) if self.solver is None else self.solver
-        fit_to = partial(estimate, x=rows.x, y=y, weights=rows.weights, solver=solver)
+
+        def fit_to(model: Model) -> Fit:
+            return estimate(model, rows.x, y, weights=rows.weights, solver=solver, **keywords)
+
         remedy = ""
         try:
             fit = fit_to(model)
@@ -159,12 +180,11 @@ class NetworkRegressor(LikelihoodRegressor):
         self.module_.load_state_dict(state, strict=False)
         self.module_.eval()
 
-    def _flat_model(self, fit: Fit) -> Model:
+    def _flat_model(self, fit: Fit, rows: Rows) -> Model:
         prefix = f"{TRUNK}."
         buffers = {key.removeprefix(prefix): value for key, value in fit.buffers.items()}
-        model: Model = InMode(False, {TRUNK: buffers})(
-            flat(on_features(self._model(), self.module_, name=TRUNK))
-        )
+        network = on_features(self._model(), self.module_, name=TRUNK)
+        model: Model = InMode(False, {TRUNK: buffers})(flat(offset_model(network, rows.keywords)))
         return model
 
     def _part(self, part: str) -> Array:

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import validate_data
 
 from neglog.calls import public
-from neglog.distributions.derived import mean_of
-from neglog.estimators.base import LikelihoodEstimator, response_of
+from neglog.distributions.derived import mean_of, variance_of
+from neglog.estimators.base import LikelihoodEstimator, response_of, response_values
 from neglog.estimators.remedies import roles
 from neglog.estimators.rows import Array
 from neglog.fitting.fit import Fit
@@ -54,9 +53,9 @@ class LikelihoodRegressor(RegressorMixin, LikelihoodEstimator):
         """Fit the model."""
         model = self._model()
         several = response_of(self.model) == "vector"
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=several)
+        X, y = self._validated(X, y, dtype=np.float64, y_numeric=True, multi_output=several)
         given = {"exposure": exposure, "offset": offset, "trials": trials}
-        rows = self._checked_rows(X, np.asarray(y, dtype=np.float64), sample_weight, given)
+        rows = self._checked_rows(X, response_values(y), sample_weight, given)
         self._outputs = 1 if y.ndim == 1 else y.shape[1]
         known = roles(model, rows.keywords) if y.ndim == 1 else None
         self._location = None if known is None else known.location
@@ -76,18 +75,25 @@ class LikelihoodRegressor(RegressorMixin, LikelihoodEstimator):
         found = self._part("bias")
         return float(found) if found.ndim == 0 else found
 
-    def _part(self, part: str) -> Array:
-        params = self.params_ if "fit_" in self.__dict__ else {}
-        found = next((value for name, value in params.items() if name.partition(".")[2] == part), None)
-        if found is None:
-            raise AttributeError(f"there are no coefficients; call `fit` of a model that has some ({part}).")
-        return found
-
-    def predict(self, X: Any, *, exposure: Any = None, offset: Any = None, trials: Any = None) -> Array:
+    def predict(
+        self,
+        X: Any,
+        return_std: bool = False,
+        *,
+        exposure: Any = None,
+        offset: Any = None,
+        trials: Any = None,
+    ) -> Any:
         """What the optimum estimates: the location of a real response, such as the mean of ``gaussian``, the
-        median of ``laplace`` and the quantile of ``quantile``; the mean of any other."""
+        median of ``laplace`` and the quantile of ``quantile``; the mean of any other.
+
+        With `return_std` there is also the standard deviation of y for each row, as of scikit-learn's
+        Gaussian processes: a tuple of two arrays.
+        """
         x, keywords = self._new_rows(X, {"exposure": exposure, "offset": offset, "trials": trials})
-        return _centre(self._fitted(), self._location, x, keywords)
+        fit = self._fitted()
+        found = _centre(fit, self._location, x, keywords)
+        return (found, variance_of(predict(fit, x, **keywords)).sqrt().numpy()) if return_std else found
 
     def score(
         self,

@@ -7,6 +7,7 @@ remedies here are those of this package alone, and each is named by a `RemedyWar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,13 +18,16 @@ import pyro
 import pyro.distributions as dist
 import torch
 
+from neglog import models
 from neglog.data import prepare_fit
 from neglog.errors import NeglogError, RemedyWarning, SingularDesignError, UnboundedLikelihoodError, warn
 from neglog.estimators.rows import Array, Basis, Rows
 from neglog.fitting.estimates import map_estimate, mle
 from neglog.fitting.fit import Fit
 from neglog.handlers import Model, flat, with_priors
+from neglog.inputs.given import offset_model
 from neglog.isolation import isolated
+from neglog.layers import layers
 from neglog.objective.links import Links, Role
 from neglog.objective.objective import Objective
 from neglog.signatures import roles_of
@@ -47,6 +51,15 @@ RCOND = 1e-12
 PROBE_RESPONSE = (-1.0, -0.5, 0.5, 1.0)
 """A real response, by which the roles of the predictors and constants of a model are found."""
 
+RELATIVE_SCALES: dict[Any, tuple[str, Callable[[float, Any], Any]]] = {
+    models.lognormal: ("sigma", lambda spread, mean: spread),
+    models.gamma: ("shape", lambda spread, mean: spread**-2),
+    models.inverse_gaussian: ("dispersion", lambda spread, mean: spread**2 / mean),
+    models.weibull: ("shape", lambda spread, mean: math.pi / math.sqrt(6) / spread),
+}
+"""Model of a positive response -> its constant, and the value of that from a small spread of log y and the
+location of y: the spread is sigma, 1 / √shape, √(dispersion · mean) or π / (√6 shape)."""
+
 NO_MAXIMUM = (SingularDesignError, UnboundedLikelihoodError)
 
 
@@ -69,6 +82,7 @@ class Roles:
 @isolated
 def roles(model: Model, keywords: Mapping[str, Any]) -> Roles | None:
     """The roles in a model of one real number for each row; None for another response."""
+    model = offset_model(model, keywords)
     y = torch.tensor(PROBE_RESPONSE, dtype=torch.float64)
     rows: dict[str, Any] = {name: torch.ones(len(y), dtype=torch.float64) for name in keywords}
     try:
@@ -108,11 +122,11 @@ class Remedied:
 def maximum(model: Model, rows: Rows, estimate: Callable[..., Fit] = mle, **settings: Any) -> Remedied:
     """The fit of `mle`, or `map_estimate`; with the first remedy that gives one where it raises an error.
 
-    The remedies, in this order: coefficients of least norm, if the columns are linearly dependent; degrees of
-    freedom at `KNOWN_TAILS`, or the scale at `SCALE_FLOOR` standard deviations of y, if the likelihood
-    grows as it goes to 0; Normal priors on
-    coefficients, of `RIDGE_DEVIATION` per standard deviation of the column; these, and the priors of the
-    model on all else.
+    The remedies, in this order: the scale at `SCALE_FLOOR` standard deviations of y, or of log y for a
+    positive response, if coefficients of least norm fit every row; coefficients of least norm, if the columns
+    are linearly dependent; degrees of freedom at `KNOWN_TAILS`, or the scale at its floor, if the likelihood
+    grows as it goes to 0; Normal priors on coefficients, of `RIDGE_DEVIATION` per standard deviation of the
+    column; these, and the priors of the model on all else.
 
     Raises:
         NeglogError: no remedy gives a fit; the error is that of the fit without one.
@@ -135,9 +149,9 @@ def _remedied(
     model: Model, rows: Rows, estimate: Callable[..., Fit], error: NeglogError, settings: Mapping[str, Any]
 ) -> Remedied | None:
     fit = partial(estimate, **settings)
-    steps: list[Callable[..., Remedied | None]]
-    steps = [partial(_least_norm, fit)] if isinstance(error, SingularDesignError) else []
-    steps += [_exact, partial(_at_known_tails, fit), partial(_at_floor, fit), _with_ridge, _with_priors]
+    steps: list[Callable[..., Remedied | None]] = [_exact, _exact_logarithm]
+    steps += [partial(_least_norm, fit)] if isinstance(error, SingularDesignError) else []
+    steps += [partial(_at_known_tails, fit), partial(_at_floor, fit), _with_ridge, _with_priors]
     for remedy in steps:
         try:
             found = remedy(model, rows)
@@ -161,15 +175,46 @@ def _exact(model: Model, rows: Rows) -> Remedied | None:
     known = roles(model, rows.keywords) if rows.y.ndim == 1 else None
     if known is None or known.location is None or rows.keywords:
         return None
-    mean, spread = rows.x.mean(0), float(rows.spread())
-    centre = rows.y.mean()
+    found = _interpolated(rows, known.location)
+    if found is None:
+        return None
+    spread = float(rows.spread())
+    params = _constants(known, spread, rows.x.shape[1]) | found
+    return Remedied(_known(model, params, rows), _floor_words(SCALE_FLOOR * spread))
+
+
+def _exact_logarithm(model: Model, rows: Rows) -> Remedied | None:
+    """As `_exact`, of a positive response whose only predictor is the logarithm of its location."""
+    declared = _relative_scale(model)
+    if declared is None or rows.keywords or not bool((rows.y > 0).all()):
+        return None
+    (predictor,) = predictor_names(model)
+    logs = replace(rows, y=np.log(rows.y))
+    found = _interpolated(logs, predictor)
+    if found is None:
+        return None
+    constant, value = declared
+    mean, deviation = logs.moments(logs.y)
+    floor = SCALE_FLOOR * float(deviation if deviation > RCOND else 1.0)
+    params = {constant: np.array(value(floor, np.exp(mean))), **found}
+    words = f"the scale at its floor, {SCALE_FLOOR:g} standard deviations of log y ({floor:.3g})"
+    return Remedied(_known(model, params, rows), words)
+
+
+def _relative_scale(model: Model) -> tuple[str, Callable[[float, Any], Any]] | None:
+    """The constant of a positive response that is the spread of its logarithm, and its value by it."""
+    *_, inner = layers(model)
+    return RELATIVE_SCALES.get(inner)
+
+
+def _interpolated(rows: Rows, predictor: str) -> dict[str, Any] | None:
+    """The coefficients of least norm of a predictor that is y in every row; None if there are none."""
+    (mean, _), (centre, _) = rows.moments(rows.x), rows.moments(rows.y)
     weight = np.linalg.lstsq(rows.x - mean, rows.y - centre, rcond=RCOND)[0]
     residuals = rows.y - centre - (rows.x - mean) @ weight
-    if not float(np.abs(residuals).max()) <= LARGEST_EXACT_RESIDUAL * spread:
+    if not float(np.abs(residuals).max()) <= LARGEST_EXACT_RESIDUAL * float(rows.spread()):
         return None
-    params = _constants(known, spread, rows.x.shape[1])
-    params |= {f"{known.location}.weight": weight, f"{known.location}.bias": centre - mean @ weight}
-    return Remedied(_known(model, params, rows), _floor_words(SCALE_FLOOR * spread))
+    return {f"{predictor}.weight": weight, f"{predictor}.bias": centre - mean @ weight}
 
 
 def _constants(known: Roles, spread: float, columns: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro
 from pyro.infer.autoguide.initialization import init_to_value
@@ -27,6 +27,35 @@ from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.persistence import AsDocument
 from neglog.predictors import design_keys
+
+FUNCTIONS = {
+    "predict": "neglog.predict(fit, x).mean",
+    "get_prediction": "neglog.interval(fit, x)",
+    "predict_proba": "neglog.class_probabilities(fit, x)",
+    "summary": "neglog.summary(fit)",
+    "conf_int": "neglog.summary(fit), which has lower and upper",
+    "bse": "neglog.summary(fit)['std_error']",
+    "pvalues": "neglog.summary(fit)['p_value']",
+    "cov_params": "neglog.covariance(fit)",
+    "llf": "-fit.nll",
+    "loglik": "-fit.nll",
+    "fittedvalues": "neglog.predict(fit, x).mean, with the rows of the fit",
+    "resid": "y - neglog.predict(fit, x).mean",
+    "score": "neglog.scores(fit, x, y)",
+    "coef_": "fit.params",
+    "intercept_": "fit.params",
+    "coef": "fit.params",
+    "save": "neglog.save(fit, folder)",
+    "state_dict": "dict(fit.params)",
+    "parameters": "fit.params.values()",
+    "forward": "neglog.predict(fit, x)",
+    "sample": "neglog.predict(fit, x).sample()",
+    "log_prob": "neglog.log_likelihood(fit, x, y)",
+    "plot": "neglog.plots",
+    "bootstrap": "neglog.bootstrap(fit)",
+    "wald_test": "neglog.wald_test(fit, 'x1 = 0')",
+}
+"""Methods and attributes of other libraries -> what to write."""
 
 
 @public
@@ -79,6 +108,14 @@ class Fit(AsDocument):
     retained: Retained | None = field(default=None, repr=False, compare=False)
 
     steps = former_attribute("steps", "n_iter")
+
+    if not TYPE_CHECKING:  # for type checkers, any attribute would exist
+
+        def __getattr__(self, name):
+            """Raise AttributeError, with the function of neglog where other libraries have a method."""
+            call = FUNCTIONS.get(name)
+            remedy = f"; write {call}" if call else ""
+            raise AttributeError(f"'Fit' object has no attribute {name!r}{remedy}", name=name, obj=self)
 
     @property
     def classes(self) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from neglog.arguments import flag
 from neglog.conversion import are_arrays, is_labelled
@@ -86,15 +87,32 @@ def given(
     is_plain = x is not None and y is not None and data is None and drop_missing is False
     if is_plain and are_arrays(x, y, weights, groups, *keywords.values()):
         return _of_arrays(model, x, y, weights, groups, keywords)
+    _check_no_dataset(caller, x)
     drop_missing = flag("drop_missing", drop_missing)
     if is_formula(x):
         by_row = {"weights": weights, "groups": groups, **keywords}
         return _of_formula(caller, model, x, formula_table(caller, y, data), by_row, drop_missing)
     _check_no_table(caller, y, data, drop_missing)
+    roles_of(model, keywords, caller)
     check_no_columns({"weights": weights, "groups": groups, **keywords})
     keywords = {name: of_pandas(value) for name, value in keywords.items()}
     x, y, weights, groups = (of_pandas(value) for value in (x, y, weights, groups))
     return _of_arrays(model, x, y, weights, groups, keywords)
+
+
+def _check_no_dataset(caller: Callable[..., Any], x: Any) -> None:
+    """Refuse datasets and loaders of torch, with the call that has their rows."""
+    if isinstance(x, TensorDataset):
+        raise DataError(
+            f"`x` is a TensorDataset; give its tensors: {caller.__name__}(model, *dataset.tensors)."
+        )
+    if isinstance(x, Dataset | DataLoader):
+        rows = "dataset" if isinstance(x, Dataset) else "loader.dataset"
+        raise DataError(
+            f"`x` is a {type(x).__name__}, and a fit needs the rows as tensors: "
+            f"x, y = torch.utils.data.default_collate(list({rows})). Rows that do not fit into memory are "
+            "read by neglog.spool."
+        )
 
 
 def _check_no_table(caller: Callable[..., Any], y: Any, data: Any, drop_missing: bool) -> None:

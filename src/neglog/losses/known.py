@@ -12,6 +12,7 @@ from typing import Any, get_args
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from neglog import models
 from neglog.arguments import choice, flag, number, share, written
@@ -19,6 +20,7 @@ from neglog.calls import public
 from neglog.errors import ModelError, did_you_mean
 from neglog.losses.real import gaussian_nll, huber_nll, laplace_nll, quantile_nll
 from neglog.losses.shapes import Reduction, check_tensor
+from neglog.synonyms import model_meant
 
 Model = Callable[..., Any]
 OfTarget = Callable[[Tensor], Tensor]
@@ -95,11 +97,13 @@ def likelihood_of(loss: nn.Module | str, **settings: float) -> Likelihood:
         if loss not in _NAMES:
             raise ModelError(
                 f"`loss` must be one of {', '.join(map(repr, _NAMES))}; it is {written(loss)}."
-                f"{did_you_mean(loss, _NAMES)} "
-                + _HINTS.get(loss, "For one of your own see losses.as_likelihood.")
+                f"{_nearest(loss)} " + _HINTS.get(loss, "For one of your own see losses.as_likelihood.")
             )
         return _NAMES[loss](**_taken(loss, settings))
-    name = type(loss).__name__
+    if isinstance(loss, type) or getattr(loss, "__module__", None) == functional.__name__:
+        name = getattr(loss, "__name__", "")
+        raise ModelError(f"`{name}` is no instance of a loss; give one, such as torch.nn.MSELoss().")
+    name = getattr(loss, "__name__", type(loss).__name__)
     if type(loss) not in _CLASSES:
         raise ModelError(
             f"`{name}` is not in the dictionary; there are {', '.join(c.__name__ for c in _CLASSES)}, and "
@@ -110,6 +114,23 @@ def likelihood_of(loss: nn.Module | str, **settings: float) -> Likelihood:
     reduction: Any = getattr(loss, "reduction", None)
     choice("reduction", reduction, get_args(Reduction))
     return replace(_CLASSES[type(loss)](loss), reduction=reduction)
+
+
+_OF_MODELS = {
+    "gaussian": "squared_error",
+    "laplace": "absolute_error",
+    "bernoulli": "log_loss",
+    "huber": "huber",
+    "quantile": "quantile",
+    "poisson": "poisson",
+    "gamma": "gamma",
+}
+"""Model -> the name of its loss."""
+
+
+def _nearest(name: str) -> str:
+    meant = _OF_MODELS.get(model_meant(name) or "")
+    return f" Did you mean {meant!r}?" if meant else did_you_mean(name, _NAMES)
 
 
 _HINTS = {

@@ -24,6 +24,7 @@ from neglog.layers import layers
 from neglog.losses import classes, counted, mixtures, real, skewed, vectors
 from neglog.losses.own import ResidualModel
 from neglog.losses.shapes import Reduction, reduce
+from neglog.models.named import model_named
 from neglog.tracing import positive_names
 
 Model = Callable[..., Any]
@@ -134,7 +135,7 @@ def loss_of(
     >>> list(loss.state_dict())
     ['log_sigma']
     """
-    model = _named(model) if isinstance(model, str) else model
+    model = model_named(model) if isinstance(model, str) else model
     name, nll, bound = _resolved(checked_model(model))
     reduce(torch.zeros(1), reduction)  # refuses an unknown one
     parameters = dict(list(inspect.signature(nll).parameters.items())[2:])
@@ -159,14 +160,6 @@ def _texts(name: str, given: Any) -> tuple[str, ...]:
     if not isinstance(given, Sequence | Set) or not all(isinstance(each, str) for each in given):
         raise ModelError(f"`{name}` must be a name, or a tuple of names; it is {shown(given)}.")
     return tuple(given)
-
-
-def _named(name: str) -> Model:
-    if name not in models.__all__:
-        near = did_you_mean(name, models.__all__, "`{}`")
-        raise ModelError(f"there is no model `{name}`; there are {', '.join(models.__all__)}.{near}")
-    model: Model = getattr(models, name)
-    return model
 
 
 def _resolved(model: Model) -> tuple[str, Callable[..., Tensor], dict[str, Any]]:

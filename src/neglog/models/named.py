@@ -7,8 +7,9 @@ from typing import Any
 
 from neglog import models
 from neglog.arguments import check_takes_rows, checked_model
-from neglog.errors import ModelError, did_you_mean
+from neglog.errors import ModelError
 from neglog.layers import layers
+from neglog.synonyms import nearest_model
 
 Model = Callable[..., Any]
 
@@ -24,9 +25,9 @@ def model_named(name: str) -> Model:
             f"`{name}` is a formula, and the model comes first. Write mle('gaussian', {name!r}, data)."
         )
     if name not in models.__all__:
-        near = did_you_mean(name, models.__all__, "`{}`")
+        near = nearest_model(name, models.__all__)
         *some, last = (f"`{each}`" for each in models.__all__)
-        raise ModelError(f"there is no model `{name}`; there are {', '.join(some)} and {last}.{near}")
+        raise ModelError(f"there is no model `{name}`.{near} There are {', '.join(some)} and {last}.")
     model: Model = getattr(models, name)
     return model
 

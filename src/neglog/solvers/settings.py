@@ -14,6 +14,11 @@ from neglog.arguments import check_dense, flag, number, seed_of, whole, written
 from neglog.calls import public
 from neglog.errors import DataError, ModelError
 
+NAMES = {
+    **{"adam": "Adam", "adamw": "Adam", "sgd": "Adam", "lbfgs": "LBFGS", "bfgs": "LBFGS", "newton": "Newton"},
+    **{"irls": "Newton", "svi": "SVI", "trust": "TrustRegion", "lm": "TrustRegion"},
+}
+"""Names of algorithms -> the solver."""
 DTYPES = (torch.float64, torch.float32)
 
 
@@ -46,7 +51,20 @@ def check_solver(name: str, value: Any) -> None:
         raise DataError(f"`{name}` is the class `{value.__name__}`; call it: {value.__name__}().")
     if not callable(getattr(value, "minimise", None)):
         kind = repr(value) if isinstance(value, str | int | float) else f"of type {type(value).__name__}"
-        raise DataError(f"`{name}` must be one of neglog.solvers, such as Newton(), or None; it is {kind}.")
+        raise DataError(
+            f"`{name}` must be one of neglog.solvers, such as Newton(), or None; it is {kind}.{_meant(value)}"
+        )
+
+
+def _meant(value: Any) -> str:
+    """A sentence that proposes the solver of a name, or in the place of an optimiser of torch."""
+    kind = value if isinstance(value, type) else type(value)
+    if issubclass(kind, torch.optim.Optimizer):
+        return (
+            " In the place of an optimiser of torch give neglog.solvers.Adam(steps=..., learning_rate=...)."
+        )
+    found = NAMES.get(value.lower().replace("-", "")) if isinstance(value, str) else None
+    return f" Write neglog.solvers.{found}()." if found else ""
 
 
 def _decay(name: str, value: Any) -> None:
