@@ -509,7 +509,7 @@ def test_the_loss_of_a_loss_of_ones_own():
     [
         (
             lambda: losses.loss_of("gausian"),
-            "there is no model `gausian`. Did you mean `gaussian`? There are `bernoulli`",
+            "there is no model `gausian`. Did you mean `gaussian`",
         ),
         (lambda: losses.loss_of(lambda x, y=None: None), "`<lambda>` has no hand-written loss"),
         (lambda: losses.loss_of(models.gaussian, scale=1.0), "has no constant 'scale'; it has 'sigma'"),

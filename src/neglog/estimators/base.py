@@ -112,19 +112,6 @@ class LikelihoodEstimator(BaseEstimator):
             )
         return partial(model, **self.settings)
 
-    def _validated(self, X: Any, *y: Any, **how: Any) -> Any:
-        """The rows as arrays, by position, as scikit-learn checks them.
-
-        Raises:
-            DataError: text, or a formula, in the place of numbers.
-        """
-        if isinstance(X, str):
-            raise DataError(
-                f"`X` is the text {shown(X)}; formulas are for neglog.mle(model, formula, table)."
-            )
-        with _numbers_needed():
-            return validate_data(self, X, *y, **how)
-
     def _checked_rows(self, x: Array, y: Array, sample_weight: Any, keywords: Mapping[str, Any]) -> Rows:
         weights = None
         if sample_weight is not None:
@@ -182,14 +169,9 @@ class LikelihoodEstimator(BaseEstimator):
             buffers=fit.buffers,
         )
         if math.isnan(nll):  # of a fit that a remedy knows without a likelihood
-            found_nll = -self._total(rows)
+            found_nll = -_total(self.fit_, rows)
             self.loss_, self.fit_ = found_nll, replace(self.fit_, nll=found_nll, loss=found_nll)
         return self
-
-    def _total(self, rows: Rows) -> float:
-        """The log-likelihood of the rows at the estimates, by their weights."""
-        each = log_likelihood(self.fit_, rows.x, rows.y, **rows.keywords).numpy()
-        return float(each.sum() if rows.weights is None else rows.weights @ each)
 
     @property
     def params_(self) -> dict[str, Array]:
@@ -234,7 +216,7 @@ class LikelihoodEstimator(BaseEstimator):
 
     def _new_rows(self, X: Any, keywords: Mapping[str, Any]) -> tuple[Array, dict[str, Any]]:
         check_is_fitted(self)
-        x = self._validated(X, reset=False, dtype=np.float64)
+        x = validated(self, X, reset=False, dtype=np.float64)
         return x, _row_keywords(x, keywords)
 
     def _flat_model(self, fit: Fit, rows: Rows) -> Model:
@@ -296,6 +278,18 @@ def _sizes(model: Model, columns: int, rows: Rows) -> dict[str, Any]:
     return {"k": sum(site.size for site in lay_out(bare).values()), "outputs": outputs}
 
 
+def validated(estimator: Any, X: Any, *y: Any, **how: Any) -> Any:
+    """The rows as arrays, by position, as scikit-learn checks them.
+
+    Raises:
+        DataError: text, or a formula, in the place of numbers.
+    """
+    if isinstance(X, str):
+        raise DataError(f"`X` is the text {shown(X)}; formulas are for neglog.mle(model, formula, table).")
+    with _numbers_needed():
+        return validate_data(estimator, X, *y, **how)
+
+
 def response_values(y: Any) -> Array:
     """A response of numbers.
 
@@ -318,6 +312,12 @@ def _numbers_needed() -> Iterator[None]:
             f"text where numbers are needed ({reason_of(error)}). Columns of X need an encoder, such as "
             "OneHotEncoder in a ColumnTransformer; labels in y are for LikelihoodClassifier."
         ) from error
+
+
+def _total(fit: Fit, rows: Rows) -> float:
+    """The log-likelihood of the rows at the estimates, by their weights."""
+    each = log_likelihood(fit, rows.x, rows.y, **rows.keywords).numpy()
+    return float(each.sum() if rows.weights is None else rows.weights @ each)
 
 
 def _row_keywords(x: Array, keywords: Mapping[str, Any]) -> dict[str, Any]:

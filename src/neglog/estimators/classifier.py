@@ -15,7 +15,7 @@ from sklearn.utils.validation import column_or_1d
 from neglog.calls import public
 from neglog.distributions.family import family_of
 from neglog.errors import DataError, ModelError
-from neglog.estimators.base import LikelihoodEstimator, response_of
+from neglog.estimators.base import LikelihoodEstimator, response_of, validated
 from neglog.estimators.rows import Array
 from neglog.models.named import model_of
 from neglog.prediction.classes import class_probabilities
@@ -47,7 +47,7 @@ class LikelihoodClassifier(ClassifierMixin, LikelihoodEstimator):
         model = self._model()
         ordered = _categories(y)
         self._check_classes()
-        X, y = self._validated(X, y, dtype=np.float64)
+        X, y = validated(self, X, y, dtype=np.float64)
         y = column_or_1d(y)
         check_classification_targets(y)
         if self._is_binary() and type_of_target(y) == "multiclass":

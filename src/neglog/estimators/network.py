@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from neglog.arguments import shown
 from neglog.calls import public
 from neglog.errors import ModelError, RemedyWarning, UnboundedLikelihoodError, warn
-from neglog.estimators.base import response_values
+from neglog.estimators.base import response_values, validated
 from neglog.estimators.regressor import LikelihoodRegressor
 from neglog.estimators.remedies import Remedied, Roles, roles
 from neglog.estimators.rows import Array, Rows
@@ -101,7 +101,7 @@ class NetworkRegressor(LikelihoodRegressor):
         trials: Any = None,
     ) -> Self:
         """Fit the network and its heads."""
-        X, y = self._validated(X, y, dtype=np.float64, y_numeric=True)
+        X, y = validated(self, X, y, dtype=np.float64, y_numeric=True)
         given = {"exposure": exposure, "offset": offset, "trials": trials}
         rows = self._checked_rows(X, response_values(y), sample_weight, given)
         known = roles(self._model(), rows.keywords)

@@ -12,7 +12,7 @@ from sklearn.utils import Tags
 
 from neglog.calls import public
 from neglog.distributions.derived import mean_of, variance_of
-from neglog.estimators.base import LikelihoodEstimator, response_of, response_values
+from neglog.estimators.base import LikelihoodEstimator, response_of, response_values, validated
 from neglog.estimators.remedies import roles
 from neglog.estimators.rows import Array
 from neglog.fitting.fit import Fit
@@ -53,7 +53,7 @@ class LikelihoodRegressor(RegressorMixin, LikelihoodEstimator):
         """Fit the model."""
         model = self._model()
         several = response_of(self.model) == "vector"
-        X, y = self._validated(X, y, dtype=np.float64, y_numeric=True, multi_output=several)
+        X, y = validated(self, X, y, dtype=np.float64, y_numeric=True, multi_output=several)
         given = {"exposure": exposure, "offset": offset, "trials": trials}
         rows = self._checked_rows(X, response_values(y), sample_weight, given)
         self._outputs = 1 if y.ndim == 1 else y.shape[1]

@@ -1,0 +1,88 @@
+"""Rows of test_advice.py: held-out scores, estimators, and what users of PyTorch give."""
+
+import numpy as np
+import torch
+from remedies import row
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import neglog
+from neglog import losses, mle
+from neglog.errors import DataError, ModelError
+from neglog.estimators import LikelihoodClassifier
+
+N = 20
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(N, 1)), RNG.normal(size=N)
+KINDS = np.arange(N) % 3
+BOTH = np.column_stack([Y, RNG.normal(size=N)])
+DATASET = TensorDataset(torch.tensor(X), torch.tensor(Y))
+
+
+def scored(model, y, *scores):
+    return lambda _: neglog.cross_validate(model, X, y, folds=2, scores=scores)
+
+
+def classifier(model):
+    return LikelihoodClassifier(model).fit(X, KINDS)
+
+
+ROWS = {
+    "the deviance of a family without one": row(
+        ModelError,
+        "`Logistic`",
+        provoke=scored("logistic", Y, "d2"),
+        follow=scored("logistic", Y, "log", "r2"),
+    ),
+    "the calibration of vectors": row(
+        ModelError,
+        "calibration error",
+        provoke=scored("multivariate_gaussian", BOTH, "calibration"),
+        follow=scored("multivariate_gaussian", BOTH),
+    ),
+    "the squared error of classes": row(
+        ModelError,
+        "'brier', 'calibration' and 'd2'",
+        provoke=scored("categorical", KINDS, "rmse"),
+        follow=scored("categorical", KINDS, "brier", "calibration", "d2"),
+    ),
+    "what is explained of a constant": row(
+        DataError,
+        "a response that varies",
+        provoke=scored("poisson", np.ones(N), "r2"),
+        follow=scored("poisson", np.ones(N), "rmse"),
+    ),
+    "the interval of classes without an order": row(
+        ModelError,
+        "predict_proba",
+        provoke=lambda _: classifier("categorical").predict_interval(X),
+        follow=lambda _: (
+            classifier("categorical").predict_proba(X),
+            classifier("ordinal").predict_interval(X),
+        ),
+    ),
+    "a dataset of torch": row(
+        DataError,
+        "TensorDataset",
+        provoke=lambda _: mle("gaussian", DATASET),
+        follow=lambda _: mle("gaussian", *DATASET.tensors),
+    ),
+    "the class of a loss": row(
+        ModelError,
+        "`MSELoss`",
+        provoke=lambda _: losses.likelihood_of(nn.MSELoss),
+        follow=lambda _: losses.likelihood_of(nn.MSELoss()),
+    ),
+    "a device": row(
+        ModelError,
+        "on the CPU",
+        provoke=lambda _: mle("gaussian", X, Y, device="cuda"),
+        follow=lambda _: mle("gaussian", X, Y),
+    ),
+    "a dtype": row(
+        ModelError,
+        "in float64",
+        provoke=lambda _: mle("gaussian", X, Y, dtype="float32"),
+        follow=lambda _: mle("gaussian", X, Y),
+    ),
+}
