@@ -93,7 +93,10 @@ def given(
         by_row = {"weights": weights, "groups": groups, **keywords}
         return _of_formula(caller, model, x, formula_table(caller, y, data), by_row, drop_missing)
     _check_no_table(caller, y, data, drop_missing)
-    roles_of(model, keywords, caller)
+    if any(isinstance(value, str) for value in keywords.values()):
+        roles_of(
+            model, keywords, caller
+        )  # names a keyword that there is not before a column that there is not
     check_no_columns({"weights": weights, "groups": groups, **keywords})
     keywords = {name: of_pandas(value) for name, value in keywords.items()}
     x, y, weights, groups = (of_pandas(value) for value in (x, y, weights, groups))
