@@ -12,10 +12,9 @@ from typing import Any, get_args
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from neglog import models
-from neglog.arguments import choice, flag, number, share, written
+from neglog.arguments import choice, flag, is_loss, number, share, written
 from neglog.calls import public
 from neglog.errors import ModelError, did_you_mean
 from neglog.losses.real import gaussian_nll, huber_nll, laplace_nll, quantile_nll
@@ -100,7 +99,7 @@ def likelihood_of(loss: nn.Module | str, **settings: float) -> Likelihood:
                 f"{_nearest(loss)} " + _HINTS.get(loss, "For one of your own see losses.as_likelihood.")
             )
         return _NAMES[loss](**_taken(loss, settings))
-    if isinstance(loss, type) or getattr(loss, "__module__", None) == functional.__name__:
+    if is_loss(loss) and not isinstance(loss, nn.Module):
         name = getattr(loss, "__name__", "")
         raise ModelError(f"`{name}` is no instance of a loss; give one, such as torch.nn.MSELoss().")
     name = getattr(loss, "__name__", type(loss).__name__)
