@@ -116,7 +116,7 @@ def test_a_save_that_fails_leaves_what_was_there(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("neglog.export.files.os.fsync", full)
+    monkeypatch.setattr("neglog.files.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         export.save(mle(models.laplace, torch.empty((3, 0)), torch.tensor([1.0, 2.0, 4.0])), tmp_path)
     assert os.listdir(tmp_path) == ["model.json"]

@@ -16,6 +16,7 @@ from . import (
 from .batches.batch import BatchFit, mle_batch
 from .bayes.priors import priors_for
 from .bayes.sampling import Posterior, posterior
+from .checkpoint import Checkpoint
 from .exchange.inference_data import to_arviz
 from .exchange.pyro_samples import from_pyro
 from .export.saved import load, save
@@ -48,6 +49,7 @@ from .validation import cross_validate
 __all__ = [
     "BatchFit",
     "Bootstrap",
+    "Checkpoint",
     "Fit",
     "HypothesisTest",
     "LaplaceApproximation",

@@ -7,8 +7,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from neglog.bayes.density import Density
+from neglog.checkpoint import Journal
 from neglog.errors import ModelError
 from neglog.isolation import lent
 
@@ -51,8 +52,11 @@ def nuts(
     target_accept: float,
     cores: int | None,
     progress: bool,
+    journal: Journal | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Draws `(chains, draws, K)` of z, and statistics of each, `(chains, draws)`.
+
+    With a journal each chain has a seed of its own, and is kept when it has ended.
 
     Raises:
         ModelError: nutpie is not installed; the density is nowhere finite near `start`.
@@ -90,26 +94,72 @@ def nuts(
         ["z"],
         make_initial_point_fn=partial(_initial_value, density, start),
     )
+    cores = 1 if density.reason else cores  # Pyro's handlers are one stack for all threads
+    begin = partial(
+        nutpie.sample,
+        model,
+        draws=draws,
+        tune=tune,
+        target_accept=target_accept,
+        progress_bar=progress,
+        save_warmup=False,
+        blocking=False,
+    )
     with _threads_restored(), lent() as join:
-        trace: Any = _sampled(
-            nutpie.sample(
-                model,
-                draws=draws,
-                tune=tune,
-                chains=chains,
-                cores=1 if density.reason else cores,  # Pyro's handlers are one stack for all threads
-                seed=seed,
-                target_accept=target_accept,
-                progress_bar=progress,
-                save_warmup=False,
-                blocking=False,
-            ),
-            raised,
-        )
-    z = torch.from_numpy(np.array(trace.posterior["z"].values))
+        if journal is None:
+            found = [_drawn(_sampled(begin(chains=chains, cores=cores, seed=seed), raised))]
+        else:
+            found = _chains_apart(begin, chains, seed, cores, raised, journal)
+    z, stats = _joined(found)
     if z.shape != (chains, draws, density.size):
         raise ModelError(f"nutpie returned draws of shape {tuple(z.shape)}, not {chains} chains of {draws}.")
-    return z, _statistics(trace)
+    return z, stats
+
+
+def _joined(found: Sequence[Mapping[str, Any]]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The draws of several groups of chains, and their statistics."""
+    names = found[0]["stats"]
+    stats = {name: torch.cat([each["stats"][name] for each in found]) for name in names}
+    return torch.cat([each["z"] for each in found]), stats
+
+
+def _drawn(trace: Any) -> dict[str, Any]:
+    """The draws of a trace, and their statistics."""
+    return {"z": torch.from_numpy(np.array(trace.posterior["z"].values)), "stats": _statistics(trace)}
+
+
+def _chains_apart(
+    begin: Callable[..., Any],
+    chains: int,
+    seed: int,
+    cores: int,
+    raised: Sequence[BaseException],
+    journal: Journal,
+) -> list[dict[str, Any]]:
+    """The draws of each chain; ended ones are kept, and the others begin again from their seeds."""
+    found: dict[int, dict[str, Any]] = dict(journal.found or {})
+    left = [chain for chain in range(chains) if chain not in found]
+    for place in range(0, len(left), cores):
+        some = left[place : place + cores]
+        seeds = [int(np.random.SeedSequence([seed, chain]).generate_state(1)[0]) for chain in some]
+        samplers = [begin(chains=1, cores=1, seed=own) for own in seeds]
+        with _cancelled(samplers):
+            for chain, sampler in zip(some, samplers, strict=True):
+                found[chain] = _drawn(_sampled(sampler, raised))
+                journal.write(found)
+    return [found[chain] for chain in range(chains)]
+
+
+@contextmanager
+def _cancelled(samplers: Sequence[Any]) -> Iterator[None]:
+    """End all samplers after an error or an interrupt of one."""
+    try:
+        yield
+    except BaseException:
+        for sampler in samplers:
+            with suppress(Exception):  # it has ended
+                sampler.cancel()
+        raise
 
 
 def _imported() -> tuple[Any, Any]:

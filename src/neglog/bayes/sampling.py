@@ -17,12 +17,14 @@ from neglog.bayes.density import Density, density
 from neglog.bayes.diagnostics import MOST_PARETO_K, complaints, mixing, pareto_k
 from neglog.bayes.nuts import nuts
 from neglog.calls import public
+from neglog.checkpoint import Journal, Keeping, digest, keeping
 from neglog.data import Columns, prepare_fit
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, SamplingWarning, warn
 from neglog.fitting.estimates import map_estimate
 from neglog.fitting.fit import Fit
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.prior_units import check_prior_units
+from neglog.fitting.resumed import data_digest
 from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint
 from neglog.inputs.given import Given, given
@@ -163,6 +165,7 @@ def posterior(
     space: str = "unconstrained",
     guide: str = "full",
     steps: int = 1000,
+    checkpoint: Any = None,
     **keywords: Any,
 ) -> Posterior:
     """Draws from the posterior of a model's parameters, under the model's own priors.
@@ -191,6 +194,9 @@ def posterior(
         space: ``unconstrained`` or ``natural``, for ``laplace``.
         guide: ``full`` (`AutoMultivariateNormal`) or ``diagonal`` (`AutoDiagonalNormal`), for ``vi``.
         steps: steps of ``vi``.
+        checkpoint: of ``nuts``, a file, or `neglog.Checkpoint`, where finished chains are kept: after
+            `kill -9` the same call samples the others alone. Each chain then has a seed of its own, so that
+            the draws are others than without a checkpoint. An approximation takes none.
         keywords: further row-wise arguments of the model, such as ``exposure``, `(N,)`.
 
     Raises:
@@ -222,6 +228,7 @@ def posterior(
         target_accept=share("target_accept", target_accept),
         cores=None if cores is None else whole("cores", cores),
         progress=flag("progress", progress),
+        kept=_keeping(checkpoint, method),
     )
     inputs = given(
         posterior,
@@ -270,6 +277,12 @@ class _Settings:
     target_accept: float
     cores: int | None
     progress: bool
+    kept: Keeping | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the draws of NUTS depend on, beside the data."""
+        return {name: getattr(self, name) for name in ("draws", "chains", "tune", "seed", "target_accept")}
 
 
 def _sampled(settings: _Settings, target: Density, start: Tensor, fit: Fit | None) -> Posterior:
@@ -286,6 +299,7 @@ def _sampled(settings: _Settings, target: Density, start: Tensor, fit: Fit | Non
             target_accept=settings.target_accept,
             cores=settings.cores,
             progress=settings.progress,
+            journal=_journal(settings, target, start),
         )
         return _of_chains(target.objective, _thetas(target, z), stats)
     if space == "natural":
@@ -299,6 +313,25 @@ def _sampled(settings: _Settings, target: Density, start: Tensor, fit: Fit | Non
             target, start, guide=settings.guide, draws=draws, steps=settings.steps, seed=seed
         )
     return _of_normal(target.objective, _thetas(target, z), ratios, method, space)
+
+
+def _keeping(checkpoint: Any, method: str) -> Keeping | None:
+    if checkpoint is not None and method != "nuts":
+        raise ModelError(f"`checkpoint` is for `method='nuts'`; the method is {method!r}. Leave it out.")
+    return keeping(checkpoint, posterior)
+
+
+def _journal(settings: _Settings, target: Density, start: Tensor) -> Journal | None:
+    if settings.kept is None:
+        return None
+    objective = target.objective
+    return settings.kept.journal(
+        model=objective.name,
+        data=data_digest(objective.data),
+        parameters=", ".join(f"{name} {tuple(site.shape)}" for name, site in objective.sites.items()),
+        **settings.facts,
+        **{"initial values": digest([start]), "initial loss": repr(float(target.value(start)))},
+    )
 
 
 def _check_choices(method: str, space: str, guide: str) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import nn
 
+from neglog import files
 from neglog.arguments import as_path, shown
 from neglog.calls import public
 from neglog.errors import DataError, ModelError, NeglogError
-from neglog.export import arrays, blueprints, documents, files, legacy, uncertainty
+from neglog.export import arrays, blueprints, documents, legacy, uncertainty
 from neglog.export.described import described, is_complete
 from neglog.export.documents import DAMAGE, shortened
 from neglog.export.given import NOTHING, Given, NeededError

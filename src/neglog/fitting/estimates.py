@@ -25,6 +25,7 @@ def mle(
     solver: Any = None,
     start: Mapping[str, Any] | None = None,
     progress: bool = False,
+    checkpoint: Any = None,
     **keywords: Any,
 ) -> Fit:
     """Maximum likelihood: the model with its priors masked, under a Delta guide.
@@ -50,6 +51,10 @@ def mle(
             and `Adam` where parameters times rows pass 10⁸ or a network's loss has corners.
         start: site name -> initial value; other sites start at the null model.
         progress: show a progress bar if the solver takes long.
+        checkpoint: a file, or `neglog.Checkpoint`, where the state of `Adam`, `SVI`, `LBFGS`,
+            `VariableProjection` and a `Chain` of them is kept: after `kill -9` the same call goes on from
+            there and ends at the same numbers. Of other solvers, and of a fit that has ended, the
+            end is kept.
         keywords: further row-wise arguments of the model, such as ``exposure``, `(N,)`.
 
     Raises:
@@ -80,7 +85,9 @@ def mle(
         keywords=keywords,
     )
     rows = inputs.x, inputs.y, inputs.weights
-    return inputs.kept(fitted(mle, flattened(inputs.model), *rows, solver, start, progress, inputs.keywords))
+    return inputs.kept(
+        fitted(mle, flattened(inputs.model), *rows, solver, start, progress, inputs.keywords, checkpoint)
+    )
 
 
 @isolated
@@ -96,6 +103,7 @@ def map_estimate(
     solver: Any = None,
     start: Mapping[str, Any] | None = None,
     progress: bool = False,
+    checkpoint: Any = None,
     **keywords: Any,
 ) -> Fit:
     """The maximum a posteriori: the model with its priors, under a Delta guide, in constrained space.
@@ -123,4 +131,6 @@ def map_estimate(
         keywords=keywords,
     )
     rows = inputs.x, inputs.y, inputs.weights
-    return inputs.kept(fitted(map_estimate, inputs.model, *rows, solver, start, progress, inputs.keywords))
+    return inputs.kept(
+        fitted(map_estimate, inputs.model, *rows, solver, start, progress, inputs.keywords, checkpoint)
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from torch import Tensor
 from neglog.aliases import former_argument
 from neglog.arguments import whole, written
 from neglog.calls import public
+from neglog.checkpoint import UNKEPT, Journal, Keeping, Unkept, digest, keeping
 from neglog.conversion import to_tensor
 from neglog.data import prepare_fit
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError, warn
@@ -25,6 +26,7 @@ from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.penalised import Penalised, aligned, at_corners, at_exact_corners, is_penalised
 from neglog.fitting.prior_units import check_prior_units
 from neglog.fitting.quadratic_loss import Parabola
+from neglog.fitting.resumed import data_digest
 from neglog.fitting.start import starting_point
 from neglog.handlers import Model, flat
 from neglog.inputs.blueprint import Blueprint
@@ -140,6 +142,7 @@ def lasso_path(
     n_strengths: int = 100,
     ratio: float = 1e-3,
     weights: Any = None,
+    checkpoint: Any = None,
     **keywords: Any,
 ) -> LassoPath:
     """The MAP estimates of a model under its Laplace or `ElasticNet` priors, made sharper and wider.
@@ -162,6 +165,9 @@ def lasso_path(
         strengths: what to multiply l1 and l2 of the priors by, descending, or None for the grid.
         n_strengths: the number of strengths of the grid.
         ratio: the last strength of the grid by the first.
+        checkpoint: a file, or `neglog.Checkpoint`, where the path so far is kept: after `kill -9` the same
+            call goes on from there and ends at the same numbers. A path without passes over the rows keeps
+            none.
 
     Raises:
         DataError: as `map_estimate`; or strengths that are not positive and descending.
@@ -185,6 +191,7 @@ def lasso_path(
     """
     given_strengths = None if strengths is None else _checked(strengths)
     _check_grid(n_strengths, ratio, given_strengths)
+    kept = keeping(checkpoint, lasso_path)
     inputs = given(
         lasso_path,
         model,
@@ -196,20 +203,26 @@ def lasso_path(
         drop_missing=drop_missing,
         keywords=keywords,
     )
-    return inputs.kept(_path_of(inputs, given_strengths, n_strengths, ratio))
+    return inputs.kept(_path_of(inputs, given_strengths, n_strengths, ratio, kept))
 
 
-def _path_of(inputs: Given, given_strengths: Tensor | None, n_strengths: int, ratio: float) -> LassoPath:
+def _path_of(
+    inputs: Given, given_strengths: Tensor | None, n_strengths: int, ratio: float, kept: Keeping | None
+) -> LassoPath:
     model, arguments = inputs.model, inputs.arguments
     data = prepare_fit(**arguments, roles=roles_of(model, inputs.keywords, lasso_path))
     problem, start = _penalised(Objective(model, data))
     curve = problem.curve or _curve(problem, start)
-    path = partial(_path, problem) if curve is None else partial(_curve_path, curve, problem.penalty)
+    path: Callable[..., _Points] = (
+        partial(_path, problem) if curve is None else partial(_curve_path, curve, problem.penalty)
+    )
     null = path(start, torch.tensor([MAX_STRENGTH], dtype=start.dtype))
     least = math.inf if given_strengths is not None else _least_strength(problem, null.z[0])
     # Where no column has a slope at the null model, it may be since that has no maximum.
     exists = least > 0 or map_estimate(model, **arguments).converged
     grid = _grid(least if exists else 1.0, n_strengths, ratio) if given_strengths is None else given_strengths
+    if kept is not None and curve is None:  # a quadratic costs no pass over the rows
+        path = partial(_path, problem, journal=_journal(kept, problem, start, grid))
     points = path(null.z[0], grid)
     points = replace(points, converged=points.converged & exists)
     _warn(problem.coordinates.objective.name, grid, points)
@@ -300,20 +313,38 @@ def _curve_path(curve: Parabola, penalty: Penalty, z: Tensor, grid: Tensor) -> _
     return _Points(points, value, torch.isfinite(points).all(1) & torch.isfinite(value))
 
 
-def _path(problem: Penalised, z: Tensor, grid: Tensor) -> _Points:
+def _path(problem: Penalised, z: Tensor, grid: Tensor, journal: Journal | Unkept = UNKEPT) -> _Points:
     """Each fit from the one before, up to where the likelihood has no maximum."""
-    found = []
-    for strength in grid.tolist():
+    points: list[Tensor] = []
+    certified: list[bool] = []
+    if journal.found is not None:
+        points, certified = journal.found["points"], journal.found["certified"]
+    for strength in grid[len(points) :].tolist():
         try:
-            found.append(ProximalNewton().minimise(problem.at(strength), z))
+            found = ProximalNewton().minimise(problem.at(strength), points[-1] if points else z)
         except UnboundedLikelihoodError:
-            if not found:
+            if not points:
                 raise
             break
-        z = found[-1].z
-    points, values = [one.z for one in found], [problem.smooth.value(one.z) for one in found]
-    certified = torch.tensor([one.converged and _has_optimum(problem, one) for one in found])
-    return _Points(torch.stack(points), torch.tensor(values, dtype=grid.dtype), certified)
+        points.append(found.z)
+        certified.append(found.converged and _has_optimum(problem, found))
+        if journal.is_due(len(points)):
+            journal.write({"points": points, "certified": certified}, len(points))
+    journal.end({"points": points, "certified": certified})
+    values = torch.tensor([problem.smooth.value(one) for one in points], dtype=grid.dtype)
+    return _Points(torch.stack(points), values, torch.tensor(certified))
+
+
+def _journal(kept: Keeping, problem: Penalised, start: Tensor, grid: Tensor) -> Journal:
+    objective = problem.coordinates.objective
+    return kept.journal(
+        model=objective.name,
+        data=data_digest(objective.data),
+        parameters=", ".join(f"{name} {tuple(site.shape)}" for name, site in objective.sites.items()),
+        penalty=digest([problem.penalty.l1, problem.penalty.l2, problem.penalty.centre]),
+        strengths=digest([grid]),
+        **{"initial loss": repr(float(problem.smooth.value(start)))},
+    )
 
 
 def _has_optimum(problem: Penalised, point: Solution) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neglog.checkpoint import UNKEPT
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.certain import (
     CENSORED_THROUGHOUT,
@@ -26,6 +27,7 @@ from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.objective.spread import is_spread_held, narrow_rows
 from neglog.solvers import Adam, Continuation, Newton, Solution
+from neglog.solvers.chain import minimised
 from neglog.solvers.watched import Watched
 
 OUTWARD = 64.0
@@ -82,7 +84,14 @@ def in_bounds(
     return replace(solution, converged=solution.converged and not decides, status=status)
 
 
-def minimised(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor, progress: bool) -> Solution:
+def in_limits(
+    coordinates: Coordinates,
+    problem: Any,
+    solver: Any,
+    start: Tensor,
+    progress: bool,
+    checkpoint: Any = UNKEPT,
+) -> Solution:
     """The minimum by a solver; gradient steps and smoothed losses stop at a uniform density.
 
     Newton's method starts near the optimum in the natural parameters, and is not needed at their boundary.
@@ -94,8 +103,7 @@ def minimised(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor
             return known
         start = known.z
     if not (isinstance(solver, Adam | Continuation) and _may_be_uniform(coordinates.objective)):
-        found: Solution = solver.minimise(problem, start, progress)
-        return found
+        return minimised(solver, problem, start, progress, checkpoint)
     watched = _UntilUniform(problem, coordinates)
     limit: Callable[[Coordinates, Tensor, Tensor], tuple[Tensor, float]] = _levelled
     if isinstance(solver, Adam):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from neglog.arguments import flag
+from neglog.checkpoint import Keeping, Member, keeping
 from neglog.conversion import named_values
 from neglog.data import prepare_fit
 from neglog.errors import (
@@ -31,8 +33,8 @@ from neglog.fitting.joint_mode import check_border
 from neglog.fitting.least_squares import closed_form
 from neglog.fitting.limits import (
     in_bounds,
+    in_limits,
     is_contradicted,
-    minimised,
     refusal,
     why_alike,
 )
@@ -40,6 +42,7 @@ from neglog.fitting.multistart import further_initial_points
 from neglog.fitting.offsets import Offset, levelled, offset_of
 from neglog.fitting.penalised import at_corners, at_exact_corners, is_penalised
 from neglog.fitting.refinement import refined
+from neglog.fitting.resumed import remembered
 from neglog.fitting.separation import watched
 from neglog.fitting.spurious import spurious_component, with_spurious
 from neglog.fitting.start import starting_point
@@ -54,6 +57,7 @@ from neglog.objective.spread import UNCERTIFIED_FACTOR, check_bounded, end_of
 from neglog.objective.training import buffers
 from neglog.signatures import roles_of
 from neglog.solvers import Chain, MultiStart, Newton, Solution, TrustRegion, check_solver
+from neglog.solvers.chain import minimised
 
 
 def fitted(
@@ -66,10 +70,12 @@ def fitted(
     start: Mapping[str, Any] | None,
     progress: bool,
     keywords: Mapping[str, Any],
+    checkpoint: Any = None,
 ) -> Fit:
     """The fit of a model to rows; errors about arguments name the function that the user called."""
     if solver is not None:
         check_solver("solver", solver)
+    kept = checkpoint if isinstance(checkpoint, Member) else keeping(checkpoint, caller)
     dtype, progress = getattr(solver, "dtype", torch.float64), flag("progress", progress)
     data = prepare_fit(
         x, y, weights=weights, dtype=dtype, roles=roles_of(model, keywords, caller), **keywords
@@ -86,12 +92,17 @@ def fitted(
     if solver is None and not start:
         solver = choose(coordinates)
         if isinstance(solver, Newton):
-            return _by_newton(coordinates, theta, solver, progress, offset)
-    return _solved(coordinates, theta, solver, progress, offset)
+            return _by_newton(coordinates, theta, solver, progress, offset, kept)
+    return _solved(coordinates, theta, solver, progress, offset, kept)
 
 
 def _by_newton(
-    coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool, offset: Offset | None
+    coordinates: Coordinates,
+    theta: Tensor,
+    solver: Any,
+    progress: bool,
+    offset: Offset | None,
+    kept: Keeping | Member | None,
 ) -> Fit:
     """The fit by Newton's method, which confirms a closed form, or begins at several points."""
     objective, facts = coordinates.objective, coordinates.objective.facts
@@ -100,7 +111,7 @@ def _by_newton(
         coordinates, theta = Coordinates(objective, coordinates.blocks, True, solved=True), best
     elif "many optima" in facts:
         solver = _of_many_optima(solver, coordinates, theta)
-    return _solved(coordinates, theta, solver, progress, offset)
+    return _solved(coordinates, theta, solver, progress, offset, kept)
 
 
 def _begun(objective: Objective, start: Mapping[str, Any] | None, solver: Any) -> tuple[Coordinates, Tensor]:
@@ -131,7 +142,7 @@ def _is_spurious(coordinates: Coordinates) -> Callable[[Tensor], bool]:
     return lambda z: spurious_component(coordinates.objective, coordinates.theta(z)) is not None
 
 
-def refitted(fit: Fit, model: Model, solver: Any) -> Fit:
+def refitted(fit: Fit, model: Model, solver: Any, kept: Member | None = None) -> Fit:
     """The fit to the same data, from where another ended, of a model with the same predictors and sites.
 
     Designs are not decomposed again.
@@ -139,15 +150,20 @@ def refitted(fit: Fit, model: Model, solver: Any) -> Fit:
     assert fit.coordinates is not None
     objective = Objective(model, data_of(fit))
     coordinates = Coordinates(objective, fit.coordinates.blocks, fit.coordinates.is_linear)
-    return _solved(coordinates, objective.layout.theta(fit.params), solver, False)
+    return _solved(coordinates, objective.layout.theta(fit.params), solver, False, kept=kept)
 
 
 def _solved(
-    coordinates: Coordinates, theta: Tensor, solver: Any, progress: bool, offset: Offset | None = None
+    coordinates: Coordinates,
+    theta: Tensor,
+    solver: Any,
+    progress: bool,
+    offset: Offset | None = None,
+    kept: Keeping | Member | None = None,
 ) -> Fit:
     solver = choose(coordinates) if solver is None else solver
     coordinates, problem = problem_of(coordinates, solver)
-    solution = _minimum(coordinates, problem, solver, coordinates.z(theta), progress)
+    solution = _minimum(coordinates, problem, solver, coordinates.z(theta), progress, kept)
     solution = _judged(coordinates, solution)
     fit = _finished(coordinates, solution, offset)
     if not fit.converged:
@@ -155,14 +171,25 @@ def _solved(
     return fit
 
 
-def _minimum(coordinates: Coordinates, problem: Any, solver: Any, start: Tensor, progress: bool) -> Solution:
+def _minimum(
+    coordinates: Coordinates,
+    problem: Any,
+    solver: Any,
+    start: Tensor,
+    progress: bool,
+    kept: Keeping | Member | None = None,
+) -> Solution:
     """The solution of a solver; without a certificate, if no reason is known why there is no optimum."""
     objective, facts = coordinates.objective, coordinates.objective.facts
     problem = watched(coordinates, problem) if "ordered" in facts else problem
     if "bounded" in facts:
-        solution = minimised(coordinates, problem, solver, start, progress)
-    else:
+        solve = partial(in_limits, coordinates, problem, solver, start, progress)
+        solution = solve() if kept is None else remembered(kept, coordinates, problem, solver, start, solve)
+    elif kept is None:
         solution = solver.minimise(problem, start, progress)
+    else:
+        solve = partial(minimised, solver, problem, start, progress)
+        solution = remembered(kept, coordinates, problem, solver, start, solve)
     if not (solution.converged and math.isfinite(solution.value)):
         check_densities(objective)
         check_zeros(objective, coordinates.theta(solution.z))

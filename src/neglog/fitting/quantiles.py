@@ -14,6 +14,7 @@ from torch import Tensor
 from neglog import models
 from neglog.arguments import share, shown
 from neglog.calls import public
+from neglog.checkpoint import Several, keeping
 from neglog.conversion import check_unmasked
 from neglog.errors import DataError, ModelError
 from neglog.fitting.estimates import mle
@@ -72,6 +73,7 @@ def quantile_process(
     groups: Any = None,
     offset: Any = None,
     drop_missing: bool = False,
+    checkpoint: Any = None,
 ) -> Quantiles:
     """The quantile process: linear regressions at many quantiles, each as by `mle`, sharing the work.
 
@@ -83,6 +85,8 @@ def quantile_process(
         x, y, data, weights, groups, offset, drop_missing: as for `mle`: a design `(N, P)` and the response
             `(N,)`, or a formula and its table.
         taus: the quantiles, between 0 and 1, in any order.
+        checkpoint: a file, or `neglog.Checkpoint`, where the fits so far are kept: after `kill -9` the same
+            call goes on from there and ends at the same numbers.
 
     Raises:
         DataError: as `mle`; a tau that is not between 0 and 1, or none at all.
@@ -99,7 +103,8 @@ def quantile_process(
     >>> {tau: round(fit.params["quantile.weight"].item(), 4) for tau, fit in fits.items()}
     {0.3: 0.75, 0.6: 1.5}
     """
-    ordered = _ordered(taus)
+    ordered, kept = _ordered(taus), keeping(checkpoint, quantile_process)
+    several = None if kept is None else Several(kept.journal(taus=ordered))
     keywords = {} if offset is None else {"offset": offset}
     inputs = given(
         quantile_process,
@@ -115,20 +120,28 @@ def quantile_process(
     fits: dict[float, Fit] = {}
     for tau in ordered:
         model = partial(inputs.model, tau=tau)
+        member = None if several is None else several.member(tau)
         if fits:
             below, last = next(reversed(fits.items()))
-            fits[tau] = refitted(last, flat(model), InteriorPoint(_shift=tau - below))
+            fits[tau] = refitted(last, flat(model), InteriorPoint(_shift=tau - below), member)
         else:
-            fits[tau] = mle(model, **inputs.arguments)
-    lines = {tau: _line(fit) for tau, fit in fits.items()}
-    crossings = {}
+            fits[tau] = mle(model, **inputs.arguments, checkpoint=member)
+    if several is not None:
+        several.end()
+    crossings = _crossings({tau: _line(fit) for tau, fit in fits.items()})
+    fits = {tau: inputs.kept(fit) for tau, fit in fits.items()}
+    return Quantiles(MappingProxyType(fits), MappingProxyType(crossings))
+
+
+def _crossings(lines: Mapping[float, Tensor]) -> dict[tuple[float, float], int]:
+    """Two neighbouring taus -> the number of rows where their lines cross, if there are any."""
+    found = {}
     for lower, upper in pairwise(lines):
         size = lines[lower].abs().maximum(lines[upper].abs())
         rows = int((lines[upper] < lines[lower] - CROSSED * size).sum())
         if rows:
-            crossings[lower, upper] = rows
-    fits = {tau: inputs.kept(fit) for tau, fit in fits.items()}
-    return Quantiles(MappingProxyType(fits), MappingProxyType(crossings))
+            found[lower, upper] = rows
+    return found
 
 
 def _ordered(taus: Any) -> list[float]:

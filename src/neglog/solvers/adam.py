@@ -6,15 +6,24 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from neglog.calls import public
+from neglog.checkpoint import UNKEPT
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Solution
-from neglog.solvers.stochastic import Bar, MaybeKinked, batches, certified, is_flat
+from neglog.solvers.stochastic import (
+    Bar,
+    MaybeKinked,
+    batches,
+    certified,
+    is_flat,
+    resume_training,
+    training_state,
+)
 
 BETAS = (0.9, 0.999)
 DENOMINATOR_EPSILON = 1e-8
@@ -81,16 +90,22 @@ class Adam(Settings):
     dtype: torch.dtype = torch.float64
 
     replayed: ClassVar[bool] = True
+    resumable: ClassVar[bool] = True
 
-    def minimise(self, problem: ReplayedProblem, start: Tensor, progress: bool = False) -> Solution:
-        """Run the steps from `start` `(K,)`."""
+    def minimise(
+        self, problem: ReplayedProblem, start: Tensor, progress: bool = False, checkpoint: Any = UNKEPT
+    ) -> Solution:
+        """Run the steps from `start` `(K,)`, or from the state of a checkpoint on."""
         z, history = start.clone(), list[float]()
         if z.numel() == 0:
             return certified(problem, z, history, self.certainty)
         moments = Moments(z)
-        indices = batches(problem.rows, self.batch_size, self.steps, self.seed)
         bar = Bar(total=self.steps, desc="Adam", disable=not progress, leave=False)
         with torch.no_grad(), problem.training(self.seed), bar:
+            if checkpoint.found is not None:
+                history += moments.resumed(checkpoint.found, z)
+                resume_training(problem, checkpoint.found)
+            indices = batches(problem.rows, self.batch_size, self.steps, self.seed, len(history))
             while losses := self.advance(problem, z, moments, islice(indices, CHECK_INTERVAL)):
                 history += losses
                 bar.update(len(losses))
@@ -98,6 +113,9 @@ class Adam(Settings):
                     break
                 if is_flat(history, self.patience, self.tolerance * problem.rows):
                     break
+                if checkpoint.is_due(len(history)):
+                    state = moments.state(z) | {"history": history} | training_state(problem)
+                    checkpoint.write(state, len(history))
         return certified(problem, z, history, self.certainty)
 
     def advance(
@@ -124,6 +142,19 @@ class Moments:
     def __init__(self, z: Tensor) -> None:
         self.first, self.second, self.root = (torch.zeros_like(z) for _ in range(3))
         self.steps = 0
+
+    def state(self, z: Tensor) -> dict[str, Any]:
+        """The state at z, for a checkpoint."""
+        return {"z": z, "first": self.first, "second": self.second, "steps": self.steps}
+
+    def resumed(self, state: dict[str, Any], z: Tensor) -> list[float]:
+        """Take up a state, with z in place; the losses so far."""
+        z.copy_(state["z"])
+        self.first.copy_(state["first"])
+        self.second.copy_(state["second"])
+        self.steps = state["steps"]
+        history: list[float] = state["history"]
+        return history
 
     def step(self, z: Tensor, gradient: Tensor, rate: float) -> None:
         """Move `z` in place."""

@@ -6,10 +6,12 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from neglog.calls import public
+from neglog.checkpoint import UNKEPT
 from neglog.solvers.descent import EPSILON, descends
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
@@ -39,12 +41,21 @@ class LBFGS(Settings):
     max_steps: int = 2000
     memory: int = 20
 
-    def minimise(self, problem: Problem, start: Tensor, progress: bool = False) -> Solution:
-        """The minimum of `problem`, from `start` `(K,)`."""
+    resumable: ClassVar[bool] = True
+
+    def minimise(
+        self, problem: Problem, start: Tensor, progress: bool = False, checkpoint: Any = UNKEPT
+    ) -> Solution:
+        """The minimum of `problem`, from `start` `(K,)`, or from the state of a checkpoint on."""
         at: Point = (start, *problem.value_and_gradient(start))
         pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.memory)
-        history = [at[1]]
-        for step in range(self.max_steps):
+        history, done = [at[1]], 0
+        if checkpoint.found is not None:
+            at, history, done = (checkpoint.found[key] for key in ("at", "history", "step"))
+            pairs.extend(checkpoint.found["pairs"])
+        for step in range(done, self.max_steps):
+            if checkpoint.is_due(step):
+                checkpoint.write({"at": at, "pairs": list(pairs), "history": history, "step": step}, step)
             if step % 20 == 19:
                 problem.check(at[0])
             size = largest(at[2]) / problem.rows

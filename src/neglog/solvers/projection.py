@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from neglog.calls import public
+from neglog.checkpoint import UNKEPT
 from neglog.solvers.lbfgs import Point, direction_of, largest, noise_of, remember, wolfe
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
@@ -22,6 +23,10 @@ MIN_ADDED_SHARE = 1e-4
 """The smallest share of the curvature that is added."""
 FACTOR = 4.0
 """Factor by which the share decreases after successful steps and increases after failures."""
+
+
+SEARCH_STATE = ("at", "history", "steps", "factor", "damped", "age", "hard")
+"""The attributes of a search that change from step to step, beside its pairs."""
 
 
 class Separable(Problem, Protocol):
@@ -86,10 +91,18 @@ class VariableProjection(Settings):
     memory: int = 20
     refresh: int = 30
 
-    def minimise(self, problem: Separable, start: Tensor, progress: bool = False) -> Solution:
+    resumable: ClassVar[bool] = True
+
+    def minimise(
+        self, problem: Separable, start: Tensor, progress: bool = False, checkpoint: Any = UNKEPT
+    ) -> Solution:
         """The minimum of `problem`, from `start` `(K,)`, of which only the outer part counts."""
-        search = _Search(self, problem, start)
-        for step in range(self.max_steps):
+        search, done = _Search(self, problem, start), 0
+        if checkpoint.found is not None:
+            done = search.resumed(checkpoint.found)
+        for step in range(done, self.max_steps):
+            if checkpoint.is_due(step):
+                checkpoint.write(search.state() | {"step": step}, step)
             if step % 20 == 19:
                 problem.check(search.at[0])
             # The other half is for what is left in the heads.
@@ -111,6 +124,19 @@ class _Search:
         self.history, self.steps = [self.at[1]], 0
         self.factor: Tensor | None = None
         self.damped, self.age, self.hard = INITIAL_DAMPING, 0, 0
+
+    def state(self) -> dict[str, Any]:
+        """The state, for a checkpoint."""
+        found = {name: value for name, value in vars(self).items() if name in SEARCH_STATE}
+        return found | {"pairs": list(self.pairs)}
+
+    def resumed(self, state: dict[str, Any]) -> int:
+        """Take up a state; the number of steps so far."""
+        self.pairs.extend(state["pairs"])
+        for name in SEARCH_STATE:
+            setattr(self, name, state[name])
+        step: int = state["step"]
+        return step
 
     @property
     def size(self) -> float:

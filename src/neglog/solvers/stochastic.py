@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -40,17 +40,34 @@ class Bar(tqdm):
     monitor_interval = 0
 
 
-def batches(rows: int, size: int | None, steps: int, seed: int) -> Iterator[Tensor | None]:
-    """The rows of each step, shuffled each epoch; None is all of them."""
+def batches(rows: int, size: int | None, steps: int, seed: int, done: int = 0) -> Iterator[Tensor | None]:
+    """The rows of each step but the first `done`, shuffled each epoch; None is all of them."""
     if size is None or size >= rows:
-        yield from (None for _ in range(steps))
+        yield from (None for _ in range(steps - done))
         return
     generator = torch.Generator().manual_seed(seed)
     step = 0
     while step < steps:
         for index in torch.randperm(rows, generator=generator).split(size)[: steps - step]:
             step += 1
-            yield index
+            if step > done:
+                yield index
+
+
+def training_state(problem: Any) -> dict[str, Any]:
+    """What gradient steps in training mode depend on beside the parameters: random numbers and buffers."""
+    if not problem.trained:
+        return {}
+    return {"generator": torch.default_generator.get_state(), "buffers": problem.constants}
+
+
+def resume_training(problem: Any, state: Mapping[str, Any]) -> None:
+    """Take up a state of `training_state`, within `problem.training`."""
+    if "buffers" in state:
+        for name, own in state["buffers"].items():
+            problem.constants[name].update(own)
+    if "generator" in state:
+        torch.default_generator.set_state(state["generator"])
 
 
 def is_flat(history: Sequence[float], patience: int | None, least: float) -> bool:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pyro
 import torch
@@ -16,11 +16,20 @@ from torch import Tensor
 
 from neglog.arguments import shown
 from neglog.calls import public
+from neglog.checkpoint import UNKEPT
 from neglog.errors import DataError
 from neglog.guides import Delta
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Solution
-from neglog.solvers.stochastic import Bar, MaybeKinked, batches, certified, is_flat
+from neglog.solvers.stochastic import (
+    Bar,
+    MaybeKinked,
+    batches,
+    certified,
+    is_flat,
+    resume_training,
+    training_state,
+)
 
 
 class Literal(Protocol):
@@ -95,9 +104,13 @@ class SVI(Settings):
                 f"`optim` must be a pyro.optim optimiser or scheduler; it is {shown(self.optim)}."
             )
 
+    resumable: ClassVar[bool] = True
+
     @torch.enable_grad()
-    def minimise(self, problem: LiteralProblem, start: Tensor, progress: bool = False) -> Solution:
-        """Run the steps from `start` `(K,)`."""
+    def minimise(
+        self, problem: LiteralProblem, start: Tensor, progress: bool = False, checkpoint: Any = UNKEPT
+    ) -> Solution:
+        """Run the steps from `start` `(K,)`, or from the state of a checkpoint on."""
         literal = problem.literal
         values = {name: value.clone() for name, value in literal.values(start).items()}
         optim = self._optimiser()
@@ -108,8 +121,11 @@ class SVI(Settings):
             first = next(batches(problem.rows, self.batch_size, 1, self.seed))
             arguments, keywords = literal.arguments(first)
             guide(*arguments, **keywords)  # which runs the model once, before training begins
-            indices = batches(problem.rows, self.batch_size, self.steps, self.seed)
             with problem.training(self.seed):
+                if checkpoint.found is not None:
+                    history += _resumed(checkpoint.found, guide, optim)
+                    resume_training(problem, checkpoint.found)
+                indices = batches(problem.rows, self.batch_size, self.steps, self.seed, len(history))
                 for index in Bar(indices, "SVI", self.steps, disable=not progress, leave=False):
                     arguments, keywords = literal.arguments(index)
                     history.append(_loss_of_step(svi, guide, arguments, keywords))
@@ -119,6 +135,9 @@ class SVI(Settings):
                         history, self.patience, self.tolerance * problem.rows
                     ):
                         break
+                    if checkpoint.is_due(len(history)):
+                        state = _state(guide, optim) | {"history": history} | training_state(problem)
+                        checkpoint.write(state, len(history))
             found = {name: value.clone() for name, value in guide.median().items()}
         return certified(problem, literal.z(found), history, self.certainty)
 
@@ -128,6 +147,38 @@ class SVI(Settings):
         gamma = 1e-4 ** (1 / max(1, self.steps))
         adam = {"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.05}, "gamma": gamma}
         return pyro.optim.ExponentialLR(adam)
+
+
+def _state(guide: Any, optim: Any) -> dict[str, Any]:
+    """The parameters of the guide and the state of their optimisers, for a checkpoint."""
+    parameters = dict(guide.named_parameters())
+    return {
+        "parameters": {name: value.detach() for name, value in parameters.items()},
+        "optimisers": {name: _parts(optim.optim_objs[value]) for name, value in parameters.items()},
+    }
+
+
+def _parts(optimiser: Any) -> list[dict[str, Any]]:
+    """The state of an optimiser, or of a scheduler and its optimiser."""
+    inner = getattr(optimiser, "optimizer", None)
+    return [each.state_dict() for each in (optimiser, inner) if each is not None]
+
+
+def _resumed(state: Mapping[str, Any], guide: Any, optim: Any) -> list[float]:
+    """Take up the state of a checkpoint; the losses so far."""
+    parameters = dict(guide.named_parameters())
+    for value in parameters.values():
+        value.grad = torch.zeros_like(value)
+    optim(list(parameters.values()))  # a step that makes the optimisers, whose state is then replaced
+    for name, value in parameters.items():
+        with torch.no_grad():
+            value.copy_(state["parameters"][name])
+        optimiser = optim.optim_objs[value]
+        parts = (optimiser, getattr(optimiser, "optimizer", None))
+        for part, own in zip(parts, state["optimisers"][name], strict=False):
+            part.load_state_dict(own)
+    history: list[float] = state["history"]
+    return history
 
 
 def _loss_of_step(svi: Any, guide: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> float:

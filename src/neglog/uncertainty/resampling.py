@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -16,11 +17,13 @@ from neglog.arguments import choice, seed_of, share, whole
 from neglog.batches.batch import fitted_again
 from neglog.batches.stack import drawn_again
 from neglog.calls import public
+from neglog.checkpoint import UNKEPT, Journal, Part, Unkept, digest, keeping, settings_of
 from neglog.conversion import as_labels
 from neglog.data import Data
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, reason_of, warn
 from neglog.fitting.estimates import mle
 from neglog.fitting.fit import Fit, data_of
+from neglog.fitting.resumed import data_digest
 from neglog.isolation import isolated
 from neglog.labels import estimates, flat_range, labels_of, tabulated
 from neglog.likelihood.sites import Layout
@@ -29,7 +32,7 @@ from neglog.objective.ranges import scale_of, value_of
 from neglog.persistence import ReadOnly
 from neglog.predictors import RESPONSE
 from neglog.solvers import check_solver
-from neglog.tracing import Run, run
+from neglog.tracing import Run, model_name, run
 from neglog.uncertainty.information import data_and_objective, influence
 
 Kind = Literal["rows", "weights", "parametric"]
@@ -159,6 +162,7 @@ def bootstrap(
     groups: Any = None,
     seed: int = 0,
     solver: Any = None,
+    checkpoint: Any = None,
 ) -> Bootstrap:
     """Refit a model to resampled data, for the sampling distribution of its estimates.
 
@@ -175,6 +179,8 @@ def bootstrap(
             dependent. By default those of the fit, except for ``"parametric"``.
         seed: the seed of the draws. The same seed gives the same draws.
         solver: one of `neglog.solvers` for the refits, which then run one by one; None for the default.
+        checkpoint: a file, or `neglog.Checkpoint`, where the refits so far are kept: after `kill -9` the same
+            call goes on from there and ends at the same numbers.
 
     Raises:
         ModelError: the fit is not one of maximum likelihood, or did not converge; fewer than two draws have
@@ -212,7 +218,9 @@ def bootstrap(
         if kind == "parametric"
         else _reweighted(data, draws, size, kind, numbers, np.random.default_rng(seed))
     )
-    found, converged, reason = _refitted(fit, samples, solver)
+    facts = {"kind": kind, "draws": draws, "seed": seed, "groups": digest([numbers])}
+    journal = _journal(checkpoint, fit, data, solver, facts)
+    found, converged, reason = _refitted(fit, samples, solver, journal)
     missed = int((~converged).sum())
     if missed > draws - 2:
         raise ModelError(
@@ -334,23 +342,63 @@ def _parametric(fit: Fit, data: Data, draws: int, size: int, seed: int) -> Itera
         yield data, torch.where(torch.isnan(data.y), torch.nan, y), None
 
 
-def _refitted(fit: Fit, samples: Iterator[Sample], solver: Any) -> tuple[dict[str, Tensor], Tensor, str]:
-    """The parameters `(draws, *shape)`, which of them are optima, and why the first other is none."""
-    found: list[Mapping[str, Tensor]] = []
-    converged: list[Tensor] = []
-    reason, together = "", solver is None
-    for data, y, weights in samples:
+def _journal(
+    checkpoint: Any, fit: Fit, data: Data, solver: Any, facts: Mapping[str, Any]
+) -> Journal | Unkept:
+    kept = keeping(checkpoint, bootstrap)
+    if kept is None:
+        return UNKEPT
+    settings = "None" if solver is None else settings_of(solver)
+    estimates = digest([part for name, value in fit.params.items() for part in (name, value)])
+    model = model_name(fit.model)
+    return kept.journal(model=model, data=data_digest(data), estimates=estimates, solver=settings, **facts)
+
+
+@dataclass
+class _Refits:
+    """The refits so far: the parameters of whole chunks of draws, and the state inside a chunk."""
+
+    together: bool
+    found: list[Mapping[str, Tensor]] = field(default_factory=list)
+    converged: list[Tensor] = field(default_factory=list)
+    reason: str = ""
+    inner: Any = None
+
+    def state(self, inner: Any = None) -> dict[str, Any]:
+        """The state, with one inside a chunk."""
+        return {**vars(self), "inner": inner}
+
+    @property
+    def draws(self) -> int:
+        """The number of draws of whole chunks."""
+        return sum(map(len, self.converged))
+
+    def add(self, fit: Fit, sample: Sample, solver: Any, journal: Journal | Unkept) -> None:
+        """Refit a chunk of draws."""
         params, optimal = None, torch.empty(0)
-        if together:
+        if self.together:
             try:
-                params, optimal = _together(fit, data, y, weights)
+                params, optimal = _together(fit, *sample)
             except NeglogError:  # a network, a mixture, vectors
-                together = False
+                self.together = False
         if params is None:
-            params, optimal, why = _one_by_one(fit, data, y, weights, solver)
-            reason = reason or why
-        found.append(params)
-        converged.append(optimal)
+            part = Part(journal, self.inner, self.state)
+            params, optimal, why = _one_by_one(fit, *sample, solver, part, self.draws)
+            self.reason = self.reason or why
+        self.found.append(params)
+        self.converged.append(optimal)
+        self.inner = None
+        journal.write(self.state(), self.draws)
+
+
+def _refitted(
+    fit: Fit, samples: Iterator[Sample], solver: Any, journal: Journal | Unkept
+) -> tuple[dict[str, Tensor], Tensor, str]:
+    """The parameters `(draws, *shape)`, which of them are optima, and why the first other is none."""
+    refits = _Refits(solver is None) if journal.found is None else _Refits(**journal.found)
+    for sample in islice(samples, len(refits.found), None):
+        refits.add(fit, sample, solver, journal)
+    found, converged, reason = refits.found, refits.converged, refits.reason
     params = {name: torch.cat([part[name] for part in found]) for name in fit.params}
     optimal = torch.cat(converged)
     for value in params.values():
@@ -365,13 +413,23 @@ def _together(fit: Fit, data: Data, y: Tensor, weights: Tensor | None) -> tuple[
 
 
 def _one_by_one(
-    fit: Fit, data: Data, y: Tensor, weights: Tensor | None, solver: Any
+    fit: Fit,
+    data: Data,
+    y: Tensor,
+    weights: Tensor | None,
+    solver: Any,
+    checkpoint: Part,
+    before: int,
 ) -> tuple[dict[str, Tensor], Tensor, str]:
     """Refits of single draws: parameters `(S, *shape)`, which are optima, and why the first other is none."""
     count = len(y) if weights is None else len(weights)
     params = {name: value.expand(count, *value.shape).clone() for name, value in fit.params.items()}
-    converged, reason = torch.zeros(count, dtype=torch.bool), ""
-    for s in range(count):
+    converged, reason, first = torch.zeros(count, dtype=torch.bool), "", 0
+    if checkpoint.found is not None:
+        params, converged, reason, first = checkpoint.found
+    for s in range(first, count):
+        if checkpoint.is_due(before + s):
+            checkpoint.write((params, converged, reason, s), before + s)
         own, mass = (y[s], None) if weights is None else (y, weights[s])
         one, failure = _refit(fit, data, own, mass, solver)
         reason = reason or failure

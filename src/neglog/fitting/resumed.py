@@ -1,0 +1,64 @@
+"""Fits with a checkpoint: they go on from the state of a killed process, or return a known end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from torch import Tensor
+
+from neglog.checkpoint import Keeping, Member, Part, digest, settings_of
+from neglog.data import Data
+from neglog.objective.coordinates import Coordinates
+from neglog.predictors import Designs
+from neglog.solvers import Solution
+
+SOLUTION = tuple(each.name for each in fields(Solution))
+"""The attributes of a solution."""
+
+
+def remembered(
+    kept: Keeping | Member,
+    coordinates: Coordinates,
+    problem: Any,
+    solver: Any,
+    start: Tensor,
+    solve: Callable[..., Solution],
+) -> Solution:
+    """The solution of `solve`, which takes a checkpoint; that of the file, where it ended before.
+
+    Raises:
+        DataError: the file belongs to another call.
+    """
+    objective = coordinates.objective
+    journal = kept.journal(
+        model=objective.name,
+        data=data_digest(objective.data),
+        parameters=", ".join(f"{name} {tuple(site.shape)}" for name, site in objective.sites.items()),
+        solver=settings_of(solver),
+        **{"initial values": digest([start]), "initial loss": repr(float(coordinates.value(start)))},
+    )
+    ended = journal.finished("solution")
+    if ended is not None:
+        if "buffers" in ended:
+            for name, own in ended["buffers"].items():
+                problem.constants[name].update(own)
+        return Solution(**{name: ended[name] for name in SOLUTION})
+    found = journal.finished("inside")
+    solution = solve(checkpoint=Part(journal, found, lambda state: {"inside": state}))
+    buffers = {"buffers": problem.constants} if getattr(problem, "trained", False) else {}
+    journal.end({"solution": {name: getattr(solution, name) for name in SOLUTION} | buffers})
+    return solution
+
+
+def data_digest(data: Data) -> str:
+    """A digest of designs, response, weights and row-wise arguments, with the names of columns."""
+    parts = [part for key, x in sorted(designs_of(data.x).items()) for part in (key, x)]
+    keywords = [part for name, value in sorted(data.keywords.items()) for part in (name, value)]
+    return digest([*parts, data.y, data.weights, *keywords, sorted(data.columns.items())])
+
+
+def designs_of(x: Designs) -> dict[str, Tensor]:
+    """The designs by their keys; a single one has the key of all predictors."""
+    return {"": x} if isinstance(x, Tensor) else dict(x)

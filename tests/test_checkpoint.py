@@ -1,0 +1,205 @@
+"""Checkpoints: a killed computation goes on from its last state and ends at the same numbers."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from torch import nn
+
+from neglog import Checkpoint, bootstrap, files, map_estimate, mle, models, on_features, posterior
+from neglog.checkpoint import Journal
+from neglog.errors import DataError, ModelError
+from neglog.solvers import LBFGS, SVI, Adam, Chain, Newton, VariableProjection
+
+X = torch.linspace(-1, 1, 30, dtype=torch.float64)[:, None]
+Y = torch.sin(3 * X[:, 0]) + 0.1 * torch.cos(40 * X[:, 0])
+pytestmark = pytest.mark.filterwarnings("ignore:.*did not converge", "ignore:the posterior of")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_killed_computation_ends_at_the_same_numbers(tmp_path: Path) -> None:
+    names = ["adam", "svi", "lbfgs", "path", "quantiles", "bootstrap", "chains"]
+    program = [sys.executable, str(Path(__file__).parent / "checkpointing.py"), str(tmp_path), *names]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for name in names:
+        each = found[name]
+        assert each["resumed"], name
+        assert each["same"], name
+        assert each["left"] == [], name
+    assert sum(each["kills"] for each in found.values()) >= 2 * len(names)
+
+
+class Interrupted(BaseException):
+    """In the place of a kill, within a process."""
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, writes: int, work: Any) -> bool:
+    """Whether a computation was interrupted after it had written so many states."""
+    count, publish = [0], files.publish
+
+    def published(path: Path, content: bytes) -> None:
+        publish(path, content)
+        count[0] += 1
+        if count[0] == writes:
+            raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "publish", published)
+        try:
+            work()
+        except Interrupted:
+            return True
+    return False
+
+
+def network() -> Any:
+    torch.manual_seed(0)
+    return on_features(models.gaussian, nn.Sequential(nn.Linear(1, 3), nn.Tanh()))
+
+
+SOLVERS = {
+    "full batches": Adam(steps=150),
+    "patience": Adam(steps=400, patience=60, tolerance=1e-2),
+    "an optimiser of its own": SVI(steps=12, optim=pyro.optim.ClippedAdam({"lr": 0.05, "lrd": 0.99})),
+    "a plateau": SVI(
+        steps=12,
+        optim=pyro.optim.ReduceLROnPlateau(
+            {"optimizer": torch.optim.SGD, "optim_args": {"lr": 0.01, "momentum": 0.9}, "patience": 2}
+        ),
+    ),
+    "a chain": Chain((LBFGS(max_steps=20), VariableProjection(max_steps=8))),
+    "projection": VariableProjection(max_steps=12),
+    "one that keeps no steps": Newton(),
+}
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_solvers_go_on_from_their_state(monkeypatch: Any, tmp_path: Path, name: str) -> None:
+    def fit(**options: Any) -> Any:
+        model, x = (models.student_t, X) if name == "one that keeps no steps" else (network(), X)
+        return map_estimate(model, x, Y, solver=SOLVERS[name], **options)
+
+    whole = fit()
+    checkpoint = Checkpoint(tmp_path / "fit", steps=2)
+    stops = sum(interrupted(monkeypatch, 4, partial(fit, checkpoint=checkpoint)) for _ in range(2))
+    assert stops or name in ("full batches", "one that keeps no steps")
+    for _ in range(2):
+        found = fit(checkpoint=checkpoint)
+        assert (found.loss, found.history, found.status) == (whole.loss, whole.history, whole.status)
+        assert all(torch.equal(found.params[key], value) for key, value in whole.params.items())
+
+
+def test_a_finished_fit_runs_no_step(monkeypatch: Any, tmp_path: Path) -> None:
+    solver = Adam(steps=60)
+    whole = map_estimate(network(), X, Y, solver=solver, checkpoint=tmp_path / "fit")
+    monkeypatch.setattr(Adam, "advance", lambda *_: pytest.fail("a step"))
+    again = map_estimate(network(), X, Y, solver=solver, checkpoint=tmp_path / "fit")
+    assert again.loss == whole.loss
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (lambda path: map_estimate(network(), X, Y + 1e-9, solver=Adam(steps=60), checkpoint=path), "data"),
+        (
+            lambda path: map_estimate(network(), X, Y, solver=Adam(steps=61), checkpoint=path),
+            "steps=60.*steps=61",
+        ),
+        (
+            lambda path: mle(network(), X, Y, solver=Adam(steps=60), checkpoint=path),
+            "function is map_estimate",
+        ),
+        (
+            lambda path: map_estimate(
+                on_features(models.gaussian, nn.Linear(1, 5)), X, Y, solver=Adam(steps=60), checkpoint=path
+            ),
+            r"parameters is trunk\.0\.weight \(3, 1\).*trunk\.weight \(5, 1\)",
+        ),
+        (
+            lambda path: map_estimate(
+                on_features(models.laplace, network().module), X, Y, solver=Adam(steps=60), checkpoint=path
+            ),
+            "model is gaussian, and here it is laplace",
+        ),
+        (lambda path: posterior(models.gaussian, X, Y, draws=100, checkpoint=path), "another call"),
+        (lambda path: bootstrap(mle(models.gaussian, X, Y), 10, checkpoint=path), "another call"),
+    ],
+)
+def test_the_checkpoint_of_another_call_is_refused(tmp_path: Path, changed: Any, said: str) -> None:
+    map_estimate(network(), X, Y, solver=Adam(steps=60), checkpoint=tmp_path / "fit")
+    with pytest.raises(DataError, match=said):
+        changed(tmp_path / "fit")
+
+
+def test_other_priors_are_another_call(tmp_path: Path) -> None:
+    def net(scale: float) -> Any:
+        torch.manual_seed(0)
+        prior = partial(torch.distributions.Normal, 0.0)
+        return on_features(
+            models.gaussian, nn.Linear(1, 2), prior=lambda value: pyro.distributions.Normal(0.0, scale)
+        ), prior
+
+    map_estimate(net(1.0)[0], X, Y, solver=LBFGS(max_steps=5), checkpoint=tmp_path / "fit")
+    with pytest.raises(DataError, match="initial loss"):
+        map_estimate(net(2.0)[0], X, Y, solver=LBFGS(max_steps=5), checkpoint=tmp_path / "fit")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-3], lambda c: c[:200] + b"x" + c[201:], lambda c: b"", lambda c: b"1"]
+)
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: Any) -> None:
+    path = tmp_path / "fit"
+    map_estimate(network(), X, Y, solver=Adam(steps=10), checkpoint=path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match="is no checkpoint of this version of neglog, or is damaged"):
+        map_estimate(network(), X, Y, solver=Adam(steps=10), checkpoint=path)
+
+
+def test_wrong_arguments_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="`checkpoint` must be a path"):
+        mle(models.gaussian, X, Y, checkpoint=3)
+    with pytest.raises(DataError, match="which does not exist"):
+        mle(models.gaussian, X, Y, checkpoint=tmp_path / "none" / "fit")
+    with pytest.raises(ModelError, match="`steps`"):
+        Checkpoint(tmp_path / "fit", steps=0)
+    with pytest.raises(ModelError, match="method='nuts'"):
+        posterior(models.gaussian, X, Y, method="laplace", checkpoint=tmp_path / "draws")
+
+
+def test_states_are_written_no_more_often_than_they_are_due(monkeypatch: Any, tmp_path: Path) -> None:
+    writes = [0]
+    publish = files.publish
+
+    def published(path: Path, content: bytes) -> None:
+        writes[0] += 1
+        publish(path, content)
+
+    monkeypatch.setattr(files, "publish", published)
+    for checkpoint, most in ((tmp_path / "seconds", 1), (Checkpoint(tmp_path / "steps", steps=100), 4)):
+        writes[0] = 0
+        map_estimate(network(), X, Y, solver=Adam(steps=300), checkpoint=checkpoint)
+        assert writes[0] <= most
+
+
+def test_all_kinds_of_state_come_back(tmp_path: Path) -> None:
+    state = {
+        "tensors": [torch.arange(3), torch.tensor(0.1), torch.zeros((2, 0))],
+        "arrays": {1: np.array([1.5, np.nan]), None: np.array(["a", "b"], dtype=object)},
+        "plain": (1, True, None, "text", 0.1, float("-inf")),
+    }
+    settings = Checkpoint(tmp_path / "state")
+    Journal(settings, {"a": "1"}).write(state)
+    found = Journal(settings, {"a": "1"}).found
+    assert repr(found) == repr(state)
+    with pytest.raises(ModelError, match="cannot keep a function"):
+        Journal(settings, {"a": "1"}).write(lambda: 0)
