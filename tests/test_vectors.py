@@ -90,29 +90,33 @@ def label(case, parameter):
     return f"{ours}[{which}]" if which else ours, column.replace("(Intercept)", "Intercept")
 
 
-def found(fit, case, x, parameter):
-    """The estimate under the name of the case."""
-    if parameter.startswith("cov"):
-        return predict(fit, x).covariance_matrix[entry(case, x, parameter)].item()
-    return summary(fit).loc[label(case, parameter), "estimate"]
+def estimates(fit, case, x):
+    """The estimates under the names of the case."""
+    matrices, shown = predict(fit, x).covariance_matrix, summary(fit)["estimate"]
+    return {
+        name: matrices[entry(case, x, name)].item() if name.startswith("cov") else shown[label(case, name)]
+        for name in (parameter["name"] for parameter in case["params"])
+    }
 
 
-def standard_errors(fit, case, x, kind):
-    """Those of every parameter of the case; of entries of covariances by the delta method."""
+def standard_errors(fit, case, x):
+    """Kind -> those of every parameter of the case; of entries of covariances by the delta method."""
     (coordinates, z), names = optimum(fit), [parameter["name"] for parameter in case["params"]]
-    matrix, _ = unconstrained_covariance(coordinates, z, kind)
-    table_ = covariance(fit, kind)
-    objective = coordinates.objective
+    of_entries, objective = [name for name in names if name.startswith("cov")], coordinates.objective
 
     def entries(theta):
         whole = objective.at(theta).sites["y"]["fn"].covariance_matrix
-        return torch.stack([whole[entry(case, x, name)] for name in names if name.startswith("cov")])
+        return torch.stack([whole[entry(case, x, name)] for name in of_entries])
 
-    errors = {name: table_.loc[(at := label(case, name)), at] ** 0.5 for name in names if name[:3] != "cov"}
-    if len(errors) < len(names):
-        slopes = torch.autograd.functional.jacobian(entries, coordinates.theta(z))
-        own = (slopes @ matrix @ slopes.T).diagonal().sqrt().tolist()
-        errors |= dict(zip([name for name in names if name.startswith("cov")], own, strict=True))
+    slopes = torch.autograd.functional.jacobian(entries, coordinates.theta(z)) if of_entries else None
+    errors = {}
+    for kind in ("observed", "sandwich"):
+        table_, (matrix, _) = covariance(fit, kind), unconstrained_covariance(coordinates, z, kind)
+        places = {name: label(case, name) for name in names if name not in of_entries}
+        errors[kind] = {name: table_.loc[at, at] ** 0.5 for name, at in places.items()}
+        if slopes is not None:
+            own = (slopes @ matrix @ slopes.T).diagonal().sqrt().tolist()
+            errors[kind] |= dict(zip(of_entries, own, strict=True))
     return errors
 
 
@@ -123,11 +127,11 @@ def test_exact_solver_meets_the_reference(name):
     assert fit.converged
     assert -fit.nll == pytest.approx(case["loglik"], abs=LOG_LIKELIHOOD)
     assert fit.k == case["n_params"]
+    found = estimates(fit, case, x)
     for parameter in case["params"]:
-        off = (found(fit, case, x, parameter["name"]) - parameter["value"]) / parameter["se_observed"]
+        off = (found[parameter["name"]] - parameter["value"]) / parameter["se_observed"]
         assert abs(off) < IN_STANDARD_ERRORS, parameter["name"]
-    for kind in ("observed", "sandwich"):
-        errors = standard_errors(fit, case, x, kind)
+    for kind, errors in standard_errors(fit, case, x).items():
         assert errors == {
             parameter["name"]: pytest.approx(parameter[f"se_{kind}"], rel=STANDARD_ERROR)
             for parameter in case["params"]
