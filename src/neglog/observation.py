@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -27,6 +29,8 @@ from neglog.predictors import RESPONSE
 
 Model = Callable[..., Any]
 Limit = float | str | None
+LOCATED = (dist.Normal, dist.Laplace, dist.Cauchy, dist.StudentT)
+"""The priors that are of differences from their location."""
 
 
 class _Masking(Messenger):
@@ -128,18 +132,32 @@ def without_bounds(model: Model) -> Model:
 
 
 class _Moving(Messenger):
-    def __init__(self, by: Tensor) -> None:
+    def __init__(self, by: Tensor, bias: str | None) -> None:
         super().__init__()
-        self.by = by
+        self.by, self.bias = by, bias
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] == RESPONSE and isinstance(msg["fn"], Censored | Truncated):
             msg["fn"] = msg["fn"].moved(self.by)
+        if msg["name"] == self.bias:
+            msg["fn"] = moved_prior(msg["fn"], self.by) or msg["fn"]
 
 
-def moved(model: Model, by: Tensor) -> Model:
-    """The model with the bounds of its response moved `by` a constant."""
-    return _Moving(by)(model)
+def moved(model: Model, by: Tensor, bias: str | None = None) -> Model:
+    """The model with the bounds of its response, and the prior of a `bias`, moved `by` a constant."""
+    return _Moving(by, bias)(model)
+
+
+def moved_prior(prior: Any, by: Tensor) -> Any:
+    """A prior with its location moved `by` a constant; None of one that is no symmetric location family."""
+    new = copy(prior)
+    if isinstance(prior, Independent):
+        new.base_dist = moved_prior(prior.base_dist, by)
+        return None if new.base_dist is None else new
+    if type(prior) not in LOCATED:
+        return None
+    new.loc = prior.loc + by
+    return new if new.loc.shape == prior.loc.shape else None
 
 
 class _Bounds:

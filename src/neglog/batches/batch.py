@@ -27,6 +27,7 @@ from neglog.batches.layout import (
 )
 from neglog.batches.likelihoods import Columns, Likelihoods
 from neglog.batches.normal_equations import normal_equations
+from neglog.batches.offsets import offsets_of
 from neglog.batches.precision import covariances, natural_errors, natural_interval
 from neglog.batches.stack import Stack, prepare_stack
 from neglog.batches.whitening import whitened
@@ -189,11 +190,18 @@ def mle_batch(
     x = current_names(model, x, "x") if isinstance(x, Mapping) else x
     start = None if start is None else current_names(model, named_values("start", start), "start")
     stack = prepare_stack(x, y, weights=weights, roles=roles_of(model, keywords, mle_batch), **keywords)
-    layout, shape = lay_out(with_sizes(flat(model), stack.y.reshape(-1)), stack)
+    masked = with_sizes(flat(model), stack.y.reshape(-1))
+    layout, shape = lay_out(masked, stack)
+    offsets = offsets_of(layout.objective, stack, start)
+    if offsets is not None:
+        stack = offsets.removed(stack)
+        layout, shape = lay_out(masked, stack)
     if stack.shared_designs and stack.counted is None:
         check_marked_rows(layout.objective)
     fit = _batch(layout, shape, stack, start, cov_type is not None)
     fit = replace(fit, converged=fit.converged & ~have_marked_rows(layout, stack, fit.converged))
+    if offsets is not None:
+        fit = replace(fit, params=MappingProxyType(offsets.restored(fit.params)))
     if not bool(fit.converged.all()):
         missed = (~fit.converged).nonzero()[:, 0]
         warn(

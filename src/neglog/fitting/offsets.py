@@ -15,7 +15,7 @@ from neglog.handlers import Model, is_real
 from neglog.objective.blocks import OFFSET, Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
-from neglog.observation import moved
+from neglog.observation import moved, moved_prior
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine, Run, run
 
@@ -47,7 +47,8 @@ class Offset:
         data = replace(self.whole.data, y=self.whole.data.y - self.value, origin=self.value)
         if start is not None and self.bias in start:
             start = {**start, self.bias: torch.as_tensor(start[self.bias]) - self.value}
-        return Objective(_moved(self.whole, -self.value), data, start), start
+        bias = None if self.whole.sites[self.bias].masked else self.bias
+        return Objective(_moved(self.whole, -self.value, bias), data, start), start
 
     def restored(self, coordinates: Coordinates) -> Coordinates:
         """The coordinates of the response as it is."""
@@ -70,7 +71,7 @@ def offset_of(objective: Objective) -> Offset | None:
     if found is None:
         return None
     value, width = found
-    free = (call for call in objective.calls if _is_free(objective, call))
+    free = (call for call in objective.calls if _is_free(objective, call, value))
     call = next((call for call in free if _is_of_differences(objective, call, value, width)), None)
     return None if call is None else Offset(call.name, value, objective)
 
@@ -96,17 +97,26 @@ def _known_ends(y: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(absent, torch.inf, y).amin(dim=0), torch.where(absent, -torch.inf, y).amax(dim=0)
 
 
-def _moved(objective: Objective, by: Tensor) -> Model:
-    """The model, with the bounds of its response, if there are any, moved `by` a constant."""
-    return moved(objective.model, by) if objective.structure.law.is_bounded else objective.model
+def _moved(objective: Objective, by: Tensor, bias: str | None = None) -> Model:
+    """The model with what is given in units of y, the bounds of y and a prior, moved `by` a constant."""
+    is_moved = objective.structure.law.is_bounded or bias is not None
+    return moved(objective.model, by, bias) if is_moved else objective.model
 
 
-def _is_free(objective: Objective, call: Affine) -> bool:
-    """Whether biases are parameters on the whole real line with a flat prior, one for each component."""
+def _is_free(objective: Objective, call: Affine, value: Tensor) -> bool:
+    """Whether biases are parameters on the whole real line, one for each component.
+
+    Their prior is flat, or one whose location is next to the offset.
+    """
     site, y = objective.sites.get(f"{call.name}.bias"), objective.data.y
     if y.dim() == 2 and (call.outputs is None or len(call.outputs) != y.shape[1]):
         return False
-    return site is not None and site.masked and site.is_real
+    if site is None or not site.is_real:
+        return False
+    if site.masked:
+        return True
+    prior = moved_prior(site.fn, -value)
+    return prior is not None and bool((prior.mean.abs() * OFFSET <= value.abs()).all())
 
 
 @torch.no_grad()
