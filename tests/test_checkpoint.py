@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyro
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from neglog import Checkpoint, bootstrap, files, map_estimate, mle, models, on_features, posterior
 from neglog.checkpoint import Journal
+from neglog.cli.commands import app
 from neglog.errors import DataError, ModelError
 from neglog.solvers import LBFGS, SVI, Adam, Chain, Newton, VariableProjection
 
@@ -203,3 +206,65 @@ def test_all_kinds_of_state_come_back(tmp_path: Path) -> None:
     assert repr(found) == repr(state)
     with pytest.raises(ModelError, match="cannot keep a function"):
         Journal(settings, {"a": "1"}).write(lambda: 0)
+
+
+def command(*arguments: str) -> Any:
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code in (0, 1), result.output
+    return json.loads(result.stdout)
+
+
+def test_a_comparison_fits_finished_models_no_more(monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setattr(models, "__all__", ["gaussian", "laplace", "logistic"])
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame({"x": X[:, 0].numpy(), "y": Y.numpy()}).to_csv("rows.csv", index=False)
+    request = ["compare", "rows.csv", "y ~ x", "--no-plot", "--folds", "3", "--cores", "1"]
+    whole = command(*request)
+    fitted: list[str] = []
+    publish = files.publish
+
+    def killed(path: Path, content: bytes) -> None:
+        publish(path, content)
+        fitted.append("one")
+        if len(fitted) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "publish", killed)
+        CliRunner().invoke(app, [*request, "--checkpoint", "state"])
+    again, once_more = (command(*request, "--checkpoint", "state") for _ in range(2))
+    assert again == once_more == whole
+    kept = Journal.__new__(Journal)
+    kept.path = tmp_path / "state"
+    kept.facts = {}
+    monkeypatch.setattr(Journal, "check", lambda *_: None)
+    assert sorted(kept._read()) == ["gaussian", "laplace", "logistic"]
+
+
+def test_the_command_line_takes_checkpoints(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = pd.DataFrame({"x": X[:, 0].numpy(), "y": Y.numpy()})
+    table.to_csv("rows.csv", index=False)
+    first, second = (
+        command("fit", "rows.csv", "y ~ x", "--model", "gaussian", "--checkpoint", "fit") for _ in range(2)
+    )
+    assert first == second == command("fit", "rows.csv", "y ~ x", "--model", "gaussian")
+    table.assign(y=table.y + 1).to_csv("rows.csv", index=False)
+    result = CliRunner().invoke(
+        app, ["fit", "rows.csv", "y ~ x", "--model", "gaussian", "--checkpoint", "fit"]
+    )
+    assert result.exit_code == 2
+    assert "is the checkpoint of another call: its data is" in result.stderr
+    request = [
+        "posterior",
+        "rows.csv",
+        "y ~ x",
+        "--model",
+        "gaussian",
+        "--out",
+        "draws.nc",
+        "--checkpoint",
+        "draws",
+    ]
+    sizes = ["--draws", "100", "--tune", "50", "--chains", "2"]
+    assert command(*request, *sizes) == command(*request, *sizes)

@@ -229,7 +229,7 @@ FACTS = (
 
 
 @dataclass(frozen=True)
-class _Detached:
+class Detached:
     """An entry that can be sent to another process: its fit and its scores as arrays and plain values."""
 
     entry: Entry
@@ -237,7 +237,7 @@ class _Detached:
     scores: Mapping[str, Any] | None
 
     @classmethod
-    def of(cls, entry: Entry) -> _Detached:
+    def of(cls, entry: Entry) -> Detached:
         """The parts of an entry."""
         fit, scores = entry.fit, entry.validation
         facts = None if fit is None else {name: _plain(getattr(fit, name)) for name in FACTS}
@@ -247,6 +247,16 @@ class _Detached:
             else {each.name: _plain(getattr(scores, each.name)) for each in fields(scores)}
         )
         return cls(replace(entry, fit=None, validation=None), facts, held)
+
+    def state(self) -> dict[str, Any]:
+        """The parts, for a checkpoint."""
+        entry = {name: getattr(self.entry, name) for name in ("model", "loss", "reason")}
+        return {"entry": entry, "fit": self.fit, "scores": self.scores}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Detached:
+        """What `state` was made of."""
+        return cls(Entry(**state["entry"]), state["fit"], state["scores"])
 
 
 def _plain(value: Any) -> Any:
@@ -263,7 +273,7 @@ def _of_plain(value: Any) -> Any:
     return {key: _of_plain(each) for key, each in value.items()} if isinstance(value, Mapping) else value
 
 
-Runner = Callable[[Callable[[str], _Detached], Iterable[str]], Iterable[_Detached]]
+Runner = Callable[[Callable[[str], Detached], Iterable[str]], Iterable[Detached]]
 """Maps a function over the names of models, in their order."""
 
 
@@ -318,10 +328,10 @@ class Task:
         if run is None:
             return [entry(name) for name in names]
         return [
-            self._restored(each, candidates) for each in run(lambda name: _Detached.of(entry(name)), names)
+            self._restored(each, candidates) for each in run(lambda name: Detached.of(entry(name)), names)
         ]
 
-    def _restored(self, detached: _Detached, candidates: Mapping[str, Model]) -> Entry:
+    def _restored(self, detached: Detached, candidates: Mapping[str, Model]) -> Entry:
         """An entry of another process, whose fit has its model again."""
         entry, facts = detached.entry, detached.fit
         if detached.scores is not None:

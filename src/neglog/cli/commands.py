@@ -17,6 +17,7 @@ import typer
 
 from neglog.cli import options, output
 from neglog.cli.options import (
+    CheckpointFile,
     Data,
     DropMissing,
     Exposure,
@@ -133,6 +134,7 @@ def fit(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Save the fit here, for `neglog predict`.")
     ] = None,
+    checkpoint: CheckpointFile = None,
     as_json: Json = False,
 ) -> None:
     """Fit one model and print its estimates."""
@@ -157,6 +159,7 @@ def fit(
             table,
             drop_missing=drop_missing,
             progress=shows_progress(as_json),
+            checkpoint=checkpoint,
             **rows,
         )
         design, dropped = requests.learned_of(result)
@@ -272,6 +275,7 @@ def compare(
             min=1, help="How many models are fitted at a time. [default: as many as there are cores]"
         ),
     ] = None,
+    checkpoint: CheckpointFile = None,
     as_json: Json = False,
 ) -> None:
     """Fit every model of one kind that can draw the response, and rank them on rows they have not seen.
@@ -283,27 +287,32 @@ def compare(
         raise typer.BadParameter("--plot and --no-plot exclude each other.", param_hint="--no-plot")
     with reporting():
         from neglog import models, reports
-        from neglog.cli import requests, workers
+        from neglog.cli import requests
         from neglog.selection import compared
 
         path = None if no_plot else _picture_path(plot, data)
         table = requests.read(data)
+        by_row = requests.row_columns(
+            weights=weights, exposure=exposure, trials=trials, offset=offset, groups=groups
+        )
+        set_to = requests.settings_of(settings, tau)
+        facts = {"formula": [formula, *(others or [])], "columns": by_row, "settings": set_to}
+        how = {"folds": folds, "seed": seed, "response": response, "scores": scores}
+        runner = _runner(checkpoint, table, cores, drop_missing=drop_missing, **facts, **how)
         found = compared(
             models,
             formula,
             table,
-            requests.row_columns(
-                weights=weights, exposure=exposure, trials=trials, offset=offset, groups=groups
-            ),
+            by_row,
             also=others or (),
             drop_missing=drop_missing,
             folds=folds,
             seed=seed,
             response=None if response is None else response.value,
             scores=scores,
-            candidates=requests.candidates(requests.settings_of(settings, tau)),
+            candidates=requests.candidates(set_to),
             watch=output.bar if shows_progress(as_json) else iter,
-            run=partial(workers.side_by_side, cores=cores or workers.default_cores()),
+            run=runner,
         )
         say_dropped(found.learned.dropped, len(table))
         _check_scored(found)
@@ -342,6 +351,7 @@ def posterior(
     seed: Annotated[int, typer.Option(help="The same seed gives the same draws.", min=0)] = 0,
     level: Annotated[float, typer.Option(help="The level of the intervals.")] = 0.95,
     drop_missing: DropMissing = False,
+    checkpoint: CheckpointFile = None,
     as_json: Json = False,
 ) -> None:
     """Draw from the posterior of a model, print a summary, and write all draws for ArviZ.
@@ -370,6 +380,7 @@ def posterior(
             chains=chains,
             tune=tune,
             seed=seed,
+            checkpoint=checkpoint,
             progress=shows_progress(as_json),
             **requests.row_columns(weights=weights, exposure=exposure, trials=trials, offset=offset),
         )
@@ -447,6 +458,17 @@ def _drawn(found: Compared, path: Path | None, requested: Path | None) -> Path |
     learned = found.learned
     plots.write(plots.picture_of_table(fits, learned.design, learned.table, found.rows), path)
     return path
+
+
+def _runner(checkpoint: Path | None, table: pd.DataFrame, cores: int | None, **facts: Any) -> Any:
+    """What runs the fits of a comparison: side by side, with the finished ones of a checkpoint."""
+    from neglog.cli import requests, workers
+
+    cores = cores or workers.default_cores()
+    if checkpoint is None:
+        return partial(workers.side_by_side, cores=cores)
+    journal = requests.journal(checkpoint, "compare", table, **facts)
+    return partial(workers.remembered, cores=cores, journal=journal)
 
 
 def _check_scored(found: Compared) -> None:

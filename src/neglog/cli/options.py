@@ -50,6 +50,14 @@ Settings = Annotated[
         help="A setting of the model, or a parameter that is known: 'delta=2', 'sigma=1'. May be repeated.",
     ),
 ]
+CheckpointFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="FILE",
+        help="Keep the state here: the same command goes on from it, after a kill too.",
+    ),
+]
 DropMissing = Annotated[
     bool, typer.Option("--drop-missing", help="Drop rows with a missing value in a column in use.")
 ]

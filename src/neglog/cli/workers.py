@@ -14,9 +14,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from neglog.errors import ModelError
+
+if TYPE_CHECKING:
+    from neglog.checkpoint import Journal
+    from neglog.comparison import Detached
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,22 +33,30 @@ def default_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def side_by_side(work: Callable[[T], R], tasks: Iterable[T], cores: int) -> list[R]:
+def side_by_side(
+    work: Callable[[T], R],
+    tasks: Iterable[T],
+    cores: int,
+    arrived: Callable[[int, R], None] = lambda _, __: None,
+) -> list[R]:
     """The result of each task, in their order; the next one begins where one ends.
 
     Args:
         work: what is done in a process of its own; results are without tensors, which processes would share.
         tasks: taken one at a time, when a process is free.
         cores: the largest number of processes at a time; with 1 there are none.
+        arrived: called with the number of each task and its result when it has ended.
 
     Raises:
         ModelError: a process ended without a result.
         Exception: what a task raised; no other process goes on then, nor after an interrupt.
     """
     with single_thread():
+        results: dict[int, R] = _Results(arrived)
         if cores == 1:
-            return [work(task) for task in tasks]
-        results: dict[int, R] = {}
+            for number, task in enumerate(tasks):
+                results[number] = work(task)
+            return list(results.values())
         running: dict[Connection, tuple[int, Any]] = {}
         try:
             for number, task in enumerate(tasks):
@@ -59,6 +71,43 @@ def side_by_side(work: Callable[[T], R], tasks: Iterable[T], cores: int) -> list
                 process.join()
                 receiver.close()
         return [results[number] for number in sorted(results)]
+
+
+class _Results(dict[int, R]):
+    """Number of a task -> its result, which is reported when it is there."""
+
+    def __init__(self, arrived: Callable[[int, R], None]) -> None:
+        super().__init__()
+        self.arrived = arrived
+
+    def __setitem__(self, number: int, result: R) -> None:
+        super().__setitem__(number, result)
+        self.arrived(number, result)
+
+
+def remembered(
+    work: Callable[[str], Detached], names: Iterable[str], *, cores: int, journal: Journal
+) -> list[Detached]:
+    """As `side_by_side` for models by name; those that a checkpoint has are not fitted again."""
+    states: dict[str, Any] = dict(journal.found or {})
+    all_names: list[str] = []
+    new: list[str] = []
+
+    def left() -> Iterator[str]:
+        for name in names:
+            all_names.append(name)
+            if name not in states:
+                new.append(name)
+                yield name
+
+    def arrived(number: int, result: Detached) -> None:
+        states[new[number]] = result.state()
+        journal.write(states)
+
+    from neglog.comparison import Detached
+
+    side_by_side(work, left(), cores, arrived)
+    return [Detached.of_state(states[name]) for name in all_names]
 
 
 def _begin(work: Callable[[T], R], task: T, number: int, running: dict[Connection, tuple[int, Any]]) -> None:
