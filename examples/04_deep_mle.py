@@ -158,7 +158,7 @@ def check(enough: Epochs, overfitted: Epochs, rows: int) -> None:
     # mean a little makes it larger, one that follows the rows smaller: 5 % and more of the 400 small ones.
     assert abs(enough.sigma[-1] - SIGMA) < (0.08 if rows >= 2000 else 0.2)
     assert enough.sigma[0] > 4
-    # 100 rows, or 50, for 738 parameters: the network follows the noise, and pays for it on fresh rows.
+    # 100 rows, or 25, for 738 parameters: the network follows the noise, and pays for it on fresh rows.
     assert overfitted.sigma[-1] < 0.7 * SIGMA
     assert overfitted.fresh[-1] > 1.5 * SIGMA
 
@@ -166,7 +166,7 @@ def check(enough: Epochs, overfitted: Epochs, rows: int) -> None:
 def main() -> None:
     options = arguments(__file__, __doc__)
     many, epochs, batch = (400, 60, 50) if options.small else (2000, 60, 100)
-    few = 50 if options.small else 100
+    few = 25 if options.small else 100
     runs = {
         many: train(*draw_rows(many, seed=1), epochs=epochs, batch=batch),
         few: train(*draw_rows(few, seed=2), epochs=200, batch=25),

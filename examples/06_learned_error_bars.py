@@ -187,7 +187,7 @@ def check(found: dict[str, Result], best: float, grid: Tensor) -> None:
 
 def main() -> None:
     options = arguments(__file__, __doc__)
-    rows, steps, longer = (400, 200, 300) if options.small else (1000, 600, 600)
+    rows, steps, longer = (300, 120, 150) if options.small else (1000, 600, 600)
     found = results(rows, steps, longer)
     best = true_score(*draw_rows(10_000, seed=1))
     grid = torch.linspace(0, math.pi, 301, dtype=torch.float64)[:, None]

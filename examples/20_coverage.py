@@ -277,7 +277,7 @@ def check(
 
 def main() -> None:
     options = arguments(__file__, __doc__)
-    large, data_sets, repeats = (200, 150, 6) if options.small else (2000, 4000, 400)
+    large, data_sets, repeats = (100, 80, 3) if options.small else (2000, 4000, 400)
 
     promised = {}
     for name, case in CASES.items():
@@ -285,7 +285,7 @@ def main() -> None:
         for site, row in coverage(case, rows, data_sets).iterrows():
             promised[f"{name} {site}"] = row["coverage"]
     promised = pd.Series(promised)
-    fewer, alone, few_rows = (40, 5, 200) if options.small else (2000, 2000, 500)
+    fewer, alone, few_rows = (20, 3, 100) if options.small else (2000, 2000, 500)
     further, one_by_one, hardest = list(MORE.items()), list(SINGLY.items()), list(HARD.items())
     if options.small:
         further, one_by_one, hardest = further[:3], one_by_one[:1], hardest[:2]

@@ -43,7 +43,7 @@ def load() -> tuple[pd.DataFrame, pd.Series]:
 def judge(name: str, x: pd.DataFrame, y: pd.Series, small: bool) -> dict[str, object]:
     """The three estimates of a model, with what the posterior says of each row."""
     model = getattr(models, name)
-    settings = {"chains": 2, "draws": 400, "tune": 100} if small else {"draws": 2000}
+    settings = {"chains": 2, "draws": 200, "tune": 100} if small else {"draws": 2000}
     with warnings.catch_warnings():
         if small:  # the R-hat of few draws is above its limit now and then
             warnings.simplefilter("ignore", SamplingWarning)
@@ -53,7 +53,7 @@ def judge(name: str, x: pd.DataFrame, y: pd.Series, small: bool) -> dict[str, ob
         loo = az.loo(to_arviz(found, draws=2), pointwise=True)
     each = np.asarray(loo.elpd_i if hasattr(loo, "elpd_i") else loo.loo_i)  # as ArviZ 1.x and 0.x call it
     fit = mle(model, x, y)
-    held_out = cross_validate(model, x, y, folds=3 if small else FOLDS)
+    held_out = cross_validate(model, x, y, folds=2 if small else FOLDS)
     return {
         "elpd": each.sum(),
         "error": each.std(ddof=1) * np.sqrt(len(y)),

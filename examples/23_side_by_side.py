@@ -90,8 +90,8 @@ def answers(x: pd.DataFrame, y: pd.Series, small: bool) -> dict[str, Answer]:
     errors = np.sqrt(np.diag(matrix.loc[shown, shown]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of single draws, which are left out
-        again = bootstrap(fit, draws=100 if small else 2000)
-    settings = {"chains": 2, "draws": 500, "tune": 100} if small else {"draws": 2000}
+        again = bootstrap(fit, draws=60 if small else 2000)
+    settings = {"chains": 2, "draws": 300, "tune": 100} if small else {"draws": 2000}
     priors = under(x, y)
     found = {
         "MLE ± information": Answer("flat", numbers(fit.params), errors),
@@ -99,7 +99,7 @@ def answers(x: pd.DataFrame, y: pd.Series, small: bool) -> dict[str, Answer]:
     }
     for name, model in priors.items():
         found[f"MAP, {name}"] = Answer(name, numbers(map_estimate(model, x, y).params))
-        rough = posterior(model, x, y, method="laplace", draws=1000 if small else 20_000)
+        rough = posterior(model, x, y, method="laplace", draws=600 if small else 20_000)
         found[f"Laplace, {name}"] = of_draws(name, rough)
         with warnings.catch_warnings():
             if small:  # the R-hat of few draws is above its limit now and then

@@ -32,7 +32,7 @@ from neglog.solvers import Newton
 from neglog.solvers.batched_newton import chords, newton_together
 from neglog.solvers.interior import quantile_regressions
 
-SETS, ROWS = 3, 60
+SETS, ROWS = 2, 60
 SAME = {"rtol": 1e-8, "atol": 1e-8}
 """Both solvers stop within 1e-8 standard errors of the optimum."""
 

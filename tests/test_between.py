@@ -128,12 +128,13 @@ def test_the_probability_of_an_interval_and_its_derivatives_keep_their_digits(
             torch.autograd.functional.hessian(log_mass, params).reshape(-1),
         ]
     )
-    orders = [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (1, 1), (0, 2)]
+    orders = [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2)]
     with mp.workdps(40 if name == "Gamma" else DIGITS):
         expected = [
             float(mp.diff(partial(exact, mp.mpf(low), mp.mpf(high)), tuple(map(mp.mpf, at)), order))
             for order in orders
         ]
+    expected.insert(4, expected[4])  # the Hessian has the mixed derivative twice
     # A derivative that is a small difference of large terms is as exact as these are: the Hessian's largest.
     sizes = [abs(expected[0]), *[max(map(abs, expected[1:3]))] * 2, *[max(map(abs, expected[3:]))] * 4]
     for value, right, size in zip(found.tolist(), expected, sizes, strict=True):

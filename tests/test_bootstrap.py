@@ -66,11 +66,11 @@ def seen(monkeypatch):
 def test_every_draw_is_the_fit_to_its_own_data(name, kind, monkeypatch):
     model, _, keywords = DATA[name]
     fit, given = fitted(name), seen(monkeypatch)
-    found = bootstrap(fit, 3, kind=kind, seed=2)
+    found = bootstrap(fit, 2, kind=kind, seed=2)
     assert found.converged.all()
     assert list(found.draws.columns) == list(summary(fit).index)
     ((y, weights),) = given
-    for s in range(3):
+    for s in range(2):
         own = {"weights": weights[s]} if kind != "parametric" else {}
         alone = mle(model, X, y if own else y[s], **own, **keywords)
         np.testing.assert_allclose(found.draws.loc[s], summary(alone)["estimate"], **SAME)
@@ -90,10 +90,10 @@ def test_one_by_one_is_the_same(kind, monkeypatch):
 
 def test_models_that_are_not_fitted_together_are_fitted_one_by_one():
     fit = mle(models.multivariate_gaussian, X[:30], normal(30, 2, seed=9))
-    found = bootstrap(fit, 3)
+    found = bootstrap(fit, 2)
     assert list(found.draws.columns) == list(summary(fit).index)
     assert found.converged.all()
-    assert bootstrap(fitted("laplace"), 3, solver=neglog.solvers.Continuation()).converged.all()
+    assert bootstrap(fitted("laplace"), 2, solver=neglog.solvers.Continuation()).converged.all()
 
 
 def test_draws_in_parts_are_draws(monkeypatch):

@@ -99,7 +99,7 @@ def assert_honest(converged, params):
 
 @pytest.mark.parametrize("order", POISONS)
 @pytest.mark.parametrize(
-    "solver", [None, ProximalNewton(max_steps=30), Continuation(max_steps=20)], ids=["None", "prox", "path"]
+    "solver", [None, ProximalNewton(max_steps=30), Continuation(max_steps=10)], ids=["None", "prox", "path"]
 )
 def test_no_lasso_is_certified_where_numbers_are_nan(solver, order):
     model = with_priors(poisoned(order), {"log_rate.weight": dist.Laplace(0.0 * NAN.nan_to_num(), 50.0)})

@@ -35,7 +35,7 @@ def engel() -> Learned:
 
 @pytest.fixture(scope="module")
 def comparison(engel: Learned) -> Comparison:
-    return compare_models(engel, seed=4)
+    return compare_models(engel, seed=4, folds=3)
 
 
 def test_entries_are_the_fits_and_scores_of_their_models(engel: Learned, comparison: Comparison) -> None:
@@ -48,7 +48,7 @@ def test_entries_are_the_fits_and_scores_of_their_models(engel: Learned, compari
         assert entry.fit is not None
         assert entry.validation is not None
         assert entry.fit.nll == mle(model, x, y).nll
-        assert torch.equal(entry.validation.scores, cross_validate(model, x, y, seed=4).scores)
+        assert torch.equal(entry.validation.scores, cross_validate(model, x, y, seed=4, folds=3).scores)
 
 
 def test_the_best_score_comes_first_and_the_noise_of_engel_grows(comparison: Comparison) -> None:
@@ -127,7 +127,7 @@ def test_a_model_that_fails_stands_last_with_its_reason(
         return mle(model, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr("neglog.comparison.mle", fails)
-    comparison = compare_models(engel)
+    comparison = compare_models(engel, folds=2)
     last = comparison.entries[-1]
     assert last.model == "heteroscedastic"
     assert (last.fit, last.validation, last.reason, last.converged) == (None, None, "no maximum", False)
@@ -164,8 +164,8 @@ def test_folds_are_checked_before_anything_is_fitted(engel: Learned) -> None:
 @pytest.mark.usefixtures("few_models")
 def test_weights_are_rows_written_out(engel: Learned) -> None:
     twice = learn("food_expenditure ~ income", engel.table.assign(w=2), keep=["w"])
-    once = compare_models(engel)
-    for entry in compare_models(twice, weights="w").entries:
+    once = compare_models(engel, folds=2)
+    for entry in compare_models(twice, weights="w", folds=2).entries:
         (same,) = (other for other in once.entries if other.model == entry.model)
         assert entry.fit is not None
         assert same.fit is not None
@@ -176,7 +176,7 @@ def test_weights_are_rows_written_out(engel: Learned) -> None:
 @pytest.mark.usefixtures("few_models")
 def test_each_model_takes_the_companions_that_it_knows(engel: Learned) -> None:
     learned = learn("food_expenditure ~ income", engel.table, also=["sigma ~ income", "log_variance ~ 1"])
-    fits = {entry.model: entry for entry in compare_models(learned).entries}
+    fits = {entry.model: entry for entry in compare_models(learned, folds=2).entries}
     for name, sites in {
         "gaussian": {"mean.weight", "mean.bias", "log_sigma.weight", "log_sigma.bias"},
         "laplace": {"location.weight", "location.bias", "scale"},

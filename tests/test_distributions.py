@@ -1,6 +1,7 @@
 """Laws over every family: SciPy's numbers, mpmath's derivatives, quadrature, samples, shapes, errors."""
 
 import math
+from functools import cache
 from itertools import pairwise, product
 
 import mpmath as mp
@@ -129,16 +130,22 @@ def build(name, parameters):
     return getattr(dist, name)(*map(tensor, parameters))
 
 
+@cache
 def cases(name):
     grid, reference = REFERENCES[name]
-    for parameters in product(*grid):
-        yield parameters, build(name, parameters), reference(*parameters)
+    return [(each, build(name, each), reference(*each)) for each in product(*grid)]
+
+
+@cache
+def ppf(reference):
+    """The quantiles at `TAILS`, which SciPy searches for."""
+    with np.errstate(all="ignore"):
+        return reference.ppf(TAILS)
 
 
 def points(name, reference):
     """Values from tail to tail, distinct from one another and inside the support."""
-    with np.errstate(all="ignore"):
-        values = np.unique(reference.ppf(TAILS))
+    values = np.unique(ppf(reference))
     return values if name in DISCRETE else values[(values > -np.inf) & (values > reference.support()[0])]
 
 
@@ -180,8 +187,7 @@ def test_icdf_is_scipys(name):
     # nbinom.ppf(0.5) at p = 1/2, r = 1000 misses that cdf(999) is ½ exactly.
     q = tensor(TAILS)
     for parameters, ours, reference in cases(name):
-        with np.errstate(all="ignore"):
-            expected = reference.ppf(TAILS)
+        expected = ppf(reference)
         if name == "Beta":
             keep = np.isclose(reference.cdf(expected), TAILS, rtol=1e-9) & (expected > 1e-290)
         else:

@@ -130,7 +130,11 @@ def test_quantiles_refuse_a_response_of_zeros() -> None:
 @pytest.mark.parametrize(
     ("name", "constant"), [*((name, 0.0) for name in REAL), ("gaussian", 5.0), ("quantile", 5.0)]
 )
-def test_priors_refuse_a_response_of_zeros_as_any_constant(name: str, constant: float) -> None:
+def test_priors_refuse_a_response_of_zeros_as_any_constant(
+    name: str, constant: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name != "heteroscedastic":  # whose spread its priors hold
+        monkeypatch.setattr(fitting, "starting_point", None)  # whatever comes after the refusal fails
     with pytest.raises(UnboundedLikelihoodError, match="every row exactly"):
         map_estimate(getattr(models, name), _columns(), torch.full((ROWS,), constant))
 
@@ -183,7 +187,7 @@ def test_the_verdict_on_zeros_depends_on_the_priors_of_a_log_variance_and_not_on
     assert float(fit.params["log_variance.bias"]) == pytest.approx(-0.09 * rows / 2, rel=1e-6)
 
 
-@pytest.mark.parametrize("tied", [36, 44, 50, 60])
+@pytest.mark.parametrize("tied", [36, 60])
 def test_equal_responses_of_heavy_tails_are_named_wherever_they_are(tied: int) -> None:
     # With k of n rows followed the likelihood is of the order scale^(df (n - k) - k): infinite for small df.
     y = _columns()[:, 0] + 50.0
@@ -500,9 +504,9 @@ def _small(name: str, sets: int, seed: int = 3) -> tuple[NDArray[np.float64], ND
     ("name", "seed"), [("bernoulli", 0), ("binomial", 3), ("poisson", 0), ("poisson", 3)]
 )
 def test_a_batch_certifies_what_a_linear_programme_says_exists(name: str, seed: int) -> None:
-    x, y, top = _small(name, 180, seed)
+    x, y, top = _small(name, 90, seed)
     expected = np.array([not _separated(*one, top) for one in zip(x, y, strict=True)])
-    assert 10 < expected.sum() < 175
+    assert 5 < expected.sum() < 87
     with pytest.warns(ConvergenceWarning):
         fit = mle_batch(getattr(models, name), torch.tensor(x), torch.tensor(y), **_keywords(name, 12))
     assert fit.converged.tolist() == expected.tolist()
@@ -547,7 +551,7 @@ def test_one_fit_of_classes_agrees_with_the_linear_programme(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["bernoulli", "binomial", "poisson"])
 def test_one_fit_agrees_with_the_linear_programme(name: str) -> None:
-    x, y, top = _small(name, 25)
+    x, y, top = _small(name, 12)
     for columns, response in zip(x, y, strict=True):
         fitted = partial(mle, getattr(models, name), torch.tensor(columns), torch.tensor(response))
         if _separated(columns, response, top):
@@ -559,10 +563,10 @@ def test_one_fit_agrees_with_the_linear_programme(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["negative_binomial", "zero_inflated_poisson"])
 def test_a_constant_at_its_border_does_not_hide_separated_counts(name: str) -> None:
-    x, y, top = _small("poisson", 160)
+    x, y, top = _small("poisson", 80)
     apart = [one for one in zip(x, y, strict=True) if one[1].any() and _separated(*one, top)]
-    assert len(apart) > 5
-    for columns, response in apart[:6]:
+    assert len(apart) > 2
+    for columns, response in apart[:3]:
         with pytest.raises(UnboundedLikelihoodError, match="never falls"):
             mle(getattr(models, name), torch.tensor(columns), torch.tensor(response))
 

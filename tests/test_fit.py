@@ -74,7 +74,7 @@ def test_svi_meets_the_exact_least_absolute_deviations():
     x, y = sample()
     exact = mle(models.laplace, x, y)
     with pytest.warns(ConvergenceWarning, match="not certified"):
-        svi = mle(models.laplace, x, y, solver=fast_svi(300, last=1e-4))
+        svi = mle(models.laplace, x, y, solver=fast_svi(200, last=1e-4))
     assert exact.loss - 1e-9 <= svi.loss < exact.loss + 1e-3
     same(svi.params, exact.params, rtol=0.02, atol=0.02)
 
@@ -161,7 +161,7 @@ def test_ridge_on_absolute_deviations_is_certified():
 # Units.
 
 
-UNITS = [(name, None) for name in REAL] + [("heteroscedastic", fast_svi(400, last=1e-4))]
+UNITS = [(name, None) for name in REAL] + [("heteroscedastic", fast_svi(250, last=1e-4))]
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_a_network_is_fitted_by_lbfgs():
 
 def test_a_networks_units_do_not_matter_in_the_response():
     x, y = sample()
-    optim = SVI(steps=60)
+    optim = SVI(steps=30)
     losses_ = []
     for size in (1.0, 1e6):
         start = {

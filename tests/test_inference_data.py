@@ -162,7 +162,7 @@ def test_a_fit_is_one_draw(table):
 @pytest.mark.filterwarnings("ignore:The inplace keyword", "ignore:Passing a dict or None")  # ArviZ's own
 def test_weights_of_no_columns_are_left_out(table):
     without = np.zeros((100, 0))
-    exported = to_arviz(posterior(models.gaussian, without, table[1], method="laplace"), draws=10)
+    exported = to_arviz(posterior(models.gaussian, without, table[1], method="laplace", draws=100), draws=10)
     assert set(exported.posterior.data_vars) == {"mean.bias", "sigma"}
     assert list(az.summary(exported, kind="stats").index) == ["mean.bias", "sigma"]
 

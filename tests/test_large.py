@@ -239,7 +239,7 @@ def peak():
     (line,) = (l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM"))
     return 1024 * int(line.split()[1])
 
-x = torch.randn((400_000, 50), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+x = torch.randn((250_000, 50), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 y = torch.poisson(torch.exp(0.1 * x[:, 0]), generator=torch.Generator().manual_seed(0))
 mle(models.poisson, x[:5000], y[:5000])
 before = peak()

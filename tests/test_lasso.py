@@ -214,7 +214,7 @@ def kinds_of_models():
     yield "sigma free", with_priors(models.gaussian, {"mean.weight": prior}), x, y
     yield "two predictors", with_priors(models.heteroscedastic, noise), {"mean": x, "log_variance": x}, y
     yield "dispersion", with_priors(models.negative_binomial, {"log_mean.weight": prior}), x, counts
-    yield "outputs", with_priors(models.multivariate_gaussian, {"mean.weight": prior}), x[:, :3], both
+    yield "outputs", with_priors(models.multivariate_gaussian, {"mean.weight": prior}), x[:, :2], both
     yield "intercept", with_priors(own, {"location.weight": prior}), x, y
     yield "intercept alone", own, x, y
     yield (
@@ -349,7 +349,7 @@ def test_every_point_of_the_path_is_a_map_estimate(name):
     path = lasso_path(PATHS[name], x, y, n_strengths=12, ratio=1e-2)
     assert path.converged.all()
     assert path.nonzeros[0] == 0
-    for i in (1, 4, 11):  # at the first a coefficient is about to leave its corner, by rounding
+    for i in (1, 11):  # at the first a coefficient is about to leave its corner, by rounding
         cold = map_estimate(path.model_at(i), x, y)
         fit = path.fit(i)
         assert fit.converged

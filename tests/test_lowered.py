@@ -348,7 +348,7 @@ def literal_twin(steps, **settings):
 def test_adam_takes_the_steps_of_the_literal_path(handler, model, batch_size):
     x, y = sample()  # 60 rows: two batches of 25, and one of 10
     fit = map_estimate if handler is None else mle
-    solvers = Adam(steps=30, decay=1.0, batch_size=batch_size), literal_twin(30, batch_size=batch_size)
+    solvers = Adam(steps=15, decay=1.0, batch_size=batch_size), literal_twin(15, batch_size=batch_size)
     with pytest.warns(ConvergenceWarning):
         replayed, literal = (fit(model, x, y, solver=s, start=AWAY[model]) for s in solvers)
     assert replayed.history == pytest.approx(literal.history, rel=1e-10)
@@ -359,7 +359,7 @@ def test_adam_takes_the_steps_of_the_literal_path(handler, model, batch_size):
 @pytest.mark.parametrize("rescale", [True, False])
 def test_by_default_adam_is_svi(rescale):
     x, y = sample()
-    solvers = Adam(steps=80, rescale=rescale), SVI(steps=80, rescale=rescale)
+    solvers = Adam(steps=40, rescale=rescale), SVI(steps=40, rescale=rescale)
     with pytest.warns(ConvergenceWarning):
         replayed, literal = (
             mle(models.gaussian, x, y, solver=s, start=AWAY[models.gaussian]) for s in solvers

@@ -41,7 +41,7 @@ GUIDES = [
 """Those that take a model in float64 as it is, and draw from what they have learned."""
 
 
-STEPS = 40
+STEPS = 20
 """Of Adam, in which any loss falls."""
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -204,7 +204,7 @@ def test_delta_takes_sites_inside_plates():
 def test_runs_under_raw_nuts(name):
     x, y = TABLE[name].sample(30, 1)
     kernel = NUTS(TABLE[name].model, max_tree_depth=4)
-    mcmc = MCMC(kernel, num_samples=6, warmup_steps=6, disable_progbar=True)
+    mcmc = MCMC(kernel, num_samples=3, warmup_steps=3, disable_progbar=True)
     mcmc.run(x, y, **TABLE[name].keywords(30))
     draws = mcmc.get_samples()
     assert set(draws) == set(random_params(TABLE[name], columns=1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neglog.fitting.existence import check_certain, check_classes, check_covariance, check_values
-from neglog.fitting.interpolation import check_interpolation, check_prior_zeros
+from neglog.fitting.interpolation import check_interpolation, check_level, check_prior_zeros
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.limits import check_one_side, check_sides
 from neglog.fitting.marked import check_marked_rows
@@ -44,6 +44,7 @@ OF_DATA: tuple[Check, ...] = (
     Check(frozenset({"hierarchical"}), check_joint_mode),
     Check(frozenset({"priors", "predictors"}), check_interpolation),
     Check(frozenset({"priors", "predictors", "collapsing", CONSTANT}), check_prior_zeros),
+    Check(frozenset({"predictors", "collapsing", CONSTANT}), check_level),
     Check(frozenset({"priors"}), check_prior_units),
 )
 """The checks of a model and its data, in order."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from neglog.errors import UnboundedLikelihoodError
 from neglog.objective.objective import Objective
-from neglog.objective.saturated import Spread, interpolating
+from neglog.objective.saturated import Spread, interpolating, is_level
+from neglog.objective.spread import collapsed, is_spread_held
 
 MAX_LOG_FALL_OF_ROW = 2.0
 """Fall of the logarithm of the spread with each further row of zeros above which its mode is refused."""
@@ -38,6 +39,19 @@ def check_prior_zeros(objective: Objective) -> None:
             "mode of the posterior has a spread below the rounding of `y`, which has no size. Give rows with "
             f"other responses, or {spread.advice()}."
         )
+
+
+def check_level(objective: Objective) -> None:
+    """Refuse equal responses, which the intercept of a location fits exactly, if no prior holds the spread.
+
+    A solver would follow the spread down to the rounding of y: of a density with a corner, in thousands of
+    steps.
+
+    Raises:
+        UnboundedLikelihoodError: naming the value.
+    """
+    if is_level(objective) and not is_spread_held(objective, objective.initial):
+        raise collapsed(objective, objective.initial, objective.data)
 
 
 def check_interpolation(objective: Objective) -> None:

@@ -47,6 +47,13 @@ def interpolating(objective: Objective) -> Affine | None:
     return next((call for call in few if fits_every_row(objective, call)), None)
 
 
+def is_level(objective: Objective) -> bool:
+    """Whether the location of a density of real numbers without bounds has an intercept of its own."""
+    response = objective.structure.response
+    bias = objective.sites.get(f"{response.location}.bias") if objective.calls else None
+    return bias is not None and bias.is_real and not bias.shape and _is_followed(objective)
+
+
 def _is_followed(objective: Objective) -> bool:
     """Whether a density at the response can be as high as one likes."""
     continuous = objective.structure.may_collapse or objective.data.y.dim() == 2

@@ -165,6 +165,13 @@ def check_spread(objective: Objective, theta: Tensor, response: Any, data: Data,
         return
     row, count = int(exact.nonzero()[0]), int(_followed_rows(response, y, exact).sum())
     which = "every row" if count == len(exact) else f"{count} of {len(exact)} rows"
+    raise collapsed(objective, theta, data, row, which)
+
+
+def collapsed(
+    objective: Objective, theta: Tensor, data: Data, row: int = 0, which: str = "every row"
+) -> UnboundedLikelihoodError:
+    """The error of a density that follows some rows of `data` exactly, `row` the first of them."""
     end = (
         "spread goes to 0 and the likelihood has no maximum"
         if not is_spread_held(objective, theta)
@@ -175,7 +182,7 @@ def check_spread(objective: Objective, theta: Tensor, response: Any, data: Data,
     )
     scale = scale_site(objective)
     known = f", or a known scale: pyro.condition(model, {{{scale!r}: torch.tensor(1.0)}})" if scale else ""
-    raise UnboundedLikelihoodError(
+    return UnboundedLikelihoodError(
         f"`{objective.name}` fits {which} exactly (row {data.row(row)}: y = {data.response(row):g}), so its "
         f"{end}. Use fewer columns or more rows{known}."
     )
