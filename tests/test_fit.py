@@ -74,7 +74,7 @@ def test_svi_meets_the_exact_least_absolute_deviations():
     x, y = sample()
     exact = mle(models.laplace, x, y)
     with pytest.warns(ConvergenceWarning, match="not certified"):
-        svi = mle(models.laplace, x, y, solver=fast_svi(200, last=1e-4))
+        svi = mle(models.laplace, x, y, solver=fast_svi(300, last=1e-4))
     assert exact.loss - 1e-9 <= svi.loss < exact.loss + 1e-3
     same(svi.params, exact.params, rtol=0.02, atol=0.02)
 

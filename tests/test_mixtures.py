@@ -134,11 +134,11 @@ def test_intervals_of_many_data_sets_stay_in_the_range_too():
 def test_basic_intervals_stay_in_the_range_of_a_parameter():
     y = clumps(4)
     fit = mle(models.gaussian_mixture, y.new_empty((44, 0)), y)
-    draws = bootstrap(fit, draws=5, kind="weights").draws.copy()
-    draws[("weight", "1")] = np.linspace(0.001, 0.3, 5)  # far to both sides of the estimate
-    draws[("sigma", "1")] = np.linspace(0.1, 9.0, 5)
-    draws[("mean[1]", "Intercept")] = np.linspace(-20, 20, 5)
-    table = Bootstrap(fit, "weights", draws, np.ones(5, dtype=bool)).interval(0.8, "basic")
+    draws = bootstrap(fit, draws=20, kind="weights").draws.copy()
+    draws[("weight", "1")] = np.linspace(0.001, 0.3, 20)  # far to both sides of the estimate
+    draws[("sigma", "1")] = np.linspace(0.1, 9.0, 20)
+    draws[("mean[1]", "Intercept")] = np.linspace(-20, 20, 20)
+    table = Bootstrap(fit, "weights", draws, np.ones(20, dtype=bool)).interval(0.8, "basic")
     assert (table.loc["sigma"] > 0).all(axis=None)
     assert ((table.loc["weight"] > 0) & (table.loc["weight"] < 1)).all(axis=None)
     # Of a positive parameter t² / q, and 2 t - q of a real one.

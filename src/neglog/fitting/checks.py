@@ -44,7 +44,7 @@ OF_DATA: tuple[Check, ...] = (
     Check(frozenset({"hierarchical"}), check_joint_mode),
     Check(frozenset({"priors", "predictors"}), check_interpolation),
     Check(frozenset({"priors", "predictors", "collapsing", CONSTANT}), check_prior_zeros),
-    Check(frozenset({"predictors", "collapsing", CONSTANT}), check_level),
+    Check(frozenset({"priors", "predictors", "collapsing", CONSTANT}), check_level),
     Check(frozenset({"priors"}), check_prior_units),
 )
 """The checks of a model and its data, in order."""

@@ -48,9 +48,15 @@ def interpolating(objective: Objective) -> Affine | None:
 
 
 def is_level(objective: Objective) -> bool:
-    """Whether the location of a density of real numbers without bounds has an intercept of its own."""
+    """Whether a density of real numbers without bounds has a linear location with an intercept, and a scale.
+
+    Trunks of networks are left out: what they are trained for a number of steps on need not have an optimum.
+    """
     response = objective.structure.response
-    bias = objective.sites.get(f"{response.location}.bias") if objective.calls else None
+    location = next((call for call in objective.calls if call.name == response.location), None)
+    if location is None or location.design.requires_grad or response.scale not in objective.sites:
+        return False
+    bias = objective.sites.get(f"{response.location}.bias")
     return bias is not None and bias.is_real and not bias.shape and _is_followed(objective)
 
 
