@@ -56,6 +56,8 @@ RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(N, 2)), RNG.normal(size=N)
 CLASSES = np.arange(N) % 3.0
 COUNTS = RNG.poisson(3.0, size=N).astype(float)
+LEVEL = np.sinh(np.linspace(-3.0, 3.0, 41)) / np.sinh(3.0)
+"""A response between -1 and 1 of which many values are close to 0, and others far from it."""
 BOTH = np.stack([Y, RNG.normal(size=N)], 1)
 """A response of two columns."""
 ONE = torch.ones((), dtype=torch.float64)
@@ -541,6 +543,16 @@ FITS = {
         "`location` of Intercept → -∞",
         provoke=lambda _: mle(truncated(models.logistic, lower=0.0), np.zeros((32, 0)), SKEWED),
         follow=lambda _: mle(models.logistic, np.zeros((32, 0)), SKEWED),
+    ),
+    "a truncated t whose df goes to 0": row(
+        UnboundedLikelihoodError,
+        "`student_t`",
+        "`df` and `scale`",
+        provoke=lambda _: mle(truncated(models.student_t, -1.0, 1.0), np.zeros((41, 0)), LEVEL),
+        follow=lambda _: (
+            mle(truncated(partial(models.student_t, df=4.0), -1.0, 1.0), np.zeros((41, 0)), LEVEL),
+            map_estimate(truncated(models.student_t, -1.0, 1.0), np.zeros((41, 0)), LEVEL),
+        ),
     ),
     "a dispersion of one row": row(
         UnboundedLikelihoodError,

@@ -16,7 +16,7 @@ from neglog import mle, models
 from neglog.distributions import Normal, Truncated
 from neglog.distributions.intervals import LOG_NORMAL_INTERVAL
 from neglog.errors import ConvergenceWarning
-from neglog.fitting.tilted import _moments, _optimum, _Rows
+from neglog.fitting.tilted import TruncatedRows, _moments, optimum
 from neglog.objective.basis import Basis
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.spread import exact_rows
@@ -188,14 +188,16 @@ def test_a_truncated_density_that_collapses_onto_a_row_at_its_bound_follows_it_e
 
 def test_a_derivative_that_is_not_a_number_names_no_border(monkeypatch: pytest.MonkeyPatch) -> None:
     y, one = torch.linspace(-0.9, 0.9, 7, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
-    bound, ones, loss = torch.ones_like(y), torch.ones_like(y), _Rows.loss
-    rows = _Rows(y, -bound, bound, ones, Basis(ones[:, None], False, torch.ones_like(one)[:, None]), one)
-    assert _optimum(rows) is not None
+    bound, ones, loss = torch.ones_like(y), torch.ones_like(y), TruncatedRows.loss
+    rows = TruncatedRows(
+        y, -bound, bound, ones, Basis(ones[:, None], False, torch.ones_like(one)[:, None]), one
+    )
+    assert optimum(rows) is not None
 
-    def lost(rows: _Rows, natural: Tensor) -> tuple[float, Tensor, Tensor]:
+    def lost(rows: TruncatedRows, natural: Tensor) -> tuple[float, Tensor, Tensor]:
         value, gradient, hessian = loss(rows, natural)
         gradient[len(one) :] = math.nan
         return value, gradient, hessian
 
-    monkeypatch.setattr(_Rows, "loss", lost)
-    assert _optimum(rows) is None
+    monkeypatch.setattr(TruncatedRows, "loss", lost)
+    assert optimum(rows) is None

@@ -335,6 +335,22 @@ _LOG_INTERVAL = Law(
 """The log of the integral of cosh(s)^(-ν) from a start on over a width."""
 
 
+def student_nodes(start: Tensor, end: Tensor, df: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Nodes s `(N, Q)` between ends `(N,)`, their shares of the integral of cosh(s)^(-ν), and its logarithm.
+
+    The ends may be infinite.
+    """
+    peak = torch.minimum(start.clamp_min(0.0), end)
+    peak = torch.where(end < 0, end, peak)
+    widths, tangent = torch.stack([end - peak, peak - start]), torch.tanh(peak.abs())
+    far, grown, _, integrand = _outwards(tangent.unsqueeze(0), df.reshape(1, 1), widths)
+    away = far + torch.log1p(grown)
+    integrand = torch.cat([integrand[0], integrand[1]], -1)
+    integral = integrand.sum(-1)
+    nodes = peak.unsqueeze(-1) + torch.cat([away[0], -away[1]], -1)
+    return nodes, integrand / integral.unsqueeze(-1), torch.log(integral) - df * _log_cosh(peak)
+
+
 def log_student_interval(start: Tensor, end: Tensor, width: Tensor, df: Tensor) -> Tensor:
     """The log of the probability, of the standard t distribution, between finite ends `width` apart.
 

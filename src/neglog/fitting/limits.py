@@ -20,13 +20,14 @@ from neglog.fitting.certain import (
 )
 from neglog.fitting.existence import CERTAIN_INTERCEPT, REAL, Recession
 from neglog.fitting.flat_directions import MIN_RISE
+from neglog.fitting.heavy_tailed import heavy_tailed
 from neglog.fitting.tilted import Limit, tilted
 from neglog.kinks import corner
 from neglog.likelihood.sites import prior_advice
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.objective.spread import is_spread_held, narrow_rows
-from neglog.solvers import Adam, Continuation, Newton, Solution
+from neglog.solvers import Adam, Continuation, MultiStart, Newton, Solution
 from neglog.solvers.chain import minimised
 from neglog.solvers.watched import Watched
 
@@ -98,10 +99,8 @@ def in_limits(
     """
     if (certain := certain_limit(coordinates)) is not None:
         return certain
-    if isinstance(solver, Newton) and (known := tilted(coordinates)) is not None:
-        if isinstance(known, Limit):
-            return known
-        start = known.z
+    if isinstance(solver, Newton | MultiStart) and (known := _known(coordinates)) is not None:
+        return _by_steps(problem, solver, known, progress, checkpoint)
     if not (isinstance(solver, Adam | Continuation) and _may_be_uniform(coordinates.objective)):
         return minimised(solver, problem, start, progress, checkpoint)
     watched = _UntilUniform(problem, coordinates)
@@ -114,6 +113,22 @@ def in_limits(
     except _RunsOut as out:
         z, value = limit(coordinates, start, out.z)
         return Solution(z, value, False, "it diverges to the border", watched.calls)
+
+
+def _by_steps(
+    problem: Any, solver: Newton | MultiStart, known: Solution, progress: bool, checkpoint: Any
+) -> Solution:
+    """The minimum by steps from a solution that is known but for its last digits; a `Limit` as it is."""
+    if isinstance(known, Limit):
+        return known
+    one = solver.solver if isinstance(solver, MultiStart) else solver
+    return minimised(one, problem, known.z, progress, checkpoint)
+
+
+def _known(coordinates: Coordinates) -> Solution | None:
+    """The optimum of a truncated response whose borders are known; None of another."""
+    found = tilted(coordinates)
+    return heavy_tailed(coordinates) if found is None else found
 
 
 class _RunsOut(Exception):

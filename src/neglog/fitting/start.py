@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neglog.errors import ModelError, UnboundedLikelihoodError, did_you_mean
 from neglog.fitting.certain import certain_start
+from neglog.fitting.heavy_tailed import null_heavy_tailed
 from neglog.fitting.least_squares import null_line
 from neglog.fitting.medians import null_median
 from neglog.fitting.tilted import null_tilted
@@ -237,7 +238,7 @@ def _known_null(objective: Objective, theta: Tensor, names: list[str]) -> Tensor
     if objective.structure.corner:
         return null_median(objective, theta, names)
     known = [null_line] if "square" in objective.facts else []
-    known += [null_tilted] if "truncated" in objective.facts else []
+    known += [null_tilted, null_heavy_tailed] if "truncated" in objective.facts else []
     return _first(null(objective, theta, names) for null in known)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,8 +43,8 @@ class Limit(Solution):
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Rows of a truncated Normal response, `(N,)` each, in units of their spread, from their centre.
+class TruncatedRows:
+    """Rows of a truncated response, `(N,)` each, in units of their spread, from their centre.
 
     Attributes:
         y, lower, upper: the response and its bounds, of a LogNormal response their logarithms.
@@ -104,7 +105,7 @@ class _Rows:
 class _Tilted:
     """The loss of rows in the first of their parameters, the others fixed (`neglog.solvers.Problem`)."""
 
-    def __init__(self, rows: _Rows, natural: Tensor, size: int) -> None:
+    def __init__(self, rows: TruncatedRows, natural: Tensor, size: int) -> None:
         self.of, self.natural, self.size, self.rows = rows, natural, size, len(rows.y)
 
     def whole(self, z: Tensor) -> Tensor:
@@ -142,14 +143,14 @@ def _moments(theta: Tensor, tau: Tensor, lower: Tensor, upper: Tensor) -> tuple[
     return (theta - tau * peak) * peak + log_mass, peak + shift, *central
 
 
-def _minimum(rows: _Rows, natural: Tensor, free: int) -> Tensor | None:
+def _minimum(rows: TruncatedRows, natural: Tensor, free: int) -> Tensor | None:
     """The minimum of the loss in the first `free` parameters; None if none is certified."""
     problem = _Tilted(rows, natural, free)
     found = Newton(tolerance=DECREMENT, max_steps=MAX_STEPS).minimise(problem, natural[:free])
     return problem.whole(found.z) if found.converged else None
 
 
-def _optimum(rows: _Rows) -> tuple[Tensor, bool] | None:
+def optimum(rows: TruncatedRows) -> tuple[Tensor, bool] | None:
     """The optimum of θ and τ `(P + 1,)`, and whether it is at the border τ = 0; None where none is found."""
     start = torch.cat([rows.one, rows.one.new_zeros(1)])
     start[:-1] *= _start(rows)
@@ -163,35 +164,43 @@ def _optimum(rows: _Rows) -> tuple[Tensor, bool] | None:
     return None if inside is None else (inside, False)
 
 
-def _start(rows: _Rows) -> float:
+def _start(rows: TruncatedRows) -> float:
     """A θ of all rows at which their exponential densities have integrals."""
     if bool(torch.isfinite(rows.lower).all()):
         return 0.0 if bool(torch.isfinite(rows.upper).all()) else -1 / float((rows.y - rows.lower).mean())
     return 1 / float((rows.upper - rows.y).mean())
 
 
-def _rows_of(objective: Objective, basis: Basis, one: Tensor) -> _Rows | None:
+def _rows_of(objective: Objective, basis: Basis, one: Tensor) -> TruncatedRows | None:
     """The rows of an objective whose location is `basis` times coefficients; None of other responses."""
-    response, data = objective.response(objective.initial), objective.data
-    base, shape = family_of(response.base_dist), data.y.shape
-    y, lower, upper = (part.detach().expand(shape) for part in (data.y, response.lower, response.upper))
+    response = objective.response(objective.initial)
+    base = family_of(response.base_dist)
+    if not (base.is_square or base.is_square_of_logarithm):
+        return None
+    rows = rows_between(objective, response, basis, one)
     if base.is_square_of_logarithm:
-        y, lower, upper = torch.log(y), torch.log(lower.clamp_min(0.0)), torch.log(upper)
-    elif not base.is_square:
-        return None
+        low, high = torch.log(rows.lower.clamp_min(0.0)), torch.log(rows.upper)
+        rows = replace(rows, y=torch.log(rows.y), lower=low, upper=high)
+    return in_units(rows) if have_exponentials(rows) else None
+
+
+def rows_between(objective: Objective, response: Any, basis: Basis, one: Tensor) -> TruncatedRows:
+    """The rows of a truncated response whose location is `basis` times coefficients."""
+    data = objective.data
+    y, lower, upper = (
+        part.detach().expand(data.y.shape) for part in (data.y, response.lower, response.upper)
+    )
     weights = torch.ones_like(y) if data.weights is None else data.weights
-    if not _have_exponentials(lower, upper, bool(one.any())):
-        return None
-    return _in_units(_Rows(y, lower, upper, weights / weights.mean(), basis, one))
+    return TruncatedRows(y, lower, upper, weights / weights.mean(), basis, one)
 
 
-def _have_exponentials(lower: Tensor, upper: Tensor, has_intercept: bool) -> bool:
+def have_exponentials(rows: TruncatedRows) -> bool:
     """Whether all rows have a bound on the same side, and an exponential density to start from."""
-    below, above = torch.isfinite(lower).all(), torch.isfinite(upper).all()
-    return bool(below & above) or (has_intercept and bool(below | above))
+    below, above = torch.isfinite(rows.lower).all(), torch.isfinite(rows.upper).all()
+    return bool(below & above) or (bool(rows.one.any()) and bool(below | above))
 
 
-def _in_units(rows: _Rows) -> _Rows | None:
+def in_units(rows: TruncatedRows) -> TruncatedRows | None:
     """The same rows in units of the spread of y; None where it has none."""
     centre = float((rows.weights * rows.y).mean()) if bool(rows.one.any()) else 0.0
     unit = float((rows.weights * (rows.y - centre).square()).mean().sqrt())
@@ -203,11 +212,17 @@ def _in_units(rows: _Rows) -> _Rows | None:
 
 def _is_tilted(objective: Objective) -> bool:
     """Whether a response is truncated, with one location and one free scale, without priors."""
-    if not (objective.calls and objective.structure.law.truncates and objective.layout.is_flat):
-        return False
+    return own_constants(objective) == [objective.structure.response.scale]
+
+
+def own_constants(objective: Objective) -> list[str] | None:
+    """The constants of a truncated response with one location, without priors; None of another."""
     response = objective.structure.response
-    own = [site.name for site in objective.structure.constant_sites]
-    return response.is_plain and response.location is not None and own == [response.scale]
+    if not (objective.calls and objective.structure.law.truncates and objective.layout.is_flat):
+        return None
+    if not response.is_plain or response.location is None:
+        return None
+    return [site.name for site in objective.structure.constant_sites]
 
 
 def null_tilted(objective: Objective, theta: Tensor, free: Collection[str]) -> Tensor | None:
@@ -225,14 +240,14 @@ def null_tilted(objective: Objective, theta: Tensor, free: Collection[str]) -> T
         return None
     one = theta.new_ones(1)
     rows = _rows_of(few, Basis(theta.new_empty((few.rows, 0)), True, theta.new_ones((1, 1))), one)
-    found = None if rows is None else _optimum(rows)
+    found = None if rows is None else optimum(rows)
     if rows is None or found is None:
         return None
     natural, at_border = found
     if at_border:
         natural[-1] = 1.0  # a scale next to that of y, from which steps lead either way
     location, scale = rows.location(natural)
-    return _placed(objective, theta, {bias: location, str(response.scale): scale})
+    return placed(objective, theta, {bias: location, str(response.scale): scale})
 
 
 def tilted(coordinates: Coordinates) -> Solution | None:
@@ -240,11 +255,11 @@ def tilted(coordinates: Coordinates) -> Solution | None:
 
     An optimum of a finite scale is not certified, and a place to start from.
     """
-    objective, block = coordinates.objective, _block_of(coordinates)
-    if block is None or block.basis is None:
+    objective, block = coordinates.objective, block_of(coordinates)
+    if block is None or block.basis is None or not _is_tilted(objective):
         return None
-    rows = _rows_of(objective, block.basis, _constant(block.basis))
-    found = None if rows is None else _optimum(rows)
+    rows = _rows_of(objective, block.basis, constant(block.basis))
+    found = None if rows is None else optimum(rows)
     if rows is None or found is None:
         return None
     natural, at_border = found
@@ -253,23 +268,23 @@ def tilted(coordinates: Coordinates) -> Solution | None:
     location, scale = rows.location(natural)
     z = coordinates.z(objective.initial)
     z[block.places] = location
-    z = _placed(objective, z, {str(objective.structure.response.scale): scale})
+    z = placed(objective, z, {str(objective.structure.response.scale): scale})
     value = coordinates.value(z)
     if at_border:
         return Limit(z, value, False, _status(objective, rows.is_uniform(natural)), 0)
     return Solution(z, value, False, "", 0) if math.isfinite(value) else None
 
 
-def _block_of(coordinates: Coordinates) -> Block | None:
-    """The block of the location, where it is all but the scale."""
-    if not (coordinates.is_linear and len(coordinates.blocks) == 1 and _is_tilted(coordinates.objective)):
+def block_of(coordinates: Coordinates) -> Block | None:
+    """The block of the location, where it is the only one, without an offset."""
+    if not (coordinates.is_linear and len(coordinates.blocks) == 1):
         return None
     (block,) = coordinates.blocks
     is_free = not isinstance(block.offset, Tensor) and not block.offset
     return block if is_free and block.output is None else None
 
 
-def _constant(basis: Basis) -> Tensor:
+def constant(basis: Basis) -> Tensor:
     """The coefficients `(P,)` of a constant predictor; zeros where the design has none."""
     ones = basis.columns.new_ones(len(basis.columns))
     one = torch.linalg.solve(basis.cross(ones, basis), basis.gather(ones))
@@ -285,7 +300,7 @@ def _status(objective: Objective, is_uniform: bool) -> str:
     )
 
 
-def _placed(objective: Objective, vector: Tensor, values: dict[str, Tensor]) -> Tensor:
+def placed(objective: Objective, vector: Tensor, values: dict[str, Tensor]) -> Tensor:
     """A vector `(K,)` with the values of some sites in their places."""
     vector = vector.clone()
     for name, value in values.items():

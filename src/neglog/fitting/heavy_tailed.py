@@ -1,0 +1,286 @@
+"""Truncated Student responses: their optimum, or the border at which their likelihood is largest.
+
+Between bounds the density of Student's t has borders beside a maximum: the truncated Normal as df → ∞, the
+density 1 / √(w² + (y - location)²) as df → 0 with w = scale √df, the uniform one as w → ∞, and rows that are
+followed exactly as w → 0. Steps towards a border never end. Here they stop once they are on the way to one:
+each end is a small problem of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from neglog.distributions import StudentT
+from neglog.distributions.observed import latent
+from neglog.errors import UnboundedLikelihoodError
+from neglog.fitting.student_rows import LOG_BORDER_WIDTH, Heavy, Left
+from neglog.fitting.tilted import (
+    LIMIT_PRECISION,
+    Limit,
+    TruncatedRows,
+    block_of,
+    constant,
+    have_exponentials,
+    in_units,
+    optimum,
+    own_constants,
+    placed,
+    rows_between,
+)
+from neglog.layers import limit_of
+from neglog.likelihood.sites import prior_advice
+from neglog.objective.blocks import Block
+from neglog.objective.coordinates import Coordinates
+from neglog.objective.objective import Objective
+from neglog.objective.spread import check_bounded
+from neglog.solvers import Solution, TrustRegion
+
+MAX_STEPS = 60
+"""The largest number of evaluations from one start."""
+LOG_INFINITE_DF = math.log(1e10)
+"""The logarithm of a df that counts as infinite."""
+LOG_COLLAPSED = math.log(1e-20)
+"""The logarithm of a scale that counts as 0, in units of the spread of y."""
+REACHED = 10.0
+"""Largest distance of a row that a vanishing density follows, in widths."""
+LOG_OUTWARD = math.log(1e4)
+"""The logarithm of the factor of the coefficients and the df that leads to exponential densities."""
+STARTS = ((1.0, 30.0, 1.0), (0.5, 3.0, 1.0), (0.1, 1.0, 1.0), (2.0, 3.0, 0.0))
+"""Initial scales, in standard deviations of the residuals, df, and shares of least squares' coefficients."""
+UNIFORM_LIMIT = "{scale} → +∞, the limit in which `y` is uniform between its bounds"
+ZERO = "`df` → 0"
+INFINITE = "`df` → +∞"
+EXPONENTIAL = "{scale} and `df` → +∞, the limit in which `y` is exponential between its bounds"
+COLLAPSED = "{scale} → 0"
+FOLLOWS_ROWS = (COLLAPSED, ZERO)
+"""Borders next to which the likelihood is unbounded."""
+MIN_SPREAD = 1e-3
+"""The smallest initial scale, in units of the spread of y."""
+TOLERANCE = 1e-6
+"""The Newton decrement, in standard errors, of an end."""
+
+
+@dataclass(frozen=True)
+class _End:
+    """Where steps have ended, or the border that they are on their way to.
+
+    Attributes:
+        value: the loss there.
+        whole: the coefficients, log scale and log df `(P + 2,)`.
+        border: the border, in words; empty at an optimum.
+    """
+
+    value: float
+    whole: Tensor
+    border: str = ""
+
+
+def _steps(problem: Heavy, start: Tensor) -> tuple[Tensor, bool, bool]:
+    """The point where steps end, whether it is an optimum, and whether they left for a border."""
+    try:
+        found = TrustRegion(tolerance=TOLERANCE, max_steps=MAX_STEPS).minimise(problem, start)
+    except Left as left:
+        return left.point, False, True
+    return found.z, found.converged, False
+
+
+def _end(rows: TruncatedRows, start: Tensor, log_df: float | None, normal: _End | None) -> _End | None:
+    """The end of the steps from a start; None where they end nowhere, or a density follows rows exactly."""
+    problem = Heavy(rows, log_df)
+    z, is_optimum, has_left = _steps(problem, start[: problem.size])
+    whole = problem.whole(z)
+    if is_optimum:
+        return _End(problem.value(z), whole)
+    if problem.log_width(z) >= LOG_BORDER_WIDTH[1]:
+        return _End(problem.value(z), whole, UNIFORM_LIMIT)
+    if has_left and problem.log_width(z) <= LOG_BORDER_WIDTH[0]:
+        return _End(math.inf, whole, COLLAPSED)
+    if log_df is None and has_left:
+        return _limit_of_df(rows, whole, normal)
+    return None if log_df is not None else _beyond(problem, z, normal)
+
+
+def _beyond(problem: Heavy, z: Tensor, normal: _End | None) -> _End | None:
+    """The lowest border that is no higher than a point at which steps have ended nowhere."""
+    value, known = problem.value(z), (_outward(problem, z), _infinite(normal))
+    lower = (end for end in known if end is not None and end.value <= value)
+    return min(lower, key=lambda end: end.value, default=None)
+
+
+def _limit_of_df(rows: TruncatedRows, whole: Tensor, normal: _End | None) -> _End | None:
+    """The end at the border of the df to which steps have left."""
+    if float(whole[-1]) < 0:
+        return _End(Heavy(rows).value(whole), whole, ZERO)
+    return _infinite(normal)
+
+
+def _infinite(normal: _End | None) -> _End | None:
+    """The truncated Normal as the border of an infinite df."""
+    return None if normal is None else replace(normal, border=normal.border or INFINITE)
+
+
+def _normal(rows: TruncatedRows) -> _End | None:
+    """The optimum of the truncated Normal, the limit of an infinite df."""
+    if not have_exponentials(rows):
+        return None
+    found = optimum(rows)
+    if found is None:
+        return None
+    natural, at_border = found
+    value = rows.loss(natural)[0]
+    if at_border:
+        natural[-1] = LIMIT_PRECISION
+    double = 2 * natural[-1:]
+    whole = torch.cat([natural[:-1] / double, -0.5 * double.log(), double.new_tensor([LOG_INFINITE_DF])])
+    return _End(value, whole, EXPONENTIAL if at_border else "")
+
+
+def _outward(problem: Heavy, whole: Tensor) -> _End:
+    """The end of a density that approaches an exponential one in each row, as location, scale and df grow.
+
+    Their ratios w / df and location / w are those at the point.
+    """
+    step = torch.zeros_like(whole)
+    step[-2], step[-1] = 0.5 * LOG_OUTWARD, LOG_OUTWARD
+    out = whole + step
+    out[:-2] *= math.exp(LOG_OUTWARD)
+    return _End(problem.value(out), out, EXPONENTIAL)
+
+
+def _starts(rows: TruncatedRows, normal: _End | None) -> list[Tensor]:
+    """Initial points: the truncated Normal with 30 df, and `STARTS`."""
+    ones = rows.weights
+    line = torch.linalg.solve(rows.basis.cross(ones, rows.basis), rows.basis.gather(ones * rows.y))
+    spread = float((ones * (rows.y - rows.basis.at(line)).square()).mean().sqrt())
+    found = [
+        torch.cat([share * line, line.new_tensor([math.log(max(scale * spread, MIN_SPREAD)), math.log(df)])])
+        for scale, df, share in STARTS
+    ]
+    if normal is not None and not normal.border:
+        found[0] = normal.whole.clone()
+        found[0][-1] = math.log(STARTS[0][1])
+    return found
+
+
+def _best(rows: TruncatedRows, log_df: float | None) -> _End | None:
+    """The lowest end; one that follows rows if more than half of the starts, or all that end, lead there."""
+    normal = _normal(rows)
+    ends = [end for start in _starts(rows, normal) if (end := _end(rows, start, log_df, normal)) is not None]
+    following = [end for end in ends if end.border in FOLLOWS_ROWS]
+    if len(following) > len(STARTS) / 2 or len(following) == len(ends):
+        return max(following, key=lambda end: end.value, default=None)
+    return min((end for end in ends if end not in following), key=lambda end: end.value)
+
+
+def heavy_tailed(coordinates: Coordinates) -> Solution | None:
+    """The optimum of a truncated Student response: a `Limit` where it is at a border; None of another.
+
+    An optimum inside is not certified, and a place to start from.
+
+    Raises:
+        UnboundedLikelihoodError: the density follows some rows exactly, or would as the df goes to 0.
+    """
+    objective, block = coordinates.objective, block_of(coordinates)
+    inner = _student(objective)
+    if block is None or block.basis is None or inner is None:
+        return None
+    rows = in_units(
+        rows_between(objective, objective.response(objective.initial), block.basis, constant(block.basis))
+    )
+    if rows is None:
+        return None
+    is_free = "df" in objective.sites
+    found = _best(rows, None if is_free else float(inner.df.reshape(-1)[0].log()))
+    if found is not None and found.border == ZERO:
+        raise _without_df(objective)
+    return (
+        None
+        if found is None
+        else _solution(coordinates, found, _place(coordinates, block, rows, found, is_free))
+    )
+
+
+def _solution(coordinates: Coordinates, end: _End, z: Tensor) -> Solution | None:
+    """The solution at an end; None where its density follows rows that are not named."""
+    check_bounded(coordinates.objective, coordinates.theta(z))
+    value = coordinates.value(z)
+    if end.border == COLLAPSED or not math.isfinite(value):
+        return None
+    if not end.border:
+        return Solution(z, value, False, "", 0)
+    return Limit(z, value, False, _status(coordinates.objective, end.border), 0)
+
+
+def _without_df(objective: Objective) -> UnboundedLikelihoodError:
+    """The error for a df that goes to 0 between two bounds.
+
+    With w = scale √df the density then is 1 / √(w² + r²) over an integral of 2 log(1 / w) as w → 0: it rises
+    like 1 / (w log(1 / w)) at a row that it follows, and falls like 1 / log(1 / w) alone at any other.
+    """
+    scale = objective.structure.response.scale
+    return UnboundedLikelihoodError(
+        f"`{objective.name}` has no maximum: between two bounds the likelihood rises without end as `df` and "
+        f"`{scale}` go to 0 at a row. Give a known df, pyro.condition(model, {{'df': torch.tensor(4.0)}}), "
+        f"or {prior_advice(objective.layout)}."
+    )
+
+
+def _student(objective: Objective) -> StudentT | None:
+    """The truncated t of one location, and one scale and df or a known df; None of another response."""
+    own, scale = own_constants(objective), objective.structure.response.scale
+    if own is None or scale is None or own not in ([scale], [scale, "df"], ["df", scale]):
+        return None
+    inner = latent(objective.response(objective.initial))
+    return inner if isinstance(inner, StudentT) and len(inner.df.unique()) == 1 else None
+
+
+def _onto_rows(rows: TruncatedRows, whole: Tensor) -> Tensor:
+    """The same density with a scale of 0, at the rows that it follows."""
+    whole = whole.clone()
+    residuals = rows.y - rows.basis.at(whole[:-2])
+    reach = REACHED * math.exp(Heavy(rows, float(whole[-1])).log_width(whole[:-1]))
+    near = residuals.abs().argsort()[: len(rows.one)]
+    near = near[residuals[near].abs() <= reach]
+    if len(near):
+        design = torch.stack([rows.basis.at(each)[near] for each in torch.eye(len(rows.one)).to(whole)], 1)
+        whole[:-2] += torch.linalg.pinv(design) @ residuals[near]
+    whole[-2] = LOG_COLLAPSED - 0.5 * min(0.0, float(whole[-1]))
+    return whole
+
+
+def _place(coordinates: Coordinates, block: Block, rows: TruncatedRows, end: _End, is_free: bool) -> Tensor:
+    """The coordinates of an end, in the units of y."""
+    objective = coordinates.objective
+    whole = _onto_rows(rows, end.whole) if end.border == COLLAPSED else end.whole
+    z = coordinates.z(objective.initial)
+    z[block.places] = rows.unit * whole[:-2] + rows.centre * rows.one
+    values = {str(objective.structure.response.scale): rows.unit * whole[-2].exp()}
+    return placed(objective, z, values | ({"df": whole[-1].exp()} if is_free else {}))
+
+
+def _status(objective: Objective, border: str) -> str:
+    scale = f"`{objective.structure.response.scale}`"
+    limit = limit_of(objective.model, INFINITE.replace("`", ""))
+    nested = f", the limit in which the model is `{limit}`" if border == INFINITE and limit else ""
+    return f"the likelihood is largest at the border: it never falls as {border.format(scale=scale)}{nested}"
+
+
+def null_heavy_tailed(objective: Objective, theta: Tensor, free: Collection[str]) -> Tensor | None:
+    """`theta` `(K,)` with the sites `free`, of a truncated Student response, at the moments of y.
+
+    None of another response. The null model may be at a border, from where no step leads to the optimum.
+    """
+    response = objective.structure.response
+    values = {
+        f"{response.location}.bias": objective.data.y.mean(),
+        str(response.scale): objective.data.y.std(),
+    }
+    values["df"] = theta.new_tensor(STARTS[0][1])
+    if not set(free) <= set(values) or _student(objective) is None or not float(objective.data.y.std()) > 0:
+        return None
+    return placed(objective, theta, {name: values[name] for name in free})

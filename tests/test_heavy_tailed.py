@@ -1,0 +1,113 @@
+"""Truncated Student responses: an optimum, or the border at which their likelihood is largest, at once."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import mpmath as mp
+import pyro
+import pytest
+import torch
+from torch import Tensor
+
+from neglog import mle, models
+from neglog.distributions import StudentT, Truncated
+from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError
+from neglog.fitting.student_rows import Heavy
+from neglog.fitting.tilted import TruncatedRows
+from neglog.objective.basis import Basis
+from neglog.objective.coordinates import Coordinates
+from neglog.observation import truncated
+
+ROWS = 80
+
+
+@pytest.fixture
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The evaluations of derivatives of the model that a fit takes."""
+    found: list[str] = []
+    for name in ("derivatives", "value_and_gradient"):
+        original = getattr(Coordinates, name)
+
+        def counted(self: Coordinates, z: Tensor, name: str = name, original: Any = original) -> Any:
+            found.append(name)
+            return original(self, z)
+
+        monkeypatch.setattr(Coordinates, name, counted)
+    return found
+
+
+def _data(lower: float, upper: float) -> tuple[Tensor, Tensor]:
+    """The rows of a Normal response around a line that lie between bounds."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(ROWS, 2, generator=generator, dtype=torch.float64)
+    y = 0.3 * x.sum(1) + torch.randn(ROWS, generator=generator, dtype=torch.float64)
+    seen = (y >= lower) & (y <= upper)
+    return x[seen], y[seen]
+
+
+@pytest.mark.parametrize("upper", [0.8, math.inf])
+@pytest.mark.parametrize("df", [1e-3, 2.0, 200.0])
+def test_the_loss_of_truncated_student_rows_and_its_derivatives(df: float, upper: float) -> None:
+    lower, (x, y) = -1.0, _data(-1.0, upper)
+    basis = Basis(torch.cat([torch.ones_like(x[:, :1]), x], 1), False, torch.eye(3, dtype=torch.float64))
+    ones = torch.ones_like(y)
+    rows = TruncatedRows(y, lower * ones, upper * ones, ones, basis, torch.tensor([1.0, 0, 0]).double())
+
+    def loss(z: Tensor) -> Tensor:
+        response = StudentT(z[-1].exp(), basis.at(z[:-2]), z[-2].exp())
+        return -Truncated(response, lower, upper).log_prob(y).sum()
+
+    z = torch.tensor([0.1, 0.2, -0.3, -0.4, math.log(df)], dtype=torch.float64, requires_grad=True)
+    value, gradient, hessian = Heavy(rows).derivatives(z.detach())
+    assert abs(value - loss(z).item()) <= 1e-10 * abs(value)
+    torch.testing.assert_close(gradient, torch.autograd.grad(loss(z), z)[0], rtol=1e-8, atol=1e-8)
+    exact = torch.autograd.functional.hessian(loss, z.detach())
+    torch.testing.assert_close(hessian, exact, rtol=1e-7, atol=1e-7)
+
+
+def test_student_rows_between_bounds_as_flat_as_a_normal_are_refused_at_once(evaluations: list[str]) -> None:
+    """Steps in df, scale and location followed the collapse, thousands of evaluations long."""
+    bounds = -0.9, 0.9
+    x, y = _data(*bounds)
+    with pytest.raises(UnboundedLikelihoodError, match=r"no maximum: between two bounds .*`df` and `scale`"):
+        mle(truncated(models.student_t, *bounds), x, y)
+    assert len(evaluations) == 0
+    known = pyro.condition(models.student_t, {"df": torch.tensor(4.0, dtype=torch.float64)})
+    assert mle(truncated(known, *bounds), x, y).converged
+
+
+def test_between_bounds_the_likelihood_of_student_rows_rises_as_df_and_scale_go_to_0() -> None:
+    """At df = 0 the density is 1 / (2 √(w² + r²) arsinh(1 / w)) between -1 and 1, around a row at 0."""
+    others = [mp.mpf(k) / 40 for k in range(1, 40)]
+
+    def loss(w: Any) -> Any:
+        mass = mp.log(2 * mp.asinh(1 / w))
+        return sum(mass + mp.log(mp.sqrt(w * w + r * r)) for r in (mp.mpf(0), *others))
+
+    falls = [loss(mp.mpf(10) ** -power) for power in (100, 200, 400, 800)]
+    assert falls[0] > falls[1] > falls[2] > falls[3]
+
+
+def test_student_rows_above_a_bound_with_light_tails_are_at_the_border_of_the_normal(
+    evaluations: list[str],
+) -> None:
+    y = -torch.log(1 - (torch.arange(ROWS, dtype=torch.float64) + 0.5) / ROWS * 0.98)
+    empty = torch.empty((ROWS, 0))
+    normal = mle(truncated(models.gaussian, 0.0, 4.0), empty, y)
+    before = len(evaluations)
+    with pytest.warns(ConvergenceWarning, match="never falls as `df` → .*the model is `gaussian`"):
+        fit = mle(truncated(models.student_t, 0.0, 4.0), empty, y)
+    assert not fit.converged
+    assert abs(fit.nll - normal.nll) < 1e-6
+    assert len(evaluations) == before
+
+
+def test_student_rows_with_heavy_tails_between_bounds_take_few_evaluations(evaluations: list[str]) -> None:
+    shares = (torch.arange(ROWS, dtype=torch.float64) + 0.5) / ROWS
+    y = torch.tan(math.pi * (shares - 0.5) * 0.96)
+    fit = mle(truncated(models.student_t, -20.0, 20.0), torch.empty((ROWS, 0)), y)
+    assert fit.converged
+    assert abs(fit.params["df"].item() - 1) < 0.3
+    assert len(evaluations) <= 5
