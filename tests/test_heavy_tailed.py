@@ -7,6 +7,7 @@ from typing import Any
 
 import mpmath as mp
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from neglog.fitting.tilted import TruncatedRows
 from neglog.objective.basis import Basis
 from neglog.objective.coordinates import Coordinates
 from neglog.observation import truncated
+from neglog.predictors import linear, positive
 
 ROWS = 80
 
@@ -111,3 +113,16 @@ def test_student_rows_with_heavy_tails_between_bounds_take_few_evaluations(evalu
     assert fit.converged
     assert abs(fit.params["df"].item() - 1) < 0.3
     assert len(evaluations) <= 5
+
+
+def test_a_truncated_t_with_other_names_and_torchs_class_takes_the_same_road(evaluations: list[str]) -> None:
+    def heavy(x: Tensor, y: Tensor | None = None) -> Tensor:
+        centre, width, freedom = linear("centre", x), positive("width", x), positive("freedom", x)
+        with pyro.plate("rows", len(x)):
+            return pyro.sample("y", dist.StudentT(freedom, centre, width), obs=y)
+
+    bounds = -0.9, 0.9
+    x, y = _data(*bounds)
+    with pytest.raises(UnboundedLikelihoodError, match=r"between two bounds .*`freedom` and `width`"):
+        mle(truncated(heavy, *bounds), x, y)
+    assert len(evaluations) == 0

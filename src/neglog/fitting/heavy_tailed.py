@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from neglog.distributions import StudentT
+from neglog.distributions.family import family_of
 from neglog.distributions.observed import latent
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.student_rows import LOG_BORDER_WIDTH, Heavy, Left
@@ -53,12 +54,14 @@ LOG_OUTWARD = math.log(1e4)
 STARTS = ((1.0, 30.0, 1.0), (0.5, 3.0, 1.0), (0.1, 1.0, 1.0), (2.0, 3.0, 0.0))
 """Initial scales, in standard deviations of the residuals, df, and shares of least squares' coefficients."""
 UNIFORM_LIMIT = "{scale} → +∞, the limit in which `y` is uniform between its bounds"
-ZERO = "`df` → 0"
-INFINITE = "`df` → +∞"
-EXPONENTIAL = "{scale} and `df` → +∞, the limit in which `y` is exponential between its bounds"
+ZERO = "{df} → 0"
+INFINITE = "{df} → +∞"
+EXPONENTIAL = "{scale} and {df} → +∞, the limit in which `y` is exponential between its bounds"
 COLLAPSED = "{scale} → 0"
 FOLLOWS_ROWS = (COLLAPSED, ZERO)
 """Borders next to which the likelihood is unbounded."""
+SAME_LOSS = 1e-4
+"""Largest difference of the loss from that of the model, in nats a row."""
 MIN_SPREAD = 1e-3
 """The smallest initial scale, in units of the spread of y."""
 TOLERANCE = 1e-6
@@ -186,34 +189,40 @@ def heavy_tailed(coordinates: Coordinates) -> Solution | None:
         UnboundedLikelihoodError: the density follows some rows exactly, or would as the df goes to 0.
     """
     objective, block = coordinates.objective, block_of(coordinates)
-    inner = _student(objective)
-    if block is None or block.basis is None or inner is None:
+    if block is None or block.basis is None or not _is_student(objective):
         return None
-    rows = in_units(
-        rows_between(objective, objective.response(objective.initial), block.basis, constant(block.basis))
-    )
+    response = objective.response(objective.initial)
+    rows = in_units(rows_between(objective, response, block.basis, constant(block.basis)))
     if rows is None:
         return None
-    is_free = "df" in objective.sites
-    found = _best(rows, None if is_free else float(inner.df.reshape(-1)[0].log()))
-    if found is not None and found.border == ZERO:
-        raise _without_df(objective)
-    return (
-        None
-        if found is None
-        else _solution(coordinates, found, _place(coordinates, block, rows, found, is_free))
-    )
+    found = _best(rows, _known_log_df(objective, response))
+    return None if found is None else _solution(coordinates, block, rows, found)
 
 
-def _solution(coordinates: Coordinates, end: _End, z: Tensor) -> Solution | None:
-    """The solution at an end; None where its density follows rows that are not named."""
-    check_bounded(coordinates.objective, coordinates.theta(z))
-    value = coordinates.value(z)
-    if end.border == COLLAPSED or not math.isfinite(value):
+def _solution(coordinates: Coordinates, block: Block, rows: TruncatedRows, end: _End) -> Solution | None:
+    """The solution at an end; None where the loss of the model is another one.
+
+    Raises:
+        UnboundedLikelihoodError: there the likelihood is unbounded.
+    """
+    objective = coordinates.objective
+    if end.border == COLLAPSED:
+        check_bounded(
+            objective, coordinates.theta(_place(coordinates, block, rows, _onto_rows(rows, end.whole)))
+        )
         return None
+    z = _place(coordinates, block, rows, end.whole)
+    value, weights = coordinates.value(z), objective.data.weights
+    mean_weight = 1.0 if weights is None else float(weights.mean())
+    if not abs(value - mean_weight * (end.value + len(rows.y) * math.log(rows.unit))) <= SAME_LOSS * len(
+        rows.y
+    ):
+        return None
+    if end.border == ZERO:
+        raise _without_df(objective)
     if not end.border:
         return Solution(z, value, False, "", 0)
-    return Limit(z, value, False, _status(coordinates.objective, end.border), 0)
+    return Limit(z, value, False, _status(objective, end.border), 0)
 
 
 def _without_df(objective: Objective) -> UnboundedLikelihoodError:
@@ -222,21 +231,30 @@ def _without_df(objective: Objective) -> UnboundedLikelihoodError:
     With w = scale √df the density then is 1 / √(w² + r²) over an integral of 2 log(1 / w) as w → 0: it rises
     like 1 / (w log(1 / w)) at a row that it follows, and falls like 1 / log(1 / w) alone at any other.
     """
-    scale = objective.structure.response.scale
+    response = objective.structure.response
     return UnboundedLikelihoodError(
-        f"`{objective.name}` has no maximum: between two bounds the likelihood rises without end as `df` and "
-        f"`{scale}` go to 0 at a row. Give a known df, pyro.condition(model, {{'df': torch.tensor(4.0)}}), "
-        f"or {prior_advice(objective.layout)}."
+        f"`{objective.name}` has no maximum: between two bounds the likelihood rises without end as "
+        f"`{response.tails}` and `{response.scale}` go to 0 at a row. Give a known one, "
+        f"pyro.condition(model, {{{response.tails!r}: torch.tensor(4.0)}}), or "
+        f"{prior_advice(objective.layout)}."
     )
 
 
-def _student(objective: Objective) -> StudentT | None:
-    """The truncated t of one location, and one scale and df or a known df; None of another response."""
-    own, scale = own_constants(objective), objective.structure.response.scale
-    if own is None or scale is None or own not in ([scale], [scale, "df"], ["df", scale]):
+def _is_student(objective: Objective) -> bool:
+    """Whether a response is a truncated t of one location, and one scale and df or a known df."""
+    own, response = own_constants(objective), objective.structure.response
+    if own is None or response.scale is None or set(own) != {response.scale, response.tails} - {None}:
+        return False
+    return family_of(latent(objective.response(objective.initial))).tails is not None
+
+
+def _known_log_df(objective: Objective, response: Any) -> float | None:
+    """The logarithm of a known df of all rows; None of one that is a parameter."""
+    if objective.structure.response.tails is not None:
         return None
-    inner = latent(objective.response(objective.initial))
-    return inner if isinstance(inner, StudentT) and len(inner.df.unique()) == 1 else None
+    inner = latent(response)
+    df: Tensor = getattr(inner, str(family_of(inner).tails))
+    return float(df.detach().reshape(-1)[0].log())
 
 
 def _onto_rows(rows: TruncatedRows, whole: Tensor) -> Tensor:
@@ -253,21 +271,22 @@ def _onto_rows(rows: TruncatedRows, whole: Tensor) -> Tensor:
     return whole
 
 
-def _place(coordinates: Coordinates, block: Block, rows: TruncatedRows, end: _End, is_free: bool) -> Tensor:
-    """The coordinates of an end, in the units of y."""
+def _place(coordinates: Coordinates, block: Block, rows: TruncatedRows, whole: Tensor) -> Tensor:
+    """The coordinates of a point, in the units of y."""
     objective = coordinates.objective
-    whole = _onto_rows(rows, end.whole) if end.border == COLLAPSED else end.whole
+    response = objective.structure.response
     z = coordinates.z(objective.initial)
     z[block.places] = rows.unit * whole[:-2] + rows.centre * rows.one
-    values = {str(objective.structure.response.scale): rows.unit * whole[-2].exp()}
-    return placed(objective, z, values | ({"df": whole[-1].exp()} if is_free else {}))
+    values = {response.scale: rows.unit * whole[-2].exp(), response.tails: whole[-1].exp()}
+    return placed(objective, z, {name: value for name, value in values.items() if name is not None})
 
 
 def _status(objective: Objective, border: str) -> str:
-    scale = f"`{objective.structure.response.scale}`"
-    limit = limit_of(objective.model, INFINITE.replace("`", ""))
+    response = objective.structure.response
+    limit = limit_of(objective.model, f"{response.tails} → +∞")
     nested = f", the limit in which the model is `{limit}`" if border == INFINITE and limit else ""
-    return f"the likelihood is largest at the border: it never falls as {border.format(scale=scale)}{nested}"
+    named = border.format(scale=f"`{response.scale}`", df=f"`{response.tails}`")
+    return f"the likelihood is largest at the border: it never falls as {named}{nested}"
 
 
 def null_heavy_tailed(objective: Objective, theta: Tensor, free: Collection[str]) -> Tensor | None:
@@ -275,12 +294,14 @@ def null_heavy_tailed(objective: Objective, theta: Tensor, free: Collection[str]
 
     None of another response. The null model may be at a border, from where no step leads to the optimum.
     """
-    response = objective.structure.response
-    values = {
-        f"{response.location}.bias": objective.data.y.mean(),
-        str(response.scale): objective.data.y.std(),
-    }
-    values["df"] = theta.new_tensor(STARTS[0][1])
-    if not set(free) <= set(values) or _student(objective) is None or not float(objective.data.y.std()) > 0:
+    response, y = objective.structure.response, objective.data.y
+    if not _is_student(objective) or not float(y.std()) > 0:
         return None
-    return placed(objective, theta, {name: values[name] for name in free})
+    values = {
+        f"{response.location}.bias": y.mean(),
+        response.scale: y.std(),
+        response.tails: theta.new_tensor(STARTS[0][1]),
+    }
+    return (
+        placed(objective, theta, {name: values[name] for name in free}) if set(free) <= set(values) else None
+    )

@@ -42,7 +42,8 @@ class Response:
         is_scale_fixed: whether there is a scale, perhaps one for each row, that no parameter changes.
         is_scalar: whether each row is one number.
         is_y: whether the observed values are `y` itself, rather than computed from it.
-        has_free_tails: whether the degrees of freedom of its tails depend on a parameter.
+        tails: the site that is the degrees of freedom of the tails of all rows; None if none is.
+        has_free_tails: whether those of a response without bounds depend on a parameter.
         is_complete: whether no row is masked, and the model scales all rows alike.
         row_scale: the factor by which the model scales the log-density of each row, beside its weight.
     """
@@ -54,6 +55,7 @@ class Response:
     is_scale_fixed: bool
     is_scalar: bool
     is_y: bool
+    tails: str | None
     has_free_tails: bool
     is_complete: bool
     row_scale: float
@@ -188,16 +190,18 @@ def _response(probe: Probe) -> Response:
     fn = msg["fn"]
     params = {name: ran.sites[name]["value"] for name in probe.numbers}
     _, law = unwrapped(fn)
-    scale = scale_of(law)
+    numbers = {name: value for name, value in params.items() if value.numel() == 1}
+    scale, tails = scale_of(law), family_of(law).tails
     row_scale = _row_scale(msg, probe.data.weights)
     return Response(
         law=family_of(fn),
         location=_same(location_of(law), ran.etas),
-        scale=_same(scale, {name: value for name, value in params.items() if value.numel() == 1}),
+        scale=_same(scale, numbers),
         known_scale=_number(scale),
         is_scale_fixed=isinstance(scale, Tensor) and not scale.requires_grad,
         is_scalar=not fn.event_shape and probe.data.y.dim() == 1,
         is_y=msg["value"].is_set_to(probe.data.y),
+        tails=None if tails is None else _same(getattr(law, tails), numbers),
         has_free_tails=_depends(law, family_of(fn).tails),
         is_complete=row_scale is not None,
         row_scale=1.0 if row_scale is None else row_scale,
