@@ -207,9 +207,11 @@ def _solution(coordinates: Coordinates, block: Block, rows: TruncatedRows, end: 
     """
     objective = coordinates.objective
     if end.border == COLLAPSED:
-        check_bounded(
-            objective, coordinates.theta(_place(coordinates, block, rows, _onto_rows(rows, end.whole)))
-        )
+        onto = _onto_rows(rows, end.whole)
+        check_bounded(objective, coordinates.theta(_place(coordinates, block, rows, onto)))
+        is_between = bool(torch.isfinite(rows.upper - rows.lower).all())
+        if is_between and objective.structure.response.tails is not None:
+            raise _without_df(objective)
         return None
     z = _place(coordinates, block, rows, end.whole)
     value, weights = coordinates.value(z), objective.data.weights
