@@ -155,7 +155,7 @@ def check(enough: Epochs, overfitted: Epochs, rows: int) -> None:
         assert (run.nll > least_nll(run.train) - 1e-12).all()
     assert enough.nll[-1] - least_nll(enough.train[-1]) < 0.004  # 0.06²: the loss is flat at the best sigma
     # From 5 down to 1. sigma itself is known to 1 / sqrt(2 rows), 2 % of 2000 rows; a network that misses the
-    # mean a little makes it larger, one that follows the rows smaller: 5 % and more of the 400 small ones.
+    # mean a little makes it larger, one that follows the rows smaller: 5 % and more of the 300 small ones.
     assert abs(enough.sigma[-1] - SIGMA) < (0.08 if rows >= 2000 else 0.2)
     assert enough.sigma[0] > 4
     # 100 rows, or 25, for 738 parameters: the network follows the noise, and pays for it on fresh rows.
@@ -165,7 +165,7 @@ def check(enough: Epochs, overfitted: Epochs, rows: int) -> None:
 
 def main() -> None:
     options = arguments(__file__, __doc__)
-    many, epochs, batch = (400, 60, 50) if options.small else (2000, 60, 100)
+    many, epochs, batch = (300, 60, 50) if options.small else (2000, 60, 100)
     few = 25 if options.small else 100
     runs = {
         many: train(*draw_rows(many, seed=1), epochs=epochs, batch=batch),

@@ -35,7 +35,7 @@ def engel() -> Learned:
 
 @pytest.fixture(scope="module")
 def comparison(engel: Learned) -> Comparison:
-    return compare_models(engel, seed=4, folds=3)
+    return compare_models(engel, seed=4, folds=2)
 
 
 def test_entries_are_the_fits_and_scores_of_their_models(engel: Learned, comparison: Comparison) -> None:
@@ -48,7 +48,7 @@ def test_entries_are_the_fits_and_scores_of_their_models(engel: Learned, compari
         assert entry.fit is not None
         assert entry.validation is not None
         assert entry.fit.nll == mle(model, x, y).nll
-        assert torch.equal(entry.validation.scores, cross_validate(model, x, y, seed=4, folds=3).scores)
+        assert torch.equal(entry.validation.scores, cross_validate(model, x, y, seed=4, folds=2).scores)
 
 
 def test_the_best_score_comes_first_and_the_noise_of_engel_grows(comparison: Comparison) -> None:

@@ -514,9 +514,9 @@ def test_a_batch_certifies_what_a_linear_programme_says_exists(name: str, seed: 
 
 def test_a_batch_certifies_no_classes_in_an_order_that_are_separated() -> None:
     """It certified one in three: coefficients and the distance of two cutpoints ran away along a curve."""
-    x, y = (part[18:48] for part in _small("ordinal", 60)[:2])
+    x, y = (part[18:36] for part in _small("ordinal", 60)[:2])
     expected = np.array([not _separated_classes(*one, "ordinal") for one in zip(x, y, strict=True)])
-    assert 5 < expected.sum() < 25
+    assert 3 < expected.sum() < 15
     model = partial(models.ordinal, classes=3)
     with pytest.warns(ConvergenceWarning):
         fit = mle_batch(model, torch.tensor(x), torch.tensor(y))

@@ -635,16 +635,16 @@ def normal_by_hand(x, y=None):
 def test_labels_are_compared_by_models_of_classes():
     codes = BIRTHS["ordered"].cat.codes
     names = ["categorical", "ordinal", "poisson"]
-    found = compare(names, "ordered ~ smoke", BIRTHS, folds=3)
+    found = compare(names, "ordered ~ smoke", BIRTHS, folds=2)
     assert "poisson" in found.index[found["nll"].isna()]
     assert "needs numbers, and the response has labels, 'low', 'middle'" in found.loc["poisson", "reason"]
-    numbers = compare(names[:2], BIRTHS[["smoke"]], codes, folds=3)
+    numbers = compare(names[:2], BIRTHS[["smoke"]], codes, folds=2)
     assert np.allclose(found["held_out_mean"][:2], numbers["held_out_mean"], rtol=1e-12)
     x, y = BIRTHS[["smoke"]], BIRTHS["ordered"]
-    pd.testing.assert_frame_equal(compare(names, x, y, folds=3), found)
-    assert set(compare(models, "ordered ~ smoke", BIRTHS, folds=3).index) == {"categorical", "ordinal"}
-    assert list(compare(models, x, y.astype(str), folds=3).index) == ["categorical"]
-    assert list(compare(models, x, list(BIRTHS["text"]), folds=3).index) == ["bernoulli"]
+    pd.testing.assert_frame_equal(compare(names, x, y, folds=2), found)
+    assert set(compare(models, "ordered ~ smoke", BIRTHS, folds=2).index) == {"categorical", "ordinal"}
+    assert list(compare(models, x, y.astype(str), folds=2).index) == ["categorical"]
+    assert list(compare(models, x, list(BIRTHS["text"]), folds=2).index) == ["bernoulli"]
     with pytest.raises(DataError, match="labels have no density"):
         compare(models, "text ~ smoke", BIRTHS, response="continuous")
     with pytest.raises(DataError, match="`gaussian` needs numbers"):
