@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import neglog.solvers
 from neglog import laplace_approximation, mle, models, on_features
 from neglog.comparison import Comparison, Entry, _rank
 from neglog.data import prepare
@@ -124,6 +125,13 @@ def test_no_solver_certifies_numbers_that_turn_into_nan(name, monkeypatch):
             claimed = fit is not None and fit.converged
             assert not (claimed and method in last and at < count), (method, at)
             assert not claimed or abs(fit.loss - known.loss) <= 1e-6 * abs(known.loss), (method, at)
+
+
+def test_every_solver_has_a_case():
+    """Those of gradient steps and of lasso penalties are in the tests of certificates."""
+    known = vars(neglog.solvers)
+    found = {name for name in neglog.solvers.__all__ if hasattr(known[name], "minimise")}
+    assert found == {*CASES, "Adam", "SVI", "ProximalNewton"}
 
 
 FIT = mle(models.poisson, X, COUNTS)

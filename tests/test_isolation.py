@@ -390,6 +390,11 @@ def test_threads(clean):
     assert [name for name, one in zip(JOBS * 4, found, strict=True) if not equal(clean[name], one)] == []
 
 
+def test_what_threads_get_is_documented():
+    page = " ".join((Path(__file__).parents[1] / "docs" / "design.md").read_text(encoding="utf-8").split())
+    assert "Threads that call neglog wait for each other, and get the results of a single thread" in page
+
+
 def test_a_thread_that_fails_leaves_others_alone():
     def fails(x, y=None):
         pyro.sample("bias", dist.Normal(torch.zeros((), dtype=torch.float64), 5.0))
