@@ -169,7 +169,7 @@ DESIGNED = {
 
 @pytest.mark.parametrize("name", DESIGNED)
 def test_a_scale_of_its_own_design_is_no_perfect_fit_of_a_large_response(name):
-    x, y = income()
+    x, y = (part[:40] for part in income())
     design = DESIGNED[name](x)
     plain, large = (mle(getattr(models, name), design, unit * y) for unit in (1.0, 1e9))
     assert large.converged
