@@ -8,7 +8,7 @@ from torch.utils.data import TensorDataset
 
 import neglog
 from neglog import losses, mle
-from neglog.errors import DataError, ModelError
+from neglog.errors import DataError, ModelError, SingularDesignError
 from neglog.estimators import LikelihoodClassifier
 
 N = 20
@@ -16,6 +16,7 @@ RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(N, 1)), RNG.normal(size=N)
 KINDS = np.arange(N) % 3
 BOTH = np.column_stack([Y, RNG.normal(size=N)])
+TABLE = {"y": Y, "x": X[:, 0], "g": np.array(list("uv"))[np.arange(N) % 2]}
 DATASET = TensorDataset(torch.tensor(X), torch.tensor(Y))
 
 
@@ -84,5 +85,14 @@ ROWS = {
         "in float64",
         provoke=lambda _: mle("gaussian", X, Y, dtype="float32"),
         follow=lambda _: mle("gaussian", X, Y),
+    ),
+    "splines within categories beside an intercept": row(
+        SingularDesignError,
+        "`0 + ...`",
+        provoke=lambda _: mle("gaussian", "y ~ cr(x, df=3):C(g)", TABLE),
+        follow=lambda _: (
+            mle("gaussian", "y ~ 0 + cr(x, df=3):C(g)", TABLE),
+            mle("gaussian", "y ~ C(g) * cr(x, df=3)", TABLE),
+        ),
     ),
 }

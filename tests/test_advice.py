@@ -497,7 +497,7 @@ ROWS: dict[str, Row] = {
         "`gaussian`",
         "mean.weight",
         "dist.Laplace",
-        provoke=lambda _: neglog.lasso_path(models.gaussian, X, Y, n_strengths=2),
+        provoke=lambda _: neglog.lasso_path(neglog.flat(models.gaussian), X, Y, n_strengths=2),
         follow=lambda _: neglog.lasso_path(LASSO, X, Y, n_strengths=2),
     ),
     "text with a level a row": row(

@@ -159,6 +159,7 @@ NUMBERS = [
     ('map_estimate("gaussian", "dist ~ speed", cars).loss > 206.5', True, 0),
     ('posterior("poisson", "breaks ~ wool", warpbreaks, method="laplace", draws=500).converged', True, 0),
     ('lm.converged', True, 0),
+    ('float(lasso_path("gaussian", "dist ~ speed", cars).params["mean.weight"][0])', 0.0, 0),
     ('lm.params["sigma"].item()', 15.37959 * math.sqrt(48 / 50), 1e-4),  # sigma(lm), with n in place of n - 2
 ]  # fmt: skip
 """Line, its known answer or the name of one in `computed`, and the largest difference."""
@@ -205,7 +206,7 @@ def test_a_line_gives_its_known_answer(line, answer, tolerance):
 
 
 REFUSED = [
-    ('lasso_path("gaussian", "dist ~ speed", cars)', ModelError, "with_priors"),
+    ('lasso_path(flat("gaussian"), "dist ~ speed", cars)', ModelError, "with_priors"),
     ('score_test(lm, "speed = 5")', DataError, "`added`"),
     ('mle("gaussian", "dist ~ sped", cars)', DataError, "Did you mean `speed`"),
     ('mle("gausian", "dist ~ speed", cars)', ModelError, "Did you mean `gaussian`"),

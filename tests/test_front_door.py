@@ -35,13 +35,14 @@ from neglog import (
     priors_for,
     quantile,
     quantile_process,
+    score_test,
     scores,
     summary,
     truncated,
     weighted,
     with_priors,
 )
-from neglog.errors import DataError, DateWarning, ModelError
+from neglog.errors import DataError, DateWarning, ModelError, SingularDesignError
 from neglog.formula import learn
 from neglog.predictors import linear, rows
 
@@ -651,3 +652,107 @@ def test_labels_are_compared_by_models_of_classes():
         compare(["gaussian"], "text ~ smoke", BIRTHS)
     with pytest.raises(DataError, match=r"holds text where numbers are needed.*'12,5'"):
         compare(models, "wrong ~ smoke", BIRTHS.assign(wrong="12,5"))
+
+
+def test_splines_within_categories_name_the_formula_without_an_intercept():
+    with pytest.raises(SingularDesignError, match=r"`0 \+ \.\.\.`, or .*C\(g\) \* cr\(x, df=4\)"):
+        mle("gaussian", "bwt ~ cr(age, df=4):C(race)", BIRTHS)
+    one = mle("gaussian", "bwt ~ 0 + cr(age, df=4):C(race)", BIRTHS)
+    assert one.nll == pytest.approx(mle("gaussian", "bwt ~ C(race) * cr(age, df=3)", BIRTHS).nll, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("normal", "gaussian"),
+        ("OLS", "gaussian"),
+        ("linear", "gaussian"),
+        ("logit", "bernoulli"),
+        ("logistic regression", "bernoulli"),
+        ("quasipoisson", "negative_binomial"),
+        ("neg-bin", "negative_binomial"),
+        ("nb", "negative_binomial"),
+        ("gausian", "gaussian"),
+    ],
+)
+def test_names_of_other_libraries_propose_a_model(name, model):
+    with pytest.raises(ModelError, match=rf"no model `{name}`\. Did you mean `{model}`\?"):
+        mle(name, FORMULA, ENGEL)
+
+
+def test_groups_may_be_missing_in_rows_that_are_dropped():
+    air = TABLES["airquality"]
+    whole = mle("gaussian", "Ozone ~ Wind", air, groups="Month", drop_missing=True)
+    gaps = air.assign(Month=air["Month"].where(air["Ozone"].notna()))
+    fit = mle("gaussian", "Ozone ~ Wind", gaps, groups="Month", drop_missing=True)
+    same(fit, whole)
+    pd.testing.assert_frame_equal(covariance(fit, "cluster"), covariance(whole, "cluster"))
+    late = air.assign(Month=air["Month"].where(air["Month"] != 6))
+    with pytest.raises(DataError, match="`Month` of groups is missing in row 37"):
+        mle("gaussian", "Ozone ~ Wind", late, groups="Month", drop_missing=True)
+
+
+def test_trials_are_a_column_of_the_table():
+    table = datasets.load("menarche")
+    fit = mle("binomial", "reached ~ age", table, trials="girls")
+    same(fit, mle("binomial", "reached ~ age", table, trials=table["girls"].to_numpy(float)))
+    new = table[:3].assign(girls=10.0)
+    assert torch.allclose(predict(fit, new).mean, 10 * torch.sigmoid(predict(fit, new).logits))
+    with pytest.raises(DataError, match=r"no column `girl`.*Did you mean `girls`"):
+        mle("binomial", "reached ~ age", table, trials="girl")
+    with pytest.raises(ModelError, match="trials=n"):
+        mle("binomial", "reached ~ age", table)
+
+
+def test_the_bootstrap_draws_the_groups_of_the_fit():
+    table = TABLES["warpbreaks"].assign(loom=np.arange(54) % 9)
+    fit = mle("poisson", "breaks ~ tension", table, groups="loom")
+    kept = bootstrap(fit, draws=20, seed=1)
+    given = bootstrap(mle("poisson", "breaks ~ tension", table), draws=20, seed=1, groups=table["loom"])
+    pd.testing.assert_frame_equal(kept.covariance(), given.covariance())
+    rows = bootstrap(mle("poisson", "breaks ~ tension", table), draws=20, seed=1)
+    assert not np.allclose(kept.covariance(), rows.covariance())
+
+
+def test_truth_values_are_compared_as_labels():
+    table = compare(["bernoulli"], "truth ~ smoke", BIRTHS, folds=2)
+    codes = compare(["bernoulli"], "low ~ smoke", BIRTHS, folds=2)
+    pd.testing.assert_frame_equal(table, codes)
+    assert mle("bernoulli", "truth ~ smoke", BIRTHS).classes == (False, True)
+
+
+def test_a_batch_takes_the_designs_and_the_response_of_a_formula():
+    table = TABLES["warpbreaks"]
+    weights = np.random.default_rng(0).multinomial(54, np.full(54, 1 / 54), size=3).astype(float)
+    batch = mle_batch("poisson", "breaks ~ wool + tension", table, weights=weights, exposure="t")
+    for place in range(3):
+        one = mle("poisson", "breaks ~ wool + tension", table, weights=weights[place], exposure="t")
+        for name, value in one.params.items():
+            assert torch.allclose(batch.params[name][place], value, atol=1e-8)
+    with pytest.raises(DataError, match="For a single data set, use `mle`"):
+        mle_batch("poisson", "breaks ~ wool", table)
+
+
+def test_a_score_test_takes_a_formula_of_the_added_columns():
+    table = TABLES["warpbreaks"]
+    fit = mle("poisson", "breaks ~ wool", table)
+    found = score_test(fit, "tension", data=table)
+    expected = score_test(fit, pd.get_dummies(table["tension"], drop_first=True, dtype=float))
+    assert found.statistic == pytest.approx(expected.statistic, rel=1e-10)
+    assert found.df == 2
+    assert score_test(fit, added="I(t ** 2)", data=table).df == 1
+    with pytest.raises(DataError, match=r"score_test\(fit, 'tension', data=table\)"):
+        score_test(fit, added="tension")
+    with pytest.raises(DataError, match=r"no column `tensoin`.*Did you mean `tension`"):
+        score_test(fit, added="tensoin", data=table)
+
+
+def test_a_lasso_path_of_a_model_as_it_is_has_laplace_priors_of_scale_1():
+    x, y = BIRTHS[["age", "lwt"]] / 10, BIRTHS["bwt"] / 1000
+    prior = {"mean.weight": dist.Laplace(torch.zeros(()).double(), torch.ones(()).double())}
+    named = flat(with_priors("gaussian", prior), "mean.bias", "sigma")
+    path = lasso_path("gaussian", x, y, n_strengths=4)
+    assert torch.equal(path.nll, lasso_path(named, x, y, n_strengths=4).nll)
+    assert torch.equal(path.strengths, lasso_path(models.gaussian, x, y, n_strengths=4).strengths)
+    with pytest.raises(ModelError, match="no Laplace or ElasticNet prior"):
+        lasso_path(flat("gaussian"), x, y)

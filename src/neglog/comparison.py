@@ -27,6 +27,7 @@ from neglog.handlers import Model, flat
 from neglog.inputs.classes import Classes
 from neglog.inputs.given import given
 from neglog.isolation import isolated
+from neglog.layers import layers
 from neglog.models.named import model_named
 from neglog.offset import OFFSET_KEYWORD
 from neglog.signatures import model_keywords, row_keywords
@@ -277,6 +278,11 @@ Runner = Callable[[Callable[[str], Detached], Iterable[str]], Iterable[Detached]
 """Maps a function over the names of models, in their order."""
 
 
+def has_many_optima(model: Model) -> bool:
+    """Whether a model declares several initial points, from each of which it is fitted."""
+    return any(hasattr(layer, "beginnings") for layer in layers(model))
+
+
 @dataclass(frozen=True)
 class Task:
     """The data of a comparison: designs of each model, the response, weights, row-wise keywords and folds."""
@@ -324,12 +330,13 @@ class Task:
         def entry(name: str) -> Entry:
             return self.entry(name, candidates[name], losses[name])
 
-        names = watch(list(candidates))
         if run is None:
-            return [entry(name) for name in names]
-        return [
-            self._restored(each, candidates) for each in run(lambda name: Detached.of(entry(name)), names)
-        ]
+            return [entry(name) for name in watch(list(candidates))]
+        # The slowest fits, those from several initial points, begin first: no core waits for one at the end.
+        names = sorted(candidates, key=lambda name: not has_many_optima(candidates[name]))
+        found = run(lambda name: Detached.of(entry(name)), watch(names))
+        restored = dict(zip(names, [self._restored(each, candidates) for each in found], strict=True))
+        return [restored[name] for name in candidates]
 
     def _restored(self, detached: Detached, candidates: Mapping[str, Model]) -> Entry:
         """An entry of another process, whose fit has its model again."""

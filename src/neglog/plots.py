@@ -109,8 +109,10 @@ def picture_of_table(
     y = design.y(table)
     of_formula = offset_rows(design, table)
     rows = of_formula if rows is None else rows
-    predictions = {name: predict(fit, designs(fit, design, table), **rows) for name, fit in fits.items()}
     curve = _curve_of_table(fits, design, table) if set(rows) == set(of_formula) else None
+    predictions = {}  # at the rows, which a curve does not need
+    if curve is None:
+        predictions = {name: predict(fit, designs(fit, design, table), **rows) for name, fit in fits.items()}
     return _draw(_Scene(fits, str(y.name), y.to_numpy(dtype=float), predictions, curve))
 
 
@@ -207,6 +209,8 @@ def _draw(scene: _Scene) -> Figure:
         labelcolor=INK,
         fontsize=9,
     )
+    layout.execute(figure)
+    figure.set_layout_engine("none")  # or each time that it is written, it is drawn once more for its layout
     return figure
 
 

@@ -38,7 +38,8 @@ from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.separation import SLOW_STEPS
 from neglog.fitting.start import NULL_STEPS, NULL_TOLERANCE, free_constants, starting_point
 from neglog.handlers import Model, flat
-from neglog.inputs.given import offset_model
+from neglog.inputs.formulas import is_formula
+from neglog.inputs.given import given, offset_model
 from neglog.isolation import isolated
 from neglog.layers import current_names
 from neglog.likelihood.sites import Site, places_of
@@ -149,8 +150,10 @@ def mle_batch(
         model: a Pyro function `(x, y=None)` with an observation site ``y`` `(N,)`, whose likelihood is a
             function of linear predictors with fixed designs and of constants.
         x: a design `(N, P)` that all data sets share, or `(S, N, P)`; or a mapping from predictor name to
-            either. Without an intercept column.
-        y: responses `(S, N)`, or `(N,)` if all data sets share them, as in a bootstrap by weights.
+            either. Without an intercept column. Or a formula, as for `mle`, whose designs and response all
+            data sets share; they differ in their weights.
+        y: responses `(S, N)`, or `(N,)` if all data sets share them, as in a bootstrap by weights; or the
+            table of the formula.
         weights: frequency weights `(S, N)` or `(N,)`, or None. In rows of weight 0 the values of arguments
             that are not shared are ignored.
         start: site name -> initial value for all data sets, as in `mle`. By default each data set starts at
@@ -179,6 +182,9 @@ def mle_batch(
     tensor([[3.6000],
             [1.2000]], dtype=torch.float64)
     """
+    if is_formula(x):
+        inputs = given(mle_batch, model, x, y, keywords=keywords)
+        model, x, y, keywords = inputs.model, inputs.x, inputs.y, dict(inputs.keywords)
     model = offset_model(model_of(model), keywords)
     if cov_type is not None:
         choice("cov_type", cov_type, ("observed",))

@@ -9,15 +9,17 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from neglog import models
 from neglog.aliases import former_argument
 from neglog.arguments import whole, written
 from neglog.calls import public
 from neglog.checkpoint import UNKEPT, Journal, Keeping, Unkept, digest, keeping
 from neglog.conversion import to_tensor
-from neglog.data import prepare_fit
+from neglog.data import Data, prepare_fit
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError, warn
 from neglog.fitting.estimates import map_estimate
 from neglog.fitting.existence import check_certain, check_classes, recession
@@ -28,7 +30,7 @@ from neglog.fitting.prior_units import check_prior_units
 from neglog.fitting.quadratic_loss import Parabola
 from neglog.fitting.resumed import data_digest
 from neglog.fitting.start import starting_point
-from neglog.handlers import Model, flat
+from neglog.handlers import Model, flat, with_priors
 from neglog.inputs.blueprint import Blueprint
 from neglog.inputs.given import Given, given
 from neglog.isolation import isolated
@@ -158,7 +160,9 @@ def lasso_path(
 
     Args:
         model: a Pyro function `(x, y=None)` whose coefficients have such priors, as by `with_priors`; flat or
-            smooth priors elsewhere. Its response has a density without corners.
+            smooth priors elsewhere. Its response has a density without corners. Or a model of
+            `neglog.models` as it is: the coefficients of its first predictor then have Laplace priors of
+            scale 1, and all else has flat priors, as under the penalties of glmnet and scikit-learn.
         x, y, data, weights, groups, drop_missing, keywords: as for `map_estimate`. Columns of other units
             need priors of other
             scales, or standardising: nothing is standardised here.
@@ -211,6 +215,7 @@ def _path_of(
 ) -> LassoPath:
     model, arguments = inputs.model, inputs.arguments
     data = prepare_fit(**arguments, roles=roles_of(model, inputs.keywords, lasso_path))
+    model = _with_default_prior(model, data)
     problem, start = _penalised(Objective(model, data))
     curve = problem.curve or _curve(problem, start)
     path: Callable[..., _Points] = (
@@ -227,6 +232,23 @@ def _path_of(
     points = replace(points, converged=points.converged & exists)
     _warn(problem.coordinates.objective.name, grid, points)
     return _finished(model, problem, grid[: len(points.z)], points, arguments)
+
+
+def _with_default_prior(model: Model, data: Data) -> Model:
+    """A model of neglog without handlers with Laplace priors of scale 1 on the coefficients of its location.
+
+    All other priors are flat. Any other model is returned as it is.
+    """
+    inner = model
+    while type(inner) is partial and not inner.args:  # settings, such as tau
+        inner = inner.func
+    if inner not in [getattr(models, name) for name in models.__all__]:
+        return model
+    objective = Objective(model, data)
+    weight = f"{objective.calls[0].name}.weight"
+    prior = dist.Laplace(torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64))
+    others = [name for name in objective.layout.sites if name != weight]
+    return flat(with_priors(model, {weight: prior}), *others)
 
 
 def _penalised(objective: Objective) -> tuple[Penalised, Tensor]:

@@ -93,14 +93,19 @@ def given(
         by_row = {"weights": weights, "groups": groups, **keywords}
         return _of_formula(caller, model, x, formula_table(caller, y, data), by_row, drop_missing)
     _check_no_table(caller, y, data, drop_missing)
-    if any(isinstance(value, str) for value in keywords.values()):
-        roles_of(
-            model, keywords, caller
-        )  # names a keyword that there is not before a column that there is not
-    check_no_columns({"weights": weights, "groups": groups, **keywords})
+    _check_values(caller, model, {"weights": weights, "groups": groups}, keywords)
     keywords = {name: of_pandas(value) for name, value in keywords.items()}
     x, y, weights, groups = (of_pandas(value) for value in (x, y, weights, groups))
     return _of_arrays(model, x, y, weights, groups, keywords)
+
+
+def _check_values(
+    caller: Callable[..., Any], model: Model, others: Mapping[str, Any], keywords: Mapping[str, Any]
+) -> None:
+    """Refuse names of columns where there is no table; a keyword that there is not is named first."""
+    if any(isinstance(value, str) for value in keywords.values()):
+        roles_of(model, keywords, caller)
+    check_no_columns({**others, **keywords})
 
 
 def _check_no_dataset(caller: Callable[..., Any], x: Any) -> None:

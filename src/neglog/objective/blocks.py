@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -410,12 +411,23 @@ def _advice_for_few_rows(objective: Objective, call: Affine) -> str:
     return spread.advice()
 
 
+def _of_splines(columns: list[str]) -> str:
+    """The remedy where cardinal splines of each category sum to one beside an intercept; empty elsewhere."""
+    splines = [name for name in columns if ":" in name and re.search(r"\bc[rsc]\(", name)]
+    if "Intercept" not in columns or not splines:
+        return ""
+    return (
+        "Splines whose columns sum to one in each category need a formula without an intercept, `0 + ...`, "
+        "or the categories as well, as in C(g) * cr(x, df=4). "
+    )
+
+
 def _dependence(predictor: str, columns: list[str], advice: str) -> str:
     """The message for linearly dependent columns, or one column of zeros."""
     if len(columns) > 1:
         return (
             f"the columns {', '.join(columns)} of `{predictor}` are linearly dependent, so their "
-            f"coefficients are not identified. Leave one of them out, or {advice}."
+            f"coefficients are not identified. {_of_splines(columns)}Leave one of them out, or {advice}."
         )
     return (
         f"the column {columns[0]} of `{predictor}` is 0 in every row, so its coefficient is not identified. "

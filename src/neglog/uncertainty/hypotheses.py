@@ -18,6 +18,8 @@ from neglog.data import Data, prepare_designs
 from neglog.distributions import probabilities
 from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.fitting.fit import Fit, data_of
+from neglog.formula import learn
+from neglog.inputs.frames import as_table
 from neglog.isolation import isolated
 from neglog.labels import estimates
 from neglog.objective.coordinates import Coordinates, rescaled
@@ -143,6 +145,7 @@ def score_test(
     added: Any,
     predictor: str | None = None,
     *,
+    data: Any = None,
     cov_type: Literal["observed", "expected"] = "observed",
 ) -> HypothesisTest:
     """Rao's score test that columns added to a predictor have coefficients of 0. No model is fitted.
@@ -151,14 +154,17 @@ def score_test(
 
     Args:
         fit: a fit of `mle`.
-        added: the columns, `(N, Q)`, an array or a data frame.
+        added: the columns, `(N, Q)`, an array or a data frame; or the right side of a formula for the table
+            `data`, such as ``"z"`` or ``"C(g) + I(x ** 2)"``.
         predictor: the parameter that they are added to, such as ``"mean"``; None with one predictor.
+        data: the table of the rows of the fit, where `added` is a formula.
         cov_type: the kind of the information, ``"observed"`` or ``"expected"``, as for `covariance`.
 
     Raises:
         ModelError: an unknown predictor, or several without `predictor`; a fit with priors, without an
             optimum or with corners; an unknown `cov_type`; a singular information.
-        DataError: the columns are not `(N, Q)`, or not numbers; the fit was read from disk.
+        DataError: a formula without `data`; the columns are not `(N, Q)`, or not numbers; the fit was read
+            from disk.
         SingularDesignError: the columns depend on those of the fit.
 
     Source: Rao (1948), Large sample tests of statistical hypotheses concerning several parameters.
@@ -169,7 +175,7 @@ def score_test(
     if coordinates.kinked:
         raise ModelError("a score test needs a smooth loss, and this one has corners; use `bootstrap`.")
     name = _predictor(fit, coordinates, predictor)
-    columns, names = _columns(added, coordinates.objective.data)
+    columns, names = _columns(_designed(added, data), coordinates.objective.data)
     objective = Objective(fit.model, _widened(coordinates.objective, name, columns, names))
     theta = objective.layout.theta(_embedded(fit, objective, name))
     df = objective.size - coordinates.objective.size
@@ -307,6 +313,22 @@ def _predictor(fit: Fit, coordinates: Coordinates, predictor: str | None) -> str
             f"there is no predictor {predictor!r}; there are {', '.join(calls + constants)}.{near}"
         )
     return predictor
+
+
+def _designed(added: Any, data: Any) -> Any:
+    """The columns of the right side of a formula, or columns as they were given.
+
+    Raises:
+        DataError: a formula without a table; as `neglog.formula.learn`.
+    """
+    if not isinstance(added, str):
+        return added
+    if data is None:
+        raise DataError(f"`added` is a formula, and needs the table: score_test(fit, {added!r}, data=table).")
+    table = as_table("data", data)
+    name = next(each for each in map("added{}".format, range(len(table.columns) + 1)) if each not in table)
+    learned = learn(f"{name} ~ {added.strip().removeprefix('~')}", table.assign(**{name: 0.0}))
+    return learned.design.main.design(learned.table)
 
 
 def _columns(added: Any, data: Data) -> tuple[Tensor, tuple[str, ...]]:
