@@ -39,7 +39,7 @@ from neglog.fitting.separation import SLOW_STEPS
 from neglog.fitting.start import NULL_STEPS, NULL_TOLERANCE, free_constants, starting_point
 from neglog.handlers import Model, flat
 from neglog.inputs.formulas import is_formula
-from neglog.inputs.given import given, offset_model
+from neglog.inputs.given import Given, given, offset_model
 from neglog.isolation import isolated
 from neglog.layers import current_names
 from neglog.likelihood.sites import Site, places_of
@@ -182,10 +182,8 @@ def mle_batch(
     tensor([[3.6000],
             [1.2000]], dtype=torch.float64)
     """
-    if is_formula(x):
-        inputs = given(mle_batch, model, x, y, keywords=keywords)
-        model, x, y, keywords = inputs.model, inputs.x, inputs.y, dict(inputs.keywords)
-    model = offset_model(model_of(model), keywords)
+    inputs = _inputs(model, x, y, keywords)
+    model, x, y, keywords = inputs.model, inputs.x, inputs.y, dict(inputs.keywords)
     if cov_type is not None:
         choice("cov_type", cov_type, ("observed",))
     if isinstance(y, np.ndarray | torch.Tensor) and y.ndim > 2:
@@ -216,6 +214,13 @@ def mle_batch(
             ConvergenceWarning,
         )
     return fit
+
+
+def _inputs(model: Model | str, x: Any, y: Any, keywords: Mapping[str, Any]) -> Given:
+    """The arguments as they were given, or as the arrays of a formula and its table."""
+    if is_formula(x):
+        return given(mle_batch, model, x, y, keywords=keywords)
+    return Given(offset_model(model_of(model), keywords), x, y, keywords=keywords)
 
 
 def fitted_again(
