@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import partial
 from itertools import combinations
@@ -30,6 +31,7 @@ from neglog import (
     truncated,
     with_priors,
 )
+from neglog.data import prepare
 from neglog.errors import (
     ConvergenceWarning,
     ModelError,
@@ -37,10 +39,13 @@ from neglog.errors import (
     SingularDesignError,
     UnboundedLikelihoodError,
 )
+from neglog.fitting import existence
 from neglog.fitting import pipeline as fitting
 from neglog.fitting.isolated_rows import isolated_rows
 from neglog.fitting.separation import separating
-from neglog.objective.coordinates import Coordinates
+from neglog.fitting.start import starting_point
+from neglog.objective.coordinates import Coordinates, rescaled
+from neglog.objective.objective import Objective
 
 ROWS = 80
 COUNTS = {
@@ -848,3 +853,20 @@ def test_a_profile_interval_of_zero_inflation_that_reaches_the_border_ends_at_0(
     table = summary(fit, interval="profile")
     assert float(table["lower"].loc["zero"].iloc[0]) == 0.0
     assert 0 < float(table["upper"].loc["zero"].iloc[0]) < 1
+
+
+def test_the_loss_where_a_mean_overflows_is_no_number_to_compare() -> None:
+    """A truncated gamma becomes a power of y, but rates that are subnormal numbers gave other losses."""
+    y = torch.linspace(16.0, 85.0, 15, dtype=torch.float64)
+    objective = Objective(flat(truncated(models.gamma, 15.0, 86.0)), prepare(torch.empty((15, 0)), y))
+    coordinates = rescaled(objective, starting_point(objective, None))
+    shape = torch.tensor(1.28, dtype=torch.float64)
+
+    def loss(log_mean: float) -> float:
+        bias, weight = torch.tensor(log_mean).double(), torch.empty(0).double()
+        values = {"log_mean.weight": weight, "log_mean.bias": bias, "shape": shape}
+        z = coordinates.z(objective.layout.theta(values))
+        return float(existence._Alone(coordinates).values(z[None])[0])
+
+    assert abs(loss(100.0) - loss(600.0)) < 1e-9
+    assert loss(712.0) == loss(730.0) == math.inf

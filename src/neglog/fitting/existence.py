@@ -28,6 +28,8 @@ CERTAIN_INTERCEPT = 300.0
 """An intercept, in logarithms of rates or odds, at which counts and classes are certain to rounding."""
 OVERFLOW_SPREAD = 1e50
 """A scale for a response of zeros, in units of a collapsed one, below which its derivatives may overflow."""
+MAX_EXPONENT = 700.0
+"""The largest size of a predictor with a logarithmic link whose exponential and its inverse are finite."""
 Ends = tuple[str, str]
 REAL: Ends = ("-∞", "+∞")
 """The ends of the real line."""
@@ -325,7 +327,16 @@ class _Alone:
         return self
 
     def values(self, z: Tensor) -> Tensor:
-        return torch.tensor([self.coordinates.value(each) for each in z], dtype=torch.float64)
+        return torch.tensor([self._value(each) for each in z], dtype=torch.float64)
+
+    def _value(self, z: Tensor) -> float:
+        """The loss; infinite where the exponential of a predictor is beyond the range of float64."""
+        location = self.coordinates.objective.structure.response.location
+        etas = self.coordinates.etas(z).items()
+        linked = (eta for block, eta in etas if block.predictor != location)
+        if any(bool((eta.abs() > MAX_EXPONENT).any()) for eta in linked):
+            return math.inf
+        return self.coordinates.value(z)
 
 
 def _intercepts(coordinates: Coordinates, z: Tensor) -> list[Tensor]:
