@@ -5,10 +5,20 @@ import gc
 import pyro
 import pytest
 import torch
+from _pytest.doctest import DoctestModule
 from hypothesis import settings
+
+gc.disable()  # until all is collected: see below
 
 settings.register_profile("neglog", deadline=None, derandomize=True, database=None)
 settings.load_profile("neglog")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file():
+    """Documented examples are those of the package; searching the tests for some takes a while."""
+    found = yield
+    return [each for each in found if not isinstance(each, DoctestModule)]
 
 
 def pytest_collection_finish():
@@ -16,6 +26,7 @@ def pytest_collection_finish():
 
     What the tests keep, such as fits that they share, stays as well: it is visited seldom.
     """
+    gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 100)
