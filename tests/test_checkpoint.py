@@ -13,6 +13,7 @@ import pandas as pd
 import pyro
 import pytest
 import torch
+from checkpointing import WORK
 from torch import nn
 from typer.testing import CliRunner
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*did not converge", "ignore:the
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_killed_computation_ends_at_the_same_numbers(tmp_path: Path) -> None:
-    names = ["adam", "lbfgs", "path", "quantiles", "bootstrap"]
+    names = ["adam", "path"]
     program = [sys.executable, str(Path(__file__).parent / "checkpointing.py"), str(tmp_path), *names]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -101,6 +102,16 @@ def test_solvers_go_on_from_their_state(monkeypatch: Any, tmp_path: Path, name: 
         assert (found.loss, found.history, found.status) == (whole.loss, whole.history, whole.status)
         assert all(torch.equal(found.params[key], value) for key, value in whole.params.items())
         assert all(torch.equal(found.buffers[key], value) for key, value in whole.buffers.items())
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "quantiles", "bootstrap"])
+def test_interrupted_computations_end_at_the_same_numbers(
+    monkeypatch: Any, tmp_path: Path, name: str
+) -> None:
+    whole = WORK[name](None)
+    checkpoint = Checkpoint(tmp_path / "state", steps=1)
+    assert interrupted(monkeypatch, 2, partial(WORK[name], checkpoint))
+    assert WORK[name](checkpoint) == whole
 
 
 def test_finished_chains_are_kept(monkeypatch: Any, tmp_path: Path) -> None:
