@@ -52,7 +52,7 @@ def best(logpdf, x, y, start):
         return -logpdf(np.asarray(y), design @ theta[:-1], np.exp(theta[-1])).sum()
 
     simplex = {"xatol": 1e-12, "fatol": 1e-14, "maxiter": 1000, "maxfev": 2000}
-    for _ in range(3):  # a simplex that has collapsed starts afresh
+    for _ in range(2):  # a simplex that has collapsed starts afresh
         found = scipy.optimize.minimize(nll, start, method="Nelder-Mead", options=simplex)
         start = found.x
     return found.x[:-1], np.exp(found.x[-1]), found.fun

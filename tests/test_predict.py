@@ -456,4 +456,4 @@ def test_a_count_beyond_float64_has_no_quantiles(name):
     fit = mle(TABLE[name].model, x, y)
     far = 1e4 * torch.sign(next(iter(fit.params.values())))[None]
     with pytest.raises(ModelError, match="beyond the range of float64"):
-        interval(fit, far, kind="outcome", draws=100)
+        interval(fit, far, kind="outcome", draws=16)
