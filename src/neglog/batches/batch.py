@@ -186,11 +186,7 @@ def mle_batch(
     model, x, y, keywords = inputs.model, inputs.x, inputs.y, dict(inputs.keywords)
     if cov_type is not None:
         choice("cov_type", cov_type, ("observed",))
-    if isinstance(y, np.ndarray | torch.Tensor) and y.ndim > 2:
-        raise ModelError(
-            f"`{model_name(model)}` got a `y` of shape {tuple(y.shape)}: vector-valued responses cannot be "
-            "fitted to many data sets at once. Loop over `mle`."
-        )
+    _check_single_response(model, y)
     x = current_names(model, x, "x") if isinstance(x, Mapping) else x
     start = None if start is None else current_names(model, named_values("start", start), "start")
     stack = prepare_stack(x, y, weights=weights, roles=roles_of(model, keywords, mle_batch), **keywords)
@@ -214,6 +210,15 @@ def mle_batch(
             ConvergenceWarning,
         )
     return fit
+
+
+def _check_single_response(model: Model, y: Any) -> None:
+    """Refuse a vector-valued response."""
+    if isinstance(y, np.ndarray | torch.Tensor) and y.ndim > 2:
+        raise ModelError(
+            f"`{model_name(model)}` got a `y` of shape {tuple(y.shape)}: vector-valued responses cannot be "
+            "fitted to many data sets at once. Loop over `mle`."
+        )
 
 
 def _inputs(model: Model | str, x: Any, y: Any, keywords: Mapping[str, Any]) -> Given:
