@@ -330,10 +330,13 @@ class _Alone:
         return torch.tensor([self._value(each) for each in z], dtype=torch.float64)
 
     def _value(self, z: Tensor) -> float:
-        """The loss; infinite where the exponential of a predictor is beyond the range of float64."""
-        location = self.coordinates.objective.structure.response.location
-        etas = self.coordinates.etas(z).items()
-        linked = (eta for block, eta in etas if block.predictor != location)
+        """The loss; infinite where the exponential of a predictor of a density is beyond float64.
+
+        Probabilities of counts and classes are 0 or 1 there, to all digits.
+        """
+        structure = self.coordinates.objective.structure
+        etas = self.coordinates.etas(z).items() if structure.may_collapse else ()
+        linked = (eta for block, eta in etas if block.predictor != structure.response.location)
         if any(bool((eta.abs() > MAX_EXPONENT).any()) for eta in linked):
             return math.inf
         return self.coordinates.value(z)
