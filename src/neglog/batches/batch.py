@@ -190,18 +190,7 @@ def mle_batch(
     x = current_names(model, x, "x") if isinstance(x, Mapping) else x
     start = None if start is None else current_names(model, named_values("start", start), "start")
     stack = prepare_stack(x, y, weights=weights, roles=roles_of(model, keywords, mle_batch), **keywords)
-    masked = with_sizes(flat(model), stack.y.reshape(-1))
-    layout, shape = lay_out(masked, stack)
-    offsets = offsets_of(layout.objective, stack, start)
-    if offsets is not None:
-        stack = offsets.removed(stack)
-        layout, shape = lay_out(masked, stack)
-    if stack.shared_designs and stack.counted is None:
-        check_marked_rows(layout.objective)
-    fit = _batch(layout, shape, stack, start, cov_type is not None)
-    fit = replace(fit, converged=fit.converged & ~have_marked_rows(layout, stack, fit.converged))
-    if offsets is not None:
-        fit = replace(fit, params=MappingProxyType(offsets.restored(fit.params)))
+    fit = _fit(with_sizes(flat(model), stack.y.reshape(-1)), stack, start, cov_type is not None)
     if not bool(fit.converged.all()):
         missed = (~fit.converged).nonzero()[:, 0]
         warn(
@@ -226,6 +215,20 @@ def _inputs(model: Model | str, x: Any, y: Any, keywords: Mapping[str, Any]) -> 
     if is_formula(x):
         return given(mle_batch, model, x, y, keywords=keywords)
     return Given(offset_model(model_of(model), keywords), x, y, keywords=keywords)
+
+
+def _fit(model: Model, stack: Stack, start: Mapping[str, Any] | None, covariance: bool) -> BatchFit:
+    """The fit of data sets without their offsets, which its intercepts have."""
+    layout, shape = lay_out(model, stack)
+    offsets = offsets_of(layout.objective, stack, start)
+    if offsets is not None:
+        stack = offsets.removed(stack)
+        layout, shape = lay_out(model, stack)
+    if stack.shared_designs and stack.counted is None:
+        check_marked_rows(layout.objective)
+    fit = _batch(layout, shape, stack, start, covariance)
+    fit = replace(fit, converged=fit.converged & ~have_marked_rows(layout, stack, fit.converged))
+    return fit if offsets is None else replace(fit, params=MappingProxyType(offsets.restored(fit.params)))
 
 
 def fitted_again(
