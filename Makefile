@@ -11,7 +11,8 @@ NEWER ?= $(shell for p in python3.12 python3.13 python3.14 python3 $(wildcard $(
 	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 # What of the tests meets ArviZ: what it is given, what judges draws, the pictures, the documents.
 ARVIZ := tests/test_inference_data.py tests/test_pyro_samples.py tests/test_posterior.py tests/test_plots.py \
-	tests/test_priors.py tests/test_documents.py src/neglog
+	tests/test_priors.py tests/test_documents.py src/neglog \
+	tests/test_cli_options.py::test_draws_of_a_posterior_are_written_for_arviz
 
 # Another release of torch, for `make torch`: the oldest that is supported, or any other.
 TORCH ?= 2.4.1
