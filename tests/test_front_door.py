@@ -10,6 +10,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from sklearn.linear_model import LinearRegression, QuantileRegressor
+from sklearn.preprocessing import OneHotEncoder
 
 from neglog import (
     bootstrap,
@@ -756,3 +758,18 @@ def test_a_lasso_path_of_a_model_as_it_is_has_laplace_priors_of_scale_1():
     assert torch.equal(path.strengths, lasso_path(models.gaussian, x, y, n_strengths=4).strengths)
     with pytest.raises(ModelError, match="no Laplace or ElasticNet prior"):
         lasso_path(flat("gaussian"), x, y)
+
+
+def test_real_data_through_formulas_as_scikit_learn_has_them():
+    air = TABLES["airquality"].dropna()
+    months = OneHotEncoder(drop="first", sparse_output=False).fit_transform(air[["Month"]])
+    x = np.column_stack([air["Wind"], air["Temp"], air["Wind"] * air["Temp"], months])
+    theirs = LinearRegression().fit(x, air["Ozone"], sample_weight=air["Day"])
+    fit = mle("gaussian", "Ozone ~ Wind * Temp + C(Month)", air, weights="Day")
+    assert np.allclose(predict(fit, air).mean, theirs.predict(x), rtol=1e-8, atol=1e-8)
+    middle = mle("laplace", "Ozone ~ Wind * Temp + C(Month)", air, weights="Day").nll
+    residuals = np.abs(
+        air["Ozone"] - QuantileRegressor(alpha=0.0).fit(x, air["Ozone"], air["Day"]).predict(x)
+    )
+    scale = np.average(residuals, weights=air["Day"])
+    assert middle == pytest.approx(air["Day"].sum() * (1 + np.log(2 * scale)), rel=1e-8)
