@@ -41,6 +41,7 @@ from neglog.errors import (
 )
 from neglog.fitting import existence
 from neglog.fitting import pipeline as fitting
+from neglog.fitting.flat_directions import MIN_RISE, nearer
 from neglog.fitting.isolated_rows import isolated_rows
 from neglog.fitting.separation import separating
 from neglog.fitting.start import starting_point
@@ -870,3 +871,30 @@ def test_the_loss_where_a_mean_overflows_is_no_number_to_compare() -> None:
 
     assert abs(loss(100.0) - loss(600.0)) < 1e-9
     assert loss(712.0) == loss(730.0) == math.inf
+
+
+class Exponentials:
+    """Losses exp(-z), which are level to rounding far out, and z²."""
+
+    rows = torch.ones(3, dtype=torch.float64)
+
+    def __init__(self, index=(0, 1, 2)):
+        self.index = torch.as_tensor(index)
+
+    def take(self, index):
+        return Exponentials(self.index[index])
+
+    def values(self, z):
+        return torch.where(self.index == 2, z[:, 0] ** 2, torch.exp(-z[:, 0].abs()))
+
+
+def test_points_far_out_move_closer_where_the_loss_is_no_higher():
+    """Far out the curvature underflows; the loss stays what it is, at each problem by itself."""
+    z = torch.tensor([[1000.0], [20.0], [100.0]], dtype=torch.float64)
+    losses = Exponentials()
+    closer, values, moved = nearer(losses, z, losses.values(z))
+    assert closer[:, 0].tolist() == [62.5, 20.0, 50.0]
+    assert moved.tolist() == [True, False, True]
+    assert torch.equal(values, losses.values(closer))
+    torch.testing.assert_close(values[:2], losses.values(z)[:2], rtol=0, atol=MIN_RISE)
+    assert z[0] == 1000

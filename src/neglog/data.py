@@ -42,6 +42,8 @@ from neglog.predictors import Designs, row_count
 if TYPE_CHECKING:
     import pandas as pd
 
+CORRECT = "drop or correct these rows"
+"""The remedy for values that are not finite."""
 Columns = Mapping[str, tuple[str, ...]]
 Parts = dict[tuple[str, str], Tensor]
 
@@ -241,7 +243,7 @@ def observed(data: Data, missing: bool) -> Data:
     unknown = torch.isnan(data.y)
     if not missing:
         remedy = "drop or correct these rows, or fit `masked(model)`, which leaves out what is missing"
-        raise DataError(_not_finite("y", data, unknown, remedy))
+        _check_finite("y", data, unknown, remedy)
     kept = (~unknown).reshape(len(data.y), -1).any(1)
     if not bool(kept.any()):
         raise DataError("`y` is missing in every row; there is nothing to fit.")
@@ -519,17 +521,22 @@ def check_support(key: str, value: Tensor, support: Any, index: Tensor | None = 
         )
 
 
-def _check_finite(key: str, data: Data, wrong: Tensor) -> None:
-    if bool(wrong.any()):
-        raise DataError(_not_finite(key, data, wrong, "drop or correct these rows"))
+def _check_finite(key: str, data: Data, wrong: Tensor, remedy: str = CORRECT) -> None:
+    row = wrong.reshape(len(wrong), -1).any(1).nonzero()[:1, 0].tolist()
+    refuse_wrong(key, wrong, f"row {data.row(*row)}" if row else "", remedy)
 
 
-def _not_finite(key: str, data: Data, wrong: Tensor, remedy: str) -> str:
-    row = int(wrong.reshape(len(wrong), -1).any(1).nonzero()[0])
-    return (
-        f"`{key}` is NaN or infinite in {int(wrong.sum())} of {wrong.numel()} places, "
-        f"first in row {data.row(row)}; {remedy}."
-    )
+def refuse_wrong(name: str, wrong: Tensor, first: str, remedy: str = CORRECT) -> None:
+    """Refuse an argument that is NaN or infinite in the places `wrong`, the first of which is named.
+
+    Raises:
+        DataError: there is such a place.
+    """
+    count = int(wrong.sum())
+    if count:
+        raise DataError(
+            f"`{name}` is NaN or infinite in {count} of {wrong.numel()} places, first in {first}; {remedy}."
+        )
 
 
 def _check_designs(designs: Designs, columns: Columns, data: Data | None = None) -> None:
@@ -541,11 +548,7 @@ def _check_designs(designs: Designs, columns: Columns, data: Data | None = None)
             continue
         name = f"x[{key!r}]" if key else "x"
         wrong = ~torch.isfinite(value)
-        if bool(wrong.any()):
-            row, column = (int(i) for i in wrong.nonzero()[0])
-            raise DataError(
-                f"`{name}` is NaN or infinite in {int(wrong.sum())} places, first in row "
-                f"{data.row(row) if data else row} of column {columns[key][column]!r}; drop or correct "
-                "these rows."
-            )
+        for row, column in wrong.nonzero()[:1].tolist():
+            number = data.row(row) if data else row
+            refuse_wrong(name, wrong, f"row {number} of column {columns[key][column]!r}")
         check_design_magnitude(name, max(-low, high))

@@ -82,6 +82,11 @@ class Affine:
         return tuple(f"{self.name}[{name}]" for name in names)
 
     @property
+    def numbers(self) -> Sequence[int | None]:
+        """The numbers of its outputs; None alone, where it is one predictor."""
+        return [None] if self.outputs is None else range(len(self.outputs))
+
+    @property
     def null(self) -> Tensor:
         """The predictor where all weights are 0."""
         level = self.constant(len(self.design))

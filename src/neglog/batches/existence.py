@@ -9,7 +9,7 @@ from neglog.batches.layout import Layout
 from neglog.batches.stack import Stack
 from neglog.batches.whitening import Whitened
 from neglog.errors import UnboundedLikelihoodError
-from neglog.fitting.flat_directions import Neighbourhoods, is_curved
+from neglog.fitting.flat_directions import MAX_FALL, Neighbourhoods, is_curved, nearer
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.separation import is_separated
 from neglog.objective.objective import Objective
@@ -64,14 +64,21 @@ def have_separated_classes(layout: Layout, stack: Stack, looked_at: Tensor) -> T
 def _of_flat(white: Whitened, index: Tensor, z: Tensor, average: Tensor) -> Tensor:
     """`runs_away` for the data sets `index`, whose Hessians divided by the number of rows are `average`."""
     problems = white.likelihoods.take(index)
-    ends = Neighbourhoods(problems, z, problems.values(z), average, not problems.response_is_discrete)
+    first = problems.values(z)
+    z, values, moved = nearer(problems, z, first)
+    if bool(moved.any()):
+        others = problems.take(moved.nonzero()[:, 0])
+        hessian = others.derivatives(z[moved])[2]
+        average = average.clone()
+        average[moved] = (hessian / others.rows[:, None, None]).nan_to_num(1.0)
+    ends = Neighbourhoods(problems, z, values, average, not problems.response_is_discrete)
     places = torch.cat([torch.arange(0), *(predictor.places for predictor in problems.predictors)])
     away = torch.zeros(len(z), dtype=torch.bool)
     for way in ends.ways(_intercepts(white, index), places):
         for sign in (1.0, -1.0):
             left = (~away & (way != 0).any(-1)).nonzero()[:, 0]
             away[ends.along(sign * way, left)] = True
-    return away
+    return away & ~(values < first - MAX_FALL)  # others were stopped on a slope, far above the infimum
 
 
 def _intercepts(white: Whitened, index: Tensor) -> list[Tensor]:

@@ -12,7 +12,17 @@ from torch import Tensor
 
 from neglog.alignment import common_labels
 from neglog.conversion import ALL, by_key, is_integer
-from neglog.data import Columns, Data, Roles, check_keys, check_support, prepare_array, prepare_designs
+from neglog.data import (
+    CORRECT,
+    Columns,
+    Data,
+    Roles,
+    check_keys,
+    check_support,
+    prepare_array,
+    prepare_designs,
+    refuse_wrong,
+)
 from neglog.errors import DataError
 from neglog.intercepts import without_intercept
 from neglog.magnitudes import (
@@ -235,8 +245,5 @@ def _mended(
 def _check_finite(name: str, value: Tensor, columns: int) -> None:
     wrong = ~torch.isfinite(value)
     if bool(wrong.any()):
-        wrong = wrong.unflatten(-1, (-1, columns)).any(-1)
-        raise DataError(
-            f"`{name}` is NaN or infinite in {int(wrong.sum())} rows, first in {place_of(wrong)}; drop or "
-            "correct these rows, or give them the weight 0."
-        )
+        first = place_of(wrong.unflatten(-1, (-1, columns)).any(-1))
+        refuse_wrong(name, wrong, first, f"{CORRECT}, or give them the weight 0")

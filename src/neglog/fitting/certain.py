@@ -8,16 +8,18 @@ import torch
 from torch import Tensor
 
 from neglog.distributions.observed import unwrapped
-from neglog.fitting.tilted import Limit
+from neglog.fitting.borders import Limit, border_status
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.objective.shrinkage import prior_terms
-from neglog.objective.spread import scale_site
+from neglog.objective.spread import is_spread_held, narrow_rows, scale_site
 
 CENSORED_THROUGHOUT = (
     "Every row of `y` is censored: it is at a bound of its own or beyond, so the data have no exact "
     "response, only the side of a bound on which each response is."
 )
+CERTAIN_ROUNDINGS = 1e6
+"""Largest scale that counts as 0 if all rows are censored, in units of the rounding error of y."""
 BEYOND = 1e-9
 """Distance of the location from the bound in that limit, in units of the bound, at least 1."""
 LOG_SCALES = (-30.0, -20.0, -10.0, -5.0, -2.0, 0.0, 2.0, 5.0)
@@ -49,10 +51,20 @@ def certain_status(objective: Objective) -> str:
     """The status of a fit whose spread goes to 0, while every row is beyond its bound."""
     scale = scale_site(objective)
     spread = f"`{scale}`" if scale else "the spread"
-    return (
-        f"the likelihood is largest at the border: it never falls as {spread} → 0, the limit in which every "
-        "row is beyond its bound with probability 1"
-    )
+    return border_status(f"{spread} → 0", "every row is beyond its bound with probability 1")
+
+
+def is_certain(coordinates: Coordinates, z: Tensor) -> bool:
+    """Whether no row has an observed value, and the scale, without a prior, is close to 0 at `z` `(K,)`.
+
+    The probability of each row is then 1 to rounding, which no scale above 0 attains.
+    """
+    few = coordinates.objective.few
+    if not is_censored_throughout(coordinates.objective) or not bool(torch.isfinite(z).all()):
+        return False
+    theta = coordinates.theta(z)
+    narrow = narrow_rows(few.response(theta), few.data.y, CERTAIN_ROUNDINGS)
+    return bool(narrow.all()) and not is_spread_held(coordinates.objective, theta)
 
 
 def certain_limit(coordinates: Coordinates) -> Limit | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.errors import UnboundedLikelihoodError
-from neglog.fitting.flat_directions import DISTANCES, MAX_FALL, MIN_RISE, Neighbourhoods, level
+from neglog.fitting.flat_directions import DISTANCES, MAX_FALL, MIN_RISE, Neighbourhoods, level, nearer
 from neglog.likelihood.sites import Site, prior_advice
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
@@ -240,15 +240,11 @@ def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None
     stops all the same when the remaining decrease is below rounding. `hessian` is the one next to z, if
     known.
     """
-    end = coordinates.value(z)
-    z, nearer, hessian = _nearer(coordinates, z, end, hessian)
-    if nearer < end - MAX_FALL:
-        return None  # the solver was stopped on a slope, far above the infimum
-    hessian = (coordinates.hessian(z) if hessian is None else hessian) / coordinates.rows
-    if not bool(torch.isfinite(hessian).all()):
+    z, average = _closer(coordinates, z, hessian)
+    if average is None or not bool(torch.isfinite(average).all()):
         return None
     value, coarse = coordinates.value(z), coordinates.objective.structure.may_collapse
-    ends = Neighbourhoods(_Alone(coordinates), z[None], z.new_tensor([value]), hessian[None], coarse)
+    ends = Neighbourhoods(_Alone(coordinates), z[None], z.new_tensor([value]), average[None], coarse)
     if not bool(ends.flat.any()):
         return None
     gradient = coordinates.value_and_gradient(z)[1]
@@ -267,6 +263,18 @@ def recession(coordinates: Coordinates, z: Tensor, hessian: Tensor | None = None
     return found
 
 
+def _closer(coordinates: Coordinates, z: Tensor, hessian: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """A point as by `nearer`, and the Hessian there divided by the number of rows.
+
+    The second is None where the solver was stopped on a slope, far above the infimum.
+    """
+    end = coordinates.value(z)
+    (z,), (near,), (moved,) = nearer(_Alone(coordinates), z[None], z.new_tensor([end]))
+    if float(near) < end - MAX_FALL:
+        return z, None
+    return z, (coordinates.hessian(z) if hessian is None or moved else hessian) / coordinates.rows
+
+
 def _level_directions(ends: Neighbourhoods, way: Tensor, gradient: Tensor) -> Iterator[Tensor]:
     """`way` and its opposite, the descent direction first, if the loss does not increase along them."""
     slope = float(gradient @ way)
@@ -275,22 +283,6 @@ def _level_directions(ends: Neighbourhoods, way: Tensor, gradient: Tensor) -> It
     for direction in (downhill * way, -downhill * way) if bool(way.any()) else ():
         if len(ends.along(direction[None], torch.arange(1))):
             yield direction
-
-
-def _nearer(
-    coordinates: Coordinates, z: Tensor, value: float, hessian: Tensor | None
-) -> tuple[Tensor, float, Tensor | None]:
-    """A point closer to the origin where the loss is no higher, since far out likelihoods underflow.
-
-    Returns the point, the loss there, and the Hessian next to it if known.
-    """
-    least = value + MIN_RISE
-    while float(z.norm()) > DISTANCES[-1]:
-        half = coordinates.value(0.5 * z)
-        if not half <= least:
-            break
-        z, value, hessian = 0.5 * z, half, None
-    return z, value, hessian
 
 
 def _is_level_everywhere(coordinates: Coordinates, z: Tensor, value: float, way: Tensor) -> bool:

@@ -64,6 +64,30 @@ def level(
     return index
 
 
+def nearer(losses: Losses, z: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Points closer to the origin where losses are no higher, since far out likelihoods underflow.
+
+    Args:
+        losses: S functions.
+        z: where they are, `(S, K)`.
+        values: their values there, `(S,)`.
+
+    Returns:
+        The points, the values there, and which points are others, `(S,)`.
+    """
+    z, values, least = z.clone(), values.clone(), values + MIN_RISE
+    moved = torch.zeros(len(z), dtype=torch.bool)
+    left = (z.norm(dim=-1) > DISTANCES[-1]).nonzero()[:, 0]
+    while len(left):
+        half = 0.5 * z[left]
+        there = losses.take(left).values(half)
+        lower = there <= least[left]
+        left = left[lower]
+        z[left], values[left], moved[left] = half[lower], there[lower], True
+        left = left[z[left].norm(dim=-1) > DISTANCES[-1]]
+    return z, values, moved
+
+
 def rises(
     losses: Losses, z: Tensor, least: Tensor, way: Tensor, curvature: Tensor, index: Tensor, coarse: bool
 ) -> Tensor:

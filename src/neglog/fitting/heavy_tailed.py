@@ -19,10 +19,10 @@ from torch import Tensor
 from neglog.distributions.family import family_of
 from neglog.distributions.observed import latent
 from neglog.errors import UnboundedLikelihoodError
+from neglog.fitting.borders import Limit, border_status
 from neglog.fitting.student_rows import LOG_BORDER_WIDTH, Heavy, Left
 from neglog.fitting.tilted import (
     LIMIT_PRECISION,
-    Limit,
     TruncatedRows,
     block_of,
     constant,
@@ -286,9 +286,8 @@ def _place(coordinates: Coordinates, block: Block, rows: TruncatedRows, whole: T
 def _status(objective: Objective, border: str) -> str:
     response = objective.structure.response
     limit = limit_of(objective.model, f"{response.tails} → +∞")
-    nested = f", the limit in which the model is `{limit}`" if border == INFINITE and limit else ""
-    named = border.format(scale=f"`{response.scale}`", df=f"`{response.tails}`")
-    return f"the likelihood is largest at the border: it never falls as {named}{nested}"
+    nested = f"the model is `{limit}`" if border == INFINITE and limit else ""
+    return border_status(border.format(scale=f"`{response.scale}`", df=f"`{response.tails}`"), nested)
 
 
 def null_heavy_tailed(objective: Objective, theta: Tensor, free: Collection[str]) -> Tensor | None:

@@ -11,22 +11,23 @@ from torch import Tensor
 
 from neglog.checkpoint import UNKEPT
 from neglog.errors import UnboundedLikelihoodError
+from neglog.fitting.borders import Limit, border_status
 from neglog.fitting.certain import (
     CENSORED_THROUGHOUT,
     bounds_of_rows,
     certain_limit,
     certain_status,
     is_censored_throughout,
+    is_certain,
 )
 from neglog.fitting.existence import CERTAIN_INTERCEPT, REAL, Recession
 from neglog.fitting.flat_directions import MIN_RISE
 from neglog.fitting.heavy_tailed import heavy_tailed
-from neglog.fitting.tilted import Limit, tilted
+from neglog.fitting.tilted import tilted
 from neglog.kinks import corner
 from neglog.likelihood.sites import prior_advice
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
-from neglog.objective.spread import is_spread_held, narrow_rows
 from neglog.solvers import Adam, Continuation, MultiStart, Newton, Solution
 from neglog.solvers.chain import minimised
 from neglog.solvers.watched import Watched
@@ -40,8 +41,6 @@ DIFFERENCE_STEP = 1e-4
 BALANCE = 1e-2
 """Largest ratio of the sum of the rows' slopes to the sum of their absolute values at a maximum."""
 
-CERTAIN_ROUNDINGS = 1e6
-"""Largest scale that counts as 0 if all rows are censored, in units of the rounding error of y."""
 LEVEL = 1e-2
 """The largest log-density, relative to the uniform one, of a truncated response of infinite scale."""
 MIN_GAIN = 1e-6
@@ -67,9 +66,9 @@ def in_bounds(
     if isinstance(solution, Limit):
         return solution
     if is_uniform(coordinates, solution.z, solution.value):
-        status = "the likelihood is largest at the border: it never falls as the spread → +∞, the limit in "
-        return replace(solution, converged=False, status=f"{status}which `y` is uniform between its bounds")
-    if _is_certain(coordinates, solution.z):
+        status = border_status("the spread → +∞", "`y` is uniform between its bounds")
+        return replace(solution, converged=False, status=status)
+    if is_certain(coordinates, solution.z):
         return replace(solution, converged=False, status=certain_status(coordinates.objective))
     solution = existing(coordinates, solution)
     if not solution.converged and is_censored_throughout(coordinates.objective):
@@ -355,19 +354,6 @@ def contradictions(coordinates: Coordinates, z: Tensor, direction: Tensor) -> tu
     if objective.data.weights is not None:
         slopes = slopes * objective.data.weights
     return against, bool(slopes.sum().abs() <= BALANCE * slopes.abs().sum()) and len(against) > 0
-
-
-def _is_certain(coordinates: Coordinates, z: Tensor) -> bool:
-    """Whether no row has an observed value, and the scale, without a prior, is close to 0 at `z`.
-
-    The probability of each row is then 1 to rounding, which no scale above 0 attains.
-    """
-    few = coordinates.objective.few
-    if not is_censored_throughout(coordinates.objective) or not bool(torch.isfinite(z).all()):
-        return False
-    theta = coordinates.theta(z)
-    narrow = narrow_rows(few.response(theta), few.data.y, CERTAIN_ROUNDINGS)
-    return bool(narrow.all()) and not is_spread_held(coordinates.objective, theta)
 
 
 def is_uniform(coordinates: Coordinates, z: Tensor, loss: float) -> bool:

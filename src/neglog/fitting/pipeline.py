@@ -22,6 +22,7 @@ from neglog.errors import (
     UnboundedLikelihoodError,
     warn,
 )
+from neglog.fitting.borders import border_status
 from neglog.fitting.cancellation import check_cancellation
 from neglog.fitting.certain import is_censored_throughout
 from neglog.fitting.checks import OF_DATA, OF_DESIGNS, OF_PROBLEMS, check_all
@@ -246,8 +247,7 @@ def _without_recession(coordinates: Coordinates, solution: Solution) -> Solution
     if not runaway.coefficients:
         check_border(objective, runaway.unconstrained)
         limit = limit_of(objective.model, str(runaway).replace("`", ""))
-        nested = "" if limit is None else f", the limit in which the model is `{limit}`"
-        status = f"the likelihood is largest at the border: it never falls as {runaway}{nested}"
+        status = border_status(str(runaway), "" if limit is None else f"the model is `{limit}`")
         return replace(solution, converged=False, status=status)
     if runaway.both:
         raise SingularDesignError(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from neglog.distributions.family import family_of
 from neglog.distributions.intervals import tilted_moments
+from neglog.fitting.borders import Limit, border_status
 from neglog.objective.basis import Basis
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
@@ -36,10 +37,6 @@ LIMIT_PRECISION = 1e-8
 """The τ of the border, in units of the spread of y: its loss is that of the limit to rounding."""
 MAX_TILT = 1e-2
 """The largest change of a log-density between its bounds, in nats, that counts as uniform."""
-
-
-class Limit(Solution):
-    """A solution at a border of the parameters that is known to be the supremum."""
 
 
 @dataclass(frozen=True)
@@ -294,10 +291,8 @@ def constant(basis: Basis) -> Tensor:
 def _status(objective: Objective, is_uniform: bool) -> str:
     is_log = family_of(objective.response(objective.initial).base_dist).is_square_of_logarithm
     shape = "uniform" if is_uniform else "exponential"
-    return (
-        f"the likelihood is largest at the border: it never falls as `{objective.structure.response.scale}` "
-        f"→ +∞, the limit in which {'the logarithm of ' if is_log else ''}`y` is {shape} between its bounds"
-    )
+    limit = f"{'the logarithm of ' if is_log else ''}`y` is {shape} between its bounds"
+    return border_status(f"`{objective.structure.response.scale}` → +∞", limit)
 
 
 def placed(objective: Objective, vector: Tensor, values: dict[str, Tensor]) -> Tensor:

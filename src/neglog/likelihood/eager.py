@@ -101,6 +101,8 @@ class Probe:
     """Site -> its unconstrained values."""
     etas: Sequence[Tensor]
     ran: Run = field(repr=False)
+    is_plain: bool = False
+    """Whether it is known that no prior depends on another parameter."""
 
     @property
     def affines(self) -> Sequence[Affine]:
@@ -121,7 +123,7 @@ class Probe:
     @cached_property
     def prior_parents(self) -> Parents:
         """Latent site -> the latent sites on which its prior depends, see `prior_parents`."""
-        return prior_parents(self.ran, self.numbers)
+        return {} if self.is_plain else prior_parents(self.ran, self.numbers)
 
     @cached_property
     def _slopes(self) -> Sequence[Tensor | None]:
@@ -191,7 +193,7 @@ def _probe(
 
 def outputs_of(calls: Sequence[Affine]) -> tuple[Output, ...]:
     """The outputs of all linear predictors, as (name, output)."""
-    return tuple((call.name, output) for call in calls for output in _outputs(call))
+    return tuple((call.name, output) for call in calls for output in call.numbers)
 
 
 def probe_predictors(calls: Sequence[Affine], data: Data, wave: float = PROBE_WAVE) -> list[Tensor]:
@@ -214,7 +216,3 @@ def joined_outputs(outputs: Sequence[Output], etas: Sequence[Tensor]) -> dict[st
         found.setdefault(name, []).append(eta)
     single = {name for name, output in outputs if output is None}
     return {name: parts[0] if name in single else torch.stack(parts, dim=-1) for name, parts in found.items()}
-
-
-def _outputs(call: Affine) -> Sequence[int | None]:
-    return [None] if call.outputs is None else range(len(call.outputs))

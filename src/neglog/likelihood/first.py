@@ -87,7 +87,7 @@ class _Near(Run):
     def _moved(self, msg: dict[str, Any]) -> Tensor:
         """The value of a site near its initial value."""
         name, transform = msg["name"], biject_to(msg["fn"].support)
-        if "start" in msg["infer"] or any(each.requires_grad for each in parameters(msg["fn"])):
+        if "start" in msg["infer"] or (self.numbers and _depends(msg["fn"])):
             raise _NotPlainError
         with torch.no_grad():
             self.initial[name] = self.start(msg)
@@ -127,13 +127,18 @@ class _Near(Run):
         return bool(self.calls) and not self.params
 
 
+def _depends(prior: Any) -> bool:
+    """Whether a prior depends on another parameter."""
+    return any(each.requires_grad for each in parameters(prior))
+
+
 def _near(model: Model, data: Data, start: Callable[[dict[str, Any]], Tensor]) -> FirstRun | None:
     """The run near the initial values; None of a model that is not plain, or has no finite density there."""
     ran = _Near(data, start)
     try:
         with torch.enable_grad():
             prototype(model if data.weights is None else Weighted(data.weights)(model), data, ran)
-        probe = Probe(data, ran.numbers, ran.leaves, ran)
+        probe = Probe(data, ran.numbers, ran.leaves, ran, is_plain=True)
         if not (ran.is_plain and bool(torch.isfinite(probe.densities).all())):
             return None
     except Exception:  # the run at the initial values raises an error with its reason

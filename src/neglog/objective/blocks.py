@@ -100,11 +100,7 @@ class Block:
 
 def joined(values: Mapping[Block, Tensor]) -> dict[str, Tensor]:
     """Predictor -> its values, `(N,)`, or `(N, D)` where it has many outputs; blocks come in their order."""
-    parts: dict[str, list[Tensor]] = {}
-    for block, value in values.items():
-        parts.setdefault(block.predictor, []).append(value)
-    single = {block.predictor for block in values if block.output is None}
-    return {name: found[0] if name in single else torch.stack(found, dim=-1) for name, found in parts.items()}
+    return joined_outputs([(block.predictor, block.output) for block in values], list(values.values()))
 
 
 @torch.enable_grad()
@@ -178,10 +174,6 @@ def _check_depends(objective: Objective, etas: Mapping[str, Tensor], depends: bo
         )
 
 
-def _outputs(call: Affine) -> list[int | None]:
-    return [None] if call.outputs is None else list(range(len(call.outputs)))
-
-
 def _places(site: Site | None, output: int | None) -> Tensor:
     """The positions of the coefficients of an output in theta."""
     if site is None:
@@ -199,7 +191,7 @@ def _diagonal(objective: Objective, call: Affine, noise: Tensor, theta: Tensor) 
     """A design that depends on parameters is not decomposed: its coefficients are scaled to units of the
     noise only."""
     blocks = []
-    for output, unit in zip(_outputs(call), noise.reshape(-1).tolist(), strict=True):
+    for output, unit in zip(call.numbers, noise.reshape(-1).tolist(), strict=True):
         places = block_places(*objective.structure.coefficients(call.name), output)
         triangle = torch.eye(len(places), dtype=theta.dtype) / unit
         blocks.append(Block(call.name, output, places, triangle, None, 0.0))
@@ -226,7 +218,7 @@ def _orthonormal(
     check_rank(objective, call, free, bias, weight)
     fixed = _offset(call, bias, weight)
     blocks = []
-    for output, size in zip(_outputs(call), noise.reshape(-1).tolist(), strict=True):
+    for output, size in zip(call.numbers, noise.reshape(-1).tolist(), strict=True):
         places = block_places(bias, weight, output)
         triangle, basis = shared or _decomposed(
             columns, one, parts, _prior_rows(objective, theta, places, size, masked, _sizes(columns, one))

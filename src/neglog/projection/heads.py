@@ -137,8 +137,7 @@ def _last_predictors(objective: Objective, values: Mapping[str, Tensor]) -> tupl
 
 def _heads(objective: Objective, call: Affine) -> list[Head]:
     bias, weight = objective.structure.coefficients(call.name)
-    outputs: Sequence[int | None] = [None] if call.outputs is None else range(len(call.outputs))
-    return [_head(call, output, bias, weight) for output in outputs]
+    return [_head(call, output, bias, weight) for output in call.numbers]
 
 
 def _head(call: Affine, output: int | None, bias: Site | None, weight: Site | None) -> Head:

@@ -20,6 +20,7 @@ from neglog.solvers.solution import (
     Large,
     Problem,
     Solution,
+    is_finite,
     newton_direction,
     scaled_eigen,
 )
@@ -167,13 +168,13 @@ class _Descent:
             return f"stopped after {self.step} steps: {lost}"
         if self.at.hessian is not None:
             self.curvature, self.borrowed = self.at.hessian, False
-        if self.curvature is None or not bool(torch.isfinite(self.curvature).all()):
+        if self.curvature is None or not is_finite(self.curvature):
             if self.step:
                 return f"the Hessian is not finite after {self.step} steps"
             # A loss may have a corner where no column counts; its curvature is about one a row nearby.
             unit = torch.eye(len(self.at.z), dtype=self.at.z.dtype)
             self.curvature, self.borrowed = self.problem.rows * unit, True
-        if not bool(torch.isfinite(self.at.gradient).all()):
+        if not is_finite(self.at.gradient):
             return f"the gradient is not finite after {self.step} steps"
         return ""
 
@@ -186,18 +187,22 @@ class _Descent:
         """The rounding of the loss, in nats."""
         return rounding_of(self.at.value, self.problem.rows)
 
+    @property
+    def _status(self) -> str:
+        """How the iteration ends at the current point."""
+        return _status(self.decrement, self.step, self.definite)
+
     def _arrived(self, before: float, reused: bool) -> Solution | None:
         """The solution, if the decrement, previously `before`, is below the tolerance or below rounding."""
-        status = _status(self.decrement, self.step, self.definite)
         if not reused and self.definite and is_stuck(self.decrement, before, self.noise):
-            return self.stopped(True, status)  # all that is left is rounding
+            return self.stopped(True, self._status)  # all that is left is rounding
         shrinks = self.decrement / before if reused else 1.0
         if self.borrowed or not self.decrement * shrinks <= self.settings.tolerance:
             return None
         if self.definite:  # one more step shrinks the error as much again, or squares it
             z = self.at.z + self.direction
             self.at = replace(self.at, z=z, value=self.at.value - 0.5 * self.decrement**2)
-        return self.stopped(self.definite, status)
+        return self.stopped(self.definite, self._status)
 
     def _move(self, before: float, reused: bool) -> Solution | None:
         """A step along the direction; the solution, if none descends or the loss no longer decreases."""
@@ -251,8 +256,7 @@ class _Descent:
 
 
 def _is_sharp(hessian: Tensor, rows: int) -> bool:
-    finite = bool(torch.isfinite(hessian).all())
-    return finite and float(torch.linalg.eigvalsh(hessian)[0]) > MIN_CURVED * rows
+    return is_finite(hessian) and float(torch.linalg.eigvalsh(hessian)[0]) > MIN_CURVED * rows
 
 
 def _status(decrement: float, steps: int, definite: bool, close: bool = True) -> str:
@@ -318,11 +322,7 @@ def _is_nearer(problem: Problem, new: _Point, square: float) -> bool:
     The rounding error of the loss is that of residuals of predictors that may be much larger; the gradient is
     more accurate.
     """
-    if (
-        not square <= MAX_ROUNDED_DECREMENT
-        or new.hessian is None
-        or not bool(torch.isfinite(new.hessian).all())
-    ):
+    if not square <= MAX_ROUNDED_DECREMENT or new.hessian is None or not is_finite(new.hessian):
         return False
     _, decrement, definite = newton_direction(new.hessian, new.gradient, problem.rows)
     return definite and math.isfinite(new.value) and decrement <= STUCK * math.sqrt(square)
