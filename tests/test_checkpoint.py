@@ -95,8 +95,8 @@ def test_solvers_go_on_from_their_state(monkeypatch: Any, tmp_path: Path, name: 
 
     whole = fit()
     checkpoint = Checkpoint(tmp_path / "fit", steps=2)
-    stops = sum(interrupted(monkeypatch, 4, partial(fit, checkpoint=checkpoint)) for _ in range(2))
-    assert stops or name in ("full batches", "one that keeps no steps")
+    stops = sum(interrupted(monkeypatch, 2, partial(fit, checkpoint=checkpoint)) for _ in range(2))
+    assert stops or name == "one that keeps no steps"
     for _ in range(2):
         found = fit(checkpoint=checkpoint)
         assert (found.loss, found.history, found.status) == (whole.loss, whole.history, whole.status)
