@@ -13,7 +13,6 @@ from torch import nn
 import neglog
 from neglog import losses, map_estimate, mle, models, with_priors
 from neglog.errors import DataError, ModelError, SingularDesignError, UnboundedLikelihoodError
-from neglog.export import save
 from neglog.formula import learn
 from neglog.formula.tagged import from_json
 from neglog.predictors import linear, rows
@@ -43,12 +42,6 @@ def hierarchy(x, y=None):
 
 def wrong(x, y=None):
     return linear("location", x) / {}
-
-
-def vectors(x, y=None):
-    location = linear("location", x, outputs=2)
-    with rows(x):
-        return pyro.sample("y", dist.Normal(location, ONE).to_event(1), obs=y)
 
 
 def two_outputs(x, y=None):
@@ -121,14 +114,6 @@ ROWS: dict[str, Row] = {
         "CrossEntropyLoss",
         provoke=lambda _: losses.likelihood_of(nn.NLLLoss()),
         follow=lambda _: losses.likelihood_of(nn.CrossEntropyLoss()),
-    ),
-    "a fit of a model of one's own": row(
-        ModelError,
-        "safetensors",
-        provoke=lambda p: save(mle(vectors, X, BOTH[0]), p / "m"),
-        follow=lambda p: (
-            _save_estimates(mle(vectors, X, BOTH[0]), p / "m.safetensors") or (p / "m.safetensors").stat()
-        ),
     ),
     "a spread without a joint mode": row(
         UnboundedLikelihoodError,
@@ -247,9 +232,3 @@ ROWS: dict[str, Row] = {
         ),
     ),
 }
-
-
-def _save_estimates(fit, path):
-    import safetensors.torch
-
-    safetensors.torch.save_file(dict(fit.params), path)

@@ -9,6 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import advice_on_arguments
+import advice_on_files
 import advice_on_fits
 import advice_on_formulas
 import advice_on_names
@@ -1235,6 +1236,7 @@ ROWS: dict[str, Row] = {
 
 ROWS |= advice_on_formulas.ROWS | advice_on_tools.ROWS | advice_on_scores.ROWS
 ROWS = ROWS | advice_on_tables.ROWS | advice_on_fits.ROWS | advice_on_arguments.ROWS | advice_on_names.ROWS
+ROWS = ROWS | advice_on_files.ROWS
 
 
 def half_masked():

@@ -33,6 +33,7 @@ NETWORK_SCALE_FLOOR = 0.1
 """The scale, in standard deviations of y, where a network can fit every row exactly."""
 
 
+@public
 class Standardised(nn.Module):
     """A network on standardised columns, `(x - centre) / unit`.
 
