@@ -253,7 +253,7 @@ ROWS: dict[str, Row] = {
     "a batch with NaN": row(
         DataError,
         "`y`",
-        "3 rows",
+        "3 of 80 places",
         "row 0 of data set 1",
         provoke=lambda _: neglog.mle_batch(models.gaussian, X, np.stack([Y, HOLES])),
         follow=lambda _: neglog.mle_batch(models.gaussian, X[3:], np.stack([Y, HOLES])[:, 3:]),
@@ -296,7 +296,7 @@ ROWS: dict[str, Row] = {
     "NaN in a design": row(
         DataError,
         "`x`",
-        "3 places",
+        "3 of 80 places",
         "row 0",
         "'x0'",
         provoke=fitted(

@@ -177,7 +177,9 @@ def load(
     >>> x = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
     >>> def network():
     ...     return torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.Tanh())
-    >>> fit = map_estimate(on_features(models.gaussian, network()), x, x[:, 0] ** 2)
+    >>> generator = torch.manual_seed(0)
+    >>> y = x[:, 0] ** 2 + 0.1 * torch.randn(20, dtype=torch.float64)
+    >>> fit = map_estimate(on_features(models.gaussian, network()), x, y)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     again = load(save(fit, folder), module=network())
     >>> bool((predict(again, x).mean == predict(fit, x).mean).all())

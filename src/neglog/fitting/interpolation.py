@@ -50,7 +50,8 @@ def check_level(objective: Objective) -> None:
     Raises:
         UnboundedLikelihoodError: naming the value.
     """
-    if is_level(objective) and not is_spread_held(objective, objective.initial):
+    low, high = objective.data.ends
+    if low == high and is_level(objective) and not is_spread_held(objective, objective.initial):
         raise collapsed(objective, objective.initial, objective.data)
 
 
