@@ -67,6 +67,7 @@ def others_of(wrong):
         "new designs": lambda: neglog.predict(
             mle(models.gaussian, {"mean": X, "sigma": X}, Y), {"mean": X, "sigma": wrong(X)}
         ),
+        "groups of a fit": lambda: mle(models.gaussian, X, Y, groups=wrong(GROUPS)),
         "groups of draws": lambda: neglog.bootstrap(FIT, 20, groups=wrong(GROUPS)),
         "groups": lambda: neglog.covariance(FIT, "cluster", groups=wrong(GROUPS)),
         "one of two groupings": lambda: neglog.covariance(FIT, "cluster", groups=[GROUPS, wrong(GROUPS)]),
@@ -91,6 +92,12 @@ CASES = [
 def test_rows_with_other_labels_are_refused(call):
     with pytest.raises(DataError, match="do not belong together: row 0 is labelled 100"):
         call()
+
+
+@pytest.mark.parametrize("groups", [GROUPS.to_numpy()[:-1], 3])
+def test_groups_of_other_rows_are_refused_by_the_fit(groups):
+    with pytest.raises(DataError, match="`groups` must have one entry for each"):
+        mle(models.gaussian, X.to_numpy(), Y.to_numpy(), groups=groups)
 
 
 def test_the_remedies_put_the_rows_together():

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from neglog.alignment import common_labels
 from neglog.arguments import flag
-from neglog.conversion import are_arrays, is_labelled
+from neglog.conversion import are_arrays, check_unmasked, is_labelled
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint, check_no_columns, column_of
@@ -139,9 +140,20 @@ def _check_no_table(caller: Callable[..., Any], y: Any, data: Any, drop_missing:
 
 def _of_arrays(model: Model, x: Any, y: Any, weights: Any, groups: Any, keywords: Mapping[str, Any]) -> Given:
     """Arguments without a table; the labels of classes become codes."""
+    if groups is not None:
+        _check_groups(x, y, groups)
     y, labels = coded(model, y)
     blueprint = Blueprint(classes=labels) if labels else None
     return Given(model, x, y, weights, keywords, groups, blueprint)
+
+
+def _check_groups(x: Any, y: Any, groups: Any) -> None:
+    """Raise DataError unless the groups have an entry for each row, with its label."""
+    check_unmasked("groups", groups)
+    common_labels({"x": x, "y": y, "groups": groups})
+    rows, number = (np.shape(value)[0] if np.ndim(value) else 1 for value in (y, groups))
+    if rows != number:
+        raise DataError(f"`groups` must have one entry for each of {rows} rows; it has {number}.")
 
 
 def _labelled(name: str, outputs: Sequence[str], classes: Labels) -> tuple[str, ...]:
