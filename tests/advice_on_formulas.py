@@ -45,6 +45,13 @@ def fitted(x="y ~ x", y=TABLE, model="gaussian", **keywords):
 
 
 ROWS: dict[str, Row] = {
+    "a product with 0": row(
+        DataError,
+        "`0 * x`",
+        "intercept",
+        provoke=lambda _: mle("gaussian", "y ~ t + 0*x", TABLE),
+        follow=lambda _: mle("gaussian", "y ~ t", TABLE),
+    ),
     "an offset that is text": row(
         DataError,
         "the offset `g`",

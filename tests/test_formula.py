@@ -376,3 +376,10 @@ def test_columns_are_found_in_their_order() -> None:
     assert columns_used("Q('a b') + Q(\"c\")", "python") == ("a b", "c")
     assert columns_used("2", "literal") == ()
     assert columns_used("any thing", "lookup") == ("any thing",)
+
+
+@pytest.mark.parametrize("right", ["x + 0*z", "x + z*0", "x + 0:z", "x + 0*9**9**9", "x + z**0"])
+def test_products_with_0_are_refused(table: pd.DataFrame, right: str) -> None:
+    """formulaic reads `0*z` as the removal of the intercept and of z."""
+    with pytest.raises(DataError, match="intercept"):
+        learn(f"y ~ {right}", table)

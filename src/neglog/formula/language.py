@@ -33,6 +33,8 @@ from neglog.formula.syntax import parse
 
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _OPEN, _CLOSE = "⧛", "⧚"  # around the place that formulaic's messages mark
+ADDITIVE = ("+", "-", "~", "|")
+"""The operators of which 0 can be an operand."""
 _NUMBER = re.compile(r"[0-9.]+")
 # What formulaic's parser raises for text that is no formula, beside errors of its own.
 _PARSER_ERRORS = (
@@ -175,6 +177,7 @@ class _Parser(DefaultFormulaParser):
             if token.kind is Token.Kind.PYTHON:
                 parse(token.token)
         _check_depth(tokens)
+        _check_factors(tokens)
         numbers = sorted(name for name in names if _NUMBER.fullmatch(name))
         if numbers:  # formulaic would take the column `1` for the intercept.
             raise DataError(
@@ -190,6 +193,17 @@ def _check_depth(tokens: Iterable[Token]) -> None:
         depth += (token.token in "([") - (token.token in ")]") if token.kind is Token.Kind.CONTEXT else 0
         if depth > MAX_DEPTH:
             raise DataError(f"the formula has more than {MAX_DEPTH} brackets in each other. Simplify it.")
+
+
+def _check_factors(tokens: Sequence[Token]) -> None:
+    """Raise DataError for a product with 0, which formulaic reads as the removal of the other factors too."""
+    for left, operator, right in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        is_product = operator.kind is Token.Kind.OPERATOR and operator.token not in ADDITIVE
+        if is_product and "0" in (left.token, right.token):
+            raise DataError(
+                f"the formula has the product `{left.token} {operator.token} {right.token}`; a 0 removes the "
+                "intercept, and is no factor. Leave the product out."
+            )
 
 
 class _Operators(DefaultOperatorResolver):
