@@ -15,7 +15,7 @@ from torch import Tensor
 from neglog import mle, models
 from neglog.distributions import Normal, Truncated
 from neglog.distributions.intervals import LOG_NORMAL_INTERVAL
-from neglog.errors import ConvergenceWarning
+from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError
 from neglog.fitting.tilted import TruncatedRows, _moments, optimum
 from neglog.objective.basis import Basis
 from neglog.objective.coordinates import Coordinates
@@ -201,3 +201,13 @@ def test_a_derivative_that_is_not_a_number_names_no_border(monkeypatch: pytest.M
 
     monkeypatch.setattr(TruncatedRows, "loss", lost)
     assert optimum(rows) is None
+
+
+def test_rounding_far_out_is_no_rise() -> None:
+    """Locations of 1e9 in units of the scale: two huge terms cancel in the density between bounds."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(300, 2))
+    rng.uniform(0, 1, 300), rng.normal(size=300)
+    y = rng.integers(0, 10, 300) * 1.0
+    with pytest.raises(UnboundedLikelihoodError, match="`location`"):
+        mle(truncated(models.logistic, lower=0.0, upper=9.0), x, y)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from neglog.batches.stack import Stack
 from neglog.data import Data
+from neglog.distributions.observed import cancelling
 from neglog.handlers import Model
 from neglog.likelihood.rows import CURVATURES, SLOPES, Terms, derivatives, gradients, named
 from neglog.likelihood.sites import Site
@@ -214,11 +215,6 @@ class Likelihoods:
             return etas, None
         return {name: torch.where(counted, eta, 0.0) for name, eta in etas.items()}, counted
 
-    def _summed(self, log_prob: Tensor) -> Tensor:
-        """Minus the weighted sums over rows, `(S,)`."""
-        weights = self.stack.weights
-        return -(log_prob.sum(-1) if weights is None else torch.linalg.vecdot(weights, log_prob))
-
     def response(self, z: Tensor) -> Any:
         """The distribution of the observations at `z` `(S, K)`."""
         with torch.no_grad():
@@ -232,7 +228,13 @@ class Likelihoods:
     def _values(self, z: Tensor) -> Tensor:
         etas, counted = self._masked(z)
         log_prob = self.log_prob(etas, self.params(z))
-        return self._summed(log_prob if counted is None else torch.where(counted, log_prob, 0.0))
+        return _summed(self.stack, log_prob if counted is None else torch.where(counted, log_prob, 0.0))
+
+    def terms(self, z: Tensor) -> Tensor:
+        """The size of the terms that cancel in `values`, `(S,)` in nats."""
+        y = self.stack.y.expand(self.stack.count, self.stack.rows)
+        with torch.no_grad(), pyro.validation_enabled(False):
+            return -_summed(self.stack, cancelling(self.response(z), y))
 
     def scores(self, z: Tensor) -> dict[str, Tensor]:
         """The derivative of each row's weighted log-likelihood in each predictor, `(S, N)`."""
@@ -267,7 +269,7 @@ class Likelihoods:
         etas, counted = self._masked(z)
         etas = {name: eta.detach().requires_grad_() for name, eta in etas.items()}
         log_prob = self.log_prob(etas, self.params(z.index_copy(1, self.own, constants)))
-        losses = self._summed(log_prob if counted is None else torch.where(counted, log_prob, 0.0))
+        losses = _summed(self.stack, log_prob if counted is None else torch.where(counted, log_prob, 0.0))
         found = derivatives(order, losses, constants, list(etas.values()))
         return named(order, found, len(etas), len(self.own))
 
@@ -305,6 +307,12 @@ class Likelihoods:
         if row.orders > 2:  # single precision is enough for the step: its end is evaluated in double
             sums += _sums(row, weights, range(3, row.orders + 1), torch.float32)
         return Expansion.of(sums)
+
+
+def _summed(stack: Stack, log_prob: Tensor) -> Tensor:
+    """Minus the weighted sums over rows, `(S,)`."""
+    weights = stack.weights
+    return -(log_prob.sum(-1) if weights is None else torch.linalg.vecdot(weights, log_prob))
 
 
 def _gradient(problems: Likelihoods, terms: Terms) -> Tensor:

@@ -198,6 +198,17 @@ def latent(fn: Any) -> Any:
     return fn
 
 
+def cancelling(fn: Any, y: Tensor) -> Tensor:
+    """The size `(N,)` of the terms that cancel in the log-density of `y` between bounds; 0 without bounds.
+
+    Far from its location a log-density and the log-probability of the interval are huge and alike.
+    """
+    inner = latent(fn)
+    if inner is fn:
+        return torch.zeros_like(y)
+    return torch.where(inner.support.check(y), inner.log_prob(y).abs(), 0.0).nan_to_num(0.0)
+
+
 class _Support(constraints.Constraint):
     """The support of a distribution between bounds."""
 

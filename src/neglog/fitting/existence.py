@@ -11,6 +11,7 @@ from pyro.distributions.constraints import ordered_vector
 from torch import Tensor
 from torch.distributions import constraints
 
+from neglog.distributions.observed import cancelling
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.flat_directions import DISTANCES, MAX_FALL, MIN_RISE, Neighbourhoods, level, nearer
 from neglog.likelihood.sites import Site, prior_advice
@@ -320,6 +321,16 @@ class _Alone:
 
     def values(self, z: Tensor) -> Tensor:
         return torch.tensor([self._value(each) for each in z], dtype=torch.float64)
+
+    def terms(self, z: Tensor) -> Tensor:
+        objective = self.coordinates.objective
+        if not objective.structure.law.is_bounded:
+            return torch.zeros(len(z), dtype=torch.float64)
+        data, found = objective.data, []
+        for each in z:
+            sizes = cancelling(objective.response(self.coordinates.theta(each)), data.y)
+            found.append(sizes.sum() if data.weights is None else data.weights @ sizes)
+        return torch.stack(found)
 
     def _value(self, z: Tensor) -> float:
         """The loss; infinite where the exponential of a predictor of a density is beyond float64.

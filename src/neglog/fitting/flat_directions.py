@@ -106,8 +106,12 @@ def rises(
         left = (curved & ~found & (far * seen <= MAX_DISTANCE)).nonzero()[:, 0]
         if len(left):
             at = index[left]
-            there = losses.take(at).values(z[at] + (far * seen[left])[:, None] * way[at])
+            points = z[at] + (far * seen[left])[:, None] * way[at]
+            there = losses.take(at).values(points)
             found[left] = torch.isfinite(there) & (there > least[at] + rise[left])
+            if bool(found[left].any()):
+                rounding = RELATIVE_ROUNDING * losses.take(at).terms(points)
+                found[left] &= there > least[at] + rise[left] + rounding
     return found
 
 

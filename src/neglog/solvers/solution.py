@@ -63,11 +63,15 @@ class Losses(Protocol):
         ...
 
     def take(self, index: Tensor) -> Self:
-        """The solutions at `index`."""
+        """The functions at `index`."""
         ...
 
     def values(self, z: Tensor) -> Tensor:
         """`(S,)`, in nats; not finite where a function cannot be evaluated."""
+        ...
+
+    def terms(self, z: Tensor) -> Tensor:
+        """The size of the terms that cancel in `values`, `(S,)` in nats; their rounding error remains."""
         ...
 
 
