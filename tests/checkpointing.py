@@ -145,8 +145,13 @@ def main() -> None:
         work, path = WORK[name], folder / name
         whole = ended(work, Checkpoint(folder / f"{name} at once"), folder / "whole")
         checkpoint, kills = Checkpoint(path, steps=1), 0
-        for _ in range(KILLS):
-            kills += killed(work, checkpoint, chance.randint(1, 2), chance.uniform(0, 0.05))
+        pause = 0.05
+        while kills < KILLS:
+            if killed(work, checkpoint, chance.randint(1, 2), chance.uniform(0, pause)):
+                kills += 1
+            else:  # it had ended before: begin anew, and kill sooner
+                path.unlink(missing_ok=True)
+                kills, pause = 0, pause / 2
         resumed = path.exists()
         again = ended(work, checkpoint, folder / "again")
         found[name] = {

@@ -13,7 +13,7 @@ import pandas as pd
 import pyro
 import pytest
 import torch
-from checkpointing import WORK
+from checkpointing import KILLS, WORK
 from torch import nn
 from typer.testing import CliRunner
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*did not converge", "ignore:the
 def test_a_killed_computation_ends_at_the_same_numbers(tmp_path: Path) -> None:
     names = ["adam", "path"]
     program = [sys.executable, str(Path(__file__).parent / "checkpointing.py"), str(tmp_path), *names]
-    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     for name in names:
@@ -41,7 +41,7 @@ def test_a_killed_computation_ends_at_the_same_numbers(tmp_path: Path) -> None:
         assert each["resumed"], name
         assert each["same"], name
         assert each["left"] == [], name
-    assert sum(each["kills"] for each in found.values()) >= 2 * len(names)
+        assert each["kills"] == KILLS, name
 
 
 class Interrupted(BaseException):
