@@ -68,6 +68,7 @@ def others_of(wrong):
             mle(models.gaussian, {"mean": X, "sigma": X}, Y), {"mean": X, "sigma": wrong(X)}
         ),
         "groups of a fit": lambda: mle(models.gaussian, X, Y, groups=wrong(GROUPS)),
+        "groups of a comparison": lambda: neglog.compare([models.gaussian], X, Y, groups=wrong(GROUPS)),
         "groups of draws": lambda: neglog.bootstrap(FIT, 20, groups=wrong(GROUPS)),
         "groups": lambda: neglog.covariance(FIT, "cluster", groups=wrong(GROUPS)),
         "one of two groupings": lambda: neglog.covariance(FIT, "cluster", groups=[GROUPS, wrong(GROUPS)]),

@@ -189,6 +189,8 @@ def _of_arrays(models: Any, task: Task, x: Any, response: Kind | None) -> Compar
     counts = masses(task.weights, data.rows)
     if task.groups is None:
         deal(counts, task.folds, task.seed)
+    else:
+        data.check_rows("groups", task.groups)
     kind, why = kind_of(data.y, counts, response, classes)
     is_own = models is built_in
     chosen = serving(data.y, kind, task.keywords, None, classes) if is_own else _candidates(models)
