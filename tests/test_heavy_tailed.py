@@ -15,6 +15,7 @@ from torch import Tensor
 from neglog import mle, models
 from neglog.distributions import StudentT, Truncated
 from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError
+from neglog.fitting import heavy_tailed
 from neglog.fitting.student_rows import Heavy
 from neglog.fitting.tilted import TruncatedRows
 from neglog.objective.basis import Basis
@@ -126,3 +127,13 @@ def test_a_truncated_t_with_other_names_and_torchs_class_takes_the_same_road(eva
     with pytest.raises(UnboundedLikelihoodError, match=r"between two bounds .*`freedom` and `width`"):
         mle(truncated(heavy, *bounds), x, y)
     assert len(evaluations) == 0
+
+
+def test_the_lowest_end_that_follows_no_rows_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of four starts lead to a density that follows rows: their equal losses are not compared."""
+    ends = [heavy_tailed._End(math.inf, torch.zeros(3), heavy_tailed.COLLAPSED) for _ in range(2)]
+    ends += [heavy_tailed._End(2.0, torch.ones(3)), heavy_tailed._End(1.0, torch.ones(3))]
+    monkeypatch.setattr(heavy_tailed, "_normal", lambda rows: None)
+    monkeypatch.setattr(heavy_tailed, "_starts", lambda rows, normal: range(4))
+    monkeypatch.setattr(heavy_tailed, "_end", lambda rows, start, log_df, normal: ends[start])
+    assert heavy_tailed._best(None, None) is ends[3]

@@ -334,7 +334,7 @@ def _apart(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _value(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """What `_plain` was given."""
+    """A value from the JSON that `_plain` made of it, and its tensors."""
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()

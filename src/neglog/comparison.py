@@ -256,7 +256,7 @@ class Detached:
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> Detached:
-        """What `state` was made of."""
+        """The parts again, from `state`."""
         return cls(Entry(**state["entry"]), state["fit"], state["scores"])
 
 

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from neglog.batches.stack import Stack
-from neglog.fitting.offsets import offset_of
-from neglog.objective.blocks import OFFSET
+from neglog.fitting.offsets import far_middle, offset_of
 from neglog.objective.objective import Objective
 
 
@@ -41,6 +39,4 @@ def offsets_of(objective: Objective, stack: Stack, start: Mapping[str, Any] | No
     if offset is None or offset.bias in (start or {}):
         return None
     low, high = stack.y.aminmax(dim=-1, keepdim=True)
-    middle = (0.5 * low + 0.5 * high).reshape(-1, 1).expand(stack.count, 1)
-    width = (high - low).reshape(-1, 1)
-    return Offsets(offset.bias, torch.where(width * OFFSET < middle.abs(), middle, 0.0))
+    return Offsets(offset.bias, far_middle(low, high).reshape(-1, 1).expand(stack.count, 1))

@@ -461,7 +461,7 @@ def _drawn(found: Compared, path: Path | None, requested: Path | None) -> Path |
 
 
 def _runner(checkpoint: Path | None, table: pd.DataFrame, cores: int | None, **facts: Any) -> Any:
-    """What runs the fits of a comparison: side by side, with the finished ones of a checkpoint."""
+    """The function that runs the fits of a comparison: side by side, without those in the checkpoint."""
     from neglog.cli import requests, workers
 
     cores = cores or workers.default_cores()

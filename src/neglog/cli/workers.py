@@ -88,7 +88,7 @@ class _Results(dict[int, R]):
 def remembered(
     work: Callable[[str], Detached], names: Iterable[str], *, cores: int, journal: Journal
 ) -> list[Detached]:
-    """As `side_by_side` for models by name; those that a checkpoint has are not fitted again."""
+    """`side_by_side` for models by name, without those whose fits are in the checkpoint."""
     states: dict[str, Any] = dict(journal.found or {})
     all_names: list[str] = []
     new: list[str] = []

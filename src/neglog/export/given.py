@@ -15,7 +15,7 @@ from neglog.layers import layers
 
 @dataclass(frozen=True)
 class Given:
-    """What the caller of `load` gives: a model, or its name, and the network of a fit."""
+    """The arguments of `load` in place of code: a model, or its name, and the network of a fit."""
 
     model: Any = None
     module: Any = None

@@ -68,7 +68,7 @@ TOLERANCE = 1e-6
 """The Newton decrement, in standard errors, of an end."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _End:
     """Where steps have ended, or the border that they are on their way to.
 
@@ -177,7 +177,7 @@ def _best(rows: TruncatedRows, log_df: float | None) -> _End | None:
     following = [end for end in ends if end.border in FOLLOWS_ROWS]
     if len(following) > len(STARTS) / 2 or len(following) == len(ends):
         return max(following, key=lambda end: end.value, default=None)
-    return min((end for end in ends if end not in following), key=lambda end: end.value)
+    return min((end for end in ends if end.border not in FOLLOWS_ROWS), key=lambda end: end.value)
 
 
 def heavy_tailed(coordinates: Coordinates) -> Solution | None:

@@ -86,9 +86,15 @@ def _middle(objective: Objective) -> tuple[Tensor, Tensor] | None:
         return None
     y = data.y
     low, high = y.aminmax(dim=0) if not data.is_missing else _known_ends(y)
+    middle = far_middle(low, high)
+    return (middle, high - low) if bool(middle.any()) else None
+
+
+def far_middle(low: Tensor, high: Tensor) -> Tensor:
+    """The middle of responses from `low` to `high` that are far from 0 in units of their range; else 0."""
     middle, width = 0.5 * low + 0.5 * high, high - low
     far = (width > 0) & (width * OFFSET < middle.abs()) & torch.isfinite(middle)
-    return (torch.where(far, middle, 0.0), width) if bool(far.any()) else None
+    return torch.where(far, middle, 0.0)
 
 
 def _known_ends(y: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from neglog.checkpoint import Keeping, Member, Part, digest, settings_of
+from neglog.conversion import by_key
 from neglog.data import Data
 from neglog.objective.coordinates import Coordinates
-from neglog.predictors import Designs
 from neglog.solvers import Solution
+from neglog.solvers.stochastic import resume_training
 
 SOLUTION = tuple(each.name for each in fields(Solution))
 """The attributes of a solution."""
@@ -41,9 +42,7 @@ def remembered(
     )
     ended = journal.finished("solution")
     if ended is not None:
-        if "buffers" in ended:
-            for name, own in ended["buffers"].items():
-                problem.constants[name].update(own)
+        resume_training(problem, ended)
         return Solution(**{name: ended[name] for name in SOLUTION})
     found = journal.finished("inside")
     solution = solve(checkpoint=Part(journal, found, lambda state: {"inside": state}))
@@ -54,11 +53,6 @@ def remembered(
 
 def data_digest(data: Data) -> str:
     """A digest of designs, response, weights and row-wise arguments, with the names of columns."""
-    parts = [part for key, x in sorted(designs_of(data.x).items()) for part in (key, x)]
+    parts = [part for key, x in sorted(by_key(data.x).items()) for part in (key, x)]
     keywords = [part for name, value in sorted(data.keywords.items()) for part in (name, value)]
     return digest([*parts, data.y, data.weights, *keywords, sorted(data.columns.items())])
-
-
-def designs_of(x: Designs) -> dict[str, Tensor]:
-    """The designs by their keys; a single one has the key of all predictors."""
-    return {"": x} if isinstance(x, Tensor) else dict(x)

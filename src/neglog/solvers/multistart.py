@@ -62,10 +62,10 @@ class MultiStart(Settings):
             few = sample
         ends = self._ends(few, torch.cat([start[None], self.starts]), progress)
         best = self._best([end for end in ends if end is not None])
-        told = _outcomes(ends, best, "" if few is problem else f" on {few.rows} rows")
+        outcomes = _outcomes(ends, best, "" if few is problem else f" on {few.rows} rows")
         if few is not problem:
             best = self.solver.minimise(problem, best.z, progress)
-        return replace(best, status=f"{best.status}; {told}")
+        return replace(best, status=f"{best.status}; {outcomes}")
 
     def _best(self, ends: list[Solution]) -> Solution:
         """The lowest certified optimum that is not spurious; if there is none, the lowest end."""

@@ -55,7 +55,7 @@ def batches(rows: int, size: int | None, steps: int, seed: int, done: int = 0) -
 
 
 def training_state(problem: Any) -> dict[str, Any]:
-    """What gradient steps in training mode depend on beside the parameters: random numbers and buffers."""
+    """The state of training mode beside the parameters: the random number generator and the buffers."""
     if not problem.trained:
         return {}
     return {"generator": torch.default_generator.get_state(), "buffers": problem.constants}
