@@ -1,21 +1,17 @@
-"""Computations with a checkpoint that are killed: run as a program, which forks without importing torch anew.
-
-It prints one JSON document for test_checkpoint.py: for each computation the number of kills, and whether it
-ended at the numbers of the one that was not killed.
-"""
+"""Computations with a checkpoint that are killed, in processes that are forked from that of the tests."""
 
 import json
 import os
 import random
 import signal
-import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -24,6 +20,7 @@ from neglog import (
     Checkpoint,
     Fit,
     bootstrap,
+    compare,
     files,
     lasso_path,
     map_estimate,
@@ -33,12 +30,13 @@ from neglog import (
     quantile_process,
     with_priors,
 )
+from neglog.cli.workers import side_by_side
+from neglog.selection import compared
 from neglog.solvers import LBFGS, Adam
 
 X = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None]
 Y = torch.sin(3 * X[:, 0]) + 0.1 * torch.cos(40 * X[:, 0])
-KILLS = 2
-"""How often a computation is killed."""
+RIVALS = {name: getattr(models, name) for name in ("gaussian", "laplace")}
 
 
 def network(*more: nn.Module) -> Any:
@@ -68,6 +66,26 @@ def bases() -> Tensor:
     return torch.cat([torch.sin((k + 1) * X) for k in range(4)], 1)
 
 
+def side_by_side_in_processes(checkpoint: Any) -> list[Any]:
+    """A comparison as the command line makes it."""
+    table = pd.DataFrame({"x": X[:, 0].numpy(), "y": Y.numpy()})
+    found = compared(
+        models,
+        "y ~ x",
+        table,
+        {},
+        folds=3,
+        candidates=RIVALS,
+        run=partial(side_by_side, cores=2),
+        checkpoint=checkpoint,
+    )
+    return [
+        [each.model, each.fit.nll, numbers(each.fit.params), each.validation.scores.tolist()]
+        for each in found.comparison.entries
+        if each.fit is not None and each.validation is not None
+    ]
+
+
 WORK: dict[str, Callable[[Any], Any]] = {
     "adam": lambda c: of_fit(
         map_estimate(normed(), X, Y, solver=Adam(steps=110, batch_size=9), checkpoint=c)
@@ -84,6 +102,10 @@ WORK: dict[str, Callable[[Any], Any]] = {
         .draws.to_numpy()
         .tolist()
     ),
+    "comparison": lambda c: repr(
+        compare(RIVALS, X, Y, folds=3, scores=["rmse", "d2", "crps"], checkpoint=c).to_dict("list")
+    ),
+    "side by side": side_by_side_in_processes,
 }
 
 
@@ -135,33 +157,15 @@ def killed(work: Callable[[Any], Any], checkpoint: Any, after: int, pause: float
     return os.WIFSIGNALED(status)
 
 
-def main() -> None:
-    folder, names = Path(sys.argv[1]), sys.argv[2:]
-    warnings.simplefilter("ignore")
-    chance = random.Random(0)
-    mle(models.gaussian, X, Y)  # what is imported on first use
-    found = {}
-    for name in names:
-        work, path = WORK[name], folder / name
-        whole = ended(work, Checkpoint(folder / f"{name} at once"), folder / "whole")
-        checkpoint, kills = Checkpoint(path, steps=1), 0
-        pause = 0.05
-        while kills < KILLS:
-            if killed(work, checkpoint, chance.randint(1, 2), chance.uniform(0, pause)):
-                kills += 1
-            else:  # it had ended before: begin anew, and kill sooner
-                path.unlink(missing_ok=True)
-                kills, pause = 0, pause / 2
-        resumed = path.exists()
-        again = ended(work, checkpoint, folder / "again")
-        found[name] = {
-            "kills": kills,
-            "resumed": resumed,
-            "same": again == whole,
-            "left": sorted(each.name for each in folder.iterdir() if each.name.startswith(".")),
-        }
-    print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()
+def outcome(name: str, folder: Path, seed: int) -> dict[str, Any]:
+    """Kill a computation at a random moment after a state of it was written, and end it."""
+    work, chance, pause = WORK[name], random.Random(seed), 0.05
+    whole = ended(work, Checkpoint(folder / "at once"), folder / "whole")
+    checkpoint = Checkpoint(folder / "state", steps=1)
+    while not killed(work, checkpoint, chance.randint(1, 2), chance.uniform(0, pause)):
+        (folder / "state").unlink(missing_ok=True)  # it had ended before: begin anew, and kill sooner
+        pause /= 2
+    resumed = (folder / "state").exists()
+    again = ended(work, checkpoint, folder / "again")
+    left = sorted(each.name for each in folder.iterdir() if each.name.startswith("."))
+    return {"resumed": resumed, "same": again == whole, "left": left}

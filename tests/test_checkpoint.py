@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,16 +11,29 @@ import pandas as pd
 import pyro
 import pytest
 import torch
-from checkpointing import KILLS, WORK
+from checkpointing import RIVALS, WORK, outcome
 from torch import nn
 from typer.testing import CliRunner
 
-from neglog import Checkpoint, bootstrap, files, map_estimate, mle, models, on_features, posterior
+from neglog import (
+    Checkpoint,
+    bootstrap,
+    compare,
+    files,
+    map_estimate,
+    mle,
+    models,
+    on_features,
+    posterior,
+    validation,
+)
 from neglog.bayes import nuts
 from neglog.checkpoint import Journal
 from neglog.cli.commands import app
-from neglog.errors import DataError, ModelError
+from neglog.errors import CheckpointError, DataError, ModelError
+from neglog.fitting import pipeline
 from neglog.solvers import LBFGS, SVI, Adam, Chain, Newton, VariableProjection
+from neglog.solvers.chain import minimised
 
 X = torch.linspace(-1, 1, 30, dtype=torch.float64)[:, None]
 Y = torch.sin(3 * X[:, 0]) + 0.1 * torch.cos(40 * X[:, 0])
@@ -30,18 +41,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*did not converge", "ignore:the
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_killed_computation_ends_at_the_same_numbers(tmp_path: Path) -> None:
-    names = ["adam", "path"]
-    program = [sys.executable, str(Path(__file__).parent / "checkpointing.py"), str(tmp_path), *names]
-    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    for name in names:
-        each = found[name]
-        assert each["resumed"], name
-        assert each["same"], name
-        assert each["left"] == [], name
-        assert each["kills"] == KILLS, name
+@pytest.mark.parametrize("name", ["adam", "side by side"])
+def test_a_killed_computation_ends_at_the_same_numbers(tmp_path: Path, name: str) -> None:
+    assert outcome(name, tmp_path, seed=0) == {"resumed": True, "same": True, "left": []}
 
 
 class Interrupted(BaseException):
@@ -104,7 +106,7 @@ def test_solvers_go_on_from_their_state(monkeypatch: Any, tmp_path: Path, name: 
         assert all(torch.equal(found.buffers[key], value) for key, value in whole.buffers.items())
 
 
-@pytest.mark.parametrize("name", ["lbfgs", "quantiles", "bootstrap"])
+@pytest.mark.parametrize("name", ["lbfgs", "path", "quantiles", "bootstrap", "comparison", "side by side"])
 def test_interrupted_computations_end_at_the_same_numbers(
     monkeypatch: Any, tmp_path: Path, name: str
 ) -> None:
@@ -241,30 +243,57 @@ def command(*arguments: str) -> Any:
     return json.loads(result.stdout)
 
 
-def test_a_comparison_fits_finished_models_no_more(monkeypatch: Any, tmp_path: Path) -> None:
+def test_a_comparison_scores_finished_folds_no_more(monkeypatch: Any, tmp_path: Path) -> None:
+    """Of 2 models with 3 folds, 2 fits and 4 folds are in the file when the comparison is interrupted."""
+    folds, solved, held_out = list[int](), list[int](), validation._held_out
+    monkeypatch.setattr(validation, "_held_out", lambda *a: folds.append(1) or held_out(*a))
+    monkeypatch.setattr(pipeline, "minimised", lambda *a, **c: solved.append(1) or minimised(*a, **c))
+    compared = partial(compare, RIVALS, X, Y, folds=3, checkpoint=Checkpoint(tmp_path / "state", steps=1))
+    assert interrupted(monkeypatch, 6, compared)
+    assert (len(folds), len(solved)) == (4, 2)
+    compared()
+    assert (len(folds), len(solved)) == (6, 2)
+
+
+def test_the_checkpoint_of_another_comparison_is_refused(tmp_path: Path) -> None:
+    def call(rivals: Any = RIVALS, y: Any = Y, **asked: Any) -> Any:
+        return compare(rivals, X, y, **{"folds": 2, "checkpoint": tmp_path / "state", **asked})
+
+    call()
+    known = pyro.condition(models.laplace, data={"scale": torch.tensor(1.0, dtype=torch.float64)})
+    for changed, said in (
+        (lambda: call(y=Y + 1e-9), "its data is"),
+        (lambda: call(weights=torch.ones(30)), "its data is"),
+        (lambda: call(groups=np.arange(30)), "its data is"),
+        (lambda: call(folds=3), "its folds is 2, and here it is 3"),
+        (lambda: call(seed=1), "its seed is 0, and here it is 1"),
+        (lambda: call(scores=["rmse"]), "its scores is"),
+        (lambda: call(["gaussian"]), "its models is"),
+        (lambda: call({**RIVALS, "laplace": known}), "its parameters is"),
+        (lambda: mle(models.gaussian, X, Y, checkpoint=tmp_path / "state"), "its function is compare"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            changed()
+
+
+def test_a_comparison_on_the_command_line_keeps_folds(monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.setattr(models, "__all__", ["gaussian", "laplace"])
+    monkeypatch.setattr("neglog.checkpoint.WRITING_SHARE", 1e9)
+    monkeypatch.setattr("neglog.selection.SECONDS_BETWEEN_FOLDS", 0.0)
     monkeypatch.chdir(tmp_path)
-    pd.DataFrame({"x": X[:, 0].numpy(), "y": Y.numpy()}).to_csv("rows.csv", index=False)
-    request = ["compare", "rows.csv", "y ~ x", "--no-plot", "--folds", "2", "--cores", "1"]
+    table = pd.DataFrame({"x": X[:, 0].numpy(), "y": Y.numpy()})
+    table.to_csv("rows.csv", index=False)
+    request = ["compare", "rows.csv", "y ~ x", "--no-plot", "--folds", "2", "--cores", "2"]
     whole = command(*request)
-    fitted: list[str] = []
-    publish = files.publish
-
-    def killed(path: Path, content: bytes) -> None:
-        publish(path, content)
-        fitted.append("one")
-        if len(fitted) == 1:
-            raise KeyboardInterrupt
-
+    kept = [*request, "--checkpoint", "state"]
+    assert interrupted(monkeypatch, 6, partial(CliRunner().invoke, app, kept))
     with monkeypatch.context() as patch:
-        patch.setattr(files, "publish", killed)
-        CliRunner().invoke(app, [*request, "--checkpoint", "state"])
-    assert command(*request, "--checkpoint", "state") == whole
-    kept = Journal.__new__(Journal)
-    kept.path = tmp_path / "state"
-    kept.facts = {}
-    monkeypatch.setattr(Journal, "check", lambda *_: None)
-    assert sorted(kept._read()) == ["gaussian", "laplace"]
+        patch.setattr(validation, "_held_out", lambda *_: os._exit(3))  # all folds are in the file
+        assert command(*kept) == whole
+    table.assign(y=table.y + 1).to_csv("rows.csv", index=False)
+    result = CliRunner().invoke(app, kept)
+    assert result.exit_code == 2
+    assert "is the checkpoint of another call: its data is" in result.stderr
 
 
 def test_the_command_line_takes_checkpoints(tmp_path: Path, monkeypatch: Any) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor
 from neglog import files
 from neglog.arguments import as_path, number, shown, whole
 from neglog.calls import public
-from neglog.errors import DataError, ModelError
+from neglog.errors import CheckpointError, DataError, ModelError
 
 MAGIC = b"neglog checkpoint 1 "
 """The beginning of the file, with the version of its format."""
@@ -33,6 +33,8 @@ MAX_CHECKPOINT_BYTES = 2**32
 """The largest checkpoint, in bytes."""
 DEFAULT_SECONDS = 30.0
 """Seconds between two writes."""
+WRITING_SHARE = 0.05
+"""Largest share of the time that is spent on writing, where the seconds between two writes are few."""
 PLAIN = (type(None), bool, int, float, str)
 """The classes of values that are written as they are."""
 
@@ -86,18 +88,18 @@ class Journal:
         files.remove_temporary(self.path)
         if self.path.exists():
             self.found = self._read()
-        self.last, self.last_step = time.monotonic(), 0
+        self.last, self.last_step, self.cost = time.monotonic(), 0, 0.0
 
     def _read(self) -> Any:
         """The state in the file.
 
         Raises:
-            DataError: it is no checkpoint, is damaged, or belongs to another call.
+            CheckpointError: it is no checkpoint, is damaged, or belongs to another call.
         """
         try:
             known, state = _decoded(files.read(self.path, MAX_CHECKPOINT_BYTES))
         except (ValueError, SafetensorError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
+            raise CheckpointError(
                 f"`{self.path}` is no checkpoint of this version of neglog, or is damaged ({error}). Name "
                 "another file, or remove this one."
             ) from None
@@ -105,10 +107,10 @@ class Journal:
         return state
 
     def check(self, facts: Mapping[str, str], known: Mapping[str, str]) -> None:
-        """Raise DataError unless facts are those that are known of the call that wrote the file."""
+        """Raise CheckpointError unless facts are those that are known of the call that wrote the file."""
         for name in {**facts, **known}:
             if facts.get(name) != known.get(name):
-                raise DataError(
+                raise CheckpointError(
                     f"`{self.path}` is the checkpoint of another call: its {name} is {known.get(name)}, and "
                     f"here it is {facts.get(name)}. Name another file, or remove this one to begin anew."
                 )
@@ -117,12 +119,14 @@ class Journal:
         """Whether the state after this number of steps is to be written."""
         if self.settings.steps is not None:
             return step - self.last_step >= self.settings.steps
-        return time.monotonic() - self.last >= self.settings.seconds
+        return time.monotonic() - self.last >= max(self.settings.seconds, self.cost / WRITING_SHARE)
 
     def write(self, state: Any, step: int = 0) -> None:
         """Replace the file."""
+        begun = time.monotonic()
         files.publish(self.path, _encoded(self.facts, state))
         self.last, self.last_step = time.monotonic(), step
+        self.cost = self.last - begun
 
     def end(self, state: Any) -> None:
         """Write the final state."""
@@ -177,20 +181,47 @@ class Part:
         return self.found.get(key) if isinstance(self.found, dict) else None
 
 
+class Relay:
+    """In the place of a journal in a process of its own: states are sent to the process that has the file."""
+
+    def __init__(self, journal: Journal, states: Mapping[Any, Any], send: Callable[[bytes], None]) -> None:
+        self.journal, self.sent, self.send = journal, dict(states), send
+        self.check, self.is_due = journal.check, journal.is_due
+
+    def write(self, states: Mapping[Any, Any], step: int = 0) -> None:
+        """Send the states that are new."""
+        new = {key: state for key, state in states.items() if self.sent.get(key) is not state}
+        if new:
+            self.send(_encoded({}, new))
+        self.sent = dict(states)
+        self.journal.last, self.journal.last_step = time.monotonic(), step
+
+
 class Several:
-    """The states of several computations, one after the other, in the file of one call."""
+    """The states of several computations in the file of one call, also of computations side by side."""
 
     def __init__(self, journal: Journal) -> None:
-        self.journal = journal
+        self.journal: Journal | Relay = journal
         self.states: dict[Any, Any] = dict(journal.found or {})
 
     def member(self, key: Any) -> Member:
         """The checkpoint of one of the computations."""
         return Member(self, key)
 
+    def relay(self, send: Callable[[bytes], None]) -> None:
+        """From now on, in a process of its own, send new states in the place of writing the file."""
+        assert isinstance(self.journal, Journal)
+        self.journal = Relay(self.journal, self.states, send)
+
+    def take(self, content: bytes) -> None:
+        """Take up the states that another process has sent."""
+        self.states |= _decoded(content)[1]
+        if self.journal.is_due(len(self.states)):
+            self.journal.write(self.states, len(self.states))
+
     def end(self) -> None:
         """Write the states of all."""
-        self.journal.write(self.states)
+        self.journal.write(self.states, len(self.states))
 
 
 @dataclass(frozen=True)
@@ -204,7 +235,7 @@ class Member:
         """Its state, of a call with these facts.
 
         Raises:
-            DataError: the file belongs to another call.
+            CheckpointError: the file belongs to another call.
         """
         written = {name: str(value) for name, value in facts.items()}
         states = self.several.states
@@ -231,8 +262,15 @@ class Keeping:
         return Journal(self.settings, {"function": self.function, **{k: str(v) for k, v in facts.items()}})
 
 
-def keeping(checkpoint: Any, function: Callable[..., Any]) -> Keeping | None:
+def keeping(
+    checkpoint: Any, function: Callable[..., Any], seconds: float = DEFAULT_SECONDS
+) -> Keeping | None:
     """The checkpoint that a caller gives, a path or `Checkpoint`, of a call of the function.
+
+    Args:
+        checkpoint: what the caller gives, or None.
+        function: the function that is called.
+        seconds: between two writes, of a path.
 
     Raises:
         DataError: it is neither.
@@ -241,7 +279,7 @@ def keeping(checkpoint: Any, function: Callable[..., Any]) -> Keeping | None:
         return None
     if not isinstance(checkpoint, Checkpoint):
         try:
-            checkpoint = Checkpoint(as_path("checkpoint", checkpoint))
+            checkpoint = Checkpoint(as_path("checkpoint", checkpoint), seconds)
         except DataError:
             raise DataError(
                 "`checkpoint` must be a path, or neglog.Checkpoint(path, seconds=60); it is "

@@ -18,8 +18,16 @@ import pyro
 import torch
 
 from neglog import losses, models
+from neglog.checkpoint import Several
 from neglog.data import check_row_weights
-from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, did_you_mean
+from neglog.errors import (
+    CheckpointError,
+    ConvergenceWarning,
+    DataError,
+    ModelError,
+    NeglogError,
+    did_you_mean,
+)
 from neglog.fitting.estimates import mle
 from neglog.fitting.fit import Fit
 from neglog.formula import Design, Learned
@@ -33,7 +41,7 @@ from neglog.offset import OFFSET_KEYWORD
 from neglog.signatures import model_keywords, row_keywords
 from neglog.tracing import admits, is_discrete, positive_names, predictor_names
 from neglog.uncertainty.ranking import criterion_weights
-from neglog.validation import Validation, cross_validate, deal, further_scores, has_score, masses
+from neglog.validation import Validation, deal, further_scores, has_score, masses, validated
 
 __all__ = ["Comparison", "Entry", "compare_models", "designs", "loss_of", "model_named", "set_up"]
 
@@ -183,6 +191,7 @@ def compare_models(
     scores: Sequence[str] | None = None,
     watch: Callable[[Sequence[str]], Iterable[str]] = iter,
     run: Runner | None = None,
+    kept: Several | None = None,
 ) -> Comparison:
     """Fit and cross-validate every model of one kind of `neglog.models` that can draw the response.
 
@@ -204,6 +213,7 @@ def compare_models(
         scores: further held-out scores, as `cross_validate` names them.
         watch: wraps the sequence of model names, for a progress bar.
         run: maps a function over these names, as by processes side by side; fits then lack their data.
+        kept: the checkpoint of the call.
 
     Raises:
         DataError: no model of that kind admits the response, or all fail; `folds` is out of range.
@@ -211,7 +221,7 @@ def compare_models(
     """
     y = torch.tensor(learned.design.y(learned.table).to_numpy())
     task = Task.of_formula(learned, weights, folds, seed, rows, groups)
-    task = replace(task, classes=classes, scores=further_scores(scores))
+    task = replace(task, classes=classes, scores=further_scores(scores), kept=kept)
     counts = masses(task.weights, len(y))
     kind, why = kind_of(y, counts, response, classes)
     chosen = serving(y, kind, task.keywords, candidates, classes)
@@ -249,16 +259,6 @@ class Detached:
         )
         return cls(replace(entry, fit=None, validation=None), facts, held)
 
-    def state(self) -> dict[str, Any]:
-        """The parts, for a checkpoint."""
-        entry = {name: getattr(self.entry, name) for name in ("model", "loss", "reason")}
-        return {"entry": entry, "fit": self.fit, "scores": self.scores}
-
-    @classmethod
-    def of_state(cls, state: Mapping[str, Any]) -> Detached:
-        """The parts again, from `state`."""
-        return cls(Entry(**state["entry"]), state["fit"], state["scores"])
-
 
 def _plain(value: Any) -> Any:
     """Tensors as arrays, and mappings as dictionaries; anything else as it is."""
@@ -274,8 +274,8 @@ def _of_plain(value: Any) -> Any:
     return {key: _of_plain(each) for key, each in value.items()} if isinstance(value, Mapping) else value
 
 
-Runner = Callable[[Callable[[str], Detached], Iterable[str]], Iterable[Detached]]
-"""Maps a function over the names of models, in their order."""
+Runner = Callable[..., Iterable[Detached]]
+"""Maps a function over the names of models, in their order; `kept` is the checkpoint that these write."""
 
 
 def has_many_optima(model: Model) -> bool:
@@ -285,7 +285,10 @@ def has_many_optima(model: Model) -> bool:
 
 @dataclass(frozen=True)
 class Task:
-    """The data of a comparison: designs of each model, the response, weights, row-wise keywords and folds."""
+    """The data of a comparison: designs of each model, the response, weights, row-wise keywords and folds.
+
+    `kept` has the fit of each model and the scores of each fold, of a call with a checkpoint.
+    """
 
     set_up: Callable[[Model], tuple[Model, Any]]
     y: Any
@@ -296,6 +299,7 @@ class Task:
     groups: Any = None
     classes: Classes | None = None
     scores: tuple[str, ...] = ()
+    kept: Several | None = None
 
     @classmethod
     def of_formula(
@@ -334,7 +338,7 @@ class Task:
             return [entry(name) for name in watch(list(candidates))]
         # The slowest fits, those from several initial points, begin first: no core waits for one at the end.
         names = sorted(candidates, key=lambda name: not has_many_optima(candidates[name]))
-        found = run(lambda name: Detached.of(entry(name)), watch(names))
+        found = run(lambda name: Detached.of(entry(name)), watch(names), kept=self.kept)
         restored = dict(zip(names, [self._restored(each, candidates) for each in found], strict=True))
         return [restored[name] for name in candidates]
 
@@ -350,20 +354,37 @@ class Task:
         return replace(entry, fit=inputs.kept(Fit(model=flat(inputs.model), **_of_plain(facts))))
 
     def entry(self, name: str, model: Model, loss: str) -> Entry:
-        """The result of a model: its fit and its scores, or the reason why it has none."""
-        entry, rows = Entry(name, loss), {"weights": self.weights, **self.keywords}
+        """The result of a model: its fit and its scores, or the reason why it has none.
+
+        Raises:
+            CheckpointError: the checkpoint is of another model under this name, or of other data.
+        """
+        entry, kept = Entry(name, loss), self.kept
         try:
             if self.classes is not None:
                 self.classes.check(model)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` in the table reports it.
                 model, x = self.set_up(model)
-                fit = mle(model, x, self.y, **rows)
+                member = None if kept is None else kept.member((name, "fit"))
+                fit = mle(model, x, self.y, weights=self.weights, checkpoint=member, **self.keywords)
                 entry = replace(entry, fit=fit)
-                folds = {"folds": self.folds, "seed": self.seed, "groups": self.groups}
                 defined = [each for each in self.scores if has_score(fit, x, self.y, each, self.keywords)]
-                scores = cross_validate(model, x, self.y, scores=defined, **folds, **rows)
+                scores = validated(
+                    model,
+                    x,
+                    self.y,
+                    weights=self.weights,
+                    groups=self.groups,
+                    folds=self.folds,
+                    seed=self.seed,
+                    scores=defined,
+                    keywords=self.keywords,
+                    kept=None if kept is None else lambda fold: kept.member((name, fold)),
+                )
                 return replace(entry, validation=scores)
+        except CheckpointError:
+            raise
         except NeglogError as error:
             return replace(entry, reason=str(error))
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 __all__ = [
+    "CheckpointError",
     "ConvergenceWarning",
     "DataError",
     "DateWarning",
@@ -57,6 +58,10 @@ class NeglogError(ValueError):
 
 class DataError(NeglogError):
     """The data are invalid for the model: NaN, infinite, of the wrong shape, length, kind or support."""
+
+
+class CheckpointError(DataError):
+    """The file of a `checkpoint` is damaged, or belongs to another call."""
 
 
 class ModelError(NeglogError):

@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 
 from neglog import models as built_in
 from neglog.aliases import former_argument, warn_of_former
 from neglog.arguments import flag, shown
+from neglog.checkpoint import Several, digest, keeping
 from neglog.comparison import (
     Comparison,
     Entry,
@@ -28,6 +31,7 @@ from neglog.comparison import (
 from neglog.data import prepare_fit
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
+from neglog.fitting.resumed import data_digest
 from neglog.formula import Learned
 from neglog.handlers import Model
 from neglog.inputs.classes import Classes, labelled
@@ -43,6 +47,8 @@ from neglog.tracing import model_name
 from neglog.uncertainty.ranking import information_criteria
 from neglog.validation import deal, further_scores, masses
 
+SECONDS_BETWEEN_FOLDS = 1.0
+"""Seconds between two writes of the checkpoint of a comparison, of which each fold is a step."""
 Models = ModuleType | Mapping[str, Model] | Sequence[Model | str]
 
 
@@ -62,6 +68,7 @@ def compare(
     seed: int = 0,
     response: Kind | None = None,
     scores: Sequence[str] = (),
+    checkpoint: Any = None,
     **keywords: Any,
 ) -> pd.DataFrame:
     """Models ranked by the log score of rows that they have not seen: ``neglog compare``, in Python.
@@ -90,10 +97,13 @@ def compare(
             either; by default it is as the response looks.
         scores: further held-out scores, as `cross_validate` names them: ``["rmse", "crps"]``. The ranking is
             by the log score.
+        checkpoint: a file, or `neglog.Checkpoint`, where finished fits and folds are kept: after `kill -9`
+            the same call goes on from there and ends at the same numbers.
         keywords: further row-wise arguments of the models, such as ``exposure``, `(N,)`.
 
     Raises:
         DataError: as `mle`; no model admits the response, or all fail; `folds` is out of range.
+        CheckpointError: the file of `checkpoint` is damaged, or belongs to another call.
         ModelError: probabilities of one model beside densities of another; there is no such model, or two of
             one name.
 
@@ -120,12 +130,13 @@ def compare(
         by_row = {"weights": weights, "groups": groups, **keywords}
         table = formula_table(compare, y, data)
         settings: dict[str, Any] = {"folds": folds, "seed": seed, "response": response}
-        settings |= {"drop_missing": drop_missing, "scores": scores}
+        settings |= {"drop_missing": drop_missing, "scores": scores, "checkpoint": checkpoint}
         return _table(compared(models, x, table, by_row, also=also, **settings).comparison)
     if also:
         raise DataError("`also` is for formulas; give `x` as a mapping, such as {'mean': x, 'sigma': z}.")
     task = Task(lambda model: (model, x), y, weights, folds, seed, keywords, groups)
-    return _table(_of_arrays(models, replace(task, scores=further_scores(scores)), x, response))
+    task = replace(task, scores=further_scores(scores))
+    return _table(_of_arrays(models, task, x, response, checkpoint))
 
 
 @dataclass(frozen=True)
@@ -151,12 +162,13 @@ def compared(
     response: Kind | None = None,
     candidates: Mapping[str, Model] | None = None,
     scores: Sequence[str] | None = None,
+    checkpoint: Any = None,
     **how: Any,
 ) -> Compared:
     """The comparison of `compare` by a formula.
 
     Args:
-        models, also, drop_missing, folds, seed, response, scores: as for `compare`.
+        models, also, drop_missing, folds, seed, response, scores, checkpoint: as for `compare`.
         formulas: a formula, or a mapping from predictors to formulas.
         table: the table of the formula.
         by_row: row-wise argument -> the name of a column, or a value for each row; groups and weights too.
@@ -167,20 +179,56 @@ def compared(
         DataError, ModelError: as `compare`.
     """
     formula, others = _joint(formulas, also)
+    cells = [part for name in table for part in (str(name), table[name].to_numpy())]
+    asked: dict[str, Any] = {"formula": [formula, *others], "drop_missing": drop_missing, "folds": folds}
+    asked |= {"seed": seed, "response": response, "scores": scores}
+    kept = _kept(checkpoint, models if candidates is None else candidates, cells, by_row, **asked)
     table, classes = labelled_response(formula, table)
     learned, rows = learned_rows(formula, table, others, by_row, (), flag("drop_missing", drop_missing))
     weights, groups = rows.pop("weights", None), rows.pop("groups", None)
     if models is built_in:
         settings: dict[str, Any] = {"response": response, "candidates": candidates, "classes": classes}
         settings |= {"weights": weights, "groups": groups, "folds": folds, "seed": seed, **how}
-        settings["scores"] = scores
-        return Compared(compare_models(learned, rows=rows, **settings), learned, rows, classes)
-    task = Task.of_formula(learned, weights, folds, seed, rows, groups)
-    task = replace(task, classes=classes, scores=further_scores(scores))
-    return Compared(_of_formula(models, learned, task), learned, rows, classes)
+        settings |= {"scores": scores, "kept": kept}
+        found = compare_models(learned, rows=rows, **settings)
+    else:
+        task = Task.of_formula(learned, weights, folds, seed, rows, groups)
+        task = replace(task, classes=classes, scores=further_scores(scores), kept=kept)
+        found = _of_formula(models, learned, task)
+    if kept is not None:
+        kept.end()
+    return Compared(found, learned, rows, classes)
 
 
-def _of_arrays(models: Any, task: Task, x: Any, response: Kind | None) -> Comparison:
+def _kept(
+    checkpoint: Any, models: Any, values: Sequence[Any], by_row: Mapping[str, Any], **asked: Any
+) -> Several | None:
+    """The checkpoint of a comparison.
+
+    Args:
+        checkpoint: as for `compare`.
+        models: those to compare; their names are facts of the call.
+        values: the data.
+        by_row: row-wise argument -> the name of a column, or a value for each row.
+        asked: further facts of the call.
+
+    Raises:
+        CheckpointError: the file is damaged, or belongs to another call.
+    """
+    keeper = keeping(checkpoint, compare, SECONDS_BETWEEN_FOLDS)
+    if keeper is None:
+        return None
+    names = "neglog.models" if models is built_in else sorted(_candidates(models))
+    columns = [
+        (name, each if isinstance(each, str | torch.Tensor) else np.asarray(each))
+        for name, each in sorted(by_row.items())
+        if each is not None
+    ]
+    data = digest([*values, *(part for column in columns for part in column)])
+    return Several(keeper.journal(models=names, data=data, **asked))
+
+
+def _of_arrays(models: Any, task: Task, x: Any, response: Kind | None, checkpoint: Any) -> Comparison:
     y, classes = labelled(of_pandas(task.y))
     task = replace(task, y=y, classes=classes)
     data = prepare_fit(x, task.y, weights=task.weights)
@@ -195,9 +243,16 @@ def _of_arrays(models: Any, task: Task, x: Any, response: Kind | None) -> Compar
     is_own = models is built_in
     chosen = serving(data.y, kind, task.keywords, None, classes) if is_own else _candidates(models)
     _check_keywords(chosen, task.keywords)
+    by_row = {**task.keywords, "groups": task.groups}
+    asked = {"folds": task.folds, "seed": task.seed, "response": response, "scores": task.scores}
+    kept = _kept(checkpoint, models, [data_digest(data)], by_row, **asked)
+    task = replace(task, kept=kept)
     keys = list(x) if isinstance(x, Mapping) else []
     losses = {name: _loss(name, model, keys) for name, model in chosen.items()}
-    return replace(_ranked(task.entries(chosen, losses), kind, why, models), scores=task.scores)
+    entries = task.entries(chosen, losses)
+    if kept is not None:
+        kept.end()
+    return replace(_ranked(entries, kind, why, models), scores=task.scores)
 
 
 def held_out(comparison: Comparison, entry: Entry) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neglog.arguments import flag, seed_of, shown, written
 from neglog.calls import public
+from neglog.checkpoint import UNKEPT, Member, digest
 from neglog.conversion import Named, as_labels, is_labelled
 from neglog.data import Data, prepare_fit
 from neglog.distributions import probabilities
@@ -157,6 +158,40 @@ def cross_validate(
         ModelError: no such score, or one that the response does not have.
         NeglogError: the rows outside a fold cannot be fitted; the message names the fold.
     """
+    own = {"data": data, "weights": weights, "groups": groups, "drop_missing": drop_missing}
+    how = {"folds": folds, "seed": seed, "solver": solver, "progress": progress, "scores": scores}
+    return validated(model, x, y, **own, **how, keywords=rows)
+
+
+@public
+def validated(
+    model: Model | str,
+    x: Any,
+    y: Any,
+    *,
+    data: Any = None,
+    weights: Any = None,
+    groups: Any = None,
+    drop_missing: bool = False,
+    folds: Any,
+    seed: int,
+    solver: Any = None,
+    progress: bool = False,
+    scores: str | Sequence[str],
+    keywords: Mapping[str, Any],
+    kept: Callable[[int], Member] | None = None,
+) -> Validation:
+    """`cross_validate`, which may keep the result of each fold.
+
+    Args:
+        model, x, y, data, weights, groups, drop_missing, folds, seed, solver, progress, scores: as for
+            `cross_validate`.
+        keywords: keywords of the model that belong to the rows.
+        kept: the number of a fold -> its checkpoint, of the same model and data.
+
+    Raises:
+        NeglogError: as `cross_validate`.
+    """
     inputs = given(
         cross_validate,
         model,
@@ -166,15 +201,14 @@ def cross_validate(
         weights=weights,
         groups=groups,
         drop_missing=drop_missing,
-        keywords=rows,
+        keywords=keywords,
     )
     model, x, weights, rows = inputs.model, inputs.x, inputs.weights, dict(inputs.keywords)
     every = prepare_fit(**inputs.arguments, roles=roles_of(model, rows, cross_validate))
     model = with_sizes(model, every.y)
     y, rows = _column(inputs.y), {name: _column(values) for name, values in rows.items()}
     seed, progress = seed_of(seed), flag("progress", progress)
-    counts = masses(weights, len(y))
-    counts = torch.where(_unknown(y), 0.0, counts) if takes_missing(model) else counts
+    counts = _counts(model, y, weights)
     dealt = _dealt(folds, inputs.groups, every, counts, seed)
     folds = int(dealt.max()) + 1
     names = _score_names(scores)
@@ -185,20 +219,49 @@ def cross_validate(
     converged = True
     for fold in _watched(range(folds), progress):
         out = torch.nonzero(dealt == fold)[:, 0]
-        kept = torch.nonzero(dealt != fold)[:, 0]
-        train, test = split.take(kept), split.take(out)
+        journal = UNKEPT if kept is None else kept(fold).journal(rows=digest([out]), scores=names)
         try:
-            fit = mle(model, train.x, train.y, weights=train.weights, solver=solver, **train.keywords)
-            response, values = predict(fit, test.x, **test.keywords), _numbers(test.y)
-            probable[out] = probabilities(response, values)
-            for name in set(names).difference(SUMMARIES):
-                held[name][out] = row_scores(fit, test.x, test.y, name, **test.keywords)
-            together.add(out, response, values, test.keywords)
+            found = journal.found or _held_out(model, split, out, names, together, solver)
         except NeglogError as error:
             raise type(error)(f"without fold {fold + 1} of {folds}: {error}") from error
-        converged = converged and fit.converged
+        journal.end(found)
+        for name, values in found["scores"].items():
+            held[name][out] = values
+        together.add(out, found["parts"])
+        probable[out] = found["probable"]
+        converged = converged and found["converged"]
     held |= together.scores(counts)
     return Validation(held["log"], dealt, counts, converged, MappingProxyType(held), probable)
+
+
+def _counts(model: Model, y: Any, weights: Any) -> Tensor:
+    """How often each row counts, `(N,)`: not at all where a model of missing responses has none."""
+    counts = masses(weights, len(y))
+    return torch.where(_unknown(y), 0.0, counts) if takes_missing(model) else counts
+
+
+def _held_out(
+    model: Model, rows: _Rows, out: Tensor, names: Sequence[str], together: Together, solver: Any
+) -> dict[str, Any]:
+    """The scores of the rows with the numbers `out` under the fit to the others, and whether that converged.
+
+    Raises:
+        NeglogError: the other rows cannot be fitted, or these not be scored.
+    """
+    others = torch.ones(len(rows.y), dtype=torch.bool).index_fill(0, out, False).nonzero()[:, 0]
+    train, test = rows.take(others), rows.take(out)
+    fit = mle(model, train.x, train.y, weights=train.weights, solver=solver, **train.keywords)
+    response, values = predict(fit, test.x, **test.keywords), _numbers(test.y)
+    return {
+        "scores": {
+            name: row_scores(fit, test.x, test.y, name, **test.keywords)
+            for name in names
+            if name not in SUMMARIES
+        },
+        "parts": together.parts_of(response, values, test.keywords),
+        "probable": probabilities(response, values),
+        "converged": fit.converged,
+    }
 
 
 @dataclass(frozen=True)

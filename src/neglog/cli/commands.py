@@ -287,7 +287,7 @@ def compare(
         raise typer.BadParameter("--plot and --no-plot exclude each other.", param_hint="--no-plot")
     with reporting():
         from neglog import models, reports
-        from neglog.cli import requests
+        from neglog.cli import requests, workers
         from neglog.selection import compared
 
         path = None if no_plot else _picture_path(plot, data)
@@ -296,9 +296,6 @@ def compare(
             weights=weights, exposure=exposure, trials=trials, offset=offset, groups=groups
         )
         set_to = requests.settings_of(settings, tau)
-        facts = {"formula": [formula, *(others or [])], "columns": by_row, "settings": set_to}
-        how = {"folds": folds, "seed": seed, "response": response, "scores": scores}
-        runner = _runner(checkpoint, table, cores, drop_missing=drop_missing, **facts, **how)
         found = compared(
             models,
             formula,
@@ -312,7 +309,8 @@ def compare(
             scores=scores,
             candidates=requests.candidates(set_to),
             watch=output.bar if shows_progress(as_json) else iter,
-            run=runner,
+            run=partial(workers.side_by_side, cores=cores or workers.default_cores()),
+            checkpoint=checkpoint,
         )
         say_dropped(found.learned.dropped, len(table))
         _check_scored(found)
@@ -458,17 +456,6 @@ def _drawn(found: Compared, path: Path | None, requested: Path | None) -> Path |
     learned = found.learned
     plots.write(plots.picture_of_table(fits, learned.design, learned.table, found.rows), path)
     return path
-
-
-def _runner(checkpoint: Path | None, table: pd.DataFrame, cores: int | None, **facts: Any) -> Any:
-    """The function that runs the fits of a comparison: side by side, without those in the checkpoint."""
-    from neglog.cli import requests, workers
-
-    cores = cores or workers.default_cores()
-    if checkpoint is None:
-        return partial(workers.side_by_side, cores=cores)
-    journal = requests.journal(checkpoint, "compare", table, **facts)
-    return partial(workers.remembered, cores=cores, journal=journal)
 
 
 def _check_scored(found: Compared) -> None:

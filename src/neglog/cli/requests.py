@@ -16,7 +16,6 @@ import torch
 
 from neglog import models
 from neglog.bayes.sampling import Posterior
-from neglog.checkpoint import Checkpoint, Journal, digest
 from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.fitting.fit import Fit
 from neglog.formula import Design
@@ -69,17 +68,6 @@ def check_place(option: str, path: Path, data: Path | None = None) -> None:
         )
     if data is not None and path.exists() and data.exists() and path.samefile(data):
         raise DataError(f"`{option} {path}` would replace the data. Name another file.")
-
-
-def journal(checkpoint: Path, command: str, table: pd.DataFrame, **facts: Any) -> Journal:
-    """The checkpoint of a command on a table.
-
-    Raises:
-        DataError: the file is no checkpoint, or that of another request.
-    """
-    cells = [part for name in table for part in (str(name), table[name].to_numpy())]
-    written = {name: str(value) for name, value in facts.items()}
-    return Journal(Checkpoint(checkpoint), {"function": command, "data": digest(cells), **written})
 
 
 def row_columns(**options: str | None) -> dict[str, Any]:

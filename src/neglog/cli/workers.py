@@ -12,15 +12,15 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from neglog.errors import ModelError
 
 if TYPE_CHECKING:
-    from neglog.checkpoint import Journal
-    from neglog.comparison import Detached
+    from neglog.checkpoint import Several
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,10 +34,7 @@ def default_cores() -> int:
 
 
 def side_by_side(
-    work: Callable[[T], R],
-    tasks: Iterable[T],
-    cores: int,
-    arrived: Callable[[int, R], None] = lambda _, __: None,
+    work: Callable[[T], R], tasks: Iterable[T], cores: int, kept: Several | None = None
 ) -> list[R]:
     """The result of each task, in their order; the next one begins where one ends.
 
@@ -45,26 +42,24 @@ def side_by_side(
         work: what is done in a process of its own; results are without tensors, which processes would share.
         tasks: taken one at a time, when a process is free.
         cores: the largest number of processes at a time; with 1 there are none.
-        arrived: called with the number of each task and its result when it has ended.
+        kept: the states that tasks keep, which this process writes.
 
     Raises:
         ModelError: a process ended without a result.
         Exception: what a task raised; no other process goes on then, nor after an interrupt.
     """
     with single_thread():
-        results: dict[int, R] = _Results(arrived)
         if cores == 1:
-            for number, task in enumerate(tasks):
-                results[number] = work(task)
-            return list(results.values())
+            return [work(task) for task in tasks]
+        results: dict[int, R] = {}
         running: dict[Connection, tuple[int, Any]] = {}
         try:
             for number, task in enumerate(tasks):
                 while len(running) >= cores:
-                    _collect(running, results)
-                _begin(work, task, number, running)
+                    _collect(running, results, kept)
+                _begin(work, task, number, running, kept)
             while running:
-                _collect(running, results)
+                _collect(running, results, kept)
         finally:
             for receiver, (_, process) in running.items():
                 process.terminate()
@@ -73,47 +68,14 @@ def side_by_side(
         return [results[number] for number in sorted(results)]
 
 
-class _Results(dict[int, R]):
-    """Number of a task -> its result, which is reported when it is there."""
-
-    def __init__(self, arrived: Callable[[int, R], None]) -> None:
-        super().__init__()
-        self.arrived = arrived
-
-    def __setitem__(self, number: int, result: R) -> None:
-        super().__setitem__(number, result)
-        self.arrived(number, result)
+Running = dict[Connection, tuple[int, Any]]
+"""The pipe of each process, with the number of its task."""
 
 
-def remembered(
-    work: Callable[[str], Detached], names: Iterable[str], *, cores: int, journal: Journal
-) -> list[Detached]:
-    """`side_by_side` for models by name, without those whose fits are in the checkpoint."""
-    states: dict[str, Any] = dict(journal.found or {})
-    all_names: list[str] = []
-    new: list[str] = []
-
-    def left() -> Iterator[str]:
-        for name in names:
-            all_names.append(name)
-            if name not in states:
-                new.append(name)
-                yield name
-
-    def arrived(number: int, result: Detached) -> None:
-        states[new[number]] = result.state()
-        journal.write(states)
-
-    from neglog.comparison import Detached
-
-    side_by_side(work, left(), cores, arrived)
-    return [Detached.of_state(states[name]) for name in all_names]
-
-
-def _begin(work: Callable[[T], R], task: T, number: int, running: dict[Connection, tuple[int, Any]]) -> None:
+def _begin(work: Callable[[T], R], task: T, number: int, running: Running, kept: Several | None) -> None:
     context: Any = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_serve, args=(work, task, sender), daemon=True)
+    process = context.Process(target=_serve, args=(work, task, sender, kept), daemon=True)
     with warnings.catch_warnings():  # Python warns of threads, which the process does not use
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
@@ -121,36 +83,54 @@ def _begin(work: Callable[[T], R], task: T, number: int, running: dict[Connectio
     sender.close()
 
 
-def _serve(work: Callable[[T], R], task: T, sender: Connection) -> None:
-    """Send the result of a task, or its error, from its own process."""
+def _serve(work: Callable[[T], R], task: T, sender: Connection, kept: Several | None) -> None:
+    """Send the result of a task, or its error, from its own process; before it the states that it keeps."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt is reported by the parent alone
-    try:
-        outcome: tuple[bool, Any] = (True, work(task))
-    except Exception as error:
-        outcome = False, error
-    sender.send(outcome)
+    with suppress(BrokenPipeError):  # the parent was killed
+        if kept is not None:
+            kept.relay(partial(_send_states, sender))
+        try:
+            outcome: tuple[bool, Any] = (True, work(task))
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            outcome = False, error
+        if kept is not None:
+            kept.end()
+        sender.send(outcome)
 
 
-def _collect(running: dict[Connection, tuple[int, Any]], results: dict[int, R]) -> None:
-    """Wait until a process has ended, and take its result."""
+def _send_states(sender: Connection, states: bytes) -> None:
+    sender.send((None, states))
+
+
+def _collect(running: Running, results: dict[int, Any], kept: Several | None) -> None:
+    """Wait until a process sends something: its result, or a state to keep."""
     for receiver in wait(list(running)):
         assert isinstance(receiver, Connection)
         number, process = running[receiver]
         try:
             succeeded, result = receiver.recv()
         except EOFError:
-            process.join()
+            _ended(receiver, running)
             raise ModelError(
                 f"a process of the comparison ended without a result (exit code {process.exitcode}), as "
                 "where memory runs out. Run with --cores 1."
             ) from None
-        finally:
-            receiver.close()
-            del running[receiver]
-        process.join()
+        if succeeded is None:
+            if kept is not None:
+                kept.take(result)
+            continue
+        _ended(receiver, running)
         if not succeeded:
             raise result
         results[number] = result
+
+
+def _ended(receiver: Connection, running: Running) -> None:
+    _, process = running.pop(receiver)
+    receiver.close()
+    process.join()
 
 
 @contextmanager

@@ -33,18 +33,24 @@ class Together:
         needs_null = any(each.needs_null for each in chosen.values())
         return cls(chosen, _null(model, y, rows) if needs_null else None)
 
-    def add(self, out: Tensor, response: Any, y: Tensor, keywords: Mapping[str, Any]) -> None:
-        """Collect the parts of the rows `out` with their predictive distribution.
+    def parts_of(self, response: Any, y: Tensor, keywords: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The part of each score of some rows, with their predictive distribution.
 
         Raises:
             DataError: a `y` is missing, or a part is not a number.
             ModelError: a score is not defined for the response.
         """
         null = None if self.null is None else predict(self.null, _no_columns(len(y)), **keywords)
+        parts = {}
         for name, summary in self.summaries.items():
             complete(y, name)
-            found = summary.parts(response, null, y)
-            without_nan(found.sum(-1), name)
+            parts[name] = summary.parts(response, null, y)
+            without_nan(parts[name].sum(-1), name)
+        return parts
+
+    def add(self, out: Tensor, parts: Mapping[str, Tensor]) -> None:
+        """Collect the parts of the rows `out`."""
+        for name, found in parts.items():
             self.parts.setdefault(name, []).append((out, found))
 
     def scores(self, weights: Tensor) -> dict[str, Tensor]:
