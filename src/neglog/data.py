@@ -191,7 +191,7 @@ def prepare(
         labels=labels,
         without_intercept=frozenset() if plain else without_intercept(x),
     )
-    data = _of_positive_weight(data)
+    data = data if data.weights is None else _of_positive_weight(data, data.weights)
     check_roles(data, roles or Roles())
     return data
 
@@ -307,28 +307,11 @@ def _design(
     name: str, value: Any, dtype: torch.dtype, expected: tuple[str, ...] | None
 ) -> tuple[Tensor, tuple[str, ...]]:
     """A design `(N, P)` and the names of its columns, in the expected order."""
-    if are_arrays(value):
-        return _array_design(name, value, dtype, expected)
-    if is_frame(value):
+    if not isinstance(value, Tensor) and is_frame(value):
         frame = _by_name(name, value, expected)
         return frame_tensor(name, frame, dtype), column_names(frame)
     if isinstance(value, Named):
         return _named_design(name, value, dtype, expected)
-    return _array_design(name, value, dtype, expected)
-
-
-def _named_design(
-    name: str, value: Named, dtype: torch.dtype, expected: tuple[str, ...] | None
-) -> tuple[Tensor, tuple[str, ...]]:
-    values, names = value.values.to(dtype), value.columns
-    if expected is None or names == expected:
-        return values, names
-    return values[:, [names.index(each) for each in _found(name, names, expected)]], expected
-
-
-def _array_design(
-    name: str, value: Any, dtype: torch.dtype, expected: tuple[str, ...] | None
-) -> tuple[Tensor, tuple[str, ...]]:
     tensor = to_tensor(name, value, dtype)
     if tensor.dim() != 2:
         raise DataError(
@@ -341,6 +324,15 @@ def _array_design(
             f"{', '.join(expected)}."
         )
     return tensor, expected or tuple(f"x{j}" for j in range(tensor.shape[1]))
+
+
+def _named_design(
+    name: str, value: Named, dtype: torch.dtype, expected: tuple[str, ...] | None
+) -> tuple[Tensor, tuple[str, ...]]:
+    values, names = value.values.to(dtype), value.columns
+    if expected is None or names == expected:
+        return values, names
+    return values[:, [names.index(each) for each in _found(name, names, expected)]], expected
 
 
 def _by_name(name: str, frame: pd.DataFrame, expected: tuple[str, ...] | None) -> pd.DataFrame:
@@ -481,12 +473,10 @@ def in_words(support: Any) -> str:
     return words.get(type(support).__name__.lstrip("_"), f"in {support}")
 
 
-def _of_positive_weight(data: Data) -> Data:
+def _of_positive_weight(data: Data, weights: Tensor) -> Data:
     """The data of the rows of positive weight."""
-    if data.weights is None:
-        return data
-    check_weights(data.weights)
-    kept = (data.weights > 0).nonzero()[:, 0]
+    check_weights(weights)
+    kept = (weights > 0).nonzero()[:, 0]
     return data if len(kept) == data.rows else data.take(kept)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from operator import contains
 from typing import Any
 
 import torch
@@ -87,9 +89,8 @@ def uncompiled(function: Any) -> None:
         eval_frame.set_code_exec_strategy(function.__code__, as_it_is)
 
 
-def has_compilation() -> bool:
-    """Whether this may be inside a function of `torch.compile`."""
-    return "torch._dynamo" in sys.modules
+has_compilation: Callable[[], bool] = partial(contains, sys.modules, "torch._dynamo")
+"""Whether this may be inside a function of `torch.compile`."""
 
 
 @contextmanager
@@ -102,28 +103,19 @@ def without_compilation() -> Iterator[None]:
         eval_frame.set_eval_frame(callback)
 
 
-def has_function_modes() -> int:
-    """The number of `torch.overrides.TorchFunctionMode` that are entered."""
-    return torch._C._len_torch_function_stack()
+has_function_modes: Callable[[], int] = torch._C._len_torch_function_stack
+"""The number of `torch.overrides.TorchFunctionMode` that are entered."""
+has_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+"""The number of `TorchDispatchMode` that are entered."""
+has_transforms: Callable[[], Any] = torch._C._functorch.peek_interpreter_stack
+"""The innermost transform of `torch.func` that is entered; None if there is none."""
+has_saved_tensors_hooks: Callable[[], Any] = partial(
+    getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None), True
+)
+"""The `torch.autograd.graph.saved_tensors_hooks` that are entered, which may change gradients; else None.
 
-
-def has_dispatch_modes() -> int:
-    """The number of `TorchDispatchMode` that are entered."""
-    return torch._C._len_torch_dispatch_stack()
-
-
-def has_transforms() -> Any:
-    """The innermost transform of `torch.func` that is entered; None if there is none."""
-    return torch._C._functorch.peek_interpreter_stack()
-
-
-def has_saved_tensors_hooks() -> bool:
-    """Whether `torch.autograd.graph.saved_tensors_hooks` are entered, which may change gradients.
-
-    Torch 2.4 does not show them; there they stay as they are.
-    """
-    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    return top is not None and top(True) is not None
+Torch 2.4 does not show them; there they stay as they are.
+"""
 
 
 @contextmanager

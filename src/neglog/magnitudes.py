@@ -33,9 +33,18 @@ def check_response_magnitude(
     Raises:
         DataError: with the magnitude, and the unit in which `y` is of order one.
     """
-    if _is_within(y, ends):
+    if not y.numel():
         return
-    sizes = y.abs() if weights is None else torch.where(weights > 0, y.abs(), 0.0)
+    if y.dim() == 1:
+        low, high = map(float, torch.aminmax(y)) if ends is None else ends  # NaN if a value is
+        top = max(-low, high)
+        if top == 0 or SMALLEST_RESPONSE <= top <= LARGEST_RESPONSE:
+            return
+    _check_sizes(y.abs() if weights is None else torch.where(weights > 0, y.abs(), 0.0), stacked)
+
+
+def _check_sizes(sizes: Tensor, stacked: bool) -> None:
+    """Refuse a response of these magnitudes, `(N,)`, `(N, D)` or `(S, N)`, if one is out of range."""
     tops = sizes.nan_to_num(0.0).amax(-1 if stacked else 0).reshape(-1)
     wrong = (tops > LARGEST_RESPONSE) | ((tops > 0) & (tops < SMALLEST_RESPONSE))
     for place in wrong.nonzero()[:1, 0].tolist():
@@ -99,15 +108,6 @@ def place_of(wrong: Tensor) -> str:
     """The first place in `wrong` `(N,)` or `(S, N)`, in words."""
     *data_set, row = wrong.nonzero()[0].tolist()
     return f"row {row} of data set {data_set[0]}" if data_set else f"row {row}"
-
-
-def _is_within(y: Tensor, ends: tuple[float, float] | None) -> bool:
-    """Whether the magnitude of a response `(N,)` is within the range; False if an entry is missing."""
-    if y.dim() > 1 or not y.numel():
-        return not y.numel()
-    low, high = map(float, torch.aminmax(y)) if ends is None else ends  # NaN if a value is
-    top = max(-low, high)
-    return top == 0 or SMALLEST_RESPONSE <= top <= LARGEST_RESPONSE
 
 
 def _too_far(what: str, part: str, top: float, where: str = "") -> str:

@@ -62,7 +62,7 @@ def design(name: str, x: Designs) -> Tensor:
         found = x[name] if name in x else like.new_empty((len(like), 0))
     else:
         found = x
-    _check_design(f"the design of `{name}`", found)
+    _check_tensor(f"the design of `{name}`", found)
     if found.dim() != 2:
         raise DataError(
             f"the design of `{name}` needs the shape (rows, columns); it has {tuple(found.shape)}. "
@@ -102,7 +102,7 @@ def affine(
     from a float32 prior takes the dtype of `x`.
     """
     for key, value in (("x", x), ("weight", weight), ("bias", bias)):
-        _check_design(f"`{key}`", value)
+        _check_tensor(f"`{key}`", value)
     weight = weight.to(x.dtype)
     try:
         value = _affine(x, weight, bias, outputs)
@@ -157,7 +157,7 @@ def linear(
     torch.Size([4])
     """
     columns = design(name, x)
-    outputs = _named_outputs(outputs)
+    outputs = None if outputs is None else _named_outputs(outputs)
     shape = () if outputs is None else (len(outputs),)
     weights, zeros = columns.new_zeros((*shape, columns.shape[1])), columns.new_zeros(shape)
     weight = pyro.sample(f"{name}.weight", dist.Normal(weights, 2.5).to_event(weights.dim()))
@@ -242,20 +242,17 @@ def _like(x: Designs) -> Tensor:
             "`x` is an empty mapping; give at least one predictor a design, if need be without columns."
         )
     like = next(iter(x.values())) if isinstance(x, Mapping) else x
-    _check_design("`x`", like)
+    _check_tensor("`x`", like)
     if not like.dim():
         raise DataError("`x` needs the shape (rows, columns); it is a single number.")
     return like
 
 
-def _check_design(name: str, value: Any) -> None:
-    """Refuse a design that is no dense floating-point tensor; `neglog.mle` converts others itself."""
-    _check_dense(name, value)
-    if value.dtype not in (torch.float32, torch.float64):  # of others torch draws no Beta or Dirichlet
-        raise DataError(f"{name} must be of dtype float32 or float64, not {value.dtype}. Pass x.double().")
+def _check_tensor(name: str, value: Any, is_design: bool = True) -> None:
+    """Refuse a design that is no dense floating-point tensor; `neglog.mle` converts others itself.
 
-
-def _check_dense(name: str, value: Any) -> None:
+    What is no design may be of any real dtype.
+    """
     if not isinstance(value, Tensor) or value.is_complex():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise DataError(
@@ -263,10 +260,13 @@ def _check_dense(name: str, value: Any) -> None:
             f"{kind}."
         )
     check_dense(name.strip("`"), value)
+    if is_design and value.dtype not in (torch.float32, torch.float64):  # of others torch draws no Beta
+        raise DataError(f"{name} must be of dtype float32 or float64, not {value.dtype}. Pass x.double().")
 
 
-def _named_outputs(outputs: int | Sequence[Any] | None) -> Sequence[Any] | None:
-    if outputs is None or (isinstance(outputs, Sequence) and not isinstance(outputs, str | bytes)):
+def _named_outputs(outputs: int | Sequence[Any]) -> Sequence[Any]:
+    """The names or the numbers of outputs."""
+    if isinstance(outputs, Sequence) and not isinstance(outputs, str | bytes):
         return outputs
     return range(whole("outputs", outputs))
 
@@ -321,7 +321,7 @@ def sized(**sizes: Callable[[Tensor], int]) -> Callable[[Callable[..., Any]], Ca
         @wraps(model)
         def filled(x: Designs, y: Tensor | None = None, **keywords: Any) -> Any:
             if y is not None:
-                _check_dense("`y`", y)
+                _check_tensor("`y`", y, is_design=False)
             for name, read in sizes.items():
                 if keywords.get(name) is None:
                     if y is None:

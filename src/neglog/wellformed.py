@@ -32,7 +32,7 @@ def check_sites(model: Model, name: str, sites: Sites, repeated: Collection[str]
         )
     check_distributions(name, sites)
     for site, msg in sites.items():
-        if site != RESPONSE and _is_second_observation(msg):
+        if site != RESPONSE and msg["is_observed"] and _is_in_rows(msg):
             raise ModelError(
                 f"`{name}` observes {site!r} for each row besides 'y', which would be left out. Fit one "
                 "model to each, or make `y` a response of many columns."
@@ -79,9 +79,10 @@ def check_conditions(model: Model, name: str, sites: Sites, complete: bool = Tru
                 )
 
 
-def _is_second_observation(msg: Mapping[str, Any]) -> bool:
+def _is_in_rows(msg: Mapping[str, Any]) -> bool:
+    """Whether a site is inside the plate of rows, and not computed from others."""
     in_rows = any(frame.name == ROWS for frame in msg["cond_indep_stack"])
-    return in_rows and msg["is_observed"] and "_deterministic" not in msg["infer"]
+    return in_rows and "_deterministic" not in msg["infer"]
 
 
 def _conditions(model: Model) -> Iterator[Mapping[str, Any]]:

@@ -11,8 +11,6 @@ from neglog.objective.coordinates import Coordinates
 from neglog.objective.spread import ROUNDINGS
 from neglog.tracing import Affine
 
-NEARLY_DEPENDENT = 1e-6
-"""Columns at least this far from the span of those before, as a share of their size, cancel few digits."""
 ROWS_AT_ONCE = 8192
 """The number of rows whose products are formed at once."""
 DEFINITE = 1e-5
@@ -30,7 +28,7 @@ def check_cancellation(coordinates: Coordinates, theta: Tensor) -> None:
     Raises:
         SingularDesignError: naming the columns.
     """
-    doubtful = [block for block in coordinates.blocks if coordinates.is_linear and _is_doubtful(block)]
+    doubtful = [block for block in coordinates.blocks if coordinates.is_linear and block.is_nearly_dependent]
     if not doubtful:
         return
     calls = {call.name: call for call in coordinates.objective.calls}
@@ -46,11 +44,6 @@ def _scores(coordinates: Coordinates, theta: Tensor) -> dict[str, Tensor]:
     etas = {call.name: call.value.detach() for call in objective.affines(theta)}
     found = zip(etas, scores_at(objective, theta, etas), strict=True)
     return {name: score.reshape(objective.rows, -1) for name, score in found}
-
-
-def _is_doubtful(block: Block) -> bool:
-    """Whether a column of the design is close to the span of those before it."""
-    return not bool((block.triangle.diagonal().abs() >= NEARLY_DEPENDENT * block.triangle.norm(dim=0)).all())
 
 
 def _check(coordinates: Coordinates, block: Block, call: Affine, theta: Tensor, scores: Tensor) -> None:

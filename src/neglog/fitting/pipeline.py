@@ -76,7 +76,8 @@ def fitted(
     """The fit of a model to rows; errors about arguments name the function that the user called."""
     if solver is not None:
         check_solver("solver", solver)
-    kept = checkpoint if isinstance(checkpoint, Member) else keeping(checkpoint, caller)
+    if checkpoint is not None and not isinstance(checkpoint, Member):
+        checkpoint = keeping(checkpoint, caller)
     dtype, progress = getattr(solver, "dtype", torch.float64), flag("progress", progress)
     data = prepare_fit(
         x, y, weights=weights, dtype=dtype, roles=roles_of(model, keywords, caller), **keywords
@@ -93,8 +94,8 @@ def fitted(
     if solver is None and not start:
         solver = choose(coordinates)
         if isinstance(solver, Newton):
-            return _by_newton(coordinates, theta, solver, progress, offset, kept)
-    return _solved(coordinates, theta, solver, progress, offset, kept)
+            return _by_newton(coordinates, theta, solver, progress, offset, checkpoint)
+    return _solved(coordinates, theta, solver, progress, offset, checkpoint)
 
 
 def _by_newton(
@@ -125,7 +126,10 @@ def _begun(objective: Objective, start: Mapping[str, Any] | None, solver: Any) -
     theta = starting_point(objective, start)
     if "collapsing" in objective.facts:
         check_bounded(objective.sample, theta)
-    return _coordinates(objective, theta, solver), theta
+    coordinates = rescaled(objective, theta)  # which checks the rank
+    if getattr(solver, "rescale", True):
+        return coordinates, theta
+    return Coordinates(objective, (), is_linear=False), theta
 
 
 def _of_many_optima(solver: Newton, coordinates: Coordinates, theta: Tensor) -> Any:
@@ -213,13 +217,6 @@ def _judged(coordinates: Coordinates, solution: Solution) -> Solution:
         solution = with_tie(objective, coordinates.theta(solution.z), solution)
         solution = with_spurious(objective, coordinates.theta(solution.z), solution)
     return solution
-
-
-def _coordinates(objective: Objective, theta: Tensor, solver: Any) -> Coordinates:
-    if getattr(solver, "rescale", True):
-        return rescaled(objective, theta)
-    rescaled(objective, theta)  # for its check of the rank
-    return Coordinates(objective, (), is_linear=False)
 
 
 def _existing(coordinates: Coordinates, solution: Solution) -> Solution:

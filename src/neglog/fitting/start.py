@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -239,10 +239,7 @@ def _known_null(objective: Objective, theta: Tensor, names: list[str]) -> Tensor
         return null_median(objective, theta, names)
     known = [null_line] if "square" in objective.facts else []
     known += [null_tilted, null_heavy_tailed] if "truncated" in objective.facts else []
-    return _first(null(objective, theta, names) for null in known)
-
-
-def _first(found: Iterable[Tensor | None]) -> Tensor | None:
+    found = (null(objective, theta, names) for null in known)
     return next((each for each in found if each is not None), None)
 
 

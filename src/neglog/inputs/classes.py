@@ -42,7 +42,7 @@ def coded(model: Model, y: Any) -> tuple[Any, Labels]:
         DataError: text of a single class, or of more than two for a model of 0 and 1; labels of several
             kinds.
     """
-    if not _is_one_column(y) or _has_numbers(model) or _are_codes(y):
+    if _has_numbers(model) or not _is_one_column(y) or _are_codes(y):
         return y, ()
     kind = _kind_of_classes(model, y)
     if kind is None:

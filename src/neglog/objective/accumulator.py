@@ -48,8 +48,8 @@ class Sums:
         self.theta_gradient += slope
         self.theta_hessian += bend
 
-    def add(self, terms: Terms, rows: slice) -> None:
-        """Add the loss of some rows, with the available derivatives."""
+    def add(self, terms: Terms, rows: slice, count: int) -> None:
+        """Add the loss of some rows, `count` of them, with the available derivatives."""
         self.value += float(terms.value)
         if terms.constant_gradient is not None:
             self.theta_gradient.index_add_(0, self.places, terms.constant_gradient)
@@ -58,28 +58,28 @@ class Sums:
             _add(self.theta_hessian, self.places, self.places, terms.constant_hessian)
             for cross, across in zip(self.cross_hessian, terms.cross_hessian, strict=True):
                 wanted += [(cross, *each) for each in zip(self.blocks, across, strict=True)]
-            self._add_bends(terms, rows)
-        self._add_slopes(wanted, rows)
+            self._add_bends(terms, rows, count)
+        self._add_slopes(wanted, rows, count)
 
-    def _add_slopes(self, wanted: Sequence[tuple[Tensor, Block, Tensor]], rows: slice) -> None:
+    def _add_slopes(self, wanted: Sequence[tuple[Tensor, Block, Tensor]], rows: slice, count: int) -> None:
         """Add to each vector `(K,)` the derivatives in the coefficients, from those `(N,)` in a predictor."""
         for group in _by_columns(wanted, lambda each: each[1]):
-            values = [each.expand(_count(block, rows)) for _, block, each in group]
+            values = [each.expand(count) for *_, each in group]
             sums = _basis(group[0][1]).sums(values, rows)
             for (vector, block, _), found in zip(group, sums, strict=True):
                 vector.index_add_(0, block.places, _basis(block).transform.T @ found)
 
-    def _add_bends(self, terms: Terms, rows: slice) -> None:
+    def _add_bends(self, terms: Terms, rows: slice, count: int) -> None:
         pairs = [
-            (block, other, values.expand(_count(block, rows)))
+            (block, other, values.expand(count))
             for block, bends in zip(self.blocks, terms.hessian, strict=True)
             for other, values in zip(self.blocks, bends, strict=False)
         ]
-        shared = [pair for pair in pairs if _share_columns(pair)]
+        shared = [pair for pair in pairs if _basis(pair[0]).shares(_basis(pair[1]))]
         for group in _by_columns(shared, lambda pair: pair[0]):
             self._add_shared(group, rows)
         for block, other, values in pairs:
-            if not _share_columns((block, other, values)):
+            if not _basis(block).shares(_basis(other)):
                 self._add_bend(block, other, block.cross(values, other, rows))
 
     def _add_shared(self, group: Sequence[Pair], rows: slice) -> None:
@@ -126,15 +126,6 @@ def _by_columns(wanted: Sequence[Any], block_of: Callable[[Any], Block]) -> list
     return list(groups.values())
 
 
-def _share_columns(pair: Pair) -> bool:
-    """Whether two blocks are combinations of the same columns."""
-    return _basis(pair[0]).shares(_basis(pair[1]))
-
-
 def _basis(block: Block) -> Basis:
     assert block.basis is not None
     return block.basis
-
-
-def _count(block: Block, rows: slice) -> int:
-    return len(range(*rows.indices(len(_basis(block).columns))))

@@ -95,7 +95,7 @@ class Basis:
 
     def sums(self, values: Sequence[Tensor], rows: slice = ALL_ROWS) -> list[Tensor]:
         """The products `(P,)` of the columns before `transform` with each of some `values` `(N,)`."""
-        if len(values) == 1 and self._sum_key(values[0], rows) in self.known:
+        if self.known and len(values) == 1 and self._sum_key(values[0], rows) in self.known:
             return [self.known[self._sum_key(values[0], rows)][1]]
         if self._is_short(values[0]):
             return list(torch.stack(list(values)) @ self.columns[rows])

@@ -31,6 +31,8 @@ VERY_FAR = 1e4
 """A column with a mean above this many standard deviations loses digits if it is decomposed in place."""
 MAX_COPIED = 100_000_000
 """The largest design, in numbers, with such columns that is copied to be centred."""
+NEARLY_DEPENDENT = 1e-6
+"""Columns at least this far from the span of those before, as a share of their size, cancel few digits."""
 SIZE_ROWS = 50_000
 """Number of rows from which the size of a column is estimated."""
 
@@ -62,6 +64,12 @@ class Block:
     def is_far(self) -> bool:
         """Whether a column beside an intercept is far from 0 in units of its spread."""
         return self.one and bool(is_far(self.triangle).any())
+
+    @property
+    def is_nearly_dependent(self) -> bool:
+        """Whether a column of the design is close to the span of those before it."""
+        sizes = self.triangle.norm(dim=0)
+        return not bool((self.triangle.diagonal().abs() >= NEARLY_DEPENDENT * sizes).all())
 
     def solve(self, z: Tensor) -> Tensor:
         """The coefficients at `z` `(P,)`."""
@@ -151,11 +159,13 @@ def scores_at(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> S
     if not objective.structure.is_linear:
         leaves = {name: eta.clone().requires_grad_() for name, eta in etas.items()}
         log_likelihood = objective.at(theta, leaves).log_prob(RESPONSE).sum()
-        _check_depends(objective, etas, log_likelihood.requires_grad)
+        if not log_likelihood.requires_grad:
+            raise _independent(objective, etas)
         return torch.autograd.grad(
             log_likelihood, list(leaves.values()), allow_unused=True, materialize_grads=True
         )
-    _check_depends(objective, etas, objective.structure.probe.depends_on_predictors)
+    if not objective.structure.probe.depends_on_predictors:
+        raise _independent(objective, etas)
     likelihood = objective.backends.likelihood(derivatives=False, once=True)
     parts = [
         etas[name] if output is None else etas[name][:, output] for name, output in likelihood.predictors
@@ -165,13 +175,12 @@ def scores_at(objective: Objective, theta: Tensor, etas: dict[str, Tensor]) -> S
     return list(joined_outputs(likelihood.predictors, slopes).values())
 
 
-def _check_depends(objective: Objective, etas: Mapping[str, Tensor], depends: bool) -> None:
-    """Refuse a density that does not depend on any predictor."""
-    if not depends:
-        raise ModelError(
-            f"the density of `y` in `{objective.name}` depends on none of its linear predictors, "
-            f"{', '.join(map(repr, etas))}. Use their values in the distribution of `y`."
-        )
+def _independent(objective: Objective, etas: Mapping[str, Tensor]) -> ModelError:
+    """The error of a density that does not depend on any predictor."""
+    return ModelError(
+        f"the density of `y` in `{objective.name}` depends on none of its linear predictors, "
+        f"{', '.join(map(repr, etas))}. Use their values in the distribution of `y`."
+    )
 
 
 def _places(site: Site | None, output: int | None) -> Tensor:
@@ -208,7 +217,7 @@ def _orthonormal(
     bias, weight = objective.structure.coefficients(call.name)
     columns, one = call.design if weight is not None else call.design[:, :0], bias is not None
     masked = _masked(columns.shape[1] + one, bias, weight)
-    parts = _multiplied(objective)
+    parts = _multiplied(objective, columns)
     flat = bool(masked.all()) and objective.rows >= len(masked)
     key = placed(columns), one
     if flat and key not in known:
@@ -251,8 +260,13 @@ def _free_columns(columns: Tensor, one: bool, masked: Tensor) -> Tensor:
     return columns.new_ones((1, int(first)))  # an intercept alone is of full rank
 
 
-def _multiplied(objective: Objective) -> list[tuple[slice, Tensor]]:
-    """The blocks of rows whose columns least squares will multiply with themselves and with these values."""
+def _multiplied(objective: Objective, columns: Tensor) -> list[tuple[slice, Tensor]]:
+    """The blocks of rows whose columns least squares will multiply with themselves and with these values.
+
+    Those of a small design are multiplied when they are needed.
+    """
+    if not is_large(columns):
+        return []
     data = objective.data
     normal = objective.structure.response.law.is_square
     even = normal and data.weights is None and len(objective.calls) == 1
@@ -306,7 +320,7 @@ def _factors(
     """R and Q, where the products of the columns in `parts` of the rows are made once, for all uses."""
     identity = torch.eye(columns.shape[1] + one, dtype=columns.dtype)
     plain = Basis(columns, one, identity)
-    known = [plain.multiply(y, rows) for rows, y in parts] if is_large(columns) else []
+    known = [plain.multiply(y, rows) for rows, y in parts]
     triangle = triangle_of(columns, one, further, sum(known[1:], known[0]) if known else None)
     if triangle is not None:
         if spread_of(triangle) <= FAIR:

@@ -149,7 +149,7 @@ class Coordinates:
             sums.add_prior(prior.value, prior.slope, prior.bend)
         for rows, part in self.parts:
             etas = [block.eta(z[block.places], rows) for block in self.blocks]
-            sums.add(likelihood.evaluate(order, theta[self._places], etas, part.as_read), rows)
+            sums.add(likelihood.evaluate(order, theta[self._places], etas, part.as_read), rows, part.rows)
         return sums
 
     def value(self, z: Tensor) -> float:

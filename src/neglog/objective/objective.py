@@ -26,7 +26,7 @@ from neglog.likelihood.sites import Layout, lay_out
 from neglog.likelihood.structure import ModelStructure
 from neglog.modes import InMode
 from neglog.objective.basis import sample_of
-from neglog.objective.units import ORDINARY, initial_in_units, places_of_units
+from neglog.objective.units import ORDINARY, initial_in_units, log_size, places_of_units
 from neglog.observation import without_bounds
 from neglog.predictors import RESPONSE
 from neglog.tracing import (
@@ -88,11 +88,15 @@ class Objective:
 
     def _in_units(self, own: Tensor, given: Collection[str]) -> Tensor:
         """The initial values `(K,)`, in the unit of the response if that is far from order one."""
-        places = places_of_units(self.structure, given)
         # Between bounds a density is not log-concave: far from its unit, Newton's method goes to a boundary.
         is_bounded = self.structure.law.is_bounded
-        ordinary, free = (0.0, self.changed(without_bounds)) if is_bounded else (ORDINARY, self)
-        return initial_in_units(own, self.data, places, partial(sample_loss, free), ordinary)
+        if abs(log_size(self.data)) <= (0.0 if is_bounded else ORDINARY):
+            return own
+        places, free = (
+            places_of_units(self.structure, given),
+            self.changed(without_bounds) if is_bounded else self,
+        )
+        return initial_in_units(own, self.data, places, partial(sample_loss, free))
 
     @property
     def rows(self) -> int:

@@ -25,18 +25,16 @@ def initial_in_units(
     data: Data,
     places: Sequence[slice],
     loss: Callable[[Tensor], float],
-    ordinary: float = ORDINARY,
 ) -> Tensor:
     """`theta` `(K,)` with the biases and constants at `places` in the unit of `y`.
 
     Scales, dispersions and log links are logarithms in `theta`, so another unit of `y` moves them by
     multiples of its log. Newton's method moves a logarithm by about one a step, and derivatives at a value
-    of order one overflow beside a `y` of 1e100. The move that lowers the loss most is made first. Where `y`
-    has a logarithm of at most `ordinary`, `theta` itself is returned.
+    of order one overflow beside a `y` of 1e100. The move that lowers the loss most is made first.
     """
-    size = log_size(data)
-    if abs(size) <= ordinary or not places:
+    if not places:
         return theta
+    size = log_size(data)
     least = loss(theta)
     for _ in range(MOVES):
         moved = [_moved(theta, place, m * size) for place in places for m in MULTIPLES]

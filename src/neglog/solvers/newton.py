@@ -187,22 +187,18 @@ class _Descent:
         """The rounding of the loss, in nats."""
         return rounding_of(self.at.value, self.problem.rows)
 
-    @property
-    def _status(self) -> str:
-        """How the iteration ends at the current point."""
-        return _status(self.decrement, self.step, self.definite)
-
     def _arrived(self, before: float, reused: bool) -> Solution | None:
         """The solution, if the decrement, previously `before`, is below the tolerance or below rounding."""
         if not reused and self.definite and is_stuck(self.decrement, before, self.noise):
-            return self.stopped(True, self._status)  # all that is left is rounding
+            # all that is left is rounding
+            return self.stopped(True, _status(self.decrement, self.step, self.definite))
         shrinks = self.decrement / before if reused else 1.0
         if self.borrowed or not self.decrement * shrinks <= self.settings.tolerance:
             return None
         if self.definite:  # one more step shrinks the error as much again, or squares it
             z = self.at.z + self.direction
             self.at = replace(self.at, z=z, value=self.at.value - 0.5 * self.decrement**2)
-        return self.stopped(self.definite, self._status)
+        return self.stopped(self.definite, _status(self.decrement, self.step, self.definite))
 
     def _move(self, before: float, reused: bool) -> Solution | None:
         """A step along the direction; the solution, if none descends or the loss no longer decreases."""
