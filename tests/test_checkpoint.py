@@ -25,6 +25,7 @@ from neglog import (
     models,
     on_features,
     posterior,
+    truncated,
     validation,
 )
 from neglog.bayes import nuts
@@ -85,7 +86,16 @@ SOLVERS = {
     ),
     "a chain": Chain((LBFGS(max_steps=20), VariableProjection(max_steps=8))),
     "one that keeps no steps": Newton(),
+    "between bounds": Adam(steps=150),
+    "towards a border": Adam(steps=500),
+    "at a border": None,
 }
+BOUNDED = {
+    "between bounds": (truncated(models.gaussian, lower=-1.5, upper=1.5), Y),
+    "towards a border": (truncated(models.gaussian, lower=-1.2, upper=1.2), Y),
+    "at a border": (truncated(models.gaussian, lower=-1.0, upper=1.0), X[:, 0]),
+}
+"""Truncated models, of which the likelihood of the latter two is largest where `sigma` is infinite."""
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -93,12 +103,15 @@ def test_solvers_go_on_from_their_state(monkeypatch: Any, tmp_path: Path, name: 
     def fit(**options: Any) -> Any:
         more = (nn.BatchNorm1d(3), nn.Dropout(0.2)) if name == "a plateau" else ()
         model = models.student_t if name == "one that keeps no steps" else network(*more)
+        if name in BOUNDED:
+            bounded, y = BOUNDED[name]
+            return mle(bounded, X[:, :0], y, solver=SOLVERS[name], **options)
         return map_estimate(model, X, Y, solver=SOLVERS[name], **options)
 
     whole = fit()
     checkpoint = Checkpoint(tmp_path / "fit", steps=2)
     stops = sum(interrupted(monkeypatch, 2, partial(fit, checkpoint=checkpoint)) for _ in range(2))
-    assert stops or name == "one that keeps no steps"
+    assert stops or name in ("one that keeps no steps", "at a border")
     for _ in range(2):
         found = fit(checkpoint=checkpoint)
         assert (found.loss, found.history, found.status) == (whole.loss, whole.history, whole.status)

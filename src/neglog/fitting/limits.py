@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neglog.checkpoint import UNKEPT
+from neglog.checkpoint import UNKEPT, Part
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.borders import Limit, border_status
 from neglog.fitting.certain import (
@@ -108,7 +108,7 @@ def in_limits(
         limit, (level, value) = _outward, _levelled(coordinates, start, start)
         start = level if value < coordinates.value(start) else start
     try:
-        return solver.minimise(watched, start, progress)
+        return minimised(solver, watched, start, progress, watched.resumed(checkpoint))
     except _RunsOut as out:
         z, value = limit(coordinates, start, out.z)
         return Solution(z, value, False, "it diverges to the border", watched.calls)
@@ -147,6 +147,16 @@ class _UntilUniform(Watched):
     def __init__(self, problem: Any, coordinates: Coordinates) -> None:
         super().__init__(problem)
         self._coordinates, self.calls, self._uniform = coordinates, 0, 0
+
+    def resumed(self, checkpoint: Any) -> Part:
+        """The checkpoint of the solver, which has the checks so far beside its state; take these up."""
+        found = checkpoint.found or {"solver": None, "calls": 0, "uniform": 0}
+        self.calls, self._uniform = found["calls"], found["uniform"]
+
+        def with_checks(state: Any) -> dict[str, Any]:
+            return {"solver": state, "calls": self.calls, "uniform": self._uniform}
+
+        return Part(checkpoint, found["solver"], with_checks)
 
     def value(self, z: Tensor) -> float:
         self.calls += 1

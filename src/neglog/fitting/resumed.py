@@ -11,6 +11,7 @@ from torch import Tensor
 from neglog.checkpoint import Keeping, Member, Part, digest, settings_of
 from neglog.conversion import by_key
 from neglog.data import Data
+from neglog.fitting.borders import Limit
 from neglog.objective.coordinates import Coordinates
 from neglog.solvers import Solution
 from neglog.solvers.stochastic import resume_training
@@ -30,7 +31,7 @@ def remembered(
     """The solution of `solve`, which takes a checkpoint; that of the file, where it ended before.
 
     Raises:
-        DataError: the file belongs to another call.
+        CheckpointError: the file belongs to another call.
     """
     objective = coordinates.objective
     journal = kept.journal(
@@ -43,11 +44,13 @@ def remembered(
     ended = journal.finished("solution")
     if ended is not None:
         resume_training(problem, ended)
-        return Solution(**{name: ended[name] for name in SOLUTION})
+        kind = Limit if ended["limit"] else Solution
+        return kind(**{name: ended[name] for name in SOLUTION})
     found = journal.finished("inside")
     solution = solve(checkpoint=Part(journal, found, lambda state: {"inside": state}))
     buffers = {"buffers": problem.constants} if getattr(problem, "trained", False) else {}
-    journal.end({"solution": {name: getattr(solution, name) for name in SOLUTION} | buffers})
+    reached = {name: getattr(solution, name) for name in SOLUTION} | {"limit": isinstance(solution, Limit)}
+    journal.end({"solution": reached | buffers})
     return solution
 
 

@@ -104,6 +104,8 @@ class Adam(Settings):
         with torch.no_grad(), problem.training(self.seed), bar:
             if checkpoint.found is not None:
                 history += moments.resumed(checkpoint.found, z)
+                for size, point in moments.recorded.items():
+                    problem.evaluation(point, size, compile=self.compile)
                 resume_training(problem, checkpoint.found)
             indices = batches(problem.rows, self.batch_size, self.steps, self.seed, len(history))
             while losses := self.advance(problem, z, moments, islice(indices, CHECK_INTERVAL)):
@@ -124,10 +126,11 @@ class Adam(Settings):
         """Take the steps of these batches in place, up to the first loss that is not finite."""
         found = []
         for index in indices:
-            if index is None:
-                value, gradient = problem.evaluation(z, compile=self.compile)(z)
-            else:
-                value, gradient = problem.evaluation(z, len(index), compile=self.compile)(z, index)
+            size = None if index is None else len(index)
+            if size not in moments.recorded:
+                moments.recorded[size] = z.clone()
+            evaluate = problem.evaluation(z, size, compile=self.compile)
+            value, gradient = evaluate(z) if index is None else evaluate(z, index)
             rate = self.learning_rate * self.decay ** (moments.steps / self.steps)
             moments.step(z, gradient, rate)
             found.append(value)
@@ -137,22 +140,28 @@ class Adam(Settings):
 
 
 class Moments:
-    """The running means of gradients `(K,)` and their squares, and the step that they make."""
+    """The running means of gradients `(K,)` and their squares, and the step that they make.
+
+    `recorded` has the point `(K,)` at which the evaluation of each number of rows was recorded: graphs of
+    other points may differ in the last digit.
+    """
 
     def __init__(self, z: Tensor) -> None:
+        self.recorded: dict[int | None, Tensor] = {}
         self.first, self.second, self.root = (torch.zeros_like(z) for _ in range(3))
         self.steps = 0
 
     def state(self, z: Tensor) -> dict[str, Any]:
         """The state at z, for a checkpoint."""
-        return {"z": z, "first": self.first, "second": self.second, "steps": self.steps}
+        moments = {"first": self.first, "second": self.second, "steps": self.steps}
+        return {"z": z, "recorded": self.recorded, **moments}
 
     def resumed(self, state: dict[str, Any], z: Tensor) -> list[float]:
         """Take up a state, with z in place; the losses so far."""
         z.copy_(state["z"])
         self.first.copy_(state["first"])
         self.second.copy_(state["second"])
-        self.steps = state["steps"]
+        self.steps, self.recorded = state["steps"], state["recorded"]
         history: list[float] = state["history"]
         return history
 
