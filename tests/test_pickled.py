@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from neglog import (
     bootstrap,
     covariance,
     interval,
+    laplace_approximation,
     map_estimate,
     mle,
     mle_batch,
@@ -156,6 +158,57 @@ def test_a_network_comes_back_from_a_pickle() -> None:
     fit = map_estimate(on_features(models.gaussian, trunk), X, Y, solver=Adam(steps=10))
     again = pickle.loads(pickle.dumps(fit))
     assert torch.equal(predict(again, X).mean, predict(fit, X).mean)
+
+
+@pytest.mark.parametrize(
+    ("model", "structure"),
+    [
+        ("gaussian", "last_layer"),
+        ("student_t", "diagonal"),
+        ("categorical", "kronecker"),
+        ("gaussian", "full"),
+    ],
+)
+def test_an_approximation_comes_back_from_a_pickle(tmp_path: Path, model: str, structure: Any) -> None:
+    torch.manual_seed(0)
+    net = on_features(getattr(models, model), torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.Tanh()))
+    y = (Y.abs() > 1).double() + (X[:, 0] > 0.7) if model == "categorical" else Y
+    fit = map_estimate(net, X, y)
+    found = laplace_approximation(fit, structure)
+    joblib.dump(found, tmp_path / "approximation")
+    again = pickle.loads(pickle.dumps(found))
+    for other in (again, pickle.loads(pickle.dumps(again)), copy.deepcopy(found), copy.deepcopy(again),
+                  joblib.load(tmp_path / "approximation"), copy.copy(found)):  # fmt: skip
+        assert repr(other) == repr(found)
+        assert other.predictors == found.predictors
+        for one, known in zip(other.linearised(X), found.linearised(X), strict=True):
+            assert torch.equal(one, known)
+        assert torch.equal(other.predict(X, draws=8).log_prob(y), found.predict(X, draws=8).log_prob(y))
+        assert torch.equal(predict(other.fit, X).log_prob(y), predict(fit, X).log_prob(y))
+    with pytest.raises(DataError, match="needs the rows of the fit"):
+        laplace_approximation(again.fit, structure)
+
+
+def test_an_approximation_with_buffers_comes_back_from_a_pickle() -> None:
+    trunk = torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.BatchNorm1d(2), torch.nn.Tanh())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = map_estimate(on_features(models.gaussian, trunk), X, Y, solver=Adam(steps=10))
+    found = laplace_approximation(fit, "diagonal")
+    again = pickle.loads(pickle.dumps(found))
+    assert torch.equal(again.linearised(X)[0], found.linearised(X)[0])
+    copied = copy.deepcopy(found)
+    copied.fit.params["sigma"].zero_()
+    copied.parts[0].precisions.zero_()
+    assert torch.equal(found.predict(X).variance, again.predict(X).variance)
+
+
+def test_a_damaged_approximation_is_refused() -> None:
+    fit = map_estimate(on_features(models.gaussian, torch.nn.Linear(1, 2)), X, Y)
+    make, (kept, own, state) = laplace_approximation(fit, "diagonal").__reduce__()
+    state["values"]["sigma"] = state["values"]["sigma"] + 1
+    with pytest.raises(DataError, match="it is damaged"):
+        make(kept, own, state)
 
 
 def test_a_model_with_a_bound_tensor_or_other_priors_comes_back_from_a_pickle() -> None:

@@ -1,4 +1,4 @@
-"""Fits and posteriors for pickle and joblib: the document that `save` writes, read and checked as by `load`.
+"""Fits and what is made of them for pickle: the document that `save` writes, read and checked as by `load`.
 
 A model of neglog is named in the document. Any other model is pickled beside it: a function by reference to
 its module, as pickle does. Reading a pickle can run code; `neglog.load` never does.
@@ -25,6 +25,10 @@ from neglog.export.saved import Saved, document_of, formula_of
 from neglog.fitting.fit import Fit
 from neglog.handlers import Model
 from neglog.isolation import isolated
+from neglog.modes import Mode
+from neglog.networks.laplace import LaplaceApproximation
+from neglog.networks.network import Head, Network, module_of
+from neglog.networks.structures import Diagonal, Kronecker, Rooted
 from neglog.objective.training import buffers
 from neglog.persistence import Reduced
 
@@ -108,6 +112,41 @@ def posterior_from(first: Fit, own: Mapping[str, Any]) -> Posterior:
 def _are_draws(draws: Tensor, first: Tensor) -> bool:
     """Whether a tensor `(chains, draws, *shape)` begins with the first draw `(*shape)`."""
     return draws.dim() == first.dim() + 2 and torch.equal(draws[0, 0], first)
+
+
+@reduced.register
+@isolated
+def _of_approximation(value: LaplaceApproximation) -> Reduced:
+    network = value.network
+    own = {name: getattr(value, name) for name in ("structure", "prior_precision", "log_evidence")}
+    state = {
+        "constants": network.mode.constants,
+        "values": dict(network.values),
+        "predicted": [vars(head) for head in network.predicted],
+        "parts": [(type(part).__name__, vars(part)) for part in value.parts],
+    }
+    return approximation_from, (value.fit, own, state)
+
+
+PARTS = {kind.__name__: kind for kind in (Rooted, Diagonal, Kronecker)}
+"""The structures of the covariance of some weights."""
+
+
+@isolated
+def approximation_from(fit: Fit, own: Mapping[str, Any], state: Mapping[str, Any]) -> LaplaceApproximation:
+    """The approximation of its own attributes, a fit, and the state of its network and covariances.
+
+    Raises:
+        DataError: the weights are not those of the fit.
+    """
+    values, module = state["values"], module_of(fit.model)
+    if module is None or any(not torch.equal(values[name], each) for name, each in fit.params.items()):
+        raise DataError("the weights of the approximation are not those of its fit: it is damaged.")
+    network = Network(
+        module, Mode(False, state["constants"]), values, tuple(Head(**each) for each in state["predicted"])
+    )
+    parts = tuple(PARTS[kind](**each) for kind, each in state["parts"])
+    return LaplaceApproximation(fit, **own, network=network, parts=parts)
 
 
 @isolated

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -20,6 +21,7 @@ from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.networks.network import MAX_JACOBIAN_ENTRIES, Network, network_of
 from neglog.networks.structures import structured
+from neglog.persistence import AsDocument
 from neglog.prediction.predictions import rows_of
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
@@ -33,7 +35,7 @@ PRECISION_GRID = torch.logspace(-8, 10, 73, dtype=torch.float64)
 
 @public
 @dataclass(frozen=True, eq=False)
-class LaplaceApproximation:
+class LaplaceApproximation(AsDocument):
     """A Normal distribution of the weights of a network around a fit. A value, as `Fit` is.
 
     Attributes:
@@ -52,6 +54,13 @@ class LaplaceApproximation:
     log_evidence: float | None
     network: Network = field(repr=False)
     parts: tuple[Any, ...] = field(repr=False)
+
+    def __copy__(self) -> LaplaceApproximation:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> LaplaceApproximation:
+        """An equal approximation whose tensors are its own; rows, which nothing changes, are shared."""
+        return replace(self, fit=deepcopy(self.fit, memo), parts=deepcopy(self.parts, memo))
 
     @property
     def predictors(self) -> tuple[str, ...]:
@@ -192,7 +201,7 @@ def laplace_approximation(
         precision = _best_precision(parts)
     regularised = tuple(part.regularised(precision or 0.0) for part in parts)
     evidence = None if precision is None else _log_evidence(fit, parts, precision)
-    return LaplaceApproximation(fit, structure, precision, evidence, network, regularised)
+    return LaplaceApproximation(fit, structure, precision, evidence, network.without_rows, regularised)
 
 
 def _scale_of_normal(response: Any, eta: Tensor) -> Tensor | None:

@@ -15,6 +15,7 @@ from torch.func import jacrev, vmap
 from neglog.distributions.family import Entries
 from neglog.errors import ModelError
 from neglog.fitting.fit import Fit
+from neglog.handlers import Model
 from neglog.likelihood.rows import CURVATURES, derivatives, named, row_slopes
 from neglog.modes import Mode
 from neglog.objective.objective import Objective
@@ -32,42 +33,41 @@ MAX_VERIFICATION_ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)
+class Head:
+    """A linear predictor on the features of a network: its name, its coefficients, and its outputs.
+
+    `weight` and `bias` are those of a predictor whose coefficients are no sites. `outputs` are None for a
+    single predictor; `names` has one name for each output.
+    """
+
+    name: str
+    weight: Tensor
+    bias: Tensor
+    outputs: Sequence[Any] | None
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Network:
     """The linear predictors of a fit of `on_features` as a function of its weights.
 
-    `trunk` and `heads` name the sites of the weights, of the network and of the linear predictors on its
-    features; `constants` all other parameters, such as ``sigma``. `theta` `(K,)` is the optimum. `mode` is
-    evaluation mode, with the buffers of the fit.
+    `values` has the value of each site, `predicted` the linear predictors. `mode` is evaluation mode, with
+    the buffers of the fit.
     """
 
-    objective: Objective
     module: Any
     mode: Mode
     values: Mapping[str, Tensor]
-    theta: Tensor
-    trunk: tuple[str, ...]
-    heads: tuple[str, ...]
-    constants: tuple[str, ...]
-
-    @property
-    def weights(self) -> tuple[str, ...]:
-        """All weights, in the order of the columns of Jacobians."""
-        return self.trunk + self.heads
+    predicted: tuple[Head, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
         """The predictors, one name for each output."""
-        return tuple(name for call in self.objective.calls for name in call.output_names(self.objective.data))
+        return tuple(name for head in self.predicted for name in head.names)
 
     def size(self, names: tuple[str, ...]) -> int:
-        """The number of parameters in some sites."""
-        return sum(self.objective.sites[name].size for name in names)
-
-    def places(self, names: tuple[str, ...]) -> Tensor:
-        """The positions of some sites in `theta`."""
-        sites = (self.objective.sites[name] for name in names)
-        found = [torch.arange(site.place.start, site.place.stop) for site in sites]
-        return torch.cat(found) if found else torch.arange(0)
+        """The number of weights in some sites."""
+        return sum(self.values[name].numel() for name in names)
 
     def predictors(self, x: Any, weights: Mapping[str, Tensor] | None = None, module: Any = None) -> Tensor:
         """The linear predictors `(N, O)`, one column for each output, differentiable in the weights."""
@@ -75,7 +75,7 @@ class Network:
         state = {key: values[f"{module.name}.{key}"] for key in module.trainable}
         designs = module.features(state, x, self.mode)
         columns = []
-        for call in self.objective.calls:
+        for call in self.predicted:
             weight, bias = (
                 values.get(f"{call.name}.{part}", own)
                 for part, own in (("weight", call.weight), ("bias", call.bias))
@@ -96,16 +96,10 @@ class Network:
         found = vmap(jacrev(of_row), in_dims=(None, 0))(at, x)
         return torch.cat([found[name].reshape(len(x), len(self.names), -1) for name in names], dim=2).detach()
 
-    def blocks(self, names: tuple[str, ...]) -> Iterator[Objective]:
-        """Blocks of rows whose Jacobian in some sites has at most `MAX_JACOBIAN_ENTRIES` entries."""
-        size = max(1, MAX_JACOBIAN_ENTRIES // max(1, self.size(names) * len(self.names)))
-        for start in range(0, self.objective.rows, size):
-            yield self.objective.take(slice(start, min(start + size, self.objective.rows)))
-
     def split(self, columns: Tensor) -> dict[str, Tensor]:
         """Columns `(..., O)` of predictors by name: `(...,)`, or `(..., D)` for one with many outputs."""
         found, at = {}, 0
-        for call in self.objective.calls:
+        for call in self.predicted:
             size = 1 if call.outputs is None else len(call.outputs)
             part = columns[..., at : at + size]
             found[call.name] = part[..., 0] if call.outputs is None else part
@@ -113,7 +107,49 @@ class Network:
         return found
 
 
-def network_of(fit: Fit) -> Network:
+@dataclass(frozen=True, eq=False)
+class FittedNetwork(Network):
+    """A network with the rows that it was fitted to.
+
+    `trunk` and `heads` name the sites of the weights, of the network and of the linear predictors on its
+    features; `constants` all other parameters, such as ``sigma``. `theta` `(K,)` is the optimum.
+    """
+
+    objective: Objective
+    theta: Tensor
+    trunk: tuple[str, ...]
+    heads: tuple[str, ...]
+    constants: tuple[str, ...]
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """All weights, in the order of the columns of Jacobians."""
+        return self.trunk + self.heads
+
+    @property
+    def without_rows(self) -> Network:
+        """The network alone, which is all that predictions need."""
+        return Network(self.module, self.mode, self.values, self.predicted)
+
+    def places(self, names: tuple[str, ...]) -> Tensor:
+        """The positions of some sites in `theta`."""
+        sites = (self.objective.sites[name] for name in names)
+        found = [torch.arange(site.place.start, site.place.stop) for site in sites]
+        return torch.cat(found) if found else torch.arange(0)
+
+    def blocks(self, names: tuple[str, ...]) -> Iterator[Objective]:
+        """Blocks of rows whose Jacobian in some sites has at most `MAX_JACOBIAN_ENTRIES` entries."""
+        size = max(1, MAX_JACOBIAN_ENTRIES // max(1, self.size(names) * len(self.names)))
+        for start in range(0, self.objective.rows, size):
+            yield self.objective.take(slice(start, min(start + size, self.objective.rows)))
+
+
+def module_of(model: Model) -> Any:
+    """The layer of a model of `on_features` that has its network; None of another model."""
+    return next((layer for layer in layers(model) if hasattr(layer, "trainable")), None)
+
+
+def network_of(fit: Fit) -> FittedNetwork:
     """The network of a fit.
 
     Raises:
@@ -122,7 +158,7 @@ def network_of(fit: Fit) -> Network:
         DataError: the fit was read from disk, without its data.
     """
     _, objective = data_and_objective(fit, "`laplace_approximation`")
-    module = next((layer for layer in layers(objective.model) if hasattr(layer, "trainable")), None)
+    module = module_of(objective.model)
     if module is None:
         raise ModelError(
             f"`{objective.name}` is not a network of `on_features`; for other models see `covariance`, and "
@@ -132,11 +168,15 @@ def network_of(fit: Fit) -> Network:
     few = objective.take(slice(0, min(objective.rows, MAX_VERIFICATION_ROWS)))
     with torch.no_grad():
         ran = few.at(theta)
-    network = Network(
-        objective,
+    network = FittedNetwork(
         module,
         ran.networks[module.name].mode,
         {name: msg["value"].detach() for name, msg in ran.sites.items() if name != RESPONSE},
+        tuple(
+            Head(call.name, call.weight, call.bias, call.outputs, call.output_names(objective.data))
+            for call in objective.calls
+        ),
+        objective,
         theta,
         *_partition(objective, module),
     )
@@ -170,7 +210,7 @@ def _reproduces(network: Network, part: Objective, ran: Run) -> bool:
 
 
 @torch.enable_grad()
-def row_curvature(network: Network, part: Objective) -> tuple[Tensor, Tensor, Tensor]:
+def row_curvature(network: FittedNetwork, part: Objective) -> tuple[Tensor, Tensor, Tensor]:
     """The information of rows in predictors `(N, O, O)`, in both `(N, O, G)`, and in constants `(G, G)`.
 
     Fisher's information where it is known for the family, and otherwise the second derivatives of the
@@ -253,7 +293,7 @@ class Layer:
 
 
 @torch.enable_grad()
-def linear_layers(network: Network) -> tuple[list[Layer], float]:
+def linear_layers(network: FittedNetwork) -> tuple[list[Layer], float]:
     """The layers of a trunk of `torch.nn.Linear` and functions without weights, and the sum of row weights.
 
     Raises:
@@ -297,7 +337,7 @@ class _Recorder:
         ModelError: a weight of the trunk belongs to no such layer.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: FittedNetwork) -> None:
         self.network, self.module = network, copy(network.module)
         self.module.module = deepcopy(network.module.module)
         self.calls: list[_Call] = []

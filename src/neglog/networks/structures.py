@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neglog.errors import ModelError
-from neglog.networks.network import Layer, Network, linear_layers, row_curvature
+from neglog.networks.network import FittedNetwork, Layer, linear_layers, row_curvature
 from neglog.solvers.solution import inverse_roots, is_regular, scaled_eigen
 
 NORMAL_PRIORS = (
@@ -30,7 +30,7 @@ class Priors:
 
 
 @torch.enable_grad()
-def priors_of(network: Network) -> Priors:
+def priors_of(network: FittedNetwork) -> Priors:
     """The curvatures of a network's log priors at its fit; negative ones are replaced by 0."""
     objective, theta = network.objective, network.theta.clone().requires_grad_()
     flat, places = torch.zeros(len(theta)).bool(), network.places(network.constants)
@@ -174,7 +174,7 @@ class Kronecker:
         return torch.einsum("noij,npij->nop", rotated / self.rates, rotated)
 
 
-def structured(network: Network, structure: str) -> list[Dense | Diagonal | Kronecker]:
+def structured(network: FittedNetwork, structure: str) -> list[Dense | Diagonal | Kronecker]:
     """The precision matrices of a network in a structure of `laplace_approximation`, priors included."""
     priors = priors_of(network)
     if structure == "diagonal":
@@ -188,8 +188,8 @@ def structured(network: Network, structure: str) -> list[Dense | Diagonal | Kron
     return [*(_kronecker(network, priors, layer, rows) for layer in layers), last]
 
 
-def _dense(network: Network, priors: Priors, names: tuple[str, ...]) -> Dense:
-    size, constants = network.size(names), network.size(network.constants)
+def _dense(network: FittedNetwork, priors: Priors, names: tuple[str, ...]) -> Dense:
+    size, constants = network.size(names), len(network.places(network.constants))
     total = torch.zeros((size + constants,) * 2, dtype=network.theta.dtype)
     for part in network.blocks(names):
         jacobian = network.jacobian(part.data.x, names)
@@ -207,7 +207,7 @@ def _dense(network: Network, priors: Priors, names: tuple[str, ...]) -> Dense:
     return Dense(names, _finite(total), added, network.theta[places])
 
 
-def _diagonal(network: Network, priors: Priors) -> Diagonal:
+def _diagonal(network: FittedNetwork, priors: Priors) -> Diagonal:
     places = network.places(network.weights)
     total = priors.weights[places].clone()
     for part in network.blocks(network.weights):
@@ -217,7 +217,7 @@ def _diagonal(network: Network, priors: Priors) -> Diagonal:
     return Diagonal(network.weights, _finite(total), priors.flat[places], network.theta[places])
 
 
-def _kronecker(network: Network, priors: Priors, layer: Layer, rows: float) -> Kronecker:
+def _kronecker(network: FittedNetwork, priors: Priors, layer: Layer, rows: float) -> Kronecker:
     names = (layer.weight,) if layer.bias is None else (layer.weight, layer.bias)
     places = network.places(names)
     own, flat = priors.weights[places], priors.flat[places]
