@@ -11,7 +11,7 @@ from neglog.data import prepare
 from neglog.errors import NeglogError
 from neglog.fitting.checks import OF_DATA, OF_DESIGNS, Check, check_all
 from neglog.fitting.choice import STRATEGIES
-from neglog.likelihood.facts import FACTS
+from neglog.likelihood.structure import FACTS
 from neglog.objective.objective import Objective
 
 X = torch.randn((12, 1), generator=torch.Generator().manual_seed(0), dtype=torch.float64)

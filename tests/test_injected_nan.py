@@ -14,7 +14,6 @@ from neglog.comparison import Comparison, Entry, _rank
 from neglog.data import prepare
 from neglog.errors import ModelError, NeglogError
 from neglog.fitting import lasso
-from neglog.fitting.flat_directions import is_curved
 from neglog.networks import structures
 from neglog.solvers import (
     LBFGS,
@@ -27,7 +26,7 @@ from neglog.solvers import (
     VariableProjection,
 )
 from neglog.solvers.multistart import _is_around
-from neglog.solvers.solution import Solution
+from neglog.solvers.solution import Solution, is_curved
 from neglog.uncertainty import covariances, hypotheses, information, profiles, resampling
 from neglog.uncertainty.ranking import criterion_weights
 from neglog.validation import Validation

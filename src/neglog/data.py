@@ -99,6 +99,13 @@ class Data:
         return math.isnan(self.ends[0])
 
     @property
+    def log_size(self) -> float:
+        """The log of the largest magnitude of `y`; 0 of zeros, and where nothing is known."""
+        low, high = self.ends
+        top = float(self.y.abs().nan_to_num(0.0).amax()) if math.isnan(low) else max(-low, high)
+        return math.log(top) if 0 < top < math.inf else 0.0
+
+    @property
     def count(self) -> float:
         """The number of observations: the sum of the frequency weights."""
         return float(self.rows) if self.weights is None else float(self.weights.sum())
@@ -238,7 +245,7 @@ def observed(data: Data, missing: bool) -> Data:
     Raises:
         DataError: an entry is missing, and `missing` values are not admitted; or all entries are.
     """
-    if not data.is_missing:
+    if not math.isnan(data.ends[0]):
         return data
     unknown = torch.isnan(data.y)
     if not missing:

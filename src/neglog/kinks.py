@@ -8,7 +8,6 @@ u = (value - location) / scale each is exp(-a |u| - s(u)) over a constant, with 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,18 +17,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.distributions.corners import Corner
-from neglog.distributions.family import corner_of
-from neglog.distributions.observed import bounds_of, unwrapped
+from neglog.distributions.observed import bounds_of, corner, unwrapped
 from neglog.handlers import Model, is_parameter
-
-
-def corner(fn: Any) -> Corner | None:
-    """The corner of a density, looking through what reshapes or bounds it; None if it is smooth."""
-    bounds, inner = unwrapped(fn)
-    found = corner_of(inner)
-    if found is None or not bounds:
-        return found
-    return replace(found, is_bounded=True, is_truncated=any(bound.truncates for bound in bounds))
 
 
 def cornered(fn: Any, value: Tensor) -> Tensor:

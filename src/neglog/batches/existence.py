@@ -9,11 +9,12 @@ from neglog.batches.layout import Layout
 from neglog.batches.stack import Stack
 from neglog.batches.whitening import Whitened
 from neglog.errors import UnboundedLikelihoodError
-from neglog.fitting.flat_directions import MAX_FALL, Neighbourhoods, is_curved, nearer
+from neglog.fitting.flat_directions import MAX_FALL, Neighbourhoods, nearer
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.separation import is_separated
 from neglog.objective.objective import Objective
 from neglog.solvers.batched_newton import Solutions
+from neglog.solvers.solution import is_curved
 
 
 def runs_away(white: Whitened, found: Solutions) -> Tensor:

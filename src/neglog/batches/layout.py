@@ -12,9 +12,9 @@ from torch import Tensor
 from neglog.batches.likelihoods import Columns, Likelihoods, Predictor
 from neglog.batches.stack import Stack
 from neglog.conversion import by_key
+from neglog.distributions.observed import corner
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
-from neglog.kinks import corner
 from neglog.likelihood.sites import Site, places_of
 from neglog.likelihood.structure import Response
 from neglog.objective.blocks import block_places, linear_blocks

@@ -8,7 +8,7 @@ from torch import Tensor
 from neglog.batches.layout import Kink, Layout, Square
 from neglog.batches.likelihoods import Likelihoods
 from neglog.batches.whitening import Whitened, whitened
-from neglog.kinks import corner
+from neglog.distributions.observed import corner
 from neglog.likelihood.sites import Site
 from neglog.objective.ranges import inside, range_of
 from neglog.predictors import RESPONSE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import pyro.distributions as dist
@@ -125,6 +126,7 @@ MEMBERS: dict[type, tuple[Family, Callable[[Any], Any]]] = {}
 def register(family: Family) -> Family:
     """Enter the record of a family; all functions of neglog find it from its distributions."""
     REGISTERED[family.kind] = family
+    _record_of.cache_clear()
     MEMBERS.update({kind: (family, make) for kind, make in family.constructions.items()})
     return family
 
@@ -157,9 +159,10 @@ def _unexpanded(fn: Any) -> Any:
 
 def family_of(fn: Any) -> Family:
     """The record of the family of a distribution; an empty one for a class without."""
-    return _record_of(type(_unexpanded(fn)))
+    return _record_of(type(_unexpanded(fn)))  # type: ignore[arg-type]
 
 
+@lru_cache
 def _record_of(kind: type) -> Family:
     """The record of a class, or of the class that it inherits its density from."""
     for base in kind.__mro__:
@@ -201,7 +204,7 @@ def deviance_of(fn: Any, at: Any, y: Tensor) -> Tensor:
 
 def corner_of(fn: Any) -> Corner | None:
     """The corner of a density that nothing reshapes or bounds; None if it is smooth."""
-    found = _record_of(type(fn)).corner
+    found = _record_of(type(fn)).corner  # type: ignore[arg-type]
     return None if found is None else found(fn)
 
 

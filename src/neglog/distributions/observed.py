@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from copy import copy
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -16,8 +17,9 @@ from torch.distributions import Independent, constraints
 
 from neglog.calls import public
 from neglog.distributions.between import Cut, cut, cut_before, log_between
+from neglog.distributions.corners import Corner
 from neglog.distributions.derived import about, partial_moments
-from neglog.distributions.family import Family, register, tailed
+from neglog.distributions.family import Family, corner_of, register, tailed
 from neglog.distributions.quantiles import Line, at_ends, interior, search_quantile, solve_quantile
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.special import nowhere
@@ -189,6 +191,15 @@ def unwrapped(fn: Any) -> tuple[list[_Bounded], Any]:
         bounds += [fn] if isinstance(fn, _Bounded) else []
         fn = fn.base_dist
     return bounds, fn
+
+
+def corner(fn: Any) -> Corner | None:
+    """The corner of a density, looking through what reshapes or bounds it; None if it is smooth."""
+    bounds, inner = unwrapped(fn)
+    found = corner_of(inner)
+    if found is None or not bounds:
+        return found
+    return replace(found, is_bounded=True, is_truncated=any(bound.truncates for bound in bounds))
 
 
 def latent(fn: Any) -> Any:

@@ -28,12 +28,9 @@ def check_cancellation(coordinates: Coordinates, theta: Tensor) -> None:
     Raises:
         SingularDesignError: naming the columns.
     """
-    doubtful = [block for block in coordinates.blocks if coordinates.is_linear and block.is_nearly_dependent]
-    if not doubtful:
-        return
     calls = {call.name: call for call in coordinates.objective.calls}
     scores = _scores(coordinates, theta)
-    for block in doubtful:
+    for block in coordinates.nearly_dependent:
         own = scores[block.predictor][:, block.output or 0]
         _check(coordinates, block, calls[block.predictor], theta, own)
 

@@ -12,11 +12,11 @@ from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.limits import check_one_side, check_sides
 from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.prior_units import check_prior_units
-from neglog.likelihood.facts import FACTS, Facts
+from neglog.likelihood.structure import FACTS, Facts
 from neglog.objective.objective import Objective
 
 CONSTANT = "constant"
-"""The fact that all entries of y are alike; see `neglog.likelihood.facts` for those of a model."""
+"""The fact that all entries of y are alike; see `neglog.likelihood.structure` for those of a model."""
 
 
 @dataclass(frozen=True)

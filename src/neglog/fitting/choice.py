@@ -45,7 +45,7 @@ class Strategy:
         problem: the kind, in words.
         applies: whether a problem is of this kind, if its model has the facts that this `needs`.
         solver: the solver for a problem.
-        needs: a fact of `neglog.likelihood.facts` that every such model has; None where there is none.
+        needs: a fact of `neglog.likelihood.structure` that every such model has; None where there is none.
     """
 
     problem: str

@@ -9,10 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from neglog.solvers.solution import Losses
+from neglog.solvers.solution import FLAT_CURVATURE, Losses
 
-FLAT_CURVATURE = 1e-5
-"""Directions of a curvature a row below this, in units of that at the start, are searched for recessions."""
 DISTANCES = (1.0, 4.0, 16.0, 64.0)
 """Distances of the loss values along a flat direction, in units of the noise of a row."""
 FINITE_DISTANCES = 2
@@ -113,16 +111,6 @@ def rises(
                 rounding = RELATIVE_ROUNDING * losses.take(at).terms(points)
                 found[left] &= there > least[at] + rise[left] + rounding
     return found
-
-
-def is_curved(average: Tensor) -> Tensor:
-    """Whether Hessians a row `(..., K, K)` are curved in all directions, `(...)`, by Cholesky factors.
-
-    Not where an entry is NaN or infinite: an infinite matrix has a Cholesky factor.
-    """
-    least = FLAT_CURVATURE * torch.eye(average.shape[-1], dtype=average.dtype)
-    has_factor = torch.linalg.cholesky_ex(average - least)[1] == 0
-    return has_factor & torch.isfinite(average).all(-1).all(-1)
 
 
 def flat_vectors(average: Tensor) -> Tensor:

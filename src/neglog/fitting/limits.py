@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neglog.checkpoint import UNKEPT, Part
+from neglog.distributions.observed import corner
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.borders import Limit, border_status
 from neglog.fitting.certain import (
@@ -24,7 +25,6 @@ from neglog.fitting.existence import CERTAIN_INTERCEPT, REAL, Recession
 from neglog.fitting.flat_directions import MIN_RISE
 from neglog.fitting.heavy_tailed import heavy_tailed
 from neglog.fitting.tilted import tilted
-from neglog.kinks import corner
 from neglog.likelihood.sites import prior_advice
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neglog.distributions.observed import corner
 from neglog.fitting.medians import QuantileLine, quantile_line, scored_rows
-from neglog.kinks import corner
 from neglog.likelihood.sites import Site
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates

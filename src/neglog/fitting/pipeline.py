@@ -29,7 +29,6 @@ from neglog.fitting.checks import OF_DATA, OF_DESIGNS, OF_PROBLEMS, check_all
 from neglog.fitting.choice import MAX_NEWTON_PARAMETERS, choose, has_network, problem_of
 from neglog.fitting.existence import check_zeros, recession
 from neglog.fitting.fit import Fit, data_of
-from neglog.fitting.flat_directions import is_curved
 from neglog.fitting.joint_mode import check_border
 from neglog.fitting.least_squares import closed_form
 from neglog.fitting.limits import (
@@ -59,6 +58,7 @@ from neglog.objective.training import buffers
 from neglog.signatures import roles_of
 from neglog.solvers import Chain, MultiStart, Newton, Solution, TrustRegion, check_solver
 from neglog.solvers.chain import minimised
+from neglog.solvers.solution import is_curved
 
 
 def fitted(
@@ -284,7 +284,7 @@ def _landed(
     if offset is not None:
         coordinates = offset.restored(coordinates)
         check_bounded(coordinates.objective, theta)
-    if solution.converged:
+    if solution.converged and coordinates.nearly_dependent:
         check_cancellation(coordinates, theta)
     return coordinates, theta, end
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from neglog.errors import DataError
 from neglog.objective.objective import Objective, sample_loss
-from neglog.objective.units import ORDINARY, initial_in_units, log_size, places_of_units
+from neglog.objective.units import ORDINARY, initial_in_units, places_of_units
 
 UNRESOLVED = 1e14
 """The loss in nats a row that shows priors of another unit than that of `y`."""
@@ -25,7 +25,7 @@ def check_prior_units(objective: Objective) -> None:
         DataError: with the unit in which `y` is of order one.
     """
     data, places = objective.data, places_of_units(objective.structure, ())
-    if objective.layout.is_flat or abs(log_size(data)) <= ORDINARY:
+    if objective.layout.is_flat or abs(data.log_size) <= ORDINARY:
         return
     held = sample_loss(objective, objective.initial)
 
@@ -36,7 +36,7 @@ def check_prior_units(objective: Objective) -> None:
     most = UNRESOLVED * objective.sample.data.count
     if held <= most or not free < LOSS_SHARE_WITHOUT_PRIORS * held:
         return
-    order = f"1e{math.floor(log_size(data) / math.log(10.0))}"
+    order = f"1e{math.floor(data.log_size / math.log(10.0))}"
     raise DataError(
         f"`y` has values of order {order}, which are far outside the priors of `{objective.name}`: the "
         f"loss is {held / objective.sample.data.count:.0e} nats a row, and its rounding hides the "

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from neglog.data import Data
+from neglog.distributions.observed import corner
 from neglog.distributions.parameters import parameters
 from neglog.handlers import Model, Weighted
-from neglog.kinks import corner
 from neglog.likelihood.eager import PROBE_OFFSET, Probe, joined_outputs, outputs_of, probe_predictors
 from neglog.predictors import RESPONSE
 from neglog.tracing import Affine, Run, initial_value, prototype

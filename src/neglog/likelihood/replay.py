@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from neglog.graphs.graph import Graph, trace
+from neglog.likelihood.rows import agree
 
 CHECK_OFFSET = 2**-8
 """Offset of the second point at which a graph and its model are compared."""
-AGREEMENT = 4096
-"""The largest relative difference between a graph and its model, in machine epsilons: 1e-12 in float64."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,3 @@ def replayed(
     except Exception as error:  # whatever it is that torch cannot trace, the model itself can still be run
         return Replay(unlowered, eager, f"it cannot be traced: {error}")
     return Replay(graph.function(compile), graph.used, graph=graph)
-
-
-def agree(found: Tensor, known: Tensor) -> bool:
-    """Whether two tensors are the same to rounding."""
-    size = known.nan_to_num(0.0, 0.0, 0.0).abs().max() if known.numel() else 0.0
-    tolerance = AGREEMENT * torch.finfo(known.dtype).eps
-    return torch.allclose(found, known, rtol=tolerance, atol=tolerance * float(size), equal_nan=True)

@@ -15,9 +15,9 @@ from torch.distributions.transforms import Transform
 
 from neglog.distributions.corners import Corner
 from neglog.distributions.family import elementwise, family_of
+from neglog.distributions.observed import corner
 from neglog.errors import ModelError
 from neglog.handlers import is_parameter, is_real
-from neglog.kinks import corner
 from neglog.predictors import RESPONSE
 from neglog.site_priors import base_support
 from neglog.tracing import Run

@@ -31,8 +31,6 @@ VERY_FAR = 1e4
 """A column with a mean above this many standard deviations loses digits if it is decomposed in place."""
 MAX_COPIED = 100_000_000
 """The largest design, in numbers, with such columns that is copied to be centred."""
-NEARLY_DEPENDENT = 1e-6
-"""Columns at least this far from the span of those before, as a share of their size, cancel few digits."""
 SIZE_ROWS = 50_000
 """Number of rows from which the size of a column is estimated."""
 
@@ -64,12 +62,6 @@ class Block:
     def is_far(self) -> bool:
         """Whether a column beside an intercept is far from 0 in units of its spread."""
         return self.one and bool(is_far(self.triangle).any())
-
-    @property
-    def is_nearly_dependent(self) -> bool:
-        """Whether a column of the design is close to the span of those before it."""
-        sizes = self.triangle.norm(dim=0)
-        return not bool((self.triangle.diagonal().abs() >= NEARLY_DEPENDENT * sizes).all())
 
     def solve(self, z: Tensor) -> Tensor:
         """The coefficients at `z` `(P,)`."""

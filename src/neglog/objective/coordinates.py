@@ -9,6 +9,7 @@ design. Other parameters keep their unconstrained scale.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
@@ -17,10 +18,9 @@ import torch
 from torch import Tensor
 
 from neglog.handlers import Model
-from neglog.likelihood.rows import CURVATURES, SLOPES, VALUE, RowLikelihood
+from neglog.likelihood.rows import CURVATURES, SLOPES, VALUE, Terms
 from neglog.likelihood.sites import places_of
-from neglog.objective.accumulator import Sums
-from neglog.objective.basis import ALL_ROWS, placed, sample_of
+from neglog.objective.basis import ALL_ROWS, Basis, placed, sample_of
 from neglog.objective.blocks import Block, joined, linear_blocks
 from neglog.objective.collapsed_components import check_collapsed_components
 from neglog.objective.objective import BLOCK_ROWS, Objective
@@ -28,8 +28,14 @@ from neglog.objective.pyro_model import Literal
 from neglog.objective.shrinkage import UNTRACED, Shrinkage
 from neglog.objective.spread import check_bounded, followed
 
+NEARLY_DEPENDENT = 1e-6
+"""Columns at least this far from the span of those before, as a share of their size, cancel few digits."""
 MIN_SAMPLED_ROWS = 50_000
 """Above this many rows a solver starts on a sample of them."""
+PullBack = Callable[[Tensor], Tensor]
+"""A gradient `(K, ...)` in theta as one in z."""
+Pair = tuple[Block, Block, Tensor]
+"""Two blocks, and the second derivatives `(N,)` of the rows in their predictors."""
 
 
 class Coordinates:
@@ -107,6 +113,16 @@ class Coordinates:
         """The objective in blocks of rows; whole for a model without linear predictors."""
         return self.objective.parts if self.is_linear else ((ALL_ROWS, self.objective),)
 
+    @property
+    def nearly_dependent(self) -> list[Block]:
+        """The blocks of fixed designs with a column close to the span of those before it."""
+        sizes = ((block, block.triangle.norm(dim=0)) for block in self.blocks if self.is_linear)
+        return [
+            block
+            for block, size in sizes
+            if not bool((block.triangle.diagonal().abs() >= NEARLY_DEPENDENT * size).all())
+        ]
+
     def sample(self) -> Coordinates | None:
         """The problem of a tenth of the rows, or of one block: its optimum is near that of very many."""
         if self.rows < MIN_SAMPLED_ROWS or not self.is_linear or self.solved or not self.objective.separable:
@@ -118,10 +134,6 @@ class Coordinates:
         taken = {placed(whole): part for whole, part in pairs}
         blocks = tuple(block.take(index, taken) for block in self.blocks)
         return Coordinates(few, blocks, self.is_linear)
-
-    def _likelihood(self, order: int) -> RowLikelihood:
-        """The likelihood of the rows; a few evaluations confirm an optimum that is known."""
-        return self.objective.backends.likelihood(derivatives=order > VALUE, once=self.solved)
 
     @cached_property
     def _places(self) -> Tensor:
@@ -139,7 +151,8 @@ class Coordinates:
         return Shrinkage(self.objective, torch.arange(self.size), UNTRACED)
 
     def _summed(self, order: int, z: Tensor, rough: bool = False) -> Sums:
-        likelihood = self._likelihood(order)
+        # A few evaluations confirm an optimum that is known.
+        likelihood = self.objective.backends.likelihood(derivatives=order > VALUE, once=self.solved)
         theta = (
             z if self._apart else self.theta(z)
         )  # constants, which are all that is read, are the same in z
@@ -247,3 +260,114 @@ def rescaled(objective: Objective, theta: Tensor) -> Coordinates:
         SingularDesignError: a design whose coefficients have flat priors lacks full column rank.
     """
     return Coordinates(objective, *linear_blocks(objective, theta))
+
+
+class Sums:
+    """The sums over the rows so far; `places` `(C,)` are the positions of the constants in theta.
+
+    A `rough` Hessian has six digits. With `apart` all parameters but the coefficients are constants without a
+    prior, which are the same in z and in theta.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        places: Tensor,
+        size: int,
+        like: Tensor,
+        rough: bool = False,
+        apart: bool = False,
+    ) -> None:
+        self.blocks, self.places, self.rough, self.apart = blocks, places, rough, apart
+        self.value = 0.0
+        self.gradient, self.hessian = like.new_zeros(size), like.new_zeros(size, size)
+        self.theta_gradient, self.theta_hessian = like.new_zeros(size), like.new_zeros(size, size)
+        self.cross_hessian = like.new_zeros(len(places), size)
+
+    def add_prior(self, value: float, slope: Tensor, bend: Tensor) -> None:
+        """Add minus the log prior, with its derivatives in theta."""
+        self.value += value
+        self.theta_gradient += slope
+        self.theta_hessian += bend
+
+    def add(self, terms: Terms, rows: slice, count: int) -> None:
+        """Add the loss of some rows, `count` of them, with the available derivatives."""
+        self.value += float(terms.value)
+        if terms.constant_gradient is not None:
+            self.theta_gradient.index_add_(0, self.places, terms.constant_gradient)
+        wanted = [(self.gradient, *each) for each in zip(self.blocks, terms.slopes, strict=False)]
+        if terms.constant_hessian is not None:
+            _add(self.theta_hessian, self.places, self.places, terms.constant_hessian)
+            for cross, across in zip(self.cross_hessian, terms.cross_hessian, strict=True):
+                wanted += [(cross, *each) for each in zip(self.blocks, across, strict=True)]
+            self._add_bends(terms, rows, count)
+        self._add_slopes(wanted, rows, count)
+
+    def _add_slopes(self, wanted: Sequence[tuple[Tensor, Block, Tensor]], rows: slice, count: int) -> None:
+        """Add to each vector `(K,)` the derivatives in the coefficients, from those `(N,)` in a predictor."""
+        for group in _by_columns(wanted, lambda each: each[1]):
+            values = [each.expand(count) for *_, each in group]
+            sums = _basis(group[0][1]).sums(values, rows)
+            for (vector, block, _), found in zip(group, sums, strict=True):
+                vector.index_add_(0, block.places, _basis(block).transform.T @ found)
+
+    def _add_bends(self, terms: Terms, rows: slice, count: int) -> None:
+        pairs = [
+            (block, other, values.expand(count))
+            for block, bends in zip(self.blocks, terms.hessian, strict=True)
+            for other, values in zip(self.blocks, bends, strict=False)
+        ]
+        shared = [pair for pair in pairs if _basis(pair[0]).shares(_basis(pair[1]))]
+        for group in _by_columns(shared, lambda pair: pair[0]):
+            self._add_shared(group, rows)
+        for block, other, values in pairs:
+            if not _basis(block).shares(_basis(other)):
+                self._add_bend(block, other, block.cross(values, other, rows))
+
+    def _add_shared(self, group: Sequence[Pair], rows: slice) -> None:
+        """Add the second derivatives in pairs of blocks of the same columns, whose products are one pass."""
+        rough = self.rough and all(_basis(block).alike for pair in group for block in pair[:2])
+        products = _basis(group[0][0]).products([values for *_, values in group], rows, rough)
+        for (block, other, _), found in zip(group, products, strict=True):
+            self._add_bend(block, other, _basis(block).transform.T @ found @ _basis(other).transform)
+
+    def _add_bend(self, block: Block, other: Block, part: Tensor) -> None:
+        _add(self.hessian, block.places, other.places, part)
+        if other is not block:
+            _add(self.hessian, other.places, block.places, part.T)
+
+    def slope(self, pull_back: PullBack) -> Tensor:
+        """The gradient `(K,)`."""
+        return self.gradient + (self.theta_gradient if self.apart else pull_back(self.theta_gradient))
+
+    def curvature(self, pull_back: PullBack) -> Tensor:
+        """The Hessian `(K, K)`."""
+        if self.apart:
+            crosses = torch.zeros_like(self.hessian).index_copy_(0, self.places, self.cross_hessian)
+            return self.hessian + self.theta_hessian + crosses + crosses.T
+        hessian = self.hessian + pull_back(pull_back(self.theta_hessian).T)
+        for place, cross in zip(self.places.tolist(), self.cross_hessian, strict=True):
+            unit = torch.zeros_like(cross)
+            unit[place] = 1.0
+            part = cross[:, None] * pull_back(unit)
+            hessian += part + part.T
+        return hessian
+
+
+def _add(matrix: Tensor, rows: Tensor, columns: Tensor, part: Tensor) -> None:
+    matrix.index_put_((rows[:, None], columns), part, accumulate=True)
+
+
+def _by_columns(wanted: Sequence[Any], block_of: Callable[[Any], Block]) -> list[list[Any]]:
+    """Tasks for blocks, grouped by the columns that these are combinations of."""
+    if len({id(block_of(each)) for each in wanted}) == 1:
+        return [list(wanted)]
+    groups: dict[Hashable, list[Any]] = {}
+    for each in wanted:
+        groups.setdefault(_basis(block_of(each)).key, []).append(each)
+    return list(groups.values())
+
+
+def _basis(block: Block) -> Basis:
+    assert block.basis is not None
+    return block.basis

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from neglog.handlers import Weighted
-from neglog.likelihood.replay import Replay, agree, replayed
+from neglog.likelihood.replay import Replay, replayed
+from neglog.likelihood.rows import agree
 from neglog.likelihood.sites import Site
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates

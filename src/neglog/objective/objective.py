@@ -18,15 +18,14 @@ from neglog.errors import ModelError
 from neglog.handlers import Model, weighted
 from neglog.likelihood.backends import Backends
 from neglog.likelihood.eager import Probe, probe
-from neglog.likelihood.facts import Facts, facts_of
 from neglog.likelihood.first import first_run
 from neglog.likelihood.graph import COMPARED_ROWS
 from neglog.likelihood.rows import Rows, gradients
 from neglog.likelihood.sites import Layout, lay_out
-from neglog.likelihood.structure import ModelStructure
+from neglog.likelihood.structure import Facts, ModelStructure, facts_of
 from neglog.modes import InMode
 from neglog.objective.basis import sample_of
-from neglog.objective.units import ORDINARY, initial_in_units, log_size, places_of_units
+from neglog.objective.units import ORDINARY, initial_in_units, places_of_units
 from neglog.observation import without_bounds
 from neglog.predictors import RESPONSE
 from neglog.tracing import (
@@ -90,7 +89,7 @@ class Objective:
         """The initial values `(K,)`, in the unit of the response if that is far from order one."""
         # Between bounds a density is not log-concave: far from its unit, Newton's method goes to a boundary.
         is_bounded = self.structure.law.is_bounded
-        if abs(log_size(self.data)) <= (0.0 if is_bounded else ORDINARY):
+        if abs(self.data.log_size) <= (0.0 if is_bounded else ORDINARY):
             return own
         places, free = (
             places_of_units(self.structure, given),
@@ -152,7 +151,7 @@ class Objective:
 
     @cached_property
     def facts(self) -> Facts:
-        """The kind of the model; see `neglog.likelihood.facts`."""
+        """The kind of the model; see `neglog.likelihood.structure`."""
         return facts_of(self.model, self.structure, self.layout.is_flat, self.data.y.dim())
 
     @cached_property

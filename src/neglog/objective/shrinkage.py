@@ -12,8 +12,8 @@ from torch import Tensor
 
 from neglog.graphs.staged import BOTH, staged
 from neglog.likelihood.hierarchy import slopes
-from neglog.likelihood.replay import agree, replayed
-from neglog.likelihood.rows import gradients
+from neglog.likelihood.replay import replayed
+from neglog.likelihood.rows import agree, gradients
 from neglog.objective.normals import normal_priors
 from neglog.objective.objective import Objective, rows_of_second_derivatives
 from neglog.tracing import Run, run

@@ -34,7 +34,7 @@ def initial_in_units(
     """
     if not places:
         return theta
-    size = log_size(data)
+    size = data.log_size
     least = loss(theta)
     for _ in range(MOVES):
         moved = [_moved(theta, place, m * size) for place in places for m in MULTIPLES]
@@ -51,13 +51,6 @@ def places_of_units(structure: ModelStructure, given: Collection[str]) -> list[s
     without = {f"{call.name}.weight" for call in structure.calls} | set(given)
     sites = (site for name, site in structure.sites.items() if name not in without)
     return [site.place for site in sites if not (site.started or site.begun)]
-
-
-def log_size(data: Data) -> float:
-    """The log of the largest magnitude of a response; 0 of zeros, and where nothing is known."""
-    low, high = data.ends
-    top = float(data.y.abs().nan_to_num(0.0).amax()) if data.is_missing else max(-low, high)
-    return math.log(top) if 0 < top < math.inf else 0.0
 
 
 def _moved(theta: Tensor, place: slice, by: float) -> Tensor:

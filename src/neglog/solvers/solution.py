@@ -17,6 +17,8 @@ SINGULAR = 1e-12
 """An information whose curvature along some direction is below this share of the largest has no inverse."""
 MIN_EIGENVALUE_SHARE = 1e-10
 """A curvature below this share of the largest, of a Hessian scaled to a unit diagonal, is rounding."""
+FLAT_CURVATURE = 1e-5
+"""Directions of a curvature a row below this, in units of that at the start, are searched for recessions."""
 
 
 class Problem(Protocol):
@@ -153,6 +155,16 @@ def scaled_eigen(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def is_regular(values: Tensor) -> Tensor:
     """Whether matrices with the eigenvalues `(..., K)` of `scaled_eigen` have a positive inverse, `(...)`."""
     return (values[..., :1] > SINGULAR * values[..., -1:]).all(-1)
+
+
+def is_curved(average: Tensor) -> Tensor:
+    """Whether Hessians a row `(..., K, K)` are curved in all directions, `(...)`, by Cholesky factors.
+
+    Not where an entry is NaN or infinite: an infinite matrix has a Cholesky factor.
+    """
+    least = FLAT_CURVATURE * torch.eye(average.shape[-1], dtype=average.dtype)
+    has_factor = torch.linalg.cholesky_ex(average - least)[1] == 0
+    return has_factor & torch.isfinite(average).all(-1).all(-1)
 
 
 def inverse_roots(values: Tensor, vectors: Tensor, scale: Tensor) -> Tensor:
