@@ -52,39 +52,33 @@ PYRO_DEFAULTS = {
 
 
 def isolated(function: Callable[P, R]) -> Callable[P, R]:
-    """The function within `isolation`, with its name, signature and documentation; it is `public`."""
+    """The function within `isolation`, with its name, signature and documentation; it is `public`.
+
+    Errors of torch about overflow become errors of neglog.
+
+    Raises:
+        ModelError: a distribution refused its parameters, or a matrix could not be decomposed.
+    """
 
     @wraps(function)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
-        with isolation(), translated():
-            return function(*args, **kwargs)
+        with isolation():
+            try:
+                return function(*args, **kwargs)
+            except (ValueError, torch.linalg.LinAlgError) as error:
+                if isinstance(error, NeglogError) or not _overflowed(error):
+                    raise
+                raise ModelError(
+                    "a parameter of a distribution left its range, or a matrix could not be decomposed: "
+                    f"{reason_of(error)}. Bring the columns of `x`, a real `y` and the parameters of priors "
+                    "to order one, as by dividing each by its largest absolute value."
+                ) from error
 
     alone.isolated = True  # type: ignore[attr-defined]
     checked = public(alone)
     for each in (alone, checked):
         uncompiled(each)
     return checked
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Errors of torch about overflow, as errors of neglog.
-
-    Raises:
-        ModelError: a distribution refused its parameters, or a matrix could not be decomposed.
-    """
-    try:
-        yield
-    except NeglogError:
-        raise
-    except (ValueError, torch.linalg.LinAlgError) as error:
-        if not _overflowed(error):
-            raise
-        raise ModelError(
-            "a parameter of a distribution left its range, or a matrix could not be decomposed: "
-            f"{reason_of(error)}. Bring the columns of `x`, a real `y` and the parameters of priors to "
-            "order one, as by dividing each by its largest absolute value."
-        ) from error
 
 
 @contextmanager

@@ -49,7 +49,9 @@ def roles_of(model: Model, keywords: Mapping[str, Any], caller: Callable[..., An
         if known is not None:
             own = frozenset().union(*(getattr(layer, "row_keywords", ()) for layer in every))
             check_keywords(caller, keywords, known | bounds | own, f"`{model_name(model)}`")
-    check_bound_keywords(every, bounds)
+    bound = [name for layer in every if isinstance(layer, partial) for name in layer.keywords]
+    if bound:
+        check_bound_keywords(every[-1], bound, bounds)
     return Roles(bounds, supports)
 
 
@@ -58,19 +60,18 @@ def row_keywords(model: Model) -> dict[str, Any]:
     return {name: None for layer in layers(model) for name in getattr(layer, "row_supports", {})}
 
 
-def check_bound_keywords(every: Sequence[Any], bounds: Collection[str]) -> None:
-    """Refuse keywords that `functools.partial` has bound to a model which does not take them.
+def check_bound_keywords(inner: Any, bound: Sequence[str], bounds: Collection[str]) -> None:
+    """Refuse keywords `bound` by `functools.partial` to a function which does not take them.
 
     Raises:
         ModelError: one is unknown; the nearest known name is proposed.
     """
-    bound = [name for layer in every if isinstance(layer, partial) for name in layer.keywords]
-    known = model_keywords(every[-1]) if bound else None
+    known = model_keywords(inner)
     if known is None:
         return
     unknown = [name for name in bound if name not in {*known, *bounds}]
     if unknown:
-        name, proposal = model_name(every[-1]), _proposal(unknown[0], sorted(known), "Leave it out.")
+        name, proposal = model_name(inner), _proposal(unknown[0], sorted(known), "Leave it out.")
         raise ModelError(f"`{name}` takes no `{unknown[0]}`, which functools.partial has bound. {proposal}")
 
 

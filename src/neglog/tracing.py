@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from neglog.conversion import ALL
-from neglog.data import Data, response_tensor
+from neglog.data import Data, observed, response_tensor
 from neglog.distributions.family import events_of, plain
 from neglog.errors import ModelError, NeglogError, did_you_mean
 from neglog.handlers import Model, is_parameter, is_real
@@ -30,14 +30,30 @@ from neglog.predictors import RESPONSE, Designs, Watched, affine, by_output, des
 from neglog.wellformed import check_conditions, check_sites
 
 
-def current_data(model: Model, data: Data) -> Data:
+def as_fitted(model: Model, data: Data) -> tuple[Model, Data]:
+    """A model and its data in the form in which they are fitted.
+
+    Designs are under the own names of predictors, rows without an observed `y` are left out, sizes are read
+    from `y`, and biases are at 0 where a design has no intercept.
+
+    Raises:
+        DataError: an entry of `y` is missing, and the model is not inside `masked`; or all entries are.
+        ModelError: see `without_biases`.
+    """
+    if isinstance(data.x, Mapping):
+        data = _under_own_names(model, data, data.x)
+    if data.is_missing:
+        data = observed(data, takes_missing(model))
+    model = with_sizes(model, data.y)
+    return (without_biases(model, data) if data.without_intercept else model), data
+
+
+def _under_own_names(model: Model, data: Data, designs: Mapping[str, Tensor]) -> Data:
     """The data with designs under the own names of predictors, where the model understands others too."""
-    if not isinstance(data.x, Mapping):
+    x = current_names(model, designs, "x")
+    if x is designs:
         return data
-    x = current_names(model, data.x, "x")
-    if x is data.x:
-        return data
-    names = design_names(model, data.x)
+    names = design_names(model, designs)
     marked = frozenset(replaced(names, dict.fromkeys(data.without_intercept)))
     return replace(data, x=x, columns=replaced(names, data.columns), without_intercept=marked)
 

@@ -47,7 +47,9 @@ class Given:
 
     def log_prob(self: Any, value: Tensor) -> Tensor:
         """The log-density at `value`, every constant included."""
-        return self._framed(self._log_prob, value)
+        if self._validate_args:
+            self._validate_sample(value)
+        return self._broadcast(self._log_prob(value), value)
 
     def cdf(self: Any, value: Tensor) -> Tensor:
         """The probability of at most `value`, with relative accuracy in the lower tail; any real value."""
@@ -78,12 +80,6 @@ class Given:
         if self._validate_args:
             check_probabilities(value)
         return self._broadcast(self._quantile(value), value)
-
-    def _framed(self: Any, function: Any, value: Tensor) -> Tensor:
-        """`function(value)` after the checks of the value."""
-        if self._validate_args:
-            self._validate_sample(value)
-        return self._broadcast(function(value), value)
 
     def _broadcast(self: Any, result: Tensor, value: Tensor) -> Tensor:
         """`result` in the shape of the value against the batch, which may be larger than what was given."""

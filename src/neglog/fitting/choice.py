@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from neglog.errors import DataError, ModelError
 from neglog.fitting.curvature import Curved
 from neglog.fitting.penalised import Penalised, aligned, is_penalised
-from neglog.fitting.pinball import Pinball, pinball
+from neglog.fitting.pinball import pinball
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.corners import Cornered
 from neglog.objective.lowered import Lowered
@@ -26,7 +26,6 @@ from neglog.solvers import (
     ProximalNewton,
     TrustRegion,
     VariableProjection,
-    check_solver,
 )
 
 MAX_NEWTON_PARAMETERS = 200
@@ -35,6 +34,8 @@ MAX_FULL_BATCH = 100_000_000
 """Above this product of parameters and rows a network is fitted on minibatches."""
 MAX_FIRST_STEPS = 500
 """Steps of the first solver of a network, before those of Newton's method."""
+Form = tuple[Coordinates, Any]
+"""The coordinates of a problem, and the problem as a solver takes it."""
 
 
 @dataclass(frozen=True)
@@ -126,65 +127,55 @@ def _finished(first: type, coordinates: Coordinates) -> Any:
     return Chain((first(max_steps=MAX_FIRST_STEPS), Newton())) if _is_small(coordinates) else first()
 
 
-def problem_of(coordinates: Coordinates, solver: Any) -> tuple[Coordinates, Any]:
+def problem_of(coordinates: Coordinates, solver: Any) -> Form:
     """The coordinates of a problem, and the problem in the form that a solver takes.
 
     Raises:
-        DataError: `solver` is no solver, or one for other problems.
+        DataError: the solver is one for other problems.
+        ModelError: it cannot minimise the loss of a network in training mode.
     """
-    _check_solver(solver, coordinates)
     if has_network(coordinates) and depends_on_mode(coordinates):
+        _check_trains(solver)
         problem = Training(coordinates)
         return Coordinates(problem.objective, coordinates.blocks, coordinates.is_linear), problem
-    if isinstance(solver, ProximalNewton):
-        coordinates = aligned(coordinates)
-        return coordinates, Penalised(coordinates)
-    if isinstance(solver, Continuation):
-        return coordinates, Cornered.of(coordinates)
-    if isinstance(solver, TrustRegion):
-        return coordinates, Curved(coordinates.objective, coordinates.blocks, coordinates.is_linear)
-    if isinstance(solver, InteriorPoint):
-        return coordinates, _of_lines(coordinates)
-    if any(isinstance(each, VariableProjection) for each in _each(solver)):
-        return coordinates, Projected(coordinates.objective, coordinates.blocks, coordinates.is_linear)
-    if _repays_tracing(coordinates, solver):
-        return coordinates, Lowered(coordinates.objective, coordinates.blocks, coordinates.is_linear)
+    for kind, form in FORMS.items():
+        if isinstance(solver, kind):
+            return form(coordinates, solver)
     return coordinates, coordinates
 
 
-def _each(solver: Any) -> tuple[Any, ...]:
-    """The solvers that a solver is made of."""
-    return solver.solvers if isinstance(solver, Chain) else (solver,)
-
-
-def _repays_tracing(coordinates: Coordinates, solver: Any) -> bool:
-    """Whether a solver takes enough steps for the model to be traced once and replayed at each."""
-    return isinstance(solver, Adam) or (has_network(coordinates) and isinstance(solver, LBFGS | Chain))
-
-
-def _check_solver(solver: Any, coordinates: Coordinates) -> None:
-    check_solver("solver", solver)
-    if has_network(coordinates) and not isinstance(solver, Adam | SVI) and depends_on_mode(coordinates):
+def _check_trains(solver: Any) -> None:
+    """Refuse a solver that cannot minimise the loss of a network in training mode."""
+    if not isinstance(solver, Adam | SVI):
         raise ModelError(
             f"`{type(solver).__name__}` minimises one fixed function, and the loss of this network in "
             "training mode changes from step to step: it has Dropout, BatchNorm or another layer that "
             "draws random numbers or updates buffers. Use `Adam` or `SVI`, or put these layers alone in "
             "evaluation mode, as in `module.train(); module[1].eval()`."
         )
-    if isinstance(solver, Continuation) and not coordinates.polyhedral:
+
+
+def _cornered(coordinates: Coordinates, _: Any) -> Form:
+    if not coordinates.polyhedral:
         raise DataError(
             "`Continuation` needs a Laplace density whose location is a linear predictor, or a Laplace "
             "prior; this model has none. Leave `solver` out."
         )
-    if isinstance(solver, ProximalNewton) and not is_penalised(coordinates):
+    return coordinates, Cornered.of(coordinates)
+
+
+def _penalised(coordinates: Coordinates, _: Any) -> Form:
+    if not is_penalised(coordinates):
         raise DataError(
             "`ProximalNewton` needs Laplace or ElasticNet priors, whose parameters are numbers, a density "
             "of y without corners, and linear predictors; this model is not of this kind. Leave `solver` "
             "out."
         )
+    coordinates = aligned(coordinates)
+    return coordinates, Penalised(coordinates)
 
 
-def _of_lines(coordinates: Coordinates) -> Pinball:
+def _of_lines(coordinates: Coordinates, _: Any) -> Form:
     problem = pinball(coordinates)
     if problem is None:
         raise DataError(
@@ -192,4 +183,37 @@ def _of_lines(coordinates: Coordinates) -> Pinball:
             "a fixed design, one scale, and flat priors; this model is not of this kind. Leave `solver` "
             "out."
         )
-    return problem
+    return coordinates, problem
+
+
+def _curved(coordinates: Coordinates, _: Any) -> Form:
+    return coordinates, Curved(coordinates.objective, coordinates.blocks, coordinates.is_linear)
+
+
+def _projected(coordinates: Coordinates, _: Any) -> Form:
+    return coordinates, Projected(coordinates.objective, coordinates.blocks, coordinates.is_linear)
+
+
+def _replayed(coordinates: Coordinates, solver: Any) -> Form:
+    """The loss traced once and replayed at each step, where a solver takes enough of them."""
+    if not (isinstance(solver, Adam) or has_network(coordinates)):
+        return coordinates, coordinates
+    return coordinates, Lowered(coordinates.objective, coordinates.blocks, coordinates.is_linear)
+
+
+def _chained(coordinates: Coordinates, solver: Chain) -> Form:
+    projects = any(isinstance(each, VariableProjection) for each in solver.solvers)
+    return (_projected if projects else _replayed)(coordinates, solver)
+
+
+FORMS: Mapping[type, Callable[[Coordinates, Any], Form]] = {
+    ProximalNewton: _penalised,
+    Continuation: _cornered,
+    TrustRegion: _curved,
+    InteriorPoint: _of_lines,
+    VariableProjection: _projected,
+    Adam: _replayed,
+    LBFGS: _replayed,
+    Chain: _chained,
+}
+"""The form in which a solver takes a problem; the others take the coordinates as they are."""

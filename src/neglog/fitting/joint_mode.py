@@ -85,7 +85,7 @@ def _check_reached(objective: Objective, probe: Probe, parents: Parents) -> None
 
 def _predicting(probe: Probe) -> list[Tensor]:
     """A scalar of each part of a predictor that depends on something."""
-    parts = (part for call in probe.affines for part in (call.design, call.weight, call.bias))
+    parts = (part for call in probe.ran.affines for part in (call.design, call.weight, call.bias))
     return [part.sum() for part in parts if part.requires_grad]
 
 

@@ -53,8 +53,10 @@ from neglog.likelihood.sites import prior_advice
 from neglog.objective.blocks import joined
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import Objective, check_densities
-from neglog.objective.spread import UNCERTIFIED_FACTOR, check_bounded, end_of
+from neglog.objective.shrinkage import prior_terms
+from neglog.objective.spread import UNCERTIFIED_FACTOR, check_bounded, check_spread, is_spread
 from neglog.objective.training import buffers
+from neglog.predictors import RESPONSE
 from neglog.signatures import roles_of
 from neglog.solvers import Chain, MultiStart, Newton, Solution, TrustRegion, check_solver
 from neglog.solvers.chain import minimised
@@ -308,6 +310,25 @@ def _end(coordinates: Coordinates, z: Tensor) -> tuple[float, float]:
     return nll, prior
 
 
+def _end_of(objective: Objective, theta: Tensor, loss: float | None = None) -> tuple[float, float]:
+    """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`.
+
+    Of very many rows, whose `loss` is known, a sample is screened first.
+    """
+    if loss is not None and len(objective.parts) > 1 and is_spread(objective.sample, theta):
+        prior = prior_terms(objective, theta)[0]
+        return loss - prior, prior
+    nll, prior = 0.0, 0.0
+    with torch.no_grad():
+        for rows, part in objective.parts:
+            at = part.at(theta)
+            if objective.structure.may_collapse:
+                check_spread(objective, theta, at.sites[RESPONSE]["fn"], part.data)
+            nll -= float(at.log_prob(RESPONSE).sum())
+            prior = prior if rows.start else -float(at.prior())
+    return nll, prior
+
+
 def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | None) -> Fit:
     coordinates, theta, end = _landed(coordinates, solution, offset)
     objective = coordinates.objective
@@ -317,7 +338,7 @@ def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | Non
             f"`{objective.name}` diverged: {solution.status}. The likelihood may have no maximum; "
             f"{prior_advice(objective.layout)}, or take a smaller learning rate."
         )
-    nll, prior = end or end_of(objective, theta, solution.value if solution.exact else None)
+    nll, prior = end or _end_of(objective, theta, solution.value if solution.exact else None)
     solution = replace(solution, value=nll + prior)  # one that is not finite is no optimum
     return Fit(
         model=objective.model,

@@ -66,17 +66,13 @@ class Backends:
             if self.formula is not None:
                 return self.formula
             if once:
-                return self.known if isinstance(self.known, GraphRows) else self.eager
+                known = self.__dict__.get("graph")  # if it has been made before
+                return known if isinstance(known, GraphRows) else self.eager
         if "graph" not in self.__dict__ and self._may_be_short:
             self.requests += derivatives
             if self.requests <= TRIALS and not is_kept(self.eager):
                 return self.eager
         return self.graph if isinstance(self.graph, GraphRows) else self.eager
-
-    @property
-    def known(self) -> GraphRows | str | None:
-        """`graph` if it has been computed before, otherwise None."""
-        return self.__dict__.get("graph")
 
     @property
     def _may_be_short(self) -> bool:

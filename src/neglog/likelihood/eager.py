@@ -104,11 +104,6 @@ class Probe:
     is_plain: bool = False
     """Whether it is known that no prior depends on another parameter."""
 
-    @property
-    def affines(self) -> Sequence[Affine]:
-        """The linear predictors that the model evaluated."""
-        return self.ran.affines
-
     @cached_property
     def densities(self) -> Tensor:
         """The log-density of each row, with its weight."""

@@ -121,11 +121,6 @@ class _Near(Run):
     def _pyro_network(self, msg: dict[str, Any]) -> None:
         raise _NotPlainError
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether there are predictors, and no `pyro.param`."""
-        return bool(self.calls) and not self.params
-
 
 def _depends(prior: Any) -> bool:
     """Whether a prior depends on another parameter."""
@@ -139,7 +134,7 @@ def _near(model: Model, data: Data, start: Callable[[dict[str, Any]], Tensor]) -
         with torch.enable_grad():
             prototype(model if data.weights is None else Weighted(data.weights)(model), data, ran)
         probe = Probe(data, ran.numbers, ran.leaves, ran, is_plain=True)
-        if not (ran.is_plain and bool(torch.isfinite(probe.densities).all())):
+        if not ran.calls or ran.params or not bool(torch.isfinite(probe.densities).all()):
             return None
     except Exception:  # the run at the initial values raises an error with its reason
         return None

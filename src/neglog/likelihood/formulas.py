@@ -90,7 +90,7 @@ def formula_of(response: Response, probe: Probe, sites: Mapping[str, Site], rows
 
     They are compared with a `probe` of the model, whose data are the `rows`.
     """
-    standard, predictors = _standard(response), outputs_of(probe.affines)
+    standard, predictors = _standard(response), outputs_of(probe.ran.affines)
     own = [sites[name] for name in probe.constant_sites]
     if standard is None or predictors != ((response.location, None),) or len(own) != bool(response.scale):
         return None

@@ -179,7 +179,8 @@ def _is_current(known: GraphRows, eager: EagerRows, rows: Rows, probe: Probe | N
     """Whether a stored graph still agrees with the model, of which global variables may have changed."""
     if probe is None:
         return _holds(replace(known, held=set()), eager, ways)
-    return _holds(known, eager, ways) and agrees_with_probe(known, probe, rows)
+    is_held = ways <= known.held or _holds(known, eager, ways)
+    return is_held and agrees_with_probe(known, probe, rows)
 
 
 def is_kept(eager: EagerRows) -> bool:
@@ -201,8 +202,6 @@ def _traced(eager: EagerRows) -> GraphRows:
 
 def _holds(found: GraphRows, eager: EagerRows, ways: set[bool]) -> bool:
     """Whether a graph agrees with the model on some rows, evaluated by the backend for few or for many."""
-    if ways <= found.held:
-        return True
     inputs = eager.inputs(min(eager.data.rows, COMPARED_ROWS))
     constants, etas, parts = (
         inputs[0],

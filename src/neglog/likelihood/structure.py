@@ -178,7 +178,9 @@ class ModelStructure:
     def is_linear(self) -> bool:
         """Whether the model is a function of linear predictors: fixed designs times free coefficients."""
         names = [call.name for call in self.calls]
-        return bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, self.probe.affines))
+        return (
+            bool(names) and len(set(names)) == len(names) and all(map(self._is_plain, self.probe.ran.affines))
+        )
 
     def _is_plain(self, call: Affine) -> bool:
         """Whether a predictor is a fixed design times coefficients that are sites, or constants."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neglog.data import Data, check_density, check_response, observed
+from neglog.data import Data, check_density, check_response
 from neglog.errors import ModelError
 from neglog.handlers import Model, weighted
 from neglog.likelihood.backends import Backends
@@ -28,17 +28,7 @@ from neglog.objective.basis import sample_of
 from neglog.objective.units import ORDINARY, initial_in_units, places_of_units
 from neglog.observation import without_bounds
 from neglog.predictors import RESPONSE
-from neglog.tracing import (
-    Affine,
-    Run,
-    current_data,
-    initial_value,
-    model_name,
-    run,
-    takes_missing,
-    with_sizes,
-    without_biases,
-)
+from neglog.tracing import Affine, Run, as_fitted, initial_value, model_name, run
 
 BLOCK_ROWS = 131_072
 """Number of rows of a block: its numbers fit in the cache, and the model is run few times."""
@@ -61,8 +51,7 @@ class Objective:
     """
 
     def __init__(self, model: Model, data: Data, start: Mapping[str, Any] | None = None) -> None:
-        data = observed(current_data(model, data), takes_missing(model))
-        model = without_biases(with_sizes(model, data.y), data)
+        model, data = as_fitted(model, data)
         first = first_run(model, data, start, near=data.rows <= SAMPLE_ROWS)
         networks = first.ran.networks
         self.networks = tuple(networks)

@@ -121,26 +121,7 @@ def check_bounded(
             check_spread(objective, theta, part.response(theta, etas), part.data, times)
 
 
-def end_of(objective: Objective, theta: Tensor, loss: float | None = None) -> tuple[float, float]:
-    """Minus the log-likelihood of the rows, and minus the log prior; checked as by `check_bounded`.
-
-    Of very many rows, whose `loss` is known, a sample is screened first.
-    """
-    if loss is not None and len(objective.parts) > 1 and _is_spread(objective.sample, theta):
-        prior = prior_terms(objective, theta)[0]
-        return loss - prior, prior
-    nll, prior = 0.0, 0.0
-    with torch.no_grad():
-        for rows, part in objective.parts:
-            at = part.at(theta)
-            if objective.structure.may_collapse:
-                check_spread(objective, theta, at.sites[RESPONSE]["fn"], part.data)
-            nll -= float(at.log_prob(RESPONSE).sum())
-            prior = prior if rows.start else -float(at.prior())
-    return nll, prior
-
-
-def _is_spread(few: Objective, theta: Tensor) -> bool:
+def is_spread(few: Objective, theta: Tensor) -> bool:
     """Whether the rows of a sample are all far from being followed exactly."""
     return not bool(narrow_rows(few.response(theta), few.data.y, FAR_ROUNDINGS).any())
 

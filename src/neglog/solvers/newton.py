@@ -98,7 +98,7 @@ class Newton(Settings):
             at = _Point(found.z, *problem.value_and_gradient(found.z))
             if math.isfinite(at.value):
                 return at, found.hessian * (problem.rows / sample.rows)
-        at = _Point.fresh(look, start)
+        at = _Point(start, *look(start))
         return at, at.hessian
 
 
@@ -110,10 +110,6 @@ class _Point:
     value: float
     gradient: Tensor
     hessian: Tensor | None = None
-
-    @staticmethod
-    def fresh(look: Look, z: Tensor) -> _Point:
-        return _Point(z, *look(z))
 
 
 class _Descent:
@@ -152,6 +148,7 @@ class _Descent:
         if failure:
             return self.stopped(False, failure)
         before, reused = self.decrement, self.at.hessian is None
+        noise = rounding_of(self.at.value, self.problem.rows)
         assert self.curvature is not None
         self.direction, self.decrement, self.definite = newton_direction(
             self.curvature, self.at.gradient, self.problem.rows
@@ -159,7 +156,7 @@ class _Descent:
         if reused and not (self.definite and self.decrement <= MAX_REUSE_RATIO * before):
             self._renew()
             return None
-        return self._arrived(before, reused) or self._move(before, reused)
+        return self._arrived(before, reused, noise) or self._move(before, reused, noise)
 
     def _failure(self) -> str:
         """The reason why there can be no further step; empty if there can be one."""
@@ -180,16 +177,11 @@ class _Descent:
 
     def _renew(self) -> None:
         """Evaluate the Hessian at the current point."""
-        self.at, self.decrement = _Point.fresh(self.look, self.at.z), math.inf
+        self.at, self.decrement = _Point(self.at.z, *self.look(self.at.z)), math.inf
 
-    @property
-    def noise(self) -> float:
-        """The rounding of the loss, in nats."""
-        return rounding_of(self.at.value, self.problem.rows)
-
-    def _arrived(self, before: float, reused: bool) -> Solution | None:
-        """The solution, if the decrement, previously `before`, is below the tolerance or below rounding."""
-        if not reused and self.definite and is_stuck(self.decrement, before, self.noise):
+    def _arrived(self, before: float, reused: bool, noise: float) -> Solution | None:
+        """The solution, if the decrement, previously `before`, is below the tolerance or the `noise`."""
+        if not reused and self.definite and is_stuck(self.decrement, before, noise):
             # all that is left is rounding
             return self.stopped(True, _status(self.decrement, self.step, self.definite))
         shrinks = self.decrement / before if reused else 1.0
@@ -200,9 +192,9 @@ class _Descent:
             self.at = replace(self.at, z=z, value=self.at.value - 0.5 * self.decrement**2)
         return self.stopped(self.definite, _status(self.decrement, self.step, self.definite))
 
-    def _move(self, before: float, reused: bool) -> Solution | None:
+    def _move(self, before: float, reused: bool, noise: float) -> Solution | None:
         """A step along the direction; the solution, if none descends or the loss no longer decreases."""
-        noise, near = self.noise, self._is_near()
+        near = self._is_near()
         moved = _line_search(self.problem, self.look, self.at, self.direction, self.definite, noise, near)
         if moved is None and not reused:
             return self._end_of_descent(noise)
@@ -210,7 +202,7 @@ class _Descent:
             self._renew()
             return None
         moved = self._lengthened(moved, self.decrement > STUCK * before and self.decrement**2 > noise)
-        self.at = moved if near or moved.hessian is not None else _Point.fresh(self.look, moved.z)
+        self.at = moved if near or moved.hessian is not None else _Point(moved.z, *self.look(moved.z))
         self.step += 1
         self.history.append(self.at.value)
         self.decrements.append(self.decrement)
