@@ -402,3 +402,33 @@ def test_batches_do_not_take_y_for_a_function_of_it():
     torch.testing.assert_close(weight, expected.params["mean.weight"], rtol=1e-7, atol=0)
     with pytest.raises(ModelError, match="a function of `y`"):
         mle_batch(partial(model, family=dist.Laplace), X, y)
+
+
+SCALES = {
+    "half Normal": dist.HalfNormal(1.0),
+    "exponential": dist.Exponential(1.0),
+    "shifted": dist.TransformedDistribution(
+        dist.Exponential(1.0), [dist.transforms.AffineTransform(0.5, 1.0)]
+    ),
+    "share": dist.Uniform(0.0, 9.0),
+    "softplus": dist.ImproperUniform(dist.constraints.softplus_positive, (), ()),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_the_derivatives_of_a_scale_are_those_of_its_transform(name: str) -> None:
+    """An exponential is its own derivative; other transforms are differentiated."""
+
+    def model(x, y=None):
+        mean = linear("mean", x)
+        scale = pyro.sample("scale", SCALES[name])
+        with pyro.plate("rows", len(x)):
+            return pyro.sample("y", distributions.Normal(mean, scale.double()), obs=y)
+
+    objective = Objective(flat(model), prepare(X, Y), {"scale": torch.tensor(2.0)})
+    site, formula = objective.sites["scale"], objective.backends.formula
+    assert site.is_logarithm == (name in ("half Normal", "exponential"))
+    at = torch.tensor([0.3], dtype=torch.float64)
+    slope = torch.autograd.functional.jacobian(lambda u: site.transform(u).sum(), at)
+    bend = torch.autograd.functional.hessian(lambda u: site.transform(u).sum(), at)
+    assert formula._scale(at) == (float(site.transform(at)), float(slope), float(bend))

@@ -75,6 +75,9 @@ class FormulaRows:
         """The scale at its unconstrained value, and its two derivatives in that."""
         if self.site is None:
             return self.known, 0.0, 0.0
+        if self.site.is_logarithm:  # an exponential is its own derivative
+            scale = float(numbers.detach().exp())
+            return scale, scale, scale
         with torch.enable_grad():
             leaf = numbers.detach().requires_grad_()
             scale = self.site.transform(leaf.reshape(self.site.unconstrained)).sum()

@@ -22,6 +22,9 @@ from neglog.predictors import RESPONSE
 from neglog.site_priors import base_support
 from neglog.tracing import Run
 
+ABOVE = (constraints.greater_than, constraints.greater_than_eq)
+"""The supports of all numbers above a bound, whose unconstrained value is the logarithm of the distance."""
+
 
 class Prior(Enum):
     """The kind of a prior: `FLAT` under `flat`, `NORMAL`, `KINKED` as a Laplace law is, or another."""
@@ -86,6 +89,11 @@ class Site:
     def is_positive(self) -> bool:
         """Whether its numbers are those above 0, each by itself."""
         return getattr(self.support, "lower_bound", None) == 0
+
+    @property
+    def is_logarithm(self) -> bool:
+        """Whether its unconstrained value is the logarithm of its value."""
+        return type(self.support) in ABOVE and self.is_positive
 
     @cached_property
     def corner(self) -> Corner | None:

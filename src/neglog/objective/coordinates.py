@@ -279,6 +279,7 @@ class Sums:
         apart: bool = False,
     ) -> None:
         self.blocks, self.places, self.rough, self.apart = blocks, places, rough, apart
+        self.is_of_blocks = apart and not len(places)  # the coefficients are all parameters
         self.value = 0.0
         self.gradient, self.hessian = like.new_zeros(size), like.new_zeros(size, size)
         self.theta_gradient, self.theta_hessian = like.new_zeros(size), like.new_zeros(size, size)
@@ -338,10 +339,14 @@ class Sums:
 
     def slope(self, pull_back: PullBack) -> Tensor:
         """The gradient `(K,)`."""
+        if self.is_of_blocks:
+            return self.gradient
         return self.gradient + (self.theta_gradient if self.apart else pull_back(self.theta_gradient))
 
     def curvature(self, pull_back: PullBack) -> Tensor:
         """The Hessian `(K, K)`."""
+        if self.is_of_blocks:
+            return self.hessian
         if self.apart:
             crosses = torch.zeros_like(self.hessian).index_copy_(0, self.places, self.cross_hessian)
             return self.hessian + self.theta_hessian + crosses + crosses.T
