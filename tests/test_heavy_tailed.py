@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import mpmath as mp
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from neglog import mle, models
@@ -137,3 +140,61 @@ def test_the_lowest_end_that_follows_no_rows_is_taken(monkeypatch: pytest.Monkey
     monkeypatch.setattr(heavy_tailed, "_starts", lambda rows, normal: range(4))
     monkeypatch.setattr(heavy_tailed, "_end", lambda rows, start, log_df, normal: ends[start])
     assert heavy_tailed._best(None, None) is ends[3]
+
+
+def _uniform(rows: int) -> tuple[Tensor, Tensor]:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(rows, 2))
+    return torch.from_numpy(x), torch.from_numpy(rng.uniform(0, 1, rows))
+
+
+def test_a_known_df_between_bounds_is_refused_where_a_line_leaves_all_but_one_row(
+    evaluations: list[str],
+) -> None:
+    """Steps crept out of the bounds and onto rows, for seconds."""
+    x, y = _uniform(300)
+    known = pyro.condition(models.student_t, {"df": torch.tensor(9.0, dtype=torch.float64)})
+    with pytest.raises(
+        UnboundedLikelihoodError, match=r"follows row (\d+) and lies beyond .*`scale`"
+    ) as error:
+        mle(truncated(known, 0.0, 1.0), x, y)
+    assert len(evaluations) == 0
+    row = int(re.search(r"row (\d+)", str(error.value)).group(1))  # type: ignore[union-attr]
+    centred = (x - x.mean(0)).numpy()
+    products = centred @ np.linalg.solve(centred.T @ centred, centred[row])
+    location = y[row].item() - 1e5 * (products[row] - products)
+    assert (np.delete(location, row) < -100).all()
+    losses = []
+    for scale in (1e-2, 1e-4, 1e-8):
+        start, end = (stats.t.logsf((bound - location) / scale, 9) for bound in (0.0, 1.0))
+        mass = start + np.log(-np.expm1(end - start))
+        losses.append(
+            -float((stats.t.logpdf((y.numpy() - location) / scale, 9) - math.log(scale) - mass).sum())
+        )
+    assert losses[0] > losses[1] > losses[2]
+    assert abs(losses[1] - losses[2] - math.log(1e4)) < 0.1
+
+
+def test_fewer_columns_lead_to_the_uniform_border_of_a_known_df() -> None:
+    known = pyro.condition(models.student_t, {"df": torch.tensor(9.0, dtype=torch.float64)})
+    y = torch.linspace(0.0, 1.0, 50, dtype=torch.float64)
+    with pytest.warns(ConvergenceWarning, match="`y` is uniform between its bounds"):
+        fit = mle(truncated(known, 0.0, 1.0), torch.empty((50, 0)), y)
+    assert abs(fit.nll) < 1e-4
+
+
+def test_a_scale_of_0_beyond_the_bounds_follows_no_row() -> None:
+    """It leaves a power of the distance from the location, as Pareto's density is."""
+    y = torch.linspace(1.0, 3.0, 20, dtype=torch.float64)
+    ones = torch.ones_like(y)
+    rows = TruncatedRows(
+        y, ones, 3 * ones, ones, Basis(ones[:, None], False, torch.eye(1).double()), torch.ones(1).double()
+    )
+    for location, border in ((0.5, ""), (2.0, heavy_tailed.COLLAPSED)):
+        whole = torch.tensor([location, -20.0, 0.0], dtype=torch.float64)
+        nearest = y[(y - location).abs().argmin()] if border else location
+        whole[0] = nearest
+        end = heavy_tailed._end(rows, whole, None, None)
+        assert end is not None
+        assert end.border == border
+        assert math.isfinite(end.value) == (not border)

@@ -20,9 +20,10 @@ from neglog.distributions.family import family_of
 from neglog.distributions.observed import latent
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.borders import Limit, border_status
-from neglog.fitting.student_rows import LOG_BORDER_WIDTH, Heavy, Left
+from neglog.fitting.student_rows import LOG_BORDER_DF, LOG_BORDER_WIDTH, Heavy, Left
 from neglog.fitting.tilted import (
     LIMIT_PRECISION,
+    MIN_SLOPE,
     TruncatedRows,
     block_of,
     constant,
@@ -35,7 +36,7 @@ from neglog.fitting.tilted import (
 )
 from neglog.layers import limit_of
 from neglog.likelihood.sites import prior_advice
-from neglog.objective.blocks import Block
+from neglog.objective.blocks import Block, joined
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.objective.spread import check_bounded
@@ -102,8 +103,9 @@ def _end(rows: TruncatedRows, start: Tensor, log_df: float | None, normal: _End 
     if problem.log_width(z) >= LOG_BORDER_WIDTH[1]:
         return _End(problem.value(z), whole, UNIFORM_LIMIT)
     if has_left and problem.log_width(z) <= LOG_BORDER_WIDTH[0]:
-        return _End(math.inf, whole, COLLAPSED)
-    if log_df is None and has_left:
+        # A scale of 0 beyond the bounds of all rows leaves a power of the distance from there.
+        return _End(math.inf, whole, COLLAPSED) if _follows(rows, whole) else _End(problem.value(z), whole)
+    if log_df is None and has_left and not LOG_BORDER_DF[0] < float(z[-1]) < LOG_BORDER_DF[1]:
         return _limit_of_df(rows, whole, normal)
     return None if log_df is not None else _beyond(problem, z, normal)
 
@@ -172,12 +174,17 @@ def _starts(rows: TruncatedRows, normal: _End | None) -> list[Tensor]:
 
 def _best(rows: TruncatedRows, log_df: float | None) -> _End | None:
     """The lowest end; one that follows rows if more than half of the starts, or all that end, lead there."""
-    normal = _normal(rows)
-    ends = [end for start in _starts(rows, normal) if (end := _end(rows, start, log_df, normal)) is not None]
-    following = [end for end in ends if end.border in FOLLOWS_ROWS]
-    if len(following) > len(STARTS) / 2 or len(following) == len(ends):
-        return max(following, key=lambda end: end.value, default=None)
-    return min((end for end in ends if end.border not in FOLLOWS_ROWS), key=lambda end: end.value)
+    normal, ends, following = _normal(rows), list[_End](), list[_End]()
+    for start in _starts(rows, normal):
+        end = _end(rows, start, log_df, normal)
+        if end is not None:
+            (following if end.border in FOLLOWS_ROWS else ends).append(end)
+        if len(following) > len(STARTS) / 2:  # the others would not change the result
+            break
+    else:
+        if ends:
+            return min(ends, key=lambda end: end.value)
+    return max(following, key=lambda end: end.value, default=None)
 
 
 def heavy_tailed(coordinates: Coordinates) -> Solution | None:
@@ -196,50 +203,81 @@ def heavy_tailed(coordinates: Coordinates) -> Solution | None:
     if rows is None:
         return None
     found = _best(rows, _known_log_df(objective, response))
-    return None if found is None else _solution(coordinates, block, rows, found)
+    if found is not None and found.border == COLLAPSED:
+        theta = coordinates.theta(_place(coordinates, block, rows, _onto_rows(rows, found.whole)))
+        check_bounded(objective, theta)
+    if found is None or found.border in FOLLOWS_ROWS:
+        _check_bounded_above(objective, rows)
+        return None
+    return _solution(coordinates, block, rows, found)
 
 
 def _solution(coordinates: Coordinates, block: Block, rows: TruncatedRows, end: _End) -> Solution | None:
-    """The solution at an end; None where the loss of the model is another one.
-
-    Raises:
-        UnboundedLikelihoodError: there the likelihood is unbounded.
-    """
+    """The solution at an end; None where the loss of the model is another one."""
     objective = coordinates.objective
-    if end.border == COLLAPSED:
-        onto = _onto_rows(rows, end.whole)
-        check_bounded(objective, coordinates.theta(_place(coordinates, block, rows, onto)))
-        is_between = bool(torch.isfinite(rows.upper - rows.lower).all())
-        if is_between and objective.structure.response.tails is not None:
-            raise _without_df(objective)
-        return None
     z = _place(coordinates, block, rows, end.whole)
-    value, weights = coordinates.value(z), objective.data.weights
+    value, weights = _value(coordinates, z), objective.data.weights
     mean_weight = 1.0 if weights is None else float(weights.mean())
     if not abs(value - mean_weight * (end.value + len(rows.y) * math.log(rows.unit))) <= SAME_LOSS * len(
         rows.y
     ):
         return None
-    if end.border == ZERO:
-        raise _without_df(objective)
     if not end.border:
         return Solution(z, value, False, "", 0)
     return Limit(z, value, False, _status(objective, end.border), 0)
 
 
-def _without_df(objective: Objective) -> UnboundedLikelihoodError:
-    """The error for a df that goes to 0 between two bounds.
+@torch.no_grad()
+def _value(coordinates: Coordinates, z: Tensor) -> float:
+    """The loss by running the model once, for which no graph is recorded."""
+    theta, parts = coordinates.theta(z), coordinates.parts
+    return sum(float(part.trial(theta, joined(coordinates.etas(z, rows)))[0]) for rows, part in parts)
 
-    With w = scale √df the density then is 1 / √(w² + r²) over an integral of 2 log(1 / w) as w → 0: it rises
-    like 1 / (w log(1 / w)) at a row that it follows, and falls like 1 / log(1 / w) alone at any other.
+
+def _check_bounded_above(objective: Objective, rows: TruncatedRows) -> None:
+    """Refuse a density without a local maximum in reach where the likelihood is known to rise without end.
+
+    With a free df it is: in w = scale √df the density at a row that it follows rises like 1 / (w log(1 / w))
+    as w and df go to 0, and at any other row it falls like 1 / log(1 / w) alone. With a known df it is where
+    the locations of all other rows can lie beyond a bound. There a vanishing scale leaves a power of the
+    distance from the location, while the density at the one row rises like 1 / scale.
+
+    Raises:
+        UnboundedLikelihoodError: the likelihood is unbounded.
     """
     response = objective.structure.response
-    return UnboundedLikelihoodError(
-        f"`{objective.name}` has no maximum: between two bounds the likelihood rises without end as "
-        f"`{response.tails}` and `{response.scale}` go to 0 at a row. Give a known one, "
-        f"pyro.condition(model, {{{response.tails!r}: torch.tensor(4.0)}}), or "
-        f"{prior_advice(objective.layout)}."
-    )
+    if response.tails is not None:
+        between = "between two bounds " if bool(torch.isfinite(rows.upper - rows.lower).all()) else ""
+        raise UnboundedLikelihoodError(
+            f"`{objective.name}` has no maximum: {between}the likelihood rises without end as "
+            f"`{response.tails}` and `{response.scale}` go to 0 at a row. Give a known one, "
+            f"pyro.condition(model, {{{response.tails!r}: torch.tensor(4.0)}}), or "
+            f"{prior_advice(objective.layout)}."
+        )
+    row = _extreme_row(rows)
+    if row is not None:
+        raise UnboundedLikelihoodError(
+            f"`{objective.name}` has no maximum: the likelihood rises without end as the location follows "
+            f"row {objective.data.row(row)} and lies beyond the bounds of all others, where a truncated "
+            f"density stays level, and `{response.scale}` goes to 0. Use fewer columns, or "
+            f"{prior_advice(objective.layout)}."
+        )
+
+
+def _extreme_row(rows: TruncatedRows) -> int | None:
+    """A row that the location can follow while it lies beyond a bound in all others; None if none is known.
+
+    Of an orthonormal design with a constant, the row of the largest norm: among all rows it alone has the
+    largest product with itself.
+    """
+    is_closed = any(bool(torch.isfinite(side).all()) for side in (rows.lower, rows.upper))
+    if not (is_closed and bool(rows.one.any())):
+        return None
+    design = rows.basis.dense()
+    row = int(design.square().sum(1).argmax())
+    products = design @ design[row]
+    others = torch.cat([products[:row], products[row + 1 :]])
+    return row if bool((others < (1 - MIN_SLOPE) * products[row]).all()) else None
 
 
 def _is_student(objective: Objective) -> bool:
@@ -259,11 +297,21 @@ def _known_log_df(objective: Objective, response: Any) -> float | None:
     return float(df.detach().reshape(-1)[0].log())
 
 
+def _residuals(rows: TruncatedRows, whole: Tensor) -> tuple[Tensor, float]:
+    """The residuals `(N,)` of a density, and the largest one of a row that it follows."""
+    width = math.exp(Heavy(rows, float(whole[-1])).log_width(whole[:-1]))
+    return rows.y - rows.basis.at(whole[:-2]), REACHED * width
+
+
+def _follows(rows: TruncatedRows, whole: Tensor) -> bool:
+    """Whether a density follows some row."""
+    residuals, reach = _residuals(rows, whole)
+    return bool(residuals.abs().amin() <= reach)
+
+
 def _onto_rows(rows: TruncatedRows, whole: Tensor) -> Tensor:
     """The same density with a scale of 0, at the rows that it follows."""
-    whole = whole.clone()
-    residuals = rows.y - rows.basis.at(whole[:-2])
-    reach = REACHED * math.exp(Heavy(rows, float(whole[-1])).log_width(whole[:-1]))
+    whole, (residuals, reach) = whole.clone(), _residuals(rows, whole)
     near = residuals.abs().argsort()[: len(rows.one)]
     near = near[residuals[near].abs() <= reach]
     if len(near):

@@ -19,6 +19,12 @@ LOG_BORDER_WIDTH = (math.log(1e-8), math.log(1e5))
 
 The width is the smaller one of the scale and w: the density is level within less than it."""
 
+MAX_LOCATION_SPREAD = 30.0
+"""Median distance of the locations from their median, in units of the spread of y, of steps on their way out.
+
+Most rows then lie far out in the tails, where a density between bounds is level.
+"""
+
 
 class Left(Exception):
     """Steps are on their way to a border."""
@@ -48,6 +54,11 @@ class Heavy:
         whole = self.whole(z)
         return float(whole[-2]) + 0.5 * min(0.0, float(whole[-1]))
 
+    def is_steep(self, z: Tensor) -> bool:
+        """Whether the locations of most rows lie far beyond the range of y."""
+        location = self.of.basis.at(self.whole(z)[:-2])
+        return bool((location - location.median()).abs().median() > MAX_LOCATION_SPREAD)
+
     def value(self, z: Tensor) -> float:
         return self.derivatives(z)[0]
 
@@ -62,7 +73,8 @@ class Heavy:
         """
         low, high = LOG_BORDER_DF
         is_within = LOG_BORDER_WIDTH[0] < self.log_width(z) < LOG_BORDER_WIDTH[1]
-        if not is_within or (self.log_df is None and not low < float(z[-1]) < high):
+        is_between = self.log_df is not None or low < float(z[-1]) < high
+        if not (is_within and is_between) or self.is_steep(z):
             raise Left(z)
         return self.derivatives(z)[2]
 
@@ -109,34 +121,53 @@ class Heavy:
         w, location = torch.exp(whole[-2] + 0.5 * whole[-1]), rows.basis.at(whole[:-2], block)
         y, low, high = ((at[block] - location) / w for at in (rows.y, rows.lower, rows.upper))
         nodes, shares, log_integral = student_nodes(torch.asinh(low), torch.asinh(high), df)
-        at = torch.asinh(y)
-        height, first, second = _log_density(at, w, df)
-        _, inside, bends = _log_density(nodes, w, df)
-        mean = (shares * inside).sum(-1)
-        away = inside - mean.unsqueeze(-1)
-        spread = torch.einsum("nq,inq,jnq->ijn", shares, away, away)
-        losses = log_integral + torch.log(w) - height
-        return losses, mean - first, spread + (shares * bends).sum(-1) - second
+        at, ones = torch.asinh(y).unsqueeze(-1), torch.ones_like(shares[:, :1])
+        observed, bend, _ = _moments(at, ones, w, df)
+        mean, expected_bend, spread = _moments(nodes, shares, w, df)
+        linear = _in_parameters(df)
+        first = linear @ (mean - observed).mT
+        second = linear @ spread @ linear.T + expected_bend - bend
+        losses = log_integral + torch.log(w) + 0.5 * (df + 1) * observed[:, 2]
+        return losses, first, second.permute(1, 2, 0)
 
 
-def _log_density(s: Tensor, w: Tensor, df: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """-(ν + 1) log cosh(s), y = location + w sinh(s); its gradient `(3, ...)`, its Hessian `(3, 3, ...)`.
+def _in_parameters(df: Tensor) -> Tensor:
+    """The matrix `(3, 3)` that turns the terms of `_moments` into the gradient of the log-density."""
+    more, zero = df + 1, torch.zeros_like(df)
+    rows = ((more, zero, zero), (zero, more, zero), (zero, 0.5 * more, -0.5 * df))
+    return torch.stack([torch.stack(row) for row in rows])
 
-    In the location, log scale and log df = log ν at a fixed y.
+
+def _moments(s: Tensor, shares: Tensor, w: Tensor, df: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Moments of the derivatives of -(ν + 1) log cosh(s), the log-density of y = location + w sinh(s).
+
+    Returns the means `(N, 3)` over nodes s `(N, Q)` with `shares`, of tanh(s) / (w cosh(s)), tanh(s)² and
+    2 log cosh(s); the means of the Hessian in the location, log scale and log df = log ν at a fixed y
+    `(N, 3, 3)`; and the covariances of the three terms `(N, 3, 3)`.
     """
-    size = s.abs()
-    r = 2 * size + 2 * torch.log1p(0.5 * torch.expm1(-2 * size))
-    tangent, more = torch.tanh(s), df + 1
-    p, q = torch.exp(-r), tangent * tangent
-    a = tangent * torch.exp(-0.5 * r) / w
-    first = torch.stack([more * a, more * q, 0.5 * (more * q - df * r)])
-    cross = more * p * q
-    a_p = more * a * p
-    second = torch.stack(
-        [
-            *(-more * (p - q) * p / (w * w), -2 * a_p, df * a - a_p),
-            *(-2 * a_p, -2 * cross, df * q - cross),
-            *(df * a - a_p, df * q - cross, df * (q - 0.5 * r) - 0.5 * cross),
-        ]
-    )
-    return -0.5 * more * r, first, second.reshape(3, 3, *s.shape)
+    double = -2 * s.abs()
+    shrunk = torch.exp(double)
+    below = torch.expm1(double)
+    root = torch.sqrt(shrunk) * (2 / (1 + shrunk))  # 1 / cosh(s)
+    tangent = torch.copysign(below / (1 + shrunk), s)
+    p, q = root * root, tangent * tangent
+    a = tangent * root / w
+    terms = torch.stack([a, q, 2 * torch.log1p(0.5 * below) - double], 1)
+    mean = torch.bmm(terms, shares.unsqueeze(-1))
+    away = terms - mean
+    spread = torch.bmm(away * shares.unsqueeze(1), away.mT)
+    bends = torch.bmm(torch.stack([p * (p - q), a * p, p * q], 1), shares.unsqueeze(-1))
+    return mean[..., 0], _hessian(mean[..., 0], bends[..., 0], w, df), spread
+
+
+def _hessian(terms: Tensor, bends: Tensor, w: Tensor, df: Tensor) -> Tensor:
+    """The Hessian `(N, 3, 3)` of the log-density from means of the terms and of their slopes `(N, 3)`."""
+    (a, q, r), (square, linear, cross) = terms.mT, (df + 1) * bends.mT
+    found = torch.empty((len(terms), 3, 3), dtype=terms.dtype)
+    found[:, 0, 0] = -square / (w * w)
+    found[:, 0, 1] = found[:, 1, 0] = -2 * linear
+    found[:, 0, 2] = found[:, 2, 0] = df * a - linear
+    found[:, 1, 1] = -2 * cross
+    found[:, 1, 2] = found[:, 2, 1] = df * q - cross
+    found[:, 2, 2] = df * (q - 0.5 * r) - 0.5 * cross
+    return found
