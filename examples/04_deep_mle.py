@@ -57,9 +57,9 @@ def draw_rows(rows: int, seed: int) -> tuple[Tensor, Tensor]:
     return 2 * u - 1, mean + SIGMA * torch.randn(rows, generator=generator, dtype=torch.float64)
 
 
-def train(x: Tensor, y: Tensor, epochs: int, batch: int) -> Epochs:
+def train(x: Tensor, y: Tensor, epochs: int, batch: int, fresh: int) -> Epochs:
     """Maximum likelihood by `pyro.infer.SVI`, the learning rate falling from 0.03 to 0.001."""
-    fresh_x, fresh_y = draw_rows(4000, seed=99)
+    fresh_x, fresh_y = draw_rows(fresh, seed=99)
     net = on_features(models.gaussian, network(5, *HIDDEN, seed=0))
     heads = {"mean.weight": y.new_zeros(HIDDEN[-1]), "mean.bias": y.mean(), "sigma": y.std()}
     likelihood = flat(net)  # masks the priors
@@ -165,11 +165,11 @@ def check(enough: Epochs, overfitted: Epochs, rows: int) -> None:
 
 def main() -> None:
     options = arguments(__file__, __doc__)
-    many, epochs, batch = (300, 60, 50) if options.small else (2000, 60, 100)
-    few = 25 if options.small else 100
+    many, epochs, batch = (300, 60, 60) if options.small else (2000, 60, 100)
+    few, fresh = (25, 1000) if options.small else (100, 4000)
     runs = {
-        many: train(*draw_rows(many, seed=1), epochs=epochs, batch=batch),
-        few: train(*draw_rows(few, seed=2), epochs=200, batch=25),
+        many: train(*draw_rows(many, seed=1), epochs=epochs, batch=batch, fresh=fresh),
+        few: train(*draw_rows(few, seed=2), epochs=200, batch=25, fresh=fresh),
     }
     for rows, run in runs.items():
         print(f"{rows} rows")

@@ -2,9 +2,7 @@
 
 import gc
 
-import pyro
 import pytest
-import torch
 from _pytest.doctest import DoctestModule
 from hypothesis import settings
 
@@ -35,6 +33,9 @@ def pytest_collection_finish():
 @pytest.fixture
 def seeded():
     """Raw Pyro draws from torch's generator and writes to the global parameter store: start both afresh."""
+    import pyro  # here, so that the process that hands out the tests does without
+    import torch
+
     with torch.random.fork_rng():
         pyro.set_rng_seed(0)
         pyro.clear_param_store()

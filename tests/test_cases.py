@@ -102,7 +102,7 @@ def test_lbfgs_meets_the_reference(name):
 @pytest.mark.parametrize("name", ["hetero_engel", "nist_longley", "nasty_scale_y_gauss_stackloss"])
 def test_svi_meets_the_reference(name):
     problem_ = problem(name)
-    fit = problem_.fit(solver=fast_svi(250))
+    fit = problem_.fit(solver=fast_svi())
     assert fit.converged
     check(fit, problem_.case)
 

@@ -106,8 +106,7 @@ def test_counts_that_are_all_0_have_an_answer_under_proper_priors() -> None:
         assert fit.params[f"{COUNTS[name]}.bias"] < -3
 
 
-@pytest.mark.parametrize("number", [0, 2])
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize(("name", "number"), [*((name, 2) for name in REAL), ("gaussian", 0), ("laplace", 0)])
 def test_a_response_of_zeros_is_refused_as_any_constant_is(name: str, number: int) -> None:
     for constant in (0.0, 7.0):
         with pytest.raises(UnboundedLikelihoodError, match="every row exactly"):
@@ -154,7 +153,7 @@ def test_priors_refuse_vectors_of_zeros_as_any_constant(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "constant"),
-    [*((name, 0.0) for name in REAL), ("gaussian", 5.0), ("laplace", 5.0), ("heteroscedastic", 5.0)],
+    [*((name, 0.0) for name in REAL), ("laplace", 5.0)],
 )
 def test_a_mode_beyond_float64_is_told_from_a_posterior_without_one(name: str, constant: float) -> None:
     """A HalfNormal of the scale is positive at 0; a Normal of its logarithm outweighs any number of rows."""
@@ -193,12 +192,11 @@ def test_the_verdict_on_zeros_depends_on_the_priors_of_a_log_variance_and_not_on
     assert float(fit.params["log_variance.bias"]) == pytest.approx(-0.09 * rows / 2, rel=1e-6)
 
 
-@pytest.mark.parametrize("tied", [36, 60])
-def test_equal_responses_of_heavy_tails_are_named_wherever_they_are(tied: int) -> None:
+def test_equal_responses_of_heavy_tails_are_named_wherever_they_are() -> None:
     # With k of n rows followed the likelihood is of the order scale^(df (n - k) - k): infinite for small df.
     y = _columns()[:, 0] + 50.0
-    y[:tied] = 0.0
-    with pytest.raises(UnboundedLikelihoodError, match=f"of 80 rows {tied} responses are equal") as refused:
+    y[:36] = 0.0
+    with pytest.raises(UnboundedLikelihoodError, match="of 80 rows 36 responses are equal") as refused:
         mle(models.student_t, _columns(4)[:, 2:], y)
     held = with_priors(models.student_t, _advised_priors(str(refused.value)))
     assert map_estimate(held, _columns(4)[:, 2:], y).converged
@@ -280,8 +278,7 @@ def _advised_priors(message: str) -> dict[str, Any]:
     return priors
 
 
-@pytest.mark.parametrize("columns", [10, 25])
-@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize(("name", "columns"), [*((name, 25) for name in SEVERAL), ("inverse_gaussian", 10)])
 def test_each_model_names_priors_that_hold_its_spread_where_columns_fit_every_row(
     name: str, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,10 +334,10 @@ def test_equal_rows_that_differ_are_not_interpolated() -> None:
 
 
 def test_positive_coefficients_are_not_taken_for_interpolating_ones() -> None:
-    positive = dist.HalfNormal(torch.ones(30, dtype=torch.float64))
+    positive = dist.HalfNormal(torch.ones(14, dtype=torch.float64))
     model = with_priors(models.gaussian, {"mean.weight": positive})
     with pytest.raises(UnboundedLikelihoodError) as refused:  # coefficients at 0, their border
-        map_estimate(model, _columns(30)[:20].abs(), -_columns()[40:60, 0].abs())
+        map_estimate(model, _columns(14)[:12].abs(), -_columns()[40:52, 0].abs())
     assert "every row" not in str(refused.value)
 
 
@@ -372,7 +369,6 @@ def test_a_path_of_counts_that_are_all_0_is_at_its_border_as_its_fit_is() -> Non
         ("negative_binomial", 1.0),
         ("zero_inflated_poisson", 0.0),
         ("zero_inflated_poisson", 1.0),
-        ("zero_inflated_negative_binomial", 0.0),
     ],
 )
 def test_a_path_of_given_strengths_is_at_a_border_where_its_fit_is(name: str, constant: float) -> None:
@@ -506,9 +502,7 @@ def _small(name: str, sets: int, seed: int = 3) -> tuple[NDArray[np.float64], ND
     return x, (rng.random(odds.shape) < odds).astype(float), 1.0
 
 
-@pytest.mark.parametrize(
-    ("name", "seed"), [("bernoulli", 0), ("binomial", 3), ("poisson", 0), ("poisson", 3)]
-)
+@pytest.mark.parametrize(("name", "seed"), [("bernoulli", 0), ("binomial", 3), ("poisson", 3)])
 def test_a_batch_certifies_what_a_linear_programme_says_exists(name: str, seed: int) -> None:
     x, y, top = _small(name, 90, seed)
     expected = np.array([not _separated(*one, top) for one in zip(x, y, strict=True)])
@@ -586,8 +580,7 @@ def _censored_at_half() -> tuple[torch.Tensor, torch.Tensor, float]:
     return _columns(), y.clamp(max=bound), bound
 
 
-@pytest.mark.parametrize("tau", [0.6, 0.8])
-@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize(("number", "tau"), [(0, 0.6), (2, 0.8)])
 def test_a_quantile_beyond_its_censoring_bound_is_not_certified(tau: float, number: int) -> None:
     x, y, bound = _censored_at_half()
     with pytest.warns(ConvergenceWarning, match="only the tail of the assumed density"):

@@ -74,12 +74,12 @@ def test_svi_meets_the_exact_least_absolute_deviations():
     x, y = sample()
     exact = mle(models.laplace, x, y)
     with pytest.warns(ConvergenceWarning, match="not certified"):
-        svi = mle(models.laplace, x, y, solver=fast_svi(300, last=1e-4))
+        svi = mle(models.laplace, x, y, solver=fast_svi(160, last=1e-4))
     assert exact.loss - 1e-9 <= svi.loss < exact.loss + 1e-3
     same(svi.params, exact.params, rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize("solver", [Newton(max_steps=30), LBFGS(max_steps=100), SVI(steps=50)])
+@pytest.mark.parametrize("solver", [Newton(max_steps=30), LBFGS(max_steps=30), SVI(steps=20)])
 def test_no_solver_for_smooth_losses_claims_a_corner(solver):
     x, y = sample()
     with pytest.warns(ConvergenceWarning, match="`laplace` did not converge"):
@@ -118,7 +118,7 @@ def lad_by_linear_programme(x, y, weights=None):
     ties=st.booleans(),
     weighted=st.booleans(),
 )
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_least_absolute_deviations_is_the_linear_programme(rows_, columns, seed, ties, weighted):
     generator = np.random.default_rng(seed)
     x = generator.normal(size=(rows_, columns))
@@ -161,7 +161,7 @@ def test_ridge_on_absolute_deviations_is_certified():
 # Units.
 
 
-UNITS = [(name, None) for name in REAL] + [("heteroscedastic", fast_svi(250, last=1e-4))]
+UNITS = [(name, None) for name in REAL] + [("heteroscedastic", fast_svi())]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,8 @@ def test_a_shift_of_a_column_moves_the_intercept_alone(name):
 
 
 @pytest.mark.parametrize(
-    ("estimate", "name"), [(mle, name) for name in TABLE] + [(map_estimate, name) for name in STRUCTURES]
+    ("estimate", "name"),
+    [(mle, name) for name in TABLE] + [(map_estimate, name) for name in ("gaussian", "laplace", "poisson")],
 )
 def test_weight_two_is_the_row_twice(name, estimate):
     entry, (x, y), keywords = TABLE[name], TABLE[name].sample(), TABLE[name].keywords()

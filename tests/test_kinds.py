@@ -490,7 +490,7 @@ def test_a_saved_fit_predicts_as_it_did(name, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "solver"),
-    [(name, LBFGS()) for name in MODELS] + [("categorical", fast_svi(250, last=1e-5))],
+    [(name, LBFGS()) for name in MODELS] + [("categorical", fast_svi(200, last=1e-5))],
 )
 def test_every_solver_ends_at_the_same_optimum(name, solver):
     x, y = drawn(name, 150)
