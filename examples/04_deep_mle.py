@@ -165,7 +165,7 @@ def check(enough: Epochs, overfitted: Epochs, rows: int) -> None:
 
 def main() -> None:
     options = arguments(__file__, __doc__)
-    many, epochs, batch = (300, 60, 60) if options.small else (2000, 60, 100)
+    many, epochs, batch = (300, 60, 50) if options.small else (2000, 60, 100)
     few, fresh = (25, 1000) if options.small else (100, 4000)
     runs = {
         many: train(*draw_rows(many, seed=1), epochs=epochs, batch=batch, fresh=fresh),

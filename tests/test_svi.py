@@ -113,8 +113,8 @@ def test_an_optimiser_serves_many_fits_and_keeps_no_state():
 
 def test_history_is_the_loss_step_by_step_and_progress_goes_to_the_terminal(capsys):
     x, y = sample()
-    fit = mle(models.gaussian, x, y, solver=fast_svi(80), progress=True)
-    assert len(fit.history) == fit.n_iter == 80
+    fit = mle(models.gaussian, x, y, solver=fast_svi(120), progress=True)
+    assert len(fit.history) == fit.n_iter == 120
     assert fit.history[-1] == pytest.approx(fit.loss, rel=1e-9)
     assert fit.history[0] > fit.history[-1]
     out, err = capsys.readouterr()
