@@ -52,6 +52,27 @@ ROWS: dict[str, Row] = {
         provoke=lambda _: mle("gaussian", "y ~ t + 0*x", TABLE),
         follow=lambda _: mle("gaussian", "y ~ t", TABLE),
     ),
+    "a product with 0 in brackets": row(
+        DataError,
+        "(0)",
+        "product",
+        "intercept",
+        provoke=lambda _: mle("gaussian", "y ~ t + (0)*x", TABLE),
+        follow=lambda _: mle("gaussian", "y ~ t", TABLE),
+    ),
+    "a product with a bracket that is empty": row(
+        DataError,
+        "(0)",
+        "product",
+        provoke=lambda _: mle("gaussian", "y ~ x:((1 - 1))", TABLE),
+        follow=lambda _: mle("gaussian", "y ~ x:(t - 1)", TABLE),
+    ),
+    "signs in a row": row(
+        DataError,
+        "100 signs",
+        provoke=lambda _: mle("gaussian", "y ~ " + "-" * 20_000 + "x", TABLE),
+        follow=lambda _: mle("gaussian", "y ~ x", TABLE),
+    ),
     "an offset that is text": row(
         DataError,
         "the offset `g`",

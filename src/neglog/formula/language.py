@@ -35,6 +35,7 @@ _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _OPEN, _CLOSE = "⧛", "⧚"  # around the place that formulaic's messages mark
 ADDITIVE = ("+", "-", "~", "|")
 """The operators of which 0 can be an operand."""
+_NO_FACTOR = "a 0 removes the intercept, and is no factor. Leave the product out."
 _NUMBER = re.compile(r"[0-9.]+")
 # What formulaic's parser raises for text that is no formula, beside errors of its own.
 _PARSER_ERRORS = (
@@ -193,6 +194,8 @@ def _check_depth(tokens: Iterable[Token]) -> None:
         depth += (token.token in "([") - (token.token in ")]") if token.kind is Token.Kind.CONTEXT else 0
         if depth > MAX_DEPTH:
             raise DataError(f"the formula has more than {MAX_DEPTH} brackets in each other. Simplify it.")
+        if token.kind is Token.Kind.OPERATOR and len(token.token) > MAX_DEPTH:
+            raise DataError(f"the formula has more than {MAX_DEPTH} signs in a row. Leave them out.")
 
 
 def _check_factors(tokens: Sequence[Token]) -> None:
@@ -201,8 +204,7 @@ def _check_factors(tokens: Sequence[Token]) -> None:
         is_product = operator.kind is Token.Kind.OPERATOR and operator.token not in ADDITIVE
         if is_product and "0" in (left.token, right.token):
             raise DataError(
-                f"the formula has the product `{left.token} {operator.token} {right.token}`; a 0 removes the "
-                "intercept, and is no factor. Leave the product out."
+                f"the formula has the product `{left.token} {operator.token} {right.token}`; {_NO_FACTOR}"
             )
 
 
@@ -217,8 +219,11 @@ class _Operators(DefaultOperatorResolver):
 def _limited(operator: Operator) -> Operator:
     power, product = operator.symbol in ("**", "^"), operator.symbol in ("*", ":")
     added = operator.symbol == "+" and operator.arity == 2
+    multiplied = operator.symbol not in ADDITIVE
 
     def to_terms(*sets: Any, context: Any = None) -> Any:
+        if multiplied:
+            _check_factor_sets(sets)
         if product:
             _check_products(math.prod(map(len, sets)))
         if added and all(isinstance(each, OrderedSet) for each in sets):
@@ -239,6 +244,12 @@ def _limited(operator: Operator) -> Operator:
         structural=operator.structural,
         disabled=operator.disabled,
     )
+
+
+def _check_factor_sets(sets: Sequence[OrderedSet[Term]]) -> None:
+    """Raise DataError for a product with a bracket without terms, which formulaic leaves out."""
+    if not all(map(len, sets)):
+        raise DataError(f"the formula has a product with a bracket without terms, such as (0); {_NO_FACTOR}")
 
 
 def _added(left: OrderedSet[Term], right: OrderedSet[Term]) -> OrderedSet[Term]:
