@@ -216,6 +216,27 @@ def test_rows_on_one_plane_are_named_where_heavy_tails_have_no_maximum() -> None
     assert map_estimate(held, x, y).converged
 
 
+@pytest.mark.parametrize("name", ["gaussian", "logistic", "heteroscedastic"])
+def test_rows_that_the_mean_follows_as_their_spread_falls_are_named(name: str) -> None:
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = 0.3 * x.sum(1) + torch.randn(20, generator=torch.Generator().manual_seed(100), dtype=torch.float64)
+    y[torch.arange(20) % 3 > 0] = 0.0
+    location, scale = {"gaussian": ("mean", "sigma"), "logistic": ("location", "scale")}.get(
+        name, ("mean", "log_variance")
+    )
+    with pytest.warns(ConvergenceWarning):
+        fit = mle(getattr(models, name), {location: x, scale: x}, y)
+    assert re.search(r"the mean follows \d of 20 rows exactly .* so their spread has fallen", fit.status)
+
+
+def test_a_mode_with_rows_that_the_mean_follows_is_named_with_what_stops_their_spread() -> None:
+    random = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(*shape, generator=random).double() for shape in ((8, 3), (8,)))
+    with pytest.warns(ConvergenceWarning):
+        fit = map_estimate(models.heteroscedastic, x, (2 * y).round() / 2)
+    assert re.search(r"the mean follows \d of 8 rows exactly .* until priors stop it", fit.status)
+
+
 def test_normal_responses_that_are_rounded_are_not_taken_for_ties_of_heavy_tails() -> None:
     # Tails lighter than those of a Normal: `df` has no finite estimate.
     y = (2 * torch.linspace(-2.0, 2.0, ROWS, dtype=torch.float64)).round()

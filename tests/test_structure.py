@@ -29,6 +29,7 @@ from neglog.likelihood.sites import Prior
 from neglog.objective.coordinates import rescaled
 from neglog.objective.normals import normal_priors
 from neglog.objective.objective import Objective
+from neglog.objective.shrinkage import Shrinkage, prior_terms
 from neglog.predictors import linear
 from neglog.solvers import InteriorPoint
 
@@ -138,6 +139,31 @@ def test_normal_priors_that_depend_on_other_sites_or_count_in_part_are_no_quadra
     for scale, expected in ((1.0, {"v"}), (2.0, set())):
         objective = Objective(flat(partial(model, scale=scale), "mean.weight", "mean.bias"), prepare(X, Y))
         assert normal_priors(objective).sites == expected
+
+
+def test_priors_by_formulas_are_those_of_the_model():
+    def model(x, y=None):
+        tau = pyro.sample("tau", dist.Exponential(number(2.0)))
+        pyro.sample("u", dist.Normal(number([0.0, 0.0]), tau).to_event(1))
+        pyro.sample("rates", dist.Exponential(number([0.5, 3.0])).to_event(1))
+        pyro.sample("late", dist.Exponential(tau))
+        pyro.sample("shares", dist.Dirichlet(number([1.0, 1.0, 1.0])))
+        pyro.sample("tilted", dist.Dirichlet(number([1.0, 2.0])))
+        pyro.sample("between", dist.Uniform(number(1.0), 3.0))
+        pyro.sample("chance", dist.Beta(number(1.0), 1.0))
+        with pyro.poutine.scale(scale=2.0):
+            pyro.sample("twice", dist.Exponential(number(1.0)))
+        return pyro.sample("y", dist.Normal(linear("mean", x), tau), obs=y)
+
+    objective = Objective(model, prepare(X, Y))
+    prior = Shrinkage(objective, torch.arange(objective.size))
+    assert prior.exponentials.sites == {"tau", "rates", "shares", "between", "chance"}
+    theta = objective.initial + torch.linspace(-1, 1, objective.size).to(objective.initial)
+    found, (value, slope, bend) = prior(theta), prior_terms(objective, theta)
+    assert found.value == pytest.approx(value, rel=1e-12)
+    torch.testing.assert_close(found.slope, slope)
+    torch.testing.assert_close(found.bend, bend)
+    torch.testing.assert_close(found.sums, bend.sum(1))
 
 
 def test_two_scales_of_one_initial_value_are_told_apart():

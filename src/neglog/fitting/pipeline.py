@@ -52,6 +52,7 @@ from neglog.layers import current_names, limit_of
 from neglog.likelihood.sites import prior_advice
 from neglog.objective.blocks import joined
 from neglog.objective.coordinates import Coordinates, rescaled
+from neglog.objective.followed_rows import followed
 from neglog.objective.objective import Objective, check_densities
 from neglog.objective.shrinkage import prior_terms
 from neglog.objective.spread import UNCERTIFIED_FACTOR, check_bounded, check_spread, is_spread
@@ -236,11 +237,16 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
 def _without_recession(coordinates: Coordinates, solution: Solution) -> Solution:
     """As `_existing`, by the loss along the directions in which it may be level."""
     objective = coordinates.objective
-    if not (math.isfinite(solution.value) and _is_smooth_enough(coordinates)):
+    if not math.isfinite(solution.value):
         return solution
-    # Rows that are fitted exactly are named by the status already.
-    followed = None if solution.converged else coordinates.check(solution.z)
-    runaway = None if followed else recession(coordinates, solution.z, solution.hessian)
+    if not solution.converged:
+        exact = followed(objective, coordinates.theta(solution.z), coordinates.etas(solution.z))
+        if exact:
+            status = solution.status.removesuffix(f": {exact}")
+            return replace(solution, status=f"{status}: {exact}")
+    if not _is_smooth_enough(coordinates):
+        return solution
+    runaway = recession(coordinates, solution.z, solution.hessian)
     if runaway is None:
         return solution
     if not runaway.coefficients:

@@ -23,10 +23,11 @@ from neglog.likelihood.sites import places_of
 from neglog.objective.basis import ALL_ROWS, Basis, placed, sample_of
 from neglog.objective.blocks import Block, joined, linear_blocks
 from neglog.objective.collapsed_components import check_collapsed_components
+from neglog.objective.followed_rows import followed
 from neglog.objective.objective import BLOCK_ROWS, Objective
 from neglog.objective.pyro_model import Literal
 from neglog.objective.shrinkage import UNTRACED, Shrinkage
-from neglog.objective.spread import check_bounded, followed
+from neglog.objective.spread import check_bounded
 
 NEARLY_DEPENDENT = 1e-6
 """Columns at least this far from the span of those before, as a share of their size, cancel few digits."""
@@ -182,13 +183,10 @@ class Coordinates:
         theta = self.theta(z)
         for rows, part in self.parts if self.objective.structure.may_collapse else ():
             check_bounded(part, theta, joined(self.etas(z, rows)))
-        objective = self.objective
-        if objective.structure.law.is_mixture:
-            check_collapsed_components(objective, theta)
-        if objective.data.y.dim() == 1 or not (self.is_linear and self.blocks) or len(self.parts) > 1:
-            return None
-        design = max((block.basis.dense() for block in self.blocks if block.basis), key=lambda d: d.shape[1])
-        return followed(objective.response(theta, joined(self.etas(z))), objective.data, design)
+        if self.objective.structure.law.is_mixture:
+            check_collapsed_components(self.objective, theta)
+        is_vector = self.objective.data.y.dim() > 1
+        return followed(self.objective, theta, self.etas(z)) if is_vector else None
 
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
         """The loss and its gradient `(K,)` in z; NaN where the loss is not finite."""

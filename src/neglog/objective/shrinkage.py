@@ -14,6 +14,7 @@ from neglog.graphs.staged import BOTH, staged
 from neglog.likelihood.hierarchy import slopes
 from neglog.likelihood.replay import replayed
 from neglog.likelihood.rows import agree, gradients
+from neglog.objective.exponentials import exponential_priors
 from neglog.objective.normals import normal_priors
 from neglog.objective.objective import Objective, rows_of_second_derivatives
 from neglog.tracing import Run, run
@@ -21,7 +22,7 @@ from neglog.tracing import Run, run
 UNTRACED = 12
 """Number of evaluations by running the model before it is traced."""
 DENSE = 200
-"""Above this many parameters without a Normal prior the Hessian is not traced."""
+"""Above this many parameters whose priors have no formula the Hessian is not traced."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,17 @@ class Prior:
 class Shrinkage:
     """Minus the log prior of an objective; its Hessian is computed at the positions `places` `(I,)`.
 
-    Normal priors are evaluated by a formula, all others by running the model, the first `untraced` times, and
-    then by a graph (`neglog.graphs.graph`) if it can be traced.
+    Normal and Exponential priors and those of constant density are evaluated by formulas, all others by
+    running the model, the first `untraced` times, and then by a graph (`neglog.graphs.graph`) if it can be
+    traced.
     """
 
     def __init__(self, objective: Objective, places: Tensor, untraced: int = 0) -> None:
         self.objective, self.places, self.untraced = objective, places, untraced
-        self.normals = normal_priors(objective)
+        self.normals, self.exponentials = normal_priors(objective), exponential_priors(objective)
+        self.known = self.normals.sites | self.exponentials.sites
         self.bend = torch.diag(self.normals.precision[places])
-        others = [n for n, s in objective.sites.items() if not s.masked and n not in self.normals.sites]
+        others = [n for n, s in objective.sites.items() if not s.masked and n not in self.known]
         self.rest = bool(others)
         self.constant = 0.0  # that of sites which the user conditioned
         if not others:
@@ -57,14 +60,19 @@ class Shrinkage:
 
     def __call__(self, theta: Tensor, curved: bool = True) -> Prior:
         """The prior at `theta` `(K,)`; its second derivatives may be missing unless `curved`."""
-        normals = self.normals
+        normals, bend = self.normals, self.bend
         sums = normals.precision * theta
         value = float((0.5 * sums - normals.slope) @ theta) + normals.constant + self.constant
+        slope, whole = sums - normals.slope, normals.precision
+        if self.exponentials.sites:
+            terms = self.exponentials.terms(theta)
+            value += float(terms.sum()) + self.exponentials.constant
+            slope, whole, bend = slope + terms, whole + terms, bend + torch.diag(terms[self.places])
         if not self.rest:
-            return Prior(value, sums - normals.slope, self.bend, normals.precision)
-        more, slope, bend, rest = self._evaluate(theta, curved)
-        whole = self.bend.index_put((self._curved[:, None], self._curved), bend, accumulate=True)
-        return Prior(value + float(more), sums - normals.slope + slope, whole, normals.precision + rest)
+            return Prior(value, slope, bend, whole)
+        more, slopes, bends, rest = self._evaluate(theta, curved)
+        bend = bend.index_put((self._curved[:, None], self._curved), bends, accumulate=True)
+        return Prior(value + float(more), slope + slopes, bend, whole + rest)
 
     def _evaluate(self, theta: Tensor, curved: bool) -> tuple[Tensor, ...]:
         if self.untraced > 0 or self._graph is None:
@@ -99,11 +107,11 @@ class Shrinkage:
     @cached_property
     @torch.enable_grad()
     def _curved(self) -> Tensor:
-        """The positions among `places` at which priors other than Normal ones may have second derivatives.
+        """The positions among `places` at which priors without a formula may have second derivatives.
 
-        These are all of them if such a prior depends on a site with a Normal prior.
+        These are all of them if such a prior depends on a site whose prior has one.
         """
-        objective, names = self.objective.few, self.normals.sites
+        objective, names = self.objective.few, self.known
         leaves = {n: objective.initial[s.place].clone().requires_grad_() for n, s in objective.sites.items()}
         values = {n: s.transform(leaves[n].reshape(s.unconstrained)) for n, s in objective.sites.items()}
         rest = torch.as_tensor(run(objective.weighted, objective.data, Run(values)).prior(names))
@@ -115,12 +123,12 @@ class Shrinkage:
         return own[self.places].nonzero()[:, 0]
 
     def _others(self, theta: Tensor, curved: bool = True) -> tuple[Tensor, ...]:
-        """The value and the derivatives of all priors but the Normal ones, by running the model."""
+        """The value and the derivatives of all priors without a formula, by running the model."""
         places = self.places[self._curved]
         size = len(places)
         with pyro.validation_enabled(False), torch.enable_grad():
             leaf = theta.detach().requires_grad_()
-            value = torch.as_tensor(prior_of(self.objective.few, leaf, self.normals.sites))
+            value = torch.as_tensor(prior_of(self.objective.few, leaf, self.known))
             none = torch.zeros_like(theta)
             if not value.requires_grad:
                 return value, none, theta.new_zeros(size, size), none

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neglog.data import Data
-from neglog.distributions.family import family_of, scale_of, scales_of
+from neglog.distributions.family import family_of, scale_of
 from neglog.distributions.observed import latent
 from neglog.distributions.parameters import in_dtype
 from neglog.distributions.shapes import broadcast_shapes
@@ -31,14 +31,8 @@ LOG_FALLS = (0.0, 50.0, 100.0)
 """Decreases of the logarithm of a scale between which the increases of minus the log prior are compared."""
 MIN_GROWTH = 1e-3
 """Least growth of that increase, relative and in nats, which shows that it is faster than linear."""
-EXACT_FIT_SHARE = 1e-4
-"""A row with a scale below this share of the largest is fitted exactly."""
-OTHER_LEVERAGE = 1e-2
-"""Largest leverage of other rows at a row that the mean fits exactly."""
 FAR_ROUNDINGS = 1e6
 """A spread above this, in units of the rounding of `y`, is far from it."""
-NAMED = 5
-"""The largest number of exactly fitted rows that a message names."""
 
 
 def narrow_rows(response: Any, y: Tensor, times: float = 1.0) -> Tensor:
@@ -241,32 +235,4 @@ def is_spread_held(objective: Objective, theta: Tensor) -> bool:
         leaf,
         lambda at: prior_terms(objective, at, curved=False)[0],
         float(objective.data.count),
-    )
-
-
-def followed(response: Any, data: Data, design: Tensor) -> str | None:
-    """The rows that a vector-valued mean with a `design` `(N, P)` fits exactly; None if there are none.
-
-    Their scale is close to 0, and with the weights 1 / scale² their leverage is 1: no other row with as small
-    a scale determines the mean there.
-
-    The scale of a component is its conditional standard deviation given the components before it. If the
-    covariance has predictors, that of an exactly fitted row goes to 0 unless a prior outweighs it.
-    """
-    spread = scales_of(response)
-    if spread is None or spread.dim() != 2 or len(spread) != data.rows:
-        return None
-    share = spread / spread.amax(dim=0)
-    if not bool((share <= EXACT_FIT_SHARE).any()):
-        return None
-    weighted = design / spread.mT[:, :, None]  # (D, N, P)
-    leverage = torch.linalg.qr(weighted / weighted.abs().amax((1, 2), keepdim=True))[0].square().sum(-1).mT
-    rows = ((share <= EXACT_FIT_SHARE) & (leverage >= 1 - OTHER_LEVERAGE)).any(dim=1).nonzero()[:, 0].tolist()
-    if not rows:
-        return None
-    named = ", ".join(str(data.row(row)) for row in rows[:NAMED]) + ", ..." * (len(rows) > NAMED)
-    return (
-        f"the mean follows {len(rows)} of {data.rows} rows exactly (row {named}), so their spread has fallen "
-        f"to {float(share.min()):.0e} of the largest one. Use fewer columns or more rows, or one covariance "
-        "for all rows, as `multivariate_gaussian` has"
     )
