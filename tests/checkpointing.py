@@ -54,7 +54,7 @@ def numbers(tensors: Any) -> dict[str, Any]:
 
 
 def of_fit(fit: Fit) -> Any:
-    return [fit.loss, fit.status, list(fit.history), numbers(fit.params), numbers(fit.buffers)]
+    return [fit.loss, fit.status, list(fit.losses), numbers(fit.params), numbers(fit.buffers)]
 
 
 def lasso() -> Any:

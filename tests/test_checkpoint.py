@@ -33,8 +33,9 @@ from neglog.checkpoint import Journal
 from neglog.cli.commands import app
 from neglog.errors import CheckpointError, DataError, ModelError
 from neglog.fitting import pipeline
-from neglog.solvers import LBFGS, SVI, Adam, Chain, Newton, VariableProjection
+from neglog.solvers import LBFGS, SGD, SVI, Adam, Chain, Newton, VariableProjection
 from neglog.solvers.chain import minimised
+from neglog.solvers.training import Run
 
 X = torch.linspace(-1, 1, 30, dtype=torch.float64)[:, None]
 Y = torch.sin(3 * X[:, 0]) + 0.1 * torch.cos(40 * X[:, 0])
@@ -78,6 +79,14 @@ def network(*more: nn.Module) -> Any:
 SOLVERS = {
     "full batches": Adam(steps=150),
     "patience": Adam(steps=400, patience=60, tolerance=1e-2),
+    "validation": Adam(
+        epochs=12,
+        batch_size=8,
+        validation=0.2,
+        ema_decay=0.9,
+        scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=2),
+    ),
+    "an optimiser": SGD(epochs=9, batch_size=8, momentum=0.9, validation=range(8)),
     "a plateau": SVI(
         steps=12,
         optim=pyro.optim.ReduceLROnPlateau(
@@ -101,7 +110,7 @@ BOUNDED = {
 @pytest.mark.parametrize("name", SOLVERS)
 def test_solvers_go_on_from_their_state(monkeypatch: Any, tmp_path: Path, name: str) -> None:
     def fit(**options: Any) -> Any:
-        more = (nn.BatchNorm1d(3), nn.Dropout(0.2)) if name == "a plateau" else ()
+        more = (nn.BatchNorm1d(3), nn.Dropout(0.2)) if name in ("a plateau", "an optimiser") else ()
         model = models.student_t if name == "one that keeps no steps" else network(*more)
         if name in BOUNDED:
             bounded, y = BOUNDED[name]
@@ -114,7 +123,7 @@ def test_solvers_go_on_from_their_state(monkeypatch: Any, tmp_path: Path, name: 
     assert stops or name in ("one that keeps no steps", "at a border")
     for _ in range(2):
         found = fit(checkpoint=checkpoint)
-        assert (found.loss, found.history, found.status) == (whole.loss, whole.history, whole.status)
+        assert (found.loss, found.losses, found.status) == (whole.loss, whole.losses, whole.status)
         assert all(torch.equal(found.params[key], value) for key, value in whole.params.items())
         assert all(torch.equal(found.buffers[key], value) for key, value in whole.buffers.items())
 
@@ -147,7 +156,7 @@ def test_finished_chains_are_kept(monkeypatch: Any, tmp_path: Path) -> None:
 def test_a_finished_fit_runs_no_step(monkeypatch: Any, tmp_path: Path) -> None:
     solver = Adam(steps=60)
     whole = map_estimate(network(), X, Y, solver=solver, checkpoint=tmp_path / "fit")
-    monkeypatch.setattr(Adam, "advance", lambda *_: pytest.fail("a step"))
+    monkeypatch.setattr(Run, "advance", lambda *_: pytest.fail("a step"))
     again = map_estimate(network(), X, Y, solver=solver, checkpoint=tmp_path / "fit")
     assert again.loss == whole.loss
 

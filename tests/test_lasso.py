@@ -236,7 +236,7 @@ def test_it_meets_the_softened_path_that_lands(model, x, y):
     for name, value in fit.params.items():
         torch.testing.assert_close(value, other.params[name], rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(value == 0, other.params[name] == 0)
-    assert fit.history[-1] == pytest.approx(fit.loss, rel=1e-9)
+    assert fit.losses[-1] == pytest.approx(fit.loss, rel=1e-9)
 
 
 def test_weights_are_frequencies():
@@ -513,7 +513,7 @@ def test_rosenbrocks_valley_with_corners():
     assert found.converged
     slope = function.value_and_gradient(found.z)[1]
     torch.testing.assert_close(slope, number([0.0, -0.3]), rtol=0, atol=1e-6)
-    assert all(later <= earlier for earlier, later in itertools.pairwise(found.history))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(found.losses))
 
 
 def test_a_saddle_is_left_or_told():

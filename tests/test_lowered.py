@@ -226,7 +226,7 @@ def test_fits_of_models_that_cannot_be_traced_are_the_same():
             run, replayed = (
                 mle(m, x, y, solver=solver, start=AWAY[models.gaussian]) for m in (undecided, models.gaussian)
             )
-        assert run.history == pytest.approx(replayed.history, rel=1e-10)
+        assert run.losses == pytest.approx(replayed.losses, rel=1e-10)
 
 
 def test_a_graph_that_says_something_else_is_not_used():
@@ -351,7 +351,7 @@ def test_adam_takes_the_steps_of_the_literal_path(handler, model, batch_size):
     solvers = Adam(steps=15, decay=1.0, batch_size=batch_size), literal_twin(15, batch_size=batch_size)
     with pytest.warns(ConvergenceWarning):
         replayed, literal = (fit(model, x, y, solver=s, start=AWAY[model]) for s in solvers)
-    assert replayed.history == pytest.approx(literal.history, rel=1e-10)
+    assert replayed.losses == pytest.approx(literal.losses, rel=1e-10)
     for name, value in literal.params.items():
         torch.testing.assert_close(replayed.params[name], value, rtol=1e-8, atol=1e-10)
 
@@ -364,14 +364,14 @@ def test_by_default_adam_is_svi(rescale):
         replayed, literal = (
             mle(models.gaussian, x, y, solver=s, start=AWAY[models.gaussian]) for s in solvers
         )
-    assert replayed.history == pytest.approx(literal.history, rel=1e-10)
+    assert replayed.losses == pytest.approx(literal.losses, rel=1e-10)
 
 
 def test_adam_certifies_an_optimum():
     x, y = sample()
     fit = mle(models.gaussian, x, y, solver=Adam())
     assert fit.converged
-    assert fit.n_iter == len(fit.history) == 2000
+    assert fit.n_iter == len(fit.losses) == 2000
     assert "standard errors from an optimum" in fit.status
     assert fit.nll == pytest.approx(mle(models.gaussian, x, y).nll, abs=5e-5)  # ½ · 0.01²
 
@@ -387,7 +387,7 @@ def test_the_seed_decides_the_batches():
     x, y = sample(100)
     with pytest.warns(ConvergenceWarning):
         first, again, other = (
-            mle(models.gaussian, x, y, solver=Adam(steps=50, batch_size=10, seed=seed)).history
+            mle(models.gaussian, x, y, solver=Adam(steps=50, batch_size=10, seed=seed)).losses
             for seed in (0, 0, 1)
         )
     assert first == again != other
@@ -399,8 +399,8 @@ def test_a_learning_rate_that_is_too_large_is_told():
     assert not found.converged
     assert "lower the learning rate" in found.status
     assert found.steps < 100
-    assert not math.isfinite(found.history[-1])
-    assert all(map(math.isfinite, found.history[:-1]))
+    assert not math.isfinite(found.losses[-1])
+    assert all(map(math.isfinite, found.losses[:-1]))
 
 
 def test_single_precision_is_a_choice():
@@ -450,7 +450,7 @@ def test_a_network_is_fitted_on_its_graph():
     coordinates = rescaled(objective, theta)
     eager = solver.minimise(coordinates, coordinates.z(theta))
     # Forty steps of a line search amplify differences of rounding.
-    assert fit.history[:20] == pytest.approx(eager.history[:20], rel=1e-8)
+    assert fit.losses[:20] == pytest.approx(eager.losses[:20], rel=1e-8)
 
 
 def test_large_designs_are_not_copied(monkeypatch):

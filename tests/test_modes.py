@@ -118,7 +118,7 @@ def test_training_is_that_of_a_loop_in_pytorch(name):
     module, mine = trunk(name), trunk(name)
     losses, weight, bias = plain_loop(module, 0, None)
     fit = mle(on_features(models.gaussian, mine), X, Y, solver=adam(), start=START)
-    assert fit.history == pytest.approx(losses, rel=CLOSE)
+    assert fit.losses == pytest.approx(losses, rel=CLOSE)
     torch.testing.assert_close(fit.params["mean.weight"], weight, rtol=1e-6, atol=1e-8)
     with torch.no_grad():
         mean = module.eval()(X) @ weight + bias
@@ -132,7 +132,7 @@ def test_minibatches_and_the_literal_path_take_the_same_steps(batch_size):
     losses, *_ = plain_loop(trunk("both"), 0, batch_size)
     for solver in (adam(batch_size=batch_size), literal(batch_size=batch_size)):
         fit = mle(on_features(models.gaussian, trunk("both")), X, Y, solver=solver, start=START)
-        assert fit.history == pytest.approx(losses, rel=CLOSE)
+        assert fit.losses == pytest.approx(losses, rel=CLOSE)
         assert not fit.converged
         assert "in training mode" in fit.status
 
@@ -143,7 +143,7 @@ def test_masks_are_fresh_at_each_step_and_decided_by_the_seed():
         mle(net, X, Y, solver=Adam(steps=5, learning_rate=1e-300, seed=s), start=START)
         for s in (0, 0, 1)
     ]  # fmt: skip
-    first, again, other = (fit.history for fit in still)
+    first, again, other = (fit.losses for fit in still)
     assert len(set(first)) == 5
     assert first == again != other
 
@@ -261,7 +261,7 @@ def test_a_network_inside_a_model_of_ones_own_is_trained():
         return net(x, y)
 
     direct, inside = (mle(model, X, Y, solver=adam()) for model in (net, own))
-    assert inside.history == direct.history
+    assert inside.losses == direct.losses
     torch.testing.assert_close(predict(inside, X[:1]).mean, predict(direct, X[:1]).mean)
 
 

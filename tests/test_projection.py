@@ -290,8 +290,8 @@ def test_a_fit_ends_where_the_gradient_of_all_parameters_vanishes(name):
     assert fit.status.startswith("optimum: gradient")
     gradient = fit.objective.gradient(fit.objective.layout.theta(fit.params))
     assert float(gradient.abs().max()) / N < 1e-7  # in the model's own units
-    assert fit.loss == pytest.approx(fit.history[-1], rel=EXACT)
-    assert all(after <= before + 1e-9 for before, after in pairwise(fit.history))
+    assert fit.loss == pytest.approx(fit.losses[-1], rel=EXACT)
+    assert all(after <= before + 1e-9 for before, after in pairwise(fit.losses))
 
 
 @pytest.mark.parametrize("name", ["known scale", "gaussian", "poisson", "categorical", "one's own"])
@@ -323,7 +323,7 @@ def test_steps_that_run_out_claim_nothing():
     model, y = CASES["gaussian"]
     with pytest.warns(ConvergenceWarning, match="stopped: gradient"):
         fit = map_estimate(model, X, y, solver=VariableProjection(max_steps=3))
-    assert (fit.converged, fit.n_iter, len(fit.history)) == (False, 3, 4)
+    assert (fit.converged, fit.n_iter, len(fit.losses)) == (False, 3, 4)
 
 
 def test_without_a_matrix_the_steps_are_those_of_the_projected_loss(monkeypatch):

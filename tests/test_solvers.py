@@ -97,7 +97,7 @@ def test_newton_solves_a_quadratic_in_one_step():
 @SOLVERS
 def test_history_never_climbs(solver):
     found = solver.minimise(Function(rosenbrock, 4), vector(-1.2, 1.0, -1.0, 2.0))
-    assert all(later <= earlier for earlier, later in zip(found.history, found.history[1:], strict=False))
+    assert all(later <= earlier for earlier, later in zip(found.losses, found.losses[1:], strict=False))
 
 
 def test_newton_leaves_a_saddle_that_it_can_see_and_claims_none():
@@ -147,9 +147,9 @@ def test_a_chain_goes_on_where_the_solver_before_stopped():
     found = Chain((LBFGS(max_steps=3), Newton())).minimise(problem, start)
     assert found.converged
     assert found.steps > 3
-    assert len(found.history) > 4
+    assert len(found.losses) > 4
     alone = LBFGS(max_steps=3).minimise(problem, start)
-    assert found.history[:4] == alone.history
+    assert found.losses[:4] == alone.losses
     assert (
         Chain((LBFGS(), Newton())).minimise(problem, start).status == LBFGS().minimise(problem, start).status
     )

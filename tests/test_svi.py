@@ -78,7 +78,7 @@ def test_the_seed_decides_the_batches():
     runs = []
     for seed in (0, 0, 1):
         with pytest.warns(ConvergenceWarning):
-            runs.append(mle(models.gaussian, x, y, solver=SVI(steps=10, batch_size=10, seed=seed)).history)
+            runs.append(mle(models.gaussian, x, y, solver=SVI(steps=10, batch_size=10, seed=seed)).losses)
     assert runs[0] == runs[1] != runs[2]
 
 
@@ -107,16 +107,16 @@ def test_an_optimiser_serves_many_fits_and_keeps_no_state():
     x, y = sample()
     solver = SVI(optim=pyro.optim.Adam({"lr": 0.1}), steps=30, certainty=100.0)
     first, second = (mle(models.gaussian, x, y, solver=solver) for _ in range(2))
-    assert first.history == second.history
+    assert first.losses == second.losses
     assert not solver.optim.optim_objs
 
 
 def test_history_is_the_loss_step_by_step_and_progress_goes_to_the_terminal(capsys):
     x, y = sample()
     fit = mle(models.gaussian, x, y, solver=fast_svi(120), progress=True)
-    assert len(fit.history) == fit.n_iter == 120
-    assert fit.history[-1] == pytest.approx(fit.loss, rel=1e-9)
-    assert fit.history[0] > fit.history[-1]
+    assert len(fit.losses) == fit.n_iter == 120
+    assert fit.losses[-1] == pytest.approx(fit.loss, rel=1e-9)
+    assert fit.losses[0] > fit.losses[-1]
     out, err = capsys.readouterr()
     assert "SVI" in err
     assert out == ""

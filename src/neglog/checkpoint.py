@@ -311,9 +311,9 @@ def settings_of(value: Any) -> str:
 
 
 def _setting(value: Any) -> str:
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | np.ndarray):
         return digest([value])
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list | range):
         return f"({', '.join(map(_setting, value))})"
     if isinstance(value, Mapping):
         return f"({', '.join(f'{key}: {_setting(each)}' for key, each in value.items())})"

@@ -234,7 +234,7 @@ def compare_models(
 
 FACTS = (
     *("params", "nll", "loss", "converged", "status", "n_iter", "n", "k"),
-    *("keywords", "columns", "outputs", "responses", "history"),
+    *("keywords", "columns", "outputs", "responses", "losses"),
 )
 """The attributes of a fit that do not refer to its model or its data."""
 

@@ -79,6 +79,8 @@ class Data:
     """What was subtracted from the user's `y`: a number, or one for each component."""
     without_intercept: frozenset[str] = frozenset()
     """The keys of the designs whose predictor has its bias at 0; the key of a plain design is `ALL`."""
+    held_out: Data | None = None
+    """Rows that are no part of the fit, on which a training is validated."""
 
     @cached_property
     def rows(self) -> int:

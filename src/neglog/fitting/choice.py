@@ -13,17 +13,18 @@ from neglog.fitting.pinball import pinball
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.corners import Cornered
 from neglog.objective.lowered import Lowered
-from neglog.objective.training import Training, depends_on_mode
+from neglog.objective.training import InTrainingMode, depends_on_mode
 from neglog.projection.projected import Projected, network_of
 from neglog.solvers import (
     LBFGS,
-    SVI,
     Adam,
     Chain,
     Continuation,
+    GradientTraining,
     InteriorPoint,
     Newton,
     ProximalNewton,
+    Training,
     TrustRegion,
     VariableProjection,
 )
@@ -136,7 +137,7 @@ def problem_of(coordinates: Coordinates, solver: Any) -> Form:
     """
     if has_network(coordinates) and depends_on_mode(coordinates):
         _check_trains(solver)
-        problem = Training(coordinates)
+        problem = InTrainingMode(coordinates)
         return Coordinates(problem.objective, coordinates.blocks, coordinates.is_linear), problem
     for kind, form in FORMS.items():
         if isinstance(solver, kind):
@@ -146,7 +147,7 @@ def problem_of(coordinates: Coordinates, solver: Any) -> Form:
 
 def _check_trains(solver: Any) -> None:
     """Refuse a solver that cannot minimise the loss of a network in training mode."""
-    if not isinstance(solver, Adam | SVI):
+    if not isinstance(solver, Training):
         raise ModelError(
             f"`{type(solver).__name__}` minimises one fixed function, and the loss of this network in "
             "training mode changes from step to step: it has Dropout, BatchNorm or another layer that "
@@ -196,7 +197,7 @@ def _projected(coordinates: Coordinates, _: Any) -> Form:
 
 def _replayed(coordinates: Coordinates, solver: Any) -> Form:
     """The loss traced once and replayed at each step, where a solver takes enough of them."""
-    if not (isinstance(solver, Adam) or has_network(coordinates)):
+    if not (isinstance(solver, GradientTraining) or has_network(coordinates)):
         return coordinates, coordinates
     return coordinates, Lowered(coordinates.objective, coordinates.blocks, coordinates.is_linear)
 
@@ -212,7 +213,7 @@ FORMS: Mapping[type, Callable[[Coordinates, Any], Form]] = {
     TrustRegion: _curved,
     InteriorPoint: _of_lines,
     VariableProjection: _projected,
-    Adam: _replayed,
+    GradientTraining: _replayed,
     LBFGS: _replayed,
     Chain: _chained,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,10 @@ from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.persistence import AsDocument
 from neglog.predictors import design_keys
+from neglog.solvers import Epoch
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FUNCTIONS = {
     "predict": "neglog.predict(fit, x).mean",
@@ -76,7 +80,10 @@ class Fit(AsDocument):
         columns: the names of the design columns, by key of `x` (``""`` where `x` is one design for all).
         outputs: predictor -> the names of its outputs, where it has many: ``("mean[a]", "mean[b]")``.
         responses: the names of the columns of `y`, where it has many and they have names.
-        history: the loss step by step.
+        losses: the loss step by step.
+        epochs: of a training, what was known at the end of each epoch: `neglog.solvers.Epoch`.
+        held_out: of a training with `validation`, minus the mean log-likelihood of the held-out rows, in nats
+            a row; else None.
         buffers: of a network, its buffers and frozen parameters under the names of its sites, such as the
             running statistics of BatchNorm, which a fit in training mode has learned.
         objective: the loss as a function of one vector, with the data; None for a fit read from disk.
@@ -99,7 +106,9 @@ class Fit(AsDocument):
     columns: Columns = field(default_factory=dict, repr=False)
     outputs: Columns = field(default_factory=dict, repr=False)
     responses: tuple[str, ...] = ()
-    history: tuple[float, ...] = field(default=(), repr=False)
+    losses: tuple[float, ...] = field(default=(), repr=False)
+    epochs: tuple[Epoch, ...] = field(default=(), repr=False)
+    held_out: float | None = field(default=None, repr=False)
     buffers: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     objective: Objective | None = field(default=None, repr=False, compare=False)
     coordinates: Coordinates | None = field(default=None, repr=False, compare=False)
@@ -116,6 +125,26 @@ class Fit(AsDocument):
             call = FUNCTIONS.get(name)
             remedy = f"; write {call}" if call else ""
             raise AttributeError(f"'Fit' object has no attribute {name!r}{remedy}", name=name, obj=self)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The epochs of a training, or the steps of another solver, one row each.
+
+        Columns: `epoch`, `steps` so far, `training_loss` and `validation_loss` in nats a row, `learning_rate`
+        and `seconds`; NaN where there is no such number.
+        """
+        import pandas as pd
+
+        rows: Iterable[tuple[Any, ...]] = self.epochs or (
+            (step, step, loss / self.rows, math.nan, math.nan, math.nan)
+            for step, loss in enumerate(self.losses, 1)
+        )
+        return pd.DataFrame(rows, columns=list(Epoch._fields)).astype(dict.fromkeys(Epoch._fields[2:], float))
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of the data, each counted once."""
+        return round(self.n) if self.objective is None else self.objective.rows
 
     @property
     def classes(self) -> tuple[Any, ...]:

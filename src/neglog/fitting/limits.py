@@ -28,7 +28,7 @@ from neglog.fitting.tilted import tilted
 from neglog.likelihood.sites import prior_advice
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
-from neglog.solvers import Adam, Continuation, MultiStart, Newton, Solution
+from neglog.solvers import Continuation, GradientTraining, MultiStart, Newton, Solution
 from neglog.solvers.chain import minimised
 from neglog.solvers.watched import Watched
 
@@ -100,11 +100,11 @@ def in_limits(
         return certain
     if isinstance(solver, Newton | MultiStart) and (known := _known(coordinates)) is not None:
         return _by_steps(problem, solver, known, progress, checkpoint)
-    if not (isinstance(solver, Adam | Continuation) and _may_be_uniform(coordinates.objective)):
+    if not (isinstance(solver, GradientTraining | Continuation) and _may_be_uniform(coordinates.objective)):
         return minimised(solver, problem, start, progress, checkpoint)
     watched = _UntilUniform(problem, coordinates)
     limit: Callable[[Coordinates, Tensor, Tensor], tuple[Tensor, float]] = _levelled
-    if isinstance(solver, Adam):
+    if isinstance(solver, GradientTraining):
         limit, (level, value) = _outward, _levelled(coordinates, start, start)
         start = level if value < coordinates.value(start) else start
     try:

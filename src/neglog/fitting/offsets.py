@@ -44,7 +44,10 @@ class Offset:
 
     def removed(self, start: Mapping[str, Any] | None) -> tuple[Objective, Mapping[str, Any] | None]:
         """The objective of the response without its offset, and `start` with the bias of that."""
-        data = replace(self.whole.data, y=self.whole.data.y - self.value, origin=self.value)
+        data, held_out = self.whole.data, self.whole.data.held_out
+        if held_out is not None:
+            held_out = replace(held_out, y=held_out.y - self.value, origin=self.value)
+        data = replace(data, y=data.y - self.value, origin=self.value, held_out=held_out)
         if start is not None and self.bias in start:
             start = {**start, self.bias: torch.as_tensor(start[self.bias]) - self.value}
         bias = None if self.whole.sites[self.bias].masked else self.bias

@@ -29,6 +29,7 @@ from neglog.fitting.checks import OF_DATA, OF_DESIGNS, OF_PROBLEMS, check_all
 from neglog.fitting.choice import MAX_NEWTON_PARAMETERS, choose, has_network, problem_of
 from neglog.fitting.existence import check_zeros, recession
 from neglog.fitting.fit import Fit, data_of
+from neglog.fitting.held_out import Validated, with_held_out
 from neglog.fitting.joint_mode import check_border
 from neglog.fitting.least_squares import closed_form
 from neglog.fitting.limits import (
@@ -85,6 +86,7 @@ def fitted(
     data = prepare_fit(
         x, y, weights=weights, dtype=dtype, roles=roles_of(model, keywords, caller), **keywords
     )
+    data = with_held_out(data, solver)
     start = None if start is None else current_names(model, named_values("start", start), "start")
     objective = whole = Objective(model, data, start)
     check_all(OF_DATA, objective, objective)
@@ -174,7 +176,7 @@ def _solved(
     solution = _minimum(coordinates, problem, solver, coordinates.z(theta), progress, kept)
     solution = _judged(coordinates, solution)
     fit = _finished(coordinates, solution, offset)
-    if not fit.converged:
+    if not (fit.converged or solution.validated):
         warn(f"`{coordinates.objective.name}` did not converge: {fit.status}.", ConvergenceWarning)
     return fit
 
@@ -190,6 +192,7 @@ def _minimum(
     """The solution of a solver; without a certificate, if no reason is known why there is no optimum."""
     objective, facts = coordinates.objective, coordinates.objective.facts
     problem = watched(coordinates, problem) if "ordered" in facts else problem
+    problem = problem if objective.data.held_out is None else Validated(problem)
     if "bounded" in facts:
         solve = partial(in_limits, coordinates, problem, solver, start, progress)
         solution = solve() if kept is None else remembered(kept, coordinates, problem, solver, start, solve)
@@ -364,7 +367,9 @@ def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | Non
             if call.outputs is not None
         },
         responses=objective.data.responses,
-        history=solution.history,
+        losses=solution.losses,
+        epochs=solution.epochs,
+        held_out=solution.held_out,
         buffers=MappingProxyType(buffers(objective) if objective.networks else {}),
         objective=objective,
         coordinates=coordinates,

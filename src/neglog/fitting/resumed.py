@@ -13,7 +13,7 @@ from neglog.conversion import by_key
 from neglog.data import Data
 from neglog.fitting.borders import Limit
 from neglog.objective.coordinates import Coordinates
-from neglog.solvers import Solution
+from neglog.solvers import Epoch, Solution
 from neglog.solvers.stochastic import resume_training
 
 SOLUTION = tuple(each.name for each in fields(Solution))
@@ -44,6 +44,7 @@ def remembered(
     ended = journal.finished("solution")
     if ended is not None:
         resume_training(problem, ended)
+        ended["epochs"] = tuple(Epoch(*each) for each in ended["epochs"])
         kind = Limit if ended["limit"] else Solution
         return kind(**{name: ended[name] for name in SOLUTION})
     found = journal.finished("inside")

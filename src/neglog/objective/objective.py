@@ -109,16 +109,7 @@ class Objective:
 
         The structure of the model is shared; `room` is the number of bytes for cached terms of the rows.
         """
-        other = self._without()
-        other.data, other.whole = self.data.take(index), False
-        other.as_read = Rows.of(other.data, MAX_KEPT_BYTES if room is None else room)
-        if self.__dict__.get("separable", False):
-            other.separable = True  # as sums over fewer rows are
-        if not self.structure.is_probed:
-            other.structure = self.structure.of_model(other._probe)
-        if "backends" in self.__dict__:
-            other.backends = self.backends.of_rows(other.structure, other.as_read, other.rows > BLOCK_ROWS)
-        return other
+        return of_rows(self, self.data.take(index), room)
 
     def _without(self, *names: str) -> Objective:
         """A copy without some of what has been computed, and without what depends on all rows."""
@@ -260,6 +251,20 @@ class Objective:
                 known = etas or {call.name: call.value for call in self.affines(theta)}
                 return self.backends.formula.response(theta, known)
             return self.at(theta, etas).sites[RESPONSE]["fn"]
+
+
+def of_rows(objective: Objective, data: Data, room: int | None = None) -> Objective:
+    """The objective of the same model and parameters for other rows; see `Objective.take`."""
+    other = objective._without()
+    other.data, other.whole = data, False
+    other.as_read = Rows.of(data, MAX_KEPT_BYTES if room is None else room)
+    if objective.__dict__.get("separable", False):
+        other.separable = True  # as sums over fewer rows are
+    if not objective.structure.is_probed:
+        other.structure = objective.structure.of_model(other._probe)
+    if "backends" in objective.__dict__:
+        other.backends = objective.backends.of_rows(other.structure, other.as_read, other.rows > BLOCK_ROWS)
+    return other
 
 
 def rows_of_second_derivatives(gradient: Tensor, leaf: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def buffers(objective: Objective) -> dict[str, Tensor]:
     return {f"{name}.{key}": value.clone() for name, own in found for key, value in own.items()}
 
 
-class Training(Lowered):
+class InTrainingMode(Lowered):
     """Coordinates of a network whose gradient steps are taken in training mode, within `training`.
 
     Each step runs the model itself, with fresh random numbers, and updates the buffers in `constants`. The
@@ -90,7 +90,7 @@ class Training(Lowered):
 
     @contextmanager
     def training(self, seed: int) -> Iterator[None]:
-        """Training mode, with random numbers of their own: those after ``torch.manual_seed(seed)``."""
+        """InTrainingMode mode, with random numbers of their own: those after ``torch.manual_seed(seed)``."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.steps.training = True

@@ -3,57 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from neglog.calls import public
-from neglog.checkpoint import UNKEPT
-from neglog.solvers.settings import Settings
-from neglog.solvers.solution import Solution
-from neglog.solvers.stochastic import (
-    Bar,
-    MaybeKinked,
-    batches,
-    certified,
-    is_flat,
-    resume_training,
-    training_state,
-)
+from neglog.solvers.gradient import GradientTraining, Rule
 
 BETAS = (0.9, 0.999)
 DENOMINATOR_EPSILON = 1e-8
-CHECK_INTERVAL = 50
-"""Number of steps between two checks of the losses; a check of each would cost more than the step."""
-
-Evaluation = Callable[..., tuple[Tensor, Tensor]]
-"""From z `(K,)`, and the numbers of some rows, to the loss `()` and its gradient `(K,)`."""
-
-
-class ReplayedProblem(MaybeKinked, Protocol):
-    """A problem whose loss and gradient are available as tensors, for all rows or for minibatches."""
-
-    def evaluation(self, z: Tensor, size: int | None = None, *, compile: bool = False) -> Evaluation:
-        """The loss and its gradient near `z` `(K,)`.
-
-        With a `size`, a further argument `(size,)` names rows, which are scaled up to the whole.
-        """
-        ...
 
 
 @public
 @dataclass(frozen=True)
-class Adam(Settings):
+class Adam(GradientTraining):
     """Adam (Kingma & Ba 2015): the steps of `SVI` with `pyro.optim.Adam`, many times faster.
 
     Model, handlers and autograd are run once; each step evaluates the recorded graph.
 
     Args:
-        steps: gradient steps.
+        steps: gradient steps; 2000 where `epochs` is None too.
         learning_rate: of the first step.
         batch_size: rows a step, or None for all of them. The likelihood of a minibatch is scaled up to the
             whole and the prior is not, so its gradient is an unbiased estimate. Rows are shuffled each epoch.
@@ -61,12 +32,25 @@ class Adam(Settings):
         decay: the learning rate after `steps` over that of the first step; it falls geometrically.
         patience: stop early when the mean loss of the last `patience` steps is no better, by more than
             `tolerance` nats a row, than that of the `patience` steps before; None never stops early.
-            Losses are looked at every 50 steps.
+            Losses are looked at every 50 steps, or at the end of an epoch. With `validation`, the number of
+            epochs in which the held-out loss may be above the smallest one; None is 20.
         tolerance: see `patience`.
         compile: whether to compile the steps to machine code, which takes a C++ compiler and some seconds.
         rescale: whether linear coefficients are optimised in units of the noise on an orthonormal design.
         certainty: see below.
         dtype: in which the data are taken.
+        epochs: passes over the rows, in place of `steps`.
+        validation: rows that are held out of the fit, whose log-likelihood decides when it ends: a share of
+            the rows, drawn by `seed`; a splitter of scikit-learn, of which the first split is taken; or the
+            numbers of the rows. The weights are those of the best epoch.
+        scheduler: a function of an optimiser of torch that returns a scheduler of
+            `torch.optim.lr_scheduler`, such as ``partial(CosineAnnealingLR, T_max=100)``. It advances once
+            an epoch, `OneCycleLR` and `CyclicLR` once a step, and takes the place of `decay`.
+        max_norm: gradients are scaled to a Euclidean norm of at most this, in nats a row.
+        ema_decay: the fit is the exponential moving average of the weights, of which this share is kept at
+            each step, such as 0.999.
+        callbacks: functions of an `Epoch`, called at the end of each; one that raises `StopFit` ends the
+            training.
 
     The fit has converged if by the final gradient and Hessian of the whole data an optimum is less than
     `certainty` standard errors away. This is not claimed for a loss with corners, for more than 200
@@ -77,7 +61,7 @@ class Adam(Settings):
         DataError: settings that make no sense; `compile` without a C++ compiler.
     """
 
-    steps: int = 2000
+    steps: int | None = None
     learning_rate: float = 0.05
     batch_size: int | None = None
     seed: int = 0
@@ -89,84 +73,41 @@ class Adam(Settings):
     certainty: float = 1e-2
     dtype: torch.dtype = torch.float64
 
-    replayed: ClassVar[bool] = True
-    resumable: ClassVar[bool] = True
+    def rule(self, z: Tensor, rows: int) -> Rule:
+        """The rule of the steps, which moves `z` `(K,)`."""
+        return Moments(z, self.learning_rate)
 
-    def minimise(
-        self, problem: ReplayedProblem, start: Tensor, progress: bool = False, checkpoint: Any = UNKEPT
-    ) -> Solution:
-        """Run the steps from `start` `(K,)`, or from the state of a checkpoint on."""
-        z, history = start.clone(), list[float]()
-        if z.numel() == 0:
-            return certified(problem, z, history, self.certainty)
-        moments = Moments(z)
-        bar = Bar(total=self.steps, desc="Adam", disable=not progress, leave=False)
-        with torch.no_grad(), problem.training(self.seed), bar:
-            if checkpoint.found is not None:
-                history += moments.resumed(checkpoint.found, z)
-                for size, point in moments.recorded.items():
-                    problem.evaluation(point, size, compile=self.compile)
-                resume_training(problem, checkpoint.found)
-            indices = batches(problem.rows, self.batch_size, self.steps, self.seed, len(history))
-            while losses := self.advance(problem, z, moments, islice(indices, CHECK_INTERVAL)):
-                history += losses
-                bar.update(len(losses))
-                if not math.isfinite(sum(losses)):
-                    break
-                if is_flat(history, self.patience, self.tolerance * problem.rows):
-                    break
-                if checkpoint.is_due(len(history)):
-                    state = moments.state(z) | {"history": history} | training_state(problem)
-                    checkpoint.write(state, len(history))
-        return certified(problem, z, history, self.certainty)
-
-    def advance(
-        self, problem: ReplayedProblem, z: Tensor, moments: Moments, indices: Iterator[Tensor | None]
-    ) -> list[float]:
-        """Take the steps of these batches in place, up to the first loss that is not finite."""
-        found = []
-        for index in indices:
-            size = None if index is None else len(index)
-            if size not in moments.recorded:
-                moments.recorded[size] = z.clone()
-            evaluate = problem.evaluation(z, size, compile=self.compile)
-            value, gradient = evaluate(z) if index is None else evaluate(z, index)
-            rate = self.learning_rate * self.decay ** (moments.steps / self.steps)
-            moments.step(z, gradient, rate)
-            found.append(value)
-        losses = torch.stack(found).tolist() if found else []
-        last = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
-        return losses[: last + 1]
+    def rate(self, done: int, total: int) -> float | None:
+        """The learning rate after so many of all steps."""
+        return self.learning_rate * float(self.decay) ** (done / total)
 
 
 class Moments:
-    """The running means of gradients `(K,)` and their squares, and the step that they make.
+    """The running means of gradients `(K,)` and their squares, and the steps of Adam that they make."""
 
-    `recorded` has the point `(K,)` at which the evaluation of each number of rows was recorded: graphs of
-    other points may differ in the last digit.
-    """
-
-    def __init__(self, z: Tensor) -> None:
-        self.recorded: dict[int | None, Tensor] = {}
+    def __init__(self, z: Tensor, learning_rate: float) -> None:
+        self.z, self.steps = z, 0
         self.first, self.second, self.root = (torch.zeros_like(z) for _ in range(3))
-        self.steps = 0
+        self.optimiser: torch.optim.Optimizer = torch.optim.SGD(
+            [torch.zeros(1)], lr=learning_rate
+        )  # of which the rate is read
 
-    def state(self, z: Tensor) -> dict[str, Any]:
-        """The state at z, for a checkpoint."""
-        moments = {"first": self.first, "second": self.second, "steps": self.steps}
-        return {"z": z, "recorded": self.recorded, **moments}
+    def state(self) -> dict[str, Any]:
+        """The state, for a checkpoint."""
+        return {"first": self.first, "second": self.second, "steps": self.steps}
 
-    def resumed(self, state: dict[str, Any], z: Tensor) -> list[float]:
-        """Take up a state, with z in place; the losses so far."""
-        z.copy_(state["z"])
+    def resume(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
         self.first.copy_(state["first"])
         self.second.copy_(state["second"])
-        self.steps, self.recorded = state["steps"], state["recorded"]
-        history: list[float] = state["history"]
-        return history
+        self.steps = state["steps"]
 
-    def step(self, z: Tensor, gradient: Tensor, rate: float) -> None:
-        """Move `z` in place."""
+    def move(self, gradient: Tensor, rate: float | None) -> None:
+        """Move the vector in place."""
+        if rate is None:
+            self.optimiser.step()  # which a scheduler of torch expects
+            rate = float(self.optimiser.param_groups[0]["lr"])
+        z = self.z
         self.steps += 1
         self.first.lerp_(gradient, 1 - BETAS[0])
         self.second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])

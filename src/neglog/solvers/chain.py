@@ -51,7 +51,7 @@ class Chain(Settings):
     ) -> Solution:
         """The minimum of `problem`, from `start` `(K,)`; steps and history are those of all solvers."""
         found = Solution(start, math.inf, False, "no solver was run", 0)
-        steps, history, first, inner = 0, found.history, 0, None
+        steps, history, first, inner = 0, found.losses, 0, None
         if checkpoint.found is not None:
             first, z, steps, history, inner = (checkpoint.found[key] for key in CHAIN_STATE)
             found = replace(found, z=z)
@@ -59,7 +59,7 @@ class Chain(Settings):
             outer = dict(zip(CHAIN_STATE, (place, found.z, steps, history), strict=False))
             part = Part(checkpoint, inner if place == first else None, partial(_with_inner, outer))
             found = minimised(solver, problem, found.z, progress, part)
-            steps, history = steps + found.steps, history + found.history
+            steps, history = steps + found.steps, history + found.losses
             if found.converged:
                 break
-        return replace(found, steps=steps, history=history)
+        return replace(found, steps=steps, losses=history)

@@ -7,15 +7,16 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from neglog.arguments import check_dense, flag, number, seed_of, whole, written
+from neglog.arguments import check_dense, flag, number, seed_of, share, whole, written
 from neglog.calls import public
 from neglog.errors import DataError, ModelError
 
 NAMES = {
-    **{"adam": "Adam", "adamw": "Adam", "sgd": "Adam", "lbfgs": "LBFGS", "bfgs": "LBFGS", "newton": "Newton"},
+    **{"adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "lbfgs": "LBFGS", "bfgs": "LBFGS", "newton": "Newton"},
     **{"irls": "Newton", "svi": "SVI", "trust": "TrustRegion", "lm": "TrustRegion"},
 }
 """Names of algorithms -> the solver."""
@@ -93,6 +94,36 @@ def _function(name: str, value: Any) -> None:
         raise DataError(f"`{name}` must be a function of a point, or None; it is {written(value)}.")
 
 
+def _functions(name: str, value: Any) -> None:
+    if not isinstance(value, tuple | list) or not all(map(callable, value)):
+        raise DataError(f"`{name}` must be a tuple of functions of an epoch; it is {written(value)}.")
+
+
+def _momentum(name: str, value: Any) -> None:
+    if value != 0:
+        share(name, value)
+
+
+def _weight_decay(name: str, value: Any) -> None:
+    if value != 0:
+        number(name, value, 0)
+
+
+def _validation(name: str, value: Any) -> None:
+    """Raise DataError unless rows can be held out by it: a share, a splitter, or numbers of rows."""
+    if hasattr(value, "split") and not isinstance(value, str | Tensor):
+        return
+    if isinstance(value, Tensor | np.ndarray | list | tuple | range) and len(value):
+        return
+    try:
+        share(name, value)
+    except ModelError:
+        raise DataError(
+            f"`{name}` must be a share of the rows between 0 and 1, a splitter of scikit-learn, or the "
+            f"numbers of the rows to hold out; it is {written(value)}."
+        ) from None
+
+
 def _dtype(name: str, value: Any) -> None:
     if not isinstance(value, torch.dtype) or value not in DTYPES:
         raise DataError(f"`{name}` must be torch.float64 or torch.float32; it is {written(value)}.")
@@ -105,6 +136,14 @@ CHECKS: dict[str, Callable[..., Any]] = {
     "learning_rate": _positive,
     "decay": _decay,
     "steps": whole,
+    "epochs": whole,
+    "validation": _validation,
+    "scheduler": _function,
+    "max_norm": _positive,
+    "ema_decay": share,
+    "callbacks": _functions,
+    "weight_decay": _weight_decay,
+    "momentum": _momentum,
     "max_steps": partial(whole, least=0),
     "memory": whole,
     "refresh": whole,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -114,6 +114,27 @@ class Kinked(Problem, Protocol):
         ...
 
 
+class Epoch(NamedTuple):
+    """What is known at the end of an epoch.
+
+    Attributes:
+        epoch: its number, from 1.
+        steps: the number of gradient steps so far.
+        training_loss: the mean of the losses of its steps, in nats a row.
+        validation_loss: minus the mean log-likelihood of the held-out rows in evaluation mode, in nats a
+            row; None without `validation`.
+        learning_rate: of its last step.
+        seconds: since the training began.
+    """
+
+    epoch: int
+    steps: int
+    training_loss: float
+    validation_loss: float | None
+    learning_rate: float
+    seconds: float
+
+
 @public
 @dataclass(frozen=True)
 class Solution:
@@ -127,11 +148,17 @@ class Solution:
     converged: bool
     status: str
     steps: int
-    history: tuple[float, ...] = ()
+    losses: tuple[float, ...] = ()
     hessian: Tensor | None = None
     """The Hessian `(K, K)` next to `z`, where the solver knows it."""
     exact: bool = False
     """Whether `value` is that of all rows at `z` to rounding, and need not be evaluated again."""
+    epochs: tuple[Epoch, ...] = ()
+    """What was known at the end of each epoch of a training."""
+    held_out: float | None = None
+    """Minus the mean log-likelihood of the held-out rows at `z`, in nats; None without any."""
+    validated: bool = False
+    """Whether the held-out loss had ceased to decrease: no optimum of the loss, and no failure."""
 
     def __post_init__(self) -> None:
         if self.converged and not (math.isfinite(self.value) and bool(torch.isfinite(self.z).all())):

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import pyro
 import torch
@@ -19,17 +19,9 @@ from neglog.calls import public
 from neglog.checkpoint import UNKEPT
 from neglog.errors import DataError
 from neglog.guides import Delta
-from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Solution
-from neglog.solvers.stochastic import (
-    Bar,
-    MaybeKinked,
-    batches,
-    certified,
-    is_flat,
-    resume_training,
-    training_state,
-)
+from neglog.solvers.stochastic import MaybeKinked, batches
+from neglog.solvers.training import Run, Training
 
 
 class Literal(Protocol):
@@ -64,23 +56,25 @@ class LiteralProblem(MaybeKinked, Protocol):
 
 @public
 @dataclass(frozen=True)
-class SVI(Settings):
+class SVI(Training):
     """Stochastic variational inference with a Delta guide: gradient steps on `Trace_ELBO`.
 
     Args:
         optim: a `pyro.optim` optimiser or scheduler (schedulers advance once a step; so does an optimiser's
-            own decay), or None for Adam whose learning rate falls from 0.05 to 5e-6 over `steps`.
+            own decay), or None for Adam whose learning rate falls from 0.05 to 5e-6 over all steps.
             It is copied, so that one instance serves many fits.
-        steps: gradient steps.
+        steps: gradient steps; 2000 where `epochs` is None too.
         batch_size: rows a step, or None for all of them. The likelihood of a minibatch is scaled up to the
             whole and the prior is not, so its gradient is an unbiased estimate. Rows are shuffled each epoch.
         seed: of the shuffle, and of the random numbers of a network in training mode.
         patience: stop early when the mean loss of the last `patience` steps is no better, by more than
-            `tolerance` nats a row, than that of the `patience` steps before; None never stops early.
+            `tolerance` nats a row, than that of the `patience` steps before; None never stops early. With
+            `validation`, as for `Adam`.
         tolerance: see `patience`.
         rescale: whether linear coefficients are optimised in units of the noise on an orthonormal design, so
             that columns and responses of any size fit alike; False for the model's own coordinates.
         dtype: in which the data are taken.
+        epochs, validation, callbacks: as for `Adam`.
 
     The fit has converged if by the final gradient and Hessian of the whole data an optimum is less than
     `certainty` standard errors away. This is not claimed for a loss with corners, for more than 200
@@ -88,7 +82,7 @@ class SVI(Settings):
     """
 
     optim: Any = None
-    steps: int = 2000
+    steps: int | None = None
     batch_size: int | None = None
     seed: int = 0
     patience: int | None = None
@@ -104,49 +98,63 @@ class SVI(Settings):
                 f"`optim` must be a pyro.optim optimiser or scheduler; it is {shown(self.optim)}."
             )
 
-    resumable: ClassVar[bool] = True
-
     @torch.enable_grad()
     def minimise(
         self, problem: LiteralProblem, start: Tensor, progress: bool = False, checkpoint: Any = UNKEPT
     ) -> Solution:
         """Run the steps from `start` `(K,)`, or from the state of a checkpoint on."""
-        literal = problem.literal
-        values = {name: value.clone() for name, value in literal.values(start).items()}
-        optim = self._optimiser()
-        history: list[float] = []
+        optim = self._optimiser(self.total(problem.rows))
+        first = next(batches(problem.rows, self.batch_size, 1, self.seed))
         with pyro.get_param_store().scope():
-            guide = Delta(literal.model, init_loc_fn=init_to_value(values=values))
-            svi = pyro.infer.SVI(literal.model, guide, optim, Trace_ELBO())
-            first = next(batches(problem.rows, self.batch_size, 1, self.seed))
-            arguments, keywords = literal.arguments(first)
-            guide(*arguments, **keywords)  # which runs the model once, before training begins
-            with problem.training(self.seed):
-                if checkpoint.found is not None:
-                    history += _resumed(checkpoint.found, guide, optim)
-                    resume_training(problem, checkpoint.found)
-                indices = batches(problem.rows, self.batch_size, self.steps, self.seed, len(history))
-                for index in Bar(indices, "SVI", self.steps, disable=not progress, leave=False):
-                    arguments, keywords = literal.arguments(index)
-                    history.append(_loss_of_step(svi, guide, arguments, keywords))
-                    if hasattr(optim, "pt_scheduler_constructor"):
-                        _advance(optim, history[-1])
-                    if not math.isfinite(history[-1]) or is_flat(
-                        history, self.patience, self.tolerance * problem.rows
-                    ):
-                        break
-                    if checkpoint.is_due(len(history)):
-                        state = _state(guide, optim) | {"history": history} | training_state(problem)
-                        checkpoint.write(state, len(history))
-            found = {name: value.clone() for name, value in guide.median().items()}
-        return certified(problem, literal.z(found), history, self.certainty)
+            return Run(self, problem, LiteralSteps(problem, start, optim, first), checkpoint).solution(
+                progress
+            )
 
-    def _optimiser(self) -> Any:
+    def _optimiser(self, steps: int) -> Any:
         if self.optim is not None:
             return copy.deepcopy(self.optim)
-        gamma = 1e-4 ** (1 / max(1, self.steps))
+        gamma = 1e-4 ** (1 / max(1, steps))
         adam = {"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.05}, "gamma": gamma}
         return pyro.optim.ExponentialLR(adam)
+
+
+class LiteralSteps:
+    """The steps of `pyro.infer.SVI`; see `neglog.solvers.training.Steps`."""
+
+    def __init__(self, problem: LiteralProblem, start: Tensor, optim: Any, first: Tensor | None) -> None:
+        self.literal, self.optim = problem.literal, optim
+        self.learning_rate = math.nan
+        values = {name: value.clone() for name, value in self.literal.values(start).items()}
+        self.guide = Delta(self.literal.model, init_loc_fn=init_to_value(values=values))
+        self.svi = pyro.infer.SVI(self.literal.model, self.guide, optim, Trace_ELBO())
+        arguments, keywords = self.literal.arguments(first)
+        self.guide(*arguments, **keywords)  # which runs the model once, before training begins
+
+    @property
+    def z(self) -> Tensor:
+        """The point `(K,)` that the steps have reached."""
+        return self.literal.z({name: value.clone() for name, value in self.guide.median().items()})
+
+    def step(self, index: Tensor | None) -> float:
+        """Take the step of the rows `index`, or of all; the loss before it."""
+        arguments, keywords = self.literal.arguments(index)
+        loss = _loss_of_step(self.svi, self.guide, arguments, keywords)
+        optimiser = next(iter(self.optim.optim_objs.values()))
+        self.learning_rate = float(getattr(optimiser, "optimizer", optimiser).param_groups[0]["lr"])
+        if hasattr(self.optim, "pt_scheduler_constructor"):
+            _advance(self.optim, loss)
+        return loss
+
+    def end_epoch(self, loss: float) -> None:
+        """Nothing: schedulers of `pyro.optim` advance once a step."""
+
+    def state(self) -> dict[str, Any]:
+        """The state, for a checkpoint."""
+        return _state(self.guide, self.optim)
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
+        _resume(state, self.guide, self.optim)
 
 
 def _state(guide: Any, optim: Any) -> dict[str, Any]:
@@ -164,8 +172,8 @@ def _parts(optimiser: Any) -> list[dict[str, Any]]:
     return [each.state_dict() for each in (optimiser, inner) if each is not None]
 
 
-def _resumed(state: Mapping[str, Any], guide: Any, optim: Any) -> list[float]:
-    """Take up the state of a checkpoint; the losses so far."""
+def _resume(state: Mapping[str, Any], guide: Any, optim: Any) -> None:
+    """Take up the state of a checkpoint."""
     parameters = dict(guide.named_parameters())
     for value in parameters.values():
         value.grad = torch.zeros_like(value)
@@ -177,8 +185,6 @@ def _resumed(state: Mapping[str, Any], guide: Any, optim: Any) -> list[float]:
         parts = (optimiser, getattr(optimiser, "optimizer", None))
         for part, own in zip(parts, state["optimisers"][name], strict=False):
             part.load_state_dict(own)
-    history: list[float] = state["history"]
-    return history
 
 
 def _loss_of_step(svi: Any, guide: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> float:

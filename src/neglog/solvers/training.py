@@ -1,0 +1,269 @@
+"""Training: epochs of gradient steps, with held-out rows, learning rates, averaged weights and callbacks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from neglog.errors import DataError
+from neglog.solvers.settings import Settings
+from neglog.solvers.solution import Epoch, Solution
+from neglog.solvers.stochastic import (
+    Bar,
+    batches,
+    certified,
+    is_flat,
+    resume_training,
+    training_state,
+)
+
+CHECK_INTERVAL = 50
+"""Number of steps between two checks of the losses; a check of each would cost more than the step."""
+DEFAULT_STEPS = 2000
+"""Steps of a training that gives neither `steps` nor `epochs`."""
+DEFAULT_PATIENCE = 20
+"""Epochs without a lower held-out loss after which a training ends."""
+
+
+class StopFit(Exception):
+    """Raised by a callback to end a training; the fit is that of the weights so far."""
+
+
+class Steps(Protocol):
+    """Gradient steps from a point on, one batch after the other."""
+
+    @property
+    def z(self) -> Tensor:
+        """The point `(K,)` that they have reached."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the last step."""
+        ...
+
+    def step(self, index: Tensor | None) -> Tensor | float:
+        """Take the step of the rows `index`, or of all; the loss before it."""
+        ...
+
+    def end_epoch(self, loss: float) -> None:
+        """Advance what changes with each epoch; the loss is that of the held-out rows, or of the epoch."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """The state, for a checkpoint."""
+        ...
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Settings):
+    """What every training has, whatever its optimiser: settings by name."""
+
+    epochs: int | None = None
+    validation: Any = None
+    callbacks: tuple[Callable[[Epoch], Any], ...] = ()
+
+    resumable: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epochs is not None and self.__dict__["steps"] is not None:
+            raise DataError(f"`{type(self).__name__}` takes `steps` or `epochs`, and not both.")
+
+    def minimise(
+        self, problem: Any, start: Tensor, progress: bool = False, checkpoint: Any = None
+    ) -> Solution:
+        """Run the steps from `start` `(K,)`, or from the state of a checkpoint on."""
+        raise NotImplementedError
+
+    @property
+    def is_by_epochs(self) -> bool:
+        """Whether something is to be done at the end of an epoch."""
+        return bool(self.epochs or self.callbacks) or self.validation is not None
+
+    def total(self, rows: int) -> int:
+        """The number of steps on this many rows."""
+        if self.epochs is None:
+            return int(self.__dict__["steps"] or DEFAULT_STEPS)
+        return self.epochs * an_epoch(rows, self.__dict__["batch_size"])
+
+
+def an_epoch(rows: int, batch_size: int | None) -> int:
+    """The number of steps of an epoch."""
+    return math.ceil(rows / min(batch_size or rows, rows))
+
+
+class Run:
+    """One training: its steps, their losses, its epochs, and the best of their ends."""
+
+    def __init__(self, settings: Any, problem: Any, steps: Steps, checkpoint: Any) -> None:
+        self.settings, self.problem, self.steps, self.checkpoint = settings, problem, steps, checkpoint
+        self.an_epoch = an_epoch(problem.rows, settings.batch_size)
+        self.total = settings.total(problem.rows)
+        self.history: list[float] = []
+        self.epochs: list[Epoch] = []
+        self.best = Best(problem)
+        self.good, self.good_steps = steps.z.clone(), 0
+        self.started, self.stopped = time.perf_counter(), ""
+
+    def solution(self, progress: bool) -> Solution:
+        """Take all steps, up to an end of them."""
+        settings, problem = self.settings, self.problem
+        bar = Bar(total=self.total, desc=type(settings).__name__, disable=not progress, leave=False)
+        with problem.training(settings.seed), bar:
+            if self.checkpoint.found is not None:
+                self.resume(self.checkpoint.found)
+            indices = batches(problem.rows, settings.batch_size, self.total, settings.seed, len(self.history))
+            while not self.stopped and (losses := self.advance(islice(indices, self.until_next_look()))):
+                bar.update(len(losses))
+                self.look()
+                if not self.stopped and self.checkpoint.is_due(len(self.history)):
+                    self.checkpoint.write(self.state(), len(self.history))
+        return self.end()
+
+    def until_next_look(self) -> int:
+        """The number of steps to the next check, which the end of an epoch is."""
+        if not self.settings.is_by_epochs:
+            return CHECK_INTERVAL
+        return min(CHECK_INTERVAL, self.an_epoch - len(self.history) % self.an_epoch)
+
+    def advance(self, indices: Iterator[Tensor | None]) -> list[float]:
+        """Take the steps of these batches, up to the first loss that is not finite; the losses."""
+        found = [self.steps.step(index) for index in indices]
+        losses = [float(loss) for loss in found]
+        last = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+        self.history += losses[: last + 1]
+        return losses[: last + 1]
+
+    def look(self) -> None:
+        """What is done between steps: end a training that has gone wrong or is done, and end an epoch."""
+        settings, problem = self.settings, self.problem
+        if not math.isfinite(self.history[-1]):
+            self.stopped = "not finite"
+            return
+        self.good.copy_(self.steps.z)
+        self.good_steps = len(self.history)
+        if settings.is_by_epochs and self.good_steps % self.an_epoch and self.good_steps < self.total:
+            return
+        if settings.validation is None and is_flat(
+            self.history, settings.patience, settings.tolerance * problem.rows
+        ):
+            self.stopped = "flat"
+        if settings.is_by_epochs:
+            self.end_epoch()
+
+    def end_epoch(self) -> None:
+        """Score the held-out rows, and call back."""
+        settings, problem = self.settings, self.problem
+        size = len(self.history) - (self.epochs[-1].steps if self.epochs else 0)
+        training = sum(self.history[-size:]) / (size * problem.rows)
+        held_out = None if settings.validation is None else problem.held_out_loss(self.steps.z)
+        seconds, rate = time.perf_counter() - self.started, self.steps.learning_rate
+        epoch = Epoch(len(self.epochs) + 1, len(self.history), training, held_out, rate, seconds)
+        self.epochs.append(epoch)
+        if held_out is not None:
+            self.best.offer(held_out, epoch.epoch, self.steps.z)
+            if epoch.epoch - self.best.epoch >= (settings.patience or DEFAULT_PATIENCE):
+                self.stopped = "validation"
+        self.steps.end_epoch(training if held_out is None else held_out)
+        try:
+            for callback in settings.callbacks:
+                callback(epoch)
+        except StopFit:
+            self.stopped = "callback"
+
+    def end(self) -> Solution:
+        """The solution: the best weights by the held-out rows, or the last ones.
+
+        Where the loss was not finite, they are those at the check before.
+        """
+        z, best = self.steps.z, self.best
+        if best.epoch:
+            z = best.restored()
+        elif self.stopped == "not finite":
+            z = self.good
+        found = certified(self.problem, z, self.history, self.settings.certainty)
+        found = replace(found, epochs=tuple(self.epochs))
+        if self.stopped == "not finite":
+            return replace(found, converged=False, status=self.failure())
+        if best.epoch:
+            return self.validated(found)
+        if self.stopped == "callback":
+            return replace(found, status=f"stopped by a callback at epoch {len(self.epochs)}; {found.status}")
+        return found
+
+    def failure(self) -> str:
+        """The status of a training whose loss was not finite."""
+        at = f"at epoch {self.best.epoch}" if self.best.epoch else f"after step {self.good_steps}"
+        return (
+            f"the loss is not finite after {len(self.history)} steps; lower the learning rate. The weights "
+            f"are those {at}"
+        )
+
+    def validated(self, found: Solution) -> Solution:
+        """The solution of a training with held-out rows, which are no optimum of its loss."""
+        best, last = self.best, self.epochs[-1]
+        assert last.validation_loss is not None
+        status = f"the held-out loss was smallest at epoch {best.epoch}, {best.loss:.6g} nats a row"
+        if best.epoch == last.epoch:
+            status = f"{status}, the last one, and still decreasing: give more epochs"
+            return replace(found, converged=False, status=status, held_out=best.loss)
+        above = last.validation_loss - best.loss
+        status = f"{status}, {above:.3g} below that of epoch {last.epoch}, the last one; its weights are kept"
+        return replace(found, converged=False, status=status, held_out=best.loss, validated=True)
+
+    def state(self) -> dict[str, Any]:
+        """The state, for a checkpoint."""
+        own = {"history": self.history, "epochs": self.epochs, "best": self.best.state()}
+        return self.steps.state() | own | training_state(self.problem)
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
+        self.history += state["history"]
+        self.epochs = [Epoch(*epoch) for epoch in state["epochs"]]
+        self.best.resume(state["best"])
+        self.steps.resume(state)
+        resume_training(self.problem, state)
+
+
+class Best:
+    """The weights with the smallest held-out loss, and the buffers of networks with them."""
+
+    def __init__(self, problem: Any) -> None:
+        self.problem, self.loss, self.epoch = problem, math.inf, 0
+        self.z = torch.zeros(0)
+        self.buffers: dict[str, dict[str, Tensor]] = {}
+
+    def offer(self, loss: float, epoch: int, z: Tensor) -> None:
+        """Keep these weights if their loss is smaller."""
+        if loss < self.loss:
+            self.loss, self.epoch = loss, epoch
+            self.z = z.clone()
+            own = self.problem.constants if self.problem.trained else {}
+            self.buffers = {name: {k: v.clone() for k, v in each.items()} for name, each in own.items()}
+
+    def restored(self) -> Tensor:
+        """The weights `(K,)`, with their buffers in place."""
+        for name, own in self.buffers.items():
+            self.problem.constants[name].update(own)
+        return self.z
+
+    def state(self) -> dict[str, Any]:
+        """The state, for a checkpoint."""
+        return {"z": self.z, "loss": self.loss, "epoch": self.epoch, "buffers": self.buffers}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
+        self.z, self.loss, self.epoch = state["z"], state["loss"], state["epoch"]
+        self.buffers = state["buffers"]
