@@ -20,14 +20,14 @@ from neglog.solvers import (
     Adam,
     Chain,
     Continuation,
-    GradientTraining,
     InteriorPoint,
     Newton,
     ProximalNewton,
-    Training,
     TrustRegion,
     VariableProjection,
 )
+from neglog.solvers.gradient import GradientTraining
+from neglog.solvers.training import Training
 
 MAX_NEWTON_PARAMETERS = 200
 """Above this many parameters the Hessian of a model without linear predictors is not formed."""

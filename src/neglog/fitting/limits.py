@@ -28,8 +28,9 @@ from neglog.fitting.tilted import tilted
 from neglog.likelihood.sites import prior_advice
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
-from neglog.solvers import Continuation, GradientTraining, MultiStart, Newton, Solution
+from neglog.solvers import Continuation, MultiStart, Newton, Solution
 from neglog.solvers.chain import minimised
+from neglog.solvers.gradient import GradientTraining
 from neglog.solvers.watched import Watched
 
 OUTWARD = 64.0

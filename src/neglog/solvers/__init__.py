@@ -3,7 +3,6 @@
 from neglog.solvers.adam import Adam
 from neglog.solvers.chain import Chain
 from neglog.solvers.continuation import Continuation
-from neglog.solvers.gradient import GradientTraining
 from neglog.solvers.interior_point import InteriorPoint
 from neglog.solvers.lbfgs import LBFGS
 from neglog.solvers.multistart import MultiStart
@@ -14,7 +13,7 @@ from neglog.solvers.proximal import ProximalNewton
 from neglog.solvers.settings import check_solver
 from neglog.solvers.solution import Epoch, Kinked, Problem, Solution
 from neglog.solvers.svi import SVI
-from neglog.solvers.training import StopFit, Training
+from neglog.solvers.training import StopFit
 from neglog.solvers.trust import TrustRegion
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "Chain",
     "Continuation",
     "Epoch",
-    "GradientTraining",
     "InteriorPoint",
     "Kinked",
     "MultiStart",
@@ -37,7 +35,6 @@ __all__ = [
     "Separable",
     "Solution",
     "StopFit",
-    "Training",
     "TrustRegion",
     "VariableProjection",
     "check_solver",

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from neglog.calls import public
 from neglog.checkpoint import UNKEPT
 from neglog.errors import DataError
 from neglog.solvers.solution import Solution
@@ -59,6 +60,7 @@ class Rule(Protocol):
         ...
 
 
+@public
 @dataclass(frozen=True, kw_only=True)
 class GradientTraining(Training):
     """A training on the graph of a problem; a subclass gives the rule of its steps."""

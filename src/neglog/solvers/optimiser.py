@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from neglog.arguments import shown
-from neglog.calls import public
+from neglog.calls import check_settings, public
 from neglog.errors import DataError
 from neglog.solvers.gradient import GradientTraining, Rule
 
@@ -38,7 +38,7 @@ class TorchRule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _OfTorch(GradientTraining):
+class OfTorch(GradientTraining):
     """The settings of a training by an optimiser of torch, by name; see `Adam`."""
 
     steps: int | None = None
@@ -54,7 +54,7 @@ class _OfTorch(GradientTraining):
 
 @public
 @dataclass(frozen=True, init=False)
-class Optimiser(_OfTorch):
+class Optimiser(OfTorch):
     """The steps of any class of `torch.optim`, on the mean loss of a row, as in a loop in PyTorch.
 
     ``Optimiser(torch.optim.RAdam, lr=0.01, epochs=50)`` passes `lr` to the class. The settings of a training
@@ -63,30 +63,32 @@ class Optimiser(_OfTorch):
     in units of the noise unless `rescale` is False, as for weight decay in a model's own units.
 
     Args:
-        cls: a class of `torch.optim`.
+        optimiser: a class of `torch.optim`.
         **settings: settings of the training, as for `Adam`, and arguments of the class.
 
     Raises:
-        DataError: `cls` is no such class, or does not take the arguments; settings that make no sense.
+        DataError: `optimiser` is no such class, or refuses the values; settings that make no sense.
+        ModelError: an argument that neither the training nor the class has.
     """
 
-    cls: type[Optimizer] = torch.optim.Adam
+    optimiser: type[Optimizer] = torch.optim.Adam
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def __init__(self, cls: type[Optimizer], **settings: Any) -> None:
-        own = {each.name: each for each in fields(_OfTorch)}
-        if not (isinstance(cls, type) and issubclass(cls, Optimizer)):
+    def __init__(self, optimiser: type[Optimizer], **settings: Any) -> None:
+        if not (isinstance(optimiser, type) and issubclass(optimiser, Optimizer)):
             raise DataError(
-                f"`cls` must be a class of torch.optim, such as torch.optim.RAdam; it is {shown(cls)}."
+                "`optimiser` must be a class of torch.optim, such as torch.optim.RAdam; it is "
+                f"{shown(optimiser)}."
             )
-        if issubclass(cls, torch.optim.LBFGS):
+        if issubclass(optimiser, torch.optim.LBFGS):
             raise DataError(
                 "torch.optim.LBFGS evaluates the loss inside its steps; use neglog.solvers.LBFGS()."
             )
+        own = {each.name: each.default for each in fields(OfTorch)}
         options = {name: value for name, value in settings.items() if name not in own}
-        values = {name: settings.get(name, each.default) for name, each in own.items()}
-        assert MISSING not in values.values()
-        for name, value in {**values, "cls": cls, "options": MappingProxyType(options)}.items():
+        check_settings(type(self), options, OfTorch, optimiser)
+        values = own | {name: value for name, value in settings.items() if name in own}
+        for name, value in {**values, "optimiser": optimiser, "options": MappingProxyType(options)}.items():
             object.__setattr__(self, name, value)
         self.__post_init__()
         self.rule(torch.zeros(1), 1)
@@ -94,16 +96,15 @@ class Optimiser(_OfTorch):
     def rule(self, z: Tensor, rows: int) -> Rule:
         """The rule of the steps, which moves `z` `(K,)`."""
         try:
-            return TorchRule(z, rows, self.cls([z], **self.options))
+            return TorchRule(z, rows, self.optimiser([z], **self.options))
         except (TypeError, ValueError) as error:
-            raise DataError(
-                f"torch.optim.{self.cls.__name__} does not take these settings: {error}"
-            ) from None
+            name = self.optimiser.__name__
+            raise DataError(f"torch.optim.{name} does not take these settings: {error}") from None
 
 
 @public
 @dataclass(frozen=True, kw_only=True)
-class AdamW(_OfTorch):
+class AdamW(OfTorch):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), by `torch.optim.AdamW`.
 
     Args:
@@ -126,7 +127,7 @@ class AdamW(_OfTorch):
 
 @public
 @dataclass(frozen=True, kw_only=True)
-class SGD(_OfTorch):
+class SGD(OfTorch):
     """Stochastic gradient descent, by `torch.optim.SGD`, on the mean loss of a row.
 
     Args:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.errors import DataError
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Epoch, Solution
@@ -66,6 +67,7 @@ class Steps(Protocol):
         ...
 
 
+@public
 @dataclass(frozen=True, kw_only=True)
 class Training(Settings):
     """What every training has, whatever its optimiser: settings by name."""
