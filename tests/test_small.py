@@ -151,8 +151,38 @@ def test_arrays_say_what_tensors_say(name, far):
             torch.testing.assert_close(a, b, rtol=1e-11, atol=CLOSE * max(1.0, size), equal_nan=True)
 
 
+ATEN = torch.ops.aten
+A, B = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+INFINITE = torch.tensor([[1.0, -torch.inf], [-torch.inf, -torch.inf], [torch.inf, 0.0]], dtype=torch.float64)
+OPERATIONS = {
+    "pad": (ATEN.constant_pad_nd.default, A, [1, 2]),
+    "pad two dimensions": (ATEN.constant_pad_nd.default, A, [0, 1, 2, 0], 7.0),
+    "crop": (ATEN.constant_pad_nd.default, A, [-1, 0, 1, -2]),
+    "logaddexp": (ATEN.logaddexp.default, INFINITE[:, 0], INFINITE[:, 1]),
+    "logsumexp": (ATEN.logsumexp.default, A, [-1]),
+    "logsumexp of infinities": (ATEN.logsumexp.default, INFINITE, [1], True),
+    "log_softmax": (ATEN._log_softmax.default, A, -1, False),
+    "log_softmax of infinities": (ATEN._log_softmax.default, INFINITE, 1, False),
+    "log_softmax backward": (ATEN._log_softmax_backward_data.default, A, B, 0, torch.float64),
+    "cumprod": (ATEN.cumprod.default, A, 1),
+    "squeeze": (ATEN.squeeze.dim, A[:, :1], -1),
+    "squeeze of many": (ATEN.squeeze.dim, A, -1),
+    "squeeze of all": (ATEN.squeeze.default, A[:1, :1]),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_of_arrays_is_torchs(name):
+    function, *args = OPERATIONS[name]
+    known = function(*args)
+    with np.errstate(all="ignore"):
+        found = arrays.NAMES[function._schema.name.removeprefix("aten::")](*map(arrays.array, args))
+    torch.testing.assert_close(arrays.tensor(found), known, rtol=1e-14, atol=0, equal_nan=True)
+
+
 def test_most_operations_of_few_rows_are_those_of_arrays():
-    for name in ("negative_binomial", "beta", "student_t", "gamma", "poisson", "heteroscedastic", "huber"):
+    for name in ("negative_binomial", "beta", "student_t", "gamma", "poisson", "heteroscedastic", "huber",
+                 "gaussian_mixture"):  # fmt: skip
         graph = problem(name)[0].objective.backends.graph
         stages = graph.stages[graph.all, True]
         functions = [function for function, _, _ in (*stages.of_numbers.steps, *stages.body.steps)]

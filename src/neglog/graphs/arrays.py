@@ -148,7 +148,43 @@ def _select_backward(gradient: Any, sizes: Sequence[int], dim: int, index: int) 
     return found
 
 
+def _squeeze(a: Any, dim: int | Sequence[int] | None = None) -> Any:
+    axes = range(a.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
+    return np.squeeze(a, tuple(axis for axis in axes if a.shape[axis] == 1))[()]
+
+
+def _constant_pad_nd(a: Any, pad: Sequence[int], value: float = 0) -> Any:
+    """The array with further places before and after each of the last dimensions, or with fewer."""
+    sizes, kept, places = list(a.shape), [slice(None)] * a.ndim, [slice(None)] * a.ndim
+    for axis, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
+        kept[-axis] = slice(max(-before, 0), sizes[-axis] - max(-after, 0))
+        sizes[-axis] += before + after
+        places[-axis] = slice(max(before, 0), sizes[-axis] - max(after, 0))
+    found = np.full(sizes, value, dtype=a.dtype)
+    found[tuple(places)] = a[tuple(kept)]
+    return found
+
+
+def _logsumexp(a: Any, dim: int | Sequence[int], keepdim: bool = False) -> Any:
+    axis = (dim,) if isinstance(dim, int) else tuple(dim)
+    top = np.max(a, axis=axis, keepdims=True)
+    top = np.where(np.isinf(top), 0.0, top)
+    found = np.log(np.sum(np.exp(a - top), axis=axis, keepdims=True)) + top
+    return found if keepdim else np.squeeze(found, axis)[()]
+
+
+def _log_softmax(a: Any, dim: int, _: bool) -> Any:
+    below = a - np.max(a, axis=dim, keepdims=True)
+    return below - np.log(np.sum(np.exp(below), axis=dim, keepdims=True))
+
+
+def _log_softmax_backward_data(gradient: Any, output: Any, dim: int, _: Any) -> Any:
+    return gradient - np.exp(output) * np.sum(gradient, axis=dim, keepdims=True)
+
+
 NAMES: dict[str, Callable[..., Any]] = {
+    "_log_softmax": _log_softmax,
+    "_log_softmax_backward_data": _log_softmax_backward_data,
     "abs": np.abs,
     "add": operator.add,
     "addcmul": _addcmul,
@@ -157,7 +193,9 @@ NAMES: dict[str, Callable[..., Any]] = {
     "bitwise_or": operator.or_,
     "cat": _cat,
     "clamp": _clamp,
+    "constant_pad_nd": _constant_pad_nd,
     "cosh": np.cosh,
+    "cumprod": np.cumprod,
     "div": operator.truediv,
     "dot": np.dot,
     "eq": operator.eq,
@@ -169,9 +207,11 @@ NAMES: dict[str, Callable[..., Any]] = {
     "le": operator.le,
     "log": np.log,
     "log1p": np.log1p,
+    "logaddexp": np.logaddexp,
     "logical_and": np.logical_and,
     "logical_not": np.logical_not,
     "logical_or": np.logical_or,
+    "logsumexp": _logsumexp,
     "lt": operator.lt,
     "maximum": np.maximum,
     "minimum": np.minimum,
@@ -190,6 +230,7 @@ NAMES: dict[str, Callable[..., Any]] = {
     "slice": _slice,
     "slice_backward": _slice_backward,
     "sqrt": np.sqrt,
+    "squeeze": _squeeze,
     "sub": operator.sub,
     "stack": _stack,
     "sum": _sum,
