@@ -97,9 +97,13 @@ def assert_honest(converged, params):
     assert not converged or bool(((eta - ETA).abs() >= 0.03).all())
 
 
-@pytest.mark.parametrize("order", POISONS)
 @pytest.mark.parametrize(
-    "solver", [None, ProximalNewton(max_steps=30), Continuation(max_steps=10)], ids=["None", "prox", "path"]
+    ("solver", "order"),
+    [
+        *(pytest.param(None, order, id=f"None-{order}") for order in POISONS),
+        *(pytest.param(ProximalNewton(max_steps=30), order, id=f"prox-{order}") for order in POISONS),
+        pytest.param(Continuation(max_steps=10), "gradient", id="path-gradient"),
+    ],
 )
 def test_no_lasso_is_certified_where_numbers_are_nan(solver, order):
     model = with_priors(poisoned(order), {"log_rate.weight": dist.Laplace(0.0 * NAN.nan_to_num(), 50.0)})

@@ -85,7 +85,7 @@ def test_no_check_of_a_regressor_fails():
     assert failures(LikelihoodRegressor("gaussian")) == {}
 
 
-@pytest.mark.parametrize("model", ["laplace", "student_t", "huber", "logistic", "quantile"])
+@pytest.mark.parametrize("model", ["laplace", "student_t", "logistic"])
 def test_no_check_of_the_fit_of_a_regressor_fails(model):
     of_the_fit(LikelihoodRegressor(model))
 
@@ -423,7 +423,7 @@ def test_a_network_takes_exposures_and_offsets():
 
 @pytest.mark.filterwarnings("ignore::neglog.errors.ConvergenceWarning")
 def test_no_check_of_a_network_but_equivalence_of_weights_fails():
-    assert set(failures(NetworkRegressor(max_iter=30))) <= {"check_sample_weight_equivalence_on_dense_data"}
+    assert set(failures(NetworkRegressor(max_iter=10))) <= {"check_sample_weight_equivalence_on_dense_data"}
 
 
 def test_cross_validation_takes_splitters():
