@@ -718,3 +718,14 @@ def test_lines_that_follow_all_rows_are_not_looked_for_one_by_one(monkeypatch):
     with pytest.warns(ConvergenceWarning):
         fit = mle_batch(models.laplace, x, y)
     assert not fit.converged.any()
+
+
+def test_errors_of_batches_name_the_column_and_the_data_set():
+    """Many data sets are held to the checks of a single one; row 4 was named without its column or data set."""
+    x, y = torch.zeros((3, 10, 2), dtype=torch.float64), torch.ones((3, 10), dtype=torch.float64)
+    exposure = torch.ones_like(y)
+    x[1, 4, 1], exposure[2, 3] = torch.nan, -1.0
+    with pytest.raises(DataError, match=r"row 4 of data set 1 of column 'x1'.*weight 0"):
+        mle_batch(models.poisson, x, y)
+    with pytest.raises(DataError, match=r"`exposure` must be not negative.*row 3 of data set 2 has -1"):
+        mle_batch(models.poisson, x[0], y, exposure=exposure)

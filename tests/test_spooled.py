@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from neglog import covariance, mle, models, predict, score_test, spool, summary
-from neglog.data import Named
+from neglog.conversion import Named
 from neglog.errors import DataError
 
 N = 600

@@ -1,7 +1,6 @@
 """Data: arrays, tensors and data frames become validated tensors.
 
-Nothing is broadcast, rounded, clipped or dropped in silence. Integer and boolean arrays are refused as
-designs, since as often as not they are category codes; the columns of a data frame may hold integers.
+Nothing is broadcast, rounded, clipped or dropped in silence. Many data sets are held to the same checks.
 """
 
 from __future__ import annotations
@@ -10,41 +9,39 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from neglog.alignment import common_labels
-from neglog.arguments import written
 from neglog.conversion import (
     ALL,
-    Named,
     are_arrays,
     by_key,
     check_unmasked,
     column_names,
-    frame_tensor,
     integers_message,
-    is_frame,
     is_integer,
-    is_series,
-    series_tensor,
-    to_tensor,
+)
+from neglog.designs import (
+    CORRECT,
+    Columns,
+    Place,
+    check_designs,
+    read_designs,
+    read_vector,
+    refuse_wrong,
 )
 from neglog.distributions.supports import filled
 from neglog.errors import DataError
 from neglog.intercepts import without_intercept
-from neglog.magnitudes import LARGEST_DESIGN, check_design_magnitude, check_response_magnitude, check_weights
+from neglog.magnitudes import check_response_magnitude, check_weights, place_of
 from neglog.predictors import Designs, row_count
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CORRECT = "drop or correct these rows"
-"""The remedy for values that are not finite."""
-Columns = Mapping[str, tuple[str, ...]]
 Parts = dict[tuple[str, str], Tensor]
 
 
@@ -116,6 +113,10 @@ class Data:
         """The number that row `i` has in the user's data."""
         return i if self.index is None else int(self.index[i])
 
+    def place(self, wrong: Tensor) -> str:
+        """The first row in a mask `(N,)` or `(N, D)` of this data, in words."""
+        return f"row {self.row(int(wrong.reshape(self.rows, -1).any(1).nonzero()[0]))}"
+
     def response(self, i: int) -> float:
         """The response `(N,)` that row `i` has in the user's data."""
         return float(self.y[i] if self.origin is None else self.y[i] + self.origin)
@@ -180,11 +181,11 @@ def prepare(
         DataError: wrong kind, shape or length, labels of rows that differ, no rows, NaN or infinite values,
             weights that are negative or all 0.
     """
-    designs, columns = _designs(x, dtype, None)
+    designs, columns = read_designs(x, dtype, None)
     plain = are_arrays(*by_key(x).values(), y, weights, *keywords.values())
     labels = None if plain else common_labels({"x": x, "y": y, "weights": weights} | keywords)
     given = {"y": y} | keywords | ({} if weights is None else {"weights": weights})
-    vectors = {key: _vector(key, value, dtype) for key, value in given.items()}
+    vectors = {key: read_vector(key, value, dtype) for key, value in given.items()}
     rows = row_count(designs)
     _check_lengths(vectors, rows)
     if rows == 0 and not may_be_empty:
@@ -217,7 +218,7 @@ def check_row_weights(weights: Any, rows: int) -> None:
     Raises:
         DataError: another shape or number of rows; NaN, infinite or negative weights, or none above 0.
     """
-    vector = _vector("weights", weights, torch.float64)
+    vector = read_vector("weights", weights, torch.float64)
     _check_lengths({"weights": vector}, rows)
     check_weights(vector)
 
@@ -252,172 +253,11 @@ def observed(data: Data, missing: bool) -> Data:
     unknown = torch.isnan(data.y)
     if not missing:
         remedy = "drop or correct these rows, or fit `masked(model)`, which leaves out what is missing"
-        _check_finite("y", data, unknown, remedy)
+        check_finite("y", unknown, data.place, remedy)
     kept = (~unknown).reshape(len(data.y), -1).any(1)
     if not bool(kept.any()):
         raise DataError("`y` is missing in every row; there is nothing to fit.")
     return data if bool(kept.all()) else data.take(kept.nonzero()[:, 0])
-
-
-def prepare_designs(
-    x: Any, *, dtype: torch.dtype = torch.float64, columns: Columns | None = None
-) -> tuple[Designs, Columns]:
-    """Designs as tensors, with the names of their columns.
-
-    With `columns`, those that a model was fitted on, the designs must have the same ones: a data frame is
-    read by name, an array by position.
-
-    Raises:
-        DataError: as `prepare`; a predictor or a column that the fit had is missing.
-    """
-    designs, found = _designs(x, dtype, columns)
-    _check_designs(designs, found)
-    return designs, found
-
-
-def _designs(x: Any, dtype: torch.dtype, columns: Columns | None) -> tuple[Designs, Columns]:
-    """Designs as tensors and the names of their columns, which must be `columns` where these are given."""
-    if isinstance(x, Mapping):
-        check_keys(x)
-    if columns is not None:
-        _check_predictors(x, columns)
-    expected = columns or {}
-    if not isinstance(x, Mapping):
-        tensor, names = _design("x", x, dtype, expected.get(ALL))
-        return tensor, {ALL: names}
-    designs, found = {}, {}
-    for key, value in x.items():
-        designs[key], found[key] = _design(f"x[{key!r}]", value, dtype, expected.get(key))
-    lengths = {key: len(value) for key, value in designs.items()}
-    if len(set(lengths.values())) > 1:
-        raise DataError(f"the designs in `x` have different numbers of rows: {lengths}.")
-    return designs, found
-
-
-def _check_predictors(x: Any, columns: Columns) -> None:
-    """Refuse designs for other predictors than those that the model was fitted on."""
-    if (ALL in columns) == isinstance(x, Mapping):
-        came = f"a mapping of {sorted(x)}" if isinstance(x, Mapping) else "one design"
-        needed = "one design" if ALL in columns else f"a mapping with designs for {sorted(columns)}"
-        raise DataError(f"the model was fitted on {needed}; `x` is {came}.")
-    if isinstance(x, Mapping) and set(x) != set(columns):
-        raise DataError(f"the model was fitted on designs for {sorted(columns)}; `x` has {sorted(x)}.")
-
-
-def check_keys(x: Mapping[Any, Any]) -> None:
-    """Refuse a mapping whose keys are not names of predictors, and designs whose rows have other labels."""
-    wrong = [key for key in x if not isinstance(key, str)]
-    if wrong:
-        raise DataError(f"the keys of `x` must be names of predictors; one is {wrong[0]!r}.")
-    common_labels({"x": x})
-
-
-def _design(
-    name: str, value: Any, dtype: torch.dtype, expected: tuple[str, ...] | None
-) -> tuple[Tensor, tuple[str, ...]]:
-    """A design `(N, P)` and the names of its columns, in the expected order."""
-    if not isinstance(value, Tensor) and is_frame(value):
-        frame = _by_name(name, value, expected)
-        return frame_tensor(name, frame, dtype), column_names(frame)
-    if isinstance(value, Named):
-        return _named_design(name, value, dtype, expected)
-    tensor = to_tensor(name, value, dtype)
-    if tensor.dim() != 2:
-        raise DataError(
-            f"`{name}` needs the shape (rows, columns); it has {tuple(tensor.shape)}. "
-            f"For a single column, pass {_column(name, value)}."
-        )
-    if expected is not None and tensor.shape[1] != len(expected):
-        raise DataError(
-            f"`{name}` has {tensor.shape[1]} columns; the model was fitted on {len(expected)}: "
-            f"{', '.join(expected)}."
-        )
-    return tensor, expected or tuple(f"x{j}" for j in range(tensor.shape[1]))
-
-
-def _named_design(
-    name: str, value: Named, dtype: torch.dtype, expected: tuple[str, ...] | None
-) -> tuple[Tensor, tuple[str, ...]]:
-    values, names = value.values.to(dtype), value.columns
-    if expected is None or names == expected:
-        return values, names
-    return values[:, [names.index(each) for each in _found(name, names, expected)]], expected
-
-
-def _by_name(name: str, frame: pd.DataFrame, expected: tuple[str, ...] | None) -> pd.DataFrame:
-    """The frame with the expected columns in the expected order."""
-    duplicated = frame.columns[frame.columns.duplicated()]
-    if len(duplicated):
-        raise DataError(f"`{name}` has two columns named {duplicated[0]!r}; give each a name of its own.")
-    if expected is None or column_names(frame) == expected:
-        return frame
-    named = {str(column): column for column in frame.columns}
-    return frame[[named[column] for column in _found(name, tuple(named), expected)]]
-
-
-def _found(name: str, columns: tuple[str, ...], expected: tuple[str, ...]) -> tuple[str, ...]:
-    """The expected columns, all of which there are."""
-    missing = [column for column in expected if column not in columns]
-    if missing:
-        raise DataError(
-            f"`{name}` lacks {', '.join(map(repr, missing))}, which the model was fitted on; "
-            f"it has {', '.join(map(repr, columns))}."
-        )
-    return expected
-
-
-def _column(name: str, value: Any) -> str:
-    """Code that makes a single column of an argument."""
-    return f"{name if hasattr(value, 'shape') else f'numpy.array({name})'}[:, None]"
-
-
-def _vector(name: str, value: Any, dtype: torch.dtype) -> Tensor:
-    """A response, weights or keyword: `(N,)`, or `(N, D)` for a response of many components."""
-    if are_arrays(value):
-        tensor = to_tensor(name, value, dtype, integers=True)
-    elif is_frame(value):
-        tensor = frame_tensor(name, value, dtype)
-    elif isinstance(value, Named):
-        tensor = value.values.to(dtype)
-    elif isinstance(value, Real) and name != "y":
-        number = written(value)
-        raise DataError(
-            f"`{name}` needs one value for each row, as numpy.full(len(x), {number}) has; it is {number}. A "
-            f"setting of the model is bound to it, as by functools.partial(model, {name}={number})."
-        )
-    elif is_series(value):
-        tensor = series_tensor(name, value, dtype)
-    else:
-        tensor = to_tensor(name, value, dtype, integers=True)
-    if tensor.dim() not in ((1, 2) if name == "y" else (1,)):
-        raise DataError(f"`{name}` needs the shape (rows,); it has {tuple(tensor.shape)}.")
-    return tensor
-
-
-def response_tensor(y: Any) -> Tensor:
-    """A response as a float64 tensor, `(N,)` or `(N, D)`.
-
-    Raises:
-        DataError: another shape or kind.
-    """
-    return _vector("y", y, torch.float64)
-
-
-def prepare_array(name: str, value: Any, dims: tuple[int, ...], *, integers: bool = False) -> Tensor:
-    """A float64 tensor of an array with one of these numbers of dimensions; NaN is admitted.
-
-    Raises:
-        DataError: another shape or kind; integers, unless they are allowed.
-    """
-    if is_series(value):
-        return _vector(name, value, torch.float64)
-    tensor = to_tensor(name, value, torch.float64, integers)
-    if tensor.dim() not in dims:
-        needed = " or ".join(
-            {1: "(rows,)", 2: "(data sets, rows)", 3: "(data sets, rows, columns)"}[d] for d in dims
-        )
-        raise DataError(f"`{name}` needs the shape {needed}; it has {tuple(tensor.shape)}.")
-    return tensor
 
 
 def is_one_hot(y: Tensor) -> bool:
@@ -495,59 +335,45 @@ def check_roles(data: Data, roles: Roles) -> None:
     Raises:
         DataError: some are, with the first of their rows.
     """
-    _check_designs(data.x, data.columns, data)
+    check_designs(data.x, data.columns, data.place)
     if not all(map(math.isfinite, data.ends)):
-        _check_finite("y", data, torch.isinf(data.y))
-    for key, value in data.keywords.items():
-        _check_finite(key, data, torch.isnan(value) if key in roles.bounds else ~torch.isfinite(value))
-        if key in roles.supports:
-            check_support(key, value, roles.supports[key], data.index)
+        check_finite("y", torch.isinf(data.y), data.place)
+    check_keywords(data.keywords, roles, data.place)
 
 
-def check_support(key: str, value: Tensor, support: Any, index: Tensor | None = None) -> None:
-    """Refuse row-wise values `(N,)` or `(S, N)` outside the support that a model has for them.
+def check_keywords(
+    keywords: Mapping[str, Tensor], roles: Roles, place: Place = place_of, remedy: str = CORRECT
+) -> None:
+    """Refuse row-wise values, `(N,)` or `(S, N)`, that are NaN, infinite or outside their support.
+
+    Bounds may be infinite.
 
     Raises:
-        DataError: some are, with the first of their rows, by its number in the user's data.
+        DataError: some are, with the first place.
     """
+    for key, value in keywords.items():
+        wrong = torch.isnan(value) if key in roles.bounds else ~torch.isfinite(value)
+        check_finite(key, wrong, place, remedy)
+        if key in roles.supports:
+            _check_support(key, value, roles.supports[key], place)
+
+
+def _check_support(key: str, value: Tensor, support: Any, place: Place) -> None:
+    """Refuse row-wise values outside the support that a model has for them."""
     wrong = ~support.check(value)
     if bool(wrong.any()):
-        *_, row = wrong.nonzero()[0].tolist()
-        number = row if index is None else int(index[row])
         raise DataError(
-            f"`{key}` must be {in_words(support)}; {int(wrong.sum())} of {wrong.numel()} are not: row "
-            f"{number} has {float(value[wrong][0]):g}. Correct these rows, or leave them out everywhere."
+            f"`{key}` must be {in_words(support)}; {int(wrong.sum())} of {wrong.numel()} are not: "
+            f"{place(wrong)} has {float(value[wrong][0]):g}. Correct these rows, or leave them out "
+            "everywhere."
         )
 
 
-def _check_finite(key: str, data: Data, wrong: Tensor, remedy: str = CORRECT) -> None:
-    row = wrong.reshape(len(wrong), -1).any(1).nonzero()[:1, 0].tolist()
-    refuse_wrong(key, wrong, f"row {data.row(*row)}" if row else "", remedy)
-
-
-def refuse_wrong(name: str, wrong: Tensor, first: str, remedy: str = CORRECT) -> None:
-    """Refuse an argument that is NaN or infinite in the places `wrong`, the first of which is named.
+def check_finite(key: str, wrong: Tensor, place: Place, remedy: str = CORRECT) -> None:
+    """Refuse row-wise values that are NaN or infinite in the places `wrong`, if there are any.
 
     Raises:
-        DataError: there is such a place.
+        DataError: with the first of them.
     """
-    count = int(wrong.sum())
-    if count:
-        raise DataError(
-            f"`{name}` is NaN or infinite in {count} of {wrong.numel()} places, first in {first}; {remedy}."
-        )
-
-
-def _check_designs(designs: Designs, columns: Columns, data: Data | None = None) -> None:
-    for key, value in by_key(designs).items():
-        if not value.numel():
-            continue
-        low, high = map(float, torch.aminmax(value))  # one pass; NaN if a value is
-        if low >= -LARGEST_DESIGN and high <= LARGEST_DESIGN:
-            continue
-        name = f"x[{key!r}]" if key else "x"
-        wrong = ~torch.isfinite(value)
-        for row, column in wrong.nonzero()[:1].tolist():
-            number = data.row(row) if data else row
-            refuse_wrong(name, wrong, f"row {number} of column {columns[key][column]!r}")
-        check_design_magnitude(name, max(-low, high))
+    if bool(wrong.any()):
+        refuse_wrong(key, wrong, place(wrong), remedy)

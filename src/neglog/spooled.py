@@ -18,7 +18,8 @@ from neglog.alignment import common_labels
 from neglog.arguments import as_path, shown
 from neglog.calls import public
 from neglog.conversion import ALL, Named, by_key, column_names
-from neglog.data import Columns, Data, Roles, prepare, prepare_array, prepare_designs
+from neglog.data import Data, Roles, prepare
+from neglog.designs import Columns, prepare_array, prepare_designs
 from neglog.errors import DataError
 from neglog.intercepts import without_intercept
 from neglog.isolation import isolated

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from neglog.conversion import ALL
-from neglog.data import Data, observed, response_tensor
+from neglog.data import Data, observed
+from neglog.designs import response_tensor
 from neglog.distributions.family import events_of, plain
 from neglog.errors import ModelError, NeglogError, did_you_mean
 from neglog.handlers import Model, is_parameter, is_real

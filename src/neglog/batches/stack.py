@@ -12,26 +12,15 @@ from torch import Tensor
 
 from neglog.alignment import common_labels
 from neglog.conversion import ALL, by_key, is_integer
-from neglog.data import (
-    CORRECT,
-    Columns,
-    Data,
-    Roles,
-    check_keys,
-    check_support,
-    prepare_array,
-    prepare_designs,
-    refuse_wrong,
-)
+from neglog.data import Data, Roles, check_keywords
+from neglog.designs import CORRECT, Columns, check_designs, check_keys, prepare_array, prepare_designs
 from neglog.errors import DataError
 from neglog.intercepts import without_intercept
-from neglog.magnitudes import (
-    check_design_magnitude,
-    check_response_magnitude,
-    check_weights,
-    place_of,
-)
+from neglog.magnitudes import check_response_magnitude, check_weights
 from neglog.predictors import Designs
+
+REMEDY = f"{CORRECT}, or give them the weight 0"
+"""The remedy for values of many data sets that are not finite."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +133,8 @@ def prepare_stack(
     if masses is not None:
         check_weights(masses)
         designs, vectors = _mended(masses, designs, vectors)
-    _check_designs(designs)
-    _check_vectors(vectors, roles or Roles())
+    check_designs(designs, columns, remedy=REMEDY)
+    check_keywords(vectors, roles or Roles(), remedy=REMEDY)
     check_response_magnitude(vectors["y"], masses, stacked=True)
     plain: Designs = designs if isinstance(x, Mapping) else designs[ALL]
     marked = without_intercept(x)
@@ -164,23 +153,6 @@ def _sizes(designs: Mapping[str, Tensor], vectors: Mapping[str, Tensor]) -> tupl
     lengths = {_name(key): value.shape[-2] for key, value in designs.items()}
     count = _agreed("data sets", {key: shape[0] for key, shape in stacked.items()})
     return count, _agreed("rows", lengths | {key: value.shape[-1] for key, value in vectors.items()})
-
-
-def _check_designs(designs: Mapping[str, Tensor]) -> None:
-    """Raise the errors of `neglog.data` for designs of many data sets."""
-    for key, value in designs.items():
-        _check_finite(_name(key), value.flatten(-2), value.shape[-1])
-        if value.dim() == 3 and value.numel():
-            low, high = map(float, torch.aminmax(value))
-            check_design_magnitude(_name(key), max(-low, high))
-
-
-def _check_vectors(vectors: Mapping[str, Tensor], roles: Roles) -> None:
-    """Raise for values that are NaN, infinite, or outside the support of their argument."""
-    for key, value in vectors.items():
-        _check_finite(key, value.nan_to_num(torch.nan, 0.0, 0.0) if key in roles.bounds else value, 1)
-        if key in roles.supports:
-            check_support(key, value, roles.supports[key])
 
 
 def _designs(x: Any) -> tuple[dict[str, Tensor], Columns]:
@@ -240,10 +212,3 @@ def _mended(
 
     mended = vectors if shared else {key: row(value) for key, value in vectors.items()}
     return {key: row_of(design) for key, design in designs.items()}, mended
-
-
-def _check_finite(name: str, value: Tensor, columns: int) -> None:
-    wrong = ~torch.isfinite(value)
-    if bool(wrong.any()):
-        first = place_of(wrong.unflatten(-1, (-1, columns)).any(-1))
-        refuse_wrong(name, wrong, first, f"{CORRECT}, or give them the weight 0")

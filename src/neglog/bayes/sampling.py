@@ -18,7 +18,8 @@ from neglog.bayes.diagnostics import MOST_PARETO_K, complaints, mixing, pareto_k
 from neglog.bayes.nuts import nuts
 from neglog.calls import public
 from neglog.checkpoint import Journal, Keeping, digest, keeping
-from neglog.data import Columns, prepare_fit
+from neglog.data import prepare_fit
+from neglog.designs import Columns
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, SamplingWarning, warn
 from neglog.fitting.estimates import map_estimate
 from neglog.fitting.fit import Fit

@@ -16,7 +16,8 @@ from neglog.aliases import former_attribute
 from neglog.arguments import text
 from neglog.calls import public
 from neglog.conversion import ALL
-from neglog.data import Columns, Data
+from neglog.data import Data
+from neglog.designs import Columns
 from neglog.errors import DataError, ModelError
 from neglog.fitting.retained import Retained
 from neglog.guides import Delta

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from neglog.calls import public
 from neglog.conversion import ALL, Named, column_names, frame_tensor
-from neglog.data import Columns
+from neglog.designs import Columns
 from neglog.errors import DataError
 from neglog.inputs.classes import codes_of
 from neglog.inputs.frames import as_table, is_table, of_pandas

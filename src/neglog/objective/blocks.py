@@ -380,14 +380,13 @@ def check_rank(
     Raises:
         SingularDesignError: names the dependent columns, or reports that there are too few rows.
     """
-    names = ["Intercept"] if bias is not None and bias.masked else []
-    names += call.column_names(objective.data) if weight is not None and weight.masked else []
     rows, count = objective.rows, free.shape[1]
     if count == 0:
         return
     if rows < count:
+        listed = ", ".join(_free_names(objective, call, bias, weight))
         raise SingularDesignError(
-            f"`{call.name}` has {count} coefficients ({', '.join(names)}) and the data have {rows} rows; "
+            f"`{call.name}` has {count} coefficients ({listed}) and the data have {rows} rows; "
             f"they are not identified. Leave columns out, or {_advice_for_few_rows(objective, call)}."
         )
     sizes = free.norm(dim=0)
@@ -396,9 +395,15 @@ def check_rank(
     if values[-1] > 4 * torch.finfo(free.dtype).eps * (rows * count) ** 0.5 * values[0]:
         return
     check_small_columns(call.design, call.column_names(objective.data))
-    vector = right[-1].abs()
+    vector, names = right[-1].abs(), _free_names(objective, call, bias, weight)
     involved = [name for name, part in zip(names, vector.tolist(), strict=True) if part > 1e-6 * vector.max()]
     raise SingularDesignError(_dependence(call.name, involved, prior_advice(objective.layout)))
+
+
+def _free_names(objective: Objective, call: Affine, bias: Site | None, weight: Site | None) -> list[str]:
+    """The names of the columns of a predictor whose coefficients have flat priors."""
+    names = ["Intercept"] if bias is not None and bias.masked else []
+    return names + (call.column_names(objective.data) if weight is not None and weight.masked else [])
 
 
 def _advice_for_few_rows(objective: Objective, call: Affine) -> str:

@@ -13,7 +13,8 @@ from neglog.aliases import former_argument
 from neglog.alignment import common_labels
 from neglog.arguments import flag, seed_of, whole
 from neglog.bayes.sampling import Posterior
-from neglog.data import Columns, Data, check_response, observed, prepare, prepare_designs
+from neglog.data import Data, check_response, observed, prepare
+from neglog.designs import Columns, prepare_designs
 from neglog.distributions.averaged import Averaged, Listed
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, check_fit

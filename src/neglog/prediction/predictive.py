@@ -14,7 +14,8 @@ from torch import Tensor
 from neglog.arguments import seed_of, whole
 from neglog.bayes.sampling import Posterior
 from neglog.calls import public
-from neglog.data import Data, prepare, prepare_designs
+from neglog.data import Data, prepare
+from neglog.designs import prepare_designs
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.inputs.formulas import is_formula

@@ -14,7 +14,8 @@ from neglog.aliases import former_argument
 from neglog.arguments import choice, text, written
 from neglog.calls import check_settings, public
 from neglog.conversion import ALL
-from neglog.data import Data, prepare_designs
+from neglog.data import Data
+from neglog.designs import prepare_designs
 from neglog.distributions import probabilities
 from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.fitting.fit import Fit, data_of
