@@ -721,7 +721,7 @@ def test_lines_that_follow_all_rows_are_not_looked_for_one_by_one(monkeypatch):
 
 
 def test_errors_of_batches_name_the_column_and_the_data_set():
-    """Many data sets are held to the checks of a single one; row 4 was named without its column or data set."""
+    """Many data sets are held to the checks of a single one; row 4 was named without its column."""
     x, y = torch.zeros((3, 10, 2), dtype=torch.float64), torch.ones((3, 10), dtype=torch.float64)
     exposure = torch.ones_like(y)
     x[1, 4, 1], exposure[2, 3] = torch.nan, -1.0
