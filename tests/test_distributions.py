@@ -14,7 +14,7 @@ import torch
 from pyro.distributions import constraints
 
 from neglog import distributions as dist
-from neglog.distributions.base import Given
+from neglog.distributions.base import FamilyMixin
 from neglog.distributions.incomplete import (
     log_regularised_beta,
     log_regularised_gamma,
@@ -827,7 +827,7 @@ def test_icdf_wants_probabilities(name):
 def test_families_declare_what_pyro_asks_for():
     for name in ALL:
         family = getattr(dist, name)
-        assert issubclass(family, Given)
+        assert issubclass(family, FamilyMixin)
         assert issubclass(family, pyro.distributions.TorchDistribution) or issubclass(
             family, pyro.distributions.torch_distribution.TorchDistributionMixin
         )

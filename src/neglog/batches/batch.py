@@ -39,7 +39,7 @@ from neglog.fitting.separation import SLOW_STEPS
 from neglog.fitting.start import NULL_STEPS, NULL_TOLERANCE, free_constants, starting_point
 from neglog.handlers import Model, flat
 from neglog.inputs.formulas import is_formula
-from neglog.inputs.given import Given, given, offset_model
+from neglog.inputs.given import Inputs, given, offset_model
 from neglog.isolation import isolated
 from neglog.layers import current_names
 from neglog.likelihood.sites import Site, places_of
@@ -210,11 +210,11 @@ def _check_single_response(model: Model, y: Any) -> None:
         )
 
 
-def _inputs(model: Model | str, x: Any, y: Any, keywords: Mapping[str, Any]) -> Given:
+def _inputs(model: Model | str, x: Any, y: Any, keywords: Mapping[str, Any]) -> Inputs:
     """The arguments as they were given, or as the arrays of a formula and its table."""
     if is_formula(x):
         return given(mle_batch, model, x, y, keywords=keywords)
-    return Given(offset_model(model_of(model), keywords), x, y, keywords=keywords)
+    return Inputs(offset_model(model_of(model), keywords), x, y, keywords=keywords)
 
 
 def _fit(model: Model, stack: Stack, start: Mapping[str, Any] | None, covariance: bool) -> BatchFit:

@@ -12,7 +12,7 @@ from torch import Tensor
 from neglog.data import Data, prepare_fit
 from neglog.errors import DataError
 from neglog.handlers import Model
-from neglog.inputs.given import Given, given
+from neglog.inputs.given import Inputs, given
 from neglog.isolation import isolated
 from neglog.objective.links import Link, Links, Role
 from neglog.objective.objective import Objective
@@ -74,7 +74,7 @@ def priors_for(
     return _priors(inputs)
 
 
-def _priors(inputs: Given) -> dict[str, dist.Distribution]:
+def _priors(inputs: Inputs) -> dict[str, dist.Distribution]:
     model, keywords = inputs.model, inputs.keywords
     roles = roles_of(model, keywords, priors_for)
     data = prepare_fit(inputs.x, inputs.y, weights=inputs.weights, roles=roles, **keywords)

@@ -28,7 +28,7 @@ from neglog.fitting.prior_units import check_prior_units
 from neglog.fitting.resumed import data_digest
 from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint
-from neglog.inputs.given import Given, given
+from neglog.inputs.given import Inputs, given
 from neglog.isolation import isolated
 from neglog.objective.objective import Objective
 from neglog.persistence import AsDocument
@@ -245,7 +245,7 @@ def posterior(
     return _warned(inputs.kept(_found(inputs, settings)))
 
 
-def _found(inputs: Given, settings: _Settings) -> Posterior:
+def _found(inputs: Inputs, settings: _Settings) -> Posterior:
     model, x, y, weights, keywords = inputs.model, inputs.x, inputs.y, inputs.weights, inputs.keywords
     data = prepare_fit(x, y, weights=weights, roles=roles_of(model, keywords, posterior), **keywords)
     objective = Objective(model, data)

@@ -33,7 +33,7 @@ def as_tensors(*values: Parameter) -> tuple[Tensor, ...]:
     return tuple(v if isinstance(v, Tensor) else torch.tensor(v, dtype=dtype, device=device) for v in values)
 
 
-class Given:
+class FamilyMixin:
     """Mixed into a distribution of Pyro's: it remembers its parameters as given, through `expand` too."""
 
     _given: tuple[Tensor, ...]
@@ -88,7 +88,7 @@ class Given:
         return result.expand(broadcast_shapes(value.shape, self.batch_shape))
 
 
-class Univariate(Given, TorchDistribution):
+class Univariate(FamilyMixin, TorchDistribution):
     """A distribution of numbers: a subclass names its parameters in `arg_constraints`, in the order given."""
 
     def __init__(self, *parameters: Parameter, validate_args: bool | None = None) -> None:
@@ -135,7 +135,7 @@ class Located(Univariate):
         raise TypeError("a subclass defines its quantile function")
 
 
-class Compound(Given, TorchDistribution):
+class Compound(FamilyMixin, TorchDistribution):
     """A family whose parameters have shapes of their own, or are distributions: all stay as they were given.
 
     A subclass sets them, names them in `_kept`, and passes the batch shape on. Its log-densities and tails
@@ -152,6 +152,6 @@ class Compound(Given, TorchDistribution):
         new = self._get_checked_instance(type(self), _instance)
         for name in self._kept:
             setattr(new, name, getattr(self, name))
-        super(Given, new).__init__(torch.Size(batch_shape), validate_args=False)
+        super(FamilyMixin, new).__init__(torch.Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
         return new

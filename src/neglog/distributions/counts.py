@@ -18,7 +18,7 @@ from torch.distributions import constraints
 
 from neglog.calls import public
 from neglog.distributions import deviances, information
-from neglog.distributions.base import Given, Parameter, Univariate, as_tensors
+from neglog.distributions.base import FamilyMixin, Parameter, Univariate, as_tensors
 from neglog.distributions.dispersed import is_lower_smaller, log_tail_factor
 from neglog.distributions.family import Family, register
 from neglog.distributions.incomplete import (
@@ -40,7 +40,7 @@ from neglog.distributions.special import (
 from neglog.internals import standard_gamma
 
 
-class Counts(Given):
+class Counts(FamilyMixin):
     """A family of counts: its quantiles are searched, from the Normal approximation on."""
 
     def _quantile(self: Any, q: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.distributions import constraints
 
 from neglog.calls import public
 from neglog.distributions import deviances, information
-from neglog.distributions.base import Given, Parameter, Univariate, as_tensors
+from neglog.distributions.base import FamilyMixin, Parameter, Univariate, as_tensors
 from neglog.distributions.family import Family, register
 from neglog.distributions.incomplete import (
     log_beta_kernel,
@@ -52,7 +52,7 @@ def _log_from_zero(value: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor,
     return torch.where(value > 0, lower, -math.inf), torch.where(value > 0, upper, 0.0)
 
 
-class _Positive(Given):
+class _Positive(FamilyMixin):
     """A positive family without closed quantiles: they are solved for in the logarithm."""
 
     def _quantile(self: Any, q: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class _Positive(Given):
 
 
 @public
-class LogNormal(Given, dist.LogNormal):
+class LogNormal(FamilyMixin, dist.LogNormal):
     """Pyro's LogNormal(loc, scale): the logarithm is Normal(loc, scale).
 
     Density: exp(-z² / 2) / (y scale √(2π)), z = (log y - loc) / scale.
@@ -284,7 +284,7 @@ register(
 
 
 @public
-class Weibull(Given, dist.Weibull):
+class Weibull(FamilyMixin, dist.Weibull):
     """Pyro's Weibull(scale, concentration): lifetimes whose hazard is a power of age.
 
     Density: k / scale · (y / scale)^(k - 1) exp(-(y / scale)^k), k = `concentration`.
@@ -350,7 +350,7 @@ register(
 
 
 @public
-class Beta(Given, dist.Beta):
+class Beta(FamilyMixin, dist.Beta):
     """Pyro's Beta(concentration1, concentration0): shares strictly between 0 and 1.
 
     Density: y^(a - 1) (1 - y)^(b - 1) / B(a, b), a = `concentration1`, b = `concentration0`.

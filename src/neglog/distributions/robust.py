@@ -13,7 +13,7 @@ from torch.distributions import constraints
 
 from neglog.calls import public
 from neglog.distributions import deviances, information
-from neglog.distributions.base import Given, Located, Parameter, as_tensors
+from neglog.distributions.base import FamilyMixin, Located, Parameter, as_tensors
 from neglog.distributions.corners import Corner, alike
 from neglog.distributions.family import Family, Standard, register
 from neglog.distributions.intervals import log_normal_interval
@@ -59,7 +59,7 @@ def _two_exponentials_quantile(q: Tensor, tau: Tensor) -> Tensor:
 
 
 @public
-class Normal(Given, dist.Normal):
+class Normal(FamilyMixin, dist.Normal):
     """Pyro's Normal(loc, scale): minus its log is the squared error.
 
     Density: exp(-z² / 2) / (scale √(2π)), z = (y - loc) / scale.
@@ -118,7 +118,7 @@ register(
 
 
 @public
-class Laplace(Given, dist.Laplace):
+class Laplace(FamilyMixin, dist.Laplace):
     """Pyro's Laplace(loc, scale): minus its log is the absolute error.
 
     Density: exp(-|y - loc| / scale) / (2 scale).
@@ -186,7 +186,7 @@ register(
 
 
 @public
-class StudentT(Given, dist.StudentT):
+class StudentT(FamilyMixin, dist.StudentT):
     """Pyro's StudentT(df, loc, scale): heavy tails, and the Normal in the limit of a large `df`.
 
     Density: Γ((ν + 1) / 2) / (Γ(ν / 2) √(πν) scale) · (1 + z² / ν)^(-(ν + 1) / 2), z = (y - loc) / scale.

@@ -18,7 +18,14 @@ from neglog import models
 from neglog.errors import DataError, ModelError
 from neglog.export import arrays
 from neglog.export.documents import fields, items, line, mapping, number, shortened, text, texts, wrong
-from neglog.export.given import Given, NeededError, check_dtypes, check_networks, dtypes_of, is_network
+from neglog.export.given import (
+    LoadArguments,
+    NeededError,
+    check_dtypes,
+    check_networks,
+    dtypes_of,
+    is_network,
+)
 from neglog.formula.tagged import to_json
 from neglog.handlers import Model, censored, flat, is_flat, masked, on_features, truncated
 from neglog.layers import former_names, layers, replaced
@@ -147,7 +154,9 @@ def _of_messenger(messenger: Messenger) -> list[dict[str, Any]] | None:
     return [{"flat": sorted(messenger.names)}] if is_flat(messenger) else None
 
 
-def rebuilt(value: Any, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], given: Given) -> Model:
+def rebuilt(
+    value: Any, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], given: LoadArguments
+) -> Model:
     """The model of what `described` gave, with what the caller of `load` gives.
 
     Args:
@@ -183,7 +192,9 @@ def rebuilt(value: Any, params: Mapping[str, Tensor], buffers: Mapping[str, Tens
     return model
 
 
-def _with_handlers(model: Model, handlers: list[Any], params: Mapping[str, Tensor], given: Given) -> Model:
+def _with_handlers(
+    model: Model, handlers: list[Any], params: Mapping[str, Tensor], given: LoadArguments
+) -> Model:
     """The model inside handlers; the network of one of them is the caller's."""
     if given.module is not None and not any("network" in mapping("handler", each) for each in handlers):
         raise ModelError("the fit has no network for `module`, or `model` has it already; leave `module` out")
@@ -242,7 +253,9 @@ def _check_alike(found: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
         )
 
 
-def _on_network(model: Model, handler: Any, params: Mapping[str, Tensor], given: Given) -> Model | None:
+def _on_network(
+    model: Model, handler: Any, params: Mapping[str, Tensor], given: LoadArguments
+) -> Model | None:
     """The model on the features of the caller's network; None where the handler is another one.
 
     Raises:

@@ -14,7 +14,7 @@ from neglog.layers import layers
 
 
 @dataclass(frozen=True)
-class Given:
+class LoadArguments:
     """The arguments of `load` in place of code: a model, or its name, and the network of a fit."""
 
     model: Any = None
@@ -26,7 +26,7 @@ class Given:
         return self.model is None and self.module is None
 
 
-NOTHING = Given()
+NOTHING = LoadArguments()
 
 
 class NeededError(ModelError):

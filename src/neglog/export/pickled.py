@@ -19,7 +19,7 @@ from neglog.bayes.sampling import Posterior
 from neglog.errors import DataError, ModelError
 from neglog.export import documents
 from neglog.export.described import as_given, described, is_complete
-from neglog.export.given import Given
+from neglog.export.given import LoadArguments
 from neglog.export.restored import restored
 from neglog.export.saved import Saved, document_of, formula_of
 from neglog.fitting.fit import Fit
@@ -50,7 +50,7 @@ def _of_fit(value: Fit) -> Reduced:
         model = described(value.model)
     except ModelError:
         model = as_given(value.model)
-    content = document_of(value, formula_of(value), model, Given(value.model))
+    content = document_of(value, formula_of(value), model, LoadArguments(value.model))
     return from_document, (content,) if is_complete(model) else (content, value.model)
 
 
@@ -156,4 +156,4 @@ def from_document(content: bytes, model: Model | None = None) -> Saved:
     Raises:
         DataError: the document is damaged.
     """
-    return Saved(**restored(documents.verified(documents.parsed(content)), Given(model)))
+    return Saved(**restored(documents.verified(documents.parsed(content)), LoadArguments(model)))

@@ -29,7 +29,7 @@ from neglog.export.documents import (
     whole,
     wrong,
 )
-from neglog.export.given import NOTHING, Given, check_buffers
+from neglog.export.given import NOTHING, LoadArguments, check_buffers
 from neglog.formula import Design
 from neglog.handlers import Model, is_parameter
 from neglog.layers import former_names, replaced
@@ -52,7 +52,7 @@ PROBES = (0.0, 1.0, 0.5)
 """Rows of these numbers, at which the model of a caller is run: the first where it can be evaluated."""
 
 
-def restored(document: Mapping[str, Any], given: Given = NOTHING) -> dict[str, Any]:
+def restored(document: Mapping[str, Any], given: LoadArguments = NOTHING) -> dict[str, Any]:
     """The attributes of a saved fit, by name; of the model that it names, or that is given.
 
     Raises:

@@ -18,7 +18,7 @@ from neglog.errors import DataError, ModelError, NeglogError
 from neglog.export import arrays, blueprints, documents, legacy, uncertainty
 from neglog.export.described import described, is_complete
 from neglog.export.documents import DAMAGE, shortened
-from neglog.export.given import NOTHING, Given, NeededError
+from neglog.export.given import NOTHING, LoadArguments, NeededError
 from neglog.export.restored import restored
 from neglog.fitting.fit import Fit, check_fit
 from neglog.formula import Design
@@ -81,7 +81,7 @@ def save(fit: Fit, folder: str | Path, *, formula: Design | None = None) -> Path
     if formula is not None and not isinstance(formula, Design):
         raise DataError(f"`formula` must be the design of a formula, or None; it is {shown(formula)}.")
     formula = formula_of(fit) if formula is None else formula
-    content = document_of(fit, formula, described(fit.model), Given(fit.model))
+    content = document_of(fit, formula, described(fit.model), LoadArguments(fit.model))
     if len(content) > files.MAX_BYTES:
         raise ModelError(f"the fit cannot be saved: it takes {len(content)} bytes, above {files.MAX_BYTES}.")
     check_folder(folder)
@@ -107,7 +107,7 @@ def _blueprint_of(fit: Fit, formula: Design | None) -> Blueprint | None:
     return own if own is None or own.design is None or own.design is formula else None
 
 
-def document_of(fit: Fit, formula: Design | None, model: Mapping[str, Any], given: Given) -> bytes:
+def document_of(fit: Fit, formula: Design | None, model: Mapping[str, Any], given: LoadArguments) -> bytes:
     """The document of a fit, one that can be loaded.
 
     Args:
@@ -185,7 +185,7 @@ def load(
     >>> bool((predict(again, x).mean == predict(fit, x).mean).all())
     True
     """
-    folder, given = as_path("folder", folder), Given(model, module)
+    folder, given = as_path("folder", folder), LoadArguments(model, module)
     try:
         return Saved(**_restored(folder, given))
     except NeededError as error:
@@ -210,7 +210,7 @@ def load(
         ) from error
 
 
-def _restored(folder: Path, given: Given) -> dict[str, Any]:
+def _restored(folder: Path, given: LoadArguments) -> dict[str, Any]:
     document = documents.parsed(files.read(folder / FILE))
     _check_format(document)
     if document["format"] != 1:

@@ -32,7 +32,7 @@ from neglog.fitting.resumed import data_digest
 from neglog.fitting.start import starting_point
 from neglog.handlers import Model, flat, with_priors
 from neglog.inputs.blueprint import Blueprint
-from neglog.inputs.given import Given, given
+from neglog.inputs.given import Inputs, given
 from neglog.isolation import isolated
 from neglog.kinks import sharpened
 from neglog.objective.coordinates import rescaled
@@ -211,7 +211,7 @@ def lasso_path(
 
 
 def _path_of(
-    inputs: Given, given_strengths: Tensor | None, n_strengths: int, ratio: float, kept: Keeping | None
+    inputs: Inputs, given_strengths: Tensor | None, n_strengths: int, ratio: float, kept: Keeping | None
 ) -> LassoPath:
     model, arguments = inputs.model, inputs.arguments
     data = prepare_fit(**arguments, roles=roles_of(model, inputs.keywords, lasso_path))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from neglog.graphs.recording import SEQUENCE, among, filled
 from neglog.internals import OpOverload
 
 aten = torch.ops.aten
@@ -38,9 +39,6 @@ NUMBER_ARGUMENT = {aten.expand.default: 0, aten.new_full.default: 2}
 DOUBLE = (torch.float64, torch.bool)
 MAX_PLAIN_FUNCTIONS = 20_000
 """The number of operations and layouts of arguments for which the plain function is kept."""
-SEQUENCE = (tuple, list)
-NESTED = (tuple, list, dict)
-"""Types of arguments that may hold tensors."""
 
 
 @dataclass(eq=False, slots=True)
@@ -64,7 +62,7 @@ class Node:
     """The nodes among the arguments, each once."""
 
     def __post_init__(self) -> None:
-        self.inputs = tuple(dict.fromkeys([*nodes_in(self.args), *nodes_in(self.kwargs)]))
+        self.inputs = tuple(dict.fromkeys([*among(self.args, Node), *among(self.kwargs, Node)]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,37 +92,15 @@ class Nodes:
             known[node] = graph.placeholder(f"constant_{i}" if node.is_constant else f"input_{i}")
         for node in self.operations:
             assert node.function is not None
-            args, kwargs = replaced(node.args, known), replaced(node.kwargs, known)
+            args, kwargs = filled(node.args, known, Node), filled(node.kwargs, known, Node)
             known[node] = graph.call_function(node.function, args, kwargs)
-        graph.output(replaced(self.outputs, known))
+        graph.output(filled(self.outputs, known, Node))
         return fx.GraphModule(torch.nn.Module(), graph)
-
-
-def nodes_in(args: Any) -> list[Node]:
-    """The nodes among arguments."""
-    found: list[Node] = []
-    for each in args.values() if isinstance(args, dict) else args:
-        if isinstance(each, Node):
-            found.append(each)
-        elif isinstance(each, NESTED):
-            found += nodes_in(each)
-    return found
-
-
-def replaced(args: Any, values: dict[Node, Any]) -> Any:
-    """Arguments with values in the place of nodes."""
-    if isinstance(args, Node):
-        return values[args]
-    if isinstance(args, SEQUENCE):
-        return type(args)([replaced(a, values) for a in args])
-    if isinstance(args, dict):
-        return {key: replaced(a, values) for key, a in args.items()}
-    return args
 
 
 def reached(outputs: Any, stop: Iterable[Node] = ()) -> set[Node]:
     """The nodes on which outputs depend, and themselves, up to those where to `stop`."""
-    stack, ends, found = nodes_in((outputs,)), set(stop), set[Node]()
+    stack, ends, found = among((outputs,), Node), set(stop), set[Node]()
     while stack:
         node = stack.pop()
         if node not in found and node not in ends:

@@ -6,15 +6,17 @@ As `torch.fx.experimental.proxy_tensor.make_fx`, for ordinary tensors on the CPU
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
 
 from neglog.internals import TorchDispatchMode
+
+T = TypeVar("T")
 
 INPUT, CONSTANT = "input", "constant"
 """The targets of inputs (by their numbers) and of constant tensors."""
@@ -46,7 +48,7 @@ class Operation:
     def take(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Change the arguments."""
         self.args, self.kwargs = args, kwargs
-        self.inputs = _operations(args) + _operations(kwargs) if kwargs else _operations(args)
+        self.inputs = among(args, Operation) + (among(kwargs, Operation) if kwargs else [])
 
 
 @dataclass(frozen=True)
@@ -200,20 +202,20 @@ def _memory(value: Tensor) -> int:
     return value.untyped_storage().data_ptr()
 
 
-def filled(args: Any, values: dict[Operation, Any]) -> Any:
-    """Arguments with values instead of operations."""
-    if isinstance(args, Operation):
+def filled(args: Any, values: Mapping[Any, Any], kind: type = Operation) -> Any:
+    """Arguments with values instead of operations, or of other objects of a `kind`."""
+    if isinstance(args, kind):
         return values[args]
     if isinstance(args, SEQUENCE):
-        return type(args)([filled(a, values) for a in args])
+        return type(args)([filled(a, values, kind) for a in args])
     if isinstance(args, dict):
-        return {key: filled(a, values) for key, a in args.items()}
+        return {key: filled(a, values, kind) for key, a in args.items()}
     return args
 
 
 def wanted(recording: Recording, always: Callable[[Any], bool]) -> list[Operation]:
     """The operations on which the outputs depend, and those whose targets are in `always`."""
-    found = set(_operations((recording.outputs,)))
+    found = set(among((recording.outputs,), Operation))
     for operation in reversed(recording.operations):
         if operation in found or always(operation.target):
             found.add(operation)
@@ -221,14 +223,14 @@ def wanted(recording: Recording, always: Callable[[Any], bool]) -> list[Operatio
     return [operation for operation in recording.operations if operation in found]
 
 
-def _operations(args: Any) -> list[Operation]:
-    """The operations among arguments."""
-    found: list[Operation] = []
+def among(args: Any, kind: type[T]) -> list[T]:
+    """The objects of a kind among arguments."""
+    found: list[T] = []
     for each in args.values() if isinstance(args, dict) else args:
-        if isinstance(each, Operation):
+        if isinstance(each, kind):
             found.append(each)
         elif isinstance(each, NESTED):
-            found += _operations(each)
+            found += among(each, kind)
     return found
 
 

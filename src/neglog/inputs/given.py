@@ -35,7 +35,7 @@ OF_EVERY_MODEL = ("weights", "groups")
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class Inputs:
     """A model and its data as arrays, and what is kept with the fit: groups of rows, and a blueprint."""
 
     model: Model
@@ -73,7 +73,7 @@ def given(
     groups: Any = None,
     drop_missing: bool = False,
     keywords: Mapping[str, Any] | None = None,
-) -> Given:
+) -> Inputs:
     """The arguments of a fit as arrays.
 
     With a formula, or a mapping from predictors to formulas, in the place of `x`, the table is `y` or `data`,
@@ -138,13 +138,15 @@ def _check_no_table(caller: Callable[..., Any], y: Any, data: Any, drop_missing:
         )
 
 
-def _of_arrays(model: Model, x: Any, y: Any, weights: Any, groups: Any, keywords: Mapping[str, Any]) -> Given:
+def _of_arrays(
+    model: Model, x: Any, y: Any, weights: Any, groups: Any, keywords: Mapping[str, Any]
+) -> Inputs:
     """Arguments without a table; the labels of classes become codes."""
     if groups is not None:
         _check_groups(x, y, groups)
     y, labels = coded(model, y)
     blueprint = Blueprint(classes=labels) if labels else None
-    return Given(model, x, y, weights, keywords, groups, blueprint)
+    return Inputs(model, x, y, weights, keywords, groups, blueprint)
 
 
 def _check_groups(x: Any, y: Any, groups: Any) -> None:
@@ -187,7 +189,7 @@ def _of_formula(
     table: pd.DataFrame,
     by_row: Mapping[str, Any],
     drop_missing: bool,
-) -> Given:
+) -> Inputs:
     keywords = [name for name in by_row if name not in OF_EVERY_MODEL]
     bounds = roles_of(model, dict.fromkeys(keywords), caller).bounds
     predictors, positive = _names(model, keywords)
@@ -198,7 +200,7 @@ def _of_formula(
     named = {name: value for name, value in by_row.items() if isinstance(value, str)}
     blueprint = Blueprint(learned.design, predictors, positive, named, learned.dropped, labels, column)
     x, y = blueprint.designs(learned.table), learned.design.y(learned.table)
-    return Given(model, x, y, found.pop("weights"), found, found.pop("groups"), blueprint)
+    return Inputs(model, x, y, found.pop("weights"), found, found.pop("groups"), blueprint)
 
 
 def _coded_response(model: Model, formula: str, table: pd.DataFrame) -> tuple[pd.DataFrame, Labels, str]:
