@@ -216,14 +216,13 @@ def test_rows_on_one_plane_are_named_where_heavy_tails_have_no_maximum() -> None
     assert map_estimate(held, x, y).converged
 
 
-@pytest.mark.parametrize("name", ["gaussian", "logistic", "heteroscedastic"])
+@pytest.mark.parametrize("name", ["gaussian", "logistic", "laplace", "heteroscedastic"])
 def test_rows_that_the_mean_follows_as_their_spread_falls_are_named(name: str) -> None:
     x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     y = 0.3 * x.sum(1) + torch.randn(20, generator=torch.Generator().manual_seed(100), dtype=torch.float64)
     y[torch.arange(20) % 3 > 0] = 0.0
-    location, scale = {"gaussian": ("mean", "sigma"), "logistic": ("location", "scale")}.get(
-        name, ("mean", "log_variance")
-    )
+    scale = {"gaussian": "sigma", "heteroscedastic": "log_variance"}.get(name, "scale")
+    location = "location" if scale == "scale" else "mean"
     with pytest.warns(ConvergenceWarning):
         fit = mle(getattr(models, name), {location: x, scale: x}, y)
     assert re.search(r"the mean follows \d of 20 rows exactly .* so their spread has fallen", fit.status)

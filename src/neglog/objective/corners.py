@@ -12,6 +12,7 @@ from neglog.handlers import Model
 from neglog.kinks import Corner, corner, cornered, signed, smoothed
 from neglog.objective.blocks import joined
 from neglog.objective.coordinates import Coordinates
+from neglog.objective.followed_rows import followed
 from neglog.predictors import RESPONSE
 
 
@@ -34,6 +35,19 @@ class Cornered(Coordinates):
         """
         at = self.objective.structure.corner
         return at is None or not at.is_truncated
+
+    def check(self, z: Tensor) -> str | None:
+        """As by `Coordinates.check`; the reason of a slow decrease too, for a response of one number.
+
+        Priors may stop the spread of followed rows at an optimum.
+
+        Raises:
+            UnboundedLikelihoodError: see `check_bounded`.
+        """
+        lost = super().check(z)
+        if lost is not None or not self.objective.layout.is_flat:
+            return lost
+        return followed(self.objective, self.theta(z), self.etas(z))
 
     def _changed(self, handler: Callable[[Model], Model]) -> Coordinates:
         return Coordinates(self.objective.changed(handler), self.blocks, self.is_linear)

@@ -19,10 +19,18 @@ from neglog.solvers.trust import TrustRegion
 ZERO_RESIDUAL_SHARE = 1e-9
 """A residual of less than this share of the largest is zero up to rounding."""
 
-MAX_CONVEX_STEPS = 50
+MAX_CONVEX_STEPS = 25
 """The largest number of Newton steps on a face of a convex loss."""
 MAX_NONCONVEX_STEPS = 10
 """The same for a loss that is not convex."""
+ZERO_GUESSES = (1e-1, 1e-2, 1e-3)
+"""Distances of smoothed signs from ±1 that tell the residuals that vanish from the others."""
+MAX_FAILED_STEPS = 30
+"""Newton steps on faces without a certified optimum after which there is one guess at each softness, with"""
+MAX_LATE_STEPS = 3
+"""steps at most: from the optimum of a smoothed loss of little softness one or two suffice."""
+MAX_LOST_STAGES = 2
+"""Values of the softness without a certified optimum, where the loss has no lower bound, before the end."""
 MAX_SMOOTHED_EVALUATIONS = 60
 """The largest number of evaluations of a smoothed loss that is not convex."""
 
@@ -52,16 +60,19 @@ class Continuation(Settings):
 
     def minimise(self, problem: Kinked, start: Tensor, progress: bool = False) -> Solution:
         """The minimum of `problem`, from `start` `(K,)`."""
-        z, steps, history, softness = start, 0, [], 1.0
+        z, steps, history, softness, faces = start, 0, [], 1.0, _Faces(problem)
         for softness, smooth, inner in self._stages(problem):
             most = max(1, min(inner.max_steps, self.max_steps - steps))
             found = replace(inner, max_steps=most).minimise(smooth, z)
             z, steps = found.z, steps + found.steps
             history.append(problem.value(z))
             if softness <= 1e-3:
-                certified = self._certified(problem, z, softness, steps, tuple(history))
+                certified = self._certified(faces, z, softness, steps, tuple(history))
                 if certified is not None:
                     return certified
+                faces.lost += problem.check(z) is not None
+                if faces.lost >= MAX_LOST_STAGES:
+                    break
             if found.steps >= most and (not problem.convex or steps >= self.max_steps):
                 break
         status = f"no certified optimum after {steps} steps; the last smoothing width was {softness:.0e}"
@@ -83,15 +94,16 @@ class Continuation(Settings):
                 yield 10.0**-exponent, smooth, TrustRegion(tolerance=1e-2, max_steps=MAX_SMOOTHED_EVALUATIONS)
 
     def _certified(
-        self, problem: Kinked, z: Tensor, softness: float, steps: int, history: tuple[float, ...]
+        self, faces: _Faces, z: Tensor, softness: float, steps: int, history: tuple[float, ...]
     ) -> Solution | None:
         """The certified optimum next to `z`; None if no guess of the vanishing residuals is right."""
+        problem = faces.problem
         residuals = problem.residuals(z)
         signs = residuals / torch.sqrt(residuals**2 + softness**2)
-        for clear in (1e-1, 1e-2, 1e-3):
+        for clear in faces.shares:
             held = signs.abs() < 1 - clear
             vertex = _Vertex(problem, held, torch.where(held, torch.zeros_like(signs), signs.sign()), z)
-            point = vertex.solve(z, self.tolerance)
+            point = vertex.solve(z, self.tolerance, faces)
             if point is None:
                 continue
             exact, flat, decrement, newton_steps = point
@@ -106,6 +118,28 @@ class Continuation(Settings):
                 value = problem.value(exact)
                 return Solution(exact, value, True, status, steps + newton_steps, (*history, value))
         return None
+
+
+@dataclass
+class _Faces:
+    """The Newton steps on the faces of a problem, none of which has had a certified optimum so far."""
+
+    problem: Kinked
+    steps: int = 0
+    lost: int = 0
+    """The number of values of the softness at which the loss was found to have no lower bound."""
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The distances of smoothed signs from ±1 below which residuals are not held at 0, of each guess."""
+        return ZERO_GUESSES if self.steps < MAX_FAILED_STEPS else ZERO_GUESSES[:1]
+
+    @property
+    def max_steps(self) -> int:
+        """The largest number of steps on the next face."""
+        if not self.problem.convex:
+            return MAX_NONCONVEX_STEPS
+        return MAX_CONVEX_STEPS if self.steps < MAX_FAILED_STEPS else MAX_LATE_STEPS
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +176,10 @@ class _Vertex:
     def _held_jacobian(self, z: Tensor) -> Tensor:
         return self.problem.jacobian(z)[self.held]
 
-    def solve(self, z: Tensor, tolerance: float) -> tuple[Tensor, bool, float, int] | None:
+    def solve(self, z: Tensor, tolerance: float, faces: _Faces) -> tuple[Tensor, bool, float, int] | None:
         """The optimum on the face, whether the face is flat there, the last decrement, and the steps."""
-        for step in range(MAX_CONVEX_STEPS if self.problem.convex else MAX_NONCONVEX_STEPS):
+        for step in range(faces.max_steps):
+            faces.steps += 1
             z = self._onto_face(z)
             restricted = self._restricted(z)
             if restricted is None:
