@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from neglog import beginnings, mle, models
-from neglog.errors import UnboundedLikelihoodError
+from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError
 from neglog.solvers import Chain, MultiStart, Newton, TrustRegion, multistart
 
 EXACT = 1e-9
@@ -133,6 +133,30 @@ def test_a_start_that_takes_long_is_not_followed_where_another_is_lower(monkeypa
     assert problem.evaluations < 2 * multistart.MAX_EVALUATIONS
     alone = MultiStart(Crawling(), vector([30.0])).minimise(Wells(), vector(30.0))
     assert alone.converged  # the lowest of those that wait is followed where none has ended
+
+
+def test_the_last_start_is_abandoned_where_its_loss_hardly_falls():
+    class Idle:
+        def minimise(self, problem, start, progress=False):
+            for step in range(10_000):
+                problem.derivatives(start - 1e-5 * step)
+            raise AssertionError("it was never stopped")
+
+    problem = Wells()
+    found = MultiStart(Idle(), vector([3.5])).minimise(problem, vector(3.0))
+    assert not found.converged
+    assert found.status.endswith("none of 2 starts ended at an optimum")
+    assert problem.evaluations < 5 * multistart.MAX_EVALUATIONS
+
+
+def test_a_mixture_without_an_optimum_names_the_rows_that_a_component_can_follow():
+    random = torch.Generator().manual_seed(100)
+    x = torch.randn(8, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = 0.3 * x[:, 0] + 0.5 * torch.randn(8, generator=random, dtype=torch.float64)
+    y = y + torch.where(torch.rand(8, generator=random, dtype=torch.float64) < 0.4, -1.5, 1.5)
+    y[0] = 1e3 * y[0].abs()
+    with pytest.warns(ConvergenceWarning, match="no maximum, as a component can follow 2 rows exactly"):
+        mle(models.gaussian_mixture, x, y)
 
 
 def test_of_very_many_rows_a_sample_chooses():

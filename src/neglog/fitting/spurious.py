@@ -9,8 +9,10 @@ from torch import Tensor
 
 from neglog.distributions.observed import latent
 from neglog.errors import ConvergenceWarning, warn
+from neglog.fitting.borders import is_border
 from neglog.objective.collapsed_components import falls
 from neglog.objective.objective import Objective
+from neglog.objective.saturated import Spread
 from neglog.solvers import Solution
 
 MAX_SPREAD_RATIO = 0.05
@@ -61,9 +63,31 @@ def spurious_component(objective: Objective, theta: Tensor) -> Spurious | None:
 
 
 def with_spurious(objective: Objective, theta: Tensor, solution: Solution) -> Solution:
-    """The solution; its status names a component that consists of a few rows, with a warning."""
-    found = spurious_component(objective, theta) if solution.converged else None
+    """The solution; its status names a component that consists of a few rows, with a warning.
+
+    That of one without an optimum names why there is no highest one.
+    """
+    if not solution.converged:
+        return _with_reason(objective, theta, solution)
+    found = spurious_component(objective, theta)
     if found is None:
         return solution
     warn(f"`{objective.name}` has found {found}.", ConvergenceWarning)
     return replace(solution, status=f"{solution.status}; {found}")
+
+
+def _with_reason(objective: Objective, theta: Tensor, solution: Solution) -> Solution:
+    """The solution; unless its status names a border, it names that a component can follow a few rows."""
+    y, call = objective.data.y, next(iter(objective.calls), None)
+    if y.dim() != 1 or call is None or is_border(solution):
+        return solution
+    rows = torch.arange(min(call.design.shape[1] + 1, len(y)))
+    sigmas = latent(objective.response(theta)).sigmas
+    if sigmas.numel() != sigmas.shape[-1] or not falls(objective, theta, 0, rows):
+        return solution
+    reason = (
+        f"the likelihood has no maximum, as a component can follow {len(rows)} rows exactly, with a spread "
+        "that goes to 0. Use fewer components, fewer columns or more rows, or "
+        f"{Spread(objective, call).advice()}"
+    )
+    return replace(solution, status=f"{solution.status}; {reason}")

@@ -26,6 +26,10 @@ QUADRATIC_AGREEMENT = 0.1
 """if its loss and its gradient agree with those of the quadratic around it to this relative accuracy."""
 MAX_EVALUATIONS = 150
 """Evaluations of the loss from one start after which it is suspended until the others have ended."""
+LAST_EVALUATIONS = 150
+"""Evaluations in which the lowest loss from the only start that is left must fall by more than"""
+LAST_FALL = 0.1
+"""nats, or else it is abandoned."""
 
 
 @public
@@ -36,9 +40,9 @@ class MultiStart(Settings):
     Certified optima are preferred, then lower losses, then earlier starts. `status` reports how many starts
     led there and where the others ended. A start is abandoned where the function agrees with the quadratic
     around a known optimum. One that takes more than `MAX_EVALUATIONS` is suspended: it is continued for as
-    many again if the loss there is lower than at every certified optimum, and to its end if there is none and
-    it is the lowest of those suspended. With very many rows all starts are tried on a sample, and only the
-    best of them on all rows.
+    many again if the loss there is lower than at every certified optimum. If there is none, the lowest of
+    those suspended is continued as long as its loss falls by `LAST_FALL` in `LAST_EVALUATIONS`. With
+    very many rows all starts are tried on a sample, and only the best of them on all rows.
 
     Args:
         solver: one that minimises from one point, such as `Newton()`.
@@ -79,9 +83,9 @@ class MultiStart(Settings):
         """The end point of each start; None where the function is unbounded."""
         ends, refusals = list[Solution | None](), list[UnboundedLikelihoodError]()
 
-        def end(start: Tensor, most: float) -> Solution | None:
+        def end(start: Tensor, most: float, value: float = math.inf) -> Solution | None:
             try:
-                watched = _Led(problem, _certified(ends), most)
+                watched = _Led(problem, _certified(ends), most, value)
                 return self.solver.minimise(watched, start, progress)
             except _Stopped as stopped:
                 return stopped.end
@@ -97,7 +101,7 @@ class MultiStart(Settings):
         for value, place, z in sorted(waiting, key=lambda each: each[:2]):
             known = _certified(ends)
             if all(value < each.value for each in known):
-                ends[place] = end(z, MAX_EVALUATIONS if known else math.inf)
+                ends[place] = end(z, MAX_EVALUATIONS if known else math.inf, value)
             if not known and ends[place] is not None:
                 break
         return ends
@@ -130,12 +134,18 @@ class _Paused(_Stopped):
 
 
 class _Led(Watched):
-    """A problem that stops a solver at optima that are `known`, and after `most` evaluations."""
+    """A problem that stops a solver at optima that are `known`, and after `most` evaluations.
 
-    def __init__(self, problem: Problem, known: Sequence[Solution], most: float = math.inf) -> None:
+    It also stops one whose loss, of which `before` is the lowest known value, no longer falls.
+    """
+
+    def __init__(
+        self, problem: Problem, known: Sequence[Solution], most: float = math.inf, before: float = math.inf
+    ) -> None:
         super().__init__(problem)
         self._known, self._most, self._evaluations = known, most, 0
         self._lowest: tuple[float, Tensor] | None = None
+        self._before, self._compared = before, 0
 
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
         """Those of the problem."""
@@ -155,11 +165,19 @@ class _Led(Watched):
             if _is_around(end, z, value, gradient):
                 raise _Arrived(end)
         self._count(z, value)
-        if self._evaluations > self._most and self._lowest is not None:
+        if self._lowest is not None and (self._evaluations > self._most or self._is_stalled()):
             least, place = self._lowest
-            status = f"paused after {self._most} evaluations"
+            status = f"stopped after {self._evaluations} evaluations of the loss"
             raise _Paused(_Waiting(place, least, False, status, self._evaluations))
         return value, gradient, hessian
+
+    def _is_stalled(self) -> bool:
+        """Whether the lowest loss has hardly fallen in the last `LAST_EVALUATIONS`."""
+        assert self._lowest is not None
+        if self._evaluations < self._compared + LAST_EVALUATIONS:
+            return False
+        before, self._before, self._compared = self._before, self._lowest[0], self._evaluations
+        return self._before > before - LAST_FALL
 
     def _count(self, z: Tensor, value: float) -> None:
         self._evaluations += 1
@@ -185,6 +203,8 @@ def _is_around(end: Solution, z: Tensor, value: float, gradient: Tensor) -> bool
 
 def _outcomes(ends: list[Solution | None], best: Solution, where: str) -> str:
     """`best of 4 starts: 3 ended at this optimum, 1 at an optimum of larger loss (12.3)`."""
+    if not best.converged:
+        return f"none of {len(ends)} starts{where} ended at an optimum"
     close = SAME_OPTIMUM_LOSS * max(1.0, 1e-3 * abs(best.value))
     found = list(filter(None, ends))
     here = sum(abs(end.value - best.value) <= close for end in found)
