@@ -33,6 +33,7 @@ from .prediction.predictive import PriorDraws, posterior_predictive, prior_predi
 from .prediction.scoring import scores
 from .selection import compare
 from .spooled import Spooled, spool
+from .training_objectives import beta_nll, faithful, warm_up
 from .uncertainty.covariances import covariance
 from .uncertainty.hypotheses import (
     HypothesisTest,
@@ -58,6 +59,7 @@ __all__ = [
     "PriorDraws",
     "Quantiles",
     "Spooled",
+    "beta_nll",
     "bootstrap",
     "censored",
     "class_probabilities",
@@ -67,6 +69,7 @@ __all__ = [
     "datasets",
     "errors",
     "export",
+    "faithful",
     "flat",
     "from_pyro",
     "handlers",
@@ -105,6 +108,7 @@ __all__ = [
     "validation",
     "vuong_test",
     "wald_test",
+    "warm_up",
     "weighted",
     "with_priors",
 ]

@@ -242,7 +242,8 @@ def _draw_observed(axes: Axes, scene: _Scene, name: str) -> None:
 
 def _dress(axes: Axes, name: str, fit: Fit) -> None:
     axes.set_title(name, loc="left", fontsize=11, fontweight="bold", color=INK)
-    axes.set_title(f"NLL {fit.nll:.1f}   AIC {fit.aic:.1f}", loc="right", fontsize=9, color=QUIET)
+    criterion = "" if fit.trained_on else f"   AIC {fit.aic:.1f}"
+    axes.set_title(f"NLL {fit.nll:.1f}{criterion}", loc="right", fontsize=9, color=QUIET)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(RULE)
     axes.tick_params(color=RULE, labelcolor=QUIET, labelsize=8.5)

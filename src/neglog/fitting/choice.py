@@ -147,7 +147,7 @@ def problem_of(coordinates: Coordinates, solver: Any) -> Form:
 
 def _check_trains(solver: Any) -> None:
     """Refuse a solver that cannot minimise the loss of a network in training mode."""
-    if not isinstance(solver, Training):
+    if not isinstance(getattr(solver, "solver", solver), Training):
         raise ModelError(
             f"`{type(solver).__name__}` minimises one fixed function, and the loss of this network in "
             "training mode changes from step to step: it has Dropout, BatchNorm or another layer that "

@@ -10,6 +10,7 @@ from neglog.fitting.pipeline import fitted
 from neglog.handlers import Model, flattened
 from neglog.inputs.given import given
 from neglog.isolation import isolated
+from neglog.training_objectives import inside
 
 
 @isolated
@@ -86,7 +87,9 @@ def mle(
     )
     rows = inputs.x, inputs.y, inputs.weights
     return inputs.kept(
-        fitted(mle, flattened(inputs.model), *rows, solver, start, progress, inputs.keywords, checkpoint)
+        fitted(
+            mle, inside(inputs.model, flattened), *rows, solver, start, progress, inputs.keywords, checkpoint
+        )
     )
 
 

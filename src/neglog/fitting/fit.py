@@ -85,6 +85,7 @@ class Fit(AsDocument):
         epochs: of a training, what was known at the end of each epoch: `neglog.solvers.Epoch`.
         held_out: of a training with `validation`, minus the mean log-likelihood of the held-out rows, in nats
             a row; else None.
+        trained_on: the objective of training, such as `beta_nll`, where it is no likelihood; else empty.
         buffers: of a network, its buffers and frozen parameters under the names of its sites, such as the
             running statistics of BatchNorm, which a fit in training mode has learned.
         objective: the loss as a function of one vector, with the data; None for a fit read from disk.
@@ -110,6 +111,7 @@ class Fit(AsDocument):
     losses: tuple[float, ...] = field(default=(), repr=False)
     epochs: tuple[Epoch, ...] = field(default=(), repr=False)
     held_out: float | None = field(default=None, repr=False)
+    trained_on: str = field(default="", repr=False)
     buffers: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     objective: Objective | None = field(default=None, repr=False, compare=False)
     coordinates: Coordinates | None = field(default=None, repr=False, compare=False)
@@ -155,6 +157,7 @@ class Fit(AsDocument):
     @property
     def aic(self) -> float:
         """Akaike's information criterion, 2k + 2 nll."""
+        check_maximum_likelihood(self)
         return 2 * self.k + 2 * self.nll
 
     @property
@@ -169,6 +172,7 @@ class Fit(AsDocument):
     @property
     def bic(self) -> float:
         """Schwarz's Bayesian information criterion, k log n + 2 nll."""
+        check_maximum_likelihood(self)
         return self.k * math.log(self.n) + 2 * self.nll
 
     def terms(self, predictor: str) -> tuple[str, ...] | None:
@@ -200,6 +204,19 @@ class Fit(AsDocument):
 
 def _cloned(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return MappingProxyType({name: value.clone() for name, value in tensors.items()})
+
+
+def check_maximum_likelihood(fit: Fit) -> None:
+    """Refuse a fit that was trained on another objective than the likelihood.
+
+    Raises:
+        ModelError: naming the objective.
+    """
+    if fit.trained_on:
+        raise ModelError(
+            f"`{fit.trained_on}` is no likelihood, so there are no information criteria, tests or standard "
+            "errors; compare by the scores of held-out rows, or fit the model alone."
+        )
 
 
 def check_fit(fit: Any) -> Fit:

@@ -47,6 +47,7 @@ from neglog.fitting.resumed import remembered
 from neglog.fitting.separation import watched
 from neglog.fitting.spurious import spurious_component, with_spurious
 from neglog.fitting.start import starting_point
+from neglog.fitting.surrogates import surrogated, trained_on_by
 from neglog.fitting.ties import check_tie, with_heavy_tie, with_tie
 from neglog.handlers import Model
 from neglog.layers import current_names, limit_of
@@ -63,6 +64,7 @@ from neglog.signatures import roles_of
 from neglog.solvers import Chain, MultiStart, Newton, Solution, TrustRegion, check_solver
 from neglog.solvers.chain import minimised
 from neglog.solvers.solution import is_curved
+from neglog.training_objectives import apart
 
 
 def fitted(
@@ -80,6 +82,8 @@ def fitted(
     """The fit of a model to rows; errors about arguments name the function that the user called."""
     if solver is not None:
         check_solver("solver", solver)
+    model, trained = apart(model)
+    solver = surrogated(trained, solver)
     if checkpoint is not None and not isinstance(checkpoint, Member):
         checkpoint = keeping(checkpoint, caller)
     dtype, progress = getattr(solver, "dtype", torch.float64), flag("progress", progress)
@@ -176,9 +180,10 @@ def _solved(
     solution = _minimum(coordinates, problem, solver, coordinates.z(theta), progress, kept)
     solution = _judged(coordinates, solution)
     fit = _finished(coordinates, solution, offset)
-    if not (fit.converged or solution.validated):
+    trained_on = trained_on_by(solver)
+    if not (fit.converged or solution.validated or (trained_on and solution.held_out is None)):
         warn(f"`{coordinates.objective.name}` did not converge: {fit.status}.", ConvergenceWarning)
-    return fit
+    return replace(fit, trained_on=trained_on) if trained_on else fit
 
 
 def _minimum(

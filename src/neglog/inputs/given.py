@@ -22,6 +22,7 @@ from neglog.models.named import model_of
 from neglog.offset import OFFSET_KEYWORD, with_offset
 from neglog.signatures import model_keywords, roles_of
 from neglog.tracing import positive_names, predictor_names
+from neglog.training_objectives import check_is_likelihood, inside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,8 @@ Result = TypeVar("Result")
 
 OF_EVERY_MODEL = ("weights", "groups")
 """The row-wise arguments that are none of a model."""
+TRAINERS = ("mle", "cross_validate")
+"""Functions that fit a model by an objective of training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +88,8 @@ def given(
     """
     keywords = keywords or {}
     model = offset_model(model_of(model), keywords)
+    if caller.__name__ not in TRAINERS:
+        check_is_likelihood(model, f"`{caller.__name__}`")
     is_plain = x is not None and y is not None and data is None and drop_missing is False
     if is_plain and are_arrays(x, y, weights, groups, *keywords.values()):
         return _of_arrays(model, x, y, weights, groups, keywords)
@@ -170,7 +175,7 @@ def offset_model(model: Model, keywords: Collection[str]) -> Model:
     if OFFSET_KEYWORD not in keywords:
         return model
     known = model_keywords(model)
-    return model if known is None or OFFSET_KEYWORD in known else with_offset(model)
+    return model if known is None or OFFSET_KEYWORD in known else inside(model, with_offset)
 
 
 def formula_table(caller: Callable[..., Any], y: Any, data: Any) -> pd.DataFrame:

@@ -91,6 +91,8 @@ def certified(problem: MaybeKinked, z: Tensor, history: Sequence[float], certain
 
     if not math.isfinite(value):
         return stopped(False, f"the loss is not finite after {steps} steps; lower the learning rate")
+    if surrogate := getattr(problem, "surrogate", ""):
+        return stopped(False, f"{steps} steps of {surrogate}, which is no likelihood and has no certificate")
     if problem.trained:
         size = float(gradient.abs().max()) / problem.rows
         return stopped(

@@ -18,7 +18,7 @@ from neglog.data import Data
 from neglog.designs import prepare_designs
 from neglog.distributions import probabilities
 from neglog.errors import DataError, ModelError, did_you_mean
-from neglog.fitting.fit import Fit, data_of
+from neglog.fitting.fit import Fit, check_maximum_likelihood, data_of
 from neglog.formula import learn
 from neglog.inputs.frames import as_table
 from neglog.isolation import isolated
@@ -270,6 +270,7 @@ def _chi_squared(test: str, hypothesis: str, statistic: float, df: int) -> Hypot
 def _check_likelihood(*fits: Fit) -> None:
     for fit in fits:
         data_of(fit, "a test of likelihoods")
+        check_maximum_likelihood(fit)
         assert fit.objective is not None
         if not all(site.masked for site in fit.objective.sites.values()):
             raise ModelError("a test of likelihoods needs fits of `mle`, and this one has priors.")

@@ -16,7 +16,7 @@ from neglog.errors import ModelError
 from neglog.fitting.choice import MAX_NEWTON_PARAMETERS
 from neglog.fitting.estimates import map_estimate
 from neglog.fitting.existence import named
-from neglog.fitting.fit import Fit, data_of
+from neglog.fitting.fit import Fit, check_maximum_likelihood, data_of
 from neglog.labels import display_order, jacobian, labels_of
 from neglog.likelihood.rows import row_slopes
 from neglog.likelihood.sites import Layout
@@ -64,6 +64,7 @@ def optimum(fit: Fit, needed_by: str = "this computation") -> tuple[Coordinates,
     """
     _, objective = data_and_objective(fit, needed_by)
     assert fit.coordinates is not None
+    check_maximum_likelihood(fit)
     if not fit.converged:
         raise ModelError(
             f"there are no standard errors without an optimum: {fit.status}{_flat_directions(fit)}."
