@@ -88,8 +88,7 @@ def given(
     """
     keywords = keywords or {}
     model = offset_model(model_of(model), keywords)
-    if caller.__name__ not in TRAINERS:
-        check_is_likelihood(model, f"`{caller.__name__}`")
+    _check_trains(caller, model)
     is_plain = x is not None and y is not None and data is None and drop_missing is False
     if is_plain and are_arrays(x, y, weights, groups, *keywords.values()):
         return _of_arrays(model, x, y, weights, groups, keywords)
@@ -103,6 +102,12 @@ def given(
     keywords = {name: of_pandas(value) for name, value in keywords.items()}
     x, y, weights, groups = (of_pandas(value) for value in (x, y, weights, groups))
     return _of_arrays(model, x, y, weights, groups, keywords)
+
+
+def _check_trains(caller: Callable[..., Any], model: Model) -> None:
+    """Refuse an objective of training in the place of a likelihood."""
+    if caller.__name__ not in TRAINERS:
+        check_is_likelihood(model, f"`{caller.__name__}`")
 
 
 def _check_values(

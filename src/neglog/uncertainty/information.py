@@ -119,6 +119,7 @@ def around(fit: Fit) -> tuple[Coordinates, Tensor]:
         ModelError: as `optimum`; the heads of a network are not at their optimum given its features.
         DataError: as `optimum`.
     """
+    check_maximum_likelihood(fit)
     return _heads(fit) if is_network(fit) else optimum(fit)
 
 
