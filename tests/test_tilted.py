@@ -21,6 +21,7 @@ from neglog.objective.basis import Basis
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.spread import exact_rows
 from neglog.observation import truncated
+from neglog.solvers import Continuation, Newton
 
 LOWER, UPPER = 0.0, 100.0
 
@@ -211,3 +212,46 @@ def test_rounding_far_out_is_no_rise() -> None:
     y = rng.integers(0, 10, 300) * 1.0
     with pytest.raises(UnboundedLikelihoodError, match="`location`"):
         mle(truncated(models.logistic, lower=0.0, upper=9.0), x, y)
+
+
+@pytest.mark.parametrize("upper", [9.0, None], ids=["both sides", "one side"])
+def test_medians_beyond_the_bounds_of_nearly_all_rows_stop_the_smoothing(
+    monkeypatch: pytest.MonkeyPatch, upper: float | None
+) -> None:
+    """A Laplace density between bounds is exponential there, whatever its location: none is certified."""
+    attempts: list[float] = []
+    certified = Continuation._certified
+
+    def counted(self: Continuation, problem: Any, z: Tensor, softness: float, *rest: Any) -> Any:
+        attempts.append(softness)
+        return certified(self, problem, z, softness, *rest)
+
+    monkeypatch.setattr(Continuation, "_certified", counted)
+    y = -3 * torch.log(1 - (torch.arange(40, dtype=torch.float64) + 0.5) / 40 * (0.95 if upper else 1.0))
+    with pytest.warns(ConvergenceWarning, match="quantile of 40 of 40 rows lies beyond their bound"):
+        fit = mle(truncated(models.laplace, 0.0, upper), torch.empty((40, 0)), y)
+    assert not fit.converged
+    assert attempts == []
+    expected = (
+        40 * (1 + math.log(float(y.mean())))
+        if upper is None
+        else _exponential_nll(torch.empty((40, 0), dtype=torch.float64), y, 0.0, upper)
+    )
+    assert abs(fit.nll - expected) < 1e-3
+
+
+def test_a_truncated_median_begins_without_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The null model between bounds may run off, for a hundred steps, before the first convex problem."""
+    values: list[float] = []
+    minimise = Newton.minimise
+
+    def counted(self: Newton, problem: Any, start: Tensor, progress: bool = False) -> Any:
+        found = minimise(self, problem, start, progress)
+        values.append(found.steps)
+        return found
+
+    monkeypatch.setattr(Newton, "minimise", counted)
+    y = torch.from_numpy(np.random.default_rng(9).uniform(0, 1, 60))
+    with pytest.warns(ConvergenceWarning):
+        mle(truncated(models.laplace, 0.0, 1.0), torch.empty((60, 0)), y)
+    assert max(values) <= 15

@@ -58,6 +58,10 @@ MIN_MOVE_SHARE = 1e-6
 """Smallest change of a row's predictor along a direction, as a share of the largest, that is not rounding."""
 TAIL = 0.5
 """The largest share of rows with a quantile beyond their bound; above it the tail determines the fit."""
+LEFT = 0.8
+"""The share of rows with a quantile beyond their bound from where smoothed losses do not return,"""
+STAYS_BEYOND = 2
+"""if it is as large at the optima of that many consecutive ones."""
 
 
 def in_bounds(
@@ -110,6 +114,8 @@ def in_limits(
         start = level if value < coordinates.value(start) else start
     try:
         return minimised(solver, watched, start, progress, watched.resumed(checkpoint))
+    except _IsBeyond as out:
+        return Solution(out.z, coordinates.value(out.z), False, "stopped there", watched.calls)
     except _RunsOut as out:
         z, value = limit(coordinates, start, out.z)
         return Solution(z, value, False, "it diverges to the border", watched.calls)
@@ -139,15 +145,20 @@ class _RunsOut(Exception):
         self.z = z
 
 
+class _IsBeyond(_RunsOut):
+    """The fitted quantiles of nearly all rows lie beyond their bounds."""
+
+
 class _UntilUniform(Watched):
     """A problem that stops steps which are at the uniform density in `STAYS` consecutive checks.
 
-    The end point of a smoothed problem, where its `value` is computed, needs one check.
+    The end point of a smoothed problem, where its `value` is computed, needs one check. Steps are stopped
+    beyond the bounds, too, after `STAYS_BEYOND` smoothed problems.
     """
 
     def __init__(self, problem: Any, coordinates: Coordinates) -> None:
         super().__init__(problem)
-        self._coordinates, self.calls, self._uniform = coordinates, 0, 0
+        self._coordinates, self.calls, self._uniform, self._beyond = coordinates, 0, 0, 0
 
     def resumed(self, checkpoint: Any) -> Part:
         """The checkpoint of the solver, which has the checks so far beside its state; take these up."""
@@ -164,6 +175,10 @@ class _UntilUniform(Watched):
         found = self._coordinates.value(z)
         if is_uniform(self._coordinates, z, found):
             raise _RunsOut(z)
+        is_beyond = beyond_bounds(self._coordinates, z)[0] > LEFT * self._coordinates.rows
+        self._beyond = self._beyond + 1 if is_beyond else 0
+        if self._beyond == STAYS_BEYOND:
+            raise _IsBeyond(z)
         return found
 
     def evaluation(

@@ -209,10 +209,10 @@ def starting_point(objective: Objective, given: Mapping[str, Any] | None) -> Ten
     free = free_constants(objective, given)
     if not free:
         return theta
-    places = places_of(free)
+    places, names = places_of(free), [site.name for site in free]
     line = None if given or not objective.facts >= CERTAIN else certain_start(objective)
     if line is None:
-        line = _known_null(objective, theta, [site.name for site in free])
+        line = _known_null(objective, theta, names)
     if line is not None:
         return line
     theta = _without_bounds(objective, theta, places) if "bounded" in objective.facts else theta
@@ -233,10 +233,23 @@ def _without_bounds(objective: Objective, theta: Tensor, places: Tensor) -> Tens
     return found if converged and sample_loss(objective, found) < math.inf else theta
 
 
+def _null_without_truncation(objective: Objective, theta: Tensor, names: list[str]) -> Tensor | None:
+    """The null model without the bounds, where `Continuation` begins; None where its scale goes to 0."""
+    free = objective.changed(without_bounds)
+    line = null_median(free, theta, names)
+    if line is not None:
+        return line
+    try:
+        return _null_fit(free, theta, places_of([objective.sites[name] for name in names]))
+    except UnboundedLikelihoodError:
+        return None
+
+
 def _known_null(objective: Objective, theta: Tensor, names: list[str]) -> Tensor | None:
-    """The null model of a response whose optimum is found without Newton's method; None of another."""
-    if objective.structure.corner:
-        return null_median(objective, theta, names)
+    """The null model of a response for which it needs no steps between bounds; None of another."""
+    if objective.structure.corner is not None:
+        is_truncated = objective.structure.corner.is_truncated
+        return (_null_without_truncation if is_truncated else null_median)(objective, theta, names)
     known = [null_line] if "square" in objective.facts else []
     known += [null_tilted, null_heavy_tailed] if "truncated" in objective.facts else []
     found = (null(objective, theta, names) for null in known)

@@ -31,7 +31,7 @@ MAX_LATE_STEPS = 3
 """steps at most: from the optimum of a smoothed loss of little softness one or two suffice."""
 MAX_LOST_STAGES = 2
 """Values of the softness without a certified optimum, where the loss has no lower bound, before the end."""
-MAX_SMOOTHED_EVALUATIONS = 60
+MAX_SMOOTHED_EVALUATIONS = 40
 """The largest number of evaluations of a smoothed loss that is not convex."""
 
 
