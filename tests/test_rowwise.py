@@ -13,6 +13,7 @@ from neglog import censored, flat, map_estimate, masked, mle, models, truncated,
 from neglog.data import prepare
 from neglog.errors import DataError
 from neglog.fitting.start import starting_point
+from neglog.kinks import sharpened, smoothed
 from neglog.likelihood import graph as module
 from neglog.likelihood.backends import TRIALS
 from neglog.likelihood.graph import GraphRows
@@ -222,6 +223,19 @@ def test_a_graph_that_no_longer_says_what_its_model_says_is_traced_anew(traced, 
     assert len(traced) == 2
     moved = second.params["location.bias"] - first.params["location.bias"]
     assert moved.item() == pytest.approx(-1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("strengths", [(1.0, 1.0), (1.0, 2.0)])
+def test_smoothed_and_sharpened_densities_are_traced_once(traced, strengths):
+    x, y = sample()
+    count = []
+    for strength in strengths:
+        before = len(traced)
+        for width in (1.0, 0.1):
+            model = sharpened(smoothed(models.laplace, width), strength)
+            assert isinstance(Objective(model, prepare(x, y)).backends.graph, GraphRows)
+        count.append(len(traced) - before)
+    assert count == [2, 0]
 
 
 def undecided(x, y=None):

@@ -78,6 +78,11 @@ class _Sharpen(Messenger):
         super().__init__()
         self.strength = strength
 
+    @property
+    def row_key(self) -> Any:
+        """A key of how the handler changes the density of the rows, which it leaves as it is."""
+        return (type(self),)
+
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         found = corner(msg["fn"]) if is_parameter(msg) else None
         if found is None or found.is_bounded or found.sharper is None:
@@ -89,6 +94,11 @@ class _Relax(Messenger):
     def __init__(self, softness: float | None, signs: Mapping[str, Tensor], bounded: bool = True) -> None:
         super().__init__()
         self.softness, self.signs, self.bounded = softness, signs, bounded
+
+    @property
+    def row_key(self) -> Any:
+        """A key of how the handler changes the density of the rows; None where it holds tensors."""
+        return None if self.signs else (type(self), self.softness, self.bounded)
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         found = corner(msg["fn"])

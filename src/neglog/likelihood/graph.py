@@ -42,7 +42,7 @@ ODD = (29, 31, 37, 41, 43, 47)
 """Numbers of rows for tracing: the first that differs from all other sizes of the problem is used."""
 COMPARED_ROWS = 1009
 """Rows on which a graph and its model are compared."""
-MAX_KEPT_GRAPHS = 64
+MAX_KEPT_GRAPHS = 128
 """The number of graphs that are kept for further fits."""
 
 
@@ -256,6 +256,8 @@ def _layer_key(layer: Any) -> Hashable | None:
     handler = _handler(layer)
     if isinstance(handler, ConditionMessenger) and _is_small(handler.data):
         return _fixed(handler.data)
+    if hasattr(handler, "row_key"):
+        return handler.row_key
     if isinstance(layer, partial):
         words = tuple(layer.keywords.items())
         are_plain = all(isinstance(word, str | int | float | bool | None) for _, word in words)
