@@ -573,9 +573,13 @@ SHARES = (0.0, 0.5, 0.9)
     ("name", "share"), [(name, SHARES[i % len(SHARES)]) for i, name in enumerate(INTERRUPTED)]
 )
 def test_an_interrupt_at_any_depth_leaves_nothing_behind(name, share, monkeypatch, tmp_path):
+    gc.freeze()  # what other tests keep need not be visited when garbage is collected
     ignored = []
     monkeypatch.setattr(sys, "unraisablehook", ignored.append)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv(
+        "TORCHINDUCTOR_CACHE_DIR", str(tmp_path.parent / "inductor")
+    )  # torch makes it on import
     function = INTERRUPTED[name]
     answers = []
     count, before = interrupted(lambda: answers.append(function())), left()

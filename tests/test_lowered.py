@@ -339,11 +339,15 @@ def literal_twin(steps, **settings):
     return SVI(optim=pyro.optim.Adam({"lr": 0.05}), steps=steps, **settings)
 
 
-@pytest.mark.parametrize("batch_size", [None, 25], ids=["all rows", "batches"])
 @pytest.mark.parametrize(
-    ("handler", "model"),
-    [(flat, models.gaussian), (flat, NETWORK), (None, models.student_t), (None, NETWORK)],
-    ids=["gaussian", "network", "student_t, map", "network, map"],
+    ("handler", "model", "batch_size"),
+    [
+        pytest.param(flat, models.gaussian, None, id="gaussian-all rows"),
+        pytest.param(flat, NETWORK, 25, id="network-batches"),
+        pytest.param(None, models.student_t, 25, id="student_t, map-batches"),
+        pytest.param(None, NETWORK, None, id="network, map-all rows"),
+        pytest.param(None, NETWORK, 25, id="network, map-batches"),
+    ],
 )
 def test_adam_takes_the_steps_of_the_literal_path(handler, model, batch_size):
     x, y = sample()  # 60 rows: two batches of 25, and one of 10

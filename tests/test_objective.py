@@ -37,6 +37,15 @@ def differences(function, at, step=1e-5):
     return torch.stack([(function(at + m) - function(at - m)) / (2 * step) for m in moves])
 
 
+EACH = pytest.mark.parametrize(
+    ("name", "handler"),
+    [
+        *(pytest.param(name, flat, id=f"{name}-mle") for name in TABLE),
+        *(pytest.param(name, lambda model: model, id=f"{name}-map") for name in STRUCTURES),
+    ],
+)
+
+
 @LAW
 def test_vector_and_sites_are_two_names_of_one_thing(name):
     objective, params = make(name), random_params(TABLE[name])
@@ -48,8 +57,7 @@ def test_vector_and_sites_are_two_names_of_one_thing(name):
         torch.testing.assert_close(back[site], value, rtol=1e-14, atol=0)
 
 
-@LAW
-@pytest.mark.parametrize("handler", [flat, lambda model: model], ids=["mle", "map"])
+@EACH
 def test_gradient_is_that_of_differences(name, handler):
     objective = make(name, handler)
     theta = objective.layout.theta(random_params(TABLE[name]))
@@ -57,8 +65,7 @@ def test_gradient_is_that_of_differences(name, handler):
     torch.testing.assert_close(objective.gradient(theta), expected, rtol=1e-6, atol=1e-5)
 
 
-@LAW
-@pytest.mark.parametrize("handler", [flat, lambda model: model], ids=["mle", "map"])
+@EACH
 def test_hessian_is_that_of_differences(name, handler):
     objective = make(name, handler)
     theta = objective.layout.theta(random_params(TABLE[name]))
