@@ -108,8 +108,14 @@ def test_the_walk_finds_functions_methods_and_constructors():
 
 
 @pytest.mark.parametrize("name", CALLABLES)
-def test_an_unknown_keyword_is_an_error_of_neglog(name):
+def test_a_call_that_does_not_fit_is_an_error_of_neglog(name):
     function = CALLABLES[name]
+    check_unknown_keywords(function)
+    check_a_missing_argument(function)
+    check_one_argument_too_many(function)
+
+
+def check_unknown_keywords(function):
     if takes(function, inspect.Parameter.VAR_KEYWORD):
         return  # the names are those of the model, of the table or of sites: see below
     with pytest.raises(ModelError, match="takes no `zzzz`"):
@@ -146,9 +152,7 @@ def test_an_unknown_constant_of_a_loss_is_named():
         losses.likelihood_of("hubr")
 
 
-@pytest.mark.parametrize("name", CALLABLES)
-def test_a_missing_argument_is_an_error_of_neglog(name):
-    function = CALLABLES[name]
+def check_a_missing_argument(function):
     required = [
         each
         for each in parameters_of(function)
@@ -159,9 +163,7 @@ def test_a_missing_argument_is_an_error_of_neglog(name):
             function(*placed(function))
 
 
-@pytest.mark.parametrize("name", CALLABLES)
-def test_one_argument_too_many_is_an_error_of_neglog(name):
-    function = CALLABLES[name]
+def check_one_argument_too_many(function):
     if takes(function, inspect.Parameter.VAR_POSITIONAL):
         return
     most = sum(each.kind in BY_POSITION for each in parameters_of(function))

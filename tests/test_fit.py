@@ -404,7 +404,7 @@ def test_prediction_is_a_distribution_of_each_row(name):
     assert -rows_.sum().item() == pytest.approx(fit.nll, rel=1e-12)
 
 
-@LAW
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_the_same_call_gives_the_same_digits(name):
     (x, y), keywords = TABLE[name].sample(), TABLE[name].keywords()
     first, second = fitted(name), mle(TABLE[name].model, x, y, **keywords)

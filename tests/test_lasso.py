@@ -214,7 +214,7 @@ def kinds_of_models():
     yield "sigma free", with_priors(models.gaussian, {"mean.weight": prior}), x, y
     yield "two predictors", with_priors(models.heteroscedastic, noise), {"mean": x, "log_variance": x}, y
     yield "dispersion", with_priors(models.negative_binomial, {"log_mean.weight": prior}), x, counts
-    yield "outputs", with_priors(models.multivariate_gaussian, {"mean.weight": prior}), x[:, :2], both
+    yield "outputs", with_priors(models.multivariate_gaussian, {"mean.weight": prior}), x[:60, :1], both[:60]
     yield "intercept", with_priors(own, {"location.weight": prior}), x, y
     yield "intercept alone", own, x, y
     yield (
