@@ -666,16 +666,31 @@ def test_help_and_version() -> None:
     assert run("fit", CARS).exit_code == 2
 
 
-def test_help_does_not_wait_for_the_libraries() -> None:
+def test_help_and_wrong_columns_do_not_wait_for_the_libraries() -> None:
     # The package's own `__init__` is left out: what it imports is not the command line's doing.
     code = """if True:
         import sys, types
         sys.modules["neglog"] = package = types.ModuleType("neglog")
         package.__path__ = [sys.argv[1]]
         import neglog.cli.commands
-        sys.exit(bool({"torch", "pandas", "matplotlib", "formulaic"} & set(sys.modules)))
+        slow = {"torch", "pandas", "matplotlib", "formulaic"} & set(sys.modules)
+        from neglog.cli import main
+        cars = sys.argv[2]
+        for wrong in (["fit", cars, "dist ~ sped", "-m", "gaussian"],
+                      ["fit", cars, "dist ~ speed", "-m", "gausian"],
+                      ["fit", "absent.csv", "dist ~ speed", "-m", "gaussian"],
+                      ["compare", cars, "dist ~ speed", "--weights", "wt"],
+                      ["posterior", cars, "dist", "-m", "gaussian", "--out", "d.nc"],
+                      ["predict", "m", "absent.csv"]):
+            sys.argv[1:] = wrong
+            try:
+                main()
+            except SystemExit as ended:
+                assert ended.code == 2
+        sys.exit(bool(slow | {"torch", "matplotlib"} & set(sys.modules)))
     """
-    subprocess.run([sys.executable, "-c", code, os.fspath(Path(neglog.__file__).parent)], check=True)
+    command = [sys.executable, "-c", code, os.fspath(Path(neglog.__file__).parent), CARS]
+    assert subprocess.run(command, capture_output=True, check=True).stderr.count(b"neglog: error: ") == 6
 
 
 def test_help_lists_the_models():

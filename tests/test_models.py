@@ -17,7 +17,8 @@ from neglog import losses, models
 from neglog.errors import DataError, ModelError
 from neglog.guides import Delta
 from neglog.predictors import linear, positive, rows
-from neglog.tracing import with_sizes
+from neglog.signatures import row_keywords
+from neglog.tracing import is_discrete, with_sizes
 
 LAW = pytest.mark.parametrize("name", TABLE)
 COUNTED = {
@@ -320,3 +321,13 @@ def test_predictors_serve_models_of_ones_own():
 
     trace = poutine.trace(own).get_trace({"location": sample()[0], "rate": sample()[0][:, :1]})
     assert {"location.weight", "location.bias", "log_rate.weight", "log_rate.bias"} <= set(trace.nodes)
+
+
+def test_no_model_calls_a_function_of_torch_that_imports_sympy(monkeypatch):
+    """torch's `broadcast_shapes` does when it is first called, which takes a second."""
+    monkeypatch.setattr(torch, "broadcast_shapes", None)
+    for name in models.__all__:
+        is_discrete(getattr(models, name), **row_keywords(getattr(models, name)))
+    x = torch.zeros((3, 1))
+    for name in ("weibull", "multivariate_gaussian", "multivariate_heteroscedastic"):
+        poutine.trace(with_sizes(getattr(models, name), torch.eye(3))).get_trace(x)

@@ -135,6 +135,21 @@ def test_more_panels_than_a_row_holds_go_below(engel: Learned, fits: dict[str, F
     assert [bool(axes.get_xlabel()) for axes in panels(figure)] == [False, False, True, True, True]
 
 
+@pytest.mark.parametrize("number", [1, 3, 5])
+def test_nothing_overlaps(engel: Learned, fits: dict[str, Fit], number: int) -> None:
+    many = {f"{name} {i}": fit for i in range(2) for name, fit in fits.items()}
+    figure = picture_of_table(dict(list(many.items())[:number]), engel.design, engel.table)
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    boxes = [axes.get_tightbbox(renderer) for axes in panels(figure)]
+    boxes.append(figure.legends[0].get_window_extent(renderer))
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[:i])
+
+
 def test_many_rows_are_thinned(fits: dict[str, Fit]) -> None:
     generator = np.random.default_rng(0)
     x = generator.random((30_000, 1))

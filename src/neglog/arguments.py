@@ -16,16 +16,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.masked import MaskedTensor
 
-from neglog.errors import DataError, ModelError, did_you_mean
+from neglog.errors import DataError, ModelError, did_you_mean, written
 
 LARGEST_COUNT = 2**31 - 1
 """Largest number of draws, steps, folds and the like."""
 LARGEST_SEED = 2**63 - 1
 """Largest seed of all generators that are used."""
-LARGEST_WRITTEN_ARRAY = 5
-"""Number of entries up to which a message shows an array."""
-LONGEST_VALUE = 200
-"""Number of characters of a wrong value that a message shows."""
 
 
 def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
@@ -263,17 +259,3 @@ def shown(value: Any) -> str:
     """The `repr` of a plain value, the type of any other."""
     plain = isinstance(value, str | int | float | None)
     return written(value) if plain else f"of type {type(value).__name__}"
-
-
-def written(value: Any) -> str:
-    """The `repr` of a value on one line, truncated; the type and shape of an array, the type if `repr` fails.
-
-    Whole numbers of thousands of digits and lists nested thousands deep have no `repr`.
-    """
-    try:
-        if math.prod(getattr(value, "shape", ())) > LARGEST_WRITTEN_ARRAY:
-            return f"of type {type(value).__name__} and shape {tuple(value.shape)}"
-        text = " ".join(repr(value).split())
-    except Exception:
-        return f"of type {type(value).__name__}"
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.masked import MaskedTensor
 
-from neglog.arguments import check_dense, written
-from neglog.errors import DataError, ModelError, reason_of
+from neglog.arguments import check_dense
+from neglog.errors import DataError, ModelError, reason_of, written
 
 if TYPE_CHECKING:  # Importing pandas takes a third of a second, and only its own objects need it.
     import pandas as pd

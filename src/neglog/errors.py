@@ -4,10 +4,12 @@ Every anticipated failure is a :class:`NeglogError`, which is a ``ValueError``. 
 argument, the requirement, the value and a remedy.
 """
 
+import math
 import sys
 import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 __all__ = [
     "CheckpointError",
@@ -21,6 +23,11 @@ __all__ = [
     "SingularDesignError",
     "UnboundedLikelihoodError",
 ]
+
+LARGEST_WRITTEN_ARRAY = 5
+"""Number of entries up to which a message shows an array."""
+LONGEST_VALUE = 200
+"""Number of characters of a wrong value that a message shows."""
 
 
 def did_you_mean(unknown: str | Iterable[str], known: Iterable[str], form: str = "{!r}") -> str:
@@ -50,6 +57,20 @@ def reason_of(error: BaseException) -> str:
     """
     line = next(iter(str(error).splitlines()), "") or type(error).__name__
     return line.partition(". ")[0].rstrip(".:, ")
+
+
+def written(value: Any) -> str:
+    """The `repr` of a value on one line, truncated; the type and shape of an array, the type if `repr` fails.
+
+    Whole numbers of thousands of digits and lists nested thousands deep have no `repr`.
+    """
+    try:
+        if math.prod(getattr(value, "shape", ())) > LARGEST_WRITTEN_ARRAY:
+            return f"of type {type(value).__name__} and shape {tuple(value.shape)}"
+        text = " ".join(repr(value).split())
+    except Exception:
+        return f"of type {type(value).__name__}"
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 class NeglogError(ValueError):

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from neglog.arguments import check_dense, mapping, number, text, written
+from neglog.arguments import check_dense, mapping, number, text
 from neglog.calls import public
 from neglog.conversion import is_labelled, to_tensor
-from neglog.errors import DataError, ModelError, did_you_mean
+from neglog.errors import DataError, ModelError, did_you_mean, written
 from neglog.isolation import user_code
 from neglog.layers import current_names
 from neglog.models.named import model_of

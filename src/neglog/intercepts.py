@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from neglog.conversion import Named, by_key, is_frame
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -23,11 +21,15 @@ def mark_without_intercept(frame: pd.DataFrame) -> pd.DataFrame:
 
 def without_intercept(x: Any) -> frozenset[str]:
     """The keys of the designs that are marked; the key of a plain design is empty."""
+    from neglog.conversion import by_key  # which imports torch; formulas, which set the mark, do not
+
     parts = by_key(x)
     return frozenset(str(key) for key, value in parts.items() if _is_marked(value))
 
 
 def _is_marked(value: Any) -> bool:
+    from neglog.conversion import Named, is_frame
+
     if isinstance(value, Named):
         return not value.intercept
     return is_frame(value) and value.attrs.get(_MARK) is False

@@ -17,13 +17,13 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent
 
-from neglog.arguments import as_float, written
+from neglog.arguments import as_float
 from neglog.calls import public
 from neglog.distributions import Censored, Truncated
 from neglog.distributions.family import family_of
 from neglog.distributions.observed import latent
 from neglog.distributions.supports import filled
-from neglog.errors import DataError, ModelError
+from neglog.errors import DataError, ModelError, written
 from neglog.models.named import model_of
 from neglog.predictors import RESPONSE
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
 from torch import Tensor
 
-from neglog.arguments import as_path, mapping, shown, written
+from neglog.arguments import as_path, mapping, shown
 from neglog.calls import public
 from neglog.comparison import designs, offset_rows
 from neglog.data import observed, prepare
-from neglog.errors import DataError, NeglogError
+from neglog.errors import DataError, NeglogError, written
 from neglog.fitting.fit import Fit
 from neglog.formula import Design
 from neglog.isolation import isolated
@@ -39,6 +40,12 @@ BANDS = ((0.9, 0.28), (0.5, 0.5))
 """The probability that each band of a predicted distribution has, and its opacity."""
 GRID_POINTS = 200
 """Points along the input at which predictions are drawn."""
+DPI = 150
+"""Pixels per inch of a picture."""
+PADDING = 0.12
+"""Room around a panel, in inches."""
+TITLE_HEIGHT = 0.28
+"""Height of the title of a panel, in inches."""
 MAX_PANELS_PER_ROW = 3
 MAX_DRAWN_ROWS = 10_000
 """Of data with more rows than this, evenly spaced ones are drawn."""
@@ -61,6 +68,12 @@ class _Scene:
     y: np.ndarray
     predictions: Mapping[str, Any]
     curve: _Curve | None
+
+    @cached_property
+    def middles(self) -> dict[str, np.ndarray]:
+        """The median of each fit, at the rows or along the curve."""
+        predictions = self.curve.predictions if self.curve else self.predictions
+        return {name: _middle(prediction) for name, prediction in predictions.items()}
 
 
 @isolated
@@ -130,8 +143,21 @@ def write(figure: Figure, path: str | Path) -> Path:
     check_format(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+        if path.suffix.lower() == ".png" and figure.get_layout_engine() is None:
+            _write_png(figure, temporary)
+        else:
+            figure.savefig(temporary, dpi=DPI)
     return path
+
+
+def _write_png(figure: Figure, path: Path) -> None:
+    """Draw a figure once; `savefig` draws it twice, for the sake of layout engines."""
+    before = figure.dpi
+    figure.dpi = DPI
+    try:
+        FigureCanvasAgg(figure).print_png(path, pil_kwargs={"compress_level": 1})
+    finally:
+        figure.dpi = before
 
 
 @public
@@ -182,8 +208,7 @@ def _draw(scene: _Scene) -> Figure:
     across = min(MAX_PANELS_PER_ROW, len(scene.fits))
     down = math.ceil(len(scene.fits) / across)
     size = (max(3.9 * across, 5.0), 3.7 * down + 0.5)
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, wspace=0.02, hspace=0.04)
-    figure = Figure(figsize=size, layout=layout, facecolor="white")
+    figure = Figure(figsize=size, facecolor="white")
     FigureCanvasAgg(figure)
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     draw: Callable[[Axes, _Scene, str], None] = _draw_curve if scene.curve else _draw_observed
@@ -200,18 +225,41 @@ def _draw(scene: _Scene) -> Figure:
     for axes in panels[:, 0]:
         axes.set_ylabel(beside, color=INK)
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(
+    legend = figure.legend(
         handles,
         labels,
-        loc="outside lower center",
-        ncols=len(labels),
+        loc="lower center",
+        ncols=len(labels) if across > 1 else 2,
         frameon=False,
         labelcolor=INK,
         fontsize=9,
     )
-    layout.execute(figure)
-    figure.set_layout_engine("none")  # or each time that it is written, it is drawn once more for its layout
+    _arrange(figure, panels, panels.flat[len(scene.fits) - 1], legend)
     return figure
+
+
+def _arrange(figure: Figure, panels: np.ndarray, lowest: Axes, legend: Legend) -> None:
+    """Room around the panels for the labels of their axes, for titles and for the legend.
+
+    Panels share their axes, so that the labels of one are as large as those of all: two of them are measured,
+    where a layout engine would measure each one several times.
+    """
+    down, across = panels.shape
+    size = np.array(figure.get_size_inches())
+    title = TITLE_HEIGHT + PADDING
+    high = size - np.array([2 * PADDING, title])
+    figure.subplots_adjust(*(0.9 / size), *(high / size))
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    first: Axes = panels[0, 0]
+    labels, labels_below = first.yaxis.get_tightbbox(renderer), lowest.xaxis.get_tightbbox(renderer)
+    beside = first.bbox.x0 - labels.x0 if labels else 0.0
+    below = lowest.bbox.y0 - labels_below.y0 if labels_below else 0.0
+    below += legend.get_window_extent(renderer).height
+    low = np.array([beside, below]) / figure.dpi + PADDING
+    gaps = np.array([2 * PADDING, title + PADDING])
+    number = np.array([across, down])
+    spaces = gaps / ((high - low - (number - 1) * gaps) / number)
+    figure.subplots_adjust(*(low / size), *(high / size), *spaces)
 
 
 def _draw_curve(axes: Axes, scene: _Scene, name: str) -> None:
@@ -220,7 +268,7 @@ def _draw_curve(axes: Axes, scene: _Scene, name: str) -> None:
     rows = _rows(len(scene.y))
     axes.scatter(curve.values[rows], scene.y[rows], **_points(len(rows)), label="rows")
     prediction = curve.predictions[name]
-    axes.plot(curve.grid, _middle(prediction), color=LINE, lw=1.8, label="median", zorder=4)
+    axes.plot(curve.grid, scene.middles[name], color=LINE, lw=1.8, label="median", zorder=4)
     for level, alpha in reversed(BANDS):
         lower, upper = _quantile(prediction, 0.5 - level / 2), _quantile(prediction, 0.5 + level / 2)
         if lower is not None and upper is not None:
@@ -228,14 +276,13 @@ def _draw_curve(axes: Axes, scene: _Scene, name: str) -> None:
             axes.fill_between(curve.grid, lower, upper, color=BAND, alpha=alpha, lw=0, label=label, zorder=1)
     axes.margins(x=0.03)
     # The rows and the lines decide: a band may run far beyond both, and one line far beyond the rows.
-    axes.set_ylim(_ends(scene.y, map(_middle, curve.predictions.values()), 0.08))
+    axes.set_ylim(_ends(scene.y, scene.middles.values(), 0.08))
 
 
 def _draw_observed(axes: Axes, scene: _Scene, name: str) -> None:
     rows = _rows(len(scene.y))
-    middle = _middle(scene.predictions[name])
-    axes.scatter(middle[rows], scene.y[rows], **_points(len(rows)), label="rows")
-    ends = _ends(scene.y, map(_middle, scene.predictions.values()), 0.05)
+    axes.scatter(scene.middles[name][rows], scene.y[rows], **_points(len(rows)), label="rows")
+    ends = _ends(scene.y, scene.middles.values(), 0.05)
     axes.plot(ends, ends, color=LINE, lw=1.3, label="observed = predicted", zorder=1)
     axes.set(xlim=ends, ylim=ends, aspect="equal")
 

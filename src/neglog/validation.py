@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neglog.arguments import flag, seed_of, shown, written
+from neglog.arguments import flag, seed_of, shown
 from neglog.calls import public
 from neglog.checkpoint import UNKEPT, Member, digest
 from neglog.conversion import Named, as_labels, is_labelled
 from neglog.data import Data, prepare_fit
 from neglog.distributions import probabilities
-from neglog.errors import DataError, ModelError, NeglogError
+from neglog.errors import DataError, ModelError, NeglogError, written
 from neglog.fitting.estimates import mle
 from neglog.fitting.fit import Fit
 from neglog.handlers import Model

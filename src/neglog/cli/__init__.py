@@ -5,11 +5,14 @@ The program itself is imported after the handler of SIGINT is installed; this mo
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 from types import FrameType
 
+GARBAGE_THRESHOLD = 100_000
+"""Objects between two searches for garbage: imports make a million of them, none of which is garbage."""
 INTERRUPTED = 130
 """Exit code of a process that SIGINT ended, as shells count it: 128 plus the number of the signal."""
 
@@ -17,6 +20,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line."""
     open_streams()
+    gc.set_threshold(GARBAGE_THRESHOLD)
     handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else the parent ignores it
     if handled:
         signal.signal(signal.SIGINT, _interrupt)

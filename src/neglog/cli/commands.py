@@ -140,6 +140,16 @@ def fit(
     """Fit one model and print its estimates."""
     options.check_level(level)
     with reporting():
+        from neglog.cli import inputs
+        from neglog.models.names import check_name
+
+        check_name(model)
+        if out is not None:
+            inputs.check_place("--out", out)
+        rows = inputs.row_columns(
+            weights=weights, exposure=exposure, trials=trials, offset=offset, groups=groups
+        )
+        table = inputs.table_of(data, formula, rows)
         from neglog import export, map_estimate, mle, reports, summary
         from neglog.cli import requests
         from neglog.comparison import loss_of, model_named
@@ -147,12 +157,7 @@ def fit(
         chosen = requests.configured(model_named(model), requests.settings_of(settings, tau))
         kind = requests.cov_type_of(cov_type, groups)
         if out is not None:
-            requests.check_place("--out", out)
             export.check_folder(out)
-        table = requests.read(data)
-        rows = requests.row_columns(
-            weights=weights, exposure=exposure, trials=trials, offset=offset, groups=groups
-        )
         result = (map_estimate if map else mle)(
             chosen,
             requests.formulas_of(chosen, formula, others),
@@ -203,20 +208,21 @@ def predict(
     """
     options.check_level(level)
     with reporting():
-        from neglog import export
-        from neglog.cli import requests
+        from neglog.cli import inputs
         from neglog.tables import check_kind, write_table
 
         if out is not None:
             check_kind(out)
-            requests.check_place("--out", out, data)
+            inputs.check_place("--out", out, data)
+        table = inputs.read(data)
+        from neglog import export
+
         saved = export.load(folder)
         if saved.formula is None:
             raise DataError(f"`{folder}` was saved without a formula. Use neglog.load and neglog.predict.")
-        table = requests.read(data)
         complete, dropped = saved.formula.rows(table, drop_missing=drop_missing)
         rows = table.loc[complete.index]
-        columns = requests.row_columns(exposure=exposure, trials=trials, offset=offset)
+        columns = inputs.row_columns(exposure=exposure, trials=trials, offset=offset)
         predicted = _predictions(saved, rows, level, columns).add_prefix(prefix)
         taken = [name for name in predicted if name in table]
         if taken:
@@ -286,15 +292,18 @@ def compare(
     if plot is not None and no_plot:
         raise typer.BadParameter("--plot and --no-plot exclude each other.", param_hint="--no-plot")
     with reporting():
+        from neglog.cli import inputs
+
+        path = None if no_plot else _picture_path(plot, data)
+        by_row = inputs.row_columns(
+            weights=weights, exposure=exposure, trials=trials, offset=offset, groups=groups
+        )
+        table = inputs.table_of(data, formula, by_row)
         from neglog import models, reports
         from neglog.cli import requests, workers
         from neglog.selection import compared
 
-        path = None if no_plot else _picture_path(plot, data)
-        table = requests.read(data)
-        by_row = requests.row_columns(
-            weights=weights, exposure=exposure, trials=trials, offset=offset, groups=groups
-        )
+        _check_format(path)
         set_to = requests.settings_of(settings, tau)
         found = compared(
             models,
@@ -358,6 +367,13 @@ def posterior(
     """
     options.check_level(level)
     with reporting():
+        from neglog.cli import inputs
+        from neglog.models.names import check_name
+
+        check_name(model)
+        inputs.check_place("--out", out, data)
+        rows = inputs.row_columns(weights=weights, exposure=exposure, trials=trials, offset=offset)
+        table = inputs.table_of(data, formula, rows)
         from neglog import posterior as sampled
         from neglog import reports, to_arviz
         from neglog.cli import requests
@@ -365,9 +381,7 @@ def posterior(
         from neglog.models.named import model_named
 
         check_netcdf(out)
-        requests.check_place("--out", out, data)
         chosen = requests.configured(model_named(model), requests.settings_of(settings, tau))
-        table = requests.read(data)
         result = sampled(
             chosen,
             requests.formulas_of(chosen, formula, others),
@@ -380,7 +394,7 @@ def posterior(
             seed=seed,
             checkpoint=checkpoint,
             progress=shows_progress(as_json),
-            **requests.row_columns(weights=weights, exposure=exposure, trials=trials, offset=offset),
+            **rows,
         )
         say_dropped(requests.learned_of(result)[1], len(table))
         found = to_arviz(result, seed=seed)
@@ -434,14 +448,19 @@ def _models_table() -> Any:
 
 def _picture_path(plot: Path | None, data: Path) -> Path:
     """The path of the picture, verified to be writable; by default it is named after the data."""
-    from neglog import plots
-    from neglog.cli import requests
+    from neglog.cli import inputs
 
-    name = "stdin" if str(data) == requests.STANDARD_INPUT else data.name.split(".")[0]
+    name = "stdin" if str(data) == inputs.STANDARD_INPUT else data.name.split(".")[0]
     path = plot or Path(f"{name}-compare.png")
-    plots.check_format(path)
-    requests.check_place("--plot", path, data)
+    inputs.check_place("--plot", path, data)
     return path
+
+
+def _check_format(path: Path | None) -> None:
+    from neglog import plots
+
+    if path is not None:
+        plots.check_format(path)
 
 
 def _drawn(found: Compared, path: Path | None, requested: Path | None) -> Path | None:

@@ -1,4 +1,4 @@
-"""Tasks side by side: each in a process of its own, as many at a time as there are cores.
+"""Tasks side by side, in as many processes as there are cores.
 
 Processes are forked, since a new interpreter would import torch for longer than most fits take. Each has one
 thread of torch, and so has a run without processes: the results are the same numbers.
@@ -6,6 +6,7 @@ thread of torch, and so has a run without processes: the results are the same nu
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from neglog.errors import ModelError
 
@@ -39,7 +40,7 @@ def side_by_side(
     """The result of each task, in their order; the next one begins where one ends.
 
     Args:
-        work: what is done in a process of its own; results are without tensors, which processes would share.
+        work: what is done in other processes; results are without tensors, which processes would share.
         tasks: taken one at a time, when a process is free.
         cores: the largest number of processes at a time; with 1 there are none.
         kept: the states that tasks keep, which this process writes.
@@ -51,86 +52,113 @@ def side_by_side(
     with single_thread():
         if cores == 1:
             return [work(task) for task in tasks]
-        results: dict[int, R] = {}
-        running: dict[Connection, tuple[int, Any]] = {}
+        workers = _Workers(work, cores, kept)
         try:
             for number, task in enumerate(tasks):
-                while len(running) >= cores:
-                    _collect(running, results, kept)
-                _begin(work, task, number, running, kept)
-            while running:
-                _collect(running, results, kept)
+                workers.begin(number, task)
+            while workers.busy:
+                workers.collect()
         finally:
-            for receiver, (_, process) in running.items():
-                process.terminate()
+            workers.end()
+        return [workers.results[number] for number in sorted(workers.results)]
+
+
+class _Workers:
+    """Processes that do one task after the other: what the first one imports and traces serves the next."""
+
+    def __init__(self, work: Callable[[Any], Any], cores: int, kept: Several | None) -> None:
+        self.work, self.cores, self.kept = work, cores, kept
+        self.results: dict[int, Any] = {}
+        self.processes: dict[Connection, Any] = {}
+        self.busy: dict[Connection, int] = {}
+
+    def begin(self, number: int, task: Any) -> None:
+        """Hand a task to a process that is free, once there is one."""
+        while len(self.busy) == self.cores:
+            self.collect()
+        free = next((each for each in self.processes if each not in self.busy), None) or self._started()
+        self.busy[free] = number
+        free.send(task)
+
+    def _started(self) -> Connection:
+        context: Any = multiprocessing.get_context("fork")
+        ours, theirs = context.Pipe()
+        others = [*self.processes, ours]
+        process = context.Process(target=_serve, args=(self.work, theirs, others, self.kept), daemon=True)
+        with warnings.catch_warnings():  # Python warns of threads, which the process does not use
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
+        theirs.close()
+        self.processes[ours] = process
+        return cast(Connection, ours)
+
+    def collect(self) -> None:
+        """Wait until a process sends something: a result, or states to keep."""
+        for pipe in wait(list(self.busy)):
+            assert isinstance(pipe, Connection)
+            try:
+                succeeded, result = pipe.recv()
+            except (EOFError, ConnectionError):
+                process = self.processes[pipe]
                 process.join()
-                receiver.close()
-        return [results[number] for number in sorted(results)]
+                raise ModelError(
+                    f"a process of the comparison ended without a result (exit code {process.exitcode}), as "
+                    "where memory runs out. Run with --cores 1."
+                ) from None
+            if succeeded is None:
+                assert self.kept is not None
+                self.kept.take(result)
+                continue
+            number = self.busy.pop(pipe)
+            if not succeeded:
+                raise result
+            self.results[number] = result
+
+    def end(self) -> None:
+        """End all processes."""
+        for pipe, process in self.processes.items():
+            process.terminate()
+            process.join()
+            pipe.close()
 
 
-Running = dict[Connection, tuple[int, Any]]
-"""The pipe of each process, with the number of its task."""
+def _serve(
+    work: Callable[[Any], Any], pipe: Connection, others: Iterable[Connection], kept: Several | None
+) -> None:
+    """Send the result of each task that comes, or its error; before it the states that it keeps.
 
-
-def _begin(work: Callable[[T], R], task: T, number: int, running: Running, kept: Several | None) -> None:
-    context: Any = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_serve, args=(work, task, sender, kept), daemon=True)
-    with warnings.catch_warnings():  # Python warns of threads, which the process does not use
-        warnings.simplefilter("ignore", DeprecationWarning)
-        process.start()
-    running[receiver] = number, process
-    sender.close()
-
-
-def _serve(work: Callable[[T], R], task: T, sender: Connection, kept: Several | None) -> None:
-    """Send the result of a task, or its error, from its own process; before it the states that it keeps."""
+    It ends when the process that sends tasks does, of which it has copies of other pipes: these are closed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt is reported by the parent alone
-    with suppress(BrokenPipeError):  # the parent was killed
-        if kept is not None:
-            kept.relay(partial(_send_states, sender))
-        try:
-            outcome: tuple[bool, Any] = (True, work(task))
-        except BrokenPipeError:
-            raise
-        except Exception as error:
-            outcome = False, error
+    gc.freeze()  # a search for garbage would copy all memory of the parent
+    for other in others:
+        other.close()
+    if kept is not None:
+        kept.relay(partial(_send_states, pipe))
+    with suppress(EOFError, ConnectionError):
+        while True:
+            pipe.send(_outcome(work, pipe.recv(), kept))
+
+
+def _outcome(work: Callable[[Any], Any], task: Any, kept: Several | None) -> tuple[bool, Any]:
+    """Whether a task succeeded, and its result or its error.
+
+    Raises:
+        ConnectionError: the process that takes its states has ended.
+    """
+    try:
+        return True, work(task)
+    except ConnectionError:
+        raise
+    except Exception as error:
+        return False, error
+    finally:
         if kept is not None:
             kept.end()
-        sender.send(outcome)
 
 
-def _send_states(sender: Connection, states: bytes) -> None:
-    sender.send((None, states))
-
-
-def _collect(running: Running, results: dict[int, Any], kept: Several | None) -> None:
-    """Wait until a process sends something: its result, or a state to keep."""
-    for receiver in wait(list(running)):
-        assert isinstance(receiver, Connection)
-        number, process = running[receiver]
-        try:
-            succeeded, result = receiver.recv()
-        except EOFError:
-            _ended(receiver, running)
-            raise ModelError(
-                f"a process of the comparison ended without a result (exit code {process.exitcode}), as "
-                "where memory runs out. Run with --cores 1."
-            ) from None
-        if succeeded is None:
-            if kept is not None:
-                kept.take(result)
-            continue
-        _ended(receiver, running)
-        if not succeeded:
-            raise result
-        results[number] = result
-
-
-def _ended(receiver: Connection, running: Running) -> None:
-    _, process = running.pop(receiver)
-    receiver.close()
-    process.join()
+def _send_states(pipe: Connection, states: bytes) -> None:
+    pipe.send((None, states))
 
 
 @contextmanager

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from neglog.arguments import written
 from neglog.calls import public
-from neglog.errors import DataError, did_you_mean
+from neglog.errors import DataError, did_you_mean, written
 
 __all__ = ["load", "path"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Exponential, TransformedDistribution, constraints
 
 from neglog.calls import public
 from neglog.distributions import deviances, information
@@ -31,7 +31,7 @@ from neglog.distributions.incomplete import (
 from neglog.distributions.intervals import log_normal_interval
 from neglog.distributions.quantiles import at_ends, corrected, interior, solve_quantile
 from neglog.distributions.robust import Normal
-from neglog.distributions.shapes import validation
+from neglog.distributions.shapes import Power, Scaled, validation
 from neglog.distributions.special import (
     HALF_LOG_TWO_PI,
     absolute,
@@ -298,7 +298,23 @@ class Weibull(FamilyMixin, dist.Weibull):
 
     def __init__(self, scale: Parameter, concentration: Parameter, validate_args: bool | None = None) -> None:
         self._given = as_tensors(scale, concentration)
-        super().__init__(*self._given, validate_args=validate_args)
+        full = torch.broadcast_tensors(*self._given)
+        self._begin(full[0], full[1], validate_args)
+
+    def _begin(self, scale: Tensor, concentration: Tensor, validate_args: bool | None) -> None:
+        """What torch does, without its `broadcast_shapes`, which imports SymPy when it is first called."""
+        self.scale, self.concentration = scale, concentration
+        self.concentration_reciprocal = concentration.reciprocal()
+        base = Exponential(torch.ones_like(scale), validate_args=validate_args)
+        parts = [Power(self.concentration_reciprocal), Scaled(scale)]
+        TransformedDistribution.__init__(self, base, parts, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """The same distribution with a larger batch shape."""
+        new = type(self).__new__(type(self)) if _instance is None else _instance
+        new._begin(self.scale.expand(batch_shape), self.concentration.expand(batch_shape), False)
+        new._given, new._validate_args = self._given, self._validate_args
+        return new
 
     @property
     def variance(self) -> Tensor:

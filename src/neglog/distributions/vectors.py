@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from pyro.distributions import MultivariateNormal as _MultivariateNormal
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
 from neglog.calls import public
-from neglog.distributions.shapes import validation
+from neglog.distributions.shapes import broadcast_shapes, validation
 
 
 @public
@@ -35,7 +36,19 @@ class MultivariateNormal(_MultivariateNormal):
         validate_args: bool | None = None,
     ) -> None:
         validate_args = validation(validate_args, loc.shape)
-        super().__init__(loc, covariance_matrix, precision_matrix, scale_tril, validate_args=validate_args)
+        given = (covariance_matrix, precision_matrix, scale_tril)
+        if scale_tril is not None and given[:2] == (None, None) and scale_tril.dim() >= 2 and loc.dim() >= 1:
+            self._by_factor(loc, scale_tril, validate_args)
+        else:  # or torch names what is wrong
+            super().__init__(loc, covariance_matrix, precision_matrix, scale_tril, validate_args)
+
+    def _by_factor(self, loc: Tensor, scale_tril: Tensor, validate_args: bool | None) -> None:
+        """What torch does, without its `broadcast_shapes`, which imports sympy: that takes a second."""
+        batch_shape = broadcast_shapes(scale_tril.shape[:-2], loc.shape[:-1])
+        self.loc = loc.expand((*batch_shape, -1))
+        self.scale_tril = scale_tril.expand((*batch_shape, -1, -1))
+        self._unbroadcasted_scale_tril = scale_tril
+        Distribution.__init__(self, batch_shape, loc.shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """The same distribution with a larger batch shape."""

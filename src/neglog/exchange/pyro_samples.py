@@ -14,9 +14,9 @@ from pyro import poutine
 from pyro.infer import MCMC, Predictive
 from torch import Tensor
 
-from neglog.arguments import check_dense, mapping, shown, text, whole, written
+from neglog.arguments import check_dense, mapping, shown, text, whole
 from neglog.conversion import as_labels, to_array
-from neglog.errors import DataError, ModelError, NeglogError
+from neglog.errors import DataError, ModelError, NeglogError, written
 from neglog.exchange.inference_data import arrays, assembled
 from neglog.isolation import isolated
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from neglog import models
 from neglog.aliases import former_argument
-from neglog.arguments import whole, written
+from neglog.arguments import whole
 from neglog.calls import public
 from neglog.checkpoint import UNKEPT, Journal, Keeping, Unkept, digest, keeping
 from neglog.conversion import to_tensor
 from neglog.data import Data, prepare_fit
-from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError, warn
+from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError, warn, written
 from neglog.fitting.estimates import map_estimate
 from neglog.fitting.existence import check_certain, check_classes, recession
 from neglog.fitting.fit import Fit

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from neglog.arguments import written
-from neglog.errors import DataError
+from neglog.errors import DataError, written
 from neglog.tables import is_date_text, is_number
 
 _SEPARATORS = r"[\s,'_%$€£]"

@@ -10,10 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from neglog.arguments import written
 from neglog.calls import public
-from neglog.conversion import foreign_remedy, kind_of
-from neglog.errors import DataError, DateWarning, ModelError
+from neglog.errors import DataError, DateWarning, ModelError, written
 from neglog.formula.agreement import check_agreement
 from neglog.formula.categories import first_text
 from neglog.formula.expressions import categorical_column
@@ -188,6 +186,8 @@ def _check_arguments(formula: object, table: object, also: object, keep: object)
     if not isinstance(formula, str):
         raise DataError(f"`formula` must be text, such as 'y ~ x'; it is {type(formula).__name__}.")
     if not isinstance(table, pd.DataFrame):
+        from neglog.conversion import foreign_remedy, kind_of  # which import torch, and formulas do not
+
         if remedy := foreign_remedy("table", table):
             raise DataError(f"`table` must be a data frame of pandas; it is {kind_of(table)}.{remedy}")
         raise DataError(
@@ -236,10 +236,8 @@ def learn(
     """
     _check_arguments(formula, table, also, keep)
     also = tuple(also)
-    names = [str(name) for name in table.columns if name not in (*keep, *apart)]
-    left, right, offsets = read_formula(formula, names)
-    response = _response_columns(formula, left)
-    _check_sides(formula, left, right)
+    names = _names(table, keep, apart)
+    left, right, offsets, response = _read(formula, names)
     companions = read_companions(also, [name for name in names if name not in response])
     inputs = [name for terms in (right, *companions.values(), offsets) for name in variables(terms)]
     used = [*response, *inputs, *keep]
@@ -254,6 +252,25 @@ def learn(
     others = {name: learn_side(centred(terms), rows) for name, terms in companions.items()}
     offset = learn_side(offsets, rows) if offsets else None
     return Learned(Design(formula, also, learn_side(left, rows), main, shared, others, offset), rows, dropped)
+
+
+def check_columns(formula: str, table: pd.DataFrame, keep: Sequence[str] = ()) -> None:
+    """Raise DataError where `learn` does since a formula cannot be read, or a column is not in the table."""
+    _, right, offsets, response = _read(formula, _names(table, keep, ()))
+    require_columns(table, [*response, *variables(right), *variables(offsets), *keep])
+
+
+def _names(table: pd.DataFrame, keep: Collection[str], apart: Collection[str]) -> list[str]:
+    """The names of the columns that ``.`` stands for."""
+    return [str(name) for name in table.columns if name not in (*keep, *apart)]
+
+
+def _read(formula: str, names: list[str]) -> tuple[Terms, Terms, Terms, tuple[str, ...]]:
+    """The left and the right side of a formula, its offsets, and the columns of the response."""
+    left, right, offsets = read_formula(formula, names)
+    response = _response_columns(formula, left)
+    _check_sides(formula, left, right)
+    return left, right, offsets, response
 
 
 def _check_sides(formula: str, left: Terms, right: Terms) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from neglog.arguments import check_dense, written
+from neglog.arguments import check_dense
 from neglog.conversion import as_numpy, check_unmasked, is_series
-from neglog.errors import DataError, NeglogError
+from neglog.errors import DataError, NeglogError, written
 from neglog.handlers import Model
 from neglog.layers import declared_loss, layers
 from neglog.tracing import drawn_events, model_name

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neglog.arguments import written
 from neglog.conversion import is_frame
-from neglog.errors import DataError, reason_of
+from neglog.errors import DataError, reason_of, written
 
 if TYPE_CHECKING:
     import pandas as pd

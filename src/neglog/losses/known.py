@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from neglog import models
-from neglog.arguments import choice, flag, is_loss, number, share, written
+from neglog.arguments import choice, flag, is_loss, number, share
 from neglog.calls import public
-from neglog.errors import ModelError, did_you_mean
+from neglog.errors import ModelError, did_you_mean, written
 from neglog.losses.real import gaussian_nll, huber_nll, laplace_nll, quantile_nll
 from neglog.losses.shapes import Reduction, check_tensor
 from neglog.synonyms import model_meant

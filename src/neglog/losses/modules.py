@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from neglog import models
 from neglog.aliases import former_attribute
-from neglog.arguments import checked_model, shown, written
+from neglog.arguments import checked_model, shown
 from neglog.calls import public
-from neglog.errors import DataError, ModelError, did_you_mean
+from neglog.errors import DataError, ModelError, did_you_mean, written
 from neglog.handlers import changes_priors_alone
 from neglog.layers import layers
 from neglog.losses import classes, counted, mixtures, real, skewed, vectors

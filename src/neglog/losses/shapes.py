@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from neglog.arguments import as_float, check_dense, written
-from neglog.errors import DataError
+from neglog.arguments import as_float, check_dense
+from neglog.errors import DataError, written
 
 Reduction = Literal["none", "mean", "sum"]
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from neglog import models
 from neglog.arguments import check_takes_rows, checked_model
-from neglog.errors import ModelError
 from neglog.layers import layers
-from neglog.synonyms import nearest_model
+from neglog.models.names import check_name
 
 Model = Callable[..., Any]
 
@@ -20,14 +19,7 @@ def model_named(name: str) -> Model:
     Raises:
         ModelError: there is none of that name; the message lists those that there are.
     """
-    if "~" in name:
-        raise ModelError(
-            f"`{name}` is a formula, and the model comes first. Write mle('gaussian', {name!r}, data)."
-        )
-    if name not in models.__all__:
-        near = nearest_model(name, models.__all__)
-        *some, last = (f"`{each}`" for each in models.__all__)
-        raise ModelError(f"there is no model `{name}`.{near} There are {', '.join(some)} and {last}.")
+    check_name(name)
     model: Model = getattr(models, name)
     return model
 

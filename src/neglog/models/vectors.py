@@ -8,11 +8,12 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.distributions.transforms import AffineTransform, ExpTransform, SigmoidTransform
+from pyro.distributions.transforms import ExpTransform, SigmoidTransform
 from torch import Tensor
 
 from neglog.calls import public
 from neglog.distributions import MultivariateNormal, correlation_cholesky
+from neglog.distributions.shapes import Scaled
 from neglog.errors import DataError
 from neglog.models.replaced import Loss, declare_loss
 from neglog.predictors import RESPONSE, Designs, design, linear, positive, row_count, rows, sized
@@ -203,5 +204,5 @@ def _log_half_cauchy(like: Tensor, dimensions: int) -> dist.Distribution:
 def _lkj_partial(like: Tensor, pairs: list[tuple[int, int]], dimensions: int) -> dist.Distribution:
     """atanh of the partial correlations under LKJ(1): each is Beta(b, b) on (-1, 1), b = (D - j) / 2."""
     half = like.new_tensor([(dimensions - j) / 2 for _, j in pairs])
-    atanh = [SigmoidTransform().inv, AffineTransform(0.0, 0.5)]
+    atanh = [SigmoidTransform().inv, Scaled(0.5)]
     return dist.TransformedDistribution(dist.Beta(half, half), atanh).to_event(1)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from neglog.aliases import former_argument
-from neglog.arguments import check_dense, choice, flag, share, written
+from neglog.arguments import check_dense, choice, flag, share
 from neglog.bayes.sampling import Posterior
 from neglog.data import Data
 from neglog.distributions.averaged import quantile_of
 from neglog.distributions.derived import mean_of
 from neglog.distributions.supports import ends
-from neglog.errors import ModelError
+from neglog.errors import ModelError, written
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.likelihood.rows import row_slopes

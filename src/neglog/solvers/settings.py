@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neglog.arguments import check_dense, flag, number, seed_of, share, whole, written
+from neglog.arguments import check_dense, flag, number, seed_of, share, whole
 from neglog.calls import public
-from neglog.errors import DataError, ModelError
+from neglog.errors import DataError, ModelError, written
 
 NAMES = {
     **{"adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "lbfgs": "LBFGS", "bfgs": "LBFGS", "newton": "Newton"},

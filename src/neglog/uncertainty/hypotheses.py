@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from neglog.aliases import former_argument
-from neglog.arguments import choice, text, written
+from neglog.arguments import choice, text
 from neglog.calls import check_settings, public
 from neglog.conversion import ALL
 from neglog.data import Data
 from neglog.designs import prepare_designs
 from neglog.distributions import probabilities
-from neglog.errors import DataError, ModelError, did_you_mean
+from neglog.errors import DataError, ModelError, did_you_mean, written
 from neglog.fitting.fit import Fit, check_maximum_likelihood, data_of
 from neglog.formula import learn
 from neglog.inputs.frames import as_table
