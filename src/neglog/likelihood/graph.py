@@ -259,11 +259,16 @@ def _layer_key(layer: Any) -> Hashable | None:
     if hasattr(handler, "row_key"):
         return handler.row_key
     if isinstance(layer, partial):
-        words = tuple(layer.keywords.items())
-        are_plain = all(isinstance(word, str | int | float | bool | None) for _, word in words)
-        return words if are_plain and not layer.args else None
+        return _words_key(layer)
     if isinstance(layer, FunctionType):
         return layer
     if hasattr(layer, "row_keywords"):  # an offset, of which a predictor that is handed in has its share
         return (type(layer),)
     return (type(layer), layer.lower, layer.upper) if hasattr(layer, "row_bounds") else None
+
+
+def _words_key(layer: partial[Any]) -> Hashable | None:
+    """The keywords that a layer sets; None where one is no plain value, or where it sets other arguments."""
+    words = tuple(layer.keywords.items())
+    are_plain = all(isinstance(word, str | int | float | bool | None) for _, word in words)
+    return words if are_plain and not layer.args else None
