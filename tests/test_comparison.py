@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from neglog import Fit, datasets, mle, models
-from neglog.comparison import Comparison, Entry, compare_models, kind_of, loss_of, model_named, set_up
+from neglog.candidates import kind_of, loss_of, set_up
+from neglog.comparison import Comparison, Entry, compare_models, model_named
 from neglog.errors import DataError, ModelError, UnboundedLikelihoodError
 from neglog.formula import Learned, learn
 from neglog.tables import read_table

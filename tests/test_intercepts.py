@@ -30,7 +30,7 @@ from neglog import (
     summary,
     with_priors,
 )
-from neglog.comparison import set_up
+from neglog.candidates import set_up
 from neglog.errors import ModelError
 from neglog.formula import Learned, learn
 from neglog.solvers import SVI

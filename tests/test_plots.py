@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neglog import Fit, datasets, mle, models, predict
-from neglog.comparison import set_up
+from neglog.candidates import set_up
 from neglog.errors import DataError
 from neglog.formula import Learned, learn
 from neglog.plots import check_format, picture, picture_of_table, write

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from neglog import censored, export, masked, mle, models, predict, summary, truncated
-from neglog.comparison import designs
+from neglog.candidates import designs
 from neglog.errors import NeglogError
 from neglog.export import documents
 from neglog.formula import learn

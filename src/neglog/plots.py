@@ -23,7 +23,7 @@ from torch import Tensor
 
 from neglog.arguments import as_path, mapping, shown
 from neglog.calls import public
-from neglog.comparison import designs, offset_rows
+from neglog.candidates import designs, offset_rows
 from neglog.data import observed, prepare
 from neglog.errors import DataError, NeglogError, written
 from neglog.fitting.fit import Fit

@@ -15,19 +15,9 @@ import torch
 from neglog import models as built_in
 from neglog.aliases import former_argument, warn_of_former
 from neglog.arguments import flag, shown
+from neglog.candidates import Kind, kind_of, known_design, loss_of, serving
 from neglog.checkpoint import Several, digest, keeping
-from neglog.comparison import (
-    Comparison,
-    Entry,
-    Kind,
-    Task,
-    compare_models,
-    kind_of,
-    known_design,
-    loss_of,
-    ranked,
-    serving,
-)
+from neglog.comparison import Comparison, Entry, Task, compare_models, ranked
 from neglog.data import prepare_fit
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
