@@ -711,7 +711,7 @@ def test_rows_with_a_scale_of_their_own_have_the_verdict_of_a_single_fit(name):
 
 def test_lines_that_follow_all_rows_are_not_looked_for_one_by_one(monkeypatch):
     """Constant responses have no maximum: nothing is left to a solver of single data sets."""
-    monkeypatch.setattr("neglog.batches.batch._alone", None)
+    monkeypatch.setattr("neglog.batches.optima._alone", None)
     x = torch.randn((40, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     y = torch.zeros((5, 40), dtype=torch.float64)
     y[1:3] += 7.0
