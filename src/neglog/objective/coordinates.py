@@ -20,7 +20,7 @@ from torch import Tensor
 from neglog.handlers import Model
 from neglog.likelihood.rows import CURVATURES, SLOPES, VALUE, Terms
 from neglog.likelihood.sites import places_of
-from neglog.objective.basis import ALL_ROWS, Basis, placed, sample_of
+from neglog.objective.basis import ALL_ROWS, placed, sample_of
 from neglog.objective.blocks import Block, joined, linear_blocks
 from neglog.objective.collapsed_components import check_collapsed_components
 from neglog.objective.followed_rows import followed
@@ -277,6 +277,7 @@ class Sums:
         apart: bool = False,
     ) -> None:
         self.blocks, self.places, self.rough, self.apart = blocks, places, rough, apart
+        self.bases = {block: block.basis for block in blocks if block.basis is not None}
         self.is_of_blocks = apart and not len(places)  # the coefficients are all parameters
         self.value = 0.0
         self.gradient, self.hessian = like.new_zeros(size), like.new_zeros(size, size)
@@ -304,11 +305,11 @@ class Sums:
 
     def _add_slopes(self, wanted: Sequence[tuple[Tensor, Block, Tensor]], rows: slice, count: int) -> None:
         """Add to each vector `(K,)` the derivatives in the coefficients, from those `(N,)` in a predictor."""
-        for group in _by_columns(wanted, lambda each: each[1]):
+        for group in self._by_columns(wanted, 1):
             values = [each.expand(count) for *_, each in group]
-            sums = _basis(group[0][1]).sums(values, rows)
+            sums = self.bases[group[0][1]].sums(values, rows)
             for (vector, block, _), found in zip(group, sums, strict=True):
-                vector.index_add_(0, block.places, _basis(block).transform.T @ found)
+                vector.index_add_(0, block.places, self.bases[block].transform.T @ found)
 
     def _add_bends(self, terms: Terms, rows: slice, count: int) -> None:
         pairs = [
@@ -316,24 +317,32 @@ class Sums:
             for block, bends in zip(self.blocks, terms.hessian, strict=True)
             for other, values in zip(self.blocks, bends, strict=False)
         ]
-        shared = [pair for pair in pairs if _basis(pair[0]).shares(_basis(pair[1]))]
-        for group in _by_columns(shared, lambda pair: pair[0]):
+        shared = [pair for pair in pairs if self.bases[pair[0]].shares(self.bases[pair[1]])]
+        for group in self._by_columns(shared, 0):
             self._add_shared(group, rows)
         for block, other, values in pairs:
-            if not _basis(block).shares(_basis(other)):
+            if not self.bases[block].shares(self.bases[other]):
                 self._add_bend(block, other, block.cross(values, other, rows))
 
     def _add_shared(self, group: Sequence[Pair], rows: slice) -> None:
         """Add the second derivatives in pairs of blocks of the same columns, whose products are one pass."""
-        rough = self.rough and all(_basis(block).alike for pair in group for block in pair[:2])
-        products = _basis(group[0][0]).products([values for *_, values in group], rows, rough)
+        rough = self.rough and all(self.bases[block].alike for pair in group for block in pair[:2])
+        products = self.bases[group[0][0]].products([values for *_, values in group], rows, rough)
         for (block, other, _), found in zip(group, products, strict=True):
-            self._add_bend(block, other, _basis(block).transform.T @ found @ _basis(other).transform)
+            self._add_bend(block, other, self.bases[block].transform.T @ found @ self.bases[other].transform)
 
     def _add_bend(self, block: Block, other: Block, part: Tensor) -> None:
         _add(self.hessian, block.places, other.places, part)
         if other is not block:
             _add(self.hessian, other.places, block.places, part.T)
+
+    def _by_columns(self, wanted: Sequence[Any], place: int) -> list[list[Any]]:
+        """Tasks with a block at this place, grouped by the columns that the blocks are combinations of."""
+        groups: dict[Hashable, list[Any]] = {}
+        for each in wanted:
+            key = self.bases[each[place]].key if len(self.bases) > 1 else None
+            groups.setdefault(key, []).append(each)
+        return list(groups.values())
 
     def slope(self, pull_back: PullBack) -> Tensor:
         """The gradient `(K,)`."""
@@ -359,18 +368,3 @@ class Sums:
 
 def _add(matrix: Tensor, rows: Tensor, columns: Tensor, part: Tensor) -> None:
     matrix.index_put_((rows[:, None], columns), part, accumulate=True)
-
-
-def _by_columns(wanted: Sequence[Any], block_of: Callable[[Any], Block]) -> list[list[Any]]:
-    """Tasks for blocks, grouped by the columns that these are combinations of."""
-    if len({id(block_of(each)) for each in wanted}) == 1:
-        return [list(wanted)]
-    groups: dict[Hashable, list[Any]] = {}
-    for each in wanted:
-        groups.setdefault(_basis(block_of(each)).key, []).append(each)
-    return list(groups.values())
-
-
-def _basis(block: Block) -> Basis:
-    assert block.basis is not None
-    return block.basis
