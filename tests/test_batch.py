@@ -14,7 +14,7 @@ from scipy.optimize import linprog
 from table import TABLE
 
 from neglog import flat, mle, mle_batch, models, on_features, summary
-from neglog.batches import batch, graph_gradients, likelihoods, normal_equations
+from neglog.batches import batch, graph_gradients, likelihoods, normal_equations, optima
 from neglog.batches.layout import in_theta, lay_out
 from neglog.batches.stack import prepare_stack
 from neglog.data import prepare
@@ -206,7 +206,7 @@ def test_a_line_that_could_be_better_is_not_certified():
 def test_what_the_interior_point_leaves_is_done_one_by_one(monkeypatch):
     x, y = lines(2)
     expected = mle_batch(models.laplace, x, y)
-    monkeypatch.setattr(batch, "quantile_regressions", partial(quantile_regressions, max_steps=0))
+    monkeypatch.setattr(optima, "quantile_regressions", partial(quantile_regressions, max_steps=0))
     weights = torch.ones_like(y)
     for fit in (mle_batch(models.laplace, x, y), mle_batch(models.laplace, x, y, weights=weights)):
         assert fit.converged.all()
@@ -397,8 +397,8 @@ def test_a_spread_of_nothing_is_told_wherever_the_solver_stopped(monkeypatch):
         found = newton_together(*arguments, **settings)
         return replace(found, converged=torch.ones_like(found.converged))
 
-    monkeypatch.setattr(batch, "newton_together", sure_of_itself)
-    monkeypatch.setattr(batch, "runs_away", lambda white, found: torch.zeros_like(found.converged))
+    monkeypatch.setattr(optima, "newton_together", sure_of_itself)
+    monkeypatch.setattr(optima, "runs_away", lambda white, found: torch.zeros_like(found.converged))
     model, x, y = all_alike()
     with pytest.warns(ConvergenceWarning, match="1 of 4 data sets, the first of them 0"):
         mle_batch(model, x, y)
