@@ -786,6 +786,14 @@ def test_separated_classes_in_an_order_are_found_soon(
     assert len(calls) <= 20  # there were 97 to 361, and no error but where there were 287
 
 
+def test_a_class_of_each_row_has_a_mode_under_the_priors_of_cutpoints() -> None:
+    """Steps of the null model, on the way to it, may round the distance of two cutpoints to 0."""
+    x = torch.randn(8, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    fit = map_estimate(models.ordinal, x, torch.arange(8.0, dtype=torch.float64))
+    assert fit.converged
+    assert bool((fit.params["cutpoints"].diff() > 0.1).all())
+
+
 def test_classes_in_an_order_with_few_mistakes_are_fitted() -> None:
     x, y = _in_order(300, 3, 4, 0.05)
     assert separating(x.numpy(), y.numpy().astype(int), 3) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,10 +21,11 @@ from neglog.kinks import smoothed
 from neglog.likelihood.rows import CURVATURES, VALUE, RowLikelihood, Terms
 from neglog.likelihood.sites import Site, places_of
 from neglog.objective.objective import Objective, rows_of_second_derivatives, sample_loss
-from neglog.objective.shrinkage import prior_terms
+from neglog.objective.shrinkage import Shrinkage
 from neglog.objective.spread import check_bounded
 from neglog.observation import without_bounds
 from neglog.solvers import Newton
+from neglog.solvers.descent import MAX_LENGTHS
 
 MAX_NULL_PARAMETERS = 50
 """Above this many free constants the null model is not fitted first."""
@@ -134,7 +136,8 @@ class _CutNull(_Null):
 
     def value(self, z: Tensor) -> float:
         theta = self.theta(z)
-        return float(self._terms(VALUE, theta).value) + prior_terms(self.objective, theta)[0]
+        prior = 0.0 if self.objective.layout.is_flat else self._prior(theta, curved=False).value
+        return float(self._terms(VALUE, theta).value) + prior
 
     def value_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
         return self.derivatives(z)[:2]
@@ -151,9 +154,14 @@ class _CutNull(_Null):
         moved, curved = z.new_tensor(gradient)[:-1], z.new_tensor(hessian)[:-1, :-1]
         if self.objective.layout.is_flat:
             return float(terms.value), moved, curved
-        value, slope, bend = prior_terms(self.objective, theta)
-        bend = bend[self.places][:, self.places]
-        return float(terms.value) + value, moved + slope[self.places], curved + bend
+        prior = self._prior(theta)
+        value = float(terms.value) + prior.value
+        return value, moved + prior.slope[self.places], curved + prior.bend
+
+    @cached_property
+    def _prior(self) -> Shrinkage:
+        """The priors; a null model is fitted in too few steps for a graph of them to repay its time."""
+        return Shrinkage(self.objective, self.places, untraced=NULL_STEPS * MAX_LENGTHS)
 
     def _with_levels(
         self, terms: Terms, first: list[float], second: list[list[float]]
