@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.model_selection import ShuffleSplit
@@ -54,6 +55,53 @@ def test_held_out_rows_are_no_part_of_the_fit() -> None:
         fit = quietly(model, replace(solver, validation=validation))
         assert fit.losses == alone.losses
         assert fit.n == alone.n == 50
+
+
+def test_other_rows_validate_as_held_out_ones_do() -> None:
+    kept = pd.DataFrame({"a": X[KEPT, 0], "b": X[KEPT, 1], "y": Y[KEPT], "w": 1.0 + (KEPT % 2)})
+    held = pd.DataFrame({"b": X[HELD, 1], "y": Y[HELD], "w": 1.0 + (HELD % 2), "a": X[HELD, 0]})
+    solver = Adam(epochs=30, batch_size=16, learning_rate=0.05, patience=5)
+    whole = quietly(models.gaussian, replace(solver, validation=HELD))
+    pair = replace(solver, validation=(X[HELD], Y[HELD]))
+    named = replace(solver, validation={"x": held[["a", "b"]], "y": held["y"]})
+    for fit in (
+        quietly(models.gaussian, pair, X[KEPT], Y[KEPT]),
+        quietly(models.gaussian, named, kept[["a", "b"]], kept["y"]),
+        quietly(models.gaussian, replace(solver, validation=held), "y ~ a + b", kept),
+    ):
+        assert fit.losses == whole.losses
+        assert fit.held_out == pytest.approx(whole.held_out, rel=1e-12)
+    weights = 1.0 + torch.arange(60, dtype=torch.float64) % 2
+    by_weight = quietly(models.gaussian, replace(solver, validation=HELD), weights=weights)
+    found = quietly(models.gaussian, replace(solver, validation=held), "y ~ a + b", kept, weights="w")
+    assert found.held_out == pytest.approx(by_weight.held_out, rel=1e-10)
+    counts = quietly(
+        "poisson",
+        replace(
+            solver,
+            validation=(
+                X[HELD],
+                HELD % 3,
+            ),
+        ),
+        X[KEPT],
+        KEPT % 3,
+    )
+    assert counts.held_out == pytest.approx(-log_likelihood(counts, X[HELD], HELD % 3).mean().item())
+
+
+def test_other_rows_that_do_not_fit_are_refused() -> None:
+    def refused(named: str, validation: Any, **more: Any) -> None:
+        solver = Adam(epochs=2, validation=validation)
+        with pytest.raises(DataError) as error:
+            mle("poisson", X[KEPT], KEPT % 3, solver=solver, **more)
+        assert named in str(error.value)
+
+    refused("row 1", (X[HELD], torch.tensor([0.0, -1.0, *[1.0] * 8])))
+    refused("column", (X[HELD][:, :1], HELD % 3))
+    refused("`validation`: `y` has 9 rows", (X[HELD], HELD[1:] % 3))
+    refused("`exposure`", (X[HELD], HELD % 3), exposure=torch.ones(50))
+    refused("response", {"x": X[HELD]})
 
 
 def test_a_share_and_a_splitter_hold_rows_out_by_their_seeds() -> None:
@@ -268,3 +316,14 @@ def test_settings_that_make_no_sense_are_refused(name: str) -> None:
 def test_an_epoch_has_all_rows() -> None:
     seen = list(islice(quietly(models.gaussian, Adam(epochs=3, batch_size=16)).epochs, 9))
     assert [epoch.steps for epoch in seen] == [4, 8, 12]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_feature_that_is_0_in_every_row_is_none_of_a_column_of_the_scale(dtype: torch.dtype) -> None:
+    layer = nn.Linear(2, 6)
+    with torch.no_grad():
+        layer.bias[0] = -1e3
+    fit = quietly(
+        on_features(models.heteroscedastic, nn.Sequential(layer, nn.ReLU())), Adam(epochs=2, dtype=dtype)
+    )
+    assert math.isfinite(fit.nll)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from neglog.fitting.fit import Fit
+from neglog.fitting.held_out import reading
 from neglog.fitting.pipeline import fitted
 from neglog.handlers import Model, flattened
 from neglog.inputs.given import given
@@ -85,7 +86,7 @@ def mle(
         drop_missing=drop_missing,
         keywords=keywords,
     )
-    rows = inputs.x, inputs.y, inputs.weights
+    rows, solver = (inputs.x, inputs.y, inputs.weights), reading(solver, inputs.blueprint)
     return inputs.kept(
         fitted(
             mle, inside(inputs.model, flattened), *rows, solver, start, progress, inputs.keywords, checkpoint
@@ -133,7 +134,7 @@ def map_estimate(
         drop_missing=drop_missing,
         keywords=keywords,
     )
-    rows = inputs.x, inputs.y, inputs.weights
+    rows, solver = (inputs.x, inputs.y, inputs.weights), reading(solver, inputs.blueprint)
     return inputs.kept(
         fitted(map_estimate, inputs.model, *rows, solver, start, progress, inputs.keywords, checkpoint)
     )

@@ -2,28 +2,94 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neglog.data import Data
+from neglog.data import Data, prepare_fit
+from neglog.designs import prepare_designs
 from neglog.errors import DataError
+from neglog.inputs.blueprint import Blueprint
+from neglog.inputs.frames import is_table
 from neglog.objective.objective import of_rows
 from neglog.solvers.watched import Watched
 
 
-def with_held_out(data: Data, solver: Any) -> Data:
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Further rows for validation, as arrays."""
+
+    x: Any
+    y: Any
+    weights: Any
+    keywords: Mapping[str, Any]
+
+    def data(self, fitted: Data, roles: Any) -> Data:
+        """These rows as validated data, with the columns of the rows that are fitted.
+
+        Raises:
+            DataError: other columns, no response, or as `prepare`.
+        """
+        dtype, missing = fitted.y.dtype, sorted(set(fitted.keywords) - set(self.keywords))
+        if self.y is None:
+            raise DataError("`validation` has no response; give (x, y), or {'x': x, 'y': y}.")
+        if missing:
+            raise DataError(
+                f"`validation` needs `{missing[0]}` too: {{'x': x, 'y': y, {missing[0]!r}: ...}}."
+            )
+        try:
+            x, columns = prepare_designs(self.x, dtype=dtype, columns=fitted.columns)
+            data = prepare_fit(x, self.y, weights=self.weights, dtype=dtype, roles=roles, **self.keywords)
+        except DataError as error:
+            raise DataError(f"`validation`: {error}") from error
+        return replace(data, columns=columns, without_intercept=fitted.without_intercept)
+
+
+def reading(solver: Any, blueprint: Blueprint | None) -> Any:
+    """The solver with the rows of its `validation` read as those of the fit were."""
+    validation = getattr(solver, "validation", None)
+    rows = _rows_of(validation)
+    if rows is None:
+        return solver
+    blueprint = blueprint or Blueprint()
+    x, y, weights, keywords = (rows.pop("x"), rows.pop("y", None), rows.pop("weights", None), rows)
+    x_read, keywords = blueprint.read(x, keywords, tuple(blueprint.roles), {})
+    weights = keywords.pop("weights", weights)
+    keywords.pop("groups", None)
+    is_table = y is None and blueprint.is_table(x, {})
+    y = blueprint.response(x) if is_table else (None if y is None else blueprint.codes(y))
+    solver = copy(solver)
+    object.__setattr__(solver, "validation", HeldOut(x_read, y, weights, keywords))
+    return solver
+
+
+def _rows_of(validation: Any) -> dict[str, Any] | None:
+    """The arguments of rows that were given for validation; None of a share, a splitter or row numbers."""
+    if isinstance(validation, Mapping) and "x" in validation:
+        return dict(validation)
+    if is_table(validation):
+        return {"x": validation}
+    if isinstance(validation, tuple) and len(validation) == 2 and np.ndim(validation[1]) > 0:
+        return {"x": validation[0], "y": validation[1]}
+    return None
+
+
+def with_held_out(data: Data, solver: Any, roles: Any) -> Data:
     """The rows of a fit by a solver, beside those that its `validation` holds out.
 
     Raises:
-        DataError: rows that the data do not have, or none left on one side.
+        DataError: rows that the data do not have, or none left on one side; other rows that do not fit.
     """
     validation = getattr(solver, "validation", None)
     if validation is None:
         return data
+    if isinstance(validation, HeldOut):
+        return replace(data, held_out=validation.data(data, roles))
     held = torch.zeros(data.rows, dtype=torch.bool)
     held[_numbers(data, validation, solver.seed)] = True
     out, kept = (rows.nonzero()[:, 0] for rows in (held, ~held))
@@ -40,6 +106,21 @@ class Validated(Watched):
     def __init__(self, problem: Any) -> None:
         super().__init__(problem)
         self._held_out = of_rows(problem.objective, problem.objective.data.held_out)
+        self._check_response()
+
+    def _check_response(self) -> None:
+        """Raise DataError for a response that no model of this support can have."""
+        held_out = self._held_out
+        y = held_out.data.y
+        with torch.no_grad():
+            support = held_out.response(held_out.initial).support
+        possible = support.check(y).reshape(len(y), -1).all(1) | y.isnan().reshape(len(y), -1).any(1)
+        if not bool(possible.all()):
+            row = int((~possible).nonzero()[0, 0])
+            raise DataError(
+                f"`validation` has a response that `{held_out.name}` cannot have: row "
+                f"{held_out.data.row(row)} has {y[row].tolist()}."
+            )
 
     @torch.no_grad()
     def held_out_loss(self, z: Tensor) -> float:

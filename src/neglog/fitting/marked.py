@@ -47,8 +47,8 @@ def check_marked_rows(objective: Objective) -> None:
     Raises:
         UnboundedLikelihoodError: naming the column and the rows.
     """
-    if len(objective.calls) < 2 or _is_discrete(objective):
-        return
+    if len(objective.calls) < 2 or _is_discrete(objective) or "network" in objective.facts:
+        return  # the features of a network are no fixed columns
     calls = list(filter(partial(_may_be_marked, objective), _free_predictors(objective)))
     for call in calls:
         marked, combined = _columns(objective, call), _concentrated(objective, call)
@@ -85,7 +85,7 @@ def _are_spread_out(largest: Tensor, design: Tensor) -> bool:
     gram = torch.empty((len(largest),) * 2, dtype=design.dtype)
     gram[1:, 1:], gram[0, 1:], gram[0, 0] = design.T @ design, design.sum(dim=0), len(design)
     gram[1:, 0] = gram[0, 1:]
-    sizes = gram.diagonal().sqrt()
+    sizes = gram.diagonal().sqrt().clamp(min=torch.finfo(gram.dtype).tiny)  # a column may be 0
     smallest = torch.linalg.eigvalsh(gram / sizes / sizes[:, None])[0]
     return float((largest / sizes).square().sum()) < float(smallest) / (MOST * (1 + MOST))
 

@@ -87,10 +87,9 @@ def fitted(
     if checkpoint is not None and not isinstance(checkpoint, Member):
         checkpoint = keeping(checkpoint, caller)
     dtype, progress = getattr(solver, "dtype", torch.float64), flag("progress", progress)
-    data = prepare_fit(
-        x, y, weights=weights, dtype=dtype, roles=roles_of(model, keywords, caller), **keywords
-    )
-    data = with_held_out(data, solver)
+    roles = roles_of(model, keywords, caller)
+    data = prepare_fit(x, y, weights=weights, dtype=dtype, roles=roles, **keywords)
+    data = with_held_out(data, solver, roles)
     start = None if start is None else current_names(model, named_values("start", start), "start")
     objective = whole = Objective(model, data, start)
     check_all(OF_DATA, objective, objective)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -110,7 +110,9 @@ def _weight_decay(name: str, value: Any) -> None:
 
 
 def _validation(name: str, value: Any) -> None:
-    """Raise DataError unless rows can be held out by it: a share, a splitter, or numbers of rows."""
+    """Raise DataError unless it gives rows: a share, a splitter, numbers of rows, or other rows."""
+    if hasattr(value, "columns") or (isinstance(value, Mapping) and "x" in value):
+        return
     if hasattr(value, "split") and not isinstance(value, str | Tensor):
         return
     if isinstance(value, Tensor | np.ndarray | list | tuple | range) and len(value):
@@ -119,8 +121,8 @@ def _validation(name: str, value: Any) -> None:
         share(name, value)
     except ModelError:
         raise DataError(
-            f"`{name}` must be a share of the rows between 0 and 1, a splitter of scikit-learn, or the "
-            f"numbers of the rows to hold out; it is {written(value)}."
+            f"`{name}` must be a share of the rows between 0 and 1, a splitter of scikit-learn, the "
+            f"numbers of the rows to hold out, or other rows (x, y); it is {written(value)}."
         ) from None
 
 
