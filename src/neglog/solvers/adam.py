@@ -43,7 +43,8 @@ class Adam(GradientTraining):
         validation: rows that are held out of the fit, whose log-likelihood decides when it ends: a share of
             the rows, drawn by `seed`; a splitter of scikit-learn, of which the first split is taken; or the
             numbers of the rows. Or other rows: ``(x, y)``, a mapping with ``x``, ``y``, ``weights`` and
-            row-wise arguments, or a table for the formula of the fit. The weights are those of the best epoch.
+            row-wise arguments, or a table for the formula of the fit. The weights are
+            those of the best epoch.
         scheduler: a function of an optimiser of torch that returns a scheduler of
             `torch.optim.lr_scheduler`, such as ``partial(CosineAnnealingLR, T_max=100)``. It advances once
             an epoch, `OneCycleLR` and `CyclicLR` once a step, and takes the place of `decay`.
