@@ -127,6 +127,16 @@ def test_a_mixture_of_two_refuses_a_response_of_two_values() -> None:
         mle(partial(models.gaussian_mixture, components=3), x[:, :0], y)
 
 
+@pytest.mark.parametrize("name", ["laplace", "quantile"])
+def test_a_median_of_equal_responses_is_refused_without_a_step(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neglog.fitting.start._null_fit", None)  # its 100 steps took a second
+    for constant in (0.0, 7.0):
+        with pytest.raises(UnboundedLikelihoodError, match="every row exactly"):
+            mle(getattr(models, name), _columns(), torch.full((ROWS,), constant))
+
+
 def test_quantiles_refuse_a_response_of_zeros() -> None:
     with pytest.raises(UnboundedLikelihoodError, match="every row exactly"):
         quantile_process(_columns(), torch.zeros(ROWS), [0.2, 0.5])

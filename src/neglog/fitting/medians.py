@@ -88,6 +88,10 @@ def scored_rows(objective: Objective) -> tuple[Any, Any] | None:
     return y.numpy(), np.ascontiguousarray(factors.numpy())
 
 
+COLLAPSED_SCALE = 1e-300
+"""The scale of responses that are all equal, below the rounding of any."""
+
+
 def null_median(objective: Objective, theta: Tensor, free: Collection[str]) -> Tensor | None:
     """`theta` `(K,)` with the sites `free`, the bias and the scale of one quantile, at their optimum.
 
@@ -105,13 +109,20 @@ def null_median(objective: Objective, theta: Tensor, free: Collection[str]) -> T
     bias, total = float(responses.quantile(line.tau)), float(responses.total)
     loss = line.height * float(factors @ ((y - bias) * (line.tau - (y < bias)))) / total
     if not loss > MIN_RELATIVE_LOSS * float(np.abs(y).max()):
-        return None
+        if loss > 0 or not _collapses(objective, line, free):
+            return None
+        loss = COLLAPSED_SCALE
     theta = theta.clone()
     for name, value in {line.bias: bias, line.scale: loss}.items():
         if name is not None and name in free:
             site = objective.sites[name]
             theta[site.place] = site.transform.inv(torch.tensor(value, dtype=theta.dtype)).reshape(-1)
     return theta
+
+
+def _collapses(objective: Objective, line: QuantileLine, free: Collection[str]) -> bool:
+    """Whether the scale of equal responses goes to 0, which is refused at the initial point."""
+    return line.scale in free and objective.sample is objective and "collapsing" in objective.facts
 
 
 def _is_null(
