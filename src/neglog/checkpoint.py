@@ -197,16 +197,16 @@ class Relay:
         self.journal.last, self.journal.last_step = time.monotonic(), step
 
 
-class Several:
+class SharedJournal:
     """The states of several computations in the file of one call, also of computations side by side."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal: Journal | Relay = journal
         self.states: dict[Any, Any] = dict(journal.found or {})
 
-    def member(self, key: Any) -> Member:
+    def member(self, key: Any) -> MemberCheckpoint:
         """The checkpoint of one of the computations."""
-        return Member(self, key)
+        return MemberCheckpoint(self, key)
 
     def relay(self, send: Callable[[bytes], None]) -> None:
         """From now on, in a process of its own, send new states in the place of writing the file."""
@@ -225,10 +225,10 @@ class Several:
 
 
 @dataclass(frozen=True)
-class Member:
+class MemberCheckpoint:
     """The checkpoint of one of several computations."""
 
-    several: Several
+    several: SharedJournal
     key: Any
 
     def journal(self, **facts: Any) -> Part:
@@ -251,7 +251,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Keeping:
+class CallCheckpoint:
     """The checkpoint of a call of a function, before its data are known."""
 
     settings: Checkpoint
@@ -262,9 +262,9 @@ class Keeping:
         return Journal(self.settings, {"function": self.function, **{k: str(v) for k, v in facts.items()}})
 
 
-def keeping(
+def checkpoint_of(
     checkpoint: Any, function: Callable[..., Any], seconds: float = DEFAULT_SECONDS
-) -> Keeping | None:
+) -> CallCheckpoint | None:
     """The checkpoint that a caller gives, a path or `Checkpoint`, of a call of the function.
 
     Args:
@@ -285,7 +285,7 @@ def keeping(
                 "`checkpoint` must be a path, or neglog.Checkpoint(path, seconds=60); it is "
                 f"{shown(checkpoint)}."
             ) from None
-    return Keeping(checkpoint, function.__name__)
+    return CallCheckpoint(checkpoint, function.__name__)
 
 
 def digest(values: Iterable[Any]) -> str:

@@ -27,7 +27,7 @@ from neglog.candidates import (
     offset_rows,
     serving,
 )
-from neglog.checkpoint import Several
+from neglog.checkpoint import SharedJournal
 from neglog.data import check_row_weights
 from neglog.errors import (
     CheckpointError,
@@ -178,7 +178,7 @@ def compare_models(
     scores: Sequence[str] | None = None,
     watch: Callable[[Sequence[str]], Iterable[str]] = iter,
     run: Runner | None = None,
-    kept: Several | None = None,
+    kept: SharedJournal | None = None,
 ) -> Comparison:
     """Fit and cross-validate every model of one kind of `neglog.models` that can draw the response.
 
@@ -286,7 +286,7 @@ class Task:
     groups: Any = None
     classes: Classes | None = None
     scores: tuple[str, ...] = ()
-    kept: Several | None = None
+    kept: SharedJournal | None = None
 
     @classmethod
     def of_formula(

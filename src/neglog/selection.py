@@ -16,7 +16,7 @@ from neglog import models as built_in
 from neglog.aliases import former_argument, warn_of_former
 from neglog.arguments import flag, shown
 from neglog.candidates import Kind, kind_of, known_design, loss_of, serving
-from neglog.checkpoint import Several, digest, keeping
+from neglog.checkpoint import SharedJournal, checkpoint_of, digest
 from neglog.comparison import Comparison, Entry, Task, compare_models, ranked
 from neglog.data import prepare_fit
 from neglog.errors import DataError, ModelError
@@ -192,7 +192,7 @@ def compared(
 
 def _kept(
     checkpoint: Any, models: Any, values: Sequence[Any], by_row: Mapping[str, Any], **asked: Any
-) -> Several | None:
+) -> SharedJournal | None:
     """The checkpoint of a comparison.
 
     Args:
@@ -205,7 +205,7 @@ def _kept(
     Raises:
         CheckpointError: the file is damaged, or belongs to another call.
     """
-    keeper = keeping(checkpoint, compare, SECONDS_BETWEEN_FOLDS)
+    keeper = checkpoint_of(checkpoint, compare, SECONDS_BETWEEN_FOLDS)
     if keeper is None:
         return None
     names = "neglog.models" if models is built_in else sorted(_candidates(models))
@@ -215,7 +215,7 @@ def _kept(
         if each is not None
     ]
     data = digest([*values, *(part for column in columns for part in column)])
-    return Several(keeper.journal(models=names, data=data, **asked))
+    return SharedJournal(keeper.journal(models=names, data=data, **asked))
 
 
 def _of_arrays(models: Any, task: Task, x: Any, response: Kind | None, checkpoint: Any) -> Comparison:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from neglog.arguments import flag, seed_of, shown
 from neglog.calls import public
-from neglog.checkpoint import UNKEPT, Member, digest
+from neglog.checkpoint import UNKEPT, MemberCheckpoint, digest
 from neglog.conversion import Named, as_labels, is_labelled
 from neglog.data import Data, prepare_fit
 from neglog.distributions import probabilities
@@ -179,7 +179,7 @@ def validated(
     progress: bool = False,
     scores: str | Sequence[str],
     keywords: Mapping[str, Any],
-    kept: Callable[[int], Member] | None = None,
+    kept: Callable[[int], MemberCheckpoint] | None = None,
 ) -> Validation:
     """`cross_validate`, which may keep the result of each fold.
 

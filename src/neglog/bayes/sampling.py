@@ -17,7 +17,7 @@ from neglog.bayes.density import Density, density
 from neglog.bayes.diagnostics import MOST_PARETO_K, complaints, mixing, pareto_k
 from neglog.bayes.nuts import nuts
 from neglog.calls import public
-from neglog.checkpoint import Journal, Keeping, digest, keeping
+from neglog.checkpoint import CallCheckpoint, Journal, checkpoint_of, digest
 from neglog.data import prepare_fit
 from neglog.designs import Columns
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, SamplingWarning, warn
@@ -229,7 +229,7 @@ def posterior(
         target_accept=share("target_accept", target_accept),
         cores=None if cores is None else whole("cores", cores),
         progress=flag("progress", progress),
-        kept=_keeping(checkpoint, method),
+        kept=_checkpoint_of(checkpoint, method),
     )
     inputs = given(
         posterior,
@@ -278,7 +278,7 @@ class _Settings:
     target_accept: float
     cores: int | None
     progress: bool
-    kept: Keeping | None = None
+    kept: CallCheckpoint | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -316,10 +316,10 @@ def _sampled(settings: _Settings, target: Density, start: Tensor, fit: Fit | Non
     return _of_normal(target.objective, _thetas(target, z), ratios, method, space)
 
 
-def _keeping(checkpoint: Any, method: str) -> Keeping | None:
+def _checkpoint_of(checkpoint: Any, method: str) -> CallCheckpoint | None:
     if checkpoint is not None and method != "nuts":
         raise ModelError(f"`checkpoint` is for `method='nuts'`; the method is {method!r}. Leave it out.")
-    return keeping(checkpoint, posterior)
+    return checkpoint_of(checkpoint, posterior)
 
 
 def _journal(settings: _Settings, target: Density, start: Tensor) -> Journal | None:

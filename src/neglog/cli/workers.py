@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from neglog.errors import ModelError
 
 if TYPE_CHECKING:
-    from neglog.checkpoint import Several
+    from neglog.checkpoint import SharedJournal
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,7 +35,7 @@ def default_cores() -> int:
 
 
 def side_by_side(
-    work: Callable[[T], R], tasks: Iterable[T], cores: int, kept: Several | None = None
+    work: Callable[[T], R], tasks: Iterable[T], cores: int, kept: SharedJournal | None = None
 ) -> list[R]:
     """The result of each task, in their order; the next one begins where one ends.
 
@@ -66,7 +66,7 @@ def side_by_side(
 class _Workers:
     """Processes that do one task after the other: what the first one imports and traces serves the next."""
 
-    def __init__(self, work: Callable[[Any], Any], cores: int, kept: Several | None) -> None:
+    def __init__(self, work: Callable[[Any], Any], cores: int, kept: SharedJournal | None) -> None:
         self.work, self.cores, self.kept = work, cores, kept
         self.results: dict[int, Any] = {}
         self.processes: dict[Connection, Any] = {}
@@ -123,7 +123,7 @@ class _Workers:
 
 
 def _serve(
-    work: Callable[[Any], Any], pipe: Connection, others: Iterable[Connection], kept: Several | None
+    work: Callable[[Any], Any], pipe: Connection, others: Iterable[Connection], kept: SharedJournal | None
 ) -> None:
     """Send the result of each task that comes, or its error; before it the states that it keeps.
 
@@ -140,7 +140,7 @@ def _serve(
             pipe.send(_outcome(work, pipe.recv(), kept))
 
 
-def _outcome(work: Callable[[Any], Any], task: Any, kept: Several | None) -> tuple[bool, Any]:
+def _outcome(work: Callable[[Any], Any], task: Any, kept: SharedJournal | None) -> tuple[bool, Any]:
     """Whether a task succeeded, and its result or its error.
 
     Raises:

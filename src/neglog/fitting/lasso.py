@@ -17,7 +17,7 @@ from neglog import models
 from neglog.aliases import former_argument
 from neglog.arguments import whole
 from neglog.calls import public
-from neglog.checkpoint import UNKEPT, Journal, Keeping, Unkept, digest, keeping
+from neglog.checkpoint import UNKEPT, CallCheckpoint, Journal, Unkept, checkpoint_of, digest
 from neglog.conversion import to_tensor
 from neglog.data import Data, prepare_fit
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError, warn, written
@@ -195,7 +195,7 @@ def lasso_path(
     """
     given_strengths = None if strengths is None else _checked(strengths)
     _check_grid(n_strengths, ratio, given_strengths)
-    kept = keeping(checkpoint, lasso_path)
+    kept = checkpoint_of(checkpoint, lasso_path)
     inputs = given(
         lasso_path,
         model,
@@ -211,7 +211,11 @@ def lasso_path(
 
 
 def _path_of(
-    inputs: Inputs, given_strengths: Tensor | None, n_strengths: int, ratio: float, kept: Keeping | None
+    inputs: Inputs,
+    given_strengths: Tensor | None,
+    n_strengths: int,
+    ratio: float,
+    kept: CallCheckpoint | None,
 ) -> LassoPath:
     model, arguments = inputs.model, inputs.arguments
     data = prepare_fit(**arguments, roles=roles_of(model, inputs.keywords, lasso_path))
@@ -357,7 +361,7 @@ def _path(problem: Penalised, z: Tensor, grid: Tensor, journal: Journal | Unkept
     return _Points(torch.stack(points), values, torch.tensor(certified))
 
 
-def _journal(kept: Keeping, problem: Penalised, start: Tensor, grid: Tensor) -> Journal:
+def _journal(kept: CallCheckpoint, problem: Penalised, start: Tensor, grid: Tensor) -> Journal:
     objective = problem.coordinates.objective
     return kept.journal(
         model=objective.name,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from neglog.arguments import flag
-from neglog.checkpoint import Keeping, Member, keeping
+from neglog.checkpoint import CallCheckpoint, MemberCheckpoint, checkpoint_of
 from neglog.conversion import named_values
 from neglog.data import prepare_fit
 from neglog.errors import (
@@ -43,7 +43,7 @@ from neglog.fitting.multistart import further_initial_points
 from neglog.fitting.offsets import Offset, levelled, offset_of
 from neglog.fitting.penalised import at_corners, at_exact_corners, is_penalised
 from neglog.fitting.refinement import refined
-from neglog.fitting.resumed import remembered
+from neglog.fitting.resumed import resumed_solution
 from neglog.fitting.separation import watched
 from neglog.fitting.spurious import spurious_component, with_spurious
 from neglog.fitting.start import starting_point
@@ -84,8 +84,8 @@ def fitted(
         check_solver("solver", solver)
     model, trained = apart(model)
     solver = surrogated(trained, solver)
-    if checkpoint is not None and not isinstance(checkpoint, Member):
-        checkpoint = keeping(checkpoint, caller)
+    if checkpoint is not None and not isinstance(checkpoint, MemberCheckpoint):
+        checkpoint = checkpoint_of(checkpoint, caller)
     dtype, progress = getattr(solver, "dtype", torch.float64), flag("progress", progress)
     roles = roles_of(model, keywords, caller)
     data = prepare_fit(x, y, weights=weights, dtype=dtype, roles=roles, **keywords)
@@ -112,7 +112,7 @@ def _by_newton(
     solver: Any,
     progress: bool,
     offset: Offset | None,
-    kept: Keeping | Member | None,
+    kept: CallCheckpoint | MemberCheckpoint | None,
 ) -> Fit:
     """The fit by Newton's method, which confirms a closed form, or begins at several points."""
     objective, facts = coordinates.objective, coordinates.objective.facts
@@ -155,7 +155,7 @@ def _is_spurious(coordinates: Coordinates) -> Callable[[Tensor], bool]:
     return lambda z: spurious_component(coordinates.objective, coordinates.theta(z)) is not None
 
 
-def refitted(fit: Fit, model: Model, solver: Any, kept: Member | None = None) -> Fit:
+def refitted(fit: Fit, model: Model, solver: Any, kept: MemberCheckpoint | None = None) -> Fit:
     """The fit to the same data, from where another ended, of a model with the same predictors and sites.
 
     Designs are not decomposed again.
@@ -172,7 +172,7 @@ def _solved(
     solver: Any,
     progress: bool,
     offset: Offset | None = None,
-    kept: Keeping | Member | None = None,
+    kept: CallCheckpoint | MemberCheckpoint | None = None,
 ) -> Fit:
     solver = choose(coordinates) if solver is None else solver
     coordinates, problem = problem_of(coordinates, solver)
@@ -191,7 +191,7 @@ def _minimum(
     solver: Any,
     start: Tensor,
     progress: bool,
-    kept: Keeping | Member | None = None,
+    kept: CallCheckpoint | MemberCheckpoint | None = None,
 ) -> Solution:
     """The solution of a solver; without a certificate, if no reason is known why there is no optimum."""
     objective, facts = coordinates.objective, coordinates.objective.facts
@@ -199,12 +199,14 @@ def _minimum(
     problem = problem if objective.data.held_out is None else Validated(problem)
     if "bounded" in facts:
         solve = partial(in_limits, coordinates, problem, solver, start, progress)
-        solution = solve() if kept is None else remembered(kept, coordinates, problem, solver, start, solve)
+        solution = (
+            solve() if kept is None else resumed_solution(kept, coordinates, problem, solver, start, solve)
+        )
     elif kept is None:
         solution = solver.minimise(problem, start, progress)
     else:
         solve = partial(minimised, solver, problem, start, progress)
-        solution = remembered(kept, coordinates, problem, solver, start, solve)
+        solution = resumed_solution(kept, coordinates, problem, solver, start, solve)
     if not (solution.converged and math.isfinite(solution.value)):
         check_densities(objective)
         check_zeros(objective, coordinates.theta(solution.z))

@@ -14,7 +14,7 @@ from torch import Tensor
 from neglog import models
 from neglog.arguments import share, shown
 from neglog.calls import public
-from neglog.checkpoint import Several, keeping
+from neglog.checkpoint import SharedJournal, checkpoint_of
 from neglog.conversion import check_unmasked
 from neglog.errors import DataError, ModelError
 from neglog.fitting.estimates import mle
@@ -103,8 +103,8 @@ def quantile_process(
     >>> {tau: round(fit.params["quantile.weight"].item(), 4) for tau, fit in fits.items()}
     {0.3: 0.75, 0.6: 1.5}
     """
-    ordered, kept = _ordered(taus), keeping(checkpoint, quantile_process)
-    several = None if kept is None else Several(kept.journal(taus=ordered))
+    ordered, kept = _ordered(taus), checkpoint_of(checkpoint, quantile_process)
+    several = None if kept is None else SharedJournal(kept.journal(taus=ordered))
     keywords = {} if offset is None else {"offset": offset}
     inputs = given(
         quantile_process,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from neglog.checkpoint import Keeping, Member, Part, digest, settings_of
+from neglog.checkpoint import CallCheckpoint, MemberCheckpoint, Part, digest, settings_of
 from neglog.conversion import by_key
 from neglog.data import Data
 from neglog.fitting.borders import Limit
@@ -20,8 +20,8 @@ SOLUTION = tuple(each.name for each in fields(Solution))
 """The attributes of a solution."""
 
 
-def remembered(
-    kept: Keeping | Member,
+def resumed_solution(
+    kept: CallCheckpoint | MemberCheckpoint,
     coordinates: Coordinates,
     problem: Any,
     solver: Any,

@@ -17,7 +17,7 @@ from neglog.arguments import choice, seed_of, share, whole
 from neglog.batches.batch import fitted_again
 from neglog.batches.stack import drawn_again
 from neglog.calls import public
-from neglog.checkpoint import UNKEPT, Journal, Part, Unkept, digest, keeping, settings_of
+from neglog.checkpoint import UNKEPT, Journal, Part, Unkept, checkpoint_of, digest, settings_of
 from neglog.conversion import as_labels
 from neglog.data import Data
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError, reason_of, warn
@@ -345,7 +345,7 @@ def _parametric(fit: Fit, data: Data, draws: int, size: int, seed: int) -> Itera
 def _journal(
     checkpoint: Any, fit: Fit, data: Data, solver: Any, facts: Mapping[str, Any]
 ) -> Journal | Unkept:
-    kept = keeping(checkpoint, bootstrap)
+    kept = checkpoint_of(checkpoint, bootstrap)
     if kept is None:
         return UNKEPT
     settings = "None" if solver is None else settings_of(solver)
