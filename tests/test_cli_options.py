@@ -217,6 +217,8 @@ def test_models_that_do_not_take_the_rows_are_not_compared() -> None:
         ([*ON_CARS, "--set", "sigma"], "a name and a number"),
         ([*ON_CARS, "--set", "sigma=x"], "needs a number"),
         ([*ON_CARS, "--set", "sigma=1", "--set", "sigma=2"], "given twice"),
+        ([*ON_CARS, "--set", "sigma=0"], "`sigma` must be a positive number; it is 0"),
+        ([*COMPARED, "--set", "sigma=nan"], "`sigma` must be a positive number; it is nan"),
         ([*ON_CARS, "--formula", "~ speed"], "must name one predictor"),
         ([*ON_CARS, "--formula", "mean ~ speed"], "has two formulas"),
         (["fit", ENGEL, "food_expenditure ~ income", "-m", "quantile", "--tau", "2"], "`tau`"),

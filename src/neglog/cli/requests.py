@@ -10,6 +10,7 @@ import pyro
 import torch
 
 from neglog import models
+from neglog.arguments import number
 from neglog.bayes.sampling import Posterior
 from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.fitting.fit import Fit
@@ -98,7 +99,7 @@ def _settings_known(model: Model) -> tuple[list[str], list[str]]:
 def _with(model: Model, settings: Mapping[str, float], own: Sequence[str]) -> Model:
     bound = {name: value for name, value in settings.items() if name in own}
     fixed = {
-        name: torch.tensor(float(value), dtype=torch.float64)
+        name: torch.tensor(number(name, value, 0), dtype=torch.float64)
         for name, value in settings.items()
         if name not in own
     }
