@@ -112,6 +112,12 @@ ROWS: dict[str, Row] = {
         provoke=lambda p: kept(p / "no"),
         follow=in_a_new_folder,
     ),
+    "a checkpoint that is a folder": row(
+        DataError,
+        "is a folder",
+        provoke=lambda p: kept(p, "."),
+        follow=lambda p: kept(p, "f"),
+    ),
     "the checkpoint of another call": row(
         DataError,
         "another call",

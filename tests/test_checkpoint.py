@@ -219,6 +219,18 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: Any) -> None:
         map_estimate(network(), X, Y, solver=Adam(steps=10), checkpoint=path)
 
 
+def test_a_file_that_is_no_checkpoint_is_not_advised_to_be_removed(tmp_path: Path) -> None:
+    path = tmp_path / "fit"
+    path.write_text("x,y\n1,2\n")
+    with pytest.raises(CheckpointError, match=r"Name another file\.$"):
+        mle(models.gaussian, X, Y, checkpoint=path)
+    path.write_text("neglog checkpoint 0 of another version")
+    with pytest.raises(CheckpointError, match=r"Name another file, or remove this one\.$"):
+        mle(models.gaussian, X, Y, checkpoint=path)
+    with pytest.raises(CheckpointError, match=r"needs a file, and .* is a folder"):
+        mle(models.gaussian, X, Y, checkpoint=tmp_path)
+
+
 def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="`checkpoint` must be a path"):
         mle(models.gaussian, X, Y, checkpoint=3)

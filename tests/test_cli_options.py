@@ -202,6 +202,50 @@ def test_models_that_do_not_take_the_rows_are_not_compared() -> None:
     assert grouped["models"] != answer(*counts, "--exposure", "Holders")["models"]
 
 
+@pytest.mark.usefixtures("few_models")
+def test_offsets_and_weights_of_a_comparison_are_columns() -> None:
+    table = read_table(INSURANCE)
+    table.assign(log_t=np.log(table["Holders"]), w=2).to_csv("more.csv", index=False)
+    counts = ["compare", "more.csv", "Claims ~ C(Age)", "--no-plot", "--folds", "2", "--cores", "1"]
+    exposed, offset, weighted = (
+        answer(*counts, *options)["models"][0]
+        for options in (
+            ["--exposure", "Holders"],
+            ["--offset", "log_t"],
+            ["--exposure", "Holders", "--weights", "w"],
+        )
+    )
+    assert offset["nll"] == pytest.approx(exposed["nll"], rel=1e-9)
+    assert offset["held_out_mean"] == pytest.approx(exposed["held_out_mean"], rel=1e-9)
+    assert weighted["nll"] == pytest.approx(2 * exposed["nll"], rel=1e-9)
+
+
+def test_rows_of_a_posterior_are_columns() -> None:
+    table = read_table(INSURANCE)
+    table.assign(log_t=np.log(table["Holders"]), w=2).to_csv("more.csv", index=False)
+    claims = ["posterior", "more.csv", "Claims ~ C(Age)", "-m", "poisson", "--out", "p.nc"]
+    fast = ["--method", "laplace", "--draws", "100"]
+    exposed, offset, weighted = (
+        estimates(*claims, *fast, *options, column="mean")
+        for options in (
+            ["--exposure", "Holders"],
+            ["--offset", "log_t"],
+            ["--exposure", "Holders", "--weights", "w"],
+        )
+    )
+    assert offset == pytest.approx(exposed, rel=1e-6)
+    expected = neglog.posterior(
+        *("poisson", "Claims ~ C(Age)", read_table("more.csv")),
+        **{"method": "laplace", "draws": 100, "exposure": "Holders", "weights": "w"},
+    )
+    assert weighted["Intercept"] == pytest.approx(float(expected.mean["log_rate.bias"]))
+    assert weighted["Intercept"] != pytest.approx(exposed["Intercept"], rel=1e-6)
+    tried = ["posterior", MENARCHE, "reached ~ age", "-m", "binomial", "--out", "p.nc", *fast]
+    found = estimates(*tried, "--trials", "girls", column="mean")
+    assert found["age"] == pytest.approx(1.6, abs=0.1)
+    assert "trials" in complaint(*tried)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

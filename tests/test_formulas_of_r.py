@@ -1,9 +1,9 @@
 """Formulas on real data against R: coefficients to 1e-8 standard errors, log-likelihoods to 1e-8 nats.
 
 Of each case here a fit of R was compared with the figures in tests/cases, which have all digits: `CALLS` has
-R's log-likelihood, and the largest difference of R's coefficients from the figures in standard errors. R stops
-its iterations by the deviance (`glm`: a relative change below 1e-8), and its figures are no closer than that
-difference. There are none of R with these digits for splines and for levels that a table lacks.
+R's log-likelihood, and the largest difference of R's coefficients from the figures in standard errors.
+R stops its iterations by the deviance (`glm`: a relative change below 1e-8); its figures are no closer than
+that difference. There are none of R with these digits for splines and for levels that a table lacks.
 """
 
 from functools import partial

@@ -27,7 +27,9 @@ from neglog.arguments import as_path, number, shown, whole
 from neglog.calls import public
 from neglog.errors import CheckpointError, DataError, ModelError
 
-MAGIC = b"neglog checkpoint 1 "
+PREFIX = b"neglog checkpoint "
+"""The beginning of the file, in each version of its format: a file without it is not ours to be removed."""
+MAGIC = PREFIX + b"1 "
 """The beginning of the file, with the version of its format."""
 MAX_CHECKPOINT_BYTES = 2**32
 """The largest checkpoint, in bytes."""
@@ -85,6 +87,10 @@ class Journal:
             raise DataError(
                 f"`checkpoint` needs the folder `{self.path.parent}`, which does not exist. Make it."
             )
+        if self.path.is_dir():
+            raise CheckpointError(
+                f"`checkpoint` needs a file, and `{self.path}` is a folder. Name a file in it."
+            )
         files.remove_temporary(self.path)
         if self.path.exists():
             self.found = self._read()
@@ -96,12 +102,14 @@ class Journal:
         Raises:
             CheckpointError: it is no checkpoint, is damaged, or belongs to another call.
         """
+        content = b""
         try:
-            known, state = _decoded(files.read(self.path, MAX_CHECKPOINT_BYTES))
+            content = files.read(self.path, MAX_CHECKPOINT_BYTES)
+            known, state = _decoded(content)
         except (ValueError, SafetensorError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"`{self.path}` is no checkpoint of this version of neglog, or is damaged ({error}). Name "
-                "another file, or remove this one."
+                f"another file{', or remove this one' if content.startswith(PREFIX) else ''}."
             ) from None
         self.check(self.facts, known)
         return state
