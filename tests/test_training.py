@@ -18,7 +18,7 @@ from sklearn.model_selection import ShuffleSplit
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from neglog import Fit, log_likelihood, map_estimate, mle, models, on_features
+from neglog import Fit, log_likelihood, map_estimate, mle, models, on_features, plots
 from neglog.errors import ConvergenceWarning, DataError
 from neglog.solvers import SGD, SVI, Adam, AdamW, Epoch, Optimiser, StopFit
 
@@ -327,3 +327,17 @@ def test_a_feature_that_is_0_in_every_row_is_none_of_a_column_of_the_scale(dtype
         on_features(models.heteroscedastic, nn.Sequential(layer, nn.ReLU())), Adam(epochs=2, dtype=dtype)
     )
     assert math.isfinite(fit.nll)
+
+
+def test_the_history_has_a_picture() -> None:
+    fit = quietly(network(), Adam(epochs=12, batch_size=16, learning_rate=0.05, validation=HELD))
+    axes = plots.training(fit).axes[0]
+    lines = {str(line.get_label()): np.asarray(line.get_xydata()) for line in axes.get_lines()}
+    np.testing.assert_allclose(lines["held out"], fit.history[["epoch", "validation_loss"]])
+    np.testing.assert_allclose(lines["training"], fit.history[["epoch", "training_loss"]])
+    best = fit.history["validation_loss"].idxmin() + 1
+    np.testing.assert_allclose(lines[f"epoch {best}"], [[best, fit.held_out]])
+    assert axes.get_xlabel() == "epoch"
+    assert plots.training(mle(models.poisson, X, Y.exp().round())).axes[0].get_xlabel() == "step"
+    with pytest.raises(DataError, match="no history"):
+        plots.training(replace(fit, epochs=(), losses=()))

@@ -26,13 +26,13 @@ from neglog.calls import public
 from neglog.candidates import designs, offset_rows
 from neglog.data import observed, prepare
 from neglog.errors import DataError, NeglogError, written
-from neglog.fitting.fit import Fit
+from neglog.fitting.fit import Fit, check_fit
 from neglog.formula import Design
 from neglog.isolation import isolated
 from neglog.prediction.predictions import predict
 from neglog.tables import replacing
 
-__all__ = ["check_format", "picture", "picture_of_table", "write"]
+__all__ = ["check_format", "picture", "picture_of_table", "training", "write"]
 
 INK, QUIET, RULE = "#22303c", "#7a8793", "#d5dbe0"
 POINT, LINE, BAND = "#4b5862", "#b5462f", "#dd9a83"
@@ -127,6 +127,35 @@ def picture_of_table(
     if curve is None:
         predictions = {name: predict(fit, designs(fit, design, table), **rows) for name, fit in fits.items()}
     return _draw(_Scene(fits, str(y.name), y.to_numpy(dtype=float), predictions, curve))
+
+
+@public
+def training(fit: Fit) -> Figure:
+    """Draw the history of a fit: the losses of its epochs, in nats a row, and the best of the held-out ones.
+
+    Raises:
+        DataError: the fit has no history, such as one that was read from disk.
+    """
+    table = check_fit(fit).history
+    if table.empty:
+        raise DataError(
+            "the fit has no history: no solver took steps, or it was read from disk without them."
+        )
+    figure = Figure(figsize=(5.6, 3.7), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    losses = {"training": ("training_loss", QUIET), "held out": ("validation_loss", LINE)}
+    for label, (column, colour) in losses.items():
+        if table[column].notna().any():
+            axes.plot(table["epoch"], table[column], color=colour, lw=1.3, label=label)
+    if table["validation_loss"].notna().any():
+        best = table.iloc[int(table["validation_loss"].argmin())]
+        axes.plot(best["epoch"], best["validation_loss"], "o", color=LINE, label=f"epoch {best['epoch']:.0f}")
+    axes.set_xlabel("epoch" if fit.epochs else "step", color=INK)
+    axes.set_ylabel("loss, nats a row", color=INK)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    _plain(axes)
+    return figure
 
 
 @public
@@ -291,6 +320,10 @@ def _dress(axes: Axes, name: str, fit: Fit) -> None:
     axes.set_title(name, loc="left", fontsize=11, fontweight="bold", color=INK)
     criterion = "" if fit.trained_on else f"   AIC {fit.aic:.1f}"
     axes.set_title(f"NLL {fit.nll:.1f}{criterion}", loc="right", fontsize=9, color=QUIET)
+    _plain(axes)
+
+
+def _plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(RULE)
     axes.tick_params(color=RULE, labelcolor=QUIET, labelsize=8.5)
