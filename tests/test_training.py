@@ -18,8 +18,8 @@ from sklearn.model_selection import ShuffleSplit
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from neglog import Fit, log_likelihood, map_estimate, mle, models, on_features, plots
-from neglog.errors import ConvergenceWarning, DataError
+from neglog import Fit, log_likelihood, map_estimate, mle, models, on_features, plots, predict
+from neglog.errors import ConvergenceWarning, DataError, ModelError
 from neglog.solvers import SGD, SVI, Adam, AdamW, Epoch, Optimiser, StopFit
 
 torch.manual_seed(0)
@@ -341,3 +341,28 @@ def test_the_history_has_a_picture() -> None:
     assert plots.training(mle(models.poisson, X, Y.exp().round())).axes[0].get_xlabel() == "step"
     with pytest.raises(DataError, match="no history"):
         plots.training(replace(fit, epochs=(), losses=()))
+
+
+def test_the_network_of_a_fit_is_a_trained_copy() -> None:
+    own = trunk(nn.BatchNorm1d(6), nn.Dropout(0.3))
+    before = {name: value.clone() for name, value in own.state_dict().items()}
+    fit = quietly(on_features(models.heteroscedastic, own), Adam(epochs=3, batch_size=20))
+    assert all(torch.equal(value, before[name]) for name, value in own.state_dict().items())
+    with torch.no_grad():
+        mean = fit.module(X) @ fit.params["mean.weight"] + fit.params["mean.bias"]
+    torch.testing.assert_close(predict(fit, X).mean, mean)
+    assert not fit.module.training
+    with pytest.raises(ModelError, match="no network"):
+        _ = mle(models.gaussian, X, Y).module
+
+
+def test_layers_that_predictors_share_are_in_the_copy_under_both_names() -> None:
+    shared = trunk()
+    both = on_features(
+        models.heteroscedastic, {"mean": shared, "log_variance": nn.Sequential(shared, nn.Tanh())}
+    )
+    fit = quietly(both, Adam(epochs=2))
+    with torch.no_grad():
+        features = fit.module["log_variance"](X)  # type: ignore[index]
+        found = features @ fit.params["log_variance.weight"] + fit.params["log_variance.bias"]
+    torch.testing.assert_close(predict(fit, X).variance.log(), found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyro
 from pyro.infer.autoguide.initialization import init_to_value
-from torch import Tensor
+from torch import Tensor, nn
 
 from neglog.aliases import former_attribute
 from neglog.arguments import text
@@ -24,6 +25,7 @@ from neglog.guides import Delta
 from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint
 from neglog.isolation import isolated
+from neglog.layers import layers
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
 from neglog.persistence import AsDocument
@@ -148,6 +150,26 @@ class Fit(AsDocument):
     def rows(self) -> int:
         """The number of rows of the data, each counted once."""
         return round(self.n) if self.objective is None else self.objective.rows
+
+    @property
+    def module(self) -> nn.Module:
+        """A copy of the network with the weights and buffers of the fit, in evaluation mode.
+
+        Its heads are not in it: they are linear predictors of the model.
+
+        Raises:
+            ModelError: the model is no network of `on_features`.
+        """
+        network = next((layer for layer in layers(self.model) if hasattr(layer, "trainable")), None)
+        if network is None:
+            raise ModelError("this fit has no network; its estimates are fit.params.")
+        module: nn.Module = copy.deepcopy(network.module)
+        prefix = f"{network.name}."
+        known = {**self.params, **self.buffers}
+        state = {key.removeprefix(prefix): value for key, value in known.items() if key.startswith(prefix)}
+        dtype = next(iter(self.params.values())).dtype
+        module.to(dtype).load_state_dict(state, strict=False)
+        return module.eval()
 
     @property
     def classes(self) -> tuple[Any, ...]:
