@@ -1,6 +1,7 @@
 """A row whose spread falls faster than those of all others rise has no maximum of the likelihood."""
 
 import re
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -8,12 +9,18 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from scipy import stats
 from scipy.optimize import linprog
 
 from neglog import mle, models
+from neglog.data import prepare_fit
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.log_scales import LogScale
+from neglog.fitting.marked import check_marked_rows
 from neglog.fitting.outweighed import outweighing_combinations
+from neglog.handlers import flat
+from neglog.objective.objective import Objective
+from neglog.observation import censored, truncated
 from neglog.predictors import linear, rows
 
 REAL = LogScale(-1.0, 1.0)
@@ -209,3 +216,71 @@ def test_a_log_scale_of_a_vector_that_falls_in_one_row_faster_is_refused():
     designs = {"mean": x[:, :1], "log_scale": x, "partial": x[:, :1]}
     with pytest.raises(UnboundedLikelihoodError, match="spread of row 7 falls faster"):
         mle(models.multivariate_heteroscedastic, designs, y)
+
+
+SHAPES = {
+    "gamma": ("log_mean", "shape"),
+    "weibull": ("log_scale", "shape"),
+    "lognormal": ("log_median", "sigma"),
+    "inverse_gaussian": ("log_mean", "dispersion"),
+    "gaussian": ("mean", "sigma"),
+    "logistic": ("location", "scale"),
+}
+
+
+def marked_rows(row):
+    random = np.random.default_rng(0)
+    x, mark = random.normal(size=(60, 1)), np.zeros((60, 1))
+    mark[row] = 1.0
+    y = np.exp(0.3 * x[:, 0]) * random.weibull(1.5, 60)
+    return x, mark, y
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_an_observed_row_that_a_column_of_the_shape_marks_is_refused_among_censored_ones(name):
+    x, mark, y = marked_rows(7)
+    bound = float(np.quantile(y, 0.8))
+    assert y[7] < bound
+    location, shape = SHAPES[name]
+    with pytest.raises(UnboundedLikelihoodError, match="x0 for row 7 alone"):
+        mle(censored(getattr(models, name), upper=bound), {location: x, shape: mark}, y.clip(max=bound))
+
+
+@pytest.mark.parametrize("wrap", [partial(censored, upper=3.0), partial(truncated, lower=-8.0, upper=8.0)])
+def test_one_huge_value_of_a_scale_column_is_refused_between_bounds(wrap):
+    x, y = problem(1e4)
+    with pytest.raises(UnboundedLikelihoodError, match="spread of row 7 falls faster"):
+        mle(wrap(models.gaussian), {"mean": x[:, :1], "sigma": x}, y)
+
+
+def test_a_censored_row_that_a_column_of_the_shape_marks_cannot_be_followed_exactly():
+    x, mark, y = marked_rows(7)
+    y[7] = bound = float(np.quantile(y, 0.8))
+    objective = Objective(
+        flat(censored(models.weibull, upper=bound)),
+        prepare_fit({"log_scale": x, "shape": mark}, y.clip(max=bound)),
+    )
+    check_marked_rows(objective)
+
+
+def test_a_spread_of_each_row_between_two_bounds_is_refused_without_a_local_maximum():
+    """Others of infinite spread are uniform, so nothing outweighs the one row whose spread goes to 0."""
+    random = np.random.default_rng(3)
+    x, y = random.normal(size=(60, 1)), random.integers(0, 10, 60).astype(float)
+    with pytest.raises(
+        UnboundedLikelihoodError, match="no maximum: with the columns of `log_variance`"
+    ) as error:
+        mle(truncated(models.heteroscedastic, 0.0, 9.0), x, y)
+    row = int(re.search(r"spread of row (\d+)", str(error.value)).group(1))
+    others = np.delete(x[:, 0], row)
+    side = 1.0 if x[row, 0] > others.max() else -1.0
+    falls = []
+    for depth in (5.0, 20.0, 40.0):
+        slope = (depth + 10) / (side * x[row, 0] - (side * others).max())
+        spread = np.exp(-depth + slope * (side * x[row, 0] - side * x[:, 0]))
+        usual = np.minimum(spread, 1e6)  # beyond, the density is uniform
+        low, high = (stats.norm.cdf((bound - y[row]) / usual) for bound in (0.0, 9.0))
+        density = stats.norm.pdf((y - y[row]) / usual) / usual / (high - low)
+        falls.append(-float(np.log(np.where(spread > usual, 1 / 9, density)).sum()))
+    assert abs(falls[0] - falls[1] - 15) < 0.1
+    assert abs(falls[1] - falls[2] - 20) < 0.1

@@ -20,10 +20,10 @@ from neglog.distributions.family import family_of
 from neglog.distributions.observed import latent
 from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.borders import Limit, border_status
+from neglog.fitting.isolated_rows import extreme_row
 from neglog.fitting.student_rows import LOG_BORDER_DF, LOG_BORDER_WIDTH, Heavy, Left
 from neglog.fitting.tilted import (
     LIMIT_PRECISION,
-    MIN_SLOPE,
     TruncatedRows,
     block_of,
     constant,
@@ -265,19 +265,9 @@ def _check_bounded_above(objective: Objective, rows: TruncatedRows) -> None:
 
 
 def _extreme_row(rows: TruncatedRows) -> int | None:
-    """A row that the location can follow while it lies beyond a bound in all others; None if none is known.
-
-    Of an orthonormal design with a constant, the row of the largest norm: among all rows it alone has the
-    largest product with itself.
-    """
+    """A row that the location can follow while it lies beyond a bound in all others; None if unknown."""
     is_closed = any(bool(torch.isfinite(side).all()) for side in (rows.lower, rows.upper))
-    if not (is_closed and bool(rows.one.any())):
-        return None
-    design = rows.basis.dense()
-    row = int(design.square().sum(1).argmax())
-    products = design @ design[row]
-    others = torch.cat([products[:row], products[row + 1 :]])
-    return row if bool((others < (1 - MIN_SLOPE) * products[row]).all()) else None
+    return extreme_row(rows.basis.dense()) if is_closed and bool(rows.one.any()) else None
 
 
 def _is_student(objective: Objective) -> bool:

@@ -97,3 +97,14 @@ class _Search:
         order = order[~torch.isin(order, torch.tensor(inside, dtype=order.dtype))]
         enough = int((self.counts[order].cumsum(0) <= self._room(list(inside))).sum()) + 1
         return order[:enough].tolist()
+
+
+def extreme_row(design: Tensor) -> int | None:
+    """A row of an orthonormal design `(N, P)` with a constant that a predictor can set apart from all others.
+
+    That of the largest norm: it alone has the largest product with itself. None where another is as large.
+    """
+    row = int(design.square().sum(1).argmax())
+    products = design @ design[row]
+    others = torch.cat([products[:row], products[row + 1 :]])
+    return row if bool((others < (1 - ROUNDED) * products[row]).all()) else None

@@ -24,6 +24,7 @@ from neglog.fitting.certain import (
 from neglog.fitting.existence import CERTAIN_INTERCEPT, REAL, Recession
 from neglog.fitting.flat_directions import MIN_RISE
 from neglog.fitting.heavy_tailed import heavy_tailed
+from neglog.fitting.marked import check_vanishing_spread, vanishing_spread
 from neglog.fitting.tilted import tilted
 from neglog.likelihood.sites import prior_advice
 from neglog.objective.coordinates import Coordinates
@@ -52,6 +53,8 @@ LOG_SCALE_FACTORS = (0.0, 5.0, 10.0, 15.0, 20.0)
 """The logarithms of further factors of the scale."""
 DOUBLINGS = 8
 """The largest number of doublings of the distance on the way to the uniform density."""
+MAX_LOCAL_STEPS = 40
+"""The largest number of steps to a local optimum where the likelihood is known to have no maximum."""
 MAX_NAMED_ROWS = 10
 """The largest number of rows that a message names."""
 MIN_MOVE_SHARE = 1e-6
@@ -75,7 +78,7 @@ def in_bounds(
         return replace(solution, converged=False, status=status)
     if is_certain(coordinates, solution.z):
         return replace(solution, converged=False, status=certain_status(coordinates.objective))
-    solution = existing(coordinates, solution)
+    solution = _locally_existing(coordinates, existing(coordinates, solution))
     if not solution.converged and is_censored_throughout(coordinates.objective):
         return replace(solution, status=f"{CENSORED_THROUGHOUT} The solver: {solution.status}")
     number, decides = beyond_bounds(coordinates, solution.z)
@@ -87,6 +90,17 @@ def in_bounds(
     reason += "the tail of the assumed density determines it"
     status = f"{reason} (the solver: {solution.status})" if decides else f"{solution.status}; {reason}"
     return replace(solution, converged=solution.converged and not decides, status=status)
+
+
+def _locally_existing(coordinates: Coordinates, solution: Solution) -> Solution:
+    """The solution; a certified local maximum where the likelihood is known to have no other.
+
+    Raises:
+        UnboundedLikelihoodError: it is not certified, and there is no maximum.
+    """
+    if not solution.converged and _is_flat_and_truncated(coordinates.objective):
+        check_vanishing_spread(coordinates.objective)
+    return solution
 
 
 def in_limits(
@@ -105,8 +119,9 @@ def in_limits(
         return certain
     if isinstance(solver, Newton | MultiStart) and (known := _known(coordinates)) is not None:
         return _by_steps(problem, solver, known, progress, checkpoint)
-    if not (isinstance(solver, GradientTraining | Continuation) and _may_be_uniform(coordinates.objective)):
-        return minimised(solver, problem, start, progress, checkpoint)
+    is_watched = isinstance(solver, GradientTraining | Continuation)
+    if not (is_watched and _is_flat_and_truncated(coordinates.objective)):
+        return minimised(_of_few_steps(solver, coordinates.objective), problem, start, progress, checkpoint)
     watched = _UntilUniform(problem, coordinates)
     limit: Callable[[Coordinates, Tensor, Tensor], tuple[Tensor, float]] = _levelled
     if isinstance(solver, GradientTraining):
@@ -119,6 +134,13 @@ def in_limits(
     except _RunsOut as out:
         z, value = limit(coordinates, start, out.z)
         return Solution(z, value, False, "it diverges to the border", watched.calls)
+
+
+def _of_few_steps(solver: Any, objective: Objective) -> Any:
+    """The solver, of fewer steps by default where the likelihood has no maximum but local ones."""
+    if solver != Newton() or not _is_flat_and_truncated(objective) or vanishing_spread(objective) is None:
+        return solver
+    return Newton(max_steps=MAX_LOCAL_STEPS)
 
 
 def _by_steps(
@@ -385,7 +407,7 @@ def contradictions(coordinates: Coordinates, z: Tensor, direction: Tensor) -> tu
 def is_uniform(coordinates: Coordinates, z: Tensor, loss: float) -> bool:
     """Whether a response that is truncated on both sides is uniform at `z`: its scale goes to infinity."""
     objective = coordinates.objective
-    if not _may_be_uniform(objective):
+    if not _is_flat_and_truncated(objective):
         return False
     response, y = objective.response(coordinates.theta(z)), objective.data.y
     width = (response.upper - response.lower).expand(y.shape)
@@ -397,7 +419,7 @@ def is_uniform(coordinates: Coordinates, z: Tensor, loss: float) -> bool:
     return level and loss >= float((weights * torch.log(width)).sum()) - MIN_GAIN
 
 
-def _may_be_uniform(objective: Objective) -> bool:
+def _is_flat_and_truncated(objective: Objective) -> bool:
     return objective.structure.law.truncates and objective.structure.may_collapse and objective.layout.is_flat
 
 

@@ -10,8 +10,10 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from neglog.distributions.family import family_of
+from neglog.distributions.observed import bounds_of, latent
 from neglog.errors import UnboundedLikelihoodError
-from neglog.fitting.isolated_rows import ROUNDED, isolated_rows
+from neglog.fitting.isolated_rows import ROUNDED, extreme_row, isolated_rows
 from neglog.fitting.log_scales import log_scale
 from neglog.fitting.outweighed import (
     MIN_LEVERAGE,
@@ -213,7 +215,7 @@ def _is_scale(objective: Objective, call: Affine) -> bool:
 
 def _spread(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
     """The standard deviation of each row, and the distance of its mean from the ends of the support."""
-    response = objective.few.response(theta)
+    response = latent(objective.few.response(theta))
     mean, support = response.mean, response.support
     low, high = getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
     room = torch.minimum(mean - low, high - mean)
@@ -221,7 +223,12 @@ def _spread(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _can_follow(objective: Objective, scale: Affine, rows: Tensor) -> bool:
-    """Whether another predictor can take any values in these rows."""
+    """Whether these rows are observed, not censored, and another predictor can take any values in them."""
+    return _are_observed(objective, rows) and _can_take_any_values(objective, scale, rows)
+
+
+def _can_take_any_values(objective: Objective, scale: Affine, rows: Tensor) -> bool:
+    """Whether a predictor other than that of the scale can take any values in these rows."""
     for call in objective.calls:
         bias = f"{call.name}.bias" in objective.sites
         weight = f"{call.name}.weight" in objective.sites
@@ -235,6 +242,14 @@ def _can_follow(objective: Objective, scale: Affine, rows: Tensor) -> bool:
     return False
 
 
+def _are_observed(objective: Objective, rows: Tensor) -> bool:
+    """Whether none of these rows is known only to be beyond a bound."""
+    if not objective.structure.law.censors:
+        return True
+    bounds = bounds_of(objective.response(objective.initial))
+    return bounds is not None and bool(bounds.shows(objective.data.y)[rows].all())
+
+
 def _refusal(objective: Objective, call: Affine, column: str, rows: Tensor) -> UnboundedLikelihoodError:
     named = ", ".join(str(objective.data.row(row)) for row in rows.tolist())
     plural = "s" * (len(rows) > 1)
@@ -244,3 +259,45 @@ def _refusal(objective: Objective, call: Affine, column: str, rows: Tensor) -> U
         "can follow exactly, so their spread goes to 0. Leave the column out of the scale, give it more "
         f"rows, or {prior_advice(objective.layout)}."
     )
+
+
+def vanishing_spread(objective: Objective) -> tuple[str, int] | None:
+    """A log scale, and a row of it whose spread can go to 0 while those of all others grow without end.
+
+    Between two bounds a density of infinite spread is uniform: the likelihood of the other rows has a limit,
+    and that of the one row rises without end. None where a row lacks a bound, or there is no such scale.
+    """
+    if not (objective.structure.law.truncates and _is_normal(objective) and len(objective.calls) > 1):
+        return None
+    response = objective.response(objective.initial)
+    if not bool(torch.isfinite(response.upper - response.lower).all()):
+        return None
+    for call in _free_predictors(objective):
+        if f"{call.name}.bias" in objective.sites and log_scale(objective, call):
+            ones = torch.ones_like(call.design[:, :1])
+            row = extreme_row(torch.linalg.qr(torch.cat([ones, call.design.detach()], 1))[0])
+            if row is not None and _can_follow(objective, call, torch.tensor([row])):
+                return call.name, row
+    return None
+
+
+def check_vanishing_spread(objective: Objective) -> None:
+    """Refuse rows between two bounds whose spread has columns, as `vanishing_spread` finds.
+
+    Raises:
+        UnboundedLikelihoodError: naming a row.
+    """
+    found = vanishing_spread(objective)
+    if found is not None:
+        raise UnboundedLikelihoodError(
+            f"`{objective.name}` has no maximum: with the columns of `{found[0]}` the spread of row "
+            f"{objective.data.row(found[1])} can go to 0 while those of all others grow, and between two "
+            f"bounds a density of infinite spread is uniform. No local maximum was found, either. Leave the "
+            f"columns out of the scale, or {prior_advice(objective.layout)}."
+        )
+
+
+def _is_normal(objective: Objective) -> bool:
+    """Whether a response, or its logarithm, is Normal."""
+    base = family_of(latent(objective.response(objective.initial)))
+    return base.is_square or base.is_square_of_logarithm
