@@ -96,8 +96,7 @@ class GraphRows:
         stages = self._stages(wanted, rows.few)
         if rows.room and not all(node in rows.kept for node in stages.rows):
             # Slopes alone are wanted where nothing else will be.
-            every = range(count(CURVATURES, len(self.predictors), len(self.places)))
-            full = self._stages(every if wanted.start == 0 else wanted, rows.few)
+            full = self._stages(self.all if wanted.start == 0 else wanted, rows.few)
             rows.keep(dict(zip(full.rows, full.known(given), strict=True)))
         if all(node in rows.kept for node in stages.rows):
             rows.kept[stages] = [rows.kept[node] for node in stages.rows]
@@ -117,6 +116,11 @@ class GraphRows:
         if (wanted, arrays) not in self.stages:
             self.stages[wanted, arrays] = staged(self.graph, self.constants, self.kinds, wanted, arrays)
         return self.stages[wanted, arrays]
+
+    @property
+    def all(self) -> range:
+        """The numbers of all outputs."""
+        return range(count(CURVATURES, len(self.predictors), len(self.places)))
 
 
 # Graphs that are kept
