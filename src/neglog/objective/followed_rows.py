@@ -61,7 +61,7 @@ def _followed(objective: Objective, response: Any, design: Tensor) -> str | None
     end = (
         ""
         if objective.layout.is_flat
-        else ", and falls until priors stop it, at a mode too narrow for float64"
+        else ", and falls until priors stop it, perhaps below what float64 resolves"
     )
     one = "one spread" if data.y.dim() == 1 else "one covariance"
     same = " for all rows, as `multivariate_gaussian` has" if data.y.dim() > 1 else " for all rows"
