@@ -82,9 +82,10 @@ def _with_reason(objective: Objective, theta: Tensor, solution: Solution) -> Sol
     if y.dim() != 1 or call is None or is_border(solution):
         return solution
     rows = torch.arange(min(call.design.shape[1] + 1, len(y)))
-    sigmas = latent(objective.response(theta)).sigmas
-    if sigmas.numel() != sigmas.shape[-1] or not falls(objective, theta, 0, rows):
-        return solution
+    if not objective.layout.is_flat:
+        sigmas = latent(objective.response(theta)).sigmas
+        if sigmas.numel() != sigmas.shape[-1] or not falls(objective, theta, 0, rows):
+            return solution
     reason = (
         f"the likelihood has no maximum, as a component can follow {len(rows)} rows exactly, with a spread "
         "that goes to 0. Use fewer components, fewer columns or more rows, or "
