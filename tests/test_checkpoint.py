@@ -209,7 +209,14 @@ def test_other_priors_are_another_call(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda c: c[:-3], lambda c: c[:200] + b"x" + c[201:], lambda c: b"", lambda c: b"1"]
+    "damage",
+    [
+        lambda c: c[:-3],
+        lambda c: c[:200] + b"x" + c[201:],
+        lambda c: c[:-1] + bytes([c[-1] ^ 1]),  # in a number
+        lambda c: b"",
+        lambda c: b"1",
+    ],
 )
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: Any) -> None:
     path = tmp_path / "fit"

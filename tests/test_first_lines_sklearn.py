@@ -6,13 +6,13 @@ Most of the second lines are scikit-learn's own; the others are arithmetic, or t
 
 import copy
 import pickle
-import warnings
 from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from first_lines import check_refused, check_same
 from sklearn import (
     base,
     calibration,
@@ -93,12 +93,6 @@ def namespace():
         "pickle": pickle,
         "copy": copy,
     }
-
-
-def evaluated(line):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return eval(line, dict(namespace()))
 
 
 LINES = [
@@ -220,11 +214,7 @@ LINES = [
 
 @pytest.mark.parametrize(("line", "same"), LINES, ids=[line for line, _ in LINES])
 def test_a_line_has_the_value_of_the_other(line, same):
-    found, expected = evaluated(line), evaluated(same)
-    if isinstance(expected, np.ndarray | float | torch.Tensor) and np.asarray(expected).dtype.kind == "f":
-        np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-5, atol=1e-5)
-    else:
-        assert np.all(np.asarray(found == expected))
+    check_same(line, same, namespace)
 
 
 REFUSED = [
@@ -262,6 +252,4 @@ REFUSED = [
 
 @pytest.mark.parametrize(("line", "error", "fact"), REFUSED, ids=[line for line, *_ in REFUSED])
 def test_a_line_that_is_wrong_names_what_is_wrong(line, error, fact):
-    with pytest.raises(error) as caught:
-        evaluated(line)
-    assert fact in str(caught.value)
+    check_refused(line, error, fact, namespace)
