@@ -13,7 +13,7 @@ from neglog import map_estimate, mle, mle_batch, models, with_priors
 from neglog.bayes.diagnostics import complaints, mixing, pareto_k
 from neglog.errors import ConvergenceWarning, NeglogError
 from neglog.predictors import linear, rows
-from neglog.solvers import LBFGS, SVI, Adam, Chain, Newton, Solution, TrustRegion
+from neglog.solvers import LBFGS, SGD, SVI, Adam, AdamW, Chain, Newton, Optimiser, Solution, TrustRegion
 from neglog.solvers.continuation import Continuation
 from neglog.solvers.proximal import ProximalNewton
 from neglog.solvers.solution import largest_of, newton_direction
@@ -72,6 +72,9 @@ SOLVERS = {
     "TrustRegion": TrustRegion(max_steps=60),
     "Chain": Chain((LBFGS(max_steps=2), Newton(max_steps=20))),
     "Adam": Adam(steps=150, certainty=1e6),
+    "AdamW": AdamW(steps=150, learning_rate=0.05, certainty=1e6),
+    "SGD": SGD(steps=100, learning_rate=0.3, certainty=1e6),
+    "Optimiser": Optimiser(torch.optim.Rprop, steps=100, certainty=1e6),
     "SVI": SVI(steps=60, certainty=1e6),
 }
 

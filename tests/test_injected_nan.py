@@ -130,7 +130,7 @@ def test_every_solver_has_a_case():
     """Those of gradient steps and of lasso penalties are in the tests of certificates."""
     known = vars(neglog.solvers)
     found = {name for name in neglog.solvers.__all__ if hasattr(known[name], "minimise")}
-    assert found == {*CASES, "Adam", "SVI", "ProximalNewton"}
+    assert found == {*CASES, "Adam", "AdamW", "SGD", "Optimiser", "SVI", "ProximalNewton"}
 
 
 FIT = mle(models.poisson, X, COUNTS)
