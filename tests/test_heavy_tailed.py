@@ -198,3 +198,19 @@ def test_a_scale_of_0_beyond_the_bounds_follows_no_row() -> None:
         assert end is not None
         assert end.border == border
         assert math.isfinite(end.value) == (not border)
+
+
+def test_an_optimum_that_a_start_leads_to_is_not_lost_to_a_border() -> None:
+    """The four starts end at the border of the Normal, at 32.66; the given one was not looked at."""
+    x = torch.tensor(
+        [-0.25159, 0.47652, -0.67288, 1.55105, -0.68667, -0.04753, 0.36035, -0.38498, -0.25493, 0.92306],
+        dtype=torch.float64,
+    )
+    y = torch.tensor(
+        [-4.661, -68.19822, -1.28888, -31.91289, -0.31987, -1.72514, -1.43433, 0.57275, -2.90111, -2.48899],
+        dtype=torch.float64,
+    )
+    start = {"location.bias": 10.208, "location.weight": [16.159], "scale": 0.634, "df": 1.931}
+    fit = mle(truncated(models.student_t, upper=1.0), x[:, None], y, start=start)
+    assert fit.converged
+    assert fit.nll < 29

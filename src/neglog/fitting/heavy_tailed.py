@@ -216,7 +216,7 @@ def _solution(coordinates: Coordinates, block: Block, rows: TruncatedRows, end: 
     """The solution at an end; None where the loss of the model is another one."""
     objective = coordinates.objective
     z = _place(coordinates, block, rows, end.whole)
-    value, weights = _value(coordinates, z), objective.data.weights
+    value, weights = value_by_model(coordinates, z), objective.data.weights
     mean_weight = 1.0 if weights is None else float(weights.mean())
     if not abs(value - mean_weight * (end.value + len(rows.y) * math.log(rows.unit))) <= SAME_LOSS * len(
         rows.y
@@ -228,7 +228,7 @@ def _solution(coordinates: Coordinates, block: Block, rows: TruncatedRows, end: 
 
 
 @torch.no_grad()
-def _value(coordinates: Coordinates, z: Tensor) -> float:
+def value_by_model(coordinates: Coordinates, z: Tensor) -> float:
     """The loss by running the model once, for which no graph is recorded."""
     theta, parts = coordinates.theta(z), coordinates.parts
     return sum(float(part.trial(theta, joined(coordinates.etas(z, rows)))[0]) for rows, part in parts)

@@ -23,7 +23,7 @@ from neglog.fitting.certain import (
 )
 from neglog.fitting.existence import CERTAIN_INTERCEPT, REAL, Recession
 from neglog.fitting.flat_directions import MIN_RISE
-from neglog.fitting.heavy_tailed import heavy_tailed
+from neglog.fitting.heavy_tailed import heavy_tailed, value_by_model
 from neglog.fitting.marked import check_vanishing_spread, vanishing_spread
 from neglog.fitting.tilted import tilted
 from neglog.likelihood.sites import prior_advice
@@ -117,7 +117,7 @@ def in_limits(
     """
     if (certain := certain_limit(coordinates)) is not None:
         return certain
-    if isinstance(solver, Newton | MultiStart) and (known := _known(coordinates)) is not None:
+    if isinstance(solver, Newton | MultiStart) and (known := _known(coordinates, start)) is not None:
         return _by_steps(problem, solver, known, progress, checkpoint)
     is_watched = isinstance(solver, GradientTraining | Continuation)
     if not (is_watched and _is_flat_and_truncated(coordinates.objective)):
@@ -153,10 +153,12 @@ def _by_steps(
     return minimised(one, problem, known.z, progress, checkpoint)
 
 
-def _known(coordinates: Coordinates) -> Solution | None:
-    """The optimum of a truncated response whose borders are known; None of another."""
-    found = tilted(coordinates)
-    return heavy_tailed(coordinates) if found is None else found
+def _known(coordinates: Coordinates, start: Tensor) -> Solution | None:
+    """The optimum of a truncated response whose borders are known; None of others, or if `start` is lower."""
+    if (found := tilted(coordinates)) is not None:
+        return found
+    found = heavy_tailed(coordinates)
+    return None if found is None or value_by_model(coordinates, start) < found.value else found
 
 
 class _RunsOut(Exception):
