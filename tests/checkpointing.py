@@ -36,6 +36,8 @@ from neglog.solvers import LBFGS, Adam
 
 X = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None]
 Y = torch.sin(3 * X[:, 0]) + 0.1 * torch.cos(40 * X[:, 0])
+ATTEMPTS = 10
+"""How often a computation is begun anew that ends before it is killed."""
 RIVALS = {name: getattr(models, name) for name in ("gaussian", "laplace")}
 
 
@@ -162,7 +164,9 @@ def outcome(name: str, folder: Path, seed: int) -> dict[str, Any]:
     work, chance, pause = WORK[name], random.Random(seed), 0.05
     whole = ended(work, Checkpoint(folder / "at once"), folder / "whole")
     checkpoint = Checkpoint(folder / "state", steps=1)
-    while not killed(work, checkpoint, chance.randint(1, 2), chance.uniform(0, pause)):
+    for _ in range(ATTEMPTS):
+        if killed(work, checkpoint, chance.randint(1, 2), chance.uniform(0, pause)):
+            break
         (folder / "state").unlink(missing_ok=True)  # it had ended before: begin anew, and kill sooner
         pause /= 2
     resumed = (folder / "state").exists()
