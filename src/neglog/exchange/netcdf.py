@@ -11,8 +11,8 @@ from neglog.calls import public
 from neglog.errors import DataError
 from neglog.tables import replacing
 
-ENGINES = {"h5netcdf": "h5netcdf", "netCDF4": "netcdf4"}
-"""Library that writes NetCDF -> its name in xarray, in the order of preference."""
+ENGINES = {"h5netcdf": ("h5netcdf", "h5py"), "netcdf4": ("netCDF4",)}
+"""Name in xarray of what writes NetCDF -> the libraries it needs, in the order of preference."""
 
 
 @public
@@ -43,7 +43,7 @@ def check_netcdf(path: Path) -> str:
     """
     if path.suffix.lower() != ".nc":
         raise DataError(f"a posterior is written as NetCDF, and not as `{path}`. End its name in .nc.")
-    for module, engine in ENGINES.items():
-        if find_spec(module) is not None:
+    for engine, needed in ENGINES.items():
+        if all(find_spec(module) is not None for module in needed):
             return engine
     raise DataError(f"writing `{path}` needs h5netcdf: pip install 'neglog[netcdf]'.")
