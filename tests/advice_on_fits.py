@@ -48,7 +48,7 @@ from neglog.networks import laplace as networks
 from neglog.objective import blocks
 from neglog.prediction import crps
 from neglog.predictors import affine, linear, positive, rows
-from neglog.solvers import LBFGS, SVI, Adam, VariableProjection
+from neglog.solvers import LBFGS, SVI, Adam, Newton, Optimiser, VariableProjection
 from neglog.uncertainty import profiles
 
 N = 20
@@ -63,11 +63,29 @@ BOTH = np.stack([Y, RNG.normal(size=N)], 1)
 ONE = torch.ones((), dtype=torch.float64)
 FAR_OUT = X.copy()
 FAR_OUT[7, 1] = 1e3
+T9 = pyro.condition(models.student_t, {"df": torch.tensor(9.0, dtype=torch.float64)})
+RANDOM = np.random.default_rng(1)
+SPREAD_OUT = (RANDOM.normal(size=(300, 2)), RANDOM.uniform(0, 1, 300))
+WHOLE = (np.random.default_rng(3).normal(size=(60, 1)), RNG.integers(0, 10, 60).astype(float))
 FEATURES = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+
+
+def outlier():
+    """Eight rows in two groups, one of them far away."""
+    random = torch.Generator().manual_seed(100)
+    x = torch.randn(8, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = 0.3 * x[:, 0] + 0.5 * torch.randn(8, generator=random, dtype=torch.float64)
+    y = y + torch.where(torch.rand(8, generator=random, dtype=torch.float64) < 0.4, -1.5, 1.5)
+    y[0] = 1e3 * y[0].abs()
+    return x, y
 
 
 def fitted(model, x=X, y=Y, estimate=mle, **settings):
     return lambda _: estimate(model, x, y, **settings)
+
+
+def trained(objective):
+    return mle(objective(models.heteroscedastic), X, Y, solver=Adam(epochs=2))
 
 
 def loss(*arguments, function=losses.as_likelihood, **settings):
@@ -553,6 +571,80 @@ FITS = {
             mle(truncated(partial(models.student_t, df=4.0), -1.0, 1.0), np.zeros((41, 0)), LEVEL),
             map_estimate(truncated(models.student_t, -1.0, 1.0), np.zeros((41, 0)), LEVEL),
         ),
+    ),
+    "a known df between bounds": row(
+        UnboundedLikelihoodError,
+        "`student_t`",
+        "beyond the bounds of all others",
+        provoke=lambda _: mle(truncated(T9, 0.0, 1.0), *SPREAD_OUT),
+        follow=lambda _: (
+            mle(truncated(T9, 0.0, 1.0), SPREAD_OUT[0][:, :0], SPREAD_OUT[1]),
+            map_estimate(truncated(T9, 0.0, 1.0), *SPREAD_OUT),
+        ),
+    ),
+    "a spread of each row between two bounds": row(
+        UnboundedLikelihoodError,
+        "`log_variance`",
+        "No local maximum",
+        provoke=lambda _: mle(truncated(models.heteroscedastic, 0.0, 9.0), *WHOLE),
+        follow=lambda _: (
+            mle(truncated(models.gaussian, 0.0, 9.0), *WHOLE),
+            map_estimate(truncated(models.heteroscedastic, 0.0, 9.0), *WHOLE),
+        ),
+    ),
+    "a mixture without an optimum": row(
+        ConvergenceWarning,
+        "a component can follow 2 rows exactly",
+        "fewer components",
+        provoke=warned(lambda _: mle(models.gaussian_mixture, *outlier())),
+        follow=warned(lambda _: mle(models.gaussian, *outlier())),
+    ),
+    "an objective without information criteria": row(
+        ModelError,
+        "`faithful()`",
+        "held-out rows",
+        provoke=lambda _: trained(neglog.faithful).aic,
+        follow=lambda _: (neglog.scores(trained(neglog.faithful), X, Y), trained(lambda model: model).aic),
+    ),
+    "an objective in the place of a likelihood": row(
+        ModelError,
+        "`map_estimate`",
+        "`mle`",
+        provoke=fitted(neglog.faithful(models.heteroscedastic), estimate=map_estimate),
+        follow=lambda _: (
+            trained(neglog.faithful),
+            map_estimate(models.heteroscedastic, X, Y, solver=Adam(epochs=2)),
+        ),
+    ),
+    "an objective without gradient steps": row(
+        ModelError,
+        "`Newton`",
+        "solver=neglog.solvers.Adam",
+        provoke=fitted(neglog.faithful(models.heteroscedastic), solver=Newton()),
+        follow=lambda _: trained(neglog.faithful),
+    ),
+    "L-BFGS of torch": row(
+        DataError,
+        "neglog.solvers.LBFGS()",
+        provoke=lambda _: Optimiser(torch.optim.LBFGS),
+        follow=fitted(models.poisson, y=COUNTS, solver=LBFGS()),
+    ),
+    "other rows without a response": row(
+        DataError,
+        "`validation`",
+        "(x, y)",
+        provoke=fitted(models.gaussian, solver=Adam(epochs=2, validation={"x": X})),
+        follow=lambda _: (
+            mle(models.gaussian, X, Y, solver=Adam(epochs=2, validation=(X, Y))),
+            mle(models.gaussian, X, Y, solver=Adam(epochs=2, validation={"x": X, "y": Y})),
+        ),
+    ),
+    "too few epochs": row(
+        ConvergenceWarning,
+        "epoch 2",
+        "more epochs",
+        provoke=warned(fitted(models.gaussian, solver=Adam(epochs=2, validation=(X, Y)))),
+        follow=warned(fitted(models.gaussian, solver=Adam(epochs=400, decay=1.0, validation=(X, Y)))),
     ),
     "a dispersion of one row": row(
         UnboundedLikelihoodError,

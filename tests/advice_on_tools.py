@@ -29,7 +29,7 @@ def of_labels(folder, cores=1, **options):
     return command(commands.compare, data, "y ~ x", folds=2, cores=cores, **options)
 
 
-def ended(work, task, sender):
+def ended(*_):
     """In the place of the work of a process."""
     os._exit(9)
 

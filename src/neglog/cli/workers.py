@@ -78,7 +78,8 @@ class _Workers:
             self.collect()
         free = next((each for each in self.processes if each not in self.busy), None) or self._started()
         self.busy[free] = number
-        free.send(task)
+        with suppress(ConnectionError):  # of a process that has ended, which `collect` reports
+            free.send(task)
 
     def _started(self) -> Connection:
         context: Any = multiprocessing.get_context("fork")

@@ -254,6 +254,7 @@ def learn(
     return Learned(Design(formula, also, learn_side(left, rows), main, shared, others, offset), rows, dropped)
 
 
+@public
 def check_columns(formula: str, table: pd.DataFrame, keep: Sequence[str] = ()) -> None:
     """Raise DataError where `learn` does since a formula cannot be read, or a column is not in the table."""
     _, right, offsets, response = _read(formula, _names(table, keep, ()))

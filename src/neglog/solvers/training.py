@@ -193,17 +193,22 @@ class Run:
         z, best = self.steps.z, self.best
         if best.epoch:
             z = best.restored()
-        elif self.stopped == "not finite":
+        elif self.failed:
             z = self.good
         found = certified(self.problem, z, self.history, self.settings.certainty)
         found = replace(found, epochs=tuple(self.epochs))
-        if self.stopped == "not finite":
+        if self.failed:
             return replace(found, converged=False, status=self.failure())
         if best.epoch:
             return self.validated(found)
         if self.stopped == "callback":
             return replace(found, status=f"stopped by a callback at epoch {len(self.epochs)}; {found.status}")
         return found
+
+    @property
+    def failed(self) -> bool:
+        """Whether the loss was not finite, after steps whose losses were."""
+        return self.stopped == "not finite" and self.good_steps > 0
 
     def failure(self) -> str:
         """The status of a training whose loss was not finite."""
