@@ -229,6 +229,9 @@ CALLS = {
         {"value": PRIOR},
     ),
     "flat": (flat, {"model": GAUSSIAN}),
+    "beta_nll": (neglog.beta_nll, {"model": GAUSSIAN, "beta": 0.5}),
+    "faithful": (neglog.faithful, {"model": GAUSSIAN}),
+    "warm_up": (neglog.warm_up, {"model": GAUSSIAN, "epochs": 3}),
     "from_pyro": (
         partial(neglog.from_pyro, {"a": torch.zeros(5, 3)}),
         {"model": None, "prior": None, "posterior_predictive": None}
@@ -281,11 +284,15 @@ def test_a_start_at_the_end_of_the_range_of_floats_raises_no_error_of_python():
         assert not mle(GAUSSIAN, X, Y, start={"sigma": 1e308}).converged
 
 
+RIGHT = {("callbacks", "nothing"), ("validation", "a frame of text")}
+"""A setting, and a value that may be right."""
+
+
 @pytest.mark.parametrize(("name", "setting"), OF_SOLVERS)
 def test_wrong_settings_of_solvers_are_errors_of_neglog(name, setting):
     others = {"MultiStart": {"solver": solvers.Newton(), "starts": torch.zeros(1, 1)}}.get(name, {})
     for kind, value in WRONG.items():
-        is_right = setting == "is_spurious" and callable(value)
+        is_right = (setting in ("is_spurious", "scheduler") and callable(value)) or (setting, kind) in RIGHT
         if not is_right and kind not in ("a huge whole number", "a number beyond floats"):
             with pytest.raises(NeglogError):
                 getattr(solvers, name)(**{**others, setting: value})

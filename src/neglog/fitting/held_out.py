@@ -15,8 +15,8 @@ from neglog.data import Data, prepare_fit
 from neglog.designs import prepare_designs
 from neglog.errors import DataError
 from neglog.inputs.blueprint import Blueprint
-from neglog.inputs.frames import is_table
 from neglog.objective.objective import of_rows
+from neglog.solvers.settings import gives_other_rows, row_numbers
 from neglog.solvers.watched import Watched
 
 
@@ -70,13 +70,11 @@ def reading(solver: Any, blueprint: Blueprint | None) -> Any:
 
 def _rows_of(validation: Any) -> dict[str, Any] | None:
     """The arguments of rows that were given for validation; None of a share, a splitter or row numbers."""
-    if isinstance(validation, Mapping) and "x" in validation:
-        return dict(validation)
-    if is_table(validation):
-        return {"x": validation}
-    if isinstance(validation, tuple) and len(validation) == 2 and np.ndim(validation[1]) > 0:
+    if validation is None or not gives_other_rows(validation):
+        return None
+    if isinstance(validation, tuple):
         return {"x": validation[0], "y": validation[1]}
-    return None
+    return dict(validation) if isinstance(validation, Mapping) else {"x": validation}
 
 
 def with_held_out(data: Data, solver: Any, roles: Any) -> Data:
@@ -134,16 +132,17 @@ def _numbers(data: Data, validation: Any, seed: int) -> Tensor:
     if isinstance(validation, float):
         number = max(1, round(validation * data.rows))
         return torch.randperm(data.rows, generator=torch.Generator().manual_seed(seed))[:number]
-    if hasattr(validation, "split") and not isinstance(validation, Tensor):
+    if hasattr(validation, "get_n_splits"):
         _, rows = next(iter(validation.split(np.zeros((data.rows, 1)), data.y.numpy())))
         return torch.as_tensor(np.asarray(rows))
-    rows = torch.as_tensor(np.asarray(validation))
-    if rows.dtype == torch.bool and rows.shape == (data.rows,):
+    found = row_numbers(validation)
+    assert found is not None, "a checked setting"
+    rows = torch.as_tensor(found.astype(bool if found.dtype.kind == "b" else np.int64))
+    if rows.dtype == torch.bool and len(rows) == data.rows:
         return rows.nonzero()[:, 0]
-    whole = rows.dim() == 1 and not rows.dtype.is_floating_point and rows.dtype != torch.bool
-    if not (whole and bool(((rows >= 0) & (rows < data.rows)).all())):
+    if rows.dtype == torch.bool or not bool(((rows >= 0) & (rows < data.rows)).all()):
         raise DataError(
             f"`validation` must be numbers of rows from 0 to {data.rows - 1}, or one True or False for each "
             f"of {data.rows} rows."
         )
-    return rows.long()
+    return rows

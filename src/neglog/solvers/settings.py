@@ -100,22 +100,19 @@ def _functions(name: str, value: Any) -> None:
 
 
 def _momentum(name: str, value: Any) -> None:
-    if value != 0:
-        share(name, value)
+    if not 0 <= number(name, value) < 1:
+        raise DataError(f"`{name}` must be at least 0 and below 1; it is {written(value)}.")
 
 
-def _weight_decay(name: str, value: Any) -> None:
-    if value != 0:
-        number(name, value, 0)
+def _not_negative(name: str, value: Any) -> None:
+    if number(name, value) < 0:
+        raise DataError(f"`{name}` must not be negative; it is {written(value)}.")
 
 
 def _validation(name: str, value: Any) -> None:
     """Raise DataError unless it gives rows: a share, a splitter, numbers of rows, or other rows."""
-    if hasattr(value, "columns") or (isinstance(value, Mapping) and "x" in value):
-        return
-    if hasattr(value, "split") and not isinstance(value, str | Tensor):
-        return
-    if isinstance(value, Tensor | np.ndarray | list | tuple | range) and len(value):
+    is_splitter = callable(getattr(value, "split", None)) and hasattr(value, "get_n_splits")
+    if is_splitter or gives_other_rows(value) or row_numbers(value) is not None:
         return
     try:
         share(name, value)
@@ -124,6 +121,28 @@ def _validation(name: str, value: Any) -> None:
             f"`{name}` must be a share of the rows between 0 and 1, a splitter of scikit-learn, the "
             f"numbers of the rows to hold out, or other rows (x, y); it is {written(value)}."
         ) from None
+
+
+def gives_other_rows(value: Any) -> bool:
+    """Whether a `validation` is other rows: a pair (x, y), a mapping of arguments, or a table."""
+    if isinstance(value, Mapping):
+        return "x" in value
+    if isinstance(value, tuple) and len(value) == 2:
+        return all(hasattr(each, "shape") for each in value[1:])
+    return hasattr(value, "columns") and len(value.columns) > 0
+
+
+def row_numbers(value: Any) -> np.ndarray | None:
+    """The numbers of rows, or a True or False for each row `(N,)`; None of anything else."""
+    if isinstance(value, Tensor) and (value.layout != torch.strided or value.device.type == "meta"):
+        return None
+    if not isinstance(value, Tensor | np.ndarray | list | tuple | range) or np.ma.isMaskedArray(value):
+        return None
+    try:
+        found = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError, RecursionError):
+        return None
+    return found if found.ndim == 1 and len(found) and found.dtype.kind in "iub" else None
 
 
 def _dtype(name: str, value: Any) -> None:
@@ -144,8 +163,9 @@ CHECKS: dict[str, Callable[..., Any]] = {
     "max_norm": _positive,
     "ema_decay": share,
     "callbacks": _functions,
-    "weight_decay": _weight_decay,
+    "weight_decay": _not_negative,
     "momentum": _momentum,
+    "nesterov": flag,
     "max_steps": partial(whole, least=0),
     "memory": whole,
     "refresh": whole,
