@@ -193,7 +193,9 @@ class _Search:
         z, steps = self.at[0], self.steps
         value, gradient = self.problem.value_and_gradient(z)
         size = largest(gradient) / self.problem.rows
-        if how == "optimum" and not size <= enough:
+        if size <= enough:
+            how = "optimum"  # also where a line search found no decrease beyond rounding
+        elif how == "optimum":
             how = "no certified optimum"
         status = f"{how}: gradient {size:.1e} per row after {steps} steps, each with optimal heads"
         return Solution(z, value, size <= enough, status, steps, tuple(self.history))
