@@ -18,7 +18,7 @@ from neglog.objective.corners import Cornered
 from neglog.objective.objective import Objective
 from neglog.predictors import linear, rows
 from neglog.solvers import LBFGS, Chain, Continuation, Newton
-from neglog.solvers.continuation import _Vertex
+from neglog.solvers.continuation import _Faces, _Vertex
 from neglog.solvers.descent import descends, is_hidden, is_stuck, rounding_of
 
 
@@ -181,7 +181,7 @@ def test_a_vertex_that_is_not_the_optimum_gets_no_certificate():
         if torch.equal(other, held):
             continue
         signs = torch.where(other, 0.0, coordinates.residuals(optimum.z).sign())
-        point = _Vertex(coordinates, other, signs, optimum.z).solve(optimum.z, 1e-8)
+        point = _Vertex(coordinates, other, signs, optimum.z).solve(optimum.z, 1e-8, _Faces(coordinates))
         if point is None:
             continue
         z = point[0]
