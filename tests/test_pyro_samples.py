@@ -40,7 +40,7 @@ def has(exported, group):
 @pytest.fixture(scope="module")
 def chain():
     pyro.set_rng_seed(0)
-    found = MCMC(NUTS(simple), num_samples=60, warmup_steps=20, disable_progbar=True)
+    found = MCMC(NUTS(simple), num_samples=100, warmup_steps=20, disable_progbar=True)
     found.run(X, Y)
     return found
 
@@ -56,8 +56,8 @@ def test_a_chain_has_its_densities_and_what_is_made_of_it(chain):
         dims={"y": ["day"]}, coords={"day": range(6)},
     )  # fmt: skip
     assert names(exported, "posterior") == {"shift", "slope", "mean"}
-    assert exported.posterior["mean"].shape == (1, 60, 6)
-    assert exported.sample_stats["diverging"].shape == (1, 60)
+    assert exported.posterior["mean"].shape == (1, 100, 6)
+    assert exported.sample_stats["diverging"].shape == (1, 100)
     assert names(exported, "log_likelihood") == names(exported, "observed_data") == {"y"}
     assert exported.log_likelihood["y"].dims == ("chain", "draw", "day")
     at = {name: value[3] for name, value in chain.get_samples().items()}
@@ -79,7 +79,7 @@ def test_arviz_works_on_a_chain(chain):
 
 def test_a_chain_of_several(chain):
     drawn = chain.get_samples(group_by_chain=True)
-    several = {name: value.reshape(2, 30, *value.shape[2:]) for name, value in drawn.items()}
+    several = {name: value.reshape(2, 50, *value.shape[2:]) for name, value in drawn.items()}
 
     class Two(MCMC):
         def __init__(self):
@@ -92,7 +92,7 @@ def test_a_chain_of_several(chain):
             return {"divergences": {"chain 0": [], "chain 1": [4]}}
 
     exported = from_pyro(Two(), X, Y, model=simple)
-    assert exported.log_likelihood["y"].shape == (2, 30, 6)
+    assert exported.log_likelihood["y"].shape == (2, 50, 6)
     assert int(exported.sample_stats["diverging"].sum()) == int(exported.sample_stats["diverging"][1, 4]) == 1
     alone = from_pyro(chain, X, Y, model=simple).log_likelihood["y"].values
     np.testing.assert_array_equal(exported.log_likelihood["y"].values.reshape(alone.shape), alone)
@@ -118,8 +118,8 @@ def test_a_predictive_of_samples_is_called(chain):
     source = Predictive(simple, chain.get_samples())
     exported = from_pyro(source, X)
     assert names(exported, "posterior") == {"shift", "slope", "mean"}
-    assert exported.posterior["slope"].shape == (1, 60, 1)
-    assert exported.posterior_predictive["y"].shape == (1, 60, 6)
+    assert exported.posterior["slope"].shape == (1, 100, 1)
+    assert exported.posterior_predictive["y"].shape == (1, 100, 6)
     # Given the observations too, it is not they that are predicted, and their densities are known.
     with_y = from_pyro(source, X, Y)
     assert float(with_y.posterior_predictive["y"].std("draw").min()) > 0.1
