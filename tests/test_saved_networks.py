@@ -284,3 +284,24 @@ def test_a_folder_of_a_newer_version_is_refused_in_one_sentence(tmp_path: Path) 
         DataError, match=r"^`\S+` was saved by neglog 99\.0, and this is \S+; upgrade neglog\.$"
     ):
         load(tmp_path)
+
+
+def test_a_network_of_a_formula_reads_tables_again(tmp_path: Path) -> None:
+    table = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "g": ["u", "v"] * 12, "y": Y})
+    model = on_features(models.heteroscedastic, tanh(columns=3))
+    fit = mle(model, "y ~ a + b + g", table, solver=Adam(epochs=2))
+    found = load(save(fit, tmp_path), module=tanh(columns=3))
+    assert torch.equal(predict(found, table).mean, predict(fit, table).mean)
+    assert torch.equal(scores(found, table), scores(fit, table))
+
+
+def test_features_that_depend_on_each_other_are_no_hindrance(tmp_path: Path) -> None:
+    """Nothing tells their coefficients apart, so there are no standard errors; the estimates are kept."""
+    module = nn.Sequential(nn.Linear(2, 4), nn.ReLU())
+    with torch.no_grad():
+        module[0].bias[0] = -1e3  # type: ignore[union-attr]
+    fit = mle(on_features(models.gaussian, module), X, Y, solver=Adam(epochs=2))
+    found = load(save(fit, tmp_path), module=module)
+    assert torch.equal(predict(found, X).mean, predict(fit, X).mean)
+    with pytest.raises(ModelError):
+        covariance(found)

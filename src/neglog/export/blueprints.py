@@ -14,8 +14,7 @@ from neglog.formula import Design
 from neglog.formula.tagged import from_json, to_json
 from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint
-from neglog.inputs.given import OF_EVERY_MODEL
-from neglog.tracing import positive_names, predictor_names
+from neglog.inputs.given import OF_EVERY_MODEL, design_names_of
 
 NOTHING: dict[str, Any] = {"roles": {}, "dropped": 0, "classes": [], "labelled": ""}
 """The field of a fit without a table and labels, as those of formats 1 and 2."""
@@ -57,8 +56,7 @@ def read(
         if dropped:
             raise wrong("blueprint.dropped", "0 without a formula", dropped)
         return Blueprint(classes=labels) if labels else None
-    rows: dict[str, Any] = dict.fromkeys(keywords)
-    predictors, positive = predictor_names(model, **rows), positive_names(model, **rows)
+    predictors, positive = design_names_of(model, keywords)
     return Blueprint(formula, predictors, positive, roles, dropped, labels, labelled)
 
 

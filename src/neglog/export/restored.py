@@ -32,6 +32,7 @@ from neglog.export.documents import (
 from neglog.export.given import NOTHING, LoadArguments, check_buffers
 from neglog.formula import Design
 from neglog.handlers import Model, is_parameter
+from neglog.inputs.given import design_names_of
 from neglog.layers import former_names, replaced
 from neglog.modes import InMode
 from neglog.predictors import RESPONSE
@@ -212,13 +213,12 @@ def _check_formula(model: Model, data: Data, formula: Design, columns: Mapping[s
 
     A bias that the formula leaves out, and that is held fixed, is held at 0.
     """
-    keywords = data.keywords
-    predictors, positive = predictor_names(model, **keywords), positive_names(model, **keywords)
-    needed = formula.columns(predictors, positive)
+    predictors, positive = design_names_of(model, data.keywords)
+    needed = formula.columns(predictors, positive) if predictors else {"": formula.main.columns}
     if needed != dict(columns):
         raise wrong("columns", f"those of the formula, {shortened(needed)}", dict(columns))
     fixed = conditions(model)
-    for site in formula.without_bias(predictors, positive):
+    for site in formula.without_bias(predictors, positive) if predictors else ():
         if site in fixed and bool(fixed[site].any()):
             raise wrong(f"condition.{site}", "0, since the formula has no intercept", fixed[site].tolist())
 

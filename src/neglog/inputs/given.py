@@ -202,7 +202,7 @@ def _of_formula(
 ) -> Inputs:
     keywords = [name for name in by_row if name not in OF_EVERY_MODEL]
     bounds = roles_of(model, dict.fromkeys(keywords), caller).bounds
-    predictors, positive = _names(model, keywords)
+    predictors, positive = design_names_of(model, keywords)
     formula, also = joint_formulas(formulas, model, predictors)
     table, labels, column = _coded_response(model, formula, table)
     learned, found = learned_rows(formula, table, also, by_row, bounds, drop_missing)
@@ -237,7 +237,7 @@ def _response_column(formula: str, table: pd.DataFrame) -> str:
     return column if column in table and table[column].ndim == 1 else ""
 
 
-def _names(model: Model, keywords: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def design_names_of(model: Model, keywords: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The linear predictors of a model, and its constants that may have a design; none of a network."""
     if is_network(model):
         return (), ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from neglog.errors import ModelError, NeglogError
+from neglog.errors import NeglogError
 from neglog.fitting.fit import Fit
 from neglog.fitting.retained import CORNER_KINDS, SMOOTH_KINDS, Retained
 from neglog.objective.coordinates import Coordinates
@@ -25,7 +25,7 @@ def retained(fit: Fit) -> Retained | None:
     predictors = frozenset(call.name for call in fit.objective.calls)
     try:
         coordinates, z = around(fit)
-    except ModelError as error:
+    except NeglogError as error:
         return Retained(layout, predictors, is_network(fit), reason=str(error))
     found: dict[str, Tensor] = {}
     reason = ""
