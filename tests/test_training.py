@@ -260,6 +260,19 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_of_the_epoch_before() -> N
     torch.testing.assert_close(fit.params["log_rate.weight"], good.params["log_rate.weight"])
 
 
+def test_buffers_of_steps_that_fail_are_not_kept() -> None:
+    solver = Adam(epochs=9, learning_rate=0.01, decay=1.0, scheduler=EXPLODING)
+    fit = quietly(on_features("poisson", trunk(nn.BatchNorm1d(6))), solver, X, Y.exp().round())
+    assert "not finite" in fit.status
+    good = quietly(
+        on_features("poisson", trunk(nn.BatchNorm1d(6))),
+        replace(solver, epochs=fit.n_iter - 1),
+        X,
+        Y.exp().round(),
+    )
+    assert all(torch.equal(fit.buffers[name], value) for name, value in good.buffers.items())
+
+
 EXPLODING = partial(lr_scheduler.LambdaLR, lr_lambda=lambda epoch: 1.0 if epoch < 4 else 1e6)
 
 

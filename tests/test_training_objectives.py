@@ -43,16 +43,20 @@ HEAD = {"mean.weight": torch.zeros(8), "mean.bias": torch.zeros(())}
 STEPS: dict[str, Any] = {"epochs": 6, "batch_size": 20, "rescale": False}
 
 
-def network(model: Any = models.heteroscedastic, *more: nn.Module) -> Any:
+def trunk(*more: nn.Module) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        return on_features(model, nn.Sequential(nn.Linear(1, 8), *more, nn.Tanh()).double())
+        return nn.Sequential(nn.Linear(1, 8), *more, nn.Tanh()).double()
 
 
-def quietly(model: Any, solver: Any, **more: Any) -> Fit:
+def network(model: Any = models.heteroscedastic, *more: nn.Module) -> Any:
+    return on_features(model, trunk(*more))
+
+
+def quietly(model: Any, solver: Any, x: Any = X, y: Any = Y, **more: Any) -> Fit:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return mle(model, X, Y, solver=solver, **more)
+        return mle(model, x, y, solver=solver, **more)
 
 
 MODELS: dict[str, tuple[Any, Any]] = {

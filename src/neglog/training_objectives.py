@@ -107,7 +107,9 @@ def beta_nll(model: Model | str, beta: float = 0.5) -> Model:
     Source: Seitzer, Tavakoli, Antic & Martius (2022), On the pitfalls of heteroscedastic uncertainty
     estimation with probabilistic neural networks.
     """
-    beta = number("beta", beta, -1e-300, 1 + 1e-15)
+    beta = number("beta", beta)
+    if not 0 <= beta <= 1:
+        raise ModelError(f"`beta` must be from 0 to 1; it is {beta:g}.")
     return TrainingObjective(model_of(model), f"beta_nll(beta={beta:g})", lambda _: _BetaNLL(beta))
 
 

@@ -70,9 +70,7 @@ def before(solver: Any, epochs: int) -> Any:
     plain = {"validation": None, "callbacks": (), "scheduler": None, "decay": 1.0, "steps": None}
     own = {name: value for name, value in plain.items() if hasattr(solver, name)}
     for name, value in {**own, "epochs": epochs}.items():
-        object.__setattr__(
-            solver, name, value
-        )  # settings that were checked are replaced by ones that make sense
+        object.__setattr__(solver, name, value)
     return solver
 
 

@@ -80,7 +80,7 @@ class Adam(GradientTraining):
         return Moments(z, self.learning_rate)
 
     def rate(self, done: int, total: int) -> float | None:
-        """The learning rate after so many of all steps."""
+        """The learning rate after `done` of `total` steps."""
         return self.learning_rate * float(self.decay) ** (done / total)
 
 

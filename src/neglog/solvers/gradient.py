@@ -79,7 +79,7 @@ class GradientTraining(Training):
         raise NotImplementedError
 
     def rate(self, done: int, total: int) -> float | None:
-        """The learning rate after so many of all steps; None is that of the optimiser of torch."""
+        """The learning rate after `done` of `total` steps; None is that of the optimiser of torch."""
         return None
 
     @torch.no_grad()

@@ -115,8 +115,7 @@ class Run:
         self.total = settings.total(problem.rows)
         self.history: list[float] = []
         self.epochs: list[Epoch] = []
-        self.best = Best(problem)
-        self.good, self.good_steps = steps.z.clone(), 0
+        self.best, self.good, self.good_steps = Best(), Weights(), 0
         self.started, self.stopped = time.perf_counter(), ""
 
     def solution(self, progress: bool) -> Solution:
@@ -154,7 +153,7 @@ class Run:
         if not math.isfinite(self.history[-1]):
             self.stopped = "not finite"
             return
-        self.good.copy_(self.steps.z)
+        self.good.take(self.steps.z, problem)
         self.good_steps = len(self.history)
         if settings.is_by_epochs and self.good_steps % self.an_epoch and self.good_steps < self.total:
             return
@@ -175,7 +174,7 @@ class Run:
         epoch = Epoch(len(self.epochs) + 1, len(self.history), training, held_out, rate, seconds)
         self.epochs.append(epoch)
         if held_out is not None:
-            self.best.offer(held_out, epoch.epoch, self.steps.z)
+            self.best.offer(held_out, epoch.epoch, self.steps.z, problem)
             if epoch.epoch - self.best.epoch >= (settings.patience or DEFAULT_PATIENCE):
                 self.stopped = "validation"
         self.steps.end_epoch(training if held_out is None else held_out)
@@ -192,13 +191,14 @@ class Run:
         """
         z, best = self.steps.z, self.best
         if best.epoch:
-            z = best.restored()
+            z = best.restored(self.problem)
         elif self.failed:
-            z = self.good
+            z = self.good.restored(self.problem)
         found = certified(self.problem, z, self.history, self.settings.certainty)
         found = replace(found, epochs=tuple(self.epochs))
         if self.failed:
-            return replace(found, converged=False, status=self.failure())
+            held_out = best.loss if best.epoch else None
+            return replace(found, converged=False, status=self.failure(), held_out=held_out)
         if best.epoch:
             return self.validated(found)
         if self.stopped == "callback":
@@ -244,27 +244,38 @@ class Run:
         resume_training(self.problem, state)
 
 
-class Best:
-    """The weights with the smallest held-out loss, and the buffers of networks with them."""
+class Weights:
+    """A point that training has passed, and the buffers of networks there."""
 
-    def __init__(self, problem: Any) -> None:
-        self.problem, self.loss, self.epoch = problem, math.inf, 0
+    def __init__(self) -> None:
         self.z = torch.zeros(0)
         self.buffers: dict[str, dict[str, Tensor]] = {}
 
-    def offer(self, loss: float, epoch: int, z: Tensor) -> None:
+    def take(self, z: Tensor, problem: Any) -> None:
+        """Keep a point `(K,)` of a problem, with its buffers."""
+        self.z = z.clone()
+        own = problem.constants if problem.trained else {}
+        self.buffers = {name: {k: v.clone() for k, v in each.items()} for name, each in own.items()}
+
+    def restored(self, problem: Any) -> Tensor:
+        """The point `(K,)`, with its buffers in place."""
+        for name, own in self.buffers.items():
+            problem.constants[name].update(own)
+        return self.z
+
+
+class Best(Weights):
+    """The weights with the smallest held-out loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss, self.epoch = math.inf, 0
+
+    def offer(self, loss: float, epoch: int, z: Tensor, problem: Any) -> None:
         """Keep these weights if their loss is smaller."""
         if loss < self.loss:
             self.loss, self.epoch = loss, epoch
-            self.z = z.clone()
-            own = self.problem.constants if self.problem.trained else {}
-            self.buffers = {name: {k: v.clone() for k, v in each.items()} for name, each in own.items()}
-
-    def restored(self) -> Tensor:
-        """The weights `(K,)`, with their buffers in place."""
-        for name, own in self.buffers.items():
-            self.problem.constants[name].update(own)
-        return self.z
+            self.take(z, problem)
 
     def state(self) -> dict[str, Any]:
         """The state, for a checkpoint."""
