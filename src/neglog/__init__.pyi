@@ -20,6 +20,7 @@ from .checkpoint import Checkpoint
 from .exchange.inference_data import to_arviz
 from .exchange.pyro_samples import from_pyro
 from .export.saved import load, save
+from .fitting.ensembles import Ensemble, ensemble
 from .fitting.estimates import map_estimate, mle
 from .fitting.fit import Fit
 from .fitting.lasso import LassoPath, lasso_path
@@ -51,6 +52,7 @@ __all__ = [
     "BatchFit",
     "Bootstrap",
     "Checkpoint",
+    "Ensemble",
     "Fit",
     "HypothesisTest",
     "LaplaceApproximation",
@@ -67,6 +69,7 @@ __all__ = [
     "covariance",
     "cross_validate",
     "datasets",
+    "ensemble",
     "errors",
     "export",
     "faithful",

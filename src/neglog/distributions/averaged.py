@@ -72,8 +72,17 @@ class Averaged(TorchDistribution):
     @property
     def variance(self) -> Tensor:
         """The mean over the draws of a row's variances, plus the variance of its means."""
-        # That of a row given the parameters, on average, and that of its mean between draws of them.
-        return variance_of(self.component).mean(0) + mean_of(self.component).var(0, correction=0)
+        return self.aleatoric + self.epistemic
+
+    @property
+    def aleatoric(self) -> Tensor:
+        """The variance that remains where the parameters are known: the mean of those at the draws."""
+        return variance_of(self.component).mean(0)
+
+    @property
+    def epistemic(self) -> Tensor:
+        """The variance due to the parameters: that of the means at the draws."""
+        return mean_of(self.component).var(0, correction=0)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log of the mean density at `value`."""

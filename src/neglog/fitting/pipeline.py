@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -67,6 +67,23 @@ from neglog.solvers.solution import is_curved
 from neglog.training_objectives import apart
 
 
+@dataclass(frozen=True, eq=False)
+class Posed:
+    """A model and its rows as a problem to be solved, for all solvers.
+
+    Attributes:
+        coordinates: those that the solver takes.
+        theta: the initial point `(K,)`.
+        solver: the one that was asked for, with an objective of training around it where there is one.
+        offset: the offset of the response, taken out where it is far from 0.
+    """
+
+    coordinates: Coordinates
+    theta: Tensor
+    solver: Any
+    offset: Offset | None
+
+
 def fitted(
     caller: Callable[..., Fit],
     model: Model,
@@ -80,13 +97,38 @@ def fitted(
     checkpoint: Any = None,
 ) -> Fit:
     """The fit of a model to rows; errors about arguments name the function that the user called."""
+    progress = flag("progress", progress)
+    if checkpoint is not None and not isinstance(checkpoint, MemberCheckpoint):
+        checkpoint = checkpoint_of(checkpoint, caller)
+    problem = posed(caller, model, x, y, weights, solver, start, keywords)
+    coordinates, theta, solver, offset = problem.coordinates, problem.theta, problem.solver, problem.offset
+    if solver is None and not start:
+        solver = choose(coordinates)
+        if isinstance(solver, Newton):
+            return _by_newton(coordinates, theta, solver, progress, offset, checkpoint)
+    return solved(coordinates, theta, solver, progress, offset, checkpoint)
+
+
+def posed(
+    caller: Callable[..., Any],
+    model: Model,
+    x: Any,
+    y: Any,
+    weights: Any,
+    solver: Any,
+    start: Mapping[str, Any] | None,
+    keywords: Mapping[str, Any],
+) -> Posed:
+    """The problem of a model and rows, which have been validated.
+
+    Raises:
+        DataError, ModelError, SingularDesignError, UnboundedLikelihoodError: as `neglog.mle`.
+    """
     if solver is not None:
         check_solver("solver", solver)
     model, trained = apart(model)
     solver = surrogated(trained, solver)
-    if checkpoint is not None and not isinstance(checkpoint, MemberCheckpoint):
-        checkpoint = checkpoint_of(checkpoint, caller)
-    dtype, progress = getattr(solver, "dtype", torch.float64), flag("progress", progress)
+    dtype = getattr(solver, "dtype", torch.float64)
     roles = roles_of(model, keywords, caller)
     data = prepare_fit(x, y, weights=weights, dtype=dtype, roles=roles, **keywords)
     data = with_held_out(data, solver, roles)
@@ -99,11 +141,7 @@ def fitted(
     coordinates, theta = _begun(objective, start, solver)
     check_all(OF_DESIGNS, whole, whole)
     check_all(OF_PROBLEMS, coordinates, objective)
-    if solver is None and not start:
-        solver = choose(coordinates)
-        if isinstance(solver, Newton):
-            return _by_newton(coordinates, theta, solver, progress, offset, checkpoint)
-    return _solved(coordinates, theta, solver, progress, offset, checkpoint)
+    return Posed(coordinates, theta, solver, offset)
 
 
 def _by_newton(
@@ -121,7 +159,7 @@ def _by_newton(
         coordinates, theta = Coordinates(objective, coordinates.blocks, True, solved=True), best
     elif "many optima" in facts:
         solver = _of_many_optima(solver, coordinates, theta)
-    return _solved(coordinates, theta, solver, progress, offset, kept)
+    return solved(coordinates, theta, solver, progress, offset, kept)
 
 
 def _begun(objective: Objective, start: Mapping[str, Any] | None, solver: Any) -> tuple[Coordinates, Tensor]:
@@ -163,10 +201,10 @@ def refitted(fit: Fit, model: Model, solver: Any, kept: MemberCheckpoint | None 
     assert fit.coordinates is not None
     objective = Objective(model, data_of(fit))
     coordinates = Coordinates(objective, fit.coordinates.blocks, fit.coordinates.is_linear)
-    return _solved(coordinates, objective.layout.theta(fit.params), solver, False, kept=kept)
+    return solved(coordinates, objective.layout.theta(fit.params), solver, False, kept=kept)
 
 
-def _solved(
+def solved(
     coordinates: Coordinates,
     theta: Tensor,
     solver: Any,
@@ -174,15 +212,21 @@ def _solved(
     offset: Offset | None = None,
     kept: CallCheckpoint | MemberCheckpoint | None = None,
 ) -> Fit:
+    """The fit by a solver from an initial point `(K,)`."""
     solver = choose(coordinates) if solver is None else solver
     coordinates, problem = problem_of(coordinates, solver)
     solution = _minimum(coordinates, problem, solver, coordinates.z(theta), progress, kept)
     solution = _judged(coordinates, solution)
-    fit = _finished(coordinates, solution, offset)
-    trained_on = trained_on_by(solver)
-    if not (fit.converged or solution.validated or (trained_on and solution.held_out is None)):
-        warn(f"`{coordinates.objective.name}` did not converge: {fit.status}.", ConvergenceWarning)
+    fit, trained_on = finished(coordinates, solution, offset), trained_on_by(solver)
+    check_converged(fit, solution, trained_on)
     return replace(fit, trained_on=trained_on) if trained_on else fit
+
+
+def check_converged(fit: Fit, solution: Solution, trained_on: str) -> None:
+    """Warn of a fit that is neither certified, nor ended by held-out rows, nor of another objective."""
+    if not (fit.converged or solution.validated or (trained_on and solution.held_out is None)):
+        assert fit.objective is not None
+        warn(f"`{fit.objective.name}` did not converge: {fit.status}.", ConvergenceWarning)
 
 
 def _minimum(
@@ -344,7 +388,8 @@ def _end_of(objective: Objective, theta: Tensor, loss: float | None = None) -> t
     return nll, prior
 
 
-def _finished(coordinates: Coordinates, solution: Solution, offset: Offset | None) -> Fit:
+def finished(coordinates: Coordinates, solution: Solution, offset: Offset | None) -> Fit:
+    """The fit at a solution."""
     coordinates, theta, end = _landed(coordinates, solution, offset)
     objective = coordinates.objective
     params = {name: value.detach() for name, value in objective.layout.params(theta).items()}

@@ -36,15 +36,22 @@ class Surrogated:
         self, problem: Any, start: Tensor, progress: bool = False, checkpoint: Any = UNKEPT
     ) -> Solution:
         """Train from `start` `(K,)`; the value is that of the loss of the model."""
+        descended = self.descended(problem)
+        found: Solution = self.solver.minimise(descended, start, progress, checkpoint=checkpoint)
+        return replace(found, value=problem.value(found.z), converged=False, hessian=None)
+
+    def descended(self, problem: Any) -> Descended:
+        """The problem with the objective in the place of its loss."""
         unit = float(problem.objective.data.y.std(correction=0)) or 1.0
         changed = problem.objective.changed(self.trained.handler(unit))
         _, inner = problem_of(Coordinates(changed, problem.blocks, problem.is_linear), self.solver)
         if problem.trained:
             inner.constants.update(problem.constants)  # the buffers of one are those of the other
-        found: Solution = self.solver.minimise(
-            Descended(inner, problem, self.trained.name), start, progress, checkpoint=checkpoint
-        )
-        return replace(found, value=problem.value(found.z), converged=False, hessian=None)
+        return Descended(inner, problem, self.trained.name)
+
+    def parts(self, problem: Any) -> list[tuple[Any, Any]]:
+        """The trainings, one after the other: the solver of each, and the problem whose loss it descends."""
+        return [(self.solver, self.descended(problem))]
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,11 @@ class WarmedUp(Surrogated):
             problem = Descended(problem_of(own, self.solver)[1], problem)
         first = Surrogated(self.trained, before(self.solver, self.trained.epochs))
         return Chain((first, self.solver)).minimise(problem, start, progress, checkpoint)
+
+    def parts(self, problem: Any) -> list[tuple[Any, Any]]:
+        """The training with the scale held, and that of the likelihood."""
+        first = before(self.solver, self.trained.epochs)
+        return [(first, self.descended(problem)), (self.solver, problem)]
 
 
 def before(solver: Any, epochs: int) -> Any:
@@ -101,6 +113,11 @@ def surrogated(trained: TrainingObjective | None, solver: Any) -> Any:
             "it by gradient steps: solver=neglog.solvers.Adam(...)."
         )
     return WarmedUp(trained, solver) if isinstance(trained, WarmUp) else Surrogated(trained, solver)
+
+
+def parts_of(solver: Any, problem: Any) -> list[tuple[Any, Any]]:
+    """The trainings of a solver, one after the other: of each, the settings, and the problem it descends."""
+    return solver.parts(problem) if isinstance(solver, Surrogated) else [(solver, problem)]
 
 
 def trained_on_by(solver: Any) -> str:

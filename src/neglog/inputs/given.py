@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 OF_EVERY_MODEL = ("weights", "groups")
 """The row-wise arguments that are none of a model."""
-TRAINERS = ("mle", "cross_validate")
+TRAINERS = ("mle", "ensemble", "cross_validate")
 """Functions that fit a model by an objective of training."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -53,3 +53,25 @@ def replayed(
     except Exception as error:  # whatever it is that torch cannot trace, the model itself can still be run
         return Replay(unlowered, eager, f"it cannot be traced: {error}")
     return Replay(graph.function(compile), graph.used, graph=graph)
+
+
+def stacked(
+    one: Replay, z: Tensor, parts: list[Tensor], others: list[Tensor] | None, compile: bool
+) -> Replay:
+    """A function of many vectors `(S, K)` at a time from that of one: in one graph, or vector by vector.
+
+    Its values are `(S,)` and its gradients `(S, K)`; `parts` and `others` are as for `replayed`.
+    """
+
+    def of_each(z: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor]:
+        values, gradients = zip(*(one.evaluate(each, *rows) for each in z), strict=True)
+        return torch.stack(values), torch.stack(gradients)
+
+    apart = replace(one, evaluate=of_each, graph=None)
+    if one.graph is None:
+        return apart
+    some = [] if others is None else [parts[i] for i in one.used]
+    further = None if others is None else [others[i] for i in one.used]
+    batched = torch.vmap(one.graph.function(), in_dims=(0, *(None for _ in some)))
+    found = replayed(batched, z, some, further, compile)
+    return apart if found.reason else replace(found, used=tuple(one.used[i] for i in found.used))

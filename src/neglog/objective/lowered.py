@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate, pairwise
+from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 
 from neglog.handlers import Weighted
-from neglog.likelihood.replay import Replay, replayed
+from neglog.likelihood.replay import Replay, replayed, stacked
 from neglog.likelihood.rows import agree
 from neglog.likelihood.sites import Site
 from neglog.objective.blocks import Block
@@ -44,7 +45,7 @@ class Lowered(Coordinates):
         self._vector = _Vector(self)
         self._quadratic = quadratic_priors(self) if self.size <= MAX_QUADRATIC_PARAMETERS else None
         self._rows = objective.data.parts() | self._vector.rows
-        self._evaluations: dict[tuple[int | None, bool], Callable[..., tuple[Tensor, Tensor]]] = {}
+        self._evaluations: dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]]] = {}
         self._program: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
         self.replays: list[Replay] = []
 
@@ -64,11 +65,13 @@ class Lowered(Coordinates):
         """The loss of all rows and its gradient as tensors, verified against the model at `z` `(K,)`.
 
         With a `size`, the row numbers `(size,)` of a minibatch are a further argument, and the result is its
-        unbiased estimate for all rows. With `compile` graphs are compiled to machine code.
+        unbiased estimate for all rows. With `compile` graphs are compiled to machine code. Near many points
+        `(S, K)` it is that of each of them, `(S,)` and `(S, K)`.
         """
-        if (size, compile) not in self._evaluations:
-            self._evaluations[size, compile] = self._evaluation(z, size, compile)
-        return self._evaluations[size, compile]
+        key = (size, compile, tuple(z.shape[:-1]))
+        if key not in self._evaluations:
+            self._evaluations[key] = self._evaluation(z, size, compile)
+        return self._evaluations[key]
 
     def program(self, z: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """The fastest `evaluation` of all rows, for several threads; verified against the model at `z`
@@ -90,17 +93,23 @@ class Lowered(Coordinates):
 
     def _evaluation(self, z: Tensor, size: int | None, compile: bool) -> Callable[..., tuple[Tensor, Tensor]]:
         parts = list(self._rows.values())
-        if size is None:
-            some = [_by_columns(part) if kind == "basis" else part for (kind, _), part in self._rows.items()]
-            replay = replayed(self._function, z, some, None, compile)
-        else:
-            some, others = ([part[rows] for part in parts] for rows in (slice(size), slice(-size, None)))
-            replay = replayed(self._function, z, some, others, compile)
+        replay = self._replayed(z, size, compile)
         self.replays.append(replay)
         if size is None:
             return replay.evaluate
         evaluate, used = replay.evaluate, [parts[i] for i in replay.used]
         return lambda z, index: evaluate(z, *(part.index_select(0, index) for part in used))
+
+    def _replayed(self, z: Tensor, size: int | None, compile: bool) -> Replay:
+        """The graph of the loss of all rows, or of a minibatch, near one point `(K,)` or many `(S, K)`."""
+        rows, some, others = self._rows.items(), [], None
+        if size is None:
+            some = [_by_columns(part) if kind == "basis" else part for (kind, _), part in rows]
+        else:
+            some, others = ([part[index] for _, part in rows] for index in (slice(size), slice(-size, None)))
+        if z.dim() == 1:
+            return replayed(self._function, z, some, others, compile)
+        return stacked(replayed(self._function, z[0], some, others, False), z, some, others, compile)
 
     def _function(self, z: Tensor, *parts: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and its gradient on these rows, by running the model."""

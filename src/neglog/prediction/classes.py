@@ -9,6 +9,7 @@ import torch
 from neglog.bayes.sampling import Posterior
 from neglog.distributions.family import events_of
 from neglog.errors import ModelError
+from neglog.fitting.ensembles import Ensemble
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.prediction.predictions import check_row_keywords, predict
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @isolated
 def class_probabilities(
-    fit: Fit | Posterior,
+    fit: Fit | Posterior | Ensemble,
     x: Any,
     *,
     uncertainty: bool = False,

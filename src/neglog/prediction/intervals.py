@@ -19,6 +19,7 @@ from neglog.distributions.averaged import quantile_of
 from neglog.distributions.derived import mean_of
 from neglog.distributions.supports import ends
 from neglog.errors import ModelError, written
+from neglog.fitting.ensembles import Ensemble
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.likelihood.rows import row_slopes
@@ -40,7 +41,7 @@ SMALLEST_SLOPE = 1e-300
 @former_argument("covariance", "cov_type")
 @isolated
 def interval(
-    fit: Fit | Posterior,
+    fit: Fit | Posterior | Ensemble,
     x: Any,
     level: float = 0.95,
     kind: Of = "mean",
@@ -66,7 +67,7 @@ def interval(
     (1 - level) / 2 and (1 + level) / 2.
 
     Args:
-        fit: a fit; or a posterior, which has its own draws.
+        fit: a fit; or a posterior, which has its own draws; or, for an outcome, an ensemble.
         x: designs `(N, P)` of the form of the fit's; the table has the index of a data frame.
         level: the level of the intervals.
         kind: ``"mean"`` or ``"outcome"``.
@@ -104,6 +105,11 @@ def interval(
         columns = dict(zip(("estimate", "lower", "upper"), ends_of.T, strict=True))
     elif isinstance(fit, Posterior):
         columns = _of_draws(fit, x, level, draws, keywords)
+    elif isinstance(fit, Ensemble):
+        raise ModelError(
+            "the members of an ensemble give no confidence interval of the mean; use kind='outcome', or the "
+            "`epistemic` part of the variance of `predict`."
+        )
     else:
         data = rows_of(fit, x, keywords, interval)
         columns = _wald(fit, data, level, theta_covariance(fit, cov_type, groups))
@@ -113,7 +119,7 @@ def interval(
 @former_argument("kind", "cov_type")
 @isolated
 def quantile(
-    fit: Fit | Posterior,
+    fit: Fit | Posterior | Ensemble,
     x: Any,
     q: float | Sequence[float] | Tensor,
     *,

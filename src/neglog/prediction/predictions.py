@@ -17,6 +17,7 @@ from neglog.data import Data, check_response, observed, prepare
 from neglog.designs import Columns, prepare_designs
 from neglog.distributions.averaged import Averaged, Listed
 from neglog.errors import DataError, ModelError
+from neglog.fitting.ensembles import Ensemble
 from neglog.fitting.fit import Fit, check_fit
 from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint
@@ -35,7 +36,7 @@ DEFAULT_PARAMETER_DRAWS = 256
 @former_argument("kind", "cov_type")
 @isolated
 def predict(
-    fit: Fit | Posterior,
+    fit: Fit | Posterior | Ensemble,
     x: Any,
     *,
     uncertainty: bool = False,
@@ -57,7 +58,8 @@ def predict(
     Memory is proportional to draws × rows; predict many rows in parts.
 
     Args:
-        fit: a fit; or a posterior, whose predictions always include the uncertainty of the parameters.
+        fit: a fit; or a posterior, whose predictions always include the uncertainty of the parameters; or an
+            ensemble, the average of whose members is predicted.
         x: designs `(N, P)` of the form of the fit's; a data frame is read by column name. For the fit of a
             formula, a table with the columns that the formula names; others are ignored.
         uncertainty: whether to include the uncertainty of the parameters of a fit.
@@ -87,6 +89,9 @@ def predict(
     if isinstance(fit, Posterior):
         data = new_rows(fit.model, fit.columns, fit.keywords, x, keywords, predict, fit.blueprint)
         return _at_draws(fit.model, data, _thinned(fit, draws))
+    if isinstance(fit, Ensemble):
+        each = [predict(member, x, **keywords) for member in fit]
+        return Averaged(Listed(each), each[0])
     data = rows_of(fit, x, keywords, predict)
     if not uncertainty:
         return _response(fit.model, data, fit.params)
@@ -99,7 +104,7 @@ def check_row_keywords(fit: Any, keywords: Collection[str], caller: Callable[...
     Raises:
         ModelError: a keyword is unknown, or `fit` is neither a fit nor a posterior.
     """
-    known = fit.keywords if isinstance(fit, Posterior) else check_fit(fit).keywords
+    known = fit.keywords if isinstance(fit, Posterior | Ensemble) else check_fit(fit).keywords
     check_keywords(caller, keywords, known, "the fit")
 
 
@@ -143,7 +148,7 @@ def new_rows(
 
 
 def observed_rows(
-    fit: Fit | Posterior, x: Any, y: Any, keywords: Mapping[str, Any]
+    fit: Fit | Posterior | Ensemble, x: Any, y: Any, keywords: Mapping[str, Any]
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Designs, response and row-wise keywords of rows for a fit: of a table, where its formula reads them.
 

@@ -15,6 +15,7 @@ from neglog.data import check_response, prepare
 from neglog.distributions.averaged import quantile_of
 from neglog.distributions.family import events_of
 from neglog.errors import DataError, ModelError, did_you_mean
+from neglog.fitting.ensembles import Ensemble
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.prediction.accuracy import SUMMARIES
@@ -48,7 +49,7 @@ SCORES = ("log", "crps", "brier", *DEFAULT_LEVELS)
 @former_argument("covariance", "cov_type")
 @isolated
 def scores(
-    fit: Fit | Posterior,
+    fit: Fit | Posterior | Ensemble,
     x: Any,
     y: Any = None,
     kind: str = "log",

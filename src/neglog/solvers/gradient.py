@@ -163,11 +163,12 @@ class GradientSteps:
 
 
 def clipped(gradient: Tensor, max_norm: float, rows: int) -> Tensor:
-    """A gradient `(K,)` of this many rows, scaled to a norm of at most `max_norm` a row.
+    """A gradient `(..., K)` of this many rows, scaled to a norm of at most `max_norm` a row.
 
     As `torch.nn.utils.clip_grad_norm_` of the mean loss.
     """
-    return gradient * (max_norm / (gradient.norm() / rows + CLIPPING_EPSILON)).clamp(max=1.0)
+    norm = gradient.norm(dim=-1, keepdim=True)
+    return gradient * (max_norm / (norm / rows + CLIPPING_EPSILON)).clamp(max=1.0)
 
 
 def scheduled(scheduler: Callable[[Optimizer], Any], optimiser: Optimizer) -> Any:
