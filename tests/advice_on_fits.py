@@ -21,6 +21,7 @@ from neglog import (
     censored,
     covariance,
     distributions,
+    ensemble,
     flat,
     laplace_approximation,
     losses,
@@ -282,6 +283,25 @@ def start_of_trunk():
 @cache
 def fit_of_heads():
     return mle(pyro.condition(on_features(models.gaussian, FEATURES), start_of_trunk()), X, Y)
+
+
+def small_ensemble(kind=None):
+    module = FEATURES if kind is None else kind()
+    return ensemble(on_features(models.gaussian, module), X, Y, members=2, solver=Adam(epochs=2))
+
+
+class Bare(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.ones(X.shape[1], 2))
+
+    def forward(self, x):
+        return torch.tanh(x @ self.slope.to(x.dtype))
+
+
+class Drawn(Bare):
+    def reset_parameters(self):
+        nn.init.normal_(self.slope)
 
 
 def normed(x, **settings):
@@ -1008,6 +1028,25 @@ DOUBTS = {
         "`cutpoints`",
         provoke=lambda _: why_no_profile(ordinal()),
         follow=lambda _: neglog.summary(ordinal(), interval="wald"),
+    ),
+    "an ensemble by another solver": row(
+        ModelError,
+        "Newton",
+        "Adam",
+        provoke=lambda _: neglog.ensemble(on_features(models.gaussian, FEATURES), X, Y, solver=Newton()),
+        follow=lambda _: small_ensemble(),
+    ),
+    "the mean of an ensemble": row(
+        ModelError,
+        "kind='outcome'",
+        provoke=lambda _: neglog.interval(small_ensemble(), X),
+        follow=lambda _: neglog.interval(small_ensemble(), X, kind="outcome"),
+    ),
+    "a module without initial weights": row(
+        ModelError,
+        "`reset_parameters`",
+        provoke=lambda _: small_ensemble(Bare),
+        follow=lambda _: small_ensemble(Drawn),
     ),
 }
 

@@ -35,6 +35,7 @@ from neglog import (
 )
 from neglog.errors import ConvergenceWarning, DataError, ModelError, NeglogError
 from neglog.formula import learn
+from neglog.solvers import Adam
 from neglog.validation import cross_validate
 
 N = 20
@@ -56,6 +57,7 @@ FOLDER = neglog.save(FIT, PLACE.name + "/fit")
 TENSOR, DESIGN = torch.tensor(Y), torch.tensor(X)
 ESTIMATES = neglog.summary(FIT)
 TRUNK = torch.nn.Linear(2, 2)
+NET = neglog.on_features(models.gaussian, torch.nn.Linear(X.shape[1], 2))
 
 
 def generated():
@@ -232,6 +234,10 @@ CALLS = {
     "beta_nll": (neglog.beta_nll, {"model": GAUSSIAN, "beta": 0.5}),
     "faithful": (neglog.faithful, {"model": GAUSSIAN}),
     "warm_up": (neglog.warm_up, {"model": GAUSSIAN, "epochs": 3}),
+    "ensemble": (
+        partial(neglog.ensemble, solver=Adam(steps=2)),
+        {"model": NET, **DATA, "members": 2, "method": "mle", "seed": 0, "progress": False},
+    ),
     "from_pyro": (
         partial(neglog.from_pyro, {"a": torch.zeros(5, 3)}),
         {"model": None, "prior": None, "posterior_predictive": None}

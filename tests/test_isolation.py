@@ -156,6 +156,11 @@ ENTRIES = {
     "compare": lambda: neglog.compare(["gaussian"], X, Y, folds=2)["held_out_mean"].tolist(),
     "cross_validate": lambda: cross_validate(models.gaussian, X, Y, folds=2).scores,
     "laplace_approximation": lambda: neglog.laplace_approximation(trained()).predict(X, draws=8),
+    "ensemble": lambda: quiet(
+        lambda: [
+            fit.nll for fit in neglog.ensemble(NET, X, Y, members=2, solver=Adam(epochs=2, batch_size=20))
+        ]
+    ),
     "linearised": lambda: approximated().linearised(X)[1],
     "estimates": lambda: labels.estimates(FIT),
     "names": lambda: tracing.predictor_names(models.heteroscedastic),
@@ -523,6 +528,7 @@ INTERRUPTED = {
     "profile": SLOW["profile"],
     "vi": SLOW["vi"],
     "laplace_approximation": ENTRIES["laplace_approximation"],
+    "ensemble": ENTRIES["ensemble"],
     "SVI": lambda: bars(lambda: neglog.mle(models.gaussian, X, Y, solver=SVI(steps=5), progress=True).params),
     "Adam": lambda: bars(
         lambda: neglog.mle(models.gaussian, X, Y, solver=Adam(steps=5), progress=True).params

@@ -21,6 +21,7 @@ FIT = mle(models.gaussian, X, Y)
 RATES = mle(models.poisson, X, COUNTS, exposure=EXPOSURE)
 DRAWN = neglog.posterior(models.gaussian, X, Y, method="laplace", draws=100)
 
+NET = on_features(models.gaussian, torch.nn.Linear(2, 2))
 UNKNOWN = {
     "mle": (lambda **k: mle(models.gaussian, X, Y, **k), "weight", "weights"),
     "map_estimate": (lambda **k: map_estimate(models.gaussian, X, Y, **k), "starts", "start"),
@@ -28,6 +29,7 @@ UNKNOWN = {
     "posterior": (lambda **k: neglog.posterior(models.gaussian, X, Y, **k), "draw", "draws"),
     "priors_for": (lambda **k: neglog.priors_for(models.gaussian, X, Y, **k), "weight", "weights"),
     "prior_predictive": (lambda **k: neglog.prior_predictive(models.gaussian, X, **k), "sead", "seed"),
+    "ensemble": (lambda **k: neglog.ensemble(NET, X, Y, **k), "member", "members"),
     "lasso_path": (lambda **k: neglog.lasso_path(models.gaussian, X, Y, **k), "strength", "strengths"),
     "cross_validate": (lambda **k: cross_validate(models.gaussian, X, Y, **k), "fold", "folds"),
     "predict": (lambda **k: neglog.predict(FIT, X, **k), "uncertain", "uncertainty"),

@@ -191,8 +191,8 @@ def network_layer(model: Model) -> Any:
     found = next((layer for layer in layers(model) if hasattr(layer, "trainable")), None)
     if found is None:
         raise ModelError(
-            "an ensemble is one of networks: ensemble(on_features(model, module), x, y). Other models have one "
-            "optimum, whatever their initial values; see `bootstrap` for its uncertainty."
+            "an ensemble is one of networks: ensemble(on_features(model, module), x, y). Other models have "
+            "one optimum, whatever their initial values; see `bootstrap` for its uncertainty."
         )
     return found
 
