@@ -7,6 +7,8 @@ from functools import partial
 import joblib
 import numpy as np
 import pandas as pd
+import pyro
+import pyro.distributions as dist
 import pytest
 import sklearn
 import torch
@@ -22,6 +24,7 @@ from neglog import cross_validate, datasets, load, mle, models, predict, save, s
 from neglog.errors import DataError, ModelError, RemedyWarning, UnboundedLikelihoodError
 from neglog.estimators import LikelihoodClassifier, LikelihoodRegressor, NetworkRegressor, Standardised
 from neglog.estimators.remedies import SCALE_FLOOR
+from neglog.predictors import linear, rows
 
 EXACTLY = {"rtol": 1e-10, "atol": 1e-10}
 """Agreement of two exact solutions."""
@@ -208,7 +211,8 @@ def test_categorical_and_ordinal_predict_labels():
     np.testing.assert_allclose(fitted.predict_proba(iris).sum(1), 1.0, **EXACTLY)
     sizes = pd.Series(pd.Categorical.from_codes([0, 1, 2] * 20, ["small", "medium", "large"], ordered=True))
     ordinal = LikelihoodClassifier("ordinal").fit(sample()[0], sizes)
-    assert ordinal.classes_.tolist() == ["small", "medium", "large"]
+    assert ordinal.classes_.tolist() == ["large", "medium", "small"]
+    assert ordinal.ordered_classes_.tolist() == ["small", "medium", "large"]
     assert set(ordinal.predict(sample()[0])) <= set(sizes)
 
 
@@ -436,3 +440,83 @@ def test_cross_validation_takes_splitters():
         assert torch.allclose(found.scores[test], scores(fit, x[test], y[test]))
     with pytest.raises(DataError, match="one test set"):
         cross_validate("gaussian", x, y, folds=ShuffleSplit(3, random_state=0))
+
+
+def test_the_coefficients_of_a_remedied_fit_are_those_of_the_location():
+    x, _ = sample()
+    y = x @ [1.0, -2.0, 3.0] + 4.0
+    with pytest.warns(RemedyWarning, match="floor"):
+        fitted = LikelihoodRegressor("heteroscedastic").fit(x, y)
+    np.testing.assert_allclose(fitted.coef_, [1.0, -2.0, 3.0], **EXACTLY)
+    assert fitted.intercept_ == pytest.approx(4.0)
+    assert list(fitted.params_) == ["mean.weight", "mean.bias", "log_variance.weight", "log_variance.bias"]
+
+
+def of_a_scale_first(x, y=None):
+    """A model whose location is its second predictor."""
+    scale = linear("log_scale", x).exp()
+    location = linear("location", x)
+    with rows(x):
+        return pyro.sample("y", dist.Laplace(location, scale), obs=y)
+
+
+def test_the_coefficients_of_a_model_of_ones_own_are_those_of_the_location():
+    x, y = sample()
+    fitted = LikelihoodRegressor(of_a_scale_first).fit(x, y)
+    np.testing.assert_array_equal(fitted.coef_, fitted.params_["location.weight"])
+    assert fitted.intercept_ == float(fitted.params_["location.bias"])
+
+
+@pytest.mark.parametrize("slope", [0.0, 2.0], ids=["constant", "exact"])
+def test_a_mixture_that_is_fitted_exactly_has_its_scales_at_the_floor(slope):
+    x, _ = sample()
+    y = 1.0 + slope * x[:, 0]
+    with pytest.warns(RemedyWarning, match="floor"):
+        fitted = LikelihoodRegressor("gaussian_mixture").fit(x, y)
+    np.testing.assert_allclose(fitted.predict(x), y, **EXACTLY)
+    floor = SCALE_FLOOR * (y.std() if slope else 1.0)
+    np.testing.assert_allclose(fitted.params_["sigma"], floor)
+    assert fitted.nll_ == pytest.approx(len(y) * (np.log(floor) + np.log(2 * np.pi) / 2), rel=1e-6)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict(x), fitted.predict(x))
+
+
+def test_read_only_rows_raise_no_warning():
+    """Warnings are errors: torch has one of arrays that it cannot write."""
+    x, _ = sample()
+    y = x @ [1.0, -2.0, 3.0] + 4.0
+    for values in (x, y):
+        values.setflags(write=False)
+    with pytest.warns(RemedyWarning) as seen:
+        LikelihoodRegressor("heteroscedastic").fit(x, y)
+    assert len(seen) == 1
+
+
+def test_a_scorer_takes_pipelines_and_what_is_routed():
+    x, y = sample(90)
+    counts, time = np.random.default_rng(1).poisson(np.exp(y / 4)), np.linspace(1, 3, 90)
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), LikelihoodRegressor()),
+        {"likelihoodregressor__model": ["gaussian", "laplace"]},
+        scoring=LikelihoodRegressor.log_score,
+        cv=3,
+    ).fit(x, y)
+    assert search.best_score_ == max(search.cv_results_["mean_test_score"])
+    with sklearn.config_context(enable_metadata_routing=True):
+        routed = LikelihoodRegressor("poisson").set_fit_request(exposure=True)
+        found = cross_val_score(
+            routed, x, counts, params={"exposure": time}, cv=2, scoring=LikelihoodRegressor.log_score
+        )
+    first, second = slice(0, 45), slice(45, 90)
+    fits = [LikelihoodRegressor("poisson").fit(x[s], counts[s], exposure=time[s]) for s in (second, first)]
+    expected = [
+        fit.log_score(x[s], counts[s], exposure=time[s]) for fit, s in zip(fits, (first, second), strict=True)
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    with pytest.raises(ModelError, match="estimator of neglog"):
+        LikelihoodRegressor.log_score(LinearRegression().fit(x, y), x, y)
+
+
+def test_a_level_is_named():
+    x, y = sample()
+    with pytest.raises(ModelError, match="`level`"):
+        LikelihoodRegressor().fit(x, y).predict_interval(x, level=95)

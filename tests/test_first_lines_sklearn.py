@@ -148,9 +148,10 @@ LINES = [
     ("LikelihoodClassifier().fit(X, labels, sample_weight=w).predict_proba(X)", "logistic_by(w).predict_proba(X)"),
     ("LikelihoodClassifier().fit(X, three).predict_proba(X)", "logistic_by(None, three).predict_proba(X)"),
     ("LikelihoodClassifier().fit(X, three).coef_[1:]", "(logistic_by(None, three).coef_ - logistic_by(None, three).coef_[0])[1:]"),
-    ("ordinal.classes_.tolist()", '["low", "mid", "high"]'),
-    ("ordinal.predict_quantile(X, 0.5)", "ordinal.classes_[(ordinal.predict_proba(X).cumsum(1) < 0.5).sum(1)]"),
-    ("ordinal.predict_interval(X, level=0.8)[:, 1]", "ordinal.classes_[(ordinal.predict_proba(X).cumsum(1) < 0.9).sum(1)]"),
+    ("ordinal.classes_.tolist()", '["high", "low", "mid"]'),
+    ("ordinal.ordered_classes_.tolist()", '["low", "mid", "high"]'),
+    ("ordinal.predict_quantile(X, 0.5)", "ordinal.ordered_classes_[(ordinal.predict_proba(X)[:, [1, 2, 0]].cumsum(1) < 0.5).sum(1)]"),
+    ("ordinal.predict_interval(X, level=0.8)[:, 1]", "ordinal.ordered_classes_[(ordinal.predict_proba(X)[:, [1, 2, 0]].cumsum(1) < 0.9).sum(1)]"),
     # Cross-validation and searches
     ("cross_val_score(LikelihoodRegressor(), X, y)", "cross_val_score(linear, X, y)"),
     ('cross_val_score(reg, X, y, scoring="neg_root_mean_squared_error", cv=3)', 'cross_val_score(linear, X, y, scoring="neg_root_mean_squared_error", cv=3)'),

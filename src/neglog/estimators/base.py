@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_consistent_length,
@@ -49,6 +51,33 @@ OF_SETTINGS = "settings__"
 """The prefix of a single setting of the model, as `set_params` and searches name it."""
 
 
+def scorer(method: Callable[..., float]) -> Callable[..., float]:
+    """Decorate a score of an estimator that is also given to scikit-learn as ``scoring=``.
+
+    As such it scores pipelines, by their last step, and requests the row-wise arguments that are routed.
+    """
+
+    @wraps(method)
+    def score(estimator: Any, X: Any, *args: Any, **keywords: Any) -> float:
+        if isinstance(estimator, Pipeline):
+            return score(estimator[-1], estimator[:-1].transform(X), *args, **keywords)
+        if not isinstance(estimator, LikelihoodEstimator):
+            raise ModelError(
+                f"`{method.__name__}` scores an estimator of neglog, or a pipeline that ends in one; it "
+                f"was given {shown(estimator)}."
+            )
+        return method(estimator, X, *args, **keywords)
+
+    def requests() -> MetadataRequest:
+        found = MetadataRequest(owner=method.__name__)
+        for name in ("sample_weight", *ROW_KEYWORDS):
+            found.score.add_request(param=name, alias=True)
+        return found
+
+    vars(score)["get_metadata_routing"] = requests
+    return score
+
+
 @public
 class LikelihoodEstimator(BaseEstimator):
     """A likelihood behind the interface of scikit-learn.
@@ -56,6 +85,9 @@ class LikelihoodEstimator(BaseEstimator):
     After `fit` the state is `fit_`, a `Fit` without its rows and with flat priors: `save`, `pickle` and
     processes take it.
     """
+
+    _location: str | None = None
+    """The predictor that shifts the response, if there is one."""
 
     def __init__(
         self,
@@ -118,7 +150,7 @@ class LikelihoodEstimator(BaseEstimator):
             weights = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
             if not bool((weights > 0).any()):
                 raise ValueError("Sample weights must contain at least one non-zero number.")
-        return Rows(x, y, weights, _row_keywords(x, keywords)).counted()
+        return Rows(x, np.require(y, requirements="W"), weights, _row_keywords(x, keywords)).counted()
 
     def _fit_rows(self, model: Model, rows: Rows) -> Self:
         """Fit, and keep the result as arrays."""
@@ -153,17 +185,19 @@ class LikelihoodEstimator(BaseEstimator):
             nll: minus the log-likelihood of the rows at them.
         """
         fit, model = found.fit, self._flat_model(found.fit, rows)
+        order, sizes = _sizes(model, self.n_features_in_, rows)
+        params = {name: params[name] for name in sorted(params, key=order.index)}
         self.remedy_, self.loss_ = found.remedy, nll + fit.loss - fit.nll
         self.fit_ = Fit(
             model=model,
-            params=MappingProxyType(dict(params)),
+            params=MappingProxyType(params),
             nll=nll,
             loss=nll,
             converged=fit.converged,
             status=fit.status,
             n_iter=fit.n_iter,
             n=fit.n,
-            **_sizes(model, self.n_features_in_, rows),
+            **sizes,
             keywords=tuple(rows.keywords),
             columns={"": tuple(f"x{place}" for place in range(self.n_features_in_))},
             buffers=fit.buffers,
@@ -199,8 +233,10 @@ class LikelihoodEstimator(BaseEstimator):
         return max(self.fit_.n_iter, 1)
 
     def _part(self, part: str) -> Array:
+        """The weight, or the bias, of the location; of the first predictor where none is the location."""
         params = self.params_ if "fit_" in self.__dict__ else {}
-        found = next((value for name, value in params.items() if name.partition(".")[2] == part), None)
+        parts = {name: value for name, value in params.items() if name.partition(".")[2] == part}
+        found = parts.get(f"{self._location}.{part}", next(iter(parts.values()), None))
         if found is None:
             raise AttributeError(f"there are no coefficients; call `fit` of a model that has some ({part}).")
         return found
@@ -229,11 +265,12 @@ class LikelihoodEstimator(BaseEstimator):
     ) -> Any:
         """The distribution of y for each row, a torch distribution of batch shape `(N,)`.
 
-        For a classifier, that of the codes 0, ..., K - 1 of `classes_`.
+        For a classifier, that of the codes 0, ..., K - 1 of `ordered_classes_`.
         """
         x, keywords = self._new_rows(X, {"exposure": exposure, "offset": offset, "trials": trials})
         return predict(self._fitted(), x, **keywords)
 
+    @scorer
     def log_score(
         self,
         X: Any,
@@ -244,7 +281,11 @@ class LikelihoodEstimator(BaseEstimator):
         offset: Any = None,
         trials: Any = None,
     ) -> float:
-        """The mean of log p(y | x) over the rows, in nats: the higher, the better."""
+        """The mean of log p(y | x) over the rows, in nats: the higher, the better.
+
+        ``scoring=LikelihoodRegressor.log_score`` also scores a pipeline that ends in a likelihood, with the
+        row-wise arguments and the weights that are routed.
+        """
         x, keywords = self._new_rows(X, {"exposure": exposure, "offset": offset, "trials": trials})
         found = log_likelihood(self._fitted(), x, self._response(y), **keywords).numpy()
         check_consistent_length(x, found)
@@ -252,7 +293,7 @@ class LikelihoodEstimator(BaseEstimator):
 
     def _response(self, y: Any) -> Array:
         """A response as the model takes it."""
-        return np.asarray(y, dtype=np.float64)
+        return response_values(y)
 
     def _table(self, values: Array, X: Any, names: Iterable[Any]) -> Any:
         """An array `(N, C)`, or a data frame with the index of X, as `set_output` requires."""
@@ -268,22 +309,25 @@ class LikelihoodEstimator(BaseEstimator):
 
 
 @isolated
-def _sizes(model: Model, columns: int, rows: Rows) -> dict[str, Any]:
-    """The number of free parameters of a model, and the names of the outputs of its predictors."""
+def _sizes(model: Model, columns: int, rows: Rows) -> tuple[list[str], dict[str, Any]]:
+    """The parameters of a model in their order, their number, and the names of outputs of predictors."""
     keywords = {name: torch.ones(1, dtype=torch.float64) for name in rows.keywords}
     y = torch.zeros(1, dtype=torch.float64)
     data = Data(torch.zeros((1, columns), dtype=torch.float64), y, None, keywords)
     bare = run(model, data, Run({RESPONSE: y}, fill=initial_value), response=False)
     outputs = {call.name: call.output_names(data) for call in bare.affines if call.outputs is not None}
-    return {"k": sum(site.size for site in lay_out(bare).values()), "outputs": outputs}
+    sites = lay_out(bare)
+    return list(sites), {"k": sum(site.size for site in sites.values()), "outputs": outputs}
 
 
 def validated(estimator: Any, X: Any, *y: Any, **how: Any) -> Any:
     """The rows as arrays, by position, as scikit-learn checks them.
 
     Raises:
-        DataError: text, or a formula, in the place of numbers.
+        DataError: text, or a formula, in the place of numbers; a missing value.
     """
+    for each in y:
+        check_present(each)
     if isinstance(X, str):
         raise DataError(f"`X` is the text {shown(X)}; formulas are for neglog.mle(model, formula, table).")
     with _numbers_needed():
@@ -294,17 +338,39 @@ def response_values(y: Any) -> Array:
     """A response of numbers.
 
     Raises:
-        DataError: it is text.
+        DataError: it is text; a value is missing.
     """
+    check_present(y)
     with _numbers_needed():
         return np.asarray(y, dtype=np.float64)
 
 
+def check_present(y: Any) -> None:
+    """Raise DataError if a response of objects, as of text, lacks one: ``None``, NaN or ``pandas.NA``."""
+    values = np.asarray(y)
+    if y is None or values.dtype != object:
+        return  # NaN among numbers is refused by scikit-learn
+    import pandas as pd
+
+    missing = np.asarray(pd.isna(values)).reshape(len(values), -1).any(1)
+    if missing.any():
+        row = int(np.argmax(missing))
+        raise DataError(
+            f"Input y contains NaN: row {row} is {values[row]!r}. Leave out the rows without a response."
+        )
+
+
 @contextmanager
 def _numbers_needed() -> Iterator[None]:
-    """The error of a conversion of text, with its remedy."""
+    """The error of a conversion of text, or of a missing cell, with its remedy."""
     try:
         yield
+    except TypeError as error:
+        if "NAType" not in str(error):
+            raise
+        raise DataError(
+            "Input X contains NaN: a cell is pandas.NA. Impute it, or leave out its row."
+        ) from None
     except ValueError as error:
         if "could not convert string to float" not in str(error):
             raise
@@ -325,7 +391,7 @@ def _row_keywords(x: Array, keywords: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for name, values in keywords.items():
         if values is not None:
-            found[name] = np.asarray(values, dtype=np.float64)
+            found[name] = np.require(values, dtype=np.float64, requirements="W")
             check_consistent_length(x, found[name])
     return found
 

@@ -8,15 +8,20 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
+from neglog import models
+from neglog.arguments import share, shown
 from neglog.calls import public
 from neglog.distributions.family import family_of
 from neglog.errors import DataError, ModelError
-from neglog.estimators.base import LikelihoodEstimator, response_of, validated
+from neglog.estimators.base import LikelihoodEstimator, check_present, response_of, validated
 from neglog.estimators.rows import Array
+from neglog.inputs.frames import of_pandas
+from neglog.layers import layers
 from neglog.models.named import model_of
 from neglog.prediction.classes import class_probabilities
 from neglog.prediction.intervals import quantile
@@ -25,11 +30,23 @@ from neglog.tracing import model_name
 
 OF_CLASSES = ("0 or 1", "class")
 """The responses that are classes, as models declare them."""
+UNORDERED = (models.bernoulli, models.categorical)
+"""The models of classes without an order."""
 
 
 @public
 class LikelihoodClassifier(ClassifierMixin, LikelihoodEstimator):
-    """A likelihood of classes as a classifier of scikit-learn."""
+    """A likelihood of classes as a classifier of scikit-learn.
+
+    `classes_`, and the columns of probabilities, are sorted, as scikit-learn requires. `ordered_classes_` are
+    the classes in the order of the model: that of ordered categories, or of `order`.
+
+    Args:
+        order: the labels of an ordered response from the lowest to the highest. In `cross_val_predict` of
+            probabilities, stacking, voting and bagging scikit-learn replaces labels by their places among the
+            sorted labels, so ordered categories lose their order; `order` is kept there, too. It may have
+            labels that the rows lack.
+    """
 
     def __init__(
         self,
@@ -39,13 +56,15 @@ class LikelihoodClassifier(ClassifierMixin, LikelihoodEstimator):
         settings: Mapping[str, Any] | None = None,
         priors: Any = None,
         solver: Any = None,
+        order: Sequence[Any] | None = None,
     ) -> None:
         super().__init__(model, method, settings=settings, priors=priors, solver=solver)
+        self.order = order
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, offset: Any = None) -> Self:
         """Fit the model to labels of any kind."""
         model = self._model()
-        ordered = _categories(y)
+        ordered = None if self._is_unordered() else _categories(y)
         self._check_classes()
         X, y = validated(self, X, y, dtype=np.float64)
         y = column_or_1d(y)
@@ -57,10 +76,11 @@ class LikelihoodClassifier(ClassifierMixin, LikelihoodEstimator):
             )
         rows = self._checked_rows(X, np.arange(len(y), dtype=np.float64), sample_weight, {"offset": offset})
         labels = y[rows.y.astype(int)]
-        found = np.unique(labels)
-        self.classes_ = found if ordered is None else np.array([each for each in ordered if each in found])
+        self.classes_ = np.unique(labels)
         if len(self.classes_) < 2:
-            raise DataError(f"a classifier needs at least 2 classes; the data has one class: {found[0]!r}.")
+            found = self.classes_[0]
+            raise DataError(f"a classifier needs at least 2 classes; the data has one class: {found!r}.")
+        self.ordered_classes_ = self._in_order(ordered)
         return self._fit_rows(model, replace(rows, y=self._response(labels)))
 
     def _check_classes(self) -> None:
@@ -75,21 +95,44 @@ class LikelihoodClassifier(ClassifierMixin, LikelihoodEstimator):
                 "model='bernoulli' (logistic regression), 'categorical' or 'ordinal'."
             )
 
+    def _in_order(self, ordered: list[Any] | None) -> Any:
+        """`classes_` in the order of the model.
+
+        Args:
+            ordered: the categories of the response in their order, if it has any.
+
+        Raises:
+            ModelError: `order` lacks a class.
+        """
+        if self.order is not None and not self._is_unordered():
+            ordered = given_order(self.order, self.classes_)
+        if ordered is None:
+            return self.classes_
+        return self.classes_[np.argsort([ordered.index(each) for each in self.classes_.tolist()])]
+
     def _response(self, y: Any) -> Array:
-        """The codes of labels.
+        """The codes of labels, which are their places in `ordered_classes_`.
 
         Raises:
             DataError: a label that the fit has not seen.
         """
+        check_present(y)
         y = column_or_1d(y)
-        order = np.argsort(self.classes_, kind="stable")
-        place = np.searchsorted(self.classes_, y, sorter=order)
-        codes = order[np.minimum(place, len(order) - 1)]
-        unknown = self.classes_[codes] != y
+        place = np.minimum(np.searchsorted(self.classes_, y), len(self.classes_) - 1)
+        codes = self._places()[place]
+        unknown = self.classes_[place] != y
         if bool(np.any(unknown)):
             row = int(np.argmax(unknown))
             raise DataError(f"`y` has the label {y[row]!r} in row {row}, which is not in `classes_`.")
         return codes.astype(np.float64)
+
+    def _places(self) -> Any:
+        """The place of each of `classes_` in `ordered_classes_`."""
+        return np.argsort(np.searchsorted(self.classes_, self.ordered_classes_))
+
+    def _is_unordered(self) -> bool:
+        *_, inner = layers(model_of(self.model))
+        return inner in UNORDERED
 
     def _is_binary(self) -> bool:
         return response_of(self.model) == "0 or 1"
@@ -100,7 +143,7 @@ class LikelihoodClassifier(ClassifierMixin, LikelihoodEstimator):
     def predict_proba(self, X: Any, *, offset: Any = None) -> Any:
         """The probability of each class, `(N, K)`, in the order of `classes_`."""
         x, keywords = self._new_rows(X, {"offset": offset})
-        shares = class_probabilities(self._fitted(), x, **keywords).to_numpy()
+        shares = class_probabilities(self._fitted(), x, **keywords).to_numpy()[:, self._places()]
         return self._table(shares / shares.sum(1, keepdims=True), X, self.classes_)
 
     def predict_log_proba(self, X: Any, *, offset: Any = None) -> Any:
@@ -122,7 +165,7 @@ class LikelihoodClassifier(ClassifierMixin, LikelihoodEstimator):
                 "classes without an order have no quantiles or intervals; predict_proba has their "
                 "probabilities, and model='ordinal' gives classes an order."
             )
-        found = self.classes_[quantile(fit, x, q, **keywords).numpy().astype(int)]
+        found = self.ordered_classes_[quantile(fit, x, q, **keywords).numpy().astype(int)]
         return found if found.ndim == 1 else self._table(found, X, list(np.ravel(q)))
 
     def predict_interval(self, X: Any, level: float = 0.95, *, offset: Any = None) -> Any:
@@ -131,13 +174,20 @@ class LikelihoodClassifier(ClassifierMixin, LikelihoodEstimator):
         Raises:
             ModelError: the classes have no order.
         """
+        level = share("level", level)
         found = self.predict_quantile(X, [0.5 - level / 2, 0.5 + level / 2], offset=offset)
         return self._table(np.asarray(found), X, ("lower", "upper"))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, offset: Any = None) -> float:
+        """The share of rows whose most probable class is y, the accuracy."""
+        check_present(y)
+        found = accuracy_score(y, self.predict(X, offset=offset), sample_weight=sample_weight)
+        return float(found)
 
     @property
     def coef_(self) -> Array:
         """The coefficients of the columns, `(1, P)`; of K > 2 classes without an order `(K, P)`, those of the
-        first class 0: log-odds against it."""
+        first class 0: log-odds against it. Of ordered classes, larger values are later classes."""
         return self._against_first(np.atleast_2d(self._part("weight")))
 
     @property
@@ -163,5 +213,28 @@ class LikelihoodClassifier(ClassifierMixin, LikelihoodEstimator):
 
 def _categories(y: Any) -> list[Any] | None:
     """The categories of an ordered column in their order; None of any other."""
-    dtype: Any = getattr(y, "dtype", None)
+    dtype: Any = getattr(of_pandas(y), "dtype", None)
     return list(dtype.categories) if getattr(dtype, "ordered", False) else None
+
+
+def given_order(order: Any, classes: Array) -> list[Any]:
+    """The labels of the argument `order`, or their codes where `classes` are places among its sorted labels.
+
+    Raises:
+        ModelError: it is no list of different labels, or lacks one of the classes.
+    """
+    if isinstance(order, str) or not np.iterable(order):
+        raise ModelError(
+            f"`order` must list the labels from the lowest to the highest; it is {shown(order)}."
+        )
+    labels = np.asarray(order).tolist()
+    listed = ", ".join(map(repr, labels))
+    if len(set(labels)) < len(labels):
+        raise ModelError(f"`order` must list each label once; it is {listed}.")
+    found = classes.tolist()
+    if set(found) <= set(labels):
+        return labels
+    if classes.dtype.kind in "iu" and set(found) <= set(range(len(labels))):
+        return [sorted(labels).index(each) for each in labels]
+    missing = next(each for each in found if each not in labels)
+    raise ModelError(f"`order` lacks the label {missing!r} of `y`; it is {listed}.")

@@ -10,19 +10,24 @@ import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
 
+from neglog.arguments import share
 from neglog.calls import public
 from neglog.distributions.derived import mean_of, variance_of
-from neglog.estimators.base import LikelihoodEstimator, response_of, response_values, validated
+from neglog.errors import ModelError
+from neglog.estimators.base import LikelihoodEstimator, check_present, response_of, response_values, validated
 from neglog.estimators.remedies import roles
 from neglog.estimators.rows import Array
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
+from neglog.models.named import model_of
 from neglog.prediction.intervals import quantile
 from neglog.prediction.predictions import predict, rows_of
-from neglog.tracing import Run, run
+from neglog.tracing import Run, model_name, run
 
 POSITIVE = ("positive", "count", "share")
 """The responses that are not negative, as models declare them."""
+CLASS = "class"
+"""The response of more than two classes, which is no number."""
 
 
 @public
@@ -52,6 +57,9 @@ class LikelihoodRegressor(RegressorMixin, LikelihoodEstimator):
     ) -> Self:
         """Fit the model."""
         model = self._model()
+        if response_of(self.model) == CLASS:
+            name = model_name(model_of(self.model))
+            raise ModelError(f"`{name}` is a model of classes; take LikelihoodClassifier({name!r}).")
         several = response_of(self.model) == "vector"
         X, y = validated(self, X, y, dtype=np.float64, y_numeric=True, multi_output=several)
         given = {"exposure": exposure, "offset": offset, "trials": trials}
@@ -66,12 +74,12 @@ class LikelihoodRegressor(RegressorMixin, LikelihoodEstimator):
 
     @property
     def coef_(self) -> Array:
-        """The coefficients of the columns in the first predictor, `(P,)`."""
+        """The coefficients of the columns in the location, `(P,)`; of the first predictor without one."""
         return self._part("weight")
 
     @property
     def intercept_(self) -> Any:
-        """The intercept of the first predictor."""
+        """The intercept of the location; of the first predictor where there is none."""
         found = self._part("bias")
         return float(found) if found.ndim == 0 else found
 
@@ -108,6 +116,7 @@ class LikelihoodRegressor(RegressorMixin, LikelihoodEstimator):
         """R² of `predict`."""
         from sklearn.metrics import r2_score
 
+        check_present(y)
         predicted = self.predict(X, exposure=exposure, offset=offset, trials=trials)
         return float(r2_score(y, predicted, sample_weight=sample_weight))
 
@@ -129,6 +138,7 @@ class LikelihoodRegressor(RegressorMixin, LikelihoodEstimator):
         self, X: Any, level: float = 0.95, *, exposure: Any = None, offset: Any = None, trials: Any = None
     ) -> Any:
         """The central interval of y for each row, `(N, 2)`, of the distribution at the estimates."""
+        level = share("level", level)
         x, keywords = self._new_rows(X, {"exposure": exposure, "offset": offset, "trials": trials})
         found = quantile(self._fitted(), x, [0.5 - level / 2, 0.5 + level / 2], **keywords).numpy()
         return self._table(found, X, ("lower", "upper"))

@@ -69,7 +69,8 @@ class Roles:
 
     `location` is the predictor that shifts the response, `scales` the constants that are its scale with their
     initial values, `log_scales` predictor -> the power of the scale of which it is the logarithm. `tails` are
-    the constants that are degrees of freedom.
+    the constants that are degrees of freedom. `locations` is the predictor of the locations of the components
+    of a mixture, with their number.
     """
 
     location: str | None
@@ -77,6 +78,7 @@ class Roles:
     log_scales: Mapping[str, float]
     others: Mapping[str, Array]
     tails: tuple[str, ...] = ()
+    locations: tuple[str, int] | None = None
 
 
 @isolated
@@ -103,7 +105,13 @@ def _roles(objective: Objective, links: Links) -> Roles:
     others = {name: params[name] for name in sorted(set(params) - set(scales))}
     tails = tuple(others) if objective.structure.response.has_free_tails else ()
     location = next(iter(single.intersection(links.locations)), None)
-    return Roles(location, scales, _log_scales(links), others, tails)
+    return Roles(location, scales, _log_scales(links), others, tails, _locations(objective, links))
+
+
+def _locations(objective: Objective, links: Links) -> tuple[str, int] | None:
+    """The predictor of several locations, and their number."""
+    counts = {call.name: len(call.outputs) for call in objective.calls if call.outputs is not None}
+    return next(((name, counts[name]) for name in links.locations if name in counts), None)
 
 
 def _log_scales(links: Links) -> dict[str, float]:
@@ -171,13 +179,18 @@ def _least_norm(fit: Callable[..., Fit], model: Model, rows: Rows) -> Remedied |
 
 
 def _exact(model: Model, rows: Rows) -> Remedied | None:
-    """The scale at its floor, and coefficients of least norm that reproduce y; None if none do."""
+    """The scale at its floor, and coefficients of least norm that reproduce y; None if none do.
+
+    Each component of a mixture has them, in equal shares.
+    """
     known = roles(model, rows.keywords) if rows.y.ndim == 1 else None
-    if known is None or known.location is None or rows.keywords:
+    if known is None or rows.keywords:
         return None
-    found = _interpolated(rows, known.location)
+    predictor, *several = known.locations or (known.location,)
+    found = None if predictor is None else _interpolated(rows, predictor)
     if found is None:
         return None
+    found = {name: np.broadcast_to(value, (*several, *value.shape)) for name, value in found.items()}
     spread = float(rows.spread())
     params = _constants(known, spread, rows.x.shape[1]) | found
     return Remedied(_known(model, params, rows), _floor_words(SCALE_FLOOR * spread))
@@ -214,7 +227,7 @@ def _interpolated(rows: Rows, predictor: str) -> dict[str, Any] | None:
     residuals = rows.y - centre - (rows.x - mean) @ weight
     if not float(np.abs(residuals).max()) <= LARGEST_EXACT_RESIDUAL * float(rows.spread()):
         return None
-    return {f"{predictor}.weight": weight, f"{predictor}.bias": centre - mean @ weight}
+    return {f"{predictor}.weight": weight, f"{predictor}.bias": np.asarray(centre - mean @ weight)}
 
 
 def _constants(known: Roles, spread: float, columns: int) -> dict[str, Any]:
