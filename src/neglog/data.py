@@ -47,10 +47,12 @@ Parts = dict[tuple[str, str], Tensor]
 
 @dataclass(frozen=True)
 class Roles:
-    """The roles of row-wise keywords in a model: bounds, which may be infinite, or values of a support."""
+    """The roles of arguments in a model: keywords that are bounds, which may be infinite, or values of a
+    support; and whether `x` is the input of a network, which may have any shape."""
 
     bounds: Collection[str] = ()
     supports: Mapping[str, Any] = field(default_factory=dict)
+    network: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,8 @@ def prepare(
         DataError: wrong kind, shape or length, labels of rows that differ, no rows, NaN or infinite values,
             weights that are negative or all 0.
     """
-    designs, columns = read_designs(x, dtype, None)
+    roles = roles or Roles()
+    designs, columns = read_designs(x, dtype, None, roles.network)
     plain = are_arrays(*by_key(x).values(), y, weights, *keywords.values())
     labels = None if plain else common_labels({"x": x, "y": y, "weights": weights} | keywords)
     given = {"y": y} | keywords | ({} if weights is None else {"weights": weights})
@@ -202,7 +205,7 @@ def prepare(
         without_intercept=frozenset() if plain else without_intercept(x),
     )
     data = data if data.weights is None else _of_positive_weight(data, data.weights)
-    check_roles(data, roles or Roles())
+    check_roles(data, roles)
     return data
 
 

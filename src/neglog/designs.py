@@ -1,7 +1,7 @@
 """Designs and row-wise values: arrays, data frames and named columns become tensors.
 
 Integer and boolean arrays are refused as designs, since as often as not they are category codes; the columns
-of a data frame may hold integers.
+of a data frame may hold integers. The input of a network may have any shape, and integers such as tokens.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from neglog.alignment import common_labels
-from neglog.arguments import written
+from neglog.arguments import check_dense, written
 from neglog.conversion import (
     ALL,
     Named,
@@ -42,22 +43,24 @@ Place = Callable[[Tensor], str]
 
 
 def prepare_designs(
-    x: Any, *, dtype: torch.dtype = torch.float64, columns: Columns | None = None
+    x: Any, *, dtype: torch.dtype = torch.float64, columns: Columns | None = None, network: bool = False
 ) -> tuple[Designs, Columns]:
     """Designs as tensors, with the names of their columns.
 
     With `columns`, those that a model was fitted on, the designs must have the same ones: a data frame is
-    read by name, an array by position.
+    read by name, an array by position. The input of a `network` may have any shape.
 
     Raises:
         DataError: as `prepare`; a predictor or a column that the fit had is missing.
     """
-    designs, found = read_designs(x, dtype, columns)
+    designs, found = read_designs(x, dtype, columns, network)
     check_designs(designs, found)
     return designs, found
 
 
-def read_designs(x: Any, dtype: torch.dtype, columns: Columns | None) -> tuple[Designs, Columns]:
+def read_designs(
+    x: Any, dtype: torch.dtype, columns: Columns | None, network: bool = False
+) -> tuple[Designs, Columns]:
     """Designs as tensors and the names of their columns, which must be `columns` where these are given."""
     if isinstance(x, Mapping):
         check_keys(x)
@@ -65,11 +68,11 @@ def read_designs(x: Any, dtype: torch.dtype, columns: Columns | None) -> tuple[D
         _check_predictors(x, columns)
     expected = columns or {}
     if not isinstance(x, Mapping):
-        tensor, names = _design("x", x, dtype, expected.get(ALL))
+        tensor, names = _design("x", x, dtype, expected.get(ALL), network)
         return tensor, {ALL: names}
     designs, found = {}, {}
     for key, value in x.items():
-        designs[key], found[key] = _design(f"x[{key!r}]", value, dtype, expected.get(key))
+        designs[key], found[key] = _design(f"x[{key!r}]", value, dtype, expected.get(key), network)
     lengths = {key: len(value) for key, value in designs.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"the designs in `x` have different numbers of rows: {lengths}.")
@@ -95,14 +98,23 @@ def check_keys(x: Mapping[Any, Any]) -> None:
 
 
 def _design(
-    name: str, value: Any, dtype: torch.dtype, expected: tuple[str, ...] | None
+    name: str, value: Any, dtype: torch.dtype, expected: tuple[str, ...] | None, network: bool = False
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """A design `(N, P)` and the names of its columns, in the expected order."""
+    """A design `(N, P)` and the names of its columns, in the expected order; an input has no names."""
+    if network and not expected and is_input(value):
+        return _input(name, value, dtype), ()
+    if isinstance(value, Named):
+        return _named_design(name, value, dtype, expected)
     if not isinstance(value, Tensor) and is_frame(value):
         frame = _by_name(name, value, expected)
         return frame_tensor(name, frame, dtype), column_names(frame)
-    if isinstance(value, Named):
-        return _named_design(name, value, dtype, expected)
+    return _array_design(name, value, dtype, expected)
+
+
+def _array_design(
+    name: str, value: Any, dtype: torch.dtype, expected: tuple[str, ...] | None
+) -> tuple[Tensor, tuple[str, ...]]:
+    """A design of an array, whose columns are in the expected order."""
     tensor = to_tensor(name, value, dtype)
     if tensor.dim() != 2:
         raise DataError(
@@ -115,6 +127,24 @@ def _design(
             f"{', '.join(expected)}."
         )
     return tensor, expected or tuple(f"x{j}" for j in range(tensor.shape[1]))
+
+
+def is_input(value: Any) -> bool:
+    """Whether an array can be the input of a network alone: it has more axes than a design, or integers."""
+    if not isinstance(value, Tensor | np.ndarray):
+        return False
+    is_whole = not value.is_floating_point() if isinstance(value, Tensor) else value.dtype.kind in "iub"
+    return value.ndim > 2 or (value.ndim > 0 and is_whole)
+
+
+def _input(name: str, value: Any, dtype: torch.dtype) -> Tensor:
+    """The input of a network, `(N, ...)`; integers and booleans remain what they are."""
+    is_array = isinstance(value, np.ndarray)
+    tensor = torch.from_numpy(np.ascontiguousarray(value)) if is_array else value
+    check_dense(name, tensor)
+    if tensor.is_floating_point() or tensor.is_complex():
+        return to_tensor(name, value, dtype)
+    return tensor.detach().cpu()
 
 
 def _named_design(
@@ -222,12 +252,14 @@ def check_designs(designs: Designs, columns: Columns, place: Place = place_of, r
         DataError: with the first place, or the magnitude.
     """
     for key, value in by_key(designs).items():
-        if not value.numel():
+        if not value.numel() or not value.is_floating_point():
             continue
         low, high = map(float, torch.aminmax(value))  # one pass; NaN if a value is
         if low >= -LARGEST_DESIGN and high <= LARGEST_DESIGN:
             continue
         name, wrong = f"x[{key!r}]" if key else "x", ~torch.isfinite(value)
+        if not columns[key]:
+            refuse_wrong(name, wrong, place(wrong.reshape(len(wrong), -1).any(1)), remedy)
         for column in wrong.nonzero()[:1, -1].tolist():
             refuse_wrong(name, wrong, f"{place(wrong.any(-1))} of column {columns[key][column]!r}", remedy)
         check_design_magnitude(name, max(-low, high))

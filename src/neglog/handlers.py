@@ -6,6 +6,7 @@ Each takes a model, a callable `(x, y=None)`, and returns another, so they nest:
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
@@ -260,10 +261,12 @@ def on_features(
 
     Args:
         model: any model of `(x, y=None)`.
-        module: `(N, P)` -> `(N, F)`; or a mapping (or `torch.nn.ModuleDict`) from predictor name to a
-            network. They may be networks of their own; or one and the same, so that constants such as
-            ``sigma`` get a head too: ``dict.fromkeys(("mean", "sigma"), trunk)``. What they share is one
-            set of sites, called after the first.
+        module: `(N, P)` -> `(N, F)`, or from an input of any shape, such as images `(N, C, H, W)` or integer
+            tokens `(N, L)`; for a module with several inputs `x` is a mapping from the arguments of its
+            `forward` to tensors. Or a mapping (or `torch.nn.ModuleDict`) from predictor name to a network.
+            They may be networks of their own; or one and the same, so that constants such as ``sigma`` get a
+            head too: ``dict.fromkeys(("mean", "sigma"), trunk)``. What they share is one set of sites, called
+            after the first.
         prior: a function from a parameter's value to its prior, of any shape that expands to the
             parameter's; default Normal(0, 1). Under `flat` the prior does not count.
         name: the prefix of the sites.
@@ -280,7 +283,8 @@ def on_features(
     Raises:
         ModelError: `module` is not a module or a mapping of them, has no trainable parameter, or a lazy one
             without a shape; when a model is trained: its batch is too small for the module.
-        DataError: when the model runs: `x` is a mapping, or the features are not `(N, F)`.
+        DataError: when the model runs: `x` has keys that are no arguments of the module, or the features are
+            not `(N, F)`.
 
     >>> import torch
     >>> from neglog import models
@@ -313,6 +317,44 @@ def _explained_batch_norm() -> Iterator[None]:
             "`module` has BatchNorm, which cannot be trained on a batch of one row. Give more rows, and "
             "a `batch_size` that does not leave a single one over."
         ) from error
+
+
+@contextmanager
+def _explained_integers(x: Designs) -> Iterator[None]:
+    """The error of a network that takes no integers, with its remedy."""
+    try:
+        yield
+    except ModelError as error:
+        if _floating(x) is not None:
+            raise
+        raise DataError(
+            f"`x` holds integers, which reach `module` as they are. Numbers need x.double(): {error}"
+        ) from error
+
+
+def _check_input(name: str, value: Any, axes: int) -> None:
+    """Raise DataError unless an input of a network is a dense tensor with at least this many axes."""
+    if isinstance(value, Tensor):
+        check_dense(name, value)
+    if not isinstance(value, Tensor) or value.dim() < axes:
+        what = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise DataError(
+            f"`on_features` needs `{name}` as a tensor of shape (rows, columns), or with more axes; it came "
+            f"as {what}. For a single column, pass {name}[:, None]."
+        )
+
+
+def _floating(x: Designs) -> Tensor | None:
+    """The input of a network, or the first one, that has a floating-point dtype; None of integers."""
+    values = x.values() if isinstance(x, Mapping) else (x,)
+    return next((value for value in values if value.is_floating_point()), None)
+
+
+def _called(module: nn.Module, state: dict[str, Tensor], x: Designs) -> Tensor:
+    """The output of a module at some weights, on one input, or on one for each argument."""
+    args, keywords = ((), dict(x)) if isinstance(x, Mapping) else ((x,), {})
+    found: Tensor = functional_call(module, state, args, keywords)
+    return found
 
 
 class _OnFeatures:
@@ -350,16 +392,10 @@ class _OnFeatures:
         """Site name -> a copy of the module's own value: where a fit of this model starts."""
         return {f"{self.name}.{key}": p.detach().clone() for key, p in self.trainable.items()}
 
-    def __call__(self, x: Tensor, y: Tensor | None = None, **kwargs: Any) -> Any:
-        if isinstance(x, Tensor):
-            check_dense("x", x)
-        if not isinstance(x, Tensor) or x.dim() != 2:
-            what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise DataError(
-                f"`on_features` needs `x` as one tensor of shape (rows, columns); it came as {what}. "
-                "For a network of its own for each parameter, give `on_features` a mapping of modules."
-            )
-        weights = {key: self._sample(key, p, x) for key, p in self.trainable.items()}
+    def __call__(self, x: Designs, y: Tensor | None = None, **kwargs: Any) -> Any:
+        x = self._inputs(x)
+        like = _floating(x)
+        weights = {key: self._sample(key, p, like) for key, p in self.trainable.items()}
         found = features(self, weights, x, name=self.name)
         if not isinstance(found, Mapping):
             return self.model(found, y, **kwargs)
@@ -373,43 +409,78 @@ class _OnFeatures:
             )
         return value
 
+    def _inputs(self, x: Any) -> Designs:
+        """The input of the network: a tensor `(N, ...)`, or one for each argument of its `forward`.
+
+        Raises:
+            DataError: it is something else; there is no such argument.
+        """
+        if not isinstance(x, Mapping):
+            _check_input("x", x, axes=2)
+            return x
+        self._check_arguments(x)
+        inputs = {key: x[key] for key in x}
+        for key, value in inputs.items():
+            _check_input(f"x[{key!r}]", value, axes=1)
+        return inputs
+
+    def _check_arguments(self, names: Collection[Any]) -> None:
+        """Raise DataError unless `forward` has arguments of these names, and needs no others."""
+        modules = list(self.module.values()) if isinstance(self.module, nn.ModuleDict) else [self.module]
+        for module in modules:
+            try:
+                inspect.signature(module.forward).bind(**dict.fromkeys(map(str, names)))
+            except TypeError as error:
+                own = ", ".join(inspect.signature(module.forward).parameters)
+                raise DataError(
+                    f"`x` must be one tensor, or have a key for each argument of `forward` of `module`, "
+                    f"{own}; its keys are {', '.join(map(repr, names)) or 'none'} ({error}). For a network "
+                    "of its own for each parameter, give `on_features` a mapping of modules."
+                ) from None
+
     def constants(self) -> Constants:
         """Copies of the buffers and the frozen parameters."""
         everything = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
         return {key: t.detach().clone() for key, t in everything.items() if key not in self.trainable}
 
-    def _sample(self, key: str, parameter: Tensor, x: Tensor) -> Tensor:
-        value = parameter.detach().to(x)
+    def _sample(self, key: str, parameter: Tensor, like: Tensor | None) -> Tensor:
+        value = parameter.detach().clone() if like is None else parameter.detach().to(like)
         normal = dist.Normal(torch.zeros_like(value), 1.0).to_event(value.dim())
         site = f"{self.name}.{key}"
         prior = normal if self.prior is None else fitted_prior(site, prior_of(self.prior, value), normal)
         return pyro.sample(site, prior, infer={"start": value})
 
-    def features(self, weights: Mapping[str, Tensor], x: Tensor, mode: Mode | None) -> Designs:
-        """The features `(N, F)` at some weights, or a mapping of them; constants take the dtype of `x`.
+    def features(self, weights: Mapping[str, Tensor], x: Designs, mode: Mode | None) -> Designs:
+        """The features `(N, F)` at some weights, or a mapping of them; constants take the dtype of these.
 
         A module may write to its buffers, which are copies.
         """
         known = None if mode is None else mode.constants
         constants = self.constants() if known is None else {key: t.clone() for key, t in known.items()}
-        state = {key: t.to(x.dtype) if t.is_floating_point() else t for key, t in constants.items()}
+        like = next(iter(weights.values()))
+        state = {key: t.to(like if t.is_floating_point() else like.device) for key, t in constants.items()}
         state |= weights
-        with _explained_batch_norm(), user_code("`module`"), in_mode(self.module, mode):
+        with (
+            _explained_batch_norm(),
+            _explained_integers(x),
+            user_code("`module`"),
+            in_mode(self.module, mode),
+        ):
             found = self._features(state, x)
         if mode is not None and mode.training and known is not None:
             known.update({key: state[key].detach() for key in known})
         return found
 
-    def _features(self, state: dict[str, Tensor], x: Tensor) -> Designs:
+    def _features(self, state: dict[str, Tensor], x: Designs) -> Designs:
         if not isinstance(self.module, nn.ModuleDict):
-            return self._checked(functional_call(self.module, state, (x,)), x)
+            return self._checked(_called(self.module, state, x), x)
         found: dict[nn.Module, Tensor] = {}
         for predictor, part in self.module.items():
             if part not in found:
                 prefix = f"{predictor}."
                 names = {k.removeprefix(prefix): v for k, v in self._names() if k.startswith(prefix)}
                 own = {name: state[kept] for name, kept in names.items()}
-                found[part] = self._checked(functional_call(part, own, (x,)), x)
+                found[part] = self._checked(_called(part, own, x), x)
                 state.update({kept: own[name] for name, kept in names.items()})
         return {predictor: found[part] for predictor, part in self.module.items()}
 
@@ -425,12 +496,13 @@ class _OnFeatures:
         return pairs
 
     @staticmethod
-    def _checked(features: Tensor, x: Tensor) -> Tensor:
+    def _checked(features: Tensor, x: Designs) -> Tensor:
+        rows = len(next(iter(x.values())) if isinstance(x, Mapping) else x)
         if isinstance(features, Tensor):
             check_dense("features", features)
-        if not isinstance(features, Tensor) or features.shape[:-1] != x.shape[:-1]:
+        if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != rows:
             what = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise DataError(f"`module` must give features of shape ({len(x)}, F); it gave {what}.")
+            raise DataError(f"`module` must give features of shape ({rows}, F); it gave {what}.")
         if not features.is_floating_point():
             raise DataError(f"`module` must give features of a floating-point dtype, not {features.dtype}.")
         return features

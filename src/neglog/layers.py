@@ -24,6 +24,11 @@ def layers(model: Callable[..., Any]) -> Iterator[Any]:
         inner = args[1] if len(args) > 1 and isinstance(args[0], Messenger) else inside
 
 
+def is_network(model: Callable[..., Any]) -> bool:
+    """Whether a network computes the features of the model's predictors."""
+    return any(hasattr(layer, "module") for layer in layers(model))
+
+
 def renamed(**names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a model some of whose predictors have a new name: former name -> current name.
 

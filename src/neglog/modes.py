@@ -18,6 +18,8 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import effectful
 from torch import Tensor, nn
 
+from neglog.predictors import Designs
+
 Constants = dict[str, Tensor]
 """The buffers and the frozen parameters of a network, by their names in the module."""
 
@@ -37,7 +39,7 @@ class Mode:
 class Network(Protocol):
     """The interface of a model of `on_features`: its features as a function of its weights."""
 
-    def features(self, weights: Mapping[str, Tensor], x: Tensor, mode: Mode | None) -> Any:
+    def features(self, weights: Mapping[str, Tensor], x: Designs, mode: Mode | None) -> Any:
         """The features `(N, F)` of the rows of `x` at some weights, or a mapping of them."""
 
     def constants(self) -> Constants:
@@ -46,7 +48,7 @@ class Network(Protocol):
 
 
 @effectful(type="network")
-def features(network: Network, weights: Mapping[str, Tensor], x: Tensor, *, mode: Mode | None = None) -> Any:
+def features(network: Network, weights: Mapping[str, Tensor], x: Designs, *, mode: Mode | None = None) -> Any:
     """The features of a network as an effect, whose mode a handler decides.
 
     Without a handler the network is run in the mode that its module has.

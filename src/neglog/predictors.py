@@ -40,7 +40,7 @@ def row_count(x: Designs) -> int:
         ModelError: `x` is an empty mapping, from which the number of rows is not known.
         DataError: a design is no dense tensor with rows.
     """
-    return len(_like(x))
+    return len(_like(x, is_design=False))
 
 
 @public
@@ -230,7 +230,7 @@ def design_keys(predictor: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((predictor, predictor.removeprefix("log_"), predictor.removeprefix("logit_"))))
 
 
-def _like(x: Designs) -> Tensor:
+def _like(x: Designs, is_design: bool = True) -> Tensor:
     """The design, or one of them: it has the rows and the dtype of all.
 
     Raises:
@@ -242,7 +242,7 @@ def _like(x: Designs) -> Tensor:
             "`x` is an empty mapping; give at least one predictor a design, if need be without columns."
         )
     like = next(iter(x.values())) if isinstance(x, Mapping) else x
-    _check_tensor("`x`", like)
+    _check_tensor("`x`", like, is_design)
     if not like.dim():
         raise DataError("`x` needs the shape (rows, columns); it is a single number.")
     return like

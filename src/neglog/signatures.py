@@ -10,7 +10,7 @@ from typing import Any
 from neglog.data import Roles
 from neglog.errors import ModelError
 from neglog.handlers import Model
-from neglog.layers import layers
+from neglog.layers import is_network, layers
 from neglog.synonyms import nearest_argument
 from neglog.tracing import model_name
 
@@ -52,7 +52,7 @@ def roles_of(model: Model, keywords: Mapping[str, Any], caller: Callable[..., An
     bound = [name for layer in every if isinstance(layer, partial) for name in layer.keywords]
     if bound:
         check_bound_keywords(every[-1], bound, bounds)
-    return Roles(bounds, supports)
+    return Roles(bounds, supports, is_network(model))
 
 
 def row_keywords(model: Model) -> dict[str, Any]:

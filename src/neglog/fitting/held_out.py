@@ -43,7 +43,7 @@ class HeldOut:
                 f"`validation` needs `{missing[0]}` too: {{'x': x, 'y': y, {missing[0]!r}: ...}}."
             )
         try:
-            x, columns = prepare_designs(self.x, dtype=dtype, columns=fitted.columns)
+            x, columns = prepare_designs(self.x, dtype=dtype, columns=fitted.columns, network=roles.network)
             data = prepare_fit(x, self.y, weights=self.weights, dtype=dtype, roles=roles, **self.keywords)
         except DataError as error:
             raise DataError(f"`validation`: {error}") from error

@@ -9,7 +9,7 @@ from typing import Any
 from neglog.arguments import shown
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
-from neglog.layers import current_names, layers
+from neglog.layers import current_names
 
 _TILDE = re.compile(r"\"[^\"]*\"|'[^']*'|`[^`]*`|(~)")
 
@@ -19,11 +19,6 @@ def is_formula(x: Any) -> bool:
     if isinstance(x, Mapping):
         return any(isinstance(value, str) for value in x.values())
     return isinstance(x, str)
-
-
-def is_network(model: Model) -> bool:
-    """Whether a network computes the features of the model's predictors."""
-    return any(hasattr(layer, "module") for layer in layers(model))
 
 
 def joint_formulas(formulas: Any, model: Model, predictors: Sequence[str]) -> tuple[str, tuple[str, ...]]:

@@ -16,8 +16,9 @@ from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint, check_no_columns, column_of
 from neglog.inputs.classes import Classes, Labels, coded, first_is_reference, labelled
-from neglog.inputs.formulas import is_formula, is_network, joint_formulas
+from neglog.inputs.formulas import is_formula, joint_formulas
 from neglog.inputs.frames import as_table, of_pandas
+from neglog.layers import is_network
 from neglog.models.named import model_of
 from neglog.offset import OFFSET_KEYWORD, with_offset
 from neglog.signatures import model_keywords, roles_of

@@ -22,7 +22,7 @@ from neglog.fitting.fit import Fit, check_fit
 from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint
 from neglog.isolation import isolated, user_code
-from neglog.layers import current_names
+from neglog.layers import current_names, is_network
 from neglog.predictors import RESPONSE, row_count
 from neglog.signatures import check_keywords, roles_of
 from neglog.tracing import Run, model_name, run, takes_missing
@@ -138,7 +138,7 @@ def new_rows(
     if missing:
         raise DataError(f"the model was fitted with `{missing[0]}`; give it for the rows of this `x` too.")
     x = current_names(model, x, "x") if isinstance(x, Mapping) else x
-    designs, names = prepare_designs(x, dtype=dtype, columns=columns or None)
+    designs, names = prepare_designs(x, dtype=dtype, columns=columns or None, network=is_network(model))
     anything = torch.zeros(row_count(designs), dtype=dtype)
     if not keywords:
         return Data(designs, anything, columns=names)
