@@ -1029,6 +1029,20 @@ DOUBTS = {
         provoke=lambda _: why_no_profile(ordinal()),
         follow=lambda _: neglog.summary(ordinal(), interval="wald"),
     ),
+    "a score that has no closed form": row(
+        ModelError,
+        "closed form",
+        "likelihood",
+        provoke=lambda _: mle(neglog.score("huber"), X, Y, solver=Adam(steps=1)),
+        follow=lambda _: mle("huber", X, Y, solver=Adam(steps=1)),
+    ),
+    "one quantile head": row(
+        ModelError,
+        "`taus`",
+        "models.quantile",
+        provoke=lambda _: neglog.quantile_heads([0.5]),
+        follow=lambda _: mle(partial(models.quantile, tau=0.5), X, Y),
+    ),
     "an ensemble by another solver": row(
         ModelError,
         "Newton",

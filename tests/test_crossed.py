@@ -234,6 +234,8 @@ CALLS = {
     "beta_nll": (neglog.beta_nll, {"model": GAUSSIAN, "beta": 0.5}),
     "faithful": (neglog.faithful, {"model": GAUSSIAN}),
     "warm_up": (neglog.warm_up, {"model": GAUSSIAN, "epochs": 3}),
+    "score": (neglog.score, {"model": GAUSSIAN, "kind": "crps"}),
+    "quantile_heads": (neglog.quantile_heads, {"taus": [0.1, 0.5]}),
     "ensemble": (
         partial(neglog.ensemble, solver=Adam(steps=2)),
         {"model": NET, **DATA, "members": 2, "method": "mle", "seed": 0, "progress": False},

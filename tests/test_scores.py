@@ -1,7 +1,6 @@
 """Scores: closed forms and brute force, what they are of, and the comparison of fits by criteria."""
 
 import math
-import sys
 from itertools import pairwise
 
 import numpy as np
@@ -27,6 +26,7 @@ from neglog import (
 )
 from neglog.distributions import (
     AsymmetricLaplace,
+    Bernoulli,
     Censored,
     Gamma,
     Huber,
@@ -42,7 +42,7 @@ from neglog.distributions import (
 )
 from neglog.distributions.averaged import Averaged
 from neglog.distributions.family import REGISTERED, family_of
-from neglog.distributions.positive import Beta
+from neglog.distributions.positive import Beta, Weibull
 from neglog.errors import DataError, ModelError
 from neglog.prediction.crps import crps
 from neglog.prediction.scoring import score_of
@@ -71,17 +71,50 @@ FAMILIES = [
     Gamma(number(2.5), number(1.3)),
     Beta(number(2.5), number(1.3)),
     NormalMixture(number([0.4, 0.6]).log(), number([-1.0, 2.0]), number([0.5, 1.0])),
+    Weibull(number(1.3), number(0.8)),
+    Poisson(number(2.5)),
+    Bernoulli(logits=number(0.3)),
 ]
+KNOWN = {
+    "crps_normal": (Normal(number(0.2), number(1.3)), (0.2, 1.3)),
+    "crps_laplace": (Laplace(number(0.2), number(1.3)), (0.2, 1.3)),
+    "crps_logistic": (Logistic(number(0.2), number(1.3)), (0.2, 1.3)),
+    "crps_t": (StudentT(number(4.0), number(0.2), number(1.3)), (4.0, 0.2, 1.3)),
+    "crps_lognormal": (LogNormal(number(0.2), number(0.8)), (0.2, 0.8)),
+    "crps_gamma": (Gamma(number(2.5), number(1.3)), (2.5, 1.3)),
+    "crps_beta": (Beta(number(2.5), number(1.3)), (2.5, 1.3)),
+    "crps_poisson": (Poisson(number(2.5)), (2.5,)),
+}
 
 
 @pytest.mark.parametrize("fn", FAMILIES, ids=lambda fn: type(fn).__name__)
 def test_closed_forms_and_integrals_are_one_number(fn, monkeypatch):
     assert family_of(fn).crps is not None
-    y = number([0.01, 0.3, 0.7, 0.999]) if type(fn) is Beta else number([0.01, 0.7, 2.5, 30.0])
+    own = {Beta: [0.01, 0.3, 0.7, 0.999], Bernoulli: [0.0, 1.0, 0.0, 1.0], Poisson: [0.0, 1.0, 2.0, 30.0]}
+    y = number(own.get(type(fn), [0.01, 0.7, 2.5, 30.0]))
     fn = fn.expand((4,))
     closed = crps(fn, y)
-    monkeypatch.setitem(sys.modules, "scoringrules", None)  # as if it were not installed
+    monkeypatch.setattr("neglog.prediction.crps._closed", lambda fn, y: None)
     torch.testing.assert_close(crps(fn, y), closed, rtol=INTEGRAL, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_closed_forms_are_those_of_scoringrules(name):
+    fn, parameters = KNOWN[name]
+    y = {"crps_beta": 0.7, "crps_poisson": np.arange(4.0)}.get(name, np.array([0.01, 0.7, 2.0, 30.0]))
+    found = crps(fn.expand(np.shape(y)), number(y))
+    np.testing.assert_allclose(found, getattr(scoringrules, name)(y, *parameters), rtol=1e-10)
+
+
+@pytest.mark.parametrize("fn", FAMILIES, ids=lambda fn: type(fn).__name__)
+def test_closed_forms_have_their_derivatives(fn):
+    family = family_of(fn)
+    y = number([0.1, 0.7]) if type(fn) is Beta else number([0.0, 1.0]) + 1.0 * (type(fn) is not Bernoulli)
+    names = fn._kept if isinstance(fn, NormalMixture) else family.parameters
+    leaves = [getattr(fn, name).detach().clone().requires_grad_() for name in names]
+    assert torch.autograd.gradcheck(
+        lambda *values: family.crps(type(fn)(**dict(zip(names, values, strict=True))), y), leaves
+    )
 
 
 def test_every_closed_form_is_held():

@@ -34,7 +34,7 @@ from .prediction.predictive import PriorDraws, posterior_predictive, prior_predi
 from .prediction.scoring import scores
 from .selection import compare
 from .spooled import Spooled, spool
-from .training_objectives import beta_nll, faithful, warm_up
+from .training_objectives import beta_nll, faithful, quantile_heads, score, warm_up
 from .uncertainty.covariances import covariance
 from .uncertainty.hypotheses import (
     HypothesisTest,
@@ -98,8 +98,10 @@ __all__ = [
     "prior_predictive",
     "priors_for",
     "quantile",
+    "quantile_heads",
     "quantile_process",
     "save",
+    "score",
     "score_test",
     "scores",
     "solvers",

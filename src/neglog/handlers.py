@@ -294,6 +294,9 @@ def on_features(
     >>> net(torch.zeros(5, 1)).shape
     torch.Size([5])
     """
+    inside = getattr(model, "inside", None)  # of an objective of training, which stays the outermost
+    if inside is not None:
+        return inside(lambda inner: _OnFeatures(inner, module, prior, name))
     return _OnFeatures(model, module, prior, name)
 
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
+import pyro
+import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from neglog.arguments import number, whole
+from neglog.arguments import choice, number, share, shown, whole
 from neglog.calls import public
-from neglog.distributions.family import family_of, location_of, plain, scale_of
+from neglog.distributions.family import family_of, location_of, plain, scale_of, tailed
+from neglog.distributions.interpolated import Interpolated
+from neglog.empirical import EmpiricalDistribution
 from neglog.errors import ModelError
 from neglog.handlers import Model
 from neglog.layers import layers
 from neglog.models.named import model_of
-from neglog.predictors import RESPONSE
+from neglog.predictors import RESPONSE, Designs, affine, design, rows
+
+SMALLEST_GAP = 1e-3
+"""Smallest initial distance of two quantiles, relative to the largest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +164,150 @@ def warm_up(model: Model | str, epochs: int) -> Model:
     """
     epochs = whole("epochs", epochs)
     return WarmUp(model_of(model), f"warm_up(epochs={epochs})", _ScaleHeld, epochs)
+
+
+@public
+def score(model: Model | str, kind: str = "crps") -> Model:
+    """The model trained on a proper score of its density, in the place of the negative log-likelihood.
+
+    The score of a row is the lower, the better the density predicts it. ``"crps"`` is the continuous ranked
+    probability score, which is in units of y and grows as |y - location| far away, so that no row weighs as
+    much as under the log score. It needs a density with a closed form: Normal, Laplace, logistic, Student's
+    t, log-normal, Gamma, Weibull, Beta, Poisson, Bernoulli, or a mixture of Normals.
+
+    The fit is none of maximum likelihood: it has predictions and scores, and no standard errors, tests or
+    information criteria.
+
+    Args:
+        model: any model with such a density.
+        kind: ``"crps"``.
+
+    Raises:
+        ModelError: another `kind`; when the model runs: its density has no closed form.
+
+    Source: Gneiting & Raftery (2007), Strictly proper scoring rules; Gneiting et al. (2005) for Normals.
+    """
+    choice("kind", kind, ("crps",))
+    return TrainingObjective(model_of(model), f'score("{kind}")', lambda _: _Score())
+
+
+@public
+def quantile_heads(taus: Sequence[float]) -> Model:
+    """Quantiles at several levels at once, which never cross, trained on the mean of their pinball losses.
+
+    The quantile in the middle is a linear predictor; each further one is at a distance of exp(linear
+    predictor) from its neighbour. ``on_features(quantile_heads([0.1, 0.5, 0.9]), module)`` is a network with
+    such heads, and `neglog.quantile` of its fit has the quantiles. Between and beyond them the density of the
+    fit is that of `neglog.distributions.interpolated.Interpolated`.
+
+    The fit is none of maximum likelihood: it has predictions and scores, and no standard errors, tests or
+    information criteria.
+
+    Args:
+        taus: at least two levels between 0 and 1, in ascending order.
+
+    Raises:
+        ModelError: other levels.
+
+    Source: Koenker & Bassett (1978), Regression quantiles.
+    """
+    levels = _levels(taus)
+    name = f"quantile_heads([{', '.join(f'{level:g}' for level in levels)}])"
+    return TrainingObjective(partial(_quantiles, taus=levels), name, lambda _: _Pinball())
+
+
+def _levels(taus: Any) -> tuple[float, ...]:
+    try:
+        levels = tuple(share("taus", tau) for tau in taus)
+    except TypeError:
+        levels = ()
+    if len(levels) < 2 or any(low >= high for low, high in pairwise(levels)):
+        raise ModelError(
+            "`taus` must be at least two levels between 0 and 1 in ascending order, such as [0.1, 0.5, 0.9]; "
+            f"it is {shown(taus)}. A single quantile is models.quantile."
+        )
+    return levels
+
+
+def levels_of(objective: TrainingObjective) -> tuple[float, ...]:
+    """The levels of `quantile_heads`; none of another objective."""
+    inner = objective.model
+    return inner.keywords["taus"] if isinstance(inner, partial) and inner.func is _quantiles else ()
+
+
+def _quantiles(x: Designs, y: Tensor | None = None, taus: Sequence[float] = (0.1, 0.5, 0.9)) -> Tensor:
+    """Quantiles at several levels that never cross: y ~ Interpolated(quantiles, taus)."""
+    columns = design("quantiles", x)
+    zeros, size = columns.new_zeros((len(taus), columns.shape[1])), len(taus)
+    weight = pyro.sample("quantiles.weight", dist.Normal(zeros, 2.5).to_event(2))
+    prior = dist.Normal(columns.new_zeros(size), 5.0).to_event(1)
+    bias = pyro.sample("quantiles.bias", prior, infer={"begin": partial(_own_quantiles, taus=taus)})
+    values = affine(columns, weight, bias, [f"{tau:g}" for tau in taus], name="quantiles")
+    with rows(x):
+        return pyro.sample(RESPONSE, Interpolated(ascending(values), taus), obs=y)
+
+
+def ascending(values: Tensor) -> Tensor:
+    """Quantiles `(..., Q)`: the one in the middle, and the others at distances of exp(value)."""
+    middle = values.shape[-1] // 2
+    centre = values[..., middle : middle + 1]
+    below = values[..., :middle].flip(-1).exp().cumsum(-1).flip(-1)
+    above = values[..., middle + 1 :].exp().cumsum(-1)
+    return torch.cat([centre - below, centre, centre + above], -1)
+
+
+def _own_quantiles(y: Tensor, weights: Tensor, shape: torch.Size, taus: Sequence[float]) -> Tensor:
+    """The values of `ascending` whose quantiles are those of y."""
+    quantiles = EmpiricalDistribution(y, weights).interpolated(taus)
+    gaps = quantiles.diff()
+    least = SMALLEST_GAP * (float(gaps.max()) or float(y.abs().max()) or 1.0)
+    gaps = gaps.clamp(min=least).log()
+    middle = len(taus) // 2
+    return torch.cat([gaps[:middle], quantiles[middle : middle + 1], gaps[middle:]])
+
+
+class _Pinball(Messenger):
+    """The mean pinball loss of the quantiles in the place of the negative log-density."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] == RESPONSE:
+            msg["fn"] = _Scored(msg["fn"], lambda fn, y: fn.pinball(y))
+
+
+class _Score(Messenger):
+    """The continuous ranked probability score in the place of the negative log-density."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] == RESPONSE:
+            fn = tailed(msg["fn"])
+            formula = family_of(fn).crps
+            if formula is None:
+                raise ModelError(
+                    f"`score` needs a CRPS in closed form, and `{type(fn).__name__}` has none. Train on the "
+                    "likelihood."
+                )
+            msg["fn"] = _Scored(fn, formula)
+
+
+class _Scored(TorchDistribution):
+    """A distribution with minus a score of y in the place of its log-density."""
+
+    def __init__(self, fn: Any, score: Callable[[Any, Tensor], Tensor]) -> None:
+        self.fn, self.score = fn, score
+        super().__init__(fn.batch_shape, fn.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """That of the distribution."""
+        return self.fn.support
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Minus the scores `(N,)`."""
+        return -self.score(self.fn, value)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws of the distribution."""
+        return self.fn.sample(torch.Size(sample_shape))
 
 
 class _ScaleHeld(Messenger):

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.calls import public
-from neglog.distributions import deviances, information
+from neglog.distributions import deviances, information, ranked
 from neglog.distributions.base import FamilyMixin, Parameter, Univariate, as_tensors
 from neglog.distributions.dispersed import is_lower_smaller, log_tail_factor
 from neglog.distributions.family import Family, register
@@ -145,6 +145,7 @@ register(
         information.bernoulli,
         events=lambda d: (1,),
         deviance=deviances.classes,
+        crps=ranked.bernoulli,
     )
 )
 
@@ -208,6 +209,7 @@ register(
         lambda d: Poisson(d.rate),
         information.poisson,
         deviance=deviances.poisson,
+        crps=ranked.poisson,
     )
 )
 

@@ -48,10 +48,11 @@ class Family:
     Attributes:
         kind: the class, with `log_prob`, `sample` and `support`. Where it has `_log_tails`, `cdf`, `icdf`,
             `mean` and `variance`, these are used.
-        parameters: the attributes that `information` and `crps` are functions of.
+        parameters: the attributes that `information` is a function of.
         same: builds one from a distribution of the class of the same name in Pyro or torch.
         information: the Fisher information: a function of the distribution and of its parameters `(N,)`.
-        crps: the function of scoringrules that has the CRPS of y and the parameters in closed form.
+        crps: the continuous ranked probability score in closed form, a function of a distribution and of y;
+            see `neglog.distributions.ranked`.
         location, scale: the attributes that are a location and a scale.
         scales: the scales of its components, where it has several: a function of a distribution.
         standard: the loss of a standardised residual, where location and scale are all parameters.
@@ -75,7 +76,7 @@ class Family:
     parameters: tuple[str, ...] = ()
     same: Callable[[Any], Any] | None = None
     information: Callable[..., Entries] | None = None
-    crps: str | None = None
+    crps: Callable[[Any, Tensor], Tensor] | None = None
     location: str | tuple[str, ...] = ("location", "loc")
     scale: str | tuple[str, ...] = "scale"
     scales: Callable[[Any], Tensor] | None = None

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.calls import public
+from neglog.distributions import ranked
 from neglog.distributions.base import Compound
 from neglog.distributions.family import Family, register
 from neglog.distributions.intervals import log_normal_interval
@@ -145,7 +146,7 @@ register(
     Family(
         NormalMixture,
         ("means", "sigmas", "probs"),
-        crps="crps_mixnorm",
+        crps=ranked.normal_mixture,
         scales=lambda d: d.sigmas,
         is_mixture=True,
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Exponential, TransformedDistribution, constraints
 
 from neglog.calls import public
-from neglog.distributions import deviances, information
+from neglog.distributions import deviances, information, ranked
 from neglog.distributions.base import FamilyMixin, Parameter, Univariate, as_tensors
 from neglog.distributions.family import Family, register
 from neglog.distributions.incomplete import (
@@ -117,7 +117,7 @@ register(
         ("loc", "scale"),
         lambda d: LogNormal(d.loc, d.scale),
         information.location_scale(1.0, 2.0),
-        crps="crps_lognormal",
+        crps=ranked.lognormal,
         logarithm=Normal,
         deviance=deviances.square_of_logarithm,
     )
@@ -171,7 +171,7 @@ register(
         ("concentration", "rate"),
         lambda d: Gamma(d.concentration, d.rate),
         information.gamma,
-        crps="crps_gamma",
+        crps=ranked.gamma,
         deviance=deviances.gamma,
     )
 )
@@ -357,6 +357,7 @@ register(
         ("scale", "concentration"),
         lambda d: Weibull(d.scale, d.concentration),
         information.weibull,
+        crps=ranked.weibull,
         others=dict.fromkeys(
             (dist.Exponential, torch.distributions.Exponential),
             lambda d: Weibull(1 / d.rate, torch.ones_like(d.rate)),
@@ -435,6 +436,6 @@ register(
         ("concentration1", "concentration0"),
         lambda d: Beta(d.concentration1, d.concentration0),
         information.beta,
-        crps="crps_beta",
+        crps=ranked.beta,
     )
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.calls import public
-from neglog.distributions import deviances, information
+from neglog.distributions import deviances, information, ranked
 from neglog.distributions.base import FamilyMixin, Located, Parameter, as_tensors
 from neglog.distributions.corners import Corner, alike
 from neglog.distributions.family import Family, Standard, register
@@ -104,7 +104,7 @@ register(
         ("loc", "scale"),
         lambda d: Normal(d.loc, d.scale),
         information.location_scale(1.0, 2.0),
-        crps="crps_normal",
+        crps=ranked.normal,
         standard=Standard(
             0.5 * math.log(2 * math.pi),
             lambda r: 0.5 * r.square(),
@@ -177,7 +177,7 @@ register(
         ("loc", "scale"),
         lambda d: Laplace(d.loc, d.scale),
         information.location_scale(1.0, 1.0),
-        crps="crps_laplace",
+        crps=ranked.laplace,
         standard=Standard(math.log(2), torch.abs, torch.sign, torch.zeros_like),
         deviance=deviances.absolute,
         corner=_laplace_corner,
@@ -257,7 +257,7 @@ register(
         ("df", "loc", "scale"),
         lambda d: StudentT(d.df, d.loc, d.scale),
         information.student,
-        crps="crps_t",
+        crps=ranked.student,
         tails="df",
     )
 )
@@ -335,7 +335,7 @@ register(
         ("location", "scale"),
         lambda d: Logistic(d.loc, d.scale),
         information.location_scale(1 / 3, (3 + math.pi**2) / 9),
-        crps="crps_logistic",
+        crps=ranked.logistic,
     )
 )
 

@@ -22,10 +22,12 @@ from neglog.errors import DataError, ModelError, did_you_mean, written
 from neglog.handlers import changes_priors_alone
 from neglog.layers import layers
 from neglog.losses import classes, counted, mixtures, real, skewed, vectors
+from neglog.losses.objectives import heads_of, objective_of
 from neglog.losses.own import ResidualModel
 from neglog.losses.shapes import Reduction, reduce
 from neglog.models.named import model_named
 from neglog.tracing import positive_names
+from neglog.training_objectives import TrainingObjective, WarmUp, levels_of
 
 Model = Callable[..., Any]
 HAND_WRITTEN = (real, counted, skewed, classes, mixtures, vectors)
@@ -121,6 +123,9 @@ def loss_of(
     ``loss_of(models.heteroscedastic)`` is called as ``loss(mean, target, log_variance)``,
     ``loss_of(models.gaussian)`` as ``loss(mean, target, sigma)``.
 
+    Of an objective of training (`neglog.beta_nll`, `faithful`, `score`) it is that one, called likewise, and
+    of `quantile_heads` a loss of one prediction for each level. `warm_up` ends in the likelihood.
+
     Raises:
         ModelError: there is no hand-written loss of the model, it has no such constant, or it is inside a
             handler that changes its likelihood.
@@ -136,8 +141,20 @@ def loss_of(
     ['log_sigma']
     """
     model = model_named(model) if isinstance(model, str) else model
-    name, nll, bound = _resolved(checked_model(model))
     reduce(torch.zeros(1), reduction)  # refuses an unknown one
+    if not isinstance(model, TrainingObjective):
+        return _of_likelihood(model, learn, reduction, fixed)
+    if levels_of(model):
+        return LikelihoodLoss(model.name, heads_of(levels_of(model)), (), {}, {}, reduction)
+    found = _of_likelihood(model.model, learn, reduction, fixed)
+    if not isinstance(model, WarmUp):
+        found.name, found.nll = f"{model.name} of {found.name}", objective_of(model, found.nll)
+    return found
+
+
+def _of_likelihood(model: Model, learn: Any, reduction: Reduction, fixed: dict[str, float]) -> LikelihoodLoss:
+    """The loss of a model that is trained on its likelihood."""
+    name, nll, bound = _resolved(checked_model(model))
     parameters = dict(list(inspect.signature(nll).parameters.items())[2:])
     names = [key for key, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     learned = _texts("learn", learn)

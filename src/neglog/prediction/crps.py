@@ -5,13 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from neglog.distributions.averaged import quantile_of
 from neglog.distributions.derived import mean_of
-from neglog.distributions.family import family_of, parameters_of, tailed
+from neglog.distributions.family import family_of, tailed
 from neglog.distributions.quadrature import gauss_legendre, nodes_of
 from neglog.distributions.shapes import broadcast_shapes
 from neglog.distributions.tails import log_tails
@@ -37,8 +36,8 @@ CRPS_DRAWS = 1024
 def crps(fn: Any, y: Tensor) -> Tensor:
     """The score `(N,)` of each y, in units of y: the lower, the better.
 
-    Families with a closed form in scoringrules use it, where that is installed. Counts have the exact sum,
-    other distributions an integral to about 1e-9 of their spread, and densities that cannot be integrated an
+    Families with a closed form use it (`neglog.distributions.ranked`). Other counts have the exact sum, other
+    distributions an integral to about 1e-9 of their spread, and densities that cannot be integrated an
     unbiased estimate from 1024 draws: the mean of |X - y| less half that of |X - X'|.
 
     Raises:
@@ -56,25 +55,17 @@ def crps(fn: Any, y: Tensor) -> Tensor:
             log_tails(fn, y)
         except ModelError:
             return _by_draws(fn, y)
-        if fn.support.is_discrete:
-            return _sum(fn, y)
         found = _closed(fn, y)
-        return _integral(fn, y) if found is None else found
+        if found is not None:
+            return found
+        return _sum(fn, y) if fn.support.is_discrete else _integral(fn, y)
 
 
 def _closed(fn: Any, y: Tensor) -> Tensor | None:
-    """The score by scoringrules; None where it is not installed, or has no finite value."""
-    name = family_of(fn).crps
-    if name is None:
-        return None
-    try:
-        import scoringrules
-    except ImportError:
-        return None
-    with np.errstate(all="ignore"):  # the result is checked
-        values = [value.double().numpy() for value in (y, *parameters_of(fn))]
-        found = torch.as_tensor(np.asarray(getattr(scoringrules, name)(*values))).to(y.dtype)
-    return found.expand(y.shape) if bool(torch.isfinite(found).all()) else None
+    """The score in closed form; None where there is none, or it has no finite value."""
+    formula = family_of(fn).crps
+    found = None if formula is None else formula(fn, y)
+    return found if found is None or bool(torch.isfinite(found).all()) else None
 
 
 def _integral(fn: Any, y: Tensor) -> Tensor:
