@@ -533,12 +533,12 @@ DENSITIES = {
             censored(observed(lambda at: distributions.Normal(at, ONE)), lower=-0.5), y=Y.clip(-0.5)
         ),
     ),
-    "quantiles of classes without an order": row(
+    "bounds of classes without an order": row(
         ModelError,
         "`Categorical`",
         "`ordinal`",
-        provoke=lambda _: neglog.quantile(mle(models.categorical, X, CLASSES), X[:2], 0.5),
-        follow=lambda _: neglog.quantile(mle(models.ordinal, X, CLASSES), X[:2], 0.5),
+        provoke=lambda _: mle(neglog.truncated(models.categorical, upper=1.0), X, CLASSES.clip(0, 1)),
+        follow=lambda _: mle(neglog.truncated(models.ordinal, upper=2.0), X, CLASSES),
     ),
     "chains that did not run": row(
         ModelError, "`run`", provoke=lambda _: chains(run=False), follow=lambda _: chains(run=True)

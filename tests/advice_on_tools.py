@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from advice_on_tables import command, fit, table
 from remedies import Row, row
-from sklearn.model_selection import KFold, TimeSeriesSplit
+from sklearn.model_selection import GroupKFold, KFold, PredefinedSplit, StratifiedKFold
 
 from neglog import compare, mle, models
 from neglog.cli import commands, workers
@@ -20,6 +20,7 @@ RNG = np.random.default_rng(0)
 COUNTS = pd.DataFrame({"y": RNG.poisson(3.0, N), "x": RNG.normal(size=N), "t": RNG.uniform(1, 2, N)})
 LABELS = COUNTS.assign(y=["no", "yes"] * (N // 2))
 STEPS = COUNTS.assign(x=np.arange(N) % 3.0)
+HOLED = COUNTS.assign(x=COUNTS["x"].where(np.arange(N) > 0))
 X, Y, THREE = COUNTS[["x"]], RNG.normal(size=N), np.arange(N) % 3
 
 
@@ -54,6 +55,11 @@ def compared(**settings):
 
 def in_folds(splitter):
     return lambda _: cross_validate(models.gaussian, X.to_numpy(), Y, folds=splitter)
+
+
+def in_halves(data, **keywords):
+    halves = [(np.arange(15), np.arange(15, 29))]
+    return cross_validate("poisson", "y ~ x", data, folds=halves, **keywords)
 
 
 ROWS: dict[str, Row] = {
@@ -117,13 +123,55 @@ ROWS: dict[str, Row] = {
         provoke=lambda _: LikelihoodRegressor().coef_,
         follow=lambda _: LikelihoodRegressor().fit(X, Y).coef_,
     ),
-    "folds that leave rows out": row(
+    "folds of groups without groups": row(
         DataError,
-        "row 0",
-        "TimeSeriesSplit",
+        "GroupKFold",
+        "30 rows",
+        "`groups`",
+        provoke=in_folds(GroupKFold(3)),
+        follow=lambda _: cross_validate(
+            models.gaussian, X.to_numpy(), Y, folds=GroupKFold(3), groups=np.arange(N)
+        ),
+    ),
+    "strata of numbers": row(
+        DataError,
+        "StratifiedKFold",
         "KFold",
-        provoke=in_folds(TimeSeriesSplit(2)),
-        follow=in_folds(KFold(2)),
+        provoke=in_folds(StratifiedKFold(3)),
+        follow=in_folds(KFold(3)),
+    ),
+    "more folds than rows by a splitter": row(
+        DataError,
+        "n_splits=31",
+        "fewer folds",
+        provoke=in_folds(KFold(31)),
+        follow=in_folds(KFold(30)),
+    ),
+    "the class of a splitter": row(
+        DataError, "the class KFold", "KFold(5)", provoke=in_folds(KFold), follow=in_folds(KFold(5))
+    ),
+    "the fold of each row": row(
+        DataError,
+        "split 1",
+        "PredefinedSplit",
+        provoke=in_folds(np.arange(N) % 3),
+        follow=in_folds(PredefinedSplit(np.arange(N) % 3)),
+    ),
+    "no folds": row(
+        DataError, "one or more", provoke=in_folds([]), follow=in_folds([(np.arange(20), np.arange(20, N))])
+    ),
+    "a row fitted and held out": row(
+        DataError,
+        "split 1",
+        "row 19 on both sides",
+        provoke=in_folds([(np.arange(20), np.arange(19, N))]),
+        follow=in_folds([(np.arange(19), np.arange(19, N))]),
+    ),
+    "positions of a table with missing rows": row(
+        DataError,
+        "1 rows with missing values were dropped",
+        provoke=lambda _: in_halves(HOLED, drop_missing=True),
+        follow=lambda _: in_halves(HOLED.dropna()),
     ),
     "more knots than values": row(
         DataError,

@@ -501,6 +501,27 @@ ROWS: dict[str, Row] = {
         provoke=lambda _: neglog.lasso_path(neglog.flat(models.gaussian), X, Y, n_strengths=2),
         follow=lambda _: neglog.lasso_path(LASSO, X, Y, n_strengths=2),
     ),
+    "a lasso path beside corners of the response": row(
+        ModelError,
+        "`laplace`",
+        "'student_t'",
+        provoke=lambda _: neglog.lasso_path(models.laplace, X, Y, n_strengths=2),
+        follow=lambda _: neglog.lasso_path("student_t", X, Y, n_strengths=2),
+    ),
+    "a quantile process of a model": row(
+        ModelError,
+        "models.quantile",
+        "quantile_process('y ~ x', data, taus)",
+        provoke=lambda _: neglog.quantile_process("quantile", X, taus=[0.5]),
+        follow=lambda _: neglog.quantile_process(X, Y, [0.5]),
+    ),
+    "quantiles of classes without an order": row(
+        ModelError,
+        "`categorical`",
+        "class_probabilities",
+        provoke=lambda _: neglog.interval(mle("categorical", X, CLASSES), X, kind="outcome"),
+        follow=lambda _: neglog.class_probabilities(mle("categorical", X, CLASSES), X),
+    ),
     "text with a level a row": row(
         DataError,
         "`t`",

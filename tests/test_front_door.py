@@ -760,6 +760,38 @@ def test_a_lasso_path_of_a_model_as_it_is_has_laplace_priors_of_scale_1():
         lasso_path(flat("gaussian"), x, y)
 
 
+@pytest.mark.parametrize("name", ["quantile", "gaussian", models.quantile])
+def test_a_quantile_process_says_that_it_takes_no_model(name):
+    with pytest.raises(ModelError, match="`quantile_process` takes no model"):
+        quantile_process(name, "low ~ smoke", data=BIRTHS, taus=[0.5])
+    with pytest.raises(ModelError, match=r"by position.* `x`, no model"):
+        quantile_process(name, "low ~ smoke", BIRTHS, [0.5])
+
+
+def test_a_quantile_process_names_the_quantile_that_is_none():
+    with pytest.raises(DataError, match=r"`taus` must be between 0 and 1; it is 1\.5"):
+        quantile_process("bwt ~ smoke", BIRTHS, [0.5, 1.5])
+
+
+def test_outcomes_of_labels_lie_between_labels():
+    fit = mle("ordinal", "ordered ~ smoke", BIRTHS)
+    found = interval(fit, BIRTHS, kind="outcome", level=0.5)
+    codes = quantile(fit, BIRTHS, [0.5, 0.25, 0.75]).long().numpy()
+    assert found.to_numpy().tolist() == np.array(fit.classes)[codes].tolist()
+    assert found.index.equals(BIRTHS.index)
+    assert bool((found["lower"] <= found["upper"]).all())  # in the order of the classes, not of their text
+    assert found["estimate"].cat.categories.tolist() == list(fit.classes)
+    answer = interval(mle("bernoulli", "text ~ smoke", BIRTHS), BIRTHS.head(2), kind="outcome")
+    assert set(answer.to_numpy().ravel()) <= set(BIRTHS["text"])
+
+
+def test_classes_without_an_order_have_no_interval():
+    fit = mle("categorical", "ordered ~ smoke", BIRTHS)
+    for kind in ("mean", "outcome"):
+        with pytest.raises(ModelError, match=r"`categorical`.*class_probabilities"):
+            interval(fit, BIRTHS, kind=kind)
+
+
 def test_real_data_through_formulas_as_scikit_learn_has_them():
     air = TABLES["airquality"].dropna()
     months = OneHotEncoder(drop="first", sparse_output=False).fit_transform(air[["Month"]])

@@ -6,6 +6,7 @@ import math
 import pickle
 
 import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -15,7 +16,18 @@ from hypothesis import strategies as st
 from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression, Ridge, enet_path
 from sklearn.linear_model import lasso_path as sklearns_path
 
-from neglog import distributions, flat, lasso_path, losses, map_estimate, mle, models, with_priors
+from neglog import (
+    distributions,
+    flat,
+    lasso_path,
+    losses,
+    map_estimate,
+    mle,
+    models,
+    truncated,
+    weighted,
+    with_priors,
+)
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError
 from neglog.fitting.penalised import Penalised, aligned
@@ -701,3 +713,76 @@ def test_only_a_normal_line_of_known_scale_is_a_parabola():
     torch.testing.assert_close(fit.params["mean.weight"], both.params["mean.weight"], rtol=1e-9, atol=1e-12)
     priors = {"mean.weight": laplace(0.05), "mean.bias": dist.Normal(number(0.0), 1.0)}
     assert curve(with_priors(scaled_by_weights, priors), y) is None
+
+
+# Offsets
+
+
+def _counts_with_exposure():
+    rng = np.random.default_rng(5)
+    x, t = rng.normal(size=(200, 3)), rng.uniform(0.5, 4.0, 200)
+    table = pd.DataFrame(x, columns=["a", "b", "c"]).assign(
+        y=rng.poisson(t * np.exp(0.5 * x[:, 0])), t=t, log_t=np.log(t)
+    )
+    return x, table
+
+
+def test_a_path_with_an_offset_meets_the_conditions_of_the_lasso():
+    """X'(y - exp(offset + x w + b)) is the strength times the sign of w, or below it where w is 0."""
+    x, table = _counts_with_exposure()
+    y, log_t = table["y"].to_numpy(), table["log_t"].to_numpy()
+    path = lasso_path("poisson", x, y, offset=log_t, n_strengths=8)
+    for strength, weight, bias in zip(
+        path.strengths.tolist(),
+        path.params["log_rate.weight"].numpy(),
+        path.params["log_rate.bias"].numpy(),
+        strict=True,
+    ):
+        residual = y - np.exp(log_t + x @ weight + bias)
+        slope = x.T @ residual / strength
+        assert abs(residual.sum()) <= 1e-6 * y.sum()
+        assert np.abs(slope[weight != 0] - np.sign(weight[weight != 0])).max(initial=0.0) <= 1e-6
+        assert np.abs(slope).max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("formula", "keywords"),
+    [
+        ("y ~ a + b + c", {"offset": "log_t"}),
+        ("y ~ a + b + c + offset(log_t)", {}),
+        ("y ~ a + b + c + offset(log(t))", {}),
+        ("y ~ a + b + c", {"exposure": "t"}),
+    ],
+)
+def test_an_offset_of_a_path_by_name_in_the_formula_or_as_an_exposure(formula, keywords):
+    x, table = _counts_with_exposure()
+    expected = lasso_path("poisson", x, table["y"], offset=table["log_t"], n_strengths=4)
+    path = lasso_path("poisson", formula, table, n_strengths=4, **keywords)
+    assert torch.allclose(path.nll, expected.nll, rtol=1e-10)
+    assert path.fit(2).nll == pytest.approx(path.nll[2].item())
+
+
+def test_an_offset_of_a_gaussian_path_is_taken_from_the_response():
+    x, y = problem("gaussian", 60, 3, 0)
+    shift = np.linspace(-3, 3, 60)
+    path, plain = lasso_path("gaussian", x, np.asarray(y) + shift, offset=shift), lasso_path("gaussian", x, y)
+    assert torch.allclose(path.params["mean.weight"], plain.params["mean.weight"], atol=1e-10)
+    assert torch.allclose(path.nll, plain.nll)
+
+
+def test_a_model_with_known_constants_weights_or_bounds_has_the_default_priors():
+    x, y = problem("gaussian", 60, 3, 0)
+    sigma = pyro.condition(models.gaussian, {"sigma": number(1.0)})
+    prior = {"mean.weight": laplace(1.0)}
+    own = flat(with_priors(sigma, prior), "mean.bias", "sigma")
+    assert torch.equal(lasso_path(sigma, x, y).nll, lasso_path(own, x, y).nll)
+    for wrapped in (weighted("gaussian", 1.0), truncated("gaussian", lower=-1e3)):
+        assert torch.allclose(
+            lasso_path(wrapped, x, y, n_strengths=3).nll, lasso_path("gaussian", x, y, n_strengths=3).nll
+        )
+
+
+def test_the_remedy_of_a_path_without_priors_names_the_coefficients_of_the_model():
+    x, table = _counts_with_exposure()
+    with pytest.raises(ModelError, match=r"log_rate\.weight"):
+        lasso_path(flat("poisson"), x, table["y"])

@@ -100,11 +100,21 @@ def _reason(parameters: Sequence[Parameter], args: Sequence[Any], kwargs: Mappin
         return _unknown(min(unknown), known)
     if len(args) > len(places) and not _has(parameters, Parameter.VAR_POSITIONAL):
         plural = "s" * (len(places) != 1)
-        return f"takes at most {len(places)} argument{plural} by position; it was given {len(args)}."
+        first = f" Its first argument is `{places[0]}`, no model." if _is_model(places, args[0]) else ""
+        return f"takes at most {len(places)} argument{plural} by position; it was given {len(args)}.{first}"
     twice = [place for place in places[: len(args)] if place in kwargs]
     if twice:
         return f"was given `{twice[0]}` twice, by position and by keyword."
     return f"needs {', '.join(_missing(parameters, {*places[: len(args)], *kwargs}))}."
+
+
+def _is_model(places: Sequence[str], first: Any) -> bool:
+    """Whether the first argument is a model, or the name of one, and the function takes something else."""
+    return bool(places) and places[0] == "x" and (callable(first) or _is_name(first))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isidentifier()
 
 
 def _missing(parameters: Sequence[Parameter], given: Collection[str]) -> list[str]:

@@ -38,6 +38,7 @@ from neglog.errors import (
 )
 from neglog.fitting.estimates import mle
 from neglog.fitting.fit import Fit
+from neglog.folds import splits_of
 from neglog.formula import Learned
 from neglog.handlers import Model, flat
 from neglog.inputs.classes import Classes
@@ -46,7 +47,7 @@ from neglog.isolation import isolated
 from neglog.layers import layers
 from neglog.models.named import model_named
 from neglog.uncertainty.ranking import criterion_weights
-from neglog.validation import Validation, deal, further_scores, has_score, masses, validated
+from neglog.validation import Validation, further_scores, has_score, masses, numbers_of, validated
 
 __all__ = ["ON_REQUEST", "Comparison", "Entry", "compare_models", "loss_of", "model_named"]
 
@@ -168,7 +169,7 @@ def compare_models(
     learned: Learned,
     *,
     weights: Any = None,
-    folds: int = 5,
+    folds: Any = 5,
     seed: int = 0,
     response: Kind | None = None,
     groups: Any = None,
@@ -190,7 +191,7 @@ def compare_models(
     Args:
         learned: a formula, learned from the data.
         weights: frequency weights `(N,)`, or the name of their column.
-        folds: how many folds.
+        folds: as for `cross_validate`.
         seed: decides the folds, the same for all models.
         groups: the group of each row: rows of a group are in one fold.
         rows: further row-wise arguments; by default the offsets of the formula. Models that do not take
@@ -213,8 +214,7 @@ def compare_models(
     kind, why = kind_of(y, counts, response, classes)
     chosen = serving(y, kind, task.keywords, candidates, classes)
     check_companions(learned.design, chosen)
-    if task.groups is None:
-        deal(counts, folds, seed)
+    task = task.split(counts, learned.dropped)
     losses = {name: loss_of(name, known_design(learned.design, each).others) for name, each in chosen.items()}
     return replace(ranked(task.entries(chosen, losses, watch, run), kind, why), scores=task.scores)
 
@@ -280,7 +280,7 @@ class Task:
     set_up: Callable[[Model], tuple[Model, Any]]
     y: Any
     weights: Any = None
-    folds: int = 5
+    folds: Any = 5
     seed: int = 0
     keywords: Mapping[str, Any] = field(default_factory=dict)
     groups: Any = None
@@ -293,7 +293,7 @@ class Task:
         cls,
         learned: Learned,
         weights: Any,
-        folds: int,
+        folds: Any,
         seed: int,
         rows: Mapping[str, Any] | None = None,
         groups: Any = None,
@@ -308,6 +308,15 @@ class Task:
             check_row_weights(counts, len(learned.table))
         keywords = offset_rows(learned.design, learned.table) if rows is None else rows
         return cls(of_model, learned.design.y(learned.table), counts, folds, seed, keywords, groups)
+
+    def split(self, counts: torch.Tensor, dropped: int = 0) -> Task:
+        """The task with the splits of its folds, which are the same for all models.
+
+        Raises:
+            DataError: as `cross_validate`.
+        """
+        found = splits_of(self.folds, numbers_of(self.y), counts, self.seed, self.groups, dropped)
+        return replace(self, folds=found)
 
     def entries(
         self,

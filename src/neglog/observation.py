@@ -64,6 +64,11 @@ def _marginal(fn: Any, known: Tensor) -> tuple[Any, Tensor]:
     return fn, rows
 
 
+def bounds_rows(layer: Any) -> bool:
+    """Whether a layer around a model masks, censors or truncates its rows."""
+    return isinstance(layer, _Masked | _Bounds)
+
+
 @public
 def masked(model: Model | str) -> Model:
     """The model of the observed entries of `y`: entries that are NaN are left out of its likelihood.

@@ -22,6 +22,7 @@ from neglog.data import prepare_fit
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit
 from neglog.fitting.resumed import data_digest
+from neglog.folds import described
 from neglog.formula import Learned
 from neglog.handlers import Model
 from neglog.inputs.classes import Classes, labelled
@@ -35,7 +36,7 @@ from neglog.offset import OFFSET_KEYWORD
 from neglog.signatures import check_keywords, model_keywords
 from neglog.tracing import model_name
 from neglog.uncertainty.ranking import information_criteria
-from neglog.validation import deal, further_scores, masses
+from neglog.validation import further_scores, masses
 
 SECONDS_BETWEEN_FOLDS = 1.0
 """Seconds between two writes of the checkpoint of a comparison, of which each fold is a step."""
@@ -54,7 +55,7 @@ def compare(
     weights: Any = None,
     groups: Any = None,
     drop_missing: bool = False,
-    folds: int = 5,
+    folds: Any = 5,
     seed: int = 0,
     response: Kind | None = None,
     scores: Sequence[str] = (),
@@ -116,6 +117,8 @@ def compare(
         raise ModelError("`response` is for neglog.models; a list of models has one kind. Leave it out.")
     if not isinstance(also, list | tuple):
         raise DataError(f"`also` must be a list of text, such as ['sigma ~ x']; it is {shown(also)}.")
+    if models is not built_in:
+        _candidates(models)
     if is_formula(x):
         by_row = {"weights": weights, "groups": groups, **keywords}
         table = formula_table(compare, y, data)
@@ -147,7 +150,7 @@ def compared(
     *,
     also: Sequence[str] = (),
     drop_missing: bool = False,
-    folds: int = 5,
+    folds: Any = 5,
     seed: int = 0,
     response: Kind | None = None,
     candidates: Mapping[str, Model] | None = None,
@@ -170,8 +173,8 @@ def compared(
     """
     formula, others = _joint(formulas, also)
     cells = [part for name in table for part in (str(name), table[name].to_numpy())]
-    asked: dict[str, Any] = {"formula": [formula, *others], "drop_missing": drop_missing, "folds": folds}
-    asked |= {"seed": seed, "response": response, "scores": scores}
+    asked: dict[str, Any] = {"formula": [formula, *others], "drop_missing": drop_missing}
+    asked |= {"folds": described(folds), "seed": seed, "response": response, "scores": scores}
     kept = _kept(checkpoint, models if candidates is None else candidates, cells, by_row, **asked)
     table, classes = labelled_response(formula, table)
     learned, rows = learned_rows(formula, table, others, by_row, (), flag("drop_missing", drop_missing))
@@ -225,16 +228,15 @@ def _of_arrays(models: Any, task: Task, x: Any, response: Kind | None, checkpoin
     if data.integer:  # whole numbers, which densities take as measurements
         task = replace(task, y=data.y)
     counts = masses(task.weights, data.rows)
-    if task.groups is None:
-        deal(counts, task.folds, task.seed)
-    else:
+    if task.groups is not None:
         data.check_rows("groups", task.groups)
+    folds, task = described(task.folds), task.split(counts)
     kind, why = kind_of(data.y, counts, response, classes)
     is_own = models is built_in
     chosen = serving(data.y, kind, task.keywords, None, classes) if is_own else _candidates(models)
     _check_keywords(chosen, task.keywords)
     by_row = {**task.keywords, "groups": task.groups}
-    asked = {"folds": task.folds, "seed": task.seed, "response": response, "scores": task.scores}
+    asked = {"folds": folds, "seed": task.seed, "response": response, "scores": task.scores}
     kept = _kept(checkpoint, models, [data_digest(data)], by_row, **asked)
     task = replace(task, kept=kept)
     keys = list(x) if isinstance(x, Mapping) else []
@@ -366,8 +368,7 @@ def _joint(formulas: Any, also: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 def _of_formula(models: Any, learned: Learned, task: Task) -> Comparison:
     """The comparison of models that were given."""
-    if task.groups is None:
-        deal(masses(task.weights, len(learned.table)), task.folds, task.seed)
+    task = task.split(masses(task.weights, len(learned.table)), learned.dropped)
     chosen = _candidates(models)
     _check_keywords(chosen, task.keywords)
     losses = {

@@ -16,15 +16,17 @@ from torch import Tensor
 from neglog.arguments import flag, seed_of, shown
 from neglog.calls import public
 from neglog.checkpoint import UNKEPT, MemberCheckpoint, digest
-from neglog.conversion import Named, as_labels, is_labelled
-from neglog.data import Data, prepare_fit
+from neglog.conversion import Named, is_labelled
+from neglog.data import prepare_fit
 from neglog.distributions import probabilities
-from neglog.errors import DataError, ModelError, NeglogError, written
+from neglog.errors import DataError, ModelError, NeglogError
 from neglog.fitting.estimates import mle
 from neglog.fitting.fit import Fit
+from neglog.folds import Split, Splits, splits_of
 from neglog.handlers import Model
 from neglog.inputs.given import given
 from neglog.isolation import isolated
+from neglog.persistence import ReadOnly
 from neglog.prediction.accuracy import SUMMARIES
 from neglog.prediction.held_out import Together
 from neglog.prediction.predictions import predict
@@ -39,14 +41,16 @@ if TYPE_CHECKING:
 
 @public
 @dataclass(frozen=True)
-class Validation:
+class Validation(ReadOnly):
     """Held-out log scores, in nats: the higher, the better the density that was predicted.
 
     `scores` `(N,)` are log p(y | x) of each row under the fit to the other folds, `folds` `(N,)` the fold of
-    each row, `weights` `(N,)` the frequency weights. `converged` is whether every fit converged. `by_name`
-    has all requested scores, as `neglog.scores` returns them; and of those of all rows together, such as
-    ``"rmse"``, values `(N,)` whose mean is the score, linearised for its standard error. ``"log"``, ``"r2"``
-    and ``"d2"`` are the higher, the better; all others are losses.
+    each row, `weights` `(N,)` the frequency weights. Of a splitter that holds rows out several times or never
+    there is an entry for each time that a row is held out, and `rows` has the positions of their rows, in
+    ascending order: means are over these entries, standard errors over rows. `converged` is whether every fit
+    converged. `by_name` has all requested scores, as `neglog.scores` returns them; and of those of all rows
+    together, such as ``"rmse"``, values `(N,)` whose mean is the score, linearised for its standard error.
+    ``"log"``, ``"r2"`` and ``"d2"`` are the higher, the better; all others are losses.
     `probabilities` `(N,)` has the rows whose log score is of a probability, not of a density.
     """
 
@@ -56,11 +60,12 @@ class Validation:
     converged: bool
     by_name: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     probabilities: Tensor | None = field(default=None, repr=False)
+    rows: Tensor | None = field(default=None, repr=False)
 
     @property
     def sum(self) -> float:
-        """The log score of all rows."""
-        return float(self.weights @ self.scores)
+        """The log score of all rows; of a row that is held out several times, the mean of its scores."""
+        return float((self.weights / self._times) @ self.scores)
 
     @property
     def mean(self) -> float:
@@ -70,13 +75,13 @@ class Validation:
     @property
     def standard_error(self) -> float:
         """The standard error of the mean, rows taken as independent."""
-        return _standard_error(self.scores, self.weights)
+        return self._error(self.scores)
 
     def table(self) -> pd.DataFrame:
         """The mean of each score over the rows with its standard error: a row for each score."""
         import pandas as pd
 
-        means = {name: (_mean(each, self.weights), _standard_error(each, self.weights))
+        means = {name: (_mean(each, self.weights), self._error(each))
                  for name, each in self.by_name.items()}  # fmt: skip
         return pd.DataFrame.from_dict(means, orient="index", columns=["mean", "std_error"])
 
@@ -87,14 +92,40 @@ class Validation:
             DataError: the two are not of the same rows in the same folds, or one has no such score.
             ModelError: log scores of densities beside those of probabilities, which have other units.
         """
-        if not torch.equal(self.folds, other.folds) or not torch.equal(self.weights, other.weights):
+        if not self._has_entries_of(other):
             raise DataError(
                 "the two validations differ in their rows, folds or weights. Use the same for both."
             )
         if score == "log":
             self._check_units(other)
         difference = self._named(score) - other._named(score)
-        return _mean(difference, self.weights), _standard_error(difference, self.weights)
+        return _mean(difference, self.weights), self._error(difference)
+
+    def _has_entries_of(self, other: Validation) -> bool:
+        pairs = ((self.folds, other.folds), (self.weights, other.weights), (self._rows, other._rows))
+        return all(torch.equal(one, two) for one, two in pairs)
+
+    @property
+    def _rows(self) -> Tensor:
+        return torch.arange(len(self.scores)) if self.rows is None else self.rows
+
+    @property
+    def _times(self) -> Tensor:
+        """How often the row of each entry is held out, `(N,)`."""
+        return torch.bincount(self._rows)[self._rows]
+
+    def _error(self, values: Tensor) -> float:
+        """The standard error of the mean of entries: rows are independent, the entries of one row are not."""
+        if self.rows is None:
+            return _standard_error(values, self.weights)
+        order, places, times = self.rows.unique(return_inverse=True, return_counts=True)
+        first = torch.zeros(len(order), dtype=torch.int64).scatter(0, places, torch.arange(len(places)))
+        weights = self.weights[first]
+        # The deviation of a row from the mean counts as often as it is held out, relative to the others.
+        away = torch.zeros(len(order), dtype=torch.float64).index_add(
+            0, places, values - _mean(values, self.weights)
+        )
+        return _standard_error(away * weights.sum() / (weights @ times.double()), weights)
 
     def _check_units(self, other: Validation) -> None:
         one, two = self.probabilities, other.probabilities
@@ -141,7 +172,9 @@ def cross_validate(
             not. A row that counts more than once is never on both sides of a fold.
         groups: the group of each row, `(N,)`: rows of a group are in one fold.
         folds: how many folds, from 2 to the number of rows (then each row is left out alone), or of groups;
-            or a splitter of scikit-learn, such as ``GroupKFold(5)``, whose test sets have each row once.
+            or a splitter of scikit-learn, such as ``GroupKFold(5)``, or its pairs of positions
+            ``[(train, test), ...]``. Where it holds rows out several times or never, as ``RepeatedKFold`` and
+            ``TimeSeriesSplit`` do, means are over all that it holds out, with repeats.
         seed: decides the folds.
         solver: as in `mle`.
         progress: show a bar on stderr.
@@ -154,7 +187,7 @@ def cross_validate(
         rows: keywords of the model that belong to the rows.
 
     Raises:
-        DataError: `folds` is below 2 or above the number of rows; as `mle`.
+        DataError: `folds` is below 2 or above the number of rows, or cannot split them; as `mle`.
         ModelError: no such score, or one that the response does not have.
         NeglogError: the rows outside a fold cannot be fitted; the message names the fold.
     """
@@ -209,29 +242,45 @@ def validated(
     y, rows = _column(inputs.y), {name: _column(values) for name, values in rows.items()}
     seed, progress = seed_of(seed), flag("progress", progress)
     counts = _counts(model, y, weights)
-    dealt = _dealt(folds, inputs.groups, every, counts, seed)
-    folds = int(dealt.max()) + 1
+    dropped = 0 if inputs.blueprint is None else inputs.blueprint.dropped
+    if inputs.groups is not None:
+        every.check_rows("groups", inputs.groups)
+    splits = splits_of(folds, numbers_of(y), counts, seed, inputs.groups, dropped)
     names = _score_names(scores)
-    split = _Rows(x, y, None if weights is None else counts, rows)
-    held = {name: torch.full((len(y),), math.nan, dtype=torch.float64) for name in names}
-    together = Together.of(names, model, y, weights=split.weights, **rows)
-    probable = torch.zeros(len(y), dtype=torch.bool)
-    converged = True
-    for fold in _watched(range(folds), progress):
-        out = torch.nonzero(dealt == fold)[:, 0]
-        journal = UNKEPT if kept is None else kept(fold).journal(rows=digest([out]), scores=names)
+    data = _Rows(x, y, None if weights is None else counts, rows)
+    together = Together.of(names, model, y, weights=data.weights, **rows)
+    parts = []
+    for fold in _watched(range(len(splits)), progress):
+        split = splits[fold]
+        journal = UNKEPT if kept is None else kept(fold).journal(rows=digest(split.positions), scores=names)
         try:
-            found = journal.found or _held_out(model, split, out, names, together, solver)
+            found = journal.found or _held_out(model, data, split, names, together, solver)
         except NeglogError as error:
-            raise type(error)(f"without fold {fold + 1} of {folds}: {error}") from error
+            raise type(error)(f"without fold {fold + 1} of {len(splits)}: {error}") from error
         journal.end(found)
-        for name, values in found["scores"].items():
-            held[name][out] = values
-        together.add(out, found["parts"])
-        probable[out] = found["probable"]
-        converged = converged and found["converged"]
-    held |= together.scores(counts)
-    return Validation(held["log"], dealt, counts, converged, MappingProxyType(held), probable)
+        together.add(split.test, found["parts"])
+        parts.append(found)
+    return _joined(splits, parts, counts, together)
+
+
+def _joined(
+    splits: Splits, parts: Sequence[Mapping[str, Any]], counts: Tensor, together: Together
+) -> Validation:
+    """The results of all folds, in the order of the rows; of one held out several times, of the folds."""
+    rows, order = torch.cat([split.test for split in splits]).sort(stable=True)
+    folds = torch.cat([torch.full_like(split.test, fold) for fold, split in enumerate(splits)])[order]
+    each_once = torch.equal(rows, torch.arange(len(counts)))
+
+    def entries(name: str) -> Tensor:
+        return torch.cat([found["scores"][name] for found in parts])[order]
+
+    weights = counts[rows]
+    held = {name: entries(name) for name in parts[0]["scores"]} | together.scores(weights)
+    probable = torch.cat([found["probable"] for found in parts])[order]
+    converged = all(found["converged"] for found in parts)
+    by_name = MappingProxyType(held)
+    where = None if each_once else rows
+    return Validation(held["log"], folds, weights, converged, by_name, probable, where)
 
 
 def _counts(model: Model, y: Any, weights: Any) -> Tensor:
@@ -241,17 +290,16 @@ def _counts(model: Model, y: Any, weights: Any) -> Tensor:
 
 
 def _held_out(
-    model: Model, rows: _Rows, out: Tensor, names: Sequence[str], together: Together, solver: Any
+    model: Model, rows: _Rows, split: Split, names: Sequence[str], together: Together, solver: Any
 ) -> dict[str, Any]:
-    """The scores of the rows with the numbers `out` under the fit to the others, and whether that converged.
+    """The scores of the rows that a split holds out under the fit to the others, and whether that converged.
 
     Raises:
         NeglogError: the other rows cannot be fitted, or these not be scored.
     """
-    others = torch.ones(len(rows.y), dtype=torch.bool).index_fill(0, out, False).nonzero()[:, 0]
-    train, test = rows.take(others), rows.take(out)
+    train, test = rows.take(split.fitted(len(rows.y))), rows.take(split.test)
     fit = mle(model, train.x, train.y, weights=train.weights, solver=solver, **train.keywords)
-    response, values = predict(fit, test.x, **test.keywords), _numbers(test.y)
+    response, values = predict(fit, test.x, **test.keywords), numbers_of(test.y)
     return {
         "scores": {
             name: row_scores(fit, test.x, test.y, name, **test.keywords)
@@ -309,81 +357,12 @@ def has_score(fit: Fit, x: Any, y: Any, name: str, keywords: Mapping[str, Any]) 
     try:
         if name in SUMMARIES:
             response = predict(fit, x, **keywords)
-            SUMMARIES[name].parts(response, response, _numbers(y))
+            SUMMARIES[name].parts(response, response, numbers_of(y))
         else:
             row_scores(fit, x, y, name, **keywords)
     except ModelError:
         return False
     return True
-
-
-@public
-def deal(masses: Tensor, folds: int, seed: int) -> Tensor:
-    """The fold of each row `(N,)`. Rows of weight 0 are in no fit; they go along with the first fold.
-
-    Raises:
-        DataError: `folds` is below 2 or above the number of rows that count; or as `seed_of`.
-    """
-    seed = seed_of(seed)
-    counted = torch.nonzero(masses > 0)[:, 0]
-    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= len(counted):
-        raise DataError(
-            f"`folds` must be a whole number from 2 to the {len(counted)} rows; it is {written(folds)}."
-        )
-    generator = torch.Generator().manual_seed(seed)
-    order = counted[torch.randperm(len(counted), generator=generator)]
-    dealt = torch.zeros(len(masses), dtype=torch.int64)
-    dealt[order] = torch.arange(len(counted)) % folds
-    return dealt
-
-
-def _dealt(folds: Any, groups: Any, data: Data, masses: Tensor, seed: int) -> Tensor:
-    """The fold of each row `(N,)`, of a number of folds or of a splitter."""
-    if hasattr(folds, "split") and hasattr(folds, "get_n_splits"):
-        return _deal_by(folds, groups, data)
-    if groups is None:
-        return deal(masses, folds, seed)
-    return _deal_groups(groups, data, masses, folds, seed)
-
-
-def _deal_by(splitter: Any, groups: Any, data: Data) -> Tensor:
-    """The fold of each row `(N,)`: the test set of a splitter that it is in.
-
-    Raises:
-        DataError: a row is in no test set, or in several.
-    """
-    labels = None if groups is None else as_labels("groups", groups)
-    dealt, seen = torch.zeros(data.rows, dtype=torch.int64), torch.zeros(data.rows, dtype=torch.int64)
-    for fold, (_, test) in enumerate(splitter.split(np.zeros((data.rows, 1)), data.y.numpy(), labels)):
-        rows = torch.as_tensor(np.asarray(test))
-        dealt[rows], seen[rows] = fold, seen[rows] + 1
-    if bool((seen != 1).any()):
-        row = int((seen != 1).nonzero()[0])
-        raise DataError(
-            f"`folds` must have each row in one test set; row {row} is in {int(seen[row])} of those of "
-            f"{splitter!r}. Use a splitter such as KFold or GroupKFold."
-        )
-    return dealt
-
-
-def _deal_groups(groups: Any, data: Data, masses: Tensor, folds: int, seed: int) -> Tensor:
-    """The fold of each row `(N,)`: that of its group.
-
-    Raises:
-        DataError: `groups` do not match the rows, or one is missing; `folds` is above the number of groups.
-    """
-    import pandas as pd
-
-    data.check_rows("groups", groups)
-    codes, names = pd.factorize(as_labels("groups", groups))
-    if (codes < 0).any():
-        raise DataError(f"`groups` is missing in row {int(np.argmax(codes < 0))}.")
-    numbers = torch.from_numpy(codes.astype(np.int64))
-    of_groups = torch.zeros(len(names), dtype=torch.float64).index_add(0, numbers, masses.double())
-    try:
-        return deal(of_groups, folds, seed)[numbers]
-    except DataError as error:
-        raise DataError(str(error).replace("rows", "groups")) from None
 
 
 @public
@@ -397,11 +376,12 @@ def masses(weights: Any, rows: int) -> Tensor:
 
 def _unknown(y: Any) -> Tensor:
     """The rows of a response of which nothing is known, `(N,)`."""
-    values = _numbers(y)
+    values = numbers_of(y)
     return torch.isnan(values).reshape(len(values), -1).all(1)
 
 
-def _numbers(y: Any) -> Tensor:
+@public
+def numbers_of(y: Any) -> Tensor:
     """A response as a tensor, `(N,)` or `(N, D)`; NaN where it is missing."""
     if isinstance(y, Tensor | Named):
         return y if isinstance(y, Tensor) else y.values

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro.poutine.condition_messenger import ConditionMessenger
 from torch import Tensor
 
 from neglog import models
@@ -30,13 +31,16 @@ from neglog.fitting.prior_units import check_prior_units
 from neglog.fitting.quadratic_loss import Parabola
 from neglog.fitting.resumed import data_digest
 from neglog.fitting.start import starting_point
-from neglog.handlers import Model, flat, with_priors
+from neglog.handlers import Model, Weighted, flat, with_priors
 from neglog.inputs.blueprint import Blueprint
 from neglog.inputs.given import Inputs, given
 from neglog.isolation import isolated
 from neglog.kinks import sharpened
+from neglog.layers import layers
 from neglog.objective.coordinates import rescaled
 from neglog.objective.objective import Objective
+from neglog.observation import bounds_rows
+from neglog.offset import WithOffset
 from neglog.persistence import ReadOnly
 from neglog.signatures import roles_of
 from neglog.solvers import ProximalNewton, Solution
@@ -161,11 +165,12 @@ def lasso_path(
     Args:
         model: a Pyro function `(x, y=None)` whose coefficients have such priors, as by `with_priors`; flat or
             smooth priors elsewhere. Its response has a density without corners. Or a model of
-            `neglog.models` as it is: the coefficients of its first predictor then have Laplace priors of
-            scale 1, and all else has flat priors, as under the penalties of glmnet and scikit-learn.
-        x, y, data, weights, groups, drop_missing, keywords: as for `map_estimate`. Columns of other units
-            need priors of other
-            scales, or standardising: nothing is standardised here.
+            `neglog.models` as it is, or with settings, an offset, weights, bounds or known constants: the
+            coefficients of its first predictor then have Laplace priors of scale 1, and all else has flat
+            priors, as under the penalties of glmnet and scikit-learn.
+        x, y, data, weights, groups, drop_missing, keywords: as for `map_estimate`, an ``offset`` among them.
+            Columns of other units need priors of other scales, or standardising: nothing is standardised
+            here.
         strengths: what to multiply l1 and l2 of the priors by, descending, or None for the grid.
         n_strengths: the number of strengths of the grid.
         ratio: the last strength of the grid by the first.
@@ -239,20 +244,43 @@ def _path_of(
 
 
 def _with_default_prior(model: Model, data: Data) -> Model:
-    """A model of neglog without handlers with Laplace priors of scale 1 on the coefficients of its location.
+    """A model of neglog without priors of the caller, with Laplace priors of scale 1 on its first predictor.
 
     All other priors are flat. Any other model is returned as it is.
     """
-    inner = model
-    while type(inner) is partial and not inner.args:  # settings, such as tau
-        inner = inner.func
-    if inner not in [getattr(models, name) for name in models.__all__]:
+    *outer, inner = layers(model)
+    is_own = inner in [getattr(models, name) for name in models.__all__]
+    if not is_own or not all(map(_keeps_priors, outer)):
         return model
     objective = Objective(model, data)
-    weight = f"{objective.calls[0].name}.weight"
+    weight = _first_weight(objective)
+    if any(weight in _known_values(layer) for layer in outer):
+        return model
     prior = dist.Laplace(torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64))
     others = [name for name in objective.layout.sites if name != weight]
     return flat(with_priors(model, {weight: prior}), *others)
+
+
+def _keeps_priors(layer: Any) -> bool:
+    """Whether a layer around a model leaves the priors of its coefficients as they are.
+
+    Settings such as tau, offsets, weights, bounds of the response and known constants do.
+    """
+    if not isinstance(layer, partial):
+        return isinstance(layer, WithOffset) or bounds_rows(layer)
+    messenger = layer.args[0] if layer.args else None
+    return messenger is None or isinstance(messenger, Weighted | ConditionMessenger)
+
+
+def _known_values(layer: Any) -> Mapping[str, Any]:
+    """The sites that a layer around a model conditions."""
+    messenger = next(iter(getattr(layer, "args", ())), None)
+    return messenger.data if isinstance(messenger, ConditionMessenger) else {}
+
+
+def _first_weight(objective: Objective) -> str:
+    """The site of the coefficients of the first predictor, the location."""
+    return f"{objective.calls[0].name if objective.calls else 'mean'}.weight"
 
 
 def _penalised(objective: Objective) -> tuple[Penalised, Tensor]:
@@ -264,13 +292,24 @@ def _penalised(objective: Objective) -> tuple[Penalised, Tensor]:
     theta = starting_point(objective, None)
     coordinates = rescaled(objective, theta)
     if not is_penalised(coordinates):
-        raise ModelError(
-            f"`{objective.name}` has no Laplace or ElasticNet prior of coefficients, or corners elsewhere; "
-            'it has no path. Give it one, as by with_priors(model, {"mean.weight": dist.Laplace(zero, one)}).'
-        )
+        raise ModelError(_why_without_path(objective))
     problem = Penalised(aligned(coordinates))
     start = problem.coordinates.z(theta)
     return problem, torch.where(problem.penalty.l1 > 0, problem.penalty.centre, start)
+
+
+def _why_without_path(objective: Objective) -> str:
+    if objective.structure.corner is not None:
+        return (
+            f"the density of `{objective.name}` has corners of its own, beside which those of a Laplace or "
+            "ElasticNet prior have no path. Fit map_estimate under each prior, or a model with a smooth "
+            "density, such as 'student_t'."
+        )
+    return (
+        f"`{objective.name}` has no Laplace or ElasticNet prior of coefficients, or corners elsewhere; it "
+        f'has no path. Give it one, as by with_priors(model, {{"{_first_weight(objective)}": '
+        "dist.Laplace(zero, one)})."
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,7 +79,8 @@ def quantile_process(
 
     The data are read and the design is decomposed once. Each fit is an exact vertex, certified on all rows
     just as that of `mle` is; of many rows, those that decide it are sought next to the line of the quantile
-    below.
+    below. The model is `neglog.models.quantile`, and no argument: quantiles of another likelihood are those
+    of its predictions, `neglog.quantile`.
 
     Args:
         x, y, data, weights, groups, offset, drop_missing: as for `mle`: a design `(N, P)` and the response
@@ -103,6 +104,7 @@ def quantile_process(
     >>> {tau: round(fit.params["quantile.weight"].item(), 4) for tau, fit in fits.items()}
     {0.3: 0.75, 0.6: 1.5}
     """
+    _check_no_model(x)
     ordered, kept = _ordered(taus), checkpoint_of(checkpoint, quantile_process)
     several = None if kept is None else SharedJournal(kept.journal(taus=ordered))
     keywords = {} if offset is None else {"offset": offset}
@@ -133,6 +135,16 @@ def quantile_process(
     return Quantiles(MappingProxyType(fits), MappingProxyType(crossings))
 
 
+def _check_no_model(x: Any) -> None:
+    """Refuse a model in the place of the design, where other functions take it."""
+    if callable(x) or (isinstance(x, str) and x in models.__all__):
+        raise ModelError(
+            "`quantile_process` takes no model, since it fits models.quantile alone. Leave it out: "
+            "quantile_process('y ~ x', data, taus). Quantiles of another model are "
+            "neglog.quantile(fit, x, taus)."
+        )
+
+
 def _crossings(lines: Mapping[float, Tensor]) -> dict[tuple[float, float], int]:
     """Two neighbouring taus -> the number of rows where their lines cross, if there are any."""
     found = {}
@@ -153,7 +165,9 @@ def _ordered(taus: Any) -> list[float]:
     try:
         check_unmasked("taus", taus)
         found = sorted({share("taus", tau) for tau in taus})
-    except (TypeError, ModelError, RuntimeError) as error:
+    except ModelError as error:
+        raise DataError(str(error)) from None
+    except (TypeError, RuntimeError) as error:
         raise DataError(
             f"`taus` needs quantiles between 0 and 1, such as [0.25, 0.5]; it is {shown(taus)}."
         ) from error

@@ -54,14 +54,14 @@ class Together:
             self.parts.setdefault(name, []).append((out, found))
 
     def scores(self, weights: Tensor) -> dict[str, Tensor]:
-        """Values `(N,)` of each score, whose mean is the score.
+        """Values `(N,)` of each score, whose mean is the score, in the order of rows and then of folds.
 
         Raises:
             DataError: it is not defined for the rows.
         """
         found = {}
         for name, folds in self.parts.items():
-            order = torch.cat([out for out, _ in folds]).argsort()
+            order = torch.cat([out for out, _ in folds]).argsort(stable=True)
             found[name] = self.summaries[name].rows(torch.cat([part for _, part in folds])[order], weights)
         return found
 

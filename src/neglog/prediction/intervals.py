@@ -17,6 +17,7 @@ from neglog.bayes.sampling import Posterior
 from neglog.data import Data
 from neglog.distributions.averaged import quantile_of
 from neglog.distributions.derived import mean_of
+from neglog.distributions.family import events_of, family_of
 from neglog.distributions.supports import ends
 from neglog.errors import ModelError, written
 from neglog.fitting.ensembles import Ensemble
@@ -36,6 +37,10 @@ DIFFERENCE_STEP = 1e-4
 """Step of central differences, in standard errors: an error of 1e-8 by truncation and by rounding."""
 SMALLEST_SLOPE = 1e-300
 """Absolute tolerance of slopes, for means that do not depend on the parameters."""
+_PROBABILITIES = (
+    "Take neglog.class_probabilities(fit, x), the probability of each class; or fit 'ordinal' to classes "
+    "with an order."
+)
 
 
 @former_argument("covariance", "cov_type")
@@ -64,7 +69,8 @@ def interval(
     ``"outcome"`` has quantiles of `predict` as ends, with the uncertainty of the parameters unless
     ``uncertainty=False``: estimate (the median), lower, upper. Its predicted probability is at least `level`:
     the ends of a discrete outcome are the smallest numbers whose distribution function reaches
-    (1 - level) / 2 and (1 + level) / 2.
+    (1 - level) / 2 and (1 + level) / 2. Of labelled classes with an order they are labels, as ordered
+    categories.
 
     Args:
         fit: a fit; or a posterior, which has its own draws; or, for an outcome, an ensemble.
@@ -98,11 +104,11 @@ def interval(
     flag("uncertainty", uncertainty)
     if kind == "outcome":
         shares = [0.5, 0.5 - level / 2, 0.5 + level / 2]
-        ends_of = quantile(
-            fit, x, shares, uncertainty=uncertainty, draws=draws, seed=seed, cov_type=cov_type, groups=groups,
-            **keywords,
-        )  # fmt: skip
+        how: Any = {"uncertainty": uncertainty, "draws": draws, "seed": seed, "cov_type": cov_type}
+        ends_of = quantile(fit, x, shares, **how, groups=groups, **keywords)
         columns = dict(zip(("estimate", "lower", "upper"), ends_of.T, strict=True))
+        if fit.classes:
+            return _of_labels(columns, fit.classes, _index(x))
     elif isinstance(fit, Posterior):
         columns = _of_draws(fit, x, level, draws, keywords)
     elif isinstance(fit, Ensemble):
@@ -167,9 +173,38 @@ def quantile(
     response = predict(
         fit, x, uncertainty=uncertainty, draws=draws, seed=seed, cov_type=cov_type, groups=groups, **keywords
     )
+    _check_order(response, model_name(fit.model))
     with torch.no_grad():
         found = quantile_of(response, shares.reshape(-1, 1))
     return found[0] if shares.dim() == 0 else found.T
+
+
+def _is_unordered(response: Any) -> bool:
+    """Whether a response is of classes without an order, which have no mean and no quantiles."""
+    base = getattr(response, "first", response)
+    return bool(events_of(base)) and not family_of(base).ordered
+
+
+def _check_order(response: Any, name: str) -> None:
+    if _is_unordered(response):
+        raise ModelError(
+            f"`{name}` has classes without an order, and so no distribution function, no quantiles and no "
+            f"intervals. {_PROBABILITIES}"
+        )
+
+
+def _without_mean(response: Any, name: str, where: str) -> ModelError:
+    remedy = _PROBABILITIES if _is_unordered(response) else "Outcomes have intervals: use kind='outcome'."
+    return ModelError(f"the mean of `{name}` does not exist at {where}. {remedy}")
+
+
+def _of_labels(columns: Mapping[str, Tensor], labels: Sequence[Any], index: pd.Index | None) -> pd.DataFrame:
+    """The codes of classes as their labels, whose order is that of the classes."""
+    found: dict[str, Any] = {
+        name: pd.Categorical.from_codes(codes.long().numpy(), pd.Index(labels), ordered=True)
+        for name, codes in columns.items()
+    }
+    return pd.DataFrame(found, index=index)
 
 
 def _wald(fit: Fit, data: Data, level: float, matrix: Tensor) -> dict[str, Tensor]:
@@ -182,7 +217,7 @@ def _wald(fit: Fit, data: Data, level: float, matrix: Tensor) -> dict[str, Tenso
     with torch.no_grad():
         mean = rows.mean(theta)
     if not bool(torch.isfinite(mean).all()):
-        raise ModelError(f"the mean of `{rows.name}` does not exist at these estimates; use kind='outcome'.")
+        raise _without_mean(rows.response(theta), rows.name, "these estimates")
     scale = matrix.diagonal().clamp(min=0).sqrt()
     slopes = _checked_slopes(rows.mean, theta, scale)
     error = _standard_errors(slopes, matrix)
@@ -318,7 +353,7 @@ def _of_draws(
     if means.shape[-1] == 0:
         return dict.fromkeys(("estimate", "std_error", "lower", "upper"), means.new_empty(0))
     if not bool(torch.isfinite(means).all()):
-        raise ModelError("the mean does not exist at every draw of the posterior; use kind='outcome'.")
+        raise _without_mean(response, model_name(fit.model), "every draw of the posterior")
     lower, upper = torch.quantile(
         means, torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=means.dtype), 0
     )
