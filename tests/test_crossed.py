@@ -234,6 +234,7 @@ CALLS = {
     "beta_nll": (neglog.beta_nll, {"model": GAUSSIAN, "beta": 0.5}),
     "faithful": (neglog.faithful, {"model": GAUSSIAN}),
     "warm_up": (neglog.warm_up, {"model": GAUSSIAN, "epochs": 3}),
+    "natural_gaussian": (lambda x, y: mle(neglog.natural_gaussian, x, y), {"x": X, "y": Y}),
     "score": (neglog.score, {"model": GAUSSIAN, "kind": "crps"}),
     "quantile_heads": (neglog.quantile_heads, {"taus": [0.1, 0.5]}),
     "ensemble": (

@@ -26,6 +26,7 @@ from .fitting.fit import Fit
 from .fitting.lasso import LassoPath, lasso_path
 from .fitting.quantiles import Quantiles, quantile_process
 from .handlers import censored, flat, masked, on_features, truncated, weighted, with_priors
+from .natural import natural_gaussian
 from .networks.laplace import LaplaceApproximation, laplace_approximation
 from .prediction.classes import class_probabilities
 from .prediction.intervals import interval, quantile
@@ -89,6 +90,7 @@ __all__ = [
     "mle",
     "mle_batch",
     "models",
+    "natural_gaussian",
     "on_features",
     "plots",
     "posterior",

@@ -22,10 +22,11 @@ from neglog.errors import DataError, ModelError, did_you_mean, written
 from neglog.handlers import changes_priors_alone
 from neglog.layers import layers
 from neglog.losses import classes, counted, mixtures, real, skewed, vectors
-from neglog.losses.objectives import heads_of, objective_of
+from neglog.losses.objectives import heads_of, natural_gaussian_nll, objective_of
 from neglog.losses.own import ResidualModel
 from neglog.losses.shapes import Reduction, reduce
 from neglog.models.named import model_named
+from neglog.natural import natural_gaussian
 from neglog.tracing import positive_names
 from neglog.training_objectives import TrainingObjective, WarmUp, levels_of
 
@@ -184,6 +185,8 @@ def _resolved(model: Model) -> tuple[str, Callable[..., Tensor], dict[str, Any]]
     bound, inner = _bound_constants(model)
     if isinstance(inner, ResidualModel):
         return inner.__name__, inner.nll, bound
+    if inner is natural_gaussian:
+        return inner.__name__, natural_gaussian_nll, bound
     name = getattr(inner, "__name__", type(inner).__name__)
     written_out = (getattr(module, f"{name}_nll", None) for module in HAND_WRITTEN)
     nll = next((each for each in written_out if each is not None), None)

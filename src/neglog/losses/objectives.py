@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,14 +11,17 @@ import pyro
 import torch
 from torch import Tensor
 
+from neglog.calls import public
 from neglog.data import Data
 from neglog.distributions.interpolated import Interpolated
 from neglog.errors import DataError
 from neglog.layers import layers
-from neglog.losses.shapes import reduce
+from neglog.losses.shapes import Reduction, check_pair, reduce
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
 from neglog.training_objectives import TrainingObjective, ascending
+
+LOG_TWO_PI = math.log(2 * math.pi)
 
 
 def objective_of(objective: TrainingObjective, nll: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -37,6 +41,29 @@ def objective_of(objective: TrainingObjective, nll: Callable[..., Tensor]) -> Ca
         return reduce(_row_losses(objective, values, target, keywords).reshape(target.shape), reduction)
 
     return loss
+
+
+@public
+def natural_gaussian_nll(
+    precision_mean: Tensor, target: Tensor, log_precision: Tensor, *, reduction: Reduction = "mean"
+) -> Tensor:
+    """Minus the log-density of a Normal in natural parameters; see `neglog.natural_gaussian`.
+
+    Density: with ``p = exp(log_precision)``, ``½ (p target² + precision_mean² / p - log_precision + log 2π) -
+    precision_mean · target``.
+
+    Shapes: all three share any one shape. The result, in nats, has it with ``reduction="none"`` and is a
+    scalar otherwise.
+
+    Raises ``DataError`` for anything but floating-point tensors of one shape.
+
+    >>> natural_gaussian_nll(torch.tensor([0.0]), torch.tensor([0.0]), torch.tensor([0.0]))
+    tensor(0.9189)
+    """
+    check_pair("precision_mean", precision_mean, target)
+    check_pair("log_precision", log_precision, target)
+    residual = target - precision_mean * torch.exp(-log_precision)
+    return reduce(0.5 * (residual.square() * log_precision.exp() - log_precision + LOG_TWO_PI), reduction)
 
 
 def heads_of(levels: tuple[float, ...]) -> Callable[..., Tensor]:
