@@ -10,7 +10,18 @@ import torch
 from remedies import Row, row
 from torch import nn
 
-from neglog import lasso_path, load, map_estimate, mle, models, on_features, posterior, save, to_arviz
+from neglog import (
+    covariance,
+    lasso_path,
+    load,
+    map_estimate,
+    mle,
+    models,
+    on_features,
+    posterior,
+    save,
+    to_arviz,
+)
 from neglog.checkpoint import Checkpoint, Journal
 from neglog.errors import DataError, ModelError
 from neglog.predictors import linear, rows
@@ -73,7 +84,17 @@ def in_a_new_folder(folder):
     return kept(folder / "no")
 
 
+def grouped(folder, **groups):
+    return covariance(load(save(mle(models.poisson, X, np.arange(N) % 4, **groups), folder / "g")), "cluster")
+
+
 ROWS: dict[str, Row] = {
+    "groups that a saved fit did not have": row(
+        DataError,
+        "mle(model, x, y, groups=...)",
+        provoke=grouped,
+        follow=lambda p: grouped(p, groups=np.arange(N) // 4),
+    ),
     "a saved model of one's own": row(
         ModelError,
         "`own`",

@@ -518,3 +518,12 @@ def test_a_level_is_named():
     x, y = sample()
     with pytest.raises(ModelError, match="`level`"):
         LikelihoodRegressor().fit(x, y).predict_interval(x, level=95)
+
+
+@pytest.mark.filterwarnings("ignore:.*has found a local optimum")
+def test_a_mixture_of_two_values_has_its_scales_at_the_floor():
+    """Known scales cannot go to 0: the likelihood was refused as unbounded all the same."""
+    x, y = sample(20)
+    with pytest.warns(RemedyWarning, match="floor"):
+        fitted = LikelihoodRegressor("gaussian_mixture").fit(x, (y > 2).astype(float))
+    np.testing.assert_allclose(fitted.params_["sigma"], SCALE_FLOOR * (y > 2).std())

@@ -125,7 +125,7 @@ def test_the_file_is_plain_and_holds_no_data(tmp_path: Path, fit: Fit) -> None:
     export.save(fit, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
     described = json.loads((tmp_path / "model.json").read_text())
-    assert described["format"] == 4
+    assert described["format"] == 5
     assert described["neglog"] == neglog.__version__
     handlers = [{"flat": []}]
     assert described["model"] == {"source": "neglog", "name": "laplace", "keywords": {}, "handlers": handlers}
@@ -214,7 +214,7 @@ def scale(value: Any, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 5}, r"saved by neglog .*, and this is .*; upgrade neglog"),
+        ({"format": 6}, r"saved by neglog .*, and this is .*; upgrade neglog"),
         ({"format": "x"}, r"model\.json is not neglog's"),
         ({"format": True}, r"model\.json is not neglog's"),
         (described("os.system"), "no model 'os.system'"),

@@ -1,6 +1,7 @@
 """Networks and models of one's own on disk: numbers and names alone; the caller of `load` gives the code."""
 
 import json
+import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from neglog import (
     covariance,
     export,
     flat,
+    interval,
     laplace_approximation,
     load,
     map_estimate,
@@ -39,6 +41,7 @@ from neglog.solvers import LBFGS, Adam
 X = torch.linspace(-1, 1, 24, dtype=torch.float64)[:, None] * torch.tensor([[1.0, -0.5]])
 Y = X[:, 0] ** 2 + 0.1 * torch.sin(30 * X[:, 0])
 FORMAT_3 = Path(__file__).parent / "data" / "format-3"
+FORMAT_4 = Path(__file__).parent / "data" / "format-4"
 pytestmark = pytest.mark.filterwarnings("ignore:.*did not converge")
 
 
@@ -305,3 +308,54 @@ def test_features_that_depend_on_each_other_are_no_hindrance(tmp_path: Path) -> 
     assert torch.equal(predict(found, X).mean, predict(fit, X).mean)
     with pytest.raises(ModelError):
         covariance(found)
+
+
+def test_models_of_format_4_predict_what_they_did() -> None:
+    expected = json.loads((FORMAT_4 / "expected.json").read_text())
+    new = pd.DataFrame(expected["table"])
+    module = tanh(2, columns=1).double()
+    formula, classes = (export.load(FORMAT_4 / name) for name in ("formula", "classes"))
+    network = export.load(FORMAT_4 / "network", module=module)
+    found = {
+        "formula": predict(formula, new).mean,
+        "classes": predict(classes, new).probs,
+        "network": predict(network, new[["x"]]).mean,
+        "errors": torch.tensor(summary(formula)["std_error"].to_numpy()),
+    }
+    for name, values in found.items():
+        assert torch.allclose(values, torch.tensor(expected[name], dtype=torch.float64), rtol=1e-12), name
+    with pytest.raises(DataError, match="weights of a network"):
+        predict(network, new[["x"]], uncertainty=True)
+
+
+def test_a_loaded_network_predicts_with_its_uncertainty(tmp_path: Path) -> None:
+    fit = map_estimate(on_features(models.gaussian, tanh(1, columns=1)), X[:, :1], Y)
+    assert fit.converged
+    save(load(save(fit, tmp_path / "a"), module=tanh(1, columns=1)), tmp_path / "b")
+    again = load(tmp_path / "b", module=tanh(1, columns=1))
+    new = X[:5, :1]
+    one, other = (predict(each, new, uncertainty=True) for each in (again, fit))
+    assert torch.allclose(one.stddev, other.stddev, rtol=1e-9)
+    assert torch.allclose(pickle.loads(pickle.dumps(fit)).params["sigma"], fit.params["sigma"])
+    pd.testing.assert_frame_equal(interval(again, new), interval(fit, new), rtol=1e-9)
+    assert "weights of the network" not in again.retained.kinds  # type: ignore[union-attr]
+
+
+def test_a_loaded_network_has_the_reason_of_the_fit_without_uncertainty(tmp_path: Path) -> None:
+    for solver in (LBFGS(max_steps=2), Adam(epochs=1)):
+        fit = map_estimate(on_features(models.gaussian, tanh()), X, Y, solver=solver)
+        again = load(save(fit, tmp_path), module=tanh())
+        with pytest.raises(ModelError) as of_fit:
+            predict(fit, X, uncertainty=True)
+        with pytest.raises(ModelError) as of_loaded:
+            predict(again, X, uncertainty=True)
+        assert str(of_loaded.value) == str(of_fit.value)
+
+
+def test_a_module_without_values_is_named(tmp_path: Path) -> None:
+    save(fitted(tanh()), tmp_path)
+    with torch.device("meta"):
+        bare = tanh()
+    for call in (lambda: load(tmp_path, module=bare), lambda: on_features("gaussian", bare)):
+        with pytest.raises(ModelError, match=r"`0\.weight`.*meta device"):
+            call()

@@ -1,8 +1,9 @@
 """Saved fits have the tables, tests and intervals of the fit, and name what needs the rows."""
 
 import json
+import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,22 @@ import pytest
 import torch
 from table import fitted
 
-from neglog import covariance, export, interval, map_estimate, mle, models, predict, summary, wald_test
+from neglog import (
+    Fit,
+    covariance,
+    export,
+    interval,
+    map_estimate,
+    mle,
+    models,
+    predict,
+    summary,
+    wald_test,
+    weighted,
+)
 from neglog.errors import DataError, ModelError
 from neglog.export import documents
+from neglog.uncertainty.covariances import CovType
 from neglog.uncertainty.resampling import bootstrap
 
 EQUAL = 1e-12
@@ -103,6 +117,80 @@ def test_a_fit_without_standard_errors_keeps_the_reason(tmp_path: Path) -> None:
         covariance(again)
 
 
+KINDS = [kind for kind in get_args(CovType) if kind != "bootstrap"]
+
+
+def outcome(fit: Fit, kind: Any, groups: Any = None) -> tuple[str, Any]:
+    """The covariance of a kind, or its error."""
+    try:
+        return "covariance", covariance(fit, kind, groups=groups).to_numpy()
+    except (DataError, ModelError) as error:
+        return str(error), None
+
+
+@pytest.mark.parametrize(
+    "how", ["poisson", "laplace", "categorical", "ordinal", "multivariate_gaussian", "map"]
+)
+def test_a_loaded_fit_has_each_covariance_of_the_fit_or_its_reason(tmp_path: Path, how: str) -> None:
+    """What the fit had and a loaded one lacks is HC2 and HC3, which need the rows; `iid` is of corners."""
+    fit = fitted("gaussian", map_estimate) if how == "map" else fitted(how, mle)
+    again = export.load(export.save(export.load(export.save(fit, tmp_path / "a")), tmp_path / "b"))
+    for kind in KINDS:
+        said, expected = outcome(fit, kind)
+        found, values = outcome(again, kind)
+        if expected is not None and kind in ("HC2", "HC3"):
+            assert f"cov_type='{kind}' needs the rows" in found
+        elif expected is not None:
+            np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-15, err_msg=kind)
+        elif kind == "cluster" and "`groups`" in said:
+            with pytest.raises((DataError, ModelError), match=r"saved without any|loss with corners|priors"):
+                covariance(again, kind)
+        else:
+            assert found == said
+
+
+def test_the_groups_of_a_fit_are_kept_in_its_covariance(tmp_path: Path, table: pd.DataFrame) -> None:
+    fit = mle("poisson", "c ~ x", table, groups="g")
+    again = export.load(export.save(fit, tmp_path))
+    pd.testing.assert_frame_equal(covariance(again, "cluster"), covariance(fit, "cluster"), rtol=1e-9)
+    pd.testing.assert_frame_equal(
+        summary(again, cov_type="cluster"), summary(fit, cov_type="cluster"), rtol=1e-9
+    )
+    one, other = (predict(each, table[:3], uncertainty=True, cov_type="cluster") for each in (again, fit))
+    assert torch.allclose(one.mean, other.mean, rtol=1e-9)
+    with pytest.raises(DataError, match="needs the rows"):
+        covariance(again, "cluster", groups=table["g"])
+
+
+@pytest.mark.filterwarnings("ignore:.*did not converge")
+def test_a_fit_without_an_optimum_has_one_reason_for_all_kinds(tmp_path: Path) -> None:
+    y = torch.linspace(-1, 1, 30, dtype=torch.float64)
+    fit = mle("student_t", torch.empty((30, 0), dtype=torch.float64), y)
+    again = export.load(export.save(fit, tmp_path))
+    assert not fit.converged
+    for kind in (*KINDS, "bootstrap"):
+        with pytest.raises((ModelError, DataError), match=r"without an optimum|without any"):
+            covariance(again, kind)  # type: ignore[arg-type]
+
+
+def test_weights_of_a_handler_are_left_with_the_rows(tmp_path: Path, table: pd.DataFrame) -> None:
+    """A fit could be neither saved nor pickled, nor predict other rows, nor read a formula."""
+    weights = 1.0 + np.arange(len(table)) % 3
+    model = weighted(models.poisson, torch.tensor(weights))
+    fit, same = mle(model, "c ~ x", table), mle("poisson", "c ~ x", table, weights=weights)
+    new = table[:3]
+    assert torch.allclose(predict(fit, new).mean, predict(same, new).mean, rtol=1e-9)
+    for number, each in enumerate(
+        (fit, mle(model, table[["x"]], table["c"]), mle(weighted(model, 2.0), "c ~ x", table))
+    ):
+        again = export.load(export.save(each, tmp_path / str(number)))
+        for copy in (again, pickle.loads(pickle.dumps(each))):
+            assert torch.equal(predict(copy, new[["x"]]).mean, predict(each, new[["x"]]).mean)
+            pd.testing.assert_frame_equal(summary(copy), summary(each), rtol=EQUAL)
+    with pytest.raises(DataError, match="40 weights for 39 rows"):
+        mle(model, "c ~ x", table[1:])
+
+
 def matrix(values: list[float], size: int = 2, dtype: str = "float64") -> dict[str, Any]:
     return {"dtype": dtype, "shape": [size, size], "values": values}
 
@@ -127,6 +215,10 @@ def matrix(values: list[float], size: int = 2, dtype: str = "float64") -> dict[s
         ({"coefficients": -1}, "not negative"),
         ({"reason": "flat"}, "empty"),
         ({"reason": 3}, "must be text"),
+        ({"reasons": {"HC9": "none"}}, "reasons"),
+        ({"reasons": {"observed": "none"}}, "reasons"),
+        ({"reasons": {"HC2": 3}}, "must be text"),
+        ({"covariances": {"weights of the network": matrix([1.0, 0.0, 0.0, 1.0])}}, "no more than observed"),
         ({"more": 3}, "an object of"),
     ],
 )

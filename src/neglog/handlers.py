@@ -194,8 +194,8 @@ class Weighted(Messenger):
         self.weights = weights
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if is_parameter(msg) or site_is_subsample(msg):
-            return
+        if is_parameter(msg) or site_is_subsample(msg) or not msg["is_observed"]:
+            return  # rows that are predicted are other rows, and have no weights
         batch = msg["fn"].batch_shape
         if self.weights.dim() == 1 and (not batch or batch[-1] != len(self.weights)):
             raise DataError(
@@ -308,6 +308,22 @@ def _check_modules(modules: Mapping[Any, Any] | nn.ModuleDict) -> None:
             )
 
 
+def _check_tensors(module: nn.Module) -> None:
+    """Raise ModelError if a parameter or a buffer has no values, or a lazy parameter no shape."""
+    lazy = next((key for key, p in module.named_parameters() if is_lazy(p)), None)
+    if lazy is not None:
+        raise ModelError(
+            f"the parameter `{lazy}` of `module` has no shape yet, so there is nothing to fit. Run the "
+            "module once on an example of its input, as in `module(torch.zeros(2, columns))`."
+        )
+    meta = next((key for key, each in module.state_dict().items() if each.is_meta), None)
+    if meta is not None:
+        raise ModelError(
+            f"`{meta}` of `module` is on the meta device, where tensors have a shape and no values. Build "
+            "the module on the CPU: with torch.device('cpu')."
+        )
+
+
 @contextmanager
 def _explained_batch_norm() -> Iterator[None]:
     """The error of a BatchNorm in training mode on a single row, with its remedy."""
@@ -380,12 +396,7 @@ class _OnFeatures:
                 f"is {written(module)}.{' Call it, and give the module.' * callable(module)}"
             )
         self.module, self.prior = module, prior
-        lazy = next((key for key, p in module.named_parameters() if is_lazy(p)), None)
-        if lazy is not None:
-            raise ModelError(
-                f"the parameter `{lazy}` of `module` has no shape yet, so there is nothing to fit. Run the "
-                "module once on an example of its input, as in `module(torch.zeros(2, columns))`."
-            )
+        _check_tensors(module)
         self.trainable = {key: p for key, p in module.named_parameters() if p.requires_grad}
         if not self.trainable:
             raise ModelError("`module` has no trainable parameter, so there is nothing to fit in it.")

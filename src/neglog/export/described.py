@@ -27,7 +27,7 @@ from neglog.export.given import (
     is_network,
 )
 from neglog.formula.tagged import to_json
-from neglog.handlers import Model, censored, flat, is_flat, masked, on_features, truncated
+from neglog.handlers import Model, Weighted, censored, flat, is_flat, masked, on_features, truncated
 from neglog.layers import former_names, layers, replaced
 from neglog.models.named import model_of
 from neglog.modes import InMode
@@ -149,8 +149,8 @@ def _of_messenger(messenger: Messenger) -> list[dict[str, Any]] | None:
         values = {name: torch.as_tensor(value) for name, value in messenger.data.items()}
         floats = {name: v if v.is_floating_point() else v.double() for name, v in values.items()}
         return [{"condition": arrays.written(floats)}]
-    if isinstance(messenger, InMode):
-        return []  # Its buffers are those of the fit.
+    if isinstance(messenger, InMode | Weighted):
+        return []  # Its buffers are those of the fit; weights belong to the rows, which are not saved.
     return [{"flat": sorted(messenger.names)}] if is_flat(messenger) else None
 
 

@@ -1,4 +1,4 @@
-"""Models of earlier formats: of format 1, whose estimates lie in a file of their own, and of 2 and 3."""
+"""Models of earlier formats: of format 1, whose estimates lie in a file of their own, and of 2, 3 and 4."""
 
 from __future__ import annotations
 
@@ -45,8 +45,13 @@ def upgraded(document: Mapping[str, Any], estimates: bytes) -> dict[str, Any]:
 
 
 def completed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A document of an earlier format than 4, with the fields that it lacks."""
-    if document["format"] >= 4:
+    """A document of an earlier format than 5, with the fields that it lacks."""
+    if document["format"] >= 5:
+        return dict(document)
+    if "uncertainty" in document:
+        lacking = {"reasons": {}, **mapping("uncertainty", document["uncertainty"])}
+        document = {**document, "uncertainty": lacking}
+    if document["format"] == 4:
         return dict(document)
     model = {"source": NEGLOG, **mapping("model", document.get("model"))}
     learned = {"blueprint": blueprints.NOTHING, "uncertainty": uncertainty.NOTHING, "buffers": {}}

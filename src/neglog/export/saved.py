@@ -28,8 +28,9 @@ from neglog.inputs.blueprint import Blueprint
 from neglog.isolation import isolated
 from neglog.uncertainty.retention import retained
 
-FORMAT = 4
-"""The format that is written; earlier ones are read too: 1 and 2 have no covariances, 3 no networks."""
+FORMAT = 5
+"""The format that is written; earlier ones are read too: 1 and 2 have no covariances, 3 no networks, and 4 no
+covariances of their weights and of groups."""
 
 FILE = "model.json"
 

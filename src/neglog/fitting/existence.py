@@ -16,6 +16,7 @@ from neglog.errors import UnboundedLikelihoodError
 from neglog.fitting.flat_directions import DISTANCES, MAX_FALL, MIN_RISE, Neighbourhoods, level, nearer
 from neglog.likelihood.sites import Site, prior_advice
 from neglog.objective.coordinates import Coordinates
+from neglog.objective.links import Links, Role
 from neglog.objective.objective import Objective
 from neglog.objective.saturated import Spread
 from neglog.objective.spread import check_spread
@@ -189,7 +190,7 @@ def check_values(objective: Objective) -> None:
     if not (objective.structure.law.is_mixture and objective.layout.is_flat):
         return
     values = objective.data.y.unique()
-    if len(values) > objective.structure.components:
+    if len(values) > objective.structure.components or not _has_free_scale(objective):
         return
     shown = " or ".join(f"{value:g}" for value in values.tolist())
     raise UnboundedLikelihoodError(
@@ -197,6 +198,13 @@ def check_values(objective: Objective) -> None:
         "have spreads that go to 0. Model `y` as counts or classes, or "
         f"{Spread(objective, objective.calls[0]).advice()}."
     )
+
+
+def _has_free_scale(objective: Objective) -> bool:
+    """Whether a constant or a predictor is the scale of a response, and none is held at a known value."""
+    links = Links(objective)
+    roles = (links.of(name).role for name in links.etas)
+    return any(map(links.is_scale, objective.sites)) or any(role is Role.LOG_SCALE for role in roles)
 
 
 def check_zeros(objective: Objective, theta: Tensor) -> None:

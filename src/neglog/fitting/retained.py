@@ -16,6 +16,11 @@ SMOOTH_KINDS = ("observed", "expected", "opg", "sandwich")
 CORNER_KINDS = ("expected", "iid", "kernel")
 """The kinds of covariance that a fit whose loss has corners retains."""
 
+CLUSTER = "cluster"
+"""The kind of covariance that a fit with groups and a smooth loss also retains."""
+WEIGHTS = "weights of the network"
+"""The name of the covariance ``"observed"`` of all parameters of a network, by which predictions vary."""
+
 OF_CORNERS = {"observed": "expected", "sandwich": "kernel"}
 """Kind -> the kind that is computed in its place for a loss with corners."""
 OF_SCORES = {"HC0": "sandwich", "HC1": "sandwich"}
@@ -30,6 +35,7 @@ class Retained:
 
     Attributes:
         layout: the parameters of the covariances: all, or of a network its heads and constants.
+        whole: all parameters, to which the covariance `WEIGHTS` refers.
         predictors: the names of the linear predictors.
         is_network: whether the model has the weights of a network, whose features are fixed.
         covariances: kind -> covariance `(K, K)` of the estimates in unconstrained coordinates.
@@ -37,20 +43,23 @@ class Retained:
             ``"sandwich"`` is ``"kernel"``.
         coefficients: the number of coefficients of the linear predictors, for ``"HC1"``.
         reason: why there is no covariance of the kind ``"observed"``; empty where there is one.
+        reasons: kind -> why the fit has no covariance of it, with its rows or without.
     """
 
     layout: Layout = field(repr=False)
+    whole: Layout = field(repr=False)
     predictors: frozenset[str]
     is_network: bool = False
     covariances: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     has_corners: bool = False
     coefficients: int = 0
     reason: str = ""
+    reasons: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of covariance that can be computed."""
-        known = self.covariances
+        known = [kind for kind in self.covariances if kind != WEIGHTS]
         if not self.layout.is_flat:  # the curvature of a posterior, which is no sampling variance
             return ("observed",) if known else ()
         return (*known, *(kind for kind, of in self._stand_ins.items() if of in known))
@@ -60,11 +69,10 @@ class Retained:
 
         Raises:
             ModelError: the fit had none when it was saved.
-            DataError: this kind needs the rows.
+            DataError: this kind needs the rows, or groups that the fit did not have.
         """
-        if cov_type in ("observed", "sandwich") and self.reason:
-            raise ModelError(self.reason)
         of = self._stand_ins.get(cov_type, cov_type)
+        self._check_defined(cov_type, of)
         if cov_type not in self.kinds:
             self.refuse(f"cov_type={cov_type!r}")
         if of in ("iid", "kernel") and bandwidth != DEFAULT_BANDWIDTH:
@@ -72,6 +80,26 @@ class Retained:
         if cov_type == "HC1":
             return self._corrected(n), cov_type
         return self.covariances[of], of if self.has_corners else cov_type
+
+    def covariance_of_weights(self, cov_type: str) -> Tensor:
+        """The covariance `(K, K)` of all parameters of a network.
+
+        Raises:
+            ModelError: the fit had none when it was saved.
+            DataError: this kind needs the rows.
+        """
+        self._check_defined(WEIGHTS, cov_type)
+        if cov_type != "observed" or WEIGHTS not in self.covariances:
+            self.refuse(f"cov_type={cov_type!r} of all weights of a network")
+        return self.covariances[WEIGHTS]
+
+    def _check_defined(self, *kinds: str) -> None:
+        """Raise ModelError if the fit had no covariance of one of these kinds when it was saved."""
+        for kind in kinds:
+            if kind in self.reasons:
+                raise ModelError(self.reasons[kind])
+        if self.reason and (not self.kinds or kinds[0] in ("observed", "sandwich")):
+            raise ModelError(self.reason)
 
     @property
     def _stand_ins(self) -> Mapping[str, str]:

@@ -18,7 +18,7 @@ from neglog.conversion import as_labels, check_unmasked
 from neglog.data import Data
 from neglog.errors import DataError, ModelError
 from neglog.fitting.fit import Fit, check_fit
-from neglog.fitting.retained import Retained
+from neglog.fitting.retained import CLUSTER, Retained
 from neglog.isolation import isolated
 from neglog.labels import jacobian, labels_of
 from neglog.likelihood.rows import CURVATURES, derivatives, named
@@ -142,6 +142,7 @@ def covariance(
     choice("bandwidth", bandwidth, BANDWIDTHS)
     retained = check_fit(fit).retained
     if retained is not None:
+        _check_own_groups(retained, cov_type, groups)
         return _of_retained(fit, retained, cov_type, bandwidth)
     if cov_type == "bootstrap":
         if is_network(fit):
@@ -175,6 +176,7 @@ def theta_covariance(fit: Fit, cov_type: CovType = "observed", groups: Any = Non
     groups = _requested_groups(fit, cov_type, groups)
     retained = check_fit(fit).retained
     if retained is not None:
+        _check_own_groups(retained, cov_type, groups)
         return _theta_of_retained(fit, retained, cov_type)
     coordinates, z = optimum(fit)
     if cov_type != "bootstrap":
@@ -195,7 +197,7 @@ def _of_retained(fit: Fit, retained: Retained, cov_type: str, bandwidth: str) ->
 
 def _theta_of_retained(fit: Fit, retained: Retained, cov_type: str) -> Tensor:
     if retained.is_network:
-        retained.refuse("the covariance of all weights of a network")
+        return retained.covariance_of_weights(cov_type)
     return retained.covariance(cov_type, fit.n, "hall-sheather")[0]
 
 
@@ -208,8 +210,21 @@ def _requested_groups(fit: Fit, cov_type: str, groups: Any) -> Any:
     """
     if groups is None and isinstance(cov_type, str) and cov_type == "cluster":
         groups = check_fit(fit).groups
+        if fit.retained is not None:
+            return groups
     _check_request(cov_type, groups)
     return groups
+
+
+def _check_own_groups(retained: Retained, cov_type: str, groups: Any) -> None:
+    """Raise DataError if a kind needs groups that the fit was saved without."""
+    if groups is not None:
+        retained.refuse(f"cov_type={cov_type!r}")
+    if cov_type == CLUSTER and not {*retained.kinds, *retained.reasons} & {CLUSTER} and not retained.reason:
+        raise DataError(
+            "cov_type='cluster' needs groups, and the fit was saved without any. Give them to the fit that "
+            "is saved: mle(model, x, y, groups=...)."
+        )
 
 
 def _check_request(cov_type: str, groups: Any) -> None:
@@ -261,6 +276,14 @@ def unconstrained_covariance(
     return half @ _middle(coordinates, z, root, cov_type, groups) @ half.T, cov_type
 
 
+def check_defined(coordinates: Coordinates, cov_type: CovType) -> None:
+    """Raise ModelError if a fit has no covariance of a kind by its model and the number of its rows."""
+    _check_cov_type(coordinates, cov_type)
+    _check_count(coordinates, cov_type)
+    if cov_type in ("HC2", "HC3"):
+        _single_block(coordinates)
+
+
 def _check_cov_type(coordinates: Coordinates, cov_type: str) -> None:
     sites = coordinates.objective.sites.values()
     if cov_type != "observed" and not all(site.masked for site in sites):
@@ -283,17 +306,27 @@ def _check_cov_type(coordinates: Coordinates, cov_type: str) -> None:
 
 def _middle(coordinates: Coordinates, z: Tensor, root: Tensor, cov_type: str, groups: Any) -> Tensor:
     """The middle matrix of the sandwich, in the coordinates of the root of the information."""
-    count, slopes = coordinates.objective.data.count, sum(len(block.places) for block in coordinates.blocks)
-    if cov_type in ("HC1", "cluster") and not count > slopes:
-        raise ModelError(
-            f"cov_type={cov_type!r} needs more rows than the {slopes} coefficients; there are {count:g}."
-        )
+    count, slopes = _check_count(coordinates, cov_type)
     if cov_type == "cluster":
         return _clustered(coordinates, z, root, groups, (count - 1) / (count - slopes))
     left = 1 - leverages(coordinates, z) if cov_type in ("HC2", "HC3") else None
     shares = left.square() if left is not None and cov_type == "HC3" else left
     factor = count / (count - slopes) if cov_type == "HC1" else 1.0
     return factor * root.T @ score_products(coordinates, z, shares) @ root
+
+
+def _check_count(coordinates: Coordinates, cov_type: str) -> tuple[float, int]:
+    """The number of observations and of coefficients.
+
+    Raises:
+        ModelError: a kind needs more observations.
+    """
+    count, slopes = coordinates.objective.data.count, sum(len(block.places) for block in coordinates.blocks)
+    if cov_type in ("HC1", "cluster") and not count > slopes:
+        raise ModelError(
+            f"cov_type={cov_type!r} needs more rows than the {slopes} coefficients; there are {count:g}."
+        )
+    return count, slopes
 
 
 def leverages(coordinates: Coordinates, z: Tensor) -> Tensor:

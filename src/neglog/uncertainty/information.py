@@ -139,7 +139,7 @@ def layout_of(fit: Fit) -> Layout:
     Raises:
         DataError: the fit was read from a file that does not describe them.
     """
-    return data_and_objective(fit)[1].layout if fit.retained is None else fit.retained.layout
+    return data_and_objective(fit)[1].layout if fit.retained is None else fit.retained.whole
 
 
 def is_network(fit: Fit) -> bool:
