@@ -1,5 +1,7 @@
 """Rows of test_advice.py: held-out scores, estimators, and what users of PyTorch give."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from remedies import row
@@ -17,6 +19,7 @@ X, Y = RNG.normal(size=(N, 1)), RNG.normal(size=N)
 KINDS = np.arange(N) % 3
 BOTH = np.column_stack([Y, RNG.normal(size=N)])
 TABLE = {"y": Y, "x": X[:, 0], "g": np.array(list("uv"))[np.arange(N) % 2]}
+TWICE = 1 + np.arange(N) % 2
 DATASET = TensorDataset(torch.tensor(X), torch.tensor(Y))
 
 
@@ -26,6 +29,17 @@ def scored(model, y, *scores):
 
 def classifier(model):
     return LikelihoodClassifier(model).fit(X, KINDS)
+
+
+def heavy():
+    """A fit whose predictions have no mean."""
+    return mle("student_t", X, np.where(np.arange(N) < 14, Y, 1e4 * Y))
+
+
+@cache
+def approximation():
+    model = neglog.on_features("gaussian", nn.Linear(1, 1).double())
+    return neglog.laplace_approximation(neglog.map_estimate(model, X, Y))
 
 
 ROWS = {
@@ -94,5 +108,31 @@ ROWS = {
             mle("gaussian", "y ~ 0 + cr(x, df=3):C(g)", TABLE),
             mle("gaussian", "y ~ C(g) * cr(x, df=3)", TABLE),
         ),
+    ),
+    "the conformal intervals of a heavy tail": row(
+        ModelError,
+        "kind='quantile'",
+        provoke=lambda _: neglog.conformal(heavy(), X, Y),
+        follow=lambda _: neglog.conformal(heavy(), X, Y, kind="quantile"),
+    ),
+    "weights of held-out rows": row(
+        ModelError,
+        "numpy.repeat(rows, weights, axis=0)",
+        provoke=lambda _: neglog.conformal(mle("gaussian", X, Y), X, Y, weights=TWICE),
+        follow=lambda _: neglog.conformal(
+            mle("gaussian", X, Y), np.repeat(X, TWICE, axis=0), np.repeat(Y, TWICE, axis=0)
+        ),
+    ),
+    "no rows for calibration": row(
+        DataError,
+        "not seen",
+        provoke=lambda _: neglog.conformal(mle("gaussian", X, Y), X[:0], Y[:0]),
+        follow=lambda _: neglog.conformal(mle("gaussian", X[:10], Y[:10]), X[10:], Y[10:]),
+    ),
+    "draws of a value that predicts by itself": row(
+        ModelError,
+        "leave `uncertainty` and `draws` out",
+        provoke=lambda _: neglog.predict(approximation(), X, draws=8),
+        follow=lambda _: (neglog.predict(approximation(), X), approximation().predict(X, draws=8)),
     ),
 }

@@ -32,6 +32,7 @@ OF_A_FIT = {
     "predict": (X,),
     "interval": (X,),
     "log_likelihood": (X, Y),
+    "conformal": (X, Y),
     "wald_test": ("income",),
     "score_test": (X**2,),
     "bootstrap": (),

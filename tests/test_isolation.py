@@ -140,6 +140,8 @@ ENTRIES = {
     "predict draws": lambda: neglog.predict(POSTERIOR, X),
     "interval": lambda: neglog.interval(RATE, X),
     "quantile": lambda: neglog.quantile(RATE, X, [0.1, 0.9]),
+    "conformal": lambda: neglog.conformal(FIT, X, Y, kind="quantile").interval(X),
+    "conformal scores": lambda: neglog.conformal(FIT, X, Y, kind="normalised").scores(),
     "log_likelihood": lambda: neglog.log_likelihood(FIT, X, Y),
     "scores": lambda: neglog.scores(RATE, X, COUNTS),
     "prior_predictive": lambda: neglog.prior_predictive(models.poisson, X, draws=5).y,

@@ -29,6 +29,7 @@ from .handlers import censored, flat, masked, on_features, truncated, weighted, 
 from .natural import natural_gaussian
 from .networks.laplace import LaplaceApproximation, laplace_approximation
 from .prediction.classes import class_probabilities
+from .prediction.conformal_intervals import Conformal, conformal
 from .prediction.intervals import interval, quantile
 from .prediction.predictions import log_likelihood, predict
 from .prediction.predictive import PriorDraws, posterior_predictive, prior_predictive
@@ -53,6 +54,7 @@ __all__ = [
     "BatchFit",
     "Bootstrap",
     "Checkpoint",
+    "Conformal",
     "Ensemble",
     "Fit",
     "HypothesisTest",
@@ -67,6 +69,7 @@ __all__ = [
     "censored",
     "class_probabilities",
     "compare",
+    "conformal",
     "covariance",
     "cross_validate",
     "datasets",

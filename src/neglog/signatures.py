@@ -26,6 +26,8 @@ REMEDIES = {
     "alpha": "A penalty is a prior of the model: map_estimate(neglog.with_priors(model, ...), x, y).",
     "penalty": "A penalty is a prior of the model: map_estimate(neglog.with_priors(model, ...), x, y).",
     "fit_intercept": "Models have an intercept; a formula without is 'y ~ 0 + x'.",
+    "weights": "Weights belong to a fit. Pass a row that counts for several as often, as by "
+    "numpy.repeat(rows, weights, axis=0).",
     "device": "Fits run on the CPU, in float64. Leave it out.",
     "dtype": "Fits run on the CPU, in float64. Leave it out.",
     **dict.fromkeys(("epochs", "lr", "learning_rate", "batch_size", "steps", "max_iter"), OF_SOLVERS),

@@ -23,6 +23,7 @@ from neglog.networks.network import MAX_JACOBIAN_ENTRIES, Network, network_of
 from neglog.networks.structures import structured
 from neglog.persistence import AsDocument
 from neglog.prediction.predictions import rows_of
+from neglog.prediction.predictor import Predictor
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
 
@@ -35,7 +36,7 @@ PRECISION_GRID = torch.logspace(-8, 10, 73, dtype=torch.float64)
 
 @public
 @dataclass(frozen=True, eq=False)
-class LaplaceApproximation(AsDocument):
+class LaplaceApproximation(AsDocument, Predictor):
     """A Normal distribution of the weights of a network around a fit. A value, as `Fit` is.
 
     Attributes:

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from neglog.bayes.sampling import Posterior
 from neglog.distributions.family import events_of
 from neglog.errors import ModelError
-from neglog.fitting.ensembles import Ensemble
-from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.prediction.predictions import check_row_keywords, predict
+from neglog.prediction.predictor import Predicting
 from neglog.tracing import model_name
 
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 @isolated
 def class_probabilities(
-    fit: Fit | Posterior | Ensemble,
+    fit: Predicting,
     x: Any,
     *,
     uncertainty: bool = False,

@@ -43,7 +43,7 @@ class Together:
         null = None if self.null is None else predict(self.null, _no_columns(len(y)), **keywords)
         parts = {}
         for name, summary in self.summaries.items():
-            complete(y, name)
+            complete(y, f"score {name!r}")
             parts[name] = summary.parts(response, null, y)
             without_nan(parts[name].sum(-1), name)
         return parts

@@ -25,6 +25,7 @@ from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.likelihood.rows import row_slopes
 from neglog.prediction.predictions import check_row_keywords, predict, rows_of
+from neglog.prediction.predictor import Predicting
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, model_name, run
 from neglog.uncertainty.covariances import CovType, theta_covariance
@@ -119,13 +120,13 @@ def interval(
     else:
         data = rows_of(fit, x, keywords, interval)
         columns = _wald(fit, data, level, theta_covariance(fit, cov_type, groups))
-    return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=_index(x))
+    return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=index_of(x))
 
 
 @former_argument("kind", "cov_type")
 @isolated
 def quantile(
-    fit: Fit | Posterior | Ensemble,
+    fit: Predicting,
     x: Any,
     q: float | Sequence[float] | Tensor,
     *,
@@ -360,7 +361,7 @@ def _of_draws(
     return {"estimate": means.mean(0), "std_error": means.std(0), "lower": lower, "upper": upper}
 
 
-def _index(x: Any) -> pd.Index | None:
+def index_of(x: Any) -> pd.Index | None:
     """The index of a data frame, or of the first in a mapping."""
     first = next(iter(x.values())) if isinstance(x, Mapping) else x
     return first.index if isinstance(first, pd.DataFrame) else None

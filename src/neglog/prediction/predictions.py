@@ -23,6 +23,7 @@ from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint
 from neglog.isolation import isolated, user_code
 from neglog.layers import current_names, is_network
+from neglog.prediction.predictor import Predicting, Predictor
 from neglog.predictors import RESPONSE, row_count
 from neglog.signatures import check_keywords, roles_of
 from neglog.tracing import Run, model_name, run, takes_missing
@@ -36,7 +37,7 @@ DEFAULT_PARAMETER_DRAWS = 256
 @former_argument("kind", "cov_type")
 @isolated
 def predict(
-    fit: Fit | Posterior | Ensemble,
+    fit: Predicting,
     x: Any,
     *,
     uncertainty: bool = False,
@@ -59,7 +60,8 @@ def predict(
 
     Args:
         fit: a fit; or a posterior, whose predictions always include the uncertainty of the parameters; or an
-            ensemble, the average of whose members is predicted.
+            ensemble, the average of whose members is predicted; or another value with predictive
+            distributions of its own, such as a Laplace approximation.
         x: designs `(N, P)` of the form of the fit's; a data frame is read by column name. For the fit of a
             formula, a table with the columns that the formula names; others are ignored.
         uncertainty: whether to include the uncertainty of the parameters of a fit.
@@ -86,6 +88,9 @@ def predict(
     """
     check_row_keywords(fit, keywords, predict)
     flag("uncertainty", uncertainty)
+    if isinstance(fit, Predictor):
+        _check_own_predictions(fit, uncertainty=uncertainty, draws=draws)
+        return fit.predict(x, **keywords)
     if isinstance(fit, Posterior):
         data = new_rows(fit.model, fit.columns, fit.keywords, x, keywords, predict, fit.blueprint)
         return _at_draws(fit.model, data, _thinned(fit, draws))
@@ -98,13 +103,23 @@ def predict(
     return _at_draws(fit.model, data, parameter_draws(fit, draws, seed, cov_type, groups))
 
 
+def _check_own_predictions(fit: Predictor, *, uncertainty: bool, draws: int | None) -> None:
+    """Refuse settings of `predict` about draws around a fit, for a value that predicts by itself."""
+    if uncertainty or draws is not None:
+        kind = type(fit).__name__
+        raise ModelError(
+            f"a `{kind}` has its own predictive distribution; leave `uncertainty` and `draws` out, or call "
+            "its own `predict`."
+        )
+
+
 def check_row_keywords(fit: Any, keywords: Collection[str], caller: Callable[..., Any]) -> None:
     """Refuse keywords that are neither arguments of `caller` nor row-wise arguments of the fit or posterior.
 
     Raises:
         ModelError: a keyword is unknown, or `fit` is neither a fit nor a posterior.
     """
-    known = fit.keywords if isinstance(fit, Posterior | Ensemble) else check_fit(fit).keywords
+    known = fit.keywords if isinstance(fit, Posterior | Ensemble | Predictor) else check_fit(fit).keywords
     check_keywords(caller, keywords, known, "the fit")
 
 
@@ -148,7 +163,7 @@ def new_rows(
 
 
 def observed_rows(
-    fit: Fit | Posterior | Ensemble, x: Any, y: Any, keywords: Mapping[str, Any]
+    fit: Predicting, x: Any, y: Any, keywords: Mapping[str, Any]
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Designs, response and row-wise keywords of rows for a fit: of a table, where its formula reads them.
 

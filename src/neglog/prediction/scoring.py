@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -10,17 +10,16 @@ from torch import Tensor
 
 from neglog.aliases import former_argument
 from neglog.arguments import shown
-from neglog.bayes.sampling import Posterior
-from neglog.data import check_response, prepare
+from neglog.data import Data, check_response, prepare
 from neglog.distributions.averaged import quantile_of
 from neglog.distributions.family import events_of
 from neglog.errors import DataError, ModelError, did_you_mean
-from neglog.fitting.ensembles import Ensemble
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.prediction.accuracy import SUMMARIES
 from neglog.prediction.crps import crps
 from neglog.prediction.predictions import check_row_keywords, log_likelihood, observed_rows, predict
+from neglog.prediction.predictor import Predicting
 from neglog.signatures import roles_of
 from neglog.tracing import model_name
 from neglog.uncertainty.covariances import CovType
@@ -49,7 +48,7 @@ SCORES = ("log", "crps", "brier", *DEFAULT_LEVELS)
 @former_argument("covariance", "cov_type")
 @isolated
 def scores(
-    fit: Fit | Posterior | Ensemble,
+    fit: Predicting,
     x: Any,
     y: Any = None,
     kind: str = "log",
@@ -75,7 +74,7 @@ def scores(
       distance of y from it; by default at 0.95.
 
     Args:
-        fit: a fit, or a posterior.
+        fit: a fit, a posterior, or another value with predictive distributions.
         x, y: rows, such as new ones; `y` of the form of the model's response. For the fit of a formula, a
             table is enough.
         kind: the score.
@@ -100,21 +99,47 @@ def scores(
     check_row_keywords(fit, keywords, scores)
     if kind == "log" and isinstance(fit, Fit) and not uncertainty:
         return without_nan(log_likelihood(fit, x, y, **keywords), kind)
-    x, y, keywords = observed_rows(fit, x, y, keywords)
-    response = predict(
-        fit, x, uncertainty=uncertainty, draws=draws, seed=seed, cov_type=cov_type, groups=groups, **keywords
+    settings = {"uncertainty": uncertainty, "draws": draws, "seed": seed, "cov_type": cov_type}
+    response, data = observed_response(
+        fit, x, y, keywords, scores, f"score {kind!r}", **settings, groups=groups
     )
-    data = prepare(x, y, roles=roles_of(fit.model, keywords, scores), may_be_empty=True, **keywords)
     if not data.rows:
         return data.y.new_zeros(0)
-    shape = tuple(response.batch_shape + response.event_shape)
-    check_response(data, response.support, shape, model_name(fit.model))
-    complete(data.y, kind)
     with torch.no_grad():
         return without_nan(score_of(response, data.y, kind), kind)
 
 
-def complete(y: Tensor, kind: str) -> None:
+def observed_response(
+    fit: Predicting,
+    x: Any,
+    y: Any,
+    keywords: Mapping[str, Any],
+    caller: Callable[..., Any],
+    needed: str,
+    **settings: Any,
+) -> tuple[Any, Data]:
+    """The predictive distribution of rows, and the rows themselves, whose response has been verified.
+
+    Args:
+        needed: the quantity that needs every `y`, in words.
+        settings: those of `predict`.
+
+    Raises:
+        ModelError: as `predict`.
+        DataError: as `predict`; a `y` that is missing, of another shape or length, or outside the support.
+    """
+    check_row_keywords(fit, keywords, caller)
+    x, y, keywords = observed_rows(fit, x, y, keywords)
+    response = predict(fit, x, **settings, **keywords)
+    data = prepare(x, y, roles=roles_of(fit.model, keywords, caller), may_be_empty=True, **keywords)
+    if data.rows:
+        shape = tuple(response.batch_shape + response.event_shape)
+        check_response(data, response.support, shape, model_name(fit.model))
+        complete(data.y, needed)
+    return response, data
+
+
+def complete(y: Tensor, needed: str) -> None:
     """Refuse rows whose response is missing.
 
     Raises:
@@ -123,7 +148,7 @@ def complete(y: Tensor, kind: str) -> None:
     unknown = torch.isnan(y).reshape(len(y), -1).any(1)
     if bool(unknown.any()):
         row = int(unknown.nonzero()[0])
-        raise DataError(f"`y` of row {row} is missing, so it has no score {kind!r}; leave the row out.")
+        raise DataError(f"`y` of row {row} is missing, so it has no {needed}; leave the row out.")
 
 
 def without_nan(found: Tensor, kind: str) -> Tensor:
