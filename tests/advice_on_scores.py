@@ -123,6 +123,12 @@ ROWS = {
             mle("gaussian", X, Y), np.repeat(X, TWICE, axis=0), np.repeat(Y, TWICE, axis=0)
         ),
     ),
+    "the interval of a mean that is none of a fit's": row(
+        ModelError,
+        "use kind='outcome'",
+        provoke=lambda _: neglog.interval(approximation(), X),
+        follow=lambda _: neglog.interval(approximation(), X, kind="outcome"),
+    ),
     "no rows for calibration": row(
         DataError,
         "not seen",
@@ -131,7 +137,7 @@ ROWS = {
     ),
     "draws of a value that predicts by itself": row(
         ModelError,
-        "leave `uncertainty` and `draws` out",
+        "leave `draws` out",
         provoke=lambda _: neglog.predict(approximation(), X, draws=8),
         follow=lambda _: (neglog.predict(approximation(), X), approximation().predict(X, draws=8)),
     ),

@@ -195,9 +195,11 @@ def test_posteriors_and_approximations_of_networks_are_calibrated():
     own = approximated.predict(x)
     assert torch.equal(predict(approximated, x).variance, own.variance)
     assert torch.allclose(scores(approximated, x, y), own.log_prob(y))
-    assert interval(approximated, x, kind="outcome", uncertainty=False).shape == (90, 3)
-    with pytest.raises(ModelError, match=r"`LaplaceApproximation`.* leave `uncertainty`"):
-        predict(approximated, x, uncertainty=True)
+    assert interval(approximated, x, kind="outcome").shape == (90, 3)
+    with pytest.raises(ModelError, match=r"`LaplaceApproximation`.* leave `draws`"):
+        predict(approximated, x, draws=8)
+    with pytest.raises(ModelError, match=r"`LaplaceApproximation`.* kind='outcome'"):
+        interval(approximated, x)
 
 
 def test_no_new_rows_have_no_intervals():

@@ -25,7 +25,7 @@ from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.likelihood.rows import row_slopes
 from neglog.prediction.predictions import check_row_keywords, predict, rows_of
-from neglog.prediction.predictor import Predicting
+from neglog.prediction.predictor import Predicting, Predictor
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, model_name, run
 from neglog.uncertainty.covariances import CovType, theta_covariance
@@ -47,7 +47,7 @@ _PROBABILITIES = (
 @former_argument("covariance", "cov_type")
 @isolated
 def interval(
-    fit: Fit | Posterior | Ensemble,
+    fit: Predicting,
     x: Any,
     level: float = 0.95,
     kind: Of = "mean",
@@ -109,13 +109,17 @@ def interval(
         ends_of = quantile(fit, x, shares, **how, groups=groups, **keywords)
         columns = dict(zip(("estimate", "lower", "upper"), ends_of.T, strict=True))
         if fit.classes:
-            return _of_labels(columns, fit.classes, _index(x))
+            return _of_labels(columns, fit.classes, index_of(x))
     elif isinstance(fit, Posterior):
         columns = _of_draws(fit, x, level, draws, keywords)
     elif isinstance(fit, Ensemble):
         raise ModelError(
             "the members of an ensemble give no confidence interval of the mean; use kind='outcome', or the "
             "`epistemic` part of the variance of `predict`."
+        )
+    elif isinstance(fit, Predictor):
+        raise ModelError(
+            f"a `{type(fit).__name__}` gives no confidence interval of the mean; use kind='outcome'."
         )
     else:
         data = rows_of(fit, x, keywords, interval)

@@ -89,7 +89,10 @@ def predict(
     check_row_keywords(fit, keywords, predict)
     flag("uncertainty", uncertainty)
     if isinstance(fit, Predictor):
-        _check_own_predictions(fit, uncertainty=uncertainty, draws=draws)
+        if draws is not None:
+            raise ModelError(
+                f"a `{type(fit).__name__}` predicts by itself; leave `draws` out, or call its own `predict`."
+            )
         return fit.predict(x, **keywords)
     if isinstance(fit, Posterior):
         data = new_rows(fit.model, fit.columns, fit.keywords, x, keywords, predict, fit.blueprint)
@@ -101,16 +104,6 @@ def predict(
     if not uncertainty:
         return _response(fit.model, data, fit.params)
     return _at_draws(fit.model, data, parameter_draws(fit, draws, seed, cov_type, groups))
-
-
-def _check_own_predictions(fit: Predictor, *, uncertainty: bool, draws: int | None) -> None:
-    """Refuse settings of `predict` about draws around a fit, for a value that predicts by itself."""
-    if uncertainty or draws is not None:
-        kind = type(fit).__name__
-        raise ModelError(
-            f"a `{kind}` has its own predictive distribution; leave `uncertainty` and `draws` out, or call "
-            "its own `predict`."
-        )
 
 
 def check_row_keywords(fit: Any, keywords: Collection[str], caller: Callable[..., Any]) -> None:
