@@ -163,6 +163,15 @@ def test_components_on_a_few_rows_are_recognised_soon(monkeypatch):
     assert len(calls) <= 400  # 821 before their lines were held against the rows
 
 
+@pytest.mark.parametrize("fit", [mle, map_estimate])
+def test_components_with_a_design_for_sigma_that_follow_a_few_rows_are_named(fit):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(20, 2))
+    y = 0.5 * random.normal(size=20) + random.choice([-1.5, 1.5], 20)
+    with pytest.raises(UnboundedLikelihoodError, match=r"fits \d of 20 rows exactly .* a component follows"):
+        fit(models.gaussian_mixture, {"mean": x, "sigma": x}, y)
+
+
 def test_a_prior_that_vanishes_at_0_keeps_a_component_off_a_few_rows():
     prior = {"sigma": dist.LogNormal(torch.zeros(2).double(), torch.ones(2).double()).to_event(1)}
     fit = map_estimate(with_priors(models.gaussian_mixture, prior), *few_rows(8, 2))

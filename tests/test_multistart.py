@@ -135,6 +135,23 @@ def test_a_start_that_takes_long_is_not_followed_where_another_is_lower(monkeypa
     assert alone.converged  # the lowest of those that wait is followed where none has ended
 
 
+def test_starts_after_many_vain_evaluations_have_few():
+    class Idle:
+        def __init__(self):
+            self.counts = []
+
+        def minimise(self, problem, start, progress=False):
+            self.counts.append(0)
+            while True:
+                problem.derivatives(start)
+                self.counts[-1] += 1
+
+    idle = Idle()
+    starts = torch.linspace(3.0, 4.0, 7, dtype=torch.float64)[:, None]
+    assert not MultiStart(idle, starts).minimise(Wells(), vector(2.9)).converged
+    assert idle.counts[:8] == [multistart.MAX_EVALUATIONS] * 2 + [multistart.FEW_EVALUATIONS] * 6
+
+
 def test_the_last_start_is_abandoned_where_its_loss_hardly_falls():
     class Idle:
         def minimise(self, problem, start, progress=False):

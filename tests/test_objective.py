@@ -233,3 +233,20 @@ def test_a_model_without_parameters_has_nothing_to_estimate():
     fixed = pyro.condition(models.gaussian, random_params(TABLE["gaussian"]))
     with pytest.raises(ModelError, match="no latent site"):
         Objective(fixed, prepare(*sample()))
+
+
+@pytest.mark.parametrize("handler", [flat, lambda model: model], ids=["flat", "priors"])
+@pytest.mark.parametrize("name", ["gaussian_mixture", "multivariate_heteroscedastic"])
+def test_derivatives_of_many_predictors_together_are_those_of_each_pair(name, handler):
+    x, y = TABLE[name].sample()
+    designs = {"mean": x, "sigma": x[:, :1]} if name == "gaussian_mixture" else x
+    objective = Objective(handler(TABLE[name].model), prepare(designs, y))
+    theta = starting_point(objective, None)
+    together = rescaled(objective, theta)
+    apart = Coordinates(objective, together.blocks, is_linear=True)
+    apart._stacked = None
+    assert together._stacked is not None
+    z = together.z(theta) + 0.1 * torch.cos(torch.arange(together.size, dtype=theta.dtype))
+    for found, known in zip(together.derivatives(z), apart.derivatives(z), strict=True):
+        torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(known), rtol=1e-10, atol=1e-10)
+    assert torch.equal(together.value_and_gradient(z)[1], together.derivatives(z)[1])

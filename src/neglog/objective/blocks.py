@@ -31,6 +31,8 @@ VERY_FAR = 1e4
 """A column with a mean above this many standard deviations loses digits if it is decomposed in place."""
 MAX_COPIED = 100_000_000
 """The largest design, in numbers, with such columns that is copied to be centred."""
+MAX_JOINT_COEFFICIENTS = 128
+"""Up to this many coefficients those of all predictors are transformed by one triangular solve."""
 SIZE_ROWS = 50_000
 """Number of rows from which the size of a column is estimated."""
 
@@ -67,11 +69,6 @@ class Block:
         """The coefficients at `z` `(P,)`."""
         return torch.linalg.solve_triangular(self.triangle, z[:, None], upper=True)[:, 0]
 
-    def solve_transposed(self, gradient: Tensor) -> Tensor:
-        """A gradient `(P, ...)` in the coefficients as one in z."""
-        columns = gradient[:, None] if gradient.dim() == 1 else gradient
-        return torch.linalg.solve_triangular(self.triangle.T, columns, upper=False).reshape(gradient.shape)
-
     def take(self, index: Tensor, taken: Mapping[Any, Tensor]) -> Block:
         """The block in the rows that `index` names; designs are `taken` already, by where they lie."""
         assert self.basis is not None
@@ -96,6 +93,15 @@ class Block:
         assert self.basis is not None
         assert other.basis is not None
         return self.basis.cross(values, other.basis, rows, rough)
+
+
+def triangles_of(blocks: Sequence[Block]) -> list[tuple[Tensor, Tensor]]:
+    """Positions of coefficients in theta and the triangle that turns them into z; of few all in one."""
+    apart = [(block.places, block.triangle) for block in blocks]
+    if len(apart) < 2 or sum(len(places) for places, _ in apart) > MAX_JOINT_COEFFICIENTS:
+        return apart
+    places, triangles = zip(*apart, strict=True)
+    return [(torch.cat(places), torch.block_diag(*triangles))]
 
 
 def joined(values: Mapping[Block, Tensor]) -> dict[str, Tensor]:

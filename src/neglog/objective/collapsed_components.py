@@ -34,14 +34,13 @@ def check_collapsed_components(objective: Objective, theta: Tensor) -> None:
         return
     at = objective.at(theta)
     response = latent(at.sites[RESPONSE]["fn"])
-    sigmas = response.sigmas.detach().reshape(-1, response.sigmas.shape[-1])
-    if len(sigmas) > 1:  # spreads that have a predictor of their own
-        return
     y = objective.data.y
+    sigmas = response.sigmas.detach().reshape(-1, response.sigmas.shape[-1])
+    is_narrow = (sigmas <= NARROW_SHARE * y.std()).expand(len(y), -1)
     nearest = response.components(y).detach().argmax(dim=-1)
     design = next((call.design for call in at.affines if torch.equal(call.value, response.means)), None)
-    for k in (sigmas[0] <= NARROW_SHARE * y.std()).nonzero()[:, 0].tolist():
-        rows = (nearest == k).nonzero()[:, 0]
+    for k in is_narrow.any(dim=0).nonzero()[:, 0].tolist():
+        rows = ((nearest == k) & is_narrow[:, k]).nonzero()[:, 0]
         if design is not None and _is_followed(design[rows], y[rows]) and falls(objective, theta, k, rows):
             raise _refusal(objective, rows)
 

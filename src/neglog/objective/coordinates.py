@@ -9,7 +9,6 @@ design. Other parameters keep their unconstrained scale.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
@@ -18,25 +17,23 @@ import torch
 from torch import Tensor
 
 from neglog.handlers import Model
-from neglog.likelihood.rows import CURVATURES, SLOPES, VALUE, Terms
+from neglog.likelihood.rows import CURVATURES, SLOPES, VALUE
 from neglog.likelihood.sites import places_of
 from neglog.objective.basis import ALL_ROWS, placed, sample_of
-from neglog.objective.blocks import Block, joined, linear_blocks
+from neglog.objective.blocks import Block, joined, linear_blocks, triangles_of
 from neglog.objective.collapsed_components import check_collapsed_components
 from neglog.objective.followed_rows import followed
 from neglog.objective.objective import BLOCK_ROWS, Objective
 from neglog.objective.pyro_model import Literal
 from neglog.objective.shrinkage import UNTRACED, Shrinkage
 from neglog.objective.spread import check_bounded
+from neglog.objective.stacked import Stacked
+from neglog.objective.sums import Sums
 
 NEARLY_DEPENDENT = 1e-6
 """Columns at least this far from the span of those before, as a share of their size, cancel few digits."""
 MIN_SAMPLED_ROWS = 50_000
 """Above this many rows a solver starts on a sample of them."""
-PullBack = Callable[[Tensor], Tensor]
-"""A gradient `(K, ...)` in theta as one in z."""
-Pair = tuple[Block, Block, Tensor]
-"""Two blocks, and the second derivatives `(N,)` of the rows in their predictors."""
 
 
 class Coordinates:
@@ -55,16 +52,16 @@ class Coordinates:
     ) -> None:
         self.objective, self.blocks, self.is_linear, self.solved = objective, blocks, is_linear, solved
         self.size, self.rows = objective.size, objective.rows
+        self._triangles = triangles_of(blocks)
+        is_whole = is_linear and len(objective.parts) == 1
+        self._stacked = Stacked.of(blocks, self.size) if is_whole else None
         self.read: dict[str, Any] = {}  # other forms of the problem, stored by those who derive them
 
     # Between the coordinates
 
     def theta(self, z: Tensor) -> Tensor:
         """The objective's vector `(K,)` at `z` `(K,)`."""
-        theta = z.clone()
-        for block in self.blocks:
-            theta[block.places] = block.solve(z[block.places])
-        return theta
+        return self.directions(z[:, None])[:, 0]
 
     def z(self, theta: Tensor) -> Tensor:
         """The inverse of `theta`."""
@@ -76,15 +73,17 @@ class Coordinates:
     def directions(self, z: Tensor) -> Tensor:
         """The columns of a matrix `(K, M)` of steps in z, as steps in theta."""
         theta = z.clone()
-        for block in self.blocks:
-            theta[block.places] = torch.linalg.solve_triangular(block.triangle, z[block.places], upper=True)
+        for places, triangle in self._triangles:
+            theta[places] = torch.linalg.solve_triangular(triangle, z[places], upper=True)
         return theta
 
     def pull_back(self, gradient: Tensor) -> Tensor:
         """A gradient `(K, ...)` in theta as one in z, along its first dimension."""
         pulled = gradient.clone()
-        for block in self.blocks:
-            pulled[block.places] = block.solve_transposed(gradient[block.places])
+        for places, triangle in self._triangles:
+            columns = gradient[places].reshape(len(places), -1)
+            found = torch.linalg.solve_triangular(triangle.T, columns, upper=False)
+            pulled[places] = found.reshape(gradient[places].shape)
         return pulled
 
     # The literal path
@@ -107,6 +106,8 @@ class Coordinates:
 
     def etas(self, z: Tensor, rows: slice = ALL_ROWS) -> dict[Block, Tensor]:
         """The value of each block; none for a model that is not linear in its predictors' coefficients."""
+        if self._stacked is not None:
+            return dict(zip(self.blocks, self._stacked.etas(z, self.blocks), strict=True))
         return {block: block.eta(z[block.places], rows) for block in self.blocks} if self.is_linear else {}
 
     @property
@@ -157,12 +158,12 @@ class Coordinates:
         theta = (
             z if self._apart else self.theta(z)
         )  # constants, which are all that is read, are the same in z
-        sums = Sums(self.blocks, self._places, self.size, z, rough, self._apart)
+        sums = Sums(self.blocks, self._places, self.size, z, rough, self._apart, self._stacked)
         if not self.objective.layout.is_flat:
             prior = self._shrinkage(theta, curved=order == CURVATURES)
             sums.add_prior(prior.value, prior.slope, prior.bend)
         for rows, part in self.parts:
-            etas = [block.eta(z[block.places], rows) for block in self.blocks]
+            etas = list(self.etas(z, rows).values())
             sums.add(likelihood.evaluate(order, theta[self._places], etas, part.as_read), rows, part.rows)
         return sums
 
@@ -258,113 +259,3 @@ def rescaled(objective: Objective, theta: Tensor) -> Coordinates:
         SingularDesignError: a design whose coefficients have flat priors lacks full column rank.
     """
     return Coordinates(objective, *linear_blocks(objective, theta))
-
-
-class Sums:
-    """The sums over the rows so far; `places` `(C,)` are the positions of the constants in theta.
-
-    A `rough` Hessian has six digits. With `apart` all parameters but the coefficients are constants without a
-    prior, which are the same in z and in theta.
-    """
-
-    def __init__(
-        self,
-        blocks: Sequence[Block],
-        places: Tensor,
-        size: int,
-        like: Tensor,
-        rough: bool = False,
-        apart: bool = False,
-    ) -> None:
-        self.blocks, self.places, self.rough, self.apart = blocks, places, rough, apart
-        self.bases = {block: block.basis for block in blocks if block.basis is not None}
-        self.is_of_blocks = apart and not len(places)  # the coefficients are all parameters
-        self.value = 0.0
-        self.gradient, self.hessian = like.new_zeros(size), like.new_zeros(size, size)
-        self.theta_gradient, self.theta_hessian = like.new_zeros(size), like.new_zeros(size, size)
-        self.cross_hessian = like.new_zeros(len(places), size)
-
-    def add_prior(self, value: float, slope: Tensor, bend: Tensor) -> None:
-        """Add minus the log prior, with its derivatives in theta."""
-        self.value += value
-        self.theta_gradient += slope
-        self.theta_hessian += bend
-
-    def add(self, terms: Terms, rows: slice, count: int) -> None:
-        """Add the loss of some rows, `count` of them, with the available derivatives."""
-        self.value += float(terms.value)
-        if terms.constant_gradient is not None:
-            self.theta_gradient.index_add_(0, self.places, terms.constant_gradient)
-        wanted = [(self.gradient, *each) for each in zip(self.blocks, terms.slopes, strict=False)]
-        if terms.constant_hessian is not None:
-            _add(self.theta_hessian, self.places, self.places, terms.constant_hessian)
-            for cross, across in zip(self.cross_hessian, terms.cross_hessian, strict=True):
-                wanted += [(cross, *each) for each in zip(self.blocks, across, strict=True)]
-            self._add_bends(terms, rows, count)
-        self._add_slopes(wanted, rows, count)
-
-    def _add_slopes(self, wanted: Sequence[tuple[Tensor, Block, Tensor]], rows: slice, count: int) -> None:
-        """Add to each vector `(K,)` the derivatives in the coefficients, from those `(N,)` in a predictor."""
-        for group in self._by_columns(wanted, 1):
-            values = [each.expand(count) for *_, each in group]
-            sums = self.bases[group[0][1]].sums(values, rows)
-            for (vector, block, _), found in zip(group, sums, strict=True):
-                vector.index_add_(0, block.places, self.bases[block].transform.T @ found)
-
-    def _add_bends(self, terms: Terms, rows: slice, count: int) -> None:
-        pairs = [
-            (block, other, values.expand(count))
-            for block, bends in zip(self.blocks, terms.hessian, strict=True)
-            for other, values in zip(self.blocks, bends, strict=False)
-        ]
-        shared = [pair for pair in pairs if self.bases[pair[0]].shares(self.bases[pair[1]])]
-        for group in self._by_columns(shared, 0):
-            self._add_shared(group, rows)
-        for block, other, values in pairs:
-            if not self.bases[block].shares(self.bases[other]):
-                self._add_bend(block, other, block.cross(values, other, rows))
-
-    def _add_shared(self, group: Sequence[Pair], rows: slice) -> None:
-        """Add the second derivatives in pairs of blocks of the same columns, whose products are one pass."""
-        rough = self.rough and all(self.bases[block].alike for pair in group for block in pair[:2])
-        products = self.bases[group[0][0]].products([values for *_, values in group], rows, rough)
-        for (block, other, _), found in zip(group, products, strict=True):
-            self._add_bend(block, other, self.bases[block].transform.T @ found @ self.bases[other].transform)
-
-    def _add_bend(self, block: Block, other: Block, part: Tensor) -> None:
-        _add(self.hessian, block.places, other.places, part)
-        if other is not block:
-            _add(self.hessian, other.places, block.places, part.T)
-
-    def _by_columns(self, wanted: Sequence[Any], place: int) -> list[list[Any]]:
-        """Tasks with a block at this place, grouped by the columns that the blocks are combinations of."""
-        groups: dict[Hashable, list[Any]] = {}
-        for each in wanted:
-            key = self.bases[each[place]].key if len(self.bases) > 1 else None
-            groups.setdefault(key, []).append(each)
-        return list(groups.values())
-
-    def slope(self, pull_back: PullBack) -> Tensor:
-        """The gradient `(K,)`."""
-        if self.is_of_blocks:
-            return self.gradient
-        return self.gradient + (self.theta_gradient if self.apart else pull_back(self.theta_gradient))
-
-    def curvature(self, pull_back: PullBack) -> Tensor:
-        """The Hessian `(K, K)`."""
-        if self.is_of_blocks:
-            return self.hessian
-        if self.apart:
-            crosses = torch.zeros_like(self.hessian).index_copy_(0, self.places, self.cross_hessian)
-            return self.hessian + self.theta_hessian + crosses + crosses.T
-        hessian = self.hessian + pull_back(pull_back(self.theta_hessian).T)
-        for place, cross in zip(self.places.tolist(), self.cross_hessian, strict=True):
-            unit = torch.zeros_like(cross)
-            unit[place] = 1.0
-            part = cross[:, None] * pull_back(unit)
-            hessian += part + part.T
-        return hessian
-
-
-def _add(matrix: Tensor, rows: Tensor, columns: Tensor, part: Tensor) -> None:
-    matrix.index_put_((rows[:, None], columns), part, accumulate=True)

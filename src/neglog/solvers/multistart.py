@@ -26,6 +26,10 @@ QUADRATIC_AGREEMENT = 0.1
 """if its loss and its gradient agree with those of the quadratic around it to this relative accuracy."""
 MAX_EVALUATIONS = 150
 """Evaluations of the loss from one start after which it is suspended until the others have ended."""
+MAX_VAIN_EVALUATIONS = 300
+"""Evaluations that led to no optimum, from all starts together, after which each further start has"""
+FEW_EVALUATIONS = 50
+"""evaluations before it is suspended."""
 LAST_EVALUATIONS = 150
 """Evaluations in which the lowest loss from the only start that is left must fall by more than"""
 LAST_FALL = 0.1
@@ -39,7 +43,8 @@ class MultiStart(Settings):
 
     Certified optima are preferred, then lower losses, then earlier starts. `status` reports how many starts
     led there and where the others ended. A start is abandoned where the function agrees with the quadratic
-    around a known optimum. One that takes more than `MAX_EVALUATIONS` is suspended: it is continued for as
+    around a known optimum. One that takes more than `MAX_EVALUATIONS`, or `FEW_EVALUATIONS` once
+    `MAX_VAIN_EVALUATIONS` have led to no optimum, is suspended: it is continued for as
     many again if the loss there is lower than at every certified optimum. If there is none, the lowest of
     those suspended is continued as long as its loss falls by `LAST_FALL` in `LAST_EVALUATIONS`. With
     very many rows all starts are tried on a sample, and only the best of them on all rows.
@@ -81,24 +86,23 @@ class MultiStart(Settings):
 
     def _ends(self, problem: Problem, starts: Tensor, progress: bool) -> list[Solution | None]:
         """The end point of each start; None where the function is unbounded."""
-        ends, refusals = list[Solution | None](), list[UnboundedLikelihoodError]()
+        ends, refusals, vain = list[Solution | None](), list[UnboundedLikelihoodError](), list[int]()
 
         def end(start: Tensor, most: float, value: float = math.inf) -> Solution | None:
+            watched, found = _Led(problem, _certified(ends), most, value), None
             try:
-                watched = _Led(problem, _certified(ends), most, value)
-                return self.solver.minimise(watched, start, progress)
-            except _Stopped as stopped:
-                return stopped.end
+                found = self._followed(watched, start, progress)
             except UnboundedLikelihoodError as error:
                 refusals.append(error)
                 if len(refusals) > len(starts) / 2:  # the others would not change the result
                     raise refusals[0] from None
-                return None
+            if found is None or not found.converged:
+                vain.append(watched.evaluations)
+            return found
 
         for start in starts:
-            ends.append(end(start, MAX_EVALUATIONS))
-        waiting = [(each.value, at, each.z) for at, each in enumerate(ends) if isinstance(each, _Waiting)]
-        for value, place, z in sorted(waiting, key=lambda each: each[:2]):
+            ends.append(end(start, MAX_EVALUATIONS if sum(vain) < MAX_VAIN_EVALUATIONS else FEW_EVALUATIONS))
+        for value, place, z in _waiting(ends):
             known = _certified(ends)
             if all(value < each.value for each in known):
                 ends[place] = end(z, MAX_EVALUATIONS if known else math.inf, value)
@@ -106,10 +110,24 @@ class MultiStart(Settings):
                 break
         return ends
 
+    def _followed(self, watched: _Led, start: Tensor, progress: bool) -> Solution:
+        """The end point of one start, or where it was stopped."""
+        try:
+            found: Solution = self.solver.minimise(watched, start, progress)
+        except _Stopped as stopped:
+            return stopped.end
+        return found
+
 
 def _certified(ends: list[Solution | None]) -> list[Solution]:
     """The optima among the end points whose Hessian is known."""
     return [end for end in ends if end is not None and end.converged and end.hessian is not None]
+
+
+def _waiting(ends: list[Solution | None]) -> list[tuple[float, int, Tensor]]:
+    """The value, the place and the point of each start that waits, the lowest first."""
+    found = [(each.value, at, each.z) for at, each in enumerate(ends) if isinstance(each, _Waiting)]
+    return sorted(found, key=lambda each: each[:2])
 
 
 @dataclass(frozen=True)
@@ -143,7 +161,7 @@ class _Led(Watched):
         self, problem: Problem, known: Sequence[Solution], most: float = math.inf, before: float = math.inf
     ) -> None:
         super().__init__(problem)
-        self._known, self._most, self._evaluations = known, most, 0
+        self._known, self._most, self.evaluations = known, most, 0
         self._lowest: tuple[float, Tensor] | None = None
         self._before, self._compared = before, 0
 
@@ -165,22 +183,22 @@ class _Led(Watched):
             if _is_around(end, z, value, gradient):
                 raise _Arrived(end)
         self._count(z, value)
-        if self._lowest is not None and (self._evaluations > self._most or self._is_stalled()):
+        if self._lowest is not None and (self.evaluations > self._most or self._is_stalled()):
             least, place = self._lowest
-            status = f"stopped after {self._evaluations} evaluations of the loss"
-            raise _Paused(_Waiting(place, least, False, status, self._evaluations))
+            status = f"stopped after {self.evaluations} evaluations of the loss"
+            raise _Paused(_Waiting(place, least, False, status, self.evaluations))
         return value, gradient, hessian
 
     def _is_stalled(self) -> bool:
         """Whether the lowest loss has hardly fallen in the last `LAST_EVALUATIONS`."""
         assert self._lowest is not None
-        if self._evaluations < self._compared + LAST_EVALUATIONS:
+        if self.evaluations < self._compared + LAST_EVALUATIONS:
             return False
-        before, self._before, self._compared = self._before, self._lowest[0], self._evaluations
+        before, self._before, self._compared = self._before, self._lowest[0], self.evaluations
         return self._before > before - LAST_FALL
 
     def _count(self, z: Tensor, value: float) -> None:
-        self._evaluations += 1
+        self.evaluations += 1
         if math.isfinite(value) and (self._lowest is None or value < self._lowest[0]):
             self._lowest = value, z.clone()
 
