@@ -13,7 +13,7 @@ from pyro.infer.autoguide.initialization import init_to_value
 from table import TABLE, random_params, sample
 from torch import nn
 
-from neglog import flat, mle, models, on_features, weighted, with_priors
+from neglog import flat, map_estimate, mle, models, on_features, weighted, with_priors
 from neglog.errors import DataError, ModelError
 from neglog.solvers import SVI as Literal
 
@@ -306,3 +306,22 @@ def test_predictors_may_share_a_network(deep):
         torch.testing.assert_close(response.mean, torch.tanh(inside).sum(1))
         squash = torch.sigmoid if deep else torch.tanh
         torch.testing.assert_close(response.stddev, squash(inside).sum(1).exp())
+
+
+class OwnPrior(torch.distributions.HalfNormal):
+    """A distribution of one's own, which Pyro does not know."""
+
+
+def test_priors_of_torch_are_those_of_pyro():
+    """They lack shapes of their own, and the model was blamed for it."""
+    x, y = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None], torch.arange(9.0, dtype=torch.float64) ** 2
+    of_torch, of_pyro = (
+        map_estimate(
+            with_priors("gaussian", {"mean.weight": of.Normal(0.0, 2.0), "sigma": of.HalfNormal(3.0)}), x, y
+        )
+        for of in (torch.distributions, dist)
+    )
+    assert torch.equal(of_torch.params["mean.weight"], of_pyro.params["mean.weight"])
+    assert of_torch.loss == of_pyro.loss
+    with pytest.raises(ModelError, match=r"pyro\.distributions"):
+        with_priors("gaussian", {"sigma": OwnPrior(1.0)})

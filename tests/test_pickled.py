@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from neglog import (
+    beta_nll,
     bootstrap,
     covariance,
+    faithful,
     interval,
     laplace_approximation,
     map_estimate,
@@ -28,10 +30,13 @@ from neglog import (
     posterior,
     posterior_predictive,
     predict,
+    quantile_heads,
     quantile_process,
+    score,
     scores,
     summary,
     to_arviz,
+    warm_up,
     with_priors,
 )
 from neglog.errors import DataError
@@ -225,3 +230,20 @@ def test_a_lasso_with_zeros_comes_back_from_a_pickle() -> None:
     fit = map_estimate(with_priors(models.gaussian, prior), X, Y)
     assert fit.k == 2
     assert pickle.loads(pickle.dumps(fit)).bic == fit.bic
+
+
+@pytest.mark.filterwarnings("ignore:.*did not converge")
+def test_objectives_of_training_come_back_from_a_pickle() -> None:
+    """Some had a function without a name, which pickle cannot write."""
+    x = torch.zeros(4, 0, dtype=torch.float64)
+    y = torch.tensor([0.0, 1.0, 3.0, 2.0], dtype=torch.float64)
+    for model in (
+        beta_nll("heteroscedastic", 0.3),
+        faithful("heteroscedastic"),
+        warm_up("heteroscedastic", 2),
+        score("heteroscedastic"),
+        quantile_heads([0.1, 0.5, 0.9]),
+    ):
+        again = pickle.loads(pickle.dumps(model))
+        one, other = (mle(each, x, y, solver=Adam(steps=2)) for each in (again, model))
+        assert one.loss == other.loss

@@ -16,6 +16,7 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
@@ -183,7 +184,24 @@ def with_priors(model: Model | str, priors: Mapping[str, dist.Distribution]) -> 
         text("the keys of `priors`", name)
         if not isinstance(prior, torch.distributions.Distribution):
             raise ModelError(f"the prior for `{name}` must be a distribution; it is {written(prior)}.")
-    return _WithPriors(_named(model, priors, "with_priors"))(model) if priors else model
+    of_pyro = {name: _of_pyro(name, prior) for name, prior in priors.items()}
+    return _WithPriors(_named(model, of_pyro, "with_priors"))(model) if priors else model
+
+
+def _of_pyro(name: str, prior: Any) -> dist.Distribution:
+    """A distribution of torch as Pyro's of the same name, which has shapes and scales of its own.
+
+    Raises:
+        ModelError: Pyro has none of that name.
+    """
+    if isinstance(prior, TorchDistributionMixin):
+        return prior
+    twin: Any = getattr(dist, type(prior).__name__, None)
+    if not (isinstance(twin, type) and issubclass(twin, type(prior))):
+        raise ModelError(f"the prior for `{name}` must be of pyro.distributions; it is {written(prior)}.")
+    found: dist.Distribution = object.__new__(twin)
+    vars(found).update(vars(prior))
+    return found
 
 
 class Weighted(Messenger):

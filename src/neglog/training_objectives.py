@@ -94,6 +94,12 @@ def check_is_likelihood(model: Model, caller: str) -> None:
         )
 
 
+def _made(handler: Callable[..., Messenger], *settings: Any) -> Messenger:
+    """A handler that does not depend on the unit of the response, which is the last of the settings."""
+    *own, _ = settings
+    return handler(*own)
+
+
 @public
 def beta_nll(model: Model | str, beta: float = 0.5) -> Model:
     """The model trained on its negative log-likelihood with each row times its detached scale^(2 beta).
@@ -119,7 +125,7 @@ def beta_nll(model: Model | str, beta: float = 0.5) -> Model:
     beta = number("beta", beta)
     if not 0 <= beta <= 1:
         raise ModelError(f"`beta` must be from 0 to 1; it is {beta:g}.")
-    return TrainingObjective(model_of(model), f"beta_nll(beta={beta:g})", lambda _: _BetaNLL(beta))
+    return TrainingObjective(model_of(model), f"beta_nll(beta={beta:g})", partial(_made, _BetaNLL, beta))
 
 
 @public
@@ -188,7 +194,7 @@ def score(model: Model | str, kind: str = "crps") -> Model:
     Source: Gneiting & Raftery (2007), Strictly proper scoring rules; Gneiting et al. (2005) for Normals.
     """
     choice("kind", kind, ("crps",))
-    return TrainingObjective(model_of(model), f'score("{kind}")', lambda _: _Score())
+    return TrainingObjective(model_of(model), f'score("{kind}")', partial(_made, _Score))
 
 
 @public
@@ -213,7 +219,7 @@ def quantile_heads(taus: Sequence[float]) -> Model:
     """
     levels = _levels(taus)
     name = f"quantile_heads([{', '.join(f'{level:g}' for level in levels)}])"
-    return TrainingObjective(partial(_quantiles, taus=levels), name, lambda _: _Pinball())
+    return TrainingObjective(partial(_quantiles, taus=levels), name, partial(_made, _Pinball))
 
 
 def _levels(taus: Any) -> tuple[float, ...]:

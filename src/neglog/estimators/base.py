@@ -366,6 +366,11 @@ def _numbers_needed() -> Iterator[None]:
     try:
         yield
     except TypeError as error:
+        if "DateTime64" in str(error) or "Timestamp" in str(error):
+            raise DataError(
+                "`X` has dates where numbers are needed. Make them numbers of days: "
+                "(dates - dates.min()).dt.days."
+            ) from None
         if "NAType" not in str(error):
             raise
         raise DataError(
@@ -391,6 +396,10 @@ def _row_keywords(x: Array, keywords: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for name, values in keywords.items():
         if values is not None:
+            if isinstance(values, str):
+                raise DataError(
+                    f"`{name}` must be an array of numbers, one for each row; it is {shown(values)}."
+                )
             found[name] = np.require(values, dtype=np.float64, requirements="W")
             check_consistent_length(x, found[name])
     return found

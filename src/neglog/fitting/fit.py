@@ -264,7 +264,7 @@ def data_of(fit: Fit, needed_by: str = "this computation") -> Data:
     check_fit(fit)
     if fit.objective is None:
         raise DataError(
-            f"{needed_by} needs the rows of the fit, and this one was read from disk, without them; fit the "
-            "model again."
+            f"{needed_by} needs the rows of the fit, and this one has none: it was read from disk, or is "
+            "that of an estimator; fit the model again."
         )
     return fit.objective.data
