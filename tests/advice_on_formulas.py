@@ -45,6 +45,36 @@ def fitted(x="y ~ x", y=TABLE, model="gaussian", **keywords):
 
 
 ROWS: dict[str, Row] = {
+    "a caret between columns": row(
+        DataError,
+        "`I(x ^ t)`",
+        "I(x ** z)",
+        provoke=fitted("y ~ I(x ^ t)"),
+        follow=fitted("y ~ I(t ** x)"),
+    ),
+    "a df without a basis": row(
+        DataError,
+        "`cr` the df 1",
+        "df=3",
+        provoke=fitted("y ~ cr(x, df=1)"),
+        follow=fitted("y ~ cr(x, df=3)"),
+    ),
+    "one knot that is no list": row(
+        DataError,
+        "the knot 0.1",
+        "knots=[0.1]",
+        provoke=fitted("y ~ bs(x, knots=0.1)"),
+        follow=fitted("y ~ bs(x, knots=[0.1])"),
+    ),
+    "a df and knots": row(
+        DataError,
+        "`df` and `knots`",
+        provoke=fitted("y ~ bs(x, df=5, knots=[0.1])"),
+        follow=fitted("y ~ bs(x, df=5)"),
+    ),
+    "a cubic spline without df": row(
+        DataError, "`df`", "cr(x, df=4)", provoke=fitted("y ~ cr(x)"), follow=fitted("y ~ cr(x, df=4)")
+    ),
     "a product with 0": row(
         DataError,
         "`0 * x`",

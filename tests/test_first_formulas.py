@@ -23,6 +23,7 @@ T = pd.DataFrame(
     }
 )
 T["cat"] = pd.Categorical(T["g"], ["c", "a", "b", "unused"])
+T["ordered"] = pd.Categorical(T["g"], ["c", "a", "b"], ordered=True)
 T["whole"] = T["count"].astype("Int64")
 ONE, X, Z = np.ones(N), T["x"].to_numpy(), T["z"].to_numpy()
 A, B, C = (1.0 * (T["g"] == level).to_numpy() for level in "abc")
@@ -68,6 +69,27 @@ DESIGNS = {
     "y ~ Q('my col')": [ONE, T["my col"]],
     "y ~ flag": [ONE, F],
     "y ~ flag * x": [ONE, F, X, F * X],
+    "y ~ 0 + flag": [1 - F, F],
+    "y ~ 0 + flag + x": [1 - F, F, X],
+    "y ~ x:flag": [ONE, (1 - F) * X, F * X],
+    "y ~ flag:x": [ONE, (1 - F) * X, F * X],
+    "y ~ 0 + flag:x": [(1 - F) * X, F * X],
+    "y ~ flag:g": [cell * level for cell in (1 - F, F) for level in (A, B, C)],
+    "y ~ flag / x": [ONE, F, (1 - F) * X, F * X],
+    "y ~ x:I(x > 0)": [ONE, X * (X <= 0), X * (X > 0)],
+    "y ~ 0 + {x > 0}": [X <= 0, X > 0],
+    "y ~ I(flag * 1):x": [ONE, F * X],
+    "y ~ x + I(x^2)": [ONE, X, X**2],
+    "y ~ I(count^2)": [ONE, T["count"] ** 2],
+    "y ~ I((x + z)^2) + log(z^0.5)": [ONE, (X + Z) ** 2, np.log(Z)],
+    "y ~ I(z^-1)": [ONE, 1 / Z],
+    "y ~ {-x^2}": [ONE, -(X**2)],
+    "y ~ {(x > 0) ^ flag}": [ONE, (X > 0) ^ T["flag"]],
+    "y ~ g + x %in% g": [ONE, B, C, A * X, B * X, C * X],
+    "y ~ x %in% g": [ONE, A * X, B * X, C * X],
+    "y ~ (x + z) %in% g": [ONE, *(level * column for column in (X, Z) for level in (A, B, C))],
+    "y ~ ordered": [ONE, A, B],
+    "y ~ C(ordered, contr.poly)": [ONE, A - C, A - 2 * B + C],
     "y ~ whole": [ONE, T["count"]],
     "y ~ np.where(x > 0, x, 0)": [ONE, np.maximum(X, 0)],
     "y ~ bs(x, df=3)": [ONE, X, X**2, X**3],
@@ -169,3 +191,66 @@ def test_mistakes_beside_the_formula_are_named():
         predict(fit, T[:2].assign(x=["1", "b"]))
     with pytest.raises(DataError, match="the table has no rows"):
         predict(fit, T[:0])
+
+
+def test_truth_values_are_factors_with_the_levels_false_and_true():
+    fit = mle("gaussian", "y ~ flag * x", T)
+    assert fit.columns[""] == ("flag[T.True]", "x", "flag[T.True]:x")
+    assert mle("gaussian", "y ~ 0 + I(x > 0)", T).columns[""] == ("I(x > 0)[False]", "I(x > 0)[True]")
+    numbers = T.assign(flag=T["flag"].astype(int))  # as another program may write them
+    for new in (T.head(9), numbers.head(9), T[T["flag"]], T[~T["flag"]]):
+        expected = predict(fit, T).mean[list(new.index)]
+        assert predict(fit, new).mean.numpy() == pytest.approx(expected.numpy(), abs=1e-12)
+    with pytest.raises(DataError, match=r"`flag` has levels that the fit has not seen: 2 \(row 0\)"):
+        predict(fit, T.assign(flag=2))
+
+
+def test_a_response_and_an_offset_of_truth_values_are_numbers():
+    answer = mle("bernoulli", "flag ~ x", T)
+    assert answer.nll == pytest.approx(mle("bernoulli", T[["x"]], T["flag"]).nll)
+    assert mle("gaussian", "{x > 0} ~ z", T).nll == pytest.approx(
+        least_squares([ONE, Z], 1.0 * (X > 0)), abs=1e-8
+    )
+    offset = mle("gaussian", "y ~ x + offset(flag)", T)
+    assert offset.nll == pytest.approx(least_squares([ONE, X], T["y"] - F), abs=1e-8)
+
+
+@pytest.mark.parametrize("formula", ["y ~ I(x^z)", "y ~ {count^count}"])
+def test_a_caret_between_columns_of_numbers_is_refused(formula):
+    with pytest.raises(DataError, match=r"Write \*\* for a power"):
+        mle("gaussian", formula, T)
+
+
+@pytest.mark.parametrize(
+    ("term", "facts"),
+    [
+        ("cr(x, df=1)", "`cr` the df 1.*from 2 on"),
+        ("cc(x, df=0)", "`cc` the df 0"),
+        ("cs(x, df=3.5)", "`cs` the df 3.5"),
+        ("cr(x)", r"needs `df`.*cr\(x, df=4\)"),
+        ("bs(x, df=2)", "`bs` the df 2.*from 3 on"),
+        ("bs(x, df='a')", "the df 'a'"),
+        ("bs(x, df=4, degree=-1)", "the degree -1"),
+        ("bs(x, knots=9)", r"knots=\[9\]"),
+        ("bs(x, df=5, knots=[0.1])", "both `df` and `knots`"),
+        ("poly(x, 0)", "`poly` the degree 0"),
+        ("poly(x, 2.5)", "the degree 2.5"),
+    ],
+)
+def test_arguments_that_give_no_basis_are_named(term, facts):
+    with pytest.raises(DataError, match=facts):
+        mle("gaussian", f"y ~ {term}", T)
+
+
+def test_what_a_function_refuses_is_said_without_classes_of_python():
+    with pytest.raises(DataError) as caught:
+        mle("gaussian", "y ~ center(g)", T)
+    assert "center(g)" in str(caught.value)
+    assert "Error" not in str(caught.value)
+    assert "random effects" in refused("y ~ x + (1 | g)")
+
+
+def refused(formula):
+    with pytest.raises(DataError) as caught:
+        mle("gaussian", formula, T)
+    return str(caught.value)

@@ -361,7 +361,8 @@ def test_a_small_power_is_formulaics(table: pd.DataFrame, power: int) -> None:
     import formulaic
 
     right = f"(x + a:b + group + flag) ** {power}"
-    expected = formulaic.model_matrix(right, table).drop(columns="Intercept")
+    factors = table.assign(flag=table["flag"].astype("category"))  # formulaic has truth values as numbers
+    expected = formulaic.model_matrix(right, factors).drop(columns="Intercept")
     found = learn(f"y ~ {right}", table).design.main.design(table)
     assert list(found) == list(expected)
     assert np.array_equal(found.to_numpy(), expected.to_numpy(dtype=float))
@@ -734,3 +735,28 @@ def test_reading_a_formula_warns_of_nothing(table: pd.DataFrame) -> None:
         learn("y ~ {x is_}".replace(" is_", ""), table)
         with pytest.raises(DataError):
             learn(r"y ~ {C(x, levels=['\d'])}", table)
+
+
+def test_truth_values_of_older_files_stay_numbers(table: pd.DataFrame) -> None:
+    """Earlier versions took truth values as numbers, and saved no levels of them."""
+    design = learn("y ~ x:flag + I(x > 1) + group", table).design
+    saved = json.loads(json.dumps(design.to_json()))
+    new = Design.from_json(saved).main.design(table)
+    assert {"x:flag[False]", "x:flag[True]", "I(x > 1)[T.True]"} <= set(new)
+    main = saved["main"]
+    main["levels"] = {"dict": [pair for pair in main["levels"]["dict"] if pair[0] == "group"]}
+    main["columns"] = ["I(x > 1)", "group[T.b]", "group[T.c]", "x:flag"]
+    old = Design.from_json(saved).main.design(table)
+    np.testing.assert_array_equal(old["x:flag"], table.x * table.flag)
+    np.testing.assert_array_equal(old["I(x > 1)"], table.x > 1)
+
+
+@pytest.mark.parametrize(
+    "right", ["I(flag) * x", "{~flag}", "{flag & (x > 1)}", "flag:group", "C(flag):x", "np.isnan(x):a"]
+)
+def test_factors_of_truth_values_are_saved_and_applied_to_a_row(table: pd.DataFrame, right: str) -> None:
+    design = learn(f"y ~ {right}", table).design
+    again = Design.from_json(json.loads(json.dumps(design.to_json())))
+    whole = design.main.design(table)
+    for rows in (table, table.iloc[[3]], table[table.flag]):
+        pd.testing.assert_frame_equal(again.main.design(rows), whole.loc[rows.index], check_exact=True)

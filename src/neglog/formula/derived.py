@@ -16,7 +16,7 @@ from formulaic import ModelSpec
 from interface_meta import override
 
 from neglog.errors import DataError
-from neglog.formula.evaluation import Evaluation, Materializer
+from neglog.formula.evaluation import Evaluation, Materializer, Truths
 from neglog.formula.expressions import columns_used
 from neglog.formula.limits import MAX_MIXTURE_NODES, shown
 from neglog.formula.syntax import parse
@@ -32,12 +32,17 @@ _TEXT = pd.Series(["a", "b", "c"])
 class MadeUpRows(Materializer):
     """formulaic's designs of three rows that are made up: text where `texts` is True, else numbers."""
 
-    def __init__(self, names: Collection[str], texts: Collection[str], most: int) -> None:
+    def __init__(self, names: Collection[str], texts: Collection[str], most: int, truths: Truths) -> None:
         columns = {name: _TEXT if name in texts else _KINDS["float"] for name in names}
-        super().__init__(pd.DataFrame(columns, index=_TEXT.index), most)
+        super().__init__(pd.DataFrame(columns, index=_TEXT.index), most, truths)
         self.texts = frozenset(texts)
         self.kinds: dict[str, str] = {}
         self.nodes = 0
+
+    @override
+    def _lookup(self, name: str) -> tuple[Any, set[Any]]:
+        is_truth = name in (self.truths.known or ()) and name not in self.texts
+        return self.truths.coded(name, _KINDS["truth"] if is_truth else self.data[name]), set()
 
     @override
     def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> tuple[Any, set[Any]]:
@@ -51,8 +56,10 @@ class MadeUpRows(Materializer):
             except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
                 failure = failure or error
                 continue
+            if expr in (self.truths.known or ()) and _kind_of(value) == "number":
+                continue
             self.kinds.update(kinds)
-            return value, set()
+            return self.truths.coded(expr, value), set()
         raise DataError(f"`{shown(expr)}` cannot be computed from such columns: {failure}.")
 
     def _kinds(self, tree: ast.expr, names: Collection[str]) -> Iterator[dict[str, str]]:
@@ -69,3 +76,10 @@ class MadeUpRows(Materializer):
             if self.nodes > MAX_MIXTURE_NODES:
                 return
             yield dict(zip(free, kinds, strict=True))
+
+
+def _kind_of(value: Any) -> str:
+    """Whether an expression gives truth values, categories of its own, or numbers."""
+    if hasattr(value, "__formulaic_metadata__"):
+        return "category"
+    return "truth" if getattr(getattr(value, "dtype", None), "kind", "") == "b" else "number"

@@ -14,6 +14,7 @@ from neglog.calls import public
 from neglog.errors import DataError, DateWarning, ModelError, written
 from neglog.formula.agreement import check_agreement
 from neglog.formula.categories import first_text
+from neglog.formula.evaluation import NUMBERS
 from neglog.formula.expressions import categorical_column
 from neglog.formula.language import centred, read_companions, read_formula
 from neglog.formula.limits import shown
@@ -250,8 +251,9 @@ def learn(
     main = learn_side(centred(right), rows)
     shared = main if main.intercept else learn_side(centred((INTERCEPT, *right)), rows)
     others = {name: learn_side(centred(terms), rows) for name, terms in companions.items()}
-    offset = learn_side(offsets, rows) if offsets else None
-    return Learned(Design(formula, also, learn_side(left, rows), main, shared, others, offset), rows, dropped)
+    offset = learn_side(offsets, rows, NUMBERS) if offsets else None
+    response_side = learn_side(left, rows, NUMBERS)
+    return Learned(Design(formula, also, response_side, main, shared, others, offset), rows, dropped)
 
 
 @public

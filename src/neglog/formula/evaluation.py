@@ -43,23 +43,59 @@ from neglog.formula.syntax import (
 )
 from neglog.tables import days_of_text
 
+TRUTHS = (False, True)
+"""The levels of a factor of truth values."""
+
+
+@dataclass(frozen=True)
+class Truths:
+    """Which columns and expressions of truth values are factors with the levels False and True, as in R.
+
+    Attributes:
+        known: those that are; None where each is, as long as none is learned. In a response they are
+            numbers, as in fits of earlier versions.
+    """
+
+    known: frozenset[str] | None
+
+    @classmethod
+    def of_levels(cls, levels: Mapping[str, Sequence[Any]]) -> Truths:
+        """Those that were learned."""
+        return cls(frozenset(text for text, found in levels.items() if tuple(found) == TRUTHS))
+
+    def coded(self, expression: str, value: Any) -> Any:
+        """The value of a factor, as categories where it is one of these."""
+        if self.known is not None and expression not in self.known:
+            return value
+        if hasattr(value, "__formulaic_metadata__"):  # of C(...), which has levels of its own
+            return value
+        if self.known is not None and not _is_truth(value) and bool(np.isin(value, (0, 1)).all()):
+            value = value.astype(bool)
+        if not _is_truth(value):
+            return value
+        return pd.Series(pd.Categorical(value, TRUTHS), index=getattr(value, "index", None))
+
+
+LEARNED, NUMBERS = Truths(None), Truths(frozenset())
+"""Truth values as factors; and as numbers."""
+
 
 class Materializer(PandasMaterializer):
     """formulaic's designs, of expressions that `Evaluation` computes and of columns of the table alone."""
 
-    def __init__(self, table: pd.DataFrame, most: int) -> None:
+    def __init__(self, table: pd.DataFrame, most: int, truths: Truths) -> None:
         super().__init__(table)
-        self.most = most
+        self.most, self.truths = most, truths
         self.made = 0
         self.coding = 0.0
 
     @override
     def _lookup(self, name: str) -> tuple[Any, set[Any]]:
-        return self.data[name], set()
+        return self.truths.coded(name, self.data[name]), set()
 
     @override
     def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> tuple[Any, set[Any]]:
-        return Evaluation(self.data, spec).value(parse(expr)), set()
+        return self.truths.coded(expr, Evaluation(self.data, spec).value(parse(expr))), set()
 
     @override(force=True)  # on an instance, which counts; formulaic's is a class method
     def _simplify_scoped_terms(self, scoped_terms: OrderedSet[ScopedTerm]) -> OrderedSet[ScopedTerm]:
@@ -210,6 +246,11 @@ def _binary(op: ast.operator, left: Any, right: Any) -> Any:
         return arithmetic(op, left, right)
     if not isinstance(op, ast.Add) and (_is_text(left) or _is_text(right)):
         raise TypeError("arithmetic with text")
+    if isinstance(op, ast.BitXor) and not (_is_truth(left) and _is_truth(right)):
+        raise TypeError(
+            "`^` before a number is a power, as in I(x^2), and between columns of numbers it is none. Write "
+            "** for a power: I(x ** z)"
+        )
     return _elementwise(BINARY[type(op)], left, right)
 
 
@@ -241,6 +282,11 @@ def _as_float(value: Any) -> Any:
 
 def _is_whole(value: Any) -> bool:
     return getattr(getattr(value, "dtype", None), "kind", None) in ("i", "u")
+
+
+def _is_truth(value: Any) -> bool:
+    """Whether a value is a column of truth values."""
+    return getattr(getattr(value, "dtype", None), "kind", None) == "b" and bool(np.ndim(value))
 
 
 def _truth(value: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from formulaic import Formula, SimpleFormula
@@ -37,6 +37,8 @@ ADDITIVE = ("+", "-", "~", "|")
 """The operators of which 0 can be an operand."""
 _NO_FACTOR = "a 0 removes the intercept, and is no factor. Leave the product out."
 _NUMBER = re.compile(r"[0-9.]+")
+# A text or a name in backticks; or a caret before a number.
+_CARET = re.compile(r"\"[^\"]*\"|'[^']*'|`[^`]*`|(\^)(?=\s*\(?\s*[-+]?\s*[0-9.])")
 # What formulaic's parser raises for text that is no formula, beside errors of its own.
 _PARSER_ERRORS = (
     SyntaxError,
@@ -138,8 +140,11 @@ def _parsed(text: str, names: Sequence[str]) -> Any:
         raise
     except (FormulaicError, *_PARSER_ERRORS) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        if "|" in text and "Operator `|`" in reason:
+            reason = "it has |, as for random effects, which formulas do not have"
+        reason = shown(reason).replace("insuffient", "insufficient")
         raise DataError(
-            f"the formula `{shown(text)}` cannot be read: {shown(reason)}. Write it as `y ~ x1 + x2`."
+            f"the formula `{shown(text)}` cannot be read: {reason}. Write it as `y ~ x1 + x2`."
             f"{_marked(str(error)) if shown(text) == text else ''}"
         ) from None
 
@@ -170,6 +175,7 @@ class _Parser(DefaultFormulaParser):
     """formulaic's parser, for expressions that a formula may hold."""
 
     def get_tokens_from_formula(self, formula: str, *, context: MutableMapping[str, Any]) -> Iterable[Token]:
+        formula = _with_powers(formula)
         tokens = list(tokenize(formula))
         names = {token.token for token in tokens if token.kind is Token.Kind.NAME}
         if any(token.token == "." for token in tokens):
@@ -186,6 +192,21 @@ class _Parser(DefaultFormulaParser):
                 "Rename the column."
             )
         return list(super().get_tokens_from_formula(formula, context=context))
+
+
+def _with_powers(formula: str) -> str:
+    """The formula with ``**`` for ``^`` before a number within functions and braces, as R has powers there.
+
+    Between other expressions ``^`` is left alone, and outside of them it is an operator of formulas.
+    """
+    for token in reversed(list(tokenize(formula))):
+        if token.kind is Token.Kind.PYTHON and token.source_start is not None and "^" in token.token:
+            end = (token.source_end or token.source_start) + 1
+            inside = _CARET.sub(
+                lambda found: "**" if found[1] else found[0], formula[token.source_start : end]
+            )
+            formula = formula[: token.source_start] + inside + formula[end:]
+    return formula
 
 
 def _check_depth(tokens: Iterable[Token]) -> None:
@@ -217,7 +238,7 @@ class _Operators(DefaultOperatorResolver):
 
 
 def _limited(operator: Operator) -> Operator:
-    power, product = operator.symbol in ("**", "^"), operator.symbol in ("*", ":")
+    own, product = _OWN.get(operator.symbol), operator.symbol in ("*", ":", "in")
     added = operator.symbol == "+" and operator.arity == 2
     multiplied = operator.symbol not in ADDITIVE
 
@@ -228,7 +249,7 @@ def _limited(operator: Operator) -> Operator:
             _check_products(math.prod(map(len, sets)))
         if added and all(isinstance(each, OrderedSet) for each in sets):
             return _added(*sets)
-        terms = _power(*sets) if power else operator.to_terms(*sets, context=context)
+        terms = own(*sets) if own else operator.to_terms(*sets, context=context)
         if isinstance(terms, OrderedSet):
             check_expansion(len(term.factors) for term in terms)
         return terms
@@ -259,6 +280,11 @@ def _added(left: OrderedSet[Term], right: OrderedSet[Term]) -> OrderedSet[Term]:
     return left
 
 
+def _nested(nested: OrderedSet[Term], parents: OrderedSet[Term]) -> OrderedSet[Term]:
+    """``b %in% a`` of R, which is the product `a:b` without `a`."""
+    return OrderedSet(parent * term for parent in parents for term in nested)
+
+
 def _power(terms: OrderedSet[Term], exponent: OrderedSet[Term]) -> OrderedSet[Term]:
     """The products of up to `exponent` of the terms; larger exponents than their number change nothing."""
     products = terms
@@ -270,6 +296,10 @@ def _power(terms: OrderedSet[Term], exponent: OrderedSet[Term]) -> OrderedSet[Te
             break
         products = longer
     return products
+
+
+_OWN: Mapping[str, Callable[..., Any]] = {"**": _power, "^": _power, "in": _nested}
+"""Operators that differ from those of formulaic."""
 
 
 def _whole(exponent: OrderedSet[Term]) -> int:

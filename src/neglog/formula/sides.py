@@ -7,6 +7,7 @@ their own bias, but with categories coded as if it were there.
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from formulaic.parser.types import Factor, Term
 from neglog.errors import DataError, reason_of
 from neglog.formula.categories import check_category, first_text
 from neglog.formula.derived import MadeUpRows
-from neglog.formula.evaluation import Materializer
+from neglog.formula.evaluation import LEARNED, Materializer, Truths
 from neglog.formula.expressions import categorical_column, columns_used
 from neglog.formula.limits import MAX_COLUMNS, shown
 from neglog.formula.saved import (
@@ -39,6 +40,7 @@ from neglog.formula.tagged import from_json, to_json
 from neglog.intercepts import mark_without_intercept
 from neglog.tables import date_text, days, is_date, is_number, require_columns
 
+_QUOTED_ERROR = re.compile(r"Unable to evaluate factor `(.*)`\. \[\w+: (.*)\]")
 # What functions of a formula raise for arguments that they do not take.
 _FAILURES = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError, RecursionError)
 
@@ -77,7 +79,7 @@ class Side:
         used = {name: _as_before(table[name], name in self.texts) for name in self.variables}
         frame = pd.DataFrame(used, index=table.index)
         _check_levels(frame, self)
-        rows = Materializer(frame, len(self.columns))
+        rows = Materializer(frame, len(self.columns), Truths.of_levels(self.levels))
         matrix, _ = _materialize(self.terms, rows, self.transforms, self.levels)
         design = _numbers(matrix)
         if tuple(design.columns) != self.columns:
@@ -127,7 +129,8 @@ class Side:
 
     def check_derived(self) -> None:
         """Raise DataError unless terms, states, levels and texts give the columns and the levels."""
-        rows = MadeUpRows(self.variables, self.texts, len(self.columns))
+        truths = Truths.of_levels(self.levels)
+        rows = MadeUpRows(self.variables, self.texts, len(self.columns), truths)
         matrix, spec = _materialize(self.terms, rows, self.transforms, self.levels, any_level=True)
         columns = tuple(name for name in matrix.columns if name != "Intercept")
         found = {"columns": columns, "levels": _levels(spec)}
@@ -140,8 +143,13 @@ class Side:
                 )
 
 
-def learn_side(terms: Terms, table: pd.DataFrame) -> Side:
+def learn_side(terms: Terms, table: pd.DataFrame, truths: Truths = LEARNED) -> Side:
     """Learn terms from the complete rows of a table.
+
+    Args:
+        terms: the terms of one side of a formula.
+        table: the complete rows.
+        truths: whether columns of truth values are factors; in a response and in offsets they are numbers.
 
     Raises:
         DataError: an expression cannot be evaluated, gives no finite number, or meets a text column that
@@ -150,7 +158,7 @@ def learn_side(terms: Terms, table: pd.DataFrame) -> Side:
     names = variables(terms)
     for expression, how in dict.fromkeys(expression for term in terms for expression in term):
         _check_factor(expression, how, table)
-    matrix, spec = _materialize(terms, Materializer(table[list(names)], MAX_COLUMNS), {}, {})
+    matrix, spec = _materialize(terms, Materializer(table[list(names)], MAX_COLUMNS, truths), {}, {})
     texts = tuple(name for name in names if not is_number(table[name]))
     transforms = {
         key: spec.transform_state[key] for key in state_keys(terms)
@@ -212,11 +220,18 @@ def _materialize(
     except (FormulaicError, *_FAILURES) as error:
         if isinstance(error.__cause__, DataError):  # It names the expression, and what to do.
             raise error.__cause__ from None
-        reason = str(error).replace("\n", " ").rstrip(".")
         raise DataError(
-            f"the formula cannot be evaluated: {reason}. Correct the column or the expression."
+            f"the formula cannot be evaluated: {_reason(error)}. Correct the column or the expression."
         ) from None
     return pd.DataFrame(matrix), matrix.model_spec
+
+
+def _reason(error: Exception) -> str:
+    """Why a factor cannot be computed, without the classes of Python's errors that formulaic quotes."""
+    quoted = _QUOTED_ERROR.fullmatch(str(error).replace("\n", " "))
+    if quoted is None:
+        return str(error).replace("\n", " ").rstrip(".")
+    return f"`{shown(quoted[1])}`: {quoted[2].rstrip('.')}"
 
 
 def _spec(terms: Terms, transforms: Mapping[str, Any], levels: Mapping[str, Sequence[Any]]) -> ModelSpec:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from neglog.errors import DataError
+from neglog.formula.bases import why_no_basis
 from neglog.formula.limits import (
     MAX_BASIS,
     MAX_BITS,
@@ -31,6 +32,7 @@ from neglog.formula.signatures import (
     NUMPY_CONSTANTS,
     PATSY_CONTRASTS,
     SEQUENCES,
+    STATES,
     Signature,
     numpy_signature,
 )
@@ -352,6 +354,10 @@ def _check_call(call: ast.Call) -> None:
         _check_parameter(function, name, node)
     if function == "hashed":
         _check_hashed(parameters)
+    if function in STATES:
+        wrong = why_no_basis(function, {name: constant(node) for name, node in parameters.items()})
+        if wrong is not None:
+            raise _Refused(wrong)
 
 
 def _check_parameter(function: str, name: str, node: ast.expr) -> None:
