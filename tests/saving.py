@@ -1,13 +1,10 @@
-"""Saves that are killed, watched and doubled: run as a program, which forks without importing torch anew.
+"""Saves that are killed, watched and doubled, in processes that are forked from that of the tests.
 
-It prints one JSON document of what came of them, for test_saves.py. Two fits are saved in turn whose numbers
-all differ: a mixture of the two is neither.
+Two fits are saved in turn whose numbers all differ: a mixture of the two is neither.
 """
 
-import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -143,19 +140,14 @@ def saved_by_several(folder: Path, both: tuple[Fit, Fit], saves: int) -> list[in
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
-def main() -> None:
-    folder, both = Path(sys.argv[1]), fits()
-    several = saved_by_several(folder / "several", both, 6)
-    answer = {
+def outcomes(folder: Path) -> dict[str, list[int] | list[str]]:
+    """What came of saves of each kind."""
+    both = fits()
+    return {
+        "several": saved_by_several(folder / "several", both, 6),
+        "several left": [kind(folder / "several", both), *sorted(os.listdir(folder / "several"))],
         "first": killed_at_every_call(folder / "first", both, before=False),
         "later": killed_at_every_call(folder / "later", both, before=True),
         "any": killed_at_any_time(folder / "any", both, 14),
         "read": read_during_saves(folder / "read", both, 15),
-        "several": several,
-        "several left": [kind(folder / "several", both), *sorted(os.listdir(folder / "several"))],
     }
-    print(json.dumps(answer))
-
-
-if __name__ == "__main__":
-    main()

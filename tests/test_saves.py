@@ -1,25 +1,19 @@
 """Saves are all or nothing: killed, watched and doubled ones leave one whole model, and hurt nothing else."""
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from saving import outcomes
 
 from neglog import Fit, export, mle, models
 from neglog.errors import DataError
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    program = Path(__file__).parent / "saving.py"
-    command = [sys.executable, os.fspath(program), os.fspath(tmp_path_factory.mktemp("saves"))]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int] | list[str]]:
+    return outcomes(tmp_path_factory.mktemp("saves"))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +24,7 @@ def fit() -> Fit:
 
 @pytest.mark.parametrize(("name", "old"), [("first", "none"), ("later", "0")])
 def test_a_save_that_is_killed_leaves_the_old_model_or_the_new(
-    found: dict[str, list[str]], name: str, old: str
+    found: dict[str, list[int] | list[str]], name: str, old: str
 ) -> None:
     """And the next save works, and removes what was left: its file is the only one."""
     calls = found[name]
@@ -40,16 +34,16 @@ def test_a_save_that_is_killed_leaves_the_old_model_or_the_new(
     assert after >= 4
 
 
-def test_saves_that_are_killed_at_any_time_leave_no_mixture(found: dict[str, list[str]]) -> None:
+def test_saves_that_are_killed_at_any_time_leave_no_mixture(found: dict[str, list[int] | list[str]]) -> None:
     assert set(found["any"]) <= {"none", "0", "1"}
     assert "none" not in found["any"][1:]  # The second process is killed after a save.
 
 
-def test_a_reader_finds_one_whole_model_while_others_save(found: dict[str, list[str]]) -> None:
+def test_a_reader_finds_one_whole_model_while_others_save(found: dict[str, list[int] | list[str]]) -> None:
     assert set(found["read"]) <= {"0", "1"}
 
 
-def test_several_saves_at_once_all_succeed(found: dict[str, list[str]]) -> None:
+def test_several_saves_at_once_all_succeed(found: dict[str, list[int] | list[str]]) -> None:
     assert found["several"] == [0, 0, 0]
     kind, *names = found["several left"]
     assert kind in ("0", "1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,16 +64,18 @@ def _slopes(objective: Objective, place: slice, sign: float) -> tuple[float, flo
         theta[place] += by
         return theta
 
-    response = latent(objective.few.response(objective.initial))
-    initial, densities, means, losses = response.mean, [], [], []
-    for probe in PROBED_CHANGES:
-        narrow, wide = (latent(objective.few.response(shifted(by))) for by in (sign * probe, -sign * probe))
-        means.append(narrow.mean)
-        densities.append(narrow.log_prob(narrow.mean))
-        losses.append(wide.log_prob(initial.expand_as(narrow.mean)))
-    if not torch.allclose(means[0], means[-1], rtol=LINEAR, atol=0.0):
+    def response(at: Tensor) -> Any:
+        return latent(objective.few.response(at))
+
+    first, last = (response(shifted(sign * change)) for change in (PROBED_CHANGES[0], PROBED_CHANGES[-1]))
+    if not torch.allclose(first.mean, last.mean, rtol=LINEAR, atol=0.0):
         return 0.0, 0.0
-    return _slope(densities), -_slope(losses)
+    between = [response(shifted(sign * change)) for change in PROBED_CHANGES[1:-1]]
+    gain = _slope([each.log_prob(each.mean) for each in (first, *between, last)])
+    if gain < MIN_LOG_SLOPE:
+        return gain, 0.0
+    initial = response(objective.initial).mean.expand_as(first.mean)
+    return gain, -_slope([response(shifted(-sign * change)).log_prob(initial) for change in PROBED_CHANGES])
 
 
 def _slope(values: Sequence[Tensor]) -> float:

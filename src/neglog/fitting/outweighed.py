@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 import torch
@@ -79,16 +79,16 @@ def outweighing_combinations(columns: Tensor, weights: Tensor, law: LogScale, mo
         number += 1
     some = distinct[distinct.norm(dim=1).argsort(descending=True)[:number]]
     # torch.combinations forms all tuples first: 17 rows in sets of 10 would be 10¹² of them.
-    sets = some[torch.tensor(list(combinations(range(number), size)))]
-    ways = torch.linalg.qr(sets.mT, mode="complete")[0][..., -1]
-    change = ways @ rows.T
+    sets = np.fromiter(chain.from_iterable(combinations(range(number), size)), dtype=np.int64)
+    ways = torch.linalg.qr(some[torch.from_numpy(sets).view(-1, size)].mT, mode="complete")[0][..., -1]
+    # Of a combination and its opposite one has a gain: that in which the sum of all changes is negative.
+    ways = torch.where((ways @ (share @ rows) > 0)[:, None], -ways, ways)
+    number_falling = (ways @ rows.T < -ROUNDED_CHANGE).sum(1)
+    change = ways[(number_falling >= 2) & (number_falling <= most)] @ rows.T
     change = torch.where(change.abs() > ROUNDED_CHANGE, change, 0.0)
-    change = torch.cat([change, -change])
-    falls, gain, own = change < 0, -(change @ share), -(change.clamp_max(0.0) @ share)
-    gain = gain - (1 - law.ratio) * own
-    number_falling = falls.sum(1)
-    found = (number_falling >= 2) & (number_falling <= most) & (gain > MIN_GAIN_SHARE * own)
-    for group in falls[found].unique(dim=0):
+    own = -(change.clamp_max(0.0) @ share)
+    gain = -(change @ share) - (1 - law.ratio) * own
+    for group in (change[gain > MIN_GAIN_SHARE * own] < 0).unique(dim=0):
         yield kept[group.nonzero()[:, 0]]
 
 
