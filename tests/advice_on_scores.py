@@ -3,10 +3,8 @@
 from functools import cache
 
 import numpy as np
-import torch
 from remedies import row
 from torch import nn
-from torch.utils.data import TensorDataset
 
 import neglog
 from neglog import losses, mle
@@ -20,7 +18,6 @@ KINDS = np.arange(N) % 3
 BOTH = np.column_stack([Y, RNG.normal(size=N)])
 TABLE = {"y": Y, "x": X[:, 0], "g": np.array(list("uv"))[np.arange(N) % 2]}
 TWICE = 1 + np.arange(N) % 2
-DATASET = TensorDataset(torch.tensor(X), torch.tensor(Y))
 
 
 def scored(model, y, *scores):
@@ -75,12 +72,6 @@ ROWS = {
             classifier("categorical").predict_proba(X),
             classifier("ordinal").predict_interval(X),
         ),
-    ),
-    "a dataset of torch": row(
-        DataError,
-        "TensorDataset",
-        provoke=lambda _: mle("gaussian", DATASET),
-        follow=lambda _: mle("gaussian", *DATASET.tensors),
     ),
     "the class of a loss": row(
         ModelError,

@@ -14,6 +14,7 @@ import advice_on_fits
 import advice_on_formulas
 import advice_on_names
 import advice_on_scores
+import advice_on_streams
 import advice_on_tables
 import advice_on_tools
 import numpy as np
@@ -1257,7 +1258,7 @@ ROWS: dict[str, Row] = {
 
 ROWS |= advice_on_formulas.ROWS | advice_on_tools.ROWS | advice_on_scores.ROWS
 ROWS = ROWS | advice_on_tables.ROWS | advice_on_fits.ROWS | advice_on_arguments.ROWS | advice_on_names.ROWS
-ROWS = ROWS | advice_on_files.ROWS
+ROWS = ROWS | advice_on_files.ROWS | advice_on_streams.ROWS
 
 
 def half_masked():

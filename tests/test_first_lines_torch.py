@@ -213,6 +213,18 @@ LINES = [
     ("torch.cat([fit.params['mean.weight'], fit.params['mean.bias'][None]])", "ols"),
     ("copy.deepcopy(fit).nll", "fit.nll"),
     ("Adam(epochs=10).epochs", "10"),
+    # Data sets and loaders
+    ('mle("gaussian", dataset).nll', "fit.nll"),
+    ('mle("gaussian", loader).nll', "fit.nll"),
+    ('mle("gaussian", Subset(dataset, range(20))).nll', 'mle("gaussian", x[:20], y[:20]).nll'),
+    ('mle("gaussian", torch.utils.data.random_split(dataset, [30, 10])[0]).n', "30.0"),
+    ('mle("gaussian", Rows(), solver=Adam(epochs=3)).n', "40.0"),
+    ('map_estimate(on_features("gaussian", network()), loader).n', "40.0"),
+    ('mle(on_features("gaussian", network()), Rows(), solver=Adam(epochs=2, batch_size=10)).params["mean.weight"].dtype', "torch.float32"),
+    ('mle(on_features("gaussian", network().double()), Rows(), solver=Adam(epochs=2, batch_size=10)).losses', 'mle(on_features("gaussian", network().double()), x, y, solver=Adam(epochs=2, batch_size=10)).losses'),
+    ('mle(on_features("gaussian", network().double()), DataLoader(Rows(), batch_size=10, shuffle=True), solver=Adam(epochs=2)).losses', 'mle(on_features("gaussian", network().double()), dataset, solver=Adam(epochs=2, batch_size=10)).losses'),
+    ('len(mle(on_features("gaussian", network()), DataLoader(Rows(), batch_size=10), solver=Adam(epochs=2)).losses)', "8"),
+    ('tuple(predict(mle(on_features("gaussian", nn.Sequential(nn.Unflatten(1, (1, 2)), nn.Conv1d(1, 2, 2), nn.Flatten())), x, y, solver=Adam(epochs=2)), x).mean.shape)', "(40,)"),
     # Predictions
     ("F.mse_loss(predict(fit, x).mean, y.double())", "mse"),
     ("predict(fit, x).mean", "x.double() @ ols[:2] + ols[2]"),
@@ -248,11 +260,10 @@ def test_a_line_has_the_value_of_the_other(line, same):
 
 
 REFUSED = [
-    ('mle("gaussian", dataset)', DataError, "mle(model, *dataset.tensors)"),
-    ('mle("gaussian", loader)', DataError, "default_collate(list(loader.dataset))"),
-    ('mle("gaussian", Rows())', DataError, "default_collate(list(dataset))"),
-    ('mle("gaussian", Subset(dataset, range(20)))', DataError, "default_collate(list(dataset))"),
-    ('map_estimate(on_features("gaussian", network()), loader)', DataError, "neglog.spool"),
+    ('mle("gaussian", Rows(), solver=LBFGS())', ModelError, "neglog.solvers.Adam(epochs=...)"),
+    ('cross_validate("gaussian", Rows())', DataError, "default_collate(list(dataset))"),
+    ('mle("gaussian", Rows(), y)', DataError, "`y` is given too"),
+    ('mle("gaussian", loader, solver=Adam(batch_size=8))', DataError, "the loader has 10"),
     ("mle(nn.MSELoss(), x, y)", ModelError, "losses.likelihood_of(loss).free"),
     ("mle(F.mse_loss, x, y)", ModelError, "losses.likelihood_of(loss).free"),
     ('mle("mse", x, y)', ModelError, "Did you mean `gaussian`"),

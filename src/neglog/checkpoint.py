@@ -323,6 +323,8 @@ def _setting(value: Any) -> str:
         return digest([value])
     if isinstance(value, tuple | list | range):
         return f"({', '.join(map(_setting, value))})"
+    if isinstance(identity := getattr(value, "identity", None), str):
+        return identity
     if isinstance(value, Mapping):
         return f"({', '.join(f'{key}: {_setting(each)}' for key, each in value.items())})"
     if callable(value) and not hasattr(value, "minimise"):

@@ -78,8 +78,10 @@ class Data:
     """What was subtracted from the user's `y`: a number, or one for each component."""
     without_intercept: frozenset[str] = frozenset()
     """The keys of the designs whose predictor has its bias at 0; the key of a plain design is `ALL`."""
-    held_out: Data | None = None
-    """Rows that are no part of the fit, on which a training is validated."""
+    held_out: Any = None
+    """Rows that are no part of the fit, on which a training is validated: data, or a stream of them."""
+    stream: Any = None
+    """The `neglog.streams.stream.Stream` of which these rows are a sample; None where they are all."""
 
     @cached_property
     def rows(self) -> int:
@@ -173,9 +175,12 @@ def prepare(
     dtype: torch.dtype = torch.float64,
     roles: Roles | None = None,
     may_be_empty: bool = False,
+    every_row: bool = False,
     **keywords: Any,
 ) -> Data:
     """Validate designs, response, weights and row-wise keywords; rows of weight 0 are left out.
+
+    With `every_row` these are kept, and weights may all be 0, as those of a batch.
 
     Entries of `y` that are NaN are missing, which `observed` verifies.
 
@@ -204,7 +209,8 @@ def prepare(
         labels=labels,
         without_intercept=frozenset() if plain else without_intercept(x),
     )
-    data = data if data.weights is None else _of_positive_weight(data, data.weights)
+    if data.weights is not None:
+        data = _of_weights(data, data.weights, every_row)
     check_roles(data, roles)
     return data
 
@@ -325,8 +331,13 @@ def in_words(support: Any) -> str:
     return words.get(type(support).__name__.lstrip("_"), f"in {support}")
 
 
-def _of_positive_weight(data: Data, weights: Tensor) -> Data:
-    """The data of the rows of positive weight."""
+def _of_weights(data: Data, weights: Tensor, every_row: bool) -> Data:
+    """The data of the rows of positive weight, or of every row."""
+    if every_row:
+        wrong = ~(torch.isfinite(weights) & (weights >= 0))
+        if bool(wrong.any()):
+            raise DataError(f"`weights` must be finite and not negative; {data.place(wrong)} is not.")
+        return data
     check_weights(weights)
     kept = (weights > 0).nonzero()[:, 0]
     return data if len(kept) == data.rows else data.take(kept)

@@ -13,6 +13,7 @@ from neglog.fitting.pinball import pinball
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.corners import Cornered
 from neglog.objective.lowered import Lowered
+from neglog.objective.streamed import Streamed, StreamedInTrainingMode
 from neglog.objective.training import InTrainingMode, depends_on_mode
 from neglog.projection.projected import Projected, network_of
 from neglog.solvers import (
@@ -135,6 +136,10 @@ def problem_of(coordinates: Coordinates, solver: Any) -> Form:
         DataError: the solver is one for other problems.
         ModelError: it cannot minimise the loss of a network in training mode.
     """
+    if coordinates.objective.data.stream is not None:
+        is_trained = has_network(coordinates) and depends_on_mode(coordinates)
+        streamed = (StreamedInTrainingMode if is_trained else Streamed)(coordinates)
+        return Coordinates(streamed.objective, coordinates.blocks, False), streamed
     if has_network(coordinates) and depends_on_mode(coordinates):
         _check_trains(solver)
         problem = InTrainingMode(coordinates)

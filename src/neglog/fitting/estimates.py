@@ -28,6 +28,7 @@ def mle(
     start: Mapping[str, Any] | None = None,
     progress: bool = False,
     checkpoint: Any = None,
+    num_rows: int | None = None,
     **keywords: Any,
 ) -> Fit:
     """Maximum likelihood: the model with its priors masked, under a Delta guide.
@@ -36,7 +37,10 @@ def mle(
         model: a Pyro function `(x, y=None)` with an observation site ``y``; or the name of one of
             `neglog.models`, such as ``"poisson"``.
         x: a design `(N, P)` without an intercept column, or a mapping from predictor name to its own design;
-            or a formula, ``"y ~ x + C(g)"``, or a mapping from predictor name to its own.
+            or a formula, ``"y ~ x + C(g)"``, or a mapping from predictor name to its own. For a network an
+            input of any shape; or a `torch.utils.data.Dataset` or `DataLoader` of pairs ``(x, y)``, or of
+            mappings with ``x``, ``y``, ``weights`` and row-wise arguments, which `Adam` and others that take
+            gradient steps read a batch at a time.
         y: the response, `(N,)` (`(N, D)` for a vector-valued model); with a formula, its table.
         data: the table of a formula, as a keyword: a data frame, or a mapping from names of columns to
             values.
@@ -57,6 +61,8 @@ def mle(
             `VariableProjection` and a `Chain` of them is kept: after `kill -9` the same call goes on from
             there and ends at the same numbers. Of other solvers, and of a fit that has ended, the
             end is kept.
+        num_rows: the number of rows of a data set or a loader without a length, by which the likelihood of a
+            batch is scaled up.
         keywords: further row-wise arguments of the model, such as ``exposure``, `(N,)`.
 
     Raises:
@@ -85,8 +91,10 @@ def mle(
         groups=groups,
         drop_missing=drop_missing,
         keywords=keywords,
+        num_rows=num_rows,
+        solver=solver,
     )
-    rows, solver = (inputs.x, inputs.y, inputs.weights), reading(solver, inputs.blueprint)
+    rows, solver = (inputs.x, inputs.y, inputs.weights), reading(inputs.sized(solver), inputs.blueprint)
     return inputs.kept(
         fitted(
             mle, inside(inputs.model, flattened), *rows, solver, start, progress, inputs.keywords, checkpoint
@@ -108,6 +116,7 @@ def map_estimate(
     start: Mapping[str, Any] | None = None,
     progress: bool = False,
     checkpoint: Any = None,
+    num_rows: int | None = None,
     **keywords: Any,
 ) -> Fit:
     """The maximum a posteriori: the model with its priors, under a Delta guide, in constrained space.
@@ -133,8 +142,10 @@ def map_estimate(
         groups=groups,
         drop_missing=drop_missing,
         keywords=keywords,
+        num_rows=num_rows,
+        solver=solver,
     )
-    rows, solver = (inputs.x, inputs.y, inputs.weights), reading(solver, inputs.blueprint)
+    rows, solver = (inputs.x, inputs.y, inputs.weights), reading(inputs.sized(solver), inputs.blueprint)
     return inputs.kept(
         fitted(map_estimate, inputs.model, *rows, solver, start, progress, inputs.keywords, checkpoint)
     )

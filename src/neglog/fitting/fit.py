@@ -263,6 +263,11 @@ def data_of(fit: Fit, needed_by: str = "this computation") -> Data:
     """
     check_fit(fit)
     if fit.objective is None:
+        if fit.retained is not None and fit.retained.source:
+            raise DataError(
+                f"{needed_by} needs the rows of the fit, and this one {fit.retained.source}, without them; "
+                "give the rows as tensors."
+            )
         raise DataError(
             f"{needed_by} needs the rows of the fit, and this one has none: it was read from disk, or is "
             "that of an estimator; fit the model again."

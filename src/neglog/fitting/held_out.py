@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from neglog.data import Data, prepare_fit
 from neglog.designs import prepare_designs
 from neglog.errors import DataError
 from neglog.inputs.blueprint import Blueprint
-from neglog.objective.objective import of_rows
+from neglog.objective.streamed import check_rows, nll_of
 from neglog.solvers.settings import gives_other_rows, row_numbers
 from neglog.solvers.watched import Watched
+from neglog.streams.sources import held_by, pair_of
+from neglog.streams.stream import Stream, stream_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,11 @@ class HeldOut:
 def reading(solver: Any, blueprint: Blueprint | None) -> Any:
     """The solver with the rows of its `validation` read as those of the fit were."""
     validation = getattr(solver, "validation", None)
+    if isinstance(validation, Dataset | DataLoader):
+        held = held_by(validation, in_batches=False)
+        if held is None:
+            return _validated_by(solver, replace(stream_of(validation), validates=True))
+        validation = pair_of(validation, held[0])
     rows = _rows_of(validation)
     if rows is None:
         return solver
@@ -63,8 +71,13 @@ def reading(solver: Any, blueprint: Blueprint | None) -> Any:
     keywords.pop("groups", None)
     is_table = y is None and blueprint.is_table(x, {})
     y = blueprint.response(x) if is_table else (None if y is None else blueprint.codes(y))
+    return _validated_by(solver, HeldOut(x_read, y, weights, keywords))
+
+
+def _validated_by(solver: Any, rows: HeldOut | Stream) -> Any:
+    """The solver with these rows for validation."""
     solver = copy(solver)
-    object.__setattr__(solver, "validation", HeldOut(x_read, y, weights, keywords))
+    object.__setattr__(solver, "validation", rows)
     return solver
 
 
@@ -88,14 +101,33 @@ def with_held_out(data: Data, solver: Any, roles: Any) -> Data:
         return data
     if isinstance(validation, HeldOut):
         return replace(data, held_out=validation.data(data, roles))
-    held = torch.zeros(data.rows, dtype=torch.bool)
-    held[_numbers(data, validation, solver.seed)] = True
-    out, kept = (rows.nonzero()[:, 0] for rows in (held, ~held))
+    if isinstance(validation, Stream):
+        return replace(data, held_out=replace(validation, dtype=data.y.dtype, roles=roles, like=data))
+    if data.held_out is not None:
+        return data  # of a stream, which was divided before its head was read
+    kept, out = divided(data.rows, validation, solver.seed, data.y.numpy())
+    return replace(data.take(kept), held_out=data.take(out))
+
+
+def divided(rows: int, validation: Any, seed: int, y: Any = None) -> tuple[Tensor, Tensor]:
+    """The numbers of the rows that are kept, and of those that a `validation` holds out.
+
+    Raises:
+        DataError: rows that there are not, or none left on one side.
+    """
+    held = torch.zeros(rows, dtype=torch.bool)
+    held[_numbers(rows, validation, seed, y)] = True
+    out, kept = (numbers.nonzero()[:, 0] for numbers in (held, ~held))
     if not (len(out) and len(kept)):
         raise DataError(
-            f"`validation` holds {len(out)} of {data.rows} rows out; there must be rows on both sides."
+            f"`validation` holds {len(out)} of {rows} rows out; there must be rows on both sides."
         )
-    return replace(data.take(kept), held_out=data.take(out))
+    return kept, out
+
+
+def is_division(validation: Any) -> bool:
+    """Whether a `validation` divides the rows of the fit: a share, a splitter, or numbers of rows."""
+    return validation is not None and not isinstance(validation, HeldOut | Stream)
 
 
 class Validated(Watched):
@@ -103,46 +135,36 @@ class Validated(Watched):
 
     def __init__(self, problem: Any) -> None:
         super().__init__(problem)
-        self._held_out = of_rows(problem.objective, problem.objective.data.held_out)
-        self._check_response()
-
-    def _check_response(self) -> None:
-        """Raise DataError for a response that no model of this support can have."""
-        held_out = self._held_out
-        y = held_out.data.y
-        with torch.no_grad():
-            support = held_out.response(held_out.initial).support
-        possible = support.check(y).reshape(len(y), -1).all(1) | y.isnan().reshape(len(y), -1).any(1)
-        if not bool(possible.all()):
-            row = int((~possible).nonzero()[0, 0])
-            raise DataError(
-                f"`validation` has a response that `{held_out.name}` cannot have: row "
-                f"{held_out.data.row(row)} has {y[row].tolist()}."
-            )
+        self._held_out = problem.objective.data.held_out
+        if isinstance(self._held_out, Data):
+            try:
+                check_rows(problem.objective, self._held_out)
+            except DataError as error:
+                raise DataError(f"`validation`: {error}") from error
 
     @torch.no_grad()
     def held_out_loss(self, z: Tensor) -> float:
         """Minus the mean log-likelihood of a held-out row, in nats, at `z` `(K,)`."""
-        held_out = self._held_out
-        return float(-held_out.log_likelihood(self.problem.theta(z)).sum()) / held_out.data.count
+        nll, count = nll_of(self.problem.objective, self._held_out, self.problem.theta(z))
+        return nll / count
 
 
-def _numbers(data: Data, validation: Any, seed: int) -> Tensor:
-    """The numbers of the rows that are held out."""
+def _numbers(size: int, validation: Any, seed: int, y: Any) -> Tensor:
+    """The numbers of the rows, of so many, that are held out."""
     if isinstance(validation, float):
-        number = max(1, round(validation * data.rows))
-        return torch.randperm(data.rows, generator=torch.Generator().manual_seed(seed))[:number]
+        number = max(1, round(validation * size))
+        return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:number]
     if hasattr(validation, "get_n_splits"):
-        _, rows = next(iter(validation.split(np.zeros((data.rows, 1)), data.y.numpy())))
+        _, rows = next(iter(validation.split(np.zeros((size, 1)), y)))
         return torch.as_tensor(np.asarray(rows))
     found = row_numbers(validation)
     assert found is not None, "a checked setting"
     rows = torch.as_tensor(found.astype(bool if found.dtype.kind == "b" else np.int64))
-    if rows.dtype == torch.bool and len(rows) == data.rows:
+    if rows.dtype == torch.bool and len(rows) == size:
         return rows.nonzero()[:, 0]
-    if rows.dtype == torch.bool or not bool(((rows >= 0) & (rows < data.rows)).all()):
+    if rows.dtype == torch.bool or not bool(((rows >= 0) & (rows < size)).all()):
         raise DataError(
-            f"`validation` must be numbers of rows from 0 to {data.rows - 1}, or one True or False for each "
-            f"of {data.rows} rows."
+            f"`validation` must be numbers of rows from 0 to {size - 1}, or one True or False for each "
+            f"of {size} rows."
         )
     return rows

@@ -15,7 +15,7 @@ from torch import Tensor
 from neglog.arguments import flag
 from neglog.checkpoint import CallCheckpoint, MemberCheckpoint, checkpoint_of
 from neglog.conversion import named_values
-from neglog.data import prepare_fit
+from neglog.data import Data, prepare_fit
 from neglog.errors import (
     ConvergenceWarning,
     SingularDesignError,
@@ -47,6 +47,7 @@ from neglog.fitting.resumed import resumed_solution
 from neglog.fitting.separation import watched
 from neglog.fitting.spurious import spurious_component, with_spurious
 from neglog.fitting.start import starting_point
+from neglog.fitting.streamed import head_of, in_batches, is_streamed, totals, without_rows
 from neglog.fitting.surrogates import surrogated, trained_on_by
 from neglog.fitting.ties import check_tie, with_heavy_tie, with_tie
 from neglog.handlers import Model
@@ -64,6 +65,8 @@ from neglog.signatures import roles_of
 from neglog.solvers import Chain, MultiStart, Newton, Solution, TrustRegion, check_solver
 from neglog.solvers.chain import minimised
 from neglog.solvers.solution import is_curved
+from neglog.streams.stream import Stream
+from neglog.tracing import model_name
 from neglog.training_objectives import apart
 
 
@@ -127,21 +130,38 @@ def posed(
     if solver is not None:
         check_solver("solver", solver)
     model, trained = apart(model)
-    solver = surrogated(trained, solver)
-    dtype = getattr(solver, "dtype", torch.float64)
-    roles = roles_of(model, keywords, caller)
-    data = prepare_fit(x, y, weights=weights, dtype=dtype, roles=roles, **keywords)
-    data = with_held_out(data, solver, roles)
+    solver = surrogated(trained, in_batches(solver, x) if isinstance(x, Stream) else solver)
+    data = _data(caller, model, x, y, weights, solver, keywords)
     start = None if start is None else current_names(model, named_values("start", start), "start")
     objective = whole = Objective(model, data, start)
     check_all(OF_DATA, objective, objective)
-    offset = offset_of(whole) if "measured" in whole.facts else None
+    offset = offset_of(whole) if "measured" in whole.facts and not is_streamed(data) else None
     if offset is not None:
         objective, start = offset.removed(start)
     coordinates, theta = _begun(objective, start, solver)
     check_all(OF_DESIGNS, whole, whole)
     check_all(OF_PROBLEMS, coordinates, objective)
+    if data.stream is not None:
+        coordinates = Coordinates(objective, coordinates.blocks, is_linear=False)
     return Posed(coordinates, theta, solver, offset)
+
+
+def _data(
+    caller: Callable[..., Any],
+    model: Model,
+    x: Any,
+    y: Any,
+    weights: Any,
+    solver: Any,
+    keywords: Mapping[str, Any],
+) -> Data:
+    """The rows as validated data, beside those held out; of a stream, a sample of them."""
+    if isinstance(x, Stream):
+        return head_of(caller, model, x, solver)
+    dtype = getattr(solver, "dtype", None) or torch.float64
+    roles = roles_of(model, keywords, caller)
+    data = prepare_fit(x, y, weights=weights, dtype=dtype, roles=roles, **keywords)
+    return with_held_out(data, solver, roles)
 
 
 def _by_newton(
@@ -216,7 +236,8 @@ def solved(
     solver = choose(coordinates) if solver is None else solver
     coordinates, problem = problem_of(coordinates, solver)
     solution = _minimum(coordinates, problem, solver, coordinates.z(theta), progress, kept)
-    solution = _judged(coordinates, solution)
+    if coordinates.objective.data.stream is None:
+        solution = _judged(coordinates, solution)
     fit, trained_on = finished(coordinates, solution, offset), trained_on_by(solver)
     check_converged(fit, solution, trained_on)
     return replace(fit, trained_on=trained_on) if trained_on else fit
@@ -225,8 +246,7 @@ def solved(
 def check_converged(fit: Fit, solution: Solution, trained_on: str) -> None:
     """Warn of a fit that is neither certified, nor ended by held-out rows, nor of another objective."""
     if not (fit.converged or solution.validated or (trained_on and solution.held_out is None)):
-        assert fit.objective is not None
-        warn(f"`{fit.objective.name}` did not converge: {fit.status}.", ConvergenceWarning)
+        warn(f"`{model_name(fit.model)}` did not converge: {fit.status}.", ConvergenceWarning)
 
 
 def _minimum(
@@ -239,6 +259,7 @@ def _minimum(
 ) -> Solution:
     """The solution of a solver; without a certificate, if no reason is known why there is no optimum."""
     objective, facts = coordinates.objective, coordinates.objective.facts
+    facts = frozenset() if objective.data.stream is not None else facts
     problem = watched(coordinates, problem) if "ordered" in facts else problem
     problem = problem if objective.data.held_out is None else Validated(problem)
     if "bounded" in facts:
@@ -251,13 +272,19 @@ def _minimum(
     else:
         solve = partial(minimised, solver, problem, start, progress)
         solution = resumed_solution(kept, coordinates, problem, solver, start, solve)
-    if not (solution.converged and math.isfinite(solution.value)):
-        check_densities(objective)
-        check_zeros(objective, coordinates.theta(solution.z))
-        check_tie(objective, coordinates.theta(solution.z))
-        if bool(torch.isfinite(solution.z).all()):
-            check_bounded(objective, coordinates.theta(solution.z), times=UNCERTIFIED_FACTOR)
+    if not (solution.converged and math.isfinite(solution.value)) and objective.data.stream is None:
+        _check_reasons(coordinates, solution)
     return solution
+
+
+def _check_reasons(coordinates: Coordinates, solution: Solution) -> None:
+    """Refuse the data if a reason is known why there is no optimum."""
+    objective = coordinates.objective
+    check_densities(objective)
+    check_zeros(objective, coordinates.theta(solution.z))
+    check_tie(objective, coordinates.theta(solution.z))
+    if bool(torch.isfinite(solution.z).all()):
+        check_bounded(objective, coordinates.theta(solution.z), times=UNCERTIFIED_FACTOR)
 
 
 def _judged(coordinates: Coordinates, solution: Solution) -> Solution:
@@ -398,9 +425,9 @@ def finished(coordinates: Coordinates, solution: Solution, offset: Offset | None
             f"`{objective.name}` diverged: {solution.status}. The likelihood may have no maximum; "
             f"{prior_advice(objective.layout)}, or take a smaller learning rate."
         )
-    nll, prior = end or _end_of(objective, theta, solution.value if solution.exact else None)
+    nll, prior, n = _totals(objective, theta, end or (solution.value if solution.exact else None))
     solution = replace(solution, value=nll + prior)  # one that is not finite is no optimum
-    return Fit(
+    fit = Fit(
         model=objective.model,
         params=MappingProxyType(params),
         nll=nll,
@@ -408,7 +435,7 @@ def finished(coordinates: Coordinates, solution: Solution, offset: Offset | None
         converged=solution.converged,
         status=solution.status,
         n_iter=solution.steps,
-        n=objective.data.count,
+        n=n,
         k=objective.size - (int(at_corners(objective, theta).sum()) if "kinked" in objective.facts else 0),
         keywords=tuple(objective.data.keywords),
         columns=objective.data.columns,
@@ -425,3 +452,14 @@ def finished(coordinates: Coordinates, solution: Solution, offset: Offset | None
         objective=objective,
         coordinates=coordinates,
     )
+    return without_rows(fit, objective)
+
+
+def _totals(
+    objective: Objective, theta: Tensor, end: tuple[float, float] | float | None
+) -> tuple[float, float, float]:
+    """Minus the log-likelihood, minus the log prior, and the number of observations."""
+    if objective.data.stream is not None:
+        return totals(objective, objective.data.stream, theta)
+    nll, prior = end if isinstance(end, tuple) else _end_of(objective, theta, end)
+    return nll, prior, objective.data.count

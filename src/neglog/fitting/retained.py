@@ -42,6 +42,7 @@ class Retained:
         has_corners: whether the loss has corners, so that ``"observed"`` is ``"expected"``, and
             ``"sandwich"`` is ``"kernel"``.
         coefficients: the number of coefficients of the linear predictors, for ``"HC1"``.
+        source: what the fit was trained on, where its rows were never held; else empty.
         reason: why there is no covariance of the kind ``"observed"``; empty where there is one.
         reasons: kind -> why the fit has no covariance of it, with its rows or without.
     """
@@ -55,6 +56,7 @@ class Retained:
     coefficients: int = 0
     reason: str = ""
     reasons: Mapping[str, str] = field(default_factory=dict, repr=False)
+    source: str = ""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -120,7 +122,9 @@ class Retained:
             DataError: always.
         """
         has = f"it has {', '.join(self.kinds)}" if self.kinds else "it has no covariance"
+        source = self.source or "was read from disk"
+        again = "Give the rows as tensors" if self.source else "Fit the model again"
         raise DataError(
-            f"{needed_by} needs the rows of the fit, and this one was read from disk, without them; {has}. "
-            "Fit the model again for another."
+            f"{needed_by} needs the rows of the fit, and this one {source}, without them; {has}. "
+            f"{again} for another."
         )

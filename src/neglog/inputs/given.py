@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 from neglog.alignment import common_labels
 from neglog.arguments import flag
@@ -22,6 +23,9 @@ from neglog.layers import is_network
 from neglog.models.named import model_of
 from neglog.offset import OFFSET_KEYWORD, with_offset
 from neglog.signatures import model_keywords, roles_of
+from neglog.solvers.training import Training
+from neglog.streams.sources import held_by, pair_of
+from neglog.streams.stream import stream_of
 from neglog.tracing import positive_names, predictor_names
 from neglog.training_objectives import check_is_likelihood, inside
 
@@ -34,6 +38,8 @@ Result = TypeVar("Result")
 
 OF_EVERY_MODEL = ("weights", "groups")
 """The row-wise arguments that are none of a model."""
+STREAMING = ("mle", "map_estimate")
+"""Functions that read the rows of a data set in batches."""
 TRAINERS = ("mle", "ensemble", "cross_validate")
 """Functions that fit a model by an objective of training."""
 
@@ -49,6 +55,25 @@ class Inputs:
     keywords: Mapping[str, Any] = field(default_factory=dict)
     groups: Any = None
     blueprint: Blueprint | None = None
+    batch_size: int | None = None
+    """That of the loader of torch that the rows came from."""
+
+    def sized(self, solver: Any) -> Any:
+        """The solver with the batch size of the loader, where it takes one.
+
+        Raises:
+            DataError: it has another one.
+        """
+        if self.batch_size is None or not isinstance(solver, Training):
+            return solver
+        own = solver.__dict__["batch_size"]
+        if own not in (None, self.batch_size):
+            raise DataError(
+                f"`batch_size` is {own}, and the loader has {self.batch_size}. Leave one of them out."
+            )
+        solver = copy(solver)
+        object.__setattr__(solver, "batch_size", self.batch_size)
+        return solver
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -77,8 +102,10 @@ def given(
     groups: Any = None,
     drop_missing: bool = False,
     keywords: Mapping[str, Any] | None = None,
+    num_rows: int | None = None,
+    solver: Any = None,
 ) -> Inputs:
-    """The arguments of a fit as arrays.
+    """The arguments of a fit as arrays, or as a stream where a `solver` reads rows in batches.
 
     With a formula, or a mapping from predictors to formulas, in the place of `x`, the table is `y` or `data`,
     and row-wise arguments may name its columns.
@@ -90,10 +117,12 @@ def given(
     keywords = keywords or {}
     model = offset_model(model_of(model), keywords)
     _check_trains(caller, model)
-    is_plain = x is not None and y is not None and data is None and drop_missing is False
-    if is_plain and are_arrays(x, y, weights, groups, *keywords.values()):
+    if isinstance(x, Dataset | DataLoader):
+        beside = {"y": y, "data": data, "weights": weights, "groups": groups, **keywords}
+        return _of_torch(caller, model, x, beside, num_rows, solver)
+    _check_no_number(num_rows)
+    if _are_plain(x, y, data, drop_missing) and are_arrays(x, y, weights, groups, *keywords.values()):
         return _of_arrays(model, x, y, weights, groups, keywords)
-    _check_no_dataset(caller, x)
     drop_missing = flag("drop_missing", drop_missing)
     if is_formula(x):
         by_row = {"weights": weights, "groups": groups, **keywords}
@@ -103,6 +132,20 @@ def given(
     keywords = {name: of_pandas(value) for name, value in keywords.items()}
     x, y, weights, groups = (of_pandas(value) for value in (x, y, weights, groups))
     return _of_arrays(model, x, y, weights, groups, keywords)
+
+
+def _are_plain(x: Any, y: Any, data: Any, drop_missing: bool) -> bool:
+    """Whether there are a design and a response, and no table."""
+    return x is not None and y is not None and data is None and drop_missing is False
+
+
+def _check_no_number(num_rows: int | None) -> None:
+    """Refuse a number of rows beside rows that have one."""
+    if num_rows is not None:
+        raise DataError(
+            "`num_rows` is the number of rows of a data set or a loader of torch without a length, and `x` "
+            "is none. Leave it out."
+        )
 
 
 def _check_trains(caller: Callable[..., Any], model: Model) -> None:
@@ -120,19 +163,38 @@ def _check_values(
     check_no_columns({**others, **keywords})
 
 
-def _check_no_dataset(caller: Callable[..., Any], x: Any) -> None:
-    """Refuse datasets and loaders of torch, with the call that has their rows."""
-    if isinstance(x, TensorDataset):
+def _of_torch(
+    caller: Callable[..., Any],
+    model: Model,
+    x: Any,
+    others: Mapping[str, Any],
+    num_rows: int | None,
+    solver: Any,
+) -> Inputs:
+    """A data set or a loader of torch: its tensors where it holds them in memory, and else a stream.
+
+    Raises:
+        DataError: arguments beside it; a function that needs the rows as tensors.
+    """
+    name = type(x).__name__
+    beside = next((each for each, value in others.items() if value is not None), None)
+    if beside is not None:
         raise DataError(
-            f"`x` is a TensorDataset; give its tensors: {caller.__name__}(model, *dataset.tensors)."
+            f"`x` is a {name}, which has all that belongs to its rows, and `{beside}` is given too. Let each "
+            "item be a mapping with 'x', 'y', 'weights' and other row-wise arguments; or give tensors."
         )
-    if isinstance(x, Dataset | DataLoader):
+    held = held_by(x, isinstance(solver, Training))
+    if held is not None and num_rows is None:
+        inputs = _of_arrays(model, *pair_of(x, held[0]), None, None, {})
+        return replace(inputs, batch_size=held[1])
+    if caller.__name__ not in STREAMING:
         rows = "dataset" if isinstance(x, Dataset) else "loader.dataset"
         raise DataError(
-            f"`x` is a {type(x).__name__}, and a fit needs the rows as tensors: "
+            f"`x` is a {name}, and `{caller.__name__}` needs the rows as tensors: "
             f"x, y = torch.utils.data.default_collate(list({rows})). Rows that do not fit into memory are "
-            "read by neglog.spool."
+            "read by neglog.spool, or by neglog.mle in batches."
         )
+    return Inputs(model, stream_of(x, num_rows, getattr(solver, "batch_size", None)), None)
 
 
 def _check_no_table(caller: Callable[..., Any], y: Any, data: Any, drop_missing: bool) -> None:

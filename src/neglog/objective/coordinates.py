@@ -9,6 +9,7 @@ design. Other parameters keep their unconstrained scale.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neglog.data import Data
 from neglog.handlers import Model
 from neglog.likelihood.rows import CURVATURES, SLOPES, VALUE
 from neglog.likelihood.sites import places_of
@@ -29,6 +31,7 @@ from neglog.objective.shrinkage import UNTRACED, Shrinkage
 from neglog.objective.spread import check_bounded
 from neglog.objective.stacked import Stacked
 from neglog.objective.sums import Sums
+from neglog.solvers.stochastic import batches
 
 NEARLY_DEPENDENT = 1e-6
 """Columns at least this far from the span of those before, as a share of their size, cancel few digits."""
@@ -36,16 +39,37 @@ MIN_SAMPLED_ROWS = 50_000
 """Above this many rows a solver starts on a sample of them."""
 
 
-class Coordinates:
+class InMemory:
+    """The batches of a problem whose rows are in memory."""
+
+    objective: Objective
+    rows: int
+
+    def batches_an_epoch(self, size: int | None) -> int:
+        """The number of batches of this size in which all rows are."""
+        return math.ceil(self.rows / min(size or self.rows, self.rows))
+
+    def batches(self, size: int | None, steps: int, seed: int, done: int = 0) -> Iterator[Any]:
+        """The batch of each gradient step but the first `done`: numbers of rows, or None for all."""
+        return batches(self.rows, size, steps, seed, done)
+
+    def data_of(self, batch: Any) -> Data:
+        """The data of a batch."""
+        return self.objective.data if batch is None else self.objective.data.take(batch)
+
+
+class Coordinates(InMemory):
     """The objective as a problem in z: what a solver sees.
 
     `solved` states that the initial point is the optimum, which a solver confirms.
-    `trained` states whether gradient steps descend the loss of a network in training mode.
+    `trained` states whether gradient steps descend the loss of a network in training mode, `streamed` whether
+    rows are read a batch at a time.
     Implements `neglog.solvers.solution.Problem`; `neglog.objective.corners.Cornered` is the same problem with
     its corners.
     """
 
     trained = False
+    streamed = False
 
     def __init__(
         self, objective: Objective, blocks: tuple[Block, ...], is_linear: bool, solved: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -64,7 +64,7 @@ class Lowered(Coordinates):
     ) -> Callable[..., tuple[Tensor, Tensor]]:
         """The loss of all rows and its gradient as tensors, verified against the model at `z` `(K,)`.
 
-        With a `size`, the row numbers `(size,)` of a minibatch are a further argument, and the result is its
+        With a `size`, a batch of so many rows is a further argument, and the result is its
         unbiased estimate for all rows. With `compile` graphs are compiled to machine code. Near many points
         `(S, K)` it is that of each of them, `(S,)` and `(S, K)`.
         """
@@ -92,13 +92,18 @@ class Lowered(Coordinates):
         return program if all(map(agree, program(z), evaluate(z))) else evaluate
 
     def _evaluation(self, z: Tensor, size: int | None, compile: bool) -> Callable[..., tuple[Tensor, Tensor]]:
-        parts = list(self._rows.values())
         replay = self._replayed(z, size, compile)
         self.replays.append(replay)
         if size is None:
             return replay.evaluate
-        evaluate, used = replay.evaluate, [parts[i] for i in replay.used]
-        return lambda z, index: evaluate(z, *(part.index_select(0, index) for part in used))
+        evaluate, take = replay.evaluate, self._taking(replay.used)
+        return lambda z, batch: evaluate(z, *take(batch))
+
+    def _taking(self, used: Iterable[int]) -> Callable[[Any], Iterable[Tensor]]:
+        """From a batch, the numbers of its rows, to its own parts of those in `used`."""
+        parts = list(self._rows.values())
+        wanted = [parts[i] for i in used]
+        return lambda index: (part.index_select(0, index) for part in wanted)
 
     def _replayed(self, z: Tensor, size: int | None, compile: bool) -> Replay:
         """The graph of the loss of all rows, or of a minibatch, near one point `(K,)` or many `(S, K)`."""

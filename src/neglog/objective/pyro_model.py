@@ -30,12 +30,11 @@ class Literal:
         model = _Rescale(coordinates.blocks)(coordinates.model)
         self.model: Model = lambda scale, *args, **kwargs: weighted(model, scale)(*args, **kwargs)
 
-    def arguments(self, index: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of `model` for the rows of `index`, scaled up to the whole; None is all rows."""
-        whole = self.coordinates.objective.data
-        data = whole if index is None else whole.take(index)
+    def arguments(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of `model` for a batch, scaled up to all rows; None is all of them."""
+        data = self.coordinates.data_of(batch)
         scale = data.y.new_ones(()) if data.weights is None else data.weights
-        return (scale * (whole.rows / data.rows), data.x, data.y), dict(data.keywords)
+        return (scale * (self.coordinates.rows / data.rows), data.x, data.y), dict(data.keywords)
 
     def values(self, z: Tensor) -> dict[str, Tensor]:
         """The values of the sites of `model` at `z` `(K,)`."""

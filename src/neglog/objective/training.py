@@ -104,8 +104,8 @@ class InTrainingMode(Lowered):
         return Coordinates.value_and_gradient(self, z)
 
     def _evaluation(self, z: Tensor, size: int | None, compile: bool) -> Callable[..., tuple[Tensor, Tensor]]:
-        parts = list(self._rows.values())
         self.replays.append(Replay(self._function, (), REASON))
         if size is None:
-            return lambda z: self._function(z, *parts)
-        return lambda z, index: self._function(z, *(part.index_select(0, index) for part in parts))
+            return lambda z: self._function(z, *self._rows.values())
+        take = self._taking(range(len(self._rows)))
+        return lambda z, batch: self._function(z, *take(batch))

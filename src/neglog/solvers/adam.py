@@ -73,7 +73,7 @@ class Adam(GradientTraining):
     compile: bool = False
     rescale: bool = True
     certainty: float = 1e-2
-    dtype: torch.dtype = torch.float64
+    dtype: torch.dtype | None = None
 
     def rule(self, z: Tensor, rows: int) -> Rule:
         """The rule of the steps, which moves `z` `(K,)`."""

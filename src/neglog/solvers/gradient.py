@@ -97,7 +97,7 @@ class GradientSteps:
 
     def __init__(self, settings: Any, problem: ReplayedProblem, z: Tensor) -> None:
         self.settings, self.problem, self.moving, self.done = settings, problem, z, 0
-        self.total = settings.total(problem.rows)
+        self.total = settings.total(problem)
         self.rule: Rule = settings.rule(z, problem.rows)
         self.average = None if settings.ema_decay is None else z.clone()
         self.scheduler = None

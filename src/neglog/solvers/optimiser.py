@@ -49,7 +49,7 @@ class OfTorch(GradientTraining):
     compile: bool = False
     rescale: bool = True
     certainty: float = 1e-2
-    dtype: torch.dtype = torch.float64
+    dtype: torch.dtype | None = None
 
 
 @public

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from neglog.arguments import check_dense, flag, number, seed_of, share, whole
 from neglog.calls import public
@@ -119,12 +120,15 @@ def _validation(name: str, value: Any) -> None:
     except ModelError:
         raise DataError(
             f"`{name}` must be a share of the rows between 0 and 1, a splitter of scikit-learn, the "
-            f"numbers of the rows to hold out, or other rows (x, y); it is {written(value)}."
+            "numbers of the rows to hold out, other rows (x, y), or a data set of torch; it is "
+            f"{written(value)}."
         ) from None
 
 
 def gives_other_rows(value: Any) -> bool:
-    """Whether a `validation` is other rows: a pair (x, y), a mapping of arguments, or a table."""
+    """Whether a `validation` is other rows: a pair (x, y), a mapping, a table, or a data set of torch."""
+    if isinstance(value, Dataset | DataLoader):
+        return True
     if isinstance(value, Mapping):
         return "x" in value
     if isinstance(value, tuple) and len(value) == 2:

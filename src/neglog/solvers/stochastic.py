@@ -29,6 +29,14 @@ class MaybeKinked(Problem, Protocol):
         """Whether gradient steps descend another loss than `value_and_gradient` evaluates."""
         ...
 
+    def batches_an_epoch(self, size: int | None) -> int:
+        """The number of batches of this size in which all rows are."""
+        ...
+
+    def batches(self, size: int | None, steps: int, seed: int, done: int = 0) -> Iterator[Any]:
+        """The batch of each gradient step but the first `done`; None is all rows."""
+        ...
+
     def training(self, seed: int) -> AbstractContextManager[None]:
         """Around gradient steps: random numbers after this seed, and a network's training mode."""
         ...
@@ -83,6 +91,9 @@ def certified(problem: MaybeKinked, z: Tensor, history: Sequence[float], certain
     steps = len(history)
     if not bool(torch.isfinite(z).all()):
         status = f"the parameters are not finite after {steps} steps; lower the learning rate"
+        return Solution(z, math.nan, False, status, steps, tuple(history))
+    if getattr(problem, "streamed", False):
+        status = f"{steps} steps on rows that are read a batch at a time, whose loss has no certificate"
         return Solution(z, math.nan, False, status, steps, tuple(history))
     value, gradient = problem.value_and_gradient(z)
 

@@ -20,7 +20,7 @@ from neglog.checkpoint import UNKEPT
 from neglog.errors import DataError
 from neglog.guides import Delta
 from neglog.solvers.solution import Solution
-from neglog.solvers.stochastic import MaybeKinked, batches
+from neglog.solvers.stochastic import MaybeKinked
 from neglog.solvers.training import Run, Training
 
 
@@ -89,7 +89,7 @@ class SVI(Training):
     tolerance: float = 1e-6
     rescale: bool = True
     certainty: float = 1e-2
-    dtype: torch.dtype = torch.float64
+    dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,8 +103,8 @@ class SVI(Training):
         self, problem: LiteralProblem, start: Tensor, progress: bool = False, checkpoint: Any = UNKEPT
     ) -> Solution:
         """Run the steps from `start` `(K,)`, or from the state of a checkpoint on."""
-        optim = self._optimiser(self.total(problem.rows))
-        first = next(batches(problem.rows, self.batch_size, 1, self.seed))
+        optim = self._optimiser(self.total(problem))
+        first = next(problem.batches(self.batch_size, 1, self.seed))
         with pyro.get_param_store().scope():
             return Run(self, problem, LiteralSteps(problem, start, optim, first), checkpoint).solution(
                 progress

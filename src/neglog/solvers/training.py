@@ -18,7 +18,6 @@ from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Epoch, Solution
 from neglog.solvers.stochastic import (
     Bar,
-    batches,
     certified,
     is_flat,
     resume_training,
@@ -94,16 +93,11 @@ class Training(Settings):
         """Whether something is to be done at the end of an epoch."""
         return bool(self.epochs or self.callbacks) or self.validation is not None
 
-    def total(self, rows: int) -> int:
-        """The number of steps on this many rows."""
+    def total(self, problem: Any) -> int:
+        """The number of steps on a problem."""
         if self.epochs is None:
             return int(self.__dict__["steps"] or DEFAULT_STEPS)
-        return self.epochs * an_epoch(rows, self.__dict__["batch_size"])
-
-
-def an_epoch(rows: int, batch_size: int | None) -> int:
-    """The number of steps of an epoch."""
-    return math.ceil(rows / min(batch_size or rows, rows))
+        return self.epochs * int(problem.batches_an_epoch(self.__dict__["batch_size"]))
 
 
 class Run:
@@ -111,8 +105,8 @@ class Run:
 
     def __init__(self, settings: Any, problem: Any, steps: Steps, checkpoint: Any) -> None:
         self.settings, self.problem, self.steps, self.checkpoint = settings, problem, steps, checkpoint
-        self.an_epoch = an_epoch(problem.rows, settings.batch_size)
-        self.total = settings.total(problem.rows)
+        self.an_epoch = int(problem.batches_an_epoch(settings.batch_size))
+        self.total = settings.total(problem)
         self.history: list[float] = []
         self.epochs: list[Epoch] = []
         self.best, self.good, self.good_steps = Best(), Weights(), 0
@@ -125,7 +119,7 @@ class Run:
         with problem.training(settings.seed), bar:
             if self.checkpoint.found is not None:
                 self.resume(self.checkpoint.found)
-            indices = batches(problem.rows, settings.batch_size, self.total, settings.seed, len(self.history))
+            indices = problem.batches(settings.batch_size, self.total, settings.seed, len(self.history))
             while not self.stopped and (losses := self.advance(islice(indices, self.until_next_look()))):
                 bar.update(len(losses))
                 self.look()

@@ -1,0 +1,1 @@
+"""Rows of data sets and loaders of torch, of which a batch is held at a time."""
