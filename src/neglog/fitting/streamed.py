@@ -87,6 +87,6 @@ def without_rows(fit: Fit, objective: Objective) -> Fit:
     if objective.data.stream is None:
         return fit
     predictors = frozenset(call.name for call in objective.calls)
-    whole = objective.layout
+    whole, source = objective.layout, f"was trained on a `{objective.data.stream.name}` in batches"
     kept = Retained(whole, whole, predictors, is_network(fit.model), source=source)
     return replace(fit, objective=None, coordinates=None, retained=kept)
