@@ -7,7 +7,7 @@ from remedies import row
 from torch import nn
 
 import neglog
-from neglog import losses, mle
+from neglog import losses, mle, predict
 from neglog.errors import DataError, ModelError, SingularDesignError
 from neglog.estimators import LikelihoodClassifier
 
@@ -17,6 +17,7 @@ X, Y = RNG.normal(size=(N, 1)), RNG.normal(size=N)
 KINDS = np.arange(N) % 3
 BOTH = np.column_stack([Y, RNG.normal(size=N)])
 TABLE = {"y": Y, "x": X[:, 0], "g": np.array(list("uv"))[np.arange(N) % 2]}
+COUNTS = RNG.poisson(3.0, size=N).astype(float)
 TWICE = 1 + np.arange(N) % 2
 
 
@@ -37,6 +38,13 @@ def heavy():
 def approximation():
     model = neglog.on_features("gaussian", nn.Linear(1, 1).double())
     return neglog.laplace_approximation(neglog.map_estimate(model, X, Y))
+
+
+LINE = mle("gaussian", X, Y)
+
+
+def recalibrated(model, y, **settings):
+    return lambda _: neglog.recalibrate(mle(model, X, y), X, y, **settings)
 
 
 ROWS = {
@@ -131,5 +139,41 @@ ROWS = {
         "leave `draws` out",
         provoke=lambda _: neglog.predict(approximation(), X, draws=8),
         follow=lambda _: (neglog.predict(approximation(), X), approximation().predict(X, draws=8)),
+    ),
+    "the temperature of counts": row(
+        ModelError,
+        "method='isotonic'",
+        provoke=recalibrated("poisson", COUNTS),
+        follow=recalibrated("poisson", COUNTS, method="isotonic"),
+    ),
+    "bins of a temperature": row(
+        ModelError,
+        "leave them out",
+        provoke=recalibrated("gaussian", Y, bins=4),
+        follow=recalibrated("gaussian", Y),
+    ),
+    "more bins than rows": row(
+        ModelError,
+        "at most 21",
+        provoke=recalibrated("gaussian", Y, method="isotonic", bins=22),
+        follow=recalibrated("gaussian", Y, method="isotonic", bins=21),
+    ),
+    "the recalibration of vectors": row(
+        ModelError,
+        "a model of each",
+        provoke=recalibrated("multivariate_gaussian", BOTH),
+        follow=recalibrated("gaussian", BOTH[:, 1]),
+    ),
+    "the recalibration of censored rows": row(
+        ModelError,
+        "Leave out the handler",
+        provoke=recalibrated(neglog.censored("gaussian", lower=0.0), Y.clip(min=0.0)),
+        follow=recalibrated("gaussian", Y),
+    ),
+    "a temperature of 0": row(
+        DataError,
+        "Give more rows",
+        provoke=lambda _: neglog.recalibrate(LINE, X[:1], predict(LINE, X[:1]).mean),
+        follow=lambda _: neglog.recalibrate(LINE, X, Y),
     ),
 }

@@ -33,6 +33,7 @@ OF_A_FIT = {
     "interval": (X,),
     "log_likelihood": (X, Y),
     "conformal": (X, Y),
+    "recalibrate": (X, Y),
     "wald_test": ("income",),
     "score_test": (X**2,),
     "bootstrap": (),

@@ -155,6 +155,12 @@ CALLS = {
     "Conformal.interval": (neglog.conformal(FIT, X, Y).interval, {"x": X, "level": 0.9}),
     "Conformal.scores": (neglog.conformal(FIT, X, Y).scores, {"level": 0.9}),
     "Conformal.coverage": (neglog.conformal(FIT, X, Y).coverage, {"level": 0.9}),
+    "recalibrate": (neglog.recalibrate, {"fit": FIT, "x": X, "y": Y, "method": "isotonic", "bins": 4}),
+    "recalibrate with exposure": (
+        partial(neglog.recalibrate, RATES, method="isotonic"),
+        {"x": X, "y": COUNTS, "exposure": W},
+    ),
+    "Recalibration.predict": (neglog.recalibrate(FIT, X, Y).predict, {"x": X}),
     "quantile": (neglog.quantile, {"fit": FIT, "q": 0.5, **OF_X}),
     "log_likelihood": (neglog.log_likelihood, {"fit": FIT, "x": X, "y": Y}),
     "scores": (neglog.scores, {"fit": FIT, "x": X, "y": Y, "kind": "crps", "uncertainty": True, "draws": 4}),

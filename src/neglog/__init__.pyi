@@ -33,6 +33,7 @@ from .prediction.conformal_intervals import Conformal, conformal
 from .prediction.intervals import interval, quantile
 from .prediction.predictions import log_likelihood, predict
 from .prediction.predictive import PriorDraws, posterior_predictive, prior_predictive
+from .prediction.recalibration import Recalibration, recalibrate
 from .prediction.scoring import scores
 from .selection import compare
 from .spooled import Spooled, spool
@@ -63,6 +64,7 @@ __all__ = [
     "Posterior",
     "PriorDraws",
     "Quantiles",
+    "Recalibration",
     "Spooled",
     "beta_nll",
     "bootstrap",
@@ -105,6 +107,7 @@ __all__ = [
     "quantile",
     "quantile_heads",
     "quantile_process",
+    "recalibrate",
     "save",
     "score",
     "score_test",

@@ -181,8 +181,7 @@ def conformal(
     choice("kind", kind, get_args(Kind))
     response, data = observed_response(fit, x, y, keywords, conformal, "conformal score")
     check_numbers(response, "conformal intervals")
-    if not data.rows:
-        raise DataError("the calibration data have no rows; give rows that the fit has not seen.")
+    check_some(data.rows)
     found = Conformal(fit, kind, data.rows, data.y, response)
     found.scores(0.5)  # what has no score of this kind is refused here
     return found
@@ -198,6 +197,16 @@ def check_numbers(response: Any, needed_by: str) -> None:
         raise ModelError(
             f"{needed_by} need a response of one number for each row, no vectors and no classes."
         )
+
+
+def check_some(rows: int) -> None:
+    """Refuse calibration by no rows.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not rows:
+        raise DataError("the calibration data have no rows; give rows that the fit has not seen.")
 
 
 def _rank(level: float, n: int) -> int:

@@ -74,7 +74,8 @@ def _integral(fn: Any, y: Tensor) -> Tensor:
     quantiles = quantile_of(fn, shares).expand(len(PANEL_QUANTILES), *y.shape)
     parts = 1 if getattr(fn, "has_smooth_cdf", False) else PANELS_PER_QUANTILE
     inner = [quantiles[:-1] + part / parts * quantiles.diff(dim=0) for part in range(parts)]
-    edges = torch.cat([*inner, quantiles[-1:], y[None]]).sort(0).values
+    knots = [knot.expand(y.shape)[None] for knot in getattr(fn, "knots", ())]
+    edges = torch.cat([*inner, quantiles[-1:], y[None], *knots]).sort(0).values
     total = torch.zeros_like(y)
     for start, end in pairwise(edges):
         nodes, weights = nodes_of(start, end, gauss_legendre())
