@@ -1,8 +1,12 @@
 """Networks: standard errors of their heads, and Laplace's approximation of all their weights."""
 
+import json
+import math
+import pickle
 import warnings
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -355,6 +359,71 @@ def test_the_evidence_of_a_linear_model_is_its_integral():
         return -0.5 * float(torch.logdet(spread) + p * weight @ weight)
 
     assert first - second == pytest.approx(gain(0.5) - gain(2.0), rel=1e-9)
+
+
+@cache
+def beside_laplace_torch():
+    """The fit whose numbers by laplace-torch are in `tests/data`, and these."""
+    known = json.loads((Path(__file__).parent / "data" / "laplace_torch.json").read_text())
+    state, sd = {key: tensor(value) for key, value in known["state"].items()}, known["delta"] ** -0.5
+    module = nn.Sequential(nn.Linear(2, 5), nn.Tanh()).double()
+    module.load_state_dict({key: value for key, value in state.items() if key.startswith("0")})
+    net = on_features(
+        models.gaussian, module, prior=lambda v: dist.Normal(torch.zeros_like(v), sd).to_event(v.dim())
+    )
+    weight, bias = state["2.weight"][0], state["2.bias"][0]
+    priors = {
+        "mean.weight": dist.Normal(torch.zeros_like(weight), sd).to_event(1),
+        "mean.bias": dist.Normal(0.0 * bias, sd),
+    }
+    net = pyro.condition(with_priors(net, priors), {"sigma": tensor(known["sigma"])})
+    start = {"mean.weight": weight, "mean.bias": bias}
+    return map_estimate(net, tensor(known["x"]), tensor(known["y"]), start=start), known
+
+
+@pytest.mark.parametrize(
+    ("structure", "name"), [("full", "all full"), ("diagonal", "all diag"), ("last_layer", "last_layer full")]
+)
+def test_variances_and_evidence_are_those_of_laplace_torch(structure, name):
+    fit, known = beside_laplace_torch()
+    found = laplace_approximation(fit, structure)
+    mean, covariance = found.linearised(tensor(known["new"]))
+    np.testing.assert_allclose(mean[:, 0], known[name]["mean"], rtol=1e-7)
+    np.testing.assert_allclose(covariance.reshape(-1), known[name]["var"], rtol=1e-7)
+    assert found.log_evidence == pytest.approx(known[name]["evidence"], rel=1e-7)
+    assert float(found.log_marginal_likelihood()) == found.log_evidence
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_the_evidence_is_differentiable_in_the_prior_precision(structure):
+    found = laplace_approximation(fitted(), structure, prior_precision="evidence")
+    best = tensor(found.prior_precision).requires_grad_()
+    assert torch.autograd.gradcheck(found.log_marginal_likelihood, best)
+    (slope,) = torch.autograd.grad(found.log_marginal_likelihood(best), best)
+    assert abs(float(slope) * found.prior_precision) < 1e-4 * abs(found.log_evidence)
+    again = pickle.loads(pickle.dumps(found))
+    assert float(again.log_marginal_likelihood(3.0)) == float(found.log_marginal_likelihood(3.0))
+    with pytest.raises(ModelError, match="prior_precision"):
+        laplace_approximation(fitted(), "last_layer").log_marginal_likelihood()
+
+
+def test_the_evidence_of_an_unknown_noise_is_its_integral():
+    """Of one weight and a standard deviation with proper priors, beside the integral over both."""
+    x, y = X[:, :1], Y["gaussian"]
+    net = on_features(models.gaussian, nn.Linear(1, 1, bias=False), prior=lambda v: dist.Normal(0.0 * v, 1.0))
+    net = pyro.condition(net, {"mean.weight": tensor([1.0]), "mean.bias": tensor(0.0)})
+    fit = map_estimate(net, x, y)
+    found = laplace_approximation(fit, "full")
+    slope, log_sigma = torch.meshgrid(
+        torch.linspace(-4, 4, 801).double(), torch.linspace(-3, 3, 601).double(), indexing="ij"
+    )
+    sigma = log_sigma.exp()
+    residuals = y - slope[..., None] * x[:, 0]
+    log_density = dist.Normal(0.0, sigma[..., None]).log_prob(residuals).sum(-1)
+    log_density += dist.Normal(0.0, 1.0).log_prob(slope) + dist.Exponential(1.0).log_prob(sigma) + log_sigma
+    step = float(slope[1, 0] - slope[0, 0]) * float(log_sigma[0, 1] - log_sigma[0, 0])
+    integral = float(torch.logsumexp(log_density.reshape(-1), 0)) + math.log(step)
+    assert found.log_evidence == pytest.approx(integral, abs=0.05)  # Laplace's approximation, of 60 rows
 
 
 @pytest.mark.parametrize("name", ["engel", "ozone"])

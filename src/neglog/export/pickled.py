@@ -28,7 +28,7 @@ from neglog.isolation import isolated
 from neglog.modes import Mode
 from neglog.networks.laplace import LaplaceApproximation
 from neglog.networks.network import Head, Network, module_of
-from neglog.networks.structures import Diagonal, Kronecker, Rooted
+from neglog.networks.structures import Diagonal, Evidence, Kronecker, Rooted
 from neglog.objective.training import buffers
 from neglog.persistence import Reduced
 
@@ -124,6 +124,7 @@ def _of_approximation(value: LaplaceApproximation) -> Reduced:
         "values": dict(network.values),
         "predicted": [vars(head) for head in network.predicted],
         "parts": [(type(part).__name__, vars(part)) for part in value.parts],
+        "evidence": None if value.evidence is None else vars(value.evidence),
     }
     return approximation_from, (value.fit, own, state)
 
@@ -146,7 +147,9 @@ def approximation_from(fit: Fit, own: Mapping[str, Any], state: Mapping[str, Any
         module, Mode(False, state["constants"]), values, tuple(Head(**each) for each in state["predicted"])
     )
     parts = tuple(PARTS[kind](**each) for kind, each in state["parts"])
-    return LaplaceApproximation(fit, **own, network=network, parts=parts)
+    known = state.get("evidence")
+    evidence = None if known is None else Evidence(**known)
+    return LaplaceApproximation(fit, **own, network=network, parts=parts, evidence=evidence)
 
 
 @isolated

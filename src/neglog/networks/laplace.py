@@ -20,7 +20,7 @@ from neglog.errors import ModelError
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.networks.network import MAX_JACOBIAN_ENTRIES, Network, network_of
-from neglog.networks.structures import structured
+from neglog.networks.structures import Evidence, evidence_of, structured
 from neglog.persistence import AsDocument
 from neglog.prediction.predictions import rows_of
 from neglog.prediction.predictor import Predictor
@@ -44,8 +44,8 @@ class LaplaceApproximation(AsDocument, Predictor):
         structure: the structure of the covariance of the weights.
         prior_precision: the precision of the Normal priors in the place of flat ones, or None without
             such priors.
-        log_evidence: the log marginal likelihood of the data, in nats, up to a constant that does not depend
-            on `prior_precision`; None without `prior_precision`.
+        log_evidence: the log marginal likelihood of the data, in nats, with a density of 1 for priors that
+            are flat; None where the weights have flat priors and there is no `prior_precision`.
         predictors: the names of the predictors, one for each output.
     """
 
@@ -55,13 +55,34 @@ class LaplaceApproximation(AsDocument, Predictor):
     log_evidence: float | None
     network: Network = field(repr=False)
     parts: tuple[Any, ...] = field(repr=False)
+    evidence: Evidence | None = field(default=None, repr=False)
+
+    def log_marginal_likelihood(self, prior_precision: Tensor | float | None = None) -> Tensor:
+        """The log marginal likelihood `()` of the data, differentiable in a tensor `prior_precision`.
+
+        Args:
+            prior_precision: in the place of that of the approximation.
+
+        Raises:
+            ModelError: the weights have flat priors, and there is no precision in their place.
+        """
+        evidence, precision = self.evidence, prior_precision
+        precision = self.prior_precision if precision is None else precision
+        if evidence is None or (len(evidence.rates) and precision is None):
+            raise ModelError(
+                "weights with flat priors have no marginal likelihood; give `prior_precision`, a number or a "
+                "tensor."
+            )
+        given = 1.0 if precision is None else precision
+        return evidence.at(torch.as_tensor(given, dtype=evidence.rates.dtype))
 
     def __copy__(self) -> LaplaceApproximation:
         return self
 
     def __deepcopy__(self, memo: Any) -> LaplaceApproximation:
         """An equal approximation whose tensors are its own; rows, which nothing changes, are shared."""
-        return replace(self, fit=deepcopy(self.fit, memo), parts=deepcopy(self.parts, memo))
+        own = {name: deepcopy(getattr(self, name), memo) for name in ("fit", "parts", "evidence")}
+        return replace(self, **own)
 
     @property
     def predictors(self) -> tuple[str, ...]:
@@ -201,8 +222,10 @@ def laplace_approximation(
     if precision == "evidence":
         precision = _best_precision(parts)
     regularised = tuple(part.regularised(precision or 0.0) for part in parts)
-    evidence = None if precision is None else _log_evidence(fit, parts, precision)
-    return LaplaceApproximation(fit, structure, precision, evidence, network.without_rows, regularised)
+    evidence = evidence_of(network, parts)
+    is_known = precision is not None or not len(evidence.rates)
+    value = float(evidence.at(torch.tensor(precision or 1.0, dtype=torch.float64))) if is_known else None
+    return LaplaceApproximation(fit, structure, precision, value, network.without_rows, regularised, evidence)
 
 
 def _scale_of_normal(response: Any, eta: Tensor) -> Tensor | None:
@@ -219,27 +242,20 @@ def _best_precision(parts: Sequence[Any]) -> float:
     MacKay's fixed-point iteration from the best of `PRECISION_GRID`: the effective number of parameters, the
     sum of r / (r + precision) over the eigenvalues r of the information, by the squared norm of the weights.
     """
-    rates, norm = (
-        torch.cat([part.spectrum()[0] for part in parts]),
-        sum(part.squared_norm() for part in parts),
-    )
-    best = float(max(PRECISION_GRID, key=lambda each: float(_gain(rates, norm, float(each)))))
+    rates = torch.cat([part.spectrum()[0] for part in parts])
+    norm = sum(part.squared_norm() for part in parts)
+    evidence = Evidence(rates, norm, 0.0)
+
+    def gain(precision: float) -> float:
+        return float(evidence.at(torch.tensor(precision, dtype=rates.dtype)))
+
+    best = max(PRECISION_GRID.tolist(), key=gain)
     for _ in range(100):
         again = float((rates / (rates + best)).sum()) / norm if norm else math.inf
-        if not 0 < again < math.inf or _gain(rates, norm, again) < _gain(rates, norm, best):
+        if not 0 < again < math.inf or gain(again) < gain(best):
             break
         best = again
     return best
-
-
-def _gain(rates: Tensor, norm: float, precision: float) -> float:
-    """The terms of the log marginal likelihood that depend on the prior precision."""
-    return -0.5 * float((rates / precision + 1).log().sum()) - 0.5 * precision * norm
-
-
-def _log_evidence(fit: Fit, parts: Sequence[Any], precision: float) -> float:
-    found = [(*part.spectrum(), part.squared_norm()) for part in parts]
-    return -fit.loss + sum(_gain(rates, norm, precision) - 0.5 * float(rest) for rates, rest, norm in found)
 
 
 def _checked_precision(structure: str, precision: Any, flat: bool) -> float | Literal["evidence"] | None:

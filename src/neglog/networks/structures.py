@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +11,9 @@ import torch
 from torch import Tensor
 
 from neglog.errors import ModelError
+from neglog.likelihood.sites import Site
 from neglog.networks.network import FittedNetwork, Layer, linear_layers, row_curvature
+from neglog.predictors import RESPONSE
 from neglog.solvers.solution import inverse_roots, is_regular, scaled_eigen
 
 NORMAL_PRIORS = (
@@ -172,6 +176,52 @@ class Kronecker:
             weight = torch.cat([weight, jacobian[..., down * (across - 1) :, None]], dim=-1)
         rotated = self.backward.T @ weight @ self.forward
         return torch.einsum("noij,npij->nop", rotated / self.rates, rotated)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The log marginal likelihood of the data as a function of the prior precision of flat weights.
+
+    `rates` `(E,)` are the eigenvalues of the information of these weights, `norm` the sum of their squares,
+    `constant` all that does not depend on the precision, in nats.
+    """
+
+    rates: Tensor
+    norm: float
+    constant: float
+
+    def at(self, precision: Tensor) -> Tensor:
+        """The log marginal likelihood `()` at a precision `()`."""
+        return self.constant - 0.5 * (torch.log1p(self.rates / precision).sum() + precision * self.norm)
+
+
+def evidence_of(network: FittedNetwork, parts: Sequence[Dense | Diagonal | Kronecker]) -> Evidence:
+    """The log marginal likelihood by Laplace's approximation: of the weights in `parts`, given all others.
+
+    With a density p(θ) of their priors at the fit it is log p(y | θ) + log p(θ) + (K / 2) log 2π minus
+    half the log determinant of the precision.
+    """
+    spectra = [part.spectrum() for part in parts]
+    rates, fixed = torch.cat([own for own, _ in spectra]), sum(float(rest) for _, rest in spectra)
+    names = [name for part in parts for name in part.names]
+    names += network.constants if any(isinstance(part, Dense) for part in parts) else ()
+    others = sum(network.objective.sites[name].size for name in names) - len(rates)
+    constant = _log_density(network, names) + 0.5 * others * math.log(2 * math.pi) - 0.5 * fixed
+    return Evidence(rates, sum(part.squared_norm() for part in parts), constant)
+
+
+@torch.no_grad()
+def _log_density(network: FittedNetwork, names: Sequence[str]) -> float:
+    """The log-likelihood at the fit, plus the log prior of these sites in unconstrained coordinates."""
+    at, sites = network.objective.at(network.theta), network.objective.sites
+    found = at.log_prob(RESPONSE).sum() + at.prior(set(at.sites) - set(names))
+    return float(found) + sum(_log_slopes(sites[name], network.theta) for name in names)
+
+
+def _log_slopes(site: Site, theta: Tensor) -> float:
+    """The log of the derivative of a parameter in its unconstrained coordinates, in which precisions are."""
+    own = theta[site.place].reshape(site.unconstrained)
+    return float(site.transform.log_abs_det_jacobian(own, site.transform(own)).sum())
 
 
 def structured(network: FittedNetwork, structure: str) -> list[Dense | Diagonal | Kronecker]:
