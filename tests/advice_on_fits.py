@@ -285,6 +285,11 @@ def fit_of_heads():
     return mle(pyro.condition(on_features(models.gaussian, FEATURES), start_of_trunk()), X, Y)
 
 
+def small_fit(*more):
+    net = on_features(models.gaussian, nn.Sequential(FEATURES, *more))
+    return mle(net, X, Y, solver=Adam(epochs=2, batch_size=10))
+
+
 def small_ensemble(kind=None):
     module = FEATURES if kind is None else kind()
     return ensemble(on_features(models.gaussian, module), X, Y, members=2, solver=Adam(epochs=2))
@@ -1042,6 +1047,34 @@ DOUBTS = {
         "models.quantile",
         provoke=lambda _: neglog.quantile_heads([0.5]),
         follow=lambda _: mle(partial(models.quantile, tau=0.5), X, Y),
+    ),
+    "masks of a network without Dropout": row(
+        ModelError,
+        "Dropout",
+        "`ensemble`",
+        provoke=lambda _: neglog.mc_dropout(small_fit()),
+        follow=lambda _: small_ensemble(),
+    ),
+    "SWAG of a network with Dropout": row(
+        ModelError,
+        "running statistics",
+        "`mc_dropout`",
+        provoke=lambda _: neglog.swag(small_fit(nn.Dropout(0.1))),
+        follow=lambda _: neglog.mc_dropout(small_fit(nn.Dropout(0.1)), draws=2),
+    ),
+    "SWAG that diverges": row(
+        ModelError,
+        "learning rate",
+        provoke=lambda _: neglog.swag(small_fit(), learning_rate=1e9),
+        follow=lambda _: neglog.swag(small_fit(), learning_rate=1e-3, epochs=2, draws=2),
+    ),
+    "a marginal likelihood of flat priors": row(
+        ModelError,
+        "`prior_precision`",
+        provoke=lambda _: laplace_approximation(small_fit(), "last_layer").log_marginal_likelihood(),
+        follow=lambda _: laplace_approximation(
+            small_fit(), "last_layer", prior_precision=1.0
+        ).log_marginal_likelihood(2.0),
     ),
     "an ensemble by another solver": row(
         ModelError,

@@ -58,6 +58,17 @@ TENSOR, DESIGN = torch.tensor(Y), torch.tensor(X)
 ESTIMATES = neglog.summary(FIT)
 TRUNK = torch.nn.Linear(2, 2)
 NET = neglog.on_features(models.gaussian, torch.nn.Linear(X.shape[1], 2))
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    TRAINED = mle(NET, X, Y, solver=Adam(steps=2))
+    MASKED = mle(
+        neglog.on_features(
+            models.gaussian, torch.nn.Sequential(torch.nn.Linear(X.shape[1], 2), torch.nn.Dropout(0.1))
+        ),
+        X,
+        Y,
+        solver=Adam(steps=2),
+    )
 
 
 def generated():
@@ -248,6 +259,11 @@ CALLS = {
     "beta_nll": (neglog.beta_nll, {"model": GAUSSIAN, "beta": 0.5}),
     "faithful": (neglog.faithful, {"model": GAUSSIAN}),
     "warm_up": (neglog.warm_up, {"model": GAUSSIAN, "epochs": 3}),
+    "mc_dropout": (neglog.mc_dropout, {"fit": MASKED, "draws": 3, "seed": 0}),
+    "swag": (
+        neglog.swag,
+        {"fit": TRAINED, "draws": 2, "epochs": 2, "learning_rate": 0.01, "rank": 2, "seed": 0},
+    ),
     "natural_gaussian": (lambda x, y: mle(neglog.natural_gaussian, x, y), {"x": X, "y": Y}),
     "score": (neglog.score, {"model": GAUSSIAN, "kind": "crps"}),
     "quantile_heads": (neglog.quantile_heads, {"taus": [0.1, 0.5]}),

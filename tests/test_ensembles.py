@@ -16,6 +16,7 @@ import neglog
 from neglog import ensemble, mle, models, on_features, predict, scores
 from neglog.errors import ConvergenceWarning, ModelError
 from neglog.fitting.ensembles import drawn
+from neglog.networks.sampled import _path
 from neglog.solvers import SGD, Adam, AdamW, Newton, Optimiser
 
 TRAININGS = {
@@ -158,6 +159,64 @@ def test_maximum_a_posteriori_has_the_priors():
     found = ensemble(model, x, y, members=2, method="map", solver=solver)
     assert found.members[0].loss == pytest.approx(neglog.map_estimate(model, x, y, solver=solver).loss)
     assert found.members[0].loss > found.members[0].nll
+
+
+@pytest.fixture(scope="module")
+def dropped():
+    x, y = rows()
+    return mle(on_features(models.gaussian, net(nn.Dropout(0.3))), x, y, solver=Adam(epochs=3, batch_size=16))
+
+
+def test_masks_of_dropout_are_drawn_by_the_layers_of_the_network(dropped, trained):
+    x, _ = rows()
+    found = neglog.mc_dropout(dropped, draws=6, seed=3)
+    seeds = torch.randint(2**62, (6,), generator=torch.Generator().manual_seed(3))
+    weight, bias = dropped.params["mean.weight"], dropped.params["mean.bias"]
+    means, module = [], dropped.module.train()
+    for seed in seeds.tolist():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            means.append(module(x) @ weight + bias)
+    response = predict(found, x)
+    torch.testing.assert_close(response.mean, torch.stack(means).mean(0))
+    torch.testing.assert_close(response.epistemic, torch.stack(means).var(0, correction=0))
+    assert len(found) == 6
+    again = pickle.loads(pickle.dumps(found))
+    torch.testing.assert_close(predict(again, x).mean, response.mean)
+    for fit, reason in ((trained, "Dropout"), (mle(models.gaussian, *rows()), "is for networks")):
+        with pytest.raises(ModelError, match=reason):
+            neglog.mc_dropout(fit)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    x, y = rows()
+    return mle(on_features(models.gaussian, net()), x, y, solver=Adam(epochs=20, batch_size=16))
+
+
+def test_swag_has_the_moments_of_its_path(trained):
+    found = neglog.swag(trained, draws=4000, epochs=6, rank=4, learning_rate=0.02)
+    path = _path(trained, 6, 0.02, 6, 0)
+    drawn = torch.stack([trained.objective.layout.theta(member.params) for member in found])
+    away = path[-4:] - path.mean(0)
+    expected = 0.5 * torch.diag(path.var(0, correction=0)) + 0.5 * away.T @ away / 3
+    error = expected.diagonal().sqrt() / 4000**0.5
+    assert ((drawn.mean(0) - path.mean(0)).abs() < 5 * error).all()
+    unit = expected.diagonal().sqrt()
+    difference = (torch.cov(drawn.T) - expected) / unit / unit[:, None]
+    assert float(difference.abs().max()) < 0.12
+    member = found.members[0]
+    x, y = rows()
+    assert member.nll == pytest.approx(float(-scores(member, x, y).sum()))
+
+
+def test_swag_refuses_what_its_draws_would_not_fit(dropped, trained):
+    with pytest.raises(ModelError, match="running statistics"):
+        neglog.swag(dropped)
+    with pytest.raises(ModelError, match="lower it"):
+        neglog.swag(trained, learning_rate=1e6)
+    same = [neglog.swag(trained, draws=2, epochs=2).members[1].nll for _ in range(2)]
+    assert same[0] == same[1]
 
 
 class Bare(nn.Module):

@@ -82,6 +82,12 @@ def trained():
 
 
 @cache
+def dropped():
+    net = on_features(models.gaussian, torch.nn.Sequential(network(), torch.nn.Dropout(0.1)))
+    return quiet(lambda: neglog.mle(net, X, Y, solver=Adam(steps=2)))
+
+
+@cache
 def approximated():
     return neglog.laplace_approximation(trained())
 
@@ -165,6 +171,8 @@ ENTRIES = {
             fit.nll for fit in neglog.ensemble(NET, X, Y, members=2, solver=Adam(epochs=2, batch_size=20))
         ]
     ),
+    "swag": lambda: [fit.nll for fit in neglog.swag(trained(), draws=2, epochs=2)],
+    "mc_dropout": lambda: neglog.predict(neglog.mc_dropout(dropped(), draws=2), X).mean,
     "linearised": lambda: approximated().linearised(X)[1],
     "estimates": lambda: labels.estimates(FIT),
     "names": lambda: tracing.predictor_names(models.heteroscedastic),

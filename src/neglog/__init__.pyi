@@ -28,6 +28,7 @@ from .fitting.quantiles import Quantiles, quantile_process
 from .handlers import censored, flat, masked, on_features, truncated, weighted, with_priors
 from .natural import natural_gaussian
 from .networks.laplace import LaplaceApproximation, laplace_approximation
+from .networks.sampled import mc_dropout, swag
 from .prediction.classes import class_probabilities
 from .prediction.conformal_intervals import Conformal, conformal
 from .prediction.intervals import interval, quantile
@@ -92,6 +93,7 @@ __all__ = [
     "losses",
     "map_estimate",
     "masked",
+    "mc_dropout",
     "mle",
     "mle_batch",
     "models",
@@ -116,6 +118,7 @@ __all__ = [
     "spool",
     "studies",
     "summary",
+    "swag",
     "to_arviz",
     "truncated",
     "validation",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +20,15 @@ from torch import Tensor, nn
 
 from neglog.predictors import Designs
 
+DROPOUT = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+"""The layers of torch that draw masks."""
 Constants = dict[str, Tensor]
 """The buffers and the frozen parameters of a network, by their names in the module."""
 
@@ -29,11 +38,12 @@ class Mode:
     """How a network is run: whether in training mode, and with which constants.
 
     In training mode buffers that the network changes are replaced in `constants`. None are the network's own,
-    which are left as they are.
+    which are left as they are. With `dropout` the layers of Dropout, and these alone, draw their masks.
     """
 
     training: bool
     constants: Constants | None = None
+    dropout: bool = False
 
 
 class Network(Protocol):
@@ -70,6 +80,19 @@ class InMode(Messenger):
         msg["kwargs"]["mode"] = Mode(self.training, self.constants.get(msg["name"]))
 
 
+class WithMasks(Messenger):
+    """Draw the masks of layers of Dropout in networks that are otherwise in evaluation mode."""
+
+    def _pyro_network(self, msg: dict[str, Any]) -> None:
+        mode = msg["kwargs"].get("mode") or Mode(False)
+        msg["kwargs"]["mode"] = replace(mode, dropout=True)
+
+
+def layers_of_dropout(module: nn.Module) -> list[nn.Module]:
+    """The layers of a network that draw masks."""
+    return [part for part in module.modules() if isinstance(part, DROPOUT) and part.p]
+
+
 @contextmanager
 def in_mode(module: nn.Module, mode: Mode | None) -> Iterator[None]:
     """The module in training or evaluation mode; afterwards each part is as it was.
@@ -85,6 +108,9 @@ def in_mode(module: nn.Module, mode: Mode | None) -> Iterator[None]:
         for root in roots:
             if not (mode.training and root.training):
                 root.train(mode.training)
+        if mode.dropout:
+            for part in layers_of_dropout(module):
+                part.training = True
         yield
     finally:
         for part, training in before.items():

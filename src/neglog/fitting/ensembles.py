@@ -25,6 +25,7 @@ from neglog.inputs.blueprint import Blueprint
 from neglog.inputs.given import given
 from neglog.isolation import isolated
 from neglog.layers import layers
+from neglog.modes import WithMasks
 from neglog.objective.training import depends_on_mode
 from neglog.solvers import Adam, Solution
 from neglog.solvers.gradient import GradientTraining
@@ -45,16 +46,21 @@ class Ensemble:
     of the members' variances and the variance of their means.
 
     Attributes:
-        members: the fits, of which the first began at the weights of the module.
+        members: the fits, of which the first of `ensemble` began at the weights of the module.
+        masks: seeds of the masks of Dropout under which the one member predicts; none without (`mc_dropout`).
     """
 
     members: tuple[Fit, ...] = field(repr=False)
+    masks: tuple[int, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
-        return len(self.members)
+        return len(self.masks or self.members)
 
     def __iter__(self) -> Iterator[Fit]:
-        return iter(self.members)
+        if not self.masks:
+            return iter(self.members)
+        fit = self.members[0]
+        return (replace(fit, model=Masked(fit.model, seed)) for seed in self.masks)
 
     @property
     def model(self) -> Model:
@@ -88,6 +94,19 @@ class Ensemble:
 
         each = [fit.history.assign(member=number) for number, fit in enumerate(self.members)]
         return pd.concat(each, ignore_index=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """A model whose network draws the masks of its layers of Dropout, the same ones for the same seed."""
+
+    model: Model
+    seed: int
+
+    def __call__(self, x: Any, y: Any = None, **keywords: Any) -> Any:
+        with torch.random.fork_rng(devices=[]), WithMasks():
+            torch.default_generator.manual_seed(self.seed)
+            return self.model(x, y, **keywords)
 
 
 @isolated
@@ -182,7 +201,7 @@ def _start(problem: Posed, seed: int, member: int) -> Tensor:
     return theta
 
 
-def network_layer(model: Model) -> Any:
+def network_layer(model: Model, caller: str = "ensemble") -> Any:
     """The layer of a model that has its network.
 
     Raises:
@@ -191,8 +210,8 @@ def network_layer(model: Model) -> Any:
     found = next((layer for layer in layers(model) if hasattr(layer, "trainable")), None)
     if found is None:
         raise ModelError(
-            "an ensemble is one of networks: ensemble(on_features(model, module), x, y). Other models have "
-            "one optimum, whatever their initial values; see `bootstrap` for its uncertainty."
+            f"`{caller}` is for networks: on_features(model, module). Other models have one optimum, "
+            "whatever their initial values; see `bootstrap` for its uncertainty."
         )
     return found
 
