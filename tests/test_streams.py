@@ -347,3 +347,87 @@ def test_adamw_and_objectives_of_training_take_data_sets() -> None:
         )
         check_same(fit, tensors)
         assert fit.trained_on == tensors.trained_on
+
+
+class Breaking(nn.Tanh):
+    """A layer that does something wrong from some call in training mode on."""
+
+    def __init__(self, after: int, wrong: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.calls, self.after, self.wrong = 0, after, wrong
+        self.noise = nn.Dropout(0.01)  # so that the model is run in each step
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += self.training
+        found = self.noise(super().forward(x))
+        return self.wrong(found) if self.training and self.calls > self.after else found
+
+
+class Spoiled(Rows):
+    """Rows of which some are wrong once all have been read a number of times."""
+
+    def __init__(self, *parts: Tensor, reads: int, wrong: Callable[[Any], Any]) -> None:
+        super().__init__(*parts)
+        self.count, self.reads, self.wrong = 0, reads, wrong
+
+    def __getitem__(self, i: int) -> Any:
+        self.count += 1
+        found = super().__getitem__(i)
+        return self.wrong(found) if self.count > self.reads else found
+
+
+LATE: dict[str, tuple[Callable[[], Any], Callable[[], Any], str]] = {
+    "rows of a module": (lambda: network(Breaking(14, lambda x: x[1:])), lambda: Rows(X, Y), r"\(16, F\)"),
+    "a failing module": (
+        lambda: network(Breaking(14, lambda x: x @ x)),
+        lambda: Rows(X, Y),
+        "raises RuntimeError",
+    ),
+    "a target": (
+        network,
+        lambda: Spoiled(X, Y, reads=91 + 180, wrong=lambda row: (row[0], row[1][None])),
+        "shape",
+    ),
+    "a response": (
+        network,
+        lambda: Spoiled(X, Y, reads=91 + 180, wrong=lambda row: (row[0], row[1] * torch.nan)),
+        "NaN",
+    ),
+    "a loader that ends": (network, lambda: loader_that_ends(90, 90, 90, 50), "after 50 rows"),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_what_goes_wrong_after_an_epoch_leaves_its_weights(name: str) -> None:
+    model, given, named = LATE[name]
+    solver = replace(SOLVER, epochs=6)
+    with pytest.warns(ConvergenceWarning, match=named) as seen:
+        fit = mle(model(), given(), solver=solver, num_rows=90 if "loader" in name else None)
+    assert "The weights are those after step" in str(seen[-1].message)
+    good = int(fit.status.split("after step ")[1])
+    assert good >= 6
+    assert good % 6 == 0
+    assert all(bool(value.isfinite().all()) for value in fit.params.values())
+
+
+@pytest.mark.parametrize("given", [(X, Y), (Rows(X, Y),)], ids=["tensors", "a data set"])
+def test_a_loss_that_is_not_finite_names_its_step_and_its_rows(given: Any) -> None:
+    bad = (X[:, 2] == X[:, 2].max()).nonzero().item()
+
+    class Late(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls, self.noise, self.layer = 0, nn.Dropout(0.01), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += self.training
+            found: Tensor = self.layer(self.noise(x))
+            hit = (x[:, 2:] == X[:, 2].max()) & (self.calls > 7) & self.training
+            return found.masked_fill(hit, torch.inf)
+
+    model = on_features(models.heteroscedastic, Late().double())
+    with pytest.warns(
+        ConvergenceWarning, match=rf"not finite after \d+ steps, in row {bad};.*after step (6|12)"
+    ):
+        fit = mle(model, *given, solver=replace(SOLVER, epochs=4))
+    assert all(bool(value.isfinite().all()) for value in fit.params.values())

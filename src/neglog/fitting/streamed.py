@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neglog.data import Data
-from neglog.errors import ModelError
+from neglog.errors import ConvergenceWarning, ModelError, NeglogError, warn
 from neglog.fitting.fit import Fit
 from neglog.fitting.held_out import divided, is_division, with_held_out
 from neglog.fitting.retained import Retained
@@ -77,8 +78,16 @@ def is_streamed(data: Data) -> bool:
 
 @torch.no_grad()
 def totals(objective: Objective, stream: Stream, theta: Tensor) -> tuple[float, float, float]:
-    """Minus the log-likelihood of a stream, minus the log prior, and the number of observations."""
-    nll, count = nll_of(objective, stream, theta)
+    """Minus the log-likelihood of a stream, minus the log prior, and the number of observations.
+
+    Warns:
+        ConvergenceWarning: a batch is wrong; then the first is NaN.
+    """
+    try:
+        nll, count = nll_of(objective, stream, theta)
+    except NeglogError as error:
+        warn(f"the log-likelihood of the fit is not known: {error}", ConvergenceWarning)
+        nll, count = math.nan, float(stream.rows)
     return nll, 0.0 if objective.layout.is_flat else float(prior_of(objective.scant, theta)), count
 
 

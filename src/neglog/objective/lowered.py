@@ -27,6 +27,8 @@ MAX_FORMED_NUMBERS = 10_000_000
 """Bases of up to this many numbers are stored, in place of the design and its transform."""
 MAX_QUADRATIC_PARAMETERS = 200
 """Up to this many parameters Normal priors are evaluated as one quadratic form."""
+MAX_LISTED_ROWS = 5
+"""The largest number of rows whose numbers a message lists."""
 Rows = Mapping[tuple[str, str], Tensor]
 """Everything that has rows: ("x", key), ("y", ""), ("weights", ""), ("keywords", name) and so on."""
 
@@ -72,6 +74,21 @@ class Lowered(Coordinates):
         if key not in self._evaluations:
             self._evaluations[key] = self._evaluation(z, size, compile)
         return self._evaluations[key]
+
+    @torch.no_grad()
+    def rows_not_finite(self, z: Tensor, batch: Any) -> str:
+        """The rows of a batch whose log-likelihood at `z` `(K,)` is not finite, in words; empty without."""
+        if not bool(torch.isfinite(z).all()):
+            return ""
+        data, values = self.data_of(batch), self.objective.layout.params(self.theta(z))
+        try:
+            with pyro.validation_enabled(False):
+                found = run(self.model, data, Run(values)).log_prob(RESPONSE)
+        except (RuntimeError, ValueError):
+            return ""
+        wrong = (~torch.isfinite(found)).nonzero()[:, 0].tolist()
+        where = " of the batch" if batch is not None and data.index is None else ""
+        return f"{in_words([data.row(i) for i in wrong], data.rows)}{where}" if wrong else ""
 
     def program(self, z: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """The fastest `evaluation` of all rows, for several threads; verified against the model at `z`
@@ -144,6 +161,16 @@ class Lowered(Coordinates):
             model = Weighted(weights)(model)
         at = run(model, replace(data, weights=None), Run(values, etas=etas))
         return -at.log_prob(RESPONSE).sum() - at.prior(self._quadratic.sites if self._quadratic else ())
+
+
+def in_words(rows: Sequence[int], of: int) -> str:
+    """The numbers of some rows, of so many."""
+    if len(rows) == of > 1:
+        return f"all {of} rows"
+    if len(rows) > MAX_LISTED_ROWS:
+        return f"{len(rows)} of {of} rows, first {', '.join(map(str, rows[:MAX_LISTED_ROWS]))}"
+    *first, last = map(str, rows)
+    return f"rows {', '.join(first)} and {last}" if first else f"row {last}"
 
 
 def _by_columns(design: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -34,8 +35,12 @@ class ReplayedProblem(MaybeKinked, Protocol):
     def evaluation(self, z: Tensor, size: int | None = None, *, compile: bool = False) -> Evaluation:
         """The loss and its gradient near `z` `(K,)`.
 
-        With a `size`, a further argument `(size,)` names rows, which are scaled up to the whole.
+        With a `size`, a further argument is a batch of so many rows, which are scaled up to the whole.
         """
+        ...
+
+    def rows_not_finite(self, z: Tensor, batch: Any) -> str:
+        """The rows of a batch whose log-likelihood at `z` `(K,)` is not finite, in words."""
         ...
 
 
@@ -103,6 +108,7 @@ class GradientSteps:
         self.scheduler = None
         if settings.scheduler is not None:
             self.scheduler = scheduled(settings.scheduler, self.rule.optimiser)
+        self.fault: str | None = None
         self.recorded: dict[int | None, Tensor] = {}  # where each number of rows was first evaluated
         self.is_by_steps = type(self.scheduler).__name__ in OF_STEPS
 
@@ -117,23 +123,31 @@ class GradientSteps:
         rate = None if self.scheduler else self.settings.rate(self.done - 1, self.total)
         return float(self.rule.optimiser.param_groups[0]["lr"] if rate is None else rate)
 
-    def step(self, index: Tensor | None) -> Tensor:
-        """Take the step of the rows `index`, or of all; the loss before it."""
+    def step(self, batch: Any) -> Tensor:
+        """Take the step of a batch, or of all rows, if its loss is finite; the loss before it."""
         settings, problem, z = self.settings, self.problem, self.moving
-        size = None if index is None else len(index)
+        size = None if batch is None else len(batch)
         if size not in self.recorded:
             self.recorded[size] = z.clone()
         evaluate = problem.evaluation(z, size, compile=settings.compile)
-        value, gradient = evaluate(z) if index is None else evaluate(z, index)
+        value, gradient = evaluate(z) if batch is None else evaluate(z, batch)
+        if z.is_cpu and not math.isfinite(value):  # elsewhere to look would be to wait
+            self.fault = problem.rows_not_finite(z, batch) if z.dim() == 1 else ""
+            return value
         if settings.max_norm is not None:
             gradient = clipped(gradient, settings.max_norm, problem.rows)
+        self._move(gradient)
+        return value
+
+    def _move(self, gradient: Tensor) -> None:
+        """Move by the rule of the optimiser, and advance what changes with each step."""
+        settings, z = self.settings, self.moving
         self.rule.move(gradient, None if self.scheduler else settings.rate(self.done, self.total))
         self.done += 1
         if self.is_by_steps and self.scheduler is not None:
             self.scheduler.step()
         if self.average is not None:
             self.average.lerp_(z, 1 - settings.ema_decay)
-        return value
 
     def end_epoch(self, loss: float) -> None:
         """Advance a scheduler that advances once an epoch."""

@@ -40,8 +40,8 @@ class Literal(Protocol):
         """The inverse of `values`."""
         ...
 
-    def arguments(self, index: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of `model` for the rows of `index` (None: all)."""
+    def arguments(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of `model` for a batch (None: all rows)."""
         ...
 
 
@@ -123,7 +123,7 @@ class LiteralSteps:
 
     def __init__(self, problem: LiteralProblem, start: Tensor, optim: Any, first: Tensor | None) -> None:
         self.literal, self.optim = problem.literal, optim
-        self.learning_rate = math.nan
+        self.learning_rate, self.fault = math.nan, None
         values = {name: value.clone() for name, value in self.literal.values(start).items()}
         self.guide = Delta(self.literal.model, init_loc_fn=init_to_value(values=values))
         self.svi = pyro.infer.SVI(self.literal.model, self.guide, optim, Trace_ELBO())
@@ -135,9 +135,9 @@ class LiteralSteps:
         """The point `(K,)` that the steps have reached."""
         return self.literal.z({name: value.clone() for name, value in self.guide.median().items()})
 
-    def step(self, index: Tensor | None) -> float:
-        """Take the step of the rows `index`, or of all; the loss before it."""
-        arguments, keywords = self.literal.arguments(index)
+    def step(self, batch: Any) -> float:
+        """Take the step of a batch, or of all rows; the loss before it."""
+        arguments, keywords = self.literal.arguments(batch)
         loss = _loss_of_step(self.svi, self.guide, arguments, keywords)
         optimiser = next(iter(self.optim.optim_objs.values()))
         self.learning_rate = float(getattr(optimiser, "optimizer", optimiser).param_groups[0]["lr"])

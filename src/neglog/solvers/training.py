@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from neglog.calls import public
-from neglog.errors import DataError
+from neglog.errors import DataError, NeglogError
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Epoch, Solution
 from neglog.solvers.stochastic import (
@@ -49,8 +49,13 @@ class Steps(Protocol):
         """That of the last step."""
         ...
 
-    def step(self, index: Tensor | None) -> Tensor | float:
-        """Take the step of the rows `index`, or of all; the loss before it."""
+    @property
+    def fault(self) -> str | None:
+        """The rows, in words, of the loss that was not finite, after which no step is taken; else None."""
+        ...
+
+    def step(self, batch: Any) -> Tensor | float:
+        """Take the step of a batch, or of all rows; the loss before it."""
         ...
 
     def end_epoch(self, loss: float) -> None:
@@ -110,7 +115,7 @@ class Run:
         self.history: list[float] = []
         self.epochs: list[Epoch] = []
         self.best, self.good, self.good_steps = Best(), Weights(), 0
-        self.started, self.stopped = time.perf_counter(), ""
+        self.started, self.stopped, self.reason = time.perf_counter(), "", ""
 
     def solution(self, progress: bool) -> Solution:
         """Take all steps, up to an end of them."""
@@ -122,7 +127,8 @@ class Run:
             indices = problem.batches(settings.batch_size, self.total, settings.seed, len(self.history))
             while not self.stopped and (losses := self.advance(islice(indices, self.until_next_look()))):
                 bar.update(len(losses))
-                self.look()
+                if not self.stopped:
+                    self.look()
                 if not self.stopped and self.checkpoint.is_due(len(self.history)):
                     self.checkpoint.write(self.state(), len(self.history))
         return self.end()
@@ -133,9 +139,22 @@ class Run:
             return CHECK_INTERVAL
         return min(CHECK_INTERVAL, self.an_epoch - len(self.history) % self.an_epoch)
 
-    def advance(self, indices: Iterator[Tensor | None]) -> list[float]:
-        """Take the steps of these batches, up to the first loss that is not finite; the losses."""
-        found = [self.steps.step(index) for index in indices]
+    def advance(self, batches: Iterator[Any]) -> list[float]:
+        """Take the steps of these batches, up to the first loss that is not finite; the losses.
+
+        Raises:
+            NeglogError: a batch, or the module, is wrong in the first epoch; later it ends the training.
+        """
+        found: list[Tensor | float] = []
+        try:
+            for batch in batches:
+                found.append(self.steps.step(batch))
+                if self.steps.fault is not None:
+                    break
+        except NeglogError as error:
+            if self.good_steps < self.an_epoch:
+                raise
+            self.stopped, self.reason = "broken", str(error).removesuffix(".")
         losses = [float(loss) for loss in found]
         last = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
         self.history += losses[: last + 1]
@@ -144,7 +163,7 @@ class Run:
     def look(self) -> None:
         """What is done between steps: end a training that has gone wrong or is done, and end an epoch."""
         settings, problem = self.settings, self.problem
-        if not math.isfinite(self.history[-1]):
+        if not (math.isfinite(self.history[-1]) and bool(torch.isfinite(self.steps.z).all())):
             self.stopped = "not finite"
             return
         self.good.take(self.steps.z, problem)
@@ -192,7 +211,10 @@ class Run:
         found = replace(found, epochs=tuple(self.epochs))
         if self.failed:
             held_out = best.loss if best.epoch else None
-            return replace(found, converged=False, status=self.failure(), held_out=held_out)
+            status = f"{self.failure()}. The weights are those {self.kept}"
+            return replace(found, converged=False, status=status, held_out=held_out)
+        if self.stopped == "not finite":
+            return replace(found, converged=False, status=self.failure())
         if best.epoch:
             return self.validated(found)
         if self.stopped == "callback":
@@ -201,16 +223,20 @@ class Run:
 
     @property
     def failed(self) -> bool:
-        """Whether the loss was not finite, after steps whose losses were."""
-        return self.stopped == "not finite" and self.good_steps > 0
+        """Whether a loss was not finite, or a batch wrong, after steps without fault."""
+        return self.stopped in ("not finite", "broken") and self.good_steps > 0
+
+    @property
+    def kept(self) -> str:
+        """The place of the weights of a training that failed."""
+        return f"at epoch {self.best.epoch}" if self.best.epoch else f"after step {self.good_steps}"
 
     def failure(self) -> str:
-        """The status of a training whose loss was not finite."""
-        at = f"at epoch {self.best.epoch}" if self.best.epoch else f"after step {self.good_steps}"
-        return (
-            f"the loss is not finite after {len(self.history)} steps; lower the learning rate. The weights "
-            f"are those {at}"
-        )
+        """Why a training failed."""
+        if self.reason:
+            return self.reason
+        where = f", in {self.steps.fault}" if self.steps.fault else ""
+        return f"the loss is not finite after {len(self.history)} steps{where}; lower the learning rate"
 
     def validated(self, found: Solution) -> Solution:
         """The solution of a training with held-out rows, which are no optimum of its loss."""

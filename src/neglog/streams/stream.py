@@ -27,10 +27,9 @@ MAX_HEAD_NUMBERS = 20_000_000
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some rows, with their numbers in the data set where these are known."""
+    """Some rows."""
 
     data: Data
-    index: Tensor | None = None
 
     def __len__(self) -> int:
         return self.data.rows
@@ -145,7 +144,7 @@ class Stream:
     def _epoch(self, size: int | None, seed: int, epoch: int, order: Tensor) -> Iterator[Batch]:
         rows = 0
         for number, (index, found) in enumerate(self._read(size, seed + (epoch << 32), order), 1):
-            batch = Batch(self._data(found, f"batch {number} of an epoch"), index)
+            batch = Batch(replace(self._data(found, f"batch {number} of an epoch"), index=index))
             rows += len(batch)
             yield batch
         self._check_end(rows)
