@@ -929,3 +929,27 @@ def test_points_far_out_move_closer_where_the_loss_is_no_higher():
     assert torch.equal(values, losses.values(closer))
     torch.testing.assert_close(values[:2], losses.values(z)[:2], rtol=0, atol=MIN_RISE)
     assert z[0] == 1000
+
+
+def _counts(rows: int) -> tuple[Tensor, Tensor]:
+    """Two columns, and Poisson counts of them."""
+    x = torch.randn(rows, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rate = torch.exp(0.8 + 0.3 * x.sum(1))
+    random = torch.Generator().manual_seed(100)
+    torch.randn(rows, generator=random, dtype=torch.float64)
+    torch.rand(rows, generator=random, dtype=torch.float64)
+    return x, torch.poisson(rate, generator=random)
+
+
+def test_a_dispersion_that_runs_to_0_until_it_underflows_is_named():
+    """Steps went on until exp(-745) is 0, which the distribution refused as an argument."""
+    x, y = _counts(60)
+    with pytest.raises(UnboundedLikelihoodError, match="never falls as `log_dispersion` of"):
+        mle(models.negative_binomial, {"log_mean": x, "dispersion": x}, y)
+
+
+def test_a_df_with_columns_that_runs_to_infinity_until_derivatives_overflow_is_named():
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = torch.randn(60, generator=torch.Generator().manual_seed(100), dtype=torch.float64)
+    with pytest.raises(UnboundedLikelihoodError, match="never falls as `log_df` of"):
+        mle(models.student_t, {"location": x, "df": x}, 0.3 * x.sum(1) + noise)

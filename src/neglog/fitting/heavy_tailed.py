@@ -54,6 +54,10 @@ LOG_OUTWARD = math.log(1e4)
 """The logarithm of the factor of the coefficients and the df that leads to exponential densities."""
 STARTS = ((1.0, 30.0, 1.0), (0.5, 3.0, 1.0), (0.1, 1.0, 1.0), (2.0, 3.0, 0.0))
 """Initial scales, in standard deviations of the residuals, df, and shares of least squares' coefficients."""
+ROBUST_DF = 3.0
+"""The initial df at a line of least absolute deviations, with its mean absolute residual as the scale."""
+MAX_REWEIGHTED = 20
+"""Number of least squares problems that lead to this line."""
 UNIFORM_LIMIT = "{scale} → +∞, the limit in which `y` is uniform between its bounds"
 ZERO = "{df} → 0"
 INFINITE = "{df} → +∞"
@@ -183,8 +187,29 @@ def _best(rows: TruncatedRows, log_df: float | None) -> _End | None:
             break
     else:
         if ends:
-            return min(ends, key=lambda end: end.value)
+            return _unless_lower(rows, log_df, min(ends, key=lambda end: end.value))
     return max(following, key=lambda end: end.value, default=None)
+
+
+def _unless_lower(rows: TruncatedRows, log_df: float | None, best: _End) -> _End:
+    """The best end; in the place of a border, the lower optimum that a robust line leads to."""
+    if not best.border:
+        return best
+    line, spread = _absolute_line(rows)
+    start = torch.cat([line, line.new_tensor([math.log(max(spread, MIN_SPREAD)), math.log(ROBUST_DF)])])
+    end = _end(rows, start, log_df, None)
+    is_lower = end is not None and not end.border and end.value < best.value
+    return end if end is not None and is_lower else best
+
+
+def _absolute_line(rows: TruncatedRows) -> tuple[Tensor, float]:
+    """The line of least absolute deviations, by reweighted least squares, and its mean absolute residual."""
+    weights = rows.weights
+    for _ in range(MAX_REWEIGHTED):
+        line = torch.linalg.solve(rows.basis.cross(weights, rows.basis), rows.basis.gather(weights * rows.y))
+        sizes = (rows.y - rows.basis.at(line)).abs()
+        weights = rows.weights / sizes.clamp_min(MIN_SPREAD)
+    return line, float((rows.weights * sizes).mean())
 
 
 def heavy_tailed(coordinates: Coordinates) -> Solution | None:

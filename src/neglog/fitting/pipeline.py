@@ -41,6 +41,7 @@ from neglog.fitting.limits import (
 )
 from neglog.fitting.multistart import further_initial_points
 from neglog.fitting.offsets import Offset, levelled, offset_of
+from neglog.fitting.overflow import before_overflow
 from neglog.fitting.penalised import at_corners, at_exact_corners, is_penalised
 from neglog.fitting.refinement import refined
 from neglog.fitting.resumed import resumed_solution
@@ -316,7 +317,7 @@ def _existing(coordinates: Coordinates, solution: Solution) -> Solution:
 
 def _without_recession(coordinates: Coordinates, solution: Solution) -> Solution:
     """As `_existing`, by the loss along the directions in which it may be level."""
-    objective = coordinates.objective
+    objective, solution = coordinates.objective, before_overflow(coordinates, solution)
     if not math.isfinite(solution.value):
         return solution
     if not solution.converged:
