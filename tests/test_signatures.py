@@ -30,6 +30,8 @@ UNKNOWN = {
     "priors_for": (lambda **k: neglog.priors_for(models.gaussian, X, Y, **k), "weight", "weights"),
     "prior_predictive": (lambda **k: neglog.prior_predictive(models.gaussian, X, **k), "sead", "seed"),
     "ensemble": (lambda **k: neglog.ensemble(NET, X, Y, **k), "member", "members"),
+    "conformal": (lambda **k: neglog.conformal(FIT, X, Y, **k), "kinds", "kind"),
+    "recalibrate": (lambda **k: neglog.recalibrate(FIT, X, Y, **k), "methods", "method"),
     "lasso_path": (lambda **k: neglog.lasso_path(models.gaussian, X, Y, **k), "strength", "strengths"),
     "cross_validate": (lambda **k: cross_validate(models.gaussian, X, Y, **k), "fold", "folds"),
     "predict": (lambda **k: neglog.predict(FIT, X, **k), "uncertain", "uncertainty"),
