@@ -22,6 +22,10 @@ LABELS = COUNTS.assign(y=["no", "yes"] * (N // 2))
 STEPS = COUNTS.assign(x=np.arange(N) % 3.0)
 HOLED = COUNTS.assign(x=COUNTS["x"].where(np.arange(N) > 0))
 X, Y, THREE = COUNTS[["x"]], RNG.normal(size=N), np.arange(N) % 3
+MISSING = np.array(["a", None, *"bc" * (N // 2 - 1)], dtype=object)
+KNOWN = MISSING.astype(bool)
+CELLS = pd.DataFrame({"a": pd.Series([pd.NA, *np.linspace(0.0, 1.0, N - 1)], dtype=object)})
+DATES = pd.Series(pd.date_range("2020-01-01", periods=N), name="d")
 
 
 def of_labels(folder, cores=1, **options):
@@ -115,6 +119,30 @@ ROWS: dict[str, Row] = {
         'model="categorical"',
         provoke=lambda _: LikelihoodClassifier("bernoulli").fit(X, THREE),
         follow=lambda _: LikelihoodClassifier("categorical").fit(X, THREE),
+    ),
+    "a regressor of classes": row(
+        ModelError,
+        "LikelihoodClassifier('categorical')",
+        provoke=lambda _: LikelihoodRegressor("categorical").fit(X, THREE),
+        follow=lambda _: LikelihoodClassifier("categorical").fit(X, THREE),
+    ),
+    "a missing label": row(
+        DataError,
+        "row 1 is None",
+        provoke=lambda _: LikelihoodClassifier().fit(X, MISSING),
+        follow=lambda _: LikelihoodClassifier().fit(X[KNOWN], MISSING[KNOWN]),
+    ),
+    "a missing cell": row(
+        DataError,
+        "pandas.NA",
+        provoke=lambda _: LikelihoodRegressor().fit(CELLS, Y),
+        follow=lambda _: LikelihoodRegressor().fit(CELLS[CELLS["a"].notna()], Y[CELLS["a"].notna()]),
+    ),
+    "dates in a design of an estimator": row(
+        DataError,
+        "(dates - dates.min()).dt.days",
+        provoke=lambda _: LikelihoodRegressor().fit(DATES.to_frame(), Y),
+        follow=lambda _: LikelihoodRegressor().fit((DATES - DATES.min()).dt.days.to_frame(), Y),
     ),
     "coefficients before a fit": row(
         AttributeError,

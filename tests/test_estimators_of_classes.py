@@ -146,3 +146,15 @@ def test_a_regressor_of_classes_names_the_classifier(rows, model):
     for y in (codes, labels):
         with pytest.raises(ModelError, match=rf"LikelihoodClassifier\('{model}'\)"):
             LikelihoodRegressor(model).fit(x, y)
+
+
+def test_dates_are_refused_and_not_counted_in_nanoseconds():
+    dates = pd.Series(pd.date_range("2020-01-01", periods=6), name="d")
+    y = np.array([1.0, 3.0, 2.0, 5.0, 4.0, 6.0])
+    for column in (dates, dates.dt.tz_localize("UTC"), dates - dates[0], dates.astype("datetime64[s]")):
+        with pytest.raises(DataError, match=r"dates.*days"):
+            LikelihoodRegressor().fit(column.to_frame(), y)
+    with pytest.raises(DataError, match="dates"):
+        LikelihoodRegressor().fit(dates.to_numpy()[:, None], y)
+    days = (dates - dates.min()).dt.days.to_frame()
+    assert LikelihoodRegressor().fit(days, y).coef_ == pytest.approx(np.polyfit(range(6), y, 1)[0])

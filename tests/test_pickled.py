@@ -19,9 +19,11 @@ from neglog import (
     beta_nll,
     bootstrap,
     covariance,
+    cross_validate,
     faithful,
     interval,
     laplace_approximation,
+    lasso_path,
     map_estimate,
     mle,
     mle_batch,
@@ -247,3 +249,15 @@ def test_objectives_of_training_come_back_from_a_pickle() -> None:
         again = pickle.loads(pickle.dumps(model))
         one, other = (mle(each, x, y, solver=Adam(steps=2)) for each in (again, model))
         assert one.loss == other.loss
+
+
+def test_results_are_compared_by_identity_and_are_keys() -> None:
+    """Their tensors have no truth value, so that a comparison raised an error of torch."""
+    x, y = torch.arange(9.0, dtype=torch.float64)[:, None], torch.arange(9.0, dtype=torch.float64) ** 0.5
+    fit = mle("gaussian", x, y)
+    found = posterior("gaussian", x, y, method="laplace", draws=100)
+    for value in (fit, found, cross_validate("gaussian", x, y, folds=3), lasso_path("gaussian", x, y)):
+        again = pickle.loads(pickle.dumps(value))
+        assert value == value
+        assert value != again
+        assert {value: 1}[value] == 1

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @public
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Validation(ReadOnly):
     """Held-out log scores, in nats: the higher, the better the density that was predicted.
 

@@ -51,7 +51,7 @@ MAX_STACKED_NUMBERS = 20_000_000
 
 
 @public
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BatchFit(ReadOnly):
     """Maximum likelihood estimates of one model on S data sets.
 

@@ -45,7 +45,7 @@ MIN_TAIL_DECREASE = 10.0
 
 
 @public
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Posterior(AsDocument):
     """Draws of the parameters given the data. A value: all statistics are functions of it.
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from neglog.arguments import choice, shown
 from neglog.bayes.priors import priors_for
 from neglog.calls import public
+from neglog.conversion import is_frame
 from neglog.data import Data
 from neglog.errors import DataError, ModelError, NeglogError, did_you_mean, reason_of
 from neglog.estimators.remedies import Remedied, maximum
@@ -33,6 +34,7 @@ from neglog.estimators.rows import Array, Rows
 from neglog.fitting.estimates import map_estimate, mle
 from neglog.fitting.fit import Fit
 from neglog.handlers import Model, flat, with_priors
+from neglog.inputs.frames import of_pandas
 from neglog.inputs.given import offset_model
 from neglog.isolation import isolated
 from neglog.layers import declared_loss
@@ -324,8 +326,9 @@ def validated(estimator: Any, X: Any, *y: Any, **how: Any) -> Any:
     """The rows as arrays, by position, as scikit-learn checks them.
 
     Raises:
-        DataError: text, or a formula, in the place of numbers; a missing value.
+        DataError: text, dates, or a formula, in the place of numbers; a missing value.
     """
+    _check_dates(X)
     for each in y:
         check_present(each)
     if isinstance(X, str):
@@ -343,6 +346,21 @@ def response_values(y: Any) -> Array:
     check_present(y)
     with _numbers_needed():
         return np.asarray(y, dtype=np.float64)
+
+
+def _check_dates(X: Any) -> None:
+    """Raise DataError if a column is of dates or durations, which would be counted in nanoseconds."""
+    X = of_pandas(X)
+    if is_frame(X):
+        kinds = {name: getattr(dtype, "kind", "") for name, dtype in X.dtypes.items()}
+    else:
+        kinds = {"X": getattr(getattr(X, "dtype", None), "kind", "")}
+    name = next((name for name, kind in kinds.items() if kind in ("M", "m")), None)
+    if name is not None:
+        raise DataError(
+            f"the column {name!r} of X has dates where numbers are needed. Make them numbers of days: "
+            "(dates - dates.min()).dt.days."
+        )
 
 
 def check_present(y: Any) -> None:
@@ -366,11 +384,6 @@ def _numbers_needed() -> Iterator[None]:
     try:
         yield
     except TypeError as error:
-        if "DateTime64" in str(error) or "Timestamp" in str(error):
-            raise DataError(
-                "`X` has dates where numbers are needed. Make them numbers of days: "
-                "(dates - dates.min()).dt.days."
-            ) from None
         if "NAType" not in str(error):
             raise
         raise DataError(

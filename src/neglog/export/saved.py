@@ -36,7 +36,7 @@ FILE = "model.json"
 
 
 @public
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Saved(Fit):
     """A fit that was read from disk: without its rows, and what needs them.
 

@@ -66,7 +66,7 @@ FUNCTIONS = {
 
 
 @public
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fit(AsDocument):
     """The result of a fit, a frozen value.
 

@@ -56,7 +56,7 @@ QUADRATIC_TOLERANCE = 1e-9
 
 
 @public
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LassoPath(ReadOnly):
     """The MAP estimates of one model under sharper and wider priors. A value, as `Fit` is.
 

@@ -33,7 +33,7 @@ from neglog.wellformed import check_distributions
 
 
 @public
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PriorDraws:
     """Draws from a prior: site name -> `(1, draws, *shape)`, and ``y`` given them, `(1, draws, N, ...)`."""
 
