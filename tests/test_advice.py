@@ -4,6 +4,7 @@ A row has two functions of a folder: one raises the message, one does what it sa
 is read for messages that advise something; one without a row fails.
 """
 
+import pickle
 import tempfile
 from functools import cache, partial
 from pathlib import Path
@@ -522,6 +523,25 @@ ROWS: dict[str, Row] = {
         "class_probabilities",
         provoke=lambda _: neglog.interval(mle("categorical", X, CLASSES), X, kind="outcome"),
         follow=lambda _: neglog.class_probabilities(mle("categorical", X, CLASSES), X),
+    ),
+    "a model that pickle cannot write": row(
+        ModelError,
+        "neglog.save",
+        provoke=lambda _: pickle.dumps(mle(lambda x, y=None: models.gaussian(x, y), X, Y)),
+        follow=lambda p: save(mle(lambda x, y=None: models.gaussian(x, y), X, Y), p / "fit"),
+    ),
+    "a distribution of torch in a model": row(
+        ModelError,
+        "pyro.distributions.Normal",
+        ".to_event(1)",
+        provoke=lambda _: map_estimate(with_a_vector(torch.distributions.Normal(torch.zeros(2), 1.0)), X, Y),
+        follow=lambda _: map_estimate(with_a_vector(dist.Normal(torch.zeros(2), 1.0).to_event(1)), X, Y),
+    ),
+    "a vector without an event under SVI": row(
+        ModelError,
+        ".to_event(1)",
+        provoke=lambda _: by_svi(with_a_vector(dist.Normal(torch.zeros(2), 1.0))),
+        follow=lambda _: by_svi(with_a_vector(dist.Normal(torch.zeros(2), 1.0).to_event(1))),
     ),
     "text with a level a row": row(
         DataError,
@@ -1283,6 +1303,21 @@ def wide():
 @cache
 def shrunk():
     return map_estimate(on_features(models.gaussian, TRUNK), X, Y, solver=solvers.Adam(steps=300))
+
+
+def with_a_vector(prior):
+    """A model whose coefficients have a prior that the caller gives."""
+
+    def model(x, y=None):
+        weight = pyro.sample("w", prior)
+        with rows(x):
+            return pyro.sample("y", dist.Normal(x @ weight.to(x), 1.0), obs=y)
+
+    return model
+
+
+def by_svi(model):
+    return map_estimate(model, X, Y, solver=solvers.SVI(steps=2))
 
 
 @cache

@@ -62,11 +62,12 @@ def answer(*arguments: str) -> Any:
 
 
 def complaint(*arguments: str) -> str:
-    """The one line of a failure."""
+    """The one line of a failure, below which carets may mark a place in a formula."""
     result = run(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
+    line, *place = result.stderr.splitlines()
+    assert not place or (len(place) == 2 and set(place[1]) == {" ", "^"})
     assert line.startswith("neglog: error: ")
     return line
 

@@ -249,12 +249,12 @@ def test_rows_of_a_posterior_are_columns() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*ON_CARS, "--exposure", "speed"], "`exposure`"),
+        ([*ON_CARS, "--exposure", "speed"], "--exposure"),
         ([*CLAIMS, "--exposure", "holders"], "no column `holders`"),
         (["fit", MENARCHE, "reached ~ age", "-m", "binomial"], "trials"),
         ([*ON_CARS, "--offset", "nope"], "no column `nope`"),
         ([*ON_CARS, "--cov-type", "HC9"], "`cov_type` must be one of"),
-        ([*ON_CARS, "--cov-type", "cluster"], "`groups`"),
+        ([*ON_CARS, "--cov-type", "cluster"], "--groups"),
         ([*ON_CARS, "--groups", "nope"], "no column `nope`"),
         ([*ON_CARS, "--level", "2"], "--level"),
         ([*ON_CARS, "--tau", "0.5"], "`gaussian` has no setting `tau`"),
@@ -368,3 +368,47 @@ def test_a_table_of_labels_is_ranked_in_python_too() -> None:
     ranked = neglog.compare(models, "tension ~ breaks", table, folds=2)
     assert set(ranked.index) == {"categorical"}
     assert ranked.loc["categorical", "nll"] == pytest.approx(52.6001, abs=1e-4)
+
+
+# In the words of the command line
+
+PLACES = {
+    "dist ~ speed +": ("dist ~ speed +", "+"),
+    "dist ~ log speed": ("dist ~ log speed", "log speed"),
+    "dist = speed": ("dist = speed", "="),
+}
+
+
+@pytest.mark.parametrize("formula", PLACES)
+def test_carets_stand_under_the_place_in_a_formula(formula: str) -> None:
+    result = run("fit", CARS, formula, "-m", "gaussian")
+    line, shown, carets = result.stderr.splitlines()
+    assert line.startswith("neglog: error: the formula")
+    text, place = PLACES[formula]
+    assert shown.strip() == text
+    assert shown[carets.index("^") : carets.rindex("^") + 1] in place
+
+
+@pytest.mark.parametrize(
+    ("request_", "facts"),
+    [
+        (("fit", MENARCHE, "reached ~ age", "-m", "binomial"), "--trials COLUMN"),
+        (
+            ("fit", CARS, "dist ~ speed", "-m", "gaussian", "--exposure", "speed"),
+            "`gaussian` takes no --exposure",
+        ),
+        (("fit", CARS, "dist ~ speed", "-m", "gaussian", "--cov-type", "cluster"), "--groups COLUMN"),
+        (
+            ("fit", CARS, "dist ~ speed", "-m", "gaussian", "--map", "--cov-type", "expected"),
+            "--cov-type observed",
+        ),
+        (("fit", CARS, "dist ~ speed + I(2*speed)", "-m", "gaussian"), "neglog fit --map"),
+        (("fit", CARS, "dist ~ speed", "-m", "gaussian", "--level", "95"), "95 % are 0.95"),
+    ],
+)
+def test_errors_speak_the_command_line(request_: tuple[str, ...], facts: str) -> None:
+    said = complaint(*request_)
+    assert facts in said
+    assert not [
+        word for word in ("mle(", "map_estimate", "trials=", "cov_type=", "drop_missing=") if word in said
+    ]

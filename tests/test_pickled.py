@@ -41,7 +41,8 @@ from neglog import (
     warm_up,
     with_priors,
 )
-from neglog.errors import DataError
+from neglog.errors import DataError, ModelError
+from neglog.estimators import LikelihoodRegressor
 from neglog.export import Saved
 from neglog.predictors import linear, rows
 from neglog.solvers import Adam
@@ -261,3 +262,31 @@ def test_results_are_compared_by_identity_and_are_keys() -> None:
         assert value == value
         assert value != again
         assert {value: 1}[value] == 1
+
+
+def _within() -> Any:
+    return lambda x, y=None: models.gaussian(x, y)
+
+
+UNPICKLED = {
+    "fit": lambda: mle(_within(), X, Y),
+    "batch": lambda: mle_batch(_within(), torch.stack([X, X]), torch.stack([Y, Y])),
+    "bootstrap": lambda: bootstrap(mle(_within(), X, Y), 4),
+    "posterior": lambda: posterior(_within(), X, Y, method="laplace", draws=100),
+    "estimator": lambda: LikelihoodRegressor(_within()).fit(X.numpy(), Y.numpy()),
+}
+
+
+@pytest.mark.filterwarnings("ignore::neglog.errors.SamplingWarning")
+@pytest.mark.parametrize("of", UNPICKLED)
+def test_a_model_that_pickle_cannot_write_is_an_error_with_a_remedy(of: str) -> None:
+    found = UNPICKLED[of]()
+    with pytest.raises(ModelError, match=r"the model cannot be pickled: .*_within.*neglog\.save"):
+        pickle.dumps(found)
+    copy.deepcopy(found)
+
+
+def test_cloudpickle_writes_a_model_by_its_code() -> None:
+    cloudpickle = pytest.importorskip("joblib.externals.cloudpickle")
+    fit = mle(_within(), X, Y)
+    assert pickle.loads(cloudpickle.dumps(fit)).nll == fit.nll

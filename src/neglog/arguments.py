@@ -44,7 +44,20 @@ def share(name: str, value: Any) -> float:
     Raises:
         ModelError: the value is something else.
     """
-    return number(name, value, 0, 1)
+    try:
+        return number(name, value, 0, 1)
+    except ModelError as error:
+        raise ModelError(f"{str(error).removesuffix('.')}{percent_hint(value)}.") from None
+
+
+def percent_hint(value: Any) -> str:
+    """The share that a number of percent is, as the end of a sentence; empty for any other value.
+
+    >>> percent_hint(95)
+    ', and 95 % are 0.95'
+    """
+    percent = float(value) if isinstance(value, int | float | np.number) else 0.0
+    return f", and {percent:g} % are {percent / 100:g}" if 1 < percent < 100 else ""
 
 
 def whole(name: str, value: Any, least: int = 1, most: int = LARGEST_COUNT) -> int:

@@ -67,10 +67,17 @@ def written(value: Any) -> str:
     try:
         if math.prod(getattr(value, "shape", ())) > LARGEST_WRITTEN_ARRAY:
             return f"of type {type(value).__name__} and shape {tuple(value.shape)}"
-        text = " ".join(repr(value).split())
+        text = " ".join(repr(_plain(value)).split())
     except Exception:
         return f"of type {type(value).__name__}"
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of NumPy as that of Python, also in a list or tuple; anything else as it is."""
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return value.item() if type(value).__module__ == "numpy" and not getattr(value, "shape", (1,)) else value
 
 
 class NeglogError(ValueError):

@@ -98,6 +98,13 @@ def user_code(function: str) -> Iterator[None]:
 
 def failed(function: str, error: Exception) -> ModelError:
     """The error of neglog for an error that a function of the user raised."""
+    lacking = getattr(error, "obj", None)  # of an AttributeError
+    if type(lacking).__module__.startswith("torch.distributions"):
+        kind = type(lacking).__name__
+        return ModelError(
+            f"{function} has a distribution of torch, {kind}, and sites need those of Pyro. Use "
+            f"pyro.distributions.{kind}, with .to_event(1) for a vector."
+        )
     return ModelError(
         f"{function} raises {type(error).__name__}: {reason_of(error)}. Correct the function; the "
         "traceback of the original error, above this one, ends in its line."

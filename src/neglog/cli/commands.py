@@ -33,6 +33,7 @@ from neglog.cli.options import (
     Weights,
 )
 from neglog.cli.output import print_json, print_tables, reporting, say_dropped, say_written, shows_progress
+from neglog.cli.wording import in_options
 from neglog.errors import DataError
 from neglog.usage import Command, say
 
@@ -332,7 +333,7 @@ def compare(
         else:
             print_tables(reports.comparison_table(found.comparison), "")
             lines = [*reports.reasons(found.comparison), *reports.conclusion(found.comparison)]
-            typer.echo("\n".join(lines))
+            typer.echo("\n".join(map(in_options, lines)))
             say_written("picture in", path)
 
 

@@ -85,4 +85,5 @@ class ListingCommands(Commands):
 def check_level(level: float) -> None:
     """Refuse a level that is no number between 0 and 1."""
     if not 0 < level < 1:
-        raise typer.BadParameter(f"must be between 0 and 1; it is {level}.", param_hint="--level")
+        percent = f", and {level:g} % are {level / 100:g}" if 1 < level < 100 else ""
+        raise typer.BadParameter(f"must be between 0 and 1; it is {level:g}{percent}.", param_hint="--level")

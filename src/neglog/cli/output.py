@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from neglog.cli import INTERRUPTED
+from neglog.cli.wording import in_options
 from neglog.errors import ConvergenceWarning, NeglogError, SamplingWarning
 from neglog.usage import say
 
@@ -22,10 +23,13 @@ MAX_ERROR_CHARACTERS = 1000
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Foreseeable failures and warnings as one line each on stderr; a failure exits with code 2."""
+    """Foreseeable failures and warnings as one line each on stderr; a failure exits with code 2.
+
+    Below an error of a formula are two more, with carets under the place in it.
+    """
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
-        say(f"warning: {' '.join(str(message).split())}")
+        say(f"warning: {in_options(' '.join(str(message).split()))}")
 
     with warnings.catch_warnings():
         for category in (ConvergenceWarning, SamplingWarning):
@@ -39,13 +43,26 @@ def reporting() -> Iterator[None]:
             say("interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except (NeglogError, OSError) as error:
-            say(f"error: {_in_one_line(error)}")
+            line, *place = _lines(error)
+            say(f"error: {line}")
+            for each in place:
+                typer.echo(each, err=True)
             raise typer.Exit(2) from None
 
 
-def _in_one_line(error: Exception) -> str:
-    """An error without line breaks, and without its middle where it is too long to read."""
-    text = " ".join(str(error).partition("\n    ")[0].split())  # without the lines that mark a place
+def _lines(error: Exception) -> list[str]:
+    """An error without line breaks, and the lines that mark a place in a formula."""
+    message, *marked = str(error).split("\n    ")
+    place = [f"    {line}" for line in marked]
+    return [
+        _in_one_line(message),
+        *(place if max(map(len, place), default=0) <= MAX_ERROR_CHARACTERS else []),
+    ]
+
+
+def _in_one_line(message: str) -> str:
+    """A message in one line, without its middle where it is too long to read."""
+    text = in_options(" ".join(message.split()))
     part = MAX_ERROR_CHARACTERS // 2
     return text if len(text) <= MAX_ERROR_CHARACTERS else f"{text[:part]} [...] {text[-part:]}"
 

@@ -40,6 +40,7 @@ from neglog.isolation import isolated
 from neglog.layers import declared_loss
 from neglog.likelihood.sites import lay_out
 from neglog.models.named import model_of
+from neglog.persistence import check_model_pickles
 from neglog.prediction.predictions import log_likelihood, predict
 from neglog.predictors import RESPONSE
 from neglog.signatures import model_keywords
@@ -90,6 +91,10 @@ class LikelihoodEstimator(BaseEstimator):
 
     _location: str | None = None
     """The predictor that shifts the response, if there is one."""
+
+    def __getstate__(self) -> Any:
+        check_model_pickles(self.model)
+        return super().__getstate__()
 
     def __init__(
         self,

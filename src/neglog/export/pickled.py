@@ -30,7 +30,7 @@ from neglog.networks.laplace import LaplaceApproximation
 from neglog.networks.network import Head, Network, module_of
 from neglog.networks.structures import Diagonal, Evidence, Kronecker, Rooted
 from neglog.objective.training import buffers
-from neglog.persistence import Reduced
+from neglog.persistence import Reduced, check_model_pickles
 
 
 @singledispatch
@@ -51,7 +51,10 @@ def _of_fit(value: Fit) -> Reduced:
     except ModelError:
         model = as_given(value.model)
     content = document_of(value, formula_of(value), model, LoadArguments(value.model))
-    return from_document, (content,) if is_complete(model) else (content, value.model)
+    if is_complete(model):
+        return from_document, (content,)
+    check_model_pickles(value.model)
+    return from_document, (content, value.model)
 
 
 @reduced.register

@@ -17,7 +17,7 @@ from torch import Tensor
 from neglog.arguments import shown
 from neglog.calls import public
 from neglog.checkpoint import UNKEPT
-from neglog.errors import DataError
+from neglog.errors import DataError, ModelError, reason_of
 from neglog.guides import Delta
 from neglog.solvers.solution import Solution
 from neglog.solvers.stochastic import MaybeKinked
@@ -191,7 +191,12 @@ def _loss_of_step(svi: Any, guide: Any, arguments: tuple[Any, ...], keywords: di
     """The loss before a gradient step; NaN where the step before led to parameters that are not finite."""
     try:
         return float(svi.step(*arguments, **keywords))
-    except ValueError:  # of a prior that checks its values
+    except ValueError as error:  # of a prior that checks its values
+        if "log_prob shape" in str(error):
+            raise ModelError(
+                f"SVI of Pyro refuses the model {reason_of(error)}: several values of a site need a plate, "
+                "or an event. Add .to_event(1) to the distribution of a vector."
+            ) from error
         if all(bool(torch.isfinite(value).all()) for value in guide.parameters()):
             raise
         return math.nan
