@@ -193,4 +193,24 @@ ROWS = {
         provoke=lambda _: fitted(IDS, Y),
         follow=lambda _: fitted(IDS.double(), Y),
     ),
+    "a device that there is not": row(
+        DataError,
+        "no such device here",
+        provoke=lambda _: fitted(X, Y, solver=Adam(epochs=2, device="cuda:99")),
+        follow=lambda _: fitted(X, Y, solver=Adam(epochs=2)),
+    ),
+    "lower precision of float64": row(
+        DataError,
+        "dtype=torch.float32",
+        provoke=lambda _: fitted(X, Y, solver=Adam(epochs=2, autocast=torch.bfloat16)),
+        follow=lambda _: fitted(X, Y, solver=Adam(epochs=2, autocast=torch.bfloat16, dtype=torch.float32)),
+    ),
+    "compilation without a graph": row(
+        DataError,
+        "`compile` needs a graph",
+        provoke=lambda _: mle(
+            network(nn.Linear(2, 3), nn.Dropout(0.1)), X, Y, solver=Adam(epochs=2, compile=True)
+        ),
+        follow=lambda _: mle(network(nn.Linear(2, 3), nn.Dropout(0.1)), X, Y, solver=Adam(epochs=2)),
+    ),
 }

@@ -20,6 +20,10 @@ OF_SOLVERS = (
 )
 BY_POSITION = ("model", "fit", "posterior", "x", "y")
 """Parameters of an estimator that are the model, the fit and the data, no settings."""
+ON_THE_CPU = (
+    "Fits run on the CPU, in float64, but for gradient steps on another device, "
+    "solver=neglog.solvers.Adam(device='cuda', dtype=torch.float32). Leave it out."
+)
 REMEDIES = {
     "level": "Intervals of a level are those of neglog.interval(fit, x, level=...).",
     "quantile": "Quantiles are those of neglog.quantile(fit, x, q).",
@@ -28,8 +32,8 @@ REMEDIES = {
     "fit_intercept": "Models have an intercept; a formula without is 'y ~ 0 + x'.",
     "weights": "Weights belong to a fit. Pass a row that counts for several as often, as by "
     "numpy.repeat(rows, weights, axis=0).",
-    "device": "Fits run on the CPU, in float64. Leave it out.",
-    "dtype": "Fits run on the CPU, in float64. Leave it out.",
+    "device": ON_THE_CPU,
+    "dtype": ON_THE_CPU,
     **dict.fromkeys(("epochs", "lr", "learning_rate", "batch_size", "steps", "max_iter"), OF_SOLVERS),
 }
 """Keywords of other libraries -> the corresponding call of neglog."""

@@ -145,7 +145,8 @@ class Validated(Watched):
     @torch.no_grad()
     def held_out_loss(self, z: Tensor) -> float:
         """Minus the mean log-likelihood of a held-out row, in nats, at `z` `(K,)`."""
-        nll, count = nll_of(self.problem.objective, self._held_out, self.problem.theta(z))
+        theta = self.problem.theta(z.cpu()).to(z.device)
+        nll, count = nll_of(self.problem.objective, self._held_out, theta)
         return nll / count
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -12,6 +13,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from neglog.errors import DataError, ModelError
 from neglog.handlers import Weighted
 from neglog.likelihood.replay import Replay, replayed, stacked
 from neglog.likelihood.rows import agree
@@ -19,6 +21,7 @@ from neglog.likelihood.sites import Site
 from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.objective import Objective
+from neglog.objective.placed import ELSEWHERE, InAutocast, moved, moved_parts, on_device, seeded_on
 from neglog.objective.quadratic import quadratic_priors
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, run
@@ -50,6 +53,8 @@ class Lowered(Coordinates):
         self._evaluations: dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]]] = {}
         self._program: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
         self.replays: list[Replay] = []
+        self.device = torch.device("cpu")
+        self.precision: InAutocast | None = None
 
     @property
     def reason(self) -> str:
@@ -73,7 +78,44 @@ class Lowered(Coordinates):
         key = (size, compile, tuple(z.shape[:-1]))
         if key not in self._evaluations:
             self._evaluations[key] = self._evaluation(z, size, compile)
+            if compile and self.replays[-1].graph is None:
+                raise DataError(
+                    "`compile` needs a graph of the model, and it has none: "
+                    f"{self.replays[-1].reason}. Leave `compile` out."
+                )
         return self._evaluations[key]
+
+    @contextmanager
+    def placed(self, device: str | None, autocast: torch.dtype | None, seed: int) -> Iterator[torch.device]:
+        """Around gradient steps: on a device, with networks under `torch.autocast`.
+
+        Raises:
+            DataError: `autocast` of float64, which torch leaves as it is.
+        """
+        where = torch.device(device or "cpu")
+        if autocast is not None and self.objective.data.y.dtype != torch.float32:
+            raise DataError(
+                "`autocast` lowers the precision of float32, and the data are taken in float64. Give "
+                "dtype=torch.float32 too."
+            )
+        before = dict(self.__dict__)
+        self.device, self._evaluations = where, {}
+        self.precision = None if autocast is None else InAutocast(where, autocast)
+        if where.type != "cpu":
+            self._vector, self._rows = moved_parts(self._vector, where), moved(self._rows, where)
+            self._quadratic = None
+        try:
+            with seeded_on(where, seed):
+                yield where
+        finally:
+            self.__dict__.update(before)
+            for own in self.constants.values():
+                own.update(moved(own, torch.device("cpu")))
+
+    @property
+    def constants(self) -> dict[str, dict[str, Tensor]]:
+        """The buffers of networks in training mode, by the name of the network."""
+        return {}
 
     @torch.no_grad()
     def rows_not_finite(self, z: Tensor, batch: Any) -> str:
@@ -120,11 +162,18 @@ class Lowered(Coordinates):
         """From a batch, the numbers of its rows, to its own parts of those in `used`."""
         parts = list(self._rows.values())
         wanted = [parts[i] for i in used]
-        return lambda index: (part.index_select(0, index) for part in wanted)
+
+        def take(index: Tensor) -> Iterable[Tensor]:
+            index = index.to(self.device)
+            return (part.index_select(0, index) for part in wanted)
+
+        return take
 
     def _replayed(self, z: Tensor, size: int | None, compile: bool) -> Replay:
         """The graph of the loss of all rows, or of a minibatch, near one point `(K,)` or many `(S, K)`."""
         rows, some, others = self._rows.items(), [], None
+        if self.device.type != "cpu":
+            return self._run_each_time(z, size)
         if size is None:
             some = [_by_columns(part) if kind == "basis" else part for (kind, _), part in rows]
         else:
@@ -132,6 +181,19 @@ class Lowered(Coordinates):
         if z.dim() == 1:
             return replayed(self._function, z, some, others, compile)
         return stacked(replayed(self._function, z[0], some, others, False), z, some, others, compile)
+
+    def _run_each_time(self, z: Tensor, size: int | None) -> Replay:
+        """The loss by running the model, on a device for which no graph is recorded."""
+        if z.dim() > 1:
+            raise ModelError("`device` is for one fit, and the members of an ensemble are trained together.")
+        parts = list(self._rows.values())
+        whole = parts if size is None else []
+
+        def evaluate(z: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor]:
+            with on_device(self.device):
+                return self._function(z, *(whole or rows))
+
+        return Replay(evaluate, tuple(range(len(parts))), ELSEWHERE)
 
     def _function(self, z: Tensor, *parts: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and its gradient on these rows, by running the model."""
@@ -154,6 +216,7 @@ class Lowered(Coordinates):
         values, etas = self._vector.values(pieces), self._vector.etas(pieces, rows)
         data = objective.data.made_of(rows)
         model, share = self.model, self.rows / data.rows
+        model = model if self.precision is None else self.precision(model)
         if data.weights is not None or share != 1:
             weights = (
                 torch.full((), share, dtype=leaf.dtype) if data.weights is None else data.weights * share

@@ -13,6 +13,7 @@ from neglog.likelihood.replay import Replay
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.lowered import Lowered
 from neglog.objective.objective import Objective, of_rows
+from neglog.objective.placed import data_on, on_device
 from neglog.objective.shrinkage import prior_of
 from neglog.objective.training import InTrainingMode
 from neglog.predictors import RESPONSE
@@ -61,12 +62,14 @@ class OfStream(Lowered):
 
         def take(batch: Batch) -> Iterable[Tensor]:
             parts = batch.data.parts()
-            return (parts[key] for key in wanted)
+            return (parts[key].to(self.device, non_blocking=True) for key in wanted)
 
         return take
 
     def _evaluation(self, z: Tensor, size: int | None, compile: bool) -> Callable[..., tuple[Tensor, Tensor]]:
-        if len(self._evaluations) < MAX_GRAPHS and (size or 0) <= self.objective.rows:
+        if self.device.type != "cpu" or (
+            len(self._evaluations) < MAX_GRAPHS and (size or 0) <= self.objective.rows
+        ):
             return super()._evaluation(z, size, compile)
         self.replays.append(Replay(self._function, (), MANY_SIZES))
         take = self._taking(range(len(self._rows)))
@@ -98,7 +101,8 @@ def nll_of(objective: Objective, rows: Data | Stream, theta: Tensor) -> tuple[fl
     for data in in_blocks(rows):
         if data is not rows:
             check_rows(objective, data)
-        found = of_rows(objective, data).at(theta).log_prob(RESPONSE)
+        with on_device(theta.device):
+            found = of_rows(objective, data_on(data, theta.device)).at(theta).log_prob(RESPONSE)
         nll, count = nll - float(found.sum(dtype=torch.float64)), count + data.count
     return nll, count
 

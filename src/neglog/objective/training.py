@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from neglog.modes import Constants, InMode, is_same
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.lowered import Lowered
 from neglog.objective.objective import Objective
+from neglog.objective.placed import on_device
 from neglog.tracing import Run, run, seeded
 
 MAX_PROBED_ROWS = 10_000
@@ -77,11 +79,16 @@ class InTrainingMode(Lowered):
     trained = True
 
     def __init__(self, coordinates: Coordinates) -> None:
-        self.constants = constants_of(coordinates.objective)
+        self._constants = constants_of(coordinates.objective)
         learned = coordinates.objective.changed(InMode(False, self.constants))
         super().__init__(learned, coordinates.blocks, coordinates.is_linear)
         self.steps = InMode(False, self.constants)
         self._stepped: Model = self.steps(learned.model)
+
+    @property
+    def constants(self) -> dict[str, Constants]:
+        """The buffers and the frozen parameters of each network, by its name."""
+        return self._constants
 
     @property
     def model(self) -> Model:
@@ -106,6 +113,12 @@ class InTrainingMode(Lowered):
     def _evaluation(self, z: Tensor, size: int | None, compile: bool) -> Callable[..., tuple[Tensor, Tensor]]:
         self.replays.append(Replay(self._function, (), REASON))
         if size is None:
-            return lambda z: self._function(z, *self._rows.values())
+            rows = list(self._rows.values())
+            return lambda z: self._function(z, *rows)
         take = self._taking(range(len(self._rows)))
-        return lambda z, batch: self._function(z, *take(batch))
+
+        def evaluate(z: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
+            with on_device(self.device):
+                return self._function(z, *take(batch))
+
+        return evaluate

@@ -38,7 +38,8 @@ class Adam(GradientTraining):
         compile: whether to compile the steps to machine code, which takes a C++ compiler and some seconds.
         rescale: whether linear coefficients are optimised in units of the noise on an orthonormal design.
         certainty: see below.
-        dtype: in which the data are taken.
+        dtype: in which the data are taken: float64 by default; of data sets that are read in batches, that of
+            the network's own parameters.
         epochs: passes over the rows, in place of `steps`.
         validation: rows that are held out of the fit, whose log-likelihood decides when it ends: a share of
             the rows, drawn by `seed`; a splitter of scikit-learn, of which the first split is taken; or the
@@ -51,6 +52,9 @@ class Adam(GradientTraining):
         max_norm: gradients are scaled to a Euclidean norm of at most this, in nats a row.
         ema_decay: the fit is the exponential moving average of the weights, of which this share is kept at
             each step, such as 0.999.
+        device: where the steps are taken, such as "cuda" or "mps"; the parameters of the fit are on the CPU.
+        autocast: the dtype of the network under `torch.autocast`, such as ``torch.bfloat16``; data are then
+            taken with `dtype=torch.float32`.
         callbacks: functions of an `Epoch`, called at the end of each; one that raises `StopFit` ends the
             training.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,6 +38,12 @@ class ReplayedProblem(MaybeKinked, Protocol):
 
         With a `size`, a further argument is a batch of so many rows, which are scaled up to the whole.
         """
+        ...
+
+    def placed(
+        self, device: str | None, autocast: torch.dtype | None, seed: int
+    ) -> AbstractContextManager[torch.device]:
+        """Around gradient steps on a device, or with networks in lower precision."""
         ...
 
     def rows_not_finite(self, z: Tensor, batch: Any) -> str:
@@ -73,6 +80,8 @@ class GradientTraining(Training):
     scheduler: Callable[[Optimizer], Any] | None = None
     max_norm: float | None = None
     ema_decay: float | None = None
+    device: str | None = None
+    autocast: torch.dtype | None = None
 
     @property
     def is_by_epochs(self) -> bool:
@@ -94,7 +103,15 @@ class GradientTraining(Training):
         """Run the steps from `start` `(K,)`, or from the state of a checkpoint on."""
         if start.numel() == 0:
             return certified(problem, start.clone(), [], self.__dict__["certainty"])
-        return Run(self, problem, GradientSteps(self, problem, start.clone()), checkpoint).solution(progress)
+        if self.device is None and self.autocast is None:
+            return Run(self, problem, GradientSteps(self, problem, start.clone()), checkpoint).solution(
+                progress
+            )
+        with problem.placed(self.device, self.autocast, self.__dict__["seed"]) as device:
+            steps = GradientSteps(self, problem, start.clone().to(device))
+            run = Run(self, problem, steps, checkpoint)
+            run.train(progress)
+        return run.end()
 
 
 class GradientSteps:
@@ -169,7 +186,8 @@ class GradientSteps:
         for size, point in self.recorded.items():
             self.problem.evaluation(point, size, compile=self.settings.compile)
         self.moving.copy_(state["z"])
-        self.done, self.average = state["done"], state["average"]
+        self.done, average = state["done"], state["average"]
+        self.average = None if average is None else average.to(self.moving.device)
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.rule.resume(state)

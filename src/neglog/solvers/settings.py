@@ -154,6 +154,30 @@ def _dtype(name: str, value: Any) -> None:
         raise DataError(f"`{name}` must be torch.float64 or torch.float32; it is {written(value)}.")
 
 
+def _device(name: str, value: Any) -> None:
+    """Raise DataError unless torch can compute on a device here."""
+    try:
+        device = torch.device(value)
+        module = None if device.type == "cpu" else torch.get_device_module(device)
+    except (RuntimeError, TypeError):
+        raise DataError(
+            f"`{name}` must be 'cpu', 'cuda', 'mps' or another device of torch; it is {written(value)}."
+        ) from None
+    if module is None:
+        return
+    is_there = getattr(module, "is_available", lambda: False)()
+    if not is_there or (device.index or 0) >= module.device_count():
+        raise DataError(
+            f"`{name}` is {written(str(value))}, and torch finds no such device here. Leave it out, for the "
+            "CPU."
+        )
+
+
+def _autocast(name: str, value: Any) -> None:
+    if value not in (torch.bfloat16, torch.float16):
+        raise DataError(f"`{name}` must be torch.bfloat16 or torch.float16; it is {written(value)}.")
+
+
 _positive = partial(number, least=0)
 CHECKS: dict[str, Callable[..., Any]] = {
     "tolerance": _positive,
@@ -167,6 +191,8 @@ CHECKS: dict[str, Callable[..., Any]] = {
     "max_norm": _positive,
     "ema_decay": share,
     "callbacks": _functions,
+    "device": _device,
+    "autocast": _autocast,
     "weight_decay": _not_negative,
     "momentum": _momentum,
     "nesterov": flag,

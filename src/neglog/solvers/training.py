@@ -118,6 +118,11 @@ class Run:
         self.started, self.stopped, self.reason = time.perf_counter(), "", ""
 
     def solution(self, progress: bool) -> Solution:
+        """The solution after all steps, or up to an end of them."""
+        self.train(progress)
+        return self.end()
+
+    def train(self, progress: bool) -> None:
         """Take all steps, up to an end of them."""
         settings, problem = self.settings, self.problem
         bar = Bar(total=self.total, desc=type(settings).__name__, disable=not progress, leave=False)
@@ -131,13 +136,13 @@ class Run:
                     self.look()
                 if not self.stopped and self.checkpoint.is_due(len(self.history)):
                     self.checkpoint.write(self.state(), len(self.history))
-        return self.end()
 
     def until_next_look(self) -> int:
         """The number of steps to the next check, which the end of an epoch is."""
         if not self.settings.is_by_epochs:
             return CHECK_INTERVAL
-        return min(CHECK_INTERVAL, self.an_epoch - len(self.history) % self.an_epoch)
+        left = self.an_epoch - len(self.history) % self.an_epoch
+        return min(CHECK_INTERVAL, left) if self.steps.z.is_cpu else left  # elsewhere to look is to wait
 
     def advance(self, batches: Iterator[Any]) -> list[float]:
         """Take the steps of these batches, up to the first loss that is not finite; the losses.
@@ -155,7 +160,7 @@ class Run:
             if self.good_steps < self.an_epoch:
                 raise
             self.stopped, self.reason = "broken", str(error).removesuffix(".")
-        losses = [float(loss) for loss in found]
+        losses = _numbers(found)
         last = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
         self.history += losses[: last + 1]
         return losses[: last + 1]
@@ -202,7 +207,7 @@ class Run:
 
         Where the loss was not finite, they are those at the check before.
         """
-        z, best = self.steps.z, self.best
+        z, best = self.steps.z.cpu(), self.best
         if best.epoch:
             z = best.restored(self.problem)
         elif self.failed:
@@ -264,6 +269,13 @@ class Run:
         resume_training(self.problem, state)
 
 
+def _numbers(losses: list[Tensor | float]) -> list[float]:
+    """Losses as numbers; those on another device than the CPU are read at once."""
+    if losses and isinstance(losses[0], Tensor) and not losses[0].is_cpu:
+        return [float(loss) for loss in torch.stack([torch.as_tensor(each) for each in losses]).tolist()]
+    return [float(loss) for loss in losses]
+
+
 class Weights:
     """A point that training has passed, and the buffers of networks there."""
 
@@ -280,8 +292,8 @@ class Weights:
     def restored(self, problem: Any) -> Tensor:
         """The point `(K,)`, with its buffers in place."""
         for name, own in self.buffers.items():
-            problem.constants[name].update(own)
-        return self.z
+            problem.constants[name].update({key: value.cpu() for key, value in own.items()})
+        return self.z.cpu()
 
 
 class Best(Weights):
