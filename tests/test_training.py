@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from neglog import Fit, log_likelihood, map_estimate, mle, models, on_features, plots, predict
-from neglog.errors import ConvergenceWarning, DataError, ModelError
+from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError
 from neglog.solvers import SGD, SVI, Adam, AdamW, Epoch, Optimiser, StopFit
 
 torch.manual_seed(0)
@@ -258,6 +258,12 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_of_the_epoch_before() -> N
         fit = mle(models.poisson, X, Y.exp().round(), solver=solver)
     good = quietly(models.poisson, replace(solver, epochs=5), X, Y.exp().round())
     torch.testing.assert_close(fit.params["log_rate.weight"], good.params["log_rate.weight"])
+
+
+def test_a_training_that_fails_at_once_names_the_learning_rate() -> None:
+    for model in (network(), network(nn.Dropout(0.1))):
+        with pytest.raises(UnboundedLikelihoodError, match=r"not finite after \d+ steps.*learning rate"):
+            quietly(model, SGD(epochs=1, batch_size=4, learning_rate=1e9, momentum=0.9))
 
 
 def test_buffers_of_steps_that_fail_are_not_kept() -> None:

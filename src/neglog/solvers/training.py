@@ -212,6 +212,8 @@ class Run:
             z = best.restored(self.problem)
         elif self.failed:
             z = self.good.restored(self.problem)
+        elif self.stopped == "not finite":  # no step before it is known to be sound
+            z = torch.full_like(z, math.nan)
         found = certified(self.problem, z, self.history, self.settings.certainty)
         found = replace(found, epochs=tuple(self.epochs))
         if self.failed:
