@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from first_lines import check_refused, evaluated
+from sklearn.model_selection import KFold, TimeSeriesSplit
 
 import neglog
 from neglog import models
@@ -38,6 +39,7 @@ def namespace():
             "glm": neglog.mle("poisson", "breaks ~ wool + tension", tables["warpbreaks"]),
             "logit": neglog.mle("bernoulli", "low ~ age + lwt + smoke", tables["birthwt"])}  # fmt: skip
     return {**names, **tables, **shipped, **fits, "np": np, "pd": pd, "partial": partial, "models": models,
+            "KFold": KFold, "TimeSeriesSplit": TimeSeriesSplit,
             "math": math, "slope": slope, "intercept": intercept, "e": lambda fit: estimate(fit)}  # fmt: skip
 
 
@@ -159,6 +161,19 @@ NUMBERS = [
     ('posterior("poisson", "breaks ~ wool", warpbreaks, method="laplace", draws=500).converged', True, 0),
     ('lm.converged', True, 0),
     ('float(lasso_path("gaussian", "dist ~ speed", cars).params["mean.weight"][0])', 0.0, 0),
+    # Offsets of a path, factors of truth values, powers, nesting, folds
+    ('lasso_path("poisson", "Claims ~ Age", insurance, offset=np.log(insurance.Holders), n_strengths=3).nll[0].item()', "rate null", 1e-6),
+    ('lasso_path("poisson", "Claims ~ Age + offset(log(Holders))", insurance, n_strengths=3).nll[0].item()', "rate null", 1e-6),
+    ('list(e(mle("gaussian", "dist ~ 0 + fast", cars.assign(fast=cars.speed > 15))))[:2]', ["fast[False]", "fast[True]"], 0),
+    ('e(mle("gaussian", "dist ~ fast", cars.assign(fast=cars.speed > 15)))["fast[T.True]"]', "fast", 1e-9),
+    ('mle("gaussian", "dist ~ I(speed > 15):speed", cars).k', 4, 0),
+    ('mle("gaussian", "dist ~ speed + I(speed^2)", cars).nll', "quadratic", 1e-8),
+    ('mle("poisson", "breaks ~ wool + tension %in% wool", warpbreaks).nll', "interaction", 1e-7),
+    ('mle("poisson", "breaks ~ C(tension, contr.poly)", warpbreaks).k', 3, 0),
+    ('list(quantile_process("dist ~ speed", cars, [0.25, 0.75]))', [0.25, 0.75], 0),
+    ('cross_validate("gaussian", "dist ~ speed", cars, folds=TimeSeriesSplit(4)).folds.max().item()', 3, 0),
+    ('cross_validate("gaussian", "dist ~ speed", cars, folds=[(range(40), range(40, 50))]).rows.tolist()', list(range(40, 50)), 0),
+    ('compare(["gaussian", "laplace"], "dist ~ speed", cars, folds=KFold(2)).shape[0]', 2, 0),
     ('lm.params["sigma"].item()', 15.37959 * math.sqrt(48 / 50), 1e-4),  # sigma(lm), with n in place of n - 2
 ]  # fmt: skip
 """Line, its known answer or the name of one in `computed`, and the largest difference."""
@@ -179,6 +194,7 @@ def computed():
     cells = warp.groupby(["wool", "tension"])["breaks"].transform("mean")
     rates = insurance.groupby("District")[["Claims", "Holders"]].transform("sum")
     expected = rates["Claims"] / rates["Holders"] * insurance["Holders"]
+    total = insurance["Claims"].sum() / insurance["Holders"].sum()
     return {
         "log-log": np.polyfit(np.log(cars["speed"]), np.log(cars["dist"]), 1)[0],
         "HC0": math.sqrt(spread[1, 1]),
@@ -190,6 +206,8 @@ def computed():
         "claims": insurance["Claims"].sum(),
         "quadratic": 25 * (math.log(2 * math.pi * quadratic) + 1),
         "at ten": np.polyval(squares, 10.0),
+        "rate null": poisson_nll(insurance["Claims"], insurance["Holders"] * total),
+        "fast": cars["dist"][cars["speed"] > 15].mean() - cars["dist"][cars["speed"] <= 15].mean(),
     }
 
 
