@@ -131,7 +131,8 @@ def posed(
     if solver is not None:
         check_solver("solver", solver)
     model, trained = apart(model)
-    solver = surrogated(trained, in_batches(solver, x) if isinstance(x, Stream) else solver)
+    solver = in_batches(solver, x) if isinstance(x, Stream) else solver
+    solver = solver if trained is None else surrogated(trained, solver)
     data = _data(caller, model, x, y, weights, solver, keywords)
     start = None if start is None else current_names(model, named_values("start", start), "start")
     objective = whole = Objective(model, data, start)
@@ -162,7 +163,7 @@ def _data(
     dtype = getattr(solver, "dtype", None) or torch.float64
     roles = roles_of(model, keywords, caller)
     data = prepare_fit(x, y, weights=weights, dtype=dtype, roles=roles, **keywords)
-    return with_held_out(data, solver, roles)
+    return data if solver is None else with_held_out(data, solver, roles)
 
 
 def _by_newton(

@@ -98,14 +98,12 @@ class Descended(Watched):
         return float(self.likelihood.held_out_loss(z))
 
 
-def surrogated(trained: TrainingObjective | None, solver: Any) -> Any:
-    """The solver of a fit, which trains on an objective where there is one.
+def surrogated(trained: TrainingObjective, solver: Any) -> Any:
+    """The solver of a fit, `Adam` by default, which trains on an objective.
 
     Raises:
         ModelError: a solver that takes no gradient steps.
     """
-    if trained is None:
-        return solver
     solver = Adam() if solver is None else solver
     if not isinstance(solver, Training):
         raise ModelError(
