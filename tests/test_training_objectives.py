@@ -30,6 +30,7 @@ from neglog import (
     summary,
     wald_test,
     warm_up,
+    weighted,
 )
 from neglog.distributions.family import location_of, scale_of
 from neglog.errors import ConvergenceWarning, ModelError
@@ -199,7 +200,7 @@ def test_what_needs_a_likelihood_is_refused_in_one_sentence() -> None:
 
 def test_objectives_that_do_not_fit_a_model_or_a_solver_are_refused() -> None:
     with pytest.raises(ModelError, match="outermost"):
-        quietly(network(beta_nll(models.heteroscedastic)), Adam(**STEPS))
+        quietly(weighted(beta_nll(models.heteroscedastic), 2.0), Adam(**STEPS))
     with pytest.raises(ModelError, match="a scale"):
         mle(beta_nll(models.poisson), X, Y.abs().round(), solver=Adam(**STEPS))
     with pytest.raises(ModelError, match="gradient steps"):
@@ -208,6 +209,13 @@ def test_objectives_that_do_not_fit_a_model_or_a_solver_are_refused() -> None:
         beta_nll(models.heteroscedastic, 2.0)
     with pytest.raises(ModelError, match="`epochs`"):
         warm_up(models.heteroscedastic, 0)
+
+
+def test_a_network_is_put_inside_an_objective() -> None:
+    around = quietly(network(beta_nll(models.heteroscedastic)), Adam(**STEPS))
+    within = quietly(beta_nll(network()), Adam(**STEPS))
+    assert around.trained_on == within.trained_on == "beta_nll(beta=0.5)"
+    assert around.losses == within.losses
 
 
 def test_warming_up_trains_the_location_first_and_ends_in_the_likelihood() -> None:
