@@ -157,7 +157,7 @@ class Averaged(TorchDistribution):
         """Independent draws: of each, a draw of the parameters is chosen first."""
         number, rows = torch.Size(sample_shape).numel(), self.batch_shape.numel()
         chosen = torch.randint(self.draws, (number, rows))
-        # The k-th time that a row chooses a component, it takes the k-th value that this one has drawn.
+        # The k-th draw of a row from a component is the k-th value drawn from that component.
         order = chosen.argsort(dim=0, stable=True)
         counts = torch.zeros((self.draws, rows), dtype=torch.long).scatter_add_(
             0, chosen, torch.ones_like(chosen)
@@ -298,7 +298,7 @@ def between(q: Tensor, fn: Any, low: Tensor, high: Tensor) -> Tensor:
         tail = torch.where(half, lower, upper)
         gap = torch.where(half, tail - known, known - tail)
         high, low = torch.where(gap >= 0, s, high), torch.where(gap < 0, s, low)
-        reach = torch.exp(tail - fn.log_prob(s))  # how far away a wholly different q would be
+        reach = torch.exp(tail - fn.log_prob(s))  # the distance of a quantile with an entirely different q
         moved = s - gap * reach
         inside = (moved >= low) & (moved <= high)
         step = torch.where(inside, moved, 0.5 * (low + high)) - s

@@ -92,9 +92,9 @@ def _by_tails(fn: Any, start: Cut, end: Cut) -> Tensor:
         found, usable = _integral(fn, start.at, end.at)
         accuracy = getattr(fn, "tail_accuracy", TAIL_ACCURACY)
         known = tail.detach()
-        # A logarithm is rounded in units of itself; tails that are no logarithms, in units of 1.
+        # The rounding error of a logarithm is relative; that of a tail probability is absolute.
         exact = accuracy * ((1 - known) if hasattr(fn, "_log_tails") else torch.exp(-known))
-        # What varies within the interval, as a narrow component of a mixture does, shows in the difference.
+        # A density that varies within the interval, as with a narrow component, shows in the difference.
         agree = (torch.expm1(difference.detach() - found.detach())).abs() * share <= exact
         usable = usable & (agree | (share <= exact))
     return torch.where(usable & (share < MAX_INTERVAL_SHARE), found, difference)
@@ -106,7 +106,7 @@ def _difference(start: Cut, end: Cut) -> tuple[Tensor, Tensor]:
     Both are on the side of the median where the interval lies; 1 where it lies across it.
     """
     half = -math.log(2)
-    # What is outside on both sides of a median that is inside: 1 minus it loses nothing.
+    # The interval contains the median: 1 minus both outer tails does not cancel.
     outside = (torch.exp(start.below) + torch.exp(end.above)).clamp(max=1.0)
     astride = torch.where(outside < 1, torch.log1p(-torch.where(outside < 1, outside, 0.0)), -math.inf)
     upper, lower = start.below > half, end.above > half

@@ -155,7 +155,7 @@ def _positive(value: Tensor) -> Tensor:
 
 
 def _poisson(y: Tensor, rate: Tensor) -> Tensor:
-    # y log(rate / y) - (rate - y) is no larger than its result; y log(rate) and log y! are, by log y.
+    # Without cancellation: y log(rate) and log y! are larger than their difference by a factor of log y.
     difference = rate - y
     found = y * log_ratio(difference, rate, y.clamp(min=1)) - difference - log_factorial_rest(y)
     return torch.where((rate == 0) & (y > 0), -math.inf, found)

@@ -138,9 +138,7 @@ def _gamma_part(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
     integral = _decay_integral(exponent, slope, x)
     total, term = torch.zeros_like(x), torch.ones_like(x)
-    at = torch.where(
-        below, x, a
-    )  # the recurrence serves the lower side alone; elsewhere it must not overflow
+    at = torch.where(below, x, a)  # the recurrence is used below alone; elsewhere it must not overflow
     for j in range(SHAPE_INCREMENT):
         total = total + term / (a + j)
         term = term * at / (a + j)

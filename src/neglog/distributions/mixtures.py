@@ -137,7 +137,7 @@ class NormalMixture(Compound):
             )
             value = torch.normal(means, sigmas)
             height = torch.exp(self._log_prob(value))
-        # With F(y; θ) held where the draw fell, dy/dθ = -(dF/dθ) / f.
+        # With F(y; θ) constant at the draw, dy/dθ = -(dF/dθ) / f.
         reached = self._tails(value)[0]
         return value - (reached - reached.detach()) / height
 

@@ -289,7 +289,7 @@ class Censored(_Bounded):
         seen = self.shows(value)
         low, high = (torch.as_tensor(end).to(at) for end in ends(self.base_dist.support))
         usable = self.base_dist.support.check(at) & ((at > low) & (at < high) | seen)
-        # Whatever is not used is evaluated where it is finite, for the sake of its derivatives.
+        # Unused branches are evaluated where they are finite, so that their derivatives are not NaN.
         density = self.base_dist.log_prob(torch.where(usable, at, anywhere(self.base_dist.support, at)))
         if nowhere(~seen):
             return density
@@ -323,7 +323,7 @@ class Censored(_Bounded):
 
     def _moments(self, centre: Tensor) -> tuple[Tensor, Tensor]:
         low, high = self._ends()
-        if self.base_dist.support.is_discrete:  # what is piled up on a bound is counted below
+        if self.base_dist.support.is_discrete:  # the probability at a bound is added below
             low = torch.where(low == self.lower, low + 1, low)
             high = torch.where(high == self.upper, high - 1, high)
         first, second = partial_moments(self.base_dist, low, high, centre, torch.zeros_like(centre))
@@ -412,7 +412,7 @@ class Truncated(_Bounded):
         def density(s: Tensor) -> Tensor:
             return torch.exp(self.base_dist.log_prob(place.value(s)) - mass) * place.slope(s)
 
-        # A difference of tails is known to the rounding of the larger one.
+        # The rounding error of a difference of tails is that of the larger tail.
         noise = torch.exp(torch.minimum(start.above, end.below) - mass) * (1 + mass.abs())
         s = solve_quantile(interior(q), lambda s: tails(place.value(s)), density, torch.zeros_like(q), noise)
         return at_ends(q, place.value(s), low.to(q), high.to(q))

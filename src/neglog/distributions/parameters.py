@@ -24,7 +24,7 @@ def parameters(value: Any) -> Iterator[Tensor]:
         if isinstance(part, Tensor):
             yield part
         elif id(part) not in seen:
-            seen.add(id(part))  # a transform and its inverse may hold each other
+            seen.add(id(part))  # a transform and its inverse may refer to each other
             left += _parts(part)
 
 

@@ -14,7 +14,7 @@ from neglog.errors import ModelError
 
 Tails = Callable[[Tensor], tuple[Tensor, Tensor]]
 
-_CDF_ROUNDING = 64  # in units of rounding: how far below q a discrete cdf may come out that should equal q
+_CDF_ROUNDING = 64  # in units of rounding: the error below q of a discrete cdf whose exact value is q
 
 
 def interior(q: Tensor) -> Tensor:

@@ -243,7 +243,7 @@ def _corner(fn: FromLoss) -> Corner | None:
         return None
 
     def smooth(u: Tensor) -> Tensor:
-        # Exactly at 0 autograd takes whichever slope the loss was written with; beside it there is but one.
+        # Exactly at 0 autograd returns the slope of the branch in the code; beside 0 the slope is unique.
         beside = torch.where(u == 0, u + torch.finfo(u.dtype).tiny, u)
         return density.rho(beside) - density.steepness * beside.abs()
 

@@ -233,7 +233,7 @@ class StudentT(FamilyMixin, dist.StudentT):
 
     def _standard(self, value: Tensor) -> Tensor:
         _, loc, scale = self._given
-        limit = torch.finfo(value.dtype).max ** 0.45  # its square is still a number
+        limit = torch.finfo(value.dtype).max ** 0.45  # its square does not overflow
         return ((value - loc) / scale).clamp(-limit, limit)
 
     def _quantile(self, q: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class MultivariateNormal(_MultivariateNormal):
         given = (covariance_matrix, precision_matrix, scale_tril)
         if scale_tril is not None and given[:2] == (None, None) and scale_tril.dim() >= 2 and loc.dim() >= 1:
             self._by_factor(loc, scale_tril, validate_args)
-        else:  # or torch names what is wrong
+        else:  # otherwise torch raises its own error
             super().__init__(loc, covariance_matrix, precision_matrix, scale_tril, validate_args)
 
     def _by_factor(self, loc: Tensor, scale_tril: Tensor, validate_args: bool | None) -> None:
