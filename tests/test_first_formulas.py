@@ -83,6 +83,7 @@ DESIGNS = {
     "y ~ I(count^2)": [ONE, T["count"] ** 2],
     "y ~ I((x + z)^2) + log(z^0.5)": [ONE, (X + Z) ** 2, np.log(Z)],
     "y ~ I(z^-1)": [ONE, 1 / Z],
+    "y ~ I(2^x) + I(x^2)": [ONE, 2**X, X**2],
     "y ~ {-x^2}": [ONE, -(X**2)],
     "y ~ {(x > 0) ^ flag}": [ONE, (X > 0) ^ T["flag"]],
     "y ~ g + x %in% g": [ONE, B, C, A * X, B * X, C * X],
@@ -203,6 +204,8 @@ def test_truth_values_are_factors_with_the_levels_false_and_true():
         assert predict(fit, new).mean.numpy() == pytest.approx(expected.numpy(), abs=1e-12)
     with pytest.raises(DataError, match=r"`flag` has levels that the fit has not seen: 2 \(row 0\)"):
         predict(fit, T.assign(flag=2))
+    with pytest.raises(DataError, match=r"`flag` holds text where True and False are needed: row 0"):
+        predict(fit, T.assign(flag="yes"))
 
 
 def test_a_response_and_an_offset_of_truth_values_are_numbers():
@@ -248,6 +251,20 @@ def test_what_a_function_refuses_is_said_without_classes_of_python():
     assert "center(g)" in str(caught.value)
     assert "Error" not in str(caught.value)
     assert "random effects" in refused("y ~ x + (1 | g)")
+    assert "Write `C(g)`" in refused("y ~ as.factor(g)")
+    assert "`trials`" in refused("cbind(count, w) ~ x")
+
+
+@pytest.mark.parametrize(
+    ("call", "facts"),
+    [
+        (lambda: mle("gaussian", T, "y ~ x"), r"`y` is the formula 'y ~ x'.*mle\(model, 'y ~ x', data\)"),
+        (lambda: mle("gaussian", formula="y ~ x", data=T), "needs `x`. It is the place of the formula"),
+    ],
+)
+def test_a_formula_in_another_place_is_named(call, facts):
+    with pytest.raises(ModelError, match=facts):
+        call()
 
 
 def refused(formula):

@@ -105,7 +105,12 @@ def _reason(parameters: Sequence[Parameter], args: Sequence[Any], kwargs: Mappin
     twice = [place for place in places[: len(args)] if place in kwargs]
     if twice:
         return f"was given `{twice[0]}` twice, by position and by keyword."
-    return f"needs {', '.join(_missing(parameters, {*places[: len(args)], *kwargs}))}."
+    return _needed(_missing(parameters, {*places[: len(args)], *kwargs}), kwargs)
+
+
+def _needed(missing: Sequence[str], given: Collection[str]) -> str:
+    formula = " It is the place of the formula." if "`x`" in missing and "formula" in given else ""
+    return f"needs {', '.join(missing)}.{formula}"
 
 
 def _is_model(places: Sequence[str], first: Any) -> bool:

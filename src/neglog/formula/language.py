@@ -37,8 +37,8 @@ ADDITIVE = ("+", "-", "~", "|")
 """The operators of which 0 can be an operand."""
 _NO_FACTOR = "a 0 removes the intercept, and is no factor. Leave the product out."
 _NUMBER = re.compile(r"[0-9.]+")
-# A text or a name in backticks; or a caret before a number.
-_CARET = re.compile(r"\"[^\"]*\"|'[^']*'|`[^`]*`|(\^)(?=\s*\(?\s*[-+]?\s*[0-9.])")
+# A text or a name in backticks; or a caret before or after a number.
+_CARET = re.compile(r"\"[^\"]*\"|'[^']*'|`[^`]*`|(\^)(?=\s*\(?\s*[-+]?\s*[0-9.])|(?<![\w.])([0-9.]+\s*)\^")
 # What formulaic's parser raises for text that is no formula, beside errors of its own.
 _PARSER_ERRORS = (
     SyntaxError,
@@ -202,11 +202,16 @@ def _with_powers(formula: str) -> str:
     for token in reversed(list(tokenize(formula))):
         if token.kind is Token.Kind.PYTHON and token.source_start is not None and "^" in token.token:
             end = (token.source_end or token.source_start) + 1
-            inside = _CARET.sub(
-                lambda found: "**" if found[1] else found[0], formula[token.source_start : end]
-            )
+            inside = _CARET.sub(_as_power, formula[token.source_start : end])
             formula = formula[: token.source_start] + inside + formula[end:]
     return formula
+
+
+def _as_power(found: re.Match[str]) -> str:
+    """A caret as ``**``, with the number before it; text and names as they are."""
+    if found[2] is not None:
+        return f"{found[2]}**"
+    return "**" if found[1] else found[0]
 
 
 def _check_depth(tokens: Iterable[Token]) -> None:

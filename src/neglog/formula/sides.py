@@ -76,10 +76,14 @@ class Side:
                 is new; or a transform gives no finite number.
         """
         require_columns(table, self.variables)
-        used = {name: _as_before(table[name], name in self.texts) for name in self.variables}
+        truths = Truths.of_levels(self.levels)
+        used = {
+            name: _as_before(table[name], name in self.texts, name in (truths.known or ()))
+            for name in self.variables
+        }
         frame = pd.DataFrame(used, index=table.index)
         _check_levels(frame, self)
-        rows = Materializer(frame, len(self.columns), Truths.of_levels(self.levels))
+        rows = Materializer(frame, len(self.columns), truths)
         matrix, _ = _materialize(self.terms, rows, self.transforms, self.levels)
         design = _numbers(matrix)
         if tuple(design.columns) != self.columns:
@@ -265,15 +269,16 @@ def _numbers(matrix: pd.DataFrame) -> pd.DataFrame:
     return design
 
 
-def _as_before(column: pd.Series, text: bool) -> pd.Series:
+def _as_before(column: pd.Series, text: bool, truth: bool) -> pd.Series:
     """The column, as text if it was text when the formula was learned."""
     if is_date(column):
         return date_text(column) if text else days(column)
     if text:  # Of the codes "1", "2" and "x" a new table may have only those that look like numbers.
         return column.astype("str") if is_number(column) else column
     if not is_number(column):
+        needed = "True and False" if truth else "numbers"
         raise DataError(
-            f"column `{column.name}` holds text where numbers are needed: {first_text(column)}. Correct it."
+            f"column `{column.name}` holds text where {needed} are needed: {first_text(column)}. Correct it."
         )
     return column
 

@@ -62,6 +62,7 @@ FROM_R: Mapping[str, str] = {
     "s": "a spline, such as `ns(x, df=4)`, `cr(x, df=4)` or `bs(x, df=4)`",
     "te": "products of splines, such as `ns(x, df=4):ns(z, df=4)`",
     "ifelse": "`np.where(x > 1, x, 0)`",
+    "cbind": "the number of successes on the left, and give that of trials as `trials`",
     "relevel": "`C(g, Treatment('b'))`",
 }
 """Functions of R, and what to write in their place."""

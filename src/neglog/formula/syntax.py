@@ -90,6 +90,7 @@ def parse(expression: str) -> ast.expr:
             f"`{shown(expression)}` has more than {MAX_EXPRESSION_LENGTH} characters. Shorten it."
         )
     text, columns = _with_aliases(expression)
+    text = text.replace("as.factor(", "factor(")  # of R; `as` is a keyword of Python
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escape sequences in text, say

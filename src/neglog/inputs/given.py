@@ -204,6 +204,10 @@ def _check_no_table(caller: Callable[..., Any], y: Any, data: Any, drop_missing:
         raise ModelError(
             f"`{name}` is for formulas: {caller.__name__}(model, 'y ~ x', data). With arrays leave it out."
         )
+    if isinstance(y, str) and "~" in y:
+        raise ModelError(
+            f"`y` is the formula {y!r}, which is the argument before: {caller.__name__}(model, {y!r}, data)."
+        )
     if y is None:
         raise ModelError(
             f"`{caller.__name__}` needs `y`, the response; or give a formula and its table: "
