@@ -176,4 +176,16 @@ ROWS = {
         provoke=lambda _: neglog.recalibrate(LINE, X[:1], predict(LINE, X[:1]).mean),
         follow=lambda _: neglog.recalibrate(LINE, X, Y),
     ),
+    "the coverage of no level": row(
+        ModelError,
+        "give one at least",
+        provoke=lambda _: neglog.coverage(LINE, X, Y, []),
+        follow=lambda _: neglog.coverage(LINE, X, Y, [0.9]),
+    ),
+    "the reliability of no fit": row(
+        DataError,
+        "Pass at least one",
+        provoke=lambda _: neglog.plots.reliability({}, X, Y),
+        follow=lambda _: neglog.plots.reliability({"line": LINE}, X, Y),
+    ),
 }

@@ -166,6 +166,11 @@ CALLS = {
     "Conformal.interval": (neglog.conformal(FIT, X, Y).interval, {"x": X, "level": 0.9}),
     "Conformal.scores": (neglog.conformal(FIT, X, Y).scores, {"level": 0.9}),
     "Conformal.coverage": (neglog.conformal(FIT, X, Y).coverage, {"level": 0.9}),
+    "coverage": (
+        neglog.coverage,
+        {"fit": FIT, "x": X, "y": Y, "levels": [0.5], "by": X[:, 0], "bins": 2},
+    ),
+    "reliability": (plots.reliability, {"fits": FIT, "x": X, "y": Y}),
     "recalibrate": (neglog.recalibrate, {"fit": FIT, "x": X, "y": Y, "method": "isotonic", "bins": 4}),
     "recalibrate with exposure": (
         partial(neglog.recalibrate, RATES, method="isotonic"),

@@ -148,6 +148,7 @@ ENTRIES = {
     "quantile": lambda: neglog.quantile(RATE, X, [0.1, 0.9]),
     "conformal": lambda: neglog.conformal(FIT, X, Y, kind="quantile").interval(X),
     "conformal scores": lambda: neglog.conformal(FIT, X, Y, kind="normalised").scores(),
+    "coverage": lambda: neglog.coverage(RATE, X, COUNTS),
     "recalibrate": lambda: neglog.recalibrate(FIT, X, Y).temperature,
     "recalibrated": lambda: neglog.recalibrate(RATE, X, COUNTS, method="isotonic").predict(X),
     "log_likelihood": lambda: neglog.log_likelihood(FIT, X, Y),

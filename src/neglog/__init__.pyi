@@ -35,6 +35,7 @@ from .prediction.intervals import interval, quantile
 from .prediction.predictions import log_likelihood, predict
 from .prediction.predictive import PriorDraws, posterior_predictive, prior_predictive
 from .prediction.recalibration import Recalibration, recalibrate
+from .prediction.reliability import coverage
 from .prediction.scoring import scores
 from .selection import compare
 from .spooled import Spooled, spool
@@ -74,6 +75,7 @@ __all__ = [
     "compare",
     "conformal",
     "covariance",
+    "coverage",
     "cross_validate",
     "datasets",
     "ensemble",

@@ -30,9 +30,10 @@ from neglog.fitting.fit import Fit, check_fit
 from neglog.formula import Design
 from neglog.isolation import isolated
 from neglog.prediction.predictions import predict
+from neglog.prediction.reliability import reliability_at
 from neglog.tables import replacing
 
-__all__ = ["check_format", "picture", "picture_of_table", "training", "write"]
+__all__ = ["check_format", "picture", "picture_of_table", "reliability", "training", "write"]
 
 INK, QUIET, RULE = "#22303c", "#7a8793", "#d5dbe0"
 POINT, LINE, BAND = "#4b5862", "#b5462f", "#dd9a83"
@@ -127,6 +128,41 @@ def picture_of_table(
     if curve is None:
         predictions = {name: predict(fit, designs(fit, design, table), **rows) for name, fit in fits.items()}
     return _draw(_Scene(fits, str(y.name), y.to_numpy(dtype=float), predictions, curve))
+
+
+@isolated
+def reliability(fits: Any, x: Any, y: Any = None, **keywords: Any) -> Figure:
+    """Draw a reliability diagram: predicted probabilities of held-out rows beside observed shares.
+
+    Of numbers: the share of rows at or below each predicted quantile. Of classes: the share of rows whose
+    class came, by bins of its probability. The band has 95 % of calibrated shares, at each probability.
+
+    Args:
+        fits: a fit, or another value with predictive distributions; or a mapping from titles to several.
+        x, y, keywords: held-out rows, as for `neglog.scores`.
+
+    Raises:
+        DataError: there is no fit, or no rows; as `predict`.
+        ModelError: a response of vectors; as `predict`.
+
+    Sources: Murphy & Winkler (1977), Reliability of subjective probability forecasts; Bröcker & Smith (2007).
+    """
+    if not (named := fits if isinstance(fits, Mapping) else {"": fits}):
+        raise DataError("there is no fit to draw. Pass at least one.")
+    figure = Figure(figsize=(3.9 * len(named) + 0.4, 4.1), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(named), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (name, fit) in zip(panels, named.items(), strict=True):
+        at = reliability_at(fit, x, y, keywords, reliability)
+        axes.plot([0, 1], [0, 1], color=QUIET, lw=1.0)
+        axes.fill_between(at.predicted, at.lower, at.upper, color=BAND, alpha=0.4, lw=0, label="chance")
+        axes.plot(at.predicted, at.observed, "o-", color=LINE, ms=3.5, lw=1.3, zorder=3, label="rows")
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="predicted probability")
+        axes.set_title(name, loc="left", fontsize=11, fontweight="bold", color=INK)
+        _plain(axes)
+    panels[0].set_ylabel("observed share")
+    panels[0].legend(frameon=False, labelcolor=INK, fontsize=9, loc="upper left")
+    return figure
 
 
 @public

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neglog.distributions import probabilities
 from neglog.distributions.averaged import quantile_of
-from neglog.distributions.derived import mean_of
+from neglog.distributions.derived import mean_of, variance_of
 from neglog.distributions.family import deviance_of, events_of, family_of, tailed
 from neglog.distributions.tails import log_tails
 from neglog.errors import DataError, ModelError
@@ -58,6 +58,11 @@ def _deviances(response: Any, null: Any, y: Tensor) -> Tensor:
     return torch.stack([deviance_of(response, response, y), deviance_of(response, null, y)], -1)
 
 
+def _spreads(response: Any, null: Any, y: Tensor) -> Tensor:
+    _check_numbers(response)
+    return variance_of(response).expand(y.shape).sqrt()[:, None]
+
+
 def _calibration_gaps(response: Any, null: Any, y: Tensor) -> Tensor:
     """Columns whose mean is a gap between what was predicted and what came, weighted by its share."""
     events = events_of(getattr(response, "first", response))
@@ -70,18 +75,29 @@ def _class_gaps(response: Any, events: tuple[int, ...], y: Tensor) -> Tensor:
     It is the probability of a yes where the response is yes or no, and that of the most probable class where
     there are more.
     """
-    shares = torch.stack([response.log_prob(torch.full_like(y, float(k))).exp() for k in events], -1)
-    share, place = shares.max(-1)
-    came = (torch.tensor(events, dtype=y.dtype)[place] == y).to(y)
+    share, came = class_shares(response, events, y)
     bins = (share * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
     return torch.nn.functional.one_hot(bins, CALIBRATION_BINS) * (share - came)[:, None]
 
 
+def class_shares(response: Any, events: tuple[int, ...], y: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest probability of the events of each row `(N,)`, and 1 where that one came."""
+    shares = torch.stack([response.log_prob(torch.full_like(y, float(k))).exp() for k in events], -1)
+    share, place = shares.max(-1)
+    return share, (torch.tensor(events, dtype=y.dtype)[place] == y).to(y)
+
+
 def _quantile_gaps(response: Any, y: Tensor) -> Tensor:
-    """Of each level: 1 if the row is at or below the quantile of that level, less the level.
+    """Of each level: `shares_below` less the level, over the number of levels."""
+    levels = torch.tensor(CALIBRATION_LEVELS, dtype=y.dtype)
+    return (shares_below(response, y) - levels) / len(levels)
+
+
+def shares_below(response: Any, y: Tensor) -> Tensor:
+    """Of each of `CALIBRATION_LEVELS`, `(N, L)`: 1 if the row is at or below the quantile of that level.
 
     A value with a probability of its own counts by the share of it that is below the level, so that the mean
-    is 0 under the true distribution (Czado, Gneiting & Held 2009).
+    is the level under the true distribution (Czado, Gneiting & Held 2009).
     """
     if response.event_shape or not family_of(getattr(response, "first", response)).ordered:
         raise ModelError("the calibration error needs a response of numbers or classes; leave it out.")
@@ -89,8 +105,7 @@ def _quantile_gaps(response: Any, y: Tensor) -> Tensor:
     own = torch.where(probabilities(response, y), response.log_prob(y).exp(), 0.0)
     levels = torch.tensor(CALIBRATION_LEVELS, dtype=y.dtype)
     inside = (levels - (upper - own)[:, None]) / own.clamp(min=torch.finfo(y.dtype).tiny)[:, None]
-    below = torch.where(own[:, None] > 0, inside.clamp(0, 1), (upper[:, None] <= levels).to(y))
-    return (below - levels) / len(levels)
+    return torch.where(own[:, None] > 0, inside.clamp(0, 1), (upper[:, None] <= levels).to(y))
 
 
 def _check_numbers(response: Any) -> None:
@@ -98,7 +113,7 @@ def _check_numbers(response: Any) -> None:
     if response.event_shape or family_of(base).classes is not None:
         raise ModelError(
             "errors of predictions need a response of one number for each row; classes have the scores "
-            "'brier', 'calibration' and 'd2'. Leave 'rmse', 'mae' and 'r2' out."
+            "'brier', 'calibration' and 'd2'. Leave 'rmse', 'mae', 'r2' and 'sharpness' out."
         )
 
 
@@ -147,6 +162,7 @@ SUMMARIES: Mapping[str, Summary] = {
     "mae": Summary(_absolute_errors, _first),
     "r2": Summary(_squared_errors, _explained_variance),
     "d2": Summary(_deviances, _explained_deviance, needs_null=True),
+    "sharpness": Summary(_spreads, _first),
     "calibration": Summary(_calibration_gaps, _gaps),
 }
 """The scores of all rows together that `cross_validate` computes."""
