@@ -41,8 +41,6 @@ UNKNOWN = {
     "compare": (lambda **k: neglog.compare(["gaussian"], X, Y, **k), "fold", "folds"),
     "scores": (lambda **k: neglog.scores(FIT, X, Y, **k), "cov_typ", "cov_type"),
     "log_likelihood": (lambda **k: neglog.log_likelihood(RATES, X, COUNTS, **k), "exposures", "exposure"),
-    "conformal": (lambda **k: neglog.conformal(FIT, X, Y, **k), "kinds", "kind"),
-    "recalibrate": (lambda **k: neglog.recalibrate(FIT, X, Y, **k), "bin", "bins"),
     "coverage": (lambda **k: neglog.coverage(FIT, X, Y, **k), "bin", "bins"),
     "reliability": (
         lambda **k: neglog.plots.reliability(RATES, X, COUNTS, **k),
