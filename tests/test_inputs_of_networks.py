@@ -15,7 +15,7 @@ from neglog.solvers import SVI, Adam
 
 torch.manual_seed(0)
 IMAGES = torch.randn(40, 1, 6, 6, dtype=torch.float64)
-TOKENS = torch.randint(0, 5, (40, 7))
+TOKENS = torch.randint(0, 5, (40, 2))
 TABLE = torch.randn(40, 2, dtype=torch.float64)
 KINDS = torch.randint(0, 3, (40,))
 Y = IMAGES.mean((1, 2, 3)) + TABLE[:, 0] + 0.3 * torch.randn(40, dtype=torch.float64)
