@@ -56,7 +56,7 @@ def percent_hint(value: Any) -> str:
     >>> percent_hint(95)
     ', and 95 % are 0.95'
     """
-    percent = as_float(value) if isinstance(value, int | float | np.number) else 0.0
+    percent = as_float(value) if isinstance(value, int | float | np.integer | np.floating) else 0.0
     return f", and {percent:g} % are {percent / 100:g}" if 1 < percent < 100 else ""
 
 

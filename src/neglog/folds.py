@@ -133,7 +133,7 @@ def _pairs(folds: Any, y: Tensor, groups: Any, dropped: int) -> list[Any]:
     """The pairs of train and test of a splitter, or those that were given."""
     if hasattr(folds, "split") and hasattr(folds, "get_n_splits"):
         return _pairs_by(folds, y, groups)
-    if not isinstance(folds, Iterable):
+    if not isinstance(folds, Iterable) or getattr(folds, "ndim", 1) == 0:
         raise DataError(
             f"`folds` must be a number of folds, a splitter of scikit-learn, or pairs of positions "
             f"(train, test); it is {shown(folds)}."
