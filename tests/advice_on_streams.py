@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from remedies import row
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import neglog
 from neglog import mle, on_features
@@ -154,23 +154,11 @@ ROWS = {
             fitted(X, Y, weights=Y.exp()),
         ),
     ),
-    "a data set for a function that needs tensors": row(
-        DataError,
-        "default_collate",
-        provoke=lambda _: neglog.cross_validate("gaussian", Rows(X, Y)),
-        follow=lambda _: neglog.cross_validate("gaussian", *default_collate(list(Rows(X, Y)))),
-    ),
     "what needs the rows of a stream": row(
         DataError,
         "in batches, without them; give the rows as tensors",
         provoke=lambda _: neglog.bootstrap(fitted(Rows(X, Y))),
         follow=lambda _: neglog.bootstrap(mle("gaussian", X, Y), draws=20),
-    ),
-    "what needs the covariance of a stream": row(
-        DataError,
-        "Give the rows as tensors for another",
-        provoke=lambda _: neglog.covariance(fitted(Rows(X, Y))),
-        follow=lambda _: neglog.covariance(mle("gaussian", X, Y)),
     ),
     "inputs that a module does not take": row(
         DataError,

@@ -805,3 +805,15 @@ def test_real_data_through_formulas_as_scikit_learn_has_them():
     )
     scale = np.average(residuals, weights=air["Day"])
     assert middle == pytest.approx(air["Day"].sum() * (1 + np.log(2 * scale)), rel=1e-8)
+
+
+def test_a_bare_categorical_keeps_the_order_of_its_categories():
+    x = np.linspace(-1.0, 1.0, 12)[:, None]
+    labels = np.array(["some", "much", "little"] * 4)
+    bare = pd.Categorical(labels, categories=["some", "much", "little"], ordered=True)
+    fit, known = (mle("ordinal", x, y) for y in (bare, pd.Series(bare)))
+    assert fit.classes == ("some", "much", "little")
+    assert fit.nll == known.nll
+    assert float(-scores(fit, x, bare).sum()) == pytest.approx(fit.nll)
+    yes = pd.Categorical(np.where(labels == "some", "much", labels), categories=["much", "little"])
+    assert mle("bernoulli", x, yes).classes == ("much", "little")

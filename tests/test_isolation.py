@@ -173,7 +173,7 @@ ENTRIES = {
         ]
     ),
     "swag": lambda: [fit.nll for fit in neglog.swag(trained(), draws=2, epochs=2)],
-    "mc_dropout": lambda: neglog.predict(neglog.mc_dropout(dropped(), draws=2), X).mean,
+    "mc_dropout": lambda: neglog.scores(neglog.mc_dropout(dropped(), draws=2), X, Y),
     "linearised": lambda: approximated().linearised(X)[1],
     "estimates": lambda: labels.estimates(FIT),
     "names": lambda: tracing.predictor_names(models.heteroscedastic),

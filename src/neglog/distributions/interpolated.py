@@ -11,7 +11,6 @@ from torch.distributions import constraints
 
 from neglog.calls import public
 from neglog.distributions.base import Compound
-from neglog.distributions.family import Family, register
 from neglog.distributions.special import log_of
 
 
@@ -44,6 +43,11 @@ class Interpolated(Compound):
         super().__init__(quantiles.shape[:-1], validate_args=validate_args)
         if self._validate_args and not bool((quantiles.diff(dim=-1) >= 0).all()):
             raise ValueError("`quantiles` must be in ascending order along the last dimension.")
+
+    @property
+    def knots(self) -> tuple[Tensor, ...]:
+        """Where the density jumps."""
+        return tuple(self.quantiles.unbind(-1))
 
     @property
     def _shares(self) -> Tensor:
@@ -147,6 +151,3 @@ class Interpolated(Compound):
         shape = self._extended_shape(sample_shape)
         uniform = torch.rand(shape, dtype=self.quantiles.dtype, device=self.quantiles.device)
         return self._quantile(uniform.clamp(min=torch.finfo(self.quantiles.dtype).tiny))
-
-
-register(Family(Interpolated))

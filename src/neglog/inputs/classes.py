@@ -199,6 +199,8 @@ def _series(values: Any) -> pd.Series:
 
     if is_series(values):
         return values
+    if isinstance(values, pd.api.extensions.ExtensionArray):  # categories keep their order
+        return pd.Series(values)
     return pd.Series(as_numpy(values) if isinstance(values, Tensor) else np.asarray(values))
 
 

@@ -72,8 +72,8 @@ def coverage(
     >>> y = x[:, 0] + torch.cos(9 * x[:, 0])
     >>> coverage(mle(models.gaussian, x[:20], y[:20]), x[20:], y[20:], [0.5], by=x[20:, 0], bins=2).round(2)
        from    to  rows  level  coverage  std_error  width
-    0  20.0  29.5    10    0.5       0.5       0.16   0.96
-    1  29.5  39.0    10    0.5       0.3       0.16   0.96
+    0  20.0  29.5    10    0.5       0.3       0.16   0.94
+    1  29.5  39.0    10    0.5       0.2       0.16   0.94
     """
     shares = _levels(levels)
     bins = whole("bins", bins)
