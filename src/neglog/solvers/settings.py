@@ -174,7 +174,7 @@ def _device(name: str, value: Any) -> None:
 
 
 def _autocast(name: str, value: Any) -> None:
-    if value not in (torch.bfloat16, torch.float16):
+    if not isinstance(value, torch.dtype) or value not in (torch.bfloat16, torch.float16):
         raise DataError(f"`{name}` must be torch.bfloat16 or torch.float16; it is {written(value)}.")
 
 
