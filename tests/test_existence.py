@@ -953,3 +953,16 @@ def test_a_df_with_columns_that_runs_to_infinity_until_derivatives_overflow_is_n
     noise = torch.randn(60, generator=torch.Generator().manual_seed(100), dtype=torch.float64)
     with pytest.raises(UnboundedLikelihoodError, match="never falls as `log_df` of"):
         mle(models.student_t, {"location": x, "df": x}, 0.3 * x.sum(1) + noise)
+
+
+@pytest.mark.parametrize("name", ["beta", "weibull", "gamma", "gaussian", "laplace", "student_t"])
+def test_as_many_coefficients_as_rows_are_refused_at_once(name, monkeypatch):
+    """Of `beta` and `weibull` the scale went to 0 for 200 steps, and the fit was not certified."""
+    monkeypatch.setattr(fitting, "_minimum", None)
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(20, 19)), random.uniform(0.1, 0.9, 20)
+    with pytest.raises(UnboundedLikelihoodError, match="fits every row exactly"):
+        mle(getattr(models, name), x, y)
+    known = pyro.condition(models.gamma, {"shape": torch.tensor(1.0, dtype=torch.float64)})
+    monkeypatch.undo()
+    assert mle(known, x, y).converged

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from neglog.fitting.existence import check_certain, check_classes, check_covariance, check_values
-from neglog.fitting.interpolation import check_interpolation, check_level, check_prior_zeros
+from neglog.fitting.interpolation import (
+    check_interpolation,
+    check_level,
+    check_prior_zeros,
+    check_saturation,
+)
 from neglog.fitting.joint_mode import check_joint_mode
 from neglog.fitting.limits import check_one_side, check_sides
 from neglog.fitting.marked import check_marked_rows
@@ -48,7 +53,10 @@ OF_DATA: tuple[Check, ...] = (
     Check(frozenset({"priors"}), check_prior_units),
 )
 """The checks of a model and its data, in order."""
-OF_DESIGNS: tuple[Check, ...] = (Check(frozenset({"measured", "several predictors"}), check_marked_rows),)
+OF_DESIGNS: tuple[Check, ...] = (
+    Check(frozenset({"flat", "predictors", "collapsing"}), check_saturation),
+    Check(frozenset({"measured", "several predictors"}), check_marked_rows),
+)
 """Checks of designs that are known to have full rank: too few rows are reported as a singular design."""
 OF_PROBLEMS: tuple[Check, ...] = (Check(frozenset({"vector"}), check_covariance),)
 """Checks of designs in orthonormal coordinates."""

@@ -76,3 +76,16 @@ def check_interpolation(objective: Objective) -> None:
         "vanish fast enough, and the posterior has no maximum within the range of float64. "
         f"Use fewer columns{spread.known()}, or {spread.advice()}."
     )
+
+
+def check_saturation(objective: Objective) -> None:
+    """Refuse a location with as many coefficients as rows and flat priors, beside a scale that is free.
+
+    Steps approach its limit, in which every row is fitted exactly, without end.
+
+    Raises:
+        UnboundedLikelihoodError: the likelihood has no maximum.
+    """
+    call = interpolating(objective)
+    if call is not None and Spread(objective, call, every=True).sites:
+        raise collapsed(objective, objective.initial, objective.data)
