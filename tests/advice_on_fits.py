@@ -1026,6 +1026,15 @@ DOUBTS = {
         provoke=lambda _: mle(neglog.score("huber"), X, Y, solver=Adam(steps=1)),
         follow=lambda _: mle("huber", X, Y, solver=Adam(steps=1)),
     ),
+    "SWAG of a fit by another objective": row(
+        ModelError,
+        "likelihood",
+        "`ensemble`",
+        provoke=lambda _: neglog.swag(
+            mle(neglog.score(on_features(models.gaussian, FEATURES)), X, Y, solver=Adam(epochs=1))
+        ),
+        follow=lambda _: small_ensemble(),
+    ),
     "SWAG of a network with Dropout": row(
         ModelError,
         "running statistics",

@@ -215,6 +215,12 @@ def test_swag_refuses_what_its_draws_would_not_fit(dropped, trained):
         neglog.swag(dropped)
     with pytest.raises(ModelError, match="lower it"):
         neglog.swag(trained, learning_rate=1e6)
+    x, y = rows()
+    objective = neglog.beta_nll(on_features(models.heteroscedastic, net()))
+    with pytest.raises(ModelError, match="descend the likelihood"):
+        neglog.swag(mle(objective, x, y, solver=Adam(epochs=1)))
+    with pytest.raises(ModelError, match="batch_size"):
+        neglog.swag(trained, batch_size=0)
     same = [neglog.swag(trained, draws=2, epochs=2).members[1].nll for _ in range(2)]
     assert same[0] == same[1]
 

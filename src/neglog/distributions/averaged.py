@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
+from neglog.distributions.base import ByTails
 from neglog.distributions.derived import about, mean_of, variance_of
 from neglog.distributions.family import tailed
 from neglog.distributions.quantiles import at_ends, interior, search_quantile, solve_quantile
@@ -22,7 +23,7 @@ from neglog.distributions.tails import log_tails
 from neglog.errors import ModelError
 
 
-class Averaged(TorchDistribution):
+class Averaged(ByTails):
     """Averaged(component): a distribution averaged over S draws of its parameters, each of the same weight.
 
     Density: the mean over s of p(y | theta_s), where `component` holds p(y | theta_s).
@@ -39,7 +40,6 @@ class Averaged(TorchDistribution):
     (tensor([0.]), tensor([2.]), tensor([True]))
     """
 
-    arg_constraints: Mapping[str, Any] = {}
     has_smooth_cdf = True
     """Corners of the components are averaged out of the distribution function."""
 
@@ -88,18 +88,6 @@ class Averaged(TorchDistribution):
         """The log of the mean density at `value`."""
         found = self.component.log_prob(self._along(value, len(self.event_shape)))
         return self._mean_of_logs(found)
-
-    def cdf(self, value: Tensor) -> Tensor:
-        """The probability of at most `value`."""
-        return self.log_cdf(value).exp()
-
-    def sf(self, value: Tensor) -> Tensor:
-        """The probability of more than `value`."""
-        return self._log_tails(value)[1].exp()
-
-    def log_cdf(self, value: Tensor) -> Tensor:
-        """The log of `cdf`."""
-        return self._log_tails(value)[0]
 
     def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper = log_tails(tailed(self.component), self._along(value))

@@ -7,6 +7,7 @@ broadcast, as torch's are, while densities are computed from the parameters as t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -133,6 +134,28 @@ class Located(Univariate):
 
     def _quantile(self, q: Tensor) -> Tensor:
         raise TypeError("a subclass defines its quantile function")
+
+
+class ByTails(TorchDistribution):
+    """A distribution of one number for each row that is computed from others; a subclass gives its tails."""
+
+    arg_constraints: Mapping[str, Any] = {}
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of at most `value`."""
+        return self.log_cdf(value).exp()
+
+    def sf(self, value: Tensor) -> Tensor:
+        """The probability of more than `value`."""
+        return self._log_tails(value)[1].exp()
+
+    def log_cdf(self, value: Tensor) -> Tensor:
+        """The log of `cdf`."""
+        return self._log_tails(value)[0]
+
+    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The logs of both tails."""
+        raise TypeError("a subclass defines its tails")
 
 
 class Compound(FamilyMixin, TorchDistribution):

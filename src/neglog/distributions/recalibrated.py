@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
 from neglog.distributions.averaged import quantile_of
+from neglog.distributions.base import ByTails
 from neglog.distributions.derived import mean_of, partial_moments, rule, variance_of
 from neglog.distributions.family import location_of, tailed
 from neglog.distributions.special import log_of
@@ -20,29 +19,7 @@ from neglog.distributions.supports import check_probabilities, ends
 from neglog.distributions.tails import log_tails
 
 
-class _Changed(TorchDistribution):
-    """A distribution of one real number for each row, computed from another one, `base_dist`."""
-
-    arg_constraints: Mapping[str, Any] = {}
-    base_dist: Any
-
-    def cdf(self, value: Tensor) -> Tensor:
-        """The probability of at most `value`."""
-        return self.log_cdf(value).exp()
-
-    def sf(self, value: Tensor) -> Tensor:
-        """The probability of more than `value`."""
-        return self._log_tails(value)[1].exp()
-
-    def log_cdf(self, value: Tensor) -> Tensor:
-        """The log of `cdf`."""
-        return self._log_tails(value)[0]
-
-    def _log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        raise TypeError("a subclass defines its tails")
-
-
-class Stretched(_Changed):
+class Stretched(ByTails):
     """Stretched(base_dist, centre, factor): each distance from a centre, times a factor.
 
     Density: p((y - centre) / factor + centre) / factor, where `base_dist` has the density p on the real line.
@@ -193,7 +170,7 @@ class Monotone:
         return torch.where(lower <= 0.5, lower, 1 - upper).clamp(0, 1)
 
 
-class Remapped(_Changed):
+class Remapped(ByTails):
     """Remapped(base_dist, through): a distribution function F, mapped by an increasing one: R(F(y)).
 
     Density: R'(F(y)) p(y); a probability is R(F(y)) - R(F(y) - p(y)).

@@ -75,8 +75,8 @@ def swag(
         seed: of the order of rows, and of the draws.
 
     Raises:
-        ModelError: the fit has no network, or one with Dropout or running statistics, which belong to one set
-            of weights; the steps diverged.
+        ModelError: the fit was trained on another objective than the likelihood; it has no network, or one
+            with Dropout or running statistics, which belong to one set of weights; the steps diverged.
         DataError: the fit was read from disk, without its rows.
 
     Source: Maddox et al. (2019), A simple baseline for Bayesian uncertainty in deep learning.
@@ -89,9 +89,13 @@ def swag(
     )
     rows = data_of(fit, "`swag`").rows
     network_layer(fit.model, "swag")
-    path = _path(
-        fit, epochs, number("learning_rate", learning_rate, 0), batch_size or max(1, rows // 10), seed
-    )
+    if fit.trained_on:
+        raise ModelError(
+            f"this fit was trained on `{fit.trained_on}`, which the steps of `swag` would leave: they "
+            "descend the likelihood. Use `ensemble`."
+        )
+    batch_size = max(1, rows // 10) if batch_size is None else whole("batch_size", batch_size)
+    path = _path(fit, epochs, number("learning_rate", learning_rate, 0), batch_size, seed)
     mean, spread = path.mean(0), path.var(0, correction=0).sqrt()
     away = path[-rank:] - mean
     generator = torch.Generator().manual_seed(seed)
