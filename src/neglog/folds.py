@@ -28,7 +28,7 @@ class Split:
     train: Tensor | None = None
 
     def fitted(self, rows: int) -> Tensor:
-        """The positions of the rows that are fitted, of so many rows in all."""
+        """The positions of the rows that are fitted, given the number of all rows."""
         if self.train is not None:
             return self.train
         others = torch.ones(rows, dtype=torch.bool).index_fill(0, self.test, False)

@@ -151,7 +151,7 @@ class Validated(Watched):
 
 
 def _numbers(size: int, validation: Any, seed: int, y: Any) -> Tensor:
-    """The numbers of the rows, of so many, that are held out."""
+    """The numbers of the rows that are held out, given the number of all."""
     if isinstance(validation, float):
         number = max(1, round(validation * size))
         return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:number]

@@ -71,7 +71,7 @@ class Lowered(Coordinates):
     ) -> Callable[..., tuple[Tensor, Tensor]]:
         """The loss of all rows and its gradient as tensors, verified against the model at `z` `(K,)`.
 
-        With a `size`, a batch of so many rows is a further argument, and the result is its
+        With a `size`, a batch of this many rows is a further argument, and the result is its
         unbiased estimate for all rows. With `compile` graphs are compiled to machine code. Near many points
         `(S, K)` it is that of each of them, `(S,)` and `(S, K)`.
         """
@@ -227,7 +227,7 @@ class Lowered(Coordinates):
 
 
 def in_words(rows: Sequence[int], of: int) -> str:
-    """The numbers of some rows, of so many."""
+    """Some rows of `of` in words: all of them, or their numbers."""
     if len(rows) == of > 1:
         return f"all {of} rows"
     if len(rows) > MAX_LISTED_ROWS:

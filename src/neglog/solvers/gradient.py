@@ -36,7 +36,7 @@ class ReplayedProblem(MaybeKinked, Protocol):
     def evaluation(self, z: Tensor, size: int | None = None, *, compile: bool = False) -> Evaluation:
         """The loss and its gradient near `z` `(K,)`.
 
-        With a `size`, a further argument is a batch of so many rows, which are scaled up to the whole.
+        With a `size`, a further argument is a batch of this many rows, which is scaled up to the whole.
         """
         ...
 
