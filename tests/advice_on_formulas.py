@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from remedies import Row, row
 
-from neglog import class_probabilities, compare, covariance, mle, models, predict, scores
+from neglog import censored, class_probabilities, compare, covariance, mle, models, predict, scores
 from neglog.errors import DataError, ModelError
 
 N = 20
@@ -23,6 +23,8 @@ TABLE = pd.DataFrame(
 )
 CLASSES = TABLE.assign(y=["no", "yes"] * (N // 2), many=list("abc" * 6 + "ab"))
 GAPS = TABLE.assign(g=TABLE["g"].where(TABLE.index > 0))
+DATED = TABLE.assign(d=pd.date_range("2024-01-01", periods=N, freq="11D"))
+CENSORED = censored("weibull")
 
 
 class LazyFrame:
@@ -217,6 +219,54 @@ ROWS: dict[str, Row] = {
     "nothing after the tilde": row(DataError, "`1`", provoke=fitted("y ~"), follow=fitted("y ~ 1")),
     "a response on both sides": row(DataError, "`y`", provoke=fitted("y ~ x + y"), follow=fitted("y ~ x")),
     "functions of R": row(DataError, "C(g)", provoke=fitted("y ~ factor(g)"), follow=fitted("y ~ C(g)")),
+    "survival times of R": row(
+        DataError,
+        "Surv",
+        "`upper`",
+        provoke=fitted("Surv(t, x) ~ 1", TABLE, "weibull"),
+        follow=fitted("t ~ x", TABLE.assign(u=TABLE["t"].where(TABLE["x"] > 1, np.inf)), CENSORED, upper="u"),
+    ),
+    "random effects of R": row(
+        DataError, "C(g)", "groups='g'", provoke=fitted("y ~ (1 | g)"), follow=fitted("y ~ C(g)", groups="g")
+    ),
+    "contrasts that there are not": row(
+        DataError, "`sum`", "contr.sum", provoke=fitted("y ~ C(g, sum)"), follow=fitted("y ~ C(g, contr.sum)")
+    ),
+    "a reference as in R": row(
+        DataError,
+        "`base`",
+        "Treatment('b')",
+        provoke=fitted("y ~ C(g, base='b')"),
+        follow=fitted("y ~ C(g, Treatment('b'))"),
+    ),
+    "a base of a logarithm": row(
+        DataError,
+        "log(x) / log(2)",
+        provoke=fitted("y ~ log(t, 2)"),
+        follow=fitted("y ~ I(log(t) / log(2))"),
+    ),
+    "a comparison between terms": row(
+        DataError, "I(x > 1)", provoke=fitted("y ~ x > 1"), follow=fitted("y ~ I(x > 1)")
+    ),
+    "a function of all of numpy": row(
+        DataError, "np.rint(x)", provoke=fitted("y ~ np.round(x)"), follow=fitted("y ~ np.rint(x)")
+    ),
+    "an attribute of a column": row(
+        DataError,
+        "`.month`",
+        "table['month'] = table['d'].dt.month",
+        provoke=fitted("y ~ I(d.dt.month)", DATED),
+        follow=fitted("y ~ month", DATED.assign(month=DATED["d"].dt.month)),
+    ),
+    "an attribute in the place of a column": row(
+        DataError,
+        "table['d.dt.month'] = table['d'].dt.month",
+        provoke=fitted("y ~ d.dt.month", DATED),
+        follow=fitted("y ~ d.dt.month", DATED.assign(**{"d.dt.month": DATED["d"].dt.month})),
+    ),
+    "a column in brackets": row(
+        DataError, "Q('its name')", provoke=fitted("y ~ T['x']"), follow=fitted("y ~ Q('x')")
+    ),
     "a formula as the model": row(
         ModelError,
         "mle('gaussian', 'y ~ x', data)",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import neglog
 
 SOURCE = Path(neglog.__file__).parent
-ERRORS = {"DataError", "ModelError", "SingularDesignError", "UnboundedLikelihoodError", "_Refused"}
+ERRORS = {"DataError", "ModelError", "SingularDesignError", "UnboundedLikelihoodError", "Refused"}
 """Errors of neglog, and what becomes one."""
 VERBS = (
     *("Add", "Ask", "Bring", "Call", "Check", "Choose", "Compare", "Compute", "Convert", "Copy", "Correct"),

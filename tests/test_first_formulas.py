@@ -1,11 +1,15 @@
 """The first formulas that a newcomer writes, held against least squares on designs that are made by hand."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from neglog import mle, predict
 from neglog.errors import DataError, ModelError, NeglogError
+from neglog.formula import learn
+from neglog.formula.signatures import FROM_R
 
 N = 60
 RANDOM = np.random.default_rng(0)
@@ -49,6 +53,7 @@ DESIGNS = {
     "y ~ C(g, Treatment(reference='b'))": [ONE, A, C],
     "y ~ C(g, Treatment('b'))": [ONE, A, C],
     "y ~ C(g, contr.treatment('b'))": [ONE, A, C],
+    "y ~ C(g, Treatment)": [ONE, B, C],
     "y ~ C(g, levels=['c', 'a', 'b'])": [ONE, A, B],
     "y ~ g * x": [ONE, B, C, X, B * X, C * X],
     "y ~ x * g": [ONE, B, C, X, B * X, C * X],
@@ -62,6 +67,8 @@ DESIGNS = {
     "y ~ I(x**2) + x": [ONE, X, X**2],
     "y ~ I(x > 0)": [ONE, X > 0],
     "y ~ poly(x, 2)": [ONE, X, X**2],
+    "y ~ poly(x, 2, raw=TRUE)": [ONE, X, X**2],
+    "y ~ scale(x, scale=F)": [ONE, X],
     "y ~ np.log(z)": [ONE, np.log(Z)],
     "y ~ log(z) + np.sqrt(z)": [ONE, np.log(Z), np.sqrt(Z)],
     "y ~ scale(x) + center(z)": [ONE, X, Z],
@@ -153,13 +160,13 @@ REFUSED = [
     ("y ~ x ~ z", T, {}, r"incorrectly used(.|\n)*\^"),
     ("y ~ x)", T, {}, r"cannot be read(.|\n)*\^"),
     ("y ~ (x", T, {}, r"cannot be read(.|\n)*\^"),
-    ("y = x", T, {}, "Unknown operator '='"),
+    ("y = x", T, {}, r"has =.*`y ~ x`(.|\n)*\^"),
     ("y ~ x | g", T, {}, r"no \|"),
     ("y ~ sqrt(z)", T, {}, "Write `np.sqrt`"),
     ("y ~ factor(g)", T, {}, r"Write `C\(g\)`"),
     ("y ~ s(x)", T, {}, r"Write a spline, such as `ns\(x, df=4\)`"),
     ("y ~ x.mean()", T, {}, "not a function of each row alone"),
-    ("y ~ lag(x)", T, {}, "calls `lag`, which formulas do not have"),
+    ("y ~ lag(x)", T, {}, "calls `lag`, which is not a function of each row alone"),
     ("y ~ x", T[:0], {}, "the table has no rows"),
     ("y ~ x", T[:1], {}, "fits every row exactly"),
     ("y ~ x", T[["y", "x", "x"]], {}, "several columns named `x`"),
@@ -253,6 +260,52 @@ def test_what_a_function_refuses_is_said_without_classes_of_python():
     assert "random effects" in refused("y ~ x + (1 | g)")
     assert "Write `C(g)`" in refused("y ~ as.factor(g)")
     assert "`trials`" in refused("cbind(count, w) ~ x")
+
+
+NO_EXPRESSIONS = {"upper", "trials", "binomial", "neglog.censored(model)", "y1 + y2", "s", "d", "p"}
+"""What stands in backticks in `FROM_R`, and is no term of a formula of the table of the test."""
+
+
+def test_what_replaces_the_functions_of_r_can_be_fitted():
+    table = T.assign(d=Z, p=Z / 3, h=T["flag"].astype(str))
+    written = dict.fromkeys(term for text in FROM_R.values() for term in re.findall("`(.*?)`", text))
+    for term in set(written) - NO_EXPRESSIONS:
+        learn(f"y ~ {term}", table)
+    assert len(written) > len(NO_EXPRESSIONS) + 10
+
+
+@pytest.mark.parametrize(
+    ("term", "remedy"),
+    [
+        ("x > 0", "I(x > 0)"),
+        ("z + x>-0.5", "I(x > -0.5)"),
+        ("g == 'a'", "I(g == 'a')"),
+        ("`my col` <= z", "I(`my col` <= z)"),
+        ("x >= log(z)", "I(x >= log(z))"),
+        ("flag && flag", "I(flag & flag)"),
+        ("!flag", "I(~flag)"),
+        ("(x + z) > 1", "I(x > z)"),
+        ("x %/% z", "I(x // z)"),
+        ("x %% 2", "I(x % z)"),
+        ("x %*% z", "x:z"),
+        ("splines::ns(x, 4)", "ns(x, df=4)"),
+        ("T$x", "x"),
+        ("ordered(g)", "C(g, contr.poly)"),
+        ("as.numeric(flag)", "I(x * 1)"),
+        ("C(g, base='b')", "C(g, Treatment('b'))"),
+        ("C(g, sum)", "contr.sum"),
+        ("log(z, 2)", "I(log(x) / log(2))"),
+        ("np.round(x)", "np.rint(x)"),
+        ("T['x']", "Q('its name')"),
+        ("(1 | g)", "C(g)"),
+        ("day.dt.month", "table['day.dt.month'] = table['day'].dt.month"),
+        ("I(day.dt.month)", "table['month'] = table['d'].dt.month"),
+    ],
+)
+def test_what_formulas_do_not_have_is_refused_with_what_they_have(term, remedy):
+    message = refused(f"y ~ {term}")
+    assert remedy in message
+    assert "not a function of each row" not in message
 
 
 @pytest.mark.parametrize(

@@ -244,10 +244,20 @@ def require_columns(table: pd.DataFrame, columns: Iterable[str]) -> None:
     if absent:
         has = f"its columns are {_quoted(present)}" if present else "it has no columns"
         near = did_you_mean(absent, present, "`{}`")
-        raise DataError(f"the table has no column {_quoted(absent)}; {has}.{near}")
+        advice = near or f" {_attribute(absent, present)}".rstrip()
+        raise DataError(f"the table has no column {_quoted(absent)}; {has}.{advice}")
     twice = [name for name in dict.fromkeys(columns) if present.count(name) > 1]
     if twice:
         raise DataError(f"the table has several columns named {_quoted(twice)}. Rename them.")
+
+
+def _attribute(absent: Iterable[str], present: Collection[str]) -> str:
+    """What to do where a name is an attribute of a column, such as ``d.dt.month``; empty for other names."""
+    for name in absent:
+        column, _, rest = name.partition(".")
+        if column in present and hasattr(pd.Series, rest.partition(".")[0]):
+            return f"Make it one: table[{name!r}] = table[{column!r}].{rest}."
+    return ""
 
 
 def is_number(column: pd.Series) -> bool:

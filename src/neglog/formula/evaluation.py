@@ -232,8 +232,6 @@ def _parameter(name: str, node: ast.expr) -> Any:
         if contrasts.startswith("contr.")
         else registry[contrasts]
     )
-    if not isinstance(node, ast.Call):
-        return kind
     return kind(**{each: constant(value) for each, value in parameters.items()})
 
 

@@ -27,6 +27,7 @@ from neglog.formula.expressions import (
     offset_argument,
 )
 from neglog.formula.limits import MAX_DEPTH, MAX_EXPANSION, MAX_FORMULA_LENGTH, shown
+from neglog.formula.operators import check_operators, check_operators_of_r
 from neglog.formula.saved import INTERCEPT, Terms, check_expansion
 from neglog.formula.signatures import OFFSET_FUNCTION
 from neglog.formula.syntax import parse
@@ -141,7 +142,11 @@ def _parsed(text: str, names: Sequence[str]) -> Any:
     except (FormulaicError, *_PARSER_ERRORS) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         if "|" in text and "Operator `|`" in reason:
-            reason = "it has |, as for random effects, which formulas do not have"
+            raise DataError(
+                f"the formula `{shown(text)}` has |, as for random effects, which formulas do not have. "
+                "Write `C(g)` for a coefficient of each group, or give `groups='g'` for standard errors of "
+                f"clusters.{_marked(str(error)) if shown(text) == text else ''}"
+            ) from None
         reason = shown(reason).replace("insuffient", "insufficient")
         raise DataError(
             f"the formula `{shown(text)}` cannot be read: {reason}. Write it as `y ~ x1 + x2`."
@@ -175,6 +180,7 @@ class _Parser(DefaultFormulaParser):
     """formulaic's parser, for expressions that a formula may hold."""
 
     def get_tokens_from_formula(self, formula: str, *, context: MutableMapping[str, Any]) -> Iterable[Token]:
+        check_operators_of_r(formula)
         formula = _with_powers(formula)
         tokens = list(tokenize(formula))
         names = {token.token for token in tokens if token.kind is Token.Kind.NAME}
@@ -184,6 +190,7 @@ class _Parser(DefaultFormulaParser):
             if token.kind is Token.Kind.PYTHON:
                 parse(token.token)
         _check_depth(tokens)
+        check_operators(formula, tokens)
         _check_factors(tokens)
         numbers = sorted(name for name in names if _NUMBER.fullmatch(name))
         if numbers:  # formulaic would take the column `1` for the intercept.

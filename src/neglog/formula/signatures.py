@@ -57,13 +57,52 @@ FUNCTIONS: Mapping[str, Signature] = {
     "Q": Signature(text=True),
 }
 
+_SUMMARIES = (
+    "mean",
+    "sum",
+    "min",
+    "max",
+    "std",
+    "sd",
+    "var",
+    "median",
+    "quantile",
+    "mode",
+    "count",
+    "length",
+)
+_OF_OTHER_ROWS = ("shift", "lag", "diff", "cumsum", "cumprod", "rank", "rolling", "pct_change", "cut", "qcut")
+OF_ALL_ROWS = frozenset((*_SUMMARIES, *_OF_OTHER_ROWS))
+"""Functions of R and methods of pandas that depend on all rows: on new ones they mean something else."""
+
+_SPLINES = "a spline, such as `ns(x, df=4)`, `cr(x, df=4)` or `bs(x, df=4)`"
+_PRODUCTS = "products of splines, such as `ns(x, df=4):ns(z, df=4)`"
+_PART_OF_DATE = "the name of a column, which pandas computes: table['month'] = table['d'].dt.month"
+
 FROM_R: Mapping[str, str] = {
-    "factor": "`C(g)`",
-    "s": "a spline, such as `ns(x, df=4)`, `cr(x, df=4)` or `bs(x, df=4)`",
-    "te": "products of splines, such as `ns(x, df=4):ns(z, df=4)`",
+    **dict.fromkeys(("factor", "as.factor", "as.character", "strata"), "`C(g)`"),
+    **dict.fromkeys(("ordered", "as.ordered"), "`C(g, contr.poly)`"),
+    **dict.fromkeys(
+        ("as.numeric", "as.double", "as.integer"), "`x` alone, or `I(x * 1)` if it holds True and False"
+    ),
+    "as.logical": "`I(x != 0)`",
+    "as.Date": "`d` alone: pandas.to_datetime reads dates",
+    **dict.fromkeys(("months", "month", "year", "weekdays", "weekday", "quarter"), _PART_OF_DATE),
+    **dict.fromkeys(("s", "lo", "loess", "rcs", "pspline", "lspline"), _SPLINES),
+    **dict.fromkeys(("te", "ti", "t2"), _PRODUCTS),
     "ifelse": "`np.where(x > 1, x, 0)`",
-    "cbind": "the number of successes on the left, and give that of trials as `trials`",
+    "pmax": "`np.maximum(x, 0)`",
+    "pmin": "`np.minimum(x, 0)`",
+    "round": "`np.rint(x)`",
+    **dict.fromkeys(("logit", "qlogis"), "`I(log(p / (1 - p)))`"),
+    **dict.fromkeys(("plogis", "expit", "invlogit", "sigmoid"), "`I(1 / (1 + exp(-x)))`"),
+    "c": "a term for each column, `x + z`",
+    "interaction": "`C(g):C(h)`",
+    "cbind": "several responses as `y1 + y2`, or for `binomial` the number of successes, `s`, and give that "
+    "of all trials, which is s + f, as the column or the array `trials`",
     "relevel": "`C(g, Treatment('b'))`",
+    "Surv": "the time, and fit `neglog.censored(model)` with `upper`: the time in the rows without an event, "
+    "and infinity in the others",
 }
 """Functions of R, and what to write in their place."""
 
@@ -84,6 +123,9 @@ CONTRASTS: Mapping[str, tuple[str, ...]] = {
     "diff": ("backward",),
     "custom": ("contrasts", "names"),
 }
+
+#: Constants of R in the place of those of Python.
+R_CONSTANTS: Mapping[str, bool | None] = {"TRUE": True, "FALSE": False, "T": True, "F": False, "NULL": None}
 
 #: Constants after `np.`
 NUMPY_CONSTANTS: Mapping[str, float] = {"pi": np.pi, "e": np.e, "inf": np.inf}

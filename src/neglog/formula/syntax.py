@@ -24,13 +24,14 @@ from neglog.formula.limits import (
     MAX_NODES,
     shown,
 )
+from neglog.formula.refusals import COMPUTE, Refused, unknown_argument, unknown_attribute, unknown_function
 from neglog.formula.signatures import (
     CONTRASTS,
-    FROM_R,
     FUNCTIONS,
     MAX_ARGUMENTS,
     NUMPY_CONSTANTS,
     PATSY_CONTRASTS,
+    R_CONSTANTS,
     SEQUENCES,
     STATES,
     Signature,
@@ -64,16 +65,12 @@ COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.GtE: operator.ge,
 }
 
-_COMPUTE = "Compute it as a column of the table, or use center(), scale(), poly(), bs(), ns()."
 # A text literal, closed or not, or a name in backticks.
 _QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*+(?:\"|\\?\Z)|'(?:\\.|[^'\\])*+(?:'|\\?\Z)|`([^`]*)`", re.DOTALL)
-
+# A function of R whose name begins with a keyword of Python.
+_KEYWORD_CALL = re.compile(r"\b((?:as|is)\.[A-Za-z.]+)\(")
 
 Number = bool | int | float
-
-
-class _Refused(ValueError):
-    """Why an expression is refused, as the predicate of a sentence whose subject is the expression."""
 
 
 @lru_cache(maxsize=4096)
@@ -90,7 +87,6 @@ def parse(expression: str) -> ast.expr:
             f"`{shown(expression)}` has more than {MAX_EXPRESSION_LENGTH} characters. Shorten it."
         )
     text, columns = _with_aliases(expression)
-    text = text.replace("as.factor(", "factor(")  # of R; `as` is a keyword of Python
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escape sequences in text, say
@@ -100,11 +96,13 @@ def parse(expression: str) -> ast.expr:
             if isinstance(node, ast.Name):
                 node.id = columns.get(node.id, node.id)
         _check(tree)
-    except _Refused as refused:
+    except Refused as refused:
         raise DataError(f"`{shown(expression)}` {refused}") from None
     except (RecursionError, MemoryError):
         raise DataError(f"`{shown(expression)}` is nested too deeply. Simplify it.") from None
     except (SyntaxError, ValueError) as error:
+        if foreign := _KEYWORD_CALL.search(_QUOTED.sub("", text)):
+            raise DataError(f"`{shown(expression)}` {unknown_function(foreign[1])}") from None
         raise DataError(
             f"`{shown(expression)}` is not an expression that a formula can hold. Check its brackets."
             f"{_marked(text, getattr(error, 'offset', None) if text == expression else None)}"
@@ -138,21 +136,15 @@ def signature_of(call: ast.Call) -> Signature:
     match call.func:
         case ast.Name(id=name) if name in FUNCTIONS:
             return FUNCTIONS[name]
-        case ast.Name(id="exp10"):
-            raise _Refused("calls `exp10`, which formulaic computes as x ** 10. Write {10.0 ** x}.")
         case ast.Name(id=name):
-            if name in FROM_R:
-                raise _Refused(f"calls `{name}`, which formulas do not have. Write {FROM_R[name]}.")
-            known = ", ".join(sorted(FUNCTIONS, key=str.lower))
-            hint = f"They have {known}, and np.…" if numpy_signature(name) is None else f"Write `np.{name}`."
-            raise _Refused(f"calls `{shown(name)}`, which formulas do not have. {hint}")
+            raise unknown_function(name)
         case ast.Attribute(value=ast.Name(id="np"), attr=name):
             found = numpy_signature(name)
             if found is not None:
                 return found
     if isinstance(call.func, ast.Attribute):
-        raise _unknown_attribute(call.func)
-    raise _Refused(f"calls something without a name. {_COMPUTE}")
+        raise unknown_attribute(call.func)
+    raise Refused(f"calls something without a name. {COMPUTE}")
 
 
 def arguments(call: ast.Call) -> tuple[list[ast.expr], dict[str, ast.expr]]:
@@ -164,9 +156,7 @@ def arguments(call: ast.Call) -> tuple[list[ast.expr], dict[str, ast.expr]]:
     signature = signature_of(call)
     leading = call.args[: signature.columns]
     if len(leading) < signature.required:
-        raise _Refused(
-            f"calls `{function_name(call)}` with {len(leading)} of {signature.required} arguments."
-        )
+        raise Refused(f"calls `{function_name(call)}` with {len(leading)} of {signature.required} arguments.")
     named = _by_name(call, call.args[signature.columns :], signature.constants, signature.named)
     return leading, named
 
@@ -203,9 +193,16 @@ def constant(node: ast.expr) -> Any:
             return {constant(key): constant(value) for key, value in zip(keys, values, strict=True) if key}
         case ast.Constant(value=str() | None):
             return node.value
+    return _known(node)
+
+
+def _known(node: ast.expr) -> Number | None:
+    """The value of a number, or of a constant of R; refuses an expression that differs from row to row."""
+    if isinstance(node, ast.Name) and node.id in R_CONSTANTS:
+        return R_CONSTANTS[node.id]
     value = _check(node)
     if value is None:
-        raise _Refused(f"has a column where `{shown(ast.unparse(node))}` must be a constant. {_COMPUTE}")
+        raise Refused(f"has a column where `{shown(ast.unparse(node))}` must be a constant. {COMPUTE}")
     return value
 
 
@@ -217,13 +214,13 @@ def arithmetic(op: ast.operator, left: Number, right: Number) -> Number:
     """
     whole = isinstance(op, ast.Pow) and isinstance(left, int) and isinstance(right, int)
     if whole and max(right, int(left).bit_length() * right) > 4 * MAX_BITS:  # `number` looks closer.
-        raise _Refused(f"holds a number of more than {MAX_BITS} binary digits. Write a smaller one.")
+        raise Refused(f"holds a number of more than {MAX_BITS} binary digits. Write a smaller one.")
     try:
         return number(BINARY[type(op)](left, right))
-    except _Refused:
+    except Refused:
         raise
     except (ArithmeticError, ValueError, TypeError) as error:
-        raise _Refused(f"holds a number that cannot be computed ({error}). Correct it.") from None
+        raise Refused(f"holds a number that cannot be computed ({error}). Correct it.") from None
 
 
 def number(value: Any) -> Number:
@@ -233,12 +230,12 @@ def number(value: Any) -> Number:
         ValueError: it is none, or too large for a float.
     """
     if not isinstance(value, bool | int | float):
-        raise _Refused(f"holds {shown(repr(value))} where a number is needed. {_COMPUTE}")
+        raise Refused(f"holds {shown(repr(value))} where a number is needed. {COMPUTE}")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         try:
             return float(value)
         except OverflowError:
-            raise _Refused(
+            raise Refused(
                 f"holds a number of more than {MAX_BITS} binary digits. Write a smaller one."
             ) from None
     return value
@@ -266,7 +263,7 @@ def _check_size(tree: ast.expr) -> None:
     while level:
         nodes, depth = nodes + len(level), depth + 1
         if nodes > MAX_NODES or depth > MAX_DEPTH:
-            raise _Refused(f"has more than {MAX_NODES} parts or {MAX_DEPTH} levels. Simplify it.")
+            raise Refused(f"has more than {MAX_NODES} parts or {MAX_DEPTH} levels. Simplify it.")
         level = [child for node in level for child in ast.iter_child_nodes(node)]
 
 
@@ -282,9 +279,11 @@ def _check(node: ast.expr) -> Number | None:
     return check(node)
 
 
-def _unknown(node: ast.AST) -> _Refused:
+def _unknown(node: ast.AST) -> Refused:
     kind = type(node).__name__
-    return _Refused(f"holds more than a formula may ({kind}): arithmetic on columns only. {_COMPUTE}")
+    if isinstance(node, ast.Subscript):
+        return Refused("holds a column in brackets. Write its name alone, or Q('its name').")
+    return Refused(f"holds more than a formula may ({kind}): arithmetic on columns only. {COMPUTE}")
 
 
 def _check_unary(node: ast.UnaryOp) -> Number | None:
@@ -325,21 +324,14 @@ def _negated(op: ast.unaryop, value: Number) -> Number:
     try:
         return number(UNARY[type(op)](value))
     except TypeError as error:
-        raise _Refused(f"holds a number that cannot be computed ({error}). Correct it.") from None
+        raise Refused(f"holds a number that cannot be computed ({error}). Correct it.") from None
 
 
 def _check_attribute(node: ast.Attribute) -> Number:
     """`np.pi` and its like."""
     if isinstance(node.value, ast.Name) and node.value.id == "np" and node.attr in NUMPY_CONSTANTS:
         return NUMPY_CONSTANTS[node.attr]
-    raise _unknown_attribute(node)
-
-
-def _unknown_attribute(node: ast.Attribute) -> _Refused:
-    return _Refused(
-        f"uses `.{shown(node.attr)}`, which is not a function of each row alone: it would mean something "
-        f"else on new rows. {_COMPUTE} A column with a dot in its name goes in backticks."
-    )
+    raise unknown_attribute(node)
 
 
 def _check_call(call: ast.Call) -> None:
@@ -347,7 +339,7 @@ def _check_call(call: ast.Call) -> None:
     leading, parameters = arguments(call)
     if function == "Q":
         if not _is_text(leading[0]):
-            raise _Refused("needs the name of a column in quotes: Q('my column').")
+            raise Refused("needs the name of a column in quotes: Q('my column').")
         return
     for argument in leading:
         _check_operand(argument, signature.text)
@@ -358,36 +350,42 @@ def _check_call(call: ast.Call) -> None:
     if function in STATES:
         wrong = why_no_basis(function, {name: constant(node) for name, node in parameters.items()})
         if wrong is not None:
-            raise _Refused(wrong)
+            raise Refused(wrong)
 
 
 def _check_parameter(function: str, name: str, node: ast.expr) -> None:
-    found = contrast_arguments(node) if name == "contrasts" else None
-    if found is not None:
-        for each in found[1].values():
-            constant(each)
-        return
+    if name == "contrasts" and (_is_text(node) or isinstance(node, ast.Name | ast.Attribute | ast.Call)):
+        return _check_contrasts(node)
     value = constant(node)
     if isinstance(value, list | tuple | dict):
         _check_sequence(function, name, value)
     largest = MAX_ARGUMENTS.get(name)
     if largest is not None and isinstance(value, int | float) and not value <= largest:
-        raise _Refused(f"gives `{function}` the {name} {value}; at most {largest} can be computed.")
+        raise Refused(f"gives `{function}` the {name} {value}; at most {largest} can be computed.")
+    return None
+
+
+def _check_contrasts(node: ast.expr) -> None:
+    found = contrast_arguments(node)
+    if found is None:
+        raise Refused(f"has the unknown contrasts `{shown(ast.unparse(node))}`. Write contr.sum.")
+    for each in found[1].values():
+        constant(each)
 
 
 def _check_sequence(function: str, name: str, values: Collection[Any]) -> None:
     if name not in SEQUENCES:
-        raise _Refused(f"gives `{function}` several values of `{name}`. Give one.")
+        raise Refused(f"gives `{function}` several values of `{name}`. Give one.")
     if name == "knots" and len(values) > MAX_BASIS:
-        raise _Refused(f"gives `{function}` {len(values)} knots; at most {MAX_BASIS} can be computed.")
+        raise Refused(f"gives `{function}` {len(values)} knots; at most {MAX_BASIS} can be computed.")
 
 
 def _check_hashed(parameters: Mapping[str, ast.expr]) -> None:
     levels = constant(parameters["levels"]) if "levels" in parameters else None
     if not isinstance(levels, int) or levels < 1:
-        raise _Refused("needs the number of levels: hashed(x, levels=16).")
+        raise Refused("needs the number of levels: hashed(x, levels=16).")
     if "contrasts" in parameters and levels > MAX_CONTRAST_LEVELS:
-        raise _Refused(f"has contrasts for {levels} levels; at most {MAX_CONTRAST_LEVELS} can be computed.")
+        raise Refused(f"has contrasts for {levels} levels; at most {MAX_CONTRAST_LEVELS} can be computed.")
 
 
 def _by_name(
@@ -401,18 +399,11 @@ def _by_name(
     found = dict(zip(names, positional, strict=False))
     for keyword in call.keywords:
         if keyword.arg not in (*names, *named) or keyword.arg in found:
-            raise _Refused(
-                f"gives `{function_name(call)}` the argument `{keyword.arg}`, {_takes(names, named)}"
-            )
+            raise unknown_argument(function_name(call), f"the argument `{keyword.arg}`", (*names, *named))
         found[keyword.arg] = keyword.value
     if len(positional) > len(names):
-        raise _Refused(f"gives `{function_name(call)}` too many arguments, {_takes(names, named)}")
+        raise unknown_argument(function_name(call), "too many arguments", (*names, *named))
     return found
-
-
-def _takes(names: tuple[str, ...], named: tuple[str, ...]) -> str:
-    known = ", ".join(f"`{name}`" for name in (*names, *named))
-    return f"which it does not take in a formula{f': it takes {known}' if known else ''}. {_COMPUTE}"
 
 
 _CHECKS: Mapping[type[ast.expr], Callable[[Any], Number | None]] = {
