@@ -13,8 +13,10 @@ from neglog import flat, map_estimate, mle, models, on_features
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError
 from neglog.fitting.start import starting_point
+from neglog.graphs import graph as graphs
 from neglog.graphs import nodes
 from neglog.graphs.graph import trace
+from neglog.graphs.machine import FASTER, tanh
 from neglog.objective.coordinates import rescaled
 from neglog.objective.lowered import Lowered
 from neglog.objective.objective import Objective
@@ -442,6 +444,35 @@ def test_compilation_without_a_compiler_is_refused(monkeypatch):
 
 
 # Networks
+
+
+def test_machine_code_is_of_the_same_loss(monkeypatch):
+    """Here the graph that the compiler is given is run as it is; the compiler itself takes seconds."""
+    monkeypatch.setattr(graphs, "_check_compiler", lambda: None)
+    monkeypatch.setattr(graphs, "machine_code", lambda module, inputs: taken.append(inputs) or module)
+    taken = []
+    x, y = torch.rand(30, 3, dtype=torch.float64), torch.rand(30, dtype=torch.float64)
+    settings = {"steps": 6, "batch_size": 12, "learning_rate": 1e-2}
+    with pytest.warns(ConvergenceWarning):
+        plain, compiled = (
+            mle(NETWORK, x, y, solver=Adam(**settings, compile=each)) for each in (False, True)
+        )
+    assert len(taken) == 2  # of 12 rows and of 6
+    assert compiled.losses == pytest.approx(plain.losses, rel=1e-12)
+    lowered, _, z = problem(NETWORK, x, y)
+    lowered.evaluation(z)
+    code = lowered.replays[-1].graph.clean.module(FASTER)
+    assert any(node.target is tanh for node in code.graph.nodes)
+
+
+def test_the_tanh_of_machine_code_has_the_digits_of_torch():
+    x = torch.cat([torch.logspace(-300, 3, 2000, dtype=torch.float64), torch.linspace(0, 1, 2001).double()])
+    x = torch.cat([x, -x])
+    torch.testing.assert_close(tanh(x), x.tanh(), rtol=10 * torch.finfo(torch.float64).eps, atol=0.0)
+    assert bool(tanh(torch.tensor(math.nan)).isnan())
+    small = torch.linspace(-0.5, 0.5, 101, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(tanh(small).sum(), small)
+    torch.testing.assert_close(slope, 1 - small.detach().tanh() ** 2, rtol=1e-12, atol=0.0)
 
 
 def test_a_network_is_fitted_on_its_graph():

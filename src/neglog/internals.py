@@ -24,6 +24,7 @@ __all__ = [
     "has_saved_tensors_hooks",
     "has_transforms",
     "is_operation",
+    "machine_code",
     "program_of",
     "standard_gamma",
     "uncompiled",
@@ -68,6 +69,18 @@ def program_of(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callab
     )
     program: Callable[..., Any] = torch._C._create_function_from_graph("program", written)
     return program
+
+
+def machine_code(module: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """A graph of tensors as `torch.compile` translates it, without its checks of the inputs in each call.
+
+    These take several times as long as a small graph. Inputs must have the shapes, strides and dtypes of the
+    examples.
+    """
+    from torch._inductor import compile  # slow to import, and seldom needed
+
+    compiled: Callable[..., Any] = compile(module, list(inputs))
+    return compiled
 
 
 # Modes of the caller

@@ -2,17 +2,21 @@
 
 `measure` takes runs of steps in turn, in one thread, and gives the median processor time of a step in
 milliseconds. All take full-batch steps of Adam with one learning rate, on the same data, in float64, from a
-start of their own.
+start of their own. `neglog, compiled` is `Adam(compile=True)`, which needs a C++ compiler, and `numpyro` needs
+NumPyro.
+
+``XLA_FLAGS=--xla_cpu_multi_thread_eigen=false python tests/benchmarks/steps.py [work ...]`` prints them.
 """
 
 from __future__ import annotations
 
-import copy
+import shutil
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise, repeat
+from itertools import pairwise
 
 import pyro
 import torch
@@ -27,7 +31,7 @@ from neglog.objective.coordinates import rescaled
 from neglog.objective.lowered import Lowered
 from neglog.objective.objective import Objective
 from neglog.solvers import Adam
-from neglog.solvers.adam import Moments
+from neglog.solvers.gradient import GradientSteps
 
 RATE = 1e-3
 Steps = Callable[[int], None]
@@ -48,7 +52,14 @@ def network_data(rows: int, columns: int = 5) -> tuple[Tensor, Tensor]:
     return x, torch.sin(2 * x[:, 0]) + torch.exp(0.5 * x[:, 1]) * noise
 
 
-def trunk(columns: int, hidden: int = 32) -> nn.Module:
+def two_headed_data(rows: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = 1 + 8 * torch.rand(rows, 1, generator=generator, dtype=torch.float64)
+    noise = torch.randn(rows, generator=generator, dtype=torch.float64)
+    return x, torch.sin(x[:, 0]) + (0.5 + 0.3 * x[:, 0]) * noise
+
+
+def trunk(columns: int, hidden: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         layers = (nn.Linear(columns, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh())
@@ -60,11 +71,12 @@ def neglog(model: Callable, x: Tensor, y: Tensor, compile: bool = False) -> Step
     theta = starting_point(objective, None)
     coordinates = rescaled(objective, theta)
     z, problem = coordinates.z(theta), Lowered(objective, coordinates.blocks, coordinates.is_linear)
-    solver, moments = Adam(learning_rate=RATE, decay=1.0, compile=compile), Moments(z)
+    taken = GradientSteps(Adam(learning_rate=RATE, decay=1.0, compile=compile), problem, z)
 
     def steps(count: int) -> None:
         with torch.no_grad():
-            solver.advance(problem, z, moments, repeat(None, count))
+            for _ in range(count):
+                taken.step(None)
 
     return steps
 
@@ -116,8 +128,8 @@ def lean_linear_loop(x: Tensor, y: Tensor, fused: bool) -> Steps:
     return loop(loss, [weight, bias, log_sigma], fused)
 
 
-def network_loop(x: Tensor, y: Tensor, fused: bool) -> Steps:
-    network = nn.Sequential(copy.deepcopy(trunk(x.shape[1])), nn.Linear(32, 2).double())
+def network_loop(hidden: int, x: Tensor, y: Tensor, fused: bool) -> Steps:
+    network = nn.Sequential(trunk(x.shape[1], hidden), nn.Linear(hidden, 2).double())
 
     def loss() -> Tensor:
         mean, log_variance = network(x).unbind(1)
@@ -149,7 +161,7 @@ def numpyro_linear(x: Tensor, y: Tensor) -> Steps:
     return _numpyro(model)
 
 
-def numpyro_network(x: Tensor, y: Tensor) -> Steps:
+def numpyro_network(hidden: int, x: Tensor, y: Tensor) -> Steps:
     import jax
     import jax.numpy as jnp
     import numpyro
@@ -157,7 +169,7 @@ def numpyro_network(x: Tensor, y: Tensor) -> Steps:
 
     jax.config.update("jax_enable_x64", True)
     columns, response = jnp.asarray(x.numpy()), jnp.asarray(y.numpy())
-    sizes = [x.shape[1], 32, 32, 2]
+    sizes = [x.shape[1], hidden, hidden, 2]
 
     def model() -> None:
         at = columns
@@ -189,19 +201,21 @@ def _numpyro(model: Callable) -> Steps:
     return steps
 
 
-def _network(x: Tensor) -> Callable:
-    return on_features(models.heteroscedastic, trunk(x.shape[1]))
+def contenders(hidden: int | None, x: Tensor, y: Tensor) -> dict[str, Callable[[], Steps]]:
+    """By name, what prepares a run of steps: what it costs is paid once, and is not part of a step.
 
-
-def contenders(work: str, x: Tensor, y: Tensor) -> dict[str, Callable[[], Steps]]:
-    """By name, what prepares a run of steps: what it costs is paid once, and is not part of a step."""
-    if work == "network":
-        mine, own = _network(x), {"loop": network_loop}
-        jax_steps: Callable = numpyro_network
-    else:
-        mine, own = models.gaussian, {"loop": linear_loop, "lean loop": lean_linear_loop}
-        jax_steps = numpyro_linear
+    They are those of a network with two layers of `hidden` units, or of a linear model.
+    """
+    mine: Callable = models.gaussian
+    own: dict[str, Callable] = {"loop": linear_loop, "lean loop": lean_linear_loop}
+    jax_steps: Callable = numpyro_linear
+    if hidden is not None:
+        mine = on_features(models.heteroscedastic, trunk(x.shape[1], hidden))
+        own = {"loop": partial(network_loop, hidden)}
+        jax_steps = partial(numpyro_network, hidden)
     found: dict[str, Callable[[], Steps]] = {"neglog": partial(neglog, mine, x, y)}
+    if shutil.which("g++") or shutil.which("clang++"):
+        found["neglog, compiled"] = partial(neglog, mine, x, y, True)
     for name, make in own.items():
         found |= {name: partial(make, x, y, False), f"{name}, fused": partial(make, x, y, True)}
     found["pyro"] = partial(stock_pyro, mine, x, y)
@@ -212,11 +226,13 @@ def contenders(work: str, x: Tensor, y: Tensor) -> dict[str, Callable[[], Steps]
     return found | {"numpyro": partial(jax_steps, x, y)}
 
 
-WORK = {
-    "linear, 500 rows": ("linear", lambda: linear_data(500)),
-    "linear, 10,000 rows": ("linear", lambda: linear_data(10_000)),
-    "network, 500 rows": ("network", lambda: network_data(500)),
+WORK: dict[str, tuple[int | None, Callable[[], tuple[Tensor, Tensor]]]] = {
+    "linear, 500 rows": (None, lambda: linear_data(500)),
+    "linear, 10,000 rows": (None, lambda: linear_data(10_000)),
+    "network, 500 rows": (32, lambda: network_data(500)),
+    "two heads, 500 rows": (64, lambda: two_headed_data(500)),
 }
+"""By name, the number of hidden units and the data."""
 
 
 def measure(
@@ -235,11 +251,11 @@ def measure(
 
 
 def _measured(
-    kind: str, draw: Callable[[], tuple[Tensor, Tensor]], count: int, repeats: int
+    hidden: int | None, draw: Callable[[], tuple[Tensor, Tensor]], count: int, repeats: int
 ) -> dict[str, dict[str, float]]:
     ready: dict[str, Steps] = {}
     found: dict[str, dict[str, float]] = {}
-    for name, make in contenders(kind, *draw()).items():
+    for name, make in contenders(hidden, *draw()).items():
         started = time.process_time()
         ready[name] = make()
         ready[name](1)
@@ -256,7 +272,7 @@ def _measured(
 
 
 if __name__ == "__main__":
-    for work, by_name in measure().items():
+    for work, by_name in measure(tuple(sys.argv[1:]) or tuple(WORK)).items():
         mine = by_name["neglog"]["step"]
         for name, cost in by_name.items():
             print(

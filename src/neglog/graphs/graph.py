@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, fx
 
 from neglog.errors import DataError
+from neglog.graphs.machine import FASTER
 from neglog.graphs.nodes import Nodes
 from neglog.graphs.recording import INPUT, Operation, Recording, recorded
 from neglog.graphs.simplify import cleaned
-from neglog.internals import is_operation, program_of
+from neglog.internals import is_operation, machine_code, program_of
 
 SIZES = frozenset({"size", "sizes", "input_sizes", "shape", "start", "end", "length", "repeats"})
 """The names of arguments that are sizes."""
@@ -46,19 +47,22 @@ class Graph:
         """The graph as a module of torch."""
         return self.clean.module()
 
-    def function(self, compile: bool = False) -> Callable[..., Any]:
-        """The function of the first input and of the `used` ones, optionally compiled to machine code.
+    def function(self) -> Callable[..., Any]:
+        """The function of the first input and of the `used` ones."""
+        forward, module, constants = type(self.module).forward, self.module, self.constants
+        # Without the bookkeeping of nn.Module.__call__.
+        return lambda first, *others: forward(module, first, *others, *constants)
+
+    def compiled(self, first: Tensor, *others: Tensor) -> Callable[..., Any]:
+        """The function of all its inputs, of which these are an example, as machine code.
 
         Raises:
             DataError: there is no C++ compiler.
         """
-        forward, module, constants = type(self.module).forward, self.module, self.constants
-        if compile:
-            _check_compiler()
-            whole = torch.compile(module, fullgraph=True, dynamic=False)
-            return lambda first, *others: whole(first, *others, *constants)
-        # Without the bookkeeping of nn.Module.__call__.
-        return lambda first, *others: forward(module, first, *others, *constants)
+        _check_compiler()
+        inputs, constants = [each.contiguous() for each in (first, *others)], self.constants
+        whole = machine_code(self.clean.module(FASTER), [*inputs, *constants])
+        return lambda *given: whole(*(each.contiguous() for each in given), *constants)
 
     def program(self, first: Tensor, *others: Tensor) -> Callable[..., Any]:
         """The function of all its inputs, of which these are an example, as a TorchScript program.

@@ -52,7 +52,9 @@ def replayed(
                     return Replay(unlowered, eager, "its graph does not reproduce the values of the model")
     except Exception as error:  # whatever it is that torch cannot trace, the model itself can still be run
         return Replay(unlowered, eager, f"it cannot be traced: {error}")
-    return Replay(graph.function(compile), graph.used, graph=graph)
+    return Replay(
+        graph.compiled(z, *(parts[i] for i in graph.used)) if compile else evaluate, graph.used, graph=graph
+    )
 
 
 def stacked(
