@@ -2,8 +2,7 @@
 
 `measure` takes runs of steps in turn, in one thread, and gives the median processor time of a step in
 milliseconds. All take full-batch steps of Adam with one learning rate, on the same data, in float64, from a
-start of their own. `neglog, compiled` is `Adam(compile=True)`, which needs a C++ compiler, and `numpyro` needs
-NumPyro.
+start of their own. `neglog, compiled` is `Adam(compile=True)`, which needs a C++ compiler.
 
 ``XLA_FLAGS=--xla_cpu_multi_thread_eigen=false python tests/benchmarks/steps.py [work ...]`` prints them.
 """
