@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
 from typing import Any
 
 import torch
@@ -27,8 +26,10 @@ MAX_SQUARE_OF_SERIES = 0.01
 def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent, to ten machine epsilons, in half of the time of torch's vectorised one."""
     square = x * x
-    near = x * reduce(lambda sum, coefficient: sum * square + coefficient, reversed(TANH_SERIES))
-    return torch.where(square < MAX_SQUARE_OF_SERIES, near, 2 * torch.sigmoid(2 * x) - 1)
+    near = torch.full_like(x, 0.0)
+    for coefficient in reversed(TANH_SERIES):
+        near = near * square + coefficient
+    return torch.where(square < MAX_SQUARE_OF_SERIES, x * near, 2 * torch.sigmoid(2 * x) - 1)
 
 
 FASTER: dict[Any, Callable[..., Any]] = {torch.tanh: tanh}
