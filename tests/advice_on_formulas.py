@@ -24,6 +24,7 @@ TABLE = pd.DataFrame(
 CLASSES = TABLE.assign(y=["no", "yes"] * (N // 2), many=list("abc" * 6 + "ab"))
 GAPS = TABLE.assign(g=TABLE["g"].where(TABLE.index > 0))
 DATED = TABLE.assign(d=pd.date_range("2024-01-01", periods=N, freq="11D"))
+TRUTHS = TABLE.assign(b=TABLE["x"] > 0)
 CENSORED = censored("weibull")
 
 
@@ -33,6 +34,11 @@ class LazyFrame:
     def collect(self):
         """The table."""
         return TABLE
+
+
+def written(folder):
+    TABLE.to_csv(folder / "t.csv", index=False)
+    return folder / "t.csv"
 
 
 def lazily(data):
@@ -166,6 +172,63 @@ ROWS: dict[str, Row] = {
         "'~ x'",
         provoke=fitted({"mean": "y ~ x", "sigma": "x"}),
         follow=fitted({"mean": "y ~ x", "sigma": "~ x"}),
+    ),
+    "numbers as text": row(
+        DataError,
+        "`x`",
+        "pandas.to_numeric(table['x'])",
+        provoke=lambda _: predict(mle("gaussian", "y ~ x", TABLE), TABLE.astype({"x": str})),
+        follow=lambda _: predict(
+            mle("gaussian", "y ~ x", TABLE), TABLE.assign(x=pd.to_numeric(TABLE["x"].astype(str)))
+        ),
+    ),
+    "truth values as text": row(
+        DataError,
+        "`b`",
+        "table['b'] == 'True'",
+        provoke=lambda _: predict(mle("gaussian", "y ~ b", TRUTHS), TRUTHS.astype({"b": str})),
+        follow=lambda _: predict(
+            mle("gaussian", "y ~ b", TRUTHS), TRUTHS.assign(b=TRUTHS["b"].astype(str) == "True")
+        ),
+    ),
+    "dates as text in new rows": row(
+        DataError,
+        "`d`",
+        "pandas.to_datetime",
+        provoke=lambda _: predict(mle("gaussian", "y ~ d", DATED), DATED.astype({"d": str})),
+        follow=lambda _: predict(
+            mle("gaussian", "y ~ d", DATED), DATED.assign(d=pd.to_datetime(DATED["d"].astype(str)))
+        ),
+    ),
+    "a row as a series": row(
+        DataError,
+        "`x`",
+        "frame.iloc[[0]]",
+        provoke=lambda _: predict(mle("gaussian", "y ~ x", TABLE), TABLE.iloc[0]),
+        follow=lambda _: predict(mle("gaussian", "y ~ x", TABLE), TABLE.iloc[[0]]),
+    ),
+    "no rows": row(
+        DataError,
+        "`x`",
+        "None",
+        provoke=lambda _: predict(mle("gaussian", "y ~ x", TABLE), None),
+        follow=lambda _: predict(mle("gaussian", "y ~ x", TABLE), TABLE),
+    ),
+    "numbers without names": row(
+        DataError,
+        "`x`",
+        "pandas.DataFrame(values, columns=",
+        provoke=lambda _: predict(mle("gaussian", "y ~ x", TABLE), [1.0, 2.0]),
+        follow=lambda _: predict(
+            mle("gaussian", "y ~ x", TABLE), pd.DataFrame([[1.0], [2.0]], columns=["x"])
+        ),
+    ),
+    "a path in the place of a table": row(
+        DataError,
+        "`data`",
+        "pandas.read_csv(data)",
+        provoke=fitted(y="t.csv"),
+        follow=lambda folder: mle("gaussian", "y ~ x", pd.read_csv(written(folder))),
     ),
     "a lazy frame": row(
         DataError,

@@ -201,6 +201,59 @@ def test_mistakes_beside_the_formula_are_named():
         predict(fit, T[:0])
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "facts"),
+    [
+        ("day", ["2024-01-05"], "'2024-01-05'.*pandas.to_datetime"),
+        ("day", ["5 Jan 2024"], "'5 Jan 2024'.*pandas.to_datetime"),
+        ("C(count)", ["1"], r"numbers are needed: row 0 has '1'.*pandas.to_numeric\(table\['count'\]\)"),
+        ("C(flag)", ["True"], r"True and False are needed: row 0 has 'True'.*table\['flag'\] == 'True'"),
+        ("number", ["1"], "numbers are needed: row 0 has '1'"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:column `day` holds dates")
+def test_new_columns_of_another_type_are_named_with_what_converts_them(name, column, facts):
+    fit = mle("gaussian", f"y ~ {name}", T.assign(number=pd.Categorical(np.arange(N) % 3)))
+    with pytest.raises(DataError, match=facts):
+        predict(fit, {name.strip("C()"): column})
+
+
+@pytest.mark.parametrize(
+    ("fitted", "new"),
+    [
+        (pd.Categorical([0, 1, 2]), [0, 1, 2]),
+        (pd.Categorical([0, 1, 2]), [0.0, 1.0, 2.0]),
+        ([0, 1, 2], pd.Categorical([0, 1, 2])),
+        (["0", "1", "x"], [0.0, 1.0]),  # as pandas reads 0 and 1 beside a missing value
+    ],
+)
+def test_categories_of_numbers_are_known_as_numbers_and_as_text(fitted, new):
+    levels = pd.Series(fitted)
+    table = T.assign(k=levels.loc[np.arange(N) % 3].to_numpy())
+    table["k"] = table["k"].astype(levels.dtype)
+    fit = mle("gaussian", "y ~ C(k)", table)
+    expected = predict(fit, table[: len(new)]).mean
+    assert predict(fit, pd.DataFrame({"k": new})).mean.equal(expected)
+
+
+def test_rows_are_a_table_or_what_makes_one_is_named():
+    fit = mle("gaussian", "y ~ x + g", T)
+    rows = T[["x", "g"]].to_dict("records")
+    assert predict(fit, rows).mean.equal(predict(fit, T).mean)
+    assert mle("gaussian", "y ~ x", T[["y", "x"]].to_dict("records")).nll == mle("gaussian", "y ~ x", T).nll
+    design = np.stack([X, B, C], axis=1)
+    assert predict(fit, design).mean.numpy() == pytest.approx(predict(fit, T).mean.numpy())
+    for wrong, fact in {
+        "a row": (T.iloc[0], "iloc[[0]]"),
+        "none": (None, "None"),
+        "numbers": ([1.0, 2.0], "pandas.DataFrame(values, columns="),
+        "a path": ("rows.csv", "pandas.read_csv(x)"),
+    }.values():
+        with pytest.raises(DataError, match="must be the table of the formula") as caught:
+            predict(fit, wrong)
+        assert fact in str(caught.value)
+
+
 def test_truth_values_are_factors_with_the_levels_false_and_true():
     fit = mle("gaussian", "y ~ flag * x", T)
     assert fit.columns[""] == ("flag[T.True]", "x", "flag[T.True]:x")

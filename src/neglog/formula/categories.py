@@ -1,12 +1,16 @@
-"""Columns of text as categories: those that are numbers, dates or names of rows are refused before a fit."""
+"""Columns as categories and as numbers: those of another kind are refused, before a fit and after it."""
 
 from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from neglog.errors import DataError, written
-from neglog.tables import is_date_text, is_number
+from neglog.tables import date_text, days, is_date, is_date_text, is_number
 
 _SEPARATORS = r"[\s,'_%$€£]"
 
@@ -38,6 +42,83 @@ def check_category(column: pd.Series) -> None:
             f"{written(column.iloc[0])}. Leave it out if it names the rows, turn it into numbers or dates, "
             f"{anyway}."
         )
+
+
+def as_before(column: pd.Series, text: bool, levels: Sequence[Any]) -> pd.Series:
+    """A column of a new table, of the kind that it had when the formula was learned.
+
+    Args:
+        column: the column.
+        text: whether it was text or categories.
+        levels: the levels that were learned, of a category by itself.
+
+    Raises:
+        DataError: it holds text where there were numbers.
+    """
+    if is_date(column):
+        return date_text(column) if text else days(column)
+    if text and not _are_numbers(levels):
+        return _as_text(column, levels) if is_number(column) else column
+    column = _of_categories(column)
+    if not is_number(column):
+        raise _no_numbers(column, tuple(levels) == (False, True))
+    return _coded(column, levels) if text and column.isin(list(levels)).all() else column
+
+
+def _are_numbers(levels: Sequence[Any]) -> bool:
+    """Whether there are levels, and all are numbers or truth values."""
+    return bool(levels) and all(isinstance(level, int | float | np.number | np.bool_) for level in levels)
+
+
+def _coded(column: pd.Series, levels: Sequence[Any]) -> pd.Series:
+    """Numbers as categories with these levels, among which they are."""
+    place = {level: code for code, level in enumerate(levels)}  # 1, 1.0 and True are the same key
+    codes = pd.Categorical.from_codes([place[value] for value in column.tolist()], pd.Index(list(levels)))
+    return pd.Series(codes, index=column.index, name=column.name)
+
+
+def _as_text(column: pd.Series, levels: Sequence[Any]) -> pd.Series:
+    """Numbers as text: of the codes "1", "2" and "x" a new table may have only those that look like numbers.
+
+    Beside a missing value whole numbers are floats.
+    """
+    text = column.astype("str")
+    is_whole = pd.api.types.is_float_dtype(column.dtype) and bool((column == np.floor(column)).all())
+    if text.isin(list(levels)).all() or not is_whole:
+        return text
+    return column.astype("int64").astype("str")
+
+
+def _of_categories(column: pd.Series) -> pd.Series:
+    """Categories that are numbers as numbers; any other column as it is."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        kind = column.cat.categories.dtype
+        return column.astype(kind) if pd.api.types.is_numeric_dtype(kind) else column
+    return column
+
+
+def _no_numbers(column: pd.Series, truth: bool) -> DataError:
+    """The error of text where the fit had numbers, or True and False."""
+    needed = "True and False" if truth else "numbers"
+    text = column.astype("str")
+    if truth and text.isin(["True", "False"]).all():
+        remedy = f"Convert it: table[{column.name!r}] == 'True'."
+    elif pd.to_numeric(text, errors="coerce").notna().all():
+        remedy = f"Convert it: pandas.to_numeric(table[{column.name!r}])."
+    elif _are_dates(text):
+        remedy = "Read dates by pandas.to_datetime."
+    else:
+        remedy = "Correct it."
+    return DataError(
+        f"column `{column.name}` holds text where {needed} are needed: {first_text(column)}. {remedy}"
+    )
+
+
+def _are_dates(text: pd.Series) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pandas warns where it does not know the order of day and month
+        dates = pd.to_datetime(text, errors="coerce")
+    return bool(dates.notna().all()) and bool(text.str.contains("[0-9]").all())
 
 
 def first_text(column: pd.Series) -> str:

@@ -20,7 +20,7 @@ from formulaic.errors import DataMismatchWarning, FormulaicError
 from formulaic.parser.types import Factor, Term
 
 from neglog.errors import DataError, reason_of
-from neglog.formula.categories import check_category, first_text
+from neglog.formula.categories import as_before, check_category
 from neglog.formula.derived import MadeUpRows
 from neglog.formula.evaluation import LEARNED, Materializer, Truths
 from neglog.formula.expressions import categorical_column, columns_used
@@ -38,7 +38,7 @@ from neglog.formula.saved import (
 )
 from neglog.formula.tagged import from_json, to_json
 from neglog.intercepts import mark_without_intercept
-from neglog.tables import date_text, days, is_date, is_number, require_columns
+from neglog.tables import is_number, require_columns
 
 _QUOTED_ERROR = re.compile(r"Unable to evaluate factor `(.*)`\. \[\w+: (.*)\]")
 # What functions of a formula raise for arguments that they do not take.
@@ -76,14 +76,13 @@ class Side:
                 is new; or a transform gives no finite number.
         """
         require_columns(table, self.variables)
-        truths = Truths.of_levels(self.levels)
+        levels = _levels_of_columns(self)
         used = {
-            name: _as_before(table[name], name in self.texts, name in (truths.known or ()))
-            for name in self.variables
+            name: as_before(table[name], name in self.texts, levels.get(name, ())) for name in self.variables
         }
         frame = pd.DataFrame(used, index=table.index)
         _check_levels(frame, self)
-        rows = Materializer(frame, len(self.columns), truths)
+        rows = Materializer(frame, len(self.columns), Truths.of_levels(self.levels))
         matrix, _ = _materialize(self.terms, rows, self.transforms, self.levels)
         design = _numbers(matrix)
         if tuple(design.columns) != self.columns:
@@ -269,18 +268,13 @@ def _numbers(matrix: pd.DataFrame) -> pd.DataFrame:
     return design
 
 
-def _as_before(column: pd.Series, text: bool, truth: bool) -> pd.Series:
-    """The column, as text if it was text when the formula was learned."""
-    if is_date(column):
-        return date_text(column) if text else days(column)
-    if text:  # Of the codes "1", "2" and "x" a new table may have only those that look like numbers.
-        return column.astype("str") if is_number(column) else column
-    if not is_number(column):
-        needed = "True and False" if truth else "numbers"
-        raise DataError(
-            f"column `{column.name}` holds text where {needed} are needed: {first_text(column)}. Correct it."
-        )
-    return column
+def _levels_of_columns(side: Side) -> dict[str, Sequence[Any]]:
+    """Column -> the levels that a term of its own has learned."""
+    factors = dict.fromkeys(expression for term in side.terms for expression in term)
+    columns = {text: categorical_column(text, how) for text, how in factors}
+    return {
+        name: side.levels[text] for text, name in columns.items() if name is not None and text in side.levels
+    }
 
 
 def _check_levels(table: pd.DataFrame, side: Side) -> None:

@@ -11,7 +11,7 @@ from neglog.conversion import ALL, Named, column_names, frame_tensor
 from neglog.designs import Columns
 from neglog.errors import DataError
 from neglog.inputs.classes import codes_of
-from neglog.inputs.frames import as_table, is_table, of_pandas
+from neglog.inputs.frames import as_table, is_records, is_table, may_be_designs, of_pandas
 from neglog.intercepts import without_intercept
 from neglog.offset import OFFSET_KEYWORD
 
@@ -46,6 +46,8 @@ class Blueprint:
 
     def is_table(self, x: Any, columns: Columns) -> bool:
         """Whether `x` is a table for the formula, rather than designs with the `columns` of the fit."""
+        if self.design is not None and is_records(x):
+            return True
         if self.design is None or not (is_table(x) or isinstance(x, Mapping)):
             return False
         names = set(map(str, x if isinstance(x, Mapping) else x.columns))
@@ -81,13 +83,13 @@ class Blueprint:
         Arrays, and designs of the `columns` of the fit, are returned as they are.
 
         Raises:
-            DataError: as `designs`; an argument names a column, and `x` is no table.
+            DataError: as `designs`; an argument names a column, and `x` is no table; `x` is neither a table
+                nor an array.
         """
         found = dict(keywords)
-        if not self.is_table(x, columns):
+        if self.design is None or (may_be_designs(x) and not self.is_table(x, columns)):
             check_no_columns(found)
             return of_pandas(x), found
-        assert self.design is not None
         table = as_table("x", x)
         rows, _ = self.design.rows(table, drop_missing=None)
         for name in needed:

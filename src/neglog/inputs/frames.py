@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neglog.conversion import is_frame
+from neglog.conversion import foreign_remedy, is_frame, is_series
 from neglog.errors import DataError, reason_of, written
 
 if TYPE_CHECKING:
@@ -29,10 +30,42 @@ def as_table(name: str, value: Any) -> pd.DataFrame:
         raise DataError(f"`{name}` is a LazyFrame, whose rows are not computed yet. Pass {name}.collect().")
     if isinstance(value, Mapping):
         return _frame_of_columns(name, value)
+    if is_records(value):
+        import pandas as pd
+
+        return pd.DataFrame([dict(row) for row in value])
     raise DataError(
-        f"`{name}` must be the table of the formula: a data frame of pandas or polars, or a mapping "
-        f"from names of columns to values; it is {written(value)}."
+        f"`{name}` must be the table of the formula: a data frame of pandas or polars, a mapping from names "
+        f"of columns to values, or a list of such mappings, one a row; it is {written(value)}."
+        f"{foreign_remedy(name, value) or f' {_remedy(name, value)}'}"
     )
+
+
+def _remedy(name: str, value: Any) -> str:
+    """How to make a table of a value."""
+    if is_series(value):
+        return f"Pass a row of a frame as frame.iloc[[0]], and a column as {name}.to_frame()."
+    if isinstance(value, str | PathLike):
+        return f"Read a file by pandas.read_csv({name})."
+    if value is None:
+        return "Pass new rows, or the table of the fit."
+    return "Give the columns names, as by pandas.DataFrame(values, columns=['x1', 'x2'])."
+
+
+def is_records(value: Any) -> bool:
+    """Whether a value is a list of rows, each a mapping from names of columns to values."""
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def may_be_designs(value: Any) -> bool:
+    """Whether a value may be a design, or designs by predictors: neither text, a series nor a flat list."""
+    if isinstance(value, list | tuple):
+        try:
+            array = np.asarray(value)
+        except (ValueError, TypeError, RuntimeError):  # of rows of several lengths
+            return False
+        return array.ndim > 1 and array.dtype.kind in "fiub"
+    return not (value is None or np.isscalar(value) or isinstance(value, PathLike) or is_series(value))
 
 
 def is_table(value: Any) -> bool:
