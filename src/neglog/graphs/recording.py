@@ -25,6 +25,11 @@ ZERO_GRADIENT = torch.ops.aten._efficientzerotensor.default
 """Autograd's representation of a gradient of zero: a tensor without memory."""
 ABSORBING = {torch.ops.aten.mul.Tensor, torch.ops.aten.mul.Scalar, torch.ops.aten.neg.default}
 """Operations that map such a gradient to another one."""
+OF_SHAPE = {
+    torch.ops.aten.transpose_.default: torch.ops.aten.transpose.int,
+    torch.ops.aten.t_.default: torch.ops.aten.t.default,
+}
+"""Operations in place that change the shape of a tensor and none of its numbers, and those out of place."""
 SEQUENCE = (tuple, list)
 NESTED = (tuple, list, dict)
 """Types of arguments that may hold tensors."""
@@ -74,6 +79,8 @@ def recorded(function: Callable[..., Any], inputs: Sequence[Tensor], varying: in
     found = Recording(recorder.operations, recorder.arguments(outputs))
     if not recorder.in_place:
         return found
+    for operation, called in recorder.replaced:
+        operation.target = called
     from torch.fx.experimental.proxy_tensor import make_fx  # slow to import, and seldom needed
 
     # That can be undone in a graph of operations only, not while autograd is at work.
@@ -93,6 +100,8 @@ class _Recorder(TorchDispatchMode):
         self.placed = 0  # the number of these that are among the aliases
         self.vanishing: set[int] = set()  # gradients of 0, whatever they are multiplied with
         self.in_place = False
+        self.replaced: list[tuple[Operation, Any]] = []  # operations out of place, and those that were called
+        self.overwritten: set[int] = set()  # tensors of which another one has changed the memory
         for i, value in enumerate(inputs):
             self.note(value, Operation(INPUT, (i,), varies=i < varying))
 
@@ -109,6 +118,7 @@ class _Recorder(TorchDispatchMode):
     def arguments(self, args: Any) -> Any:
         """Arguments with operations instead of tensors."""
         if isinstance(args, Tensor):
+            self.in_place = self.in_place or id(args) in self.overwritten
             return self.known.get(id(args)) or self._constant(args)
         if isinstance(args, SEQUENCE):
             return type(args)([self.arguments(a) for a in args])
@@ -139,6 +149,8 @@ class _Recorder(TorchDispatchMode):
         target = self._out_of_place(func, args, kwargs) if _is_mutable(func) else func
         operation = Operation(target, self.arguments(args), self.arguments(kwargs) if kwargs else {})
         operation.varies = any(each.varies for each in operation.inputs)
+        if target is not func:
+            self.replaced.append((operation, func))
         found = func(*args, **kwargs)
         self._note_result(found, operation, func)
         return found
@@ -175,21 +187,39 @@ class _Recorder(TorchDispatchMode):
         return zeros
 
     def _out_of_place(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The out-of-place operation, if no other tensor shares the memory that is changed."""
+        """The out-of-place operation, if no other tensor whose memory is changed is read later."""
+        if func in OF_SHAPE:
+            return OF_SHAPE[func]
         value, name = args[0], func._schema.name.removeprefix("aten::")
-        if name.endswith("_") and isinstance(value, Tensor) and self._is_own(value):
+        if name.endswith("_") and isinstance(value, Tensor):
             packet = getattr(torch.ops.aten, name.removesuffix("_"), None)
             plain = getattr(packet, func._overloadname, None)
-            found = plain(*args, **kwargs) if plain is not None else None
+            beside = self._overlapping(value)
+            found = plain(*args, **kwargs) if plain is not None and beside is not None else None
             if isinstance(found, Tensor) and (found.shape, found.dtype) == (value.shape, value.dtype):
+                self.overwritten |= beside or set()
                 return plain
         self.in_place = True
         return func
 
-    def _is_own(self, value: Tensor) -> bool:
-        """Whether a tensor is the result of an operation, and no other tensor shares its memory."""
-        alone = self._sharing(value) == {id(value)}
-        return alone and self.known[id(value)].target not in (INPUT, CONSTANT)
+    def _overlapping(self, value: Tensor) -> set[int] | None:
+        """The other tensors that have some of the memory of one; None unless all are results of operations."""
+        sharing = self._sharing(value)
+        if id(value) not in sharing:
+            return None
+        others = {id(each): each for each in self.kept if id(each) in sharing and each is not value}
+        found = {key for key, each in others.items() if _overlap(value, each)}
+        own = all(self.known[key].target not in (INPUT, CONSTANT) for key in (id(value), *found))
+        return found if own else None
+
+
+def _overlap(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors with the same storage have entries in common."""
+    if one.dtype != other.dtype:
+        return True
+    used = torch.zeros(one.untyped_storage().nbytes() // one.element_size(), dtype=torch.bool)
+    used.as_strided(one.shape, one.stride(), one.storage_offset()).fill_(True)
+    return bool(used.as_strided(other.shape, other.stride(), other.storage_offset()).any())
 
 
 @cache
