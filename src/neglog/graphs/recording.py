@@ -203,7 +203,7 @@ class _Recorder(TorchDispatchMode):
         return func
 
     def _overlapping(self, value: Tensor) -> set[int] | None:
-        """The other tensors that have some of the memory of one; None unless all are results of operations."""
+        """The other tensors with memory of one; None unless all are results of operations."""
         sharing = self._sharing(value)
         if id(value) not in sharing:
             return None
