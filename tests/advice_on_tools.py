@@ -5,14 +5,15 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
+import torch
 from advice_on_tables import command, fit, table
 from remedies import Row, row
 from sklearn.model_selection import GroupKFold, KFold, PredefinedSplit, StratifiedKFold
 
-from neglog import compare, mle, models
+from neglog import compare, map_estimate, mle, models, on_features
 from neglog.cli import commands, workers
 from neglog.errors import DataError, ModelError
-from neglog.estimators import LikelihoodClassifier, LikelihoodRegressor
+from neglog.estimators import LikelihoodClassifier, LikelihoodRegressor, NetworkRegressor
 from neglog.validation import cross_validate
 
 N = 30
@@ -55,6 +56,11 @@ def sampled(folder, out):
 
 def compared(**settings):
     return lambda _: compare(models, "y ~ x", COUNTS, folds=2, **settings)
+
+
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.Tanh())
 
 
 def in_folds(splitter):
@@ -125,6 +131,19 @@ ROWS: dict[str, Row] = {
         "LikelihoodClassifier('categorical')",
         provoke=lambda _: LikelihoodRegressor("categorical").fit(X, THREE),
         follow=lambda _: LikelihoodClassifier("categorical").fit(X, THREE),
+    ),
+    "a network of classes": row(
+        ModelError,
+        "map_estimate(on_features(models.categorical, module), x, y)",
+        provoke=lambda _: NetworkRegressor(model="categorical").fit(X, THREE),
+        follow=lambda _: map_estimate(on_features(models.categorical, network()), X, THREE),
+    ),
+    "settings that are no mapping": row(
+        ModelError,
+        "`settings`",
+        '{"tau": 0.9}',
+        provoke=lambda _: LikelihoodRegressor("quantile", settings=0.9).fit(X, Y),
+        follow=lambda _: LikelihoodRegressor("quantile", settings={"tau": 0.9}).fit(X, Y),
     ),
     "a missing label": row(
         DataError,

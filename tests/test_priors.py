@@ -3,11 +3,12 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pyro.distributions as dist
 import pytest
 import torch
 
-from neglog import map_estimate, models, priors_for, with_priors
+from neglog import cross_validate, map_estimate, models, priors_for, with_priors
 from neglog.errors import DataError
 
 X = np.array([[0.0, 5.0], [1.0, 3.0], [2.0, 7.0], [4.0, 1.0], [5.0, 2.0]])
@@ -83,6 +84,26 @@ def test_vectors_have_a_unit_for_each_component():
     assert found["mean.bias"].loc.tolist() == pytest.approx(y.mean(0).tolist())
     assert found["scale"].rate.tolist() == pytest.approx((1 / sd).tolist())
     assert "correlation_cholesky" not in found
+
+
+MANY, RESPONSES = np.random.default_rng(0).normal(size=(20, 2)), np.random.default_rng(1).normal(size=20)
+
+
+@pytest.mark.parametrize("x", [MANY, {"mean": MANY, "sigma": MANY}], ids=["mean", "both"])
+def test_priors_of_each_column_hold_for_formulas(x):
+    table = pd.DataFrame(MANY, columns=["a", "b"]).assign(y=RESPONSES)
+    formula = dict.fromkeys(x, "y ~ a + b") if isinstance(x, dict) else "y ~ a + b"
+    priors = priors_for("gaussian", formula, table)
+    assert priors["mean.weight"].batch_shape == (2,)
+    found = map_estimate(with_priors("gaussian", priors), formula, table)
+    same = map_estimate(with_priors("gaussian", priors_for("gaussian", x, RESPONSES)), x, RESPONSES)
+    assert found.loss == pytest.approx(same.loss, rel=1e-12)
+
+
+def test_priors_of_each_column_leave_the_null_model_its_own():
+    model = with_priors("gaussian", priors_for("gaussian", MANY, RESPONSES))
+    table = cross_validate(model, MANY, RESPONSES, folds=2, scores=["d2"]).table()
+    assert table.loc["d2", "mean"] < 1.0
 
 
 def test_what_never_varies_has_no_unit():

@@ -478,6 +478,13 @@ def test_a_posterior_has_its_curvature_alone():
 # The table on paper
 
 
+def test_the_labels_of_classes_are_in_the_table():
+    labels = np.array(["low", "mid", "high"])[np.arange(30) % 3]
+    text = estimates_text(summary(mle(models.categorical, normal(30, 1), labels)))
+    assert "logit[low]" in text
+    assert "logit[mid]" in text
+
+
 def test_the_table_is_written_as_text_html_and_latex():
     x = pd.DataFrame({"a_1 & <b>": normal(20)})
     table_ = summary(mle(models.gaussian, x, normal(20, seed=1)), level=0.9)

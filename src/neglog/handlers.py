@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from numbers import Real
 from types import TracebackType
 from typing import Any
@@ -157,6 +158,15 @@ class _WithPriors(_Sites):
 def changes_priors_alone(handler: Any) -> bool:
     """Whether a handler leaves the density of the observations as it is."""
     return isinstance(handler, _Flat | _WithPriors)
+
+
+def without_priors(model: Model) -> Model:
+    """The model without the handlers that change priors alone, which may be those of columns."""
+    if not isinstance(model, partial) or not model.args or not isinstance(model.args[0], Messenger):
+        return model
+    handler, inner = model.args[0], without_priors(model.args[1])
+    bare = inner if changes_priors_alone(handler) else partial(model.func, handler, inner)
+    return partial(bare, **model.keywords) if model.keywords else bare
 
 
 @public

@@ -56,8 +56,8 @@ def estimates_table(estimates: pd.DataFrame, level: float = 0.95) -> Table:
     for label, row in estimates.iterrows():
         parameter, term = cast(tuple[str, str], label)
         cells = [_cell(name, value) for name, value in row.items()]
-        # Text, since rich would read the brackets of `C(group)[T.b]` as a style.
-        table.add_row("" if parameter == before else parameter, Text(term), *cells)
+        # Text, since rich would read the brackets of `logit[low]` and `C(group)[T.b]` as styles.
+        table.add_row(Text("" if parameter == before else parameter), Text(term), *cells)
         before = parameter
     return table
 

@@ -23,9 +23,13 @@ SPREAD = 3.0
 def fitted_prior(name: str, prior: dist.Distribution, current: dist.Distribution) -> dist.Distribution:
     """`prior`, expanded to the shape of the site's `current` distribution and as precise as that.
 
+    A site without elements, such as the weights of a null model, has no density, and keeps its own.
+
     Raises:
         ModelError: it is discrete, has values outside the support of the site, or does not expand.
     """
+    if current.shape().numel() == 0:
+        return current
     if any(parameter.dtype == torch.float64 for parameter in parameters(current)):
         prior = in_dtype(prior, torch.float64)  # Gamma, among others, casts values to its own dtype
     expanded = _expanded(name, prior, current)

@@ -23,7 +23,7 @@ from neglog.data import Data, observed
 from neglog.designs import response_tensor
 from neglog.distributions.family import events_of, plain
 from neglog.errors import ModelError, NeglogError, did_you_mean
-from neglog.handlers import Model, is_parameter, is_real
+from neglog.handlers import Model, is_parameter, is_real, without_priors
 from neglog.isolation import failed, isolated, user_code
 from neglog.layers import current_names, design_names, layers, replaced
 from neglog.modes import Constants, Mode, Network
@@ -422,7 +422,8 @@ def _empty(rows: int = 2) -> Tensor:
 def _bare(model: Model, x: Designs, keywords: Mapping[str, Tensor]) -> Run:
     ones = {key: torch.ones(2, dtype=torch.float64) for key in keywords}
     with user_code(f"`{model_name(model)}`"):
-        return run(model, Data(x, torch.zeros(2), None, ones), Run(fill=initial_value), response=False)
+        data = Data(x, torch.zeros(2), None, ones)
+        return run(without_priors(model), data, Run(fill=initial_value), response=False)
 
 
 @isolated

@@ -23,7 +23,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from neglog.arguments import choice, shown
+from neglog.arguments import choice, mapping, shown
 from neglog.bayes.priors import priors_for
 from neglog.calls import public
 from neglog.conversion import is_frame
@@ -124,7 +124,7 @@ class LikelihoodEstimator(BaseEstimator):
         super().set_params(**own)
         parts = {name.removeprefix(OF_SETTINGS): params[name] for name in params if name not in own}
         if parts:
-            self.settings = {**(self.settings or {}), **parts}
+            self.settings = {**mapping("settings", self.settings or {}, '{"tau": 0.9}'), **parts}
         return self
 
     def set_output(self, *, transform: str | None = None) -> Self:
@@ -144,12 +144,14 @@ class LikelihoodEstimator(BaseEstimator):
         if not self.settings:
             return model
         known = model_keywords(model)
-        for name in set() if known is None else set(self.settings).difference(known):
+        settings = mapping("settings", self.settings, '{"tau": 0.9}')
+        for name in set() if known is None else set(settings).difference(known):
+            its = f"the settings {', '.join(sorted(known))}" if known else "no settings"
             raise ModelError(
-                f"`settings` has {name!r}, and `{model_name(model)}` has the settings "
-                f"{', '.join(sorted(known or ())) or 'none'}.{did_you_mean(name, known or ())}"
+                f"`settings` has {name!r}, and `{model_name(model)}` has {its}."
+                f"{did_you_mean(name, known or ())}"
             )
-        return partial(model, **self.settings)
+        return partial(model, **settings)
 
     def _checked_rows(self, x: Array, y: Array, sample_weight: Any, keywords: Mapping[str, Any]) -> Rows:
         weights = None

@@ -75,6 +75,8 @@ class NetworkRegressor(LikelihoodRegressor):
         random_state: the seed of the weights of a network that is built.
     """
 
+    _of_classes = "map_estimate(on_features(models.{}, module), x, y), whose y are labels"
+
     def __init__(
         self,
         module: Any = None,
@@ -102,6 +104,7 @@ class NetworkRegressor(LikelihoodRegressor):
         trials: Any = None,
     ) -> Self:
         """Fit the network and its heads."""
+        self._check_response()
         X, y = validated(self, X, y, dtype=np.float64, y_numeric=True)
         given = {"exposure": exposure, "offset": offset, "trials": trials}
         rows = self._checked_rows(X, response_values(y), sample_weight, given)

@@ -34,6 +34,8 @@ CLASS = "class"
 class LikelihoodRegressor(RegressorMixin, LikelihoodEstimator):
     """A likelihood of `neglog.models`, or one of your own, as a regressor of scikit-learn."""
 
+    _of_classes = "LikelihoodClassifier('{}')"
+
     def __init__(
         self,
         model: Any = "gaussian",
@@ -57,9 +59,7 @@ class LikelihoodRegressor(RegressorMixin, LikelihoodEstimator):
     ) -> Self:
         """Fit the model."""
         model = self._model()
-        if response_of(self.model) == CLASS:
-            name = model_name(model_of(self.model))
-            raise ModelError(f"`{name}` is a model of classes; take LikelihoodClassifier({name!r}).")
+        self._check_response()
         several = response_of(self.model) == "vector"
         X, y = validated(self, X, y, dtype=np.float64, y_numeric=True, multi_output=several)
         given = {"exposure": exposure, "offset": offset, "trials": trials}
@@ -68,6 +68,12 @@ class LikelihoodRegressor(RegressorMixin, LikelihoodEstimator):
         known = roles(model, rows.keywords) if y.ndim == 1 else None
         self._location = None if known is None else known.location
         return self._fit_rows(model, rows)
+
+    def _check_response(self) -> None:
+        """Raise ModelError for a model of classes."""
+        if response_of(self.model) == CLASS:
+            name = model_name(model_of(self.model))
+            raise ModelError(f"`{name}` is a model of classes; take {self._of_classes.format(name)}.")
 
     def _sizes(self) -> Any:
         return np.zeros((2, self._outputs)) if response_of(self.model) == "vector" else np.zeros(2)

@@ -212,6 +212,8 @@ def _requested_groups(fit: Fit, cov_type: str, groups: Any) -> Any:
         groups = check_fit(fit).groups
         if fit.retained is not None:
             return groups
+        if groups is None:  # a kind that the fit has by no groups is refused as such
+            check_defined(around(fit)[0], "cluster")
     _check_request(cov_type, groups)
     return groups
 
