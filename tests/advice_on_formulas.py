@@ -255,11 +255,13 @@ ROWS: dict[str, Row] = {
         provoke=fitted(y=GAPS, groups="g"),
         follow=fitted(y=GAPS.drop(index=0), groups="g"),
     ),
-    "offsets in a formula and beside it": row(
-        ModelError,
+    "an offset beside that of the formula": row(
+        DataError,
         "`offset`",
-        provoke=fitted("y ~ x + offset(t)", offset="t"),
-        follow=fitted("y ~ x + offset(2 * t)"),
+        provoke=lambda _: predict(mle("gaussian", "y ~ x + offset(t)", TABLE, offset=TABLE["x"]), TABLE),
+        follow=lambda _: predict(
+            mle("gaussian", "y ~ x + offset(t)", TABLE, offset=TABLE["t"]), TABLE, offset=TABLE["t"]
+        ),
     ),
     "companions beside a mapping": row(
         DataError,

@@ -24,6 +24,7 @@ from neglog import (
     flat,
     interval,
     lasso_path,
+    load,
     log_likelihood,
     map_estimate,
     masked,
@@ -37,6 +38,7 @@ from neglog import (
     priors_for,
     quantile,
     quantile_process,
+    save,
     score_test,
     scores,
     summary,
@@ -311,6 +313,32 @@ def test_new_rows_need_the_offset_that_the_fit_had():
         predict(mle("poisson", "breaks ~ wool + offset(log(t))", table), table.drop(columns="t"))
 
 
+def test_an_offset_beside_that_of_the_formula_is_added(tmp_path):
+    table = TABLES["warpbreaks"].assign(o=np.linspace(-1, 1, 54))
+    expected = mle("poisson", "breaks ~ wool + offset(log(t)) + offset(o)", table)
+    by_column = mle("poisson", "breaks ~ wool + offset(log(t))", table, offset="o")
+    by_array = mle("poisson", "breaks ~ wool + offset(log(t))", table, offset=table["o"].to_numpy())
+    same(by_column, expected)
+    same(by_array, expected)
+    new = table.iloc[::-3]
+    for fit in (by_column, load(save(by_column, tmp_path / "m"))):
+        assert predict(fit, new).mean.allclose(predict(expected, new).mean)
+    for fit in (by_array, load(save(by_array, tmp_path / "n"))):
+        assert predict(fit, new, offset=new["o"]).mean.allclose(predict(expected, new).mean)
+        with pytest.raises(DataError, match="fitted with `offset` beside"):
+            predict(fit, new)
+    with pytest.raises(DataError, match=r"`offset`.*53"):
+        mle("poisson", "breaks ~ wool + offset(log(t))", table, offset=np.zeros(53))
+    ranked = [
+        compare(["poisson"], formula, table, folds=2, **keywords)["nll"].iloc[0]
+        for formula, keywords in (
+            ("breaks ~ wool + offset(t)", {"offset": "o"}),
+            ("breaks ~ wool + offset(t) + offset(o)", {}),
+        )
+    ]
+    assert ranked[0] == pytest.approx(ranked[1], abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("formula", "keywords", "error", "facts"),
     [
@@ -324,7 +352,6 @@ def test_new_rows_need_the_offset_that_the_fit_had():
             DataError,
             "belongs to the location",
         ),
-        ("breaks ~ wool + offset(t)", {"offset": "t"}, ModelError, "join them into one"),
     ],
 )
 def test_offsets_out_of_place_are_refused(formula, keywords, error, facts):
@@ -690,8 +717,36 @@ def test_groups_may_be_missing_in_rows_that_are_dropped():
     same(fit, whole)
     pd.testing.assert_frame_equal(covariance(fit, "cluster"), covariance(whole, "cluster"))
     late = air.assign(Month=air["Month"].where(air["Month"] != 6))
-    with pytest.raises(DataError, match="`Month` of groups is missing in row 37"):
-        mle("gaussian", "Ozone ~ Wind", late, groups="Month", drop_missing=True)
+    with pytest.raises(DataError, match="`Month` of groups is missing in row 31"):
+        mle("gaussian", "Ozone ~ Wind", late.assign(Ozone=1.0), groups="Month")
+    without = mle("gaussian", "Ozone ~ Wind", air[air["Month"] != 6], drop_missing=True)
+    for groups in ("Month", late["Month"], late["Month"].to_numpy()):
+        fit = mle("gaussian", "Ozone ~ Wind", late, groups=groups, drop_missing=True)
+        same(fit, without)
+        assert fit.blueprint.dropped == without.blueprint.dropped + (air["Month"] == 6).sum()
+
+
+@pytest.mark.parametrize(
+    ("model", "response", "name"),
+    [
+        ("gaussian", "x", "weights"),
+        ("poisson", "k", "exposure"),
+        ("binomial", "k", "trials"),
+        ("gaussian", "x", "offset"),
+    ],
+)
+def test_rows_without_a_row_wise_argument_are_dropped(model, response, name):
+    table = pd.DataFrame(
+        {"x": [0.3, 1.0, 0.1, 2.0, 1.5], "k": [1, 0, 2, 1, 1], "w": [2.0, np.nan, 3.0, 2.0, 2.0]}
+    )
+    rest = table.drop(index=1)
+    expected = mle(model, f"{response} ~ 1", rest, **{name: "w"})
+    for values in ("w", table["w"], table["w"].to_numpy(), torch.tensor(table["w"].to_numpy())):
+        fit = mle(model, f"{response} ~ 1", table, drop_missing=True, **{name: values})
+        same(fit, expected)
+        assert fit.blueprint.dropped == 1
+        with pytest.raises(DataError, match=r"missing value, in `w`|NaN|nan"):
+            mle(model, f"{response} ~ 1", table, **{name: values})
 
 
 def test_trials_are_a_column_of_the_table():

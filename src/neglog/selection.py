@@ -26,9 +26,10 @@ from neglog.folds import described
 from neglog.formula import Learned
 from neglog.handlers import Model
 from neglog.inputs.classes import Classes, labelled
+from neglog.inputs.complete import learned_rows
 from neglog.inputs.formulas import is_formula, split_formulas
 from neglog.inputs.frames import of_pandas
-from neglog.inputs.given import formula_table, labelled_response, learned_rows
+from neglog.inputs.given import formula_table, labelled_response
 from neglog.isolation import isolated
 from neglog.layers import design_names, layers
 from neglog.models.named import model_of

@@ -21,7 +21,6 @@ IN_OPTIONS: tuple[tuple[str, str], ...] = (
         "--cov-type bootstrap needs whole numbers in the column of --weights.",
     ),
     (r"cov_type='(\w+)'", r"--cov-type \1"),
-    (r"an offset, and `offset` is given too", "an offset, and --offset is another"),
     (r"`map_estimate`, which", "`neglog fit --map`, which"),
     (r" \((?:drop_missing|response)=\S+\)", ""),
 )

@@ -6,8 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from neglog.alignment import common_labels
 from neglog.calls import public
-from neglog.conversion import ALL, Named, column_names, frame_tensor
+from neglog.conversion import ALL, Named, column_names, frame_tensor, is_series, series_tensor, to_tensor
 from neglog.designs import Columns
 from neglog.errors import DataError
 from neglog.inputs.classes import codes_of
@@ -30,7 +33,8 @@ class Blueprint:
         design: the learned formula; None of a fit to arrays.
         predictors: the linear predictors of the model, the location first; none of a network.
         positive: the constants of the model that may have a design.
-        roles: argument -> the column that it named, such as ``{"exposure": "t", "weights": "w"}``.
+        roles: argument -> the column that it named, such as ``{"exposure": "t", "weights": "w"}``; ``""`` for
+            the ``offset`` of a fit that was an array beside an offset of the formula.
         dropped: the number of rows that were left out, since a value was missing.
         classes: the labels of the classes of the response, in the order of their codes; none of numbers.
         labelled: the column that holds these labels; empty without a formula.
@@ -94,11 +98,16 @@ class Blueprint:
         rows, _ = self.design.rows(table, drop_missing=None)
         for name in needed:
             role = found.get(name, self.roles.get(name))
-            if isinstance(role, str):
+            if isinstance(role, str) and role:
                 found[name] = column_of(table, name, role)
         offsets = self.design.offsets(rows)
         if offsets is not None:
-            found.setdefault(OFFSET_KEYWORD, offsets)
+            if self.roles.get(OFFSET_KEYWORD) == "" and OFFSET_KEYWORD not in found:
+                raise DataError(
+                    "the model was fitted with `offset` beside the offset of its formula; give it for the "
+                    "rows of this `x` too."
+                )
+            found[OFFSET_KEYWORD] = sum_of_offsets(offsets, found.get(OFFSET_KEYWORD))
         return _named(self.designs(rows)), found
 
     def response(self, table: Any) -> Any:
@@ -141,6 +150,19 @@ def check_no_columns(keywords: Mapping[str, Any]) -> None:
             )
 
 
+def sum_of_offsets(of_formula: pd.Series, given: Any) -> Any:
+    """The offsets of a formula and those that are given beside it, as R adds them."""
+    if given is None:
+        return of_formula
+    given = of_pandas(given)
+    common_labels({"x": of_formula, OFFSET_KEYWORD: given})
+    tensor = series_tensor if is_series(given) else to_tensor
+    values = tensor(OFFSET_KEYWORD, given, torch.float64)
+    if tuple(values.shape) != (len(of_formula),):  # refused by the function that reads the rows
+        return given
+    return of_formula + values.numpy()
+
+
 def column_of(table: pd.DataFrame, name: str, column: str) -> pd.Series:
     """The column of a table that an argument names.
 
@@ -162,7 +184,5 @@ def _named(designs: Any) -> Any:
     """Designs as tensors whose columns have names."""
     if isinstance(designs, Mapping):
         return {key: _named(value) for key, value in designs.items()}
-    import torch
-
     values = frame_tensor("x", designs, torch.float64)
     return Named(values, column_names(designs), intercept=not without_intercept(designs))

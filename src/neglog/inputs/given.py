@@ -12,11 +12,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from neglog.alignment import common_labels
 from neglog.arguments import flag
-from neglog.conversion import are_arrays, check_unmasked, is_labelled
+from neglog.conversion import are_arrays, check_unmasked
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
-from neglog.inputs.blueprint import Blueprint, check_no_columns, column_of
+from neglog.inputs.blueprint import Blueprint, check_no_columns
 from neglog.inputs.classes import Classes, Labels, coded, first_is_reference, labelled
+from neglog.inputs.complete import learned_rows
 from neglog.inputs.formulas import is_formula, joint_formulas
 from neglog.inputs.frames import as_table, of_pandas
 from neglog.layers import is_network
@@ -32,7 +33,6 @@ from neglog.training_objectives import check_is_likelihood, inside
 if TYPE_CHECKING:
     import pandas as pd
 
-    from neglog.formula import Learned
 
 Result = TypeVar("Result")
 
@@ -275,6 +275,8 @@ def _of_formula(
     learned, found = learned_rows(formula, table, also, by_row, bounds, drop_missing)
     model = offset_model(model, found)
     named = {name: value for name, value in by_row.items() if isinstance(value, str)}
+    if learned.design.offset is not None and by_row.get(OFFSET_KEYWORD) is not None:
+        named.setdefault(OFFSET_KEYWORD, "")
     blueprint = Blueprint(learned.design, predictors, positive, named, learned.dropped, labels, column)
     x, y = blueprint.designs(learned.table), learned.design.y(learned.table)
     return Inputs(model, x, y, found.pop("weights"), found, found.pop("groups"), blueprint)
@@ -310,88 +312,3 @@ def design_names_of(model: Model, keywords: Collection[str]) -> tuple[tuple[str,
         return (), ()
     rows: dict[str, Any] = dict.fromkeys(keywords)
     return predictor_names(model, **rows), positive_names(model, **rows)
-
-
-def learned_rows(
-    formula: str,
-    table: pd.DataFrame,
-    also: Sequence[str],
-    by_row: Mapping[str, Any],
-    bounds: Collection[str],
-    drop_missing: bool,
-) -> tuple[Learned, dict[str, Any]]:
-    """A learned formula, and the row-wise arguments at its rows, the offsets of the formula among them.
-
-    Args:
-        formula, table, also, drop_missing: as for `learn`.
-        by_row: argument -> the name of a column, or a value for each row of the table, or None.
-        bounds: the arguments that may be infinite.
-
-    Raises:
-        DataError: as `learn`.
-        ModelError: there are offsets in the formula and beside it.
-    """
-    named = {name: value for name, value in by_row.items() if isinstance(value, str)}
-    finite = [column for name, column in named.items() if name not in {*bounds, "groups"}]
-    learned, places = _learned(formula, table, also, finite, named.values(), drop_missing)
-    found = {
-        name: _of_column(learned.table, table, places, name, named[name])
-        if name in named
-        else _taken(value, len(table), places)
-        for name, value in by_row.items()
-    }
-    offsets = learned.design.offsets(learned.table)
-    if offsets is not None:
-        if OFFSET_KEYWORD in found:
-            raise ModelError("the formula has an offset, and `offset` is given too; join them into one.")
-        found[OFFSET_KEYWORD] = offsets
-    return learned, found
-
-
-def _learned(
-    formula: str,
-    table: pd.DataFrame,
-    also: Sequence[str],
-    finite: Sequence[str],
-    apart: Collection[str],
-    drop_missing: bool,
-) -> tuple[Learned, Any]:
-    """The learned formula, and the places of its rows in the table; None where these are all."""
-    from neglog.formula import learn
-
-    if not drop_missing:
-        learned = learn(formula, table, also, keep=finite, apart=apart)
-        return learned, None
-    learned = learn(formula, table.reset_index(drop=True), also, keep=finite, apart=apart, drop_missing=True)
-    places = learned.table.index.to_numpy()
-    return replace(learned, table=learned.table.set_axis(table.index[places])), places
-
-
-def _of_column(rows: pd.DataFrame, table: pd.DataFrame, places: Any, name: str, column: str) -> pd.Series:
-    """The values of a column that an argument names, at the complete rows of the table."""
-    if name != "groups" and column in rows:
-        return rows[column]
-    whole = table if places is None else table.iloc[places]
-    return _groups(whole, column) if name == "groups" else column_of(whole, name, column)
-
-
-def _groups(table: pd.DataFrame, column: str) -> pd.Series:
-    from neglog.tables import require_columns
-
-    require_columns(table, [column])
-    found = table[column]
-    if bool(found.isna().any()):
-        raise DataError(
-            f"the column `{column}` of groups is missing in row {found.index[found.isna()][0]}. Fill it in, "
-            "or drop the row."
-        )
-    return found
-
-
-def _taken(values: Any, rows: int, places: Any) -> Any:
-    """Values of all rows of the table, at its complete rows."""
-
-    values = of_pandas(values)
-    if values is None or places is None or len(values) != rows:
-        return values
-    return values.iloc[places] if is_labelled(values) else np.asarray(values)[places]
