@@ -52,16 +52,25 @@ def modules() -> dict[str, ast.Module]:
 
 
 @cache
+def _raises() -> dict[tuple[str, int], ast.Raise]:
+    """(module, first line) -> each `raise` statement of the source."""
+    return {
+        (module, node.lineno): node
+        for module, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Raise)
+    }
+
+
+@cache
 def messages() -> dict[tuple[str, int], str]:
     """(module, first line of a `raise`) -> its text, for every error of neglog in the source."""
-    found = {}
-    for module, tree in modules().items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-                name = getattr(node.exc.func, "id", "")
-                if name in ERRORS and node.exc.args:
-                    found[module, node.lineno] = written_text(node.exc.args[0])
-    return found
+    calls = {at: node.exc for at, node in _raises().items() if isinstance(node.exc, ast.Call)}
+    return {
+        at: written_text(call.args[0])
+        for at, call in calls.items()
+        if getattr(call.func, "id", "") in ERRORS and call.args
+    }
 
 
 def advice() -> dict[tuple[str, int], str]:
@@ -177,17 +186,7 @@ def raised_at(error: BaseException | None) -> set[tuple[str, int]]:
 
 def _first(at: tuple[str, int], line: int) -> int:
     """The line of a `raise` whose statement a line of the traceback is within."""
-    return at[1] if at[1] <= line <= _ends()[at] else -1
-
-
-@cache
-def _ends() -> dict[tuple[str, int], int]:
-    return {
-        (module, node.lineno): node.end_lineno or node.lineno
-        for module, tree in modules().items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Raise)
-    }
+    return at[1] if at[1] <= line <= (_raises()[at].end_lineno or at[1]) else -1
 
 
 class Row(NamedTuple):

@@ -96,14 +96,18 @@ def swag(
         )
     batch_size = max(1, rows // 10) if batch_size is None else whole("batch_size", batch_size)
     path = _path(fit, epochs, number("learning_rate", learning_rate, 0), batch_size, seed)
+    return Ensemble(tuple(_at(fit, theta) for theta in _normal_draws(path, draws, rank, seed)))
+
+
+def _normal_draws(path: Tensor, draws: int, rank: int, seed: int) -> Tensor:
+    """Draws `(draws, K)` of the Normal with the moments of a path `(epochs, K)`."""
     mean, spread = path.mean(0), path.var(0, correction=0).sqrt()
     away = path[-rank:] - mean
     generator = torch.Generator().manual_seed(seed)
     each, common = (
         torch.randn((draws, size), dtype=path.dtype, generator=generator) for size in (len(mean), len(away))
     )
-    drawn = mean + spread * each / 2**0.5 + common @ away / (2 * (len(away) - 1)) ** 0.5
-    return Ensemble(tuple(_at(fit, theta) for theta in drawn))
+    return mean + spread * each / 2**0.5 + common @ away / (2 * (len(away) - 1)) ** 0.5
 
 
 def _path(fit: Fit, epochs: int, learning_rate: float, batch_size: int, seed: int) -> Tensor:

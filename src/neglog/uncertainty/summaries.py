@@ -118,8 +118,11 @@ def _with_errors(fit: Fit, table: pd.DataFrame, matrix: pd.DataFrame, level: flo
         "lower": lower,
         "upper": upper,
     }
-    found = pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=matrix.index)
-    return table.loc[[label for label in table.index if label in found.index]].join(found)
+    places = {label: place for place, label in enumerate(matrix.index)}
+    order = [places.get(label) for label in table.index]
+    kept = [place for place in order if place is not None]
+    shown = table if len(kept) == len(order) else table[[place is not None for place in order]]
+    return shown.assign(**{name: values[kept].numpy() for name, values in columns.items()})
 
 
 def _labelled(fit: Fit, layout: Layout) -> list[tuple[Site, list[tuple[str, str]]]]:
