@@ -72,7 +72,7 @@ def drawn(method="laplace", **settings):
 
 @cache
 def path():
-    return lasso_path(models.gaussian, X, Y)
+    return lasso_path(models.gaussian, X, Y, n_strengths=3)
 
 
 def pickled(value):

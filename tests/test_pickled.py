@@ -257,7 +257,8 @@ def test_results_are_compared_by_identity_and_are_keys() -> None:
     x, y = torch.arange(9.0, dtype=torch.float64)[:, None], torch.arange(9.0, dtype=torch.float64) ** 0.5
     fit = mle("gaussian", x, y)
     found = posterior("gaussian", x, y, method="laplace", draws=100)
-    for value in (fit, found, cross_validate("gaussian", x, y, folds=3), lasso_path("gaussian", x, y)):
+    path = lasso_path("gaussian", x, y, n_strengths=3)
+    for value in (fit, found, cross_validate("gaussian", x, y, folds=3), path):
         again = pickle.loads(pickle.dumps(value))
         assert value == value
         assert value != again
