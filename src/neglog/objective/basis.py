@@ -7,18 +7,19 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from neglog.objective.products import (
     TALL,
     chunks,
+    column_squares,
     gathered,
     mixed_products,
     plain_products,
     symmetric_products,
 )
+from neglog.split.tensor import SplitDesign
 
 SINGLE_PRECISION_SPREAD = 0.05
 """Largest condition number of the scaled columns for products in single precision."""
@@ -196,6 +197,8 @@ class Basis:
 
 def placed(value: Tensor) -> Hashable:
     """A key of a tensor by its memory and layout, which also distinguishes views of the same memory."""
+    if isinstance(value, SplitDesign):
+        return value.key
     return value.data_ptr(), value.shape, value.stride()
 
 
@@ -288,8 +291,7 @@ def spread_of(triangle: Tensor) -> float:
 
 def _agree(triangle: Tensor, columns: Tensor, one: bool, further: Tensor | None) -> bool:
     """Whether the norms of the columns agree with those of the triangular factor of a sample."""
-    own = columns.numpy()
-    squares = torch.from_numpy(np.einsum("ij,ij->j", own, own))
+    squares = column_squares(columns)
     found = triangle.square().sum(dim=0)[int(one) :]
     found = found if further is None else found - further[int(one) :].square()
     return bool((squares <= 2 * found).all())

@@ -7,7 +7,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from neglog.likelihood.sites import Site, prior_advice
 from neglog.magnitudes import check_small_columns
 from neglog.objective.basis import ALL_ROWS, FAIR, Basis, are_alike, is_large, placed, spread_of, triangle_of
 from neglog.objective.objective import Objective
+from neglog.objective.products import column_squares
 from neglog.objective.saturated import Spread, interpolating
 from neglog.predictors import RESPONSE, by_output
 from neglog.tracing import Affine
@@ -337,14 +337,11 @@ def _with_one(columns: Tensor, one: bool) -> Tensor:
 
 def _sizes(columns: Tensor, one: bool) -> Tensor:
     """Estimates of the norms of the columns of ``[1, columns]``, without a copy of them."""
-    own = columns.numpy()
-    every = max(1, len(own) // SIZE_ROWS)
-    few = own[::every]
-    squares = np.einsum("ij,ij->j", few, few) * every
-    if every > 1 and not squares.all():
-        squares = np.einsum("ij,ij->j", own, own)
-    found = torch.from_numpy(squares)
-    return torch.cat([found.new_full((int(one),), len(own)), found]).sqrt()
+    every = max(1, len(columns) // SIZE_ROWS)
+    found = column_squares(columns[::every]) * every
+    if every > 1 and not bool(found.all()):
+        found = column_squares(columns)
+    return torch.cat([found.new_full((int(one),), len(columns)), found]).sqrt()
 
 
 def _masked(count: int, bias: Site | None, weight: Site | None) -> Tensor:

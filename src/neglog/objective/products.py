@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from neglog.split.tensor import SplitDesign
 
 CHUNK_NUMBERS = 327_680
 """Number of entries of a chunk, which fits in the cache of a core."""
@@ -20,7 +23,10 @@ REGISTER_WIDTHS = {torch.float64: 12, torch.float32: 8}
 def gathered(columns: Tensor, one: bool, values: Sequence[Tensor]) -> list[Tensor]:
     """`[1, columns].T @ v` `(P,)` for each of the `values` `(N,)`, with the 1 if `one` is True."""
     found = columns.new_zeros(len(values), columns.shape[1] + one)
-    found[:, int(one) :] += _rows_product(values, columns)
+    is_split = isinstance(columns, SplitDesign)
+    found[:, int(one) :] += (
+        torch.stack(list(values)) @ columns if is_split else _rows_product(values, columns)
+    )
     if one:
         found[:, 0] += torch.stack([v.sum() for v in values])
     return list(found)
@@ -38,6 +44,14 @@ def _rows_product(values: Sequence[Tensor], columns: Tensor) -> Tensor:
     return found + torch.stack([v[whole:] for v in values]) @ columns[whole:]
 
 
+def column_squares(columns: Tensor) -> Tensor:
+    """The sum of the squares of each column, `(P,)`."""
+    if isinstance(columns, SplitDesign):
+        return columns.column_squares()
+    own = columns.numpy()
+    return torch.from_numpy(np.einsum("ij,ij->j", own, own))
+
+
 def symmetric_products(
     columns: Tensor, one: bool, weights: Sequence[Tensor], rough: bool = False
 ) -> list[Tensor]:
@@ -45,6 +59,8 @@ def symmetric_products(
 
     `rough` products are summed in single precision within a chunk, with weights of order one.
     """
+    if isinstance(columns, SplitDesign):
+        return [_split_products(columns, one, each) for each in weights]
     found: list[Tensor] = []
     for at in range(0, len(weights), WEIGHTS_AT_ONCE):
         group = weights[at : at + WEIGHTS_AT_ONCE]
@@ -54,8 +70,24 @@ def symmetric_products(
 
 def plain_products(columns: Tensor, one: bool, values: Tensor) -> tuple[Tensor, Tensor]:
     """`[1, columns].T @ [1, columns]` `(P, P)`, and `[1, columns].T @ values` `(P,)`."""
+    if isinstance(columns, SplitDesign):
+        even = columns.new_ones(len(columns))
+        return _split_products(columns, one, even), gathered(columns, one, [values])[0]
     (products,), (sums,) = _side_by_side(columns, one, [columns.new_ones(len(columns))], [values])
     return products, sums
+
+
+def _split_products(columns: SplitDesign, one: bool, weights: Tensor) -> Tensor:
+    """The products of kinds of columns with one vector of weights."""
+    found = columns.squares(weights)
+    if not one:
+        return found
+    return torch.cat(
+        [
+            torch.cat([weights.sum()[None], sums := weights @ columns])[None],
+            torch.cat([sums[:, None], found], 1),
+        ]
+    )
 
 
 def _roughly(columns: Tensor, one: bool, weights: Sequence[Tensor]) -> list[Tensor] | None:
@@ -131,6 +163,8 @@ def _full(width: int, dtype: torch.dtype) -> int:
 
 def mixed_products(left: Tensor, values: Tensor, right: Tensor, one: bool, other: bool) -> Tensor:
     """`[1, left].T @ diag(values) @ [1, right]`, each 1 where it is requested, chunk by chunk."""
+    if isinstance(left, SplitDesign) or isinstance(right, SplitDesign):
+        return _split_cross(left, values, right, one, other)
     total = values.new_zeros((left.shape[1] + one, right.shape[1] + other))
     size = TALL * max(1, CHUNK_NUMBERS // (TALL * max(1, right.shape[1])))
     for rows in chunks(len(values), size):
@@ -144,6 +178,17 @@ def mixed_products(left: Tensor, values: Tensor, right: Tensor, one: bool, other
         if one and other:
             total[0, 0] += weights.sum()
     return total
+
+
+def _split_cross(left: Tensor, values: Tensor, right: Tensor, one: bool, other: bool) -> Tensor:
+    """`mixed_products` where columns are of several kinds."""
+    found = left.cross(values, right) if isinstance(left, SplitDesign) else right.cross(values, left).T  # type: ignore[attr-defined]
+    if one:
+        found = torch.cat([(values @ right)[None], found])
+    if other:
+        first = torch.cat([values.sum()[None], values @ left]) if one else values @ left
+        found = torch.cat([first[:, None], found], 1)
+    return found
 
 
 def tall_product(left: Tensor, right: Tensor) -> Tensor:

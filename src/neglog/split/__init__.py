@@ -1,0 +1,1 @@
+"""Designs whose columns are of several kinds, side by side: dense, categorical, sparse."""

@@ -1,0 +1,125 @@
+"""A matrix of columns of several kinds, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from neglog.split.kinds import Dense, Kind, Rows, cross
+
+
+@dataclass(frozen=True, eq=False)
+class SplitMatrix:
+    """Kinds of columns, and the places of each in the matrix `(N, P)`.
+
+    Attributes:
+        parts: the kinds, of N rows each.
+        places: the positions of the columns of each, which together are 0 to P - 1.
+        rows: N.
+    """
+
+    parts: tuple[Kind, ...]
+    places: tuple[np.ndarray, ...]
+    rows: int
+
+    @classmethod
+    def side_by_side(cls, parts: Sequence[Kind]) -> SplitMatrix:
+        """Kinds in the order of their columns; dense ones are joined to one."""
+        ends = np.cumsum([0, *(part.shape[1] for part in parts)])
+        places = [np.arange(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        dense = [k for k, part in enumerate(parts) if isinstance(part, Dense)]
+        kept = [(parts[k], places[k]) for k in range(len(parts)) if k not in dense]
+        if dense:
+            values = [parts[k].dense() for k in dense]
+            joined = values[0] if len(values) == 1 else np.concatenate(values, axis=1)
+            kept.append((Dense(np.ascontiguousarray(joined)), np.concatenate([places[k] for k in dense])))
+        kept = [(part, place) for part, place in kept if len(place)]
+        rows = parts[0].shape[0]
+        return cls(tuple(part for part, _ in kept), tuple(place for _, place in kept), rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.rows, sum(map(len, self.places))
+
+    @property
+    def key(self) -> Hashable:
+        """A key by memory, the same for views of the same rows."""
+        return tuple(part.key for part in self.parts), self.rows
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the columns, in bytes."""
+        return sum(part.nbytes for part in self.parts)
+
+    def take(self, rows: Rows) -> SplitMatrix:
+        """Some rows."""
+        count = len(range(*rows.indices(self.rows))) if isinstance(rows, slice) else len(rows)
+        return SplitMatrix(tuple(part.take(rows) for part in self.parts), self.places, count)
+
+    def select(self, columns: np.ndarray) -> SplitMatrix:
+        """Some columns, in this order."""
+        parts, places = [], []
+        for part, place in zip(self.parts, self.places, strict=True):
+            where = np.full(self.shape[1], -1)
+            where[place] = np.arange(len(place))
+            found = where[columns]
+            if (found >= 0).any():
+                parts.append(part.select(found[found >= 0]))
+                places.append(np.flatnonzero(found >= 0))
+        return SplitMatrix(tuple(parts), tuple(places), self.rows)
+
+    def at(self, weights: np.ndarray) -> np.ndarray:
+        """The columns times `weights` `(P, M)`, `(N, M)`."""
+        found = np.zeros((self.rows, weights.shape[1]))
+        for part, place in zip(self.parts, self.places, strict=True):
+            found += part.at(weights[place])
+        return found
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """`values` `(M, N)` times the columns, `(M, P)`."""
+        found = np.empty((len(values), self.shape[1]))
+        for part, place in zip(self.parts, self.places, strict=True):
+            found[:, place] = part.sums(values)
+        return found
+
+    def squares(self, weights: np.ndarray) -> np.ndarray:
+        """The products `(P, P)` of the columns with themselves, with `weights` `(N,)`."""
+        width = self.shape[1]
+        found = np.empty((width, width))
+        for k, (part, place) in enumerate(zip(self.parts, self.places, strict=True)):
+            found[np.ix_(place, place)] = part.squares(weights)
+            for other, beside in zip(self.parts[:k], self.places[:k], strict=True):
+                product = cross(part, weights, other)
+                found[np.ix_(place, beside)] = product
+                found[np.ix_(beside, place)] = product.T
+        return found
+
+    def cross(self, weights: np.ndarray, other: SplitMatrix) -> np.ndarray:
+        """The products `(P, Q)` with another matrix of the same rows, with `weights` `(N,)`."""
+        found = np.empty((self.shape[1], other.shape[1]))
+        for part, place in zip(self.parts, self.places, strict=True):
+            for second, beside in zip(other.parts, other.places, strict=True):
+                found[np.ix_(place, beside)] = cross(part, weights, second)
+        return found
+
+    def column_squares(self) -> np.ndarray:
+        """The sum of the squares of each column, `(P,)`."""
+        found = np.empty(self.shape[1])
+        for part, place in zip(self.parts, self.places, strict=True):
+            found[place] = part.column_squares()
+        return found
+
+    def dense(self) -> np.ndarray:
+        """All numbers, `(N, P)`."""
+        found = np.empty(self.shape)
+        for part, place in zip(self.parts, self.places, strict=True):
+            found[:, place] = part.dense()
+        return found
+
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest number; NaN where one is."""
+        each = np.array([part.ends() for part in self.parts if part.shape[0] and part.shape[1]])
+        return (float(each[:, 0].min()), float(each[:, 1].max())) if len(each) else (0.0, 0.0)
