@@ -14,6 +14,7 @@ from neglog.calls import public
 from neglog.errors import DataError, DateWarning, ModelError, written
 from neglog.formula.agreement import check_agreement
 from neglog.formula.categories import first_text
+from neglog.formula.coded import Coded
 from neglog.formula.evaluation import NUMBERS
 from neglog.formula.expressions import categorical_column
 from neglog.formula.language import centred, read_companions, read_formula
@@ -74,10 +75,24 @@ class Design:
             DataError: as `Side.design`.
             ModelError: the model has no such predictor as a companion formula names.
         """
+        found = self.coded(table, predictors, positive)
+        if isinstance(found, Coded):
+            return found.frame()
+        return {name: each.frame() for name, each in found.items()}
+
+    def coded(
+        self, table: pd.DataFrame, predictors: Sequence[str], positive: Sequence[str] = ()
+    ) -> Coded | dict[str, Coded]:
+        """The designs `x` with categories as codes.
+
+        Raises:
+            DataError, ModelError: as `x`.
+        """
         sides = self._sides(predictors, positive)
         if all(side is self.main for side in sides.values()):
-            return self.main.design(table)
-        return {name: side.design(table) for name, side in sides.items()}
+            return self.main.coded(table)
+        found = {side: side.coded(table) for side in dict.fromkeys(sides.values())}
+        return {name: found[side] for name, side in sides.items()}
 
     def columns(self, predictors: Sequence[str], positive: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
         """The names of the columns of the designs `x`, by key; ``""`` where it is one frame.

@@ -116,10 +116,14 @@ class Materializer(PandasMaterializer):
     def _get_columns_for_term(
         self, factors: list[dict[str, Any]], spec: ModelSpec, scale: float = 1
     ) -> dict[str, Any]:
+        self._count(factors)
+        return dict(super()._get_columns_for_term(factors, spec, scale))
+
+    def _count(self, factors: Sequence[Mapping[str, Any]]) -> None:
+        """Raise DataError where the columns of a term are too many, with those before."""
         self.made += math.prod(map(len, factors))
         if self.made > self.most:
             raise DataError(f"the terms give more than {self.most} columns. Leave some of them out.")
-        return dict(super()._get_columns_for_term(factors, spec, scale))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import copy
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from formulaic import ModelSpec, SimpleFormula
 from formulaic.errors import DataMismatchWarning, FormulaicError
 from formulaic.parser.types import Factor, Term
 
-from neglog.errors import DataError, reason_of
+from neglog.errors import DataError
 from neglog.formula.categories import as_before, check_category
+from neglog.formula.coded import Coded, CodedMaterializer
 from neglog.formula.derived import MadeUpRows
 from neglog.formula.evaluation import LEARNED, Materializer, Truths
 from neglog.formula.expressions import categorical_column, columns_used
@@ -37,7 +38,6 @@ from neglog.formula.saved import (
     state_keys,
 )
 from neglog.formula.tagged import from_json, to_json
-from neglog.intercepts import mark_without_intercept
 from neglog.tables import is_number, require_columns
 
 _QUOTED_ERROR = re.compile(r"Unable to evaluate factor `(.*)`\. \[\w+: (.*)\]")
@@ -75,6 +75,14 @@ class Side:
             DataError: a column is missing from the table, or holds text where it held numbers; a category
                 is new; or a transform gives no finite number.
         """
+        return self.coded(table).frame()
+
+    def coded(self, table: pd.DataFrame) -> Coded:
+        """The design matrix of a table, with categories as codes.
+
+        Raises:
+            DataError: as `design`.
+        """
         require_columns(table, self.variables)
         levels = _levels_of_columns(self)
         used = {
@@ -82,12 +90,14 @@ class Side:
         }
         frame = pd.DataFrame(used, index=table.index)
         _check_levels(frame, self)
-        rows = Materializer(frame, len(self.columns), Truths.of_levels(self.levels))
+        rows = CodedMaterializer(frame, len(self.columns), Truths.of_levels(self.levels))
         matrix, _ = _materialize(self.terms, rows, self.transforms, self.levels)
-        design = _numbers(matrix)
-        if tuple(design.columns) != self.columns:
-            raise DataError(f"the table gives the columns {list(design)}; the fit has {list(self.columns)}.")
-        return design if self.intercept else mark_without_intercept(design)
+        design = _finite(matrix)
+        if design.columns != self.columns:
+            raise DataError(
+                f"the table gives the columns {list(design.columns)}; the fit has {list(self.columns)}."
+            )
+        return replace(design, intercept=self.intercept)
 
     def to_json(self) -> dict[str, Any]:
         """The side as plain JSON values, without any row of the data.
@@ -161,12 +171,12 @@ def learn_side(terms: Terms, table: pd.DataFrame, truths: Truths = LEARNED) -> S
     names = variables(terms)
     for expression, how in dict.fromkeys(expression for term in terms for expression in term):
         _check_factor(expression, how, table)
-    matrix, spec = _materialize(terms, Materializer(table[list(names)], MAX_COLUMNS, truths), {}, {})
+    matrix, spec = _materialize(terms, CodedMaterializer(table[list(names)], MAX_COLUMNS, truths), {}, {})
     texts = tuple(name for name in names if not is_number(table[name]))
     transforms = {
         key: spec.transform_state[key] for key in state_keys(terms)
     }  # formulaic evaluates them in the order of a set.
-    return Side(terms, transforms, _levels(spec), texts, tuple(_numbers(matrix).columns))
+    return Side(terms, transforms, _levels(spec), texts, _finite(matrix).columns)
 
 
 def _levels(spec: ModelSpec) -> dict[str, list[Any]]:
@@ -204,7 +214,7 @@ def _materialize(
     levels: Mapping[str, Sequence[Any]],
     *,
     any_level: bool = False,
-) -> tuple[pd.DataFrame, ModelSpec]:
+) -> tuple[Any, ModelSpec]:
     """formulaic's model matrix of rows, which may have levels that are not known with `any_level`.
 
     What columns a term gives follows from the levels: no structure is kept.
@@ -226,7 +236,7 @@ def _materialize(
         raise DataError(
             f"the formula cannot be evaluated: {_reason(error)}. Correct the column or the expression."
         ) from None
-    return pd.DataFrame(matrix), matrix.model_spec
+    return matrix.__wrapped__, matrix.model_spec
 
 
 def _reason(error: Exception) -> str:
@@ -251,20 +261,20 @@ def _spec(terms: Terms, transforms: Mapping[str, Any], levels: Mapping[str, Sequ
     )
 
 
-def _numbers(matrix: pd.DataFrame) -> pd.DataFrame:
-    """The matrix as finite floats, without its intercept."""
-    try:
-        design = matrix.drop(columns="Intercept", errors="ignore").astype("float64")
-    except (TypeError, ValueError) as error:
-        raise DataError(f"a term of the formula is not a number: {reason_of(error)}.") from None
-    bad = np.argwhere(~np.isfinite(design.to_numpy()))
-    if len(bad):
-        row, column = bad[0]
-        value, where = design.to_numpy()[row, column], design.index[row]
-        raise DataError(
-            f"`{design.columns[column]}` is {value} in row {where} and needs to be finite. "
-            "Correct the row, or transform the column otherwise."
-        )
+def _finite(design: Coded) -> Coded:
+    """A design whose numbers are all finite.
+
+    Raises:
+        DataError: one is not, with its column and its row.
+    """
+    for values, places in design.numbers():
+        bad = np.argwhere(~np.isfinite(values))
+        if len(bad):
+            row, column = bad[0]
+            raise DataError(
+                f"`{design.columns[places[column]]}` is {values[row, column]} in row {design.index[row]} and "
+                "needs to be finite. Correct the row, or transform the column otherwise."
+            )
     return design
 
 

@@ -10,13 +10,13 @@ import torch
 
 from neglog.alignment import common_labels
 from neglog.calls import public
-from neglog.conversion import ALL, Named, column_names, frame_tensor, is_series, series_tensor, to_tensor
+from neglog.conversion import ALL, Named, is_series, series_tensor, to_tensor
 from neglog.designs import Columns
 from neglog.errors import DataError
 from neglog.inputs.classes import codes_of
 from neglog.inputs.frames import as_table, is_records, is_table, may_be_designs, of_pandas
-from neglog.intercepts import without_intercept
 from neglog.offset import OFFSET_KEYWORD
+from neglog.split.tensor import tensor_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +68,7 @@ class Blueprint:
         return {name for side in self.design.inputs for name in side.variables}
 
     def designs(self, table: pd.DataFrame) -> Any:
-        """The designs of the complete rows of a table, as a fit takes them.
+        """The designs of the complete rows of a table, as data frames.
 
         Raises:
             DataError: a column is missing, or has a missing value, or a level that the fit has not seen.
@@ -77,6 +77,17 @@ class Blueprint:
         if not self.predictors:
             return self.design.main.design(table)
         return self.design.x(table, self.predictors, self.positive)
+
+    def named(self, table: pd.DataFrame) -> Any:
+        """The designs of the complete rows of a table as tensors; large ones with categories as codes.
+
+        Raises:
+            DataError: as `designs`.
+        """
+        assert self.design is not None
+        if not self.predictors:
+            return _named(self.design.main.coded(table))
+        return _named(self.design.coded(table, self.predictors, self.positive))
 
     def read(
         self, x: Any, keywords: Mapping[str, Any], needed: Collection[str], columns: Columns
@@ -108,7 +119,7 @@ class Blueprint:
                     "rows of this `x` too."
                 )
             found[OFFSET_KEYWORD] = sum_of_offsets(offsets, found.get(OFFSET_KEYWORD))
-        return _named(self.designs(rows)), found
+        return self.named(rows), found
 
     def response(self, table: Any) -> Any:
         """The response of a new table.
@@ -183,6 +194,6 @@ def column_of(table: pd.DataFrame, name: str, column: str) -> pd.Series:
 def _named(designs: Any) -> Any:
     """Designs as tensors whose columns have names."""
     if isinstance(designs, Mapping):
-        return {key: _named(value) for key, value in designs.items()}
-    values = frame_tensor("x", designs, torch.float64)
-    return Named(values, column_names(designs), intercept=not without_intercept(designs))
+        found = {id(value): _named(value) for value in designs.values()}
+        return {key: found[id(value)] for key, value in designs.items()}
+    return Named(tensor_of(designs.matrix), designs.columns, intercept=designs.intercept)

@@ -40,6 +40,8 @@ OF_EVERY_MODEL = ("weights", "groups")
 """The row-wise arguments that are none of a model."""
 STREAMING = ("mle", "map_estimate")
 """Functions that read the rows of a data set in batches."""
+CODING = ("mle", "map_estimate")
+"""Functions whose designs may have categories as codes."""
 TRAINERS = ("mle", "ensemble", "cross_validate")
 """Functions that fit a model by an objective of training."""
 
@@ -278,7 +280,9 @@ def _of_formula(
     if learned.design.offset is not None and by_row.get(OFFSET_KEYWORD) is not None:
         named.setdefault(OFFSET_KEYWORD, "")
     blueprint = Blueprint(learned.design, predictors, positive, named, learned.dropped, labels, column)
-    x, y = blueprint.designs(learned.table), learned.design.y(learned.table)
+    are_coded = caller.__name__ in CODING
+    x = blueprint.named(learned.table) if are_coded else blueprint.designs(learned.table)
+    y = learned.design.y(learned.table)
     return Inputs(model, x, y, found.pop("weights"), found, found.pop("groups"), blueprint)
 
 

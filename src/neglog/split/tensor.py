@@ -20,6 +20,8 @@ from neglog.split.matrix import SplitMatrix
 aten = torch.ops.aten
 MAX_DENSE = 200_000_000
 """The largest design, in numbers, that is made dense where nothing else will do: 1.6 GB."""
+MIN_SPLIT = 100_000
+"""Smaller designs, in numbers, are dense: their products take less time than the choice of a kind."""
 SAME = frozenset({aten.detach.default, aten.alias.default, aten.clone.default})
 MADE = frozenset(
     {aten.new_zeros.default, aten.new_ones.default, aten.new_full.default, aten.new_empty.default}
@@ -222,3 +224,12 @@ def split(*parts: Any) -> SplitDesign:
         return parts[0]
     kinds = [Dense(part.numpy()) if isinstance(part, Tensor) else part for part in parts]
     return SplitDesign(SplitMatrix.side_by_side(kinds))
+
+
+def tensor_of(matrix: SplitMatrix) -> Tensor:
+    """A tensor of a matrix: dense where it is small, or where all its columns are dense."""
+    is_dense = all(isinstance(part, Dense) for part in matrix.parts)
+    rows, columns = matrix.shape
+    if is_dense or rows * columns < MIN_SPLIT:
+        return torch.from_numpy(np.ascontiguousarray(matrix.dense()))
+    return SplitDesign(matrix)
