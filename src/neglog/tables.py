@@ -342,7 +342,7 @@ def _plain(column: pd.Series) -> pd.Series:
         if isinstance(column.dtype, pd.api.extensions.ExtensionDtype):
             column = column.astype("int64" if pd.api.types.is_integer_dtype(column.dtype) else "float64")
         return _finite(column)
-    if all(isinstance(value, str) for value in column):
+    if column.dtype == "str" or all(isinstance(value, str) for value in column):
         return column.astype("str")
     raise DataError(f"column `{column.name}` holds {column.dtype} values. Turn them into numbers or text.")
 

@@ -23,15 +23,18 @@ def check_category(column: pd.Series) -> None:
     """
     if is_number(column) or isinstance(column.dtype, pd.CategoricalDtype):
         return
-    name, levels, rows = column.name, column.nunique(), len(column)
+    counts = column.value_counts(sort=False)
+    name, levels, rows = column.name, len(counts), len(column)
+    values = pd.Series(counts.index)
     size = f"It has {levels} levels in {rows} rows."
     anyway = f"or write C({name}) if its values are categories"
-    if is_date_text(column):
+    if is_date_text(values):
         raise DataError(
             f"column `{name}` holds dates as text: row {column.index[0]} has {written(column.iloc[0])}. "
             f"{size} Read them by pandas.to_datetime, {anyway}."
         )
-    if _are_mostly_numbers(column) or _are_mostly_numbers(column.str.replace(_SEPARATORS, "", regex=True)):
+    plain = values.str.replace(_SEPARATORS, "", regex=True)
+    if any(2 * counts.to_numpy()[_are_numbers(each)].sum() > rows for each in (values, plain)):
         raise DataError(
             f"column `{name}` holds text where numbers are needed: {first_text(column)}. {size} "
             f"Correct it, without separators or units, {anyway}."
@@ -128,5 +131,6 @@ def first_text(column: pd.Series) -> str:
     return f"row {column.index[position]} has {written(column.iloc[position])}"
 
 
-def _are_mostly_numbers(column: pd.Series) -> bool:
-    return 2 * int(pd.to_numeric(column, errors="coerce").notna().sum()) > len(column)
+def _are_numbers(values: pd.Series) -> np.ndarray:
+    """Which values are numbers."""
+    return pd.to_numeric(values, errors="coerce").notna().to_numpy()
