@@ -14,6 +14,7 @@ from neglog.objective.blocks import Block
 from neglog.objective.coordinates import Coordinates
 from neglog.objective.corners import Cornered
 from neglog.solvers.lines import Lines
+from neglog.split.tensor import array_of
 
 CACHE_KEY = "pinball"
 """The key of `Coordinates.read` under which the problem is stored."""
@@ -89,7 +90,7 @@ def _pinball(coordinates: Coordinates) -> Pinball | None:
     if isinstance(block.offset, Tensor) or block.offset:
         y = (torch.from_numpy(y) - block.offset).numpy()
     columns, one = block.basis.mixed()
-    lines = Lines(columns.numpy(), one, block.basis.transform.numpy(), y, factors, line.tau)
+    lines = Lines(array_of(columns), one, block.basis.transform.numpy(), y, factors, line.tau)
     return Pinball(Cornered.of(coordinates), lines, block, objective.sites.get(line.scale or ""), line.height)
 
 

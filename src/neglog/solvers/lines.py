@@ -77,7 +77,7 @@ class Lines:
 
     def gram(self, weights: Array, rows: slice) -> Array:
         """`x' diag(weights) x` of some rows before `transform`, `(C + one, C + one)`."""
-        columns = self.columns[rows]
+        columns = np.asarray(self.columns[rows])
         weighted = weights[:, None] * columns
         inner = columns.T @ weighted
         if not self.one:
@@ -92,7 +92,7 @@ class Lines:
 
     def take(self, rows: Index) -> Lines:
         """The same loss of some rows, which are copied."""
-        return self.of(self.columns[rows], self.y[rows], self.weights[rows])
+        return self.of(np.asarray(self.columns[rows]), self.y[rows], self.weights[rows])
 
     def of(self, columns: Array, y: Array, weights: Array, globs: int = 0) -> Lines:
         """The same loss of other rows."""
@@ -131,7 +131,7 @@ class Lines:
         terms = ZERO_RESIDUAL * np.abs(self.transform @ z) + SUM_ROUNDING * (
             np.abs(self.transform) @ np.abs(z)
         )
-        columns = np.abs(self.columns[rows])
+        columns = np.abs(np.asarray(self.columns[rows]))
         sums = columns @ terms[1:] + terms[0] if self.one else columns @ terms
         return ZERO_RESIDUAL * np.abs(self.y[rows]) + sums
 

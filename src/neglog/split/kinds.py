@@ -62,8 +62,8 @@ class Kind(Protocol):
     def dense(self) -> np.ndarray:
         """All numbers, `(N, P)`."""
 
-    def ends(self) -> tuple[float, float]:
-        """The least and the largest number; NaN where one is."""
+    def column_ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the largest number of each column, `(P,)`; NaN where one is."""
 
 
 def placed(array: np.ndarray) -> Hashable:
@@ -115,8 +115,8 @@ class Dense:
     def dense(self) -> np.ndarray:
         return self.values
 
-    def ends(self) -> tuple[float, float]:
-        return (float(self.values.min()), float(self.values.max())) if self.values.size else (0.0, 0.0)
+    def column_ends(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.values.min(axis=0), self.values.max(axis=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,10 +194,16 @@ class Categorical:
         found[np.arange(len(self.codes)), self.codes] = 1.0 if self.scale is None else self.scale
         return found[:, 1:]
 
-    def ends(self) -> tuple[float, float]:
-        if self.scale is None or not len(self.scale):
-            return 0.0, 1.0
-        return float(min(self.scale.min(), 0.0)), float(max(self.scale.max(), 0.0))
+    def column_ends(self) -> tuple[np.ndarray, np.ndarray]:
+        counts = np.bincount(self.codes, minlength=self.width + 1)[1:]
+        if self.scale is None:
+            return (counts == len(self.codes)).astype("float64"), (counts > 0).astype("float64")
+        low, high = np.zeros(self.width + 1), np.zeros(self.width + 1)
+        whole = np.flatnonzero(counts == len(self.codes)) + 1
+        low[whole], high[whole] = np.inf, -np.inf
+        np.minimum.at(low, self.codes, self.scale)
+        np.maximum.at(high, self.codes, self.scale)
+        return low[1:], high[1:]
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,9 +249,10 @@ class Sparse:
     def dense(self) -> np.ndarray:
         return self.values.toarray()
 
-    def ends(self) -> tuple[float, float]:
-        data = self.values.data
-        return (float(min(data.min(), 0.0)), float(max(data.max(), 0.0))) if data.size else (0.0, 0.0)
+    def column_ends(self) -> tuple[np.ndarray, np.ndarray]:
+        columns = self.values.tocsc()
+        low, high = (extreme(axis=0).toarray().reshape(-1) for extreme in (columns.min, columns.max))
+        return low, high
 
 
 def cross(left: Kind, weights: np.ndarray, right: Kind) -> np.ndarray:

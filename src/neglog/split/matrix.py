@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +30,7 @@ class SplitMatrix:
     def side_by_side(cls, parts: Sequence[Kind]) -> SplitMatrix:
         """Kinds in the order of their columns; dense ones are joined to one."""
         ends = np.cumsum([0, *(part.shape[1] for part in parts)])
-        places = [np.arange(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        places = [np.arange(a, b) for a, b in pairwise(ends)]
         dense = [k for k, part in enumerate(parts) if isinstance(part, Dense)]
         kept = [(parts[k], places[k]) for k in range(len(parts)) if k not in dense]
         if dense:
@@ -54,8 +56,27 @@ class SplitMatrix:
         """The memory of the columns, in bytes."""
         return sum(part.nbytes for part in self.parts)
 
+    __array_ufunc__ = None  # NumPy leaves `array @ matrix` to the matrix
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, rows: Rows) -> SplitMatrix:
+        return self.take(rows)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.dense(), dtype)
+
+    def __matmul__(self, weights: np.ndarray) -> np.ndarray:
+        return self.at(weights[:, None])[:, 0] if weights.ndim == 1 else self.at(weights)
+
+    def __rmatmul__(self, values: np.ndarray) -> np.ndarray:
+        return self.sums(values[None])[0] if values.ndim == 1 else self.sums(values)
+
     def take(self, rows: Rows) -> SplitMatrix:
-        """Some rows."""
+        """Some rows, by a slice, by their numbers or by a mask."""
+        if not isinstance(rows, slice) and rows.dtype == bool:
+            rows = np.flatnonzero(rows)
         count = len(range(*rows.indices(self.rows))) if isinstance(rows, slice) else len(rows)
         return SplitMatrix(tuple(part.take(rows) for part in self.parts), self.places, count)
 
@@ -112,6 +133,13 @@ class SplitMatrix:
             found[place] = part.column_squares()
         return found
 
+    def column_ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the largest number of each column, `(P,)`."""
+        low, high = np.empty(self.shape[1]), np.empty(self.shape[1])
+        for part, place in zip(self.parts, self.places, strict=True):
+            low[place], high[place] = part.column_ends()
+        return low, high
+
     def dense(self) -> np.ndarray:
         """All numbers, `(N, P)`."""
         found = np.empty(self.shape)
@@ -121,5 +149,7 @@ class SplitMatrix:
 
     def ends(self) -> tuple[float, float]:
         """The least and the largest number; NaN where one is."""
-        each = np.array([part.ends() for part in self.parts if part.shape[0] and part.shape[1]])
-        return (float(each[:, 0].min()), float(each[:, 1].max())) if len(each) else (0.0, 0.0)
+        if not self.rows or not self.parts:
+            return 0.0, 0.0
+        low, high = self.column_ends()
+        return float(low.min()), float(high.max())

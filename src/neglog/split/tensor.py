@@ -143,20 +143,30 @@ def _taken(x: SplitDesign, dim: int, index: int) -> Tensor:
 def _times_vector(x: Any, vector: Tensor) -> Any:
     if not isinstance(x, SplitDesign):
         return NotImplemented
-    return torch.from_numpy(x.matrix.at(vector.numpy()[:, None])[:, 0])
+    return torch.from_numpy(x.matrix.at(vector.detach().numpy()[:, None])[:, 0])
 
 
 def _times(left: Any, right: Any) -> Any:
     if isinstance(left, SplitDesign) and not isinstance(right, SplitDesign):
-        return torch.from_numpy(left.matrix.at(right.numpy()))
+        return torch.from_numpy(left.matrix.at(right.detach().numpy()))
     if isinstance(right, SplitDesign) and not isinstance(left, SplitDesign):
-        return torch.from_numpy(right.matrix.sums(left.numpy()))
+        return torch.from_numpy(right.matrix.sums(left.detach().numpy()))
     return NotImplemented
 
 
-def _ends(x: SplitDesign, **_: Any) -> tuple[Tensor, Tensor]:
-    low, high = x.matrix.ends()
-    return torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
+def _ends(x: SplitDesign, *, dim: int | None = None, keepdim: bool = False) -> Any:
+    if dim is None and not keepdim:
+        low, high = x.matrix.ends()
+        return torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
+    if dim != 0 or keepdim:
+        return NotImplemented
+    return tuple(map(torch.from_numpy, x.matrix.column_ends()))
+
+
+def _summed(x: SplitDesign, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:
+    if dim != [0] or keepdim:
+        return NotImplemented
+    return torch.from_numpy(x.matrix.sums(np.ones((1, x.shape[0])))[0])
 
 
 def _transposed(x: SplitDesign) -> TransposedDesign:
@@ -188,9 +198,13 @@ class TransposedDesign(Tensor):
         first, *rest = args
         if isinstance(first, TransposedDesign):
             if func is aten.mv.default:
-                return torch.from_numpy(first.matrix.sums(rest[0].numpy()[None])[0])
-            if func is aten.mm.default and not isinstance(rest[0], SplitDesign | TransposedDesign):
-                return torch.from_numpy(np.ascontiguousarray(first.matrix.sums(rest[0].numpy().T).T))
+                return torch.from_numpy(first.matrix.sums(rest[0].detach().numpy()[None])[0])
+            if func is aten.mm.default and isinstance(rest[0], SplitDesign):
+                even = torch.ones(first.matrix.rows, dtype=torch.float64)
+                left = SplitDesign(first.matrix)
+                return left.squares(even) if rest[0].key == left.key else left.cross(even, rest[0])
+            if func is aten.mm.default and not isinstance(rest[0], TransposedDesign):
+                return torch.from_numpy(np.ascontiguousarray(first.matrix.sums(rest[0].detach().numpy().T).T))
             if func is aten.t.default:
                 return SplitDesign(first.matrix)
             if func in SAME:
@@ -214,8 +228,14 @@ FORMS: dict[Any, Callable[..., Any]] = {
     aten.mm.default: _times,
     aten.t.default: _transposed,
     aten.aminmax.default: _ends,
+    aten.sum.dim_IntList: _summed,
 }
 """What of torch is made of the kinds of columns."""
+
+
+def array_of(design: Tensor) -> Any:
+    """The numbers of a design as NumPy sees them: an array, or a `SplitMatrix`."""
+    return design.matrix if isinstance(design, SplitDesign) else design.numpy()
 
 
 def split(*parts: Any) -> SplitDesign:
