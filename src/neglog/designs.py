@@ -31,6 +31,7 @@ from neglog.conversion import (
 from neglog.errors import DataError
 from neglog.magnitudes import LARGEST_DESIGN, check_design_magnitude, place_of
 from neglog.predictors import Designs
+from neglog.split.reading import sparse_design
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,8 +108,10 @@ def _design(
         return _named_design(name, value, dtype, expected)
     if not isinstance(value, Tensor) and is_frame(value):
         frame = _by_name(name, value, expected)
-        return frame_tensor(name, frame, dtype), column_names(frame)
-    return _array_design(name, value, dtype, expected)
+        sparse = sparse_design(name, frame)
+        return frame_tensor(name, frame, dtype) if sparse is None else sparse.to(dtype), column_names(frame)
+    sparse = sparse_design(name, value)
+    return _array_design(name, value if sparse is None else sparse, dtype, expected)
 
 
 def _array_design(

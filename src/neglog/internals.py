@@ -14,8 +14,10 @@ from torch import Tensor
 from torch._C._dynamo import eval_frame
 from torch.overrides import _pop_mode, _push_mode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 __all__ = [
+    "COPY",
     "OpOverload",
     "TorchDispatchMode",
     "has_compilation",
@@ -27,16 +29,25 @@ __all__ = [
     "machine_code",
     "program_of",
     "standard_gamma",
+    "tree_map",
     "uncompiled",
     "without_compilation",
     "without_dispatch_modes",
     "without_function_modes",
     "without_saved_tensors_hooks",
     "without_transforms",
+    "wrapper",
 ]
 
 OpOverload = torch._ops.OpOverload
 """An operation of torch for one set of argument types."""
+COPY = torch.ops.aten._to_copy.default
+"""The operation behind `Tensor.to`."""
+
+
+def wrapper(kind: type[Tensor], shape: Sequence[int], dtype: torch.dtype) -> Any:
+    """A tensor of a subclass, which has a shape and a dtype and holds no numbers."""
+    return Tensor._make_wrapper_subclass(kind, tuple(shape), dtype=dtype)
 
 
 def is_operation(target: Any) -> bool:

@@ -342,9 +342,14 @@ def _plain(column: pd.Series) -> pd.Series:
         if isinstance(column.dtype, pd.api.extensions.ExtensionDtype):
             column = column.astype("int64" if pd.api.types.is_integer_dtype(column.dtype) else "float64")
         return _finite(column)
-    if column.dtype == "str" or all(isinstance(value, str) for value in column):
+    if _is_text(column):
         return column.astype("str")
     raise DataError(f"column `{column.name}` holds {column.dtype} values. Turn them into numbers or text.")
+
+
+def _is_text(column: pd.Series) -> bool:
+    """Whether each value is text, which the type of a column of pandas' own texts tells."""
+    return column.dtype == "str" or all(isinstance(value, str) for value in column)
 
 
 def _inferred(column: pd.Series) -> pd.Series:

@@ -341,7 +341,8 @@ def validated(estimator: Any, X: Any, *y: Any, **how: Any) -> Any:
     if isinstance(X, str):
         raise DataError(f"`X` is the text {shown(X)}; formulas are for neglog.mle(model, formula, table).")
     with _numbers_needed():
-        return validate_data(estimator, X, *y, **how)
+        sparse = estimator.__sklearn_tags__().input_tags.sparse
+        return validate_data(estimator, X, *y, accept_sparse="csr" if sparse else False, **how)
 
 
 def response_values(y: Any) -> Array:

@@ -206,6 +206,7 @@ class LikelihoodClassifier(ClassifierMixin, LikelihoodEstimator):
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.classifier_tags.multi_class = not self._is_binary()
         tags.classifier_tags.poor_score = self.model == "ordinal"
         return tags

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import pyro
 import torch
+from sklearn.utils import Tags
 from torch import Tensor, nn
 
 from neglog.arguments import shown
@@ -190,6 +191,11 @@ class NetworkRegressor(LikelihoodRegressor):
         network = on_features(self._model(), self.module_, name=TRUNK)
         model: Model = InMode(False, {TRUNK: buffers})(flat(offset_model(network, rows.keywords)))
         return model
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = False
+        return tags
 
     def _part(self, part: str) -> Array:
         raise AttributeError(f"a network has no coefficients of its columns; see `params_` ({part}).")

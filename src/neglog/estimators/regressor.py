@@ -151,6 +151,7 @@ class LikelihoodRegressor(RegressorMixin, LikelihoodEstimator):
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         declared = response_of(self.model)
         tags.target_tags.positive_only = declared in POSITIVE
         tags.target_tags.multi_output = declared == "vector"

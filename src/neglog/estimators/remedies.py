@@ -145,7 +145,7 @@ def maximum(model: Model, rows: Rows, estimate: Callable[..., Fit] = mle, **sett
     try:
         return Remedied(estimate(model, rows.x, rows.y, **rows.arguments, **settings))
     except NO_MAXIMUM as error:
-        found = _remedied(model, rows, estimate, error, settings)
+        found = _remedied(model, rows.dense(), estimate, error, settings)
         if found is None:
             raise
         reason = str(error).partition(". ")[0].rstrip(".")

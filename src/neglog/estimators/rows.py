@@ -17,7 +17,10 @@ RANK_TOLERANCE = 1e-10
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """A design `(N, P)`, a response `(N,)` or `(N, D)`, weights `(N,)` or None, and row-wise keywords."""
+    """A design `(N, P)`, a response `(N,)` or `(N, D)`, weights `(N,)` or None, and row-wise keywords.
+
+    The design is an array, or a sparse matrix of SciPy, which has no remedies.
+    """
 
     x: Array
     y: Array
@@ -36,6 +39,10 @@ class Rows:
         kept = self.weights > 0
         keywords = {name: values[kept] for name, values in self.keywords.items()}
         return Rows(self.x[kept], self.y[kept], self.weights[kept], keywords)
+
+    def dense(self) -> Rows:
+        """The same rows, with an array in the place of a sparse design."""
+        return replace(self, x=self.x.toarray()) if hasattr(self.x, "toarray") else self
 
     def with_design(self, x: Array) -> Rows:
         """The same rows with another design."""

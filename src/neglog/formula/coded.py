@@ -22,7 +22,7 @@ from interface_meta import override
 from neglog.errors import DataError
 from neglog.formula.evaluation import Materializer
 from neglog.intercepts import mark_without_intercept
-from neglog.split.kinds import Categorical, Dense, Kind
+from neglog.split.kinds import Dense, Kind, Levels
 from neglog.split.matrix import SplitMatrix
 
 
@@ -54,7 +54,7 @@ class Coded:
         for part, places in zip(self.matrix.parts, self.matrix.places, strict=True):
             if isinstance(part, Dense):
                 found.append((part.values, places))
-            elif isinstance(part, Categorical) and part.scale is not None:
+            elif isinstance(part, Levels) and part.scale is not None:
                 found.append((part.scale[:, None], places))
         return found
 
@@ -116,34 +116,12 @@ class CodedMaterializer(Materializer):
     def _get_columns_for_term(
         self, factors: list[dict[str, Any]], spec: ModelSpec, scale: float = 1
     ) -> dict[str, Any]:
-        are_codes = [any(isinstance(c, Indicator | Contrast) for c in each.values()) for each in factors]
-        are_indicators = all(
-            all(isinstance(column, Indicator) for column in each.values())
-            for each, coded in zip(factors, are_codes, strict=True)
-            if coded
-        )
-        if not any(are_codes) or not are_indicators:
+        marks = [each for each in factors if _are_codes(each)]
+        if not marks or any(isinstance(column, Contrast) for each in marks for column in each.values()):
             whole = [{name: _whole(column) for name, column in each.items()} for each in factors]
             return super()._get_columns_for_term(whole, spec, scale)
         self._count(factors)
-        names = [":".join(reversed(each)) for each in itertools.product(*reversed(factors))]
-        marks = [each for each, coded in zip(factors, are_codes, strict=True) if coded]
-        codes, cells = _crossed(marks)
-        scales: dict[tuple[str, ...], np.ndarray | None] = {}
-        found = {}
-        for name, reverse in zip(
-            names, itertools.product(*reversed([list(f) for f in factors])), strict=True
-        ):
-            chosen = list(reversed(reverse))
-            cell = tuple(key for key, coded in zip(chosen, are_codes, strict=True) if coded)
-            numbers = tuple(key for key, coded in zip(chosen, are_codes, strict=True) if not coded)
-            if numbers not in scales:
-                others = [each for each, coded in zip(factors, are_codes, strict=True) if not coded]
-                scales[numbers] = _scale(
-                    [each[key] for each, key in zip(others, numbers, strict=True)], scale
-                )
-            found[name] = Indicator(codes, cells[cell], scales[numbers])
-        return found
+        return _indicators(factors, *_crossed(marks), scale)
 
     @override
     def _combine_columns(
@@ -158,9 +136,7 @@ class CodedMaterializer(Materializer):
         for key, places in groups.items():
             columns = [cols[place][1] for place in places]
             parts.append(_dense(cols, places) if key is None else _categorical(columns))
-        rows = len(self.data)
-        places = tuple(np.array(each) for each in groups.values())
-        matrix = SplitMatrix(tuple(parts), places, rows)
+        matrix = SplitMatrix(tuple(parts), tuple(map(np.array, groups.values())), len(self.data))
         return Coded(matrix, tuple(name for name, _ in cols), self.data.index)
 
 
@@ -186,6 +162,11 @@ def _coded_column(codes: Codes, values: np.ndarray) -> Indicator | Contrast:
     if len(ones) == 1 and np.count_nonzero(values) == 1:
         return Indicator(codes, int(ones[0]) + 1)
     return Contrast(codes, values)
+
+
+def _are_codes(factor: dict[str, Any]) -> bool:
+    """Whether a factor is one of categories."""
+    return any(isinstance(column, Indicator | Contrast) for column in factor.values())
 
 
 def _whole(column: Any) -> Any:
@@ -218,6 +199,22 @@ def _crossed(factors: Sequence[dict[str, Indicator]]) -> tuple[Codes, dict[tuple
     return Codes((total + 1).astype(np.int32), len(cells)), cells
 
 
+def _indicators(
+    factors: Sequence[dict[str, Any]], codes: Codes, cells: dict[tuple[str, ...], int], scale: float
+) -> dict[str, Indicator]:
+    """The columns of a product of indicators and numbers, in formulaic's order."""
+    scales: dict[tuple[str, ...], np.ndarray | None] = {}
+    found = {}
+    for reverse in itertools.product(*(each.items() for each in reversed(factors))):
+        chosen = reverse[::-1]
+        cell = tuple(name for name, column in chosen if isinstance(column, Indicator))
+        numbers = {name: column for name, column in chosen if not isinstance(column, Indicator)}
+        if tuple(numbers) not in scales:
+            scales[tuple(numbers)] = _scale(list(numbers.values()), scale)
+        found[":".join(name for name, _ in chosen)] = Indicator(codes, cells[cell], scales[tuple(numbers)])
+    return found
+
+
 def _scale(numbers: Sequence[Any], scale: float) -> np.ndarray | None:
     """The product of numbers of each row; None where there are none."""
     if not numbers and scale == 1:
@@ -240,11 +237,11 @@ def _dense(cols: Sequence[tuple[str, Any]], places: Sequence[int]) -> Dense:
     return Dense(found)
 
 
-def _categorical(columns: Sequence[Indicator]) -> Categorical:
+def _categorical(columns: Sequence[Indicator]) -> Levels:
     """Indicator columns of the same codes."""
     first, chosen = columns[0], [column.code for column in columns]
     if chosen == list(range(1, first.codes.count + 1)):
-        return Categorical(first.codes.values, len(chosen), first.scale)
+        return Levels(first.codes.values, len(chosen), first.scale)
     renamed = np.zeros(first.codes.count + 1, np.int32)
     renamed[chosen] = np.arange(1, len(chosen) + 1)
-    return Categorical(renamed[first.codes.values], len(chosen), first.scale)
+    return Levels(renamed[first.codes.values], len(chosen), first.scale)

@@ -91,8 +91,8 @@ class Design:
         sides = self._sides(predictors, positive)
         if all(side is self.main for side in sides.values()):
             return self.main.coded(table)
-        found = {side: side.coded(table) for side in dict.fromkeys(sides.values())}
-        return {name: found[side] for name, side in sides.items()}
+        found = {id(side): side.coded(table) for side in {id(each): each for each in sides.values()}.values()}
+        return {name: found[id(side)] for name, side in sides.items()}
 
     def columns(self, predictors: Sequence[str], positive: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
         """The names of the columns of the designs `x`, by key; ``""`` where it is one frame.

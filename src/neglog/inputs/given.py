@@ -25,6 +25,7 @@ from neglog.models.named import model_of
 from neglog.offset import OFFSET_KEYWORD, with_offset
 from neglog.signatures import model_keywords, roles_of
 from neglog.solvers.training import Training
+from neglog.split.reading import split_of
 from neglog.streams.sources import held_by, pair_of
 from neglog.streams.stream import stream_of
 from neglog.tracing import positive_names, predictor_names
@@ -123,6 +124,7 @@ def given(
         beside = {"y": y, "data": data, "weights": weights, "groups": groups, **keywords}
         return _of_torch(caller, model, x, beside, num_rows, solver)
     _check_no_number(num_rows)
+    x = split_of(x)
     if _are_plain(x, y, data, drop_missing) and are_arrays(x, y, weights, groups, *keywords.values()):
         return _of_arrays(model, x, y, weights, groups, keywords)
     drop_missing = flag("drop_missing", drop_missing)

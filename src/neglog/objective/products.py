@@ -182,7 +182,10 @@ def mixed_products(left: Tensor, values: Tensor, right: Tensor, one: bool, other
 
 def _split_cross(left: Tensor, values: Tensor, right: Tensor, one: bool, other: bool) -> Tensor:
     """`mixed_products` where columns are of several kinds."""
-    found = left.cross(values, right) if isinstance(left, SplitDesign) else right.cross(values, left).T  # type: ignore[attr-defined]
+    if isinstance(left, SplitDesign):
+        found = left.crossed(values, right)
+    else:
+        found = _split_cross(right, values, left, False, False).T
     if one:
         found = torch.cat([(values @ right)[None], found])
     if other:

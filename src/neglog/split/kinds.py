@@ -120,7 +120,7 @@ class Dense:
 
 
 @dataclass(frozen=True, eq=False)
-class Categorical:
+class Levels:
     """Indicator columns of the codes `(N,)` of categories: code j marks column j - 1, code 0 marks none.
 
     With `scale` `(N,)` an indicator is this number instead of 1: a category times a number.
@@ -142,15 +142,15 @@ class Categorical:
     def nbytes(self) -> int:
         return self.codes.nbytes + (0 if self.scale is None else self.scale.nbytes)
 
-    def take(self, rows: Rows) -> Categorical:
-        return Categorical(self.codes[rows], self.width, None if self.scale is None else self.scale[rows])
+    def take(self, rows: Rows) -> Levels:
+        return Levels(self.codes[rows], self.width, None if self.scale is None else self.scale[rows])
 
-    def select(self, columns: np.ndarray) -> Categorical | Sparse:
+    def select(self, columns: np.ndarray) -> Levels | Sparse:
         if len(np.unique(columns)) < len(columns):
             return Sparse(self.sparse()[:, columns])
         renamed = np.zeros(self.width + 1, self.codes.dtype)
         renamed[columns + 1] = np.arange(1, len(columns) + 1)
-        return Categorical(renamed[self.codes], len(columns), self.scale)
+        return Levels(renamed[self.codes], len(columns), self.scale)
 
     def at(self, weights: np.ndarray) -> np.ndarray:
         known = np.concatenate([np.zeros_like(weights[:1]), weights])
@@ -170,7 +170,7 @@ class Categorical:
     def column_squares(self) -> np.ndarray:
         return self._counted(np.ones(len(self.codes)) if self.scale is None else self.scale)
 
-    def crossed(self, weights: np.ndarray, other: Categorical) -> np.ndarray:
+    def crossed(self, weights: np.ndarray, other: Levels) -> np.ndarray:
         """The products `(P, Q)` with another category, with `weights` `(N,)`: a weighted table of counts."""
         height, width = self.width + 1, other.width + 1
         if height * width > MAX_CROSSED:
@@ -257,14 +257,14 @@ class Sparse:
 
 def cross(left: Kind, weights: np.ndarray, right: Kind) -> np.ndarray:
     """The products `(P, Q)` of two kinds of columns, with `weights` `(N,)`."""
-    if isinstance(left, Categorical) and isinstance(right, Categorical):
+    if isinstance(left, Levels) and isinstance(right, Levels):
         return left.crossed(weights, right)
     if isinstance(left, Dense):
         if isinstance(right, Dense):
             return left.values.T @ (right.values * weights[:, None])
         return cross(right, weights, left).T
     if isinstance(right, Dense):
-        if isinstance(left, Categorical) and right.shape[1] <= FEW_COLUMNS:
+        if isinstance(left, Levels) and right.shape[1] <= FEW_COLUMNS:
             return left.sums(right.values.T * weights).T
         return left.sparse().T @ (right.values * weights[:, None])
     weighted = left.sparse().multiply(weights[:, None]).tocsr()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from neglog.split.kinds import Dense, Kind, Rows, cross
+from neglog.split.kinds import Kind, Rows, cross
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,18 +28,10 @@ class SplitMatrix:
 
     @classmethod
     def side_by_side(cls, parts: Sequence[Kind]) -> SplitMatrix:
-        """Kinds in the order of their columns; dense ones are joined to one."""
+        """Kinds in the order of their columns."""
         ends = np.cumsum([0, *(part.shape[1] for part in parts)])
-        places = [np.arange(a, b) for a, b in pairwise(ends)]
-        dense = [k for k, part in enumerate(parts) if isinstance(part, Dense)]
-        kept = [(parts[k], places[k]) for k in range(len(parts)) if k not in dense]
-        if dense:
-            values = [parts[k].dense() for k in dense]
-            joined = values[0] if len(values) == 1 else np.concatenate(values, axis=1)
-            kept.append((Dense(np.ascontiguousarray(joined)), np.concatenate([places[k] for k in dense])))
-        kept = [(part, place) for part, place in kept if len(place)]
-        rows = parts[0].shape[0]
-        return cls(tuple(part for part, _ in kept), tuple(place for _, place in kept), rows)
+        places = tuple(np.arange(start, stop) for start, stop in pairwise(ends))
+        return cls(tuple(parts), places, parts[0].shape[0])
 
     @property
     def shape(self) -> tuple[int, int]:

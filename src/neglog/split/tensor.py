@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from neglog.errors import DataError
+from neglog.internals import COPY, tree_map, wrapper
 from neglog.split.kinds import Dense
 from neglog.split.matrix import SplitMatrix
 
@@ -39,7 +39,7 @@ class SplitDesign(Tensor):
 
     @staticmethod
     def __new__(cls, matrix: SplitMatrix) -> SplitDesign:
-        made: SplitDesign = Tensor._make_wrapper_subclass(cls, matrix.shape, dtype=torch.float64)  # type: ignore[attr-defined]
+        made: SplitDesign = wrapper(cls, matrix.shape, torch.float64)
         made.matrix = matrix
         return made
 
@@ -59,7 +59,7 @@ class SplitDesign(Tensor):
         """The products `(P, P)` of the columns with themselves, with `weights` `(N,)`."""
         return torch.from_numpy(self.matrix.squares(weights.numpy()))
 
-    def cross(self, weights: Tensor, other: Tensor) -> Tensor:
+    def crossed(self, weights: Tensor, other: Tensor) -> Tensor:
         """The products `(P, Q)` with another design of the same rows, with `weights` `(N,)`."""
         return torch.from_numpy(self.matrix.cross(weights.numpy(), split(other).matrix))
 
@@ -81,7 +81,7 @@ class SplitDesign(Tensor):
         return torch.from_numpy(np.ascontiguousarray(self.matrix.dense()))
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         form = FORMS.get(func)
@@ -181,7 +181,7 @@ class TransposedDesign(Tensor):
     @staticmethod
     def __new__(cls, matrix: SplitMatrix) -> TransposedDesign:
         rows, columns = matrix.shape
-        made: TransposedDesign = Tensor._make_wrapper_subclass(cls, (columns, rows), dtype=torch.float64)  # type: ignore[attr-defined]
+        made: TransposedDesign = wrapper(cls, (columns, rows), torch.float64)
         made.matrix = matrix
         return made
 
@@ -192,23 +192,14 @@ class TransposedDesign(Tensor):
         return f"TransposedDesign{tuple(self.shape)}"
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        first, *rest = args
-        if isinstance(first, TransposedDesign):
-            if func is aten.mv.default:
-                return torch.from_numpy(first.matrix.sums(rest[0].detach().numpy()[None])[0])
-            if func is aten.mm.default and isinstance(rest[0], SplitDesign):
-                even = torch.ones(first.matrix.rows, dtype=torch.float64)
-                left = SplitDesign(first.matrix)
-                return left.squares(even) if rest[0].key == left.key else left.cross(even, rest[0])
-            if func is aten.mm.default and not isinstance(rest[0], TransposedDesign):
-                return torch.from_numpy(np.ascontiguousarray(first.matrix.sums(rest[0].detach().numpy().T).T))
-            if func is aten.t.default:
-                return SplitDesign(first.matrix)
-            if func in SAME:
-                return TransposedDesign(first.matrix)
+        form = TRANSPOSED.get(func)
+        if form is not None and isinstance(args[0], TransposedDesign):
+            found = form(*args)
+            if found is not NotImplemented:
+                return found
         return func(*tree_map(_dense_again, args), **tree_map(_dense_again, kwargs or {}))
 
 
@@ -216,10 +207,30 @@ def _dense_again(value: Any) -> Any:
     return SplitDesign(value.matrix).dense().T if isinstance(value, TransposedDesign) else _dense(value)
 
 
+def _gathered(x: TransposedDesign, values: Tensor) -> Tensor:
+    return torch.from_numpy(x.matrix.sums(values.detach().numpy()[None])[0])
+
+
+def _from_left(x: TransposedDesign, other: Any) -> Any:
+    if isinstance(other, TransposedDesign):
+        return NotImplemented
+    if not isinstance(other, SplitDesign):
+        return torch.from_numpy(np.ascontiguousarray(x.matrix.sums(other.detach().numpy().T).T))
+    even, left = torch.ones(x.matrix.rows, dtype=torch.float64), SplitDesign(x.matrix)
+    return left.squares(even) if other.key == left.key else left.crossed(even, other)
+
+
+TRANSPOSED: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys(SAME, lambda x: TransposedDesign(x.matrix)),
+    aten.mv.default: _gathered,
+    aten.mm.default: _from_left,
+    aten.t.default: lambda x: SplitDesign(x.matrix),
+}
+"""What of torch is made of the kinds of columns of a transpose."""
 FORMS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(SAME, _same),
     **{of: _made(of) for of in MADE},
-    aten._to_copy.default: _converted,
+    COPY: _converted,
     aten.index_select.default: _selected,
     aten.slice.Tensor: _sliced,
     aten.index.Tensor: _indexed,

@@ -26,6 +26,7 @@ from neglog.labels import estimates
 from neglog.objective.coordinates import Coordinates, rescaled
 from neglog.objective.objective import Objective
 from neglog.predictors import design_keys
+from neglog.split.reading import split_of
 from neglog.spooled import beside
 from neglog.uncertainty.constraints import linear_constraints
 from neglog.uncertainty.covariances import CovType, covariance
@@ -176,7 +177,7 @@ def score_test(
     if coordinates.kinked:
         raise ModelError("a score test needs a smooth loss, and this one has corners; use `bootstrap`.")
     name = _predictor(fit, coordinates, predictor)
-    columns, names = _columns(_designed(added, data), coordinates.objective.data)
+    columns, names = _columns(split_of(_designed(added, data)), coordinates.objective.data)
     objective = Objective(fit.model, _widened(coordinates.objective, name, columns, names))
     theta = objective.layout.theta(_embedded(fit, objective, name))
     df = objective.size - coordinates.objective.size
