@@ -34,7 +34,7 @@ def check_category(column: pd.Series) -> None:
             f"{size} Read them by pandas.to_datetime, {anyway}."
         )
     plain = values.str.replace(_SEPARATORS, "", regex=True)
-    if any(2 * counts.to_numpy()[_are_numbers(each)].sum() > rows for each in (values, plain)):
+    if any(2 * counts.to_numpy()[_read_as_numbers(each)].sum() > rows for each in (values, plain)):
         raise DataError(
             f"column `{name}` holds text where numbers are needed: {first_text(column)}. {size} "
             f"Correct it, without separators or units, {anyway}."
@@ -131,6 +131,6 @@ def first_text(column: pd.Series) -> str:
     return f"row {column.index[position]} has {written(column.iloc[position])}"
 
 
-def _are_numbers(values: pd.Series) -> np.ndarray:
+def _read_as_numbers(values: pd.Series) -> np.ndarray:
     """Which values are numbers."""
     return pd.to_numeric(values, errors="coerce").notna().to_numpy()
