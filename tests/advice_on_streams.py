@@ -201,4 +201,22 @@ ROWS = {
         ),
         follow=lambda _: mle(network(nn.Linear(2, 3), nn.Dropout(0.1)), X, Y, solver=Adam(epochs=2)),
     ),
+    "an argument beside the rows of a data set": row(
+        DataError,
+        "cannot be given beside a Rows",
+        provoke=lambda _: neglog.scores(fitted(X, Y), Rows(X), Y),
+        follow=lambda _: neglog.scores(fitted(X, Y), Rows(X, Y, names=("x", "y"))),
+    ),
+    "rows to predict of three parts": row(
+        DataError,
+        "neither inputs, nor pairs",
+        provoke=lambda _: neglog.predict(fitted(X, Y), Rows(X, Y, Y)),
+        follow=lambda _: neglog.predict(fitted(X, Y), Rows(X, Y)),
+    ),
+    "no rows to predict": row(
+        DataError,
+        "the Rows has no rows",
+        provoke=lambda _: neglog.predict(fitted(X, Y), Rows(X[:0], Y[:0])),
+        follow=lambda _: neglog.predict(fitted(X, Y), Rows(X[:1], Y[:1])),
+    ),
 }

@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import gc
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, random_split
 
 import neglog
-from neglog import Checkpoint, Fit, log_likelihood, map_estimate, mle, models, on_features, predict
+from neglog import (
+    Checkpoint,
+    Fit,
+    conformal,
+    coverage,
+    log_likelihood,
+    map_estimate,
+    mle,
+    models,
+    on_features,
+    predict,
+    recalibrate,
+    scores,
+)
+from neglog.distributions import Normal
+from neglog.distributions.averaged import quantile_of
+from neglog.distributions.joined import Joined
 from neglog.errors import ConvergenceWarning, DataError, ModelError
 from neglog.solvers import LBFGS, SVI, Adam, AdamW
 
@@ -431,3 +449,89 @@ def test_a_loss_that_is_not_finite_names_its_step_and_its_rows(given: Any) -> No
     ):
         fit = mle(model, *given, solver=replace(SOLVER, epochs=4))
     assert all(bool(value.isfinite().all()) for value in fit.params.values())
+
+
+# Predictions
+
+
+class Watched(Rows):
+    """Rows of which none is read while as many as two batches are held."""
+
+    held: int = 0
+    most: int = 0
+
+    def __getitem__(self, i: int) -> Any:
+        x, y = super().__getitem__(i)
+        x = x.clone()
+        self.held += 1
+        self.most = max(self.most, self.held)
+        weakref.finalize(x, self.let_go)
+        return x, y
+
+    def let_go(self) -> None:
+        self.held -= 1
+
+
+ASKED: dict[str, Callable[..., Any]] = {
+    "mean": lambda fit, *rows: predict(fit, rows[0]).mean,
+    "quantiles": lambda fit, *rows: predict(fit, rows[0]).icdf(torch.tensor([[0.1], [0.8]]).double()),
+    "log": log_likelihood,
+    "crps": lambda fit, *rows: scores(fit, *rows, kind="crps"),
+    "conformal": lambda fit, *rows: conformal(fit, *rows, kind="normalised").interval(rows[0]),
+    "coverage": lambda fit, *rows: coverage(fit, *rows, levels=[0.5], bins=2),
+    "temperature": lambda fit, *rows: predict(recalibrate(fit, *rows), rows[0]).stddev,
+    "isotonic": lambda fit, *rows: scores(recalibrate(fit, *rows, method="isotonic"), *rows),
+}
+
+
+@pytest.fixture(scope="module")
+def trained() -> Fit:
+    return quietly(network(), X, Y)
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_predictions_of_rows_in_batches_are_those_of_tensors(trained: Fit, asked: str) -> None:
+    outside = torch.random.get_rng_state()
+    tensors = torch.from_numpy(np.array(ASKED[asked](trained, X, Y)))
+    for given in (Rows(X, Y), DataLoader(Rows(X, Y, names=("x", "y")), batch_size=16, shuffle=True)):
+        found = torch.from_numpy(np.array(ASKED[asked](trained, given)))
+        torch.testing.assert_close(found, tensors, rtol=1e-9, atol=1e-12)
+    assert torch.equal(torch.random.get_rng_state(), outside)
+
+
+def test_predictions_hold_one_batch_of_inputs(trained: Fit) -> None:
+    rows = Watched(X, Y)
+    answered = predict(trained, DataLoader(rows, batch_size=8))
+    gc.collect()
+    assert answered.batch_shape == (90,)
+    assert rows.most <= 16
+    assert rows.held == 0
+
+
+@pytest.mark.parametrize("model", ["categorical", "poisson", "laplace", "bernoulli"])
+def test_predictions_in_batches_of_any_response(model: str) -> None:
+    y = {"laplace": Y, "poisson": COUNTS}.get(model, (Y > 0).double())
+    fit = mle(model, X[:, :1], y)
+    assert torch.allclose(scores(fit, Rows(X[:, :1], y)), scores(fit, X[:, :1], y), rtol=1e-12)
+    loader = DataLoader(Rows(X[:, :1], y), batch_size=40)
+    assert torch.allclose(predict(fit, loader).log_prob(y), predict(fit, X[:, :1]).log_prob(y), rtol=1e-12)
+
+
+def test_row_wise_arguments_are_read_in_batches() -> None:
+    exposure = torch.linspace(0.5, 2.0, 90, dtype=torch.float64)
+    fit = mle(models.poisson, X[:, :1], COUNTS, exposure=exposure)
+    rows = Rows(X[:, :1], COUNTS, exposure, names=("x", "y", "exposure"))
+    found = predict(fit, DataLoader(rows, batch_size=20)).mean
+    assert torch.allclose(found, predict(fit, X[:, :1], exposure=exposure).mean, rtol=1e-12)
+
+
+def test_joined_distributions_are_those_of_their_rows() -> None:
+    mean, scale = X[:, 0], X[:, 1].exp()
+    whole, parts = Normal(mean, scale), Joined([Normal(mean[:30], scale[:30]), Normal(mean[30:], scale[30:])])
+    for name in ("mean", "variance"):
+        assert torch.equal(getattr(parts, name), getattr(whole, name))
+    for value in (Y, Y[0], torch.stack([Y, -Y]), Y[:2, None]):
+        assert torch.allclose(parts.log_prob(value), whole.log_prob(value))
+        assert torch.allclose(parts.cdf(value), whole.cdf(value))
+        assert torch.allclose(quantile_of(parts, value.sigmoid()), whole.icdf(value.sigmoid()))
+    assert parts.sample((5,)).shape == (5, 90)

@@ -16,6 +16,7 @@ from neglog.bayes.sampling import Posterior
 from neglog.data import Data, check_response, observed, prepare
 from neglog.designs import Columns, prepare_designs
 from neglog.distributions.averaged import Averaged, Listed
+from neglog.distributions.joined import joined
 from neglog.errors import DataError, ModelError
 from neglog.fitting.ensembles import Ensemble
 from neglog.fitting.fit import Fit, check_fit
@@ -23,6 +24,7 @@ from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint
 from neglog.isolation import isolated, user_code
 from neglog.layers import current_names, is_network
+from neglog.prediction.batches import batches_of, is_in_batches
 from neglog.prediction.predictor import Predicting, Predictor
 from neglog.predictors import RESPONSE, row_count
 from neglog.signatures import check_keywords, roles_of
@@ -58,12 +60,17 @@ def predict(
 
     Memory is proportional to draws × rows; predict many rows in parts.
 
+    A `torch.utils.data.Dataset` or `DataLoader` in the place of `x` is read a batch at a time, in its order
+    (a loader that shuffles, in that of its data set); only the distributions are kept. Its items are
+    inputs, pairs (x, y), or mappings.
+
     Args:
         fit: a fit; or a posterior, whose predictions always include the uncertainty of the parameters; or an
             ensemble, the average of whose members is predicted; or another value with predictive
             distributions of its own, such as a Laplace approximation.
         x: designs `(N, P)` of the form of the fit's; a data frame is read by column name. For the fit of a
-            formula, a table with the columns that the formula names; others are ignored.
+            formula, a table with the columns that the formula names; others are ignored. Or a data set or
+            loader of torch.
         uncertainty: whether to include the uncertainty of the parameters of a fit.
         draws: the number of draws of the parameters, best a power of two; by default 256 for a fit, and all
             draws of a posterior. A smaller number of these is evenly spaced.
@@ -88,6 +95,10 @@ def predict(
     """
     check_row_keywords(fit, keywords, predict)
     flag("uncertainty", uncertainty)
+    if is_in_batches(x):
+        settings: dict[str, Any] = {"uncertainty": uncertainty, "draws": draws, "seed": seed}
+        settings |= {"cov_type": cov_type, "groups": groups}
+        return joined([predict(fit, at.x, **settings, **at.keywords) for at in batches_of(x, keywords)])
     if isinstance(fit, Predictor):
         if draws is not None:
             raise ModelError(
@@ -255,7 +266,8 @@ def _agree(together: Any, ends: Mapping[int, Any]) -> bool:
 def log_likelihood(fit: Fit, x: Any, y: Any = None, **keywords: Any) -> Tensor:
     """The log-density of each `y` given `x` at the estimates, `(N,)`, in nats.
 
-    Under `masked` it is that of the known part of a row, and 0 for a row without one.
+    Under `masked` it is that of the known part of a row, and 0 for a row without one. A data set or loader in
+    the place of `x` and `y` is read a batch at a time, as by `predict`.
 
     Raises:
         DataError: as `predict`; a `y` of another shape or length, or outside the model's support.
@@ -269,6 +281,9 @@ def log_likelihood(fit: Fit, x: Any, y: Any = None, **keywords: Any) -> Tensor:
     True
     """
     check_row_keywords(check_fit(fit), keywords, log_likelihood)
+    if is_in_batches(x):
+        batches = batches_of(x, {"y": y} | keywords)
+        return torch.cat([log_likelihood(fit, at.x, at.y, **at.keywords) for at in batches])
     x, y, keywords = observed_rows(fit, x, y, keywords)
     dtype = next(iter(fit.params.values())).dtype
     roles = roles_of(fit.model, keywords, log_likelihood)

@@ -13,10 +13,12 @@ from neglog.arguments import shown
 from neglog.data import Data, check_response, prepare
 from neglog.distributions.averaged import quantile_of
 from neglog.distributions.family import events_of
+from neglog.distributions.joined import joined
 from neglog.errors import DataError, ModelError, did_you_mean
 from neglog.fitting.fit import Fit
 from neglog.isolation import isolated
 from neglog.prediction.accuracy import SUMMARIES
+from neglog.prediction.batches import batches_of, is_in_batches
 from neglog.prediction.crps import crps
 from neglog.prediction.predictions import check_row_keywords, log_likelihood, observed_rows, predict
 from neglog.prediction.predictor import Predicting
@@ -76,7 +78,7 @@ def scores(
     Args:
         fit: a fit, a posterior, or another value with predictive distributions.
         x, y: rows, such as new ones; `y` of the form of the model's response. For the fit of a formula, a
-            table is enough.
+            table is enough. A data set or loader of torch as `x` alone is read a batch at a time.
         kind: the score.
         uncertainty, draws, seed: as in `predict`.
         cov_type, groups: as in `predict`.
@@ -99,10 +101,12 @@ def scores(
     check_row_keywords(fit, keywords, scores)
     if kind == "log" and isinstance(fit, Fit) and not uncertainty:
         return without_nan(log_likelihood(fit, x, y, **keywords), kind)
-    settings = {"uncertainty": uncertainty, "draws": draws, "seed": seed, "cov_type": cov_type}
-    response, data = observed_response(
-        fit, x, y, keywords, scores, f"score {kind!r}", **settings, groups=groups
-    )
+    settings: dict[str, Any] = {"uncertainty": uncertainty, "draws": draws, "seed": seed}
+    settings |= {"cov_type": cov_type, "groups": groups}
+    if is_in_batches(x):
+        batches = batches_of(x, {"y": y} | keywords)
+        return torch.cat([scores(fit, at.x, at.y, kind, **settings, **at.keywords) for at in batches])
+    response, data = observed_response(fit, x, y, keywords, scores, f"score {kind!r}", **settings)
     if not data.rows:
         return data.y.new_zeros(0)
     with torch.no_grad():
@@ -129,6 +133,12 @@ def observed_response(
         DataError: as `predict`; a `y` that is missing, of another shape or length, or outside the support.
     """
     check_row_keywords(fit, keywords, caller)
+    if is_in_batches(x):
+        batches = batches_of(x, {"y": y} | dict(keywords))
+        found = [
+            observed_response(fit, at.x, at.y, at.keywords, caller, needed, **settings) for at in batches
+        ]
+        return joined([response for response, _ in found]), Data({}, torch.cat([data.y for _, data in found]))
     x, y, keywords = observed_rows(fit, x, y, keywords)
     response = predict(fit, x, **settings, **keywords)
     data = prepare(x, y, roles=roles_of(fit.model, keywords, caller), may_be_empty=True, **keywords)
