@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -472,6 +471,10 @@ class Watched(Rows):
         self.held -= 1
 
 
+def as_tensor(found: Any) -> Tensor:
+    return found if isinstance(found, Tensor) else torch.tensor(found.to_numpy(dtype=float))
+
+
 ASKED: dict[str, Callable[..., Any]] = {
     "mean": lambda fit, *rows: predict(fit, rows[0]).mean,
     "quantiles": lambda fit, *rows: predict(fit, rows[0]).icdf(torch.tensor([[0.1], [0.8]]).double()),
@@ -492,9 +495,9 @@ def trained() -> Fit:
 @pytest.mark.parametrize("asked", ASKED)
 def test_predictions_of_rows_in_batches_are_those_of_tensors(trained: Fit, asked: str) -> None:
     outside = torch.random.get_rng_state()
-    tensors = torch.from_numpy(np.array(ASKED[asked](trained, X, Y)))
+    tensors = as_tensor(ASKED[asked](trained, X, Y))
     for given in (Rows(X, Y), DataLoader(Rows(X, Y, names=("x", "y")), batch_size=16, shuffle=True)):
-        found = torch.from_numpy(np.array(ASKED[asked](trained, given)))
+        found = as_tensor(ASKED[asked](trained, given))
         torch.testing.assert_close(found, tensors, rtol=1e-9, atol=1e-12)
     assert torch.equal(torch.random.get_rng_state(), outside)
 

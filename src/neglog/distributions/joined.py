@@ -32,17 +32,20 @@ def joined(parts: Sequence[Any]) -> Any:
 
 def _parameters(parts: Sequence[Any]) -> dict[str, Tensor] | None:
     """The parameters of all rows, by name; None where they do not determine the distributions."""
-    one, kind = parts[0], type(parts[0])
-    constraints = getattr(kind, "arg_constraints", None)
-    if not isinstance(constraints, dict) or any(type(part) is not kind for part in parts):
-        return None
-    names = [name for name in constraints if isinstance(vars(one).get(name), Tensor)]
-    if {"probs", "logits"} <= set(names):  # torch has computed one from the other
-        names.remove("probs")
-    others = signature(kind.__init__).parameters.keys() - {"self", "validate_args", *constraints}
-    if others or not names or one.event_shape or any(constraints[name].event_dim for name in names):
+    names = _names(parts[0])
+    if any(type(part) is not type(parts[0]) for part in parts) or not names:
         return None
     return {name: torch.cat([getattr(p, name).expand(p.batch_shape) for p in parts]) for name in names}
+
+
+def _names(one: Any) -> set[str]:
+    """The parameters that determine a distribution with a number a row each; none where others do too."""
+    known = one.arg_constraints if isinstance(one.arg_constraints, dict) else {}
+    names = {name for name in known if isinstance(vars(one).get(name), Tensor)}
+    if names >= {"probs", "logits"}:  # torch has computed one from the other
+        names.remove("probs")
+    others = signature(type(one).__init__).parameters.keys() - {"self", "validate_args", *known}
+    return set() if others or one.event_shape or any(known[name].event_dim for name in names) else names
 
 
 class Joined(ByTails):
