@@ -200,6 +200,22 @@ def test_a_scale_of_0_beyond_the_bounds_follows_no_row() -> None:
         assert math.isfinite(end.value) == (not border)
 
 
+def test_the_border_of_an_infinite_df_has_the_density_of_the_normal_far_from_its_location() -> None:
+    """Ten thousand scales from its location a t of 1e10 df is not Normal: the border was lost."""
+    y = torch.cat([torch.zeros(20), torch.linspace(0.1, 2.0, 20)]).double()
+    ones = torch.ones_like(y)
+    basis = Basis(ones[:, None], False, torch.eye(1).double())
+    rows = TruncatedRows(y, 0 * ones, math.inf * ones, ones, basis, torch.ones(1).double())
+    end = heavy_tailed._normal(rows)
+    assert end is not None
+    assert end.border == heavy_tailed.EXPONENTIAL
+    location, scale, df = end.whole[0], end.whole[1].exp(), end.whole[2].exp()
+    assert location / scale < -1e3
+    found = -Truncated(StudentT(df, location, scale), 0.0, math.inf).log_prob(y).sum()
+    assert float(found) == pytest.approx(float(len(y) * (1 + y.mean().log())), abs=1e-4)  # the exponential
+    assert end.value == pytest.approx(float(found), abs=1e-4)
+
+
 @pytest.mark.parametrize("is_given", [True, False])
 def test_an_optimum_is_not_lost_to_a_border(is_given: bool) -> None:
     """The four default starts end at the border of the Normal, at 32.66; SciPy finds 28.30."""

@@ -7,14 +7,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from table import STRUCTURES, TABLE, sample
+from table import STRUCTURES, TABLE, random_params, sample
 
 from neglog import flat, map_estimate, mle, models, on_features
 from neglog.data import prepare
 from neglog.errors import ConvergenceWarning, DataError
 from neglog.fitting.start import starting_point
 from neglog.graphs import graph as graphs
-from neglog.graphs import nodes
+from neglog.graphs import nodes, recording
 from neglog.graphs.graph import trace
 from neglog.graphs.machine import FASTER, tanh
 from neglog.objective.coordinates import rescaled
@@ -309,6 +309,19 @@ def test_recurrent_networks_are_recorded_at_once(monkeypatch, cell):
     graph = trace(slope, z, [x], fixed=False)
     for found, known in zip(graph.function()(2 * z, x.sin()), slope(2 * z, x.sin()), strict=True):
         torch.testing.assert_close(found, known, rtol=1e-13, atol=1e-13)
+
+
+def test_no_model_changes_a_tensor_in_place(monkeypatch):
+    """A graph of operations in place is traced a second time, by a module that takes seconds to import."""
+    seen = []
+    monkeypatch.setattr(
+        recording._Recorder, "_out_of_place", lambda self, func, *_: seen.append(func) or func
+    )
+    for case in TABLE.values():
+        x, y = case.sample(4)
+        with pyro.condition(data=random_params(case)), recording._Recorder([], 0):
+            case.model(x, y, **case.keywords(4))
+    assert seen == []
 
 
 def test_what_nobody_asks_for_is_left_out_but_for_randomness():

@@ -145,8 +145,18 @@ def _normal(rows: TruncatedRows) -> _End | None:
     if at_border:
         natural[-1] = LIMIT_PRECISION
     double = 2 * natural[-1:]
-    whole = torch.cat([natural[:-1] / double, -0.5 * double.log(), double.new_tensor([LOG_INFINITE_DF])])
+    whole = torch.cat([natural[:-1] / double, -0.5 * double.log()])
+    whole = torch.cat([whole, _log_normal_df(rows, whole)[None]])
     return _End(value, whole, EXPONENTIAL if at_border else "")
+
+
+def _log_normal_df(rows: TruncatedRows, whole: Tensor) -> Tensor:
+    """The logarithm of a df at which the density is Normal at coefficients and log scale `(P + 1,)`.
+
+    At a distance of z scales the log-densities differ by z⁴ / (4 df).
+    """
+    residuals = (rows.y - rows.basis.at(whole[:-1])).abs().amax()
+    return LOG_INFINITE_DF + 4 * (residuals.log() - whole[-1]).clamp_min(0.0)
 
 
 def _outward(problem: Heavy, whole: Tensor) -> _End:

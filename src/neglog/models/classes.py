@@ -108,8 +108,9 @@ def ordinal(x: Designs, y: Tensor | None = None, classes: int | None = None) -> 
     """
     count = _at_least_two("ordinal", classes)
     location = linear("location", x, bias=False)
-    centre, spread = location.new_zeros(count - 1), location.new_ones(count - 1)
-    centre[0], spread[0] = 1 - 0.5 * count, 5.0  # cuts one apart, in the median, around 0
+    steps = location.new_zeros(count - 2)  # logarithms: cuts one apart, in the median, around 0
+    centre = torch.cat([location.new_full((1,), 1 - 0.5 * count), steps])
+    spread = torch.cat([location.new_full((1,), 5.0), torch.ones_like(steps)])
     ordered = dist.TransformedDistribution(dist.Normal(centre, spread), dist.transforms.OrderedTransform())
     cutpoints = pyro.sample("cutpoints", ordered)
     with rows(x):

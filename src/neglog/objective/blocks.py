@@ -225,10 +225,11 @@ def _orthonormal(
     check_rank(objective, call, free, bias, weight)
     fixed = _offset(call, bias, weight)
     blocks = []
-    for output, size in zip(call.numbers, noise.reshape(-1).tolist(), strict=True):
-        places = block_places(bias, weight, output)
+    every = [block_places(bias, weight, output) for output in call.numbers]
+    bends = None if shared else _prior_curvature(objective, theta, torch.cat(every))
+    for output, places, size in zip(call.numbers, every, noise.reshape(-1).tolist(), strict=True):
         triangle, basis = shared or _decomposed(
-            columns, one, parts, _prior_rows(objective, theta, places, size, masked, _sizes(columns, one))
+            columns, one, parts, _prior_rows(bends[places], size, masked, _sizes(columns, one))
         )
         unit = objective.rows**0.5 * size
         scaled = replace(basis, transform=basis.transform * unit)
@@ -242,12 +243,10 @@ def _of_output(fixed: Tensor | float, output: int | None) -> Tensor | float:
     return fixed[:, output] if isinstance(fixed, Tensor) and output is not None else fixed
 
 
-def _prior_rows(
-    objective: Objective, theta: Tensor, places: Tensor, noise: float, masked: Tensor, sizes: Tensor
-) -> Tensor:
+def _prior_rows(curvature: Tensor, noise: float, masked: Tensor, sizes: Tensor) -> Tensor:
     """The roots of the priors' second derivatives `(P,)`, in units of the noise: further rows of Q R."""
     floor = torch.where(masked, 0.0, 1e-8 * sizes.clamp_min(1e-300))
-    return torch.maximum(noise * _prior_curvature(objective, theta, places).sqrt(), floor)
+    return torch.maximum(noise * curvature.sqrt(), floor)
 
 
 def _free_columns(columns: Tensor, one: bool, masked: Tensor) -> Tensor:
@@ -362,16 +361,18 @@ def _offset(call: Affine, bias: Site | None, weight: Site | None) -> Tensor | fl
 
 
 def _prior_curvature(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
-    """The second derivatives of minus the log prior, `(P,)`; 0 where there is none or it is not convex."""
-    leaf = theta.detach().requires_grad_()
+    """The second derivatives of minus the log prior `(K,)` at some places.
+
+    They are 0 elsewhere, where there is no prior, and where it is not convex.
+    """
+    leaf, diagonal = theta.detach().requires_grad_(), torch.zeros_like(theta)
     prior = objective.sample.at(leaf).prior()
     if not isinstance(prior, Tensor) or not prior.requires_grad:
-        return theta.new_zeros(len(places))
+        return diagonal
     (gradient,) = torch.autograd.grad(-prior, leaf, create_graph=True)
-    diagonal = theta.new_zeros(len(places))
-    for i, place in enumerate(places.tolist()):
+    for place in places.tolist():
         if gradient[place].requires_grad:
-            diagonal[i] = torch.autograd.grad(gradient[place], leaf, retain_graph=True)[0][place]
+            diagonal[place] = torch.autograd.grad(gradient[place], leaf, retain_graph=True)[0][place]
     return diagonal.nan_to_num(0.0, 0.0, 0.0).clamp_min(0.0)
 
 
