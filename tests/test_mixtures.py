@@ -1,5 +1,6 @@
 """Mixtures: where their fits begin, what their tables call the weights, and intervals within a range."""
 
+import itertools
 import re
 from functools import partial
 
@@ -168,8 +169,43 @@ def test_components_with_a_design_for_sigma_that_follow_a_few_rows_are_named(fit
     random = np.random.default_rng(0)
     x = random.normal(size=(20, 2))
     y = 0.5 * random.normal(size=20) + random.choice([-1.5, 1.5], 20)
-    with pytest.raises(UnboundedLikelihoodError, match=r"fits \d of 20 rows exactly .* a component follows"):
+    with pytest.raises(
+        UnboundedLikelihoodError, match=r"fits \d of 20 rows exactly .* a component follows"
+    ) as error:
         fit(models.gaussian_mixture, {"mean": x, "sigma": x}, y)
+    assert ("the likelihood has no maximum" in str(error.value)) == (fit is mle)
+    assert ("the posterior has a mode there" in str(error.value)) == (fit is map_estimate)
+
+
+def test_a_spike_that_priors_hold_is_no_reason_to_refuse_a_higher_mode():
+    """Log sigma is Normal, so that the posterior is bounded; seven of eight starts fall onto a few rows."""
+    random = np.random.default_rng(7)
+    x, noise = random.normal(size=(20, 2)), 0.5 * random.normal(size=20)
+    y = noise + random.choice([-1.5, 1.5], 20)
+    designs = {"mean": x, "sigma": x}
+    fit = map_estimate(models.gaussian_mixture, designs, y)
+    assert fit.converged
+    assert re.search(r"7 at a mode on a few rows that float64 cannot resolve$", fit.status)
+    # The mode is above a component on any one row, for each fall of its log sigma where that row is.
+    for row, fall in itertools.product(range(20), (20.0, 30.0, 40.0)):
+        assert _spike(x, y, fit, row, fall) > fit.loss + 5
+
+
+def _spike(x, y, fit, row, fall):
+    """Minus the log-density with the smaller component of a fit on one row, at sigma = exp(-fall) there."""
+    few, at = int(fit.params["weight"].argmin()), torch.tensor([*x[row], 1.0], dtype=torch.float64)
+    params = {name: value.clone() for name, value in fit.params.items()}
+    variances = torch.tensor([2.5**2, 2.5**2, 25.0], dtype=torch.float64)  # of the priors
+    direction = variances * at / (variances @ at.square())
+    params["mean.weight"][few], params["mean.bias"][few] = 0.0, y[row]
+    params["log_sigma.weight"][few], params["log_sigma.bias"][few] = (
+        -fall * direction[:2],
+        -fall * direction[2],
+    )
+    params["weight"][few], params["weight"][1 - few] = 0.05, 0.95
+    designs = dict.fromkeys(("mean", "sigma"), torch.as_tensor(x))
+    trace = pyro.poutine.trace(pyro.condition(models.gaussian_mixture, params))
+    return -trace.get_trace(designs, torch.as_tensor(y)).log_prob_sum().item()
 
 
 def test_a_prior_that_vanishes_at_0_keeps_a_component_off_a_few_rows():

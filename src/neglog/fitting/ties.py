@@ -9,9 +9,10 @@ from torch import Tensor
 
 from neglog.distributions.observed import latent
 from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError, warn
-from neglog.objective.collapsed_components import falls
+from neglog.objective.collapsed_components import falls, is_component_held
 from neglog.objective.objective import Objective
 from neglog.objective.saturated import Spread
+from neglog.objective.spread import end_of_collapse
 from neglog.solvers import Solution
 from neglog.tracing import Affine
 
@@ -162,9 +163,10 @@ def check_tie(objective: Objective, theta: Tensor) -> None:
         objective, theta, 0, tie.rows
     ):
         return
+    is_held = is_component_held(objective, theta, 0, tie.rows)
     raise UnboundedLikelihoodError(
-        f"`{objective.name}` has no maximum: of {objective.rows} rows {tie}, and a component that follows "
-        "these alone has a spread that goes to 0. Model the equal responses apart, as a class of their own, "
+        f"`{objective.name}`: of {objective.rows} rows {tie}. If a component follows these alone, its "
+        f"{end_of_collapse(is_held)}. Model the equal responses apart, as a class of their own, "
         f"or {Spread(objective, objective.calls[0]).advice()}."
     )
 

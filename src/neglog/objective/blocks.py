@@ -226,7 +226,7 @@ def _orthonormal(
     fixed = _offset(call, bias, weight)
     blocks = []
     every = [block_places(bias, weight, output) for output in call.numbers]
-    bends = None if shared else _prior_curvature(objective, theta, torch.cat(every))
+    bends = _prior_curvature(objective, theta, every, flat)
     for output, places, size in zip(call.numbers, every, noise.reshape(-1).tolist(), strict=True):
         triangle, basis = shared or _decomposed(
             columns, one, parts, _prior_rows(bends[places], size, masked, _sizes(columns, one))
@@ -360,17 +360,19 @@ def _offset(call: Affine, bias: Site | None, weight: Site | None) -> Tensor | fl
     return (still.value if bool(still_weight.any()) else still.null).detach()
 
 
-def _prior_curvature(objective: Objective, theta: Tensor, places: Tensor) -> Tensor:
+def _prior_curvature(objective: Objective, theta: Tensor, places: Sequence[Tensor], flat: bool) -> Tensor:
     """The second derivatives of minus the log prior `(K,)` at some places.
 
-    They are 0 elsewhere, where there is no prior, and where it is not convex.
+    They are 0 elsewhere, where there is no prior or all are `flat`, and where it is not convex.
     """
     leaf, diagonal = theta.detach().requires_grad_(), torch.zeros_like(theta)
+    if flat:
+        return diagonal
     prior = objective.sample.at(leaf).prior()
     if not isinstance(prior, Tensor) or not prior.requires_grad:
         return diagonal
     (gradient,) = torch.autograd.grad(-prior, leaf, create_graph=True)
-    for place in places.tolist():
+    for place in torch.cat(list(places)).tolist():
         if gradient[place].requires_grad:
             diagonal[place] = torch.autograd.grad(gradient[place], leaf, retain_graph=True)[0][place]
     return diagonal.nan_to_num(0.0, 0.0, 0.0).clamp_min(0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -10,8 +12,9 @@ from neglog.errors import UnboundedLikelihoodError
 from neglog.objective.objective import Objective
 from neglog.objective.saturated import Spread
 from neglog.objective.shrinkage import prior_terms
-from neglog.objective.spread import priors_along
+from neglog.objective.spread import end_of_collapse, is_held, priors_along
 from neglog.predictors import RESPONSE
+from neglog.solvers.solution import UnresolvedModeError
 
 NARROW_SHARE = 1e-4
 """Scale of a component, as a share of that of the response, below which its rows are examined."""
@@ -25,7 +28,8 @@ def check_collapsed_components(objective: Objective, theta: Tensor) -> None:
     """Refuse a mixture with a component that has collapsed onto rows which its line can fit exactly.
 
     From there the log-likelihood increases by the number of these rows per unit by which the logarithm of the
-    scale decreases, unless a prior of the scale vanishes at 0.
+    scale decreases, unless a prior of the scale vanishes at 0. A Normal prior of the logarithm bounds the
+    density of the posterior, whose mode is then a spike on these rows.
 
     Raises:
         UnboundedLikelihoodError: naming the first of these rows.
@@ -42,15 +46,16 @@ def check_collapsed_components(objective: Objective, theta: Tensor) -> None:
     for k in is_narrow.any(dim=0).nonzero()[:, 0].tolist():
         rows = ((nearest == k) & is_narrow[:, k]).nonzero()[:, 0]
         if design is not None and _is_followed(design[rows], y[rows]) and falls(objective, theta, k, rows):
-            raise _refusal(objective, rows)
+            raise _refusal(objective, rows, is_component_held(objective, theta, k, rows))
 
 
-def _refusal(objective: Objective, rows: Tensor) -> UnboundedLikelihoodError:
+def _refusal(objective: Objective, rows: Tensor, is_held: bool) -> UnboundedLikelihoodError:
     data, row = objective.data, int(rows[0])
-    return UnboundedLikelihoodError(
+    kind = UnresolvedModeError if is_held else UnboundedLikelihoodError
+    return kind(
         f"`{objective.name}` fits {len(rows)} of {data.rows} rows exactly (row "
         f"{data.row(row)}: y = {data.response(row):g}): a component follows them alone, so its "
-        "spread goes to 0 and the likelihood has no maximum. Use fewer components, fewer columns or "
+        f"{end_of_collapse(is_held)}. Use fewer components, fewer columns or "
         f"more rows, or {Spread(objective, objective.calls[0]).advice()}."
     )
 
@@ -67,19 +72,39 @@ def _is_followed(design: Tensor, y: Tensor) -> bool:
 
 
 def falls(objective: Objective, theta: Tensor, component: int, rows: Tensor) -> bool:
-    """Whether the likelihood outweighs the priors as the scale of a component goes to 0."""
+    """Whether the likelihood outweighs the priors as the scale of a component falls to rounding errors."""
     if objective.layout.is_flat:
         return True
+    leaf, log_sigma = _log_sigma(objective, theta, component)
+    priors = priors_along(log_sigma, leaf, partial(_minus_log_prior, objective), COMPONENT_LOG_FALLS)
+    if priors is None:
+        return False
+    gain = _gain(objective, rows)
+    steps = zip(COMPONENT_LOG_FALLS[1:], COMPONENT_LOG_FALLS, priors[1:], priors, strict=False)
+    return all(after - before < gain * (t - s) for t, s, after, before in steps)
+
+
+def is_component_held(objective: Objective, theta: Tensor, component: int, rows: Tensor) -> bool:
+    """Whether priors bound the density as the scale of a component goes to 0, far as they let it fall."""
+    if objective.layout.is_flat:
+        return False
+    leaf, log_sigma = _log_sigma(objective, theta, component)
+    return is_held(log_sigma, leaf, partial(_minus_log_prior, objective), _gain(objective, rows))
+
+
+def _minus_log_prior(objective: Objective, theta: Tensor) -> float:
+    return prior_terms(objective, theta, curved=False)[0]
+
+
+def _log_sigma(objective: Objective, theta: Tensor, component: int) -> tuple[Tensor, Tensor]:
+    """The parameters as a leaf, and the mean logarithm of the scale of a component as a function of it."""
     leaf = theta.detach().requires_grad_()
     with torch.enable_grad():
         sigmas = latent(objective.few.at(leaf).sites[RESPONSE]["fn"]).sigmas
-        log_sigma = sigmas.reshape(-1, sigmas.shape[-1])[:, component].log().mean()
-    priors = priors_along(
-        log_sigma, leaf, lambda at: prior_terms(objective, at, curved=False)[0], COMPONENT_LOG_FALLS
-    )
-    if priors is None:
-        return False
+        return leaf, sigmas.reshape(-1, sigmas.shape[-1])[:, component].log().mean()
+
+
+def _gain(objective: Objective, rows: Tensor) -> float:
+    """The gain of the log-likelihood as the logarithm of the scale of a component on some rows falls by 1."""
     weights = objective.data.weights
-    gain = float(len(rows)) if weights is None else float(weights[rows].sum())
-    steps = zip(COMPONENT_LOG_FALLS[1:], COMPONENT_LOG_FALLS, priors[1:], priors, strict=False)
-    return all(after - before < gain * (t - s) for t, s, after, before in steps)
+    return float(len(rows)) if weights is None else float(weights[rows].sum())

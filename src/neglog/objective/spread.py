@@ -143,18 +143,21 @@ def check_spread(objective: Objective, theta: Tensor, response: Any, data: Data,
     raise collapsed(objective, theta, data, row, which)
 
 
+def end_of_collapse(is_held: bool) -> str:
+    """Where the spread of a density that follows rows exactly ends, if priors hold it and if not."""
+    if not is_held:
+        return "spread goes to 0 and the likelihood has no maximum"
+    return (
+        "spread falls until the prior of its logarithm stops it: the posterior has a mode there with a "
+        "spread below the rounding of `y`, which float64 cannot resolve"
+    )
+
+
 def collapsed(
     objective: Objective, theta: Tensor, data: Data, row: int = 0, which: str = "every row"
 ) -> UnboundedLikelihoodError:
     """The error of a density that follows some rows of `data` exactly, `row` the first of them."""
-    end = (
-        "spread goes to 0 and the likelihood has no maximum"
-        if not is_spread_held(objective, theta)
-        else (
-            "spread falls until the prior of its logarithm stops it: the mode of the posterior has a "
-            "spread below the rounding of `y`, which float64 cannot resolve"
-        )
-    )
+    end = end_of_collapse(is_spread_held(objective, theta))
     scale = scale_site(objective)
     known = f", or a known scale: pyro.condition(model, {{{scale!r}: torch.tensor(1.0)}})" if scale else ""
     return UnboundedLikelihoodError(

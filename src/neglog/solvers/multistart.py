@@ -13,7 +13,7 @@ from torch import Tensor
 from neglog.calls import public
 from neglog.errors import UnboundedLikelihoodError
 from neglog.solvers.settings import Settings
-from neglog.solvers.solution import Problem, Solution
+from neglog.solvers.solution import Problem, Solution, UnresolvedModeError
 from neglog.solvers.watched import Watched
 
 MAX_COMPARED_ROWS = 20_000
@@ -64,14 +64,15 @@ class MultiStart(Settings):
 
         Raises:
             UnboundedLikelihoodError: the function is unbounded from more than half of the starts, so that a
-                local optimum has little meaning.
+                local optimum has little meaning; or as many lead to modes that float64 cannot resolve, and
+                none to an optimum.
         """
         few = problem
         while few.rows > MAX_COMPARED_ROWS and (sample := few.sample()) is not None:
             few = sample
-        ends = self._ends(few, torch.cat([start[None], self.starts]), progress)
+        ends, unresolved = self._ends(few, torch.cat([start[None], self.starts]), progress)
         best = self._best([end for end in ends if end is not None])
-        outcomes = _outcomes(ends, best, "" if few is problem else f" on {few.rows} rows")
+        outcomes = _outcomes(ends, best, "" if few is problem else f" on {few.rows} rows", unresolved)
         if few is not problem:
             best = self.solver.minimise(problem, best.z, progress)
         return replace(best, status=f"{best.status}; {outcomes}")
@@ -84,8 +85,11 @@ class MultiStart(Settings):
             return order[0]
         return next((end for end in optima if not is_spurious(end.z)), order[0])
 
-    def _ends(self, problem: Problem, starts: Tensor, progress: bool) -> list[Solution | None]:
-        """The end point of each start; None where the function is unbounded."""
+    def _ends(self, problem: Problem, starts: Tensor, progress: bool) -> tuple[list[Solution | None], int]:
+        """The end point of each start, and the number of modes that float64 cannot resolve.
+
+        An end point is None at such a mode, and where the function is unbounded.
+        """
         ends, refusals, vain = list[Solution | None](), list[UnboundedLikelihoodError](), list[int]()
 
         def end(start: Tensor, most: float, value: float = math.inf) -> Solution | None:
@@ -94,7 +98,7 @@ class MultiStart(Settings):
                 found = self._followed(watched, start, progress)
             except UnboundedLikelihoodError as error:
                 refusals.append(error)
-                if len(refusals) > len(starts) / 2:  # the others would not change the result
+                if _are_most(_unbounded(refusals), len(starts)):  # the others would not change the result
                     raise refusals[0] from None
             if found is None or not found.converged:
                 vain.append(watched.evaluations)
@@ -108,7 +112,8 @@ class MultiStart(Settings):
                 ends[place] = end(z, MAX_EVALUATIONS if known else math.inf, value)
             if not known and ends[place] is not None:
                 break
-        return ends
+        _check_some_end(ends, refusals)
+        return ends, len(refusals) - len(_unbounded(refusals))
 
     def _followed(self, watched: _Led, start: Tensor, progress: bool) -> Solution:
         """The end point of one start, or where it was stopped."""
@@ -117,6 +122,21 @@ class MultiStart(Settings):
         except _Stopped as stopped:
             return stopped.end
         return found
+
+
+def _are_most(refusals: Sequence[UnboundedLikelihoodError], starts: int) -> bool:
+    return len(refusals) > starts / 2
+
+
+def _check_some_end(ends: Sequence[Solution | None], refusals: Sequence[UnboundedLikelihoodError]) -> None:
+    """Raise the first refusal if most starts were refused, and none has ended at an optimum."""
+    if _are_most(refusals, len(ends)) and not any(end is not None and end.converged for end in ends):
+        raise refusals[0]
+
+
+def _unbounded(refusals: Sequence[UnboundedLikelihoodError]) -> list[UnboundedLikelihoodError]:
+    """The refusals of functions that are unbounded."""
+    return [error for error in refusals if not isinstance(error, UnresolvedModeError)]
 
 
 def _certified(ends: list[Solution | None]) -> list[Solution]:
@@ -219,7 +239,7 @@ def _is_around(end: Solution, z: Tensor, value: float, gradient: Tensor) -> bool
     return not failed and left <= QUADRATIC_AGREEMENT**2 * square + SAME_OPTIMUM_LOSS
 
 
-def _outcomes(ends: list[Solution | None], best: Solution, where: str) -> str:
+def _outcomes(ends: list[Solution | None], best: Solution, where: str, unresolved: int) -> str:
     """`best of 4 starts: 3 ended at this optimum, 1 at an optimum of larger loss (12.3)`."""
     if not best.converged:
         return f"none of {len(ends)} starts{where} ended at an optimum"
@@ -228,10 +248,11 @@ def _outcomes(ends: list[Solution | None], best: Solution, where: str) -> str:
     here = sum(abs(end.value - best.value) <= close for end in found)
     apart = [end.value for end in found if end.converged and not abs(end.value - best.value) <= close]
     spurious, worse = [v for v in apart if v < best.value], sorted(v for v in apart if v > best.value)
-    none = len(ends) - here - len(apart)
+    none = len(ends) - here - len(apart) - unresolved
     parts = [f"{here} ended at this optimum"]
     parts += _at("a spurious optimum", spurious) + _at("an optimum of larger loss", worse)
     parts += [f"{none} at no optimum"] * (none > 0)
+    parts += [f"{unresolved} at a mode on a few rows that float64 cannot resolve"] * (unresolved > 0)
     return f"best of {len(ends)} starts{where}: {', '.join(parts)}"
 
 

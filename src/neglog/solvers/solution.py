@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neglog.calls import public
+from neglog.errors import UnboundedLikelihoodError
 
 MIN_PIVOT_SPAN = 1e-6
 """A Cholesky factor is well conditioned if the ratio of its smallest to its largest pivot is above this."""
@@ -133,6 +134,10 @@ class Epoch(NamedTuple):
     validation_loss: float | None
     learning_rate: float
     seconds: float
+
+
+class UnresolvedModeError(UnboundedLikelihoodError):
+    """The density is bounded, and float64 cannot resolve the mode to which a spread falls."""
 
 
 @public
