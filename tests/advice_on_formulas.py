@@ -24,6 +24,8 @@ TABLE = pd.DataFrame(
 CLASSES = TABLE.assign(y=["no", "yes"] * (N // 2), many=list("abc" * 6 + "ab"))
 GAPS = TABLE.assign(g=TABLE["g"].where(TABLE.index > 0))
 DATED = TABLE.assign(d=pd.date_range("2024-01-01", periods=N, freq="11D"))
+HALVES = np.array([0.5, 1.5] * (N // 2))
+SUCCESSES = TABLE.assign(s=RNG.integers(0, 4, N), f=RNG.integers(1, 4, N))
 TRUTHS = TABLE.assign(b=TABLE["x"] > 0)
 CENSORED = censored("weibull")
 
@@ -159,6 +161,39 @@ ROWS: dict[str, Row] = {
         "'mean'",
         provoke=fitted({"mean": "~ x", "sigma": "~ x"}),
         follow=fitted({"mean": "y ~ x", "sigma": "~ x"}),
+    ),
+    "a parameter on the left": row(
+        DataError,
+        "'sigma'",
+        "'~ x'",
+        provoke=fitted({"mean": "y ~ x", "sigma": "sigma ~ x"}),
+        follow=fitted({"mean": "y ~ x", "sigma": "~ x"}),
+    ),
+    "a list of formulas": row(
+        ModelError,
+        "{'mean': 'y ~ x', 'sigma': '~ z'}",
+        provoke=fitted(["y ~ x", "sigma ~ x"]),
+        follow=fitted({"mean": "y ~ x", "sigma": "~ x"}),
+    ),
+    "categories as a response of numbers": row(
+        DataError,
+        "`C(t)`",
+        "`t ~ ...`",
+        provoke=fitted("C(t) ~ x"),
+        follow=fitted("t ~ x"),
+    ),
+    "classes that are no whole numbers": row(
+        DataError,
+        "row 0 has y = 0.5",
+        "y.astype(str)",
+        provoke=fitted(TABLE[["x"]], HALVES, "categorical"),
+        follow=fitted(TABLE[["x"]], HALVES.astype(str), "categorical"),
+    ),
+    "successes and failures": row(
+        ModelError,
+        "n = s + f",
+        provoke=fitted("cbind(s, f) ~ x", SUCCESSES, "binomial"),
+        follow=fitted("s ~ x", SUCCESSES.assign(n=SUCCESSES["s"] + SUCCESSES["f"]), "binomial", trials="n"),
     ),
     "formulas of two responses": row(
         DataError,

@@ -14,6 +14,7 @@ from neglog import compare, map_estimate, mle, models, on_features
 from neglog.cli import commands, workers
 from neglog.errors import DataError, ModelError
 from neglog.estimators import LikelihoodClassifier, LikelihoodRegressor, NetworkRegressor
+from neglog.solvers import Adam
 from neglog.validation import cross_validate
 
 N = 30
@@ -65,6 +66,10 @@ def network():
 
 def in_folds(splitter):
     return lambda _: cross_validate(models.gaussian, X.to_numpy(), Y, folds=splitter)
+
+
+def validated_on(rows):
+    return lambda _: mle(models.gaussian, X, Y, solver=Adam(steps=2, validation=rows))
 
 
 def in_halves(data, **keywords):
@@ -186,6 +191,13 @@ ROWS: dict[str, Row] = {
         "KFold",
         provoke=in_folds(StratifiedKFold(3)),
         follow=in_folds(KFold(3)),
+    ),
+    "a splitter that cannot divide the rows": row(
+        DataError,
+        "`validation`, GroupKFold",
+        "next(splitter.split(x, y, groups))[1]",
+        provoke=validated_on(GroupKFold(2)),
+        follow=validated_on(next(GroupKFold(2).split(X, Y, np.arange(N) % 4))[1]),
     ),
     "more folds than rows by a splitter": row(
         DataError,

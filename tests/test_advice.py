@@ -466,6 +466,13 @@ ROWS: dict[str, Row] = {
         provoke=fitted(models.gaussian, solver=solvers.InteriorPoint()),
         follow=fitted(models.gaussian),
     ),
+    "a constant component": row(
+        UnboundedLikelihoodError,
+        "y[1]",
+        "3 in every row",
+        provoke=fitted(models.multivariate_gaussian, y=np.stack([Y, np.full(N, 3.0)], 1)),
+        follow=fitted(models.multivariate_gaussian, y=Y[:, None]),
+    ),
     "dependent components": row(
         UnboundedLikelihoodError,
         "`multivariate_gaussian`",

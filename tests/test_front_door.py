@@ -488,6 +488,31 @@ def test_labels_of_many_classes_come_back(name, column):
     assert list(class_probabilities(draws, BIRTHS[:2]).columns) == list(fit.classes)
 
 
+@pytest.mark.parametrize(
+    ("model", "column", "classes"),
+    [
+        ("bernoulli", "wool", ("A", "B")),
+        ("bernoulli", "many", (False, True)),
+        ("categorical", "tension", ("H", "L", "M")),
+        ("ordinal", "code", (0, 1, 2)),
+    ],
+)
+def test_a_response_of_categories_is_the_column_itself(model, column, classes):
+    codes = TABLES["warpbreaks"]["tension"].map({"L": 0, "M": 1, "H": 2})
+    table = TABLES["warpbreaks"].assign(code=codes, many=TABLES["warpbreaks"]["breaks"] > 26)
+    fit = mle(model, f"C({column}) ~ breaks" if column != "many" else "C(many) ~ wool", table)
+    same(fit, mle(model, f"{column} ~ breaks" if column != "many" else "many ~ wool", table))
+    assert fit.classes == classes
+
+
+def test_categories_of_a_response_are_compared_by_models_of_classes():
+    table = compare(["bernoulli"], "C(wool) ~ breaks", TABLES["warpbreaks"], folds=2)
+    assert table["nll"].iloc[0] == pytest.approx(mle("bernoulli", "wool ~ breaks", TABLES["warpbreaks"]).nll)
+    three = TABLES["warpbreaks"]["tension"].map({"L": 0, "M": 1, "H": 2})
+    with pytest.raises(DataError, match="0 or 1"):
+        mle("bernoulli", "C(tension) ~ breaks", TABLES["warpbreaks"].assign(tension=three))
+
+
 def test_text_is_sorted_and_categories_keep_their_order():
     fit = mle("ordinal", "text ~ age", BIRTHS)
     assert fit.classes == ("high", "low")

@@ -172,12 +172,12 @@ def compared(
     Raises:
         DataError, ModelError: as `compare`.
     """
-    formula, others = _joint(formulas, also)
+    formula, others = _joint(formulas, also, table)
     cells = [part for name in table for part in (str(name), table[name].to_numpy())]
     asked: dict[str, Any] = {"formula": [formula, *others], "drop_missing": drop_missing}
     asked |= {"folds": described(folds), "seed": seed, "response": response, "scores": scores}
     kept = _kept(checkpoint, models if candidates is None else candidates, cells, by_row, **asked)
-    table, classes = labelled_response(formula, table)
+    formula, table, classes = labelled_response(formula, table)
     learned, rows = learned_rows(formula, table, others, by_row, (), flag("drop_missing", drop_missing))
     weights, groups = rows.pop("weights", None), rows.pop("groups", None)
     if models is built_in:
@@ -354,7 +354,7 @@ def _ranked(entries: Sequence[Entry], kind: Kind, why: str | None, models: Any) 
     return Comparison(comparison.entries, "discrete" if probable else "continuous")
 
 
-def _joint(formulas: Any, also: Sequence[str]) -> tuple[str, Sequence[str]]:
+def _joint(formulas: Any, also: Sequence[str], table: pd.DataFrame) -> tuple[str, Sequence[str]]:
     """The formula of the location, and the companions of other predictors.
 
     Raises:
@@ -364,7 +364,7 @@ def _joint(formulas: Any, also: Sequence[str]) -> tuple[str, Sequence[str]]:
         return formulas, also
     if also:
         raise DataError("`also` is for a single formula; put its formulas into the mapping.")
-    return split_formulas(formulas)
+    return split_formulas(formulas, set(map(str, table.columns)))
 
 
 def _of_formula(models: Any, learned: Learned, task: Task) -> Comparison:

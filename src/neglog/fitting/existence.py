@@ -52,36 +52,46 @@ def check_covariance(coordinates: Coordinates) -> None:
     found = (block.basis for block in coordinates.blocks if block.output is not None)
     basis = next(found, None)
     columns = torch.ones_like(y[:, :1]) if basis is None else basis.dense()
-    reason = _singular_covariance(y, columns, objective.data.responses)
+    reason, needless = _singular_covariance(y, columns, objective.data.responses)
     if reason:
-        _refuse_singular(objective, reason)
+        _refuse_singular(objective, reason, needless)
 
 
-def _refuse_singular(objective: Objective, reason: str) -> None:
+def _refuse_singular(objective: Objective, reason: str, needless: str) -> None:
     """Refuse a singular covariance, unless priors bound it away from singularity."""
     spread = Spread(objective, next(call for call in objective.calls if call.outputs is not None))
     if objective.layout.is_flat or not spread.is_held:
         raise UnboundedLikelihoodError(
-            f"`{objective.name}` has no maximum: {reason}, so their covariance becomes singular. Leave a "
-            f"component or columns out, or {spread.advice()}."
+            f"`{objective.name}` has no maximum: {reason}, so the covariance becomes singular. Leave "
+            f"{needless} out, or {spread.advice()}."
         )
 
 
-def _singular_covariance(y: Tensor, columns: Tensor, responses: tuple[str, ...]) -> str:
-    """The reason why the residuals of `y` `(N, D)` have a singular covariance; empty if it is regular."""
+def _singular_covariance(y: Tensor, columns: Tensor, responses: tuple[str, ...]) -> tuple[str, str]:
+    """The reason why the residuals of `y` `(N, D)` have a singular covariance, and what to leave out.
+
+    Both are empty if it is regular.
+    """
     if len(y) < y.shape[1] + columns.shape[1]:
-        return (
+        few = (
             f"{len(y)} rows are too few for {y.shape[1]} components and {columns.shape[1]} coefficients each"
         )
+        return few, "a component or columns"
     spread, _ = torch.linalg.qr(columns)
     scaled = y / y.norm(dim=0).clamp_min(1e-300)
     _, values, right = torch.linalg.svd(scaled - spread @ (spread.T @ scaled), full_matrices=False)
     if values[-1] > 8 * torch.finfo(y.dtype).eps * len(y) ** 0.5:
-        return ""
+        return "", ""
     names = responses or tuple(f"y[{d}]" for d in range(y.shape[1]))
     vector = right[-1].abs()
-    involved = [name for name, part in zip(names, vector.tolist(), strict=True) if part > 1e-6 * vector.max()]
-    return f"the components {', '.join(involved)} of `y` are linearly dependent given `x`"
+    involved = (vector > 1e-6 * vector.max()).nonzero()[:, 0].tolist()
+    if len(involved) > 1:
+        listed = ", ".join(names[each] for each in involved)
+        return f"the components {listed} of `y` are linearly dependent given `x`", "one of them"
+    (only,) = involved
+    constant = bool((y[:, only] == y[0, only]).all())
+    what = f"{float(y[0, only]):g} in every row" if constant else "a linear function of the columns of `x`"
+    return f"the component {names[only]} of `y` is {what}", "it"
 
 
 def check_certain(objective: Objective) -> None:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from neglog.data import Data, prepare_fit
 from neglog.designs import prepare_designs
-from neglog.errors import DataError
+from neglog.errors import DataError, reason_of
 from neglog.inputs.blueprint import Blueprint
 from neglog.objective.streamed import check_rows, nll_of
 from neglog.solvers.settings import gives_other_rows, row_numbers
@@ -150,14 +150,30 @@ class Validated(Watched):
         return nll / count
 
 
+def _rows_of_splitter(size: int, splitter: Any, y: Any) -> np.ndarray:
+    """The rows that the first split of a splitter of scikit-learn holds out.
+
+    Raises:
+        DataError: the splitter refuses these rows, or needs their groups.
+    """
+    try:
+        return np.asarray(next(iter(splitter.split(np.zeros((size, 1)), y)))[1])
+    except (ValueError, TypeError, IndexError, StopIteration) as error:
+        is_class = isinstance(splitter, type)
+        kind, reason = (splitter, "it is a class") if is_class else (type(splitter), reason_of(error))
+        raise DataError(
+            f"`validation`, {kind.__name__}, cannot split these {size} rows: {reason}. Give a share, such as "
+            "0.1, or the numbers of the rows: next(splitter.split(x, y, groups))[1]."
+        ) from error
+
+
 def _numbers(size: int, validation: Any, seed: int, y: Any) -> Tensor:
     """The numbers of the rows that are held out, given the number of all."""
     if isinstance(validation, float):
         number = max(1, round(validation * size))
         return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:number]
     if hasattr(validation, "get_n_splits"):
-        _, rows = next(iter(validation.split(np.zeros((size, 1)), y)))
-        return torch.as_tensor(np.asarray(rows))
+        return torch.as_tensor(_rows_of_splitter(size, validation, y))
     found = row_numbers(validation)
     assert found is not None, "a checked setting"
     rows = torch.as_tensor(found.astype(bool if found.dtype.kind == "b" else np.int64))

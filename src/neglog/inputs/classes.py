@@ -42,18 +42,34 @@ def coded(model: Model, y: Any) -> tuple[Any, Labels]:
         DataError: text of a single class, or of more than two for a model of 0 and 1; labels of several
             kinds.
     """
-    if _has_numbers(model) or not _is_one_column(y) or _are_codes(y):
+    if needs_numbers(model) or not _is_one_column(y) or _are_codes(y):
         return y, ()
     kind = _kind_of_classes(model, y)
     if kind is None:
         return y, ()
     series = _series(y)
     labels = _labels(series, _has_number_of_classes(model))
-    if labels is None or (kind == TWO_CLASSES and len(labels) != 2 and _are_numbers(labels)):
+    if labels is None:
+        _check_whole(model, series)
+        return y, ()
+    if kind == TWO_CLASSES and len(labels) != 2 and _are_numbers(labels):
         return y, ()  # the model refuses what it cannot take
     _check_count(model, kind, labels)
     codes = codes_of("y", series, labels)
     return (codes if is_series(y) else codes.to_numpy()), labels
+
+
+def _check_whole(model: Model, series: pd.Series) -> None:
+    """Raise DataError for a class that is a number, and no whole one."""
+    values = series.to_numpy(dtype=float, na_value=np.nan)
+    wrong = np.isfinite(values) & (values != np.floor(values))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(
+            f"`{model_name(model)}` is a model of classes, and row {series.index[row]} has "
+            f"y = {values[row]:g}. If such numbers are labels, make text of them: y.astype(str). Fit shares "
+            "by `beta`, and successes in trials by `binomial`."
+        )
 
 
 def _is_one_column(y: Any) -> bool:
@@ -118,7 +134,7 @@ def first_is_reference(model: Model) -> bool:
     return declared_loss(model) is not None
 
 
-def _has_numbers(model: Model) -> bool:
+def needs_numbers(model: Model) -> bool:
     """Whether a model of neglog declares a response that is no class."""
     declared = declared_loss(model)
     return declared is not None and declared.response not in CLASSES

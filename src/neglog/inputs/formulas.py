@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from neglog.arguments import shown
@@ -21,7 +21,9 @@ def is_formula(x: Any) -> bool:
     return isinstance(x, str)
 
 
-def joint_formulas(formulas: Any, model: Model, predictors: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+def joint_formulas(
+    formulas: Any, model: Model, predictors: Sequence[str], columns: Collection[str] = ()
+) -> tuple[str, tuple[str, ...]]:
     """The formula of the location, and the companions of the other predictors.
 
     Of a mapping, one formula has the response, or all have the same. Predictors that it does not have are
@@ -31,6 +33,7 @@ def joint_formulas(formulas: Any, model: Model, predictors: Sequence[str]) -> tu
         formulas: a formula, or a mapping from predictors to formulas.
         model: the model.
         predictors: the linear predictors of the model, the location first.
+        columns: those of the table.
 
     Raises:
         DataError: a value is no formula; there is no response, or are two.
@@ -40,7 +43,7 @@ def joint_formulas(formulas: Any, model: Model, predictors: Sequence[str]) -> tu
         return formulas, ()
     if not predictors:
         raise ModelError("a network takes one design, and so one formula: `y ~ x1 + x2`.")
-    sides = {key: _sides(key, text) for key, text in current_names(model, formulas, "x").items()}
+    sides = _read(current_names(model, formulas, "x"), columns)
     left = response_of({key: left for key, (left, _) in sides.items()})
     location = predictors[0]
     right = {**dict.fromkeys(predictors, "1"), **{key: right for key, (_, right) in sides.items()}}
@@ -48,13 +51,13 @@ def joint_formulas(formulas: Any, model: Model, predictors: Sequence[str]) -> tu
     return f"{left} ~ {right[location]}", tuple(f"{key} ~ {right[key]}" for key in rest)
 
 
-def split_formulas(formulas: Mapping[Any, Any]) -> tuple[str, tuple[str, ...]]:
+def split_formulas(formulas: Mapping[Any, Any], columns: Collection[str] = ()) -> tuple[str, tuple[str, ...]]:
     """The first formula with a response, and the others as companions of it.
 
     Raises:
         DataError: a value is no formula; there is no response, or are two.
     """
-    sides = {key: _sides(key, text) for key, text in formulas.items()}
+    sides = _read(formulas, columns)
     left = response_of({key: left for key, (left, _) in sides.items()})
     first = next(key for key, (own, _) in sides.items() if own)
     companions = tuple(f"{key} ~ {right}" for key, (_, right) in sides.items() if key != first)
@@ -77,6 +80,18 @@ def response_of(lefts: Mapping[str, str]) -> str:
             "or all the same."
         )
     raise DataError(f"no formula has a response. Give one of them a left side: {{{key!r}: 'y ~ x', ...}}.")
+
+
+def _read(formulas: Mapping[Any, Any], columns: Collection[str]) -> dict[Any, tuple[str, str]]:
+    """The two sides of each formula; ``sigma ~ z`` of the key ``sigma`` is refused, unless it is a column."""
+    sides = {key: _sides(key, text) for key, text in formulas.items()}
+    for key, (left, right) in sides.items():
+        if left in (key, f"log_{key}") and left not in columns:
+            raise DataError(
+                f"the formula of {key!r} has the parameter itself on its left, and the key names it. Write "
+                f"'~ {right}'; one formula has the response, as 'y ~ x'."
+            )
+    return sides
 
 
 def _sides(key: Any, text: Any) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from neglog.conversion import are_arrays, check_unmasked
 from neglog.errors import DataError, ModelError
 from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint, check_no_columns
-from neglog.inputs.classes import Classes, Labels, coded, first_is_reference, labelled
+from neglog.inputs.classes import Classes, Labels, coded, first_is_reference, labelled, needs_numbers
 from neglog.inputs.complete import learned_rows
 from neglog.inputs.formulas import is_formula, joint_formulas
 from neglog.inputs.frames import as_table, of_pandas
@@ -28,7 +29,7 @@ from neglog.solvers.training import Training
 from neglog.split.reading import split_of
 from neglog.streams.sources import held_by, pair_of
 from neglog.streams.stream import stream_of
-from neglog.tracing import positive_names, predictor_names
+from neglog.tracing import model_name, positive_names, predictor_names
 from neglog.training_objectives import check_is_likelihood, inside
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 
 Result = TypeVar("Result")
+_FACTOR = re.compile(r"\s*C\(\s*(`[^`]+`|[\w.]+)\s*\)\s*")
 
 OF_EVERY_MODEL = ("weights", "groups")
 """The row-wise arguments that are none of a model."""
@@ -131,6 +133,7 @@ def given(
     if is_formula(x):
         by_row = {"weights": weights, "groups": groups, **keywords}
         return _of_formula(caller, model, x, formula_table(caller, y, data), by_row, drop_missing)
+    _check_no_formulas(x)
     _check_no_table(caller, y, data, drop_missing)
     _check_values(caller, model, {"weights": weights, "groups": groups}, keywords)
     keywords = {name: of_pandas(value) for name, value in keywords.items()}
@@ -199,6 +202,14 @@ def _of_torch(
             "read by neglog.spool, or by neglog.mle in batches."
         )
     return Inputs(model, stream_of(x, num_rows, getattr(solver, "batch_size", None)), None)
+
+
+def _check_no_formulas(x: Any) -> None:
+    """Refuse a list of formulas."""
+    if isinstance(x, list | tuple) and any(isinstance(each, str) and "~" in each for each in x):
+        raise ModelError(
+            "`x` is a list of formulas. Give each its predictor: {'mean': 'y ~ x', 'sigma': '~ z'}."
+        )
 
 
 def _check_no_table(caller: Callable[..., Any], y: Any, data: Any, drop_missing: bool) -> None:
@@ -274,8 +285,10 @@ def _of_formula(
     keywords = [name for name in by_row if name not in OF_EVERY_MODEL]
     bounds = roles_of(model, dict.fromkeys(keywords), caller).bounds
     predictors, positive = design_names_of(model, keywords)
-    formula, also = joint_formulas(formulas, model, predictors)
-    table, labels, column = _coded_response(model, formula, table)
+    formula, also = joint_formulas(formulas, model, predictors, set(map(str, table.columns)))
+    formula, categories = _of_factor(formula, table, model)
+    coded_table, labels, column = _coded_response(model, formula, categories)
+    table = coded_table if labels else table
     learned, found = learned_rows(formula, table, also, by_row, bounds, drop_missing)
     model = offset_model(model, found)
     named = {name: value for name, value in by_row.items() if isinstance(value, str)}
@@ -288,6 +301,27 @@ def _of_formula(
     return Inputs(model, x, y, found.pop("weights"), found, found.pop("groups"), blueprint)
 
 
+def _of_factor(formula: str, table: pd.DataFrame, model: Model | None = None) -> tuple[str, pd.DataFrame]:
+    """``C(g) ~ x`` as ``g ~ x``, with the column as categories; any other formula as it is.
+
+    Raises:
+        DataError: the model needs numbers.
+    """
+    left, _, right = formula.partition("~")
+    found = _FACTOR.fullmatch(left)
+    column = found[1].strip("`") if found else ""
+    if found is None or column not in table or table[column].ndim > 1:
+        return formula, table
+    if model is not None and needs_numbers(model):
+        raise DataError(
+            f"`{model_name(model)}` needs a response of numbers, and `{left.strip()}` makes categories of "
+            f"them. Write `{found[1]} ~ ...`, or fit `bernoulli`, `categorical` or `ordinal`."
+        )
+    import pandas as pd
+
+    return f"{found[1]} ~{right}", table.assign(**{column: pd.Categorical(table[column])})
+
+
 def _coded_response(model: Model, formula: str, table: pd.DataFrame) -> tuple[pd.DataFrame, Labels, str]:
     """The table with codes in the place of the labels of a response, these labels, and their column."""
     column = _response_column(formula, table)
@@ -297,13 +331,14 @@ def _coded_response(model: Model, formula: str, table: pd.DataFrame) -> tuple[pd
     return (table.assign(**{column: codes}), labels, column) if labels else (table, (), "")
 
 
-def labelled_response(formula: str, table: pd.DataFrame) -> tuple[pd.DataFrame, Classes | None]:
-    """The table with codes in the place of a response of text or categories, and its classes."""
+def labelled_response(formula: str, table: pd.DataFrame) -> tuple[str, pd.DataFrame, Classes | None]:
+    """The formula, the table with codes in the place of a response of text or categories, and its classes."""
+    formula, table = _of_factor(formula, table)
     column = _response_column(formula, table)
     if not column:
-        return table, None
+        return formula, table, None
     codes, classes = labelled(table[column])
-    return (table, None) if classes is None else (table.assign(**{column: codes}), classes)
+    return formula, table if classes is None else table.assign(**{column: codes}), classes
 
 
 def _response_column(formula: str, table: pd.DataFrame) -> str:

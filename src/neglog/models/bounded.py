@@ -69,7 +69,10 @@ def binomial(x: Designs, y: Tensor | None = None, trials: Tensor | None = None) 
     0.75
     """
     if trials is None:
-        raise ModelError("`binomial` needs the number of trials of each row: trials=n, of shape (rows,).")
+        raise ModelError(
+            "`binomial` needs the number of trials of each row: trials=n, of shape (rows,). Of successes s "
+            "and failures f, as in R's cbind(s, f), give y = s and n = s + f."
+        )
     logit = linear("logit", x)
     with rows(x):
         return pyro.sample(RESPONSE, Binomial(trials, logits=logit), obs=y)
