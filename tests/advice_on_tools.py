@@ -10,7 +10,7 @@ from advice_on_tables import command, fit, table
 from remedies import Row, row
 from sklearn.model_selection import GroupKFold, KFold, PredefinedSplit, StratifiedKFold
 
-from neglog import compare, map_estimate, mle, models, on_features
+from neglog import compare, map_estimate, mle, models, on_features, predict
 from neglog.cli import commands, workers
 from neglog.errors import DataError, ModelError
 from neglog.estimators import LikelihoodClassifier, LikelihoodRegressor, NetworkRegressor
@@ -136,6 +136,12 @@ ROWS: dict[str, Row] = {
         "LikelihoodClassifier('categorical')",
         provoke=lambda _: LikelihoodRegressor("categorical").fit(X, THREE),
         follow=lambda _: LikelihoodClassifier("categorical").fit(X, THREE),
+    ),
+    "an estimator in the place of its fit": row(
+        ModelError,
+        "`fit_`",
+        provoke=lambda _: predict(LikelihoodRegressor().fit(X, Y), X),
+        follow=lambda _: predict(LikelihoodRegressor().fit(X, Y).fit_, X),
     ),
     "a network of classes": row(
         ModelError,

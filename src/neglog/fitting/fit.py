@@ -248,8 +248,9 @@ def check_fit(fit: Any) -> Fit:
         ModelError: it is not a fit.
     """
     if not isinstance(fit, Fit):
+        own = "; take its `fit_`" if isinstance(getattr(fit, "fit_", None), Fit) else ""
         raise ModelError(
-            f"`fit` must be a result of `mle` or `map_estimate`, not of type {type(fit).__name__}."
+            f"`fit` must be a result of `mle` or `map_estimate`, not of type {type(fit).__name__}{own}."
         )
     return fit
 
