@@ -27,7 +27,7 @@ FAST := $(patsubst %,tests/test_%.py,likelihood losses structure choice formula 
 	tests/test_architecture.py::test_imports_go_one_way tests/test_architecture.py::test_the_map_has_every_package \
 	tests/test_figures.py
 
-.PHONY: help demo lint style types test pytest test-fast arviz torch bench tables format clean
+.PHONY: help demo lint style types test pytest test-fast arviz torch uci bench tables format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -75,6 +75,9 @@ torch:  ## the tests of graphs with another release of torch: make torch TORCH=2
 	test -x .venv-torch/bin/python || $(or $(PYTHON),$(error neglog needs Python 3.11 or later: say make PYTHON=/path/to/python)) -m venv .venv-torch
 	.venv-torch/bin/python -m pip install --quiet "torch==$(TORCH)" pytest hypothesis mpmath scikit-learn -e .
 	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest $(GRAPHS)
+
+uci: .venv/installed-dev  ## networks that learn their noise on seven tables, written to docs/uci.md: 40 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/uci.py $(UCI)
 
 bench: .venv-bench/installed  ## time neglog beside its peers and write docs/benchmarks.md: hours
 	.venv-bench/bin/python tests/benchmarks/bench.py $(BENCH)

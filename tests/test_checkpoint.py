@@ -93,6 +93,7 @@ SOLVERS = {
             {"optimizer": torch.optim.SGD, "optim_args": {"lr": 0.01, "momentum": 0.9}, "patience": 2}
         ),
     ),
+    "a descent with held-out rows": LBFGS(max_steps=30, validation=0.2),
     "a chain": Chain((LBFGS(max_steps=20), VariableProjection(max_steps=8))),
     "one that keeps no steps": Newton(),
     "between bounds": Adam(steps=150),

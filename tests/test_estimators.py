@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import pytest
 import sklearn
 import torch
+from scipy.stats import norm
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor, QuantileRegressor
@@ -25,6 +26,7 @@ from neglog.errors import DataError, ModelError, RemedyWarning, UnboundedLikelih
 from neglog.estimators import LikelihoodClassifier, LikelihoodRegressor, NetworkRegressor, Standardised
 from neglog.estimators.remedies import SCALE_FLOOR
 from neglog.predictors import linear, rows
+from neglog.solvers import LBFGS
 
 EXACTLY = {"rtol": 1e-10, "atol": 1e-10}
 """Agreement of two exact solutions."""
@@ -404,6 +406,23 @@ def test_a_network_learns_mean_and_spread_in_the_units_of_y(tmp_path):
     before = module[0].weight.clone()
     NetworkRegressor(module, "laplace", max_iter=10).fit(x, y)
     assert torch.equal(module[0].weight, before)
+
+
+@pytest.mark.filterwarnings("ignore::neglog.errors.ConvergenceWarning")
+def test_a_network_ended_by_held_out_rows_finds_waves_of_mean_and_spread():
+    """Normal, mean sin(2πx) + x/2, log sd -1.6 + 1.4 sin²(3πx) - x/2: 0.04 nats above the true density.
+
+    Eight effective parameters of 400 rows cost 0.02; after 200 steps it is 0.1 to 0.2, as the waves of the
+    spread are found last.
+    """
+    draws = np.random.default_rng(0)
+    x = draws.uniform(size=(2400, 1))
+    mean = np.sin(2 * np.pi * x[:, 0]) + x[:, 0] / 2
+    sd = np.exp(-1.6 + 1.4 * np.sin(3 * np.pi * x[:, 0]) ** 2 - x[:, 0] / 2)
+    y = mean + sd * draws.normal(size=len(x))
+    fitted = NetworkRegressor(solver=LBFGS(max_steps=800, validation=0.15)).fit(x[:400], y[:400])
+    true = norm(mean, sd).logpdf(y)[400:].mean()
+    assert true - 0.06 < fitted.log_score(x[400:], y[400:]) < true
 
 
 @pytest.mark.filterwarnings("ignore::neglog.errors.ConvergenceWarning")

@@ -2,12 +2,13 @@
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from neglog import datasets, mle, predict, summary
+from neglog import datasets, mle, predict, scores, summary
 from neglog.errors import DataError
 from neglog.formula import Design, learn
 
@@ -137,3 +138,15 @@ def test_formulas_that_were_saved_without_centring_are_loaded():
     loaded = Design.from_json(saved)
     assert loaded.main.intercept
     assert loaded.main.design(ENGEL).equals(design.main.design(ENGEL))
+
+
+def test_mean_and_variance_by_splines_of_age_predict_new_rows():
+    """GAGurine of R's MASS: at most 3.10 nats a row, and fewer than a constant variance has."""
+    table = pd.read_csv(Path(__file__).parent / "data" / "gagurine.csv")
+    held_out = np.arange(len(table)) % 5 == 2
+    formulas = {"mean": "GAG ~ ns(Age, df=8)", "log_variance": "~ ns(Age, df=4)"}
+    found = {
+        name: -scores(mle(name, formula, table[~held_out]), table[held_out]).mean().item()
+        for name, formula in (("heteroscedastic", formulas), ("gaussian", formulas["mean"]))
+    }
+    assert found["heteroscedastic"] < min(3.10, found["gaussian"])

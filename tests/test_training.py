@@ -20,7 +20,7 @@ from torch.optim import lr_scheduler
 
 from neglog import Fit, log_likelihood, map_estimate, mle, models, on_features, plots, predict
 from neglog.errors import ConvergenceWarning, DataError, ModelError, UnboundedLikelihoodError
-from neglog.solvers import SGD, SVI, Adam, AdamW, Epoch, Optimiser, StopFit
+from neglog.solvers import LBFGS, SGD, SVI, Adam, AdamW, Epoch, Optimiser, StopFit
 
 torch.manual_seed(0)
 X = torch.randn(60, 2, dtype=torch.float64)
@@ -132,6 +132,23 @@ def test_the_weights_are_those_of_the_best_epoch() -> None:
     assert f"epoch {best + 1}," in fit.status
     assert f"{table['validation_loss'].iloc[-1] - fit.held_out:.3g}" in fit.status
     assert not fit.converged  # which is an optimum
+
+
+def test_a_descent_has_the_weights_with_the_best_held_out_score() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        fit = mle(network(), X, Y, solver=LBFGS(validation=HELD, patience=20))
+    steps = len(fit.losses) - 1
+    last = quietly(network(), LBFGS(max_steps=steps), X[KEPT], Y[KEPT])
+    assert last.losses == fit.losses
+    assert fit.n == 50
+    assert not fit.converged
+    held_out = [-log_likelihood(each, X[HELD], Y[HELD]).mean().item() for each in (fit, last)]
+    assert fit.held_out == pytest.approx(held_out[0], abs=1e-12)
+    assert held_out[0] < held_out[1]
+    at = int(fit.status.partition("at step ")[2].partition(",")[0])
+    best = quietly(network(), LBFGS(max_steps=at), X[KEPT], Y[KEPT])
+    assert all(torch.equal(best.params[name], value) for name, value in fit.params.items())
 
 
 def test_a_loss_that_is_still_decreasing_is_told() -> None:

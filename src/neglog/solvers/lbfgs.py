@@ -13,6 +13,7 @@ from torch import Tensor
 from neglog.calls import public
 from neglog.checkpoint import UNKEPT
 from neglog.solvers.descent import EPSILON, descends
+from neglog.solvers.early_stopping import EarlyStopping
 from neglog.solvers.settings import Settings
 from neglog.solvers.solution import Problem, Solution
 
@@ -34,12 +35,21 @@ class LBFGS(Settings):
         tolerance: the mean gradient a row to stop at.
         max_steps: steps after which it gives up.
         memory: the number of pairs of steps and changes of the gradient that are stored.
+        validation: rows that are held out of the fit, as for `Adam`, whose log-likelihood is computed every
+            5 steps: the parameters are those where it was largest, and the fit is no optimum.
+        patience: with `validation`, the number of steps without a better one after which the fit ends; None
+            is 500.
+        seed: of the rows that a share for `validation` holds out.
+
     Source: Liu & Nocedal (1989); Nocedal & Wright (2006), algorithms 3.5, 3.6 and 7.4.
     """
 
     tolerance: float = 1e-9
     max_steps: int = 2000
     memory: int = 20
+    validation: Any = None
+    patience: int | None = None
+    seed: int = 0
 
     resumable: ClassVar[bool] = True
 
@@ -47,17 +57,26 @@ class LBFGS(Settings):
         self, problem: Problem, start: Tensor, progress: bool = False, checkpoint: Any = UNKEPT
     ) -> Solution:
         """The minimum of `problem`, from `start` `(K,)`, or from the state of a checkpoint on."""
+        stopping = EarlyStopping(self, problem, start)
+        return stopping.ended(self._descended(problem, start, stopping, checkpoint))
+
+    def _descended(
+        self, problem: Problem, start: Tensor, stopping: EarlyStopping, checkpoint: Any
+    ) -> Solution:
+        """The last point of the descent."""
         at: Point = (start, *problem.value_and_gradient(start))
         pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.memory)
         history, done = [at[1]], 0
         if checkpoint.found is not None:
             at, history, done = (checkpoint.found[key] for key in ("at", "history", "step"))
             pairs.extend(checkpoint.found["pairs"])
+            stopping.resume(checkpoint.found)
         for step in range(done, self.max_steps):
             if checkpoint.is_due(step):
-                checkpoint.write({"at": at, "pairs": list(pairs), "history": history, "step": step}, step)
-            if step % 20 == 19:
-                problem.check(at[0])
+                state = {"at": at, "pairs": list(pairs), "history": history, "step": step}
+                checkpoint.write(state | stopping.state(), step)
+            if stopping.is_over(step, at[0]):
+                return Solution(at[0], at[1], False, "", step, tuple(history))
             size = largest(at[2]) / problem.rows
             if size <= self.tolerance:
                 status = f"optimum: gradient {size:.1e} per row after {step} steps"
@@ -68,7 +87,7 @@ class LBFGS(Settings):
                 pairs.clear()
                 continue
             if new is None:
-                problem.check(at[0])
+                stopping.check(at[0])
                 found = size <= noise_of(at[1], problem.rows)
                 status = f"the line search found no decrease; gradient {size:.1e} per row after {step} steps"
                 return Solution(at[0], at[1], found, status, step, tuple(history))
