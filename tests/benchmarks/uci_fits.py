@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -164,7 +165,7 @@ ROWS = {
         Row("β-NLL 1", of(HETEROSCEDASTIC, whole)),
         Row("faithful", of(HETEROSCEDASTIC, faithful)),
         Row("natural", of(natural_gaussian)),
-        Row("Student t", with_heads(models.student_t, "location", "scale")),
+        Row("Student t", with_heads(partial(models.student_t, df=4.0), "location", "scale")),
         Row("gamma", with_heads(models.gamma, "log_mean", "shape"), ("yacht", "energy", "concrete"), True),
         Row("PyTorch loop", Looped),
         Row("ensemble", of(HETEROSCEDASTIC, members=MEMBERS)),
