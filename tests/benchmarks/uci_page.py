@@ -68,6 +68,8 @@ def cell(values: Array, digits: int) -> str:
     """The mean and its standard error, as text."""
     if not len(values):
         return "–"
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
     mean, error = summarised(values)
     return f"{mean:.{digits}f} ± {error:.{digits}f}"
 
@@ -110,13 +112,13 @@ def differences(found: Results) -> list[str]:
 
 
 def verdict(values: Array) -> str:
-    """Ahead, even or behind, by the stated number of standard errors."""
-    if not len(values):
+    """Ahead, even or behind, by the stated number of standard errors; missing without two splits."""
+    if len(values) < 2:
         return "missing"
     mean, error = summarised(values)
-    if not mean > 0:
+    if mean < 0:
         return "ahead"
-    return "behind" if mean > STATED_ERRORS * error else "even"
+    return "even" if mean <= STATED_ERRORS * error else "behind"
 
 
 def reached(found: Results) -> list[str]:
