@@ -57,6 +57,13 @@ def fitted(x, *more, solver=SOLVER, **keywords):
         return mle(network(), x, *more, solver=solver, **keywords)
 
 
+def of_images():
+    layers = (nn.Flatten(), nn.Linear(4, 3), nn.Tanh())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return mle(network(*layers), torch.ones(6, 2, 2).double() * Y[:6, None, None], Y[:6], solver=SOLVER)
+
+
 def lines(batch_size=8, **settings):
     return DataLoader(Rows(X, Y), batch_size=batch_size, **settings)
 
@@ -218,5 +225,11 @@ ROWS = {
         "the Rows has no rows",
         provoke=lambda _: neglog.predict(fitted(X, Y), Rows(X[:0], Y[:0])),
         follow=lambda _: neglog.predict(fitted(X, Y), Rows(X[:1], Y[:1])),
+    ),
+    "a fit to images in a file": row(
+        ModelError,
+        "Keep the weights",
+        provoke=lambda folder: neglog.save(of_images(), folder / "fit"),
+        follow=lambda folder: [torch.save(of_images().module.state_dict(), folder / "weights.pt")],
     ),
 }

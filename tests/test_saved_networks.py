@@ -34,7 +34,7 @@ from neglog import (
     to_arviz,
     with_priors,
 )
-from neglog.errors import DataError, ModelError
+from neglog.errors import ConvergenceWarning, DataError, ModelError
 from neglog.predictors import linear, rows
 from neglog.solvers import LBFGS, Adam
 
@@ -359,3 +359,24 @@ def test_a_module_without_values_is_named(tmp_path: Path) -> None:
     for call in (lambda: load(tmp_path, module=bare), lambda: on_features("gaussian", bare)):
         with pytest.raises(ModelError, match=r"`0\.weight`.*meta device"):
             call()
+
+
+class Two(nn.Module):
+    """A module with two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(2, 3), nn.Linear(1, 3)
+
+    def forward(self, u: Tensor, v: Tensor) -> Tensor:
+        return torch.tanh(self.left(u) + self.right(v))
+
+
+def test_a_module_with_several_inputs_is_saved(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = {"u": torch.rand(20, 2, dtype=torch.float64), "v": torch.rand(20, 1, dtype=torch.float64)}
+    with pytest.warns(ConvergenceWarning):
+        fit = mle(on_features(models.gaussian, Two().double()), x, x["v"][:, 0], solver=Adam(steps=3))
+    again = load(save(fit, tmp_path), module=Two().double())
+    for found in (again, pickle.loads(pickle.dumps(fit))):
+        assert torch.equal(predict(found, x).mean, predict(fit, x).mean)

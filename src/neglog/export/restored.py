@@ -33,7 +33,7 @@ from neglog.export.given import NOTHING, LoadArguments, check_buffers
 from neglog.formula import Design
 from neglog.handlers import Model, is_parameter
 from neglog.inputs.given import design_names_of
-from neglog.layers import former_names, replaced
+from neglog.layers import former_names, is_network, replaced
 from neglog.modes import InMode
 from neglog.predictors import RESPONSE
 from neglog.tracing import Run, initial_value, positive_names, predictor_names, run
@@ -199,7 +199,7 @@ def _one_row(columns: Mapping[str, tuple[str, ...]], keywords: tuple[str, ...], 
 
 def _check_predictors(model: Model, data: Data) -> None:
     """Raise DataError if there is a design for a parameter that the model does not have."""
-    designs = data.x if isinstance(data.x, Mapping) else {}
+    designs = data.x if isinstance(data.x, Mapping) and not is_network(model) else {}  # else of its forward
     known = (
         {*predictor_names(model, **data.keywords), *positive_names(model, **data.keywords)} if designs else ()
     )

@@ -26,6 +26,7 @@ from neglog.formula.tagged import to_json
 from neglog.handlers import Model
 from neglog.inputs.blueprint import Blueprint
 from neglog.isolation import isolated
+from neglog.layers import is_network
 from neglog.uncertainty.retention import retained
 
 FORMAT = 5
@@ -143,6 +144,12 @@ def document_of(fit: Fit, formula: Design | None, model: Mapping[str, Any], give
         content = documents.encoded({**fields, "uncertainty": uncertainty.written(retained(fit))})
         restored(documents.verified(documents.parsed(content)), given)
     except NeglogError as error:
+        if is_network(fit.model) and not all(fit.columns.values()):
+            raise ModelError(
+                "the fit cannot be saved: its network has inputs without columns, such as images, and a file "
+                "has columns alone. Keep the weights, as by torch.save(fit.module.state_dict(), "
+                "path)."
+            ) from error
         raise ModelError(f"the fit cannot be saved: {error}") from error
     return content
 
