@@ -384,6 +384,16 @@ def test_the_table_says_what_it_is():
     assert "corners" in alone.attrs["reason"]
 
 
+def test_each_row_of_the_table_has_the_error_of_its_own_number():
+    """A table begins with the intercepts, and a covariance with the weights."""
+    x, y = normal(40, 3), normal(40, seed=1)
+    fit = mle(models.heteroscedastic, {"mean": x, "log_variance": x[:, :1]}, y)
+    matrix, found = covariance(fit), summary(fit)
+    assert list(found.index) != list(matrix.index)
+    for row, error in found["std_error"].items():
+        assert error == matrix.loc[row, row] ** 0.5
+
+
 def test_few_rows_have_an_infinite_aicc():
     fit = mle(models.gaussian, normal(4, 1), normal(4, seed=1))
     assert fit.aicc == np.inf
