@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from neglog import cross_validate, map_estimate, models, priors_for, with_priors
+from neglog import cross_validate, flat, map_estimate, models, priors_for, weighted, with_priors
 from neglog.errors import DataError
 
 X = np.array([[0.0, 5.0], [1.0, 3.0], [2.0, 7.0], [4.0, 1.0], [5.0, 2.0]])
@@ -98,6 +98,16 @@ def test_priors_of_each_column_hold_for_formulas(x):
     found = map_estimate(with_priors("gaussian", priors), formula, table)
     same = map_estimate(with_priors("gaussian", priors_for("gaussian", x, RESPONSES)), x, RESPONSES)
     assert found.loss == pytest.approx(same.loss, rel=1e-12)
+
+
+@pytest.mark.parametrize("inside", [lambda model: weighted(model, 2.0), flat], ids=["weighted", "flat"])
+def test_priors_of_each_column_hold_inside_handlers(inside):
+    table = pd.DataFrame(MANY, columns=["a", "b"]).assign(y=np.arange(20) % 3)
+    priors = {"logit.weight": dist.Normal(torch.zeros(2), torch.ones(2))}
+    model = inside(with_priors("categorical", priors))
+    assert map_estimate(model, "y ~ a + b", table).loss == pytest.approx(
+        map_estimate(model, MANY, table["y"]).loss, rel=1e-12
+    )
 
 
 def test_priors_of_each_column_leave_the_null_model_its_own():

@@ -162,10 +162,13 @@ def changes_priors_alone(handler: Any) -> bool:
 
 def without_priors(model: Model) -> Model:
     """The model without the handlers that change priors alone, which may be those of columns."""
-    if not isinstance(model, partial) or not model.args or not isinstance(model.args[0], Messenger):
+    if not isinstance(model, partial):
         return model
-    handler, inner = model.args[0], without_priors(model.args[1])
-    bare = inner if changes_priors_alone(handler) else partial(model.func, handler, inner)
+    handler, within = model.args[:2] if model.args else (None, model.func)
+    inner = without_priors(within)
+    if not changes_priors_alone(handler) and (inner is within or not isinstance(handler, Messenger | None)):
+        return model
+    bare = inner if handler is None or changes_priors_alone(handler) else handler(inner)
     return partial(bare, **model.keywords) if model.keywords else bare
 
 
