@@ -820,6 +820,21 @@ def test_a_truncated_likelihood_without_a_maximum_is_told():
         mle(truncated(models.poisson, lower=1), x, y)
 
 
+@pytest.mark.parametrize("name", ["zero_inflated_poisson", "binomial"])
+def test_a_count_censored_between_two_counts_is_the_next_one(name):
+    """P(y ≥ 3.5) = P(y ≥ 4); the model without the bounds, where a fit begins, refused a y of 3.5."""
+    x = torch.linspace(-1, 1, 24, dtype=torch.float64)[:, None]
+    y = torch.tensor([0, 2, 1, 3, 9, 4, 0, 2, 3, 1, 6, 5] * 2, dtype=torch.float64)
+    keywords = {"trials": 9.0 * torch.ones(24)} if name == "binomial" else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # no more zeros than negative binomial ones
+        between, next_one = (
+            mle(censored(getattr(models, name), upper=bound), x, y.clamp(max=bound), **keywords)
+            for bound in (3.5, 4.0)
+        )
+    assert between.nll == pytest.approx(next_one.nll, rel=1e-9)
+
+
 def test_a_censored_likelihood_without_a_maximum_is_told():
     with pytest.raises(UnboundedLikelihoodError, match=r"`mean` of Intercept → -∞"):
         mle(censored(models.gaussian, lower=0.0), none(9), tensor(*[0.0] * 9))

@@ -235,7 +235,7 @@ def _without_bounds(objective: Objective, theta: Tensor, places: Tensor) -> Tens
     if not objective.structure.law.is_bounded or objective.structure.corner is not None:
         return theta
     try:
-        found, converged = _null_of(objective.changed(without_bounds), theta, places, None)
+        found, converged = _null_of(objective.unbounded(theta), theta, places, None)
     except UnboundedLikelihoodError:
         return theta
     return found if converged and sample_loss(objective, found) < math.inf else theta

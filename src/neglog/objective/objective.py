@@ -80,11 +80,17 @@ class Objective:
         is_bounded = self.structure.law.is_bounded
         if abs(self.data.log_size) <= (0.0 if is_bounded else ORDINARY):
             return own
-        places, free = (
-            places_of_units(self.structure, given),
-            self.changed(without_bounds) if is_bounded else self,
-        )
+        places, free = places_of_units(self.structure, given), self.unbounded(own) if is_bounded else self
         return initial_in_units(own, self.data, places, partial(sample_loss, free))
+
+    def unbounded(self, theta: Tensor) -> Objective:
+        """The objective without the bounds of the response, whose support is known at `theta` `(K,)`.
+
+        It is this one if some `y` is outside that support, such as a count at a bound between two counts.
+        """
+        free, y = self.changed(without_bounds), self.data.y
+        inside = free.response(theta).support.check(y) | y.isnan()
+        return free if bool(inside.all()) else self
 
     @property
     def rows(self) -> int:
