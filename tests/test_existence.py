@@ -966,3 +966,15 @@ def test_as_many_coefficients_as_rows_are_refused_at_once(name, monkeypatch):
     known = pyro.condition(models.gamma, {"shape": torch.tensor(1.0, dtype=torch.float64)})
     monkeypatch.undo()
     assert mle(known, x, y).converged
+
+
+@pytest.mark.parametrize("columns", [0, 1])
+def test_an_intercept_at_the_bound_of_its_prior_is_at_a_border(columns: int) -> None:
+    """It was said to go to infinity, as for separated classes; without columns it was an error of torch."""
+    x = torch.tensor([[1.0], [-1.0], [-1.0], [1.0]], dtype=torch.float64)[:, :columns]
+    y = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    bounds = dist.Uniform(torch.tensor(-10.0).double(), torch.tensor(1.0).double())
+    with pytest.warns(ConvergenceWarning, match=r"largest at the border: .*`mean\.bias` → 1"):
+        fit = map_estimate(with_priors(models.gaussian, {"mean.bias": bounds}), x, y)
+    assert not fit.converged
+    assert fit.params["mean.bias"].item() == pytest.approx(1.0, abs=1e-6)

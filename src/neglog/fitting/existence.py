@@ -367,7 +367,8 @@ def _intercepts(coordinates: Coordinates, z: Tensor) -> list[Tensor]:
     """The directions `(1, K)` of the intercepts alone, which suffice if responses are all equal."""
     found = []
     for block in coordinates.blocks:
-        if f"{block.predictor}.bias" in coordinates.objective.sites and block.output is None:
+        bias = coordinates.objective.sites.get(f"{block.predictor}.bias")
+        if bias is not None and bias.is_real and block.output is None:
             direction = torch.zeros_like(z)
             direction[block.places] = block.triangle[:, 0] / block.triangle[:, 0].norm()
             found.append(direction[None])
@@ -382,7 +383,7 @@ def named(coordinates: Coordinates, direction: Tensor, both: bool) -> Recession:
     calls = {f"{call.name}.{part}": call for call in objective.calls for part in ("weight", "bias")}
     for name, site in objective.sites.items():
         moves = direction[site.place]
-        if name in calls:
+        if name in calls and site.is_real:  # one between the bounds of its prior has a border there
             coefficients |= _coefficients(objective, calls[name], name, moves)
         else:
             constants |= _arrows(*_constants(site), moves)

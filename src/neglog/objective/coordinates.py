@@ -105,9 +105,10 @@ class Coordinates(InMemory):
         """A gradient `(K, ...)` in theta as one in z, along its first dimension."""
         pulled = gradient.clone()
         for places, triangle in self._triangles:
-            columns = gradient[places].reshape(len(places), -1)
-            found = torch.linalg.solve_triangular(triangle.T, columns, upper=False)
-            pulled[places] = found.reshape(gradient[places].shape)
+            columns = gradient[places]
+            flat = columns[:, None].flatten(1)  # which a predictor without columns has too
+            found = torch.linalg.solve_triangular(triangle.T, flat, upper=False)
+            pulled[places] = found.reshape(columns.shape)
         return pulled
 
     # The literal path
