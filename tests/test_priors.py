@@ -1,6 +1,7 @@
 """Priors in the units of the data: their rule, and that units do not matter."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from neglog import cross_validate, flat, map_estimate, models, priors_for, weighted, with_priors
+from neglog import cross_validate, flat, map_estimate, mle, models, priors_for, weighted, with_priors
 from neglog.errors import DataError
 
 X = np.array([[0.0, 5.0], [1.0, 3.0], [2.0, 7.0], [4.0, 1.0], [5.0, 2.0]])
@@ -134,3 +135,12 @@ def test_a_prior_given_by_python_numbers_is_computed_in_the_precision_of_the_sit
     ]
     assert all(fit.converged for fit in ends)
     torch.testing.assert_close(ends[0].params["sigma"], ends[1].params["sigma"], rtol=1e-12, atol=0)
+
+
+def test_a_model_with_one_bound_argument_takes_a_formula():
+    def scaled(by, x, y=None):
+        return models.gaussian(x, None if y is None else by * y)
+
+    table = pd.DataFrame({"y": Y, "a": X[:, 0]})
+    plain = mle(models.gaussian, "y ~ a", table)
+    assert mle(partial(scaled, 1.0), "y ~ a", table).nll == pytest.approx(plain.nll, rel=1e-9)

@@ -164,12 +164,13 @@ def without_priors(model: Model) -> Model:
     """The model without the handlers that change priors alone, which may be those of columns."""
     if not isinstance(model, partial):
         return model
-    handler, within = model.args[:2] if model.args else (None, model.func)
+    handler, within = model.args[:2] if len(model.args) > 1 else (None, model.func)
     inner = without_priors(within)
     if not changes_priors_alone(handler) and (inner is within or not isinstance(handler, Messenger | None)):
         return model
     bare = inner if handler is None or changes_priors_alone(handler) else handler(inner)
-    return partial(bare, **model.keywords) if model.keywords else bare
+    args = model.args if handler is None else ()
+    return partial(bare, *args, **model.keywords) if args or model.keywords else bare
 
 
 @public
