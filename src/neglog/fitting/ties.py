@@ -12,7 +12,7 @@ from neglog.errors import ConvergenceWarning, UnboundedLikelihoodError, warn
 from neglog.objective.collapsed_components import falls, is_component_held
 from neglog.objective.objective import Objective
 from neglog.objective.saturated import Spread
-from neglog.objective.spread import end_of_collapse
+from neglog.objective.spread import ONE_OF_MODES, end_of_collapse
 from neglog.solvers import Solution
 from neglog.tracing import Affine
 
@@ -166,8 +166,8 @@ def check_tie(objective: Objective, theta: Tensor) -> None:
     is_held = is_component_held(objective, theta, 0, tie.rows)
     raise UnboundedLikelihoodError(
         f"`{objective.name}`: of {objective.rows} rows {tie}. If a component follows these alone, its "
-        f"{end_of_collapse(is_held)}. Model the equal responses apart, as a class of their own, "
-        f"or {Spread(objective, objective.calls[0]).advice()}."
+        f"{end_of_collapse(is_held, ONE_OF_MODES)}. Model the equal responses apart, as a class of their "
+        f"own, or {Spread(objective, objective.calls[0]).advice()}."
     )
 
 

@@ -12,7 +12,7 @@ from neglog.errors import UnboundedLikelihoodError
 from neglog.objective.objective import Objective
 from neglog.objective.saturated import Spread
 from neglog.objective.shrinkage import prior_terms
-from neglog.objective.spread import end_of_collapse, is_held, priors_along
+from neglog.objective.spread import ONE_OF_MODES, end_of_collapse, is_held, priors_along
 from neglog.predictors import RESPONSE
 from neglog.solvers.solution import UnresolvedModeError
 
@@ -55,7 +55,7 @@ def _refusal(objective: Objective, rows: Tensor, is_held: bool) -> UnboundedLike
     return kind(
         f"`{objective.name}` fits {len(rows)} of {data.rows} rows exactly (row "
         f"{data.row(row)}: y = {data.response(row):g}): a component follows them alone, so its "
-        f"{end_of_collapse(is_held)}. Use fewer components, fewer columns or "
+        f"{end_of_collapse(is_held, ONE_OF_MODES)}. Use fewer components, fewer columns or "
         f"more rows, or {Spread(objective, objective.calls[0]).advice()}."
     )
 

@@ -31,6 +31,8 @@ LOG_FALLS = (0.0, 50.0, 100.0)
 """Decreases of the logarithm of a scale between which the increases of minus the log prior are compared."""
 MIN_GROWTH = 1e-3
 """Least growth of that increase, relative and in nats, which shows that it is faster than linear."""
+ONE_OF_MODES = "the posterior has a mode there with"
+"""The mode to which the spread of one component falls, in words: others may be higher."""
 FAR_ROUNDINGS = 1e6
 """A spread above this, in units of the rounding of `y`, is far from it."""
 
@@ -143,13 +145,13 @@ def check_spread(objective: Objective, theta: Tensor, response: Any, data: Data,
     raise collapsed(objective, theta, data, row, which)
 
 
-def end_of_collapse(is_held: bool) -> str:
+def end_of_collapse(is_held: bool, mode: str = "the mode of the posterior has") -> str:
     """Where the spread of a density that follows rows exactly ends, if priors hold it and if not."""
     if not is_held:
         return "spread goes to 0 and the likelihood has no maximum"
     return (
-        "spread falls until the prior of its logarithm stops it: the posterior has a mode there with a "
-        "spread below the rounding of `y`, which float64 cannot resolve"
+        f"spread falls until the prior of its logarithm stops it: {mode} a spread below the rounding of `y`, "
+        "which float64 cannot resolve"
     )
 
 
