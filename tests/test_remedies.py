@@ -95,7 +95,7 @@ CODE = {
     "a column of durations": of_x(
         FRAME.assign(day=DAYS - DAYS[0]), "x.assign(**{'day': x['day'] / pandas.Timedelta(days=1)})"
     ),
-    "a sparse tensor": of_x(torch.tensor(X).to_sparse(), "x.to_dense()"),
+    "a sparse tensor": of_y(torch.tensor(Y).to_sparse(), "y.to_dense()"),
     "a masked x": of_x(np.ma.array(X, mask=False), "numpy.ma.getdata(x)"),
     "text as response": of_y(np.array(LETTERS), "pandas.factorize(y, sort=True)[0]", models.poisson),
     "a series of text as response": of_y(
