@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyro
 import pyro.distributions as dist
+import scipy.sparse
 import torch
 from pyro.infer import MCMC, NUTS
 from remedies import Row, row
@@ -50,6 +51,9 @@ from neglog.objective import blocks
 from neglog.prediction import crps
 from neglog.predictors import affine, linear, positive, rows
 from neglog.solvers import LBFGS, SVI, Adam, Newton, Optimiser, VariableProjection
+from neglog.split import tensor as split_tensor
+from neglog.split.kinds import Sparse
+from neglog.split.tensor import split
 from neglog.uncertainty import profiles
 
 N = 20
@@ -91,6 +95,9 @@ def trained(objective):
 
 def loss(*arguments, function=losses.as_likelihood, **settings):
     return lambda _: function(*arguments, **settings)
+
+
+SPARSE = scipy.sparse.random(400, 10, density=0.1, random_state=0, format="csr")
 
 
 def scored(kind):
@@ -655,6 +662,20 @@ FITS = {
         "more epochs",
         provoke=warned(fitted(models.gaussian, solver=Adam(epochs=2, validation=(X, Y)))),
         follow=warned(fitted(models.gaussian, solver=Adam(epochs=400, decay=1.0, validation=(X, Y)))),
+    ),
+    "too few steps before held-out rows": row(
+        ConvergenceWarning,
+        "step 2",
+        "more steps",
+        provoke=warned(fitted(models.student_t, solver=LBFGS(max_steps=2, validation=(X, Y)))),
+        follow=warned(fitted(models.student_t, solver=LBFGS(max_steps=2000, validation=(X, Y)))),
+    ),
+    "a design that is too large to be made dense": row(
+        DataError,
+        "10 columns",
+        "Leave out columns",
+        provoke=with_value(split_tensor, "MAX_DENSE", 1_000, lambda _: split(Sparse(SPARSE)).abs()),
+        follow=with_value(split_tensor, "MAX_DENSE", 1_000, lambda _: split(Sparse(SPARSE[:, :2])).abs()),
     ),
     "a dispersion of one row": row(
         UnboundedLikelihoodError,

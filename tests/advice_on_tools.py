@@ -149,13 +149,6 @@ ROWS: dict[str, Row] = {
         provoke=lambda _: NetworkRegressor(model="categorical").fit(X, THREE),
         follow=lambda _: map_estimate(on_features(models.categorical, network()), X, THREE),
     ),
-    "settings that are no mapping": row(
-        ModelError,
-        "`settings`",
-        '{"tau": 0.9}',
-        provoke=lambda _: LikelihoodRegressor("quantile", settings=0.9).fit(X, Y),
-        follow=lambda _: LikelihoodRegressor("quantile", settings={"tau": 0.9}).fit(X, Y),
-    ),
     "a missing label": row(
         DataError,
         "row 1 is None",

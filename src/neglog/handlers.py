@@ -164,13 +164,15 @@ def without_priors(model: Model) -> Model:
     """The model without the handlers that change priors alone, which may be those of columns."""
     if not isinstance(model, partial):
         return model
-    handler, within = model.args[:2] if len(model.args) > 1 else (None, model.func)
+    if len(model.args) < 2:  # bound arguments
+        return partial(without_priors(model.func), *model.args, **model.keywords)
+    handler, within = model.args[:2]
     inner = without_priors(within)
-    if not changes_priors_alone(handler) and (inner is within or not isinstance(handler, Messenger | None)):
-        return model
-    bare = inner if handler is None or changes_priors_alone(handler) else handler(inner)
-    args = model.args if handler is None else ()
-    return partial(bare, *args, **model.keywords) if args or model.keywords else bare
+    if not changes_priors_alone(handler):
+        if inner is within or not isinstance(handler, Messenger):
+            return model
+        inner = handler(inner)
+    return partial(inner, **model.keywords) if model.keywords else inner
 
 
 @public

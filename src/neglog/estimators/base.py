@@ -208,20 +208,13 @@ class LikelihoodEstimator(BaseEstimator):
             n=fit.n,
             **sizes,
             keywords=tuple(rows.keywords),
-            columns={"": self._columns()},
+            columns={"": _columns(self)},
             buffers=fit.buffers,
         )
         if math.isnan(nll):  # of a fit that a remedy knows without a likelihood
             found_nll = -_total(self.fit_, rows)
             self.loss_, self.fit_ = found_nll, replace(self.fit_, nll=found_nll, loss=found_nll)
         return self
-
-    def _columns(self) -> tuple[str, ...]:
-        """The names of the columns, of which two may be alike in X."""
-        names = tuple(map(str, getattr(self, "feature_names_in_", ())))
-        if names and len(set(names)) == len(names):
-            return names
-        return tuple(f"x{place}" for place in range(self.n_features_in_))
 
     @property
     def params_(self) -> dict[str, Array]:
@@ -322,6 +315,14 @@ class LikelihoodEstimator(BaseEstimator):
         import pandas as pd
 
         return pd.DataFrame(values, columns=list(names), index=getattr(X, "index", None))
+
+
+def _columns(estimator: Any) -> tuple[str, ...]:
+    """The names of the columns, of which two may be alike in X."""
+    names = tuple(map(str, getattr(estimator, "feature_names_in_", ())))
+    if names and len(set(names)) == len(names):
+        return names
+    return tuple(f"x{place}" for place in range(estimator.n_features_in_))
 
 
 @isolated

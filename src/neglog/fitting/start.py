@@ -20,7 +20,7 @@ from neglog.fitting.tilted import null_tilted
 from neglog.kinks import smoothed
 from neglog.likelihood.rows import CURVATURES, VALUE, RowLikelihood, Terms
 from neglog.likelihood.sites import Site, places_of
-from neglog.objective.objective import Objective, rows_of_second_derivatives, sample_loss
+from neglog.objective.objective import Objective, rows_of_second_derivatives, sample_loss, unbounded
 from neglog.objective.shrinkage import Shrinkage
 from neglog.objective.spread import check_bounded
 from neglog.observation import without_bounds
@@ -235,7 +235,7 @@ def _without_bounds(objective: Objective, theta: Tensor, places: Tensor) -> Tens
     if not objective.structure.law.is_bounded or objective.structure.corner is not None:
         return theta
     try:
-        found, converged = _null_of(objective.unbounded(theta), theta, places, None)
+        found, converged = _null_of(unbounded(objective, theta), theta, places, None)
     except UnboundedLikelihoodError:
         return theta
     return found if converged and sample_loss(objective, found) < math.inf else theta

@@ -111,7 +111,7 @@ def _no_numbers(column: pd.Series, truth: bool) -> DataError:
     elif _are_dates(text):
         remedy = "Read dates by pandas.to_datetime."
     else:
-        remedy = "Correct it."
+        remedy = "Correct these rows."
     return DataError(
         f"column `{column.name}` holds text where {needed} are needed: {first_text(column)}. {remedy}"
     )

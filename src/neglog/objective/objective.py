@@ -80,17 +80,8 @@ class Objective:
         is_bounded = self.structure.law.is_bounded
         if abs(self.data.log_size) <= (0.0 if is_bounded else ORDINARY):
             return own
-        places, free = places_of_units(self.structure, given), self.unbounded(own) if is_bounded else self
+        places, free = places_of_units(self.structure, given), unbounded(self, own) if is_bounded else self
         return initial_in_units(own, self.data, places, partial(sample_loss, free))
-
-    def unbounded(self, theta: Tensor) -> Objective:
-        """The objective without the bounds of the response, whose support is known at `theta` `(K,)`.
-
-        It is this one if some `y` is outside that support, such as a count at a bound between two counts.
-        """
-        free, y = self.changed(without_bounds), self.data.y
-        inside = free.response(theta).support.check(y) | y.isnan()
-        return free if bool(inside.all()) else self
 
     @property
     def rows(self) -> int:
@@ -298,3 +289,13 @@ def check_densities(objective: Objective) -> None:
     start = objective.layout.params(objective.initial)
     runs = (run(part.model, part.data, Run(start, fill=initial_value)) for _, part in objective.parts)
     check_density(objective.data, torch.cat([at.log_prob(RESPONSE) for at in runs]), objective.name)
+
+
+def unbounded(objective: Objective, theta: Tensor) -> Objective:
+    """An objective without the bounds of its response, whose support is known at `theta` `(K,)`.
+
+    It is the same one if some `y` is outside that support, such as a count at a bound between two counts.
+    """
+    free, y = objective.changed(without_bounds), objective.data.y
+    inside = free.response(theta).support.check(y) | y.isnan()
+    return free if bool(inside.all()) else objective

@@ -14,7 +14,7 @@ from neglog.solvers.training import Best
 
 SCORED_STEPS = 5
 """Number of steps between two scores of the held-out rows."""
-DEFAULT_PATIENCE = 500
+PATIENT_STEPS = 500
 """Steps without a lower held-out loss after which a descent ends."""
 CHECKED_STEPS = 20
 """Number of steps between two checks of a descent without held-out rows for a loss without a minimum."""
@@ -25,7 +25,7 @@ class EarlyStopping:
 
     def __init__(self, settings: Any, problem: Any, start: Tensor) -> None:
         self.validates = settings.validation is not None
-        self.patience = settings.patience or DEFAULT_PATIENCE
+        self.patience = settings.patience or PATIENT_STEPS
         self.problem, self.best, self.last = problem, Best(), (0, 0.0)
         if self.validates:
             self._score(0, start)
