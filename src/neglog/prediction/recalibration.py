@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -240,6 +239,8 @@ def _best_temperature(at: Callable[[float], Any], y: Tensor) -> float:
             f"the log score of the {len(y)} calibration rows is best for a temperature of {side}. Give more "
             "rows that the fit has not seen."
         )
+    from scipy.optimize import minimize_scalar
+
     found = minimize_scalar(
         loss,
         bounds=(grid[best - 1], grid[best + 1]),

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import binom
 from torch import Tensor
 
 from neglog.arguments import share, whole
@@ -149,6 +148,8 @@ def reliability_of(response: Any, y: Tensor) -> Reliability:
         predicted = torch.tensor(CALIBRATION_LEVELS, dtype=torch.float64)
         observed, counts = below.double().mean(0), torch.full_like(predicted, len(y))
     n, p = counts.numpy(), predicted.clamp(0, 1).numpy()
+    from scipy.stats import binom  # which takes half a second
+
     lower, upper = (binom.ppf(0.5 + side * CHANCE / 2, n, p) / n for side in (-1, 1))
     return Reliability(p, observed.numpy(), lower, upper, bool(events))
 
