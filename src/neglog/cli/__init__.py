@@ -29,6 +29,7 @@ def main() -> None:
     try:
         run()
     finally:
+        gc.freeze()  # the interpreter would search all that was imported for garbage as it ends
         if handled:  # Exit code and output are final; what follows is the end of the interpreter.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
