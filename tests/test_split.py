@@ -14,6 +14,8 @@ from neglog.errors import DataError, SingularDesignError
 from neglog.estimators import LikelihoodClassifier, LikelihoodRegressor, NetworkRegressor
 from neglog.formula import learn
 from neglog.split.kinds import Dense, Levels, Sparse
+from neglog.split.matrix import SplitMatrix
+from neglog.split.reading import sparse_design
 from neglog.split.tensor import SplitDesign, split
 
 ROWS, LEVELS = 1_500, (5, 20, 50)
@@ -143,7 +145,7 @@ def test_a_formula_holds_codes_and_fits_as_its_dense_design():
 
 
 @pytest.mark.parametrize(
-    "terms", ["g:h", "g*h*x", "h + g:bs(x, df=4)", "C(g, contr.sum)*h", "0 + g + h:x", "g/h"]
+    "terms", ["g:h", "g*h*x", "h + g:bs(x, df=4)", "C(g, contr.sum)*h", "0 + g + h:x", "g/h", "2:g + x"]
 )
 def test_codes_of_interactions_are_formulaics_columns(terms):
     from formulaic import model_matrix
@@ -190,6 +192,27 @@ def test_sparse_matrices_and_frames_are_designs():
     pd.testing.assert_frame_equal(summary(fit), summary(alone), rtol=1e-8)
     folds = [neglog.cross_validate("poisson", x, y, folds=3) for x in (matrix, matrix.toarray())]
     assert folds[0].mean == pytest.approx(folds[1].mean)
+
+
+def test_a_sparse_matrix_of_the_caller_is_not_changed():
+    places, starts = np.array([1, 1, 0, 2]), np.array([0, 2, 3, 4])
+    matrix = scipy.sparse.csr_array((np.array([1.0, 2.0, 3.0, 4.0]), places, starts), shape=(3, 3))
+    held = sparse_design("x", matrix)
+    np.testing.assert_array_equal(held.numpy(), [[0, 3, 0], [3, 0, 0], [0, 0, 4]])
+    assert matrix.nnz == 4
+    np.testing.assert_array_equal(matrix.data, [1, 2, 3, 4])
+
+
+def test_designs_that_share_a_part_of_their_memory_are_told_apart():
+    matrix = scipy.sparse.random(50, 6, density=0.5, random_state=0, format="csr")
+    moved = scipy.sparse.csr_array((matrix.data, (matrix.indices + 1) % 6, matrix.indptr), shape=(50, 6))
+    first, second = Sparse(scipy.sparse.csr_array(matrix)), Sparse(moved)
+    assert split(first).key != split(second).key
+    codes = np.arange(50, dtype=np.int32) % 4
+    assert split(Levels(codes, 3)).key != split(Levels(codes, 4)).key
+    parts, places = (first, Levels(codes, 3)), (np.arange(6), np.arange(6, 9))
+    other = (np.arange(3, 9), np.arange(3))
+    assert SplitMatrix(parts, places, 50).key != SplitMatrix(parts, other, 50).key
 
 
 def test_wrong_sparse_designs_are_refused():

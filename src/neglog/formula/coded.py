@@ -135,7 +135,8 @@ class CodedMaterializer(Materializer):
         parts: list[Kind] = []
         for key, places in groups.items():
             columns = [cols[place][1] for place in places]
-            parts.append(_dense(cols, places) if key is None else _categorical(columns))
+            numbers = [cols[place] for place in places]
+            parts.append(_dense(numbers, len(self.data)) if key is None else _categorical(columns))
         matrix = SplitMatrix(tuple(parts), tuple(map(np.array, groups.values())), len(self.data))
         return Coded(matrix, tuple(name for name, _ in cols), self.data.index)
 
@@ -210,26 +211,25 @@ def _indicators(
         cell = tuple(name for name, column in chosen if isinstance(column, Indicator))
         numbers = {name: column for name, column in chosen if not isinstance(column, Indicator)}
         if tuple(numbers) not in scales:
-            scales[tuple(numbers)] = _scale(list(numbers.values()), scale)
+            scales[tuple(numbers)] = _scale(list(numbers.values()), scale, len(codes.values))
         found[":".join(name for name, _ in chosen)] = Indicator(codes, cells[cell], scales[tuple(numbers)])
     return found
 
 
-def _scale(numbers: Sequence[Any], scale: float) -> np.ndarray | None:
-    """The product of numbers of each row; None where there are none."""
+def _scale(numbers: Sequence[Any], scale: float, rows: int) -> np.ndarray | None:
+    """The product of numbers of each row; None where it is 1 in all."""
     if not numbers and scale == 1:
         return None
-    found = np.full(1, float(scale))
+    found = np.full(rows, float(scale))
     for each in numbers:
         found = found * np.asarray(each, "float64")
     return found
 
 
-def _dense(cols: Sequence[tuple[str, Any]], places: Sequence[int]) -> Dense:
+def _dense(cols: Sequence[tuple[str, Any]], rows: int) -> Dense:
     """Columns that are numbers, side by side."""
-    found = np.empty((len(np.asarray(_whole(cols[places[0]][1]))), len(places)))
-    for k, place in enumerate(places):
-        name, column = cols[place]
+    found = np.empty((rows, len(cols)))
+    for k, (name, column) in enumerate(cols):
         try:
             found[:, k] = np.asarray(_whole(column), "float64")
         except (TypeError, ValueError) as error:

@@ -7,7 +7,7 @@ block of them.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -136,7 +136,7 @@ class Levels:
 
     @property
     def key(self) -> Hashable:
-        return placed(self.codes), None if self.scale is None else placed(self.scale)
+        return placed(self.codes), self.width, None if self.scale is None else placed(self.scale)
 
     @property
     def nbytes(self) -> int:
@@ -219,7 +219,7 @@ class Sparse:
 
     @property
     def key(self) -> Hashable:
-        return placed(self.values.data), placed(self.values.indptr), self.shape
+        return *map(placed, (self.values.data, self.values.indices, self.values.indptr)), self.shape
 
     @property
     def nbytes(self) -> int:
@@ -269,11 +269,3 @@ def cross(left: Kind, weights: np.ndarray, right: Kind) -> np.ndarray:
         return left.sparse().T @ (right.values * weights[:, None])
     weighted = left.sparse().multiply(weights[:, None]).tocsr()
     return np.asarray((weighted.T @ right.sparse()).todense())
-
-
-def stacked(parts: Sequence[np.ndarray], places: Sequence[np.ndarray], width: int) -> np.ndarray:
-    """Parts `(..., P)` put at their places along the last axis, `(..., width)`."""
-    found = np.empty((*parts[0].shape[:-1], width)) if parts else np.empty(0)
-    for part, place in zip(parts, places, strict=True):
-        found[..., place] = part
-    return found

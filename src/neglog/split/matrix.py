@@ -41,7 +41,8 @@ class SplitMatrix:
     @property
     def key(self) -> Hashable:
         """A key by memory, the same for views of the same rows."""
-        return tuple(part.key for part in self.parts), self.rows
+        places = tuple(place.tobytes() for place in self.places)
+        return tuple(part.key for part in self.parts), places, self.rows
 
     @property
     def nbytes(self) -> int:

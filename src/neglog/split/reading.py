@@ -76,7 +76,9 @@ def _of_scipy(name: str, value: Any) -> Sparse:
     from scipy.sparse import csr_array
 
     found = csr_array(value, dtype=np.float64)
-    found.sum_duplicates()
+    if not found.has_canonical_format:
+        found = found.copy()  # it may share the memory of the caller's
+        found.sum_duplicates()
     return Sparse(found)
 
 
