@@ -78,6 +78,13 @@ def test_weighted_products_are_those_of_dense_columns(order):
     torch.testing.assert_close(x.column_squares(), dense.square().sum(dim=0))
 
 
+def test_a_design_is_not_written_to_in_silence():
+    x, _, _ = made()
+    for write in (lambda: x.mul_(2.0), lambda: x.clone().zero_()):
+        with pytest.raises(DataError):
+            write()
+
+
 def test_two_categories_of_very_many_cells_are_crossed_as_sparse_ones(monkeypatch):
     monkeypatch.setattr("neglog.split.kinds.MAX_CROSSED", 1_000)
     draws = np.random.default_rng(0)

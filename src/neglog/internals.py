@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from operator import contains
@@ -26,6 +26,7 @@ __all__ = [
     "has_saved_tensors_hooks",
     "has_transforms",
     "is_operation",
+    "is_written",
     "machine_code",
     "program_of",
     "standard_gamma",
@@ -43,6 +44,11 @@ OpOverload = torch._ops.OpOverload
 """An operation of torch for one set of argument types."""
 COPY = torch.ops.aten._to_copy.default
 """The operation behind `Tensor.to`."""
+
+
+def is_written(operation: Any, keywords: Mapping[str, Any]) -> bool:
+    """Whether an operation of torch writes to its first argument, and not to an `out`."""
+    return bool(operation._schema.is_mutable) and "out" not in keywords
 
 
 def wrapper(kind: type[Tensor], shape: Sequence[int], dtype: torch.dtype) -> Any:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from neglog.errors import DataError
-from neglog.internals import COPY, tree_map, wrapper
+from neglog.internals import COPY, is_written, tree_map, wrapper
 from neglog.split.kinds import Dense
 from neglog.split.matrix import SplitMatrix
 
@@ -89,6 +89,8 @@ class SplitDesign(Tensor):
             found = form(*args, **(kwargs or {}))
             if found is not NotImplemented:
                 return found
+        if isinstance(args[0], SplitDesign) and is_written(func, kwargs or {}):
+            raise DataError("a design with categories as codes, or sparse columns, cannot be written to.")
         return func(*tree_map(_dense, args), **tree_map(_dense, kwargs or {}))
 
 
